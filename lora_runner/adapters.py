@@ -1,0 +1,61 @@
+"""Seats as PEFT adapters: the folder that `PeftModel.from_pretrained` loads on the original base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peft import LoraConfig
+from safetensors.torch import save_file
+
+from lora_runner.files import whole_folder
+
+if TYPE_CHECKING:
+    from lora_runner.pack import Pack
+    from lora_runner.seats import Seat
+
+
+def save_adapter(folder: Path, pack: Pack, seat: Seat) -> None:
+    """Write `adapter_config.json` and `adapter_model.safetensors`; trained matrices stay fp32.
+
+    On a tied base both copies of the one trained weight are written, so that every peft version loads both sides.
+    """
+    tensors = {}
+    for name, (a, b) in seat.lora.items():
+        tensors[f"base_model.model.{name}.lora_A.weight"] = a
+        tensors[f"base_model.model.{name}.lora_B.weight"] = b
+    for module in pack.saved:
+        tensors[f"base_model.model.{module.name}.weight"] = seat.saved[module.tied_to or module.name].clone()
+    with whole_folder(folder) as temporary:
+        save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, temporary / "adapter_model.safetensors")
+        adapter_config(pack, seat).save_pretrained(str(temporary))
+
+
+def adapter_config(pack: Pack, seat: Seat) -> LoraConfig:
+    """The peft configuration of a seat's adapter, set for inference."""
+    config = seat.config
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=pack.base.spec.model,
+        revision=pack.base.spec.revision,
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        use_rslora=config.use_rslora,
+        target_modules=_target_names(pack),
+        modules_to_save=[module.name.rpartition(".")[2] for module in pack.saved] or None,
+        bias="none",
+        inference_mode=True,
+    )
+
+
+def _target_names(pack: Pack) -> list[str]:
+    """Last components where they say it all, full names where the same component is elsewhere left alone."""
+    wanted = set(pack.target_names)
+    leaves = sorted({name.rpartition(".")[2] for name in wanted})
+    matched = {
+        name
+        for name, module in pack.base.model.named_modules()
+        if name.rpartition(".")[2] in leaves and hasattr(module, "weight")
+    }
+    return leaves if matched == wanted else sorted(wanted)

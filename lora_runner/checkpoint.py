@@ -1,0 +1,77 @@
+"""A seat's state on disk: safetensors for tensors, JSON for everything else, written as one whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lora_runner.config import TrialConfig
+from lora_runner.errors import CheckpointError
+from lora_runner.files import whole_folder, write_json
+from lora_runner.seats import Seat
+
+_TENSORS, _STATE = "seat.safetensors", "state.json"
+
+
+def save_checkpoint(folder: Path, seat: Seat, progress: dict[str, Any]) -> None:
+    """Write the seat and the caller's `progress` (JSON-ready) to `folder`, replacing an older checkpoint whole."""
+    with whole_folder(folder) as temporary:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in seat.state_tensors()}, temporary / _TENSORS)
+        state = {
+            "config": seat.config.to_dict(),
+            "step": seat.step,
+            "micro_step": seat.micro_step,
+            "num_tokens": seat.num_tokens,
+            "progress": progress,
+            "sha256": _digest(temporary / _TENSORS),
+        }
+        write_json(temporary / _STATE, state)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether `folder` or the one before it holds a checkpoint."""
+    return any((candidate / _STATE).is_file() for candidate in _candidates(folder))
+
+
+def load_checkpoint(folder: Path, seat: Seat) -> dict[str, Any]:
+    """Continue `seat` from `folder`, or from the checkpoint before it if that one is damaged.
+
+    Returns the caller's progress. Raises CheckpointError when no candidate is whole or the trial differs.
+    """
+    problems = []
+    for candidate in _candidates(folder):
+        if not (candidate / _STATE).is_file():
+            continue
+        try:
+            return _load(candidate, seat)
+        except (OSError, json.JSONDecodeError, SafetensorError, KeyError, CheckpointError) as error:
+            problems.append(f"{candidate}: {type(error).__name__}: {error}")
+    raise CheckpointError("; ".join(problems) or f"{folder} holds no checkpoint")
+
+
+def _candidates(folder: Path) -> tuple[Path, Path]:
+    return folder, folder.with_name(f"{folder.name}.previous")
+
+
+def _load(folder: Path, seat: Seat) -> dict[str, Any]:
+    state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+    if TrialConfig.from_dict(state["config"]) != seat.config:
+        raise CheckpointError("the checkpoint belongs to another trial configuration")
+    if state["sha256"] != _digest(folder / _TENSORS):
+        raise CheckpointError(f"{_TENSORS} does not match its checksum")
+    tensors = load_file(folder / _TENSORS)
+    seat.load_state(
+        tensors, step=state["step"], micro_step=state["micro_step"], num_tokens=state["num_tokens"]
+    )
+    progress: dict[str, Any] = state["progress"]
+    return progress
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

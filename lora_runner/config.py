@@ -1,0 +1,115 @@
+"""The hyperparameters of one trial, named as in transformers and peft."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from lora_runner.errors import TrialConfigError
+
+SCHEDULERS = (
+    "constant",
+    "constant_with_warmup",
+    "linear",
+    "cosine",
+    "cosine_with_min_lr",
+    "warmup_stable_decay",
+    "inverse_sqrt",
+)
+"""`lr_scheduler_type` values a trial may use, by their names in transformers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig:
+    """Everything that makes one trial differ from its neighbours in a pack."""
+
+    learning_rate: float
+    """Peak rate of the LoRA matrices."""
+    embedding_learning_rate: float | None = None
+    """Peak rate of trained embeddings and lm_head; None when they are frozen."""
+    lr_scheduler_type: str = "linear"
+    lr_scheduler_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of transformers' schedule function; empty means the defaults in `schedules.py`."""
+    warmup_steps: int = 0
+    """Optimizer steps; ignored by `constant`, as in transformers."""
+    max_steps: int
+    """Optimizer steps of the full budget, also the horizon of the schedule."""
+    per_device_train_batch_size: int = 8
+    """Sequences in a micro-batch of this trial."""
+    gradient_accumulation_steps: int = 1
+    """Micro-batches per optimizer step."""
+    weight_decay: float = 0.0
+    """Decoupled decay of all trained weights."""
+    max_grad_norm: float = 1.0
+    """Clip threshold of the trial's own gradient norm; 0 turns clipping off."""
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    lora_r: int = 16
+    lora_alpha: float = 16
+    lora_dropout: float = 0.0
+    use_rslora: bool = False
+    """Scale by alpha / sqrt(r) rather than alpha / r."""
+    seed: int = 0
+    """Seeds the LoRA init, the data order and the dropout masks."""
+
+    def __post_init__(self) -> None:
+        problems = [
+            rule
+            for broken, rule in (
+                (not self.learning_rate > 0, f"learning_rate must be above 0, got {self.learning_rate}"),
+                (
+                    self.embedding_learning_rate is not None and not self.embedding_learning_rate >= 0,
+                    f"embedding_learning_rate must be at least 0, got {self.embedding_learning_rate}",
+                ),
+                (
+                    self.lr_scheduler_type not in SCHEDULERS,
+                    f"lr_scheduler_type must be one of {', '.join(SCHEDULERS)}, got {self.lr_scheduler_type!r}",
+                ),
+                (self.max_steps < 1, f"max_steps must be at least 1, got {self.max_steps}"),
+                (
+                    not 0 <= self.warmup_steps <= self.max_steps,
+                    f"warmup_steps must lie in 0..max_steps={self.max_steps}, got {self.warmup_steps}",
+                ),
+                (
+                    self.per_device_train_batch_size < 1,
+                    f"per_device_train_batch_size must be at least 1, got {self.per_device_train_batch_size}",
+                ),
+                (
+                    self.gradient_accumulation_steps < 1,
+                    f"gradient_accumulation_steps must be at least 1, got {self.gradient_accumulation_steps}",
+                ),
+                (self.lora_r < 1, f"lora_r must be at least 1, got {self.lora_r}"),
+                (not 0 <= self.lora_dropout < 1, f"lora_dropout must lie in [0, 1), got {self.lora_dropout}"),
+                (self.weight_decay < 0, f"weight_decay must be at least 0, got {self.weight_decay}"),
+                (self.max_grad_norm < 0, f"max_grad_norm must be at least 0, got {self.max_grad_norm}"),
+            )
+            if broken
+        ]
+        if problems:
+            raise TrialConfigError("; ".join(problems))
+
+    @property
+    def lora_scaling(self) -> float:
+        """Factor on B·A·x: alpha / r, or alpha / sqrt(r) with rsLoRA (peft's conventions)."""
+        return self.lora_alpha / (self.lora_r**0.5 if self.use_rslora else self.lora_r)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain builtins, the inverse of `from_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrialConfig:
+        """Read what `to_dict` wrote; an unknown field is a TrialConfigError."""
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise TrialConfigError(f"unknown trial fields {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        return cls(**values)
+
+    def hash(self) -> str:
+        """Hex digest of the canonical JSON: equal configs, equal hash, on every machine."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]

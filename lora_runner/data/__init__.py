@@ -1,0 +1,34 @@
+"""Datasets as people have them -> token ids with loss masks, a frozen evaluation set, and batches."""
+
+from lora_runner.data.batching import BatchPlan, CollatedBatch, collate, steps_for_epochs
+from lora_runner.data.chat import resolve_chat_template
+from lora_runner.data.formats import Example, Message, convert, recognise
+from lora_runner.data.load import DataBundle, load_data
+from lora_runner.data.reading import read_records
+from lora_runner.data.records import Origin, Record
+from lora_runner.data.spec import FORMATS, DataSpec
+from lora_runner.data.tokenise import IGNORED, TokenizedExample, TokenizedSet, num_targets, tokenise
+
+__all__ = [
+    "FORMATS",
+    "IGNORED",
+    "BatchPlan",
+    "CollatedBatch",
+    "DataBundle",
+    "DataSpec",
+    "Example",
+    "Message",
+    "Origin",
+    "Record",
+    "TokenizedExample",
+    "TokenizedSet",
+    "collate",
+    "convert",
+    "load_data",
+    "num_targets",
+    "read_records",
+    "recognise",
+    "resolve_chat_template",
+    "steps_for_epochs",
+    "tokenise",
+]

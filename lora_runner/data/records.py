@@ -1,0 +1,62 @@
+"""A raw record with the place it came from, and errors that name the place."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lora_runner.errors import DataError
+
+MAX_REPORTED = 10
+"""Bad records spelled out in one error; the rest are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a record stands: `line` counts from 1, in `unit` ("line", "item" of a JSON list, "row")."""
+
+    path: str
+    line: int
+    unit: str = "line"
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+    def explain(self, message: str) -> str:
+        """Return the message, saying what the number counts where it is not a line of text."""
+        return message if self.unit == "line" else f"{self.unit} {self.line}: {message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as the file has it."""
+
+    fields: dict[str, Any]
+    origin: Origin
+
+
+class BadRecord(Exception):
+    """One record breaks a rule; whoever walks the records catches it and reports several together."""
+
+
+Problem = tuple[Origin, str]
+
+
+def problems_error(problems: Sequence[Problem]) -> DataError:
+    """Return one DataError for several bad records: the first ten in full, the others as a number."""
+    (first, message), *others = problems
+    lines = [first.explain(message)]
+    lines += [f"{origin}: {origin.explain(text)}" for origin, text in others[: MAX_REPORTED - 1]]
+    if len(problems) > MAX_REPORTED:
+        lines.append(f"... and {len(problems) - MAX_REPORTED} more bad records")
+    return DataError("\n".join(lines), path=first.path, line=first.line)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'? Known: a, b." for a name that is not among the known ones."""
+    names = [str(item) for item in known]
+    close = difflib.get_close_matches(name, names, n=1)
+    guess = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{guess} Known: {', '.join(names)}."

@@ -1,0 +1,44 @@
+"""What can go wrong in a training run, as conditions a caller can act on.
+
+    RunnerError
+    ├── DataError          a record, file or tokenizer that cannot be trained on (names file and line)
+    ├── ModelError         a base model that cannot be loaded or trained in a pack
+    ├── TrialConfigError   a trial's hyperparameters contradict each other
+    ├── CheckpointError    a checkpoint that is damaged or belongs to another trial
+    └── AdapterError       an adapter folder that cannot be written or read
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class RunnerError(Exception):
+    """Base of everything that `lora_runner` raises on purpose."""
+
+
+class DataError(RunnerError, ValueError):
+    """Training data that breaks a rule; `str()` is "FILE:LINE: message"."""
+
+    def __init__(self, message: str, *, path: str | Path | None = None, line: int | None = None) -> None:
+        self.message = message
+        self.path = None if path is None else str(path)
+        self.line = line
+        place = "" if self.path is None else f"{self.path}:{'' if line is None else f'{line}:'} "
+        super().__init__(f"{place}{message}")
+
+
+class ModelError(RunnerError, ValueError):
+    """A base model that cannot be loaded, quantised or packed."""
+
+
+class TrialConfigError(RunnerError, ValueError):
+    """Hyperparameters of a trial that break a rule."""
+
+
+class CheckpointError(RunnerError):
+    """A checkpoint that is damaged, incomplete or from another trial."""
+
+
+class AdapterError(RunnerError):
+    """An adapter folder that cannot be written or read."""

@@ -1,0 +1,93 @@
+"""What passes between a session and whoever decides about trials. Plain values: no torch, safe to send anywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from lora_runner.config import TrialConfig
+from lora_runner.stability import Sign
+
+COMPLETE, PRUNED, DIVERGED, OUT_OF_MEMORY, FAILED = "complete", "pruned", "diverged", "out_of_memory", "failed"
+"""How a trial can end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """A trial for a free seat."""
+
+    number: int
+    config: TrialConfig
+    folder: str
+    """The trial's folder; checkpoint and adapter are written below it."""
+    attempt: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions:
+    """What holds for every trial of a session."""
+
+    report_at: tuple[int, ...]
+    """Percent of the budget at which a trial is evaluated and reported; ends with 100."""
+    per_device_eval_batch_size: int = 16
+    checkpoint_seconds: float = 60.0
+    """A running trial is checkpointed at the first report this long after the last checkpoint."""
+    sample_tokens: int = 24
+    """Length of the sampled continuations in which repetition is looked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeatReport:
+    """What one trial has to say at a share of its budget; `outcome` is set when it has ended by itself."""
+
+    number: int
+    attempt: int
+    percent: int
+    step: int
+    eval_loss: float | None
+    train_loss: float
+    grad_norm: float
+    learning_rate: float
+    num_tokens: int
+    tokens_per_second: float
+    wall_seconds: float
+    peak_memory_gib: float
+    signs: tuple[Sign, ...] = ()
+    outcome: str | None = None
+    stop_reason: str | None = None
+    generations: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain builtins, as written to the trial's reports.jsonl."""
+        values = asdict(self)
+        return values | {"signs": list(values["signs"]), "generations": list(self.generations)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SeatReport:
+        """Read what `to_dict` wrote."""
+        signs = tuple(Sign(**sign) for sign in values["signs"])
+        return cls(**{**values, "signs": signs, "generations": tuple(values["generations"])})
+
+    @classmethod
+    def empty(cls, assignment: Assignment) -> SeatReport:
+        """The report of a trial that did not get to its first step."""
+        return cls(
+            number=assignment.number,
+            attempt=assignment.attempt,
+            percent=0,
+            step=0,
+            eval_loss=None,
+            train_loss=math.nan,
+            grad_norm=math.nan,
+            learning_rate=0.0,
+            num_tokens=0,
+            tokens_per_second=0.0,
+            wall_seconds=0.0,
+            peak_memory_gib=0.0,
+        )
+
+    def ended(self, outcome: str, reason: str) -> SeatReport:
+        """The same report as the trial's last one."""
+        return replace(self, outcome=outcome, stop_reason=reason)

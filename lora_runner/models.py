@@ -1,0 +1,224 @@
+"""Loading a causal LM as the frozen base of a pack."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from lora_runner.errors import ModelError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseSpec:
+    """Which base to load, and how."""
+
+    model: str
+    """Hub id or local folder."""
+    revision: str | None = None
+    trust_remote_code: bool = False
+    quantization: Literal["nf4", "none"] = "nf4"
+    compute_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """auto: bfloat16 on CUDA, float32 on CPU."""
+    device_map: Literal["auto"] | None = None
+    """auto spreads a base too large for one GPU over several."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base: frozen, in evaluation mode, with its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    spec: BaseSpec
+    compute_dtype: torch.dtype
+    device: torch.device
+    num_parameters: int
+    """Parameters before quantisation."""
+
+    @property
+    def pad_token_id(self) -> int:
+        """Id written into padded positions; any id serves, no real token attends to them."""
+        tokenizer = self.tokenizer
+        return int(next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0))
+
+
+def load_tokenizer(spec: BaseSpec) -> PreTrainedTokenizerBase:
+    """The base's tokenizer; ModelError says why there is none."""
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            spec.model, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"no tokenizer can be loaded for {spec.model!r}: {_first_line(error)}") from error
+    return tokenizer
+
+
+def load_base(spec: BaseSpec) -> Base:
+    """Load and freeze a base, in NF4 with double quantisation (QLoRA, Dettmers et al., 2023) unless told otherwise.
+
+    Only safetensors weights are read. Raises ModelError with the reason.
+    """
+    check_weights(spec)
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    dtype = resolve_dtype(spec.compute_dtype, device)
+    quantization = {"quantization_config": nf4_config(dtype)} if spec.quantization == "nf4" else {}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            spec.model,
+            revision=spec.revision,
+            trust_remote_code=spec.trust_remote_code,
+            use_safetensors=True,
+            dtype=dtype,
+            device_map=spec.device_map or {"": device},
+            **quantization,
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model {spec.model!r} cannot be loaded: {_first_line(error)}") from error
+    model.requires_grad_(False)
+    model.eval()
+    model.config.use_cache = False
+    return Base(
+        model=model,
+        tokenizer=load_tokenizer(spec),
+        spec=spec,
+        compute_dtype=dtype,
+        device=device,
+        num_parameters=count_parameters(spec),
+    )
+
+
+def nf4_config(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
+    """The 4-bit configuration of QLoRA: NF4, double quantisation."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype,
+    )
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 on CUDA, float32 on CPU, where bfloat16 is slow unless the CPU has matrix units."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
+
+
+def check_weights(spec: BaseSpec) -> None:
+    """Refuse a local folder that lacks config.json or safetensors weights, before anything is loaded."""
+    folder = Path(spec.model)
+    if not folder.exists():
+        if spec.model.startswith((".", "/", "~")):
+            raise ModelError(f"model folder {spec.model!r} does not exist")
+        return  # a hub id
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model folder {spec.model!r} has no config.json")
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(p.name for p in folder.glob("*.bin"))
+        hint = f"; {', '.join(pickled)} is a pickle and is not read, convert it to safetensors" if pickled else ""
+        raise ModelError(f"model folder {spec.model!r} has no weights (*.safetensors){hint}")
+
+
+def count_parameters(spec: BaseSpec) -> int:
+    """Parameters of the model, from its configuration alone; no weights are read or allocated."""
+    model = meta_model(spec)
+    return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
+
+
+def meta_model(spec: BaseSpec) -> PreTrainedModel:
+    """The model's structure on the meta device: names and shapes without memory."""
+    try:
+        config = AutoConfig.from_pretrained(
+            spec.model, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+        )
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, trust_remote_code=spec.trust_remote_code
+            )
+    except (OSError, ValueError, json.JSONDecodeError) as error:
+        raise ModelError(f"the configuration of {spec.model!r} cannot be loaded: {_first_line(error)}") from error
+    model.tie_weights()
+    return model
+
+
+def find_targets(model: nn.Module, target_modules: str | Sequence[str]) -> list[str]:
+    """Names of the linear layers that get LoRA, in the model's own order, with peft's matching rules.
+
+    `all-linear` takes every linear layer but the output layer; a list matches full names or last components; any
+    other string is a regular expression on the full name. Raises ModelError when an entry matches nothing.
+    """
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    output = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+    if target_modules == "all-linear":
+        return [name for name in linear if model.get_submodule(name) is not output]
+    if isinstance(target_modules, str):
+        found = [name for name in linear if re.fullmatch(target_modules, name)]
+        if not found:
+            raise ModelError(f"target_modules pattern {target_modules!r} matches no linear layer")
+        return found
+    leaves = sorted({name.rpartition(".")[2] for name in linear})
+    for target in target_modules:
+        if not any(_matches(name, target) for name in linear):
+            near = difflib.get_close_matches(target, leaves, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ModelError(
+                f"target_modules entry {target!r} matches no linear layer.{hint} Known: {', '.join(leaves)}"
+            )
+    return [name for name in linear if any(_matches(name, target) for target in target_modules)]
+
+
+def _matches(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
+@dataclass(frozen=True)
+class SavedModules:
+    """Which layers are trained in full beside LoRA (peft's `modules_to_save`), by their full names."""
+
+    names: tuple[str, ...] = ()
+    tied: bool = False
+    """Embedding and output layer are one weight: one copy is trained and both use it."""
+
+
+def find_saved(model: PreTrainedModel, wanted: bool | Sequence[str]) -> SavedModules:
+    """Resolve `train_embeddings` (true: input embeddings and output layer) to module names.
+
+    With tied embeddings both layers share the one trained copy, whichever of them was named, since training them
+    apart would untie the model.
+    """
+    if not wanted:
+        return SavedModules()
+    modules: dict[str, nn.Module | None] = {
+        "embed_tokens": model.get_input_embeddings(),
+        "lm_head": model.get_output_embeddings(),
+    }
+    chosen = list(modules) if wanted is True else list(wanted)
+    unknown = sorted(set(chosen) - set(modules))
+    if unknown:
+        raise ModelError(f"train_embeddings knows embed_tokens and lm_head, got {', '.join(unknown)}")
+    head = modules["lm_head"]
+    tied = head is not None and head.weight is modules["embed_tokens"].weight  # type: ignore[union-attr]
+    if tied:
+        chosen = list(modules)
+    names = {id(module): name for name, module in model.named_modules()}
+    return SavedModules(tuple(names[id(m)] for key in chosen if (m := modules[key]) is not None), tied)
+
+
+def _first_line(error: BaseException) -> Any:
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -1,0 +1,50 @@
+"""Learning-rate schedules: transformers' own functions, reduced to one factor per step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import get_scheduler
+
+from lora_runner.config import TrialConfig
+from lora_runner.errors import TrialConfigError
+
+
+def schedule_kwargs(config: TrialConfig) -> dict[str, Any]:
+    """Arguments of the schedule function, with our defaults where transformers demands a choice.
+
+    `cosine_with_min_lr` ends at a tenth of the peak; `warmup_stable_decay` decays over the last tenth of the run.
+    """
+    defaults: dict[str, dict[str, Any]] = {
+        "cosine_with_min_lr": {"min_lr_rate": 0.1},
+        "warmup_stable_decay": {"num_decay_steps": math.ceil(0.1 * config.max_steps)},
+    }
+    return config.lr_scheduler_kwargs or defaults.get(config.lr_scheduler_type, {})
+
+
+def schedule_factor(config: TrialConfig) -> Callable[[int], float]:
+    """Factor on every group's peak rate at optimizer step 0, 1, ... of the trial.
+
+    One factor serves both parameter groups, so warmup and decay keep the embedding ratio. The step is the number of
+    updates already made, as in transformers: with warmup, the first update has factor 0.
+    Raises TrialConfigError when the schedule refuses its arguments.
+    """
+    stand_in = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
+    try:
+        scheduler = get_scheduler(
+            config.lr_scheduler_type,
+            stand_in,
+            num_warmup_steps=config.warmup_steps,
+            num_training_steps=config.max_steps,
+            scheduler_specific_kwargs=dict(schedule_kwargs(config)),
+        )
+    except (TypeError, ValueError) as error:
+        raise TrialConfigError(
+            f"lr_scheduler_type {config.lr_scheduler_type!r} refuses lr_scheduler_kwargs "
+            f"{schedule_kwargs(config)}: {error}"
+        ) from error
+    factor: Callable[[int], float] = scheduler.lr_lambdas[0]
+    return factor

@@ -1,0 +1,276 @@
+"""Running trials on a pack: data, evaluations at fixed shares of the budget, stability, checkpoints, ends.
+
+A session knows nothing of who decides about trials. It is handed assignments, trains until a seat has something to
+report, and is told which of them go on.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from lora_runner.adapters import save_adapter
+from lora_runner.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from lora_runner.data import BatchPlan, DataBundle, TokenizedExample, TokenizedSet, collate
+from lora_runner.errors import CheckpointError
+from lora_runner.layout import Block
+from lora_runner.messages import COMPLETE, DIVERGED, OUT_OF_MEMORY, Assignment, SeatReport, SessionOptions
+from lora_runner.pack import MicroBatch, Pack, to_block
+from lora_runner.seats import Seat, StepStats
+from lora_runner.stability import StabilityWatch, repetition
+
+@dataclass(eq=False)
+class _Running:
+    """A trial on its seat."""
+
+    assignment: Assignment
+    seat: Seat
+    plan: BatchPlan
+    watch: StabilityWatch
+    report_steps: dict[int, int]  # step -> percent
+    window: list[MicroBatch] = field(default_factory=list)
+    wall_seconds: float = 0.0
+    last_stats: StepStats | None = None
+    checkpointed_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.assignment.folder)
+
+
+class Session:
+    """Trials on the seats of one pack."""
+
+    def __init__(self, pack: Pack, data: DataBundle, options: SessionOptions, *, num_seats: int) -> None:
+        self.pack = pack
+        self.data = data
+        self.options = options
+        self.seats: list[_Running | None] = [None] * num_seats
+        self.num_tokens = 0
+        """Real training tokens of all trials since the session began."""
+        self._eval_blocks = self._make_eval_blocks(data.eval)
+        self.base_eval_loss = pack.evaluate([None], self._eval_blocks)[0]
+        self.base_repetition = repetition(self._sample([None])[0])
+
+    def _make_eval_blocks(self, examples: TokenizedSet) -> list[Block]:
+        # Sorted by length only to pad less; the loss is a sum over tokens, so the order does not matter.
+        ordered = sorted(examples.examples, key=lambda e: len(e.input_ids))
+        size = self.options.per_device_eval_batch_size
+        return [self._block(ordered[i : i + size]) for i in range(0, len(ordered), size)]
+
+    def _block(self, examples: Sequence[TokenizedExample]) -> Block:
+        ids, labels, _ = collate(examples, self.pack.base.pad_token_id)
+        return to_block((ids, labels), self.pack.base.device)
+
+    # --- seats -------------------------------------------------------------------------------------------------
+
+    @property
+    def free_seats(self) -> list[int]:
+        """Indices of seats that wait for a trial."""
+        return [index for index, running in enumerate(self.seats) if running is None]
+
+    @property
+    def running(self) -> list[_Running]:
+        return [running for running in self.seats if running is not None]
+
+    def place(self, index: int, assignment: Assignment) -> None:
+        """Seat a trial, from its checkpoint when its folder has one.
+
+        A checkpoint that cannot be used (damaged, or of another configuration) means a fresh start, since every
+        trial is reproducible from its configuration.
+        """
+        config = assignment.config
+        running = _Running(
+            assignment=assignment,
+            seat=self.pack.new_seat(config),
+            plan=BatchPlan(train=self.data.train, batch_size=config.per_device_train_batch_size, seed=config.seed),
+            watch=StabilityWatch(self.base_eval_loss, self.base_repetition),
+            report_steps=report_steps(config.max_steps, self.options.report_at),
+        )
+        if has_checkpoint(running.folder / "checkpoint"):
+            try:
+                progress = load_checkpoint(running.folder / "checkpoint", running.seat)
+                running.watch = StabilityWatch.from_dict(progress["watch"])
+                running.wall_seconds = progress["wall_seconds"]
+                running.last_stats = StepStats(**progress["last_stats"]) if progress["last_stats"] else None
+            except CheckpointError:
+                running.seat = self.pack.new_seat(config)
+        self.seats[index] = running
+
+    def has(self, number: int) -> bool:
+        """Whether a trial is on one of the seats."""
+        return any(running.assignment.number == number for running in self.running)
+
+    def remove(self, number: int) -> None:
+        """Free the seat of a trial that was stopped from outside."""
+        self.seats[self._index(number)] = None
+
+    def save(self, number: int) -> None:
+        """Checkpoint a running trial now."""
+        running = self.seats[self._index(number)]
+        assert running is not None
+        running.seat.restart_window()
+        running.window = []
+        save_checkpoint(
+            running.folder / "checkpoint",
+            running.seat,
+            {
+                "watch": running.watch.to_dict(),
+                "wall_seconds": running.wall_seconds,
+                "last_stats": asdict(running.last_stats) if running.last_stats else None,
+            },
+        )
+        running.checkpointed_at = time.monotonic()
+
+    def _index(self, number: int) -> int:
+        for index, running in enumerate(self.seats):
+            if running is not None and running.assignment.number == number:
+                return index
+        raise KeyError(f"trial {number} has no seat")
+
+    # --- training ----------------------------------------------------------------------------------------------
+
+    def advance(self, max_seconds: float = 10.0) -> list[SeatReport]:
+        """Train all seats until at least one has something to report, or the time is up.
+
+        Trials that ended by themselves (full budget, diverged, out of memory) have left their seats when this returns.
+        """
+        deadline = time.monotonic() + max_seconds
+        reports: list[SeatReport] = []
+        while self.running and not reports and time.monotonic() < deadline:
+            reports = self._step()
+        return reports
+
+    def _step(self) -> list[SeatReport]:
+        started = time.monotonic()
+        try:
+            stats = self.pack.train_step({r.seat: self._next_micro_batch(r) for r in self.running})
+        except torch.OutOfMemoryError as error:
+            return [self._out_of_memory(error)]
+        elapsed = time.monotonic() - started
+        due: list[_Running] = []
+        for running in self.running:
+            running.wall_seconds += elapsed
+            if (stepped := stats.get(running.seat)) is None:
+                continue
+            running.last_stats = stepped
+            running.window = []
+            self.num_tokens += stepped.num_tokens
+            running.watch.after_step(stepped.step, stepped.loss, stepped.grad_norm)
+            if running.watch.diverged or stepped.step in running.report_steps:
+                due.append(running)
+        return self._report(due)
+
+    def _next_micro_batch(self, running: _Running) -> MicroBatch:
+        accumulation = running.seat.config.gradient_accumulation_steps
+        position = running.seat.micro_step % accumulation
+        if not running.window:
+            first = running.seat.micro_step - position
+            chosen = [running.plan.examples_at(first + i) for i in range(accumulation)]
+            targets = sum(_num_predicted(example) for examples in chosen for example in examples)
+            running.window = [
+                MicroBatch(self._block(examples), sum(len(e.input_ids) for e in examples), max(1, targets))
+                for examples in chosen
+            ]
+        return running.window[position]
+
+    def _report(self, due: list[_Running]) -> list[SeatReport]:
+        whole = [running for running in due if not running.watch.diverged]
+        started = time.monotonic()
+        losses = self.pack.evaluate([r.seat for r in whole], self._eval_blocks) if whole else []
+        for running, loss in zip(whole, losses, strict=True):
+            running.watch.after_evaluation(running.seat.step, loss)
+        ended = [r for r in whole if r.seat.finished and not r.watch.diverged]
+        texts = self._finish(ended)
+        for running in whole:
+            running.wall_seconds += time.monotonic() - started
+        eval_losses = {id(r): loss for r, loss in zip(whole, losses, strict=True)}
+        reports = []
+        for running in due:
+            outcome = DIVERGED if running.watch.diverged else COMPLETE if running.seat.finished else None
+            reports.append(self._seat_report(running, outcome, eval_losses.get(id(running)), texts.get(id(running), ())))
+            if outcome is not None:
+                self.remove(running.assignment.number)
+            elif time.monotonic() - running.checkpointed_at >= self.options.checkpoint_seconds:
+                self.save(running.assignment.number)
+        return reports
+
+    def _finish(self, ended: list[_Running]) -> dict[int, tuple[str, ...]]:
+        """Sample from trials that used their full budget, judge their curves, and write their adapters."""
+        if not ended:
+            return {}
+        texts = {}
+        for running, samples in zip(ended, self._sample([r.seat for r in ended]), strict=True):
+            running.watch.after_samples(running.seat.step, samples)
+            running.watch.at_end(running.seat.step)
+            texts[id(running)] = tuple(self.pack.base.tokenizer.batch_decode(samples))
+            save_adapter(running.folder / "adapter", self.pack, running.seat)
+        return texts
+
+    def _sample(self, seats: Sequence[Seat | None]) -> list[list[list[int]]]:
+        if not self.data.sample_prompts or self.options.sample_tokens == 0:
+            return [[] for _ in seats]
+        return self.pack.generate(seats, self.data.sample_prompts, self.options.sample_tokens)
+
+    def _seat_report(
+        self, running: _Running, outcome: str | None, eval_loss: float | None, texts: Iterable[str] = ()
+    ) -> SeatReport:
+        seat, stats = running.seat, running.last_stats
+        reasons = {COMPLETE: f"used its full budget of {seat.config.max_steps} steps", DIVERGED: running.watch.diverged}
+        return SeatReport(
+            number=running.assignment.number,
+            attempt=running.assignment.attempt,
+            percent=running.report_steps.get(seat.step, 100 * seat.step // seat.config.max_steps),
+            step=seat.step,
+            eval_loss=eval_loss,
+            train_loss=stats.loss if stats else float("nan"),
+            grad_norm=stats.grad_norm if stats else float("nan"),
+            learning_rate=stats.learning_rate if stats else 0.0,
+            num_tokens=seat.num_tokens,
+            tokens_per_second=seat.num_tokens / running.wall_seconds if running.wall_seconds else 0.0,
+            wall_seconds=running.wall_seconds,
+            peak_memory_gib=peak_memory_gib(self.pack.base.device),
+            signs=tuple(running.watch.signs),
+            outcome=outcome,
+            stop_reason=reasons.get(outcome) if outcome else None,
+            generations=tuple(texts),
+        )
+
+    def _out_of_memory(self, error: torch.OutOfMemoryError) -> SeatReport:
+        """End the trial that asks for the most memory; the others compute their windows again."""
+        largest = max(self.running, key=lambda r: (self._memory_weight(r), r.assignment.number))
+        for running in self.running:
+            running.seat.restart_window()
+            running.window = []
+        self.remove(largest.assignment.number)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return self._seat_report(largest, None, None).ended(
+            OUT_OF_MEMORY, f"out of memory: {str(error).splitlines()[0]}"
+        )
+
+    def _memory_weight(self, running: _Running) -> int:
+        longest = max((share.block.input_ids.numel() for share in running.window), default=0)
+        return 16 * running.seat.num_trained + 4 * longest * self.pack.base.model.config.vocab_size
+
+
+def report_steps(max_steps: int, percents: Sequence[int]) -> dict[int, int]:
+    """Optimizer step -> percent of the budget; when steps are too few to tell percents apart, the later one wins."""
+    return {max(1, round(max_steps * percent / 100)): percent for percent in percents}
+
+
+def _num_predicted(example: TokenizedExample) -> int:
+    """Targets a causal model can predict: a label on the first token has nothing before it."""
+    return sum(label != -100 for label in example.labels[1:])
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """The allocator's peak on CUDA; the process's peak resident memory on CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,91 @@
+"""A PEFT adapter folder: is it whole, and does peft read it back."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from results.errors import AdapterFilesError
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+
+
+def check_adapter_files(folder: Path) -> dict[str, Any]:
+    """Return `adapter_config.json` of a whole adapter folder, without loading a tensor.
+
+    Raises AdapterFilesError when a file is missing, the config is no LoRA config, or the weights' file is
+    shorter than its own header says (a copy that was cut off).
+    """
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise AdapterFilesError(
+                f"an adapter folder holds {CONFIG} and {WEIGHTS}; {folder / name} is missing"
+            )
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AdapterFilesError(f"{folder / CONFIG} is not JSON: {error}") from None
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise AdapterFilesError(f"{folder / CONFIG} must describe a LoRA adapter (peft_type LORA)")
+    tensor_shapes(folder / WEIGHTS)
+    return config
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the tensors in a safetensors file, from its header alone.
+
+    The file starts with the header's length (8 bytes, little endian), then JSON with each tensor's dtype,
+    shape and byte offsets; the data must reach exactly to the largest offset. Raises AdapterFilesError when
+    it does not.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= size - 8:
+            raise AdapterFilesError(f"{path} is no whole safetensors file ({size} bytes)")
+        try:
+            header: Mapping[str, Any] = json.loads(file.read(length))
+        except ValueError:
+            raise AdapterFilesError(f"{path} has no readable safetensors header") from None
+    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+    if not tensors or 8 + length + end != size:
+        raise AdapterFilesError(
+            f"{path} must hold {8 + length + end} bytes of {len(tensors)} tensors by its own header; it "
+            f"has {size}"
+        )
+    return {name: tuple(entry["shape"]) for name, entry in tensors.items()}
+
+
+def check_adapter_loads(folder: Path) -> int:
+    """Read the adapter the way peft does, without its base model; return the number of tensors.
+
+    Checked: the config is one that peft accepts, every LoRA A has its B of the same rank, every module in
+    `modules_to_save` has its weights, every number is finite. Raises AdapterFilesError.
+    """
+    import torch
+    from peft import PeftConfig
+    from peft.utils.save_and_load import load_peft_weights
+
+    check_adapter_files(folder)
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        weights: dict[str, torch.Tensor] = load_peft_weights(str(folder), device="cpu")
+    except Exception as error:  # peft and safetensors raise whatever the broken file makes them raise
+        raise AdapterFilesError(f"peft cannot read the adapter in {folder}: {error}") from error
+    for name, tensor in weights.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise AdapterFilesError(f"the adapter in {folder} has a value that is not finite, in {name}")
+        if ".lora_A." in name or name.endswith(".lora_A"):
+            partner = weights.get(name.replace(".lora_A", ".lora_B"))
+            if partner is None or partner.shape[1] != tensor.shape[0]:
+                raise AdapterFilesError(f"the adapter in {folder} has no matching lora_B for {name}")
+    for module in config.modules_to_save or ():
+        if not any(f".{module}." in f".{name}." for name in weights):
+            raise AdapterFilesError(f"the adapter in {folder} trains {module} but holds no weights of it")
+    return len(weights)

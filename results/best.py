@@ -1,0 +1,205 @@
+"""The best config and adapter of a study, in one folder, ready to use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import optuna
+
+from results.adapter import CONFIG, WEIGHTS, check_adapter_files
+from results.errors import NothingToSay, ResultsError
+from results.files import replace_folder
+from results.plain import finite, plain
+from results.sweep_result import SweepResult, TrialResult, read_study, study_hash
+from search_spaces import dump_yaml, load_yaml
+
+BEST_FOLDER = "best"
+CONFIG_FILE = "config.yaml"
+
+_HEAD = """\
+# The best config of this sweep: the lowest evaluation loss at the full budget, one run per config.
+# warmup_steps is the exact number for max_steps below; warmup_ratio is the share it came from.
+"""
+
+
+def best_config(study: optuna.Study, *, adapter_config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Everything needed to train the best trial again, in builtins, by section.
+
+    Sections: sweep, model, quantization, lora, training, data, result, versions. Losses in nats per token;
+    a fact that the sweep did not record is None, never a guess. `adapter_config` (peft's file of the best
+    trial) adds what the trained adapter alone knows, such as the expanded target modules. Raises
+    NothingToSay when no trial finished its budget.
+    """
+    sweep = read_study(study)
+    best = sweep.best
+    if best is None:
+        raise NothingToSay(
+            f"study {sweep.name!r} has no trial that finished its full budget with a finite loss, "
+            f"so it has no best config ({_outcomes(sweep)})"
+        )
+    saved = adapter_config or {}
+    config: dict[str, Any] = plain(
+        {
+            "sweep": {"name": sweep.name, "study_hash": study_hash(study), "trial": best.number},
+            "model": _model(sweep),
+            "quantization": _quantization(sweep),
+            "lora": _lora(sweep, best, saved),
+            "training": _training(sweep, best),
+            "data": _data(sweep),
+            "result": _result(sweep, best),
+            "versions": dict(sweep.versions),
+        }
+    )
+    return config
+
+
+def write_best(study: optuna.Study, run_folder: Path) -> Path:
+    """Copy the best trial's adapter to `run_folder/best` and write `config.yaml` beside it; return that
+    folder.
+
+    The folder changes whole or not at all, and is left alone when nothing changed. Raises NothingToSay
+    without a finished trial, AdapterFilesError for a missing or damaged adapter, ResultsError for a folder
+    outside the run.
+    """
+    best = read_study(study).best
+    if best is None:
+        best_config(study)  # raises, with the reason
+        raise AssertionError("unreachable")
+    adapter = trial_folder(best, run_folder) / "adapter"
+    config = best_config(study, adapter_config=check_adapter_files(adapter))
+    contents: dict[str, Path | str] = {name: adapter / name for name in (CONFIG, WEIGHTS)}
+    contents[CONFIG_FILE] = _HEAD + dump_yaml(config)
+    return replace_folder(run_folder / BEST_FOLDER, contents)
+
+
+def read_best_config(path: Path) -> dict[str, Any]:
+    """Read a `config.yaml` that `write_best` wrote, or the one in such a folder.
+
+    Raises InputError (with file and line) for a file that is no YAML, ResultsError for one that is no best
+    config.
+    """
+    file = path / CONFIG_FILE if path.is_dir() else path
+    data, _ = load_yaml(file)
+    missing = [
+        name for name in ("model", "lora", "training") if not isinstance(data, dict) or name not in data
+    ]
+    if missing:
+        raise ResultsError(f"{file} is not a best config: it has no section {', '.join(missing)}")
+    config: dict[str, Any] = data
+    return config
+
+
+def trial_folder(trial: TrialResult, run_folder: Path) -> Path:
+    """The trial's own folder in the run; raises ResultsError when the study points outside it."""
+    relative = PurePosixPath(trial.folder or f"trials/{trial.number:04d}")
+    if relative.is_absolute() or ".." in relative.parts:
+        raise ResultsError(
+            f"a trial's folder lies inside its run; trial {trial.number} names {trial.folder!r}"
+        )
+    return run_folder / relative
+
+
+def _model(sweep: SweepResult) -> dict[str, Any]:
+    context = sweep.context
+    return {
+        "name": context.get("model"),
+        "revision": context.get("revision"),
+        "size": context.get("model_size"),
+    }
+
+
+def _quantization(sweep: SweepResult) -> dict[str, Any]:
+    context = sweep.context
+    kind = context.get("quantization")
+    return {
+        "load_in_4bit": None if kind is None else kind in ("nf4", "fp4"),
+        "bnb_4bit_quant_type": kind,
+        # The runner knows NF4 with double quantisation only, as QLoRA has it.
+        "bnb_4bit_use_double_quant": None if kind is None else kind == "nf4",
+        "bnb_4bit_compute_dtype": context.get("compute_dtype"),
+    }
+
+
+def _lora(sweep: SweepResult, best: TrialResult, saved: Mapping[str, Any]) -> dict[str, Any]:
+    context, config = sweep.context, best.config
+
+    def known(name: str, saved_as: str) -> Any:
+        return best.params.get(name, config.get(name, saved.get(saved_as, context.get(name))))
+
+    convention = context.get("alpha_convention")
+    return {
+        "lora_r": known("lora_r", "r"),
+        "lora_alpha": known("lora_alpha", "lora_alpha"),
+        "lora_dropout": known("lora_dropout", "lora_dropout"),
+        "use_rslora": config.get(
+            "use_rslora",
+            saved.get("use_rslora", None if convention is None else convention == "alpha/sqrt(r)"),
+        ),
+        "target_modules": context.get("target_modules", saved.get("target_modules")),
+        "modules_to_save": context.get("modules_to_save", saved.get("modules_to_save")) or [],
+        "ensure_weight_tying": bool(saved.get("ensure_weight_tying", False)),
+    }
+
+
+def _training(sweep: SweepResult, best: TrialResult) -> dict[str, Any]:
+    config, values, context = best.config, best.values, sweep.context
+    batch = finite(values.get("per_device_train_batch_size"))
+    accumulation = finite(
+        config.get("gradient_accumulation_steps", context.get("gradient_accumulation_steps"))
+    )
+    effective = None if batch is None or accumulation is None else int(batch * accumulation)
+    return {
+        "learning_rate": values.get("learning_rate"),
+        "embedding_learning_rate": values.get("embedding_learning_rate"),
+        "embedding_lr_ratio": values.get("embedding_lr_ratio"),
+        "lr_scheduler_type": values.get("lr_scheduler_type"),
+        "lr_scheduler_kwargs": config.get("lr_scheduler_kwargs") or {},
+        "warmup_ratio": values.get("warmup_ratio", 0.0),
+        "warmup_steps": int(finite(values.get("warmup_steps")) or 0),
+        "max_steps": config.get("max_steps", context.get("max_steps")),
+        "per_device_train_batch_size": values.get("per_device_train_batch_size"),
+        "gradient_accumulation_steps": None if accumulation is None else int(accumulation),
+        "effective_batch_size": effective,
+        "weight_decay": values.get("weight_decay"),
+        **{name: config.get(name) for name in ("max_grad_norm", "adam_beta1", "adam_beta2", "adam_epsilon")},
+        "optim": "adamw_torch",
+        "seed": config.get("seed", context.get("seed")),
+        "trained_embeddings_dtype": "float32",
+    }
+
+
+def _data(sweep: SweepResult) -> dict[str, Any]:
+    context = sweep.context
+    given = context.get("data")
+    # Either the section of the sweep file as a mapping, or the training source alone.
+    known = dict(given) if isinstance(given, Mapping) else {"train": given}
+    return {
+        **known,
+        "format": context.get("data_format", known.get("format")),
+        "completion_only": context.get("completion_only", known.get("completion_only")),
+        "max_length": context.get("max_length", known.get("max_length")),
+        "train_digest": sweep.identity.get("train_data"),
+        "eval_digest": context.get("eval_set_hash"),
+        "num_eval_tokens": context.get("num_eval_tokens"),
+    }
+
+
+def _result(sweep: SweepResult, best: TrialResult) -> dict[str, Any]:
+    default = sweep.guideline_default
+    return {
+        "metric": sweep.metric,
+        "eval_loss": best.eval_loss,
+        "base_eval_loss": sweep.base_eval_loss,
+        "guideline_default": None
+        if default is None
+        else {"trial": default.number, "outcome": default.outcome, "eval_loss": default.eval_loss},
+    }
+
+
+def _outcomes(sweep: SweepResult) -> str:
+    counts: dict[str, int] = {}
+    for trial in sweep.trials:
+        counts[trial.outcome] = counts.get(trial.outcome, 0) + 1
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no trial at all"

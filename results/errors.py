@@ -1,0 +1,57 @@
+"""What can go wrong between a finished study and an answer on disk.
+
+ResultsError
+├── NothingToSay       a study without a trial that could be judged or handed over
+├── AdapterFilesError  an adapter folder that is missing, incomplete or damaged
+└── ExportError        an export that cannot be written
+    ├── UnknownTarget      no target of that name (names the nearest)
+    ├── LossyExport        `strict` was asked and the target cannot express everything
+    └── WouldOverwrite     a file of the export exists already
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class ResultsError(Exception):
+    """Base of everything that `results` raises on purpose."""
+
+
+class NothingToSay(ResultsError):
+    """The study holds no trial that the question could be answered from."""
+
+
+class AdapterFilesError(ResultsError):
+    """An adapter folder without the files peft needs, or with damaged ones."""
+
+
+class ExportError(ResultsError, ValueError):
+    """An export that cannot be written as asked."""
+
+
+class UnknownTarget(ExportError):
+    """No export target of that name."""
+
+
+class LossyExport(ExportError):
+    """A strict export to a target that cannot express the whole config; `lossy` says what."""
+
+    def __init__(self, target: str, lossy: Sequence[str]) -> None:
+        self.lossy = list(lossy)
+        lines = "\n".join(f"  - {line}" for line in self.lossy)
+        super().__init__(
+            f"{target} cannot express all of the config, and a strict export was asked for:\n{lines}"
+        )
+
+
+class WouldOverwrite(ExportError):
+    """Files of the export exist already; `paths` names them."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        shown = ", ".join(str(path) for path in self.paths)
+        super().__init__(
+            f"an export never replaces a file unless overwrite is asked for; already there: {shown}"
+        )

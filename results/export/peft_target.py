@@ -1,0 +1,133 @@
+"""The adapter as peft loads it, with how to load it and how it was trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from results.adapter import CONFIG, WEIGHTS, check_adapter_files, check_adapter_loads
+from results.errors import ExportError
+from results.export.target import Draft, Target, section
+from results.plain import loss
+from search_spaces import dump_yaml
+
+_README = """\
+---
+library_name: peft
+---
+
+# Adapter of sweep {name}, trial {trial}
+
+Evaluation loss {eval_loss} nats per token (untouched base: {base_loss}), measured on the 4-bit base below.
+Load it on the same base, from this folder:
+
+```python
+{code}
+```
+
+`config.yaml` holds all hyperparameters, the data they were measured on and the versions. The adapter itself
+holds weights and LoRA settings only. {notes}"""
+
+_CODE = """\
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer{import_quantization}
+
+model_name = {model}
+base = AutoModelForCausalLM.from_pretrained(
+    model_name,
+    revision={revision},
+    dtype=torch.{dtype},
+    device_map="auto",{quantization}
+)
+model = PeftModel.from_pretrained(base, ".")
+tokenizer = AutoTokenizer.from_pretrained(model_name, revision={revision})"""
+
+_QUANTIZATION = """
+    quantization_config=BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type={kind},
+        bnb_4bit_use_double_quant={double},
+        bnb_4bit_compute_dtype=torch.{dtype},
+    ),"""
+
+
+def loading_code(config: Mapping[str, Any]) -> str:
+    """Python that loads the base as the sweep had it, and the adapter in the current folder on top."""
+    model, quantization = section(config, "model"), section(config, "quantization")
+    dtype = dtype_name(config)
+    four_bit = bool(quantization.get("load_in_4bit"))
+    return _CODE.format(
+        model=literal(model["name"]),
+        revision=literal(model.get("revision")),
+        dtype=dtype,
+        import_quantization=", BitsAndBytesConfig" if four_bit else "",
+        quantization=_QUANTIZATION.format(
+            kind=literal(quantization.get("bnb_4bit_quant_type")),
+            double=bool(quantization.get("bnb_4bit_use_double_quant")),
+            dtype=dtype,
+        )
+        if four_bit
+        else "",
+    )
+
+
+def dtype_name(config: Mapping[str, Any]) -> str:
+    """The sweep's compute dtype as torch spells it; raises ExportError when it is unknown."""
+    name = str(section(config, "quantization").get("bnb_4bit_compute_dtype")).removeprefix("torch.")
+    if name not in ("bfloat16", "float16", "float32"):
+        raise ExportError(f"the compute dtype must be bfloat16, float16 or float32; the config says {name!r}")
+    return name
+
+
+def literal(value: object) -> str:
+    """A Python literal of plain data, with double quotes as formatters write them."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(literal(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{literal(str(key))}: {literal(item)}" for key, item in value.items()) + "}"
+    return repr(value)
+
+
+def _draft(config: Mapping[str, Any], adapter_folder: Path | None) -> Draft:
+    if adapter_folder is None:
+        raise ExportError("the peft target needs the folder of the trained adapter")
+    model, result, sweep = section(config, "model"), section(config, "result"), section(config, "sweep")
+    if not model.get("name"):
+        raise ExportError("the peft target needs the base model's name, and the config has none")
+    adapter_config = check_adapter_files(adapter_folder)
+    # peft finds the base by these two; the trial may have been trained from a copy on another machine.
+    adapter_config |= {"base_model_name_or_path": model["name"], "revision": model.get("revision")}
+    notes = []
+    if not model.get("revision"):
+        notes.append("The sweep pinned no revision of the base model: another one loads, with another loss.")
+    if adapter_config.get("modules_to_save"):
+        notes.append(
+            "Trained embeddings are stored in float32; peft keeps them in the dtype of the base it is "
+            "loaded on."
+        )
+    readme = _README.format(
+        name=sweep.get("name"),
+        trial=sweep.get("trial"),
+        eval_loss=loss(result.get("eval_loss")),
+        base_loss=loss(result.get("base_eval_loss")),
+        code=loading_code(config),
+        notes="".join(f"\n{note}\n" for note in notes),
+    )
+    return Draft(
+        files={
+            CONFIG: json.dumps(adapter_config, indent=2, sort_keys=True) + "\n",
+            WEIGHTS: adapter_folder / WEIGHTS,
+            "README.md": readme,
+            "config.yaml": dump_yaml(dict(config)),
+        },
+        notes=notes,
+        check=check_adapter_loads,
+    )
+
+
+TARGET = Target(name="peft", summary="adapter for PeftModel.from_pretrained, with its config", draft=_draft)

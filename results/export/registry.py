@@ -1,0 +1,70 @@
+"""All export targets by name, and the one function that writes them."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from results.errors import LossyExport, UnknownTarget, WouldOverwrite
+from results.export import peft_target, transformers_target, yaml_target
+from results.export.target import Draft, ExportResult, Target
+from results.files import atomic_copy, atomic_write, sync_folder
+from results.plain import plain
+from search_spaces import nearest
+
+TARGETS: dict[str, Target] = {
+    target.name: target for target in (peft_target.TARGET, transformers_target.TARGET, yaml_target.TARGET)
+}
+"""Export targets by the name `sweeps export --to` takes."""
+
+
+def export(
+    target: str,
+    best_config: Mapping[str, Any],
+    adapter_folder: Path | None,
+    destination: Path,
+    *,
+    strict: bool = False,
+    overwrite: bool = False,
+) -> ExportResult:
+    """Write the best config (`best_config()` or `read_best_config()`) for `target` into the folder
+    `destination`.
+
+    All files are written and checked under a temporary name first, so a refused export leaves nothing
+    behind. Raises UnknownTarget, LossyExport (only when `strict`), WouldOverwrite (unless `overwrite`), and
+    whatever the target finds wrong with the config or the adapter (ExportError, AdapterFilesError).
+    """
+    if target not in TARGETS:
+        raise UnknownTarget(f"export target {target!r} does not exist.{nearest(target, TARGETS)}")
+    draft = TARGETS[target].draft(plain(best_config), adapter_folder)
+    if strict and draft.lossy:
+        raise LossyExport(target, draft.lossy)
+    present = [destination / name for name in draft.files if (destination / name).exists()]
+    if present and not overwrite:
+        raise WouldOverwrite(present)
+    files = _write(draft, destination)
+    return ExportResult(target=target, files=files, lossy=list(draft.lossy), notes=list(draft.notes))
+
+
+def _write(draft: Draft, destination: Path) -> list[Path]:
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    stage = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.tmp")
+    stage.mkdir()
+    try:
+        for name, content in draft.files.items():
+            if isinstance(content, Path):
+                atomic_copy(content, stage / name)
+            else:
+                atomic_write(stage / name, content)
+        if draft.check is not None:
+            draft.check(stage)
+        destination.mkdir(exist_ok=True)
+        for name in draft.files:
+            (stage / name).replace(destination / name)
+        sync_folder(destination)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    return [destination / name for name in draft.files]

@@ -1,0 +1,215 @@
+"""A finished (or still running) study as plain facts, read once and judged elsewhere.
+
+Nothing here knows Optuna but `read_study`, so that results from another place, such as a published table,
+can be judged by the same rules.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from results.plain import finite, plain
+from results.tables import sign_names
+from search_spaces import (
+    DEFAULT_LABEL,
+    MOVED_LABEL,
+    SCHEDULERS_WITHOUT_WARMUP,
+    Dimension,
+    GuidelineRow,
+    Guidelines,
+    SearchSpace,
+)
+from search_spaces.dimension import Value
+from search_spaces.rows import PARAMETERS
+
+_HYPERPARAMETERS = (*PARAMETERS, "max_steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """What became of one trial."""
+
+    number: int
+    values: Mapping[str, Value]
+    """Its hyperparameters by dimension name, and the derived ones that guideline rows speak of."""
+    eval_loss: float | None
+    """Nats per token at the full budget; None for every trial that did not get there with a finite value."""
+    outcome: str
+    """complete | pruned | diverged | out_of_memory | failed | running | waiting."""
+    stop_reason: str = ""
+    percent: int | None = None
+    """Of its budget, at the last report."""
+    last_eval_loss: float | None = None
+    """Of the last report; says nothing about the full budget."""
+    label: str = ""
+    rows: tuple[str, ...] = ()
+    """Guideline rows whose own values this trial takes."""
+    signs: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Value] = field(default_factory=dict)
+    folder: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """All a verdict is built from."""
+
+    name: str
+    metric: str
+    trials: Sequence[TrialResult]
+    dimensions: Mapping[str, Dimension]
+    guidelines: Sequence[GuidelineRow]
+    context: Mapping[str, Any]
+    """Model, size, method, budget, batch, alpha convention: what holds for every trial."""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    base_eval_loss: float | None = None
+    """Nats per token of the untouched base on the same evaluation set."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def started(self) -> list[TrialResult]:
+        """Trials that have been drawn; a waiting one is only proposed."""
+        return [trial for trial in self.trials if trial.outcome != "waiting"]
+
+    @property
+    def finished(self) -> list[TrialResult]:
+        """Trials with a finite loss at the full budget, best first, equal losses by number."""
+        complete = [trial for trial in self.trials if trial.eval_loss is not None]
+        return sorted(complete, key=lambda trial: (trial.eval_loss, trial.number))
+
+    @property
+    def best(self) -> TrialResult | None:
+        """The trial with the lowest loss at the full budget, if any got there."""
+        finished = self.finished
+        return finished[0] if finished else None
+
+    @property
+    def guideline_default(self) -> TrialResult | None:
+        """The trial of all the tables' own values at once; the finished one when there are several."""
+        labelled = [trial for trial in self.trials if trial.label in (DEFAULT_LABEL, MOVED_LABEL)]
+        return next((t for t in labelled if t.eval_loss is not None), labelled[-1] if labelled else None)
+
+
+def read_study(study: optuna.Study) -> SweepResult:
+    """Read everything a verdict needs from a study with the attributes that the keeper writes.
+
+    Attributes that are absent read as empty. Raises InputError when its guideline rows or its space are
+    none; an unreadable storage is Optuna's own error.
+    """
+    attrs = study.user_attrs
+    context = attrs.get("context") or {}
+    return SweepResult(
+        name=study.study_name,
+        metric=str(attrs.get("metric", "eval_loss")),
+        trials=[_trial(trial, context) for trial in study.get_trials(deepcopy=False)],
+        dimensions=_dimensions(attrs.get("space")),
+        guidelines=list(Guidelines.from_list(attrs.get("guidelines") or []).values()),
+        context=context,
+        identity=attrs.get("identity") or {},
+        base_eval_loss=finite(attrs.get("base_eval_loss")),
+        versions=attrs.get("versions") or {},
+    )
+
+
+def study_hash(study: optuna.Study) -> str:
+    """16 hex digits over what the study searched and every finished trial: the same trials, the same hash."""
+    attrs = study.user_attrs
+    finished = [
+        {
+            "number": trial.number,
+            "state": trial.state.name,
+            "params": trial.params,
+            "value": trial.values,
+            "reports": {str(step): value for step, value in trial.intermediate_values.items()},
+        }
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state.is_finished()
+    ]
+    content = {"identity": attrs.get("identity"), "space": attrs.get("space"), "trials": finished}
+    text = json.dumps(plain(content), sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def hyperparameters(
+    params: Mapping[str, Value], config: Mapping[str, Any], context: Mapping[str, Any]
+) -> dict[str, Value]:
+    """Drawn parameters and what follows from them: warmup steps and share, embedding rate and ratio.
+
+    Sources in order: the drawn parameters, the trial's config, the sweep's context. Warmup is absent beside a
+    scheduler that ignores it.
+    """
+    values: dict[str, Value] = {}
+    for source in (context, config):
+        values |= {name: source[name] for name in _HYPERPARAMETERS if source.get(name) is not None}
+    values |= params
+    rate, embedding = finite(values.get("learning_rate")), finite(values.get("embedding_learning_rate"))
+    ratio = finite(values.get("embedding_lr_ratio"))
+    if embedding is None and rate is not None and ratio is not None:
+        values["embedding_learning_rate"] = embedding = rate * ratio
+    if rate and embedding is not None:
+        values.setdefault("embedding_lr_ratio", embedding / rate)
+    if values.get("lr_scheduler_type") in SCHEDULERS_WITHOUT_WARMUP:
+        values.pop("warmup_steps", None)
+        values.pop("warmup_ratio", None)
+    steps, total = finite(values.get("warmup_steps")), finite(values.get("max_steps"))
+    if steps is not None and total:
+        values.setdefault("warmup_ratio", steps / total)
+    return values
+
+
+def _dimensions(space: Mapping[str, Any] | None) -> dict[str, Dimension]:
+    if not space:
+        return {}
+    return {dimension.name: dimension for dimension in SearchSpace.from_dict(space).dimensions}
+
+
+def _trial(trial: FrozenTrial, context: Mapping[str, Any]) -> TrialResult:
+    attrs = trial.user_attrs
+    config = attrs.get("config") or {}
+    percent = max(trial.intermediate_values, default=None)
+    outcome = str(attrs.get("outcome") or _OUTCOME_OF_STATE[trial.state])
+    return TrialResult(
+        number=trial.number,
+        values=hyperparameters(trial.params, config, context),
+        eval_loss=_full_budget_loss(trial, outcome, config),
+        outcome=outcome,
+        stop_reason=str(attrs.get("stop_reason") or ""),
+        percent=percent,
+        last_eval_loss=None if percent is None else finite(trial.intermediate_values[percent]),
+        label=str(attrs.get("label") or ""),
+        rows=tuple(attrs.get("rows") or ()),
+        signs=sign_names(attrs),
+        config=config,
+        params=dict(trial.params),
+        folder=str(attrs.get("folder") or ""),
+    )
+
+
+def _full_budget_loss(trial: FrozenTrial, outcome: str, config: Mapping[str, Any]) -> float | None:
+    """The value of a trial that is COMPLETE by every record of it.
+
+    Some tools store an early-stopped trial as COMPLETE with its truncated value, and Optuna accepts an
+    infinite value as COMPLETE; neither may become the best or a cost.
+    """
+    if trial.state != TrialState.COMPLETE or outcome != "complete":
+        return None
+    done, budget = finite(trial.user_attrs.get("num_steps")), finite(config.get("max_steps"))
+    if done is not None and budget is not None and done < budget:
+        return None
+    return finite(trial.values[0]) if trial.values else None
+
+
+_OUTCOME_OF_STATE = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}

@@ -1,0 +1,11 @@
+"""`python -m search_spaces` prints the page docs/guidelines.md, for when the tables have changed."""
+
+from __future__ import annotations
+
+import sys
+
+from search_spaces.render import guidelines_page
+from search_spaces.tables import load_guidelines
+
+if __name__ == "__main__":
+    sys.stdout.write(guidelines_page(load_guidelines()))

@@ -1,0 +1,44 @@
+"""The one error of this package: input that a person wrote and must mend.
+
+ValueError
+  InputError    every problem of one input at once, each with its file and line
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to mend, and where it stands."""
+
+    message: str
+    """The rule, then the value that breaks it."""
+    path: str | None = None
+    """The file as the user named it; None when there is none."""
+    line: int | None = None
+    """Counted from 1; None when unknown."""
+
+    def __str__(self) -> str:
+        line = None if self.line is None else str(self.line)
+        if self.path is None:
+            return self.message if line is None else f"line {line}: {self.message}"
+        return ":".join(part for part in (self.path, line) if part is not None) + f": {self.message}"
+
+
+class InputError(ValueError):
+    """All problems of one input, one per line when printed."""
+
+    problems: list[Problem]
+
+    def __init__(self, problems: Iterable[Problem | str]) -> None:
+        self.problems = [Problem(problem) if isinstance(problem, str) else problem for problem in problems]
+        if not self.problems:
+            raise TypeError("InputError needs at least one problem.")
+        # The list is the exception's own argument, so that it survives pickling between processes.
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)

@@ -1,0 +1,178 @@
+"""A search space as a complete typed value: its dimensions, and the trials to start from."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from search_spaces.dimension import Dimension, Trial, Value, dimension_from_dict
+from search_spaces.errors import InputError
+from search_spaces.names import nearest
+from search_spaces.yaml_lines import dump_yaml, load_yaml
+
+__all__ = ["Dimension", "FirstTrial", "SearchSpace", "Trial", "Value"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstTrial:
+    """A trial that the tables themselves propose."""
+
+    params: dict[str, Value]
+    """A value for every active dimension."""
+    rows: tuple[str, ...]
+    """Ids of the rows whose own values it holds."""
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """What a sweep may try, in the order in which a trial decides it."""
+
+    dimensions: tuple[Dimension, ...]
+    proposals: tuple[FirstTrial, ...] = ()
+    """What `first_trials` returns."""
+    context: dict[str, Any] = field(default_factory=dict)
+    """What the space was built for (scenario, model_size, ...), the factors, and notes for a reader."""
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for dimension in self.dimensions:
+            if dimension.name in seen:
+                raise ValueError(f"the dimension {dimension.name!r} stands twice.")
+            if dimension.active_when is not None and dimension.active_when[0] not in seen:
+                # A trial could not know whether the dimension exists at the moment it decides it.
+                raise ValueError(f"{dimension.name!r} must come after {dimension.active_when[0]!r}.")
+            seen.add(dimension.name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The dimensions' names in order."""
+        return tuple(dimension.name for dimension in self.dimensions)
+
+    def __getitem__(self, name: str) -> Dimension:
+        for dimension in self.dimensions:
+            if dimension.name == name:
+                return dimension
+        raise KeyError(f"there is no dimension {name!r}.{nearest(name, self.names)}")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def suggest(self, trial: Trial) -> dict[str, Value]:
+        """Ask an Optuna trial for a value of every active dimension, fixed ones included."""
+        params: dict[str, Value] = {}
+        for dimension in self.dimensions:
+            if dimension.is_active(params):
+                params[dimension.name] = dimension.suggest(trial)
+        return params
+
+    def problems_of(self, params: Mapping[str, Any]) -> list[str]:
+        """What keeps these values from being a trial of this space; empty when they are one."""
+        problems = [f"there is no dimension {name!r}." for name in params if name not in self]
+        for dimension in self.dimensions:
+            active = dimension.is_active(params)
+            if active and dimension.name not in params:
+                problems.append(f"{dimension.name} has no value.")
+            elif not active and dimension.name in params:
+                problems.append(f"{dimension.name} does not exist under these values.")
+            elif active and not dimension.contains(params[dimension.name]):
+                problems.append(f"{dimension.name}: {params[dimension.name]!r} lies outside the space.")
+        return problems
+
+    def first_trials(self) -> list[FirstTrial]:
+        """The tables' own values as trials, the guideline default first, each complete and inside."""
+        return list(self.proposals)
+
+    def grid(self, points_per_dimension: int | Mapping[str, int] = 3) -> dict[str, list[Value]]:
+        """Values per dimension for Optuna's GridSampler; a mapping gives points by name (3 for others).
+
+        GridSampler visits the whole product: a value of an inactive dimension makes no difference there, and
+        such repetitions are `grid_size`'s to leave out.
+        """
+        points = points_per_dimension
+        for name in points if isinstance(points, Mapping) else ():
+            if name not in self:
+                raise InputError([f"there is no dimension {name!r}.{nearest(name, self.names)}"])
+        result = {}
+        for dimension in self.dimensions:
+            number = points.get(dimension.name, 3) if isinstance(points, Mapping) else points
+            if number < 1:
+                raise InputError(
+                    [f"points per dimension must be at least 1; got {number} for {dimension.name}."]
+                )
+            result[dimension.name] = dimension.grid(number)
+        return result
+
+    def grid_size(self, points_per_dimension: int | Mapping[str, int] = 3) -> int:
+        """How many different trials the grid holds, conditions taken into account."""
+        grid = self.grid(points_per_dimension)
+        deciding = sorted({d.active_when[0] for d in self.dimensions if d.active_when is not None})
+        total = 0
+        for values in itertools.product(*(grid[name] for name in deciding)):
+            params = dict(zip(deciding, values, strict=True))
+            free = [d.name for d in self.dimensions if d.name not in deciding and d.is_active(params)]
+            total += math.prod(len(grid[name]) for name in free)
+        return total
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of what a sampler can see: two spaces with the same one draw from the same values.
+
+        Sources, notes and first trials are left out, so that a better worded row does not orphan a study.
+        """
+        keys = ("name", "kind", "low", "high", "log", "step", "choices", "active_when")
+        seen = [{key: dimension.to_dict()[key] for key in keys} for dimension in self.dimensions]
+        text = json.dumps(_floats(seen), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; `from_dict` reads it back."""
+        return {
+            "dimensions": [dimension.to_dict() for dimension in self.dimensions],
+            "first_trials": [
+                {"params": dict(trial.params), "rows": list(trial.rows), "label": trial.label}
+                for trial in self.proposals
+            ],
+            "context": json.loads(json.dumps(self.context)),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SearchSpace:
+        """The space that `to_dict` wrote; raises InputError when it is not one."""
+        try:
+            return cls(
+                dimensions=tuple(dimension_from_dict(item) for item in data["dimensions"]),
+                proposals=tuple(
+                    FirstTrial(params=dict(item["params"]), rows=tuple(item["rows"]), label=item["label"])
+                    for item in data["first_trials"]
+                ),
+                context=dict(data["context"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError([f"this is not a search space as to_dict writes it: {error}."]) from error
+
+    def to_yaml(self) -> str:
+        """`to_dict` as YAML."""
+        return dump_yaml(self.to_dict())
+
+    @classmethod
+    def from_yaml(cls, source: Path | str) -> SearchSpace:
+        """The space that `to_yaml` wrote, from a file (Path) or text; raises InputError."""
+        data, _ = load_yaml(source)
+        return cls.from_dict(data)
+
+
+def _floats(value: Any) -> Any:
+    """Numbers as floats, so that 1 and 1.0 (one space, after a trip through YAML or JSON) hash alike."""
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int | float):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {key: _floats(item) for key, item in value.items()}
+    return [_floats(item) for item in value]

@@ -1,0 +1,309 @@
+"""Everything a sweep decides before it starts: one typed value, built from the config, the data and the tables.
+
+The driver builds it and sends it on: the job to the workers, the ledger to the keeper, which imports no torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from lora_runner.config import TrialConfig
+from lora_runner.messages import SessionOptions
+from search_spaces import SearchSpace, load_guidelines
+from sweeps.config import SweepConfig, space_of
+
+if TYPE_CHECKING:
+    from lora_runner.data import DataSpec
+    from lora_runner.models import BaseSpec
+    from lora_runner.pack import PackOptions
+
+METRIC = "eval_loss"
+MAX_SEATS = {"cuda": 32, "cpu": 8}
+"""More seats than this gain nothing: the shared work is already spread thin."""
+REPORTED_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "optuna", "ray", "triton", "qlora-sweeps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """What the keeper needs to draw trials and to know its study again."""
+
+    name: str
+    run_folder: str
+    space: SearchSpace
+    trials: int
+    """Finished trials of the whole sweep."""
+    search: dict[str, Any]
+    """The sweep file's `search` section."""
+    report_at: tuple[int, ...]
+    constants: dict[str, Any]
+    """Fields of a TrialConfig that the space does not vary, among them the budget at the configured batch size."""
+    scheduler_kwargs: dict[str, dict[str, Any]]
+    trains_embeddings: bool
+    identity: dict[str, Any]
+    """What makes two sweeps the same study; compared when a study is opened again."""
+    context: dict[str, Any]
+    guidelines: list[dict[str, Any]]
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def trial_config(self, params: Mapping[str, Any]) -> TrialConfig:
+        """A trial's full configuration from its parameters in the study.
+
+        A searched batch size keeps the budget in examples: half the batch, twice the steps.
+        """
+        values = dict(self.constants)
+        rate = float(params["learning_rate"])
+        batch = int(params.get("per_device_train_batch_size", values["per_device_train_batch_size"]))
+        steps = max(1, round(values["max_steps"] * values["per_device_train_batch_size"] / batch))
+        scheduler = str(params.get("lr_scheduler_type", "linear"))
+        ratio = params.get("embedding_lr_ratio")
+        for name in ("lora_r", "lora_alpha", "lora_dropout", "weight_decay"):
+            if name in params:
+                values[name] = params[name]
+        values |= {
+            "learning_rate": rate,
+            "embedding_learning_rate": rate * float(ratio) if ratio is not None else None,
+            "lr_scheduler_type": scheduler,
+            "lr_scheduler_kwargs": self.scheduler_kwargs.get(scheduler, {}),
+            # transformers turns a ratio into steps with ceil; a whole number means the same everywhere.
+            "warmup_steps": min(steps, math.ceil(float(params.get("warmup_ratio", 0.0)) * steps)),
+            "max_steps": steps,
+            "per_device_train_batch_size": batch,
+        }
+        return TrialConfig(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a worker needs to train: the base, the data, the pack."""
+
+    base: BaseSpec
+    data: DataSpec
+    pack: PackOptions
+    session: SessionOptions
+    seats: int
+    eval_digest: str
+    """The driver's evaluation set; a worker that tokenises another one must not report."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blueprint:
+    """A sweep, ready to start."""
+
+    config: SweepConfig
+    ledger: Ledger
+    job: Job
+    memory_gib: float
+    """Estimated peak of a full pack."""
+    memory_available_gib: float
+    num_train_examples: int
+    num_train_tokens: int
+    num_eval_tokens: int
+    """Predicted tokens of the frozen evaluation set."""
+
+
+def draw_up(config: SweepConfig) -> Blueprint:
+    """Read the model's configuration and the data, build the space, and estimate what fits. Writes nothing.
+
+    Raises ConfigError, ModelError or DataError for anything that would fail later.
+    """
+    # torch and transformers take seconds to import; reading and refusing a sweep file must not wait for them.
+    import torch
+
+    from lora_runner.data import DataSpec, load_data, steps_for_epochs
+    from lora_runner.memory import estimate
+    from lora_runner.models import BaseSpec, check_weights, count_parameters, load_tokenizer
+    from lora_runner.pack import PackOptions
+
+    base = BaseSpec(
+        model=config.model.name,
+        revision=config.model.revision,
+        trust_remote_code=config.model.trust_remote_code,
+        compute_dtype=config.model.compute_dtype,
+        device_map=config.model.device_map,
+    )
+    check_weights(base)
+    size = config.model.size or count_parameters(base)
+    spec = DataSpec(**config.data.model_dump())
+    data = load_data(spec, load_tokenizer(base))
+    training = config.training
+    steps = training.max_steps or steps_for_epochs(
+        len(data.train),
+        training.per_device_train_batch_size,
+        training.gradient_accumulation_steps,
+        training.num_train_epochs or 1,
+    )
+    space = space_of(config, model_size=float(size), max_steps=steps)
+    options = PackOptions(
+        target_modules=config.lora.target_modules,
+        train_embeddings=config.embedding_modules or False,
+        gradient_checkpointing=training.gradient_checkpointing,
+        resident_weights=size < 5e8,
+    )
+    memory = estimate(
+        base,
+        target_modules=options.target_modules,
+        train_embeddings=options.train_embeddings,
+        lora_r=int(_largest(space, "lora_r", config.lora.r)),
+        batch_size=int(_largest(space, "per_device_train_batch_size", training.per_device_train_batch_size)),
+        length=max(len(e.input_ids) for e in data.train.examples),
+        gradient_checkpointing=training.gradient_checkpointing,
+    )
+    if config.seats == "auto":
+        most = MAX_SEATS["cuda" if torch.cuda.is_available() else "cpu"]
+        seats = max(1, min(memory.max_seats(), most, config.trials))
+    else:
+        seats = config.seats
+    context = _context(config, space, size=float(size), steps=steps, eval_digest=data.eval.digest)
+    context["num_eval_tokens"] = data.eval.num_target_tokens
+    context["compute_dtype"] = str(_dtype(base)).removeprefix("torch.")
+    ledger = Ledger(
+        name=config.name,
+        run_folder=str(config.run_folder.absolute()),
+        space=space,
+        trials=config.trials,
+        search=config.search.model_dump(),
+        report_at=training.report_percents,
+        constants=_constants(config, steps),
+        scheduler_kwargs=training.lr_scheduler_kwargs,
+        trains_embeddings=bool(config.embedding_modules),
+        identity=_identity(config, space, context, train_digest=data.train.digest),
+        context=context,
+        guidelines=load_guidelines(*config.guidelines).to_list(),
+        versions=_versions(),
+    )
+    job = Job(
+        base=base,
+        data=spec,
+        pack=options,
+        session=SessionOptions(
+            report_at=training.report_percents,
+            per_device_eval_batch_size=training.per_device_eval_batch_size,
+        ),
+        seats=seats,
+        eval_digest=data.eval.digest,
+    )
+    return Blueprint(
+        config=config,
+        ledger=ledger,
+        job=job,
+        memory_gib=memory.total(seats) / 2**30,
+        memory_available_gib=memory.available / 2**30,
+        num_train_examples=len(data.train),
+        num_train_tokens=data.train.num_tokens,
+        num_eval_tokens=data.eval.num_target_tokens,
+    )
+
+
+def _dtype(base: BaseSpec) -> Any:
+    import torch
+
+    from lora_runner.models import resolve_dtype
+
+    return resolve_dtype(base.compute_dtype, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _largest(space: SearchSpace, name: str, default: float) -> float:
+    if name not in space:
+        return default
+    dimension = space[name]
+    if dimension.choices:
+        return max(float(choice) for choice in dimension.choices)  # type: ignore[arg-type]
+    return float(dimension.high if dimension.high is not None else default)
+
+
+def _constants(config: SweepConfig, steps: int) -> dict[str, Any]:
+    training, lora = config.training, config.lora
+    return {
+        "max_steps": steps,
+        "per_device_train_batch_size": training.per_device_train_batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "adam_beta1": training.adam_beta1,
+        "adam_beta2": training.adam_beta2,
+        "adam_epsilon": training.adam_epsilon,
+        "lora_r": lora.r,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "use_rslora": lora.use_rslora,
+        "seed": training.seed,
+    }
+
+
+def _context(
+    config: SweepConfig, space: SearchSpace, *, size: float, steps: int, eval_digest: str
+) -> dict[str, Any]:
+    """The conditions under which the results hold; verdicts compare them with each row's own."""
+    return {
+        "model": config.model.name,
+        "revision": config.model.revision,
+        "model_size": size,
+        "scenario": config.scenario,
+        "method": config.method,
+        "train_embeddings": bool(config.embedding_modules),
+        "modules_to_save": list(config.embedding_modules),
+        "max_steps": steps,
+        "quantization": "nf4",
+        "per_device_train_batch_size": config.training.per_device_train_batch_size,
+        "gradient_accumulation_steps": config.training.gradient_accumulation_steps,
+        "lora_r": config.lora.r,
+        "lora_alpha": config.lora.alpha,
+        "alpha_convention": "alpha/sqrt(r)" if config.lora.use_rslora else "alpha/r",
+        "target_modules": config.lora.target_modules,
+        "max_length": config.data.max_length,
+        "completion_only": config.data.completion_only,
+        "data": config.data.train,
+        "data_format": config.data.format,
+        "eval_set_hash": eval_digest,
+        "seed": config.training.seed,
+        "space_notes": space.context.get("notes", []),
+    }
+
+
+def _identity(
+    config: SweepConfig, space: SearchSpace, context: Mapping[str, Any], *, train_digest: str
+) -> dict[str, Any]:
+    """What must be equal for two runs to share a study; how it is searched and where it runs may change."""
+    training = config.training.model_dump(
+        mode="json", exclude={"per_device_eval_batch_size", "gradient_checkpointing", "evaluations", "report_at"}
+    )
+    return {
+        "metric": METRIC,
+        "model": {"name": config.model.name, "revision": config.model.revision, "quantization": "nf4"},
+        "compute_dtype": context["compute_dtype"] if "compute_dtype" in context else config.model.compute_dtype,
+        "train_data": train_digest,
+        "eval_data": context["eval_set_hash"],
+        "space": space.fingerprint(),
+        "train_embeddings": list(config.embedding_modules),
+        "lora": config.lora.model_dump(mode="json"),
+        "training": training | {"max_steps": context["max_steps"]},
+        "report_at": list(config.training.report_percents),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in REPORTED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def summary(blueprint: Blueprint) -> dict[str, Any]:
+    """The blueprint as plain values, for `sweeps plan --json`."""
+    ledger = blueprint.ledger
+    return {
+        "name": ledger.name,
+        "context": ledger.context,
+        "space": ledger.space.to_dict(),
+        "first_trials": [asdict(trial) for trial in ledger.space.first_trials()],
+        "trials": ledger.trials,
+        "seats": blueprint.job.seats,
+        "memory_gib": blueprint.memory_gib,
+    }

@@ -1,0 +1,185 @@
+"""The command line: parse, call a verb of `Sweep`, print, exit with a code.
+
+Exit codes: 0 done, 1 the sweep failed, 2 bad input (nothing written, nothing lost), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from sweeps.errors import SweepError
+
+app = typer.Typer(
+    help="Hyperparameter sweeps for QLoRA, seeded from guideline tables and checked against them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+INTERRUPTED = 130
+
+FileArgument = Annotated[Path, typer.Argument(help="a sweep file or a run folder")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="KEY=VALUE over the file's own, such as training.max_steps=50")
+]
+
+
+def _load(path: Path, settings: list[str] | None) -> Sweep:  # noqa: F821
+    from sweeps.config import parse_override
+    from sweeps.sweep import Sweep
+
+    return Sweep.load(path, dict(parse_override(text) for text in settings or []))
+
+
+@app.command()
+def demo(
+    trials: Annotated[int, typer.Option(help="finished trials of the whole demo")] = 16,
+    max_steps: Annotated[int, typer.Option(help="optimizer steps of a full trial")] = 30,
+    output: Annotated[Path, typer.Option(help="folder for the run folder")] = Path("runs"),
+) -> None:
+    """The whole job on a small embedded model and real text, without a network."""
+    from sweeps.demo.run import demo_config
+    from sweeps.sweep import Sweep
+
+    console.print("Preparing the embedded base and dataset (about a minute the first time) ...")
+    _run(Sweep(demo_config(trials=trials, max_steps=max_steps, output=output)), None)
+
+
+@app.command()
+def init(
+    model: Annotated[str, typer.Option(help="hub id or local folder")],
+    train: Annotated[str, typer.Option(help="training file, folder or hub id")],
+    path: Annotated[Path, typer.Argument(help="the sweep file to write")] = Path("sweep.yaml"),
+    scenario: Annotated[str, typer.Option(help="general, instruction, complex, short, long")] = "general",
+    evaluate: Annotated[str | None, typer.Option("--eval", help="evaluation file, folder or hub id")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="optimizer steps of a full trial")] = None,
+    train_embeddings: Annotated[bool, typer.Option(help="train embeddings and lm_head too")] = False,
+) -> None:
+    """Write a commented sweep.yaml seeded from the tables."""
+    from sweeps.init import init_sweep
+
+    def count(name: str) -> float:
+        from lora_runner.models import BaseSpec, count_parameters
+
+        return float(count_parameters(BaseSpec(model=name)))
+
+    init_sweep(
+        model,
+        train,
+        path,
+        scenario=scenario,
+        eval=evaluate,
+        max_steps=max_steps,
+        train_embeddings=train_embeddings,
+        count_parameters=count,
+    )
+    console.print(f"wrote {path}; next: sweeps plan {path}")
+
+
+@app.command()
+def plan(
+    path: FileArgument,
+    settings: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="machine-readable")] = False,
+) -> None:
+    """Validate; show the space with each range's source, seats, time and memory estimates."""
+    from sweeps.blueprint import summary
+    from sweeps.plan import measure_matrix_flops, plan_view
+
+    blueprint = _load(path, settings).plan()
+    if as_json:
+        print(json.dumps(summary(blueprint), indent=2, default=str))
+    else:
+        console.print(plan_view(blueprint, measure_matrix_flops()))
+
+
+@app.command()
+def run(
+    path: FileArgument,
+    settings: SetOption = None,
+    address: Annotated[str | None, typer.Option(help="a running Ray: auto or HOST:PORT")] = None,
+) -> None:
+    """Run, or go on after any interruption: the same command; trials already finished count."""
+    _run(_load(path, settings), address)
+
+
+def _run(sweep: Sweep, address: str | None) -> None:  # noqa: F821
+    from results.render import print_verdict
+
+    result = sweep.run(address=address, console=console)
+    status = result.status
+    console.print(f"{status.finished} of {status.target} trials finished, {result.added} of them in this run.")
+    if result.interrupted:
+        console.print("Interrupted; running trials were checkpointed. Run the same command to go on.")
+        raise typer.Exit(INTERRUPTED)
+    if status.best is not None:
+        print_verdict(sweep.verdict(write=False), console)
+    console.print(f"Results: {result.run_folder}")
+
+
+@app.command()
+def status(
+    path: FileArgument, as_json: Annotated[bool, typer.Option("--json", help="machine-readable")] = False
+) -> None:
+    """Trials by state, the best so far and the guideline default, also of a running sweep."""
+    from sweeps.keeper import as_plain
+    from sweeps.view import status_table
+
+    now = _load(path, None).status()
+    if as_json:
+        print(json.dumps(as_plain(now), indent=2))
+    else:
+        console.print(status_table(now, []))
+
+
+@app.command()
+def verdict(path: FileArgument) -> None:
+    """Check the results against the guideline tables; writes verdict.json and verdict.md."""
+    from results.render import print_verdict
+
+    print_verdict(_load(path, None).verdict(), console)
+
+
+@app.command()
+def export(
+    path: FileArgument,
+    to: Annotated[str, typer.Option("--to", help="peft, transformers or yaml")],
+    destination: Annotated[Path | None, typer.Option(help="folder to write; default: the run's export/TARGET")] = None,
+    strict: Annotated[bool, typer.Option(help="refuse a target that cannot express everything")] = False,
+    overwrite: Annotated[bool, typer.Option(help="replace files of an earlier export")] = False,
+) -> None:
+    """Write the best config for another program."""
+    result = _load(path, None).export(to, destination, strict=strict, overwrite=overwrite)
+    for file in result.files:
+        console.print(f"wrote {file}", highlight=False)
+    for line in result.lossy:
+        console.print(f"not expressed by {result.target}: {line}", style="yellow", highlight=False)
+    for line in result.notes:
+        console.print(f"note: {line}", style="dim", highlight=False)
+
+
+def main() -> None:
+    """Entry point: every expected error becomes a message and an exit code, never a traceback."""
+    from lora_runner.errors import RunnerError
+    from results.errors import ResultsError
+    from search_spaces import InputError
+
+    try:
+        app()
+    except SweepError as error:
+        _fail(error, error.exit_code)
+    except (InputError, ResultsError, RunnerError) as error:
+        _fail(error, 2)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _fail(error: Exception, code: int) -> None:
+    print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
+    sys.exit(code)

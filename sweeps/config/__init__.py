@@ -1,0 +1,35 @@
+"""The sweep file: what may stand in it, how it is read, and how it is written down resolved.
+
+sweep.py     SweepConfig, the file as a whole; model.py, training.py, search.py: its parts
+fields.py    what a single value may be
+load.py      file -> config or all problems with their lines (draft.py, files.py, space.py find them)
+write.py     config -> resolved file
+storage.py   where the study is kept, without its password
+"""
+
+from __future__ import annotations
+
+from sweeps.config.load import RESOLVED_NAME, load_sweep, load_text, parse_override
+from sweeps.config.model import DataSection, ModelSection
+from sweeps.config.search import SearchSection
+from sweeps.config.space import space_of
+from sweeps.config.storage import storage_url
+from sweeps.config.sweep import SweepConfig
+from sweeps.config.training import LoraSection, TrainingSection
+from sweeps.config.write import resolved
+
+__all__ = [
+    "RESOLVED_NAME",
+    "DataSection",
+    "LoraSection",
+    "ModelSection",
+    "SearchSection",
+    "SweepConfig",
+    "TrainingSection",
+    "load_sweep",
+    "load_text",
+    "parse_override",
+    "resolved",
+    "space_of",
+    "storage_url",
+]

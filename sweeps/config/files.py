@@ -1,0 +1,124 @@
+"""Whether the files that a sweep names are there and can be what they are named as. Nothing is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from search_spaces import KeyPath, nearest
+from sweeps.config.draft import Draft
+from sweeps.config.paths import DATA_SUFFIXES, is_hub_id, is_template_file
+from sweeps.config.sweep import SweepConfig
+
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+_LFS_POINTER = b"version https://git-lfs"
+
+
+def file_findings(draft: Draft, config: SweepConfig) -> Iterator[tuple[KeyPath, str]]:
+    """What is wrong with the files named in `config`, the draft's own with absolute paths.
+
+    Keys that the draft refused are not looked at.
+    """
+    if draft.is_sound("model", "name"):
+        yield from ((("model", "name"), said) for said in _model(config.model.name))
+    for key in ("train", "eval"):
+        source = getattr(config.data, key)
+        if source is not None and draft.is_sound("data", key):
+            yield from ((("data", key), f"data.{key}: {said}") for said in _data(source))
+    template = config.data.chat_template
+    if template is not None and is_template_file(template) and draft.is_sound("data", "chat_template"):
+        yield from (
+            (("data", "chat_template"), f"data.chat_template: {said}") for said in _missing(Path(template))
+        )
+    for index, file in enumerate(config.guidelines):
+        if draft.is_sound("guidelines"):
+            yield from ((("guidelines", index), f"guidelines: {said}") for said in _missing(Path(file)))
+    if draft.is_sound("output"):
+        folder = Path(config.output)
+        taken = next(
+            (path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None
+        )
+        if taken is not None:
+            yield ("output",), f"output must be a folder; got {str(folder)!r}, where {str(taken)!r} is a file"
+
+
+def _data(source: str) -> Iterator[str]:
+    path = Path(source)
+    if not path.is_absolute():
+        if not is_hub_id(source, data=True):
+            yield f"there is no file {source!r}, and it is no hub id such as owner/name either"
+    elif path.is_dir():
+        if not any(path.iterdir()):
+            yield f"the folder {source!r} is empty"
+    elif not path.exists():
+        yield from _missing(path)
+    elif path.suffix.lower() not in DATA_SUFFIXES:
+        yield f"a data file ends in {', '.join(DATA_SUFFIXES)}; got {path.name!r}"
+    elif path.stat().st_size == 0:
+        yield f"a dataset must hold at least one record; the file {source!r} is empty"
+
+
+def _model(name: str) -> Iterator[str]:
+    folder = Path(name)
+    if not folder.is_absolute():
+        if not is_hub_id(name):
+            yield f"model: there is no folder {name!r}, and it is no hub id such as owner/name either"
+        return
+    if not folder.exists():
+        yield from (f"model: {said}" for said in _missing(folder, kind="folder"))
+        return
+    if not folder.is_dir():
+        yield f"model must be a folder with config.json and *.safetensors; got the file {name!r}"
+        return
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            yield f"model must be a base model; the folder {name!r} holds an adapter"
+        else:
+            yield f"the model folder {name!r} has no config.json"
+    yield from _weights(folder)
+
+
+def _weights(folder: Path) -> Iterator[str]:
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    weights = [name for name in names if name.endswith(".safetensors") and not name.startswith("adapter_")]
+    pickled = [name for name in names if name.endswith(_PICKLED) and name != "training_args.bin"]
+    if not weights:
+        said = f"the model folder {str(folder)!r} has no weights (*.safetensors)"
+        if pickled:
+            # Loading a pickle runs whatever code its author put in.
+            said += f"; {pickled[0]!r} is a pickle, which can run code when it is loaded, and is never read"
+        yield said
+        return
+    for name in weights:
+        with (folder / name).open("rb") as file:
+            if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                yield f"{str(folder / name)!r} is a Git LFS pointer, not weights; run git lfs pull there"
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError, OSError):
+            yield f"the index {str(index)!r} cannot be read"
+            return
+        missing = sorted(str(shard) for shard in shards - set(weights))
+        if missing:
+            others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            yield f"the model folder {str(folder)!r} lacks {missing[0]}{others}, which its index names"
+
+
+def _missing(path: Path, *, kind: str = "file") -> Iterator[str]:
+    """Nothing when `path` is a file that can be read; else why not, with the most similar name beside it."""
+    if path.is_file():
+        if not os.access(path, os.R_OK):
+            yield f"the file {str(path)!r} cannot be read"
+        return
+    if path.is_dir():
+        yield f"must be a file; {str(path)!r} is a folder"
+        return
+    if not path.parent.is_dir():
+        yield f"the {kind} {str(path)!r} does not exist, nor does the one above it"
+        return
+    hint, known, _ = nearest(path.name, (entry.name for entry in path.parent.iterdir())).partition(" Known:")
+    yield f"the {kind} {str(path)!r} does not exist." + (hint if known else "")

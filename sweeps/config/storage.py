@@ -1,0 +1,97 @@
+"""Where the study is kept, without its password ever being written by us.
+
+A sweep file names the storage by a URL without a password, or by the environment variable that holds the
+whole URL (`env:NAME`). A password in the file is refused, although the resolved file could be made private:
+sweep files are copied, committed and shared, and every copy that we write would carry it on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from search_spaces import nearest
+from sweeps.config.fields import check_text, wrong
+from sweeps.errors import StorageUnreachable
+
+ENVIRONMENT_VARIABLE = "SWEEPS_STORAGE"
+"""Used when a sweep file says nothing about `storage`."""
+
+_DATABASES = ("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql")
+_ENV = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
+_SECRET_QUERY_KEYS = frozenset({"password", "passwd", "pwd", "sslpassword"})
+_SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]+)(\?.*)?")
+
+
+def check_storage(value: Any) -> str | None:
+    """Nothing, `env:NAME`, or a database URL without a password; errors never repeat the URL's login."""
+    if value is None:
+        return None
+    text: str = check_text()(value)
+    if text.startswith("env:"):
+        if not _ENV.fullmatch(text):
+            raise wrong(
+                f"env: takes the name of an environment variable, such as env:SWEEPS_STORAGE; got {text!r}"
+            )
+        return text
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        raise wrong("must be a database URL such as postgresql+psycopg://user@host/database, or env:NAME")
+    database = scheme.partition("+")[0].lower()
+    if database not in _DATABASES:
+        hint = nearest(database, _DATABASES)
+        raise wrong(f"must be the URL of a database that Optuna opens; got {database!r}.{hint}")
+    if has_password(text):
+        raise wrong(
+            "must not hold a password: sweep files are copied and shared. Put the whole URL into an "
+            f"environment variable and write env:NAME (or nothing: {ENVIRONMENT_VARIABLE} is looked up), or "
+            "leave the password out and let the database's own file give it (~/.pgpass, ~/.my.cnf)"
+        )
+    if database == "sqlite" and (not _SQLITE.fullmatch(text) or ":memory:" in text or "mode=memory" in text):
+        raise wrong("must be a file, because a sweep goes on after an interruption; got SQLite in memory")
+    return text
+
+
+def has_password(url: str) -> bool:
+    """Whether a database URL holds a password, in its login or its query; True when that cannot be told."""
+    try:
+        parts = urlsplit(url)
+        query = {key.lower() for key, _ in parse_qsl(parts.query, keep_blank_values=True)}
+        if parts.scheme.partition("+")[0] == "sqlite":
+            return False
+        # A password with an unquoted "/", "?" or "#" ends the login early: then "@" stands in a later part.
+        broken = "@" in parts.path + parts.query + parts.fragment
+        return bool(parts.password) or broken or bool(query & _SECRET_QUERY_KEYS)
+    except ValueError:
+        return True
+
+
+def absolute_storage(reference: str | None, folder: Path) -> str | None:
+    """The same reference with a relative SQLite file resolved against `folder`."""
+    match = _SQLITE.fullmatch(reference or "")
+    if match is None or match[2].startswith("file:"):
+        return reference
+    return f"{match[1]}{os.path.abspath(folder / match[2])}{match[3] or ''}"
+
+
+def storage_url(reference: str | None, run_folder: Path, environ: Mapping[str, str] | None = None) -> str:
+    """The URL to open: what `env:NAME` holds, the URL itself, or `study.db` in the run folder.
+
+    The result may hold a password: open it, never write or log it. Raises StorageUnreachable when the
+    variable is not set.
+    """
+    if reference is None:
+        return f"sqlite:///{Path(os.path.abspath(run_folder)) / 'study.db'}"
+    name = _ENV.fullmatch(reference)
+    if name is None:
+        return reference
+    url = (os.environ if environ is None else environ).get(name[1], "").strip()
+    if not url:
+        raise StorageUnreachable(
+            f"storage: {reference} needs the environment variable {name[1]} to hold the URL; it is not set."
+        )
+    return url

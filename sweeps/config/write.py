@@ -1,0 +1,36 @@
+"""The resolved sweep file: every value that a sweep runs with, written down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from search_spaces import dump_yaml
+from sweeps.config.section import Section
+from sweeps.config.sweep import SweepConfig
+
+_HEADER = """\
+# The sweep file as it is run: every value written out, paths absolute. Running this file is the same sweep.
+# What is not listed is left to the program (null). A database's password is never here: see `storage`.
+"""
+
+
+def resolved(config: SweepConfig) -> str:
+    """The config as a sweep file that `load_sweep` reads back to an equal config (paths must be absolute)."""
+    return f"{_HEADER}\n{dump_yaml(_plain(config))}"
+
+
+def _plain(value: Any) -> Any:
+    """Builtins alone; nulls that are the default are left out of sections, never out of a user's mapping."""
+    if isinstance(value, Section):
+        fields = type(value).model_fields
+        items = {name: getattr(value, name) for name in fields}
+        # A null that differs from the default says something (max_eval_examples: all of them).
+        told = {
+            name: item for name, item in items.items() if item is not None or fields[name].default is not None
+        }
+        return {name: _plain(item) for name, item in told.items()}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

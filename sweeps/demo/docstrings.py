@@ -1,0 +1,184 @@
+"""The demo's dataset: signature and file -> first paragraph of the docstring, from the standard library.
+
+Its sources are parsed, never imported. No completion here stands in the base's pretraining text, and no
+completion of the evaluation part in the training part.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeps.demo.corpus import (
+    FunctionNode,
+    SourceFile,
+    docstring_node,
+    library_root,
+    pretraining_text,
+    source_files,
+)
+
+NUM_RECORDS = 3000
+"""Records kept at most, the two parts together."""
+EVAL_SHARE = 0.1
+MAX_PROMPT_CHARACTERS = 200
+MAX_COMPLETION_CHARACTERS = 160
+"""Both limits together keep nearly every record below 96 tokens of the demo's tokenizer."""
+MIN_COMPLETION_WORDS = 4
+"""Shorter ones ("Return x.") also stand in comments, and teach little."""
+
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocstringRecord:
+    """One example."""
+
+    prompt: str
+    """A comment with the file, the class line of a method, the `def` line, and the opening quotes."""
+    completion: str
+    """First paragraph of the docstring on one line, cut after a sentence where it is long."""
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the prompt, in hexadecimal; it decides the part and whether a surplus record is kept."""
+        return hashlib.sha256(self.prompt.encode()).hexdigest()
+
+    @property
+    def is_eval(self) -> bool:
+        """Whether the record belongs to the evaluation part, in every build and whatever else there is."""
+        # The last digits: the first ones choose which records are kept.
+        return int(self.digest[-8:], 16) < EVAL_SHARE * 16**8
+
+
+def write_dataset(folder: Path, *, source_root: Path | None = None) -> tuple[Path, Path]:
+    """Write `train.jsonl` and `eval.jsonl` of {"prompt", "completion"} objects; return both paths.
+
+    Each file appears complete or not at all, and the same Python gives the same bytes. `source_root` replaces
+    the standard library. Errors: FileNotFoundError where this Python has no library sources.
+    """
+    records = read_records(source_root or library_root())
+    folder.mkdir(parents=True, exist_ok=True)
+    train, evaluation = folder / "train.jsonl", folder / "eval.jsonl"
+    _write_lines(train, [record for record in records if not record.is_eval])
+    _write_lines(evaluation, [record for record in records if record.is_eval])
+    return train, evaluation
+
+
+def read_records(root: Path, *, num_records: int = NUM_RECORDS) -> list[DocstringRecord]:
+    """At most `num_records` records of both parts, in the order of the files and of the functions in them.
+
+    Prompts are unique and so are completions: a sentence that describes two functions would otherwise be
+    learnt in one part and asked in the other.
+    """
+    sources = source_files(root)
+    by_prompt: dict[str, DocstringRecord] = {}
+    seen: set[tuple[str, ...]] = set()
+    for source in sources:
+        for record in _records_of(source):
+            words = _words(record.completion)
+            if record.prompt not in by_prompt and words not in seen:
+                seen.add(words)
+                by_prompt[record.prompt] = record
+    known = _standing_in([pretraining_text(source) for source in sources], seen)
+    fresh = [record for record in by_prompt.values() if _words(record.completion) not in known]
+    kept = {record.digest for record in sorted(fresh, key=lambda record: record.digest)[:num_records]}
+    return [record for record in fresh if record.digest in kept]
+
+
+def _records_of(source: SourceFile) -> Iterator[DocstringRecord]:
+    for class_name, function in _functions(source.tree.body, None):
+        docstring = docstring_node(function)
+        if docstring is None:
+            continue
+        completion = first_paragraph(str(docstring.value))
+        prompt = _prompt(source.name, class_name, function)
+        if completion is not None and len(prompt) <= MAX_PROMPT_CHARACTERS:
+            yield DocstringRecord(prompt=prompt, completion=completion)
+
+
+def _functions(body: list[ast.stmt], class_name: str | None) -> Iterator[tuple[str | None, FunctionNode]]:
+    """Functions, and methods with the name of their class; under `if` and `try` too, not inside functions."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield class_name, node
+        elif isinstance(node, ast.ClassDef):
+            yield from _functions(node.body, node.name)
+        elif isinstance(node, ast.If | ast.Try):
+            handlers = node.handlers if isinstance(node, ast.Try) else []
+            for branch in (node.body, *(handler.body for handler in handlers), node.orelse):
+                yield from _functions(branch, class_name)
+
+
+def _prompt(file_name: str, class_name: str | None, function: FunctionNode) -> str:
+    keyword = "async def" if isinstance(function, ast.AsyncFunctionDef) else "def"
+    returns = f" -> {ast.unparse(function.returns)}" if function.returns is not None else ""
+    lines = [f"# {file_name}"]
+    indent = ""
+    if class_name is not None:
+        lines.append(f"class {class_name}:")
+        indent = "    "
+    lines.append(f"{indent}{keyword} {function.name}({ast.unparse(function.args)}){returns}:")
+    # The base has read such quotes before prose (of classes and modules), so the completion is prose at once.
+    lines.append(f'{indent}    """')
+    return "\n".join(lines)
+
+
+def first_paragraph(docstring: str) -> str | None:
+    """The first paragraph with single spaces, cut after the last sentence that fits; None where it is unfit.
+
+    Unfit: under MIN_COMPLETION_WORDS words, over MAX_COMPLETION_CHARACTERS with no sentence ending before, an
+    interpreter session, or control characters and lone surrogates.
+    """
+    text = " ".join(inspect.cleandoc(docstring).split("\n\n")[0].split())
+    if len(text) > MAX_COMPLETION_CHARACTERS:
+        cut = text.rfind(". ", 0, MAX_COMPLETION_CHARACTERS)
+        text = text[: cut + 1]
+    if len(_words(text)) < MIN_COMPLETION_WORDS or text.startswith(">>>") or not text.isprintable():
+        return None
+    return text
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(_WORD.findall(text.lower()))
+
+
+def _standing_in(texts: list[str], wanted: set[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """Those of `wanted` (sequences of words) that occur in a text, whatever punctuation lies between."""
+    by_start: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for sequence in wanted:
+        by_start.setdefault(sequence[:MIN_COMPLETION_WORDS], []).append(sequence)
+    found = set()
+    for text in texts:
+        words = _words(text)
+        starts = zip(*(words[shift:] for shift in range(MIN_COMPLETION_WORDS)), strict=False)
+        for begin, start in enumerate(starts):
+            for sequence in by_start.get(start, ()):
+                if words[begin : begin + len(sequence)] == sequence:
+                    found.add(sequence)
+    return found
+
+
+def _write_lines(path: Path, records: list[DocstringRecord]) -> None:
+    lines = [
+        json.dumps({"prompt": record.prompt, "completion": record.completion}, ensure_ascii=False) + "\n"
+        for record in records
+    ]
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,65 @@
+"""Everything that can end a command, and the exit code it ends with.
+
+SweepError
+  ConfigError          2  the sweep file, or a value given on the command line, has to be mended
+  StudyMismatch        2  the study in the storage belongs to another sweep
+  StorageUnreachable   2  the storage cannot be opened
+  RunFolderError       2  the run folder cannot be used, or belongs to another sweep
+  SweepFailed          1  the sweep started and could not be brought to its end
+
+Exit code 2 promises that nothing was written and nothing lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from search_spaces import Problem
+
+
+class SweepError(Exception):
+    """The root: a condition a person can act on, never a bug."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(SweepError):
+    """All problems of one sweep file, printed one per line as `FILE:LINE: rule and value`."""
+
+    exit_code: ClassVar[int] = 2
+    problems: list[Problem]
+
+    def __init__(self, problems: Iterable[Problem | str]) -> None:
+        self.problems = [Problem(problem) if isinstance(problem, str) else problem for problem in problems]
+        if not self.problems:
+            raise TypeError("ConfigError needs at least one problem.")
+        # The list is the exception's own argument, so that it survives pickling between processes.
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
+
+
+class StudyMismatch(SweepError):
+    """The storage holds a study of this name whose identity (model, data, space...) is another."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class StorageUnreachable(SweepError):
+    """The storage named by the sweep cannot be opened; the message never holds a password."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class RunFolderError(SweepError):
+    """The run folder is another sweep's, or cannot be written."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class SweepFailed(SweepError):
+    """The sweep ran and ended without what was asked of it."""
+
+    exit_code: ClassVar[int] = 1

@@ -1,0 +1,216 @@
+"""A sweep as an object: the command line's verbs as functions, for notebooks and for `cli.py`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from rich.console import Console
+
+from results.best import BEST_FOLDER, best_config, read_best_config, write_best
+from results.errors import NothingToSay
+from results.export import ExportResult, export
+from results.files import atomic_write
+from results.tables import trials_frame, write_trials_csv
+from results.verdict import Verdict, verdict
+from results.verdict_files import write_verdict
+from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, resolved, storage_url
+from sweeps.errors import ConfigError, RunFolderError, SweepFailed
+from sweeps.keeper import Status, read_status
+from sweeps.study import check_reachable, peek
+
+if TYPE_CHECKING:
+    from sweeps.blueprint import Blueprint
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended."""
+
+    status: Status
+    interrupted: bool
+    added: int
+    """Trials that this run finished."""
+    run_folder: Path
+
+
+class Sweep:
+    """One sweep file or run folder.
+
+    >>> sweep = Sweep.load("sweep.yaml")
+    >>> sweep.run()
+    >>> sweep.verdict()
+    """
+
+    def __init__(self, config: SweepConfig) -> None:
+        self.config = config
+
+    @classmethod
+    def load(cls, path: Path | str, overrides: Mapping[str, Any] | None = None) -> Sweep:
+        """Read a sweep file or run folder; ConfigError holds all of its problems."""
+        return cls(load_sweep(path, overrides=overrides))
+
+    @property
+    def run_folder(self) -> Path:
+        return self.config.run_folder
+
+    @property
+    def storage_url(self) -> str:
+        """May hold a password: open it, never show it."""
+        return storage_url(self.config.storage, self.run_folder)
+
+    def plan(self) -> Blueprint:
+        """Validate everything and draw up what would run. Writes nothing."""
+        from sweeps.blueprint import draw_up
+
+        return draw_up(self.config)
+
+    def study(self) -> optuna.Study:
+        """The study, for reading. RunFolderError when the sweep has not started."""
+        study = peek(self.storage_url, self.config.name)
+        if study is None:
+            raise RunFolderError(f"sweep {self.config.name!r} has no study yet; start it with `sweeps run`")
+        return study
+
+    def status(self) -> Status:
+        """Counts, best and guideline default as the study has them now."""
+        return read_status(self.study(), self.config.trials)
+
+    def verdict(self, *, write: bool = True) -> Verdict:
+        """Check the results against the guideline rows; writes verdict.json and verdict.md unless told not to."""
+        answer = verdict(self.study())
+        if write:
+            write_verdict(answer, self.run_folder)
+        return answer
+
+    def export(
+        self, target: str, destination: Path | None = None, *, strict: bool = False, overwrite: bool = False
+    ) -> ExportResult:
+        """Write the best config for another program; the adapter goes along where the target takes one."""
+        best = self.run_folder / BEST_FOLDER
+        if (best / "config.yaml").is_file():
+            config, adapter = read_best_config(best), best
+        else:
+            config, adapter = best_config(self.study()), None
+        folder = destination or self.run_folder / "export" / target
+        return export(target, config, adapter, folder, strict=strict, overwrite=overwrite)
+
+    def run(self, *, address: str | None = None, console: Console | None = None) -> RunResult:
+        """Run the sweep, or go on with it after any interruption, until `trials` are finished in its study.
+
+        Ctrl-C and SIGTERM checkpoint the running trials and end. Raises a SweepError; nothing is written before
+        the data, the model and the storage have been found in order.
+        """
+        blueprint = self.plan()
+        self._check_run_folder()
+        check_reachable(self.storage_url)
+        study = peek(self.storage_url, self.config.name, blueprint.ledger.identity)
+        before = 0 if study is None else read_status(study, self.config.trials).finished
+        self._write_run_folder()
+        interrupted, errors = False, []
+        if study is None or self._has_work(study):
+            interrupted, errors = self._run_fleet(blueprint, address, console)
+        status = self.status()
+        self.write_results()
+        if status.finished < self.config.trials and not interrupted:
+            limit = self.config.search.timeout_seconds
+            if errors:
+                raise SweepFailed(
+                    f"{status.finished} of {self.config.trials} trials finished; run the same command to go on.\n"
+                    + "\n".join(errors)
+                )
+            if limit is None and self.config.search.sampler != "grid":
+                raise SweepFailed(f"the workers ended with {status.finished} of {self.config.trials} trials finished")
+        return RunResult(status, interrupted, status.finished - before, self.run_folder)
+
+    def _has_work(self, study: optuna.Study) -> bool:
+        status = read_status(study, self.config.trials)
+        return status.finished < self.config.trials or status.states.get("RUNNING", 0) > 0
+
+    def _run_fleet(
+        self, blueprint: Blueprint, address: str | None, console: Console | None
+    ) -> tuple[bool, list[str]]:
+        # Ray takes a second to import; commands that only read never wait for it.
+        import ray
+
+        from sweeps.fleet import keeper_for, num_workers, run_fleet, start_ray
+        from sweeps.view import View
+
+        start_ray(address)
+        config = self.config
+        workers = num_workers(config.workers, config.gpus_per_worker)
+        with keeper_for(blueprint.ledger, self.storage_url) as keeper:
+            view = View(
+                status=lambda seen: ray.get(keeper.status.remote(seen), timeout=60),
+                request_stop=lambda: ray.get(keeper.request_stop.remote(), timeout=60),
+                console=console,
+            )
+            with view, _stop_on_signals(view.stop_wanted):
+                errors = run_fleet(
+                    keeper, blueprint.job, workers=workers, gpus_per_worker=config.gpus_per_worker
+                )
+            return view.stop_wanted.is_set(), errors
+
+    def write_results(self) -> None:
+        """Write trials.csv, and the verdict and best/ as far as there is anything to say."""
+        study = self.study()
+        write_trials_csv(trials_frame(study), self.run_folder / "trials.csv")
+        try:
+            write_best(study, self.run_folder)
+        except NothingToSay:
+            return
+        write_verdict(verdict(study), self.run_folder)
+
+    def _check_run_folder(self) -> None:
+        folder = self.run_folder
+        if folder.exists() and not folder.is_dir():
+            raise RunFolderError(f"the run folder {folder} is a file")
+        if not folder.is_dir() or not any(folder.iterdir()):
+            return
+        kept = folder / RESOLVED_NAME
+        if not kept.is_file():
+            raise RunFolderError(f"the folder {folder} holds files but no {RESOLVED_NAME}: it is no run of a sweep")
+        try:
+            theirs = load_sweep(kept)
+        except ConfigError:
+            return  # its data may have moved since; the study tells whether it is the same sweep
+        ours = (self.config.name, self.config.storage, self.config.model.name)
+        if (theirs.name, theirs.storage, theirs.model.name) != ours:
+            raise RunFolderError(
+                f"the run folder {folder} belongs to another sweep (model {theirs.model.name!r}, storage "
+                f"{theirs.storage!r}); give this one another name"
+            )
+
+    def _write_run_folder(self) -> None:
+        """Write the resolved config before anything starts, so that the folder alone can be run again."""
+        try:
+            atomic_write(self.run_folder / RESOLVED_NAME, resolved(self.config))
+        except OSError as error:
+            raise RunFolderError(f"the run folder {self.run_folder} cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def _stop_on_signals(stop_wanted: threading.Event) -> Iterator[None]:
+    """First Ctrl-C or SIGTERM: ask for a clean end. Second: end at once (running trials restart when run again)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if stop_wanted.is_set():
+            raise KeyboardInterrupt
+        stop_wanted.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

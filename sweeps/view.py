@@ -1,0 +1,111 @@
+"""Watching a run: a live table in a terminal, one plain line per change where there is none."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sweeps.keeper import Status
+
+SHOWN_EVENTS = 6
+POLL_SECONDS = 0.5
+
+
+class View:
+    """Polls the keeper's status in a thread of its own and shows it until closed.
+
+    `status(n)` gives the present status with its events from the n-th on. The same thread passes on a wish to
+    stop, because calling Ray from a signal handler could lock up.
+    """
+
+    def __init__(
+        self, status: Callable[[int], Status], request_stop: Callable[[], None], console: Console | None = None
+    ) -> None:
+        self.stop_wanted = threading.Event()
+        self._status = status
+        self._request_stop = request_stop
+        self._console = console or Console()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="view", daemon=True)
+        self._events: list[str] = []
+        self._asked_to_stop = False
+
+    def __enter__(self) -> View:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._thread.join(timeout=10)
+
+    def _watch(self) -> None:
+        if not self._console.is_terminal:
+            while not self._closed.wait(POLL_SECONDS):
+                self._print_new_lines()
+            self._print_new_lines()
+            return
+        with Live(console=self._console, refresh_per_second=4, transient=True) as live:
+            while not self._closed.wait(POLL_SECONDS):
+                live.update(status_table(self._poll(), self._events[-SHOWN_EVENTS:]))
+
+    def _poll(self) -> Status:
+        if self.stop_wanted.is_set() and not self._asked_to_stop:
+            self._asked_to_stop = True
+            self._request_stop()
+        status = self._status(len(self._events))
+        self._events += status.events
+        return status
+
+    def _print_new_lines(self) -> None:
+        seen = len(self._events)
+        try:
+            status = self._poll()
+        except Exception as error:  # the keeper may be gone while the run ends
+            if not self._closed.is_set():
+                self._console.print(f"no word from the keeper: {type(error).__name__}")
+            return
+        for line in self._events[seen:]:
+            self._console.print(f"[{status.finished}/{status.target}] {line}", highlight=False, markup=False)
+
+
+def status_table(status: Status, events: list[str]) -> RenderableType:
+    """Trials by state, best so far against the guideline default, speed, and time left."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column()
+    table.add_row("sweep", status.name)
+    outcomes = ", ".join(f"{count} {name}" for name, count in sorted(status.outcomes.items()))
+    table.add_row("trials", f"{status.finished} of {status.target} finished" + (f" ({outcomes})" if outcomes else ""))
+    if status.running:
+        table.add_row("running", "  ".join(_seat(trial) for trial in status.running))
+    if status.base_eval_loss is not None:
+        table.add_row("untouched base", f"{status.base_eval_loss:.4f} nats per token")
+    if status.default_loss is not None:
+        table.add_row("guideline default", f"{status.default_loss:.4f}")
+    if status.best is not None:
+        gain = ""
+        if status.default_loss is not None:
+            gain = f", {status.default_loss - status.best['eval_loss']:.4f} below the guideline default"
+        table.add_row("best so far", f"{status.best['eval_loss']:.4f} (trial {status.best['number']}{gain})")
+    speed = f"{status.tokens_per_second:,.0f} tokens/s"
+    table.add_row("speed", speed + (f", about {duration(status.seconds_left)} left" if status.seconds_left else ""))
+    return Group(table, *(Text(line, style="dim", no_wrap=True) for line in events))
+
+
+def _seat(trial: dict[str, object]) -> str:
+    loss = trial.get("eval_loss")
+    return f"#{trial['number']} {trial['percent']}%" + (f" {loss:.3f}" if isinstance(loss, float) else "")
+
+
+def duration(seconds: float) -> str:
+    """`95` -> '1 min 35 s'; hours once there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,78 @@
+"""Fixtures shared by all rooms: tiny real models in a folder, as transformers saves them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    BloomConfig,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
+from transformers import AutoModelForCausalLM as Auto
+
+VOCABULARY = 256
+
+_COMMON = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "bos_token_id": None,
+    "eos_token_id": 1,
+    "pad_token_id": 1,
+}
+_CONFIGS: dict[str, Callable[..., Any]] = {
+    "llama": lambda **kw: LlamaConfig(**{**_COMMON, **kw}),
+    "qwen2": lambda **kw: Qwen2Config(**{**_COMMON, **kw}),
+    "mistral": lambda **kw: MistralConfig(**{**_COMMON, "sliding_window": 6, **kw}),
+    "gemma2": lambda **kw: Gemma2Config(**{**_COMMON, "head_dim": 16, "sliding_window": 6, **kw}),
+    "gpt2": lambda **kw: GPT2Config(
+        **{"vocab_size": VOCABULARY, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256, **kw}
+    ),
+    "bloom": lambda **kw: BloomConfig(
+        **{"vocab_size": VOCABULARY, "hidden_size": 64, "n_layer": 2, "n_head": 4, **kw}
+    ),
+}
+
+
+def save_tiny_model(folder: Path, kind: str = "llama", **config: Any) -> Path:
+    """A random model of `kind` with a byte-sized vocabulary and its tokenizer, the same on every call."""
+    torch.manual_seed(0)
+    Auto.from_config(_CONFIGS[kind](**config)).save_pretrained(folder)
+    words = {"<unk>": 0, "<eos>": 1} | {chr(code): code for code in range(2, VOCABULARY)}
+    core = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<eos>", unk_token="<unk>")
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`tiny_model("llama", tie_word_embeddings=True)` -> folder, saved once per session and configuration."""
+    saved: dict[str, Path] = {}
+
+    def save(kind: str = "llama", **config: Any) -> Path:
+        key = repr((kind, sorted(config.items())))
+        if key not in saved:
+            saved[key] = save_tiny_model(tmp_path_factory.mktemp(kind), kind, **config)
+        return saved[key]
+
+    return save

@@ -1,0 +1,63 @@
+"""Where the study is kept, and that a password goes nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sweeps.config.storage import absolute_storage, check_storage, has_password, storage_url
+from sweeps.errors import StorageUnreachable
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me@host/db",
+        "postgresql+psycopg://me@host:5432/db?sslmode=require",
+        "mysql+pymysql://host/db",
+        "sqlite:///study.db",
+        "sqlite:////abs/s@me.db?timeout=5",
+        "env:MY_STORAGE",
+    ],
+)
+def test_references_without_a_password_are_kept(url: str) -> None:
+    assert check_storage(url) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:pw@host/db",
+        "postgresql://:pw@host/db",
+        "postgresql://me@host/db?user=x&Password=pw",
+        "mysql://me:a/b@host/db",
+        "mysql://me:a#b@host/db",
+        "mysql://me:a?b@host/db",
+        "mysql://[broken",
+    ],
+)
+def test_passwords_are_seen_however_they_are_written(url: str) -> None:
+    assert has_password(url)
+    with pytest.raises(ValueError, match="must not hold a password"):
+        check_storage(url)
+
+
+def test_the_default_is_a_file_in_the_run_folder(tmp_path: Path) -> None:
+    assert storage_url(None, tmp_path) == f"sqlite:///{tmp_path}/study.db"
+
+
+def test_a_variable_is_resolved_only_when_asked() -> None:
+    secret = "postgresql://me:pw@host/db"
+    assert storage_url("env:DB", Path("x"), {"DB": secret}) == secret
+    with pytest.raises(StorageUnreachable, match="DB to hold the URL; it is not set") as caught:
+        storage_url("env:DB", Path("x"), {"DB": " "})
+    assert caught.value.exit_code == 2
+
+
+def test_relative_sqlite_files(tmp_path: Path) -> None:
+    assert absolute_storage("sqlite+pysqlite:///a/../s.db?timeout=5", tmp_path) == (
+        f"sqlite+pysqlite:///{tmp_path}/s.db?timeout=5"
+    )
+    for same in (None, "env:DB", "mysql://host/db", "sqlite:////abs/s.db"):
+        assert absolute_storage(same, tmp_path) == same

@@ -1,0 +1,40 @@
+"""When a trial reports, and what its schedule is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sweeps.config import TrainingSection
+
+
+def section(**values: Any) -> TrainingSection:
+    return TrainingSection.model_validate({"max_steps": 1000, **values})
+
+
+def test_evaluations_are_equally_spaced_and_end_at_the_full_budget() -> None:
+    assert section().report_percents == (20, 40, 60, 80, 100)
+    assert section(evaluations=1).report_percents == (100,)
+    assert section(report_at=[0.05, 0.29, 1.0]).report_percents == (5, 29, 100)
+
+
+@pytest.mark.parametrize("count", range(1, 101))
+def test_no_two_evaluations_share_a_percent(count: int) -> None:
+    percents = section(evaluations=count).report_percents
+    assert len(set(percents)) == count
+    assert percents[0] >= 1
+    assert percents[-1] == 100
+
+
+def test_report_steps() -> None:
+    assert section().report_steps(30) == {6: 20, 12: 40, 18: 60, 24: 80, 30: 100}
+    assert section().report_steps(3) == {1: 40, 2: 80, 3: 100}
+    assert section().report_steps(1) == {1: 100}
+
+
+@pytest.mark.parametrize("steps", range(1, 60))
+def test_the_last_report_is_at_the_last_step(steps: int) -> None:
+    reports = section(evaluations=7).report_steps(max(7, steps))
+    assert list(reports)[-1] == max(7, steps)
+    assert list(reports.values()) == sorted(reports.values())
