@@ -16,7 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from results.plain import finite, plain
-from results.tables import sign_names
+from results.trial_facts import full_budget_loss, sign_names
 from search_spaces import (
     DEFAULT_LABEL,
     MOVED_LABEL,
@@ -178,7 +178,7 @@ def _trial(trial: FrozenTrial, context: Mapping[str, Any]) -> TrialResult:
     return TrialResult(
         number=trial.number,
         values=hyperparameters(trial.params, config, context),
-        eval_loss=_full_budget_loss(trial, outcome, config),
+        eval_loss=full_budget_loss(trial),
         outcome=outcome,
         stop_reason=str(attrs.get("stop_reason") or ""),
         percent=percent,
@@ -190,20 +190,6 @@ def _trial(trial: FrozenTrial, context: Mapping[str, Any]) -> TrialResult:
         params=dict(trial.params),
         folder=str(attrs.get("folder") or ""),
     )
-
-
-def _full_budget_loss(trial: FrozenTrial, outcome: str, config: Mapping[str, Any]) -> float | None:
-    """The value of a trial that is COMPLETE by every record of it.
-
-    Some tools store an early-stopped trial as COMPLETE with its truncated value, and Optuna accepts an
-    infinite value as COMPLETE; neither may become the best or a cost.
-    """
-    if trial.state != TrialState.COMPLETE or outcome != "complete":
-        return None
-    done, budget = finite(trial.user_attrs.get("num_steps")), finite(config.get("max_steps"))
-    if done is not None and budget is not None and done < budget:
-        return None
-    return finite(trial.values[0]) if trial.values else None
 
 
 _OUTCOME_OF_STATE = {

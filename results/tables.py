@@ -8,10 +8,11 @@ from typing import Any
 
 import optuna
 import pandas as pd
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from results.files import atomic_write
 from results.plain import finite
+from results.trial_facts import full_budget_loss
 
 DERIVED = ("embedding_learning_rate", "warmup_steps", "max_steps")
 """Fields of a trial's config that follow from its parameters and the budget."""
@@ -87,23 +88,16 @@ def write_trials_csv(frame: pd.DataFrame, path: Path) -> Path:
     return atomic_write(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
-def sign_names(attrs: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the stability signs in a trial's attributes, each once, in the order they showed."""
-    signs = attrs.get("signs") or ()
-    return tuple(dict.fromkeys(str(sign["sign"]) for sign in signs))
-
-
 def _record(trial: FrozenTrial, parameters: Iterable[str]) -> dict[str, Any]:
     attrs = trial.user_attrs
     config = attrs.get("config") or {}
     last = max(trial.intermediate_values, default=None)
-    values = trial.values or [None]
     return {
         "number": trial.number,
         "state": trial.state.name,
         "outcome": attrs.get("outcome"),
         "stop_reason": attrs.get("stop_reason"),
-        "eval_loss": finite(values[0]) if trial.state == TrialState.COMPLETE else None,
+        "eval_loss": full_budget_loss(trial),
         "last_eval_loss": None if last is None else finite(trial.intermediate_values[last]),
         "last_percent": last,
         **{name: trial.params.get(name) for name in parameters},

@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from sweeps.errors import SweepError
+
+if TYPE_CHECKING:
+    from sweeps.sweep import Sweep
 
 app = typer.Typer(
     help="Hyperparameter sweeps for QLoRA, seeded from guideline tables and checked against them.",
@@ -26,11 +29,12 @@ INTERRUPTED = 130
 
 FileArgument = Annotated[Path, typer.Argument(help="a sweep file or a run folder")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="KEY=VALUE over the file's own, such as training.max_steps=50")
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE over the file's own, such as training.max_steps=50"),
 ]
 
 
-def _load(path: Path, settings: list[str] | None) -> Sweep:  # noqa: F821
+def _load(path: Path, settings: list[str] | None) -> Sweep:
     from sweeps.config import parse_override
     from sweeps.sweep import Sweep
 
@@ -109,12 +113,14 @@ def run(
     _run(_load(path, settings), address)
 
 
-def _run(sweep: Sweep, address: str | None) -> None:  # noqa: F821
+def _run(sweep: Sweep, address: str | None) -> None:
     from results.render import print_verdict
 
     result = sweep.run(address=address, console=console)
     status = result.status
-    console.print(f"{status.finished} of {status.target} trials finished, {result.added} of them in this run.")
+    console.print(
+        f"{status.finished} of {status.target} trials finished, {result.added} of them in this run."
+    )
     if result.interrupted:
         console.print("Interrupted; running trials were checkpointed. Run the same command to go on.")
         raise typer.Exit(INTERRUPTED)
@@ -150,7 +156,9 @@ def verdict(path: FileArgument) -> None:
 def export(
     path: FileArgument,
     to: Annotated[str, typer.Option("--to", help="peft, transformers or yaml")],
-    destination: Annotated[Path | None, typer.Option(help="folder to write; default: the run's export/TARGET")] = None,
+    destination: Annotated[
+        Path | None, typer.Option(help="folder to write; default: the run's export/TARGET")
+    ] = None,
     strict: Annotated[bool, typer.Option(help="refuse a target that cannot express everything")] = False,
     overwrite: Annotated[bool, typer.Option(help="replace files of an earlier export")] = False,
 ) -> None:

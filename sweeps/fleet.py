@@ -108,7 +108,9 @@ def num_workers(wanted: int | str, gpus_per_worker: int) -> int:
         return possible
     if int(wanted) > possible:
         have = f"{gpus} GPUs" if gpus else "no GPU, where one worker takes the CPU"
-        raise SweepFailed(f"workers is {wanted}, but the cluster has {have}; set workers to at most {possible}")
+        raise SweepFailed(
+            f"workers is {wanted}, but the cluster has {have}; set workers to at most {possible}"
+        )
     return int(wanted)
 
 

@@ -114,7 +114,7 @@ class Sweep:
         study = peek(self.storage_url, self.config.name, blueprint.ledger.identity)
         before = 0 if study is None else read_status(study, self.config.trials).finished
         self._write_run_folder()
-        interrupted, errors = False, []
+        interrupted, errors = False, list[str]()
         if study is None or self._has_work(study):
             interrupted, errors = self._run_fleet(blueprint, address, console)
         status = self.status()
@@ -127,7 +127,9 @@ class Sweep:
                     + "\n".join(errors)
                 )
             if limit is None and self.config.search.sampler != "grid":
-                raise SweepFailed(f"the workers ended with {status.finished} of {self.config.trials} trials finished")
+                raise SweepFailed(
+                    f"the workers ended with {status.finished} of {self.config.trials} trials finished"
+                )
         return RunResult(status, interrupted, status.finished - before, self.run_folder)
 
     def _has_work(self, study: optuna.Study) -> bool:
@@ -176,7 +178,9 @@ class Sweep:
             return
         kept = folder / RESOLVED_NAME
         if not kept.is_file():
-            raise RunFolderError(f"the folder {folder} holds files but no {RESOLVED_NAME}: it is no run of a sweep")
+            raise RunFolderError(
+                f"the folder {folder} holds files but no {RESOLVED_NAME}: it is no run of a sweep"
+            )
         try:
             theirs = load_sweep(kept)
         except ConfigError:
@@ -193,7 +197,9 @@ class Sweep:
         try:
             atomic_write(self.run_folder / RESOLVED_NAME, resolved(self.config))
         except OSError as error:
-            raise RunFolderError(f"the run folder {self.run_folder} cannot be written: {error.strerror}") from error
+            raise RunFolderError(
+                f"the run folder {self.run_folder} cannot be written: {error.strerror}"
+            ) from error
 
 
 @contextmanager

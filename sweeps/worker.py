@@ -72,9 +72,7 @@ class Worker(tune.Trainable):
         now = time.monotonic()
         speed = (self.session.num_tokens - self._last_tokens) / max(now - self._last_words, 1e-9)
         self._last_words, self._last_tokens = now, self.session.num_tokens
-        reply: Reply = ray.get(
-            self.keeper.report.remote(self.index, reports, self.session.free_seats, speed)
-        )
+        reply: Reply = ray.get(self.keeper.report.remote(self.index, reports, self.session.free_seats, speed))
         return reply
 
     def _write_down(self, report: SeatReport) -> None:

@@ -59,7 +59,9 @@ def save_tiny_model(folder: Path, kind: str = "llama", **config: Any) -> Path:
     words = {"<unk>": 0, "<eos>": 1} | {chr(code): code for code in range(2, VOCABULARY)}
     core = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<eos>", unk_token="<unk>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="<eos>", pad_token="<eos>", unk_token="<unk>"
+    )
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -39,6 +39,11 @@ def demo_config(*, trials: int = 16, max_steps: int = 30, output: Path | str = "
     model = build_base()
     train, evaluation = write_dataset(model.parent / "docstrings")
     text = SWEEP_FILE.format(
-        model=model, train=train, eval=evaluation, max_steps=max_steps, trials=trials, output=Path(output).absolute()
+        model=model,
+        train=train,
+        eval=evaluation,
+        max_steps=max_steps,
+        trials=trials,
+        output=Path(output).absolute(),
     )
     return load_text(text, Path("demo.yaml"))

@@ -128,7 +128,10 @@ def train_alone_with_peft(
             parameter.copy_(start.parameters[name])
     groups = [
         {"params": [p for n, p in trained.items() if ".lora_" in n], "lr": config.learning_rate},
-        {"params": [p for n, p in trained.items() if ".lora_" not in n], "lr": config.embedding_learning_rate},
+        {
+            "params": [p for n, p in trained.items() if ".lora_" not in n],
+            "lr": config.embedding_learning_rate,
+        },
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
     scheduler = get_scheduler(
@@ -159,7 +162,9 @@ def pack(tiny_model: TINY) -> Pack:
     return Pack(load_base(BaseSpec(model=str(tiny_model("llama")))), PackOptions(train_embeddings=True))
 
 
-def test_every_seat_trains_as_transformers_and_peft_would_train_it_alone(pack: Pack, tiny_model: TINY) -> None:
+def test_every_seat_trains_as_transformers_and_peft_would_train_it_alone(
+    pack: Pack, tiny_model: TINY
+) -> None:
     seats = {i: pack.new_seat(config) for i, config in enumerate(CONFIGS)}
     starts = {i: pack.new_seat(config) for i, config in enumerate(CONFIGS)}
     packed = train(pack, seats)
@@ -234,7 +239,9 @@ def test_gradient_checkpointing_and_resident_weights_change_no_number(tiny_model
         ("bloom", "rectangular"),
     ],
 )
-def test_other_architectures_give_the_losses_of_the_plain_model(tiny_model: TINY, kind: str, layout: str) -> None:
+def test_other_architectures_give_the_losses_of_the_plain_model(
+    tiny_model: TINY, kind: str, layout: str
+) -> None:
     """Sliding windows, soft caps, learned positions, ALiBi: each block's loss is the plain model's on it alone."""
     folder = tiny_model(kind)
     base = load_base(BaseSpec(model=str(folder), quantization="none"))
@@ -251,7 +258,8 @@ def test_other_architectures_give_the_losses_of_the_plain_model(tiny_model: TINY
     with torch.no_grad():
         parts = pack._forward([None] * 3, blocks, pack.layout)
     losses = [
-        float(torch.nn.functional.cross_entropy(part, b.target_ids)) for part, b in zip(parts, blocks, strict=True)
+        float(torch.nn.functional.cross_entropy(part, b.target_ids))
+        for part, b in zip(parts, blocks, strict=True)
     ]
     assert losses == pytest.approx(expected, rel=1e-5)
 
@@ -268,7 +276,9 @@ def test_evaluation_weighs_tokens_not_batches(pack: Pack) -> None:
         rows.append((ids, labels))
     one_by_one = [Block.from_labels(ids, labels) for ids, labels in rows]
     together = [Block.from_labels(torch.cat([i for i, _ in rows]), torch.cat([x for _, x in rows]))]
-    assert pack.evaluate([seat, None], one_by_one) == pytest.approx(pack.evaluate([seat, None], together), rel=1e-6)
+    assert pack.evaluate([seat, None], one_by_one) == pytest.approx(
+        pack.evaluate([seat, None], together), rel=1e-6
+    )
     means = [pack.evaluate([seat], [block])[0] for block in one_by_one]
     weighted = sum(mean * len(block.target_ids) for mean, block in zip(means, one_by_one, strict=True))
     num_targets = sum(len(block.target_ids) for block in one_by_one)
@@ -284,7 +294,10 @@ def test_greedy_samples_equal_transformers_generate(pack: Pack, tiny_model: TINY
     ours = pack.generate([pack.new_seat(CONFIGS[0])], prompts, 6)[0]
     for prompt, new in zip(prompts, ours, strict=True):
         out = plain.generate(
-            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), max_new_tokens=6, do_sample=False
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt)),
+            max_new_tokens=6,
+            do_sample=False,
         )
         tail = out[0, len(prompt) :].tolist()
         assert new == (tail[: tail.index(1)] if 1 in tail else tail)

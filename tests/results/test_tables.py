@@ -47,6 +47,24 @@ def test_the_loss_of_a_stopped_trial_never_stands_beside_a_full_one(mixed):
     assert frame.loc[2, "last_percent"] == 20
 
 
+def test_optunas_own_value_of_a_pruned_trial_is_no_loss_at_the_full_budget(make_study):
+    study = make_study()
+    trial = study.ask()
+    trial.report(1.5, 40)
+    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    assert study.trials[0].value == 1.5  # Optuna's doing
+    frame = trials_frame(study)
+    assert pd.isna(frame.loc[0, "eval_loss"])
+    assert frame.loc[0, "last_eval_loss"] == 1.5
+
+
+def test_a_complete_trial_that_did_not_train_to_the_end_has_no_loss_at_the_full_budget(
+    make_trial, make_study
+):
+    frame = trials_frame(make_study(make_trial(1.0, attrs={"num_steps": 10}), make_trial(2.0)))
+    assert frame["eval_loss"].notna().tolist() == [False, True]
+
+
 def test_parameters_derived_values_and_signs_are_columns(mixed):
     frame = trials_frame(mixed)
     assert frame.loc[0, "learning_rate"] == 2e-4

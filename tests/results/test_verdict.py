@@ -238,9 +238,9 @@ def test_embedding_rows_in_absolute_rate_ratio_and_times_lower(make_trial, make_
     assert times.cost.difference == pytest.approx(0.4)
 
 
-def test_a_product_of_two_drawn_values_still_meets_a_point_row(make_trial, make_study):
-    drawn = 5e-5 / 3e-4  # 3e-4 * drawn is 5e-5 only up to rounding
-    study = make_study(make_trial(2.0, lr=3e-4, ratio=drawn, rows=("embedding.default",)))
+@pytest.mark.parametrize("rounding", [1 - 1e-12, 1.0, 1 + 1e-12])
+def test_a_product_of_two_drawn_values_still_meets_a_point_row(make_trial, make_study, rounding):
+    study = make_study(make_trial(2.0, lr=3e-4, ratio=5e-5 / 3e-4 * rounding, rows=("embedding.default",)))
     row = row_of(verdict(study), "embedding.default")
     assert (row.position, row.evidence) == ("inside", "measured by trial 0 (the row's own value)")
 

@@ -12,11 +12,8 @@ from pathlib import Path
 import pytest
 
 SCRIPT = """
-import json, sys, types
+import json, sys
 from pathlib import Path
-runner = types.ModuleType("lora_runner")  # without the imports of its __init__: the data part needs no torch
-runner.__path__ = [sys.argv[2]]
-sys.modules["lora_runner"] = runner
 from datasets import Dataset, DatasetDict
 from lora_runner.data.hub import read_hub
 from lora_runner.data.reading import read_records
@@ -55,9 +52,9 @@ print(json.dumps({
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     home = tmp_path_factory.mktemp("home")
     root = Path(__file__).parents[3]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(home / "hf")}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(home / "hf"), "PYTHONPATH": str(root)}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(home), str(root / "lora_runner")],
+        [sys.executable, "-c", SCRIPT, str(home)],
         env=environment,
         capture_output=True,
         text=True,

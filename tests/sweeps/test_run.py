@@ -1,0 +1,247 @@
+"""A sweep from file to answer on a real Ray, a real NF4 base, and a real study."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import ray
+import torch
+from optuna.trial import TrialState
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from lora_runner.data import DataSpec, load_data
+from lora_runner.models import BaseSpec, load_tokenizer, nf4_config
+from sweeps.fleet import start_ray
+from sweeps.sweep import Sweep
+
+pytestmark = [
+    pytest.mark.slow,
+    # Ray's own sockets and files, closed when its processes end.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+SWEEP = """\
+name: small
+model: {model}
+data: {{train: {data}, eval_fraction: 0.2, max_length: 32}}
+train_embeddings: true
+space:
+  learning_rate: {{low: 1.0e-4, high: 3.0e-2, log: true}}
+training:
+  max_steps: {max_steps}
+  per_device_train_batch_size: 4
+  report_at: [0.2, 0.4, 0.7, 1.0]
+lora: {{r: 4, alpha: 8}}
+search: {{seed: 3}}
+trials: {trials}
+seats: 3
+output: {output}
+"""
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """Ray starts once for this module."""
+    start_ray()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def sweep_file(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]
+) -> Callable[..., Path]:
+    """Writes a sweep file over the tiny model and data with a pattern that can be learned."""
+    folder = tmp_path_factory.mktemp("sweep")
+    words = ["".join(chr(97 + (i * k + k) % 26) for k in range(3 + i % 5)) for i in range(1, 161)]
+    records = [{"prompt": f"{word}{i}:", "completion": word[::-1]} for i, word in enumerate(words)]
+    data = folder / "data.jsonl"
+    data.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+
+    def write(output: Path, trials: int = 8, max_steps: int = 10) -> Path:
+        file = output / "small.yaml"
+        output.mkdir(parents=True, exist_ok=True)
+        file.write_text(
+            SWEEP.format(
+                model=tiny_model("llama"), data=data, output=output, trials=trials, max_steps=max_steps
+            ),
+            encoding="utf-8",
+        )
+        return file
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def finished(
+    local_ray: None, sweep_file: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Sweep, Path]:
+    """A sweep of eight trials that ran to its end."""
+    file = sweep_file(tmp_path_factory.mktemp("runs"))
+    sweep = Sweep.load(file)
+    result = sweep.run()
+    assert result.added == 8
+    return sweep, file
+
+
+def counts(study: optuna.Study) -> dict[str, int]:
+    seen: dict[str, int] = {}
+    for trial in study.get_trials(deepcopy=False):
+        seen[trial.state.name] = seen.get(trial.state.name, 0) + 1
+    return seen
+
+
+def test_every_trial_ends_in_an_honest_state_with_its_reason(finished: tuple[Sweep, Path]) -> None:
+    trials = finished[0].study().get_trials()
+    ended = [t for t in trials if t.state != TrialState.WAITING]
+    assert len(ended) == 8
+    assert {t.state for t in ended} == {TrialState.COMPLETE, TrialState.PRUNED}
+    for trial in ended:
+        assert trial.user_attrs["stop_reason"]
+        assert trial.intermediate_values
+        if trial.state == TrialState.COMPLETE:
+            assert list(trial.intermediate_values) == [20, 40, 70, 100]
+            assert trial.intermediate_values[100] == trial.value
+        else:
+            assert max(trial.intermediate_values) < 100
+            assert "successive_halving at" in trial.user_attrs["stop_reason"]
+
+
+def test_the_guideline_default_is_the_first_trial_and_has_its_full_budget(
+    finished: tuple[Sweep, Path],
+) -> None:
+    first = finished[0].study().trials[0]
+    assert first.user_attrs["label"] == "guideline default"
+    assert first.state == TrialState.COMPLETE
+    assert first.params["learning_rate"] == pytest.approx(2e-4)
+
+
+def test_the_best_adapter_gives_its_reported_loss_in_plain_transformers_and_peft(
+    finished: tuple[Sweep, Path],
+) -> None:
+    sweep, _ = finished
+    study = sweep.study()
+    config = sweep.config
+    base = BaseSpec(model=config.model.name)
+    data = load_data(DataSpec(**config.data.model_dump()), load_tokenizer(base))
+    plain = AutoModelForCausalLM.from_pretrained(
+        config.model.name, quantization_config=nf4_config(torch.float32), dtype=torch.float32
+    )
+    tuned = PeftModel.from_pretrained(plain, str(sweep.run_folder / "best"))
+    # Training mode keeps bitsandbytes off its approximate CPU kernels; nothing in this model drops out.
+    tuned.train()
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for example in data.eval.examples:
+            ids, labels = torch.tensor([list(example.input_ids)]), torch.tensor([list(example.labels)])
+            loss = tuned(input_ids=ids, labels=labels).loss
+            predicted = int((labels[:, 1:] != -100).sum())
+            total, count = total + float(loss) * predicted, count + predicted
+    assert total / count == pytest.approx(study.best_value, rel=1e-5)
+    assert study.best_value < 0.97 * study.user_attrs["base_eval_loss"]
+
+
+def test_the_run_folder_holds_what_the_docs_say(finished: tuple[Sweep, Path]) -> None:
+    folder = finished[0].run_folder
+    names = {path.name for path in folder.iterdir()}
+    assert {"sweep.yaml", "study.db", "trials", "trials.csv", "verdict.json", "verdict.md", "best"} <= names
+    assert (folder / "best" / "config.yaml").is_file()
+    trial = folder / "trials" / "0000"
+    reports = [json.loads(line) for line in (trial / "reports.jsonl").read_text().splitlines()]
+    assert [report["percent"] for report in reports] == [20, 40, 70, 100]
+    rows = {row["id"]: row for row in json.loads((folder / "verdict.json").read_text())["rows"]}
+    assert rows["scenario.general"]["position"] in {"inside", "above", "below"}
+
+
+def test_running_again_adds_nothing_and_more_trials_add_the_difference(
+    finished: tuple[Sweep, Path], sweep_file: Callable[..., Path]
+) -> None:
+    sweep, file = finished
+    before = {t.number: t.value for t in sweep.study().trials if t.state.is_finished()}
+    assert Sweep.load(file).run().added == 0
+    assert Sweep.load(sweep.run_folder).run().added == 0
+    assert Sweep.load(file, {"trials": 11}).run().added == 3
+    after = {t.number: t.value for t in sweep.study().trials if t.state.is_finished()}
+    assert len(after) == 11
+    assert {number: after[number] for number in before} == before
+
+
+def test_a_changed_sweep_is_refused_and_nothing_changes(finished: tuple[Sweep, Path]) -> None:
+    sweep, file = finished
+    kept = {p: p.stat().st_mtime_ns for p in sweep.run_folder.rglob("*") if p.is_file()}
+    from sweeps.errors import StudyMismatch
+
+    with pytest.raises(StudyMismatch, match=r"training.max_steps: the study has 10, this sweep 12"):
+        Sweep.load(file, {"training.max_steps": 12}).run()
+    assert {p: p.stat().st_mtime_ns for p in sweep.run_folder.rglob("*") if p.is_file()} == kept
+
+
+def test_ctrl_c_keeps_finished_trials_and_the_same_command_goes_on(
+    sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """SIGINT to the whole process group, as a terminal sends it; the values equal an undisturbed run's."""
+    file = sweep_file(tmp_path / "broken", trials=6, max_steps=120)
+    sweep = Sweep.load(file)
+    command = [sys.executable, "-m", "sweeps", "run", str(file)]
+    process = subprocess.Popen(
+        command,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=dict(os.environ),
+    )
+    wait_for(lambda: any(t.intermediate_values for t in study_trials(sweep)), process, seconds=120)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 130, output
+    assert "Run the same command to go on" in output
+    left = study_trials(sweep)
+    assert any(t.state == TrialState.RUNNING for t in left), [t.state for t in left]
+
+    again = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert again.returncode == 0, again.stdout + again.stderr
+    undisturbed = sweep_file(tmp_path / "whole", trials=6, max_steps=120)
+    whole = subprocess.run([*command[:-1], str(undisturbed)], capture_output=True, text=True, timeout=240)
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    ended = [t for t in study_trials(sweep) if t.state != TrialState.WAITING]
+    assert [t.state.is_finished() for t in ended] == [True] * 6
+    for mine, theirs in zip(ended, study_trials(Sweep.load(undisturbed)), strict=False):
+        if mine.state == theirs.state == TrialState.COMPLETE and mine.params == theirs.params:
+            assert mine.value == theirs.value
+
+
+def study_trials(sweep: Sweep) -> list[Any]:
+    from sweeps.study import peek
+
+    study = peek(sweep.storage_url, sweep.config.name)
+    return [] if study is None else study.get_trials(deepcopy=False)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float) -> None:
+    """Poll until `condition` holds; fail when the process ends or the time is up before."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"ended with {process.returncode}: {process.communicate()[0]}")
+        try:
+            if condition():
+                return
+        except Exception:  # the study is just being made
+            pass
+        time.sleep(0.1)
+    process.kill()
+    pytest.fail(f"nothing after {seconds} s: {process.communicate()[0]}")
