@@ -7,5 +7,19 @@ models.py     the frozen base; memory.py says how many seats fit beside it
 data/         records -> token ids with loss masks
 config.py     a trial's hyperparameters; messages.py what a session takes and says (both without torch)
 
-The package itself imports nothing, so that a process that only passes messages never waits for torch.
+The package itself imports nothing heavy, so that a process that only passes messages never waits for torch.
 """
+
+from __future__ import annotations
+
+import logging
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "gemm_4bit_forward" not in record.getMessage()
+
+
+# bitsandbytes warns on import that an optional package with a CPU kernel for inference is absent. A pack never calls
+# that kernel: it dequantises and multiplies itself, in the compute dtype. Here because transformers and peft import
+# bitsandbytes as well, so no other place is sure to come before them.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_is_news)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from lora_runner.errors import TrialConfigError
@@ -57,7 +58,28 @@ class TrialConfig:
     """Seeds the LoRA init, the data order and the dropout masks."""
 
     def __post_init__(self) -> None:
-        problems = [
+        problems = self._wrong_types() or self._broken_rules()
+        if problems:
+            raise TrialConfigError("; ".join(problems))
+
+    def _wrong_types(self) -> list[str]:
+        """Fields that are no number, or not a whole one: they come from JSON and from the sampler's choices."""
+        problems = []
+        for name in _WHOLE:
+            if type(value := getattr(self, name)) is not int:
+                problems.append(f"{name} must be a whole number, got {value!r}")
+        for name in _REAL:
+            value = getattr(self, name)
+            if name == "embedding_learning_rate" and value is None:
+                continue
+            if type(value) not in (int, float) or not math.isfinite(value):
+                problems.append(f"{name} must be a finite number, got {value!r}")
+        if not isinstance(self.lr_scheduler_kwargs, Mapping):
+            problems.append(f"lr_scheduler_kwargs must be a mapping, got {self.lr_scheduler_kwargs!r}")
+        return problems
+
+    def _broken_rules(self) -> list[str]:
+        return [
             rule
             for broken, rule in (
                 (not self.learning_rate > 0, f"learning_rate must be above 0, got {self.learning_rate}"),
@@ -85,12 +107,14 @@ class TrialConfig:
                 (self.lora_r < 1, f"lora_r must be at least 1, got {self.lora_r}"),
                 (not 0 <= self.lora_dropout < 1, f"lora_dropout must lie in [0, 1), got {self.lora_dropout}"),
                 (self.weight_decay < 0, f"weight_decay must be at least 0, got {self.weight_decay}"),
+                (self.lora_alpha <= 0, f"lora_alpha must be above 0, got {self.lora_alpha}"),
                 (self.max_grad_norm < 0, f"max_grad_norm must be at least 0, got {self.max_grad_norm}"),
+                (not 0 <= self.adam_beta1 < 1, f"adam_beta1 must lie in [0, 1), got {self.adam_beta1}"),
+                (not 0 <= self.adam_beta2 < 1, f"adam_beta2 must lie in [0, 1), got {self.adam_beta2}"),
+                (self.adam_epsilon < 0, f"adam_epsilon must be at least 0, got {self.adam_epsilon}"),
             )
             if broken
         ]
-        if problems:
-            raise TrialConfigError("; ".join(problems))
 
     @property
     def lora_scaling(self) -> float:
@@ -103,13 +127,30 @@ class TrialConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrialConfig:
-        """Read what `to_dict` wrote; an unknown field is a TrialConfigError."""
+        """Read what `to_dict` wrote; an unknown or missing field is a TrialConfigError."""
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
             raise TrialConfigError(f"unknown trial fields {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
+        if missing := sorted(needed - set(values)):
+            raise TrialConfigError(f"missing trial fields {', '.join(missing)}")
         return cls(**values)
 
     def hash(self) -> str:
         """Hex digest of the canonical JSON: equal configs, equal hash, on every machine."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
+        canonical = json.dumps(_canonical(self.to_dict()), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+_WHOLE = tuple(f.name for f in fields(TrialConfig) if f.type == "int")
+_REAL = tuple(f.name for f in fields(TrialConfig) if f.type in ("float", "float | None"))
+
+
+def _canonical(value: Any) -> Any:
+    """The same JSON for values that compare equal: 16 and 16.0 are one configuration."""
+    if isinstance(value, Mapping):
+        return {key: _canonical(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

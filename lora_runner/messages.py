@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from lora_runner.config import TrialConfig
@@ -33,9 +34,14 @@ class SessionOptions:
     """Percent of the budget at which a trial is evaluated and reported; ends with 100."""
     per_device_eval_batch_size: int = 16
     checkpoint_seconds: float = 60.0
-    """A running trial is checkpointed at the first report this long after the last checkpoint."""
+    """A running trial is checkpointed after the first report this long after the last checkpoint."""
     sample_tokens: int = 24
     """Length of the sampled continuations in which repetition is looked for."""
+
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in pairwise(self.report_at))
+        if not (self.report_at and rising and self.report_at[0] >= 1 and self.report_at[-1] == 100):
+            raise ValueError(f"report_at must rise within 1..100 and end with 100, got {self.report_at}")
 
 
 @dataclass(frozen=True, kw_only=True)

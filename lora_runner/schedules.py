@@ -32,19 +32,31 @@ def schedule_factor(config: TrialConfig) -> Callable[[int], float]:
     updates already made, as in transformers: with warmup, the first update has factor 0.
     Raises TrialConfigError when the schedule refuses its arguments.
     """
+    kwargs = schedule_kwargs(config)
+    if config.lr_scheduler_type in ("constant", "constant_with_warmup") and kwargs:
+        # transformers would ignore them without a word.
+        raise _refused(config, "it takes none")
     stand_in = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
     try:
         scheduler = get_scheduler(
             config.lr_scheduler_type,
             stand_in,
             num_warmup_steps=config.warmup_steps,
-            num_training_steps=config.max_steps,
-            scheduler_specific_kwargs=dict(schedule_kwargs(config)),
+            # The length of warmup-stable-decay is told in one way or the other.
+            num_training_steps=None if "num_stable_steps" in kwargs else config.max_steps,
+            scheduler_specific_kwargs=dict(kwargs),
         )
-    except (TypeError, ValueError) as error:
-        raise TrialConfigError(
-            f"lr_scheduler_type {config.lr_scheduler_type!r} refuses lr_scheduler_kwargs "
-            f"{schedule_kwargs(config)}: {error}"
-        ) from error
-    factor: Callable[[int], float] = scheduler.lr_lambdas[0]
+        factor: Callable[[int], float] = scheduler.lr_lambdas[0]
+        # Some arguments break only in the phase of the schedule that reads them.
+        seen = [float(factor(step)) for step in (0, config.warmup_steps, config.max_steps - 1)]
+    except (TypeError, ValueError, KeyError, ArithmeticError) as error:
+        raise _refused(config, f"{type(error).__name__}: {error}") from error
+    if not all(math.isfinite(value) and value >= 0 for value in seen):
+        raise _refused(config, f"the rate would be multiplied by {', '.join(f'{value:g}' for value in seen)}")
     return factor
+
+
+def _refused(config: TrialConfig, reason: str) -> TrialConfigError:
+    return TrialConfigError(
+        f"lr_scheduler_type {config.lr_scheduler_type!r} refuses lr_scheduler_kwargs {schedule_kwargs(config)}: {reason}"
+    )

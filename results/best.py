@@ -138,8 +138,8 @@ def _lora(sweep: SweepResult, best: TrialResult, saved: Mapping[str, Any]) -> di
             saved.get("use_rslora", None if convention is None else convention == "alpha/sqrt(r)"),
         ),
         "target_modules": context.get("target_modules", saved.get("target_modules")),
-        "modules_to_save": context.get("modules_to_save", saved.get("modules_to_save")) or [],
-        "ensure_weight_tying": bool(saved.get("ensure_weight_tying", False)),
+        # The adapter names the layers as its model does (wte), the context as the sweep file (embed_tokens).
+        "modules_to_save": saved.get("modules_to_save", context.get("modules_to_save")) or [],
     }
 
 

@@ -53,11 +53,6 @@ def best_with(row: GuidelineRow, sweep: SweepResult) -> TrialResult | None:
     return next((trial for trial in sweep.finished if row.parameter in trial.values), None)
 
 
-def gap_to(trial: TrialResult, best: TrialResult, row: GuidelineRow, sweep: SweepResult) -> float:
-    """Euclidean, over the searched dimensions but the row's own, each scaled to its searched range."""
-    return math.hypot(*gaps(trial, best, row, sweep).values())
-
-
 def gaps(trial: TrialResult, best: TrialResult, row: GuidelineRow, sweep: SweepResult) -> dict[str, float]:
     """How far two trials are apart (0 to 1) in each searched dimension but the row's own."""
     own = BASE_DIMENSION.get(row.parameter or "", row.parameter)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from results.conditions import BASE_DIMENSION, not_searched, other_run, searched_range, show, shown_range
-from results.distances import best_with, cost_of, distances, gap_to, holds_value, position_of
+from results.distances import best_with, cost_of, distances, holds_value, position_of
 from results.judge_extremes import judge_boundary, judge_stability
 from results.row_verdict import RowVerdict
 from results.sweep_result import SweepResult, TrialResult
@@ -37,18 +37,13 @@ def judge(row: GuidelineRow, sweep: SweepResult) -> RowVerdict:
 
 
 def measured_by(row: GuidelineRow, sweep: SweepResult) -> TrialResult | None:
-    """The finished trial that tells what the row's value costs.
+    """The finished trial that tells what the row's value costs: the best of those inside the row.
 
-    The row's own guideline trials come first; else any finished trial inside the row. Among several, the
-    nearest to the best in the other dimensions, so that as little else as possible shares the difference.
+    The most charitable reading of the row: its value with the best companions that this sweep tried. When the
+    best trial itself lies inside, the row costs nothing.
     """
-    best = sweep.best
-    inside = [trial for trial in sweep.finished if holds_value(row, trial.values.get(row.parameter or ""))]
-    own = [trial for trial in inside if row.id in trial.rows]
-    candidates = own or inside
-    if best is None or not candidates:
-        return None
-    return min(candidates, key=lambda trial: (gap_to(trial, best, row, sweep), trial.number))
+    inside = (trial for trial in sweep.finished if holds_value(row, trial.values.get(row.parameter or "")))
+    return next(inside, None)
 
 
 def _judge_value(row: GuidelineRow, sweep: SweepResult, best: TrialResult) -> RowVerdict:

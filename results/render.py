@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -9,19 +12,28 @@ from rich.text import Text
 from results.conditions import show, shown_range
 from results.markdown import answer_lines, cost_text
 from results.plain import plural
-from results.row_verdict import RowVerdict
 from results.verdict import Verdict
 
+_COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
+    ("row", "left"),
+    ("says", "right"),
+    ("best", "right"),
+    ("position", "left"),
+    ("log10", "right"),
+    ("costs", "right"),
+    ("trial", "right"),
+)
 _STYLES = {"inside": "green", "below": "yellow", "above": "red", "outside": "yellow"}
 """Above stands out: the loss is flat to the left of the best rate and a cliff to its right."""
 
 
 def render(verdict: Verdict) -> RenderableType:
-    """The answer, the tested rows as a table, then the limits; untested rows are only counted."""
+    """The answer, the tested rows as a table, the signs of instability, the limits; the rest is counted."""
     parts: list[RenderableType] = [Text(line) for line in answer_lines(verdict)]
     tested = [row for row in verdict.rows if row.is_tested]
     if tested:
         parts.append(verdict_table(verdict))
+        parts.extend(Text(row.claim, style="dim") for row in tested if row.row.topic == "stability")
     untested = len(verdict.rows) - len(tested)
     if untested:
         parts.append(
@@ -32,31 +44,24 @@ def render(verdict: Verdict) -> RenderableType:
 
 
 def verdict_table(verdict: Verdict) -> Table:
-    """One line per tested guideline row; distance in log10, cost in nats per token against the best."""
-    table = Table(title=f"Guideline rows against sweep {verdict.study}", title_justify="left")
-    for name in ("guideline row", "its value", "best", "position", "distance", "cost", "measured by"):
-        table.add_column(name, justify="right" if name in ("best", "distance", "cost") else "left")
+    """One line per tested row, narrow enough for 80 columns; verdict.md holds the evidence in words."""
+    table = Table(
+        title=f"Guideline rows against sweep {verdict.study}", title_justify="left", box=SIMPLE_HEAD
+    )
+    for name, justify in _COLUMNS:
+        table.add_column(name, justify=justify, overflow="fold")
     for row in verdict.rows:
-        if row.is_tested:
+        if row.is_tested and row.row.topic != "stability":
             table.add_row(
                 row.row.id,
-                "" if row.row.topic == "stability" else shown_range(row.row),
+                shown_range(row.row),
                 "" if row.best_value is None else show(row.best_value),
-                Text(row.position, style=_STYLES[row.position]),
+                Text(row.position, style=_STYLES.get(row.position, "")),
                 "" if row.distance_log10 is None else f"{row.distance_log10:.2f}",
                 cost_text(row),
-                _measured_by(row),
+                "" if row.cost is None else f"#{row.cost.trial}",
             )
     return table
-
-
-def _measured_by(row: RowVerdict) -> str:
-    """The evidence in few words; verdict.md has the sentence."""
-    if row.row.topic in ("boundary", "stability"):
-        return plural(len(row.details["trials"]), "trial")
-    if row.cost is None:
-        return ""
-    return f"trial {row.cost.trial}" + ("" if row.cost.own_value else ", nearest")
 
 
 def print_verdict(verdict: Verdict, console: Console | None = None) -> None:

@@ -13,8 +13,8 @@ from results.plain import finite
 def full_budget_loss(trial: FrozenTrial) -> float | None:
     """The value of a trial that is COMPLETE by every record of it, else None; nats per token.
 
-    Some tools store an early-stopped trial as COMPLETE with its truncated value; Optuna gives a pruned one its
-    last report as value, and accepts an infinite value as COMPLETE. None of them may be the best or a cost.
+    Some tools store an early-stopped trial as COMPLETE with its truncated value; Optuna gives a pruned one
+    its last report as value, and accepts an infinite value as COMPLETE. None may be the best or a cost.
     """
     attrs = trial.user_attrs
     if trial.state != TrialState.COMPLETE or attrs.get("outcome", "complete") != "complete":

@@ -52,18 +52,18 @@ def how_it_ended(trial: TrialResult) -> str:
 def evidence_of(cost: Cost | None, sweep: SweepResult) -> str:
     if cost is None:
         return "not measured"
-    if cost.own_value:
-        return f"measured by trial {cost.trial} (the row's own value)"
     best = sweep.best
     is_best = ", the best itself" if best is not None and best.number == cost.trial else ""
-    return f"nearest full-budget trial inside the row: {cost.trial}{is_best}"
+    if cost.own_value:
+        return f"measured by trial {cost.trial} (the row's own value{is_best})"
+    return f"best full-budget trial inside the row: {cost.trial}{is_best}"
 
 
 def cost_sentence(cost: Cost) -> str:
     if cost.own_value:
         who = f"The row's own value was measured by trial {cost.trial}, which"
     else:
-        who = f"The nearest full-budget trial inside the row, {cost.trial},"
+        who = f"The best full-budget trial inside the row, {cost.trial},"
     shared = f"; it also differs in {conjunction(cost.differs_in)}" if cost.differs_in else ""
     return f"{who} {against(cost)}{shared}."
 

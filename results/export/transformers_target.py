@@ -168,8 +168,6 @@ def _settings(config: Mapping[str, Any]) -> str:
         "target_modules": lora["target_modules"],
         "modules_to_save": list(lora.get("modules_to_save") or []) or None,
     }
-    if lora.get("ensure_weight_tying"):
-        lora_arguments["ensure_weight_tying"] = True
     quantization_arguments = {
         "load_in_4bit": True,
         "bnb_4bit_quant_type": quantization.get("bnb_4bit_quant_type") or "nf4",

@@ -53,7 +53,7 @@ def test_best_folder_holds_adapter_and_config(make_trial, make_study, tmp_path):
     assert (training["warmup_ratio"], training["warmup_steps"]) == (0.05, 10)
     assert (training["max_steps"], training["effective_batch_size"]) == (200, 4 * 2)
     assert config["quantization"]["bnb_4bit_quant_type"] == "nf4"
-    assert config["lora"]["modules_to_save"] == ["embed_tokens", "lm_head"]
+    assert config["lora"]["modules_to_save"] == ["embed_tokens"]  # as the adapter itself says
     assert config["result"]["eval_loss"] == 2.0
     assert config["result"]["base_eval_loss"] == 3.0
     assert config["result"]["guideline_default"] == {"trial": 0, "outcome": "complete", "eval_loss": 2.5}

@@ -146,6 +146,21 @@ def test_trained_embeddings_stay_exact_beside_a_bfloat16_base(
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_tied_embeddings_are_trained_as_one_weight(
+    tiny_model, records, make_trial, make_study, tmp_path, monkeypatch
+):
+    base = tiny_model("llama", tie_word_embeddings=True)
+    export("transformers", make_config(base, make_trial, make_study), None, tmp_path)
+    data = write_lines(tmp_path / "train.jsonl", records)
+    run_here(monkeypatch, tmp_path, "--train", data, "--eval", data)
+    check_rates_and_weights(base, tmp_path / "output", torch.float32)
+    saved = load_file(tmp_path / "output" / "adapter_model.safetensors")
+    trained = [tensor for name, tensor in saved.items() if "embed_tokens" in name or "lm_head" in name]
+    assert len(trained) == 2
+    assert torch.equal(*trained)
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("format", ["prompt_completion", "alpaca", "text", "messages", "sharegpt"])
 def test_the_script_reads_records_as_the_sweep_does(tiny_model, make_trial, make_study, tmp_path, format):
     """Token ids and labels of the script against those the trials were trained on."""

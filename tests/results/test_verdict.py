@@ -37,11 +37,11 @@ def test_best_above_a_point_row_with_the_rows_own_trial(make_trial, make_study):
     assert row.evidence == "measured by trial 0 (the row's own value)"
 
 
-def test_best_below_a_range_row_measured_by_the_nearest_trial_inside(make_trial, make_study):
+def test_best_below_a_range_row_measured_by_the_best_trial_inside(make_trial, make_study):
     study = make_study(
         make_trial(2.00, lr=5e-5, ratio=0.1, warmup=0.02),
-        make_trial(2.20, lr=1.5e-4, ratio=1.0, warmup=0.2),  # far from the best in the other dimensions
-        make_trial(2.30, lr=1.5e-4, ratio=0.12, warmup=0.02),  # near it
+        make_trial(2.30, lr=1.5e-4, ratio=1.0, warmup=0.2),
+        make_trial(2.20, lr=1.5e-4, ratio=0.12, warmup=0.02),  # the row with better companions
         make_trial(2.10, lr=3e-4, ratio=0.1, warmup=0.02),  # outside the row
         context={"scenario": "instruction"},
     )
@@ -49,15 +49,16 @@ def test_best_below_a_range_row_measured_by_the_nearest_trial_inside(make_trial,
     assert row.position == "below"
     assert row.distance_log10 == pytest.approx(math.log10(1e-4 / 5e-5))
     assert row.centre_offset_log10 == pytest.approx(math.log10(5e-5 / math.sqrt(1e-4 * 2e-4)))
-    assert row.evidence == "nearest full-budget trial inside the row: 2"
+    assert row.evidence == "best full-budget trial inside the row: 2"
     assert row.cost is not None
-    assert row.cost.difference == pytest.approx(0.30)
-    assert row.cost.percent == pytest.approx(15.0)
+    assert row.cost.difference == pytest.approx(0.20)
+    assert row.cost.percent == pytest.approx(10.0)
     assert not row.cost.own_value
     assert row.cost.differs_in == ("embedding_lr_ratio",)
 
 
-def test_the_rows_own_trial_measures_even_when_another_lies_nearer(make_trial, make_study):
+def test_the_best_trial_inside_the_row_measures_it_own_or_not(make_trial, make_study):
+    """The charitable reading: the row's value with the best companions that were tried."""
     study = make_study(
         make_trial(2.4, lr=1e-4, ratio=0.9, rows=("scenario.instruction",)),
         make_trial(2.1, lr=1.2e-4, ratio=0.1),
@@ -66,27 +67,22 @@ def test_the_rows_own_trial_measures_even_when_another_lies_nearer(make_trial, m
     )
     row = row_of(verdict(study), "scenario.instruction")
     assert row.cost is not None
-    assert (row.cost.trial, row.cost.own_value) == (0, True)
-    assert row.cost.difference == pytest.approx(0.4)
+    assert (row.cost.trial, row.cost.own_value) == (1, False)
+    assert row.cost.difference == pytest.approx(0.1)
+    assert row.evidence == "best full-budget trial inside the row: 1"
 
 
-def test_best_inside_the_row_costs_nothing_or_what_the_own_value_lost(make_trial, make_study):
-    without_own = make_study(make_trial(2.0, lr=1.5e-4), context={"scenario": "instruction"})
-    row = row_of(verdict(without_own), "scenario.instruction")
-    assert (row.position, row.distance_log10) == ("inside", 0.0)
-    assert row.evidence == "nearest full-budget trial inside the row: 0, the best itself"
-    assert row.cost is not None
-    assert row.cost.difference == 0.0
-
-    with_own = make_study(
+def test_a_row_that_holds_the_best_costs_nothing(make_trial, make_study):
+    study = make_study(
         make_trial(2.0, lr=1.5e-4),
         make_trial(2.5, lr=1e-4, rows=("scenario.instruction",)),
         context={"scenario": "instruction"},
     )
-    row = row_of(verdict(with_own), "scenario.instruction")
-    assert row.position == "inside"
+    row = row_of(verdict(study), "scenario.instruction")
+    assert (row.position, row.distance_log10) == ("inside", 0.0)
+    assert row.evidence == "best full-budget trial inside the row: 0, the best itself"
     assert row.cost is not None
-    assert row.cost.difference == pytest.approx(0.5)
+    assert row.cost.difference == 0.0
 
 
 @pytest.mark.parametrize("rate", [1.1e-5, 9.9e-5, 1e-4, 1.3e-4, 2e-4, 2.1e-4, 1.9e-3])
@@ -182,7 +178,7 @@ def test_scheduler_rows_by_names(make_trial, make_study):
     assert row.best_value == "cosine"
     assert row.distance_log10 is None
     assert row.cost is not None
-    assert (row.cost.trial, row.cost.difference) == (1, pytest.approx(0.06))
+    assert (row.cost.trial, row.cost.difference) == (2, pytest.approx(0.03))
     assert row_of(result, "scheduler.lora_start").position == "inside"  # cosine
 
 
@@ -242,7 +238,10 @@ def test_embedding_rows_in_absolute_rate_ratio_and_times_lower(make_trial, make_
 def test_a_product_of_two_drawn_values_still_meets_a_point_row(make_trial, make_study, rounding):
     study = make_study(make_trial(2.0, lr=3e-4, ratio=5e-5 / 3e-4 * rounding, rows=("embedding.default",)))
     row = row_of(verdict(study), "embedding.default")
-    assert (row.position, row.evidence) == ("inside", "measured by trial 0 (the row's own value)")
+    assert (row.position, row.evidence) == (
+        "inside",
+        "measured by trial 0 (the row's own value, the best itself)",
+    )
 
 
 def test_boundary_row_tells_what_became_of_trials_beyond_it(make_trial, make_study):

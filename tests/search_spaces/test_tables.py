@@ -8,7 +8,7 @@ from search_spaces import GuidelineRow, Guidelines, disagreements, load_guidelin
 
 DOC1 = "Heuristic: Learning Rate Guidelines (2025-12-15)"
 DOC2 = "Heuristic: Embedding_Learning_Rate_Tip (2026-01-09)"
-DOC3 = "Training & optimization: Learning Rate (glossary entry reviewed by Fredoline Eruo)"
+DOC3 = "Training & optimization: Learning Rate (glossary entry)"
 
 # (id, parameter, low, high, when as in the YAML)
 NUMBERS = [
