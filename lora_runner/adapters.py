@@ -22,12 +22,14 @@ def save_adapter(folder: Path, pack: Pack, seat: Seat) -> None:
     """
     tensors = {}
     for name, (a, b) in seat.lora.items():
-        tensors[f"base_model.model.{name}.lora_A.weight"] = a
-        tensors[f"base_model.model.{name}.lora_B.weight"] = b
+        tensors[f"base_model.model.{name}.lora_A.weight"] = a.detach().cpu()
+        tensors[f"base_model.model.{name}.lora_B.weight"] = b.detach().cpu()
     for module in pack.saved:
-        tensors[f"base_model.model.{module.name}.weight"] = seat.saved[module.tied_to or module.name].clone()
+        weight = seat.saved[module.tied_to or module.name].detach().cpu()
+        # safetensors refuses two names for one piece of memory.
+        tensors[f"base_model.model.{module.name}.weight"] = weight.clone() if module.tied_to else weight
     with whole_folder(folder) as temporary:
-        save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, temporary / "adapter_model.safetensors")
+        save_file(tensors, temporary / "adapter_model.safetensors")
         adapter_config(pack, seat).save_pretrained(str(temporary))
 
 

@@ -49,7 +49,7 @@ def load_checkpoint(folder: Path, seat: Seat) -> dict[str, Any]:
             continue
         try:
             return _load(candidate, seat)
-        except (OSError, json.JSONDecodeError, SafetensorError, KeyError, CheckpointError) as error:
+        except (OSError, ValueError, TypeError, KeyError, SafetensorError, CheckpointError) as error:
             problems.append(f"{candidate}: {type(error).__name__}: {error}")
     raise CheckpointError("; ".join(problems) or f"{folder} holds no checkpoint")
 

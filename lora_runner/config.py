@@ -66,13 +66,13 @@ class TrialConfig:
         """Fields that are no number, or not a whole one: they come from JSON and from the sampler's choices."""
         problems = []
         for name in _WHOLE:
-            if type(value := getattr(self, name)) is not int:
+            if not isinstance(value := getattr(self, name), int) or isinstance(value, bool):
                 problems.append(f"{name} must be a whole number, got {value!r}")
         for name in _REAL:
             value = getattr(self, name)
             if name == "embedding_learning_rate" and value is None:
                 continue
-            if type(value) not in (int, float) or not math.isfinite(value):
+            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
                 problems.append(f"{name} must be a finite number, got {value!r}")
         if not isinstance(self.lr_scheduler_kwargs, Mapping):
             problems.append(f"lr_scheduler_kwargs must be a mapping, got {self.lr_scheduler_kwargs!r}")

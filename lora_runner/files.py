@@ -33,11 +33,13 @@ def whole_folder(target: Path) -> Iterator[Path]:
     """Fill a temporary folder that becomes `target` when the block ends well.
 
     The previous `target` is kept as `<name>.previous` until the new one stands, so one of the two is always whole.
+    What writers that were killed left behind is cleared away.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     previous = target.with_name(f"{target.name}.previous")
-    shutil.rmtree(temporary, ignore_errors=True)
+    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
@@ -46,13 +48,14 @@ def whole_folder(target: Path) -> Iterator[Path]:
                 os.fsync(opened.fileno())
         _sync_folder(temporary)
         if target.exists():
-            shutil.rmtree(previous, ignore_errors=True)
-            target.rename(previous)
+            # A `previous` beside a `target` was left by a crash; either may be the one that can be read.
+            target.rename(target.with_name(f".{target.name}.old.tmp") if previous.exists() else previous)
         temporary.rename(target)
         _sync_folder(target.parent)
         shutil.rmtree(previous, ignore_errors=True)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for leftover in target.parent.glob(f".{target.name}.*.tmp"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lora_runner.config import TrialConfig
-from lora_runner.errors import ModelError
+from lora_runner.errors import ModelError, TrialConfigError
 from lora_runner.layout import PACK_ATTENTION, Block, LayoutKind, attention_over, lay_out
 from lora_runner.models import Base, find_saved, find_targets
 from lora_runner.packed_modules import PackContext, PackedLinear, PackedSaved
@@ -59,6 +59,11 @@ class Pack:
         self.context = PackContext()
         self.saved_modules = find_saved(self.model, options.train_embeddings)
         self.target_names = tuple(find_targets(self.model, options.target_modules))
+        if twice := sorted(set(self.target_names) & set(self.saved_modules.names)):
+            raise ModelError(
+                f"{', '.join(twice)} cannot be trained in full (train_embeddings) and through LoRA (target_modules): "
+                "choose one"
+            )
         self._inner_attention = str(self.model.config._attn_implementation)
         self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(self.model.forward).parameters
         self.linears = self._replace_linears()
@@ -68,15 +73,21 @@ class Pack:
             enable = getattr(self.model, "activation_checkpointing_enable", None)
             (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
             # transformers checkpoints in training mode only, where the base's own dropout would wake up.
+            self._silence_dropout()
             self.model.train()
-            for module in self.model.modules():
-                if isinstance(module, torch.nn.Dropout):
-                    module.p = 0.0
-                elif isinstance(getattr(module, "attention_dropout", None), float):
-                    module.attention_dropout = 0.0  # type: ignore[assignment]
         self.layout, self.layout_reason = self._choose_layout()
 
     # --- the base's modules ------------------------------------------------------------------------------------
+
+    def _silence_dropout(self) -> None:
+        """Set every dropout rate of the base to 0, wherever a model keeps it: modules, attributes, configuration."""
+        for module in self.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        for holder in (*self.model.modules(), self.model.config):
+            for name, value in vars(holder).items():
+                if isinstance(value, float) and ("drop" in name or name.endswith("_pdrop")):
+                    setattr(holder, name, 0.0)
 
     def _replace_linears(self) -> list[PackedLinear]:
         linears = []
@@ -132,7 +143,14 @@ class Pack:
     # --- forward and backward ----------------------------------------------------------------------------------
 
     def new_seat(self, config: TrialConfig) -> Seat:
-        """A seat at step 0, its LoRA initialised from the trial's seed and its embeddings copied from the base."""
+        """A seat at step 0, its LoRA initialised from the trial's seed and its embeddings copied from the base.
+
+        Raises TrialConfigError when the trial has no rate for the layers that this pack trains in full, and
+        torch.OutOfMemoryError when the seat does not fit.
+        """
+        if self.saved and config.embedding_learning_rate is None:
+            names = ", ".join(module.name for module in self.saved)
+            raise TrialConfigError(f"embedding_learning_rate is needed: this pack trains {names}")
         return Seat(config, self.linears, self.saved)
 
     def _forward(self, seats: Sequence[Seat | None], blocks: Sequence[Block], kind: LayoutKind) -> list[Tensor]:
@@ -170,7 +188,11 @@ class Pack:
             seat.add_micro_batch(loss, share.num_tokens)
 
     def train_step(self, batches: Mapping[Seat, MicroBatch]) -> dict[Seat, StepStats]:
-        """A micro-batch for every seat, then an update of the seats whose window is full."""
+        """A micro-batch for every seat, then an update of the seats whose window is full.
+
+        After torch.OutOfMemoryError the windows that are still open hold half a gradient, which must be forgotten
+        (`Seat.restart_window`).
+        """
         self.micro_step(batches)
         return {seat: seat.update() for seat in batches if seat.window_is_full}
 

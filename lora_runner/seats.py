@@ -77,6 +77,8 @@ class Seat:
         self.micro_step = 0
         """Micro-batches of which the gradient has been computed; also the data position."""
         self.num_tokens = 0
+        self.last_stats: StepStats | None = None
+        """What the latest update did; None before the first one of this process."""
         self._window_loss: list[Tensor] = []
         self._window_tokens = 0
         self._factor = schedule_factor(config)
@@ -90,6 +92,14 @@ class Seat:
             fused=True,
         )
         self._peak_rates = [group["lr"] for group in self.optimizer.param_groups]
+        for group in self.groups.values():
+            # Made now rather than by the first update, which then asks for no memory to speak of: a seat that does not
+            # fit is told when it is placed.
+            self.optimizer.state[group.flat] = {
+                "step": torch.zeros((), device=group.flat.device),
+                "exp_avg": torch.zeros_like(group.flat),
+                "exp_avg_sq": torch.zeros_like(group.flat),
+            }
 
     def _make_parameters(self, linears: Sequence[PackedLinear], saved: Sequence[PackedSaved]) -> None:
         r = self.config.lora_r
@@ -162,9 +172,10 @@ class Seat:
         self.optimizer.step()
         self.step += 1
         self.num_tokens += self._window_tokens
-        stats = StepStats(self.step, loss, norm, self.config.learning_rate * factor, self._window_tokens)
+        rate = self.config.learning_rate * factor
+        self.last_stats = StepStats(self.step, loss, norm, rate, self._window_tokens)
         self._clear_window()
-        return stats
+        return self.last_stats
 
     def _clip(self) -> float:
         grads = [group.flat.grad for group in self.groups.values() if group.flat.grad is not None]
@@ -190,19 +201,20 @@ class Seat:
             for name, view in group.views.items():
                 yield f"parameter.{name}", view.detach()
                 for moment in ("exp_avg", "exp_avg_sq"):
-                    if moment in state:
-                        yield f"{moment}.{name}", group.slice_of(state[moment], name)
+                    yield f"{moment}.{name}", group.slice_of(state[moment], name)
 
     def load_state(self, tensors: Mapping[str, Tensor], *, step: int, micro_step: int, num_tokens: int) -> None:
-        """Continue from what `state_tensors` gave; KeyError names a tensor that is missing."""
-        self.step, self.micro_step, self.num_tokens = step, micro_step, num_tokens
+        """Continue from what `state_tensors` gave.
+
+        Nothing is taken over unless everything fits: KeyError names a tensor that is missing, ValueError one of
+        another shape.
+        """
+        targets = dict(self.state_tensors())
+        for name, target in targets.items():
+            if tensors[name].shape != target.shape:
+                raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(target.shape)}")
+        for name, target in targets.items():
+            target.copy_(tensors[name])
         for group in self.groups.values():
-            if step > 0:
-                self.optimizer.state[group.flat] = {
-                    "step": torch.tensor(float(step), device=group.flat.device if group.flat.is_cuda else "cpu"),
-                    "exp_avg": torch.zeros_like(group.flat),
-                    "exp_avg_sq": torch.zeros_like(group.flat),
-                }
-        with torch.no_grad():
-            for name, target in self.state_tensors():
-                target.copy_(tensors[name])
+            self.optimizer.state[group.flat]["step"].fill_(step)
+        self.step, self.micro_step, self.num_tokens = step, micro_step, num_tokens

@@ -6,23 +6,28 @@ report, and is told which of them go on.
 
 from __future__ import annotations
 
+import math
 import resource
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from lora_runner.adapters import save_adapter
 from lora_runner.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from lora_runner.data import BatchPlan, DataBundle, TokenizedExample, TokenizedSet, collate
-from lora_runner.errors import CheckpointError
+from lora_runner.errors import CheckpointError, ModelError
 from lora_runner.layout import Block
 from lora_runner.messages import COMPLETE, DIVERGED, OUT_OF_MEMORY, Assignment, SeatReport, SessionOptions
 from lora_runner.pack import MicroBatch, Pack, to_block
 from lora_runner.seats import Seat, StepStats
 from lora_runner.stability import StabilityWatch, repetition
+
+T = TypeVar("T")
+
 
 @dataclass(eq=False)
 class _Running:
@@ -37,6 +42,7 @@ class _Running:
     wall_seconds: float = 0.0
     last_stats: StepStats | None = None
     checkpointed_at: float = field(default_factory=time.monotonic)
+    wants_checkpoint: bool = False
 
     @property
     def folder(self) -> Path:
@@ -44,7 +50,10 @@ class _Running:
 
 
 class Session:
-    """Trials on the seats of one pack."""
+    """Trials on the seats of one pack.
+
+    Raises ModelError when the untouched base has no finite loss on the evaluation set.
+    """
 
     def __init__(self, pack: Pack, data: DataBundle, options: SessionOptions, *, num_seats: int) -> None:
         self.pack = pack
@@ -55,6 +64,11 @@ class Session:
         """Real training tokens of all trials since the session began."""
         self._eval_blocks = self._make_eval_blocks(data.eval)
         self.base_eval_loss = pack.evaluate([None], self._eval_blocks)[0]
+        if not math.isfinite(self.base_eval_loss):
+            raise ModelError(
+                f"the untouched base {pack.base.spec.model!r} has evaluation loss {self.base_eval_loss}: its weights are "
+                f"damaged, or {pack.base.compute_dtype} is too narrow for them"
+            )
         self.base_repetition = repetition(self._sample([None])[0])
 
     def _make_eval_blocks(self, examples: TokenizedSet) -> list[Block]:
@@ -82,8 +96,11 @@ class Session:
         """Seat a trial, from its checkpoint when its folder has one.
 
         A checkpoint that cannot be used (damaged, or of another configuration) means a fresh start, since every
-        trial is reproducible from its configuration.
+        trial is reproducible from its configuration. Raises TrialConfigError or torch.OutOfMemoryError when the trial
+        cannot be seated; the seat is then still free.
         """
+        if self.seats[index] is not None:
+            raise ValueError(f"seat {index} is taken, trial {assignment.number} cannot be placed there")
         config = assignment.config
         running = _Running(
             assignment=assignment,
@@ -95,11 +112,12 @@ class Session:
         if has_checkpoint(running.folder / "checkpoint"):
             try:
                 progress = load_checkpoint(running.folder / "checkpoint", running.seat)
+            except CheckpointError:
+                pass  # nothing of the seat has been touched
+            else:
                 running.watch = StabilityWatch.from_dict(progress["watch"])
                 running.wall_seconds = progress["wall_seconds"]
                 running.last_stats = StepStats(**progress["last_stats"]) if progress["last_stats"] else None
-            except CheckpointError:
-                running.seat = self.pack.new_seat(config)
         self.seats[index] = running
 
     def has(self, number: int) -> bool:
@@ -126,6 +144,7 @@ class Session:
             },
         )
         running.checkpointed_at = time.monotonic()
+        running.wants_checkpoint = False
 
     def _index(self, number: int) -> int:
         for index, running in enumerate(self.seats):
@@ -140,6 +159,11 @@ class Session:
 
         Trials that ended by themselves (full budget, diverged, out of memory) have left their seats when this returns.
         """
+        for running in self.running:
+            # Not at the report itself: a checkpoint that stood before its report was delivered would, after a crash,
+            # go on behind it, and the report would be lost. Trials that were stopped for it need none, either.
+            if running.wants_checkpoint:
+                self.save(running.assignment.number)
         deadline = time.monotonic() + max_seconds
         reports: list[SeatReport] = []
         while self.running and not reports and time.monotonic() < deadline:
@@ -148,15 +172,19 @@ class Session:
 
     def _step(self) -> list[SeatReport]:
         started = time.monotonic()
+        steps = {running.assignment.number: running.seat.step for running in self.running}
+        lacking = None
         try:
-            stats = self.pack.train_step({r.seat: self._next_micro_batch(r) for r in self.running})
+            self.pack.train_step({r.seat: self._next_micro_batch(r) for r in self.running})
         except torch.OutOfMemoryError as error:
-            return [self._out_of_memory(error)]
+            lacking = _first_line(error)  # and no more of it: its traceback holds the step's activations
         elapsed = time.monotonic() - started
+        reports = [] if lacking is None else [self._out_of_memory(lacking)]
         due: list[_Running] = []
         for running in self.running:
             running.wall_seconds += elapsed
-            if (stepped := stats.get(running.seat)) is None:
+            stepped = running.seat.last_stats
+            if stepped is None or stepped.step == steps[running.assignment.number]:
                 continue
             running.last_stats = stepped
             running.window = []
@@ -164,7 +192,7 @@ class Session:
             running.watch.after_step(stepped.step, stepped.loss, stepped.grad_norm)
             if running.watch.diverged or stepped.step in running.report_steps:
                 due.append(running)
-        return self._report(due)
+        return reports + self._report(due)
 
     def _next_micro_batch(self, running: _Running) -> MicroBatch:
         accumulation = running.seat.config.gradient_accumulation_steps
@@ -182,37 +210,50 @@ class Session:
     def _report(self, due: list[_Running]) -> list[SeatReport]:
         whole = [running for running in due if not running.watch.diverged]
         started = time.monotonic()
-        losses = self.pack.evaluate([r.seat for r in whole], self._eval_blocks) if whole else []
+        losses = _as_memory_allows(
+            lambda seats: self.pack.evaluate(seats, self._eval_blocks), [running.seat for running in whole]
+        )
         for running, loss in zip(whole, losses, strict=True):
-            running.watch.after_evaluation(running.seat.step, loss)
-        ended = [r for r in whole if r.seat.finished and not r.watch.diverged]
-        texts = self._finish(ended)
+            if loss is not None:
+                running.watch.after_evaluation(running.seat.step, loss)
+        eval_losses = {id(r): loss for r, loss in zip(whole, losses, strict=True)}
+        outcomes = {id(r): self._outcome(r, eval_losses.get(id(r))) for r in due}
+        texts = self._finish([running for running in whole if outcomes[id(running)] == COMPLETE])
         for running in whole:
             running.wall_seconds += time.monotonic() - started
-        eval_losses = {id(r): loss for r, loss in zip(whole, losses, strict=True)}
         reports = []
         for running in due:
-            outcome = DIVERGED if running.watch.diverged else COMPLETE if running.seat.finished else None
+            outcome = outcomes[id(running)]
             reports.append(self._seat_report(running, outcome, eval_losses.get(id(running)), texts.get(id(running), ())))
             if outcome is not None:
                 self.remove(running.assignment.number)
             elif time.monotonic() - running.checkpointed_at >= self.options.checkpoint_seconds:
-                self.save(running.assignment.number)
+                running.wants_checkpoint = True
         return reports
+
+    def _outcome(self, running: _Running, eval_loss: float | None) -> str | None:
+        """How a trial that is due for a report has ended, None when it goes on."""
+        if running.watch.diverged:
+            return DIVERGED
+        if eval_loss is None:
+            return OUT_OF_MEMORY
+        return COMPLETE if running.seat.finished else None
 
     def _finish(self, ended: list[_Running]) -> dict[int, tuple[str, ...]]:
         """Sample from trials that used their full budget, judge their curves, and write their adapters."""
         if not ended:
             return {}
         texts = {}
-        for running, samples in zip(ended, self._sample([r.seat for r in ended]), strict=True):
+        sampled = _as_memory_allows(self._sample, [running.seat for running in ended])
+        for running, samples in zip(ended, sampled, strict=True):
+            samples = samples or []  # only a diagnosis: a trial that used its full budget is not lost for want of it
             running.watch.after_samples(running.seat.step, samples)
             running.watch.at_end(running.seat.step)
             texts[id(running)] = tuple(self.pack.base.tokenizer.batch_decode(samples))
             save_adapter(running.folder / "adapter", self.pack, running.seat)
         return texts
 
-    def _sample(self, seats: Sequence[Seat | None]) -> list[list[list[int]]]:
+    def _sample(self, seats: Sequence[Seat | None], /) -> list[list[list[int]]]:
         if not self.data.sample_prompts or self.options.sample_tokens == 0:
             return [[] for _ in seats]
         return self.pack.generate(seats, self.data.sample_prompts, self.options.sample_tokens)
@@ -221,7 +262,11 @@ class Session:
         self, running: _Running, outcome: str | None, eval_loss: float | None, texts: Iterable[str] = ()
     ) -> SeatReport:
         seat, stats = running.seat, running.last_stats
-        reasons = {COMPLETE: f"used its full budget of {seat.config.max_steps} steps", DIVERGED: running.watch.diverged}
+        reasons = {
+            COMPLETE: f"used its full budget of {seat.config.max_steps} steps",
+            DIVERGED: running.watch.diverged,
+            OUT_OF_MEMORY: "out of memory in the evaluation, even alone: lower per_device_eval_batch_size",
+        }
         return SeatReport(
             number=running.assignment.number,
             attempt=running.assignment.attempt,
@@ -241,18 +286,15 @@ class Session:
             generations=tuple(texts),
         )
 
-    def _out_of_memory(self, error: torch.OutOfMemoryError) -> SeatReport:
+    def _out_of_memory(self, reason: str) -> SeatReport:
         """End the trial that asks for the most memory; the others compute their windows again."""
         largest = max(self.running, key=lambda r: (self._memory_weight(r), r.assignment.number))
         for running in self.running:
             running.seat.restart_window()
             running.window = []
         self.remove(largest.assignment.number)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return self._seat_report(largest, None, None).ended(
-            OUT_OF_MEMORY, f"out of memory: {str(error).splitlines()[0]}"
-        )
+        _empty_cache()
+        return self._seat_report(largest, None, None).ended(OUT_OF_MEMORY, f"out of memory: {reason}")
 
     def _memory_weight(self, running: _Running) -> int:
         longest = max((share.block.input_ids.numel() for share in running.window), default=0)
@@ -262,6 +304,32 @@ class Session:
 def report_steps(max_steps: int, percents: Sequence[int]) -> dict[int, int]:
     """Optimizer step -> percent of the budget; when steps are too few to tell percents apart, the later one wins."""
     return {max(1, round(max_steps * percent / 100)): percent for percent in percents}
+
+
+def _as_memory_allows(compute: Callable[[list[Seat | None]], list[T]], seats: Sequence[Seat]) -> list[T | None]:
+    """`compute` for all seats at once or, when memory forbids, for one after the other; None where even that fails.
+
+    A seat's numbers do not depend on its neighbours, so both ways give the same.
+    """
+    if not seats:
+        return []
+    try:
+        return [*compute([*seats])]
+    except torch.OutOfMemoryError:
+        pass  # handled outside, where the error's traceback no longer holds memory
+    _empty_cache()
+    if len(seats) == 1:
+        return [None]
+    return [result for seat in seats for result in _as_memory_allows(compute, [seat])]
+
+
+def _empty_cache() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _num_predicted(example: TokenizedExample) -> int:

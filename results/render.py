@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from results.conditions import show, shown_range
-from results.markdown import answer_lines, cost_text
+from results.markdown import answer_lines
 from results.plain import plural
+from results.row_verdict import RowVerdict
 from results.verdict import Verdict
 
 _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
@@ -46,10 +47,14 @@ def render(verdict: Verdict) -> RenderableType:
 def verdict_table(verdict: Verdict) -> Table:
     """One line per tested row, narrow enough for 80 columns; verdict.md holds the evidence in words."""
     table = Table(
-        title=f"Guideline rows against sweep {verdict.study}", title_justify="left", box=SIMPLE_HEAD
+        title=f"Guideline rows against sweep {verdict.study}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
     for name, justify in _COLUMNS:
-        table.add_column(name, justify=justify, overflow="fold")
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=name != "says")
     for row in verdict.rows:
         if row.is_tested and row.row.topic != "stability":
             table.add_row(
@@ -58,10 +63,17 @@ def verdict_table(verdict: Verdict) -> Table:
                 "" if row.best_value is None else show(row.best_value),
                 Text(row.position, style=_STYLES.get(row.position, "")),
                 "" if row.distance_log10 is None else f"{row.distance_log10:.2f}",
-                cost_text(row),
+                _share(row),
                 "" if row.cost is None else f"#{row.cost.trial}",
             )
     return table
+
+
+def _share(row: RowVerdict) -> str:
+    """What the row costs in percent of the best loss; the loss itself stands in verdict.md."""
+    if row.cost is None:
+        return "?"
+    return f"{row.cost.difference:+.4f}" if row.cost.percent is None else f"{row.cost.percent:+.2f}%"
 
 
 def print_verdict(verdict: Verdict, console: Console | None = None) -> None:

@@ -61,7 +61,7 @@ def test_terminal_shows_answer_and_rows_at_any_width(make_trial, make_study):
         text = console.file.getvalue()
         assert "Best: trial 1" in text
         assert max(len(line) for line in text.splitlines()) <= width
-    assert "+0.1000 (5.00%)" in text
+    assert "+5.00%" in text
 
 
 def test_a_verdict_without_a_best_renders_too(make_trial, make_study):
