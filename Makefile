@@ -16,7 +16,7 @@ demo: $(INSTALLED)
 	$(BIN)/sweeps demo
 
 test: $(INSTALLED)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

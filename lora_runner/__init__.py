@@ -19,7 +19,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     return "gemm_4bit_forward" not in record.getMessage()
 
 
-# bitsandbytes warns on import that an optional package with a CPU kernel for inference is absent. A pack never calls
-# that kernel: it dequantises and multiplies itself, in the compute dtype. Here because transformers and peft import
-# bitsandbytes as well, so no other place is sure to come before them.
+# bitsandbytes warns on import that an optional package with a CPU kernel for inference is absent. A pack
+# never calls that kernel: it dequantises and multiplies itself, in the compute dtype. Here because
+# transformers and peft import bitsandbytes as well, so no other place is sure to come before them.
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_is_news)

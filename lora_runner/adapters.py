@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def save_adapter(folder: Path, pack: Pack, seat: Seat) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors`; trained matrices stay fp32.
 
-    On a tied base both copies of the one trained weight are written, so that every peft version loads both sides.
+    On a tied base both copies of the one trained weight are written, so that every peft version loads both
+    sides.
     """
     tensors = {}
     for name, (a, b) in seat.lora.items():

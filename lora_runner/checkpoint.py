@@ -16,13 +16,18 @@ from lora_runner.files import whole_folder, write_json
 from lora_runner.seats import Seat
 
 _TENSORS, _STATE = "seat.safetensors", "state.json"
+_FORMAT = 1
+"""Counted up when a field changes its meaning: another format is a fresh start, never a guess."""
 
 
 def save_checkpoint(folder: Path, seat: Seat, progress: dict[str, Any]) -> None:
-    """Write the seat and the caller's `progress` (JSON-ready) to `folder`, replacing an older checkpoint whole."""
+    """Write the seat and the caller's `progress` (JSON-ready) to `folder`, replacing an older one whole."""
     with whole_folder(folder) as temporary:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in seat.state_tensors()}, temporary / _TENSORS)
+        save_file(
+            {name: tensor.contiguous().cpu() for name, tensor in seat.state_tensors()}, temporary / _TENSORS
+        )
         state = {
+            "format": _FORMAT,
             "config": seat.config.to_dict(),
             "step": seat.step,
             "micro_step": seat.micro_step,
@@ -41,7 +46,8 @@ def has_checkpoint(folder: Path) -> bool:
 def load_checkpoint(folder: Path, seat: Seat) -> dict[str, Any]:
     """Continue `seat` from `folder`, or from the checkpoint before it if that one is damaged.
 
-    Returns the caller's progress. Raises CheckpointError when no candidate is whole or the trial differs.
+    Returns the caller's progress. Raises CheckpointError when no candidate is whole or the trial differs; the
+    seat is then as it was.
     """
     problems = []
     for candidate in _candidates(folder):
@@ -60,6 +66,8 @@ def _candidates(folder: Path) -> tuple[Path, Path]:
 
 def _load(folder: Path, seat: Seat) -> dict[str, Any]:
     state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+    if state["format"] != _FORMAT:
+        raise CheckpointError(f"the checkpoint has format {state['format']}, not {_FORMAT}")
     if TrialConfig.from_dict(state["config"]) != seat.config:
         raise CheckpointError("the checkpoint belongs to another trial configuration")
     if state["sha256"] != _digest(folder / _TENSORS):

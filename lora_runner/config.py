@@ -23,6 +23,19 @@ SCHEDULERS = (
 """`lr_scheduler_type` values a trial may use, by their names in transformers."""
 
 
+def default_scheduler_kwargs(lr_scheduler_type: str, max_steps: int) -> dict[str, Any]:
+    """Arguments of a schedule function where transformers demands a choice and none was made.
+
+    `cosine_with_min_lr` ends at a tenth of the peak; `warmup_stable_decay` decays over the last tenth of the
+    run.
+    """
+    defaults: dict[str, dict[str, Any]] = {
+        "cosine_with_min_lr": {"min_lr_rate": 0.1},
+        "warmup_stable_decay": {"num_decay_steps": math.ceil(0.1 * max_steps)},
+    }
+    return defaults.get(lr_scheduler_type, {})
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
     """Everything that makes one trial differ from its neighbours in a pack."""
@@ -63,7 +76,7 @@ class TrialConfig:
             raise TrialConfigError("; ".join(problems))
 
     def _wrong_types(self) -> list[str]:
-        """Fields that are no number, or not a whole one: they come from JSON and from the sampler's choices."""
+        """Fields that are no number, or not a whole one: they come from JSON and from a sampler."""
         problems = []
         for name in _WHOLE:
             if not isinstance(value := getattr(self, name), int) or isinstance(value, bool):
@@ -89,7 +102,8 @@ class TrialConfig:
                 ),
                 (
                     self.lr_scheduler_type not in SCHEDULERS,
-                    f"lr_scheduler_type must be one of {', '.join(SCHEDULERS)}, got {self.lr_scheduler_type!r}",
+                    f"lr_scheduler_type must be one of {', '.join(SCHEDULERS)}, "
+                    f"got {self.lr_scheduler_type!r}",
                 ),
                 (self.max_steps < 1, f"max_steps must be at least 1, got {self.max_steps}"),
                 (
@@ -131,7 +145,9 @@ class TrialConfig:
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise TrialConfigError(f"unknown trial fields {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+            raise TrialConfigError(
+                f"unknown trial fields {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+            )
         needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}
         if missing := sorted(needed - set(values)):
             raise TrialConfigError(f"missing trial fields {', '.join(missing)}")

@@ -1,11 +1,11 @@
 """What can go wrong in a training run, as conditions a caller can act on.
 
-    RunnerError
-    ├── DataError          a record, file or tokenizer that cannot be trained on (names file and line)
-    ├── ModelError         a base model that cannot be loaded or trained in a pack
-    ├── TrialConfigError   a trial's hyperparameters contradict each other
-    ├── CheckpointError    a checkpoint that is damaged or belongs to another trial
-    └── AdapterError       an adapter folder that cannot be written or read
+RunnerError
+├── DataError          a record, file or tokenizer that cannot be trained on (names file and line)
+├── ModelError         a base model that cannot be loaded or trained in a pack
+├── TrialConfigError   a trial's hyperparameters contradict each other
+├── CheckpointError    a checkpoint that is damaged or belongs to another trial
+└── AdapterError       an adapter folder that cannot be written or read
 """
 
 from __future__ import annotations

@@ -32,8 +32,8 @@ def write_json(path: Path, value: Any) -> None:
 def whole_folder(target: Path) -> Iterator[Path]:
     """Fill a temporary folder that becomes `target` when the block ends well.
 
-    The previous `target` is kept as `<name>.previous` until the new one stands, so one of the two is always whole.
-    What writers that were killed left behind is cleared away.
+    The previous `target` is kept as `<name>.previous` until the new one stands, so one of the two is always
+    whole. What writers that were killed left behind is cleared away.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")

@@ -2,10 +2,11 @@
 
 A block is one seat's micro-batch, padded to its own longest sequence: b sequences of S tokens. Two layouts:
 
-- end to end: all blocks in one row of T = Σ b·S tokens; attention sees each block in its own (b, S) shape, so no
-  seat is padded to a neighbour's length, and every token of a block is computed as it would be alone;
-- rectangular: one sequence per row, padded on the right to the longest of the pack; for models whose attention does
-  not go through transformers' attention interface, or that mix tokens otherwise (state spaces, convolutions).
+- end to end: all blocks in one row of T = Σ b·S tokens; attention sees each block in its own (b, S) shape, so
+  no seat is padded to a neighbour's length, and every token of a block is computed as it would be alone;
+- rectangular: one sequence per row, padded on the right to the longest of the pack; for models whose
+  attention does not go through transformers' attention interface, or that mix tokens otherwise (state spaces,
+  convolutions).
 
 Padding stands on the right in both and attention is causal, so no real token ever sees a padded one.
 
@@ -102,7 +103,11 @@ def lay_out(blocks: Sequence[Block], kind: LayoutKind, pad_token_id: int) -> Lay
         ids = torch.cat([ids.flatten() for ids, _ in padded])[None]
         positions = [torch.arange(i.shape[1], device=i.device).repeat(i.shape[0]) for i, _ in padded]
         # The mask of ones only tells transformers not to search the position ids for packed sequences.
-        inputs = {"input_ids": ids, "position_ids": torch.cat(positions)[None], "attention_mask": torch.ones_like(ids)}
+        inputs = {
+            "input_ids": ids,
+            "position_ids": torch.cat(positions)[None],
+            "attention_mask": torch.ones_like(ids),
+        }
     return Layout(
         kind=kind,
         inputs=inputs,
@@ -120,7 +125,7 @@ def _padded(block: Block, width: int, pad_token_id: int) -> tuple[Tensor, Tensor
     return ids, nn.functional.pad(block.predict, (0, missing), value=False)
 
 
-# --- attention of the end-to-end layout, registered with transformers --------------------------------------------
+# --- attention of the end-to-end layout, registered with transformers ---------------------------------------
 
 
 @dataclass(frozen=True)

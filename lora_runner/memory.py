@@ -1,7 +1,8 @@
 """How much memory a pack needs, and so how many seats fit.
 
-A model of the peak: base + resident copy + seats · (16 B per trained parameter + activations + logits). Coefficients
-per token come from the shapes of a transformer's forward pass; they are estimates, stated as such by `plan`.
+A model of the peak: base + resident copy + seats · (16 B per trained parameter + activations + logits).
+Coefficients per token come from the shapes of a transformer's forward pass; they are estimates, stated as
+such by `plan`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 import psutil
 import torch
+from transformers.pytorch_utils import Conv1D
 
 from lora_runner.models import BaseSpec, find_saved, find_targets, meta_model, resolve_dtype
 
@@ -48,6 +50,7 @@ def estimate(
     batch_size: int,
     length: int,
     gradient_checkpointing: bool,
+    resident_weights: bool = False,
     available: float | None = None,
 ) -> MemoryEstimate:
     """Estimate a pack's peak from the model's configuration; `length` is the longest sequence in tokens."""
@@ -55,13 +58,18 @@ def estimate(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     width = resolve_dtype(spec.compute_dtype, device).itemsize
     targets = [model.get_submodule(name) for name in find_targets(model, target_modules)]
-    linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear))
-    output = model.get_output_embeddings()
-    if output is not None:
-        linear -= output.weight.numel()
+    quantised, output = spec.quantization == "nf4", model.get_output_embeddings()
+    frozen = [
+        m.weight.numel()
+        for m in model.modules()
+        if isinstance(m, torch.nn.Linear | Conv1D) and m is not output
+    ]
+    linear = sum(frozen)
     total = sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
-    base = linear * (NF4_BYTES if spec.quantization == "nf4" else width) + (total - linear) * width
-    largest = max(m.weight.numel() for m in targets) * width
+    base = linear * (NF4_BYTES if quantised else width) + (total - linear) * width
+    if quantised:
+        # Dequantised weights: of one layer at a time, or of all of them when they stay.
+        base += width * (linear if resident_weights else max(frozen, default=0))
 
     trained = sum(lora_r * sum(m.weight.shape) for m in targets)
     saved = find_saved(model, train_embeddings)
@@ -70,13 +78,22 @@ def estimate(
 
     config = model.config.get_text_config()
     layers, hidden = config.num_hidden_layers, config.hidden_size
-    # What autograd keeps per token and layer: each target's input (and its fp32 copy), and the elementwise chain.
-    kept = sum(m.weight.shape[1] for m in targets) * (width + (4 if width < 4 else 0)) + 12 * hidden * width * layers
+    # What autograd keeps per token and layer: each target's input (and its fp32 copy), and the elementwise
+    # chain.
+    kept = (
+        sum(_in_features(m) for m in targets) * (width + (4 if width < 4 else 0))
+        + 12 * hidden * width * layers
+    )
     if gradient_checkpointing:
         kept = hidden * width * layers + kept / layers
     tokens = batch_size * length
     per_seat = trained * TRAINED_BYTES + tokens * kept + tokens * config.vocab_size * LOGIT_BYTES
-    return MemoryEstimate(base + largest, per_seat, available if available is not None else available_memory(device))
+    return MemoryEstimate(base, per_seat, available if available is not None else available_memory(device))
+
+
+def _in_features(module: torch.nn.Module) -> int:
+    weight: torch.Tensor = module.weight  # type: ignore[assignment]
+    return int(weight.shape[0 if isinstance(module, Conv1D) else 1])
 
 
 def available_memory(device: torch.device) -> float:

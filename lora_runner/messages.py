@@ -1,4 +1,4 @@
-"""What passes between a session and whoever decides about trials. Plain values: no torch, safe to send anywhere."""
+"""What passes between a session and whoever decides about trials: plain values, no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from typing import Any
 from lora_runner.config import TrialConfig
 from lora_runner.stability import Sign
 
-COMPLETE, PRUNED, DIVERGED, OUT_OF_MEMORY, FAILED = "complete", "pruned", "diverged", "out_of_memory", "failed"
+COMPLETE, PRUNED, DIVERGED, OUT_OF_MEMORY, FAILED = (
+    "complete",
+    "pruned",
+    "diverged",
+    "out_of_memory",
+    "failed",
+)
 """How a trial can end."""
 
 

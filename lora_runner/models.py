@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -20,6 +23,8 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging as transformers_logging
 
 from lora_runner.errors import ModelError
 
@@ -70,37 +75,75 @@ def load_tokenizer(spec: BaseSpec) -> PreTrainedTokenizerBase:
 
 
 def load_base(spec: BaseSpec) -> Base:
-    """Load and freeze a base, in NF4 with double quantisation (QLoRA, Dettmers et al., 2023) unless told otherwise.
+    """Load and freeze a base, in NF4 with double quantisation (QLoRA, Dettmers et al., 2023) by default.
 
     Only safetensors weights are read. Raises ModelError with the reason.
     """
     check_weights(spec)
-    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    num_parameters = count_parameters(spec)
+    tokenizer = load_tokenizer(spec)
+    device = (
+        torch.device("cuda", torch.cuda.current_device())
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
     dtype = resolve_dtype(spec.compute_dtype, device)
     quantization = {"quantization_config": nf4_config(dtype)} if spec.quantization == "nf4" else {}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            spec.model,
-            revision=spec.revision,
-            trust_remote_code=spec.trust_remote_code,
-            use_safetensors=True,
-            dtype=dtype,
-            device_map=spec.device_map or {"": device},
-            **quantization,
-        )
-    except (OSError, ValueError) as error:
+        with _quiet_unless_watched():
+            model, found = AutoModelForCausalLM.from_pretrained(
+                spec.model,
+                revision=spec.revision,
+                trust_remote_code=spec.trust_remote_code,
+                use_safetensors=True,
+                dtype=dtype,
+                device_map=spec.device_map or {"": device},
+                output_loading_info=True,
+                **quantization,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model {spec.model!r} cannot be loaded: {_first_line(error)}") from error
+    _check_whole(model, spec, sorted(found["missing_keys"]))
     model.requires_grad_(False)
     model.eval()
     model.config.use_cache = False
     return Base(
         model=model,
-        tokenizer=load_tokenizer(spec),
+        tokenizer=tokenizer,
         spec=spec,
         compute_dtype=dtype,
         device=device,
-        num_parameters=count_parameters(spec),
+        num_parameters=num_parameters,
     )
+
+
+@contextmanager
+def _quiet_unless_watched() -> Iterator[None]:
+    """Without transformers' progress bars where no terminal would redraw them: in workers, pipes and logs."""
+    if sys.stderr.isatty() or not transformers_logging.is_progress_bar_enabled():
+        yield
+        return
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.enable_progress_bar()
+
+
+def _check_whole(model: PreTrainedModel, spec: BaseSpec, missing: list[str]) -> None:
+    """Refuse weights that are not those of the configuration; transformers fills gaps with random numbers."""
+    if missing:
+        raise ModelError(
+            f"model {spec.model!r} lacks {len(missing)} of the weights that its config.json asks for, "
+            f"such as {missing[0]}"
+        )
+    for name, module in model.named_modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is not None and tuple(state.shape) != (module.out_features, module.in_features):
+            raise ModelError(
+                f"model {spec.model!r} has a weight {name} of shape {tuple(state.shape)}, its config.json "
+                f"asks for {(module.out_features, module.in_features)}"
+            )
 
 
 def nf4_config(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -131,7 +174,11 @@ def check_weights(spec: BaseSpec) -> None:
         raise ModelError(f"model folder {spec.model!r} has no config.json")
     if not any(folder.glob("*.safetensors")):
         pickled = sorted(p.name for p in folder.glob("*.bin"))
-        hint = f"; {', '.join(pickled)} is a pickle and is not read, convert it to safetensors" if pickled else ""
+        hint = (
+            f"; {', '.join(pickled)} is a pickle and is not read, convert it to safetensors"
+            if pickled
+            else ""
+        )
         raise ModelError(f"model folder {spec.model!r} has no weights (*.safetensors){hint}")
 
 
@@ -152,7 +199,9 @@ def meta_model(spec: BaseSpec) -> PreTrainedModel:
                 config, trust_remote_code=spec.trust_remote_code
             )
     except (OSError, ValueError, json.JSONDecodeError) as error:
-        raise ModelError(f"the configuration of {spec.model!r} cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(
+            f"the configuration of {spec.model!r} cannot be loaded: {_first_line(error)}"
+        ) from error
     model.tie_weights()
     return model
 
@@ -160,19 +209,37 @@ def meta_model(spec: BaseSpec) -> PreTrainedModel:
 def find_targets(model: nn.Module, target_modules: str | Sequence[str]) -> list[str]:
     """Names of the linear layers that get LoRA, in the model's own order, with peft's matching rules.
 
-    `all-linear` takes every linear layer but the output layer; a list matches full names or last components; any
-    other string is a regular expression on the full name. Raises ModelError when an entry matches nothing.
+    `all-linear` takes every linear layer but the output layer; GPT-2's transposed `Conv1D` counts as one. A
+    list matches full names or last components; any other string is a regular expression on the full name.
+    Raises ModelError when an entry matches nothing.
     """
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     output = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
-    if target_modules == "all-linear":
-        return [name for name in linear if model.get_submodule(name) is not output]
-    if isinstance(target_modules, str):
-        found = [name for name in linear if re.fullmatch(target_modules, name)]
-        if not found:
-            raise ModelError(f"target_modules pattern {target_modules!r} matches no linear layer")
-        return found
     leaves = sorted({name.rpartition(".")[2] for name in linear})
+    if target_modules == "all-linear":
+        found = [name for name in linear if model.get_submodule(name) is not output]
+        if not found:
+            raise ModelError("target_modules all-linear matches nothing: the model has no linear layer")
+        return found
+    if isinstance(target_modules, str):
+        try:
+            found = [name for name in linear if re.fullmatch(target_modules, name)]
+        except re.error as error:
+            raise ModelError(
+                f"target_modules {target_modules!r} is no regular expression: {error}"
+            ) from error
+        if not found:
+            hint = (
+                f" For every layer of that name, write [{target_modules}]."
+                if target_modules in leaves
+                else ""
+            )
+            raise ModelError(
+                f"target_modules pattern {target_modules!r} matches the full name of no linear layer.{hint}"
+            )
+        return found
+    if not target_modules:
+        raise ModelError("target_modules is empty: name at least one layer, or all-linear")
     for target in target_modules:
         if not any(_matches(name, target) for name in linear):
             near = difflib.get_close_matches(target, leaves, n=1)
@@ -199,8 +266,8 @@ class SavedModules:
 def find_saved(model: PreTrainedModel, wanted: bool | Sequence[str]) -> SavedModules:
     """Resolve `train_embeddings` (true: input embeddings and output layer) to module names.
 
-    With tied embeddings both layers share the one trained copy, whichever of them was named, since training them
-    apart would untie the model.
+    With tied embeddings both layers share the one trained copy, whichever of them was named, since training
+    them apart would untie the model.
     """
     if not wanted:
         return SavedModules()

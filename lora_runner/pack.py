@@ -1,8 +1,8 @@
 """A pack: several trials trained side by side on one frozen base.
 
-One forward and one backward pass serve a micro-batch of every seat. A seat steps when its own accumulation window is
-full; nothing of a neighbour (its end, its rank, its NaN) enters another seat's numbers. A pack of one seat is a plain
-QLoRA fine-tune: there is no other training loop.
+One forward and one backward pass serve a micro-batch of every seat. A seat steps when its own accumulation
+window is full; nothing of a neighbour (its end, its rank, its NaN) enters another seat's numbers. A pack of
+one seat is a plain QLoRA fine-tune: there is no other training loop.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers.pytorch_utils import Conv1D
 
 from lora_runner.config import TrialConfig
 from lora_runner.errors import ModelError, TrialConfigError
@@ -61,15 +62,16 @@ class Pack:
         self.target_names = tuple(find_targets(self.model, options.target_modules))
         if twice := sorted(set(self.target_names) & set(self.saved_modules.names)):
             raise ModelError(
-                f"{', '.join(twice)} cannot be trained in full (train_embeddings) and through LoRA (target_modules): "
-                "choose one"
+                f"{', '.join(twice)} cannot be trained in full (train_embeddings) and through LoRA "
+                "(target_modules): choose one"
             )
         self._inner_attention = str(self.model.config._attn_implementation)
         self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(self.model.forward).parameters
         self.linears = self._replace_linears()
         self.saved = self._replace_saved()
         if options.gradient_checkpointing:
-            # transformers renamed the method; the old name warns in new versions, the new one is absent in old ones.
+            # transformers renamed the method; the old name warns in new versions, the new one is absent in
+            # old ones.
             enable = getattr(self.model, "activation_checkpointing_enable", None)
             (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
             # transformers checkpoints in training mode only, where the base's own dropout would wake up.
@@ -77,31 +79,49 @@ class Pack:
             self.model.train()
         self.layout, self.layout_reason = self._choose_layout()
 
-    # --- the base's modules ------------------------------------------------------------------------------------
+    # --- the base's modules ---------------------------------------------------------------------------------
 
     def _silence_dropout(self) -> None:
-        """Set every dropout rate of the base to 0, wherever a model keeps it: modules, attributes, configuration."""
+        """Set every dropout rate of the base to 0, wherever a model keeps it."""
         for module in self.model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         for holder in (*self.model.modules(), self.model.config):
             for name, value in vars(holder).items():
-                if isinstance(value, float) and ("drop" in name or name.endswith("_pdrop")):
+                if isinstance(value, float) and "drop" in name:
                     setattr(holder, name, 0.0)
 
     def _replace_linears(self) -> list[PackedLinear]:
         linears = []
         for index, name in enumerate(self.target_names):
-            base = self.model.get_submodule(name)
-            packed = PackedLinear(
-                base, name, index, self.context, resident=self.options.resident_weights  # type: ignore[arg-type]
-            )
-            self.model.set_submodule(name, packed)
-            linears.append(packed)
+            linears.append(self._replace_linear(name, index))
+        # The others compute block by block as well: for exactness, and because bitsandbytes' own layer has no
+        # gradient on a CPU when the model is in evaluation mode.
+        output = self.model.get_output_embeddings()
+        done = {f"{name}.base" for name in self.target_names}
+        for name, module in list(self.model.named_modules()):
+            if isinstance(module, torch.nn.Linear) and module is not output and name not in done:
+                self._replace_linear(name, None)
         return linears
 
+    def _replace_linear(self, name: str, index: int | None) -> PackedLinear:
+        base = self.model.get_submodule(name)
+        if isinstance(base, Conv1D):
+            raise ModelError(
+                f"{name} keeps its weight transposed (Conv1D), which a pack trains only on a quantised base"
+            )
+        packed = PackedLinear(
+            base,
+            name,
+            index,
+            self.context,
+            resident=self.options.resident_weights,  # type: ignore[arg-type]
+        )
+        self.model.set_submodule(name, packed)
+        return packed
+
     def _replace_saved(self) -> list[PackedSaved]:
-        """Wrap embeddings that are trained, and the output layer always, so that it too computes block by block."""
+        """Wrap trained embeddings, and the output layer always, so that it too computes block by block."""
         output = self.model.get_output_embeddings()
         names = {id(module): name for name, module in self.model.named_modules()}
         wrapped = dict.fromkeys(self.saved_modules.names)
@@ -133,17 +153,19 @@ class Pack:
             try:
                 packed = torch.cat(self._forward([None, None], blocks, "end_to_end"))
             except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError) as error:
-                return "rectangular", f"end-to-end rows are not supported: {type(error).__name__}: {error}"[:200]
+                return "rectangular", f"end-to-end rows are not supported: {type(error).__name__}: {error}"[
+                    :200
+                ]
             difference = float((plain.float() - packed.float()).abs().max() / plain.float().abs().max())
         tolerance = 1e-4 if self.base.compute_dtype == torch.float32 else 5e-2
         if not difference <= tolerance:
             return "rectangular", f"end-to-end logits differ from the plain model's by {difference:.1e}"
         return "end_to_end", f"logits agree with the plain model's within {difference:.1e}"
 
-    # --- forward and backward ----------------------------------------------------------------------------------
+    # --- forward and backward -------------------------------------------------------------------------------
 
     def new_seat(self, config: TrialConfig) -> Seat:
-        """A seat at step 0, its LoRA initialised from the trial's seed and its embeddings copied from the base.
+        """A seat at step 0: LoRA initialised from the trial's seed, embeddings copied from the base.
 
         Raises TrialConfigError when the trial has no rate for the layers that this pack trains in full, and
         torch.OutOfMemoryError when the seat does not fit.
@@ -153,11 +175,13 @@ class Pack:
             raise TrialConfigError(f"embedding_learning_rate is needed: this pack trains {names}")
         return Seat(config, self.linears, self.saved)
 
-    def _forward(self, seats: Sequence[Seat | None], blocks: Sequence[Block], kind: LayoutKind) -> list[Tensor]:
+    def _forward(
+        self, seats: Sequence[Seat | None], blocks: Sequence[Block], kind: LayoutKind
+    ) -> list[Tensor]:
         """Logits (n, vocabulary) at the predicting positions of each block; seat None is the untouched base.
 
-        The context stays as it is set here until the next pass: gradient checkpointing computes layers again during
-        the backward pass and must find the same seats.
+        The context stays as it is set here until the next pass: gradient checkpointing computes layers again
+        during the backward pass and must find the same seats.
         """
         layout = lay_out(blocks, kind, self.base.pad_token_id)
         self.context.layout, self.context.seats = layout, seats
@@ -171,8 +195,12 @@ class Pack:
                 logits = self.model(**layout.inputs, logits_to_keep=layout.target_rows).logits[0]
         return list(logits.split([span.stop - span.start for span in layout.target_spans]))
 
+    def _release(self) -> None:
+        """Forget the seats of the pass that is over: the memory of one that leaves is free at once."""
+        self.context.layout, self.context.seats, self.context.training = None, (), False
+
     def micro_step(self, batches: Mapping[Seat, MicroBatch]) -> None:
-        """One forward and backward pass for all given seats; each seat's gradient and loss join its window."""
+        """One forward and backward pass for all seats; each one's gradient and loss join its window."""
         self.context.training = True
         try:
             parts = self._forward(list(batches), [share.block for share in batches.values()], self.layout)
@@ -183,14 +211,15 @@ class Pack:
             ]
             torch.stack(losses).sum().backward()
         finally:
-            self.context.training = False
+            self._release()
         for (seat, share), loss in zip(batches.items(), losses, strict=True):
             seat.add_micro_batch(loss, share.num_tokens)
 
     def train_step(self, batches: Mapping[Seat, MicroBatch]) -> dict[Seat, StepStats]:
         """A micro-batch for every seat, then an update of the seats whose window is full.
 
-        After torch.OutOfMemoryError the windows that are still open hold half a gradient, which must be forgotten
+        After torch.OutOfMemoryError the windows that are still open hold half a gradient, which must be
+        forgotten
         (`Seat.restart_window`).
         """
         self.micro_step(batches)
@@ -202,20 +231,23 @@ class Pack:
 
         The sum over all tokens is divided once, so the result does not depend on how the tokens are batched.
         """
-        totals = [0.0] * len(seats)
-        for block in blocks:
-            for index, part in enumerate(self._forward(seats, [block] * len(seats), self.layout)):
-                totals[index] += float(F.cross_entropy(part.float(), block.target_ids, reduction="sum"))
         count = sum(len(block.target_ids) for block in blocks)
         if count == 0:
             raise ModelError("the evaluation set has no target token")
+        totals = [0.0] * len(seats)
+        try:
+            for block in blocks:
+                for index, part in enumerate(self._forward(seats, [block] * len(seats), self.layout)):
+                    totals[index] += float(F.cross_entropy(part.float(), block.target_ids, reduction="sum"))
+        finally:
+            self._release()
         return [total / count for total in totals]
 
     @torch.no_grad()
     def generate(
         self, seats: Sequence[Seat | None], prompts: Sequence[Sequence[int]], max_new_tokens: int
     ) -> list[list[list[int]]]:
-        """Greedy continuations of `prompts` by each seat: [seat][prompt] -> new token ids, without the end token.
+        """Greedy continuations of `prompts` by each seat: [seat][prompt] -> new token ids, no end token.
 
         Each new token costs a full forward pass: meant for a few short samples, not for serving.
         """
@@ -228,7 +260,11 @@ class Pack:
                 rows = [ids + [self.base.pad_token_id] * (width - len(ids)) for ids in seat_texts]
                 lengths = torch.tensor([len(ids) for ids in seat_texts], device=self.base.device)
                 blocks.append(Block.next_token(torch.tensor(rows, device=self.base.device), lengths))
-            for seat_texts, logits in zip(texts, self._forward(seats, blocks, self.layout), strict=True):
+            try:
+                parts = self._forward(seats, blocks, self.layout)
+            finally:
+                self._release()
+            for seat_texts, logits in zip(texts, parts, strict=True):
                 for ids, token in zip(seat_texts, logits.argmax(-1).tolist(), strict=True):
                     ids.append(token)
         new = [[ids[len(p) :] for ids, p in zip(seat, prompts, strict=True)] for seat in texts]

@@ -1,8 +1,9 @@
 """Modules of the base model that compute for several seats at once.
 
-The base's modules are replaced in place: a targeted linear layer by `PackedLinear`, an embedding or output layer by
-`PackedSaved`. Both read from the shared `PackContext` which rows of their input belong to which seat. Every product
-is computed block by block on one shared weight, so a seat's numbers do not depend on its neighbours.
+The base's modules are replaced in place: a targeted linear layer by `PackedLinear`, an embedding or output
+layer by `PackedSaved`. Both read from the shared `PackContext` which rows of their input belong to which
+seat. Every product is computed block by block on one shared weight, so a seat's numbers do not depend on its
+neighbours.
 
 Shapes: T tokens of the pack, t of one block, r rank.
 """
@@ -43,16 +44,22 @@ class PackContext:
     seats: Sequence[SeatWeights | None] = field(default_factory=tuple)
     training: bool = False
 
-    def spans(self, num_rows: int, name: str) -> tuple[Span, ...]:
-        """The blocks' rows in an activation with `num_rows` rows: all tokens, or only the predicting ones."""
+    def spans(self, num_rows: int, name: str, *, trained: bool = True) -> tuple[Span, ...]:
+        """The blocks' rows in an activation with `num_rows` rows: all tokens, or only the predicting ones.
+
+        A frozen layer may see any other selection of rows, as one block that belongs to nobody.
+        """
         assert self.layout is not None
         if num_rows == self.layout.num_tokens:
             return self.layout.token_spans
         if num_rows == self.layout.target_spans[-1].stop:
             return self.layout.target_spans
+        if not trained:
+            return (Span(0, 0, num_rows),)
         raise ModelError(
-            f"module {name!r} was called on {num_rows} rows of {self.layout.num_tokens} tokens: a layer that sees a "
-            "selection of tokens (a routed expert) cannot be trained in a pack; leave it out of target_modules"
+            f"module {name!r} was called on {num_rows} rows of {self.layout.num_tokens} tokens: a layer that "
+            "sees a selection of tokens (a routed expert) cannot be trained in a pack; leave it out of "
+            "target_modules"
         )
 
 
@@ -72,16 +79,19 @@ class FrozenLinear(torch.autograd.Function):
 
 
 class PackedLinear(nn.Module):
-    """A frozen linear layer, 4-bit or not, with one LoRA branch per seat.
+    """A frozen linear layer, 4-bit or not, with one LoRA branch per seat; without one when it is no target.
 
     Source: LoRA (Hu et al., 2021), in the order of operations of peft's `lora.Linear4bit`.
     """
 
-    def __init__(self, base: nn.Linear, name: str, index: int, context: PackContext, *, resident: bool) -> None:
+    def __init__(
+        self, base: nn.Linear, name: str, index: int | None, context: PackContext, *, resident: bool
+    ) -> None:
         super().__init__()
         self.base = base
         self.name = name
         self.index = index
+        """Place among the trained layers, which keys its dropout; None for a layer that only computes."""
         self.in_features, self.out_features = base.in_features, base.out_features
         self._context = context
         self._resident: Tensor | None = None
@@ -118,21 +128,21 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # (T, in)
-        spans = self._context.spans(rows.shape[0], self.name)
+        spans = self._context.spans(rows.shape[0], self.name, trained=self.index is not None)
         # One split, not a slice per block: a slice's backward fills a zero tensor of the whole pack.
         blocks = rows.split([span.stop - span.start for span in spans])
         outputs = list(FrozenLinear.apply(self, *blocks))
         for index, span in enumerate(spans):
             seat = self._context.seats[span.block]
-            if seat is not None and self.name in seat.lora:
-                outputs[index] = outputs[index] + self._lora(seat, blocks[index]).to(x.dtype)
+            if self.index is not None and seat is not None:
+                outputs[index] = outputs[index] + self._lora(seat, blocks[index], self.index).to(x.dtype)
         return torch.cat(outputs).view(*x.shape[:-1], self.out_features)
 
-    def _lora(self, seat: SeatWeights, x: Tensor) -> Tensor:
+    def _lora(self, seat: SeatWeights, x: Tensor, key: int) -> Tensor:
         a, b = seat.lora[self.name]
         x = x.to(a.dtype)
         if self._context.training and seat.dropout > 0:
-            x = x * dropout_mask(x, seat.dropout, seat.seed, seat.micro_step, self.index)
+            x = x * dropout_mask(x, seat.dropout, seat.seed, seat.micro_step, key)
         return F.linear(F.linear(x, a), b) * seat.scaling  # (t, out)
 
 
@@ -173,8 +183,8 @@ class PackedSaved(nn.Module):
 def dropout_mask(x: Tensor, p: float, *key: int) -> Tensor:
     """Inverted-dropout factors shaped like `x`, a function of (seed, micro-batch, layer) alone.
 
-    Because nothing else enters, a trial draws the same masks alone, in any pack, after a resume, and when gradient
-    checkpointing computes the forward pass a second time.
+    Because nothing else enters, a trial draws the same masks alone, in any pack, after a resume, and when
+    gradient checkpointing computes the forward pass a second time.
     """
     generator = torch.Generator(device=x.device)
     generator.manual_seed(mix(*key))

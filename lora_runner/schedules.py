@@ -9,33 +9,29 @@ from typing import Any
 import torch
 from transformers import get_scheduler
 
-from lora_runner.config import TrialConfig
+from lora_runner.config import TrialConfig, default_scheduler_kwargs
 from lora_runner.errors import TrialConfigError
 
 
 def schedule_kwargs(config: TrialConfig) -> dict[str, Any]:
-    """Arguments of the schedule function, with our defaults where transformers demands a choice.
-
-    `cosine_with_min_lr` ends at a tenth of the peak; `warmup_stable_decay` decays over the last tenth of the run.
-    """
-    defaults: dict[str, dict[str, Any]] = {
-        "cosine_with_min_lr": {"min_lr_rate": 0.1},
-        "warmup_stable_decay": {"num_decay_steps": math.ceil(0.1 * config.max_steps)},
-    }
-    return config.lr_scheduler_kwargs or defaults.get(config.lr_scheduler_type, {})
+    """Arguments of the schedule function: the trial's own, or the defaults."""
+    return config.lr_scheduler_kwargs or default_scheduler_kwargs(config.lr_scheduler_type, config.max_steps)
 
 
 def schedule_factor(config: TrialConfig) -> Callable[[int], float]:
     """Factor on every group's peak rate at optimizer step 0, 1, ... of the trial.
 
-    One factor serves both parameter groups, so warmup and decay keep the embedding ratio. The step is the number of
-    updates already made, as in transformers: with warmup, the first update has factor 0.
-    Raises TrialConfigError when the schedule refuses its arguments.
+    One factor serves both parameter groups, so warmup and decay keep the embedding ratio. The step is the
+    number of updates already made, as in transformers: with warmup, the first update has factor 0. Raises
+    TrialConfigError when the schedule refuses its arguments.
     """
     kwargs = schedule_kwargs(config)
     if config.lr_scheduler_type in ("constant", "constant_with_warmup") and kwargs:
         # transformers would ignore them without a word.
         raise _refused(config, "it takes none")
+    if any(isinstance(value, float) and not math.isfinite(value) for value in kwargs.values()):
+        # transformers' functions end in max(0, factor), which turns NaN into a rate of 0.
+        raise _refused(config, "numbers must be finite")
     stand_in = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
     try:
         scheduler = get_scheduler(
@@ -48,15 +44,15 @@ def schedule_factor(config: TrialConfig) -> Callable[[int], float]:
         )
         factor: Callable[[int], float] = scheduler.lr_lambdas[0]
         # Some arguments break only in the phase of the schedule that reads them.
-        seen = [float(factor(step)) for step in (0, config.warmup_steps, config.max_steps - 1)]
+        for step in (0, config.warmup_steps, config.max_steps - 1):
+            factor(step)
     except (TypeError, ValueError, KeyError, ArithmeticError) as error:
         raise _refused(config, f"{type(error).__name__}: {error}") from error
-    if not all(math.isfinite(value) and value >= 0 for value in seen):
-        raise _refused(config, f"the rate would be multiplied by {', '.join(f'{value:g}' for value in seen)}")
     return factor
 
 
 def _refused(config: TrialConfig, reason: str) -> TrialConfigError:
     return TrialConfigError(
-        f"lr_scheduler_type {config.lr_scheduler_type!r} refuses lr_scheduler_kwargs {schedule_kwargs(config)}: {reason}"
+        f"lr_scheduler_type {config.lr_scheduler_type!r} refuses lr_scheduler_kwargs "
+        f"{schedule_kwargs(config)}: {reason}"
     )

@@ -1,7 +1,7 @@
 """A seat: one trial's own weights, optimizer, schedule and counters on the shared base.
 
-Weights, gradients and both moments of a parameter group lie flat in one fp32 buffer each, so that clipping and the
-update are a handful of launches for any number of matrices. The matrices are views into the buffers.
+Weights, gradients and both moments of a parameter group lie flat in one fp32 buffer each, so that clipping
+and the update are a handful of launches for any number of matrices. The matrices are views into the buffers.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ class Seat:
         )
         self._peak_rates = [group["lr"] for group in self.optimizer.param_groups]
         for group in self.groups.values():
-            # Made now rather than by the first update, which then asks for no memory to speak of: a seat that does not
-            # fit is told when it is placed.
+            # Made now rather than by the first update, which then asks for no memory to speak of: a seat that
+            # does not fit is told when it is placed.
             self.optimizer.state[group.flat] = {
                 "step": torch.zeros((), device=group.flat.device),
                 "exp_avg": torch.zeros_like(group.flat),
@@ -124,9 +124,9 @@ class Seat:
             m.name: self.parameters[f"{m.name}.weight"] for m in saved if m.tied_to is None
         }
         with torch.no_grad():
-            for linear in linears:
+            for place, linear in enumerate(linears):
                 # peft's default: A uniform as nn.Linear's own init, B zero, so the seat starts as the base.
-                generator = torch.Generator().manual_seed(mix(self.seed, linear.index))
+                generator = torch.Generator().manual_seed(mix(self.seed, place))
                 bound = 1 / math.sqrt(linear.in_features)
                 init = torch.empty(r, linear.in_features).uniform_(-bound, bound, generator=generator)
                 self.lora[linear.name][0].copy_(init)
@@ -195,7 +195,7 @@ class Seat:
                 group.flat.grad.zero_()
 
     def state_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor a checkpoint needs, by name: parameters and both moments (live views, write with care)."""
+        """Every tensor a checkpoint needs, by name: parameters and both moments, as live views."""
         for group in self.groups.values():
             state = self.optimizer.state[group.flat]
             for name, view in group.views.items():
@@ -203,16 +203,22 @@ class Seat:
                 for moment in ("exp_avg", "exp_avg_sq"):
                     yield f"{moment}.{name}", group.slice_of(state[moment], name)
 
-    def load_state(self, tensors: Mapping[str, Tensor], *, step: int, micro_step: int, num_tokens: int) -> None:
+    def load_state(
+        self, tensors: Mapping[str, Tensor], *, step: int, micro_step: int, num_tokens: int
+    ) -> None:
         """Continue from what `state_tensors` gave.
 
-        Nothing is taken over unless everything fits: KeyError names a tensor that is missing, ValueError one of
-        another shape.
+        Nothing is taken over unless everything fits: ValueError names the tensor that is missing, of another
+        shape, or not of this seat.
         """
         targets = dict(self.state_tensors())
+        if strangers := sorted(set(targets) ^ set(tensors)):
+            raise ValueError(f"{strangers[0]} is missing or does not belong to this seat")
         for name, target in targets.items():
             if tensors[name].shape != target.shape:
-                raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(target.shape)}")
+                raise ValueError(
+                    f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(target.shape)}"
+                )
         for name, target in targets.items():
             target.copy_(tensors[name])
         for group in self.groups.values():

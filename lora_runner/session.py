@@ -1,7 +1,7 @@
 """Running trials on a pack: data, evaluations at fixed shares of the budget, stability, checkpoints, ends.
 
-A session knows nothing of who decides about trials. It is handed assignments, trains until a seat has something to
-report, and is told which of them go on.
+A session knows nothing of who decides about trials. It is handed assignments, trains until a seat has
+something to report, and is told which of them go on.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Session:
         self.base_eval_loss = pack.evaluate([None], self._eval_blocks)[0]
         if not math.isfinite(self.base_eval_loss):
             raise ModelError(
-                f"the untouched base {pack.base.spec.model!r} has evaluation loss {self.base_eval_loss}: its weights are "
-                f"damaged, or {pack.base.compute_dtype} is too narrow for them"
+                f"the untouched base {pack.base.spec.model!r} has evaluation loss {self.base_eval_loss}: its "
+                f"weights are damaged, or {pack.base.compute_dtype} is too narrow for them"
             )
         self.base_repetition = repetition(self._sample([None])[0])
 
@@ -81,7 +81,7 @@ class Session:
         ids, labels, _ = collate(examples, self.pack.base.pad_token_id)
         return to_block((ids, labels), self.pack.base.device)
 
-    # --- seats -------------------------------------------------------------------------------------------------
+    # --- seats ----------------------------------------------------------------------------------------------
 
     @property
     def free_seats(self) -> list[int]:
@@ -95,9 +95,9 @@ class Session:
     def place(self, index: int, assignment: Assignment) -> None:
         """Seat a trial, from its checkpoint when its folder has one.
 
-        A checkpoint that cannot be used (damaged, or of another configuration) means a fresh start, since every
-        trial is reproducible from its configuration. Raises TrialConfigError or torch.OutOfMemoryError when the trial
-        cannot be seated; the seat is then still free.
+        A checkpoint that cannot be used (damaged, or of another configuration) means a fresh start, since
+        every trial is reproducible from its configuration. Raises TrialConfigError or torch.OutOfMemoryError
+        when the trial cannot be seated; the seat is then still free.
         """
         if self.seats[index] is not None:
             raise ValueError(f"seat {index} is taken, trial {assignment.number} cannot be placed there")
@@ -105,7 +105,9 @@ class Session:
         running = _Running(
             assignment=assignment,
             seat=self.pack.new_seat(config),
-            plan=BatchPlan(train=self.data.train, batch_size=config.per_device_train_batch_size, seed=config.seed),
+            plan=BatchPlan(
+                train=self.data.train, batch_size=config.per_device_train_batch_size, seed=config.seed
+            ),
             watch=StabilityWatch(self.base_eval_loss, self.base_repetition),
             report_steps=report_steps(config.max_steps, self.options.report_at),
         )
@@ -152,16 +154,18 @@ class Session:
                 return index
         raise KeyError(f"trial {number} has no seat")
 
-    # --- training ----------------------------------------------------------------------------------------------
+    # --- training -------------------------------------------------------------------------------------------
 
     def advance(self, max_seconds: float = 10.0) -> list[SeatReport]:
         """Train all seats until at least one has something to report, or the time is up.
 
-        Trials that ended by themselves (full budget, diverged, out of memory) have left their seats when this returns.
+        Trials that ended by themselves (full budget, diverged, out of memory) have left their seats when this
+        returns.
         """
         for running in self.running:
-            # Not at the report itself: a checkpoint that stood before its report was delivered would, after a crash,
-            # go on behind it, and the report would be lost. Trials that were stopped for it need none, either.
+            # Not at the report itself: a checkpoint that stood before its report was delivered would, after a
+            # crash, go on behind it, and the report would be lost. Trials that were stopped for it need none,
+            # either.
             if running.wants_checkpoint:
                 self.save(running.assignment.number)
         deadline = time.monotonic() + max_seconds
@@ -196,16 +200,16 @@ class Session:
 
     def _next_micro_batch(self, running: _Running) -> MicroBatch:
         accumulation = running.seat.config.gradient_accumulation_steps
-        position = running.seat.micro_step % accumulation
         if not running.window:
-            first = running.seat.micro_step - position
+            # A window that was cut short starts over, so it is only ever made at its first micro-batch.
+            first = running.seat.micro_step
             chosen = [running.plan.examples_at(first + i) for i in range(accumulation)]
             targets = sum(_num_predicted(example) for examples in chosen for example in examples)
             running.window = [
                 MicroBatch(self._block(examples), sum(len(e.input_ids) for e in examples), max(1, targets))
                 for examples in chosen
             ]
-        return running.window[position]
+        return running.window[running.seat.micro_step % accumulation]
 
     def _report(self, due: list[_Running]) -> list[SeatReport]:
         whole = [running for running in due if not running.watch.diverged]
@@ -224,7 +228,9 @@ class Session:
         reports = []
         for running in due:
             outcome = outcomes[id(running)]
-            reports.append(self._seat_report(running, outcome, eval_losses.get(id(running)), texts.get(id(running), ())))
+            reports.append(
+                self._seat_report(running, outcome, eval_losses.get(id(running)), texts.get(id(running), ()))
+            )
             if outcome is not None:
                 self.remove(running.assignment.number)
             elif time.monotonic() - running.checkpointed_at >= self.options.checkpoint_seconds:
@@ -246,10 +252,12 @@ class Session:
         texts = {}
         sampled = _as_memory_allows(self._sample, [running.seat for running in ended])
         for running, samples in zip(ended, sampled, strict=True):
-            samples = samples or []  # only a diagnosis: a trial that used its full budget is not lost for want of it
+            samples = (
+                samples or []
+            )  # only a diagnosis: a trial that used its full budget is not lost for want of it
             running.watch.after_samples(running.seat.step, samples)
             running.watch.at_end(running.seat.step)
-            texts[id(running)] = tuple(self.pack.base.tokenizer.batch_decode(samples))
+            texts[id(running)] = tuple(str(self.pack.base.tokenizer.decode(ids)) for ids in samples)
             save_adapter(running.folder / "adapter", self.pack, running.seat)
         return texts
 
@@ -302,12 +310,14 @@ class Session:
 
 
 def report_steps(max_steps: int, percents: Sequence[int]) -> dict[int, int]:
-    """Optimizer step -> percent of the budget; when steps are too few to tell percents apart, the later one wins."""
+    """Optimizer step -> percent of the budget; where several fall on one step, the last one wins."""
     return {max(1, round(max_steps * percent / 100)): percent for percent in percents}
 
 
-def _as_memory_allows(compute: Callable[[list[Seat | None]], list[T]], seats: Sequence[Seat]) -> list[T | None]:
-    """`compute` for all seats at once or, when memory forbids, for one after the other; None where even that fails.
+def _as_memory_allows(
+    compute: Callable[[list[Seat | None]], list[T]], seats: Sequence[Seat]
+) -> list[T | None]:
+    """`compute` for all seats at once or, when memory forbids, one by one; None where even that fails.
 
     A seat's numbers do not depend on its neighbours, so both ways give the same.
     """

@@ -1,7 +1,7 @@
 """Watching one trial for the signs of a learning rate that is too high or too low.
 
-The signs and what they mean come from the guideline text "Training Stability Indicators"; the thresholds are ours and
-stand here, one constant each, because the text gives none.
+The signs and what they mean come from the guideline text "Training Stability Indicators"; the thresholds are
+ours and stand here, one constant each, because the text gives none.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ SPIKE_DEVIATIONS = 6.0
 """A loss this many standard deviations above the window's median is a spike."""
 SPIKE_RATIO = 1.3
 """... and at least this factor above it: a quiet curve's tiny wiggles are not spikes."""
+EARLY_RATIO = 2.0
+"""Before the window is full: a loss this factor above all losses so far is a spike."""
 DIVERGED_RATIO = 2.0
 """The median loss of a full window, relative to the trial's first loss, at which the trial is given up."""
 EVAL_RISE = 0.01
@@ -47,7 +49,7 @@ class StabilityWatch:
 
     base_eval_loss: float
     base_repetition: float = 0.0
-    """Share of repeated 3-grams in the untouched base's own samples: a base that repeats is not the rate's fault."""
+    """Share of repeated 3-grams in the untouched base's samples: its repeating is not the rate's fault."""
     signs: list[Sign] = field(default_factory=list)
     diverged: str | None = None
     losses: list[float] = field(default_factory=list)
@@ -66,6 +68,8 @@ class StabilityWatch:
             middle, spread = statistics.median(window), statistics.pstdev(window)
             if loss > middle * SPIKE_RATIO and loss > middle + SPIKE_DEVIATIONS * spread:
                 self._add("loss_spike", step, f"training loss {loss:.3f} after a median of {middle:.3f}")
+        elif window and loss > EARLY_RATIO * max(window):
+            self._add("loss_spike", step, f"training loss {loss:.3f} after at most {max(window):.3f}")
         self.losses.append(loss)
         self._since_evaluation.append(loss)
         recent = self.losses[-SPIKE_WINDOW:]
@@ -73,8 +77,8 @@ class StabilityWatch:
             self._give_up(
                 "loss_spike",
                 step,
-                f"training loss {statistics.median(recent):.3f} (median of {SPIKE_WINDOW} steps) is more than "
-                f"{DIVERGED_RATIO:g} times the first loss {self.losses[0]:.3f} at step {step}",
+                f"training loss {statistics.median(recent):.3f} (median of {SPIKE_WINDOW} steps) is "
+                f"more than {DIVERGED_RATIO:g} times the first loss {self.losses[0]:.3f} at step {step}",
             )
 
     def after_evaluation(self, step: int, eval_loss: float) -> None:
@@ -90,8 +94,8 @@ class StabilityWatch:
                 self._add(
                     "eval_rises",
                     step,
-                    f"evaluation loss rose from {lowest:.4f} to {eval_loss:.4f} while training loss fell from "
-                    f"{train_then:.4f} to {train_loss:.4f}",
+                    f"evaluation loss rose from {lowest:.4f} to {eval_loss:.4f} while training loss fell "
+                    f"from {train_then:.4f} to {train_loss:.4f}",
                 )
         self.evaluations.append((step, eval_loss, train_loss))
 
@@ -113,7 +117,9 @@ class StabilityWatch:
         fall = (self.base_eval_loss - last) / self.base_eval_loss
         if abs(fall) < UNCHANGED_SHARE:
             self._add(
-                "barely_changed", step, f"evaluation loss {last:.4f}, untouched base {self.base_eval_loss:.4f}"
+                "barely_changed",
+                step,
+                f"evaluation loss {last:.4f}, untouched base {self.base_eval_loss:.4f}",
             )
         if 0 <= fall < SLOW_SHARE:
             self._add("slow_decrease", step, f"evaluation loss fell by {fall:.2%} over the whole budget")

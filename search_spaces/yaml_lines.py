@@ -67,7 +67,14 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """YAML folds its three unusual line breaks outside of double quotes."""
+        style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
+        node: yaml.ScalarNode = self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+        return node
 
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver(_PREFIX + "bool", _BOOL, list("tTfF"))
     _class.add_implicit_resolver(_PREFIX + "int", _INT, list("-+0123456789"))

@@ -1,6 +1,6 @@
-"""Everything a sweep decides before it starts: one typed value, built from the config, the data and the tables.
+"""Everything a sweep decides before it starts: one typed value from the config, the data and the tables.
 
-The driver builds it and sends it on: the job to the workers, the ledger to the keeper, which imports no torch.
+The driver builds it and sends it on: the job to the workers, the ledger to the keeper, without torch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from lora_runner.config import TrialConfig
+from lora_runner.config import TrialConfig, default_scheduler_kwargs
 from lora_runner.messages import SessionOptions
 from search_spaces import SearchSpace, load_guidelines
 from sweeps.config import SweepConfig, space_of
@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 METRIC = "eval_loss"
 MAX_SEATS = {"cuda": 32, "cpu": 8}
 """More seats than this gain nothing: the shared work is already spread thin."""
-REPORTED_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "optuna", "ray", "triton", "qlora-sweeps")
+REPORTED_PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "optuna",
+    "ray",
+    "triton",
+    "qlora-sweeps",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +49,7 @@ class Ledger:
     """The sweep file's `search` section."""
     report_at: tuple[int, ...]
     constants: dict[str, Any]
-    """Fields of a TrialConfig that the space does not vary, among them the budget at the configured batch size."""
+    """Fields of a TrialConfig that the space does not vary; the budget is for the configured batch size."""
     scheduler_kwargs: dict[str, dict[str, Any]]
     trains_embeddings: bool
     identity: dict[str, Any]
@@ -67,7 +76,8 @@ class Ledger:
             "learning_rate": rate,
             "embedding_learning_rate": rate * float(ratio) if ratio is not None else None,
             "lr_scheduler_type": scheduler,
-            "lr_scheduler_kwargs": self.scheduler_kwargs.get(scheduler, {}),
+            "lr_scheduler_kwargs": self.scheduler_kwargs.get(scheduler)
+            or default_scheduler_kwargs(scheduler, steps),
             # transformers turns a ratio into steps with ceil; a whole number means the same everywhere.
             "warmup_steps": min(steps, math.ceil(float(params.get("warmup_ratio", 0.0)) * steps)),
             "max_steps": steps,
@@ -158,6 +168,7 @@ def draw_up(config: SweepConfig) -> Blueprint:
     else:
         seats = config.seats
     context = _context(config, space, size=float(size), steps=steps, eval_digest=data.eval.digest)
+    context["data_format"] = data.format
     context["num_eval_tokens"] = data.eval.num_target_tokens
     context["compute_dtype"] = str(_dtype(base)).removeprefix("torch.")
     ledger = Ledger(
@@ -256,8 +267,7 @@ def _context(
         "target_modules": config.lora.target_modules,
         "max_length": config.data.max_length,
         "completion_only": config.data.completion_only,
-        "data": config.data.train,
-        "data_format": config.data.format,
+        "data": config.data.model_dump(mode="json"),
         "eval_set_hash": eval_digest,
         "seed": config.training.seed,
         "space_notes": space.context.get("notes", []),
@@ -269,12 +279,20 @@ def _identity(
 ) -> dict[str, Any]:
     """What must be equal for two runs to share a study; how it is searched and where it runs may change."""
     training = config.training.model_dump(
-        mode="json", exclude={"per_device_eval_batch_size", "gradient_checkpointing", "evaluations", "report_at"}
+        mode="json",
+        # What changes no number of a trial, and what stands below in its resolved form.
+        exclude={
+            "per_device_eval_batch_size",
+            "gradient_checkpointing",
+            "evaluations",
+            "report_at",
+            "num_train_epochs",
+        },
     )
     return {
         "metric": METRIC,
         "model": {"name": config.model.name, "revision": config.model.revision, "quantization": "nf4"},
-        "compute_dtype": context["compute_dtype"] if "compute_dtype" in context else config.model.compute_dtype,
+        "compute_dtype": context["compute_dtype"],
         "train_data": train_digest,
         "eval_data": context["eval_set_hash"],
         "space": space.fingerprint(),

@@ -44,14 +44,14 @@ def _load(path: Path, settings: list[str] | None) -> Sweep:
 @app.command()
 def demo(
     trials: Annotated[int, typer.Option(help="finished trials of the whole demo")] = 16,
-    max_steps: Annotated[int, typer.Option(help="optimizer steps of a full trial")] = 30,
+    max_steps: Annotated[int, typer.Option(help="optimizer steps of a full trial")] = 40,
     output: Annotated[Path, typer.Option(help="folder for the run folder")] = Path("runs"),
 ) -> None:
     """The whole job on a small embedded model and real text, without a network."""
+    console.print("Preparing the embedded base and dataset (a minute or two the first time) ...")
     from sweeps.demo.run import demo_config
     from sweeps.sweep import Sweep
 
-    console.print("Preparing the embedded base and dataset (about a minute the first time) ...")
     _run(Sweep(demo_config(trials=trials, max_steps=max_steps, output=output)), None)
 
 
@@ -83,7 +83,7 @@ def init(
         train_embeddings=train_embeddings,
         count_parameters=count,
     )
-    console.print(f"wrote {path}; next: sweeps plan {path}")
+    console.print(f"wrote {path}; next: sweeps plan {path}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -126,7 +126,7 @@ def _run(sweep: Sweep, address: str | None) -> None:
         raise typer.Exit(INTERRUPTED)
     if status.best is not None:
         print_verdict(sweep.verdict(write=False), console)
-    console.print(f"Results: {result.run_folder}")
+    console.print(f"Results: {result.run_folder}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -134,7 +134,7 @@ def status(
     path: FileArgument, as_json: Annotated[bool, typer.Option("--json", help="machine-readable")] = False
 ) -> None:
     """Trials by state, the best so far and the guideline default, also of a running sweep."""
-    from sweeps.keeper import as_plain
+    from sweeps.status import as_plain
     from sweeps.view import status_table
 
     now = _load(path, None).status()
@@ -165,21 +165,21 @@ def export(
     """Write the best config for another program."""
     result = _load(path, None).export(to, destination, strict=strict, overwrite=overwrite)
     for file in result.files:
-        console.print(f"wrote {file}", highlight=False)
+        console.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
     for line in result.lossy:
         console.print(f"not expressed by {result.target}: {line}", style="yellow", highlight=False)
     for line in result.notes:
         console.print(f"note: {line}", style="dim", highlight=False)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Entry point: every expected error becomes a message and an exit code, never a traceback."""
     from lora_runner.errors import RunnerError
     from results.errors import ResultsError
     from search_spaces import InputError
 
     try:
-        app()
+        app(arguments)
     except SweepError as error:
         _fail(error, error.exit_code)
     except (InputError, ResultsError, RunnerError) as error:

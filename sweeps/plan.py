@@ -4,97 +4,160 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from results.plain import number
 from search_spaces import Dimension
 from sweeps.blueprint import Blueprint
+from sweeps.view import duration
 
 FORWARD_BACKWARD_FLOPS = 4.0
-"""Operations per parameter and token of a QLoRA step: forward 2, backward 2 (no gradient of the frozen weights)."""
+"""Operations per parameter and token of a QLoRA step: forward 2, backward 2 (frozen weights have none)."""
 ASSUMED_UTILISATION = 0.35
 """Share of the device's matrix speed that a step is assumed to reach; `plan` says so."""
 
 
 def plan_view(blueprint: Blueprint, matrix_flops: float) -> RenderableType:
-    """The plan for a terminal; `matrix_flops` is the device's measured speed in operations per second."""
+    """The plan for a terminal of 80 columns or more; `matrix_flops` is the device's operations per second."""
     ledger, job, config = blueprint.ledger, blueprint.job, blueprint.config
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim")
-    facts.add_column()
-    size = float(ledger.context["model_size"])
-    facts.add_row("model", f"{config.model.name} ({size / 1e9:.3g} B parameters, NF4, {ledger.context['compute_dtype']})")
-    facts.add_row(
-        "data",
-        f"{blueprint.num_train_examples:,} training examples, {blueprint.num_train_tokens:,} tokens; "
-        f"{blueprint.num_eval_tokens:,} predicted tokens in the frozen evaluation set",
-    )
-    facts.add_row("budget", f"{ledger.trials} trials of {ledger.context['max_steps']} steps, reported at "
-                  + ", ".join(f"{p}%" for p in ledger.report_at))
     search = config.search
-    facts.add_row("search", f"{search.sampler} with {search.pruner}, seed {search.seed}")
-    facts.add_row(
-        "seats",
-        f"{job.seats} per worker; estimated peak {blueprint.memory_gib:.2f} GiB of "
-        f"{blueprint.memory_available_gib:.1f} GiB (estimate)",
+    facts = _two_columns(
+        ("model", config.model.name),
+        (
+            "",
+            f"{_count(float(ledger.context['model_size']))} parameters in NF4, computed in "
+            f"{ledger.context['compute_dtype']}",
+        ),
+        (
+            "data",
+            f"{blueprint.num_train_examples:,} training examples with {blueprint.num_train_tokens:,} tokens; "
+            f"{blueprint.num_eval_tokens:,} predicted tokens in the evaluation set",
+        ),
+        (
+            "budget",
+            f"{ledger.trials} trials of {ledger.context['max_steps']} steps, reported at "
+            + ", ".join(f"{percent}%" for percent in ledger.report_at),
+        ),
+        ("search", f"{search.sampler} with pruner {search.pruner}, seed {search.seed}"),
+        (
+            "seats",
+            f"{job.seats} per worker; estimated peak {blueprint.memory_gib:.2f} of "
+            f"{blueprint.memory_available_gib:.1f} GiB",
+        ),
+        ("time", time_estimate(blueprint, matrix_flops)),
     )
-    facts.add_row("time", time_estimate(blueprint, matrix_flops))
-    return Group(facts, Text(), space_table(ledger.space.dimensions), Text(), first_trials_table(blueprint), *notes(blueprint))
+    dimensions = ledger.space.dimensions
+    return Group(
+        facts,
+        space_table(dimensions),
+        _heading("Where the ranges come from"),
+        sources(dimensions),
+        _heading("First trials: the tables' own values"),
+        first_trials(blueprint),
+        *notes(blueprint),
+    )
+
+
+def _heading(text: str) -> Text:
+    return Text(f"\n{text}", style="italic")
+
+
+def _two_columns(*rows: tuple[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    for name, said in rows:
+        # As Text: names of folders and models may hold brackets, which rich would read as markup.
+        table.add_row(name, Text(said))
+    return table
+
+
+def _count(number: float) -> str:
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:.0f}"
+
+
+def _shown(value: object) -> str:
+    return number(value) if isinstance(value, float) else str(value)
 
 
 def space_table(dimensions: Iterable[Dimension]) -> Table:
-    """One line per dimension: range, the table's own range, and the rows it came from."""
-    table = Table(title="Search space", title_justify="left")
-    for name in ("dimension", "searched", "tables say", "default", "rows", "note"):
-        table.add_column(name, overflow="fold")
+    """One line per dimension: what is searched, what the tables say, and their default."""
+    table = Table(title="\nSearch space", title_justify="left", box=SIMPLE_HEAD, padding=(0, 2, 0, 0))
+    table.add_column("dimension", no_wrap=True)
+    for name in ("searched", "tables say", "default"):
+        table.add_column(name)
     for d in dimensions:
-        searched = ", ".join(map(str, d.choices)) if d.choices else f"{d.low:g} .. {d.high:g}" + (" (log)" if d.log else "")
-        says = "" if d.guideline_low is None else (
-            f"{d.guideline_low:g}" if d.guideline_low == d.guideline_high else f"{d.guideline_low:g} .. {d.guideline_high:g}"
-        )
-        when = f"only with {d.active_when[0]} in {', '.join(map(str, d.active_when[1]))}. " if d.active_when else ""
-        default = f"{d.default:g}" if isinstance(d.default, float) else str(d.default)
-        table.add_row(d.name, searched, says, default, ", ".join(d.rows), when + (d.note or ""))
+        says = ", ".join(d.guideline_choices) if d.choices else _range(d.guideline_low, d.guideline_high)
+        searched = ", ".join(map(str, d.choices)) if d.choices else _range(d.low, d.high, log=d.log)
+        table.add_row(d.name, searched, says, _shown(d.default))
     return table
 
 
-def first_trials_table(blueprint: Blueprint) -> Table:
-    """The tables' own values, in the order in which they are tried."""
-    table = Table(title="First trials: the tables' own values", title_justify="left")
-    for name in ("label", "values"):
-        table.add_column(name, overflow="fold")
-    for first in blueprint.ledger.space.first_trials()[: max(1, blueprint.ledger.trials // 2)]:
-        values = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in first.params.items())
-        table.add_row(first.label, values)
-    return table
+def _range(low: float | None, high: float | None, *, log: bool = False) -> str:
+    if low is None or high is None:
+        return ""
+    return number(low) if low == high else f"{number(low)} .. {number(high)}" + (" (log)" if log else "")
+
+
+def sources(dimensions: Iterable[Dimension]) -> Table:
+    """The rows that each range came from, and what to know about it."""
+    rows = []
+    for d in dimensions:
+        said = [", ".join(d.rows) or "no row: the documents are silent"]
+        if d.active_when:
+            said.append(f"only where {d.active_when[0]} is {' or '.join(map(str, d.active_when[1]))}")
+        rows.append((d.name, "; ".join([*said, *([d.note] if d.note else [])])))
+    return _two_columns(*rows)
+
+
+def first_trials(blueprint: Blueprint) -> Table:
+    """The tables' own values, in the order in which they are tried; after the first, what differs from it."""
+    first, *others = blueprint.ledger.space.first_trials()[: max(1, blueprint.ledger.trials // 2)]
+    rows = [("0", f"{first.label}: " + ", ".join(f"{k} {_shown(v)}" for k, v in first.params.items()))]
+    for index, other in enumerate(others, start=1):
+        changed = {name: value for name, value in other.params.items() if first.params.get(name) != value}
+        # The label names one difference and its row; what had to change with it follows.
+        more = [f"{k} {_shown(v)}" for k, v in changed.items() if not other.label.startswith(f"{k} ")]
+        rows.append((str(index), "; ".join([other.label, *more])))
+    return _two_columns(*rows)
 
 
 def notes(blueprint: Blueprint) -> list[RenderableType]:
-    """What the space was built with that a reader should know."""
-    context = blueprint.ledger.space.context
-    return [Text(f"- {line}", style="dim") for key in ("notes", "dropped") for line in context.get(key, ())]
+    """What the space was built with that a reader should know, beside what stands with a dimension."""
+    space = blueprint.ledger.space
+    told = {dimension.note for dimension in space.dimensions}
+    lines = [line for key in ("notes", "dropped") for line in space.context.get(key, ()) if line not in told]
+    return [Text(), *(Text(f"- {line}", style="dim") for line in lines)] if lines else []
 
 
 def time_estimate(blueprint: Blueprint, matrix_flops: float) -> str:
     """An upper estimate: every trial runs its full budget, one worker."""
     ledger = blueprint.ledger
     constants = ledger.constants
-    examples = constants["max_steps"] * constants["per_device_train_batch_size"] * constants["gradient_accumulation_steps"]
+    examples = (
+        constants["max_steps"]
+        * constants["per_device_train_batch_size"]
+        * constants["gradient_accumulation_steps"]
+    )
     mean = blueprint.num_train_tokens / blueprint.num_train_examples
     size = float(ledger.context["model_size"])
     train = ledger.trials * examples * mean * FORWARD_BACKWARD_FLOPS * size
     evaluate = ledger.trials * len(ledger.report_at) * blueprint.num_eval_tokens * 2 * 2 * size
     seconds = (train + evaluate) / (matrix_flops * ASSUMED_UTILISATION)
-    hours = f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.1f} min"
     return (
-        f"about {hours} on one worker without pruning (estimate: {matrix_flops / 1e12:.2g} TFLOP/s measured here, "
-        f"{ASSUMED_UTILISATION:.0%} of it used)"
+        f"about {duration(seconds)} on one worker if nothing is pruned, beside starting up (estimate: "
+        f"{matrix_flops / 1e12:.2g} TFLOP/s measured here, {ASSUMED_UTILISATION:.0%} of it used)"
     )
 
 
 def measure_matrix_flops() -> float:
-    """Speed of one large product on this machine's device, in operations per second; takes a fraction of a second."""
+    """Speed of a large product on this machine's device, in operations per second, within a second."""
     import time
 
     import torch

@@ -23,8 +23,9 @@ from results.verdict import Verdict, verdict
 from results.verdict_files import write_verdict
 from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, resolved, storage_url
 from sweeps.errors import ConfigError, RunFolderError, SweepFailed
-from sweeps.keeper import Status, read_status
-from sweeps.study import check_reachable, peek
+from sweeps.status import Status, read_status
+from sweeps.storage import check_reachable
+from sweeps.study import peek
 
 if TYPE_CHECKING:
     from sweeps.blueprint import Blueprint
@@ -110,7 +111,7 @@ class Sweep:
         """
         blueprint = self.plan()
         self._check_run_folder()
-        check_reachable(self.storage_url)
+        check_reachable(self.storage_url, self.run_folder)
         study = peek(self.storage_url, self.config.name, blueprint.ledger.identity)
         before = 0 if study is None else read_status(study, self.config.trials).finished
         self._write_run_folder()
@@ -145,9 +146,15 @@ class Sweep:
         from sweeps.fleet import keeper_for, num_workers, run_fleet, start_ray
         from sweeps.view import View
 
+        console = console or Console()
+        console.print("Starting Ray ..." if address is None else f"Joining Ray at {address} ...")
         start_ray(address)
         config = self.config
         workers = num_workers(config.workers, config.gpus_per_worker)
+        seats = f"{blueprint.job.seats} seat{'s' if blueprint.job.seats > 1 else ''}"
+        console.print(
+            f"Loading the base on {workers} worker{'s' if workers > 1 else ''} with {seats} each ..."
+        )
         with keeper_for(blueprint.ledger, self.storage_url) as keeper:
             view = View(
                 status=lambda seen: ray.get(keeper.status.remote(seen), timeout=60),

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.keeper import Status
+from sweeps.status import Status
 
 SHOWN_EVENTS = 6
 POLL_SECONDS = 0.5
@@ -24,16 +24,23 @@ class View:
     """
 
     def __init__(
-        self, status: Callable[[int], Status], request_stop: Callable[[], None], console: Console | None = None
+        self,
+        status: Callable[[int], Status],
+        request_stop: Callable[[], None],
+        console: Console | None = None,
+        *,
+        poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self.stop_wanted = threading.Event()
         self._status = status
         self._request_stop = request_stop
         self._console = console or Console()
+        self._poll_seconds = poll_seconds
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="view", daemon=True)
         self._events: list[str] = []
         self._asked_to_stop = False
+        self._silent = False
 
     def __enter__(self) -> View:
         self._thread.start()
@@ -45,32 +52,43 @@ class View:
 
     def _watch(self) -> None:
         if not self._console.is_terminal:
-            while not self._closed.wait(POLL_SECONDS):
+            while not self._closed.wait(self._poll_seconds):
                 self._print_new_lines()
             self._print_new_lines()
             return
         with Live(console=self._console, refresh_per_second=4, transient=True) as live:
-            while not self._closed.wait(POLL_SECONDS):
-                live.update(status_table(self._poll(), self._events[-SHOWN_EVENTS:]))
+            while not self._closed.wait(self._poll_seconds):
+                if (status := self._poll()) is not None:
+                    live.update(status_table(status, self._events[-SHOWN_EVENTS:]))
 
-    def _poll(self) -> Status:
-        if self.stop_wanted.is_set() and not self._asked_to_stop:
-            self._asked_to_stop = True
-            self._request_stop()
-        status = self._status(len(self._events))
+    def _poll(self) -> Status | None:
+        """The present status; None when the keeper does not answer, which is said once."""
+        try:
+            if self.stop_wanted.is_set() and not self._asked_to_stop:
+                self._request_stop()
+                self._asked_to_stop = True
+            status = self._status(len(self._events))
+        except (
+            Exception
+        ) as error:  # whatever Ray makes of a keeper that is gone: watching must not end the run
+            if not self._silent and not self._closed.is_set():
+                self._console.print(f"no word from the keeper: {type(error).__name__}", highlight=False)
+            self._silent = True
+            return None
+        self._silent = False
         self._events += status.events
         return status
 
     def _print_new_lines(self) -> None:
         seen = len(self._events)
-        try:
-            status = self._poll()
-        except Exception as error:  # the keeper may be gone while the run ends
-            if not self._closed.is_set():
-                self._console.print(f"no word from the keeper: {type(error).__name__}")
+        status = self._poll()
+        if status is None:
             return
         for line in self._events[seen:]:
-            self._console.print(f"[{status.finished}/{status.target}] {line}", highlight=False, markup=False)
+            # soft_wrap: one change is one line in a log, however long.
+            self._console.print(
+                f"[{status.finished}/{status.target}] {line}", highlight=False, markup=False, soft_wrap=True
+            )
 
 
 def status_table(status: Status, events: list[str]) -> RenderableType:
@@ -78,22 +96,27 @@ def status_table(status: Status, events: list[str]) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column()
-    table.add_row("sweep", status.name)
+    table.add_row("sweep", Text(status.name))
     outcomes = ", ".join(f"{count} {name}" for name, count in sorted(status.outcomes.items()))
-    table.add_row("trials", f"{status.finished} of {status.target} finished" + (f" ({outcomes})" if outcomes else ""))
+    table.add_row(
+        "trials", f"{status.finished} of {status.target} finished" + (f" ({outcomes})" if outcomes else "")
+    )
     if status.running:
-        table.add_row("running", "  ".join(_seat(trial) for trial in status.running))
+        # Without a keeper nobody knows whether they run or wait for the sweep to go on.
+        name = "running" if status.elapsed_seconds else "unfinished"
+        table.add_row(name, "  ".join(_seat(trial) for trial in status.running))
     if status.base_eval_loss is not None:
         table.add_row("untouched base", f"{status.base_eval_loss:.4f} nats per token")
     if status.default_loss is not None:
         table.add_row("guideline default", f"{status.default_loss:.4f}")
     if status.best is not None:
         gain = ""
-        if status.default_loss is not None:
+        if status.default_loss is not None and status.best["eval_loss"] < status.default_loss:
             gain = f", {status.default_loss - status.best['eval_loss']:.4f} below the guideline default"
         table.add_row("best so far", f"{status.best['eval_loss']:.4f} (trial {status.best['number']}{gain})")
-    speed = f"{status.tokens_per_second:,.0f} tokens/s"
-    table.add_row("speed", speed + (f", about {duration(status.seconds_left)} left" if status.seconds_left else ""))
+    if status.elapsed_seconds and status.running:
+        left = f", about {duration(status.seconds_left)} left" if status.seconds_left else ""
+        table.add_row("speed", f"{status.tokens_per_second:,.0f} tokens/s{left}")
     return Group(table, *(Text(line, style="dim", no_wrap=True) for line in events))
 
 

@@ -12,17 +12,23 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM as Auto
 from transformers import (
     BloomConfig,
     Gemma2Config,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
+    OPTConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
 )
-from transformers import AutoModelForCausalLM as Auto
+
+# The same examples on every run: a finding belongs into a test as an example, not into somebody else's build.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 VOCABULARY = 256
 
@@ -45,6 +51,16 @@ _CONFIGS: dict[str, Callable[..., Any]] = {
     "gemma2": lambda **kw: Gemma2Config(**{**_COMMON, "head_dim": 16, "sliding_window": 6, **kw}),
     "gpt2": lambda **kw: GPT2Config(
         **{"vocab_size": VOCABULARY, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256, **kw}
+    ),
+    "opt": lambda **kw: OPTConfig(
+        **{
+            **_COMMON,
+            "ffn_dim": 128,
+            "word_embed_proj_dim": 64,
+            "dropout": 0.3,
+            "attention_dropout": 0.2,
+            **kw,
+        }
     ),
     "bloom": lambda **kw: BloomConfig(
         **{"vocab_size": VOCABULARY, "hidden_size": 64, "n_layer": 2, "n_head": 4, **kw}

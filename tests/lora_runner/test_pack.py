@@ -81,7 +81,7 @@ def micro(window: list[tuple[Tensor, Tensor]], at: int) -> MicroBatch:
 
 
 def train(pack: Pack, seats: dict[int, Seat]) -> dict[int, list[tuple[float, float]]]:
-    """Run the seats side by side to their ends; each leaves when it is done. -> (loss, norm) per step and trial."""
+    """Run the seats side by side, each to its own end. -> (loss, norm) per step and trial."""
     data = {i: batches(i, seat.config) for i, seat in seats.items()}
     seen: dict[int, list[tuple[float, float]]] = {i: [] for i in seats}
     while running := {i: seat for i, seat in seats.items() if not seat.finished}:
@@ -242,7 +242,7 @@ def test_gradient_checkpointing_and_resident_weights_change_no_number(tiny_model
 def test_other_architectures_give_the_losses_of_the_plain_model(
     tiny_model: TINY, kind: str, layout: str
 ) -> None:
-    """Sliding windows, soft caps, learned positions, ALiBi: each block's loss is the plain model's on it alone."""
+    """Sliding windows, soft caps, positions, ALiBi: a block's loss is the plain model's on it alone."""
     folder = tiny_model(kind)
     base = load_base(BaseSpec(model=str(folder), quantization="none"))
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from search_spaces import InputError, dump_yaml, line_of, load_yaml
@@ -158,6 +158,7 @@ plain = st.recursive(
 )
 
 
+@example({"\x85": "\u2028 a \u2029"}, False)
 @given(plain, st.booleans())
 def test_what_is_dumped_comes_back(data: object, one_line: bool) -> None:
     text = dump_yaml({"a": data}, one_line=one_line)

@@ -1,0 +1,183 @@
+"""Optuna's samplers and pruners by the names of a sweep file."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import optuna
+from optuna import pruners, samplers
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial, TrialState
+
+from search_spaces import SearchSpace
+
+
+class GridSampler(samplers.GridSampler):
+    """Optuna's grid for ask and tell, without points that differ only where a dimension does not exist."""
+
+    def __init__(self, space: SearchSpace, points: int, seed: int) -> None:
+        super().__init__(space.grid(points), seed=seed)
+        distinct: dict[tuple[tuple[str, Any], ...], Any] = {}
+        for values in self._all_grids:
+            params = dict(zip(self._param_names, values, strict=True))
+            seen: dict[str, Any] = {}
+            for dimension in space.dimensions:
+                if dimension.is_active(seen):
+                    seen[dimension.name] = params[dimension.name]
+            distinct.setdefault(tuple(sorted(seen.items())), values)
+        self._all_grids = list(distinct.values())
+        self._n_min_trials = len(self._all_grids)
+
+    def has_points_left(self, study: optuna.Study) -> bool:
+        """Whether a point is neither tried nor being tried.
+
+        Optuna's `is_exhausted` waits for running trials to finish, and repeats their points until then.
+        """
+        taken = {
+            trial.system_attrs["grid_id"]
+            for trial in study.get_trials(deepcopy=False)
+            if trial.state != TrialState.WAITING
+            and "grid_id" in trial.system_attrs
+            and self._same_search_space(trial.system_attrs["search_space"])
+        }
+        return len(taken) < self._n_min_trials
+
+    def after_trial(self, *arguments: Any, **named: Any) -> None:
+        """Optuna's own would stop an optimize loop, and raises where there is none."""
+
+
+class GPSampler(samplers.GPSampler):
+    """Optuna's Gaussian process, which sees neither pruned nor failed trials and would propose them again."""
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Optuna's proposal, or nothing (which means random values) when an earlier trial had it."""
+        params = super().sample_relative(study, trial, search_space)
+        for earlier in study.get_trials(deepcopy=False):
+            if earlier.number < trial.number and params.items() <= earlier.params.items():
+                return {}
+        return params
+
+
+def make_sampler(search: Mapping[str, Any], space: SearchSpace, number: int) -> samplers.BaseSampler:
+    """The sampler for trial `number`.
+
+    Its seed is derived from the search's seed and the number, so that a sweep that was interrupted draws what
+    an uninterrupted one would, and never draws the same trial twice because a generator was started anew.
+    """
+    seed = derived_seed(search["seed"], number)
+    options = dict(search["sampler_options"])
+    if search["startup_trials"] is not None:
+        options["n_startup_trials"] = search["startup_trials"]
+    with warnings.catch_warnings():
+        # What is experimental in Optuna is for us to keep up with, not for users to read on every trial.
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        match search["sampler"]:
+            case "tpe":
+                # group: conditional dimensions keep a joint model of their own; without, they lose it.
+                return samplers.TPESampler(seed=seed, **{"multivariate": True, "group": True, **options})
+            case "random":
+                return samplers.RandomSampler(seed=seed)
+            case "gp":
+                return GPSampler(seed=seed, warn_independent_sampling=False, **options)
+            case "cmaes":
+                return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False, **options)
+            case "grid":
+                # One order for all numbers: the study itself remembers which points are taken.
+                return GridSampler(space, options.get("points_per_dimension", 5), search["seed"])
+    raise ValueError(f"unknown sampler {search['sampler']!r}")
+
+
+class SuccessiveHalving(pruners.SuccessiveHalvingPruner):
+    """Optuna's successive halving, judged by what all trials have reported.
+
+    Optuna's own compares a trial only with those it has judged before. In a pack, whose trials report
+    together, the first seat would always go on, and a trial exempt from pruning would be nobody's rival.
+    """
+
+    def __init__(
+        self,
+        min_resource: int | str = "auto",
+        reduction_factor: int = 4,
+        min_early_stopping_rate: int = 0,
+        bootstrap_count: int = 0,
+    ) -> None:
+        super().__init__(
+            min_resource, reduction_factor, min_early_stopping_rate, bootstrap_count
+        )  # checks them
+        self.min_resource = min_resource
+        self.reduction_factor = reduction_factor
+        self.min_early_stopping_rate = min_early_stopping_rate
+        self.bootstrap_count = bootstrap_count
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether the last report is the first at a rung and not among its best 1 / reduction_factor."""
+        step = trial.last_step
+        if step is None:
+            return False
+        trials = study.get_trials(deepcopy=False)
+        before = max((earlier for earlier in trial.intermediate_values if earlier < step), default=0)
+        for rung in self._rungs(trials, step):
+            if rung <= before:
+                continue
+            value = trial.intermediate_values[step]
+            rivals = sorted(_values_at(rung, trials))
+            last = max(0, len(rivals) // self.reduction_factor - 1)
+            if len(rivals) <= self.bootstrap_count or not value <= rivals[last]:
+                return True
+        return False
+
+    def _rungs(self, trials: Iterable[FrozenTrial], step: int) -> Iterator[int]:
+        """Steps of the rungs up to `step`."""
+        first = self.min_resource
+        if not isinstance(first, int):
+            # As in Optuna: a hundredth of a full budget, once there is one.
+            full = [t.last_step for t in trials if t.state == TrialState.COMPLETE and t.last_step is not None]
+            if not full:
+                return
+            first = max(1, max(full) // 100)
+        rung = first * self.reduction_factor**self.min_early_stopping_rate
+        while rung <= step:
+            yield rung
+            rung *= self.reduction_factor
+
+
+def _values_at(rung: int, trials: Iterable[FrozenTrial]) -> Iterator[float]:
+    """What each trial that came so far reported first at `rung` or above."""
+    for trial in trials:
+        step = min((step for step in trial.intermediate_values if step >= rung), default=None)
+        if step is not None:
+            value = trial.intermediate_values[step]
+            yield math.inf if math.isnan(value) else value
+
+
+def make_pruner(search: Mapping[str, Any], report_at: tuple[int, ...]) -> pruners.BasePruner:
+    """The pruner; resources are percents of a trial's budget, whole numbers, so rungs never drift.
+
+    Successive halving's first rung is the first report, unless the file says otherwise.
+    """
+    options = dict(search["pruner_options"])
+    match search["pruner"]:
+        case "successive_halving":
+            defaults = {"min_resource": report_at[0], "reduction_factor": 2}
+            return SuccessiveHalving(**{**defaults, **options})
+        case "hyperband":
+            defaults = {"min_resource": report_at[0], "max_resource": 100, "reduction_factor": 2}
+            return pruners.HyperbandPruner(**{**defaults, **options})
+        case "median":
+            return pruners.MedianPruner(**options)
+        case "none":
+            return pruners.NopPruner()
+    raise ValueError(f"unknown pruner {search['pruner']!r}")
+
+
+def derived_seed(seed: int, number: int) -> int:
+    """A 32-bit seed from the search's seed and a trial's number."""
+    digest = hashlib.sha256(f"{seed}/{number}".encode()).digest()
+    return int.from_bytes(digest[:4], "little")

@@ -1,0 +1,270 @@
+"""A checkpoint is whole or absent, of this trial or refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lora_runner.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from lora_runner.config import TrialConfig
+from lora_runner.errors import CheckpointError
+from lora_runner.files import whole_folder, write_text
+from lora_runner.layout import Block
+from lora_runner.pack import MicroBatch, Pack
+from lora_runner.seats import Seat
+
+CONFIG = TrialConfig(learning_rate=1e-2, embedding_learning_rate=1e-3, max_steps=9, lora_r=4, lora_alpha=8)
+
+
+@pytest.fixture(scope="module")
+def pack(new_pack: Callable[..., Pack]) -> Pack:
+    return new_pack()
+
+
+@pytest.fixture
+def trained(pack: Pack) -> Seat:
+    seat = pack.new_seat(CONFIG)
+    train(pack, seat, 2)
+    return seat
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "trial" / "checkpoint"
+
+
+def train(pack: Pack, seat: Seat, steps: int) -> None:
+    ids = torch.arange(2, 26).reshape(2, 12)
+    block = Block.from_labels(ids, ids)
+    for _ in range(steps):
+        pack.train_step({seat: MicroBatch(block, ids.numel(), len(block.target_ids))})
+
+
+def state(seat: Seat) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in seat.state_tensors()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_seat_goes_on_from_its_checkpoint_bit_for_bit(pack: Pack, trained: Seat, folder: Path) -> None:
+    save_checkpoint(folder, trained, {"note": [1, 2.5, None]})
+    again = pack.new_seat(CONFIG)
+    assert load_checkpoint(folder, again) == {"note": [1, 2.5, None]}
+    assert (again.step, again.micro_step, again.num_tokens) == (2, 2, 48)
+    assert same(state(again), state(trained))
+    for seat in (trained, again):
+        train(pack, seat, 2)
+    assert same(state(again), state(trained))
+
+
+def test_a_checkpoint_before_the_first_step_is_one_too(pack: Pack, folder: Path) -> None:
+    fresh, again = pack.new_seat(CONFIG), pack.new_seat(CONFIG)
+    save_checkpoint(folder, fresh, {})
+    load_checkpoint(folder, again)
+    for seat in (fresh, again):
+        train(pack, seat, 1)
+    assert same(state(again), state(fresh))
+
+
+def test_a_checkpoint_is_safetensors_and_json_and_nothing_else(trained: Seat, folder: Path) -> None:
+    save_checkpoint(folder, trained, {})
+    assert sorted(p.name for p in folder.parent.rglob("*")) == [
+        "checkpoint",
+        "seat.safetensors",
+        "state.json",
+    ]
+    tensors = load_file(folder / "seat.safetensors")
+    assert len(tensors) == 3 * len(trained.parameters)
+    assert torch.equal(
+        tensors["exp_avg.lm_head.weight"], dict(trained.state_tensors())["exp_avg.lm_head.weight"]
+    )
+
+
+def test_the_newer_checkpoint_replaces_the_older_one_whole(pack: Pack, trained: Seat, folder: Path) -> None:
+    save_checkpoint(folder, trained, {"at": 1})
+    train(pack, trained, 1)
+    save_checkpoint(folder, trained, {"at": 2})
+    assert [p.name for p in folder.parent.iterdir()] == ["checkpoint"]
+    assert load_checkpoint(folder, pack.new_seat(CONFIG)) == {"at": 2}
+
+
+# --- killed between two moves: what a crash leaves, by hand -------------------------------------------------
+
+
+def test_killed_while_writing(pack: Pack, trained: Seat, folder: Path) -> None:
+    """The new checkpoint is half written under a temporary name, the old one stands."""
+    save_checkpoint(folder, trained, {"at": 1})
+    half = folder.with_name(".checkpoint.4242.tmp")
+    half.mkdir()
+    (half / "seat.safetensors").write_bytes(b"half of it")
+    assert load_checkpoint(folder, pack.new_seat(CONFIG)) == {"at": 1}
+    save_checkpoint(folder, trained, {"at": 2})
+    assert [p.name for p in folder.parent.iterdir()] == ["checkpoint"]
+    assert load_checkpoint(folder, pack.new_seat(CONFIG)) == {"at": 2}
+
+
+def test_killed_while_writing_the_very_first(trained: Seat, folder: Path, pack: Pack) -> None:
+    half = folder.with_name(".checkpoint.4242.tmp")
+    half.mkdir(parents=True)
+    (half / "state.json").write_text("{}")
+    assert not has_checkpoint(folder)
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        load_checkpoint(folder, pack.new_seat(CONFIG))
+
+
+def test_killed_between_the_two_renames(pack: Pack, trained: Seat, folder: Path) -> None:
+    """The old checkpoint has moved aside, the new one has not moved in."""
+    save_checkpoint(folder, trained, {"at": 1})
+    folder.rename(folder.with_name("checkpoint.previous"))
+    assert has_checkpoint(folder)
+    again = pack.new_seat(CONFIG)
+    assert load_checkpoint(folder, again) == {"at": 1}
+    assert same(state(again), state(trained))
+    save_checkpoint(folder, trained, {"at": 2})
+    assert [p.name for p in folder.parent.iterdir()] == ["checkpoint"]
+
+
+def test_killed_before_the_old_one_was_removed(pack: Pack, trained: Seat, folder: Path) -> None:
+    save_checkpoint(folder, trained, {"at": 1})
+    folder.rename(folder.with_name("checkpoint.previous"))
+    save_checkpoint(folder.with_name("other"), trained, {"at": 2})
+    folder.with_name("other").rename(folder)
+    assert load_checkpoint(folder, pack.new_seat(CONFIG)) == {"at": 2}
+
+
+def test_writing_fails_and_what_stood_before_stands(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    with whole_folder(target) as temporary:
+        (temporary / "a").write_text("old")
+
+    def fail() -> None:
+        with whole_folder(target) as temporary:
+            (temporary / "a").write_text("new")
+            raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space left"):
+        fail()
+    assert (target / "a").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_one_of_old_and_new_stands_at_every_moment(tmp_path: Path) -> None:
+    """Also beside the leftovers of an earlier crash."""
+    target, previous = tmp_path / "folder", tmp_path / "folder.previous"
+    for path in (target, previous):
+        path.mkdir()
+        (path / "a").write_text(path.name)
+
+    seen: list[set[str]] = []
+
+    def look(_frame: object, event: str, called: object) -> None:
+        if event.startswith("c_") and getattr(called, "__name__", "") in ("rename", "unlink", "rmdir"):
+            seen.append({p.name for p in (target, previous) if os.path.isfile(p / "a")})
+
+    sys.setprofile(look)
+    try:
+        with whole_folder(target) as temporary:
+            (temporary / "a").write_text("new")
+    finally:
+        sys.setprofile(None)
+    assert len(seen) >= 6
+    assert all(seen)
+    assert (target / "a").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_text_is_written_whole(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b.txt", "old")
+    write_text(tmp_path / "a" / "b.txt", "new")
+    assert (tmp_path / "a" / "b.txt").read_text() == "new"
+    assert os.listdir(tmp_path / "a") == ["b.txt"]
+
+
+# --- damage -------------------------------------------------------------------------------------------------
+
+
+def damages() -> Iterator[tuple[str, Callable[[Path], object], str]]:
+    def edit(**changes: object) -> Callable[[Path], object]:
+        def apply(folder: Path) -> None:
+            values = json.loads((folder / "state.json").read_text()) | changes
+            (folder / "state.json").write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
+
+        return apply
+
+    def flip(folder: Path) -> None:
+        content = bytearray((folder / "seat.safetensors").read_bytes())
+        content[len(content) // 2] ^= 1
+        (folder / "seat.safetensors").write_bytes(content)
+
+    def cut(name: str) -> Callable[[Path], object]:
+        return lambda folder: os.truncate(folder / name, (folder / name).stat().st_size // 2)
+
+    yield "one-bit", flip, "does not match its checksum"
+    yield "tensors-cut", cut("seat.safetensors"), "does not match its checksum"
+    yield "tensors-gone", lambda folder: (folder / "seat.safetensors").unlink(), "FileNotFoundError"
+    yield "state-cut", cut("state.json"), "JSONDecodeError"
+    yield "state-empty", lambda folder: (folder / "state.json").write_text(""), "JSONDecodeError"
+    yield (
+        "state-binary",
+        lambda folder: (folder / "state.json").write_bytes(b"\xff\xfe\x00"),
+        "UnicodeDecodeError",
+    )
+    yield "state-a-list", lambda folder: (folder / "state.json").write_text("[]"), "TypeError"
+    yield "no-checksum", edit(sha256=None), "KeyError: 'sha256'"
+    yield "no-step", edit(step=None), "KeyError: 'step'"
+    yield "other-format", edit(format=99), "has format 99"
+    yield "other-config", edit(config=replace(CONFIG, lora_alpha=9).to_dict()), "belongs to another trial"
+    yield "unknown-config", edit(config={"rank": 4}), "unknown trial fields rank"
+
+
+@pytest.mark.parametrize(("damage", "reason"), [pytest.param(d, r, id=i) for i, d, r in damages()])
+def test_damage_is_seen_and_the_seat_left_alone(
+    pack: Pack, trained: Seat, folder: Path, damage: Callable[[Path], object], reason: str
+) -> None:
+    save_checkpoint(folder, trained, {"at": 2})
+    damage(folder)
+    seat, fresh = pack.new_seat(CONFIG), pack.new_seat(CONFIG)
+    with pytest.raises(CheckpointError, match=reason):
+        load_checkpoint(folder, seat)
+    assert (seat.step, seat.micro_step) == (0, 0)
+    assert same(state(seat), state(fresh))
+    # With the one before it still there, that one serves.
+    save_checkpoint(folder.with_name("old"), fresh, {"at": 0})
+    folder.with_name("old").rename(folder.with_name("checkpoint.previous"))
+    assert load_checkpoint(folder, seat) == {"at": 0}
+
+
+def test_a_checkpoint_of_other_layers_is_refused(
+    new_pack: Callable[..., Pack], trained: Seat, folder: Path
+) -> None:
+    save_checkpoint(folder, trained, {})
+    for options in ({"target_modules": ("q_proj",)}, {"train_embeddings": ("lm_head",)}):
+        seat = new_pack(**options).new_seat(CONFIG)
+        with pytest.raises(CheckpointError, match="does not belong to this seat"):
+            load_checkpoint(folder, seat)
+
+
+def test_a_checkpoint_of_a_wider_model_is_refused(
+    new_pack: Callable[..., Pack], trained: Seat, folder: Path
+) -> None:
+    save_checkpoint(folder, trained, {})
+    with pytest.raises(CheckpointError, match=r"has shape .*, expected"):
+        load_checkpoint(folder, new_pack(intermediate_size=192).new_seat(CONFIG))
+
+
+def test_tensors_of_another_trial_do_not_pass_for_this_ones(pack: Pack, trained: Seat, folder: Path) -> None:
+    """Swapped files: each is whole, together they are not a checkpoint."""
+    save_checkpoint(folder, trained, {})
+    save_file({"parameter.x": torch.zeros(1)}, folder / "seat.safetensors")
+    with pytest.raises(CheckpointError, match="checksum"):
+        load_checkpoint(folder, pack.new_seat(CONFIG))

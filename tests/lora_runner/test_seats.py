@@ -1,0 +1,257 @@
+"""A seat's update against torch's own optimizer, and what belongs to one seat alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from lora_runner.config import TrialConfig
+from lora_runner.errors import ModelError
+from lora_runner.layout import Block, lay_out
+from lora_runner.models import nf4_config
+from lora_runner.pack import MicroBatch, Pack
+from lora_runner.packed_modules import PackContext, PackedLinear
+from lora_runner.seats import EMBEDDINGS, LORA, Seat
+
+CONFIG = TrialConfig(
+    learning_rate=1e-2,
+    embedding_learning_rate=1e-3,
+    lr_scheduler_type="linear",
+    warmup_steps=2,
+    max_steps=6,
+    weight_decay=0.1,
+    max_grad_norm=0.5,
+    adam_beta1=0.8,
+    adam_beta2=0.95,
+    adam_epsilon=1e-6,
+    lora_r=4,
+    lora_alpha=8,
+    seed=5,
+)
+
+
+@pytest.fixture(scope="module")
+def pack(new_pack: Callable[..., Pack]) -> Pack:
+    return new_pack()
+
+
+def put_gradients(seat: Seat, scale: float = 1.0, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Fill every gradient by hand and count a micro-batch, as a backward pass would."""
+    generator = torch.Generator().manual_seed(seed)
+    gradients = {}
+    for name, parameter in seat.parameters.items():
+        gradients[name] = scale * torch.randn(parameter.shape, generator=generator)
+        assert parameter.grad is not None
+        parameter.grad.copy_(gradients[name])
+    seat.add_micro_batch(torch.tensor(2.5), 40)
+    return gradients
+
+
+def copies(seat: Seat) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in seat.parameters.items()}
+
+
+@pytest.mark.parametrize("clip", [0.5, 1e6, 0.0], ids=["clipped", "below-the-threshold", "off"])
+def test_updates_are_those_of_adamw_with_two_groups(pack: Pack, clip: float) -> None:
+    config = replace(CONFIG, max_grad_norm=clip)
+    seat = pack.new_seat(config)
+    plain = {name: torch.nn.Parameter(value) for name, value in copies(seat).items()}
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for n, p in plain.items() if ".lora_" in n], "lr": config.learning_rate},
+            {
+                "params": [p for n, p in plain.items() if ".lora_" not in n],
+                "lr": config.embedding_learning_rate,
+            },
+        ],
+        betas=(config.adam_beta1, config.adam_beta2),
+        eps=config.adam_epsilon,
+        weight_decay=config.weight_decay,
+    )
+    factors = [0.0, 0.5, 1.0, 0.75, 0.5, 0.25]
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: [*factors, 0.0][step])
+    for step, factor in enumerate(factors):
+        for name, gradient in put_gradients(seat, seed=step).items():
+            plain[name].grad = gradient
+        norm = torch.nn.utils.clip_grad_norm_(plain.values(), clip if clip else math.inf)
+        optimizer.step()
+        scheduler.step()
+        assert seat.learning_rate == pytest.approx(config.learning_rate * factor)
+        stats = seat.update()
+        assert stats == seat.last_stats
+        assert (stats.step, stats.loss, stats.num_tokens) == (step + 1, 2.5, 40)
+        assert stats.learning_rate == pytest.approx(config.learning_rate * factor)
+        assert stats.grad_norm == pytest.approx(float(norm), rel=1e-5)
+        for name, value in plain.items():
+            torch.testing.assert_close(seat.parameters[name].detach(), value.detach(), rtol=1e-5, atol=1e-6)
+    assert seat.finished
+    assert seat.num_tokens == 6 * 40
+
+
+def test_the_embedding_group_has_its_own_rate(pack: Pack) -> None:
+    def moved(config: TrialConfig) -> tuple[float, float]:
+        seat = pack.new_seat(replace(config, lr_scheduler_type="constant", weight_decay=0.0))
+        before = copies(seat)
+        put_gradients(seat)
+        seat.update()
+        change = {name: float((p.detach() - before[name]).abs().max()) for name, p in seat.parameters.items()}
+        lora = max(value for name, value in change.items() if ".lora_" in name)
+        return lora, max(value for name, value in change.items() if ".lora_" not in name)
+
+    # Adam's first step moves every weight by its rate.
+    assert moved(CONFIG) == pytest.approx((1e-2, 1e-3), rel=1e-2)
+    assert moved(replace(CONFIG, embedding_learning_rate=5e-2)) == pytest.approx((1e-2, 5e-2), rel=1e-2)
+    assert moved(replace(CONFIG, embedding_learning_rate=0.0))[1] == 0.0
+
+
+def test_a_seat_starts_as_the_base(pack: Pack) -> None:
+    seat = pack.new_seat(CONFIG)
+    assert {kind for kind, _ in seat.groups} == {LORA, EMBEDDINGS}
+    for name, (a, b) in seat.lora.items():
+        assert a.dtype == b.dtype == torch.float32
+        assert not b.any(), name
+        bound = 1 / math.sqrt(a.shape[1])
+        assert 0.9 * bound < float(a.detach().abs().max()) <= bound
+    for module in pack.saved:
+        assert torch.equal(seat.saved[module.name], module.weight)
+        assert seat.saved[module.name].data_ptr() != module.weight.data_ptr()
+
+
+def test_the_start_depends_on_the_seed_alone(pack: Pack) -> None:
+    state = torch.get_rng_state()
+    first = copies(pack.new_seat(CONFIG))
+    assert torch.equal(torch.get_rng_state(), state)  # torch's own generator is left alone
+    torch.rand(7)
+    again, other = copies(pack.new_seat(CONFIG)), copies(pack.new_seat(replace(CONFIG, seed=6)))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    name = next(name for name in first if name.endswith("lora_A"))
+    assert not torch.equal(first[name], other[name])
+    layers = [value for key, value in first.items() if key.endswith("q_proj.lora_A")]
+    assert not torch.equal(layers[0], layers[1])
+
+
+def test_gradients_land_in_the_flat_buffers(pack: Pack) -> None:
+    seat = pack.new_seat(CONFIG)
+    ids = torch.arange(2, 26).reshape(2, 12)
+    block = Block.from_labels(ids, ids)
+    pack.micro_step({seat: MicroBatch(block, 24, 22)})
+    assert seat.num_trained == sum(p.numel() for p in seat.parameters.values())
+    for group in seat.groups.values():
+        assert group.flat.grad is not None
+        assert group.flat.grad.any()
+        for name, view in group.views.items():
+            assert view.data_ptr() == group.slice_of(group.flat, name).data_ptr()
+            assert view.grad is not None
+            assert view.grad.data_ptr() == group.slice_of(group.flat.grad, name).data_ptr()
+
+
+@pytest.mark.parametrize("targets", [("q_proj",), ("gate_proj", "v_proj"), (r"model.layers.0.mlp.up_proj",)])
+def test_gradients_come_through_the_layers_that_are_left_alone(
+    new_pack: Callable[..., Pack], targets: tuple[str, ...]
+) -> None:
+    """Against transformers + peft: a frozen 4-bit layer above a target hands the gradient down unchanged."""
+    pack = new_pack(target_modules=targets)
+    seat = pack.new_seat(CONFIG)
+    with torch.no_grad():
+        for _, b in seat.lora.values():
+            b.normal_(generator=torch.Generator().manual_seed(1))
+    ids = torch.arange(2, 26).reshape(2, 12)
+    block = Block.from_labels(ids, ids)
+    pack.micro_step({seat: MicroBatch(block, 24, 22)})
+
+    plain = AutoModelForCausalLM.from_pretrained(
+        pack.base.spec.model, quantization_config=nf4_config(torch.float32), dtype=torch.float32
+    )
+    peft = get_peft_model(
+        plain,
+        LoraConfig(
+            r=4, lora_alpha=8, target_modules=list(targets), modules_to_save=["embed_tokens", "lm_head"]
+        ),
+    ).train()
+    trained = {
+        name.removeprefix("base_model.model.")
+        .replace(".default.weight", "")
+        .replace(".modules_to_save", ".weight"): p
+        for name, p in peft.named_parameters()
+        if p.requires_grad
+    }
+    assert trained.keys() == seat.parameters.keys()
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(seat.parameters[name])
+    logits = peft(input_ids=ids).logits[:, :-1].flatten(0, 1)
+    torch.nn.functional.cross_entropy(logits, ids[:, 1:].flatten()).backward()
+    for name, parameter in trained.items():
+        assert parameter.grad is not None
+        scale = float(parameter.grad.abs().max())
+        torch.testing.assert_close(seat.parameters[name].grad, parameter.grad, rtol=1e-4, atol=1e-5 * scale)
+
+
+def test_a_frozen_layer_may_see_any_rows_and_a_trained_one_only_those_of_seats() -> None:
+    """A routed expert sees a selection of tokens, and nobody knows whose."""
+    ids = torch.arange(2, 26).reshape(2, 12)
+    layout = lay_out([Block.from_labels(ids, ids)] * 2, "end_to_end", 0)
+    context = PackContext(layout=layout, seats=(None, None))
+    frozen, trained = (
+        PackedLinear(torch.nn.Linear(8, 4), "experts.0.up_proj", index, context, resident=False)
+        for index in (None, 0)
+    )
+    rows = torch.randn(5, 8)
+    torch.testing.assert_close(frozen(rows), torch.nn.functional.linear(rows, frozen.weight, frozen.bias))
+    with pytest.raises(
+        ModelError, match=r"'experts.0.up_proj' was called on 5 rows of 48 tokens.*target_modules"
+    ):
+        trained(rows)
+
+
+def test_a_window_cut_short_is_computed_again(pack: Pack) -> None:
+    config = replace(CONFIG, gradient_accumulation_steps=3, warmup_steps=0, lora_dropout=0.2)
+    ids = [torch.arange(2 + i, 26 + i).reshape(2, 12) for i in range(3)]
+    shares = [MicroBatch(Block.from_labels(i, i), 24, 66) for i in ids]
+    straight, restarted = pack.new_seat(config), pack.new_seat(config)
+    for share in shares:
+        pack.micro_step({straight: share})
+    for share in shares[:2]:
+        pack.micro_step({restarted: share})
+    assert (restarted.micro_step, restarted.window_is_full) == (2, False)
+    restarted.restart_window()
+    assert restarted.micro_step == 0
+    for share in shares:
+        pack.micro_step({restarted: share})
+    assert restarted.window_is_full
+    assert restarted.update() == straight.update()
+    assert all(torch.equal(restarted.parameters[n], p) for n, p in straight.parameters.items())
+
+
+def test_nothing_of_a_nan_window_stays_in_the_next(pack: Pack) -> None:
+    seat, clean = pack.new_seat(CONFIG), pack.new_seat(CONFIG)
+    put_gradients(seat, scale=math.nan)
+    seat.restart_window()
+    for each in (seat, clean):
+        put_gradients(each)
+    assert seat.update() == clean.update()
+
+
+def test_a_seat_asks_for_all_its_memory_when_it_is_made(pack: Pack) -> None:
+    """Master, gradient and both moments: a seat that does not fit fails before it trains."""
+    seat = pack.new_seat(CONFIG)
+    held = [*(g.flat for g in seat.groups.values()), *(g.flat.grad for g in seat.groups.values())]
+    held += [t for state in seat.optimizer.state.values() for t in state.values() if t.numel() > 1]
+    assert sum(t.numel() * t.element_size() for t in held if t is not None) == 16 * seat.num_trained
+    before = {id(t) for state in seat.optimizer.state.values() for t in state.values()}
+    put_gradients(seat)
+    seat.update()
+    assert {id(t) for state in seat.optimizer.state.values() for t in state.values()} == before
+
+
+def test_a_frozen_embedding_costs_a_seat_nothing(new_pack: Callable[..., Pack]) -> None:
+    pack = new_pack(train_embeddings=False)
+    seat = pack.new_seat(replace(CONFIG, embedding_learning_rate=None))
+    assert {kind for kind, _ in seat.groups} == {LORA}
+    assert seat.num_trained == sum(4 * (m.in_features + m.out_features) for m in pack.linears)

@@ -1,0 +1,598 @@
+"""Trials on the seats of a session: reports, ends, and neighbours that do not matter."""
+
+from __future__ import annotations
+
+import json
+import math
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from lora_runner.config import TrialConfig
+from lora_runner.data import DataBundle, TokenizedExample, TokenizedSet
+from lora_runner.errors import ModelError, TrialConfigError
+from lora_runner.messages import Assignment, SeatReport, SessionOptions
+from lora_runner.models import nf4_config
+from lora_runner.pack import MicroBatch, Pack
+from lora_runner.seats import Seat, StepStats
+from lora_runner.session import Session, report_steps
+
+OPTIONS = SessionOptions(report_at=(20, 50, 100), per_device_eval_batch_size=4, sample_tokens=4)
+CONFIGS = [
+    TrialConfig(
+        learning_rate=2e-2,
+        embedding_learning_rate=5e-3,
+        lr_scheduler_type="cosine",
+        warmup_steps=1,
+        max_steps=10,
+        per_device_train_batch_size=4,
+        lora_r=8,
+        lora_alpha=16,
+        lora_dropout=0.1,
+        seed=1,
+    ),
+    TrialConfig(
+        learning_rate=5e-3,
+        embedding_learning_rate=1e-3,
+        lr_scheduler_type="constant",
+        max_steps=6,
+        per_device_train_batch_size=3,
+        gradient_accumulation_steps=2,
+        lora_r=4,
+        lora_alpha=4,
+        weight_decay=0.1,
+        seed=2,
+    ),
+    TrialConfig(
+        learning_rate=1e-2,
+        embedding_learning_rate=0.0,
+        max_steps=4,
+        per_device_train_batch_size=2,
+        lora_r=2,
+        lora_alpha=8,
+        use_rslora=True,
+        seed=3,
+    ),
+]
+HUGE = replace(
+    CONFIGS[0], learning_rate=10.0, embedding_learning_rate=10.0, lr_scheduler_type="constant", max_steps=40
+)
+"""A rate that no model survives."""
+
+
+@pytest.fixture(scope="module")
+def pack(new_pack: Callable[..., Pack]) -> Pack:
+    """One base for the whole file: a pack keeps nothing of the seats that leave it."""
+    return new_pack()
+
+
+@pytest.fixture
+def new_session(pack: Pack, bundle: DataBundle) -> Callable[..., Session]:
+    def make(num_seats: int = 1, options: SessionOptions = OPTIONS, on: Pack | None = None) -> Session:
+        return Session(on or pack, bundle, options, num_seats=num_seats)
+
+    return make
+
+
+@pytest.fixture
+def assign(tmp_path: Path) -> Callable[..., Assignment]:
+    def make(number: int, config: TrialConfig, attempt: int = 1) -> Assignment:
+        return Assignment(
+            number=number, config=config, folder=str(tmp_path / f"{number:04d}"), attempt=attempt
+        )
+
+    return make
+
+
+def run(session: Session, waiting: Sequence[Assignment] = ()) -> dict[int, list[SeatReport]]:
+    """Train to the end, filling freed seats at once. -> reports of each trial."""
+    line, reports = list(waiting), dict[int, list[SeatReport]]()
+    while True:
+        for index in session.free_seats[: len(line)]:
+            session.place(index, line.pop(0))
+        if not session.running:
+            return reports
+        for report in session.advance(60):
+            reports.setdefault(report.number, []).append(report)
+
+
+def numbers(reports: Sequence[SeatReport]) -> list[tuple[Any, ...]]:
+    """What of a trial's reports must not depend on its neighbours: everything but clocks and memory."""
+    return [
+        (
+            r.percent,
+            r.step,
+            r.eval_loss,
+            r.train_loss,
+            r.grad_norm,
+            r.learning_rate,
+            r.num_tokens,
+            r.signs,
+            r.outcome,
+            r.stop_reason,
+            r.generations,
+        )
+        for r in reports
+    ]
+
+
+def weights(seat: Seat) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in seat.parameters.items()}
+
+
+def test_trials_side_by_side_equal_the_same_trials_alone(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+) -> None:
+    together = new_session(3)
+    packed = run(together, [assign(i, config) for i, config in enumerate(CONFIGS)])
+    for i, config in enumerate(CONFIGS):
+        assert numbers(run(new_session(), [assign(10 + i, config)])[10 + i]) == numbers(packed[i])
+    total = sum(reports[-1].num_tokens for reports in packed.values())
+    assert together.num_tokens == total > 0
+
+
+def test_reports_come_at_their_shares_of_the_budget_and_say_what_happened(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+) -> None:
+    session = new_session(2)
+    reports = run(session, [assign(0, CONFIGS[0]), assign(1, CONFIGS[1], attempt=3)])
+    assert [(r.percent, r.step) for r in reports[0]] == [(20, 2), (50, 5), (100, 10)]
+    assert [(r.percent, r.step) for r in reports[1]] == [(20, 1), (50, 3), (100, 6)]
+    assert [r.attempt for r in reports[1]] == [3, 3, 3]
+    for trial in reports.values():
+        assert [r.outcome for r in trial] == [None, None, "complete"]
+        assert [bool(r.generations) for r in trial] == [False, False, True]
+        assert all(r.peak_memory_gib > 0 and r.tokens_per_second > 0 for r in trial)
+        assert [r.wall_seconds for r in trial] == sorted(r.wall_seconds for r in trial)
+    last = reports[0][-1]
+    assert last.stop_reason == "used its full budget of 10 steps"
+    assert last.eval_loss is not None
+    assert last.eval_loss < 0.9 * session.base_eval_loss
+    assert len(last.generations) == 2
+    assert all(isinstance(text, str) and text for text in last.generations)
+    # 4 sequences a step of 9 to 16 tokens, padding not counted.
+    assert 10 * 4 * 9 <= last.num_tokens <= 10 * 4 * 16
+
+
+def test_report_steps_cover_the_end_and_never_meet_twice() -> None:
+    assert report_steps(10, (20, 50, 100)) == {2: 20, 5: 50, 10: 100}
+    assert report_steps(2, (10, 20, 50, 100)) == {1: 50, 2: 100}
+    assert report_steps(1, (20, 100)) == {1: 100}
+    for steps in range(1, 60):
+        assert report_steps(steps, (1, 33, 66, 100))[steps] == 100
+
+
+@pytest.mark.parametrize("percents", [(), (20, 50), (50, 20, 100), (0, 100), (50, 50, 100), (50, 100, 110)])
+def test_shares_that_do_not_rise_to_the_end_are_refused(percents: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="report_at must rise"):
+        SessionOptions(report_at=percents)
+
+
+def test_a_report_survives_json(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+) -> None:
+    reports = run(new_session(), [assign(0, replace(HUGE, max_steps=12))])[0]
+    for report in [*reports, SeatReport.empty(assign(1, CONFIGS[0])).ended("failed", "no seat")]:
+        read = SeatReport.from_dict(json.loads(json.dumps(report.to_dict())))
+        assert repr(read) == repr(report)  # by text: NaN equals itself there
+    assert reports[-1].signs
+
+
+def test_freed_seats_are_filled_one_by_one(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+) -> None:
+    session = new_session(2)
+    short = [replace(CONFIGS[2], seed=seed) for seed in (3, 4, 5)]
+    reports = run(
+        session, [assign(0, CONFIGS[0]), *(assign(1 + i, config) for i, config in enumerate(short))]
+    )
+    assert [reports[i][-1].outcome for i in range(4)] == ["complete"] * 4
+    assert session.free_seats == [0, 1]
+    for i, config in enumerate(short):
+        assert numbers(reports[1 + i]) == numbers(run(new_session(), [assign(10 + i, config)])[10 + i])
+
+
+def test_a_trial_stopped_from_outside_frees_its_seat_and_its_memory(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+) -> None:
+    session = new_session(2)
+    session.place(0, assign(0, CONFIGS[0]))
+    session.place(1, assign(1, CONFIGS[1]))
+    session.advance(60)
+    assert session.has(0)
+    buffers = [weakref.ref(group.flat) for group in session.running[0].seat.groups.values()]
+    session.remove(0)
+    assert not session.has(0)
+    assert session.free_seats == [0]
+    # Nothing may hold on to the weights: the next trial is placed before the next forward pass.
+    assert [buffer() for buffer in buffers] == [None, None]
+    with pytest.raises(KeyError, match="trial 0 has no seat"):
+        session.remove(0)
+
+
+def test_a_seat_is_given_to_one_trial_only(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+) -> None:
+    session = new_session()
+    session.place(0, assign(0, CONFIGS[0]))
+    with pytest.raises(ValueError, match="seat 0 is taken"):
+        session.place(0, assign(1, CONFIGS[1]))
+    assert session.has(0)
+
+
+def test_a_trial_that_cannot_be_seated_leaves_its_seat_free(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+) -> None:
+    session = new_session()
+    for change, message in (
+        (
+            {"embedding_learning_rate": None},
+            r"embedding_learning_rate is needed.*model.embed_tokens, lm_head",
+        ),
+        ({"lr_scheduler_kwargs": {"power": 2}}, "refuses lr_scheduler_kwargs"),
+    ):
+        with pytest.raises(TrialConfigError, match=message):
+            session.place(0, assign(0, replace(CONFIGS[0], **change)))  # type: ignore[arg-type]
+        assert session.free_seats == [0]
+
+
+def test_the_bases_loss_is_the_plain_models_token_weighted_one(
+    pack: Pack, new_session: Callable[..., Session], bundle: DataBundle, plain_nll: Callable[..., float]
+) -> None:
+    plain = AutoModelForCausalLM.from_pretrained(
+        pack.base.spec.model, quantization_config=nf4_config(torch.float32), dtype=torch.float32
+    ).train()
+    expected = plain_nll(plain, bundle.eval)
+    for size in (1, 4, 32):
+        assert new_session(
+            options=replace(OPTIONS, per_device_eval_batch_size=size)
+        ).base_eval_loss == pytest.approx(expected, rel=1e-6)
+    means = [plain_nll(plain, TokenizedSet.of([example], source="")) for example in bundle.eval.examples]
+    assert sum(means) / len(means) != pytest.approx(expected, rel=1e-4)
+
+
+def test_a_seat_at_its_start_has_the_bases_loss(
+    pack: Pack, new_session: Callable[..., Session], bundle: DataBundle
+) -> None:
+    session = new_session()
+    assert pack.evaluate([pack.new_seat(CONFIGS[0])], session._eval_blocks) == pytest.approx(
+        [session.base_eval_loss]
+    )
+
+
+def test_a_base_without_a_finite_loss_is_refused(new_pack: Callable[..., Pack], bundle: DataBundle) -> None:
+    pack = new_pack(train_embeddings=False)
+    with torch.no_grad():
+        pack.model.get_parameter("model.norm.weight").fill_(torch.nan)
+    with pytest.raises(ModelError, match="has evaluation loss nan"):
+        Session(pack, bundle, OPTIONS, num_seats=1)
+
+
+def test_accumulated_micro_batches_equal_one_large_batch(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+) -> None:
+    whole = replace(CONFIGS[0], per_device_train_batch_size=6, lora_dropout=0.0)
+    parts = replace(whole, per_device_train_batch_size=2, gradient_accumulation_steps=3)
+    reports = run(new_session(2), [assign(0, whole), assign(1, parts)])
+    assert reports[0][-1].num_tokens == reports[1][-1].num_tokens
+    for one, three in zip(reports[0], reports[1], strict=True):
+        assert three.train_loss == pytest.approx(one.train_loss, rel=1e-4)
+        assert three.eval_loss == pytest.approx(one.eval_loss, rel=1e-4)
+
+
+# --- ends ---------------------------------------------------------------------------------------------------
+
+
+def test_a_diverging_trial_ends_at_once_and_its_neighbour_feels_nothing(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+) -> None:
+    session = new_session(2)
+    reports = run(session, [assign(0, HUGE), assign(1, CONFIGS[1])])
+    end = reports[0][-1]
+    assert end.outcome == "diverged"
+    assert end.step < HUGE.max_steps
+    assert end.stop_reason == end.signs[-1].detail
+    assert end.signs[-1].sign in ("nan_or_inf", "loss_spike")
+    assert end.signs[-1].step == end.step
+    assert numbers(reports[1]) == numbers(run(new_session(), [assign(2, CONFIGS[1])])[2])
+
+
+def test_a_trial_full_of_nan_ends_at_its_next_step(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+) -> None:
+    session = new_session(2)
+    session.place(0, assign(0, CONFIGS[0]))
+    session.place(1, assign(1, CONFIGS[1]))
+    session.advance(60)
+    sick = session.running[0].seat
+    with torch.no_grad():
+        sick.parameters["model.embed_tokens.weight"].fill_(torch.nan)
+    step = sick.step
+    (report,) = [r for r in session.advance(60) if r.number == 0]
+    assert (report.outcome, report.step, report.eval_loss) == ("diverged", step + 1, None)
+    assert report.stop_reason == f"loss nan at step {step + 1}"
+    assert [(sign.sign, sign.step) for sign in report.signs] == [("nan_or_inf", step + 1)]
+    assert math.isnan(report.train_loss)
+    assert not session.has(0)
+    assert run(session)[1][-1].outcome == "complete"
+
+
+class PoisonedAtTheEnd(Pack):
+    """Breaks a seat's weights with its very last update, as an overflow there would."""
+
+    def train_step(self, batches: Mapping[Seat, MicroBatch]) -> dict[Seat, StepStats]:
+        stats = super().train_step(batches)
+        for seat in stats:
+            if seat.finished and seat.config.seed == CONFIGS[0].seed:
+                with torch.no_grad():
+                    seat.parameters["lm_head.weight"].fill_(torch.nan)
+        return stats
+
+
+def test_a_trial_whose_last_evaluation_is_nan_is_not_complete(
+    new_pack: Callable[..., Pack], new_session: Callable[..., Session], assign: Callable[..., Assignment]
+) -> None:
+    session = new_session(2, on=new_pack(cls=PoisonedAtTheEnd))
+    reports = run(session, [assign(0, CONFIGS[0]), assign(1, CONFIGS[1])])
+    end = reports[0][-1]
+    assert (end.percent, end.outcome) == (100, "diverged")
+    assert end.stop_reason == "evaluation loss nan at step 10"
+    assert end.signs[-1].sign == "nan_or_inf"
+    assert not (Path(assign(0, CONFIGS[0]).folder) / "adapter").exists()
+    assert reports[1][-1].outcome == "complete"
+    assert (Path(assign(1, CONFIGS[1]).folder) / "adapter" / "adapter_model.safetensors").is_file()
+
+
+# --- memory -------------------------------------------------------------------------------------------------
+
+
+class Tight(Pack):
+    """A GPU whose memory is too small for what the test says."""
+
+    too_much: Callable[[Sequence[Any]], bool] = staticmethod(lambda seats: False)
+    where = "start"
+
+    def train_step(self, batches: Mapping[Seat, MicroBatch]) -> dict[Seat, StepStats]:
+        if self.where in ("start", "update") and self.too_much(list(batches)):
+            if self.where == "update":  # gradients have been added to every seat
+                self.micro_step(batches)
+                for seat in list(batches)[:1]:
+                    if seat.window_is_full:
+                        seat.update()
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.\nGPU 0 has no more.")
+        return super().train_step(batches)
+
+    def evaluate(self, seats: Sequence[Seat | None], blocks: Sequence[Any]) -> list[float]:
+        if self.where == "evaluate" and self.too_much(seats):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().evaluate(seats, blocks)
+
+    def generate(self, seats: Sequence[Seat | None], *arguments: Any) -> list[list[list[int]]]:
+        if self.where == "generate" and self.too_much(seats):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().generate(seats, *arguments)
+
+
+@pytest.fixture(scope="module")
+def tight(new_pack: Callable[..., Pack]) -> Tight:
+    pack = new_pack(cls=Tight)
+    assert isinstance(pack, Tight)
+    return pack
+
+
+@pytest.mark.parametrize("where", ["start", "update"])
+def test_out_of_memory_ends_the_largest_trial_and_costs_the_others_nothing(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight, where: str
+) -> None:
+    large = replace(CONFIGS[0], lora_r=64)
+    tight.where = where
+    # Not from the first step on: windows are half full, moments are not zero.
+    tight.too_much = lambda seats: (
+        sum(s.num_trained for s in seats) > 230_000 and max(s.micro_step for s in seats) >= 3
+    )
+    reports = run(new_session(3, on=tight), [assign(0, CONFIGS[0]), assign(1, large), assign(2, CONFIGS[1])])
+    end = reports[1][-1]
+    assert end.outcome == "out_of_memory"
+    assert end.stop_reason == "out of memory: CUDA out of memory. Tried to allocate 20 MiB."
+    assert (end.eval_loss, end.step) == (None, 3)
+    for number, config in ((0, CONFIGS[0]), (2, CONFIGS[1])):
+        assert numbers(reports[number]) == numbers(
+            run(new_session(), [assign(10 + number, config)])[10 + number]
+        )
+
+
+def test_the_only_trial_that_does_not_fit_ends_too(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight
+) -> None:
+    tight.where, tight.too_much = "start", lambda seats: True
+    session = new_session(on=tight)
+    (report,) = run(session, [assign(0, CONFIGS[0])])[0]
+    assert (report.outcome, report.percent, report.step) == ("out_of_memory", 0, 0)
+    assert math.isnan(report.train_loss)
+    assert session.free_seats == [0]
+
+
+def test_an_evaluation_too_large_for_all_seats_is_made_seat_by_seat(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight
+) -> None:
+    same = [replace(CONFIGS[0], seed=seed) for seed in (1, 2)]
+    for where in ("evaluate", "generate"):
+        tight.where, tight.too_much = where, lambda seats: len(seats) > 1
+        reports = run(new_session(2, on=tight), [assign(i, config) for i, config in enumerate(same)])
+        for i, config in enumerate(same):
+            assert numbers(reports[i]) == numbers(run(new_session(), [assign(10 + i, config)])[10 + i])
+
+
+def test_a_trial_whose_evaluation_never_fits_ends_and_the_others_go_on(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight
+) -> None:
+    same = [replace(CONFIGS[0], seed=1), replace(CONFIGS[0], seed=2)]
+    tight.where, tight.too_much = "evaluate", lambda seats: any(s is not None and s.seed == 2 for s in seats)
+    reports = run(new_session(2, on=tight), [assign(i, config) for i, config in enumerate(same)])
+    assert [(r.percent, r.outcome, r.eval_loss) for r in reports[1]] == [(20, "out_of_memory", None)]
+    assert "per_device_eval_batch_size" in (reports[1][0].stop_reason or "")
+    assert numbers(reports[0]) == numbers(run(new_session(), [assign(10, same[0])])[10])
+
+
+def test_samples_that_do_not_fit_cost_a_trial_only_its_samples(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight
+) -> None:
+    tight.where, tight.too_much = "generate", lambda seats: seats[0] is not None
+    end = run(new_session(on=tight), [assign(0, CONFIGS[0])])[0][-1]
+    assert (end.outcome, end.generations) == ("complete", ())
+
+
+# --- interruptions ------------------------------------------------------------------------------------------
+
+
+def advance_to(session: Session, number: int, micro_step: int) -> list[SeatReport]:
+    """Train micro-batch by micro-batch until a trial has computed as many as said."""
+    reports: list[SeatReport] = []
+    (running,) = [r for r in session.running if r.assignment.number == number]
+    while running.seat.micro_step < micro_step:
+        reports += session._step()
+    return reports
+
+
+RESUMED = replace(
+    CONFIGS[1], lora_dropout=0.2, gradient_accumulation_steps=3, lr_scheduler_type="cosine", warmup_steps=1
+)
+
+
+@pytest.mark.parametrize(
+    "micro_step", [1, 6, 9, 11], ids=["before-a-step", "between", "at-a-report", "mid-window"]
+)
+def test_an_interrupted_trial_ends_as_if_it_had_never_been(
+    new_pack: Callable[..., Pack],
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    micro_step: int,
+) -> None:
+    never = new_session()
+    never.place(0, assign(0, RESUMED))
+    seat = never.running[0].seat
+    expected = run(never)[0]
+
+    broken_off = new_session(2)
+    broken_off.place(0, assign(1, RESUMED))
+    broken_off.place(1, assign(2, CONFIGS[0]))
+    before = [r for r in advance_to(broken_off, 1, micro_step) if r.number == 1]
+    broken_off.save(1)
+    watch = broken_off.running[0].watch
+
+    later = new_session(3, on=new_pack())  # another process would load the base again
+    later.place(2, assign(1, RESUMED, attempt=2))
+    resumed = later.running[0]
+    assert resumed.seat.step == micro_step // 3
+    assert resumed.wall_seconds > 0
+    assert resumed.watch == watch
+    assert resumed.watch is not watch
+    after = run(later)[1]
+    assert numbers([*before, *after]) == numbers(expected)
+    for name, weight in weights(seat).items():
+        assert torch.equal(weight, resumed.seat.parameters[name].detach()), name
+
+
+def test_saving_in_the_middle_of_a_window_does_not_disturb_the_trial_that_goes_on(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+) -> None:
+    session = new_session()
+    session.place(0, assign(0, RESUMED))
+    before = advance_to(session, 0, 5)
+    session.save(0)
+    assert numbers([*before, *run(session)[0]]) == numbers(run(new_session(), [assign(1, RESUMED)])[1])
+
+
+def test_a_damaged_checkpoint_means_the_one_before_it_or_a_fresh_start(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+) -> None:
+    session = new_session()
+    assignment = assign(0, CONFIGS[0])
+    session.place(0, assignment)
+    advance_to(session, 0, 3)
+    session.save(0)
+    folder = Path(assignment.folder)
+    (folder / "checkpoint").rename(folder / "kept")
+    advance_to(session, 0, 6)
+    session.save(0)
+    (folder / "kept").rename(folder / "checkpoint.previous")
+    expected = numbers(run(session)[0])[-1:]
+
+    tensors = folder / "checkpoint" / "seat.safetensors"
+    content = bytearray(tensors.read_bytes())
+    content[-5] ^= 1
+    tensors.write_bytes(content)
+    for _, step in enumerate((3, 0)):
+        again = new_session()
+        again.place(0, assignment)
+        assert again.running[0].seat.step == step
+        assert numbers(run(again)[0])[-1:] == expected
+        (folder / "checkpoint.previous" / "seat.safetensors").write_bytes(b"")
+
+
+def test_a_checkpoint_of_another_configuration_is_not_continued(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+) -> None:
+    session = new_session()
+    session.place(0, assign(0, CONFIGS[0]))
+    advance_to(session, 0, 3)
+    session.save(0)
+    other = replace(CONFIGS[0], learning_rate=1e-3)
+    again = new_session()
+    again.place(0, assign(0, other))
+    assert again.running[0].seat.step == 0
+    assert numbers(run(again)[0]) == numbers(run(new_session(), [assign(1, other)])[1])
+
+
+def test_checkpoints_follow_their_reports_and_are_spared_trials_that_leave(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+) -> None:
+    session = new_session(2, replace(OPTIONS, checkpoint_seconds=0.0))
+    stays, leaves = assign(0, CONFIGS[0]), assign(1, replace(CONFIGS[0], seed=5))
+    session.place(0, stays)
+    session.place(1, leaves)
+    assert [(r.number, r.percent) for r in session.advance(60)] == [(0, 20), (1, 20)]
+    # The reports have not reached anybody yet: a crash now must make the trials report again.
+    assert not (Path(stays.folder) / "checkpoint").exists()
+    session.remove(1)
+    session.advance(60)
+    assert json.loads((Path(stays.folder) / "checkpoint" / "state.json").read_text())["step"] == 2
+    assert not Path(leaves.folder).exists()
+
+
+def test_checkpoints_wait_for_their_time(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+) -> None:
+    assignment = assign(0, CONFIGS[0])
+    run(new_session(options=replace(OPTIONS, checkpoint_seconds=1e6)), [assignment])
+    assert not (Path(assignment.folder) / "checkpoint").exists()
+
+
+def test_advance_returns_when_its_time_is_up(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+) -> None:
+    session = new_session()
+    assert session.advance(60) == []  # nobody is seated
+    session.place(0, assign(0, CONFIGS[0]))
+    assert session.advance(0) == []
+    assert session.running[0].seat.step == 0
+
+
+def test_a_trial_without_prompts_has_no_samples(
+    pack: Pack, bundle: DataBundle, assign: Callable[..., Assignment]
+) -> None:
+    session = Session(pack, replace(bundle, sample_prompts=()), OPTIONS, num_seats=1)
+    end = run(session, [assign(0, CONFIGS[2])])[0][-1]
+    assert (end.outcome, end.generations) == ("complete", ())
+
+
+def test_a_set_without_a_target_token_is_refused(pack: Pack, bundle: DataBundle) -> None:
+    nothing = TokenizedExample(input_ids=[5, 6, 7], labels=[-100] * 3)
+    with pytest.raises(ModelError, match="no target token"):
+        Session(pack, replace(bundle, eval=TokenizedSet.of([nothing], source="")), OPTIONS, num_seats=1)

@@ -1,0 +1,212 @@
+"""A ledger without a model, a database, and a simulated pack that talks to a keeper as a worker does."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial
+
+from lora_runner.config import TrialConfig
+from lora_runner.messages import COMPLETE, Assignment, SeatReport
+from search_spaces import load_guidelines, space_for
+from sweeps.blueprint import Ledger
+from sweeps.config.search import SearchSection
+from sweeps.keeper import Keeper, Reply
+
+Loss = Callable[[TrialConfig, int], float | str]
+"""(config, percent) -> evaluation loss, or the outcome with which the trial ends by itself there."""
+
+
+def bowl(config: TrialConfig, percent: int) -> float:
+    """Lowest at a rate of 1e-3, falling over the budget."""
+    distance = (
+        abs(config.learning_rate / 1e-3 - 1)
+        if config.learning_rate > 1e-3
+        else 1e-3 / config.learning_rate - 1
+    )
+    return 2.0 + min(distance, 9.0) / 10 + 1.0 / percent
+
+
+def build_ledger(
+    folder: Path, *, trials: int = 6, report_at: tuple[int, ...] = (20, 40, 60, 80, 100), **search: Any
+) -> Ledger:
+    """A ledger over the tables' own space of an 8B model, with its conditional dimension."""
+    space = space_for(scenario="general", model_size=8.03e9, max_steps=100, train_embeddings=True)
+    return Ledger(
+        name="t",
+        run_folder=str(folder),
+        space=space,
+        trials=trials,
+        search=SearchSection(**search).model_dump(),
+        report_at=report_at,
+        constants={"max_steps": 100, "per_device_train_batch_size": 8, "lora_r": 8, "lora_alpha": 16},
+        scheduler_kwargs={},
+        trains_embeddings=True,
+        identity={"metric": "eval_loss", "space": space.fingerprint()},
+        context={
+            "model": "base",
+            "model_size": 8.03e9,
+            "scenario": "general",
+            "method": "qlora",
+            "train_embeddings": True,
+            "max_steps": 100,
+            "alpha_convention": "alpha/r",
+            "per_device_train_batch_size": 8,
+        },
+        guidelines=load_guidelines().to_list(),
+        versions={"optuna": optuna.__version__},
+    )
+
+
+class SimulatedPack:
+    """A worker's side of the conversation, without training: every turn, every seat reports once."""
+
+    def __init__(self, keeper: Keeper, loss: Loss = bowl, *, seats: int = 3, worker: int = 0) -> None:
+        self.keeper, self.loss, self.worker, self.num_seats = keeper, loss, worker, seats
+        self.report_at = keeper.ledger.report_at
+        self.seats: dict[int, Assignment] = {}
+        self.turns: dict[int, int] = {}
+        self.stopped = False
+
+    @property
+    def free(self) -> list[int]:
+        return [seat for seat in range(self.num_seats) if seat not in self.seats]
+
+    def ask(self) -> Reply:
+        return self.follow(self.keeper.ask(self.worker, self.free))
+
+    def follow(self, reply: Reply) -> Reply:
+        for number in reply.leave:
+            self.seats = {seat: a for seat, a in self.seats.items() if a.number != number}
+        for placed in reply.start:
+            assert placed.seat not in self.seats, f"seat {placed.seat} is taken"
+            self.seats[placed.seat] = placed.assignment
+            self.turns[placed.assignment.number] = 0
+        self.stopped = self.stopped or reply.stop
+        return reply
+
+    def reports(self) -> list[SeatReport]:
+        """The next report of every seat; trials that end by themselves leave."""
+        reports = []
+        for seat, assignment in sorted(self.seats.items()):
+            percent = self.report_at[self.turns[assignment.number]]
+            self.turns[assignment.number] += 1
+            answer = self.loss(assignment.config, percent)
+            outcome = answer if isinstance(answer, str) else COMPLETE if percent == 100 else None
+            reports.append(
+                make_report(assignment, percent, None if isinstance(answer, str) else answer, outcome)
+            )
+            if outcome is not None:
+                del self.seats[seat]
+        return reports
+
+    def turn(self) -> Reply:
+        return self.follow(self.keeper.report(self.worker, self.reports(), self.free, 100.0))
+
+    def run(self) -> None:
+        if not self.seats:
+            self.ask()
+        while self.seats and not self.stopped:
+            self.turn()
+
+
+def make_report(
+    assignment: Assignment, percent: int, loss: float | None, outcome: str | None = None, **fields: Any
+) -> SeatReport:
+    values: dict[str, Any] = {
+        "number": assignment.number,
+        "attempt": assignment.attempt,
+        "percent": percent,
+        "step": percent,
+        "eval_loss": loss,
+        "train_loss": 1.5,
+        "grad_norm": 0.5,
+        "learning_rate": assignment.config.learning_rate,
+        "num_tokens": 100 * percent,
+        "tokens_per_second": 50.0,
+        "wall_seconds": 2.0 * percent,
+        "peak_memory_gib": 0.25,
+        "outcome": outcome,
+        "stop_reason": None if outcome is None else f"it was {outcome}",
+    }
+    return SeatReport(**(values | fields))
+
+
+def drawn(keeper: Keeper) -> dict[int, dict[str, Any]]:
+    """Parameters by number of all trials that were drawn."""
+    return {t.number: dict(t.params) for t in trials_of(keeper) if t.state.name != "WAITING"}
+
+
+def trials_of(keeper: Keeper) -> list[FrozenTrial]:
+    """What a reader finds in the database, past every cache of the keeper."""
+    storage = optuna.storages.RDBStorage(
+        keeper._storage.url, skip_compatibility_check=True, skip_table_creation=True
+    )
+    try:
+        return optuna.load_study(study_name=keeper.ledger.name, storage=storage).get_trials()
+    finally:
+        storage.engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("database") / "empty.db"
+    optuna.storages.RDBStorage(f"sqlite:///{file}").engine.dispose()
+    return file
+
+
+@pytest.fixture
+def new_database(tmp_path: Path, _empty_database: Path) -> Callable[[str], str]:
+    """`new_database(name)` -> URL of a fresh SQLite file whose tables exist already, which saves time."""
+
+    def new(name: str = "study") -> str:
+        return f"sqlite:///{shutil.copy(_empty_database, tmp_path / f'{name}.db')}"
+
+    return new
+
+
+@pytest.fixture
+def make_keeper(tmp_path: Path, new_database: Callable[[str], str]) -> Iterator[Callable[..., Keeper]]:
+    """`make_keeper(trials=..., sampler=...)`: on the study called `at`, as a new process would."""
+    urls: dict[str, str] = {}
+    made: list[Keeper] = []
+
+    def make(*, at: str = "study", url: str | None = None, **options: Any) -> Keeper:
+        if url is None:
+            url = urls[at] = urls.get(at) or new_database(at)
+        made.append(Keeper(build_ledger(tmp_path / f"run-{at}", **options), url))
+        return made[-1]
+
+    yield make
+    for keeper in made:
+        keeper._storage.engine.dispose()
+
+
+@pytest.fixture
+def ledger() -> Callable[..., Ledger]:
+    return build_ledger
+
+
+@pytest.fixture
+def pack() -> type[SimulatedPack]:
+    return SimulatedPack
+
+
+@pytest.fixture
+def report() -> Callable[..., SeatReport]:
+    return make_report
+
+
+@pytest.fixture
+def stored() -> Callable[[Keeper], list[FrozenTrial]]:
+    return trials_of
+
+
+@pytest.fixture
+def configs() -> Callable[[Keeper], Mapping[int, Mapping[str, Any]]]:
+    return drawn

@@ -1,0 +1,253 @@
+"""What a sweep decides before it starts."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+
+from lora_runner.errors import DataError, ModelError
+from search_spaces import SearchSpace
+from sweeps.blueprint import Blueprint, Ledger, draw_up, summary
+from sweeps.config import load_sweep
+
+MakeLedger = Callable[..., Ledger]
+Draw = Callable[..., Blueprint]
+
+
+@pytest.fixture
+def base_ledger(ledger: MakeLedger, tmp_path: Path) -> Ledger:
+    return ledger(tmp_path)
+
+
+# --- a trial's configuration ----------------------------------------------------------------------
+
+
+def test_rates_and_warm_up_follow_from_the_parameters(base_ledger: Ledger) -> None:
+    config = base_ledger.trial_config(
+        {
+            "learning_rate": 4e-4,
+            "embedding_lr_ratio": 0.25,
+            "lr_scheduler_type": "cosine",
+            "warmup_ratio": 0.031,
+        }
+    )
+    assert config.learning_rate == 4e-4
+    assert config.embedding_learning_rate == 1e-4
+    assert config.lr_scheduler_type == "cosine"
+    assert (config.max_steps, config.warmup_steps) == (100, 4)  # 3.1 steps, rounded up as transformers does
+    assert config.per_device_train_batch_size == 8
+    assert config.lora_r == 8
+
+
+@pytest.mark.parametrize(("ratio", "steps"), [(0.0, 0), (0.001, 1), (0.03, 3), (0.5, 50), (1.0, 100)])
+def test_warm_up_is_a_whole_number_of_steps_rounded_up(base_ledger: Ledger, ratio: float, steps: int) -> None:
+    config = base_ledger.trial_config(
+        {"learning_rate": 1e-4, "lr_scheduler_type": "linear", "warmup_ratio": ratio}
+    )
+    assert config.warmup_steps == steps == math.ceil(100 * ratio)
+
+
+def test_dimensions_that_do_not_exist_leave_the_constants(base_ledger: Ledger) -> None:
+    config = base_ledger.trial_config({"learning_rate": 1e-4, "lr_scheduler_type": "constant"})
+    assert config.embedding_learning_rate is None
+    assert config.warmup_steps == 0
+    assert config.weight_decay == 0.0
+
+
+@pytest.mark.parametrize(("batch", "steps"), [(8, 100), (4, 200), (16, 50), (3, 267), (1000, 1)])
+def test_a_searched_batch_size_keeps_the_number_of_examples(
+    base_ledger: Ledger, batch: int, steps: int
+) -> None:
+    config = base_ledger.trial_config(
+        {
+            "learning_rate": 1e-4,
+            "lr_scheduler_type": "linear",
+            "warmup_ratio": 0.1,
+            "per_device_train_batch_size": batch,
+        }
+    )
+    assert (config.per_device_train_batch_size, config.max_steps) == (batch, steps)
+    assert config.warmup_steps == math.ceil(0.1 * steps)
+    if batch <= 16:
+        assert config.max_steps * batch == pytest.approx(800, abs=batch / 2)
+
+
+def test_searched_lora_and_decay_replace_the_constants_and_schedulers_get_their_arguments(
+    ledger: MakeLedger, tmp_path: Path
+) -> None:
+    base = ledger(tmp_path)
+    with_arguments = Ledger(
+        **{**vars(base), "scheduler_kwargs": {"cosine_with_min_lr": {"min_lr_rate": 0.2}}}
+    )
+    searched = {"lora_r": 64, "lora_alpha": 32, "lora_dropout": 0.1, "weight_decay": 0.01}
+    config = with_arguments.trial_config(
+        {"learning_rate": 1e-4, "lr_scheduler_type": "cosine_with_min_lr", **searched}
+    )
+    assert {name: getattr(config, name) for name in searched} == searched
+    assert config.lr_scheduler_kwargs == {"min_lr_rate": 0.2}
+    other = with_arguments.trial_config({"learning_rate": 1e-4, "lr_scheduler_type": "linear"})
+    assert other.lr_scheduler_kwargs == {}
+
+
+def test_a_ledger_travels_between_processes(base_ledger: Ledger) -> None:
+    assert pickle.loads(pickle.dumps(base_ledger)) == base_ledger
+
+
+# --- drawing up a sweep over a tiny model ---------------------------------------------------------
+
+SWEEP = """\
+name: small
+model: {model}
+data: {{train: data.jsonl, eval_fraction: 0.2, max_length: 32}}
+train_embeddings: true
+training: {{max_steps: 10, per_device_train_batch_size: 4}}
+lora: {{r: 4, alpha: 8}}
+trials: 6
+"""
+
+
+@pytest.fixture
+def draw(tmp_path: Path, tiny_model: Callable[..., Path]) -> Draw:
+    """`draw(**{"trials": 3})`: the blueprint of a small sweep with these overrides; "__" is "." in a key."""
+    records = [{"prompt": f"w{i}:", "completion": f"word{i}"[::-1]} for i in range(60)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    (tmp_path / "other.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records[1:]))
+    (tmp_path / "s.yaml").write_text(SWEEP.format(model=tiny_model("llama")))
+
+    def draw(**overrides: Any) -> Blueprint:
+        return draw_up(
+            load_sweep(
+                tmp_path / "s.yaml",
+                overrides={"output": str(tmp_path / "runs")}
+                | {key.replace("__", "."): value for key, value in overrides.items()},
+                environ={},
+            )
+        )
+
+    return draw
+
+
+def test_a_blueprint_holds_what_is_counted_from_model_and_data(draw: Draw, tmp_path: Path) -> None:
+    blueprint = draw()
+    ledger = blueprint.ledger
+    assert blueprint.num_train_examples + 12 == 60
+    with safe_open(Path(blueprint.config.model.name) / "model.safetensors", "pt") as weights:
+        saved = sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    assert ledger.context["model_size"] == saved
+    assert ledger.context["max_steps"] == 10
+    assert ledger.context["compute_dtype"] == "float32"
+    assert ledger.context["num_eval_tokens"] == blueprint.num_eval_tokens > 0
+    assert ledger.context["modules_to_save"] == ["embed_tokens", "lm_head"]
+    assert ledger.constants["lora_r"] == 4
+    assert ledger.report_at[-1] == 100
+    assert blueprint.job.seats == 6  # no more than trials
+    assert blueprint.job.eval_digest == ledger.context["eval_set_hash"]
+    assert Path(ledger.run_folder) == tmp_path / "runs" / "small"
+    first = ledger.space.first_trials()[0]
+    assert ledger.trial_config(first.params).learning_rate == pytest.approx(2e-4)
+
+
+def test_drawing_up_writes_nothing(draw: Draw, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    draw()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_budget_in_epochs_becomes_steps(draw: Draw) -> None:
+    blueprint = draw(training__max_steps=None, training__num_train_epochs=2)
+    assert blueprint.ledger.constants["max_steps"] == math.ceil(blueprint.num_train_examples / 4) * 2
+    assert blueprint.ledger.identity["training"]["max_steps"] == blueprint.ledger.constants["max_steps"]
+
+
+def test_the_summary_is_json_and_its_space_reads_back(draw: Draw) -> None:
+    blueprint = draw()
+    read = json.loads(json.dumps(summary(blueprint), allow_nan=False))
+    assert SearchSpace.from_dict(read["space"]).fingerprint() == blueprint.ledger.space.fingerprint()
+    assert read["trials"] == 6
+    assert read["seats"] == 6
+    assert read["first_trials"][0]["label"] == "guideline default"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"trials": 60},
+        {"seats": 2},
+        {"workers": 3},
+        {"storage": "sqlite:///elsewhere.db"},
+        {"output": "elsewhere"},
+        {"search.sampler": "random"},
+        {"search.pruner": "median"},
+        {"search.seed": 9},
+        {"search.timeout_seconds": 60},
+        {"training.per_device_eval_batch_size": 2},
+        {"training.gradient_checkpointing": True},
+        {"training.evaluations": 5},  # the default, written out
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_how_it_is_searched_and_where_it_runs_is_not_its_identity(
+    draw: Draw, changed: dict[str, Any]
+) -> None:
+    assert draw(**changed).ledger.identity == draw().ledger.identity
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"data.train": "OTHER"}, "train_data"),
+        ({"data.seed": 1}, "eval_data"),
+        ({"data.max_length": 8}, "train_data"),
+        ({"training.max_steps": 12}, "training"),
+        ({"training.seed": 1}, "training"),
+        ({"training.weight_decay": 0.1}, "training"),
+        ({"training.per_device_train_batch_size": 2}, "training"),
+        ({"training.evaluations": 2}, "report_at"),
+        ({"training.lr_scheduler_kwargs": {"cosine": {"num_cycles": 0.4}}}, "training"),
+        ({"lora.r": 8}, "lora"),
+        ({"lora.target_modules": ["q_proj"]}, "lora"),
+        ({"lora.use_rslora": True}, "lora"),
+        ({"space.learning_rate": {"low": 1e-5, "high": 1e-2}}, "space"),
+        ({"search.include": ["lora_r"]}, "space"),
+        ({"train_embeddings": False}, "train_embeddings"),
+        ({"model.compute_dtype": "bfloat16"}, "compute_dtype"),
+        ({"model": "ANOTHER"}, "model"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_what_changes_a_trials_numbers_changes_the_identity(
+    draw: Draw, tmp_path: Path, tiny_model: Callable[..., Path], changed: dict[str, Any], field: str
+) -> None:
+    if "data.train" in changed:
+        changed = {"data.train": str(tmp_path / "other.jsonl")}
+    if "model" in changed:
+        changed = {"model": str(tiny_model("llama", num_hidden_layers=1))}
+    ours, theirs = draw().ledger.identity, draw(**changed).ledger.identity
+    assert ours[field] != theirs[field]
+    assert (
+        json.loads(json.dumps(theirs)) == theirs
+    )  # so that it compares equal after a trip through the study
+
+
+def test_data_that_cannot_be_trained_on_is_refused_with_its_place(draw: Draw, tmp_path: Path) -> None:
+    with (tmp_path / "data.jsonl").open("a") as file:
+        file.write('{"foo": 1}\n')
+    with pytest.raises(DataError, match=r"data\.jsonl:61: "):
+        draw()
+
+
+def test_a_model_that_cannot_be_read_is_refused(
+    draw: Draw, tmp_path: Path, tiny_model: Callable[..., Path]
+) -> None:
+    copy = shutil.copytree(tiny_model("llama"), tmp_path / "broken")
+    (copy / "config.json").write_text('{"model_type": "nonesuch"}')
+    with pytest.raises(ModelError, match="configuration of"):
+        draw(model=str(copy))

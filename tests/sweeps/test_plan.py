@@ -1,0 +1,133 @@
+"""The plan as a person reads it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from search_spaces import space_for
+from sweeps.blueprint import Blueprint, Ledger
+from sweeps.plan import plan_view, time_estimate
+
+FLOPS = 1e12
+
+
+def blueprint(ledger: Ledger, **changed: Any) -> Any:
+    """A blueprint as far as the plan reads it, over a model that is not there."""
+    ledger = Ledger(
+        **{
+            **vars(ledger),
+            "context": {**ledger.context, "compute_dtype": "bfloat16"},
+            "constants": {**ledger.constants, "gradient_accumulation_steps": 2},
+            **changed,
+        }
+    )
+    return SimpleNamespace(
+        ledger=ledger,
+        job=SimpleNamespace(seats=12),
+        config=SimpleNamespace(
+            model=SimpleNamespace(name="example/a model [8B]"),
+            search=SimpleNamespace(sampler="tpe", pruner="successive_halving", seed=3),
+        ),
+        memory_gib=61.234,
+        memory_available_gib=79.1,
+        num_train_examples=1000,
+        num_train_tokens=250_000,
+        num_eval_tokens=4096,
+    )
+
+
+def shown(plan: Blueprint, width: int = 100) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    with console.capture() as capture:
+        console.print(plan_view(plan, FLOPS))
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+@pytest.fixture
+def plan(ledger: Callable[..., Ledger], tmp_path: Path) -> Any:
+    return blueprint(ledger(tmp_path, trials=16))
+
+
+def test_the_plan_states_what_would_run(plan: Blueprint) -> None:
+    text = "\n".join(shown(plan))
+    for fact in (
+        "example/a model [8B]",
+        "8.03 B parameters in NF4, computed in bfloat16",
+        "1,000 training examples with 250,000 tokens; 4,096 predicted tokens",
+        "16 trials of 100 steps, reported at 20%, 40%, 60%, 80%, 100%",
+        "tpe with pruner successive_halving, seed 3",
+        "12 per worker; estimated peak 61.23 of 79.1 GiB",
+    ):
+        assert fact in text, text
+
+
+def test_every_range_stands_on_one_line_beside_what_the_tables_say(plan: Blueprint) -> None:
+    lines = shown(plan)
+    for dimension in plan.ledger.space.dimensions:
+        assert any(line.split()[:1] == [dimension.name] for line in lines)
+    rate = next(line for line in lines if line.startswith(" learning_rate"))
+    assert " .. " in rate
+    assert "(log)" in rate
+    assert rate.split()[-1] == "2e-4"
+
+
+def test_every_range_names_its_rows_and_its_condition(plan: Blueprint) -> None:
+    text = " ".join(" ".join(shown(plan)).split())
+    for dimension in plan.ledger.space.dimensions:
+        assert all(row in text for row in dimension.rows)
+    assert "only where lr_scheduler_type is" in text
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_no_line_is_wider_than_the_terminal_and_no_name_is_broken(plan: Blueprint, width: int) -> None:
+    lines = shown(plan, width)
+    assert max(map(len, lines)) <= width
+    words = {word.strip(",;:()") for line in lines for word in line.split()}
+    rows = {row for dimension in plan.ledger.space.dimensions for row in dimension.rows}
+    assert rows <= words
+    assert {"embedding_lr_ratio", "per_device_train_batch_size"} & words <= {
+        d.name for d in plan.ledger.space.dimensions
+    }
+
+
+def test_first_trials_tell_what_differs_from_the_default(plan: Blueprint) -> None:
+    lines = shown(plan, 200)
+    first = next(
+        i for i, line in enumerate(lines) if line.startswith("0  guideline default: learning_rate 2e-4")
+    )
+    proposals = plan.ledger.space.first_trials()[:8]
+    for number, proposal in enumerate(proposals[1:], start=1):
+        assert lines[first + number].startswith(f"{number}  {proposal.label}")
+
+
+def test_requested_dimensions_and_silence_of_the_documents_are_shown(
+    ledger: Callable[..., Ledger], tmp_path: Path
+) -> None:
+    space = space_for(
+        scenario="general",
+        model_size=4.5e9,
+        max_steps=100,
+        train_embeddings=False,
+        include=("lora_r", "weight_decay", "per_device_train_batch_size"),
+        overrides={"learning_rate": {"low": 1e-3, "high": 1e-2}},
+    )
+    text = " ".join(" ".join(shown(blueprint(ledger(tmp_path), space=space))).split())
+    assert "no row: the documents are silent" in text
+    assert "lora_r" in text
+    assert "lies outside the range given by the user" in text
+    assert "embedding_lr_ratio" not in text
+
+
+def test_the_time_grows_with_trials_and_model_and_says_that_it_is_an_estimate(plan: Any) -> None:
+    # 16 trials * (1600 examples * 250 tokens * 4 + 5 evaluations of 4096 tokens * 4) * 8.03e9 / (1e12 * 0.35)
+    seconds = 16 * (100 * 8 * 2 * 250 * 4 + 5 * 4096 * 4) * 8.03e9 / (FLOPS * 0.35)
+    assert time_estimate(plan, FLOPS).startswith(f"about {int(seconds // 3600)} h ")
+    assert "estimate: 1 TFLOP/s measured here, 35% of it used" in time_estimate(plan, FLOPS)
+    assert "about 4 h" in time_estimate(plan, seconds / 4.2 / 3600 * FLOPS)

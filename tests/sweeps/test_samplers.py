@@ -1,0 +1,168 @@
+"""Samplers and pruners in simulated sweeps with conditional dimensions."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from lora_runner.config import TrialConfig
+from sweeps.keeper import Keeper
+from sweeps.samplers import SuccessiveHalving
+
+Make = Callable[..., Keeper]
+
+
+def test_the_sampler_learns_to_keep_away_from_what_diverges(
+    make_keeper: Make, pack: Any, stored: Any
+) -> None:
+    """Rates above 4e-4 fall fastest until they break; those pruned before 40% never looked as good."""
+
+    def loss(config: TrialConfig, percent: int) -> float | str:
+        if config.learning_rate > 4e-4 and percent == 80:
+            return "diverged"
+        return 3 - 100 * min(config.learning_rate, 2e-3) + 1 / percent
+
+    keeper = make_keeper(trials=30, report_at=(20, 80, 100), startup_trials=8, pruner="successive_halving")
+    pack(keeper, loss, seats=2).run()
+    sampled = [t for t in stored(keeper) if t.user_attrs["origin"] == "sampler"]
+    assert any(t.user_attrs["outcome"] == "diverged" for t in sampled)
+    late = [t.params["learning_rate"] for t in sampled[-8:]]
+    assert sum(rate > 4e-4 for rate in late) <= 3, late
+
+
+# --- every sampler and pruner ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sampler", "pruner"),
+    [
+        ("tpe", "successive_halving"),
+        ("tpe", "hyperband"),
+        ("random", "median"),
+        ("gp", "successive_halving"),
+        ("cmaes", "hyperband"),
+        ("cmaes", "none"),
+        ("grid", "successive_halving"),
+    ],
+)
+def test_every_sampler_and_every_pruner_runs_a_sweep(
+    make_keeper: Make, pack: Any, stored: Any, sampler: str, pruner: str
+) -> None:
+    options: dict[str, Any] = {"startup_trials": 3} if sampler in ("tpe", "gp", "cmaes") else {}
+    if pruner == "median":
+        options["pruner_options"] = {"n_startup_trials": 2}
+    keeper = make_keeper(trials=12, report_at=(25, 50, 100), sampler=sampler, pruner=pruner, **options)
+    pack(keeper, seats=4).run()
+    trials = stored(keeper)
+    assert len(trials) == 12
+    assert {t.state for t in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert len({json.dumps(t.params, sort_keys=True) for t in trials}) == 12
+    for trial in trials:
+        assert keeper.ledger.space.problems_of(trial.params) == []
+        assert trial.user_attrs["stop_reason"]
+    if pruner == "none":
+        assert all(t.state == TrialState.COMPLETE for t in trials)
+    elif pruner != "hyperband":
+        assert any(t.state == TrialState.PRUNED for t in trials)
+
+
+def test_the_grid_ends_without_repeating_a_point(make_keeper: Make, pack: Any, stored: Any) -> None:
+    """Also while its last points still run, and though schedulers without warm-up make some points equal."""
+    options = {"sampler": "grid", "sampler_options": {"points_per_dimension": 2}, "pruner": "none"}
+    keeper = make_keeper(trials=500, report_at=(100,), **options)
+    size = keeper.ledger.space.grid_size(2)
+    first = pack(keeper, seats=5)
+    first.ask()
+    first.turn()
+    pack(make_keeper(trials=500, report_at=(100,), **options), seats=size + 5).run()
+    trials = stored(keeper)
+    assert len(trials) == size
+    assert len({json.dumps(t.params, sort_keys=True) for t in trials}) == size
+    assert {t.state for t in trials} == {TrialState.COMPLETE}
+
+
+def test_a_grid_trial_that_is_pruned_or_fails_is_not_tried_again(
+    make_keeper: Make, pack: Any, stored: Any
+) -> None:
+    options = {
+        "sampler": "grid",
+        "sampler_options": {"points_per_dimension": 1},
+        "trials": 99,
+        "report_at": (50, 100),
+    }
+    keeper = make_keeper(**options)
+    pack(keeper, lambda c, p: "failed" if c.lr_scheduler_type == "linear" else 2.0 + c.learning_rate).run()
+    assert len(stored(keeper)) == keeper.ledger.space.grid_size(1)
+    assert "failed" in keeper.status().outcomes
+
+
+# --- successive halving --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bootstrap_count", [0, 2])
+@pytest.mark.parametrize("early", [0, 1])
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_one_trial_after_another_is_halved_as_optuna_does_it(
+    factor: int, early: int, bootstrap_count: int
+) -> None:
+    options: dict[str, Any] = {
+        "min_resource": 10,
+        "reduction_factor": factor,
+        "min_early_stopping_rate": early,
+        "bootstrap_count": bootstrap_count,
+    }
+    ours, theirs = (
+        halved(pruner, [[(n * 7919 + p * 31) % 100 for p in (10, 20, 45, 80)] for n in range(40)])
+        for pruner in (SuccessiveHalving(**options), optuna.pruners.SuccessiveHalvingPruner(**options))
+    )
+    assert ours == theirs
+    assert len(set(ours)) > 1
+
+
+def test_auto_halves_once_a_trial_has_used_its_full_budget() -> None:
+    curves = [[5.0] * 4, [1.0] * 4, [9.0] * 4]
+    assert halved(SuccessiveHalving("auto", 2), curves) == [None, None, 10]
+
+
+def halved(pruner: optuna.pruners.BasePruner, curves: list[list[float]]) -> list[int | None]:
+    """At which percent each of the trials ended that ran one after another."""
+    study = optuna.create_study(pruner=pruner, sampler=optuna.samplers.RandomSampler(seed=0))
+    ends: list[int | None] = []
+    for curve in curves:
+        trial = study.ask()
+        ends.append(None)
+        for percent, value in zip((10, 20, 45, 80), curve, strict=True):
+            trial.report(value, percent)
+            if trial.should_prune():
+                ends[-1] = percent
+                break
+        if ends[-1] is None:
+            trial.report(curve[-1], 100)
+            study.tell(trial, curve[-1])
+        else:
+            study.tell(trial, state=TrialState.PRUNED)
+    return ends
+
+
+def test_trials_that_report_together_are_halved_together() -> None:
+    """Whatever the order in which they are judged; also one that is exempt from pruning is a rival."""
+    study = optuna.create_study(pruner=SuccessiveHalving(20, 2))
+    trials = [study.ask() for _ in range(6)]
+    for trial, value in zip(trials, (6.0, 5.0, math.nan, 3.0, 2.0, 1.0), strict=True):
+        trial.report(value, 20)
+    assert [trial.should_prune() for trial in trials] == [True, True, True, False, False, False]
+
+
+def test_a_report_above_several_rungs_has_to_pass_them_all() -> None:
+    study = optuna.create_study(pruner=SuccessiveHalving(20, 2))
+    fast, slow = study.ask(), study.ask()
+    for percent, value in ((20, 3.0), (40, 1.0)):
+        fast.report(value, percent)
+    slow.report(2.0, 50)  # the best at 20, not at 40
+    assert slow.should_prune()

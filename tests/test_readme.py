@@ -1,0 +1,84 @@
+"""The README's commands, run as they stand there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """Fenced blocks of one language; "" for those without."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    return [body for named, body in fenced if named == language]
+
+
+def test_make_knows_the_two_commands() -> None:
+    commands = blocks("sh")[0].split("\n")[:-1]
+    assert commands == ["make demo", "make test"]
+    for command in commands:
+        dry = subprocess.run([*command.split(), "--dry-run"], cwd=ROOT, capture_output=True, text=True)
+        assert dry.returncode == 0, dry.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # the first run on a machine builds the embedded base
+def test_the_demo_and_the_commands_after_it(tmp_path: Path) -> None:
+    """`make demo` ends in `sweeps demo`; a shorter one here, then every command on its run folder."""
+    scripts = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "COLUMNS": "100"}
+
+    def run(command: str) -> str:
+        done = subprocess.run(
+            command.replace(".venv/bin/", ""),
+            shell=True,
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    last_line = subprocess.run(
+        ["make", "--dry-run", "demo"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.splitlines()[-1]
+    assert last_line == ".venv/bin/sweeps demo"
+    printed = run(f"{last_line} --trials 6 --max-steps 10")
+    assert "6 of 6 trials finished" in printed
+    assert "Guideline rows against sweep demo" in printed
+    outputs = {command: run(command) for command in blocks("sh")[1].splitlines()}
+    assert "guideline default" in outputs[".venv/bin/sweeps status runs/demo"]
+    assert "scenario.general" in outputs[".venv/bin/sweeps plan runs/demo"]
+    assert (tmp_path / "runs/demo/export/transformers/train.py").is_file()
+    assert (tmp_path / "runs/demo/export/peft/adapter_config.json").is_file()
+    assert (tmp_path / "runs/demo/best/adapter_model.safetensors").is_file()
+
+
+def test_the_sweep_files_shown_are_valid(tmp_path: Path) -> None:
+    from sweeps.config import load_sweep
+
+    one, several = blocks("yaml")
+    for name in ("train.jsonl", "eval.jsonl"):
+        (tmp_path / name).write_text('{"prompt": "a", "completion": "b"}\n', encoding="utf-8")
+    file = tmp_path / "sweep.yaml"
+    file.write_text(one, encoding="utf-8")
+    assert load_sweep(file, environ={}).trials == 48
+    file.write_text(one + several, encoding="utf-8")
+    config = load_sweep(file, environ={})
+    assert (config.workers, config.storage) == (8, "env:SWEEPS_STORAGE")
+    for example in (ROOT / "examples").glob("*.yaml"):
+        assert yaml.safe_load(example.read_text(encoding="utf-8"))["name"]
+
+
+def test_the_tree_names_what_is_there() -> None:
+    for line in blocks("")[-1].splitlines():
+        assert (ROOT / line.split()[0]).is_dir(), line
