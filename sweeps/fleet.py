@@ -64,7 +64,7 @@ class KeeperActor(Keeper):
     """The keeper in a process of its own, on the driver's node."""
 
     def __init__(self) -> None:
-        """Nothing yet: an error raised by a method keeps its type on its way to the driver, one raised here does not."""
+        """Nothing yet: only an error raised by a method keeps its type on its way to the driver."""
 
     def open(self, ledger: Ledger, secret: str) -> None:
         """Become the keeper of a study. `secret` is a private file that holds the storage's URL."""
@@ -76,7 +76,7 @@ def keeper_for(ledger: Ledger, storage_url: str) -> Iterator[Any]:
     """The keeper actor of a sweep; errors of its study are raised here as they are."""
     here = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=False)
     keeper = ray.remote(num_cpus=0, scheduling_strategy=here)(KeeperActor).remote()
-    # A file only we can read, rather than an argument: Ray logs arguments' metadata and keeps them in its store.
+    # A file only we can read, rather than an argument, which Ray would keep in its object store.
     descriptor, secret = tempfile.mkstemp(prefix="sweeps-")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -116,7 +116,7 @@ def num_workers(wanted: int | str, gpus_per_worker: int) -> int:
 
 
 def run_fleet(keeper: Any, job: Job, *, workers: int, gpus_per_worker: int) -> list[str]:
-    """Run workers until the keeper has no more trials for them; returns the errors of workers that gave up."""
+    """Run workers until the keeper has no more trials for them; returns errors of workers that gave up."""
     trainable = tune.with_resources(
         tune.with_parameters(Worker, keeper=keeper, job=job), worker_resources(gpus_per_worker)
     )

@@ -85,7 +85,7 @@ class Sweep:
         return read_status(self.study(), self.config.trials)
 
     def verdict(self, *, write: bool = True) -> Verdict:
-        """Check the results against the guideline rows; writes verdict.json and verdict.md unless told not to."""
+        """Check the results against the guideline rows; writes verdict.json and verdict.md if `write`."""
         answer = verdict(self.study())
         if write:
             write_verdict(answer, self.run_folder)
@@ -106,8 +106,8 @@ class Sweep:
     def run(self, *, address: str | None = None, console: Console | None = None) -> RunResult:
         """Run the sweep, or go on with it after any interruption, until `trials` are finished in its study.
 
-        Ctrl-C and SIGTERM checkpoint the running trials and end. Raises a SweepError; nothing is written before
-        the data, the model and the storage have been found in order.
+        Ctrl-C and SIGTERM checkpoint the running trials and end. Raises a SweepError; nothing is written
+        before the data, the model and the storage have been found in order.
         """
         blueprint = self.plan()
         self._check_run_folder()
@@ -124,8 +124,8 @@ class Sweep:
             limit = self.config.search.timeout_seconds
             if errors:
                 raise SweepFailed(
-                    f"{status.finished} of {self.config.trials} trials finished; run the same command to go on.\n"
-                    + "\n".join(errors)
+                    f"{status.finished} of {self.config.trials} trials finished; "
+                    "run the same command to go on.\n" + "\n".join(errors)
                 )
             if limit is None and self.config.search.sampler != "grid":
                 raise SweepFailed(
@@ -211,7 +211,7 @@ class Sweep:
 
 @contextmanager
 def _stop_on_signals(stop_wanted: threading.Event) -> Iterator[None]:
-    """First Ctrl-C or SIGTERM: ask for a clean end. Second: end at once (running trials restart when run again)."""
+    """First Ctrl-C or SIGTERM: ask for a clean end. Second: end at once; running trials start again later."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

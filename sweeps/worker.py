@@ -1,7 +1,7 @@
 """The worker: one Tune trainable on one GPU, hosting a pack whose seats train many trials one after another.
 
-Ray Tune keeps the fleet of workers; a Tune trial is a worker, not a trial of the study. Nothing is restored from
-Tune's own checkpoints: a restarted worker asks the keeper, and seats go on from their own.
+Ray Tune keeps the fleet of workers; a Tune trial is a worker, not a trial of the study. Nothing is restored
+from Tune's own checkpoints: a restarted worker asks the keeper, and seats go on from their own.
 """
 
 from __future__ import annotations

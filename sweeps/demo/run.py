@@ -23,7 +23,7 @@ data:
 train_embeddings: true          # so that both learning rates matter
 scenario: general
 space:
-  # No table speaks of a base of 5 million parameters; widened upwards, so that the sweep can find its own rate.
+  # No table speaks of a base of 5 million parameters: widened upwards, so that it can find its own rate.
   learning_rate: {{low: 1.0e-4, high: 2.0e-2, log: true}}
 training:
   max_steps: {max_steps}
@@ -38,7 +38,7 @@ output: {output}
 
 
 def demo_config(*, trials: int = 16, max_steps: int = 40, output: Path | str = "runs") -> SweepConfig:
-    """The demo's config; builds the base (about a minute, once per machine) and the dataset where they are missing."""
+    """The demo's config; builds the base (about a minute, once per machine) and the dataset if missing."""
     model = build_base()
     train, evaluation = _dataset(model.parent)
     text = SWEEP_FILE.format(
