@@ -30,7 +30,6 @@ def test_make_knows_the_two_commands() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # the first run on a machine builds the embedded base
 def test_the_demo_and_the_commands_after_it(tmp_path: Path) -> None:
     """`make demo` ends in `sweeps demo`; a shorter one here, then every command on its run folder."""
     scripts = Path(sys.executable).parent

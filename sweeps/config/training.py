@@ -110,7 +110,7 @@ class TrainingSection(Section):
         if self.evaluations is not None and self.report_at is not None:
             said = f"cannot stand beside evaluations, keep one; got {list(self.report_at)}"
             raise wrong(said, "report_at", involves=("evaluations", "report_at"))
-        # The default count is not held against a short run: report_steps lets evaluations fall together.
+        # The default count is not held against a short run: there, evaluations fall together.
         if self.max_steps is not None and (self.evaluations or 0) > self.max_steps:
             said = f"must be at most max_steps, {self.max_steps}; got {self.evaluations}"
             raise wrong(said, "evaluations", involves=("max_steps",))
@@ -136,13 +136,6 @@ class TrainingSection(Section):
             return tuple(round(100 * fraction) for fraction in self.report_at)
         count = self.evaluations or DEFAULT_EVALUATIONS
         return tuple(round(100 * index / count) for index in range(1, count + 1))
-
-    def report_steps(self, max_steps: int) -> dict[int, int]:
-        """Optimizer step -> percent of the budget, for a budget of `max_steps`; the last step is `max_steps`.
-
-        Where the budget is too short for two evaluations to fall on different steps, the later one stays.
-        """
-        return {max(1, round(max_steps * percent / 100)): percent for percent in self.report_percents}
 
 
 def _target_modules(value: Any) -> str | tuple[str, ...]:

@@ -177,6 +177,8 @@ def test_trials_that_end_by_themselves(
     assert trial.user_attrs["outcome"] == outcome
     assert trial.user_attrs["stop_reason"] == "it broke"
     assert trial.user_attrs["train_loss"] is None
+    # TPE ranks pruned trials by how far they came; one that broke is no success on the way.
+    assert trial.constraints == ({} if outcome == "failed" else {"trainable": 1.0})
     assert trial.intermediate_values == {20: 3.0}
     assert reply.leave == ()
     assert [p.assignment.number for p in reply.start] == [1]

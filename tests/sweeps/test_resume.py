@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy.exc
 from optuna.trial import TrialState
 
 from results.files import atomic_write_json
@@ -217,31 +219,48 @@ def test_files_of_a_deleted_study_are_moved_aside_not_gone_on_from(make_keeper: 
     fresh._storage.engine.dispose()
 
 
-def test_a_storage_that_fails_in_the_middle_of_a_call_leaves_the_call_undone(
-    make_keeper: Make, pack: Any, stored: Any
+def test_a_storage_that_fails_in_the_middle_of_a_report_leaves_all_of_it_undone(
+    make_keeper: Make, pack: Any, report: Any, stored: Any
 ) -> None:
-    """The database goes away (its tables are renamed) while a pack reports, and comes back."""
+    """It fails at the second trial, after the first was told to be complete and read again."""
     keeper = make_keeper(trials=6, sampler="random")
-    simulated = pack(keeper, seats=3)
-    simulated.ask()
-    simulated.turn()
-    before, waiting = stored(keeper), keeper.status()
-    reports = simulated.reports()
-    rename(keeper, "trial_user_attributes", "elsewhere")
-    with pytest.raises(optuna.exceptions.StorageInternalError):
-        keeper.report(0, reports, [0, 1, 2], 1.0)
-    rename(keeper, "elsewhere", "trial_user_attributes")
+    starts = [placed.assignment for placed in keeper.ask(0, [0, 1, 2]).start]
+    before, events = stored(keeper), keeper.status().events
+    execute(
+        keeper,
+        """CREATE TRIGGER full BEFORE INSERT ON trial_user_attributes
+        WHEN NEW.key = 'stop_reason' AND (SELECT number FROM trials WHERE trial_id = NEW.trial_id) = 1
+        BEGIN SELECT RAISE(ABORT, 'no space'); END""",
+    )
+    ended = [report(assignment, 100, 2.0 + assignment.number, "complete") for assignment in starts]
+    with pytest.raises((optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)):
+        keeper.report(0, ended, [0, 1, 2], 1.0)
     assert stored(keeper) == before
-    assert keeper.status().running == waiting.running
-    keeper.report(0, reports, [], 1.0)
-    assert [max(t.intermediate_values) for t in stored(keeper)[:3]] == [40, 40, 40]
+    execute(keeper, "DROP TRIGGER full")
+    assert keeper.report(0, ended, [], 1.0).leave == ()
+    assert keeper.status().events[: len(events)] == events
+    assert len(keeper.status().events) == len(events) + 3
+    assert [t.value for t in stored(keeper)[:3]] == [2.0, 3.0, 4.0]
 
 
-def rename(keeper: Keeper, table: str, new: str) -> None:
-    import sqlite3
+def test_trials_that_could_not_be_given_out_wait_on(make_keeper: Make) -> None:
+    keeper = make_keeper(trials=6, sampler="random")
+    keeper.ask(0, [0, 1])
+    keeper.rejoin(0)
+    execute(keeper, "ALTER TABLE trial_user_attributes RENAME TO elsewhere")
+    with pytest.raises(optuna.exceptions.StorageInternalError):
+        keeper.ask(0, [0, 1])
+    execute(keeper, "ALTER TABLE elsewhere RENAME TO trial_user_attributes")
+    assert [(p.assignment.number, p.assignment.attempt) for p in keeper.ask(1, [0, 1]).start] == [
+        (0, 2),
+        (1, 2),
+    ]
 
+
+def execute(keeper: Keeper, statement: str) -> None:
+    """What another program, or a full disk, does to the database."""
     connection = sqlite3.connect(str(keeper._storage.url).removeprefix("sqlite:///"))
-    connection.execute(f"ALTER TABLE {table} RENAME TO {new}")
+    connection.execute(statement)
     connection.commit()
     connection.close()
 
@@ -279,6 +298,7 @@ def test_a_stop_gives_no_new_trials_and_is_heard_by_every_worker(
     assert reply.stop
     assert reply.start == ()
     assert keeper.ask(1, [0]).stop
+    assert keeper.ask(1, [0]).start == ()
     assert [t.state for t in stored(keeper)[:2]] == [TrialState.RUNNING] * 2
 
 

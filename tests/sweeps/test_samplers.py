@@ -11,29 +11,10 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from lora_runner.config import TrialConfig
 from sweeps.keeper import Keeper
 from sweeps.samplers import SuccessiveHalving
 
 Make = Callable[..., Keeper]
-
-
-def test_the_sampler_learns_to_keep_away_from_what_diverges(
-    make_keeper: Make, pack: Any, stored: Any
-) -> None:
-    """Rates above 4e-4 fall fastest until they break; those pruned before 40% never looked as good."""
-
-    def loss(config: TrialConfig, percent: int) -> float | str:
-        if config.learning_rate > 4e-4 and percent == 80:
-            return "diverged"
-        return 3 - 100 * min(config.learning_rate, 2e-3) + 1 / percent
-
-    keeper = make_keeper(trials=30, report_at=(20, 80, 100), startup_trials=8, pruner="successive_halving")
-    pack(keeper, loss, seats=2).run()
-    sampled = [t for t in stored(keeper) if t.user_attrs["origin"] == "sampler"]
-    assert any(t.user_attrs["outcome"] == "diverged" for t in sampled)
-    late = [t.params["learning_rate"] for t in sampled[-8:]]
-    assert sum(rate > 4e-4 for rate in late) <= 3, late
 
 
 # --- every sampler and pruner ---------------------------------------------------------------------

@@ -14,7 +14,7 @@ import optuna
 import pytest
 
 from sweeps.errors import StorageUnreachable, StudyMismatch
-from sweeps.storage import check_reachable, masked, open_storage, transaction
+from sweeps.storage import _reason, check_reachable, masked, open_storage, transaction
 from sweeps.study import open_study, peek
 
 IDENTITY = {
@@ -171,6 +171,12 @@ def test_a_folder_without_permission_is_unreachable(tmp_path: Path) -> None:
     with pytest.raises(StorageUnreachable, match="cannot be written"):
         check_reachable(f"sqlite:///{tmp_path / 'study.db'}")
     tmp_path.chmod(0o700)
+
+
+def test_a_driver_that_repeats_the_password_is_not_repeated() -> None:
+    url = "postgresql://me:se%40cret@host/db?sslpassword=hush"
+    said = _reason(ValueError("cannot use se@cret, se%40cret or hush\nmore"), url)
+    assert said == "cannot use ***, *** or ***"
 
 
 def test_masked_hides_the_password_and_whatever_is_no_url() -> None:

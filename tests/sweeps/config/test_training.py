@@ -25,16 +25,3 @@ def test_no_two_evaluations_share_a_percent(count: int) -> None:
     assert len(set(percents)) == count
     assert percents[0] >= 1
     assert percents[-1] == 100
-
-
-def test_report_steps() -> None:
-    assert section().report_steps(30) == {6: 20, 12: 40, 18: 60, 24: 80, 30: 100}
-    assert section().report_steps(3) == {1: 40, 2: 80, 3: 100}
-    assert section().report_steps(1) == {1: 100}
-
-
-@pytest.mark.parametrize("steps", range(1, 60))
-def test_the_last_report_is_at_the_last_step(steps: int) -> None:
-    reports = section(evaluations=7).report_steps(max(7, steps))
-    assert list(reports)[-1] == max(7, steps)
-    assert list(reports.values()) == sorted(reports.values())
