@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -164,7 +164,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def check_weights(spec: BaseSpec) -> None:
-    """Refuse a local folder that lacks config.json or safetensors weights, before anything is loaded."""
+    """Refuse a local folder without config.json or whole safetensors weights, before anything is loaded."""
     folder = Path(spec.model)
     if not folder.exists():
         if spec.model.startswith((".", "/", "~")):
@@ -180,6 +180,12 @@ def check_weights(spec: BaseSpec) -> None:
             else ""
         )
         raise ModelError(f"model folder {spec.model!r} has no weights (*.safetensors){hint}")
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt"):  # reads the header and compares it with the file's size
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"weights {str(file)!r} are damaged: {_first_line(error)}") from error
 
 
 def count_parameters(spec: BaseSpec) -> int:

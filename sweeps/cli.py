@@ -34,11 +34,12 @@ SetOption = Annotated[
 ]
 
 
-def _load(path: Path, settings: list[str] | None) -> Sweep:
+def _load(path: Path, settings: list[str] | None, *, check_files: bool = True) -> Sweep:
     from sweeps.config import parse_override
     from sweeps.sweep import Sweep
 
-    return Sweep.load(path, dict(parse_override(text) for text in settings or []))
+    overrides = dict(parse_override(text) for text in settings or [])
+    return Sweep.load(path, overrides, check_files=check_files)
 
 
 @app.command()
@@ -69,9 +70,11 @@ def init(
     from sweeps.init import init_sweep
 
     def count(name: str) -> float:
-        from lora_runner.models import BaseSpec, count_parameters
+        from lora_runner.models import BaseSpec, check_weights, count_parameters
 
-        return float(count_parameters(BaseSpec(model=name)))
+        base = BaseSpec(model=name)
+        check_weights(base)
+        return float(count_parameters(base))
 
     init_sweep(
         model,
@@ -137,7 +140,7 @@ def status(
     from sweeps.status import as_plain
     from sweeps.view import status_table
 
-    now = _load(path, None).status()
+    now = _load(path, None, check_files=False).status()
     if as_json:
         print(json.dumps(as_plain(now), indent=2))
     else:
@@ -149,7 +152,7 @@ def verdict(path: FileArgument) -> None:
     """Check the results against the guideline tables; writes verdict.json and verdict.md."""
     from results.render import print_verdict
 
-    print_verdict(_load(path, None).verdict(), console)
+    print_verdict(_load(path, None, check_files=False).verdict(), console)
 
 
 @app.command()
@@ -163,7 +166,7 @@ def export(
     overwrite: Annotated[bool, typer.Option(help="replace files of an earlier export")] = False,
 ) -> None:
     """Write the best config for another program."""
-    result = _load(path, None).export(to, destination, strict=strict, overwrite=overwrite)
+    result = _load(path, None, check_files=False).export(to, destination, strict=strict, overwrite=overwrite)
     for file in result.files:
         console.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
     for line in result.lossy:

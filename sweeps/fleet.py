@@ -16,7 +16,7 @@ from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.blueprint import Job, Ledger
-from sweeps.errors import SweepError, SweepFailed
+from sweeps.errors import ConfigError, SweepError
 from sweeps.keeper import Keeper
 from sweeps.worker import Worker
 
@@ -105,12 +105,12 @@ def num_workers(wanted: int | str, gpus_per_worker: int) -> int:
     possible = gpus // gpus_per_worker if gpus else 1
     if wanted == "auto":
         if gpus and not possible:
-            raise SweepFailed(f"gpus_per_worker is {gpus_per_worker}, but the cluster has {gpus} GPUs")
+            raise ConfigError([f"gpus_per_worker is {gpus_per_worker}, but the cluster has {gpus} GPUs"])
         return possible
     if int(wanted) > possible:
         have = f"{gpus} GPUs" if gpus else "no GPU, where one worker takes the CPU"
-        raise SweepFailed(
-            f"workers is {wanted}, but the cluster has {have}; set workers to at most {possible}"
+        raise ConfigError(
+            [f"workers is {wanted}, but the cluster has {have}; set workers to at most {possible}"]
         )
     return int(wanted)
 

@@ -117,10 +117,10 @@ class Keeper:
 
     def _enqueue_first_trials(self) -> None:
         """The tables' own values come first; values that are in the study already are not put there again."""
-        if self.ledger.search["sampler"] == "grid":
-            return
-        # Most important first; at least half of the trials are left to the search.
-        for first in self.ledger.space.first_trials()[: max(1, self.ledger.trials // 2)]:
+        # Most important first; at least half of the trials are left to the search. A grid is a list of its
+        # own: only the trial that every verdict compares with comes before it.
+        most = 1 if self.ledger.search["sampler"] == "grid" else max(1, self.ledger.trials // 2)
+        for first in self.ledger.space.first_trials()[:most]:
             self.study.enqueue_trial(
                 first.params,
                 user_attrs={"origin": "guideline", "rows": list(first.rows), "label": first.label},

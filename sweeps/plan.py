@@ -45,7 +45,12 @@ def plan_view(blueprint: Blueprint, matrix_flops: float) -> RenderableType:
         (
             "seats",
             f"{job.seats} per worker; estimated peak {blueprint.memory_gib:.2f} of "
-            f"{blueprint.memory_available_gib:.1f} GiB",
+            f"{blueprint.memory_available_gib:.1f} GiB"
+            + (
+                ", which does not fit: lower seats"
+                if blueprint.memory_gib > blueprint.memory_available_gib
+                else ""
+            ),
         ),
         ("time", time_estimate(blueprint, matrix_flops)),
     )

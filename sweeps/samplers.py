@@ -22,6 +22,8 @@ class GridSampler(samplers.GridSampler):
 
     def __init__(self, space: SearchSpace, points: int, seed: int) -> None:
         super().__init__(space.grid(points), seed=seed)
+        # The guideline default is every sweep's first trial, so it is no point of the grid as well.
+        first = {tuple(sorted(trial.params.items())) for trial in space.first_trials()[:1]}
         distinct: dict[tuple[tuple[str, Any], ...], Any] = {}
         for values in self._all_grids:
             params = dict(zip(self._param_names, values, strict=True))
@@ -30,7 +32,7 @@ class GridSampler(samplers.GridSampler):
                 if dimension.is_active(seen):
                     seen[dimension.name] = params[dimension.name]
             distinct.setdefault(tuple(sorted(seen.items())), values)
-        self._all_grids = list(distinct.values())
+        self._all_grids = [values for point, values in distinct.items() if point not in first]
         self._n_min_trials = len(self._all_grids)
 
     def has_points_left(self, study: optuna.Study) -> bool:
@@ -127,7 +129,8 @@ class SuccessiveHalving(pruners.SuccessiveHalvingPruner):
             if rung <= before:
                 continue
             value = trial.intermediate_values[step]
-            rivals = sorted(_values_at(rung, trials))
+            others = (other for other in trials if other.number != trial.number)
+            rivals = sorted([_or_inf(value), *self._values_at(rung, others)])
             last = max(0, len(rivals) // self.reduction_factor - 1)
             if len(rivals) <= self.bootstrap_count or not value <= rivals[last]:
                 return True
@@ -147,14 +150,19 @@ class SuccessiveHalving(pruners.SuccessiveHalvingPruner):
             yield rung
             rung *= self.reduction_factor
 
+    def _values_at(self, rung: int, trials: Iterable[FrozenTrial]) -> Iterator[float]:
+        """What each trial reported first between this rung and the next.
 
-def _values_at(rung: int, trials: Iterable[FrozenTrial]) -> Iterator[float]:
-    """What each trial that came so far reported first at `rung` or above."""
-    for trial in trials:
-        step = min((step for step in trial.intermediate_values if step >= rung), default=None)
-        if step is not None:
-            value = trial.intermediate_values[step]
-            yield math.inf if math.isnan(value) else value
+        A result found on disk may be all that the study knows of a trial; the end of one is no rival at 20%.
+        """
+        for trial in trials:
+            step = min((step for step in trial.intermediate_values if step >= rung), default=None)
+            if step is not None and step < rung * self.reduction_factor:
+                yield _or_inf(trial.intermediate_values[step])
+
+
+def _or_inf(value: float) -> float:
+    return math.inf if math.isnan(value) else value
 
 
 def make_pruner(search: Mapping[str, Any], report_at: tuple[int, ...]) -> pruners.BasePruner:

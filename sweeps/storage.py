@@ -117,6 +117,8 @@ def _reason(error: Exception, url: str) -> str:
         # The library's own message repeats what it was given, which may be a secret.
         return "a database URL reads like postgresql+psycopg://user@host:5432/database"
     text = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    if isinstance(error, ImportError):
+        text += "; install the driver with pip install 'qlora-sweeps[postgresql]' or 'qlora-sweeps[mysql]'"
     as_written = url.partition("://")[2].rpartition("@")[0].partition(":")[2]
     values = [value for key, value in parts.normalized_query.items() if "pass" in key or key == "pwd"]
     for secret in (parts.password, as_written, *(item for items in values for item in items)):

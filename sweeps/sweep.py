@@ -54,9 +54,14 @@ class Sweep:
         self.config = config
 
     @classmethod
-    def load(cls, path: Path | str, overrides: Mapping[str, Any] | None = None) -> Sweep:
-        """Read a sweep file or run folder; ConfigError holds all of its problems."""
-        return cls(load_sweep(path, overrides=overrides))
+    def load(
+        cls, path: Path | str, overrides: Mapping[str, Any] | None = None, *, check_files: bool = True
+    ) -> Sweep:
+        """Read a sweep file or run folder; ConfigError holds all of its problems.
+
+        Without `check_files`, model and data need not be there any more: enough to read results.
+        """
+        return cls(load_sweep(path, overrides=overrides, check_files=check_files))
 
     @property
     def run_folder(self) -> Path:
@@ -114,10 +119,11 @@ class Sweep:
         check_reachable(self.storage_url, self.run_folder)
         study = peek(self.storage_url, self.config.name, blueprint.ledger.identity)
         before = 0 if study is None else read_status(study, self.config.trials).finished
-        self._write_run_folder()
         interrupted, errors = False, list[str]()
         if study is None or self._has_work(study):
             interrupted, errors = self._run_fleet(blueprint, address, console)
+        else:
+            self._write_run_folder()
         status = self.status()
         self.write_results()
         if status.finished < self.config.trials and not interrupted:
@@ -151,6 +157,7 @@ class Sweep:
         start_ray(address)
         config = self.config
         workers = num_workers(config.workers, config.gpus_per_worker)
+        self._write_run_folder()  # from here on the sweep exists
         seats = f"{blueprint.job.seats} seat{'s' if blueprint.job.seats > 1 else ''}"
         console.print(
             f"Loading the base on {workers} worker{'s' if workers > 1 else ''} with {seats} each ..."
@@ -189,9 +196,11 @@ class Sweep:
                 f"the folder {folder} holds files but no {RESOLVED_NAME}: it is no run of a sweep"
             )
         try:
-            theirs = load_sweep(kept)
-        except ConfigError:
-            return  # its data may have moved since; the study tells whether it is the same sweep
+            theirs = load_sweep(kept, check_files=False)
+        except ConfigError as error:
+            raise RunFolderError(
+                f"the run folder {folder} holds a damaged {RESOLVED_NAME}:\n{error}"
+            ) from None
         ours = (self.config.name, self.config.storage, self.config.model.name)
         if (theirs.name, theirs.storage, theirs.model.name) != ours:
             raise RunFolderError(

@@ -99,7 +99,10 @@ def status_table(status: Status, events: list[str]) -> RenderableType:
     table.add_row("sweep", Text(status.name))
     outcomes = ", ".join(f"{count} {name}" for name, count in sorted(status.outcomes.items()))
     table.add_row(
-        "trials", f"{status.finished} of {status.target} finished" + (f" ({outcomes})" if outcomes else "")
+        "trials",
+        f"{status.finished} of {status.target} finished"
+        + (f" ({outcomes})" if outcomes else "")
+        + f", {status.states.get('RUNNING', 0)} running",
     )
     if status.running:
         # Without a keeper nobody knows whether they run or wait for the sweep to go on.

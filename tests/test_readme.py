@@ -48,7 +48,7 @@ def test_the_demo_and_the_commands_after_it(tmp_path: Path) -> None:
         return done.stdout
 
     last_line = subprocess.run(
-        ["make", "--dry-run", "demo"], cwd=ROOT, capture_output=True, text=True
+        ["make", "--no-print-directory", "--dry-run", "demo"], cwd=ROOT, capture_output=True, text=True
     ).stdout.splitlines()[-1]
     assert last_line == ".venv/bin/sweeps demo"
     printed = run(f"{last_line} --trials 6 --max-steps 10")

@@ -22,30 +22,49 @@ RESOLVED_NAME = "sweep.yaml"
 
 
 def load_sweep(
-    path: Path | str, *, overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
+    path: Path | str,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    check_files: bool = True,
 ) -> SweepConfig:
     """Read a sweep file, or the one in a run folder, into a config whose paths are absolute.
 
     `overrides`: dotted keys and their values, as given on the command line ({"training.max_steps": 30}). They
     win over the file; relative paths in them start from the working directory, not from the file's folder.
-    Without `storage` in the file, `env:SWEEPS_STORAGE` is taken where that variable is set.
-    Raises ConfigError with every problem of the file, each as `FILE:LINE: rule and value`.
+    Without `storage` in the file, `env:SWEEPS_STORAGE` is taken where that variable is set. A run folder is
+    where it stands, wherever it was made. Without `check_files`, model and data need not be there any more:
+    enough to read results. Raises ConfigError with every problem, each as `FILE:LINE: rule and value`.
     """
     file = Path(path)
     if file.is_dir():
         if not (file / RESOLVED_NAME).is_file():
             raise ConfigError([Problem(f"the folder holds no {RESOLVED_NAME}.", str(path))])
         file = file / RESOLVED_NAME
-    return _load(file, file, overrides or {}, os.environ if environ is None else environ)
+    config = _load(file, file, overrides or {}, os.environ if environ is None else environ, check_files)
+    return _where_it_stands(config, Path(path)) if Path(path).is_dir() else config
+
+
+def _where_it_stands(config: SweepConfig, folder: Path) -> SweepConfig:
+    """The config of a run folder that may have been moved or copied since it was written."""
+    here = Path(os.path.abspath(folder))
+    if here.name != config.name:
+        rule = f"a run folder is named as its sweep, {config.name!r}; got {here.name!r}. Rename the folder."
+        raise ConfigError([Problem(rule, str(folder))])
+    return config.model_copy(update={"output": str(here.parent)})
 
 
 def load_text(text: str, path: Path | str) -> SweepConfig:
     """The config of a file not written yet, as if `text` stood in `path`; raises ConfigError."""
-    return _load(text, Path(path), {}, os.environ)
+    return _load(text, Path(path), {}, os.environ, check_files=True)
 
 
 def _load(
-    source: Path | str, file: Path, overrides: Mapping[str, Any], environ: Mapping[str, str]
+    source: Path | str,
+    file: Path,
+    overrides: Mapping[str, Any],
+    environ: Mapping[str, str],
+    check_files: bool,
 ) -> SweepConfig:
     try:
         data, lines = load_yaml(source, name=str(file))
@@ -71,7 +90,8 @@ def _load(
     draft = Draft(merged)
     config = with_absolute_paths(draft.config, folder_of)
     problems += [problem(key, message) for key, message in draft.findings]
-    problems += [problem(key, message) for key, message in file_findings(draft, config)]
+    if check_files:
+        problems += [problem(key, message) for key, message in file_findings(draft, config)]
     for found in space_findings(draft, config):
         problems.append(found if isinstance(found, Problem) else problem(*found))
     if problems:

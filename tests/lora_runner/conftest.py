@@ -1,8 +1,9 @@
-"""A little data with something to learn, packs on tiny models, and the plain loop's view of a loss."""
+"""A little data with something to learn, packs and sessions on tiny models, the plain view of a loss."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 import torch
 from torch import nn
 
+from lora_runner.config import TrialConfig
 from lora_runner.data import DataBundle, TokenizedExample, TokenizedSet
+from lora_runner.messages import Assignment, SeatReport, SessionOptions
 from lora_runner.models import BaseSpec, load_base
 from lora_runner.pack import Pack, PackOptions
+from lora_runner.session import Session
 
 
 def counting(start: int, stride: int, length: int, prompt: int) -> TokenizedExample:
@@ -75,3 +79,79 @@ def plain_nll() -> Callable[..., float]:
         return total / count
 
     return measure
+
+
+@pytest.fixture(scope="session")
+def options() -> SessionOptions:
+    """Reports at a fifth, a half and the end of the budget."""
+    return SessionOptions(report_at=(20, 50, 100), per_device_eval_batch_size=4, sample_tokens=4)
+
+
+@pytest.fixture(scope="module")
+def pack(new_pack: Callable[..., Pack]) -> Pack:
+    """One base for the whole file: a pack keeps nothing of the seats that leave it."""
+    return new_pack()
+
+
+@pytest.fixture
+def new_session(pack: Pack, bundle: DataBundle, options: SessionOptions) -> Callable[..., Session]:
+    """`new_session(num_seats, **options)` on the file's pack, or on another one."""
+
+    def make(num_seats: int = 1, *, on: Pack | None = None, **change: Any) -> Session:
+        return Session(on or pack, bundle, replace(options, **change), num_seats=num_seats)
+
+    return make
+
+
+@pytest.fixture
+def assign(tmp_path: Path) -> Callable[..., Assignment]:
+    """`assign(number, config)`: a trial with a folder of its own."""
+
+    def make(number: int, config: TrialConfig, attempt: int = 1) -> Assignment:
+        return Assignment(
+            number=number, config=config, folder=str(tmp_path / f"{number:04d}"), attempt=attempt
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., dict[int, list[SeatReport]]]:
+    """`run(session, assignments)`: train to the end, filling freed seats at once. -> reports by trial."""
+
+    def to_the_end(session: Session, waiting: Sequence[Assignment] = ()) -> dict[int, list[SeatReport]]:
+        line, reports = list(waiting), dict[int, list[SeatReport]]()
+        while True:
+            for index in session.free_seats[: len(line)]:
+                session.place(index, line.pop(0))
+            if not session.running:
+                return reports
+            for report in session.advance(60):
+                reports.setdefault(report.number, []).append(report)
+
+    return to_the_end
+
+
+@pytest.fixture(scope="session")
+def numbers() -> Callable[[Sequence[SeatReport]], list[tuple[Any, ...]]]:
+    """What of a trial's reports must not depend on its neighbours: all but clocks and memory."""
+
+    def of(reports: Sequence[SeatReport]) -> list[tuple[Any, ...]]:
+        return [
+            (
+                r.percent,
+                r.step,
+                r.eval_loss,
+                r.train_loss,
+                r.grad_norm,
+                r.learning_rate,
+                r.num_tokens,
+                r.signs,
+                r.outcome,
+                r.stop_reason,
+                r.generations,
+            )
+            for r in reports
+        ]
+
+    return of

@@ -102,7 +102,7 @@ def test_peft_reproduces_the_loss_on_the_original_base(
     assert abs(ours - untouched) > 5e-3 * untouched  # there is something to reproduce
     peft = load(pack, tmp_path / "adapter")
     assert loss_of(peft, bundle, plain_nll, exact=True) == pytest.approx(ours, rel=1e-5)
-    assert loss_of(peft, bundle, plain_nll, exact=False) == pytest.approx(ours, rel=1e-2)
+    assert loss_of(peft, bundle, plain_nll, exact=False) == pytest.approx(ours, rel=1e-3)
 
 
 def test_a_tied_base_gets_the_trained_copy_on_both_sides(

@@ -60,6 +60,12 @@ def test_a_seat_pays_16_bytes_a_trained_parameter(spec: BaseSpec) -> None:
     assert wide - estimate(spec, **USUAL).per_seat == 16 * 16 * sides
 
 
+def test_a_seat_pays_for_the_logits_of_every_token(tiny_model: TINY, spec: BaseSpec) -> None:
+    large = BaseSpec(model=str(tiny_model("llama", vocab_size=1024)))
+    more = estimate(large, **USUAL).per_seat - estimate(spec, **USUAL).per_seat
+    assert more == pytest.approx(4 * 64 * (1024 - 256) * 12)  # logits, their fp32 copy, the gradient
+
+
 def test_the_estimate_grows_with_everything_that_costs(spec: BaseSpec) -> None:
     usual = estimate(spec, **USUAL)
     for more in (

@@ -86,6 +86,14 @@ def test_pickled_weights_are_not_read(copy: Path) -> None:
         load_base(BaseSpec(model=str(copy)))
 
 
+def test_a_pickle_beside_other_safetensors_is_not_read(copy: Path) -> None:
+    """An adapter left in the folder, say: transformers would fall back to the pickle."""
+    torch.save(AutoModelForCausalLM.from_pretrained(copy).state_dict(), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").rename(copy / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_base(BaseSpec(model=str(copy)))
+
+
 def damaged_configuration(copy: Path) -> None:
     (copy / "config.json").write_text("{")
 

@@ -48,7 +48,7 @@ def put_gradients(seat: Seat, scale: float = 1.0, seed: int = 0) -> dict[str, to
     for name, parameter in seat.parameters.items():
         gradients[name] = scale * torch.randn(parameter.shape, generator=generator)
         assert parameter.grad is not None
-        parameter.grad.copy_(gradients[name])
+        parameter.grad.add_(gradients[name])
     seat.add_micro_batch(torch.tensor(2.5), 40)
     return gradients
 
@@ -227,6 +227,23 @@ def test_a_window_cut_short_is_computed_again(pack: Pack) -> None:
     assert restarted.window_is_full
     assert restarted.update() == straight.update()
     assert all(torch.equal(restarted.parameters[n], p) for n, p in straight.parameters.items())
+
+
+def test_every_micro_batch_has_dropout_masks_of_its_own(pack: Pack) -> None:
+    config = replace(CONFIG, lora_dropout=0.5, gradient_accumulation_steps=2, learning_rate=1e-30)
+    seat = pack.new_seat(replace(config, embedding_learning_rate=0.0, weight_decay=0.0))
+    ids = torch.arange(2, 26).reshape(2, 12)
+    share = MicroBatch(Block.from_labels(ids, ids), 24, 44)
+    name = next(name for name in seat.parameters if name.endswith("lora_B"))
+    seen = []
+    for _ in range(4):  # two windows on the same batch; the weights do not move
+        before = seat.parameters[name].grad.clone()  # type: ignore[union-attr]
+        pack.micro_step({seat: share})
+        seen.append(seat.parameters[name].grad - before)  # type: ignore[operator]
+        if seat.window_is_full:
+            seat.update()
+    for i, gradient in enumerate(seen):
+        assert all(not torch.allclose(gradient, other) for other in seen[:i])
 
 
 def test_nothing_of_a_nan_window_stays_in_the_next(pack: Pack) -> None:

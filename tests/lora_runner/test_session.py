@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from lora_runner.config import TrialConfig
-from lora_runner.data import DataBundle, TokenizedExample, TokenizedSet
+from lora_runner.data import BatchPlan, DataBundle, TokenizedExample, TokenizedSet
 from lora_runner.errors import ModelError, TrialConfigError
 from lora_runner.messages import Assignment, SeatReport, SessionOptions
 from lora_runner.models import nf4_config
@@ -23,7 +23,7 @@ from lora_runner.pack import MicroBatch, Pack
 from lora_runner.seats import Seat, StepStats
 from lora_runner.session import Session, report_steps
 
-OPTIONS = SessionOptions(report_at=(20, 50, 100), per_device_eval_batch_size=4, sample_tokens=4)
+Reports = dict[int, list[SeatReport]]
 CONFIGS = [
     TrialConfig(
         learning_rate=2e-2,
@@ -66,68 +66,15 @@ HUGE = replace(
 """A rate that no model survives."""
 
 
-@pytest.fixture(scope="module")
-def pack(new_pack: Callable[..., Pack]) -> Pack:
-    """One base for the whole file: a pack keeps nothing of the seats that leave it."""
-    return new_pack()
-
-
-@pytest.fixture
-def new_session(pack: Pack, bundle: DataBundle) -> Callable[..., Session]:
-    def make(num_seats: int = 1, options: SessionOptions = OPTIONS, on: Pack | None = None) -> Session:
-        return Session(on or pack, bundle, options, num_seats=num_seats)
-
-    return make
-
-
-@pytest.fixture
-def assign(tmp_path: Path) -> Callable[..., Assignment]:
-    def make(number: int, config: TrialConfig, attempt: int = 1) -> Assignment:
-        return Assignment(
-            number=number, config=config, folder=str(tmp_path / f"{number:04d}"), attempt=attempt
-        )
-
-    return make
-
-
-def run(session: Session, waiting: Sequence[Assignment] = ()) -> dict[int, list[SeatReport]]:
-    """Train to the end, filling freed seats at once. -> reports of each trial."""
-    line, reports = list(waiting), dict[int, list[SeatReport]]()
-    while True:
-        for index in session.free_seats[: len(line)]:
-            session.place(index, line.pop(0))
-        if not session.running:
-            return reports
-        for report in session.advance(60):
-            reports.setdefault(report.number, []).append(report)
-
-
-def numbers(reports: Sequence[SeatReport]) -> list[tuple[Any, ...]]:
-    """What of a trial's reports must not depend on its neighbours: everything but clocks and memory."""
-    return [
-        (
-            r.percent,
-            r.step,
-            r.eval_loss,
-            r.train_loss,
-            r.grad_norm,
-            r.learning_rate,
-            r.num_tokens,
-            r.signs,
-            r.outcome,
-            r.stop_reason,
-            r.generations,
-        )
-        for r in reports
-    ]
-
-
 def weights(seat: Seat) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in seat.parameters.items()}
 
 
 def test_trials_side_by_side_equal_the_same_trials_alone(
-    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    numbers: Callable[..., Any],
 ) -> None:
     together = new_session(3)
     packed = run(together, [assign(i, config) for i, config in enumerate(CONFIGS)])
@@ -138,7 +85,10 @@ def test_trials_side_by_side_equal_the_same_trials_alone(
 
 
 def test_reports_come_at_their_shares_of_the_budget_and_say_what_happened(
-    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    bundle: DataBundle,
+    run: Callable[..., Reports],
 ) -> None:
     session = new_session(2)
     reports = run(session, [assign(0, CONFIGS[0]), assign(1, CONFIGS[1], attempt=3)])
@@ -156,8 +106,8 @@ def test_reports_come_at_their_shares_of_the_budget_and_say_what_happened(
     assert last.eval_loss < 0.9 * session.base_eval_loss
     assert len(last.generations) == 2
     assert all(isinstance(text, str) and text for text in last.generations)
-    # 4 sequences a step of 9 to 16 tokens, padding not counted.
-    assert 10 * 4 * 9 <= last.num_tokens <= 10 * 4 * 16
+    plan = BatchPlan(train=bundle.train, batch_size=4, seed=CONFIGS[0].seed)
+    assert last.num_tokens == sum(len(e.input_ids) for i in range(10) for e in plan.examples_at(i))
 
 
 def test_report_steps_cover_the_end_and_never_meet_twice() -> None:
@@ -175,7 +125,7 @@ def test_shares_that_do_not_rise_to_the_end_are_refused(percents: tuple[int, ...
 
 
 def test_a_report_survives_json(
-    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+    new_session: Callable[..., Session], assign: Callable[..., Assignment], run: Callable[..., Reports]
 ) -> None:
     reports = run(new_session(), [assign(0, replace(HUGE, max_steps=12))])[0]
     for report in [*reports, SeatReport.empty(assign(1, CONFIGS[0])).ended("failed", "no seat")]:
@@ -185,7 +135,10 @@ def test_a_report_survives_json(
 
 
 def test_freed_seats_are_filled_one_by_one(
-    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    numbers: Callable[..., Any],
 ) -> None:
     session = new_session(2)
     short = [replace(CONFIGS[2], seed=seed) for seed in (3, 4, 5)]
@@ -243,16 +196,20 @@ def test_a_trial_that_cannot_be_seated_leaves_its_seat_free(
 
 
 def test_the_bases_loss_is_the_plain_models_token_weighted_one(
-    pack: Pack, new_session: Callable[..., Session], bundle: DataBundle, plain_nll: Callable[..., float]
+    pack: Pack,
+    new_session: Callable[..., Session],
+    bundle: DataBundle,
+    plain_nll: Callable[..., float],
+    options: SessionOptions,
 ) -> None:
     plain = AutoModelForCausalLM.from_pretrained(
         pack.base.spec.model, quantization_config=nf4_config(torch.float32), dtype=torch.float32
     ).train()
     expected = plain_nll(plain, bundle.eval)
     for size in (1, 4, 32):
-        assert new_session(
-            options=replace(OPTIONS, per_device_eval_batch_size=size)
-        ).base_eval_loss == pytest.approx(expected, rel=1e-6)
+        assert new_session(per_device_eval_batch_size=size).base_eval_loss == pytest.approx(
+            expected, rel=1e-6
+        )
     means = [plain_nll(plain, TokenizedSet.of([example], source="")) for example in bundle.eval.examples]
     assert sum(means) / len(means) != pytest.approx(expected, rel=1e-4)
 
@@ -266,16 +223,18 @@ def test_a_seat_at_its_start_has_the_bases_loss(
     )
 
 
-def test_a_base_without_a_finite_loss_is_refused(new_pack: Callable[..., Pack], bundle: DataBundle) -> None:
+def test_a_base_without_a_finite_loss_is_refused(
+    new_pack: Callable[..., Pack], bundle: DataBundle, options: SessionOptions
+) -> None:
     pack = new_pack(train_embeddings=False)
     with torch.no_grad():
         pack.model.get_parameter("model.norm.weight").fill_(torch.nan)
     with pytest.raises(ModelError, match="has evaluation loss nan"):
-        Session(pack, bundle, OPTIONS, num_seats=1)
+        Session(pack, bundle, options, num_seats=1)
 
 
 def test_accumulated_micro_batches_equal_one_large_batch(
-    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+    new_session: Callable[..., Session], assign: Callable[..., Assignment], run: Callable[..., Reports]
 ) -> None:
     whole = replace(CONFIGS[0], per_device_train_batch_size=6, lora_dropout=0.0)
     parts = replace(whole, per_device_train_batch_size=2, gradient_accumulation_steps=3)
@@ -290,7 +249,10 @@ def test_accumulated_micro_batches_equal_one_large_batch(
 
 
 def test_a_diverging_trial_ends_at_once_and_its_neighbour_feels_nothing(
-    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    numbers: Callable[..., Any],
 ) -> None:
     session = new_session(2)
     reports = run(session, [assign(0, HUGE), assign(1, CONFIGS[1])])
@@ -304,7 +266,7 @@ def test_a_diverging_trial_ends_at_once_and_its_neighbour_feels_nothing(
 
 
 def test_a_trial_full_of_nan_ends_at_its_next_step(
-    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+    new_session: Callable[..., Session], assign: Callable[..., Assignment], run: Callable[..., Reports]
 ) -> None:
     session = new_session(2)
     session.place(0, assign(0, CONFIGS[0]))
@@ -336,7 +298,10 @@ class PoisonedAtTheEnd(Pack):
 
 
 def test_a_trial_whose_last_evaluation_is_nan_is_not_complete(
-    new_pack: Callable[..., Pack], new_session: Callable[..., Session], assign: Callable[..., Assignment]
+    new_pack: Callable[..., Pack],
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
 ) -> None:
     session = new_session(2, on=new_pack(cls=PoisonedAtTheEnd))
     reports = run(session, [assign(0, CONFIGS[0]), assign(1, CONFIGS[1])])
@@ -347,105 +312,6 @@ def test_a_trial_whose_last_evaluation_is_nan_is_not_complete(
     assert not (Path(assign(0, CONFIGS[0]).folder) / "adapter").exists()
     assert reports[1][-1].outcome == "complete"
     assert (Path(assign(1, CONFIGS[1]).folder) / "adapter" / "adapter_model.safetensors").is_file()
-
-
-# --- memory -------------------------------------------------------------------------------------------------
-
-
-class Tight(Pack):
-    """A GPU whose memory is too small for what the test says."""
-
-    too_much: Callable[[Sequence[Any]], bool] = staticmethod(lambda seats: False)
-    where = "start"
-
-    def train_step(self, batches: Mapping[Seat, MicroBatch]) -> dict[Seat, StepStats]:
-        if self.where in ("start", "update") and self.too_much(list(batches)):
-            if self.where == "update":  # gradients have been added to every seat
-                self.micro_step(batches)
-                for seat in list(batches)[:1]:
-                    if seat.window_is_full:
-                        seat.update()
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.\nGPU 0 has no more.")
-        return super().train_step(batches)
-
-    def evaluate(self, seats: Sequence[Seat | None], blocks: Sequence[Any]) -> list[float]:
-        if self.where == "evaluate" and self.too_much(seats):
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return super().evaluate(seats, blocks)
-
-    def generate(self, seats: Sequence[Seat | None], *arguments: Any) -> list[list[list[int]]]:
-        if self.where == "generate" and self.too_much(seats):
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return super().generate(seats, *arguments)
-
-
-@pytest.fixture(scope="module")
-def tight(new_pack: Callable[..., Pack]) -> Tight:
-    pack = new_pack(cls=Tight)
-    assert isinstance(pack, Tight)
-    return pack
-
-
-@pytest.mark.parametrize("where", ["start", "update"])
-def test_out_of_memory_ends_the_largest_trial_and_costs_the_others_nothing(
-    new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight, where: str
-) -> None:
-    large = replace(CONFIGS[0], lora_r=64)
-    tight.where = where
-    # Not from the first step on: windows are half full, moments are not zero.
-    tight.too_much = lambda seats: (
-        sum(s.num_trained for s in seats) > 230_000 and max(s.micro_step for s in seats) >= 3
-    )
-    reports = run(new_session(3, on=tight), [assign(0, CONFIGS[0]), assign(1, large), assign(2, CONFIGS[1])])
-    end = reports[1][-1]
-    assert end.outcome == "out_of_memory"
-    assert end.stop_reason == "out of memory: CUDA out of memory. Tried to allocate 20 MiB."
-    assert (end.eval_loss, end.step) == (None, 3)
-    for number, config in ((0, CONFIGS[0]), (2, CONFIGS[1])):
-        assert numbers(reports[number]) == numbers(
-            run(new_session(), [assign(10 + number, config)])[10 + number]
-        )
-
-
-def test_the_only_trial_that_does_not_fit_ends_too(
-    new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight
-) -> None:
-    tight.where, tight.too_much = "start", lambda seats: True
-    session = new_session(on=tight)
-    (report,) = run(session, [assign(0, CONFIGS[0])])[0]
-    assert (report.outcome, report.percent, report.step) == ("out_of_memory", 0, 0)
-    assert math.isnan(report.train_loss)
-    assert session.free_seats == [0]
-
-
-def test_an_evaluation_too_large_for_all_seats_is_made_seat_by_seat(
-    new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight
-) -> None:
-    same = [replace(CONFIGS[0], seed=seed) for seed in (1, 2)]
-    for where in ("evaluate", "generate"):
-        tight.where, tight.too_much = where, lambda seats: len(seats) > 1
-        reports = run(new_session(2, on=tight), [assign(i, config) for i, config in enumerate(same)])
-        for i, config in enumerate(same):
-            assert numbers(reports[i]) == numbers(run(new_session(), [assign(10 + i, config)])[10 + i])
-
-
-def test_a_trial_whose_evaluation_never_fits_ends_and_the_others_go_on(
-    new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight
-) -> None:
-    same = [replace(CONFIGS[0], seed=1), replace(CONFIGS[0], seed=2)]
-    tight.where, tight.too_much = "evaluate", lambda seats: any(s is not None and s.seed == 2 for s in seats)
-    reports = run(new_session(2, on=tight), [assign(i, config) for i, config in enumerate(same)])
-    assert [(r.percent, r.outcome, r.eval_loss) for r in reports[1]] == [(20, "out_of_memory", None)]
-    assert "per_device_eval_batch_size" in (reports[1][0].stop_reason or "")
-    assert numbers(reports[0]) == numbers(run(new_session(), [assign(10, same[0])])[10])
-
-
-def test_samples_that_do_not_fit_cost_a_trial_only_its_samples(
-    new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight
-) -> None:
-    tight.where, tight.too_much = "generate", lambda seats: seats[0] is not None
-    end = run(new_session(on=tight), [assign(0, CONFIGS[0])])[0][-1]
-    assert (end.outcome, end.generations) == ("complete", ())
 
 
 # --- interruptions ------------------------------------------------------------------------------------------
@@ -473,6 +339,8 @@ def test_an_interrupted_trial_ends_as_if_it_had_never_been(
     new_session: Callable[..., Session],
     assign: Callable[..., Assignment],
     micro_step: int,
+    run: Callable[..., Reports],
+    numbers: Callable[..., Any],
 ) -> None:
     never = new_session()
     never.place(0, assign(0, RESUMED))
@@ -500,7 +368,10 @@ def test_an_interrupted_trial_ends_as_if_it_had_never_been(
 
 
 def test_saving_in_the_middle_of_a_window_does_not_disturb_the_trial_that_goes_on(
-    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    numbers: Callable[..., Any],
 ) -> None:
     session = new_session()
     session.place(0, assign(0, RESUMED))
@@ -510,7 +381,10 @@ def test_saving_in_the_middle_of_a_window_does_not_disturb_the_trial_that_goes_o
 
 
 def test_a_damaged_checkpoint_means_the_one_before_it_or_a_fresh_start(
-    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    numbers: Callable[..., Any],
 ) -> None:
     session = new_session()
     assignment = assign(0, CONFIGS[0])
@@ -537,7 +411,10 @@ def test_a_damaged_checkpoint_means_the_one_before_it_or_a_fresh_start(
 
 
 def test_a_checkpoint_of_another_configuration_is_not_continued(
-    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    numbers: Callable[..., Any],
 ) -> None:
     session = new_session()
     session.place(0, assign(0, CONFIGS[0]))
@@ -551,9 +428,9 @@ def test_a_checkpoint_of_another_configuration_is_not_continued(
 
 
 def test_checkpoints_follow_their_reports_and_are_spared_trials_that_leave(
-    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+    new_session: Callable[..., Session], assign: Callable[..., Assignment], options: SessionOptions
 ) -> None:
-    session = new_session(2, replace(OPTIONS, checkpoint_seconds=0.0))
+    session = new_session(2, checkpoint_seconds=0.0)
     stays, leaves = assign(0, CONFIGS[0]), assign(1, replace(CONFIGS[0], seed=5))
     session.place(0, stays)
     session.place(1, leaves)
@@ -567,10 +444,13 @@ def test_checkpoints_follow_their_reports_and_are_spared_trials_that_leave(
 
 
 def test_checkpoints_wait_for_their_time(
-    new_session: Callable[..., Session], assign: Callable[..., Assignment]
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    options: SessionOptions,
 ) -> None:
     assignment = assign(0, CONFIGS[0])
-    run(new_session(options=replace(OPTIONS, checkpoint_seconds=1e6)), [assignment])
+    run(new_session(checkpoint_seconds=1e6), [assignment])
     assert not (Path(assignment.folder) / "checkpoint").exists()
 
 
@@ -585,14 +465,20 @@ def test_advance_returns_when_its_time_is_up(
 
 
 def test_a_trial_without_prompts_has_no_samples(
-    pack: Pack, bundle: DataBundle, assign: Callable[..., Assignment]
+    pack: Pack,
+    bundle: DataBundle,
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    options: SessionOptions,
 ) -> None:
-    session = Session(pack, replace(bundle, sample_prompts=()), OPTIONS, num_seats=1)
+    session = Session(pack, replace(bundle, sample_prompts=()), options, num_seats=1)
     end = run(session, [assign(0, CONFIGS[2])])[0][-1]
     assert (end.outcome, end.generations) == ("complete", ())
 
 
-def test_a_set_without_a_target_token_is_refused(pack: Pack, bundle: DataBundle) -> None:
+def test_a_set_without_a_target_token_is_refused(
+    pack: Pack, bundle: DataBundle, options: SessionOptions
+) -> None:
     nothing = TokenizedExample(input_ids=[5, 6, 7], labels=[-100] * 3)
     with pytest.raises(ModelError, match="no target token"):
-        Session(pack, replace(bundle, eval=TokenizedSet.of([nothing], source="")), OPTIONS, num_seats=1)
+        Session(pack, replace(bundle, eval=TokenizedSet.of([nothing], source="")), options, num_seats=1)

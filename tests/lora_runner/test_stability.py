@@ -38,6 +38,11 @@ def test_a_gradient_that_is_no_number_ends_the_trial(bad: float) -> None:
     assert watch.diverged == f"gradient norm {bad} at step 1"
 
 
+def test_the_first_reason_to_give_up_is_the_one_that_is_told() -> None:
+    watch = watched([2.0, math.nan, math.inf])
+    assert watch.diverged == "loss nan at step 2"
+
+
 def test_an_evaluation_loss_that_is_no_number_ends_the_trial() -> None:
     watch = watched([2.0])
     watch.after_evaluation(1, math.nan)

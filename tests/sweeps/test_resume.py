@@ -222,25 +222,26 @@ def test_files_of_a_deleted_study_are_moved_aside_not_gone_on_from(make_keeper: 
 def test_a_storage_that_fails_in_the_middle_of_a_report_leaves_all_of_it_undone(
     make_keeper: Make, pack: Any, report: Any, stored: Any
 ) -> None:
-    """It fails at the second trial, after the first was told to be complete and read again."""
+    """It fails at the last trial, when the first has been told complete and read back by the pruner."""
     keeper = make_keeper(trials=6, sampler="random")
     starts = [placed.assignment for placed in keeper.ask(0, [0, 1, 2]).start]
     before, events = stored(keeper), keeper.status().events
     execute(
         keeper,
         """CREATE TRIGGER full BEFORE INSERT ON trial_user_attributes
-        WHEN NEW.key = 'stop_reason' AND (SELECT number FROM trials WHERE trial_id = NEW.trial_id) = 1
+        WHEN NEW.key = 'stop_reason' AND (SELECT number FROM trials WHERE trial_id = NEW.trial_id) = 2
         BEGIN SELECT RAISE(ABORT, 'no space'); END""",
     )
     ended = [report(assignment, 100, 2.0 + assignment.number, "complete") for assignment in starts]
+    ended[1] = report(starts[1], 20, 3.0)
     with pytest.raises((optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)):
         keeper.report(0, ended, [0, 1, 2], 1.0)
     assert stored(keeper) == before
     execute(keeper, "DROP TRIGGER full")
     assert keeper.report(0, ended, [], 1.0).leave == ()
     assert keeper.status().events[: len(events)] == events
-    assert len(keeper.status().events) == len(events) + 3
-    assert [t.value for t in stored(keeper)[:3]] == [2.0, 3.0, 4.0]
+    assert len(keeper.status().events) == len(events) + 2
+    assert [t.value for t in stored(keeper)[:3]] == [2.0, None, 4.0]
 
 
 def test_trials_that_could_not_be_given_out_wait_on(make_keeper: Make) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from transformers import AutoModelForCausalLM
 
 from lora_runner.data import DataSpec, load_data
 from lora_runner.models import BaseSpec, load_tokenizer, nf4_config
+from sweeps.errors import ConfigError, RunFolderError, StudyMismatch
 from sweeps.fleet import start_ray
 from sweeps.sweep import Sweep
 
@@ -182,11 +184,44 @@ def test_running_again_adds_nothing_and_more_trials_add_the_difference(
 def test_a_changed_sweep_is_refused_and_nothing_changes(finished: tuple[Sweep, Path]) -> None:
     sweep, file = finished
     kept = {p: p.stat().st_mtime_ns for p in sweep.run_folder.rglob("*") if p.is_file()}
-    from sweeps.errors import StudyMismatch
-
     with pytest.raises(StudyMismatch, match=r"training.max_steps: the study has 10, this sweep 12"):
         Sweep.load(file, {"training.max_steps": 12}).run()
     assert {p: p.stat().st_mtime_ns for p in sweep.run_folder.rglob("*") if p.is_file()} == kept
+
+
+def test_a_copied_run_folder_stands_on_its_own(finished: tuple[Sweep, Path], tmp_path: Path) -> None:
+    sweep, _ = finished
+    copy = tmp_path / "small"
+    shutil.copytree(sweep.run_folder, copy)
+    assert Sweep.load(copy).run_folder == copy
+    (copy / "study.db").unlink()
+    with pytest.raises(RunFolderError, match="has no study yet"):
+        Sweep.load(copy).study()
+    copy.rename(tmp_path / "other")
+    with pytest.raises(ConfigError, match="named as its sweep, 'small'; got 'other'"):
+        Sweep.load(tmp_path / "other")
+
+
+def test_results_are_read_where_model_and_data_are_gone(finished: tuple[Sweep, Path], tmp_path: Path) -> None:
+    sweep, _ = finished
+    copy = tmp_path / "small"
+    shutil.copytree(sweep.run_folder, copy)
+    kept = copy / "sweep.yaml"
+    kept.write_text(kept.read_text().replace(sweep.config.data.train, str(tmp_path / "gone.jsonl")))
+    with pytest.raises(ConfigError, match=r"gone\.jsonl"):
+        Sweep.load(copy)
+    answer = Sweep.load(copy, check_files=False).verdict(write=False)
+    assert answer.best is not None
+    assert answer.best.eval_loss == sweep.study().best_value
+
+
+def test_a_fleet_that_cannot_be_had_is_refused_before_anything_is_written(
+    local_ray: None, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = sweep_file(tmp_path / "files")
+    with pytest.raises(ConfigError, match="workers is 4, but the cluster has no GPU"):
+        Sweep.load(file, {"workers": 4, "output": str(tmp_path / "out")}).run()
+    assert not (tmp_path / "out").exists()
 
 
 def test_ctrl_c_keeps_finished_trials_and_the_same_command_goes_on(

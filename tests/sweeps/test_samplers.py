@@ -28,7 +28,6 @@ Make = Callable[..., Keeper]
         ("random", "median"),
         ("gp", "successive_halving"),
         ("cmaes", "hyperband"),
-        ("cmaes", "none"),
         ("grid", "successive_halving"),
     ],
 )
@@ -53,7 +52,9 @@ def test_every_sampler_and_every_pruner_runs_a_sweep(
         assert any(t.state == TrialState.PRUNED for t in trials)
 
 
-def test_the_grid_ends_without_repeating_a_point(make_keeper: Make, pack: Any, stored: Any) -> None:
+def test_the_grid_follows_the_guideline_default_and_ends_without_repeating_a_point(
+    make_keeper: Make, pack: Any, stored: Any
+) -> None:
     """Also while its last points still run, and though schedulers without warm-up make some points equal."""
     options = {"sampler": "grid", "sampler_options": {"points_per_dimension": 2}, "pruner": "none"}
     keeper = make_keeper(trials=500, report_at=(100,), **options)
@@ -63,21 +64,18 @@ def test_the_grid_ends_without_repeating_a_point(make_keeper: Make, pack: Any, s
     first.turn()
     pack(make_keeper(trials=500, report_at=(100,), **options), seats=size + 5).run()
     trials = stored(keeper)
-    assert len(trials) == size
-    assert len({json.dumps(t.params, sort_keys=True) for t in trials}) == size
+    assert trials[0].user_attrs["label"] == "guideline default"
+    assert len(trials) == size + 1
+    assert len({json.dumps(t.params, sort_keys=True) for t in trials}) == size + 1
     assert {t.state for t in trials} == {TrialState.COMPLETE}
 
 
 def test_a_grid_trial_that_is_pruned_or_fails_is_not_tried_again(
     make_keeper: Make, pack: Any, stored: Any
 ) -> None:
-    options = {
-        "sampler": "grid",
-        "sampler_options": {"points_per_dimension": 1},
-        "trials": 99,
-        "report_at": (50, 100),
-    }
-    keeper = make_keeper(**options)
+    """With one point per dimension the guideline default is one of the points, and is tried once."""
+    options = {"sampler": "grid", "sampler_options": {"points_per_dimension": 1}}
+    keeper = make_keeper(trials=99, report_at=(50, 100), **options)
     pack(keeper, lambda c, p: "failed" if c.lr_scheduler_type == "linear" else 2.0 + c.learning_rate).run()
     assert len(stored(keeper)) == keeper.ledger.space.grid_size(1)
     assert "failed" in keeper.status().outcomes
@@ -138,6 +136,14 @@ def test_trials_that_report_together_are_halved_together() -> None:
     for trial, value in zip(trials, (6.0, 5.0, math.nan, 3.0, 2.0, 1.0), strict=True):
         trial.report(value, 20)
     assert [trial.should_prune() for trial in trials] == [True, True, True, False, False, False]
+
+
+def test_the_end_of_a_trial_without_early_reports_is_no_rival_of_early_ones() -> None:
+    study = optuna.create_study(pruner=SuccessiveHalving(20, 2))
+    adopted, early = study.ask(), study.ask()
+    adopted.report(1.0, 100)
+    early.report(3.0, 20)
+    assert not early.should_prune()
 
 
 def test_a_report_above_several_rungs_has_to_pass_them_all() -> None:

@@ -23,4 +23,4 @@ def test_an_example_loads(file: Path, tmp_path: Path) -> None:
     assert config.name == file.stem
     assert "learning_rate" in space_of(config, model_size=1.2e9)
     (tmp_path / "sweep.yaml").write_text(resolved(config))
-    assert load_sweep(tmp_path, environ={}) == config
+    assert load_sweep(tmp_path / "sweep.yaml", environ={}) == config

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from sweeps.config import SweepConfig, load_sweep, parse_override, space_of
+from sweeps.config import SweepConfig, load_sweep, parse_override, resolved, space_of
 from sweeps.errors import ConfigError
 
 Load = Callable[[str], SweepConfig]
@@ -186,7 +186,18 @@ def test_the_environment_names_the_storage_only_where_the_file_is_silent(folder:
 
 def test_a_run_folder_stands_for_its_sweep_file(folder: Path) -> None:
     (folder / "sweep.yaml").write_text(GOOD)
-    assert load_sweep(folder, environ={}) == load_sweep(folder / "sweep.yaml", environ={})
+    config = load_sweep(folder / "sweep.yaml", environ={})
+    made = config.run_folder
+    made.mkdir(parents=True)
+    (made / "sweep.yaml").write_text(resolved(config))
+    assert load_sweep(made, environ={}) == config
+    # Moved, it is the run that stands there, not the one that stood elsewhere.
+    moved = folder / "elsewhere" / config.name
+    shutil.copytree(made, moved)
+    assert load_sweep(moved, environ={}).run_folder == moved
+    other = moved.rename(moved.with_name("renamed"))
+    with pytest.raises(ConfigError, match="is named as its sweep"):
+        load_sweep(other, environ={})
 
 
 def test_a_config_is_frozen_and_checked_in_python_too() -> None:

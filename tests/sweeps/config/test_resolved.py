@@ -112,7 +112,7 @@ def test_round_trip(folder: Path, data: dict[str, Any]) -> None:
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir(exist_ok=True)
     (elsewhere / "sweep.yaml").write_text(resolved(config), encoding="utf-8")
-    again = load_sweep(elsewhere, environ={})
+    again = load_sweep(elsewhere / "sweep.yaml", environ={})
     assert again == config
     assert resolved(again) == resolved(config)
 
@@ -120,9 +120,9 @@ def test_round_trip(folder: Path, data: dict[str, Any]) -> None:
 def test_a_null_that_is_not_the_default_is_kept(folder: Path) -> None:
     data = "{train: train.jsonl, max_eval_examples: null}"
     (folder / "sweep.yaml").write_text(f"name: x\nmodel: a/b\ndata: {data}\ntraining: {{max_steps: 9}}\n")
-    config = load_sweep(folder, environ={})
+    config = load_sweep(folder / "sweep.yaml", environ={})
     (folder / "sweep.yaml").write_text(resolved(config))
-    assert load_sweep(folder, environ={}) == config
+    assert load_sweep(folder / "sweep.yaml", environ={}) == config
     assert config.data.max_eval_examples is None
 
 
