@@ -4,8 +4,7 @@ RunnerError
 ├── DataError          a record, file or tokenizer that cannot be trained on (names file and line)
 ├── ModelError         a base model that cannot be loaded or trained in a pack
 ├── TrialConfigError   a trial's hyperparameters contradict each other
-├── CheckpointError    a checkpoint that is damaged or belongs to another trial
-└── AdapterError       an adapter folder that cannot be written or read
+└── CheckpointError    a checkpoint that is damaged or belongs to another trial
 """
 
 from __future__ import annotations
@@ -38,7 +37,3 @@ class TrialConfigError(RunnerError, ValueError):
 
 class CheckpointError(RunnerError):
     """A checkpoint that is damaged, incomplete or from another trial."""
-
-
-class AdapterError(RunnerError):
-    """An adapter folder that cannot be written or read."""

@@ -161,6 +161,7 @@ def draw_up(config: SweepConfig) -> Blueprint:
         batch_size=int(_largest(space, "per_device_train_batch_size", training.per_device_train_batch_size)),
         length=max(len(e.input_ids) for e in data.train.examples),
         gradient_checkpointing=training.gradient_checkpointing,
+        resident_weights=options.resident_weights,
     )
     if config.seats == "auto":
         most = MAX_SEATS["cuda" if torch.cuda.is_available() else "cpu"]

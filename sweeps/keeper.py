@@ -29,7 +29,7 @@ from sweeps.samplers import GridSampler, make_pruner, make_sampler
 from sweeps.status import DEFAULT_LABELS, Status, read_status
 from sweeps.storage import open_storage, transaction
 from sweeps.study import FINISHED, open_study
-from sweeps.trial_folder import move_aside, result_in, trial_folder
+from sweeps.trial_folder import drop_checkpoint, move_aside, result_in, trial_folder
 
 MAX_ATTEMPTS = 3
 """A trial that loses its worker this often in one run is failed, so that it cannot hold up the sweep."""
@@ -164,16 +164,19 @@ class Keeper:
             leave = [r.number for r in reports if r.number not in known and r.outcome is None]
             for trial, report in current:
                 self._record(trial, report)
-            freed = []
+            freed, over = [], []
             for trial, report in current:
                 ended = self._judge(trial, report)
                 if ended is None:
                     continue
                 self._conclude(trial, ended)
+                over.append(report.number)
                 if report.outcome is None:
                     leave.append(report.number)
                     freed.append(int(trial.user_attrs["seat"]))
             reply = self._fill(worker, [*free, *freed])
+        for number in over:  # only now is it certain that nobody goes on from there
+            drop_checkpoint(self.folder, number)
         return Reply(leave=tuple(leave), start=reply.start, stop=reply.stop)
 
     def rejoin(self, worker: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
@@ -29,6 +30,12 @@ def result_in(run_folder: Path, trial: FrozenTrial) -> SeatReport | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return report if report.number == trial.number and report.outcome is not None else None
+
+
+def drop_checkpoint(run_folder: Path, number: int) -> None:
+    """Remove what an ended trial would have gone on from; with trained embeddings that is gigabytes each."""
+    for name in ("checkpoint", "checkpoint.previous"):
+        shutil.rmtree(run_folder / trial_folder(number) / name, ignore_errors=True)
 
 
 def move_aside(folder: Path) -> Path | None:

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from lora_runner.messages import FAILED, Assignment, SeatReport
+from lora_runner.messages import FAILED, OUT_OF_MEMORY, Assignment, SeatReport
 from results.files import atomic_write_json
 from sweeps.blueprint import Job
 from sweeps.errors import SweepFailed
@@ -109,8 +109,12 @@ class Worker(tune.Trainable):
     def _failed(self, assignment: Assignment, error: Exception) -> SeatReport:
         folder = Path(assignment.folder)
         folder.mkdir(parents=True, exist_ok=True)
+        import torch  # late, as in setup: importing this module must not wait for it
+
         (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        report = SeatReport.empty(assignment).ended(FAILED, f"{type(error).__name__}: {error}")
+        # Too large for its seat is an outcome that samplers learn from; anything else is a broken trial.
+        outcome = OUT_OF_MEMORY if isinstance(error, torch.OutOfMemoryError) else FAILED
+        report = SeatReport.empty(assignment).ended(outcome, f"{type(error).__name__}: {error}")
         self._write_down(report)
         return report
 

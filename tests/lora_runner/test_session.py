@@ -196,11 +196,7 @@ def test_a_trial_that_cannot_be_seated_leaves_its_seat_free(
 
 
 def test_the_bases_loss_is_the_plain_models_token_weighted_one(
-    pack: Pack,
-    new_session: Callable[..., Session],
-    bundle: DataBundle,
-    plain_nll: Callable[..., float],
-    options: SessionOptions,
+    pack: Pack, new_session: Callable[..., Session], bundle: DataBundle, plain_nll: Callable[..., float]
 ) -> None:
     plain = AutoModelForCausalLM.from_pretrained(
         pack.base.spec.model, quantization_config=nf4_config(torch.float32), dtype=torch.float32
@@ -428,7 +424,7 @@ def test_a_checkpoint_of_another_configuration_is_not_continued(
 
 
 def test_checkpoints_follow_their_reports_and_are_spared_trials_that_leave(
-    new_session: Callable[..., Session], assign: Callable[..., Assignment], options: SessionOptions
+    new_session: Callable[..., Session], assign: Callable[..., Assignment]
 ) -> None:
     session = new_session(2, checkpoint_seconds=0.0)
     stays, leaves = assign(0, CONFIGS[0]), assign(1, replace(CONFIGS[0], seed=5))
@@ -444,10 +440,7 @@ def test_checkpoints_follow_their_reports_and_are_spared_trials_that_leave(
 
 
 def test_checkpoints_wait_for_their_time(
-    new_session: Callable[..., Session],
-    assign: Callable[..., Assignment],
-    run: Callable[..., Reports],
-    options: SessionOptions,
+    new_session: Callable[..., Session], assign: Callable[..., Assignment], run: Callable[..., Reports]
 ) -> None:
     assignment = assign(0, CONFIGS[0])
     run(new_session(checkpoint_seconds=1e6), [assignment])

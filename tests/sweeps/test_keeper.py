@@ -316,3 +316,20 @@ def test_a_report_of_eight_seats_is_one_commit(make_keeper: Make, pack: Any) -> 
     simulated.turn()
     # Reads commit too, as nothing; what matters is that eight values, decisions and refills do not.
     assert len(commits) == 1
+
+
+def test_an_ended_trial_leaves_no_checkpoint_behind_and_a_running_one_keeps_its_own(
+    make_keeper: Make, pack: Any, stored: Any
+) -> None:
+    keeper = make_keeper(trials=6, sampler="random")
+    seats = pack(keeper, seats=6)
+    seats.ask()
+    folders = [keeper.folder / trial.user_attrs["folder"] for trial in stored(keeper)]
+    for folder in folders:
+        (folder / "checkpoint").mkdir(parents=True)
+        (folder / "checkpoint" / "state.json").write_text("{}")
+    seats.turn()
+    ended = [trial.state.is_finished() for trial in stored(keeper)]
+    assert any(ended)
+    assert not all(ended)
+    assert [(folder / "checkpoint").exists() for folder in folders] == [not done for done in ended]
