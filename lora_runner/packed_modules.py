@@ -131,7 +131,7 @@ class PackedLinear(nn.Module):
         spans = self._context.spans(rows.shape[0], self.name, trained=self.index is not None)
         # One split, not a slice per block: a slice's backward fills a zero tensor of the whole pack.
         blocks = rows.split([span.stop - span.start for span in spans])
-        outputs = list(FrozenLinear.apply(self, *blocks))
+        outputs = list(FrozenLinear.apply(self, *blocks))  # type: ignore[no-untyped-call]
         for index, span in enumerate(spans):
             seat = self._context.seats[span.block]
             if self.index is not None and seat is not None:

@@ -306,7 +306,8 @@ class Session:
 
     def _memory_weight(self, running: _Running) -> int:
         longest = max((share.block.input_ids.numel() for share in running.window), default=0)
-        return 16 * running.seat.num_trained + 4 * longest * self.pack.base.model.config.vocab_size
+        vocabulary = int(self.pack.base.model.config.vocab_size)
+        return 16 * running.seat.num_trained + 4 * longest * vocabulary
 
 
 def report_steps(max_steps: int, percents: Sequence[int]) -> dict[int, int]:

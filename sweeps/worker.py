@@ -26,7 +26,7 @@ TURN_SECONDS = 5.0
 """Longest time between two words with the keeper, so that a stop is heard soon."""
 
 
-class Worker(tune.Trainable):
+class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
     """Loads the base once and keeps its seats filled until the keeper has no more trials."""
 
     def setup(self, config: dict[str, Any], keeper: Any = None, job: Job | None = None) -> None:
