@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check clean
+.PHONY: demo test check bench clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -17,6 +17,12 @@ demo: $(INSTALLED)
 
 test: $(INSTALLED)
 	HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+
+# Every benchmark beside its peer; about half an hour on 2 cores. ARGS=--save keeps the figures.
+bench: $(INSTALLED)
+	for name in update step orchestration sweep; do \
+		OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; \
+	done
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

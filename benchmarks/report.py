@@ -1,0 +1,139 @@
+"""What a benchmark says: tables, one `name: value` line per figure, and the machine that gave them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from results.files import atomic_write
+
+FOLDER = Path(__file__).parents[1] / "results" / "reference"
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "triton", "ray", "optuna", "accelerate")
+
+
+@dataclass
+class Report:
+    """One benchmark's outcome.
+
+    `fixed` says in a sentence what was the same on both sides.
+    """
+
+    name: str
+    fixed: str
+    command: str = field(default_factory=lambda: _command())
+    tables: list[tuple[str, list[str], list[list[str]]]] = field(default_factory=list)
+    figures: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Add a table; cells are shown as `shown` writes them."""
+        self.tables.append((title, list(columns), [[shown(cell) for cell in row] for row in rows]))
+
+    def figure(self, name: str, value: float) -> None:
+        """Add a figure, printed at the end as `name: value`."""
+        self.figures[name] = value
+
+    def note(self, text: str) -> None:
+        """Add a sentence a reader needs to judge the figures."""
+        self.notes.append(text)
+
+    def finish(self, *, save: bool) -> None:
+        """Print everything; with `save` keep it in results/reference/ as well, by name and kind of device."""
+        console = Console()
+        about = machine()
+        console.print(f"\n[bold]{self.name}[/bold]: {self.fixed}", highlight=False)
+        for title, columns, rows in self.tables:
+            table = Table(*columns, title=title, title_justify="left", box=SIMPLE_HEAD)
+            for row in rows:
+                table.add_row(*row)
+            console.print(table)
+        for note in self.notes:
+            console.print(f"- {note}", highlight=False)
+        console.print(", ".join(f"{key} {value}" for key, value in about.items()), highlight=False)
+        for name, value in self.figures.items():
+            print(f"{name}: {shown(value)}", flush=True)
+        if save:
+            self._save(about)
+
+    def _save(self, about: dict[str, str]) -> None:
+        stem = f"bench-{self.name}-{'gpu' if 'gpu' in about else 'cpu'}"
+        values = {
+            "name": self.name,
+            "fixed": self.fixed,
+            "command": self.command,
+            "machine": about,
+            "figures": self.figures,
+            "notes": self.notes,
+            "tables": [{"title": t, "columns": c, "rows": r} for t, c, r in self.tables],
+        }
+        atomic_write(FOLDER / f"{stem}.json", json.dumps(values, indent=2) + "\n")
+        lines = [f"# {self.name}", "", self.fixed, "", f"`{self.command}`", ""]
+        lines += [f"{key} {value}  " for key, value in about.items()]
+        for title, columns, rows in self.tables:
+            lines += ["", f"## {title}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+            lines += ["| " + " | ".join(row) + " |" for row in rows]
+        lines += ["", *(f"- {note}" for note in self.notes), "", "```"]
+        lines += [f"{name}: {shown(value)}" for name, value in self.figures.items()] + ["```", ""]
+        atomic_write(FOLDER / f"{stem}.md", "\n".join(lines))
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """The options all benchmarks share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--save", action="store_true", help="keep the outcome in results/reference/")
+    parser.add_argument("--quick", action="store_true", help="smallest sizes: only shows that it runs")
+    return parser
+
+
+def shown(value: Any) -> str:
+    """Three significant digits for a float, everything else as it is."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def machine() -> dict[str, str]:
+    """What the figures hold for: processor, device, load, versions, date."""
+    import torch
+
+    about = {
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "load": f"{os.getloadavg()[0]:.1f}",
+    }
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        about["gpu"] = f"{properties.name} ({properties.total_memory / 2**30:.0f} GiB)"
+    about["python"] = platform.python_version()
+    for package in PACKAGES:
+        try:
+            about[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return about | {"date": datetime.now(UTC).strftime("%Y-%m-%d")}
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if os.name == "posix" else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _command() -> str:
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    script = f"python -m {module.name}" if module is not None else Path(sys.argv[0]).name
+    return " ".join([script, *sys.argv[1:]])
