@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -14,11 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-
-from results.files import atomic_write
+from lora_runner.files import write_json, write_text
 
 FOLDER = Path(__file__).parents[1] / "results" / "reference"
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "triton", "ray", "optuna", "accelerate")
@@ -52,42 +47,29 @@ class Report:
 
     def finish(self, *, save: bool) -> None:
         """Print everything; with `save` keep it in results/reference/ as well, by name and kind of device."""
-        console = Console()
         about = machine()
-        console.print(f"\n[bold]{self.name}[/bold]: {self.fixed}", highlight=False)
-        for title, columns, rows in self.tables:
-            table = Table(*columns, title=title, title_justify="left", box=SIMPLE_HEAD)
-            for row in rows:
-                table.add_row(*row)
-            console.print(table)
-        for note in self.notes:
-            console.print(f"- {note}", highlight=False)
-        console.print(", ".join(f"{key} {value}" for key, value in about.items()), highlight=False)
+        print(self._text(about), flush=True)
         for name, value in self.figures.items():
             print(f"{name}: {shown(value)}", flush=True)
         if save:
-            self._save(about)
+            path = FOLDER / f"bench-{self.name}-{'gpu' if 'gpu' in about else 'cpu'}"
+            tables = [{"title": t, "columns": c, "rows": r} for t, c, r in self.tables]
+            said = {"fixed": self.fixed, "command": self.command, "machine": about, "figures": self.figures}
+            write_json(path.with_suffix(".json"), said | {"notes": self.notes, "tables": tables})
+            write_text(path.with_suffix(".md"), self._text(about) + "\n")
 
-    def _save(self, about: dict[str, str]) -> None:
-        stem = f"bench-{self.name}-{'gpu' if 'gpu' in about else 'cpu'}"
-        values = {
-            "name": self.name,
-            "fixed": self.fixed,
-            "command": self.command,
-            "machine": about,
-            "figures": self.figures,
-            "notes": self.notes,
-            "tables": [{"title": t, "columns": c, "rows": r} for t, c, r in self.tables],
-        }
-        atomic_write(FOLDER / f"{stem}.json", json.dumps(values, indent=2) + "\n")
-        lines = [f"# {self.name}", "", self.fixed, "", f"`{self.command}`", ""]
-        lines += [f"{key} {value}  " for key, value in about.items()]
+    def _text(self, about: dict[str, str]) -> str:
+        """The report in Markdown, columns aligned so that it reads well on a terminal too."""
+        lines = [f"# {self.name}", "", self.fixed, "", f"    {self.command}", ""]
+        lines.append(", ".join(f"{key} {value}" for key, value in about.items()))
         for title, columns, rows in self.tables:
-            lines += ["", f"## {title}", "", "| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-            lines += ["| " + " | ".join(row) + " |" for row in rows]
-        lines += ["", *(f"- {note}" for note in self.notes), "", "```"]
-        lines += [f"{name}: {shown(value)}" for name, value in self.figures.items()] + ["```", ""]
-        atomic_write(FOLDER / f"{stem}.md", "\n".join(lines))
+            widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+            lines += ["", f"## {title}", ""]
+            for row in [columns, ["-" * width for width in widths], *rows]:
+                cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+                lines.append(f"| {' | '.join(cells)} |")
+        lines += ["", *(f"- {note}" for note in self.notes), *([""] if self.notes else [])]
+        return "\n".join(lines)
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
