@@ -1,4 +1,4 @@
-"""The program beside its peers, both measured in one run; `make bench` runs all, each is a module with a main.
+"""The program beside its peers, measured in one run; `make bench` runs all, each is a module with a main.
 
 sweep.py            trials per hour of a whole sweep, beside Ray Tune + OptunaSearch + Trainer + peft
 step.py             a pack's step, beside as many solo peft steps
