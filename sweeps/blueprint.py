@@ -6,6 +6,7 @@ The driver builds it and sends it on: the job to the workers, the ledger to the 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -15,11 +16,13 @@ from lora_runner.config import TrialConfig, default_scheduler_kwargs
 from lora_runner.messages import SessionOptions
 from search_spaces import SearchSpace, load_guidelines
 from sweeps.config import SweepConfig, space_of
+from sweeps.errors import SweepFailed
 
 if TYPE_CHECKING:
     from lora_runner.data import DataSpec
     from lora_runner.models import BaseSpec
     from lora_runner.pack import PackOptions
+    from lora_runner.session import Session
 
 METRIC = "eval_loss"
 MAX_SEATS = {"cuda": 32, "cpu": 8}
@@ -97,6 +100,30 @@ class Job:
     seats: int
     eval_digest: str
     """The driver's evaluation set; a worker that tokenises another one must not report."""
+
+    def open_session(self) -> Session:
+        """Load base and data in this process and measure the untouched base; no seat is taken yet.
+
+        Raises SweepFailed when the evaluation set is not the driver's.
+        """
+        # torch and transformers take seconds to import; the driver and the keeper send a job on without them.
+        import torch
+
+        from lora_runner.data import load_data
+        from lora_runner.models import load_base
+        from lora_runner.pack import Pack
+        from lora_runner.session import Session
+
+        if not torch.cuda.is_available():
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
+        base = load_base(self.base)
+        data = load_data(self.data, base.tokenizer)
+        if data.eval.digest != self.eval_digest:
+            raise SweepFailed(
+                "this worker tokenises another evaluation set than the driver: "
+                f"{data.eval.digest[:12]} instead of {self.eval_digest[:12]}"
+            )
+        return Session(Pack(base, self.pack), data, self.session, num_seats=self.seats)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ from Tune's own checkpoints: a restarted worker asks the keeper, and seats go on
 from __future__ import annotations
 
 import json
-import os
 import time
 import traceback
 from pathlib import Path
@@ -19,7 +18,6 @@ from ray import tune
 from lora_runner.messages import FAILED, OUT_OF_MEMORY, Assignment, SeatReport
 from results.files import atomic_write_json
 from sweeps.blueprint import Job
-from sweeps.errors import SweepFailed
 from sweeps.keeper import Reply
 
 TURN_SECONDS = 5.0
@@ -31,28 +29,12 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
 
     def setup(self, config: dict[str, Any], keeper: Any = None, job: Job | None = None) -> None:
         """Load base and data, measure the untouched base, and take back the trials of an earlier life."""
-        import torch
-
-        from lora_runner.data import load_data
-        from lora_runner.models import load_base
-        from lora_runner.pack import Pack
-        from lora_runner.session import Session
-
         assert job is not None
-        if not torch.cuda.is_available():
-            torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
         self.index = int(config["worker"])
         self.keeper = keeper
         self._stopped = False
         self._assignments: dict[int, Assignment] = {}
-        base = load_base(job.base)
-        data = load_data(job.data, base.tokenizer)
-        if data.eval.digest != job.eval_digest:
-            raise SweepFailed(
-                "this worker tokenises another evaluation set than the driver: "
-                f"{data.eval.digest[:12]} instead of {job.eval_digest[:12]}"
-            )
-        self.session = Session(Pack(base, job.pack), data, job.session, num_seats=job.seats)
+        self.session = job.open_session()
         ray.get(keeper.register.remote(self.index, self.session.base_eval_loss))
         ray.get(keeper.rejoin.remote(self.index))
         self._last_words = time.monotonic()
