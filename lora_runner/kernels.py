@@ -32,8 +32,8 @@ from lora_runner.update import CLIP_EPSILON, GroupStep
 
 OPTIONS: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": False}
 """Of every launch. Without fusion a product and a sum are contracted only where a kernel says so, whatever
-the default of the Triton version: a trial's numbers do not change with it. 4 warps give each thread two vectors
-of 4 elements per buffer."""
+the default of the Triton version: a trial's numbers do not change with it. 4 warps give each thread two
+vectors of 4 elements per buffer."""
 SUM_CHUNK = 1024
 """Partial sums that the second stage adds at a time, lane by lane."""
 NUM_HYPERPARAMETERS = 8

@@ -27,8 +27,8 @@ class States8bit:
 
     This is another optimizer than AdamW with fp32 states, if a close one. After 20 steps from equal weights,
     half of each gradient noise, the two differ by 1.4% of the distance moved (norms), a single weight by as
-    much as 1.0 learning rates (bitsandbytes 0.50.2 on a CPU; `test_8bit_states_stay_close_to_fp32` holds it to
-    2% and 2.0 on each device). bitsandbytes itself advises 32-bit states for embeddings
+    much as 1.0 learning rates: measured with bitsandbytes 0.50.2 on a CPU, and held to 2% and 2.0 on each
+    device by `test_8bit_states_stay_close_to_fp32`. bitsandbytes itself advises 32-bit states for embeddings
     (`bitsandbytes.nn.StableEmbedding`), so use these only where memory forces it, and say so.
 
     Runs on CUDA and, with bitsandbytes 0.50.2, on a CPU. ModelError: bitsandbytes has no kernel for the

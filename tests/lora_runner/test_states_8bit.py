@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bitsandbytes.functional as bnb
+import bitsandbytes.optim
 import pytest
 import torch
 from torch import Tensor
@@ -72,6 +73,18 @@ def test_8bit_states_stay_close_to_fp32(device: torch.device) -> None:
     assert 0 < torch.linalg.vector_norm(difference) < 0.02 * moved
     assert difference.abs().max() < 2 * RATE
     assert not parameters[-BLOCK:].any(), "padding"
+
+
+def test_the_update_is_that_of_bitsandbytes_own_optimizer(device: torch.device) -> None:
+    states, parameters = States8bit(SIZE, device), start_on(device)
+    theirs = torch.nn.Parameter(parameters.clone())
+    optimizer = bitsandbytes.optim.AdamW8bit([theirs], lr=RATE, weight_decay=0.01)
+    for number in range(1, 6):
+        theirs.grad = gradients_of(number, device)
+        optimizer.step()
+        norm = torch.ones((), device=device)
+        states.clip_and_step(parameters, gradients_of(number, device), step_of(number, 0.0), norm)
+    assert torch.equal(parameters, theirs.detach())
 
 
 def test_states_take_2_bytes_per_element(device: torch.device) -> None:
