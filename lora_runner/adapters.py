@@ -22,11 +22,11 @@ def save_adapter(folder: Path, pack: Pack, seat: Seat) -> None:
     sides.
     """
     tensors = {}
-    for name, (a, b) in seat.lora.items():
-        tensors[f"base_model.model.{name}.lora_A.weight"] = a.detach().cpu()
-        tensors[f"base_model.model.{name}.lora_B.weight"] = b.detach().cpu()
+    for name, parameter in seat.parameters.items():
+        if not name.endswith(".weight"):
+            tensors[f"base_model.model.{name}.weight"] = parameter.cpu().contiguous()
     for module in pack.saved:
-        weight = seat.saved[module.tied_to or module.name].detach().cpu()
+        weight = seat.saved[module.owner].cpu()
         # safetensors refuses two names for one piece of memory.
         tensors[f"base_model.model.{module.name}.weight"] = weight.clone() if module.tied_to else weight
     with whole_folder(folder) as temporary:

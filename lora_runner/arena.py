@@ -7,8 +7,11 @@ the update never spans two of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor
 
 BLOCK = 1024
@@ -23,3 +26,96 @@ class FlatBuffers:
     gradients: Tensor
     exp_avg: Tensor
     exp_avg_sq: Tensor
+
+    def rows(self, start: int, stop: int) -> tuple[Tensor, ...]:
+        """The same stretch of all four."""
+        return tuple(getattr(self, buffer.name)[start:stop] for buffer in fields(self))
+
+
+class Segment:
+    """The place of named matrices in the buffers; the views follow when the buffers move.
+
+    `moved` is called with the segment when its views are new ones; weak, for the arena keeps no seat alive.
+    """
+
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, ...]], moved: weakref.WeakMethod[Callable[[Segment], None]]
+    ) -> None:
+        self.shapes = dict(shapes)
+        self.numel = sum(_numel(shape) for shape in self.shapes.values())
+        self.size = -(-self.numel // BLOCK) * BLOCK
+        self.start = 0
+        self.parameters: dict[str, Tensor] = {}
+        self.gradients: dict[str, Tensor] = {}
+        self.exp_avg: dict[str, Tensor] = {}
+        self.exp_avg_sq: dict[str, Tensor] = {}
+        self.flat_gradients = torch.empty(0)
+        self._moved = moved
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.size
+
+    def bind(self, buffers: FlatBuffers) -> None:
+        """Make the views those of `buffers`."""
+        start = self.start
+        self.flat_gradients = buffers.gradients[start : self.stop]
+        for name, shape in self.shapes.items():
+            stop = start + _numel(shape)
+            for buffer in fields(buffers):
+                getattr(self, buffer.name)[name] = getattr(buffers, buffer.name)[start:stop].view(shape)
+            start = stop
+        if (tell := self._moved()) is not None:
+            tell(self)
+
+
+class Arena:
+    """Segments of seats that come and go, in buffers that grow when no gap is wide enough."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.buffers = FlatBuffers(*(torch.empty(0, device=device) for _ in fields(FlatBuffers)))
+        self._segments: weakref.WeakSet[Segment] = weakref.WeakSet()
+
+    @property
+    def size(self) -> int:
+        """Elements that all four buffers have room for."""
+        return min(len(getattr(self.buffers, buffer.name)) for buffer in fields(self.buffers))
+
+    def place(self, segment: Segment) -> None:
+        """Give `segment` a zeroed place; it is free again when nobody holds the segment any more.
+
+        Raises torch.OutOfMemoryError, and is then as it was.
+        """
+        start = 0
+        for other in sorted(self._segments, key=lambda placed: placed.start):
+            if start + segment.size <= other.start:
+                break
+            start = other.stop
+        segment.start = start
+        if segment.stop > self.size:
+            self._grow(segment.stop)
+        for part in self.buffers.rows(segment.start, segment.stop):
+            part.zero_()
+        self._segments.add(segment)
+        segment.bind(self.buffers)
+
+    def _grow(self, size: int) -> None:
+        try:
+            for buffer in fields(self.buffers):
+                # One after another: never more than one buffer exists twice.
+                old = getattr(self.buffers, buffer.name)
+                if len(old) < size:
+                    new = torch.zeros(size, device=self.device)
+                    new[: len(old)] = old
+                    setattr(self.buffers, buffer.name, new)
+                    del old
+                    for segment in self._segments:
+                        segment.bind(self.buffers)
+        finally:
+            for segment in self._segments:
+                segment.bind(self.buffers)
+
+
+def _numel(shape: tuple[int, ...]) -> int:
+    return int(torch.Size(shape).numel())

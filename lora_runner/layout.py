@@ -1,66 +1,86 @@
 """How the micro-batches of several seats lie in one forward pass.
 
-A block is one seat's micro-batch, padded to its own longest sequence: b sequences of S tokens. Two layouts:
+A block is one seat's micro-batch: its sequences end to end, without padding. Two layouts:
 
-- end to end: all blocks in one row of T = Σ b·S tokens; attention sees each block in its own (b, S) shape, so
-  no seat is padded to a neighbour's length, and every token of a block is computed as it would be alone;
+- end to end: all blocks in one row of T tokens. Everything but attention works on tokens one by one or block
+  by block; attention sees each sequence alone, beside others of its length (`pack_attention.py`);
 - rectangular: one sequence per row, padded on the right to the longest of the pack; for models whose
   attention does not go through transformers' attention interface, or that mix tokens otherwise (state spaces,
-  convolutions).
+  convolutions). Attention is causal, so no real token ever sees a padded one.
 
-Padding stands on the right in both and attention is causal, so no real token ever sees a padded one.
-
-Shapes: b sequences of a block, S its length, T tokens of the pack, H heads, D head size.
+Shapes: T rows of an activation, n predicting positions.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from torch import Tensor
 
 LayoutKind = Literal["end_to_end", "rectangular"]
-PACK_ATTENTION = "pack"
-"""Name under which the end-to-end attention is registered with transformers."""
 
 
 @dataclass(frozen=True)
 class Block:
     """One seat's micro-batch: token ids and the positions whose next token is predicted."""
 
-    input_ids: Tensor  # (b, S)
-    predict: Tensor  # (b, S) bool
-    target_ids: Tensor  # (n,) the next tokens at the True positions, row by row
+    input_ids: Tensor  # (t,) all sequences end to end
+    lengths: tuple[int, ...]
+    """Tokens of each sequence."""
+    target_rows: Tensor  # (n,) rows of `input_ids` from which the next token is predicted
+    target_ids: Tensor  # (n,) those next tokens
+    distinct_ids: Tensor  # (u,) sorted; what a trained embedding has a gradient for
+    places: Tensor  # (t,) `input_ids` as indices into `distinct_ids`
+
+    @classmethod
+    def of(cls, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device) -> Block:
+        """From (token ids, labels) per sequence; a label but -100 is predicted from the token before it."""
+        ids = torch.tensor([token for sequence, _ in sequences for token in sequence])
+        labels = torch.tensor([label for _, given in sequences for label in given])
+        lengths = tuple(len(sequence) for sequence, _ in sequences)
+        predicts = torch.zeros(len(ids), dtype=torch.bool)
+        predicts[:-1] = labels[1:] != -100
+        predicts[torch.tensor(lengths).cumsum(0) - 1] = (
+            False  # the next row is another sequence's first token
+        )
+        rows = predicts.nonzero().squeeze(1)
+        return cls._on(device, ids, lengths, rows, labels[rows + 1] if len(rows) else rows)
 
     @classmethod
     def from_labels(cls, input_ids: Tensor, labels: Tensor) -> Block:
-        """Predict every token whose label is not -100, each from the position before it."""
-        predict = torch.zeros_like(labels, dtype=torch.bool)
-        predict[:, :-1] = labels[:, 1:] != -100
-        return cls(input_ids, predict, labels[:, 1:][predict[:, :-1]])
+        """From sequences of one length: token ids and labels, both (b, S), on the device they lie on."""
+        return cls.of(list(zip(input_ids.tolist(), labels.tolist(), strict=True)), input_ids.device)
 
     @classmethod
-    def next_token(cls, input_ids: Tensor, lengths: Tensor) -> Block:
-        """Predict only the token after each sequence's last real one, as sampling does."""
-        predict = torch.arange(input_ids.shape[1], device=input_ids.device)[None, :] == (lengths - 1)[:, None]
-        return cls(input_ids, predict, torch.full_like(lengths, -100))
+    def next_token(cls, sequences: Sequence[Sequence[int]], device: torch.device) -> Block:
+        """Predict only the token after each sequence's last one, as sampling does."""
+        ids = torch.tensor([token for sequence in sequences for token in sequence])
+        lengths = tuple(map(len, sequences))
+        rows = torch.tensor(lengths).cumsum(0) - 1
+        return cls._on(device, ids, lengths, rows, torch.full_like(rows, -100))
 
+    @classmethod
+    def _on(
+        cls, device: torch.device, ids: Tensor, lengths: tuple[int, ...], rows: Tensor, targets: Tensor
+    ) -> Block:
+        # Made on the host: counting there costs the device no synchronisation.
+        distinct, places = ids.unique(return_inverse=True)
+        ids, rows, targets, distinct, places = (
+            tensor.to(device, non_blocking=True) for tensor in (ids, rows, targets, distinct, places)
+        )
+        return cls(ids, lengths, rows, targets, distinct, places)
 
-@dataclass(frozen=True)
-class Span:
-    """Rows [start, stop) of a flattened activation that belong to one block."""
+    @property
+    def num_tokens(self) -> int:
+        return sum(self.lengths)
 
-    block: int
-    start: int
-    stop: int
+    @property
+    def num_targets(self) -> int:
+        return len(self.target_ids)
 
 
 @dataclass(frozen=True)
@@ -68,130 +88,81 @@ class Layout:
     """The inputs of one forward pass, and where each block's tokens and predictions are in it."""
 
     kind: LayoutKind
-    inputs: dict[str, Tensor]
-    shapes: tuple[tuple[int, int], ...]  # (b, S) a block
-    token_spans: tuple[Span, ...]
-    """Rows of each block in an activation of all tokens."""
-    target_spans: tuple[Span, ...]
-    """Rows of each block among the predicting positions."""
-    target_rows: Tensor  # (n,) rows of the predicting positions among all tokens
-    num_padded_tokens: int
+    blocks: tuple[Block, ...]
+    width: int
+    """Longest sequence of the pack."""
+
+    @cached_property
+    def inputs(self) -> dict[str, Tensor]:
+        """Keyword arguments of the model: one row of all tokens, or one row per sequence."""
+        ids = torch.cat([block.input_ids for block in self.blocks])
+        if self.kind == "rectangular":
+            grid = torch.zeros(len(self.lengths) * self.width, dtype=ids.dtype, device=ids.device)
+            return {"input_ids": grid.index_copy(0, self.token_rows, ids).view(-1, self.width)}
+        positions = torch.cat([torch.arange(length) for length in self.lengths])
+        # The mask of ones only tells transformers not to search the position ids for packed sequences.
+        return {
+            "input_ids": ids[None],
+            "position_ids": positions.to(ids.device, non_blocking=True)[None],
+            "attention_mask": torch.ones_like(ids)[None],
+        }
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of every sequence of the pack."""
+        return tuple(length for block in self.blocks for length in block.lengths)
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Rows of each block in an activation of all tokens."""
+        if self.kind == "rectangular":
+            return tuple(len(block.lengths) * self.width for block in self.blocks)
+        return tuple(block.num_tokens for block in self.blocks)
+
+    @cached_property
+    def token_rows(self) -> Tensor:
+        """Rows (T,) of the blocks' tokens among all rows."""
+        step = self.width if self.kind == "rectangular" else 0
+        rows, start = [], 0
+        for length in self.lengths:
+            rows.append(torch.arange(start, start + length))
+            start += step or length
+        return torch.cat(rows).to(self.blocks[0].input_ids.device, non_blocking=True)
+
+    @cached_property
+    def places(self) -> tuple[Tensor, ...]:
+        """Each block's `places`, for every one of its rows; padded rows read the first entry."""
+        if self.kind == "end_to_end":
+            return tuple(block.places for block in self.blocks)
+        return tuple(_grid(block.places, block.lengths, self.width) for block in self.blocks)
+
+    @cached_property
+    def target_rows(self) -> tuple[Tensor, ...]:
+        """Rows of each block's predicting positions among all rows."""
+        found, token, row = [], 0, 0
+        for block, size in zip(self.blocks, self.sizes, strict=True):
+            if self.kind == "rectangular":
+                found.append(self.token_rows[token + block.target_rows])
+            else:
+                found.append(block.target_rows + row)
+            token, row = token + block.num_tokens, row + size
+        return tuple(found)
 
     @property
-    def num_tokens(self) -> int:
-        return self.token_spans[-1].stop
+    def num_rows(self) -> int:
+        return sum(self.sizes)
+
+    @property
+    def num_padded(self) -> int:
+        """Rows that hold no token."""
+        return self.num_rows - sum(self.lengths)
 
 
-def lay_out(blocks: Sequence[Block], kind: LayoutKind, pad_token_id: int) -> Layout:
+def lay_out(blocks: Sequence[Block], kind: LayoutKind) -> Layout:
     """Arrange `blocks` for one forward pass."""
-    width = max(block.input_ids.shape[1] for block in blocks)
-    padded = [
-        _padded(block, width, pad_token_id) if kind == "rectangular" else (block.input_ids, block.predict)
-        for block in blocks
-    ]
-    spans, targets, rows, start, num_targets = [], [], [], 0, 0
-    for index, (ids, predict) in enumerate(padded):
-        here = predict.flatten().nonzero().squeeze(1)
-        spans.append(Span(index, start, start + ids.numel()))
-        targets.append(Span(index, num_targets, num_targets + len(here)))
-        rows.append(here + start)
-        start, num_targets = start + ids.numel(), num_targets + len(here)
-
-    if kind == "rectangular":
-        inputs = {"input_ids": torch.cat([ids for ids, _ in padded])}
-    else:
-        ids = torch.cat([ids.flatten() for ids, _ in padded])[None]
-        positions = [torch.arange(i.shape[1], device=i.device).repeat(i.shape[0]) for i, _ in padded]
-        # The mask of ones only tells transformers not to search the position ids for packed sequences.
-        inputs = {
-            "input_ids": ids,
-            "position_ids": torch.cat(positions)[None],
-            "attention_mask": torch.ones_like(ids),
-        }
-    return Layout(
-        kind=kind,
-        inputs=inputs,
-        shapes=tuple((ids.shape[0], ids.shape[1]) for ids, _ in padded),
-        token_spans=tuple(spans),
-        target_spans=tuple(targets),
-        target_rows=torch.cat(rows),
-        num_padded_tokens=sum(i.numel() for i, _ in padded) - sum(b.input_ids.numel() for b in blocks),
-    )
+    return Layout(kind, tuple(blocks), max(length for block in blocks for length in block.lengths))
 
 
-def _padded(block: Block, width: int, pad_token_id: int) -> tuple[Tensor, Tensor]:
-    missing = width - block.input_ids.shape[1]
-    ids = nn.functional.pad(block.input_ids, (0, missing), value=pad_token_id)
-    return ids, nn.functional.pad(block.predict, (0, missing), value=False)
-
-
-# --- attention of the end-to-end layout, registered with transformers ---------------------------------------
-
-
-@dataclass(frozen=True)
-class PackMask:
-    """What stands where transformers expects an attention mask: each block's place, shape and own mask."""
-
-    inner: str
-    """The attention implementation each block is computed with: sdpa or eager."""
-    shapes: tuple[tuple[int, int], ...]
-    masks: tuple[Tensor | None, ...]
-
-
-_current: tuple[Layout, str] | None = None
-
-
-@contextmanager
-def attention_over(layout: Layout, inner: str) -> Iterator[None]:
-    """Make `layout` the one that the registered mask function describes, for the forward pass inside."""
-    global _current
-    before, _current = _current, (layout, inner)
-    try:
-        yield
-    finally:
-        _current = before
-
-
-def _pack_mask(*, mask_function: Callable[..., Any], **arguments: Any) -> PackMask:
-    """Build one mask per block with transformers' own mask function (causal, sliding window, chunked)."""
-    if _current is None:
-        raise RuntimeError("a model with attention implementation 'pack' was called outside of its pack")
-    layout, inner = _current
-    make = ALL_MASK_ATTENTION_FUNCTIONS[inner]
-    masks: dict[int, Tensor | None] = {}
-    for _, length in layout.shapes:
-        if length not in masks:
-            masks[length] = make(
-                **{
-                    **arguments,
-                    "mask_function": mask_function,
-                    "batch_size": 1,
-                    "q_length": length,
-                    "kv_length": length,
-                    "q_offset": 0,
-                    "kv_offset": 0,
-                    "attention_mask": None,
-                }
-            )
-    return PackMask(inner, layout.shapes, tuple(masks[s] for _, s in layout.shapes))
-
-
-def _pack_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: PackMask, **arguments: Any
-) -> tuple[Tensor, None]:
-    """Attend within each block in its own (b, S) shape; query, key, value (1, H, T, D) -> (1, T, H, D)."""
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-        attention_mask.inner, getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    )
-    sizes = [b * s for b, s in attention_mask.shapes]
-    parts = zip(*(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True)
-    outputs = []
-    for (b, s), mask, part in zip(attention_mask.shapes, attention_mask.masks, parts, strict=True):
-        q, k, v = (x.unflatten(1, (b, s)).transpose(0, 1) for x in part)  # (b, H, S, D)
-        out, _ = attend(module, q, k, v, mask, **arguments)  # (b, S, H, D)
-        outputs.append(out.flatten(0, 1))
-    return torch.cat(outputs)[None], None
-
-
-AttentionInterface.register(PACK_ATTENTION, _pack_attention)
-AttentionMaskInterface.register(PACK_ATTENTION, _pack_mask)
+def _grid(values: Tensor, lengths: tuple[int, ...], width: int) -> Tensor:
+    parts = values.split(lengths)
+    return torch.cat([torch.nn.functional.pad(part, (0, width - len(part))) for part in parts])

@@ -7,22 +7,30 @@ one seat is a plain QLoRA fine-tune: there is no other training loop.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers.pytorch_utils import Conv1D
 
+from lora_runner.arena import Arena
 from lora_runner.config import TrialConfig
 from lora_runner.errors import ModelError, TrialConfigError
-from lora_runner.layout import PACK_ATTENTION, Block, LayoutKind, attention_over, lay_out
-from lora_runner.models import Base, find_saved, find_targets
-from lora_runner.packed_modules import PackContext, PackedLinear, PackedSaved
-from lora_runner.seats import Seat, StepStats
+from lora_runner.layout import Block, Layout, LayoutKind, lay_out
+from lora_runner.models import Base
+from lora_runner.pack_attention import PACK_ATTENTION, Grids, attention_over, may_meet
+from lora_runner.packed_modules import PackContext, Rows, in_pack_order
+from lora_runner.replace import replace_modules, silence_dropout, split_model
+from lora_runner.seats import PendingStats, Seat
+from lora_runner.update import GroupStep, clip_and_step, squared_norms
+
+LAYOUTS: tuple[LayoutKind, ...] = ("end_to_end", "rectangular")
+"""In the order in which they are tried."""
+MAX_LOGITS = 1 << 27
+"""Logits that exist at once, in elements: half a GiB in fp32. More positions are taken in turns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,111 +66,61 @@ class Pack:
         self.options = options
         self.model = base.model
         self.context = PackContext()
-        self.saved_modules = find_saved(self.model, options.train_embeddings)
-        self.target_names = tuple(find_targets(self.model, options.target_modules))
-        if twice := sorted(set(self.target_names) & set(self.saved_modules.names)):
-            raise ModelError(
-                f"{', '.join(twice)} cannot be trained in full (train_embeddings) and through LoRA "
-                "(target_modules): choose one"
-            )
+        self.linears, self.saved = replace_modules(
+            self.model,
+            self.context,
+            target_modules=options.target_modules,
+            train_embeddings=options.train_embeddings,
+            resident=options.resident_weights,
+        )
+        self.target_names = tuple(linear.name for linear in self.linears)
         self._inner_attention = str(self.model.config._attn_implementation)
-        self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(self.model.forward).parameters
-        self.linears = self._replace_linears()
-        self.saved = self._replace_saved()
+        self._decoder, self._head = split_model(self.model)
+        devices = {module.weight.device for module in (*self.linears, *self.saved)}
+        self._arenas = {device: Arena(device) for device in devices}
         if options.gradient_checkpointing:
             # transformers renamed the method; the old name warns in new versions, the new one is absent in
             # old ones.
             enable = getattr(self.model, "activation_checkpointing_enable", None)
             (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
             # transformers checkpoints in training mode only, where the base's own dropout would wake up.
-            self._silence_dropout()
+            silence_dropout(self.model)
             self.model.train()
         self.layout, self.layout_reason = self._choose_layout()
 
-    # --- the base's modules ---------------------------------------------------------------------------------
-
-    def _silence_dropout(self) -> None:
-        """Set every dropout rate of the base to 0, wherever a model keeps it."""
-        for module in self.model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-        for holder in (*self.model.modules(), self.model.config):
-            for name, value in vars(holder).items():
-                if isinstance(value, float) and "drop" in name:
-                    setattr(holder, name, 0.0)
-
-    def _replace_linears(self) -> list[PackedLinear]:
-        linears = []
-        for index, name in enumerate(self.target_names):
-            linears.append(self._replace_linear(name, index))
-        # The others compute block by block as well: for exactness, and because bitsandbytes' own layer has no
-        # gradient on a CPU when the model is in evaluation mode.
-        output = self.model.get_output_embeddings()
-        done = {f"{name}.base" for name in self.target_names}
-        for name, module in list(self.model.named_modules()):
-            if isinstance(module, torch.nn.Linear) and module is not output and name not in done:
-                self._replace_linear(name, None)
-        return linears
-
-    def _replace_linear(self, name: str, index: int | None) -> PackedLinear:
-        base = self.model.get_submodule(name)
-        if isinstance(base, Conv1D):
-            raise ModelError(
-                f"{name} keeps its weight transposed (Conv1D), which a pack trains only on a quantised base"
-            )
-        packed = PackedLinear(
-            base,
-            name,
-            index,
-            self.context,
-            resident=self.options.resident_weights,  # type: ignore[arg-type]
-        )
-        self.model.set_submodule(name, packed)
-        return packed
-
-    def _replace_saved(self) -> list[PackedSaved]:
-        """Wrap trained embeddings, and the output layer always, so that it too computes block by block."""
-        output = self.model.get_output_embeddings()
-        names = {id(module): name for name, module in self.model.named_modules()}
-        wrapped = dict.fromkeys(self.saved_modules.names)
-        if output is not None and id(output) in names and names[id(output)] not in self.target_names:
-            wrapped[names[id(output)]] = None
-        packed = []
-        for name in wrapped:
-            module = PackedSaved(self.model.get_submodule(name), name, self.context)
-            self.model.set_submodule(name, module)
-            if name in self.saved_modules.names:
-                packed.append(module)
-        if self.saved_modules.tied:
-            for module in packed[1:]:
-                module.tied_to = packed[0].name
-        return packed
-
     def _choose_layout(self) -> tuple[LayoutKind, str]:
-        """Try the end-to-end layout on two small blocks and keep it if it gives the plain model's logits."""
-        if not self._takes_logits_to_keep:
-            return "rectangular", "the model's forward has no logits_to_keep"
+        """The end-to-end layout if it gives the plain model's logits on small blocks, else rectangular."""
         generator = torch.Generator().manual_seed(0)
         vocabulary = int(self.model.get_input_embeddings().weight.shape[0])
-        blocks = []
-        for shape in ((2, 12), (1, 7)):
-            ids = torch.randint(vocabulary, shape, generator=generator).to(self.base.device)
-            blocks.append(Block.from_labels(ids, ids))
+        blocks, plain = [], []
         with torch.no_grad():
-            plain = torch.cat([self._forward([None], [block], "rectangular")[0] for block in blocks])
-            try:
-                packed = torch.cat(self._forward([None, None], blocks, "end_to_end"))
-            except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError) as error:
-                return "rectangular", f"end-to-end rows are not supported: {type(error).__name__}: {error}"[
-                    :200
-                ]
-            difference = float((plain.float() - packed.float()).abs().max() / plain.float().abs().max())
-        tolerance = 1e-4 if self.base.compute_dtype == torch.float32 else 5e-2
-        if not difference <= tolerance:
-            return "rectangular", f"end-to-end logits differ from the plain model's by {difference:.1e}"
-        return "end_to_end", f"logits agree with the plain model's within {difference:.1e}"
+            for shape in ((2, 12), (1, 7)):
+                ids = torch.randint(vocabulary, shape, generator=generator)
+                blocks.append(Block.of([(row, row) for row in ids.tolist()], self.base.device))
+                self.context.rows = Rows([None], [ids.numel()])
+                logits = self.model(input_ids=ids.to(self.base.device)).logits
+                plain.append(logits[:, :-1].flatten(0, 1))
+            reasons = list[str]()
+            for kind in LAYOUTS:
+                reason = self._try_layout(kind, blocks, torch.cat(plain))
+                if reason is None:
+                    return kind, reasons[0] if reasons else "its logits are those of the plain model"
+                reasons.append(reason)
+        raise ModelError(f"model {self.base.spec.model!r} cannot be trained in a pack: " + "; ".join(reasons))
 
-    # --- forward and backward -------------------------------------------------------------------------------
+    def _try_layout(self, kind: LayoutKind, blocks: list[Block], plain: Tensor) -> str | None:
+        """Why a layout does not serve; None when it does."""
+        try:
+            packed = torch.cat(self._logits([None, None], blocks, kind))
+        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError) as error:
+            return f"{kind} rows are not supported: {type(error).__name__}: {error}"[:200]
+        difference = float((plain.float() - packed.float()).abs().max() / plain.float().abs().max())
+        tolerance = 1e-4 if self.base.compute_dtype == torch.float32 else 5e-2
+        if difference <= tolerance:
+            return None
+        return f"{kind} logits differ from the plain model's by {difference:.1e}"
+
+    # --- forward and backward ---------------------------------------------------------------------------
 
     def new_seat(self, config: TrialConfig) -> Seat:
         """A seat at step 0: LoRA initialised from the trial's seed, embeddings copied from the base.
@@ -173,57 +131,136 @@ class Pack:
         if self.saved and config.embedding_learning_rate is None:
             names = ", ".join(module.name for module in self.saved)
             raise TrialConfigError(f"embedding_learning_rate is needed: this pack trains {names}")
-        return Seat(config, self.linears, self.saved)
+        return Seat(config, self.linears, self.saved, self._arenas)
 
-    def _forward(
+    @contextmanager
+    def _pass(
+        self, seats: Sequence[Seat | None], layout: Layout, *, training: bool = False
+    ) -> Iterator[tuple[Tensor, Rows]]:
+        """Hidden states (n, h) of the predicting positions, block after block, and the owners of all rows.
+
+        The context stays until the block ends: gradient checkpointing computes layers again during the
+        backward pass and must find the same seats. Then they are forgotten: the memory of one that leaves is
+        free at once.
+        """
+        context, config = self.context, self.model.config
+        try:
+            rows = context.rows = Rows(seats, layout.sizes)
+            context.places, context.distinct = layout.places, [block.distinct_ids for block in layout.blocks]
+            if training:
+                context.anchor = torch.zeros((), device=self.base.device, requires_grad=True)
+            if layout.kind == "rectangular":
+                config._attn_implementation = self._inner_attention
+                hidden = self._decoder(**layout.inputs)[0]
+            else:
+                config._attn_implementation = PACK_ATTENTION
+                lengths = [block.lengths for block in layout.blocks]
+                together = may_meet(self._inner_attention)
+                grids = Grids.of(lengths, self.base.device, together=together)
+                with attention_over(grids, self._inner_attention):
+                    hidden = self._decoder(**layout.inputs)[0]
+            targets = torch.cat(layout.target_rows).to(hidden.device, non_blocking=True)
+            yield hidden.flatten(0, 1).index_select(0, targets), rows
+        finally:
+            config._attn_implementation = self._inner_attention
+            self.context.__init__()  # type: ignore[misc]
+
+    def _turns(self, seats: Sequence[Seat | None], blocks: Sequence[Block]) -> Iterator[tuple[slice, Rows]]:
+        """The predicting positions in turns of so many that their logits fit in MAX_LOGITS.
+
+        A block is cut where its own positions demand it, never where a neighbour's do.
+        """
+        most = max(1, MAX_LOGITS // int(self.model.get_output_embeddings().weight.shape[0]))
+        start = stop = 0
+        turn: list[tuple[Seat | None, int]] = []
+        for seat, block in zip(seats, blocks, strict=True):
+            for first in range(0, block.num_targets, most):
+                size = min(most, block.num_targets - first)
+                if stop - start + size > most:
+                    yield slice(start, stop), Rows(*zip(*turn, strict=True))
+                    start, turn = stop, []
+                turn.append((seat, size))
+                stop += size
+        if turn:
+            yield slice(start, stop), Rows(*zip(*turn, strict=True))
+
+    def _head_logits(self, hidden: Tensor, rows: Rows) -> Tensor:
+        """Logits (rows, V) of hidden states, with whatever the model does to them after its output layer."""
+        self.context.rows = rows
+        logits: Tensor = self._head(inputs_embeds=hidden[None]).logits[0]
+        return logits
+
+    def _logits(
         self, seats: Sequence[Seat | None], blocks: Sequence[Block], kind: LayoutKind
     ) -> list[Tensor]:
-        """Logits (n, vocabulary) at the predicting positions of each block; seat None is the untouched base.
-
-        The context stays as it is set here until the next pass: gradient checkpointing computes layers again
-        during the backward pass and must find the same seats.
-        """
-        layout = lay_out(blocks, kind, self.base.pad_token_id)
-        self.context.layout, self.context.seats = layout, seats
-        config = self.model.config
-        if kind == "rectangular":
-            config._attn_implementation = self._inner_attention
-            logits = self.model(**layout.inputs).logits.flatten(0, 1)[layout.target_rows]
-        else:
-            config._attn_implementation = PACK_ATTENTION
-            with attention_over(layout, self._inner_attention):
-                logits = self.model(**layout.inputs, logits_to_keep=layout.target_rows).logits[0]
-        return list(logits.split([span.stop - span.start for span in layout.target_spans]))
-
-    def _release(self) -> None:
-        """Forget the seats of the pass that is over: the memory of one that leaves is free at once."""
-        self.context.layout, self.context.seats, self.context.training = None, (), False
+        """Logits (n, V) of each block's predicting positions; for few of them."""
+        order = in_pack_order(seats)
+        seats, blocks = [seats[i] for i in order], [blocks[i] for i in order]
+        with self._pass(seats, lay_out(blocks, kind)) as (hidden, _):
+            parts = [self._head_logits(hidden[turn], rows) for turn, rows in self._turns(seats, blocks)]
+        in_order = torch.cat(parts).split([block.num_targets for block in blocks])
+        return [in_order[order.index(i)] for i in range(len(order))]
 
     def micro_step(self, batches: Mapping[Seat, MicroBatch]) -> None:
         """One forward and backward pass for all seats; each one's gradient and loss join its window."""
-        self.context.training = True
-        try:
-            parts = self._forward(list(batches), [share.block for share in batches.values()], self.layout)
-            losses = [
-                # Never a mean over seats or micro-batches: each seat divides by its own window's tokens.
-                F.cross_entropy(part.float(), share.block.target_ids, reduction="sum") / share.window_targets
-                for share, part in zip(batches.values(), parts, strict=True)
-            ]
-            torch.stack(losses).sum().backward()
-        finally:
-            self._release()
-        for (seat, share), loss in zip(batches.items(), losses, strict=True):
-            seat.add_micro_batch(loss, share.num_tokens)
+        given = list(batches)
+        seats = [given[i] for i in in_pack_order(given)]
+        shares = [batches[seat] for seat in seats]
+        blocks = [share.block for share in shares]
+        counts = [block.num_targets for block in blocks]
+        targets = torch.cat([block.target_ids for block in blocks])
+        # Never a mean over seats or micro-batches: each seat divides by its own window's tokens.
+        weights = torch.cat(
+            [torch.full((n,), 1.0 / share.window_targets) for n, share in zip(counts, shares, strict=True)]
+        )
+        with self._pass(seats, lay_out(blocks, self.layout), training=True) as (hidden, token_rows):
+            targets = targets.to(hidden.device, non_blocking=True)
+            weights = weights.to(hidden.device, non_blocking=True)
+            nll, grads = [], []
+            for turn, rows in self._turns(seats, blocks):
+                # The graph of a turn ends here, so its logits are gone before the next one's are made.
+                leaf = hidden[turn].detach().requires_grad_()
+                losses = F.cross_entropy(
+                    self._head_logits(leaf, rows).float(), targets[turn], reduction="none"
+                )
+                losses.backward(weights[turn])
+                assert leaf.grad is not None
+                nll.append(losses.detach())
+                grads.append(leaf.grad)
+            self.context.rows = token_rows
+            if grads and hidden.requires_grad:  # not when only the output layer is trained
+                hidden.backward(torch.cat(grads))
+        parts = torch.cat(nll).split(counts) if nll else [weights] * len(seats)
+        for seat, share, part in zip(seats, shares, parts, strict=True):
+            seat.add_micro_batch(part.sum() / share.window_targets, share.num_tokens)
 
-    def train_step(self, batches: Mapping[Seat, MicroBatch]) -> dict[Seat, StepStats]:
+    def train_step(self, batches: Mapping[Seat, MicroBatch]) -> dict[Seat, PendingStats]:
         """A micro-batch for every seat, then an update of the seats whose window is full.
 
         After torch.OutOfMemoryError the windows that are still open hold half a gradient, which must be
-        forgotten
-        (`Seat.restart_window`).
+        forgotten (`Seat.restart_window`).
         """
         self.micro_step(batches)
-        return {seat: seat.update() for seat in batches if seat.window_is_full}
+        return self.update([seat for seat in batches if seat.window_is_full])
+
+    def update(self, seats: Sequence[Seat]) -> dict[Seat, PendingStats]:
+        """Clip and step each of `seats`, and open their next windows; no other seat's state moves."""
+        if not seats:
+            return {}
+        steps: dict[torch.device, list[GroupStep]] = {}
+        for trial, seat in enumerate(seats):
+            for device, step in seat.group_steps(trial):
+                steps.setdefault(device, []).append(step)
+        norms = torch.stack(
+            [
+                squared_norms(self._arenas[device].buffers, groups, len(seats)).to(self.base.device)
+                for device, groups in steps.items()
+            ]
+        ).sum(0)
+        norms = norms.sqrt_()
+        for device, groups in steps.items():
+            clip_and_step(self._arenas[device].buffers, groups, norms.to(device))
+        return {seat: seat.stepped(norm) for seat, norm in zip(seats, norms, strict=True)}
 
     @torch.no_grad()
     def evaluate(self, seats: Sequence[Seat | None], blocks: Sequence[Block]) -> list[float]:
@@ -231,17 +268,27 @@ class Pack:
 
         The sum over all tokens is divided once, so the result does not depend on how the tokens are batched.
         """
-        count = sum(len(block.target_ids) for block in blocks)
+        count = sum(block.num_targets for block in blocks)
         if count == 0:
             raise ModelError("the evaluation set has no target token")
-        totals = [0.0] * len(seats)
-        try:
-            for block in blocks:
-                for index, part in enumerate(self._forward(seats, [block] * len(seats), self.layout)):
-                    totals[index] += float(F.cross_entropy(part.float(), block.target_ids, reduction="sum"))
-        finally:
-            self._release()
-        return [total / count for total in totals]
+        order = in_pack_order(seats)
+        ordered = [seats[i] for i in order]
+        totals = torch.zeros(len(seats), dtype=torch.float64)
+        for block in blocks:
+            same = [block] * len(seats)
+            targets = block.target_ids.repeat(len(seats))
+            with self._pass(ordered, lay_out(same, self.layout)) as (hidden, _):
+                nll = [
+                    F.cross_entropy(
+                        self._head_logits(hidden[turn], rows).float(), targets[turn], reduction="none"
+                    )
+                    for turn, rows in self._turns(ordered, same)
+                ]
+            parts = torch.cat(nll).view(len(seats), -1) if nll else torch.zeros(len(seats), 1)
+            # Kept on the device: the host waits once, for the result.
+            totals = totals.to(parts.device) + torch.stack([part.sum() for part in parts])
+        means = (totals / count).tolist()
+        return [means[order.index(i)] for i in range(len(seats))]
 
     @torch.no_grad()
     def generate(
@@ -254,17 +301,8 @@ class Pack:
         end = self.base.tokenizer.eos_token_id
         texts = [[list(prompt) for prompt in prompts] for _ in seats]
         for _ in range(max_new_tokens):
-            width = max(len(ids) for seat in texts for ids in seat)
-            blocks = []
-            for seat_texts in texts:
-                rows = [ids + [self.base.pad_token_id] * (width - len(ids)) for ids in seat_texts]
-                lengths = torch.tensor([len(ids) for ids in seat_texts], device=self.base.device)
-                blocks.append(Block.next_token(torch.tensor(rows, device=self.base.device), lengths))
-            try:
-                parts = self._forward(seats, blocks, self.layout)
-            finally:
-                self._release()
-            for seat_texts, logits in zip(texts, parts, strict=True):
+            blocks = [Block.next_token(seat_texts, self.base.device) for seat_texts in texts]
+            for seat_texts, logits in zip(texts, self._logits(seats, blocks, self.layout), strict=True):
                 for ids, token in zip(seat_texts, logits.argmax(-1).tolist(), strict=True):
                     ids.append(token)
         new = [[ids[len(p) :] for ids, p in zip(seat, prompts, strict=True)] for seat in texts]
@@ -272,6 +310,5 @@ class Pack:
 
 
 def to_block(collated: tuple[Any, Any], device: torch.device) -> Block:
-    """A Block from right-padded lists of token ids and labels, both (b, S)."""
-    ids, labels = collated
-    return Block.from_labels(torch.tensor(ids, device=device), torch.tensor(labels, device=device))
+    """A Block from lists of token ids and labels, both (b, S)."""
+    return Block.of(list(zip(*collated, strict=True)), device)

@@ -1,116 +1,166 @@
 """Modules of the base model that compute for several seats at once.
 
-The base's modules are replaced in place: a targeted linear layer by `PackedLinear`, an embedding or output
-layer by `PackedSaved`. Both read from the shared `PackContext` which rows of their input belong to which
-seat. Every product is computed block by block on one shared weight, so a seat's numbers do not depend on its
-neighbours.
+The base's modules are replaced in place: every linear layer by `PackedLinear`, embedding and output layer
+by `PackedEmbedding` and `PackedHead`. They read from the shared `PackContext` which rows of their input
+belong to which seat. Products are grouped by block (`products.py`): nothing depends on a neighbour.
+Gradients go straight into the seats' flat buffers; autograd only carries those of activations.
 
-Shapes: T tokens of the pack, t of one block, r rank.
+Shapes: T rows of an activation, t of one rank's blocks, G blocks, r rank (as stored), V vocabulary, h hidden.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lora_runner.dropout import dropout_factors, dropout_key
 from lora_runner.errors import ModelError
-from lora_runner.layout import Layout, Span
-
-_MASK64 = (1 << 64) - 1
+from lora_runner.products import Blocks, by_block, outer_by_block, with_shared
 
 
 class SeatWeights(Protocol):
-    """What a packed module asks of the seat that owns a block."""
+    """What a packed module asks of the seat that owns a block; every weight has its gradient buffer."""
 
     lora: dict[str, tuple[Tensor, Tensor]]  # module name -> A (r, in), B (out, r)
+    lora_gradients: dict[str, tuple[Tensor, Tensor]]
     saved: dict[str, Tensor]  # module name -> full weight
+    saved_gradients: dict[str, Tensor]
+    stored_rank: int
     scaling: float
     dropout: float
     seed: int
     micro_step: int
 
 
+class RankClass:
+    """Consecutive blocks whose adapters have one shape, so that one product serves them all."""
+
+    def __init__(self, start: int, owned: Sequence[tuple[SeatWeights, int]]) -> None:
+        self.seats = tuple(seat for seat, _ in owned)
+        self.blocks = Blocks([size for _, size in owned])
+        self.start, self.stop = start, start + sum(self.blocks.sizes)
+        self._scales: dict[torch.device, Tensor] = {}
+
+    def scale_on(self, device: torch.device) -> float | Tensor:
+        """What each row's branch is multiplied with: one factor, or (t, 1)."""
+        factors = [seat.scaling for seat in self.seats]
+        if len(set(factors)) == 1:
+            return factors[0]
+        if device not in self._scales:
+            rows = [factor for factor, n in zip(factors, self.blocks.sizes, strict=True) for _ in range(n)]
+            self._scales[device] = torch.tensor(rows)[:, None].to(device, non_blocking=True)
+        return self._scales[device]
+
+
+class Rows:
+    """Who owns which rows of an activation. Seats stand in the order of `in_pack_order`; None is the base."""
+
+    def __init__(self, seats: Sequence[SeatWeights | None], sizes: Sequence[int]) -> None:
+        present = [(seat, size) for seat, size in zip(seats, sizes, strict=True) if size]
+        self.seats = tuple(seat for seat, _ in present)
+        self.blocks = Blocks([size for _, size in present])
+        self.num_rows = sum(self.blocks.sizes)
+        self.classes: list[RankClass] = []
+        start = 0
+        for _, group in groupby(present, key=lambda owned: _stored_rank(owned[0])):
+            members = list(group)
+            owned = [(seat, size) for seat, size in members if seat is not None]
+            if owned:
+                self.classes.append(RankClass(start, owned))
+            start += sum(size for _, size in members)
+
+
+def _stored_rank(seat: SeatWeights | None) -> int:
+    return 0 if seat is None else seat.stored_rank
+
+
+def in_pack_order(seats: Sequence[SeatWeights | None]) -> list[int]:
+    """Indices of `seats` in the order of their blocks in a pass: ranks together, as `Rows` wants them."""
+    return sorted(range(len(seats)), key=lambda index: _stored_rank(seats[index]))
+
+
 @dataclass
 class PackContext:
-    """Who owns which rows in the forward pass that is under way; None for the untouched base."""
+    """The pass that is under way."""
 
-    layout: Layout | None = None
-    seats: Sequence[SeatWeights | None] = field(default_factory=tuple)
-    training: bool = False
+    rows: Rows | None = None
+    places: Sequence[Tensor] = ()
+    """Each block's token ids as indices into its `distinct`."""
+    distinct: Sequence[Tensor] = ()
+    anchor: Tensor | None = None
+    """In training, an input that wants a gradient, so that autograd calls the backward that fills buffers."""
 
-    def spans(self, num_rows: int, name: str, *, trained: bool = True) -> tuple[Span, ...]:
-        """The blocks' rows in an activation with `num_rows` rows: all tokens, or only the predicting ones.
+    @property
+    def training(self) -> bool:
+        return self.anchor is not None
 
-        A frozen layer may see any other selection of rows, as one block that belongs to nobody.
-        """
-        assert self.layout is not None
-        if num_rows == self.layout.num_tokens:
-            return self.layout.token_spans
-        if num_rows == self.layout.target_spans[-1].stop:
-            return self.layout.target_spans
+    def rows_of(self, x: Tensor, name: str, *, trained: bool) -> Rows:
+        """Owners of the rows of `x`. A frozen layer may see any other selection, as one block of nobody."""
+        assert self.rows is not None
+        if x.shape[0] == self.rows.num_rows:
+            return self.rows
         if not trained:
-            return (Span(0, 0, num_rows),)
+            return Rows([None], [x.shape[0]])
         raise ModelError(
-            f"module {name!r} was called on {num_rows} rows of {self.layout.num_tokens} tokens: a layer that "
-            "sees a selection of tokens (a routed expert) cannot be trained in a pack; leave it out of "
-            "target_modules"
+            f"module {name!r} was called on {x.shape[0]} rows of {self.rows.num_rows}: a layer that sees a "
+            "selection of tokens (a routed expert) cannot be trained in a pack; "
+            "leave it out of target_modules"
         )
 
 
-class FrozenLinear(torch.autograd.Function):
-    """Products of several blocks with one frozen weight that is dequantised once per direction."""
+class _Packed(nn.Module):
+    """What packed modules share: the base's module, its full name, and the pass under way."""
 
-    @staticmethod
-    def forward(ctx: Any, module: PackedLinear, *blocks: Tensor) -> tuple[Tensor, ...]:
-        ctx.module = module
-        weight = module.base_weight(blocks[0].dtype)
-        return tuple(F.linear(x, weight, module.base_bias(x.dtype)) for x in blocks)
+    def __init__(self, base: nn.Module, name: str, context: PackContext) -> None:
+        super().__init__()
+        self.base = base
+        self.name = name
+        self._context = context
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        weight = ctx.module.base_weight(grads[0].dtype)
-        return (None, *(grad @ weight for grad in grads))
+    @property
+    def weight(self) -> Tensor:
+        """The base's stored weight; models read its dtype and device."""
+        weight: Tensor = self.base.weight  # type: ignore[assignment]
+        return weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The base's bias, where it has one."""
+        bias: Tensor | None = getattr(self.base, "bias", None)
+        return bias
 
 
-class PackedLinear(nn.Module):
+# --- linear layers ------------------------------------------------------------------------------------
+
+
+class PackedLinear(_Packed):
     """A frozen linear layer, 4-bit or not, with one LoRA branch per seat; without one when it is no target.
 
-    Source: LoRA (Hu et al., 2021), in the order of operations of peft's `lora.Linear4bit`.
+    Source: LoRA (Hu et al., 2021). The branch computes in the dtype of its input, on fp32 masters, as under
+    autocast.
     """
 
     def __init__(
         self, base: nn.Linear, name: str, index: int | None, context: PackContext, *, resident: bool
     ) -> None:
-        super().__init__()
-        self.base = base
-        self.name = name
+        super().__init__(base, name, context)
         self.index = index
         """Place among the trained layers, which keys its dropout; None for a layer that only computes."""
         self.in_features, self.out_features = base.in_features, base.out_features
-        self._context = context
         self._resident: Tensor | None = None
         self._keep_resident = resident
-
-    @property
-    def weight(self) -> Tensor:
-        """The base's stored weight; models read its dtype and device."""
-        return self.base.weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        return self.base.bias
 
     def base_weight(self, dtype: torch.dtype) -> Tensor:
         """The frozen weight (out, in) in `dtype`: the resident copy, or dequantised now."""
         if self._resident is not None and self._resident.dtype == dtype:
             return self._resident
-        stored = self.base.weight
+        stored = self.weight
         state = getattr(stored, "quant_state", None)
         if state is None:
             weight = stored.detach()
@@ -123,81 +173,194 @@ class PackedLinear(nn.Module):
             self._resident = weight
         return weight
 
-    def base_bias(self, dtype: torch.dtype) -> Tensor | None:
-        return None if self.base.bias is None else self.base.bias.detach().to(dtype)
-
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])  # (T, in)
-        spans = self._context.spans(rows.shape[0], self.name, trained=self.index is not None)
-        # One split, not a slice per block: a slice's backward fills a zero tensor of the whole pack.
-        blocks = rows.split([span.stop - span.start for span in spans])
-        outputs = list(FrozenLinear.apply(self, *blocks))  # type: ignore[no-untyped-call]
-        for index, span in enumerate(spans):
-            seat = self._context.seats[span.block]
-            if self.index is not None and seat is not None:
-                outputs[index] = outputs[index] + self._lora(seat, blocks[index], self.index).to(x.dtype)
-        return torch.cat(outputs).view(*x.shape[:-1], self.out_features)
+        flat = x.reshape(-1, x.shape[-1])  # (T, in)
+        rows = self._context.rows_of(flat, self.name, trained=self.index is not None)
+        anchor = self._context.anchor if self.index is not None else None
+        out: Tensor = _PackedProduct.apply(flat, anchor, self, rows)  # type: ignore[no-untyped-call]
+        return out.view(*x.shape[:-1], self.out_features)
 
-    def _lora(self, seat: SeatWeights, x: Tensor, key: int) -> Tensor:
-        a, b = seat.lora[self.name]
-        x = x.to(a.dtype)
-        if self._context.training and seat.dropout > 0:
-            x = x * dropout_mask(x, seat.dropout, seat.seed, seat.micro_step, key)
-        return F.linear(F.linear(x, a), b) * seat.scaling  # (t, out)
+    def masks(self, rank_class: RankClass, dtype: torch.dtype) -> Tensor | None:
+        """Factors (t, in) of the seats' dropout on their own rows; None where nothing is dropped."""
+        assert self.index is not None
+        if not self._context.training or not any(seat.dropout for seat in rank_class.seats):
+            return None
+        masks = []
+        for seat, size in zip(rank_class.seats, rank_class.blocks.sizes, strict=True):
+            key = dropout_key(seat.seed, self.index, seat.micro_step)
+            shape = (size, self.in_features)
+            masks.append(dropout_factors(shape, seat.dropout, key, self.weight.device, dtype))
+        return torch.cat(masks) if len(masks) > 1 else masks[0]
 
 
-class PackedSaved(nn.Module):
-    """An embedding or output layer of which each seat may train its own full copy (`modules_to_save`)."""
+class _PackedProduct(torch.autograd.Function):
+    """(T, in) -> (T, out): one frozen weight, dequantised once per direction, and the seats' own branches."""
 
-    def __init__(self, base: nn.Module, name: str, context: PackContext) -> None:
-        super().__init__()
-        self.base = base
-        self.name = name
-        self.tied_to: str | None = None
-        """Name whose trained copy this module uses, for models that tie embeddings and output layer."""
-        self._context = context
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor | None, module: PackedLinear, rows: Rows) -> Tensor:
+        out = with_shared(x, module.base_weight(x.dtype).t(), rows.blocks)
+        if module.bias is not None:
+            out += module.bias.to(x.dtype)
+        ctx.module, ctx.rows = module, rows
+        kept = [x]
+        classes = rows.classes if module.index is not None else ()
+        for c in classes:
+            part = x[c.start : c.stop]
+            mask = module.masks(c, x.dtype)
+            a, b = _stacked(c.seats, module.name, x.dtype)
+            shrunk = by_block(part if mask is None else part * mask, a.transpose(1, 2), c.blocks)  # (t, r)
+            shrunk *= c.scale_on(x.device)
+            out[c.start : c.stop] += by_block(shrunk, b.transpose(1, 2), c.blocks)
+            kept.append(shrunk)
+        ctx.save_for_backward(*(kept if anchor is not None and classes else ()))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad, module, rows = grads[0], ctx.module, ctx.rows
+        x, *all_shrunk = ctx.saved_tensors or (grad,)
+        dx = (
+            with_shared(grad, module.base_weight(grad.dtype), rows.blocks)
+            if ctx.needs_input_grad[0]
+            else None
+        )
+        for c, shrunk in zip(rows.classes if all_shrunk else (), all_shrunk, strict=True):
+            here = grad[c.start : c.stop]
+            part = x[c.start : c.stop]
+            mask = module.masks(c, grad.dtype)
+            a, b = _stacked(c.seats, module.name, grad.dtype)
+            dshrunk = by_block(here, b, c.blocks)  # (t, r)
+            dshrunk *= c.scale_on(grad.device)
+            db = outer_by_block(here, shrunk, c.blocks)  # (G, out, r)
+            da = outer_by_block(dshrunk, part if mask is None else part * mask, c.blocks)  # (G, r, in)
+            buffers = [seat.lora_gradients[module.name] for seat in c.seats]
+            torch._foreach_add_(
+                [a for a, _ in buffers] + [b for _, b in buffers],
+                [*da.to(torch.float32), *db.to(torch.float32)],
+            )
+            if dx is not None:
+                through = by_block(dshrunk, a, c.blocks)  # (t, in)
+                dx[c.start : c.stop] += through if mask is None else through.mul_(mask)
+        return dx, None, None, None
+
+
+def _stacked(seats: Sequence[SeatWeights], name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """A (G, r, in) and B (G, out, r) of one layer, in the dtype of the product."""
+    a = torch.stack([seat.lora[name][0] for seat in seats])
+    b = torch.stack([seat.lora[name][1] for seat in seats])
+    return a.to(dtype), b.to(dtype)
+
+
+# --- embedding and output layer -----------------------------------------------------------------------
+
+
+class PackedSaved(_Packed):
+    """A layer of which each seat may train its own full copy (`modules_to_save`)."""
+
+    tied_to: str | None = None
+    """Name whose trained copy this module uses, for models that tie embeddings and output layer."""
 
     @property
-    def weight(self) -> Tensor:
-        weight: Tensor = self.base.weight  # type: ignore[assignment]
-        return weight
+    def owner(self) -> str:
+        """Name under which seats keep the trained copy."""
+        return self.tied_to or self.name
+
+
+class PackedEmbedding(PackedSaved):
+    """The input embeddings."""
+
+    def __init__(self, base: nn.Embedding, name: str, context: PackContext) -> None:
+        super().__init__(base, name, context)
+        # torch keeps the gradient of this row at zero; here it is done where rows are taken.
+        self._never_trained, base.padding_idx = base.padding_idx, None
+
+    def forward(self, ids: Tensor) -> Tensor:
+        context = self._context
+        assert context.rows is not None
+        flat, start, outputs = ids.reshape(-1), 0, []
+        for index, (seat, size) in enumerate(zip(context.rows.seats, context.rows.blocks.sizes, strict=True)):
+            if seat is None or self.owner not in seat.saved:
+                outputs.append(self.base(flat[start : start + size]))
+            else:
+                # Only the rows that occur: neither forward nor backward touches the whole copy.
+                taken = _TakeRows.apply(  # type: ignore[no-untyped-call]
+                    seat, self.owner, context.distinct[index], self._never_trained, context.anchor
+                )
+                out = functional_call(self.base, {"weight": taken}, (context.places[index],))
+                outputs.append(out.to(self.weight.dtype))
+            start += size
+        out = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+        return out.view(*ids.shape, out.shape[-1])
+
+
+class _TakeRows(torch.autograd.Function):
+    """Rows (u, h) of a seat's copy; the gradient joins theirs, in no order: the ids are distinct."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, seat: SeatWeights, name: str, distinct: Tensor, never: int | None, anchor: Tensor | None
+    ) -> Tensor:
+        ctx.gradient, ctx.distinct, ctx.never = seat.saved_gradients[name], distinct, never
+        return seat.saved[name].index_select(0, distinct)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
+        grad = grads[0]
+        if ctx.never is not None:
+            grad = grad.masked_fill((ctx.distinct == ctx.never)[:, None], 0.0)
+        ctx.gradient.index_add_(0, ctx.distinct, grad)
+        return None, None, None, None, None
+
+
+class PackedHead(PackedSaved):
+    """The output layer; it too computes block by block."""
 
     def forward(self, x: Tensor) -> Tensor:
-        is_embedding = not x.is_floating_point()
-        rows = x.reshape(-1) if is_embedding else x.reshape(-1, x.shape[-1])
-        spans = self._context.spans(rows.shape[0], self.name)
-        outputs = []
-        for span, block in zip(spans, rows.split([span.stop - span.start for span in spans]), strict=True):
-            seat = self._context.seats[span.block]
-            copy = None if seat is None else seat.saved.get(self.tied_to or self.name)
-            if copy is None:
-                outputs.append(self.base(block))
-                continue
-            # The master is fp32; the product runs in the base's dtype, as the frozen weight would.
-            weight = copy if is_embedding else copy.to(x.dtype)
-            outputs.append(functional_call(self.base, {"weight": weight}, (block,)).to(self.weight.dtype))
-        out = torch.cat(outputs)
-        return out.view(*(x.shape if is_embedding else x.shape[:-1]), out.shape[-1])
+        flat = x.reshape(-1, x.shape[-1])
+        rows = self._context.rows_of(flat, self.name, trained=True)
+        out: Tensor = _HeadProduct.apply(flat, self._context.anchor, self, rows)  # type: ignore[no-untyped-call]
+        return out.view(*x.shape[:-1], out.shape[-1])
+
+    def copies(self, rows: Rows) -> list[Tensor | None]:
+        """Each block's trained copy (V, h), None where it uses the base's."""
+        return [None if seat is None else seat.saved.get(self.owner) for seat in rows.seats]
 
 
-def dropout_mask(x: Tensor, p: float, *key: int) -> Tensor:
-    """Inverted-dropout factors shaped like `x`, a function of (seed, micro-batch, layer) alone.
+class _HeadProduct(torch.autograd.Function):
+    """(T, h) -> (T, V): the base's weight for all blocks at once, or every seat's own copy."""
 
-    Because nothing else enters, a trial draws the same masks alone, in any pack, after a resume, and when
-    gradient checkpointing computes the forward pass a second time.
-    """
-    generator = torch.Generator(device=x.device)
-    generator.manual_seed(mix(*key))
-    keep = torch.rand(x.shape, generator=generator, device=x.device, dtype=torch.float32) >= p
-    return keep.to(x.dtype) / (1 - p)
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor | None, module: PackedHead, rows: Rows) -> Tensor:
+        copies = module.copies(rows)
+        ctx.module, ctx.rows = module, rows
+        if all(copy is None for copy in copies):
+            ctx.save_for_backward(None)
+            out = with_shared(x, module.weight.detach().t(), rows.blocks)
+        else:
+            ctx.save_for_backward(x)
+            out = x.new_empty(x.shape[0], module.weight.shape[0])
+            for copy, part, into in zip(
+                copies, x.split(rows.blocks.sizes), out.split(rows.blocks.sizes), strict=True
+            ):
+                # The master is fp32; the product runs in the base's dtype, as the frozen weight would.
+                torch.mm(part, (module.weight.detach() if copy is None else copy).to(x.dtype).t(), out=into)
+        return out if module.bias is None else out.add_(module.bias.to(x.dtype))
 
-
-def mix(*values: int) -> int:
-    """Combine integers into one well-spread 63-bit seed (splitmix64's finaliser over each value)."""
-    state = 0
-    for value in values:
-        state = (state + (value & _MASK64) + 0x9E3779B97F4A7C15) & _MASK64
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK64
-        state ^= state >> 31
-    return state & (_MASK64 >> 1)
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,), (x,), module, rows = grads, ctx.saved_tensors, ctx.module, ctx.rows
+        if x is None:
+            return with_shared(grad, module.weight.detach(), rows.blocks), None, None, None
+        dx = torch.empty_like(x)
+        sizes = rows.blocks.sizes
+        for seat, copy, part, here, into in zip(
+            rows.seats, module.copies(rows), x.split(sizes), grad.split(sizes), dx.split(sizes), strict=True
+        ):
+            torch.mm(here, (module.weight.detach() if copy is None else copy).to(grad.dtype), out=into)
+            if copy is not None:
+                gradient = seat.saved_gradients[module.owner]
+                if gradient.dtype == grad.dtype:
+                    gradient.addmm_(here.t(), part)
+                else:
+                    gradient += here.t() @ part
+        return dx, None, None, None

@@ -1,24 +1,30 @@
-"""A seat: one trial's own weights, optimizer, schedule and counters on the shared base.
+"""A seat: one trial's own weights, optimizer state, schedule and counters on the shared base.
 
-Weights, gradients and both moments of a parameter group lie flat in one fp32 buffer each, so that clipping
-and the update are a handful of launches for any number of matrices. The matrices are views into the buffers.
+Its parameters, gradients and moments are segments of the pack's flat buffers (`arena.py`): one segment a
+parameter group and device. The matrices are views into them.
 """
 
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lora_runner.arena import Arena, Segment
 from lora_runner.config import TrialConfig
-from lora_runner.packed_modules import PackedLinear, PackedSaved, mix
+from lora_runner.dropout import mix
+from lora_runner.packed_modules import PackedLinear, PackedSaved
 from lora_runner.schedules import schedule_factor
+from lora_runner.update import GroupStep
 
 LORA, EMBEDDINGS = "lora", "embeddings"
 """The two parameter groups; each has its own peak rate, both follow one schedule."""
+RANK_MULTIPLE = 8
+"""Adapters are stored with ranks of this multiple, padded with zeros: grouped products want 16-byte steps."""
 
 
 @dataclass(frozen=True)
@@ -33,106 +39,142 @@ class StepStats:
     """Global norm before clipping."""
     learning_rate: float
     num_tokens: int
-    """Real (not padded) tokens of the window."""
+    """Tokens of the window."""
 
 
-class FlatGroup:
-    """The parameters of one group on one device, as views into one flat fp32 leaf."""
+class PendingStats:
+    """StepStats whose loss and norm may still be on their way from the device; reading them waits."""
 
-    def __init__(self, shapes: Mapping[str, torch.Size], device: torch.device) -> None:
-        size = sum(shape.numel() for shape in shapes.values())
-        self.flat = nn.Parameter(torch.zeros(size, dtype=torch.float32, device=device))
-        self.flat.grad = torch.zeros_like(self.flat)
-        self._places: dict[str, tuple[int, torch.Size]] = {}
-        self.views: dict[str, nn.Parameter] = {}
-        start = 0
-        for name, shape in shapes.items():
-            self._places[name] = (start, shape)
-            # A leaf of its own that shares the buffer: autograd adds into the flat gradient in place.
-            view = nn.Parameter(self.slice_of(self.flat.detach(), name))
-            view.grad = self.slice_of(self.flat.grad, name)
-            self.views[name] = view
-            start += shape.numel()
+    def __init__(self, step: int, figures: Tensor, learning_rate: float, num_tokens: int) -> None:
+        self._figures = figures  # (2,): loss, norm
+        self._arrived: torch.cuda.Event | None = None
+        if figures.is_cuda:
+            self._figures = torch.empty(2, pin_memory=True)
+            self._figures.copy_(figures, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+        self._rest = (step, learning_rate, num_tokens)
 
-    def slice_of(self, flat: Tensor, name: str) -> Tensor:
-        """The part of a flat buffer that belongs to one parameter, in its shape."""
-        start, shape = self._places[name]
-        return flat[start : start + shape.numel()].view(shape)
+    def read(self) -> StepStats:
+        """The figures as numbers."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        loss, norm = self._figures.tolist()
+        step, learning_rate, num_tokens = self._rest
+        return StepStats(step, loss, norm, learning_rate, num_tokens)
+
+    @property
+    def loss(self) -> float:
+        return self.read().loss
+
+    @property
+    def grad_norm(self) -> float:
+        return self.read().grad_norm
 
 
 class Seat:
     """One trial on the shared base.
 
-    Raises TrialConfigError when the schedule refuses its arguments.
+    Raises TrialConfigError when the schedule refuses its arguments, torch.OutOfMemoryError when the buffers
+    cannot grow.
     """
 
     def __init__(
-        self, config: TrialConfig, linears: Sequence[PackedLinear], saved: Sequence[PackedSaved]
+        self,
+        config: TrialConfig,
+        linears: Sequence[PackedLinear],
+        saved: Sequence[PackedSaved],
+        arenas: Mapping[torch.device, Arena],
     ) -> None:
         self.config = config
         self.scaling = config.lora_scaling
         self.dropout = config.lora_dropout
         self.seed = config.seed
+        self.stored_rank = -(-config.lora_r // RANK_MULTIPLE) * RANK_MULTIPLE
         self.step = 0
         self.micro_step = 0
         """Micro-batches of which the gradient has been computed; also the data position."""
         self.num_tokens = 0
-        self.last_stats: StepStats | None = None
+        self.last_update: PendingStats | None = None
         """What the latest update did; None before the first one of this process."""
         self._window_loss: list[Tensor] = []
         self._window_tokens = 0
         self._factor = schedule_factor(config)
-        self._make_parameters(linears, saved)
-        rates = {LORA: config.learning_rate, EMBEDDINGS: config.embedding_learning_rate or 0.0}
-        self.optimizer = torch.optim.AdamW(
-            [{"params": [group.flat], "lr": rates[kind]} for (kind, _), group in self.groups.items()],
-            betas=(config.adam_beta1, config.adam_beta2),
-            eps=config.adam_epsilon,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
-        self._peak_rates = [group["lr"] for group in self.optimizer.param_groups]
-        for group in self.groups.values():
-            # Made now rather than by the first update, which then asks for no memory to speak of: a seat that
-            # does not fit is told when it is placed.
-            self.optimizer.state[group.flat] = {
-                "step": torch.zeros((), device=group.flat.device),
-                "exp_avg": torch.zeros_like(group.flat),
-                "exp_avg_sq": torch.zeros_like(group.flat),
-            }
+        self._rates = {LORA: config.learning_rate, EMBEDDINGS: config.embedding_learning_rate or 0.0}
+        self.lora: dict[str, tuple[Tensor, Tensor]] = {}
+        self.lora_gradients: dict[str, tuple[Tensor, Tensor]] = {}
+        self.saved: dict[str, Tensor] = {}
+        self.saved_gradients: dict[str, Tensor] = {}
+        self.segments = self._place(linears, [m for m in saved if m.tied_to is None], arenas)
+        self._start_from_base(linears, saved)
 
-    def _make_parameters(self, linears: Sequence[PackedLinear], saved: Sequence[PackedSaved]) -> None:
-        r = self.config.lora_r
-        shapes: dict[tuple[str, torch.device], dict[str, torch.Size]] = {}
+    def _place(
+        self,
+        linears: Sequence[PackedLinear],
+        saved: Sequence[PackedSaved],
+        arenas: Mapping[torch.device, Arena],
+    ) -> dict[tuple[str, torch.device], Segment]:
+        r = self.stored_rank
+        shapes: dict[tuple[str, torch.device], dict[str, tuple[int, ...]]] = {}
         for linear in linears:
             here = shapes.setdefault((LORA, linear.weight.device), {})
-            here[f"{linear.name}.lora_A"] = torch.Size((r, linear.in_features))
-            here[f"{linear.name}.lora_B"] = torch.Size((linear.out_features, r))
+            here[f"{linear.name}.lora_A"] = (r, linear.in_features)
+            here[f"{linear.name}.lora_B"] = (linear.out_features, r)
+        for module in saved:
+            here = shapes.setdefault((EMBEDDINGS, module.weight.device), {})
+            here[f"{module.name}.weight"] = tuple(module.weight.shape)
+        segments = {}
+        for key, named in shapes.items():
+            segments[key] = Segment(named, moved=weakref.WeakMethod(self._find_weights))
+            arenas[key[1]].place(segments[key])
+        return segments
+
+    def _find_weights(self, segment: Segment) -> None:
+        """Take over a segment's views, which are new after its buffers have grown."""
+        for name, parameter in segment.parameters.items():
+            gradient = segment.gradients[name]
+            layer, _, kind = name.rpartition(".")
+            if kind == "weight":
+                self.saved[layer], self.saved_gradients[layer] = parameter, gradient
+            elif kind == "lora_A":
+                other = f"{layer}.lora_B"
+                self.lora[layer] = (parameter, segment.parameters[other])
+                self.lora_gradients[layer] = (gradient, segment.gradients[other])
+
+    def _start_from_base(self, linears: Sequence[PackedLinear], saved: Sequence[PackedSaved]) -> None:
+        for place, linear in enumerate(linears):
+            # peft's default: A uniform as nn.Linear's own init, B zero, so the seat starts as the base.
+            generator = torch.Generator().manual_seed(mix(self.seed, place))
+            bound = 1 / math.sqrt(linear.in_features)
+            init = torch.empty(self.config.lora_r, linear.in_features)
+            init.uniform_(-bound, bound, generator=generator)
+            self.lora[linear.name][0][: self.config.lora_r].copy_(init)
         for module in saved:
             if module.tied_to is None:
-                here = shapes.setdefault((EMBEDDINGS, module.weight.device), {})
-                here[f"{module.name}.weight"] = module.weight.shape
-        self.groups = {key: FlatGroup(names, key[1]) for key, names in shapes.items()}
-        self.parameters: dict[str, nn.Parameter] = {
-            name: view for group in self.groups.values() for name, view in group.views.items()
-        }
-        self.lora: dict[str, tuple[Tensor, Tensor]] = {
-            linear.name: (self.parameters[f"{linear.name}.lora_A"], self.parameters[f"{linear.name}.lora_B"])
-            for linear in linears
-        }
-        self.saved: dict[str, Tensor] = {
-            m.name: self.parameters[f"{m.name}.weight"] for m in saved if m.tied_to is None
-        }
-        with torch.no_grad():
-            for place, linear in enumerate(linears):
-                # peft's default: A uniform as nn.Linear's own init, B zero, so the seat starts as the base.
-                generator = torch.Generator().manual_seed(mix(self.seed, place))
-                bound = 1 / math.sqrt(linear.in_features)
-                init = torch.empty(r, linear.in_features).uniform_(-bound, bound, generator=generator)
-                self.lora[linear.name][0].copy_(init)
-            for module in saved:
-                if module.tied_to is None:
-                    self.saved[module.name].copy_(module.weight)
+                self.saved[module.name].copy_(module.weight)
+
+    # --- what there is to see ---------------------------------------------------------------------------
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """Trained matrices by name, in the shapes that peft gives them; live views."""
+        return self._named("parameters")
+
+    @property
+    def gradients(self) -> dict[str, Tensor]:
+        """Gradient of the open accumulation window, by the same names; live views."""
+        return self._named("gradients")
+
+    def _named(self, buffer: str) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for segment in self.segments.values():
+            for name, view in getattr(segment, buffer).items():
+                found[name] = self._without_padding(name, view)
+        return found
+
+    def _without_padding(self, name: str, view: Tensor) -> Tensor:
+        r = self.config.lora_r
+        return view[:r] if name.endswith(".lora_A") else view[:, :r] if name.endswith(".lora_B") else view
 
     @property
     def learning_rate(self) -> float:
@@ -145,7 +187,14 @@ class Seat:
 
     @property
     def num_trained(self) -> int:
-        return sum(group.flat.numel() for group in self.groups.values())
+        return sum(parameter.numel() for parameter in self.parameters.values())
+
+    @property
+    def last_stats(self) -> StepStats | None:
+        """What the latest update did, in numbers."""
+        return None if self.last_update is None else self.last_update.read()
+
+    # --- a window and its end ---------------------------------------------------------------------------
 
     def add_micro_batch(self, loss: Tensor, num_tokens: int) -> None:
         """Count a micro-batch whose gradient has been added; `loss` is its share of the window's mean."""
@@ -160,48 +209,57 @@ class Seat:
     def restart_window(self) -> None:
         """Forget the gradient of a window that was cut short; its micro-batches are computed again."""
         self.micro_step -= len(self._window_loss)
-        self._clear_window()
+        self._open_window()
 
-    def update(self) -> StepStats:
-        """Clip this trial's gradient, step both groups, and start a new accumulation window."""
-        loss = float(torch.stack(self._window_loss).sum())
-        norm = self._clip()
-        factor = self._factor(self.step)
-        for group, peak in zip(self.optimizer.param_groups, self._peak_rates, strict=True):
-            group["lr"] = peak * factor
-        self.optimizer.step()
+    def group_steps(self, trial: int) -> list[tuple[torch.device, GroupStep]]:
+        """The next update of each of the seat's segments, for `trial` of a common launch."""
+        config, factor = self.config, self._factor(self.step)
+        return [
+            (
+                device,
+                GroupStep(
+                    trial=trial,
+                    start=segment.start,
+                    stop=segment.stop,
+                    learning_rate=self._rates[group] * factor,
+                    beta1=config.adam_beta1,
+                    beta2=config.adam_beta2,
+                    epsilon=config.adam_epsilon,
+                    weight_decay=config.weight_decay,
+                    max_grad_norm=config.max_grad_norm,
+                    step=self.step + 1,
+                ),
+            )
+            for (group, device), segment in self.segments.items()
+        ]
+
+    def stepped(self, norm: Tensor) -> PendingStats:
+        """Take note of an update with this gradient norm, and open the next accumulation window."""
+        loss, rate = torch.stack(self._window_loss).sum(), self.learning_rate
         self.step += 1
         self.num_tokens += self._window_tokens
-        rate = self.config.learning_rate * factor
-        self.last_stats = StepStats(self.step, loss, norm, rate, self._window_tokens)
-        self._clear_window()
-        return self.last_stats
+        figures = torch.stack([loss, norm.to(loss.device)])
+        self.last_update = PendingStats(self.step, figures, rate, self._window_tokens)
+        self._open_window()
+        return self.last_update
 
-    def _clip(self) -> float:
-        grads = [group.flat.grad for group in self.groups.values() if group.flat.grad is not None]
-        home = grads[0].device
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g).to(home) for g in grads]))
-        if self.config.max_grad_norm > 0:
-            # Same rule and epsilon as torch.nn.utils.clip_grad_norm_.
-            scale = torch.clamp(self.config.max_grad_norm / (norm + 1e-6), max=1.0)
-            for grad in grads:
-                grad.mul_(scale.to(grad.device))
-        return float(norm)
-
-    def _clear_window(self) -> None:
+    def _open_window(self) -> None:
         self._window_loss, self._window_tokens = [], 0
-        for group in self.groups.values():
-            if group.flat.grad is not None:
-                group.flat.grad.zero_()
+        for segment in self.segments.values():
+            segment.flat_gradients.zero_()
+
+    # --- checkpoints ------------------------------------------------------------------------------------
 
     def state_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor a checkpoint needs, by name: parameters and both moments, as live views."""
-        for group in self.groups.values():
-            state = self.optimizer.state[group.flat]
-            for name, view in group.views.items():
-                yield f"parameter.{name}", view.detach()
-                for moment in ("exp_avg", "exp_avg_sq"):
-                    yield f"{moment}.{name}", group.slice_of(state[moment], name)
+        for segment in self.segments.values():
+            for name in segment.shapes:
+                for kind, views in (
+                    ("parameter", segment.parameters),
+                    ("exp_avg", segment.exp_avg),
+                    ("exp_avg_sq", segment.exp_avg_sq),
+                ):
+                    yield f"{kind}.{name}", self._without_padding(name, views[name])
 
     def load_state(
         self, tensors: Mapping[str, Tensor], *, step: int, micro_step: int, num_tokens: int
@@ -221,6 +279,4 @@ class Seat:
                 )
         for name, target in targets.items():
             target.copy_(tensors[name])
-        for group in self.groups.values():
-            self.optimizer.state[group.flat]["step"].fill_(step)
         self.step, self.micro_step, self.num_tokens = step, micro_step, num_tokens

@@ -13,7 +13,7 @@ import torch
 from lora_runner.config import TrialConfig
 from lora_runner.messages import Assignment, SeatReport
 from lora_runner.pack import MicroBatch, Pack
-from lora_runner.seats import Seat, StepStats
+from lora_runner.seats import PendingStats, Seat
 from lora_runner.session import Session
 
 Reports = dict[int, list[SeatReport]]
@@ -37,13 +37,11 @@ class Tight(Pack):
     too_much: Callable[[Sequence[Any]], bool] = staticmethod(lambda seats: False)
     where = "start"
 
-    def train_step(self, batches: Mapping[Seat, MicroBatch]) -> dict[Seat, StepStats]:
+    def train_step(self, batches: Mapping[Seat, MicroBatch]) -> dict[Seat, PendingStats]:
         if self.where in ("start", "update") and self.too_much(list(batches)):
             if self.where == "update":  # gradients have been added to every seat
                 self.micro_step(batches)
-                for seat in list(batches)[:1]:
-                    if seat.window_is_full:
-                        seat.update()
+                self.update([seat for seat in list(batches)[:1] if seat.window_is_full])
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.\nGPU 0 has no more.")
         return super().train_step(batches)
 

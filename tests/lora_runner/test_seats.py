@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -13,11 +14,11 @@ from transformers import AutoModelForCausalLM
 
 from lora_runner.config import TrialConfig
 from lora_runner.errors import ModelError
-from lora_runner.layout import Block, lay_out
+from lora_runner.layout import Block
 from lora_runner.models import nf4_config
 from lora_runner.pack import MicroBatch, Pack
-from lora_runner.packed_modules import PackContext, PackedLinear
-from lora_runner.seats import EMBEDDINGS, LORA, Seat
+from lora_runner.packed_modules import PackContext, PackedLinear, Rows
+from lora_runner.seats import EMBEDDINGS, LORA, Seat, StepStats
 
 CONFIG = TrialConfig(
     learning_rate=1e-2,
@@ -47,10 +48,13 @@ def put_gradients(seat: Seat, scale: float = 1.0, seed: int = 0) -> dict[str, to
     gradients = {}
     for name, parameter in seat.parameters.items():
         gradients[name] = scale * torch.randn(parameter.shape, generator=generator)
-        assert parameter.grad is not None
-        parameter.grad.add_(gradients[name])
+        seat.gradients[name].add_(gradients[name])
     seat.add_micro_batch(torch.tensor(2.5), 40)
     return gradients
+
+
+def update(pack: Pack, seat: Seat) -> StepStats:
+    return pack.update([seat])[seat].read()
 
 
 def copies(seat: Seat) -> dict[str, torch.Tensor]:
@@ -83,7 +87,7 @@ def test_updates_are_those_of_adamw_with_two_groups(pack: Pack, clip: float) -> 
         optimizer.step()
         scheduler.step()
         assert seat.learning_rate == pytest.approx(config.learning_rate * factor)
-        stats = seat.update()
+        stats = update(pack, seat)
         assert stats == seat.last_stats
         assert (stats.step, stats.loss, stats.num_tokens) == (step + 1, 2.5, 40)
         assert stats.learning_rate == pytest.approx(config.learning_rate * factor)
@@ -99,7 +103,7 @@ def test_the_embedding_group_has_its_own_rate(pack: Pack) -> None:
         seat = pack.new_seat(replace(config, lr_scheduler_type="constant", weight_decay=0.0))
         before = copies(seat)
         put_gradients(seat)
-        seat.update()
+        update(pack, seat)
         change = {name: float((p.detach() - before[name]).abs().max()) for name, p in seat.parameters.items()}
         lora = max(value for name, value in change.items() if ".lora_" in name)
         return lora, max(value for name, value in change.items() if ".lora_" not in name)
@@ -112,10 +116,11 @@ def test_the_embedding_group_has_its_own_rate(pack: Pack) -> None:
 
 def test_a_seat_starts_as_the_base(pack: Pack) -> None:
     seat = pack.new_seat(CONFIG)
-    assert {kind for kind, _ in seat.groups} == {LORA, EMBEDDINGS}
-    for name, (a, b) in seat.lora.items():
+    assert {kind for kind, _ in seat.segments} == {LORA, EMBEDDINGS}
+    for module in pack.linears:
+        a, b = (seat.parameters[f"{module.name}.lora_{side}"] for side in "AB")
         assert a.dtype == b.dtype == torch.float32
-        assert not b.any(), name
+        assert not b.any(), module.name
         bound = 1 / math.sqrt(a.shape[1])
         assert 0.9 * bound < float(a.detach().abs().max()) <= bound
     for module in pack.saved:
@@ -142,13 +147,41 @@ def test_gradients_land_in_the_flat_buffers(pack: Pack) -> None:
     block = Block.from_labels(ids, ids)
     pack.micro_step({seat: MicroBatch(block, 24, 22)})
     assert seat.num_trained == sum(p.numel() for p in seat.parameters.values())
-    for group in seat.groups.values():
-        assert group.flat.grad is not None
-        assert group.flat.grad.any()
-        for name, view in group.views.items():
-            assert view.data_ptr() == group.slice_of(group.flat, name).data_ptr()
-            assert view.grad is not None
-            assert view.grad.data_ptr() == group.slice_of(group.flat.grad, name).data_ptr()
+    for segment in seat.segments.values():
+        arena = pack._arenas[pack.base.device].buffers
+        assert segment.flat_gradients.any()
+        for name in segment.shapes:
+            for buffer, views in (
+                (arena.parameters, segment.parameters),
+                (arena.gradients, segment.gradients),
+            ):
+                offset = views[name].data_ptr() - buffer.data_ptr()
+                assert segment.start * 4 <= offset < segment.stop * 4
+
+
+def test_a_seat_keeps_its_state_when_the_buffers_grow_and_others_leave(pack: Pack) -> None:
+    """Seats of other ranks come and go; the places they leave are given again, never one that is held."""
+    first = pack.new_seat(CONFIG)
+    put_gradients(first)
+    kept = {name: value.clone() for name, value in first.gradients.items()}
+    weights = copies(first)
+    others = [pack.new_seat(replace(CONFIG, lora_r=r)) for r in (64, 6, 32)]
+    for other in others:
+        put_gradients(other, seed=1)
+    del other, others[1]
+    newer = pack.new_seat(replace(CONFIG, lora_r=5))
+    assert not any(gradient.any() for gradient in newer.gradients.values())
+    put_gradients(newer, seed=2)
+    for name in weights:
+        assert torch.equal(first.parameters[name], weights[name])
+        assert torch.equal(first.gradients[name], kept[name])
+    segments = [s for seat in (first, newer, *others) for s in seat.segments.values()]
+    places = sorted((s.start, s.stop) for s in segments)
+    assert all(left[1] <= right[0] for left, right in pairwise(places))
+    size = pack._arenas[pack.base.device].size
+    del newer, others, segments
+    pack.new_seat(replace(CONFIG, lora_r=64))
+    assert pack._arenas[pack.base.device].size == size  # what was left is used again
 
 
 @pytest.mark.parametrize("targets", [("q_proj",), ("gate_proj", "v_proj"), (r"model.layers.0.mlp.up_proj",)])
@@ -158,9 +191,9 @@ def test_gradients_come_through_the_layers_that_are_left_alone(
     """Against transformers + peft: a frozen 4-bit layer above a target hands the gradient down unchanged."""
     pack = new_pack(target_modules=targets)
     seat = pack.new_seat(CONFIG)
-    with torch.no_grad():
-        for _, b in seat.lora.values():
-            b.normal_(generator=torch.Generator().manual_seed(1))
+    for name, parameter in seat.parameters.items():
+        if name.endswith("lora_B"):
+            parameter.normal_(generator=torch.Generator().manual_seed(1))
     ids = torch.arange(2, 26).reshape(2, 12)
     block = Block.from_labels(ids, ids)
     pack.micro_step({seat: MicroBatch(block, 24, 22)})
@@ -190,23 +223,19 @@ def test_gradients_come_through_the_layers_that_are_left_alone(
     for name, parameter in trained.items():
         assert parameter.grad is not None
         scale = float(parameter.grad.abs().max())
-        torch.testing.assert_close(seat.parameters[name].grad, parameter.grad, rtol=1e-4, atol=1e-5 * scale)
+        torch.testing.assert_close(seat.gradients[name], parameter.grad, rtol=1e-4, atol=1e-5 * scale)
 
 
 def test_a_frozen_layer_may_see_any_rows_and_a_trained_one_only_those_of_seats() -> None:
     """A routed expert sees a selection of tokens, and nobody knows whose."""
-    ids = torch.arange(2, 26).reshape(2, 12)
-    layout = lay_out([Block.from_labels(ids, ids)] * 2, "end_to_end", 0)
-    context = PackContext(layout=layout, seats=(None, None))
+    context = PackContext(rows=Rows((None, None), (24, 24)))
     frozen, trained = (
         PackedLinear(torch.nn.Linear(8, 4), "experts.0.up_proj", index, context, resident=False)
         for index in (None, 0)
     )
     rows = torch.randn(5, 8)
     torch.testing.assert_close(frozen(rows), torch.nn.functional.linear(rows, frozen.weight, frozen.bias))
-    with pytest.raises(
-        ModelError, match=r"'experts.0.up_proj' was called on 5 rows of 48 tokens.*target_modules"
-    ):
+    with pytest.raises(ModelError, match=r"'experts.0.up_proj' was called on 5 rows of 48: .*target_modules"):
         trained(rows)
 
 
@@ -225,7 +254,7 @@ def test_a_window_cut_short_is_computed_again(pack: Pack) -> None:
     for share in shares:
         pack.micro_step({restarted: share})
     assert restarted.window_is_full
-    assert restarted.update() == straight.update()
+    assert update(pack, restarted) == update(pack, straight)
     assert all(torch.equal(restarted.parameters[n], p) for n, p in straight.parameters.items())
 
 
@@ -237,11 +266,11 @@ def test_every_micro_batch_has_dropout_masks_of_its_own(pack: Pack) -> None:
     name = next(name for name in seat.parameters if name.endswith("lora_B"))
     seen = []
     for _ in range(4):  # two windows on the same batch; the weights do not move
-        before = seat.parameters[name].grad.clone()  # type: ignore[union-attr]
+        before = seat.gradients[name].clone()
         pack.micro_step({seat: share})
-        seen.append(seat.parameters[name].grad - before)  # type: ignore[operator]
+        seen.append(seat.gradients[name] - before)
         if seat.window_is_full:
-            seat.update()
+            update(pack, seat)
     for i, gradient in enumerate(seen):
         assert all(not torch.allclose(gradient, other) for other in seen[:i])
 
@@ -252,23 +281,23 @@ def test_nothing_of_a_nan_window_stays_in_the_next(pack: Pack) -> None:
     seat.restart_window()
     for each in (seat, clean):
         put_gradients(each)
-    assert seat.update() == clean.update()
+    assert update(pack, seat) == update(pack, clean)
 
 
 def test_a_seat_asks_for_all_its_memory_when_it_is_made(pack: Pack) -> None:
     """Master, gradient and both moments: a seat that does not fit fails before it trains."""
     seat = pack.new_seat(CONFIG)
-    held = [*(g.flat for g in seat.groups.values()), *(g.flat.grad for g in seat.groups.values())]
-    held += [t for state in seat.optimizer.state.values() for t in state.values() if t.numel() > 1]
-    assert sum(t.numel() * t.element_size() for t in held if t is not None) == 16 * seat.num_trained
-    before = {id(t) for state in seat.optimizer.state.values() for t in state.values()}
+    arena = pack._arenas[pack.base.device]
+    held = sum(segment.size for segment in seat.segments.values())
+    assert seat.num_trained <= held <= arena.size
+    before = [getattr(arena.buffers, field.name).data_ptr() for field in fields(arena.buffers)]
     put_gradients(seat)
-    seat.update()
-    assert {id(t) for state in seat.optimizer.state.values() for t in state.values()} == before
+    update(pack, seat)
+    assert [getattr(arena.buffers, field.name).data_ptr() for field in fields(arena.buffers)] == before
 
 
 def test_a_frozen_embedding_costs_a_seat_nothing(new_pack: Callable[..., Pack]) -> None:
     pack = new_pack(train_embeddings=False)
     seat = pack.new_seat(replace(CONFIG, embedding_learning_rate=None))
-    assert {kind for kind, _ in seat.groups} == {LORA}
+    assert {kind for kind, _ in seat.segments} == {LORA}
     assert seat.num_trained == sum(4 * (m.in_features + m.out_features) for m in pack.linears)

@@ -159,7 +159,7 @@ def test_a_trial_stopped_from_outside_frees_its_seat_and_its_memory(
     session.place(1, assign(1, CONFIGS[1]))
     session.advance(60)
     assert session.has(0)
-    buffers = [weakref.ref(group.flat) for group in session.running[0].seat.groups.values()]
+    buffers = [weakref.ref(segment) for segment in session.running[0].seat.segments.values()]
     session.remove(0)
     assert not session.has(0)
     assert session.free_seats == [0]

@@ -1,0 +1,55 @@
+"""The masks of dropout.py on CUDA: the same Philox 4x64-10 stream as NumPy's, bit for bit, in Triton."""
+
+# mypy: disable-error-code="import-untyped, untyped-decorator, no-untyped-def"
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.random import philox_impl
+
+ELEMENTS = 16
+"""Of one counter: four 64-bit words of four elements each."""
+COUNTERS = 128
+"""Counters of one program."""
+ROUNDS = 10
+
+
+# Not specialised: a key of 1 would become a constant, and every new key might be compiled anew.
+@triton.jit(do_not_specialize=["key0", "key1", "limit", "num_counters"])
+def keep_kernel(out, key0, key1, limit, num_counters, COUNTERS: tl.constexpr, ROUNDS: tl.constexpr):
+    """Write 16 bytes of 0 or 1 a counter, as two 64-bit words; out (num_counters, 2) int64."""
+    index = tl.program_id(0) * COUNTERS + tl.arange(0, COUNTERS)
+    # NumPy counts up before it draws: its first words come from counter 1.
+    counter = (index + 1).to(tl.uint64)
+    zero = counter * 0
+    w0, w1, w2, w3 = philox_impl(
+        counter, zero, zero, zero, zero + key0.to(tl.uint64), zero + key1.to(tl.uint64), ROUNDS
+    )
+    inside = index < num_counters
+    tl.store(out + 2 * index, _keeps(w0, limit) | (_keeps(w1, limit) << 32), mask=inside)
+    tl.store(out + 2 * index + 1, _keeps(w2, limit) | (_keeps(w3, limit) << 32), mask=inside)
+
+
+@triton.jit
+def _keeps(word, limit):
+    """Four bytes of 0 or 1: whether each 16 bits of `word`, lowest first, reach the limit."""
+    kept = ((word & 0xFFFF).to(tl.int64) >= limit).to(tl.int64)
+    kept |= (((word >> 16) & 0xFFFF).to(tl.int64) >= limit).to(tl.int64) << 8
+    kept |= (((word >> 32) & 0xFFFF).to(tl.int64) >= limit).to(tl.int64) << 16
+    kept |= ((word >> 48).to(tl.int64) >= limit).to(tl.int64) << 24
+    return kept
+
+
+def philox_keep_mask(
+    shape: tuple[int, int], limit: int, key: tuple[int, int], device: torch.device
+) -> Tensor:
+    """`dropout.keep_mask` on the device; the host waits for nothing."""
+    count = shape[0] * shape[1]
+    counters = -(-count // ELEMENTS)
+    out = torch.empty(counters, 2, dtype=torch.int64, device=device)
+    keep_kernel[(triton.cdiv(counters, COUNTERS),)](
+        out, *key, limit, counters, COUNTERS=COUNTERS, ROUNDS=ROUNDS
+    )
+    return out.view(torch.bool).flatten()[:count].view(shape)

@@ -1,0 +1,195 @@
+"""Attention of the end-to-end layout, registered with transformers as the implementation `pack`.
+
+A row of all tokens is cut into its sequences again. Sequences of about the same length attend in one call of
+the model's own implementation (sdpa or eager), padded on the right to a common length that follows from each
+one's own; nothing of a sequence depends on who lies beside it. Only here is anything padded.
+
+Shapes: T tokens of the pack, H heads, D head size, B sequences in a call, S their padded length.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+PACK_ATTENTION = "pack"
+"""Name under which this attention is registered with transformers."""
+FINEST = 8
+"""Lengths are padded to multiples of this many tokens; beyond 128, to sixteenths of the next power of two."""
+
+
+def padded_length(length: int) -> int:
+    """The length at which a sequence of `length` tokens attends: a function of that length alone."""
+    step = max(FINEST, 1 << max(0, (length - 1).bit_length() - 4))
+    return -(-length // step) * step
+
+
+@dataclass(frozen=True)
+class Grids:
+    """Where each token lies when sequences of one padded length stand together, and the way back."""
+
+    shapes: tuple[tuple[int, int], ...]  # (B, S) a call
+    to_grid: Tensor | None  # (Σ B·S,) row of the pack for each place of the grids; None: they are the same
+    from_grid: Tensor | None  # (T,) place in the grids for each row of the pack
+    is_padding: Tensor | None  # (Σ B·S,) bool; None when nothing is padded
+    num_padded: int
+
+    @classmethod
+    def of(cls, lengths: Sequence[Sequence[int]], device: torch.device, *, together: bool) -> Grids:
+        """Grids for the blocks' sequence `lengths`; `together` lets sequences of different blocks meet."""
+        sequences, start = [], 0  # (padded length, block, first row, length)
+        for index, block in enumerate(lengths):
+            for length in block:
+                sequences.append((padded_length(length), 0 if together else index, start, length))
+                start += length
+        shapes, rows, padding = [], [], []
+        for (padded, _), group in groupby(sorted(sequences), key=lambda sequence: sequence[:2]):
+            members = list(group)
+            shapes.append((len(members), padded))
+            for _, _, first, length in members:
+                rows.append(torch.arange(first, first + length))
+                rows.append(torch.full((padded - length,), first))
+                padding.append(torch.arange(padded) >= length)
+        to_grid, is_padding = torch.cat(rows), torch.cat(padding)
+        num_padded = int(is_padding.sum())
+        if num_padded == 0 and bool((to_grid == torch.arange(start)).all()):
+            return cls(tuple(shapes), None, None, None, 0)
+        from_grid = torch.empty(start, dtype=torch.long)
+        real = (~is_padding).nonzero().squeeze(1)
+        from_grid[to_grid[real]] = real
+        to_grid, from_grid, is_padding = (
+            index.to(device, non_blocking=True) for index in (to_grid, from_grid, is_padding)
+        )
+        return cls(tuple(shapes), to_grid, from_grid, is_padding if num_padded else None, num_padded)
+
+
+class _ToGrid(torch.autograd.Function):
+    """Rows (dimension 1) of the pack -> places of the grids. Padded places copy a row, without gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, grids: Grids) -> Tensor:
+        ctx.grids = grids
+        assert grids.to_grid is not None
+        return x.index_select(1, grids.to_grid)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        # A gather, where autograd's own backward would scatter: no atomics, nothing to be zeroed.
+        return grads[0].index_select(1, ctx.grids.from_grid), None
+
+
+class _FromGrid(torch.autograd.Function):
+    """Places of the grids (dimension 0) -> rows of the pack."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, grids: Grids) -> Tensor:
+        ctx.grids = grids
+        assert grids.from_grid is not None
+        return x.index_select(0, grids.from_grid)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        grids: Grids = ctx.grids
+        assert grids.to_grid is not None
+        grad = grads[0].index_select(0, grids.to_grid)
+        if grids.is_padding is not None:
+            grad.masked_fill_(grids.is_padding[:, None, None], 0.0)
+        return grad, None
+
+
+# --- what transformers calls --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PackMask:
+    """What stands where transformers expects an attention mask: the grids, and a mask for each of them."""
+
+    inner: str
+    """The attention implementation behind: sdpa or eager."""
+    grids: Grids
+    masks: tuple[Tensor | None, ...]
+
+
+_current: tuple[Grids, str] | None = None
+
+
+@contextmanager
+def attention_over(grids: Grids, inner: str) -> Iterator[None]:
+    """Make `grids` those that the registered mask function describes, for the forward pass inside."""
+    global _current
+    before, _current = _current, (grids, inner)
+    try:
+        yield
+    finally:
+        _current = before
+
+
+def may_meet(inner: str) -> bool:
+    """Whether an implementation computes a sequence the same whatever stands beside it in the batch."""
+    return inner == "sdpa"
+
+
+def _pack_mask(*, mask_function: Callable[..., Any], **arguments: Any) -> PackMask:
+    """Build one mask per length with transformers' own mask function (causal, sliding window, chunked)."""
+    if _current is None:
+        raise RuntimeError("a model with attention implementation 'pack' was called outside of its pack")
+    grids, inner = _current
+    make = ALL_MASK_ATTENTION_FUNCTIONS[inner]
+    masks: dict[int, Tensor | None] = {}
+    for _, length in grids.shapes:
+        if length not in masks:
+            masks[length] = make(
+                **{
+                    **arguments,
+                    "mask_function": mask_function,
+                    "batch_size": 1,
+                    "q_length": length,
+                    "kv_length": length,
+                    "q_offset": 0,
+                    "kv_offset": 0,
+                    "attention_mask": None,
+                }
+            )
+    return PackMask(inner, grids, tuple(masks[length] for _, length in grids.shapes))
+
+
+def _pack_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: PackMask, **arguments: Any
+) -> tuple[Tensor, None]:
+    """Attend within each sequence; query, key, value (1, H, T, D) -> (1, T, H, D)."""
+    grids = attention_mask.grids
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(
+        attention_mask.inner, getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    )
+    laid = [_laid(x[0], grids) for x in (query, key, value)]
+    sizes = [count * length for count, length in grids.shapes]
+    outputs = []
+    for shape, mask, part in zip(
+        grids.shapes,
+        attention_mask.masks,
+        zip(*(x.split(sizes, dim=1) for x in laid), strict=True),
+        strict=True,
+    ):
+        q, k, v = (x.unflatten(1, shape).transpose(0, 1) for x in part)  # (B, H, S, D)
+        out, _ = attend(module, q, k, v, mask, **arguments)  # (B, S, H, D)
+        outputs.append(out.flatten(0, 1))
+    out = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+    return (out if grids.from_grid is None else _FromGrid.apply(out, grids))[None], None  # type: ignore[no-untyped-call]
+
+
+def _laid(x: Tensor, grids: Grids) -> Tensor:
+    return x if grids.to_grid is None else _ToGrid.apply(x, grids)  # type: ignore[no-any-return,no-untyped-call]
+
+
+AttentionInterface.register(PACK_ATTENTION, _pack_attention)
+AttentionMaskInterface.register(PACK_ATTENTION, _pack_mask)

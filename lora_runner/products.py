@@ -1,0 +1,72 @@
+"""Matrix products of several blocks of rows in one call, each block as it would be computed alone.
+
+A single product over all rows would let the number of a neighbour's rows choose the kernel, and with it the
+rounding. Grouped products keep every block's own shape: on CPU and in bfloat16 on compute capability 9 they
+are one dispatched operation, elsewhere one product per block.
+
+Shapes: T rows of G blocks, k and n the sides of a weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Blocks:
+    """Consecutive blocks of rows, by their sizes; none is empty."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes = tuple(sizes)
+        self._ends: dict[torch.device, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def ends_on(self, device: torch.device) -> Tensor:
+        """Where each block ends, (G,) int32 on `device`."""
+        if device not in self._ends:
+            ends = torch.tensor(self.sizes, dtype=torch.int32).cumsum(0, dtype=torch.int32)
+            self._ends[device] = ends.to(device, non_blocking=True)
+        return self._ends[device]
+
+
+def by_block(x: Tensor, weights: Tensor, blocks: Blocks) -> Tensor:
+    """Block g of `x` (T, k) times `weights[g]` (G, k, n) -> (T, n)."""
+    if _groupable(x, weights):
+        return F.grouped_mm(x, weights, offs=blocks.ends_on(x.device))
+    out = x.new_empty(x.shape[0], weights.shape[2])
+    for rows, weight, into in zip(x.split(blocks.sizes), weights, out.split(blocks.sizes), strict=True):
+        torch.mm(rows, weight, out=into)
+    return out
+
+
+def with_shared(x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
+    """Every block of `x` (T, k) times one `weight` (k, n) -> (T, n)."""
+    return by_block(x, weight.expand(len(blocks), *weight.shape), blocks)
+
+
+def outer_by_block(a: Tensor, b: Tensor, blocks: Blocks) -> Tensor:
+    """Block g of `a` (T, m), transposed, times block g of `b` (T, n) -> (G, m, n)."""
+    if _groupable(a.t(), b):
+        return F.grouped_mm(a.t(), b, offs=blocks.ends_on(a.device))
+    pairs = zip(a.split(blocks.sizes), b.split(blocks.sizes), strict=True)
+    return torch.stack([left.t() @ right for left, right in pairs])
+
+
+def _groupable(*operands: Tensor) -> bool:
+    first = operands[0]
+    if first.is_cuda and (
+        first.dtype != torch.bfloat16 or torch.cuda.get_device_capability(first.device)[0] < 9
+    ):
+        return False  # there, torch would loop too, and ask the host for the sizes
+    # grouped_mm wants one unit stride and 16-byte steps in all other directions.
+    return all(
+        stride * operand.element_size() % 16 == 0
+        for operand in operands
+        for stride in operand.stride()
+        if stride != 1
+    )
