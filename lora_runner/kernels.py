@@ -57,9 +57,11 @@ def trial_squares_kernel(partials, trial_bounds, squares, CHUNK: tl.constexpr):
     first = tl.load(trial_bounds + trial)
     stop = tl.load(trial_bounds + trial + 1)
     total = tl.zeros((CHUNK,), tl.float64)
-    for start in range(first, stop, CHUNK):
-        places = start + tl.arange(0, CHUNK)
+    # Not a range, which the interpreter of Triton 3.6 cannot take over loaded bounds.
+    while first < stop:
+        places = first + tl.arange(0, CHUNK)
         total += tl.load(partials + places, mask=places < stop, other=0.0).to(tl.float64)
+        first += CHUNK
     tl.store(squares + trial, tl.sum(total).to(tl.float32))
 
 

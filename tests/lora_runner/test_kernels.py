@@ -92,6 +92,7 @@ def kernels_arguments(name: str) -> list[str]:
 ORIGINAL = {name: getattr(kernels, name) for name in KERNELS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_kernels_compile_to_vector_accesses_without_spills(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capability: int

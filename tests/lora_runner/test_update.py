@@ -70,7 +70,13 @@ def interpreter() -> Iterator[Update]:
 no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
-@pytest.fixture(params=["cpu", "interpreter", pytest.param("cuda", marks=[pytest.mark.gpu, no_cuda])])
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param("interpreter", marks=pytest.mark.slow),
+        pytest.param("cuda", marks=[pytest.mark.gpu, no_cuda]),
+    ]
+)
 def updater(request: pytest.FixtureRequest) -> Update:
     if request.param == "interpreter":
         made: Update = request.getfixturevalue("interpreter")
@@ -257,6 +263,7 @@ def test_the_host_reads_no_tensor() -> None:
 
 @pytest.mark.gpu
 @no_cuda
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # it says that it does not see everything
 def test_the_host_does_not_wait_for_the_device() -> None:
     buffers = make_buffers("cuda")
     both = Update(update.squared_norms, update.clip_and_step)
@@ -300,6 +307,7 @@ def test_groups_that_do_not_fit(groups: list[GroupStep], rule: str) -> None:
         update.clip_and_step(buffers, groups, torch.ones(3))
 
 
+@pytest.mark.slow
 def test_without_cuda_triton_is_not_imported() -> None:
     code = "import sys, lora_runner.update; sys.exit('triton' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
