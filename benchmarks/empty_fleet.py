@@ -1,0 +1,165 @@
+"""Our side of the orchestration benchmark: the real keeper, fleet, worker and study, nothing to train.
+
+`python -m benchmarks.empty_fleet OUTCOME --trials N --seats K` writes when Ray was ready and trials ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+from benchmarks.empty_trials import (
+    LEARNING_RATES,
+    REDUCTION_FACTOR,
+    REPORT_PERCENTS,
+    SCHEDULERS,
+    SEED,
+    WARMUP_RATIOS,
+    loss_of,
+)
+from lora_runner.messages import COMPLETE, Assignment, SeatReport
+from search_spaces import load_guidelines, space_for
+from sweeps.blueprint import Job, Ledger
+from sweeps.config.search import SearchSection
+from sweeps.fleet import keeper_for, run_fleet, start_ray
+from sweeps.storage import open_storage
+from sweeps.study import open_study
+
+MAX_STEPS = 100
+
+
+@dataclass
+class Seated:
+    """A trial on its seat."""
+
+    assignment: Assignment
+    reports: int = 0
+
+
+@dataclass
+class EmptySession:
+    """What a worker uses of `lora_runner.session.Session`, whose trials report at once and end complete."""
+
+    num_seats: int
+    base_eval_loss: float = 10.0
+    num_tokens: int = 0
+    seats: dict[int, Seated] = field(default_factory=dict)
+
+    @property
+    def free_seats(self) -> list[int]:
+        """Seats without a trial."""
+        return [seat for seat in range(self.num_seats) if seat not in self.seats]
+
+    @property
+    def running(self) -> list[Seated]:
+        """Trials on their seats."""
+        return list(self.seats.values())
+
+    def place(self, index: int, assignment: Assignment) -> None:
+        """Seat a trial."""
+        self.seats[index] = Seated(assignment)
+
+    def has(self, number: int) -> bool:
+        """Whether a trial has a seat."""
+        return any(seated.assignment.number == number for seated in self.running)
+
+    def remove(self, number: int) -> None:
+        """Free a trial's seat."""
+        self.seats = {seat: it for seat, it in self.seats.items() if it.assignment.number != number}
+
+    def save(self, number: int) -> None:
+        """Nothing to keep."""
+
+    def advance(self, max_seconds: float) -> list[SeatReport]:
+        """The next report of every seat, without any work."""
+        return [self._next(seated) for seated in self.running]
+
+    def _next(self, seated: Seated) -> SeatReport:
+        percent = REPORT_PERCENTS[seated.reports]
+        seated.reports += 1
+        loss = loss_of(seated.assignment.config.learning_rate, percent)
+        report = replace(SeatReport.empty(seated.assignment), percent=percent, step=percent, eval_loss=loss)
+        if percent < 100:
+            return report
+        self.remove(seated.assignment.number)
+        return report.ended(COMPLETE, "used its full budget of nothing")
+
+
+@dataclass(frozen=True)
+class EmptyJob:
+    """A job whose session trains nothing."""
+
+    seats: int
+
+    def open_session(self) -> EmptySession:
+        """No base, no data, no torch."""
+        return EmptySession(self.seats)
+
+
+def empty_ledger(folder: Path, trials: int) -> Ledger:
+    """A real ledger over a space of three dimensions, TPE and successive halving."""
+    low, high = LEARNING_RATES
+    shortest, longest = WARMUP_RATIOS
+    space = space_for(
+        scenario="general",
+        model_size=8e9,
+        max_steps=MAX_STEPS,
+        train_embeddings=False,
+        overrides={
+            "learning_rate": {"low": low, "high": high, "log": True},
+            "lr_scheduler_type": {"choices": list(SCHEDULERS)},
+            "warmup_ratio": {"low": shortest, "high": longest},
+        },
+    )
+    search = SearchSection(
+        sampler="tpe",
+        pruner="successive_halving",
+        pruner_options={"reduction_factor": REDUCTION_FACTOR},
+        seed=SEED,
+    )
+    return Ledger(
+        name="empty",
+        run_folder=str(folder),
+        space=space,
+        trials=trials,
+        search=search.model_dump(),
+        report_at=REPORT_PERCENTS,
+        constants={"max_steps": MAX_STEPS, "per_device_train_batch_size": 8},
+        scheduler_kwargs={},
+        trains_embeddings=False,
+        identity={"metric": "eval_loss", "space": space.fingerprint()},
+        context={"model": "none"},
+        guidelines=load_guidelines().to_list(),
+    )
+
+
+def main() -> None:
+    """Run the fleet and write the moments, in seconds since the epoch."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("outcome", type=Path)
+    parser.add_argument("--trials", type=int, required=True)
+    parser.add_argument("--seats", type=int, required=True)
+    options = parser.parse_args()
+    folder = Path.cwd() / "run"
+    folder.mkdir()
+    ledger, url = empty_ledger(folder, options.trials), f"sqlite:///{folder / 'study.db'}"
+    start_ray()
+    ready = time.time()
+    with keeper_for(ledger, url) as keeper:
+        # A worker uses nothing of a job but `open_session`.
+        errors = run_fleet(keeper, cast(Job, EmptyJob(options.seats)), workers=1, gpus_per_worker=1)
+    if errors:
+        raise SystemExit("\n".join(errors))
+    study, _ = open_study(open_storage(url, for_reading=True), ledger.name, ledger.identity)
+    trials: list[Any] = study.get_trials(deepcopy=False)
+    ended = sorted(t.datetime_complete.timestamp() for t in trials if t.datetime_complete is not None)
+    states = {state: sum(t.state.name == state for t in trials) for state in ("COMPLETE", "PRUNED")}
+    options.outcome.write_text(json.dumps({"ready": ready, "ended": ended, "states": states}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The programs that ours is measured beside, written as their own documentation says."""

@@ -1,0 +1,169 @@
+"""The usual stack: Ray Tune and OptunaSearch over transformers' Trainer, peft and bitsandbytes.
+
+`python -m benchmarks.peers.usual_stack WORKLOAD OUTCOME --processes N`: one process per trial, as Ray Tune
+does unless told otherwise, `N` of them at once, each with its share of the cores and its own base.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.search.optuna import OptunaSearch
+
+from benchmarks.workload import Workload
+
+IGNORED = -100
+
+
+def tokenise(path: str, tokenizer: Any, max_length: int) -> list[dict[str, list[int]]]:
+    """Prompt and completion as one sequence with EOS, loss on the completion only."""
+    examples = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        prompt = tokenizer(record["prompt"])["input_ids"]
+        completion = tokenizer(record["completion"], add_special_tokens=False)["input_ids"]
+        ids = [*prompt, *completion, tokenizer.eos_token_id][:max_length]
+        labels = [IGNORED] * len(prompt) + ids[len(prompt) :]
+        examples.append({"input_ids": ids, "labels": labels[: len(ids)]})
+    return [example for example in examples if any(label != IGNORED for label in example["labels"])]
+
+
+def train(config: dict[str, Any], work: Workload, data: dict[str, Any], threads: int) -> None:
+    """One trial: load the base, train the adapter, report every evaluation, keep the adapter.
+
+    `clock` holds when the trial began, had its imports, and had its base, in seconds since the epoch.
+    """
+    clock = [time.time()]
+    import torch
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        BitsAndBytesConfig,
+        DataCollatorForSeq2Seq,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
+
+    torch.set_num_threads(threads)
+    clock.append(time.time())
+    dtype = torch.float32  # bfloat16 is slow on CPUs without instructions for it
+    base = AutoModelForCausalLM.from_pretrained(
+        work.model,
+        dtype=dtype,
+        quantization_config=BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        ),
+        device_map={"": "cpu"},
+    )
+    base.config.use_cache = False
+    model = get_peft_model(
+        prepare_model_for_kbit_training(base, use_gradient_checkpointing=False),
+        LoraConfig(
+            r=work.lora_r,
+            lora_alpha=work.lora_alpha,
+            lora_dropout=0.0,
+            target_modules="all-linear",
+            modules_to_save=["embed_tokens", "lm_head"] if work.train_embeddings else None,
+            task_type="CAUSAL_LM",
+        ),
+    )
+    clock.append(time.time())
+
+    class Report(TrainerCallback):  # type: ignore[misc]
+        """Hands every evaluation to Ray Tune, with the moments for the benchmark's table."""
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **_: Any) -> None:
+            tune.report(
+                {"eval_loss": metrics["eval_loss"], "step": state.global_step, "clock": [*clock, time.time()]}
+            )
+
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir="trainer",
+            max_steps=work.max_steps,
+            per_device_train_batch_size=work.batch_size,
+            per_device_eval_batch_size=work.eval_batch_size,
+            learning_rate=config["learning_rate"],
+            lr_scheduler_type=work.lr_scheduler_type,
+            warmup_steps=round(work.warmup_ratio * work.max_steps),
+            max_grad_norm=work.max_grad_norm,
+            weight_decay=0.0,
+            eval_strategy="steps",
+            eval_steps=work.max_steps // work.evaluations,
+            logging_strategy="no",
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
+            seed=work.seed,
+        ),
+        train_dataset=data["train"],
+        eval_dataset=data["eval"],
+        data_collator=DataCollatorForSeq2Seq(
+            AutoTokenizer.from_pretrained(work.model), padding="longest", label_pad_token_id=IGNORED
+        ),
+        callbacks=[Report()],
+    )
+    trainer.train()
+    model.save_pretrained("adapter")
+
+
+def main() -> None:
+    """Run the sweep and write what became of its trials."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("workload", type=Path)
+    parser.add_argument("outcome", type=Path)
+    parser.add_argument("--processes", type=int, required=True, help="trials at once")
+    parser.add_argument("--reuse-actors", action="store_true", help="one process for many trials")
+    options = parser.parse_args()
+    work = Workload.read(options.workload)
+
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(work.model)
+    data = {name: tokenise(getattr(work, name), tokenizer, work.max_length) for name in ("train", "eval")}
+    cores = len(os.sched_getaffinity(0))
+    threads = max(1, cores // options.processes)
+    ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    results = tune.Tuner(
+        tune.with_resources(
+            tune.with_parameters(train, work=work, data=data, threads=threads), {"cpu": threads}
+        ),
+        param_space={"learning_rate": tune.loguniform(work.learning_rate_low, work.learning_rate_high)},
+        tune_config=tune.TuneConfig(
+            metric="eval_loss",
+            mode="min",
+            num_samples=work.trials,
+            search_alg=OptunaSearch(seed=work.seed),
+            reuse_actors=options.reuse_actors,
+        ),
+        run_config=tune.RunConfig(storage_path=str(Path.cwd() / "tune"), name="sweep", verbose=0),
+    ).fit()
+    if results.errors:
+        raise SystemExit(f"{len(results.errors)} trials failed; the first: {results.errors[0]}")
+    trials = [
+        {
+            "eval_loss": result.metrics["eval_loss"],
+            "step": result.metrics["step"],
+            "clock": result.metrics["clock"],
+        }
+        for result in results
+    ]
+    options.outcome.write_text(json.dumps(trials))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""What both sides of the sweep benchmark hold fixed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """One sweep: the base, the data, a trial's budget and the range of its learning rate."""
+
+    model: str
+    train: str
+    eval: str
+    """JSON lines of {"prompt", "completion"}; all of the file is evaluated on."""
+    trials: int
+    train_embeddings: bool
+    max_steps: int = 30
+    evaluations: int = 3
+    eval_examples: int = 64
+    batch_size: int = 4
+    eval_batch_size: int = 16
+    max_length: int = 128
+    lora_r: int = 16
+    lora_alpha: int = 16
+    lr_scheduler_type: str = "linear"
+    warmup_ratio: float = 0.1
+    max_grad_norm: float = 1.0
+    learning_rate_low: float = 1e-4
+    learning_rate_high: float = 2e-2
+    seed: int = 0
+
+    def write(self, path: Path) -> Path:
+        """Write as JSON, for the process of one side."""
+        path.write_text(json.dumps(asdict(self)))
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Workload:
+        """Read what `write` wrote."""
+        return cls(**json.loads(path.read_text()))
+
+    def described(self) -> str:
+        """Everything held fixed, for a caption."""
+        trained = "LoRA, embeddings and lm_head" if self.train_embeddings else "LoRA only"
+        return (
+            f"{self.trials} trials of {self.max_steps} steps on the demo's base and docstrings, {trained} "
+            f"(r {self.lora_r}, all-linear), NF4 with float32 compute, batches of {self.batch_size}, at most "
+            f"{self.max_length} tokens, {self.evaluations} evaluations on {self.eval_examples} examples in "
+            f"batches of {self.eval_batch_size}, {self.lr_scheduler_type} schedule with warmup over "
+            f"{self.warmup_ratio:g} of the steps, learning rate {self.learning_rate_low:g} to "
+            f"{self.learning_rate_high:g} (log) drawn by Optuna's TPE, no pruning"
+        )
