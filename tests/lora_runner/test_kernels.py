@@ -20,6 +20,7 @@ from lora_runner.arena import BLOCK, FlatBuffers
 from lora_runner.update import GroupStep
 
 KERNELS = ("block_squares_kernel", "trial_squares_kernel", "adamw_kernel")
+ORIGINAL = {name: getattr(kernels, name) for name in KERNELS}
 TYPES = {torch.float32: "*fp32", torch.int32: "*i32"}
 # Loads and stores of 4 elements: a block is 8 elements per thread and buffer.
 VECTORS = {"block_squares_kernel": (2, 0), "trial_squares_kernel": (0, 0), "adamw_kernel": (8, 6)}
@@ -55,7 +56,7 @@ def launch_pack(num_trials: int = 8) -> None:
         "step": 7,
     }
     groups = [
-        GroupStep(trial=trial, start=start * BLOCK, stop=stop * BLOCK, learning_rate=1e-3, **fixed)  # type: ignore[arg-type]
+        GroupStep(trial=trial, start=start * BLOCK, stop=stop * BLOCK, learning_rate=1e-3, **fixed)
         for trial in range(num_trials)
         for start, stop in ((trial * 4, trial * 4 + 3), (trial * 4 + 3, trial * 4 + 4))
     ]
@@ -76,20 +77,13 @@ def test_tables_are_made_once_per_set_of_segments(monkeypatch: pytest.MonkeyPatc
     launch_pack()
     first, second = (tensors for _, tensors, _ in launches["adamw_kernel"])
     same = [one is other for one, other in zip(first, second, strict=True)]
-    names = kernels_arguments("adamw_kernel")
-    assert [name for name, kept in zip(names, same, strict=True) if kept] == [
-        "block_rows",
-        "row_offsets",
-        "row_trials",
-    ]
+    kept = [name for name, equal in zip(tensors_of("adamw_kernel"), same, strict=True) if equal]
+    assert kept == ["block_rows", "row_offsets", "row_trials"]
 
 
-def kernels_arguments(name: str) -> list[str]:
-    """Of a kernel's arguments the tensors, in their order."""
+def tensors_of(name: str) -> list[str]:
+    """A kernel's arguments that are tensors, in their order; constants are in capitals."""
     return [p for p in ORIGINAL[name].arg_names if not p.isupper()]
-
-
-ORIGINAL = {name: getattr(kernels, name) for name in KERNELS}
 
 
 @pytest.mark.slow
@@ -105,7 +99,7 @@ def test_kernels_compile_to_vector_accesses_without_spills(
         kernel = ORIGINAL[name]
         # A launch assumes 16 bytes where an address is a multiple of it: true of whole CUDA tensors as well.
         assert all(tensor.data_ptr() % 16 == 0 for tensor in tensors), name
-        types = dict(zip(kernels_arguments(name), (TYPES[t.dtype] for t in tensors), strict=True))
+        types = dict(zip(tensors_of(name), (TYPES[t.dtype] for t in tensors), strict=True))
         constants = {key: keywords.pop(key) for key in kernel.arg_names if key.isupper()}
         source = ASTSource(
             kernel,

@@ -288,7 +288,7 @@ def test_the_host_does_not_wait_for_the_device() -> None:
 def test_a_segment_that_breaks_a_rule(change: dict[str, int], rule: str) -> None:
     fields = {**FIXED[0], "trial": 0, "start": 0, "stop": 2 * BLOCK, "learning_rate": 0.1, "step": 1}
     with pytest.raises(ValueError, match=rule):
-        GroupStep(**fields | change)  # type: ignore[arg-type]
+        GroupStep(**fields | change)
 
 
 @pytest.mark.parametrize(
