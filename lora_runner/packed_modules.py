@@ -27,7 +27,7 @@ from lora_runner.products import Blocks, by_block, outer_by_block, with_shared
 class SeatWeights(Protocol):
     """What a packed module asks of the seat that owns a block; every weight has its gradient buffer."""
 
-    lora: dict[str, tuple[Tensor, Tensor]]  # module name -> A (r, in), B (out, r)
+    lora: dict[str, Tensor]  # module name -> A (r, in) and B (out, r), one behind the other
     lora_gradients: dict[str, tuple[Tensor, Tensor]]
     saved: dict[str, Tensor]  # module name -> full weight
     saved_gradients: dict[str, Tensor]
@@ -207,7 +207,7 @@ class _PackedProduct(torch.autograd.Function):
         for c in classes:
             part = x[c.start : c.stop]
             mask = module.masks(c, x.dtype)
-            a, b = _stacked(c.seats, module.name, x.dtype)
+            a, b = _stacked(c.seats, module, x.dtype)
             shrunk = by_block(part if mask is None else part * mask, a.transpose(1, 2), c.blocks)  # (t, r)
             shrunk *= c.scale_on(x.device)
             out[c.start : c.stop] += by_block(shrunk, b.transpose(1, 2), c.blocks)
@@ -228,7 +228,7 @@ class _PackedProduct(torch.autograd.Function):
             here = grad[c.start : c.stop]
             part = x[c.start : c.stop]
             mask = module.masks(c, grad.dtype)
-            a, b = _stacked(c.seats, module.name, grad.dtype)
+            a, b = _stacked(c.seats, module, grad.dtype)
             dshrunk = by_block(here, b, c.blocks)  # (t, r)
             dshrunk *= c.scale_on(grad.device)
             db = outer_by_block(here, shrunk, c.blocks)  # (G, out, r)
@@ -244,11 +244,12 @@ class _PackedProduct(torch.autograd.Function):
         return dx, None, None, None
 
 
-def _stacked(seats: Sequence[SeatWeights], name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _stacked(seats: Sequence[SeatWeights], module: PackedLinear, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """A (G, r, in) and B (G, out, r) of one layer, in the dtype of the product."""
-    a = torch.stack([seat.lora[name][0] for seat in seats])
-    b = torch.stack([seat.lora[name][1] for seat in seats])
-    return a.to(dtype), b.to(dtype)
+    rank = seats[0].stored_rank
+    both = torch.stack([seat.lora[module.name] for seat in seats]).to(dtype)
+    a, b = both.split((module.in_features * rank, module.out_features * rank), dim=1)
+    return a.unflatten(1, (rank, module.in_features)), b.unflatten(1, (module.out_features, rank))
 
 
 # --- embedding and output layer -----------------------------------------------------------------------

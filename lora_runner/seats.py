@@ -101,7 +101,7 @@ class Seat:
         self._window_tokens = 0
         self._factor = schedule_factor(config)
         self._rates = {LORA: config.learning_rate, EMBEDDINGS: config.embedding_learning_rate or 0.0}
-        self.lora: dict[str, tuple[Tensor, Tensor]] = {}
+        self.lora: dict[str, Tensor] = {}
         self.lora_gradients: dict[str, tuple[Tensor, Tensor]] = {}
         self.saved: dict[str, Tensor] = {}
         self.saved_gradients: dict[str, Tensor] = {}
@@ -137,18 +137,20 @@ class Seat:
             if kind == "weight":
                 self.saved[layer], self.saved_gradients[layer] = parameter, gradient
             elif kind == "lora_A":
+                # B stands behind A in the buffer, so that one operation takes up both.
                 other = f"{layer}.lora_B"
-                self.lora[layer] = (parameter, segment.parameters[other])
+                both = parameter.numel() + segment.parameters[other].numel()
+                self.lora[layer] = parameter.as_strided((both,), (1,))
                 self.lora_gradients[layer] = (gradient, segment.gradients[other])
 
     def _start_from_base(self, linears: Sequence[PackedLinear], saved: Sequence[PackedSaved]) -> None:
+        parameters = self.parameters
         for place, linear in enumerate(linears):
             # peft's default: A uniform as nn.Linear's own init, B zero, so the seat starts as the base.
             generator = torch.Generator().manual_seed(mix(self.seed, place))
             bound = 1 / math.sqrt(linear.in_features)
             init = torch.empty(self.config.lora_r, linear.in_features)
-            init.uniform_(-bound, bound, generator=generator)
-            self.lora[linear.name][0][: self.config.lora_r].copy_(init)
+            parameters[f"{linear.name}.lora_A"].copy_(init.uniform_(-bound, bound, generator=generator))
         for module in saved:
             if module.tied_to is None:
                 self.saved[module.name].copy_(module.weight)
