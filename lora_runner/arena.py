@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
@@ -26,10 +26,13 @@ class FlatBuffers:
     gradients: Tensor
     exp_avg: Tensor
     exp_avg_sq: Tensor
+    has_moments: bool = field(default=True, kw_only=True)
+    """False where the moments are kept elsewhere, in 8 bits; the two buffers are then empty."""
 
-    def rows(self, start: int, stop: int) -> tuple[Tensor, ...]:
-        """The same stretch of all four."""
-        return tuple(getattr(self, buffer.name)[start:stop] for buffer in fields(self))
+    def present(self) -> list[tuple[str, Tensor]]:
+        """The buffers by name, without moments that are kept elsewhere."""
+        names = [buffer.name for buffer in fields(self)][: 4 if self.has_moments else 2]
+        return [(name, getattr(self, name)) for name in names]
 
 
 class Segment:
@@ -49,7 +52,7 @@ class Segment:
         self.gradients: dict[str, Tensor] = {}
         self.exp_avg: dict[str, Tensor] = {}
         self.exp_avg_sq: dict[str, Tensor] = {}
-        self.flat_gradients = torch.empty(0)
+        self.flat_parameters = self.flat_gradients = torch.empty(0)
         self._moved = moved
 
     @property
@@ -59,11 +62,12 @@ class Segment:
     def bind(self, buffers: FlatBuffers) -> None:
         """Make the views those of `buffers`."""
         start = self.start
+        self.flat_parameters = buffers.parameters[start : self.stop]
         self.flat_gradients = buffers.gradients[start : self.stop]
         for name, shape in self.shapes.items():
             stop = start + _numel(shape)
-            for buffer in fields(buffers):
-                getattr(self, buffer.name)[name] = getattr(buffers, buffer.name)[start:stop].view(shape)
+            for kind, buffer in buffers.present():
+                getattr(self, kind)[name] = buffer[start:stop].view(shape)
             start = stop
         if (tell := self._moved()) is not None:
             tell(self)
@@ -72,15 +76,16 @@ class Segment:
 class Arena:
     """Segments of seats that come and go, in buffers that grow when no gap is wide enough."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, has_moments: bool = True) -> None:
         self.device = device
-        self.buffers = FlatBuffers(*(torch.empty(0, device=device) for _ in fields(FlatBuffers)))
+        empty = (torch.empty(0, device=device) for _ in range(4))
+        self.buffers = FlatBuffers(*empty, has_moments=has_moments)
         self._segments: weakref.WeakSet[Segment] = weakref.WeakSet()
 
     @property
     def size(self) -> int:
-        """Elements that all four buffers have room for."""
-        return min(len(getattr(self.buffers, buffer.name)) for buffer in fields(self.buffers))
+        """Elements that all buffers have room for."""
+        return min(len(buffer) for _, buffer in self.buffers.present())
 
     def place(self, segment: Segment) -> None:
         """Give `segment` a zeroed place; it is free again when nobody holds the segment any more.
@@ -92,27 +97,22 @@ class Arena:
             if start + segment.size <= other.start:
                 break
             start = other.stop
+        if start + segment.size > self.size:
+            self._grow(start + segment.size)
         segment.start = start
-        if segment.stop > self.size:
-            self._grow(segment.stop)
-        for part in self.buffers.rows(segment.start, segment.stop):
-            part.zero_()
+        for _, buffer in self.buffers.present():
+            buffer[segment.start : segment.stop].zero_()
         self._segments.add(segment)
         segment.bind(self.buffers)
 
     def _grow(self, size: int) -> None:
-        try:
-            for buffer in fields(self.buffers):
-                # One after another: never more than one buffer exists twice.
-                old = getattr(self.buffers, buffer.name)
-                if len(old) < size:
-                    new = torch.zeros(size, device=self.device)
-                    new[: len(old)] = old
-                    setattr(self.buffers, buffer.name, new)
-                    del old
-                    for segment in self._segments:
-                        segment.bind(self.buffers)
-        finally:
+        for kind in [kind for kind, _ in self.buffers.present()]:
+            # One after another, each released at once: never more than one of them exists twice.
+            old = getattr(self.buffers, kind)
+            larger = torch.zeros(size, device=self.device)
+            larger[: len(old)] = old
+            setattr(self.buffers, kind, larger)
+            del old
             for segment in self._segments:
                 segment.bind(self.buffers)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from lora_runner.models import Base
 from lora_runner.pack_attention import PACK_ATTENTION, Grids, attention_over, may_meet
 from lora_runner.packed_modules import PackContext, Rows, in_pack_order
 from lora_runner.replace import replace_modules, silence_dropout, split_model
-from lora_runner.seats import PendingStats, Seat
+from lora_runner.seats import EMBEDDINGS, LORA, PendingStats, Seat, SegmentKey
 from lora_runner.update import GroupStep, clip_and_step, squared_norms
 
 LAYOUTS: tuple[LayoutKind, ...] = ("end_to_end", "rectangular")
@@ -42,6 +42,8 @@ class PackOptions:
     gradient_checkpointing: bool = False
     resident_weights: bool = False
     """Keep the dequantised base in memory: the same numbers, no dequantisation in any pass."""
+    embedding_optimizer_bits: Literal[32, 8] = 32
+    """8 keeps moments of trained embeddings in bitsandbytes' 8 bits; `states_8bit.py` says what changes."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,11 @@ class Pack:
         self._inner_attention = str(self.model.config._attn_implementation)
         self._decoder, self._head = split_model(self.model)
         devices = {module.weight.device for module in (*self.linears, *self.saved)}
-        self._arenas = {device: Arena(device) for device in devices}
+        self._arenas: dict[SegmentKey, Arena] = {}
+        for device in devices:
+            self._arenas[LORA, device] = self._arenas[EMBEDDINGS, device] = Arena(device)
+            if options.embedding_optimizer_bits == 8:
+                self._arenas[EMBEDDINGS, device] = Arena(device, has_moments=False)
         if options.gradient_checkpointing:
             # transformers renamed the method; the old name warns in new versions, the new one is absent in
             # old ones.
@@ -247,19 +253,26 @@ class Pack:
         """Clip and step each of `seats`, and open their next windows; no other seat's state moves."""
         if not seats:
             return {}
-        steps: dict[torch.device, list[GroupStep]] = {}
+        steps: dict[Arena, list[GroupStep]] = {}
+        in_8bit: list[tuple[Seat, SegmentKey, GroupStep]] = []
         for trial, seat in enumerate(seats):
-            for device, step in seat.group_steps(trial):
-                steps.setdefault(device, []).append(step)
-        norms = torch.stack(
-            [
-                squared_norms(self._arenas[device].buffers, groups, len(seats)).to(self.base.device)
-                for device, groups in steps.items()
-            ]
-        ).sum(0)
-        norms = norms.sqrt_()
-        for device, groups in steps.items():
-            clip_and_step(self._arenas[device].buffers, groups, norms.to(device))
+            for key, step in seat.group_steps(trial):
+                steps.setdefault(self._arenas[key], []).append(step)
+                if key in seat.states_8bit:
+                    in_8bit.append((seat, key, step))
+        home = self.base.device
+        squares = [
+            squared_norms(arena.buffers, groups, len(seats)).to(home) for arena, groups in steps.items()
+        ]
+        norms = torch.stack(squares).sum(0).sqrt_()
+        for arena, groups in steps.items():
+            if arena.buffers.has_moments:
+                clip_and_step(arena.buffers, groups, norms.to(arena.device))
+        for seat, key, step in in_8bit:
+            segment = seat.segments[key]
+            seat.states_8bit[key].clip_and_step(
+                segment.flat_parameters, segment.flat_gradients, step, norms[step.trial]
+            )
         return {seat: seat.stepped(norm) for seat, norm in zip(seats, norms, strict=True)}
 
     @torch.no_grad()

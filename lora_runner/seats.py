@@ -19,10 +19,13 @@ from lora_runner.config import TrialConfig
 from lora_runner.dropout import mix
 from lora_runner.packed_modules import PackedLinear, PackedSaved
 from lora_runner.schedules import schedule_factor
+from lora_runner.states_8bit import States8bit
 from lora_runner.update import GroupStep
 
 LORA, EMBEDDINGS = "lora", "embeddings"
 """The two parameter groups; each has its own peak rate, both follow one schedule."""
+SegmentKey = tuple[str, torch.device]
+"""Parameter group and device."""
 RANK_MULTIPLE = 8
 """Adapters are stored with ranks of this multiple, padded with zeros: grouped products want 16-byte steps."""
 
@@ -84,7 +87,7 @@ class Seat:
         config: TrialConfig,
         linears: Sequence[PackedLinear],
         saved: Sequence[PackedSaved],
-        arenas: Mapping[torch.device, Arena],
+        arenas: Mapping[SegmentKey, Arena],
     ) -> None:
         self.config = config
         self.scaling = config.lora_scaling
@@ -105,6 +108,8 @@ class Seat:
         self.lora_gradients: dict[str, tuple[Tensor, Tensor]] = {}
         self.saved: dict[str, Tensor] = {}
         self.saved_gradients: dict[str, Tensor] = {}
+        self.states_8bit: dict[SegmentKey, States8bit] = {}
+        """Moments of the segments whose buffers have none."""
         self.segments = self._place(linears, [m for m in saved if m.tied_to is None], arenas)
         self._start_from_base(linears, saved)
 
@@ -112,10 +117,10 @@ class Seat:
         self,
         linears: Sequence[PackedLinear],
         saved: Sequence[PackedSaved],
-        arenas: Mapping[torch.device, Arena],
-    ) -> dict[tuple[str, torch.device], Segment]:
+        arenas: Mapping[SegmentKey, Arena],
+    ) -> dict[SegmentKey, Segment]:
         r = self.stored_rank
-        shapes: dict[tuple[str, torch.device], dict[str, tuple[int, ...]]] = {}
+        shapes: dict[SegmentKey, dict[str, tuple[int, ...]]] = {}
         for linear in linears:
             here = shapes.setdefault((LORA, linear.weight.device), {})
             here[f"{linear.name}.lora_A"] = (r, linear.in_features)
@@ -126,7 +131,9 @@ class Seat:
         segments = {}
         for key, named in shapes.items():
             segments[key] = Segment(named, moved=weakref.WeakMethod(self._find_weights))
-            arenas[key[1]].place(segments[key])
+            arenas[key].place(segments[key])
+            if not arenas[key].buffers.has_moments:
+                self.states_8bit[key] = States8bit(segments[key].size, key[1])
         return segments
 
     def _find_weights(self, segment: Segment) -> None:
@@ -213,17 +220,17 @@ class Seat:
         self.micro_step -= len(self._window_loss)
         self._open_window()
 
-    def group_steps(self, trial: int) -> list[tuple[torch.device, GroupStep]]:
+    def group_steps(self, trial: int) -> list[tuple[SegmentKey, GroupStep]]:
         """The next update of each of the seat's segments, for `trial` of a common launch."""
         config, factor = self.config, self._factor(self.step)
         return [
             (
-                device,
+                key,
                 GroupStep(
                     trial=trial,
                     start=segment.start,
                     stop=segment.stop,
-                    learning_rate=self._rates[group] * factor,
+                    learning_rate=self._rates[key[0]] * factor,
                     beta1=config.adam_beta1,
                     beta2=config.adam_beta2,
                     epsilon=config.adam_epsilon,
@@ -232,7 +239,7 @@ class Seat:
                     step=self.step + 1,
                 ),
             )
-            for (group, device), segment in self.segments.items()
+            for key, segment in self.segments.items()
         ]
 
     def stepped(self, norm: Tensor) -> PendingStats:
@@ -254,14 +261,16 @@ class Seat:
 
     def state_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor a checkpoint needs, by name: parameters and both moments, as live views."""
-        for segment in self.segments.values():
-            for name in segment.shapes:
-                for kind, views in (
-                    ("parameter", segment.parameters),
-                    ("exp_avg", segment.exp_avg),
-                    ("exp_avg_sq", segment.exp_avg_sq),
-                ):
-                    yield f"{kind}.{name}", self._without_padding(name, views[name])
+        for index, (key, segment) in enumerate(self.segments.items()):
+            kinds = {"parameter": segment.parameters}
+            if key in self.states_8bit:
+                for name, tensor in self.states_8bit[key].state_tensors().items():
+                    yield f"{name}.8bit.{index}", tensor
+            else:
+                kinds |= {"exp_avg": segment.exp_avg, "exp_avg_sq": segment.exp_avg_sq}
+            for kind, views in kinds.items():
+                for name, view in views.items():
+                    yield f"{kind}.{name}", self._without_padding(name, view)
 
     def load_state(
         self, tensors: Mapping[str, Tensor], *, step: int, micro_step: int, num_tokens: int
@@ -275,9 +284,10 @@ class Seat:
         if strangers := sorted(set(targets) ^ set(tensors)):
             raise ValueError(f"{strangers[0]} is missing or does not belong to this seat")
         for name, target in targets.items():
-            if tensors[name].shape != target.shape:
+            if tensors[name].shape != target.shape or tensors[name].dtype != target.dtype:
                 raise ValueError(
-                    f"{name} has shape {tuple(tensors[name].shape)}, expected {tuple(target.shape)}"
+                    f"{name} is {tensors[name].dtype} of shape {tuple(tensors[name].shape)}, "
+                    f"expected {target.dtype} of {tuple(target.shape)}"
                 )
         for name, target in targets.items():
             target.copy_(tensors[name])

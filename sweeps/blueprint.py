@@ -179,6 +179,7 @@ def draw_up(config: SweepConfig) -> Blueprint:
         train_embeddings=config.embedding_modules or False,
         gradient_checkpointing=training.gradient_checkpointing,
         resident_weights=size < 5e8,
+        embedding_optimizer_bits=training.embedding_optimizer_bits,
     )
     memory = estimate(
         base,

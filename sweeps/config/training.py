@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -61,6 +61,12 @@ def _report_at(value: Any) -> tuple[float, ...] | None:
     return fractions
 
 
+def _bits(value: Any) -> int:
+    if value in (8, 32) and not isinstance(value, bool):
+        return int(value)
+    raise wrong(f"must be 32 or 8; got {shown(value)}")
+
+
 class TrainingSection(Section):
     """`training`: one trial's budget and the constants of its optimizer."""
 
@@ -84,6 +90,8 @@ class TrainingSection(Section):
     adam_beta1: Annotated[float, BeforeValidator(check_real(0, below=1))] = 0.9
     adam_beta2: Annotated[float, BeforeValidator(check_real(0, below=1))] = 0.999
     adam_epsilon: Annotated[float, BeforeValidator(check_real(above=0))] = 1e-8
+    embedding_optimizer_bits: Annotated[Literal[32, 8], BeforeValidator(_bits)] = 32
+    """8: the moments of trained embeddings in bitsandbytes' 8 bits, 10 bytes a parameter instead of 16."""
     lr_scheduler_kwargs: Annotated[
         dict[str, dict[str, Any]], BeforeValidator(check_mapping(_SCHEDULERS, what="the schedulers"))
     ] = Field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -47,6 +47,7 @@ def new_pack(tiny_model: Callable[..., Path]) -> Callable[..., Pack]:
         *,
         target_modules: str | tuple[str, ...] = "all-linear",
         train_embeddings: bool | tuple[str, ...] = True,
+        embedding_optimizer_bits: Literal[32, 8] = 32,
         spec: dict[str, Any] | None = None,
         cls: type[Pack] = Pack,
         **config: Any,
@@ -55,6 +56,7 @@ def new_pack(tiny_model: Callable[..., Path]) -> Callable[..., Pack]:
         options = PackOptions(
             target_modules=target_modules,
             train_embeddings=train_embeddings,
+            embedding_optimizer_bits=embedding_optimizer_bits,
             resident_weights=True,  # the same numbers in less time
         )
         return cls(base, options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -148,7 +148,7 @@ def test_gradients_land_in_the_flat_buffers(pack: Pack) -> None:
     pack.micro_step({seat: MicroBatch(block, 24, 22)})
     assert seat.num_trained == sum(p.numel() for p in seat.parameters.values())
     for segment in seat.segments.values():
-        arena = pack._arenas[pack.base.device].buffers
+        arena = pack._arenas[LORA, pack.base.device].buffers
         assert segment.flat_gradients.any()
         for name in segment.shapes:
             for buffer, views in (
@@ -178,10 +178,10 @@ def test_a_seat_keeps_its_state_when_the_buffers_grow_and_others_leave(pack: Pac
     segments = [s for seat in (first, newer, *others) for s in seat.segments.values()]
     places = sorted((s.start, s.stop) for s in segments)
     assert all(left[1] <= right[0] for left, right in pairwise(places))
-    size = pack._arenas[pack.base.device].size
+    size = pack._arenas[LORA, pack.base.device].size
     del newer, others, segments
     pack.new_seat(replace(CONFIG, lora_r=64))
-    assert pack._arenas[pack.base.device].size == size  # what was left is used again
+    assert pack._arenas[LORA, pack.base.device].size == size  # what was left is used again
 
 
 @pytest.mark.parametrize("targets", [("q_proj",), ("gate_proj", "v_proj"), (r"model.layers.0.mlp.up_proj",)])
@@ -287,13 +287,41 @@ def test_nothing_of_a_nan_window_stays_in_the_next(pack: Pack) -> None:
 def test_a_seat_asks_for_all_its_memory_when_it_is_made(pack: Pack) -> None:
     """Master, gradient and both moments: a seat that does not fit fails before it trains."""
     seat = pack.new_seat(CONFIG)
-    arena = pack._arenas[pack.base.device]
+    arena = pack._arenas[LORA, pack.base.device]
     held = sum(segment.size for segment in seat.segments.values())
     assert seat.num_trained <= held <= arena.size
-    before = [getattr(arena.buffers, field.name).data_ptr() for field in fields(arena.buffers)]
+    before = [buffer.data_ptr() for _, buffer in arena.buffers.present()]
     put_gradients(seat)
     update(pack, seat)
-    assert [getattr(arena.buffers, field.name).data_ptr() for field in fields(arena.buffers)] == before
+    assert [buffer.data_ptr() for _, buffer in arena.buffers.present()] == before
+
+
+def test_embeddings_may_keep_their_moments_in_8_bits(new_pack: Callable[..., Pack]) -> None:
+    """The same trial but for the embeddings' moments; LoRA is updated exactly as before."""
+    ids = torch.arange(2, 26).reshape(2, 12)
+    share = MicroBatch(Block.from_labels(ids, ids), 24, 22)
+    config = replace(CONFIG, warmup_steps=0)
+    trained = {}
+    for bits in (32, 8):
+        pack = new_pack(embedding_optimizer_bits=bits)
+        seat = pack.new_seat(config)
+        start = copies(seat)
+        norms = [pack.train_step({seat: share})[seat].grad_norm for _ in range(3)]
+        trained[bits] = copies(seat), norms
+    (exact, norms), (short, norms_8bit) = trained[32], trained[8]
+    assert norms_8bit[0] == pytest.approx(norms[0], rel=1e-6)
+    assert norms_8bit == pytest.approx(norms, rel=2e-2)
+    for name, weight in exact.items():
+        moved = float((weight - start[name]).norm())
+        assert float((short[name] - weight).norm()) < (0.05 if name.endswith(".weight") else 0.02) * moved
+    assert any(not torch.equal(short[name], exact[name]) for name in exact if name.endswith(".weight"))
+    tensors = {name: tensor.clone() for name, tensor in seat.state_tensors()}
+    assert sum(tensor.dtype == torch.uint8 for tensor in tensors.values()) == 2
+    again = pack.new_seat(config)
+    again.load_state(tensors, step=seat.step, micro_step=seat.micro_step, num_tokens=seat.num_tokens)
+    for each in (seat, again):
+        pack.train_step({each: share})
+    assert all(torch.equal(again.parameters[name], value) for name, value in seat.parameters.items())
 
 
 def test_a_frozen_embedding_costs_a_seat_nothing(new_pack: Callable[..., Pack]) -> None:

@@ -181,6 +181,13 @@ def test_rules_between_keys_are_silent_about_keys_that_are_wrong_by_themselves(p
     assert "device_map" in found.message
 
 
+@pytest.mark.parametrize("bits", ["16", "true", "8.5", "eight"])
+def test_optimizer_states_have_32_or_8_bits(problems: Problems, bits: str) -> None:
+    (found,) = problems(HEAD + f"training: {{max_steps: 10, embedding_optimizer_bits: {bits}}}\n")
+    assert "embedding_optimizer_bits must be 32 or 8; got" in found.message
+    assert found.line == 4
+
+
 def test_rules_between_keys_are_told_beside_wrong_keys(problems: Problems) -> None:
     found = problems(HEAD + "training:\n  max_steps: 10\n  num_train_epochs: 1\n  weight_decay: -1\n")
     assert [item.line for item in found] == [6, 7]

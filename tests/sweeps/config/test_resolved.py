@@ -38,6 +38,7 @@ optimizers = st.fixed_dictionaries(
         "adam_epsilon": positive,
         "seed": st.integers(0, 2**32 - 1),
         "gradient_checkpointing": st.booleans(),
+        "embedding_optimizer_bits": st.sampled_from([32, 8]),
         "lr_scheduler_kwargs": st.sampled_from(
             [
                 {"cosine": {"num_cycles": 0.25}},
