@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -14,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
+
 ROOT = Path(__file__).parents[1]
-REAP_SECONDS = 20.0
-"""How long to wait for the processes that a side has left behind, after its own end."""
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+LOOK_SECONDS = 0.25
+"""Between two looks at a side's processes; what one uses after the last look is not counted."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Finished:
     """Seconds since the epoch, just before the process was made."""
     ended: float
     cpu_seconds: float
-    """Of all its processes, Ray's included: what it cost, whoever else used the cores meanwhile."""
+    """Of all its processes, Ray's included: a measure that depends less on who else uses the cores."""
 
     @property
     def seconds(self) -> float:
@@ -50,40 +49,37 @@ def run_python(arguments: Sequence[str], folder: Path) -> Finished:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     }
-    _adopt_orphans()
-    cpu_before = _children_cpu_seconds()
     started = time.time()
     # Ray's processes may keep a pipe open after their driver has ended, so the output goes to a file.
     with (folder / "output.txt").open("w+", errors="replace") as output:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, *arguments], cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
+        cpu_seconds = _watch(process)
         ended = time.time()
-        _reap_orphans()
-        if done.returncode:
+        if process.returncode:
             output.seek(0)
             said = " ".join(arguments)
-            raise RuntimeError(f"`python {said}` ended with {done.returncode}:\n{output.read()[-4000:]}")
-    return Finished(started, ended, _children_cpu_seconds() - cpu_before)
+            raise RuntimeError(f"`python {said}` ended with {process.returncode}:\n{output.read()[-4000:]}")
+    return Finished(started, ended, cpu_seconds)
 
 
-def _adopt_orphans() -> None:
-    """Become the parent of what Ray leaves behind: only a parent is told the CPU time of a process."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def _watch(process: subprocess.Popen[bytes]) -> float:
+    """Wait for a process; the CPU seconds of it and of all that it started, as last seen alive.
 
-
-def _reap_orphans() -> None:
-    deadline = time.monotonic() + REAP_SECONDS
-    with suppress(ChildProcessError):  # there are none left
-        while time.monotonic() < deadline:
-            if os.waitpid(-1, os.WNOHANG) == (0, 0):
-                time.sleep(0.05)
-
-
-def _children_cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    Looked at rather than asked for at the end: Ray's daemons never report what their workers used.
+    """
+    seen: dict[tuple[int, float], float] = {}
+    watched = psutil.Process(process.pid)
+    while process.poll() is None:
+        with suppress(psutil.Error):  # one of them has ended meanwhile
+            for one in [watched, *watched.children(recursive=True)]:
+                with suppress(psutil.Error):
+                    used = one.cpu_times()
+                    seen[one.pid, one.create_time()] = used.user + used.system
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(LOOK_SECONDS)
+    return sum(seen.values())
 
 
 @contextmanager

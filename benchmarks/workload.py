@@ -47,9 +47,9 @@ class Workload:
         trained = "LoRA, embeddings and lm_head" if self.train_embeddings else "LoRA only"
         return (
             f"{self.trials} trials of {self.max_steps} steps on the demo's base and docstrings, {trained} "
-            f"(r {self.lora_r}, all-linear), NF4 with float32 compute, batches of {self.batch_size}, at most "
-            f"{self.max_length} tokens, {self.evaluations} evaluations on {self.eval_examples} examples in "
-            f"batches of {self.eval_batch_size}, {self.lr_scheduler_type} schedule with warmup over "
-            f"{self.warmup_ratio:g} of the steps, learning rate {self.learning_rate_low:g} to "
-            f"{self.learning_rate_high:g} (log) drawn by Optuna's TPE, no pruning"
+            f"(r {self.lora_r}, all-linear), NF4 (computing in float32 on a CPU, bfloat16 on a GPU), batches "
+            f"of {self.batch_size}, at most {self.max_length} tokens, {self.evaluations} evaluations on "
+            f"{self.eval_examples} examples in batches of {self.eval_batch_size}, {self.lr_scheduler_type} "
+            f"schedule with warmup over {self.warmup_ratio:g} of the steps, learning rate "
+            f"{self.learning_rate_low:g} to {self.learning_rate_high:g} (log) drawn by TPE, no pruning"
         )

@@ -46,6 +46,7 @@ def main() -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
+        _node_ip_address="127.0.0.1",
     )
     ready = time.time()
     results = tune.Tuner(

@@ -55,7 +55,8 @@ def train(config: dict[str, Any], work: Workload, data: dict[str, Any], threads:
 
     torch.set_num_threads(threads)
     clock.append(time.time())
-    dtype = torch.float32  # bfloat16 is slow on CPUs without instructions for it
+    cuda = torch.cuda.is_available()
+    dtype = torch.bfloat16 if cuda else torch.float32  # slow on CPUs without instructions for it
     base = AutoModelForCausalLM.from_pretrained(
         work.model,
         dtype=dtype,
@@ -65,7 +66,7 @@ def train(config: dict[str, Any], work: Workload, data: dict[str, Any], threads:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         ),
-        device_map={"": "cpu"},
+        device_map={"": "cuda:0" if cuda else "cpu"},
     )
     base.config.use_cache = False
     model = get_peft_model(
@@ -107,7 +108,8 @@ def train(config: dict[str, Any], work: Workload, data: dict[str, Any], threads:
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            use_cpu=True,
+            bf16=cuda,
+            use_cpu=not cuda,
             seed=work.seed,
         ),
         train_dataset=data["train"],
@@ -137,11 +139,17 @@ def main() -> None:
     data = {name: tokenise(getattr(work, name), tokenizer, work.max_length) for name in ("train", "eval")}
     cores = len(os.sched_getaffinity(0))
     threads = max(1, cores // options.processes)
-    ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        num_cpus=cores,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        _node_ip_address="127.0.0.1",
+    )
+    gpus = ray.cluster_resources().get("GPU", 0)
+    share = {"cpu": threads} | ({"gpu": gpus / options.processes} if gpus else {})
     results = tune.Tuner(
-        tune.with_resources(
-            tune.with_parameters(train, work=work, data=data, threads=threads), {"cpu": threads}
-        ),
+        tune.with_resources(tune.with_parameters(train, work=work, data=data, threads=threads), share),
         param_space={"learning_rate": tune.loguniform(work.learning_rate_low, work.learning_rate_high)},
         tune_config=tune.TuneConfig(
             metric="eval_loss",
