@@ -27,6 +27,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from lora_runner.errors import ModelError
+from lora_runner.host_memory import keep_freed_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,8 @@ def load_base(spec: BaseSpec) -> Base:
         if torch.cuda.is_available()
         else torch.device("cpu")
     )
+    if device.type == "cpu":
+        keep_freed_memory()
     dtype = resolve_dtype(spec.compute_dtype, device)
     quantization = {"quantization_config": nf4_config(dtype)} if spec.quantization == "nf4" else {}
     try:
