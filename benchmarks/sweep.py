@@ -200,8 +200,9 @@ def main() -> None:
         "the losses are alike, not equal: ours weights every token alike, the Trainer's eval_loss every "
         "batch; order of examples, initial adapters and drawn learning rates differ"
     )
+    report.note("ours also samples texts from every trial and writes its study, tables and verdict to disk")
     report.note(
-        "ours also samples two texts per trial, writes checks, tables and the verdict, and keeps SQLite"
+        "CPU seconds are those of all processes of a side, less disturbed by others on the same cores"
     )
     report.figure("sweep_trials_per_hour_ratio", ours.trials_per_hour / peer.trials_per_hour)
     report.figure("sweep_marginal_trial_ratio", peer.marginal_seconds / ours.marginal_seconds)
