@@ -206,9 +206,9 @@ def test_a_trial_alone_is_what_trainer_gives(
     tie = tied and train_embeddings
     peer = theirs(folder, bundle, config, mine["start"], tmp_path / "trainer", tied=tie)
     assert mine["learning_rate"] == peer["learning_rate"]
-    # The sums run in another order. Found on torch 2.13.0: losses within 1.8e-7, norms within 9.5e-7, and LoRA
-    # weights within 1.6e-4, others within 8.9e-6 of the farthest that a weight of their matrix has moved (Adam
-    # divides a tiny gradient by its own size, rounding and all).
+    # The sums run in another order. Found on torch 2.13.0: losses within 1.8e-7, norms within 9.5e-7, LoRA
+    # weights within 1.6e-4 and others within 8.9e-6 of the farthest that a weight of their matrix has moved:
+    # Adam divides a tiny gradient by its own size, rounding and all.
     assert mine["loss"] == pytest.approx(peer["loss"], rel=1e-6)
     assert mine["grad_norm"] == pytest.approx(peer["grad_norm"], rel=1e-5)
     for name, weight in peer["end"].items():
