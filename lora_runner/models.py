@@ -28,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from lora_runner.errors import ModelError
 from lora_runner.host_memory import keep_freed_memory
+from lora_runner.liger import use_liger
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,8 @@ class Base:
     device: torch.device
     num_parameters: int
     """Parameters before quantisation."""
+    kernels: str = "transformers' own layers"
+    """Whose kernels norms, activations and rotary embeddings use, and why."""
 
     @property
     def pad_token_id(self) -> int:
@@ -117,6 +120,7 @@ def load_base(spec: BaseSpec) -> Base:
         compute_dtype=dtype,
         device=device,
         num_parameters=num_parameters,
+        kernels=use_liger(model, device),
     )
 
 

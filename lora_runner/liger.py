@@ -1,0 +1,22 @@
+"""Fused kernels for what a decoder layer does between its products, where Liger is installed."""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedModel
+from transformers.integrations.liger import apply_liger_kernel
+from transformers.utils import is_liger_kernel_available
+
+
+def use_liger(model: PreTrainedModel, device: torch.device) -> str:
+    """Patch norms, activations and rotary embeddings with Liger's Triton kernels on CUDA; says what was done.
+
+    They work row by row, so a pack's exactness is not touched. The loss stays ours: Liger's would average
+    over the trials of a pack. Rotary embeddings are patched for the model's whole module, as Liger does it.
+    """
+    if device.type != "cuda":
+        return f"transformers' own layers: Liger's kernels need CUDA, the device is {device.type}"
+    if not is_liger_kernel_available():
+        return "transformers' own layers: liger-kernel is not installed"
+    apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
+    return "Liger's norms, activations and rotary embeddings, where it knows the model"
