@@ -162,7 +162,7 @@ class Pack:
                 config._attn_implementation = PACK_ATTENTION
                 lengths = [block.lengths for block in layout.blocks]
                 together = may_meet(self._inner_attention)
-                grids = Grids.of(lengths, self.base.device, together=together)
+                grids = Grids.of(lengths, together=together)
                 with attention_over(grids, self._inner_attention):
                     hidden = self._decoder(**layout.inputs)[0]
             targets = torch.cat(layout.target_rows).to(hidden.device, non_blocking=True)

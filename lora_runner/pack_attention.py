@@ -22,6 +22,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from lora_runner.on_devices import OnDevices
+
 PACK_ATTENTION = "pack"
 """Name under which this attention is registered with transformers."""
 FINEST = 8
@@ -39,13 +41,13 @@ class Grids:
     """Where each token lies when sequences of one padded length stand together, and the way back."""
 
     shapes: tuple[tuple[int, int], ...]  # (B, S) a call
-    to_grid: Tensor | None  # (Σ B·S,) row of the pack for each place of the grids; None: they are the same
-    from_grid: Tensor | None  # (T,) place in the grids for each row of the pack
-    is_padding: Tensor | None  # (Σ B·S,) bool; None when nothing is padded
+    to_grid: OnDevices | None  # (Σ B·S,) row of the pack for each place of the grids; None: they are the same
+    from_grid: OnDevices | None  # (T,) place in the grids for each row of the pack
+    is_padding: OnDevices | None  # (Σ B·S,) bool; None when nothing is padded
     num_padded: int
 
     @classmethod
-    def of(cls, lengths: Sequence[Sequence[int]], device: torch.device, *, together: bool) -> Grids:
+    def of(cls, lengths: Sequence[Sequence[int]], *, together: bool) -> Grids:
         """Grids for the blocks' sequence `lengths`; `together` lets sequences of different blocks meet."""
         sequences, start = [], 0  # (padded length, block, first row, length)
         for index, block in enumerate(lengths):
@@ -67,10 +69,8 @@ class Grids:
         from_grid = torch.empty(start, dtype=torch.long)
         real = (~is_padding).nonzero().squeeze(1)
         from_grid[to_grid[real]] = real
-        to_grid, from_grid, is_padding = (
-            index.to(device, non_blocking=True) for index in (to_grid, from_grid, is_padding)
-        )
-        return cls(tuple(shapes), to_grid, from_grid, is_padding if num_padded else None, num_padded)
+        padded = OnDevices(is_padding) if num_padded else None
+        return cls(tuple(shapes), OnDevices(to_grid), OnDevices(from_grid), padded, num_padded)
 
 
 class _ToGrid(torch.autograd.Function):
@@ -80,12 +80,12 @@ class _ToGrid(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, grids: Grids) -> Tensor:
         ctx.grids = grids
         assert grids.to_grid is not None
-        return x.index_select(1, grids.to_grid)
+        return x.index_select(1, grids.to_grid.on(x.device))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         # A gather, where autograd's own backward would scatter: no atomics, nothing to be zeroed.
-        return grads[0].index_select(1, ctx.grids.from_grid), None
+        return grads[0].index_select(1, ctx.grids.from_grid.on(grads[0].device)), None
 
 
 class _FromGrid(torch.autograd.Function):
@@ -95,15 +95,15 @@ class _FromGrid(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, grids: Grids) -> Tensor:
         ctx.grids = grids
         assert grids.from_grid is not None
-        return x.index_select(0, grids.from_grid)
+        return x.index_select(0, grids.from_grid.on(x.device))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         grids: Grids = ctx.grids
         assert grids.to_grid is not None
-        grad = grads[0].index_select(0, grids.to_grid)
+        grad = grads[0].index_select(0, grids.to_grid.on(grads[0].device))
         if grids.is_padding is not None:
-            grad.masked_fill_(grids.is_padding[:, None, None], 0.0)
+            grad.masked_fill_(grids.is_padding.on(grad.device)[:, None, None], 0.0)
         return grad, None
 
 
@@ -181,7 +181,8 @@ def _pack_attention(
         strict=True,
     ):
         q, k, v = (x.unflatten(1, shape).transpose(0, 1) for x in part)  # (B, H, S, D)
-        out, _ = attend(module, q, k, v, mask, **arguments)  # (B, S, H, D)
+        here = None if mask is None else mask.to(q.device)
+        out, _ = attend(module, q, k, v, here, **arguments)  # (B, S, H, D)
         outputs.append(out.flatten(0, 1))
     out = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
     return (out if grids.from_grid is None else _FromGrid.apply(out, grids))[None], None  # type: ignore[no-untyped-call]

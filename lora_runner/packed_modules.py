@@ -21,6 +21,7 @@ from torch.func import functional_call
 
 from lora_runner.dropout import dropout_factors, dropout_key
 from lora_runner.errors import ModelError
+from lora_runner.on_devices import OnDevices
 from lora_runner.products import Blocks, by_block, outer_by_block, with_shared
 
 
@@ -45,17 +46,15 @@ class RankClass:
         self.seats = tuple(seat for seat, _ in owned)
         self.blocks = Blocks([size for _, size in owned])
         self.start, self.stop = start, start + sum(self.blocks.sizes)
-        self._scales: dict[torch.device, Tensor] = {}
+        factors = [seat.scaling for seat in self.seats]
+        self._scale: float | OnDevices = factors[0]
+        if len(set(factors)) > 1:
+            rows = [factor for factor, n in zip(factors, self.blocks.sizes, strict=True) for _ in range(n)]
+            self._scale = OnDevices(torch.tensor(rows)[:, None])
 
     def scale_on(self, device: torch.device) -> float | Tensor:
         """What each row's branch is multiplied with: one factor, or (t, 1)."""
-        factors = [seat.scaling for seat in self.seats]
-        if len(set(factors)) == 1:
-            return factors[0]
-        if device not in self._scales:
-            rows = [factor for factor, n in zip(factors, self.blocks.sizes, strict=True) for _ in range(n)]
-            self._scales[device] = torch.tensor(rows)[:, None].to(device, non_blocking=True)
-        return self._scales[device]
+        return self._scale if isinstance(self._scale, float) else self._scale.on(device)
 
 
 class Rows:

@@ -15,29 +15,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lora_runner.on_devices import OnDevices
+
 
 class Blocks:
     """Consecutive blocks of rows, by their sizes; none is empty."""
 
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = tuple(sizes)
-        self._ends: dict[torch.device, Tensor] = {}
+        self.ends = OnDevices(torch.tensor(self.sizes, dtype=torch.int32).cumsum(0, dtype=torch.int32))
+        """Where each block ends, (G,) int32."""
 
     def __len__(self) -> int:
         return len(self.sizes)
-
-    def ends_on(self, device: torch.device) -> Tensor:
-        """Where each block ends, (G,) int32 on `device`."""
-        if device not in self._ends:
-            ends = torch.tensor(self.sizes, dtype=torch.int32).cumsum(0, dtype=torch.int32)
-            self._ends[device] = ends.to(device, non_blocking=True)
-        return self._ends[device]
 
 
 def by_block(x: Tensor, weights: Tensor, blocks: Blocks) -> Tensor:
     """Block g of `x` (T, k) times `weights[g]` (G, k, n) -> (T, n)."""
     if _groupable(x, weights):
-        return F.grouped_mm(x, weights, offs=blocks.ends_on(x.device))
+        return F.grouped_mm(x, weights, offs=blocks.ends.on(x.device))
     out = x.new_empty(x.shape[0], weights.shape[2])
     for rows, weight, into in zip(x.split(blocks.sizes), weights, out.split(blocks.sizes), strict=True):
         torch.mm(rows, weight, out=into)
@@ -52,7 +48,7 @@ def with_shared(x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
 def outer_by_block(a: Tensor, b: Tensor, blocks: Blocks) -> Tensor:
     """Block g of `a` (T, m), transposed, times block g of `b` (T, n) -> (G, m, n)."""
     if _groupable(a.t(), b):
-        return F.grouped_mm(a.t(), b, offs=blocks.ends_on(a.device))
+        return F.grouped_mm(a.t(), b, offs=blocks.ends.on(a.device))
     pairs = zip(a.split(blocks.sizes), b.split(blocks.sizes), strict=True)
     return torch.stack([left.t() @ right for left, right in pairs])
 
