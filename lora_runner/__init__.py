@@ -1,8 +1,10 @@
 """Training: a pack of QLoRA trials on one frozen 4-bit base. Needs neither Ray nor Optuna.
 
 session.py    trials on the seats of a pack: evaluations, stability, checkpoints, ends
-pack.py       one forward and backward pass for all seats; layout.py and packed_modules.py are its inside
-seats.py      one trial's weights, optimizer, schedule; checkpoint.py and adapters.py put it on disk
+pack.py       one forward and backward pass for all seats, and their update; its inside:
+              layout.py, pack_attention.py (where tokens lie), replace.py, packed_modules.py, products.py, dropout.py
+seats.py      one trial's weights, schedule, counters; checkpoint.py and adapters.py put it on disk
+arena.py      the flat buffers of all seats; update.py clips and steps them (kernels.py, states_8bit.py)
 models.py     the frozen base; memory.py says how many seats fit beside it
 data/         records -> token ids with loss masks
 config.py     a trial's hyperparameters; messages.py what a session takes and says (both without torch)
