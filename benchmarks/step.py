@@ -90,7 +90,11 @@ class PeftTrial:
         return {name: tensor.to(self.case.device) for name, tensor in batch.items()}
 
     def pass_(self, batch: dict[str, Tensor]) -> None:
-        self.model(**batch).loss.backward()
+        narrow = self.case.dtype != torch.float32
+        # As Trainer does with bf16=True: LoRA's products in bf16 on fp32 masters, as in the pack.
+        with torch.autocast(self.case.device.type, self.case.dtype, enabled=narrow):
+            loss = self.model(**batch).loss
+        loss.backward()
 
     def update(self) -> None:
         torch.nn.utils.clip_grad_norm_(self.trained, MAX_GRAD_NORM)
@@ -292,9 +296,9 @@ def main() -> None:
     report = Report(
         "step",
         f"One training step (forward, backward, clipping, fused AdamW) of random NF4 Llamas in "
-        f"{'bf16' if cuda else 'fp32'}, LoRA of rank {given.rank} in fp32 on all linear layers, dropout "
-        f"{given.dropout:g}, the same token ids on both sides. A pack of K against K peft steps one after "
-        f"another, interleaved, medians of {repetitions}. Operations on sequences of equal length.",
+        f"{'bf16' if cuda else 'fp32'}, LoRA of rank {given.rank} with fp32 masters on all linear layers, "
+        f"dropout {given.dropout:g}, the same token ids on both sides. A pack of K against K peft steps in "
+        f"turn, interleaved, medians of {repetitions}. Operations on sequences of equal length.",
     )
     for name in shapes:
         for num_tokens in tokens:
