@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -99,7 +100,7 @@ class Layout:
         if self.kind == "rectangular":
             grid = torch.zeros(len(self.lengths) * self.width, dtype=ids.dtype, device=ids.device)
             return {"input_ids": grid.index_copy(0, self.token_rows, ids).view(-1, self.width)}
-        positions = torch.cat([torch.arange(length) for length in self.lengths])
+        positions = torch.from_numpy(np.concatenate([np.arange(length) for length in self.lengths]))
         # The mask of ones only tells transformers not to search the position ids for packed sequences.
         return {
             "input_ids": ids[None],
@@ -125,9 +126,10 @@ class Layout:
         step = self.width if self.kind == "rectangular" else 0
         rows, start = [], 0
         for length in self.lengths:
-            rows.append(torch.arange(start, start + length))
+            rows.append(np.arange(start, start + length))
             start += step or length
-        return torch.cat(rows).to(self.blocks[0].input_ids.device, non_blocking=True)
+        found = torch.from_numpy(np.concatenate(rows))
+        return found.to(self.blocks[0].input_ids.device, non_blocking=True)
 
     @cached_property
     def places(self) -> tuple[Tensor, ...]:

@@ -216,8 +216,8 @@ class Pack:
         counts = [block.num_targets for block in blocks]
         targets = torch.cat([block.target_ids for block in blocks])
         # Never a mean over seats or micro-batches: each seat divides by its own window's tokens.
-        weights = torch.cat(
-            [torch.full((n,), 1.0 / share.window_targets) for n, share in zip(counts, shares, strict=True)]
+        weights = torch.tensor([1.0 / share.window_targets for share in shares]).repeat_interleave(
+            torch.tensor(counts)
         )
         with self._pass(seats, lay_out(blocks, self.layout), training=True) as (hidden, token_rows):
             targets = targets.to(hidden.device, non_blocking=True)
@@ -234,8 +234,9 @@ class Pack:
                 nll.append(losses.detach())
                 grads.append(leaf.grad)
             self.context.rows = token_rows
-            if grads and hidden.requires_grad:  # not when only the output layer is trained
-                hidden.backward(torch.cat(grads))
+            if hidden.requires_grad:  # not when only the output layer is trained
+                # Also where nothing is predicted: zeros meet a NaN weight alone as they would in a pack.
+                hidden.backward(torch.cat(grads) if grads else torch.zeros_like(hidden))
         parts = torch.cat(nll).split(counts) if nll else [weights] * len(seats)
         for seat, share, part in zip(seats, shares, parts, strict=True):
             seat.add_micro_batch(part.sum() / share.window_targets, share.num_tokens)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -54,23 +55,26 @@ class Grids:
             for length in block:
                 sequences.append((padded_length(length), 0 if together else index, start, length))
                 start += length
-        shapes, rows, padding = [], [], []
-        for (padded, _), group in groupby(sorted(sequences), key=lambda sequence: sequence[:2]):
-            members = list(group)
-            shapes.append((len(members), padded))
-            for _, _, first, length in members:
-                rows.append(torch.arange(first, first + length))
-                rows.append(torch.full((padded - length,), first))
-                padding.append(torch.arange(padded) >= length)
-        to_grid, is_padding = torch.cat(rows), torch.cat(padding)
+        sequences.sort()
+        groups = [list(group) for _, group in groupby(sequences, key=lambda sequence: sequence[:2])]
+        shapes = tuple((len(group), group[0][0]) for group in groups)
+        # In NumPy: on the host, and not dozens of small operations of torch a step.
+        rows, padding = [], []
+        for padded, _, first, length in sequences:
+            at = np.arange(padded)
+            rows.append(first + np.where(at < length, at, 0))
+            padding.append(at >= length)
+        to_grid, is_padding = np.concatenate(rows), np.concatenate(padding)
         num_padded = int(is_padding.sum())
-        if num_padded == 0 and bool((to_grid == torch.arange(start)).all()):
-            return cls(tuple(shapes), None, None, None, 0)
-        from_grid = torch.empty(start, dtype=torch.long)
-        real = (~is_padding).nonzero().squeeze(1)
+        if num_padded == 0 and np.array_equal(to_grid, np.arange(start)):
+            return cls(shapes, None, None, None, 0)
+        from_grid = np.empty(start, dtype=np.int64)
+        real = np.flatnonzero(~is_padding)
         from_grid[to_grid[real]] = real
-        padded = OnDevices(is_padding) if num_padded else None
-        return cls(tuple(shapes), OnDevices(to_grid), OnDevices(from_grid), padded, num_padded)
+        there, back, padded_places = (
+            OnDevices(torch.from_numpy(table)) for table in (to_grid, from_grid, is_padding)
+        )
+        return cls(shapes, there, back, padded_places if num_padded else None, num_padded)
 
 
 class _ToGrid(torch.autograd.Function):

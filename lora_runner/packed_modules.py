@@ -209,7 +209,7 @@ class _PackedProduct(torch.autograd.Function):
             a, b = _stacked(c.seats, module, x.dtype)
             shrunk = by_block(part if mask is None else part * mask, a.transpose(1, 2), c.blocks)  # (t, r)
             shrunk *= c.scale_on(x.device)
-            out[c.start : c.stop] += by_block(shrunk, b.transpose(1, 2), c.blocks)
+            out[c.start : c.stop].add_(by_block(shrunk, b.transpose(1, 2), c.blocks))
             kept.append(shrunk)
         ctx.save_for_backward(*(kept if anchor is not None and classes else ()))
         return out
@@ -239,7 +239,7 @@ class _PackedProduct(torch.autograd.Function):
             )
             if dx is not None:
                 through = by_block(dshrunk, a, c.blocks)  # (t, in)
-                dx[c.start : c.stop] += through if mask is None else through.mul_(mask)
+                dx[c.start : c.stop].add_(through if mask is None else through.mul_(mask))
         return dx, None, None, None
 
 
