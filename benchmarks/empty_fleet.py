@@ -150,7 +150,7 @@ def main() -> None:
     start_ray()
     ready = time.time()
     with keeper_for(ledger, url) as keeper:
-        # A worker uses nothing of a job but `open_session`.
+        # A worker uses nothing of a job but `seats` and `open_session`.
         errors = run_fleet(keeper, cast(Job, EmptyJob(options.seats)), workers=1, gpus_per_worker=1)
     if errors:
         raise SystemExit("\n".join(errors))

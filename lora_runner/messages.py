@@ -19,6 +19,8 @@ COMPLETE, PRUNED, DIVERGED, OUT_OF_MEMORY, FAILED = (
     "failed",
 )
 """How a trial can end."""
+PUT_BACK = "put_back"
+"""No end: memory ran out for a trial beside its neighbours, and it may be tried once more beside fewer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,8 @@ class Assignment:
     folder: str
     """The trial's folder; checkpoint and adapter are written below it."""
     attempt: int = 1
+    put_back: int = 0
+    """How often it has left a seat because memory ran out; the second time ends it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +56,7 @@ class SessionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SeatReport:
-    """What one trial has to say at a share of its budget; `outcome` is set when it has ended by itself."""
+    """What one trial has to say at a share of its budget; `outcome` is set when it has left its seat."""
 
     number: int
     attempt: int
@@ -100,6 +104,11 @@ class SeatReport:
             peak_memory_gib=0.0,
         )
 
+    @property
+    def is_end(self) -> bool:
+        """Whether the trial will not be trained any further."""
+        return self.outcome not in (None, PUT_BACK)
+
     def ended(self, outcome: str, reason: str) -> SeatReport:
-        """The same report as the trial's last one."""
+        """The same report as the last one from the trial's seat."""
         return replace(self, outcome=outcome, stop_reason=reason)

@@ -6,6 +6,7 @@ something to report, and is told which of them go on.
 
 from __future__ import annotations
 
+import gc
 import math
 import resource
 import time
@@ -21,7 +22,15 @@ from lora_runner.checkpoint import has_checkpoint, load_checkpoint, save_checkpo
 from lora_runner.data import BatchPlan, DataBundle, TokenizedExample, TokenizedSet, collate
 from lora_runner.errors import CheckpointError, ModelError
 from lora_runner.layout import Block
-from lora_runner.messages import COMPLETE, DIVERGED, OUT_OF_MEMORY, Assignment, SeatReport, SessionOptions
+from lora_runner.messages import (
+    COMPLETE,
+    DIVERGED,
+    OUT_OF_MEMORY,
+    PUT_BACK,
+    Assignment,
+    SeatReport,
+    SessionOptions,
+)
 from lora_runner.pack import MicroBatch, Pack, to_block
 from lora_runner.seats import Seat, StepStats
 from lora_runner.stability import StabilityWatch, repetition
@@ -60,6 +69,8 @@ class Session:
         self.data = data
         self.options = options
         self.seats: list[_Running | None] = [None] * num_seats
+        self._closed: set[int] = set()
+        """Seats that are filled no more, because memory ran out."""
         self.num_tokens = 0
         """Real training tokens of all trials since the session began."""
         self._eval_blocks = self._make_eval_blocks(data.eval)
@@ -86,7 +97,12 @@ class Session:
     @property
     def free_seats(self) -> list[int]:
         """Indices of seats that wait for a trial."""
-        return [index for index, running in enumerate(self.seats) if running is None]
+        return [i for i, running in enumerate(self.seats) if running is None and i not in self._closed]
+
+    @property
+    def num_seats(self) -> int:
+        """Seats that take trials: fewer than in the beginning once memory has run out."""
+        return len(self.seats) - len(self._closed)
 
     @property
     def running(self) -> list[_Running]:
@@ -130,6 +146,26 @@ class Session:
         """Free the seat of a trial that was stopped from outside."""
         self.seats[self._index(number)] = None
 
+    def did_not_fit(
+        self, assignment: Assignment, report: SeatReport, reason: str, *, alone: bool
+    ) -> SeatReport:
+        """What becomes of a trial that has left its seat, or got none, because memory ran out.
+
+        It may be tried once more beside fewer neighbours. So the pack gives up this seat for good, and any
+        other that is free: as many trials as now would not fit another time. A trial that was `alone` when it
+        did not fit has ended, and no seat with it; so has one that was put back before.
+        """
+        if alone:
+            reason = f"out of memory: {reason}"
+            outcome = OUT_OF_MEMORY
+        else:
+            self._closed.update(self.free_seats)
+            outcome = OUT_OF_MEMORY if assignment.put_back else PUT_BACK
+            again = " again" if assignment.put_back else ""
+            reason = f"out of memory{again}: {reason}; the pack goes on with {self.num_seats} seats"
+        _free_memory()
+        return report.ended(outcome, reason)
+
     def save(self, number: int) -> None:
         """Checkpoint a running trial now."""
         running = self.seats[self._index(number)]
@@ -159,7 +195,7 @@ class Session:
     def advance(self, max_seconds: float = 10.0) -> list[SeatReport]:
         """Train all seats until at least one has something to report, or the time is up.
 
-        Trials that ended by themselves (full budget, diverged, out of memory) have left their seats when this
+        Trials that ended by themselves (full budget, diverged) or did not fit have left their seats when this
         returns.
         """
         for running in self.running:
@@ -183,7 +219,10 @@ class Session:
         except torch.OutOfMemoryError as error:
             lacking = _first_line(error)  # and no more of it: its traceback holds the step's activations
         elapsed = time.monotonic() - started
-        reports = [] if lacking is None else [self._out_of_memory(lacking)]
+        reports = []
+        if lacking is not None:
+            assignment, report = self._largest_leaves()
+            reports = [self.did_not_fit(assignment, report, lacking, alone=not self.running)]
         due: list[_Running] = []
         for running in self.running:
             running.wall_seconds += elapsed
@@ -294,15 +333,17 @@ class Session:
             generations=tuple(texts),
         )
 
-    def _out_of_memory(self, reason: str) -> SeatReport:
-        """End the trial that asks for the most memory; the others compute their windows again."""
+    def _largest_leaves(self) -> tuple[Assignment, SeatReport]:
+        """The trial that asks for the most memory leaves its seat; the others compute their windows again.
+
+        A method of its own, so that no variable holds the seat when its memory is to be freed.
+        """
         largest = max(self.running, key=lambda r: (self._memory_weight(r), r.assignment.number))
         for running in self.running:
             running.seat.restart_window()
             running.window = []
         self.remove(largest.assignment.number)
-        _empty_cache()
-        return self._seat_report(largest, None, None).ended(OUT_OF_MEMORY, f"out of memory: {reason}")
+        return largest.assignment, self._seat_report(largest, None, None)
 
     def _memory_weight(self, running: _Running) -> int:
         longest = max((share.block.input_ids.numel() for share in running.window), default=0)
@@ -328,14 +369,16 @@ def _as_memory_allows(
         return [*compute([*seats])]
     except torch.OutOfMemoryError:
         pass  # handled outside, where the error's traceback no longer holds memory
-    _empty_cache()
+    _free_memory()
     if len(seats) == 1:
         return [None]
     return [result for seat in seats for result in _as_memory_allows(compute, [seat])]
 
 
-def _empty_cache() -> None:
+def _free_memory() -> None:
+    """Give back what nobody uses any more; the caller must have left the error's `except` block."""
     if torch.cuda.is_available():
+        gc.collect()  # frames that an error went through may hold each other
         torch.cuda.empty_cache()
 
 

@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import TrialState
 
 from search_spaces import DEFAULT_LABEL, MOVED_LABEL
-from sweeps.study import FINISHED
+from sweeps.study import FINISHED, is_drawn_ahead
 
 DEFAULT_LABELS = (DEFAULT_LABEL, MOVED_LABEL)
 """Labels of the trial that holds the tables' own values: every verdict compares with it."""
@@ -23,7 +23,7 @@ class Status:
     target: int
     """Finished trials of the whole sweep."""
     states: dict[str, int] = field(default_factory=dict)
-    """Number of trials by Optuna's state."""
+    """Number of trials by Optuna's state; one that was drawn and given to nobody yet counts as waiting."""
     outcomes: dict[str, int] = field(default_factory=dict)
     running: list[dict[str, Any]] = field(default_factory=list)
     """number, worker, seat, percent and eval_loss of every trial that has begun and not ended."""
@@ -32,6 +32,11 @@ class Status:
     default_loss: float | None = None
     """Of the guideline default, once it has used its full budget."""
     base_eval_loss: float | None = None
+    num_put_back: int = 0
+    """Trials that memory ran out for beside their neighbours, and that were put back to be tried again."""
+    seat_busy_share: float | None = None
+    """Share of the seats' time in which a trial sat there and the pack computed, while there were trials to
+    hand out; of the latest run, known once a trial has ended."""
     tokens_per_second: float = 0.0
     elapsed_seconds: float = 0.0
     seconds_left: float | None = None
@@ -47,13 +52,21 @@ class Status:
 
 def read_status(study: optuna.Study, target: int) -> Status:
     """Counts, best and guideline default of a study."""
-    status = Status(study.study_name, target, base_eval_loss=study.user_attrs.get("base_eval_loss"))
+    attributes = study.user_attrs
+    status = Status(
+        study.study_name,
+        target,
+        base_eval_loss=attributes.get("base_eval_loss"),
+        seat_busy_share=attributes.get("seat_busy_share"),
+    )
     complete = []
     for trial in study.get_trials(deepcopy=False):
-        status.states[trial.state.name] = status.states.get(trial.state.name, 0) + 1
+        state = TrialState.WAITING if is_drawn_ahead(trial) else trial.state
+        status.states[state.name] = status.states.get(state.name, 0) + 1
+        status.num_put_back += bool(trial.user_attrs.get("put_back"))
         if trial.state.is_finished() and (outcome := trial.user_attrs.get("outcome")):
             status.outcomes[outcome] = status.outcomes.get(outcome, 0) + 1
-        if trial.state == TrialState.RUNNING:
+        if state == TrialState.RUNNING:
             percent = trial.last_step or 0
             status.running.append(
                 {

@@ -7,10 +7,12 @@ from typing import Any
 
 import optuna
 import sqlalchemy.exc
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
+from results.plain import plain
 from sweeps.errors import StorageUnreachable, StudyMismatch
 from sweeps.storage import check_reachable, has_tables, masked, open_storage, sqlite_file
+from sweeps.write_through import WriteThrough
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
@@ -52,6 +54,27 @@ def open_study(
     study = optuna.load_study(storage=storage, study_name=name)
     _check_ours(study, identity)
     return study, False
+
+
+def describe(study: optuna.Study, trial: FrozenTrial | Trial, **attributes: Any) -> None:
+    """Write attributes of a trial, as plain builtins."""
+    values = {name: plain(value) for name, value in attributes.items()}
+    storage_of(study).set_trial_user_attrs(trial._trial_id, values)
+
+
+def storage_of(study: optuna.Study) -> WriteThrough:
+    """The storage of a study that was opened through `WriteThrough`, as the keeper's is."""
+    storage = study._storage
+    assert isinstance(storage, WriteThrough)
+    return storage
+
+
+def is_drawn_ahead(trial: FrozenTrial) -> bool:
+    """Whether a trial has been drawn and given to nobody yet: only then it gets an `attempt`.
+
+    Optuna knows it as running, so that samplers which look at running trials do not draw it again.
+    """
+    return trial.state == TrialState.RUNNING and "attempt" not in trial.user_attrs
 
 
 def _check_ours(study: optuna.Study, identity: Mapping[str, Any]) -> None:

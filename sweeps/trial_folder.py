@@ -29,7 +29,7 @@ def result_in(run_folder: Path, trial: FrozenTrial) -> SeatReport | None:
         report = SeatReport.from_dict(values)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return report if report.number == trial.number and report.outcome is not None else None
+    return report if report.number == trial.number and report.is_end else None
 
 
 def drop_checkpoint(run_folder: Path, number: int) -> None:

@@ -102,7 +102,8 @@ def status_table(status: Status, events: list[str]) -> RenderableType:
         "trials",
         f"{status.finished} of {status.target} finished"
         + (f" ({outcomes})" if outcomes else "")
-        + f", {status.states.get('RUNNING', 0)} running",
+        + f", {status.states.get('RUNNING', 0)} running"
+        + (f", {status.num_put_back} put back once for want of memory" if status.num_put_back else ""),
     )
     if status.running:
         # Without a keeper nobody knows whether they run or wait for the sweep to go on.
@@ -120,6 +121,8 @@ def status_table(status: Status, events: list[str]) -> RenderableType:
     if status.elapsed_seconds and status.running:
         left = f", about {duration(status.seconds_left)} left" if status.seconds_left else ""
         table.add_row("speed", f"{status.tokens_per_second:,.0f} tokens/s{left}")
+    if status.seat_busy_share is not None:
+        table.add_row("seats", f"busy {status.seat_busy_share:.1%} of the time")
     return Group(table, *(Text(line, style="dim", no_wrap=True) for line in events))
 
 

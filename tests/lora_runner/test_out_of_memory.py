@@ -1,8 +1,9 @@
-"""Memory that runs out costs the trial that asked for most of it, and no other."""
+"""Memory that runs out puts back the trial that asked for most of it, and costs no other anything."""
 
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -45,6 +46,11 @@ class Tight(Pack):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.\nGPU 0 has no more.")
         return super().train_step(batches)
 
+    def new_seat(self, config: TrialConfig) -> Seat:
+        if self.where == "place" and self.too_much([config]):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().new_seat(config)
+
     def evaluate(self, seats: Sequence[Seat | None], blocks: Sequence[Any]) -> list[float]:
         if self.where == "evaluate" and self.too_much(seats):
             raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -63,8 +69,18 @@ def tight(new_pack: Callable[..., Pack]) -> Tight:
     return pack
 
 
+LARGE = replace(FIRST, lora_r=64)
+LACK = "CUDA out of memory. Tried to allocate 20 MiB."
+
+
+def beside(limit: int) -> Callable[[Sequence[Any]], bool]:
+    """More than `limit` trained parameters on all seats do not fit, but not from the first step on."""
+    # Windows are half full by then, and moments are not zero.
+    return lambda seats: sum(s.num_trained for s in seats) > limit and max(s.micro_step for s in seats) >= 3
+
+
 @pytest.mark.parametrize("where", ["start", "update"])
-def test_out_of_memory_ends_the_largest_trial_and_costs_the_others_nothing(
+def test_the_largest_trial_is_put_back_and_the_others_lose_nothing(
     new_session: Callable[..., Session],
     assign: Callable[..., Assignment],
     tight: Tight,
@@ -72,35 +88,126 @@ def test_out_of_memory_ends_the_largest_trial_and_costs_the_others_nothing(
     run: Callable[..., Reports],
     numbers: Callable[..., Any],
 ) -> None:
-    large = replace(FIRST, lora_r=64)
-    tight.where = where
-    # Not from the first step on: windows are half full, moments are not zero.
-    tight.too_much = lambda seats: (
-        sum(s.num_trained for s in seats) > 230_000 and max(s.micro_step for s in seats) >= 3
-    )
-    reports = run(new_session(3, on=tight), [assign(0, FIRST), assign(1, large), assign(2, SECOND)])
-    end = reports[1][-1]
-    assert end.outcome == "out_of_memory"
-    assert end.stop_reason == "out of memory: CUDA out of memory. Tried to allocate 20 MiB."
-    assert (end.eval_loss, end.step) == (None, 3)
+    tight.where, tight.too_much = where, beside(230_000)
+    session = new_session(3, on=tight)
+    reports = run(session, [assign(0, FIRST), assign(1, LARGE), assign(2, SECOND)])
+    back = reports[1][-1]
+    assert back.outcome == "put_back"
+    assert not back.is_end
+    assert back.stop_reason == f"out of memory: {LACK}; the pack goes on with 2 seats"
+    assert (back.eval_loss, back.step) == (None, 3)
     for number, config in ((0, FIRST), (2, SECOND)):
         assert numbers(reports[number]) == numbers(
             run(new_session(), [assign(10 + number, config)])[10 + number]
         )
+    # Handed out again, to the pack that has shrunk, it ends as if nothing had been.
+    again = replace(assign(1, LARGE, attempt=2), put_back=1)
+    assert numbers(run(session, [again])[1]) == numbers(run(new_session(), [assign(11, LARGE)])[11])
 
 
-def test_the_only_trial_that_does_not_fit_ends_too(
+def test_a_pack_takes_fewer_trials_once_memory_has_run_out(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight
+) -> None:
+    tight.where, tight.too_much = "start", lambda seats: len(seats) > 2
+    session = new_session(4, on=tight)
+    for index, seed in enumerate((1, 2, 3, 4)):
+        session.place(index, assign(index, replace(FIRST, seed=seed)))
+    gone = [report for report in session.advance(60) if report.outcome == "put_back"]
+    assert (len(gone), session.num_seats, session.free_seats) == (1, 3, [])
+    gone += [report for report in session.advance(60) if report.outcome == "put_back"]
+    assert (len(gone), session.num_seats, session.free_seats) == (2, 2, [])
+    while session.running:
+        session.advance(60)
+    # For good: what stands free now is what may be filled.
+    kept = [index for index in range(4) if index not in {report.number for report in gone}]
+    assert (session.num_seats, session.free_seats) == (2, kept)
+
+
+def test_seats_that_stood_empty_when_memory_ran_out_stay_empty(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight
+) -> None:
+    """Or the trial that did not fit would find itself beside the same neighbour at once."""
+    tight.where, tight.too_much = "start", lambda seats: len(seats) > 1
+    session = new_session(4, on=tight)
+    session.place(1, assign(0, FIRST))
+    session.place(2, assign(1, replace(FIRST, seed=2)))
+    (report,) = session.advance(60)[:1]
+    assert report.outcome == "put_back"
+    assert (session.num_seats, session.free_seats, len(session.running)) == (1, [], 1)
+
+
+def test_a_trial_that_was_put_back_before_ends(
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    tight: Tight,
+    run: Callable[..., Reports],
+) -> None:
+    tight.where, tight.too_much = "start", beside(230_000)
+    session = new_session(3, on=tight)
+    second_chance = replace(assign(1, LARGE, attempt=2), put_back=1)
+    end = run(session, [assign(0, FIRST), second_chance, assign(2, SECOND)])[1][-1]
+    assert (end.outcome, end.is_end) == ("out_of_memory", True)
+    assert end.stop_reason == f"out of memory again: {LACK}; the pack goes on with 2 seats"
+    assert session.num_seats == 2
+
+
+def test_a_trial_that_is_alone_ends_at_once_and_takes_no_seat_with_it(
     new_session: Callable[..., Session],
     assign: Callable[..., Assignment],
     tight: Tight,
     run: Callable[..., Reports],
 ) -> None:
     tight.where, tight.too_much = "start", lambda seats: True
-    session = new_session(on=tight)
+    session = new_session(2, on=tight)
     (report,) = run(session, [assign(0, FIRST)])[0]
     assert (report.outcome, report.percent, report.step) == ("out_of_memory", 0, 0)
+    assert report.stop_reason == f"out of memory: {LACK}"
     assert math.isnan(report.train_loss)
-    assert session.free_seats == [0]
+    assert session.free_seats == [0, 1]
+
+
+def test_a_trial_that_found_no_room_at_its_seat_is_put_back_too(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight
+) -> None:
+    tight.where, tight.too_much = "place", lambda seats: seats[0].lora_r == 64
+    session = new_session(3, on=tight)
+    waiting = assign(1, LARGE)
+    with pytest.raises(torch.OutOfMemoryError):
+        session.place(0, waiting)
+    alone = session.did_not_fit(waiting, SeatReport.empty(waiting), "no more", alone=True)
+    assert (alone.outcome, alone.stop_reason) == ("out_of_memory", "out of memory: no more")
+    assert session.free_seats == [0, 1, 2]
+    session.place(0, assign(0, FIRST))
+    with pytest.raises(torch.OutOfMemoryError):
+        session.place(1, waiting)
+    back = session.did_not_fit(waiting, SeatReport.empty(waiting), "no more", alone=False)
+    assert (back.outcome, back.number, back.attempt) == ("put_back", 1, 1)
+    assert (session.num_seats, session.free_seats) == (1, [])
+    assert session.has(0)
+
+
+def test_nothing_holds_the_memory_of_a_trial_when_it_is_to_be_freed(
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    tight: Tight,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tight.where, tight.too_much = "update", beside(230_000)
+    session = new_session(3, on=tight)
+    for index, config in enumerate((FIRST, LARGE, SECOND)):
+        session.place(index, assign(index, config))
+    seats = [weakref.ref(running.seat) for running in session.running]
+    buffers = [
+        weakref.ref(segment) for running in session.running for segment in running.seat.segments.values()
+    ]
+    large = [seats[1], *buffers[2:4]]
+    held: list[Any] = []
+    monkeypatch.setattr(
+        "lora_runner.session._free_memory", lambda: held.append([of_it() is not None for of_it in large])
+    )
+    while not held:
+        session.advance(60)
+    assert held == [[False, False, False]]
 
 
 def test_an_evaluation_too_large_for_all_seats_is_made_seat_by_seat(

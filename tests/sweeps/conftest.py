@@ -78,6 +78,7 @@ class SimulatedPack:
         return [seat for seat in range(self.num_seats) if seat not in self.seats]
 
     def ask(self) -> Reply:
+        self.keeper.prepare(self.worker, self.num_seats)
         return self.follow(self.keeper.ask(self.worker, self.free))
 
     def follow(self, reply: Reply) -> Reply:
@@ -87,6 +88,8 @@ class SimulatedPack:
             assert placed.seat not in self.seats, f"seat {placed.seat} is taken"
             self.seats[placed.seat] = placed.assignment
             self.turns[placed.assignment.number] = 0
+        if reply.start:
+            self.keeper.prepare(self.worker)
         self.stopped = self.stopped or reply.stop
         return reply
 

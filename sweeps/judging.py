@@ -1,0 +1,42 @@
+"""What a trial's report means for it: does it go on, or is this its end, and why."""
+
+from __future__ import annotations
+
+import math
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from lora_runner.messages import COMPLETE, DIVERGED, PRUNED, SeatReport
+from sweeps.status import DEFAULT_LABELS
+
+
+def judge(
+    study: optuna.Study, trial: FrozenTrial, report: SeatReport, *, pruner_name: str
+) -> SeatReport | None:
+    """The report as the trial's last one, when it has ended or has to; None when it goes on.
+
+    `trial` as it was before the report; the study holds it, and those of its neighbours, already.
+    """
+    if report.outcome not in (COMPLETE, None):
+        return report
+    if report.eval_loss is None or not math.isfinite(report.eval_loss):
+        if report.outcome is None and report.eval_loss is None:
+            return None
+        loss = "no finite number" if report.eval_loss is None else report.eval_loss
+        return report.ended(DIVERGED, f"evaluation loss is {loss} at {report.percent}% of the budget")
+    if report.outcome == COMPLETE:
+        return report
+    # A trial that goes on from a checkpoint repeats reports, which were decided on when they were new.
+    if report.percent in trial.intermediate_values or trial.user_attrs.get("label") in DEFAULT_LABELS:
+        return None
+    if not study.pruner.prune(study, study._storage.get_trial(trial._trial_id)):
+        return None
+    reported = [t.intermediate_values.get(report.percent) for t in study.get_trials(deepcopy=False)]
+    rivals = [value for value in reported if value is not None]
+    rank = 1 + sum(value < report.eval_loss for value in rivals)
+    return report.ended(
+        PRUNED,
+        f"{pruner_name} at {report.percent}% of the budget: evaluation loss {report.eval_loss:.4f} is number "
+        f"{rank} of {len(rivals)} there",
+    )

@@ -1,0 +1,127 @@
+"""The study as its only writer sees it: read from memory, written to memory and database alike."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy
+from optuna.distributions import BaseDistribution
+from optuna.storages import RDBStorage
+from optuna.storages._cached_storage import _CachedStorage
+from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.trial import FrozenTrial, TrialState
+
+
+class WriteThrough(_CachedStorage):
+    """Optuna's cache, but for a process that nobody writes beside: trials are read from the database once.
+
+    Optuna's own reads every unfinished trial again, with all its attributes, whenever anybody asks for
+    trials, dozens of times per drawn trial. That was most of what a pack's report cost. What is kept here is
+    what the database would give back; after a transaction that failed it is not, so make a new one.
+    """
+
+    def __init__(self, backend: RDBStorage) -> None:
+        super().__init__(backend)
+        self._read: set[int] = set()
+
+    # --- read -------------------------------------------------------------------------------------
+
+    def _read_trials_from_remote_storage(self, study_id: int) -> None:
+        if study_id not in self._read:
+            super()._read_trials_from_remote_storage(study_id)
+            self._read.add(study_id)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """A copy, because a `Trial` writes into what it is given."""
+        return copy.deepcopy(self._kept(trial_id))
+
+    def _kept(self, trial_id: int) -> FrozenTrial:
+        study_id, number = self._trial_id_to_study_id_and_number[trial_id]
+        return self._studies[study_id].trials[number]
+
+    # --- write ------------------------------------------------------------------------------------
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
+        self._add(trial_id, "params", {param_name: distribution.to_external_repr(param_value_internal)})
+        self._add(trial_id, "distributions", {param_name: distribution})
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        done = super().set_trial_state_values(trial_id, state, values)
+        if done:
+            trial = copy.copy(self._kept(trial_id))
+            trial.state = state
+            if values is not None:
+                trial.values = list(values)
+            if state == TrialState.RUNNING:
+                trial.datetime_start = datetime.now()
+            if state.is_finished():
+                trial.datetime_complete = datetime.now()
+            self._replace(trial)
+        return done
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        super().set_trial_intermediate_value(trial_id, step, intermediate_value)
+        self._add(trial_id, "intermediate_values", {step: intermediate_value})
+
+    def add_intermediate_values(self, values: Iterable[tuple[int, int, float]]) -> None:
+        """(trial id, step, value) of steps that have no value yet, in one statement."""
+        stored, rows = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr, []
+        for trial_id, step, value in values:
+            number, kind = stored(value)
+            row = {"trial_id": trial_id, "step": step, "intermediate_value": number}
+            rows.append({**row, "intermediate_value_type": kind})
+            self._add(trial_id, "intermediate_values", {step: value})
+        if rows:
+            self._insert(models.TrialIntermediateValueModel, rows)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        super().set_trial_user_attr(trial_id, key, value)
+        self._add(trial_id, "user_attrs", {key: _as_stored(value)})
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        super().set_trial_system_attr(trial_id, key, value)
+        self._add(trial_id, "system_attrs", {key: _as_stored(value)})
+
+    def set_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
+        """Several at once: those that the trial does not have yet go to the database in one statement."""
+        known = self._kept(trial_id).user_attrs
+        for key, value in attributes.items():
+            if key in known:
+                self.set_trial_user_attr(trial_id, key, value)
+        new = {key: value for key, value in attributes.items() if key not in known}
+        if not new:
+            return
+        rows = [
+            {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in new.items()
+        ]
+        self._insert(models.TrialUserAttributeModel, rows)
+        self._add(trial_id, "user_attrs", {key: _as_stored(value) for key, value in new.items()})
+
+    def _insert(self, model: type, rows: list[dict[str, Any]]) -> None:
+        with _create_scoped_session(self._backend.scoped_session) as session:
+            session.execute(sqlalchemy.insert(model), rows)
+
+    def _add(self, trial_id: int, kind: str, values: Mapping[Any, Any]) -> None:
+        """Into a new trial object: whoever got the old one goes on seeing what was true then."""
+        trial = copy.copy(self._kept(trial_id))
+        setattr(trial, kind, {**getattr(trial, kind), **values})
+        self._replace(trial)
+
+    def _replace(self, trial: FrozenTrial) -> None:
+        study_id, number = self._trial_id_to_study_id_and_number[trial._trial_id]
+        self._studies[study_id].trials[number] = trial
+
+
+def _as_stored(value: Any) -> Any:
+    """What a reader of the database would get: tuples are lists there, keys are text."""
+    return json.loads(json.dumps(value))
