@@ -3,7 +3,7 @@
 session.py    trials on the seats of a pack: evaluations, stability, checkpoints, ends
 pack.py       one forward and backward pass for all seats, and their update; its inside:
               layout.py, pack_attention.py (where tokens lie), replace.py, packed_modules.py,
-              products.py, dropout.py (what the base's modules become)
+              packed_embeddings.py, products.py, dropout.py (what the base's modules become)
 seats.py      one trial's weights, schedule, counters; checkpoint.py and adapters.py put it on disk
 arena.py      the flat buffers of all seats; update.py clips and steps them (kernels.py, states_8bit.py)
 models.py     the frozen base; memory.py says how many seats fit beside it

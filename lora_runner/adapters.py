@@ -18,17 +18,20 @@ if TYPE_CHECKING:
 def save_adapter(folder: Path, pack: Pack, seat: Seat) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors`; trained matrices stay fp32.
 
-    On a tied base both copies of the one trained weight are written, so that every peft version loads both
-    sides.
+    On a tied base both copies of the one weight trained in full are written, so that every peft version loads
+    both sides; rows of single tokens are written once, and peft puts them on both sides itself.
     """
     tensors = {}
     for name, parameter in seat.parameters.items():
-        if not name.endswith(".weight"):
+        if ".lora_" in name:
             tensors[f"base_model.model.{name}.weight"] = parameter.cpu().contiguous()
     for module in pack.saved:
         weight = seat.saved[module.owner].cpu()
-        # safetensors refuses two names for one piece of memory.
-        tensors[f"base_model.model.{module.name}.weight"] = weight.clone() if module.tied_to else weight
+        if module.token_indices:
+            tensors[f"base_model.model.{module.parameter_name}"] = weight
+        else:
+            # safetensors refuses two names for one piece of memory.
+            tensors[f"base_model.model.{module.name}.weight"] = weight.clone() if module.tied_to else weight
     with whole_folder(folder) as temporary:
         save_file(tensors, temporary / "adapter_model.safetensors")
         adapter_config(pack, seat).save_pretrained(str(temporary))
@@ -37,6 +40,9 @@ def save_adapter(folder: Path, pack: Pack, seat: Seat) -> None:
 def adapter_config(pack: Pack, seat: Seat) -> LoraConfig:
     """The peft configuration of a seat's adapter, set for inference."""
     config = seat.config
+    in_full = [module.name.rpartition(".")[2] for module in pack.saved if not module.token_indices]
+    # peft finds the input embeddings itself, and an output layer that is tied to them.
+    tokens = next((list(module.token_indices) for module in pack.saved if module.token_indices), None)
     return LoraConfig(
         task_type="CAUSAL_LM",
         base_model_name_or_path=pack.base.spec.model,
@@ -46,7 +52,8 @@ def adapter_config(pack: Pack, seat: Seat) -> LoraConfig:
         lora_dropout=config.lora_dropout,
         use_rslora=config.use_rslora,
         target_modules=_target_names(pack),
-        modules_to_save=[module.name.rpartition(".")[2] for module in pack.saved] or None,
+        modules_to_save=in_full or None,
+        trainable_token_indices=tokens,
         bias="none",
         inference_mode=True,
     )

@@ -29,6 +29,7 @@ def save_checkpoint(folder: Path, seat: Seat, progress: dict[str, Any]) -> None:
         state = {
             "format": _FORMAT,
             "config": seat.config.to_dict(),
+            "trainable_token_indices": seat.token_indices,
             "step": seat.step,
             "micro_step": seat.micro_step,
             "num_tokens": seat.num_tokens,
@@ -70,6 +71,9 @@ def _load(folder: Path, seat: Seat) -> dict[str, Any]:
         raise CheckpointError(f"the checkpoint has format {state['format']}, not {_FORMAT}")
     if TrialConfig.from_dict(state["config"]) != seat.config:
         raise CheckpointError("the checkpoint belongs to another trial configuration")
+    # Rows of other tokens have the same names and shapes.
+    if tuple(state.get("trainable_token_indices", ())) != seat.token_indices:
+        raise CheckpointError("the checkpoint belongs to a pack that trains other tokens")
     if state["sha256"] != _digest(folder / _TENSORS):
         raise CheckpointError(f"{_TENSORS} does not match its checksum")
     tensors = load_file(folder / _TENSORS)

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -274,6 +274,48 @@ class SavedModules:
     names: tuple[str, ...] = ()
     tied: bool = False
     """Embedding and output layer are one weight: one copy is trained and both use it."""
+    token_indices: tuple[int, ...] = ()
+    """Rising ids of the tokens whose rows alone are trained (`trainable_token_indices`); empty: all rows."""
+
+
+def find_trained(
+    model: PreTrainedModel,
+    *,
+    target_modules: str | Sequence[str],
+    train_embeddings: bool | Sequence[str],
+    trainable_token_indices: Sequence[int] = (),
+) -> tuple[list[str], SavedModules]:
+    """The layers that get LoRA, and those of which seats train their own copy or rows.
+
+    `trainable_token_indices` concern the input embeddings, and a tied output layer with them, as in peft.
+    Raises ModelError when a layer would be trained in two ways, or an id is none of the model's vocabulary.
+    """
+    targets = find_targets(model, target_modules)
+    if not trainable_token_indices:
+        saved, how = find_saved(model, train_embeddings), "in full (train_embeddings)"
+    elif train_embeddings:
+        raise ModelError(
+            "trainable_token_indices cannot stand beside train_embeddings: train a few tokens or the layers"
+        )
+    else:
+        indices = tuple(sorted(set(trainable_token_indices)))
+        size = vocabulary_size(model)
+        if beyond := [index for index in indices if not 0 <= index < size]:
+            raise ModelError(
+                f"trainable_token_indices are ids of the model's vocabulary, 0 to {size - 1}, got {beyond[0]}"
+            )
+        saved = replace(find_saved(model, ("embed_tokens",)), token_indices=indices)
+        how = "by its tokens (trainable_token_indices)"
+    if twice := sorted(set(targets) & set(saved.names)):
+        raise ModelError(
+            f"{', '.join(twice)} cannot be trained {how} and through LoRA (target_modules): choose one"
+        )
+    return targets, saved
+
+
+def vocabulary_size(model: PreTrainedModel) -> int:
+    """Tokens that the input embeddings have a row for; tokenizers may know fewer, or more."""
+    return int(model.get_input_embeddings().weight.shape[0])
 
 
 def find_saved(model: PreTrainedModel, wanted: bool | Sequence[str]) -> SavedModules:

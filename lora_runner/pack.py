@@ -20,7 +20,7 @@ from lora_runner.arena import Arena
 from lora_runner.config import TrialConfig
 from lora_runner.errors import ModelError, TrialConfigError
 from lora_runner.layout import Block, Layout, LayoutKind, lay_out
-from lora_runner.models import Base
+from lora_runner.models import Base, vocabulary_size
 from lora_runner.pack_attention import PACK_ATTENTION, Grids, attention_over, may_meet
 from lora_runner.packed_modules import PackContext, Rows, in_pack_order
 from lora_runner.replace import replace_modules, silence_dropout, split_model
@@ -39,6 +39,9 @@ class PackOptions:
 
     target_modules: str | tuple[str, ...] = "all-linear"
     train_embeddings: bool | tuple[str, ...] = False
+    trainable_token_indices: tuple[int, ...] = ()
+    """Ids of tokens whose rows alone are trained, instead of `train_embeddings`: of the input embeddings, and
+    of an output layer that is tied to them, as in peft."""
     gradient_checkpointing: bool = False
     resident_weights: bool = False
     """Keep the dequantised base in memory: the same numbers, no dequantisation in any pass."""
@@ -73,6 +76,7 @@ class Pack:
             self.context,
             target_modules=options.target_modules,
             train_embeddings=options.train_embeddings,
+            trainable_token_indices=options.trainable_token_indices,
             resident=options.resident_weights,
         )
         self.target_names = tuple(linear.name for linear in self.linears)
@@ -97,7 +101,7 @@ class Pack:
     def _choose_layout(self) -> tuple[LayoutKind, str]:
         """The end-to-end layout if it gives the plain model's logits on small blocks, else rectangular."""
         generator = torch.Generator().manual_seed(0)
-        vocabulary = int(self.model.get_input_embeddings().weight.shape[0])
+        vocabulary = vocabulary_size(self.model)
         blocks, plain = [], []
         with torch.no_grad():
             for shape in ((2, 12), (1, 7)):
@@ -131,7 +135,7 @@ class Pack:
     def new_seat(self, config: TrialConfig) -> Seat:
         """A seat at step 0: LoRA initialised from the trial's seed, embeddings copied from the base.
 
-        Raises TrialConfigError when the trial has no rate for the layers that this pack trains in full, and
+        Raises TrialConfigError when the trial has no rate for the embeddings that this pack trains, and
         torch.OutOfMemoryError when the seat does not fit.
         """
         if self.saved and config.embedding_learning_rate is None:

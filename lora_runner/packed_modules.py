@@ -1,11 +1,11 @@
 """Modules of the base model that compute for several seats at once.
 
 The base's modules are replaced in place: every linear layer by `PackedLinear`, embedding and output layer
-by `PackedEmbedding` and `PackedHead`. They read from the shared `PackContext` which rows of their input
+by those of `packed_embeddings.py`. They read from the shared `PackContext` which rows of their input
 belong to which seat. Products are grouped by block (`products.py`): nothing depends on a neighbour.
 Gradients go straight into the seats' flat buffers; autograd only carries those of activations.
 
-Shapes: T rows of an activation, t of one rank's blocks, G blocks, r rank (as stored), V vocabulary, h hidden.
+Shapes: T rows of an activation, t of one rank's blocks, G blocks, r rank (as stored).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from lora_runner.dropout import dropout_factors, dropout_key
 from lora_runner.errors import ModelError
@@ -30,7 +29,7 @@ class SeatWeights(Protocol):
 
     lora: dict[str, Tensor]  # module name -> A (r, in) and B (out, r), one behind the other
     lora_gradients: dict[str, tuple[Tensor, Tensor]]
-    saved: dict[str, Tensor]  # module name -> full weight
+    saved: dict[str, Tensor]  # module name -> full weight (V, h), or its rows of the trained tokens (n, h)
     saved_gradients: dict[str, Tensor]
     stored_rank: int
     scaling: float
@@ -113,7 +112,7 @@ class PackContext:
         )
 
 
-class _Packed(nn.Module):
+class PackedModule(nn.Module):
     """What packed modules share: the base's module, its full name, and the pass under way."""
 
     def __init__(self, base: nn.Module, name: str, context: PackContext) -> None:
@@ -138,7 +137,7 @@ class _Packed(nn.Module):
 # --- linear layers ------------------------------------------------------------------------------------
 
 
-class PackedLinear(_Packed):
+class PackedLinear(PackedModule):
     """A frozen linear layer, 4-bit or not, with one LoRA branch per seat; without one when it is no target.
 
     Source: LoRA (Hu et al., 2021). The branch computes in the dtype of its input, on fp32 masters, as under
@@ -249,118 +248,3 @@ def _stacked(seats: Sequence[SeatWeights], module: PackedLinear, dtype: torch.dt
     both = torch.stack([seat.lora[module.name] for seat in seats]).to(dtype)
     a, b = both.split((module.in_features * rank, module.out_features * rank), dim=1)
     return a.unflatten(1, (rank, module.in_features)), b.unflatten(1, (module.out_features, rank))
-
-
-# --- embedding and output layer -----------------------------------------------------------------------
-
-
-class PackedSaved(_Packed):
-    """A layer of which each seat may train its own full copy (`modules_to_save`)."""
-
-    tied_to: str | None = None
-    """Name whose trained copy this module uses, for models that tie embeddings and output layer."""
-
-    @property
-    def owner(self) -> str:
-        """Name under which seats keep the trained copy."""
-        return self.tied_to or self.name
-
-
-class PackedEmbedding(PackedSaved):
-    """The input embeddings."""
-
-    def __init__(self, base: nn.Embedding, name: str, context: PackContext) -> None:
-        super().__init__(base, name, context)
-        # torch keeps the gradient of this row at zero; here it is done where rows are taken.
-        self._never_trained, base.padding_idx = base.padding_idx, None
-
-    def forward(self, ids: Tensor) -> Tensor:
-        context = self._context
-        assert context.rows is not None
-        flat, start, outputs = ids.reshape(-1), 0, []
-        for index, (seat, size) in enumerate(zip(context.rows.seats, context.rows.blocks.sizes, strict=True)):
-            if seat is None or self.owner not in seat.saved:
-                outputs.append(self.base(flat[start : start + size]))
-            else:
-                # Only the rows that occur: neither forward nor backward touches the whole copy.
-                taken = _TakeRows.apply(  # type: ignore[no-untyped-call]
-                    seat, self.owner, context.distinct[index], self._never_trained, context.anchor
-                )
-                out = functional_call(self.base, {"weight": taken}, (context.places[index],))
-                outputs.append(out.to(self.weight.dtype))
-            start += size
-        out = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
-        return out.view(*ids.shape, out.shape[-1])
-
-
-class _TakeRows(torch.autograd.Function):
-    """Rows (u, h) of a seat's copy; the gradient joins theirs, in no order: the ids are distinct."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, seat: SeatWeights, name: str, distinct: Tensor, never: int | None, anchor: Tensor | None
-    ) -> Tensor:
-        ctx.gradient, ctx.distinct, ctx.never = seat.saved_gradients[name], distinct, never
-        return seat.saved[name].index_select(0, distinct)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
-        grad = grads[0]
-        if ctx.never is not None:
-            grad = grad.masked_fill((ctx.distinct == ctx.never)[:, None], 0.0)
-        ctx.gradient.index_add_(0, ctx.distinct, grad)
-        return None, None, None, None, None
-
-
-class PackedHead(PackedSaved):
-    """The output layer; it too computes block by block."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        rows = self._context.rows_of(flat, self.name, trained=True)
-        out: Tensor = _HeadProduct.apply(flat, self._context.anchor, self, rows)  # type: ignore[no-untyped-call]
-        return out.view(*x.shape[:-1], out.shape[-1])
-
-    def copies(self, rows: Rows) -> list[Tensor | None]:
-        """Each block's trained copy (V, h), None where it uses the base's."""
-        return [None if seat is None else seat.saved.get(self.owner) for seat in rows.seats]
-
-
-class _HeadProduct(torch.autograd.Function):
-    """(T, h) -> (T, V): the base's weight for all blocks at once, or every seat's own copy."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor | None, module: PackedHead, rows: Rows) -> Tensor:
-        copies = module.copies(rows)
-        ctx.module, ctx.rows = module, rows
-        if all(copy is None for copy in copies):
-            ctx.save_for_backward(None)
-            out = with_shared(x, module.weight.detach().t(), rows.blocks)
-        else:
-            ctx.save_for_backward(x)
-            out = x.new_empty(x.shape[0], module.weight.shape[0])
-            for copy, part, into in zip(
-                copies, x.split(rows.blocks.sizes), out.split(rows.blocks.sizes), strict=True
-            ):
-                # The master is fp32; the product runs in the base's dtype, as the frozen weight would.
-                torch.mm(part, (module.weight.detach() if copy is None else copy).to(x.dtype).t(), out=into)
-        return out if module.bias is None else out.add_(module.bias.to(x.dtype))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,), (x,), module, rows = grads, ctx.saved_tensors, ctx.module, ctx.rows
-        if x is None:
-            return with_shared(grad, module.weight.detach(), rows.blocks), None, None, None
-        dx = torch.empty_like(x)
-        sizes = rows.blocks.sizes
-        for seat, copy, part, here, into in zip(
-            rows.seats, module.copies(rows), x.split(sizes), grad.split(sizes), dx.split(sizes), strict=True
-        ):
-            torch.mm(here, (module.weight.detach() if copy is None else copy).to(grad.dtype), out=into)
-            if copy is not None:
-                gradient = seat.saved_gradients[module.owner]
-                if gradient.dtype == grad.dtype:
-                    gradient.addmm_(here.t(), part)
-                else:
-                    gradient += here.t() @ part
-        return dx, None, None, None

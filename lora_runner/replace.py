@@ -12,8 +12,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.pytorch_utils import Conv1D
 
 from lora_runner.errors import ModelError
-from lora_runner.models import find_saved, find_targets
-from lora_runner.packed_modules import PackContext, PackedEmbedding, PackedHead, PackedLinear, PackedSaved
+from lora_runner.models import find_trained
+from lora_runner.packed_embeddings import PackedEmbedding, PackedHead, PackedSaved
+from lora_runner.packed_modules import PackContext, PackedLinear
 
 
 def replace_modules(
@@ -22,19 +23,19 @@ def replace_modules(
     *,
     target_modules: str | tuple[str, ...],
     train_embeddings: bool | tuple[str, ...],
+    trainable_token_indices: tuple[int, ...] = (),
     resident: bool,
 ) -> tuple[list[PackedLinear], list[PackedSaved]]:
     """Replace linear, embedding and output layers in place; the ones that seats train, in the model's order.
 
-    Raises ModelError when nothing matches `target_modules`, or a layer would be trained in both ways.
+    Raises ModelError when nothing matches `target_modules`, or a layer would be trained in two ways.
     """
-    saved = find_saved(model, train_embeddings)
-    targets = find_targets(model, target_modules)
-    if twice := sorted(set(targets) & set(saved.names)):
-        raise ModelError(
-            f"{', '.join(twice)} cannot be trained in full (train_embeddings) and through LoRA "
-            "(target_modules): choose one"
-        )
+    targets, saved = find_trained(
+        model,
+        target_modules=target_modules,
+        train_embeddings=train_embeddings,
+        trainable_token_indices=trainable_token_indices,
+    )
     output = model.get_output_embeddings()
     # The others compute block by block as well: for exactness, and because bitsandbytes' own layer has no
     # gradient on a CPU when the model is in evaluation mode.
@@ -46,7 +47,10 @@ def replace_modules(
     linears = [_replace_linear(model, context, name, index, resident) for index, name in enumerate(targets)]
     for name in others:
         _replace_linear(model, context, name, None, resident)
-    return linears, _replace_saved(model, context, saved.names, saved.tied, targets)
+    trained = _replace_saved(model, context, saved.names, saved.tied, targets)
+    for module in trained if saved.token_indices else ():
+        module.train_only(saved.token_indices)
+    return linears, trained
 
 
 def _replace_linear(

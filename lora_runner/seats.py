@@ -17,7 +17,8 @@ from torch import Tensor
 from lora_runner.arena import Arena, Segment
 from lora_runner.config import TrialConfig
 from lora_runner.dropout import mix
-from lora_runner.packed_modules import PackedLinear, PackedSaved
+from lora_runner.packed_embeddings import PackedSaved
+from lora_runner.packed_modules import PackedLinear
 from lora_runner.schedules import schedule_factor
 from lora_runner.states_8bit import States8bit
 from lora_runner.update import GroupStep
@@ -103,6 +104,8 @@ class Seat:
         self._window_loss: list[Tensor] = []
         self._window_tokens = 0
         self._factor = schedule_factor(config)
+        self.token_indices = saved[0].token_indices if saved else ()
+        """Ids of the tokens whose rows alone are trained."""
         self._rates = {LORA: config.learning_rate, EMBEDDINGS: config.embedding_learning_rate or 0.0}
         self.lora: dict[str, Tensor] = {}
         self.lora_gradients: dict[str, tuple[Tensor, Tensor]] = {}
@@ -127,7 +130,7 @@ class Seat:
             here[f"{linear.name}.lora_B"] = (linear.out_features, r)
         for module in saved:
             here = shapes.setdefault((EMBEDDINGS, module.weight.device), {})
-            here[f"{module.name}.weight"] = tuple(module.weight.shape)
+            here[module.parameter_name] = module.trained_shape
         segments = {}
         for key, named in shapes.items():
             segments[key] = Segment(named, moved=weakref.WeakMethod(self._find_weights))
@@ -141,7 +144,8 @@ class Seat:
         for name, parameter in segment.parameters.items():
             gradient = segment.gradients[name]
             layer, _, kind = name.rpartition(".")
-            if kind == "weight":
+            if kind in ("weight", "trainable_tokens_delta"):
+                layer = layer.removesuffix(".token_adapter")
                 self.saved[layer], self.saved_gradients[layer] = parameter, gradient
             elif kind == "lora_A":
                 # B stands behind A in the buffer, so that one operation takes up both.
@@ -160,7 +164,7 @@ class Seat:
             parameters[f"{linear.name}.lora_A"].copy_(init.uniform_(-bound, bound, generator=generator))
         for module in saved:
             if module.tied_to is None:
-                self.saved[module.name].copy_(module.weight)
+                self.saved[module.name].copy_(module.trained_start())
 
     # --- what there is to see ---------------------------------------------------------------------------
 
