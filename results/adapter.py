@@ -66,7 +66,8 @@ def check_adapter_loads(folder: Path) -> int:
     """Read the adapter the way peft does, without its base model; return the number of tensors.
 
     Checked: the config is one that peft accepts, every LoRA A has its B of the same rank, every module in
-    `modules_to_save` has its weights, every number is finite. Raises AdapterFilesError.
+    `modules_to_save` has its weights, every token in `trainable_token_indices` its row, every number is
+    finite. Raises AdapterFilesError.
     """
     import torch
     from peft import PeftConfig
@@ -88,4 +89,12 @@ def check_adapter_loads(folder: Path) -> int:
     for module in config.modules_to_save or ():
         if not any(f".{module}." in f".{name}." for name in weights):
             raise AdapterFilesError(f"the adapter in {folder} trains {module} but holds no weights of it")
+    if indices := config.trainable_token_indices:
+        # A list for the input embeddings, or one for each layer by name; a tied layer has no rows of its own.
+        wanted = {len(ids) for ids in (indices.values() if isinstance(indices, Mapping) else [indices])}
+        rows = {len(t) for name, t in weights.items() if name.endswith(".trainable_tokens_delta")}
+        if not rows or rows - wanted:
+            raise AdapterFilesError(
+                f"the adapter in {folder} trains {max(wanted)} tokens but holds {max(rows, default=0)} rows"
+            )
     return len(weights)

@@ -140,6 +140,7 @@ def _lora(sweep: SweepResult, best: TrialResult, saved: Mapping[str, Any]) -> di
         "target_modules": context.get("target_modules", saved.get("target_modules")),
         # The adapter names the layers as its model does (wte), the context as the sweep file (embed_tokens).
         "modules_to_save": saved.get("modules_to_save", context.get("modules_to_save")) or [],
+        "trainable_token_indices": context.get("trainable_token_indices") or [],
     }
 
 

@@ -110,6 +110,11 @@ def _draft(config: Mapping[str, Any], adapter_folder: Path | None) -> Draft:
             "Trained embeddings are stored in float32; peft keeps them in the dtype of the base it is "
             "loaded on."
         )
+    if adapter_config.get("trainable_token_indices"):
+        notes.append(
+            "The rows of trained tokens are stored in float32 and used in the dtype of the base. They belong "
+            "to ids: load the adapter on the base that has the same tokens added."
+        )
     readme = _README.format(
         name=sweep.get("name"),
         trial=sweep.get("trial"),

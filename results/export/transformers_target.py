@@ -66,8 +66,9 @@ def _check(config: Mapping[str, Any]) -> None:
     missing += ["model.name"] if not model.get("name") else []
     if missing:
         raise ExportError(f"the transformers target needs {', '.join(missing)}, and the config has none")
-    if lora.get("modules_to_save") and training.get("embedding_learning_rate") is None:
-        raise ExportError("the config trains embeddings (modules_to_save) but has no embedding_learning_rate")
+    for name in ("modules_to_save", "trainable_token_indices"):
+        if lora.get(name) and training.get("embedding_learning_rate") is None:
+            raise ExportError(f"the config trains embeddings ({name}) but has no embedding_learning_rate")
     scheduler = training["lr_scheduler_type"]
     if scheduler in _NEEDS_KWARGS and not training.get("lr_scheduler_kwargs"):
         raise ExportError(f"the schedule {scheduler} needs lr_scheduler_kwargs, and the config has none")
@@ -168,6 +169,8 @@ def _settings(config: Mapping[str, Any]) -> str:
         "target_modules": lora["target_modules"],
         "modules_to_save": list(lora.get("modules_to_save") or []) or None,
     }
+    if lora.get("trainable_token_indices"):
+        lora_arguments["trainable_token_indices"] = lora["trainable_token_indices"]
     quantization_arguments = {
         "load_in_4bit": True,
         "bnb_4bit_quant_type": quantization.get("bnb_4bit_quant_type") or "nf4",

@@ -161,6 +161,33 @@ def test_a_damaged_adapter_is_never_exported(adapter, config, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken"]
 
 
+@pytest.mark.parametrize("indices", [[1, 5, 7], {"embed_tokens": [1, 5, 7]}])
+def test_rows_of_trained_tokens_are_exported_and_missed(base, config, tmp_path, indices):
+    model = get_peft_model(
+        load_nf4(base), LoraConfig(r=4, target_modules=["q_proj"], trainable_token_indices=indices)
+    )
+    model.save_pretrained(tmp_path / "adapter")
+    result = export("peft", config, tmp_path / "adapter", tmp_path / "out", strict=True)
+    assert any("rows of trained tokens" in note for note in result.notes)
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights = load_file(file)
+    (name,) = (name for name in weights if "trainable_tokens" in name)
+    for fewer in ({name: weights[name][:2].clone()}, {}):
+        save_file({k: v for k, v in weights.items() if k != name} | fewer, file)
+        with pytest.raises(AdapterFilesError, match=f"trains 3 tokens but holds {2 if fewer else 0} rows"):
+            export("peft", config, tmp_path / "adapter", tmp_path / "again")
+
+
+def test_the_tokens_of_a_config_reach_the_script(config, tmp_path):
+    assert config["lora"]["trainable_token_indices"] == []
+    config["lora"] |= {"modules_to_save": [], "trainable_token_indices": [1, 5]}
+    export("transformers", config, None, tmp_path / "out", strict=True)
+    assert '"trainable_token_indices": [1, 5],' in (tmp_path / "out" / "train.py").read_text()
+    config["training"]["embedding_learning_rate"] = None
+    with pytest.raises(ExportError, match=r"\(trainable_token_indices\) but has no embedding_learning_rate"):
+        export("transformers", config, None, tmp_path / "again")
+
+
 def test_training_arguments_are_what_transformers_parses(config, tmp_path):
     export("transformers", config, None, tmp_path, strict=True)
     text = (tmp_path / "training_args.yaml").read_text()

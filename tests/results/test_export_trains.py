@@ -161,6 +161,31 @@ def test_tied_embeddings_are_trained_as_one_weight(
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("tied", "dtype"), [(False, "float32"), (True, "bfloat16")])
+def test_a_few_tokens_are_trained_at_the_embeddings_rate(
+    tiny_model, records, make_trial, make_study, tmp_path, monkeypatch, tied, dtype
+):
+    base = tiny_model("llama", tie_word_embeddings=tied)
+    tokens = {"modules_to_save": [], "trainable_token_indices": [98, 101, 200]}
+    config = make_config(base, make_trial, make_study, compute_dtype=dtype, **tokens)
+    assert export("transformers", config, None, tmp_path, strict=True).lossy == []
+    data = write_lines(tmp_path / "train.jsonl", records)
+    run_here(monkeypatch, tmp_path, "--train", data, "--eval", data)
+    rates = [
+        json.loads(line)["rates"] for line in (tmp_path / "output" / "rates.jsonl").read_text().splitlines()
+    ]
+    assert rates[WARMUP] == pytest.approx([1e-3, 2.5e-4])
+    saved = load_file(tmp_path / "output" / "adapter_model.safetensors")
+    (rows,) = (tensor for name, tensor in saved.items() if "lora" not in name)
+    assert rows.dtype == torch.float32
+    before = AutoModelForCausalLM.from_pretrained(base).get_input_embeddings().weight.detach()
+    before = before[tokens["trainable_token_indices"]].to(getattr(torch, dtype)).float()
+    moved = (rows - before).abs().amax(1)
+    assert 2.0e-4 < float(moved[0]) < 1.1 * 3.75e-4  # as the whole layer would, see above
+    assert bool(moved[2]) is tied  # no record holds it; in a tied output layer it has a gradient all the same
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("format", ["prompt_completion", "alpaca", "text", "messages", "sharegpt"])
 def test_the_script_reads_records_as_the_sweep_does(tiny_model, make_trial, make_study, tmp_path, format):
     """Token ids and labels of the script against those the trials were trained on."""
