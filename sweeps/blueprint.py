@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from lora_runner.config import TrialConfig, default_scheduler_kwargs
 from lora_runner.messages import SessionOptions
-from search_spaces import SearchSpace, load_guidelines
+from search_spaces import KeyPath, Problem, SearchSpace, load_guidelines
 from sweeps.config import SweepConfig, space_of
 from sweeps.errors import SweepFailed
+from sweeps.trained_tokens import trained_tokens
 
 if TYPE_CHECKING:
     from lora_runner.data import DataSpec
@@ -142,10 +143,14 @@ class Blueprint:
     """Predicted tokens of the frozen evaluation set."""
 
 
-def draw_up(config: SweepConfig) -> Blueprint:
+def draw_up(
+    config: SweepConfig,
+    problem_at: Callable[[KeyPath, str], Problem] = lambda _, message: Problem(message),
+) -> Blueprint:
     """Read the model's configuration and the data, build the space, and estimate what fits. Writes nothing.
 
-    Raises ConfigError, ModelError or DataError for anything that would fail later.
+    `problem_at` finds the file and line of a key. Raises ConfigError, ModelError or DataError for anything
+    that would fail later.
     """
     # torch and transformers take seconds to import; reading and refusing a sweep file must not wait for them.
     import torch
@@ -164,8 +169,10 @@ def draw_up(config: SweepConfig) -> Blueprint:
     )
     check_weights(base)
     size = config.model.size or count_parameters(base)
+    tokenizer = load_tokenizer(base)
+    tokens = trained_tokens(config, base, tokenizer, problem_at)
     spec = DataSpec(**config.data.model_dump())
-    data = load_data(spec, load_tokenizer(base))
+    data = load_data(spec, tokenizer)
     training = config.training
     steps = training.max_steps or steps_for_epochs(
         len(data.train),
@@ -177,6 +184,7 @@ def draw_up(config: SweepConfig) -> Blueprint:
     options = PackOptions(
         target_modules=config.lora.target_modules,
         train_embeddings=config.embedding_modules or False,
+        trainable_token_indices=tokens,
         gradient_checkpointing=training.gradient_checkpointing,
         resident_weights=size < 5e8,
         embedding_optimizer_bits=training.embedding_optimizer_bits,
@@ -197,6 +205,7 @@ def draw_up(config: SweepConfig) -> Blueprint:
     else:
         seats = config.seats
     context = _context(config, space, size=float(size), steps=steps, eval_digest=data.eval.digest)
+    context["trainable_token_indices"] = list(tokens)
     context["data_format"] = data.format
     context["num_eval_tokens"] = data.eval.num_target_tokens
     context["compute_dtype"] = str(_dtype(base)).removeprefix("torch.")
@@ -209,7 +218,7 @@ def draw_up(config: SweepConfig) -> Blueprint:
         report_at=training.report_percents,
         constants=_constants(config, steps),
         scheduler_kwargs=training.lr_scheduler_kwargs,
-        trains_embeddings=bool(config.embedding_modules),
+        trains_embeddings=config.trains_embeddings,
         identity=_identity(config, space, context, train_digest=data.train.digest),
         context=context,
         guidelines=load_guidelines(*config.guidelines).to_list(),
@@ -284,7 +293,7 @@ def _context(
         "model_size": size,
         "scenario": config.scenario,
         "method": config.method,
-        "train_embeddings": bool(config.embedding_modules),
+        "train_embeddings": config.trains_embeddings,
         "modules_to_save": list(config.embedding_modules),
         "max_steps": steps,
         "quantization": "nf4",
@@ -325,7 +334,10 @@ def _identity(
         "train_data": train_digest,
         "eval_data": context["eval_set_hash"],
         "space": space.fingerprint(),
-        "train_embeddings": list(config.embedding_modules),
+        # By their ids: a token and its id are the same choice.
+        "train_embeddings": {"tokens": context["trainable_token_indices"]}
+        if context["trainable_token_indices"]
+        else list(config.embedding_modules),
         "lora": config.lora.model_dump(mode="json"),
         "training": training | {"max_steps": context["max_steps"]},
         "report_at": list(config.training.report_percents),

@@ -182,7 +182,8 @@ data:
 # Rows of your own over the built-in tables.
 {guidelines}
 
-# true: embed_tokens and lm_head are trained too, with a learning rate of their own; or a list of them.
+# true: embed_tokens and lm_head are trained too, with a learning rate of their own; or a list of them; or the
+# embeddings of a few tokens alone: {{tokens: ["<|user|>", "<|end|>"]}}.
 {train_embeddings}
 
 training:

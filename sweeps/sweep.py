@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,8 @@ from results.files import atomic_write
 from results.tables import trials_frame, write_trials_csv
 from results.verdict import Verdict, verdict
 from results.verdict_files import write_verdict
-from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, resolved, storage_url
+from search_spaces import KeyPath, Problem
+from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, problem_at, resolved, storage_url
 from sweeps.errors import ConfigError, RunFolderError, SweepFailed
 from sweeps.status import Status, read_status
 from sweeps.storage import check_reachable
@@ -52,6 +54,8 @@ class Sweep:
 
     def __init__(self, config: SweepConfig) -> None:
         self.config = config
+        # Without a file there is no line to name.
+        self._problem_at: Callable[[KeyPath, str], Problem] = lambda _, message: Problem(message)
 
     @classmethod
     def load(
@@ -61,7 +65,9 @@ class Sweep:
 
         Without `check_files`, model and data need not be there any more: enough to read results.
         """
-        return cls(load_sweep(path, overrides=overrides, check_files=check_files))
+        sweep = cls(load_sweep(path, overrides=overrides, check_files=check_files))
+        sweep._problem_at = partial(problem_at, path, overrides=overrides)
+        return sweep
 
     @property
     def run_folder(self) -> Path:
@@ -76,7 +82,7 @@ class Sweep:
         """Validate everything and draw up what would run. Writes nothing."""
         from sweeps.blueprint import draw_up
 
-        return draw_up(self.config)
+        return draw_up(self.config, self._problem_at)
 
     def study(self) -> optuna.Study:
         """The study, for reading. RunFolderError when the sweep has not started."""

@@ -1,6 +1,6 @@
 """The sweep file: what may stand in it, how it is read, and how it is written down resolved.
 
-sweep.py     SweepConfig, the file as a whole; model.py, training.py, search.py: its parts
+sweep.py     SweepConfig, the file as a whole; model.py, training.py, search.py, embeddings.py: its parts
 fields.py    what a single value may be
 load.py      file -> config or all problems with their lines (draft.py, files.py, space.py find them)
 write.py     config -> resolved file
@@ -9,7 +9,7 @@ storage.py   where the study is kept, without its password
 
 from __future__ import annotations
 
-from sweeps.config.load import RESOLVED_NAME, load_sweep, load_text, parse_override
+from sweeps.config.load import RESOLVED_NAME, load_sweep, load_text, parse_override, problem_at
 from sweeps.config.model import DataSection, ModelSection
 from sweeps.config.search import SearchSection
 from sweeps.config.space import space_of
@@ -29,6 +29,7 @@ __all__ = [
     "load_sweep",
     "load_text",
     "parse_override",
+    "problem_at",
     "resolved",
     "space_of",
     "storage_url",

@@ -37,6 +37,7 @@ _STAND_INS: dict[KeyPath, Any] = {
     ("data", "train"): "stand-in",
     ("training",): {"max_steps": 100},
     ("training", "max_steps"): 100,
+    ("train_embeddings", "tokens"): ["stand-in"],
 }
 
 

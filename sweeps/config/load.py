@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from search_spaces import InputError, KeyPath, Problem, line_of, load_yaml
+from search_spaces import InputError, KeyPath, Lines, Problem, line_of, load_yaml
 from sweeps.config.draft import Draft, dotted
 from sweeps.config.files import file_findings
 from sweeps.config.paths import with_absolute_paths
@@ -36,13 +36,39 @@ def load_sweep(
     where it stands, wherever it was made. Without `check_files`, model and data need not be there any more:
     enough to read results. Raises ConfigError with every problem, each as `FILE:LINE: rule and value`.
     """
-    file = Path(path)
-    if file.is_dir():
-        if not (file / RESOLVED_NAME).is_file():
-            raise ConfigError([Problem(f"the folder holds no {RESOLVED_NAME}.", str(path))])
-        file = file / RESOLVED_NAME
+    file = _file_of(path)
+    if Path(path).is_dir() and not file.is_file():
+        raise ConfigError([Problem(f"the folder holds no {RESOLVED_NAME}.", str(path))])
     config = _load(file, file, overrides or {}, os.environ if environ is None else environ, check_files)
     return _where_it_stands(config, Path(path)) if Path(path).is_dir() else config
+
+
+def problem_at(
+    path: Path | str, key: KeyPath, message: str, *, overrides: Mapping[str, Any] | None = None
+) -> Problem:
+    """A problem with the place of its key, for what only the model or the data can tell.
+
+    `path` and `overrides` as they were given to `load_sweep`; the file is read again.
+    """
+    file = _file_of(path)
+    try:
+        data, lines = load_yaml(file, name=str(file))
+    except InputError:
+        return Problem(message, str(file))
+    _, overridden, _ = _with_overrides(data if isinstance(data, dict) else {}, overrides or {})
+    return _placed(file, lines, overridden, key, message)
+
+
+def _file_of(path: Path | str) -> Path:
+    return Path(path) / RESOLVED_NAME if Path(path).is_dir() else Path(path)
+
+
+def _placed(file: Path, lines: Lines, overridden: set[KeyPath], key: KeyPath, message: str) -> Problem:
+    message = message if message.endswith((".", "?")) else message + "."
+    override = _covering(key, overridden)
+    if override is not None:
+        return Problem(message, f"override {dotted(override)}")
+    return Problem(message, str(file), line_of(lines, key))
 
 
 def _where_it_stands(config: SweepConfig, folder: Path) -> SweepConfig:
@@ -81,11 +107,7 @@ def _load(
         return Path.cwd() if _covering(key, overridden) is not None else Path(os.path.abspath(file)).parent
 
     def problem(key: KeyPath, message: str) -> Problem:
-        message = message if message.endswith((".", "?")) else message + "."
-        override = _covering(key, overridden)
-        if override is not None:
-            return Problem(message, f"override {dotted(override)}")
-        return Problem(message, str(file), line_of(lines, key))
+        return _placed(file, lines, overridden, key, message)
 
     draft = Draft(merged)
     config = with_absolute_paths(draft.config, folder_of)

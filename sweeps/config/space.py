@@ -74,7 +74,7 @@ def space_findings(draft: Draft, config: SweepConfig) -> Iterator[tuple[KeyPath,
     overrides = read_overrides(config.space, checks, ("space",))
     if (
         "embedding_lr_ratio" in overrides
-        and not config.embedding_modules
+        and not config.trains_embeddings
         and draft.is_sound("train_embeddings")
     ):
         checks.add(
@@ -100,7 +100,7 @@ def _space(
         scenario=config.scenario,
         model_size=size,
         max_steps=steps,
-        train_embeddings=bool(config.embedding_modules),
+        train_embeddings=config.trains_embeddings,
         method=config.method,
         include=config.search.include,
         overrides=config.space,

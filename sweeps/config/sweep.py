@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from search_spaces import nearest
+from sweeps.config.embeddings import EMBEDDING_MODULES, TrainedTokens, check_embeddings
 from sweeps.config.fields import (
     Finding,
     all_wrong,
@@ -24,7 +24,6 @@ from sweeps.config.section import Section
 from sweeps.config.storage import check_storage
 from sweeps.config.training import LoraSection, TrainingSection
 
-EMBEDDING_MODULES = ("embed_tokens", "lm_head")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
@@ -44,26 +43,6 @@ def _method(value: Any) -> str:
             "must be qlora; got 'full': full fine-tuning stands in the tables, but is not trained here yet"
         )
     raise wrong(f"must be qlora (adapters on a 4-bit base); got {shown(value)}")
-
-
-def _train_embeddings(value: Any) -> bool | tuple[str, ...]:
-    if isinstance(value, str):
-        words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-        value = words.get(value.strip().lower(), value)
-    if isinstance(value, bool):
-        return value
-    if not isinstance(value, list | tuple):
-        rule = f"must be true, false or a list of {' and '.join(EMBEDDING_MODULES)}"
-        raise wrong(f"{rule}; got {shown(value)}")
-    found: list[Finding] = [
-        ((index,), f"must name an embedding; got {shown(name)}.{nearest(name, EMBEDDING_MODULES)}")
-        for index, name in enumerate(value)
-        if name not in EMBEDDING_MODULES
-    ]
-    if found:
-        raise all_wrong(found)
-    # In one order and once each, so that the same choice is the same config.
-    return tuple(name for name in EMBEDDING_MODULES if name in value) or False
 
 
 def _auto_or_whole(value: Any) -> Any:
@@ -105,8 +84,11 @@ class SweepConfig(Section):
     scenario: Annotated[str, BeforeValidator(check_text())] = "general"
     """The scenario of the guideline tables that the ranges start from."""
     method: Annotated[Literal["qlora"], BeforeValidator(_method)] = "qlora"
-    train_embeddings: Annotated[bool | tuple[str, ...], BeforeValidator(_train_embeddings)] = False
-    """true: embed_tokens and lm_head; or a list of them. They get a learning rate of their own."""
+    train_embeddings: Annotated[bool | tuple[str, ...] | TrainedTokens, BeforeValidator(check_embeddings)] = (
+        False
+    )
+    """true: embed_tokens and lm_head; or a list of them; or {tokens: [...]}, the rows of a few tokens (of
+    embed_tokens, and of an lm_head tied to it). They get a learning rate of their own."""
     space: Annotated[dict[str, dict[str, Any]], BeforeValidator(_space)] = Field(default_factory=dict)
     """Ranges that replace the tables' own, per dimension."""
     training: TrainingSection
@@ -139,6 +121,18 @@ class SweepConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _moments_of_single_rows_are_exact(self) -> Self:
+        if self.embedding_tokens and self.training.embedding_optimizer_bits == 8:
+            # 8-bit moments share a scale with neighbouring rows, so a row without gradient drifts.
+            raise wrong(
+                "must be 32 beside train_embeddings: {tokens: ...}, where 8 saves nothing; got 8",
+                "training",
+                "embedding_optimizer_bits",
+                involves=("train_embeddings", "training"),
+            )
+        return self
+
     @property
     def run_folder(self) -> Path:
         """`output`/`name`: everything that the sweep writes stands below it."""
@@ -146,7 +140,17 @@ class SweepConfig(Section):
 
     @property
     def embedding_modules(self) -> tuple[str, ...]:
-        """The embeddings that are trained in full; empty when they are frozen."""
-        if isinstance(self.train_embeddings, bool):
-            return EMBEDDING_MODULES if self.train_embeddings else ()
-        return self.train_embeddings
+        """The embeddings that are trained in full; empty when none is."""
+        if isinstance(self.train_embeddings, tuple):
+            return self.train_embeddings
+        return EMBEDDING_MODULES if self.train_embeddings is True else ()
+
+    @property
+    def embedding_tokens(self) -> tuple[str | int, ...]:
+        """Tokens whose embeddings alone are trained; empty when none are, or all."""
+        return self.train_embeddings.tokens if isinstance(self.train_embeddings, TrainedTokens) else ()
+
+    @property
+    def trains_embeddings(self) -> bool:
+        """Whether there is anything for an embedding learning rate to govern."""
+        return bool(self.embedding_modules or self.embedding_tokens)

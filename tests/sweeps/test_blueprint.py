@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 from safetensors import safe_open
+from transformers import AutoTokenizer
 
 from lora_runner.errors import DataError, ModelError
 from search_spaces import SearchSpace
 from sweeps.blueprint import Blueprint, Ledger, draw_up, summary
 from sweeps.config import load_sweep
+from sweeps.errors import ConfigError
+from sweeps.sweep import Sweep
 
 MakeLedger = Callable[..., Ledger]
 Draw = Callable[..., Blueprint]
@@ -218,6 +221,7 @@ def test_how_it_is_searched_and_where_it_runs_is_not_its_identity(
         ({"space.learning_rate": {"low": 1e-5, "high": 1e-2}}, "space"),
         ({"search.include": ["lora_r"]}, "space"),
         ({"train_embeddings": False}, "train_embeddings"),
+        ({"train_embeddings": {"tokens": ["a"]}}, "train_embeddings"),
         ({"model.compute_dtype": "bfloat16"}, "compute_dtype"),
         ({"model": "ANOTHER"}, "model"),
     ],
@@ -235,6 +239,58 @@ def test_what_changes_a_trials_numbers_changes_the_identity(
     assert (
         json.loads(json.dumps(theirs)) == theirs
     )  # so that it compares equal after a trip through the study
+
+
+@pytest.mark.parametrize("given", [["<eos>", "a"], [97, 1], [1, "a", 1, "<eos>"]])
+def test_tokens_become_ids_of_the_model(draw: Draw, given: list[str | int]) -> None:
+    blueprint = draw(train_embeddings={"tokens": given})
+    assert blueprint.job.pack.trainable_token_indices == (1, 97)
+    assert not blueprint.job.pack.train_embeddings
+    ledger = blueprint.ledger
+    assert ledger.identity["train_embeddings"] == {"tokens": [1, 97]}
+    assert (ledger.context["train_embeddings"], ledger.context["modules_to_save"]) == (True, [])
+    assert ledger.context["trainable_token_indices"] == [1, 97]
+    assert ledger.trains_embeddings
+    first = ledger.space.first_trials()[0]
+    assert ledger.trial_config(first.params).embedding_learning_rate == pytest.approx(5e-5)
+
+
+def test_tokens_that_the_model_cannot_train_are_refused_with_their_lines(
+    tmp_path: Path, tiny_model: Callable[..., Path]
+) -> None:
+    folder = shutil.copytree(tiny_model("llama"), tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|user|>"]})
+    tokenizer.save_pretrained(folder)
+    (tmp_path / "data.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 20)
+    tokens = "train_embeddings:\n  tokens:\n  - a\n  - <|usr|>\n  - 300\n  - <|user|>\n"
+    text = SWEEP.format(model=folder).replace("train_embeddings: true\n", tokens)
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        Sweep.load(tmp_path / "s.yaml").plan()
+    unknown, beyond, without_row = map(str, caught.value.problems)
+    assert unknown.startswith(f"{tmp_path / 's.yaml'}:7: train_embeddings.tokens[1] must be a token of")
+    assert "got '<|usr|>'. Did you mean '<|user|>'? Its special and added tokens: <eos>, <unk>" in unknown
+    assert "s.yaml:8: train_embeddings.tokens[2] must be a token id below" in beyond
+    assert "the model's vocabulary of 256; got 300" in beyond
+    assert "s.yaml:9: train_embeddings.tokens[3]" in without_row
+    assert "'<|user|>' has id 256, and the model's vocabulary ends at 255" in without_row
+    with pytest.raises(ConfigError, match=r"^override train_embeddings\.tokens: .* got 999"):
+        Sweep.load(tmp_path / "s.yaml", {"train_embeddings.tokens": [999]}).plan()
+    with pytest.raises(ConfigError, match=r"^train_embeddings\.tokens\[0\] .* got 999"):
+        draw_up(load_sweep(tmp_path / "s.yaml", overrides={"train_embeddings.tokens": [999]}))
+
+
+def test_a_layer_that_would_be_trained_in_two_ways_is_refused(
+    draw: Draw, tiny_model: Callable[..., Path]
+) -> None:
+    twice = {"lora.target_modules": ["q_proj", "lm_head"]}
+    with pytest.raises(ModelError, match=r"lm_head cannot be trained in full .* choose one"):
+        draw(**twice)
+    tied = {"model": str(tiny_model("llama", tie_word_embeddings=True))}
+    with pytest.raises(ModelError, match=r"lm_head cannot be trained by its tokens .* choose one"):
+        draw(train_embeddings={"tokens": ["a"]}, **twice, **tied)
+    draw(train_embeddings={"tokens": ["a"]}, **twice)
 
 
 def test_data_that_cannot_be_trained_on_is_refused_with_its_place(draw: Draw, tmp_path: Path) -> None:

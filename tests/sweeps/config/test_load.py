@@ -84,6 +84,20 @@ def test_train_embeddings(load: Load, written: str, kept: object, modules: tuple
     assert config.embedding_modules == modules
 
 
+def test_tokens_of_which_the_embeddings_alone_are_trained(load: Load) -> None:
+    config = load(GOOD + "train_embeddings: {tokens: [<|user|>, 7, '7', ' ', <|user|>]}\n")
+    assert config.embedding_tokens == ("<|user|>", 7, "7", " ")
+    assert config.embedding_modules == ()
+    assert config.trains_embeddings
+    space = space_of(config, model_size=8e9)
+    assert "embedding_lr_ratio" in space
+    assert (
+        space.fingerprint() == space_of(load(GOOD + "train_embeddings: true\n"), model_size=8e9).fingerprint()
+    )
+    narrowed = "train_embeddings: {tokens: [a]}\nspace: {embedding_lr_ratio: {low: 0.1, high: 1}}\n"
+    assert space_of(load(GOOD + narrowed), model_size=8e9)["embedding_lr_ratio"].low == 0.1
+
+
 def test_relative_paths_start_from_the_files_folder(folder: Path) -> None:
     (folder / "deep").mkdir()
     row = "{topic: scenario, parameter: learning_rate, value: 3e-4, when: {scenario: mine}}"

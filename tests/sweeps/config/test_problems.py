@@ -45,7 +45,17 @@ BELOW_GOOD = [
     ("method: full", 5, ["method must be qlora", "not trained here yet"]),
     ("method: lora", 5, ["method must be qlora", "got 'lora'"]),
     ("train_embeddings: [embed_token]", 5, ["Did you mean 'embed_tokens'?"]),
-    ("train_embeddings: 3", 5, ["true, false or a list of embed_tokens and lm_head; got 3"]),
+    ("train_embeddings: 3", 5, ["true, false or a list of embed_tokens and lm_head, or {tokens: [...]}; got 3"]),
+    ("train_embeddings: [embed_tokens, '<|user|>']", 5, ["train_embeddings[1]", "{tokens: [...]}; got '<|user|>'"]),
+    ("train_embeddings: {}", 5, ["train_embeddings needs tokens", "got an empty mapping"]),
+    ("train_embeddings:\n  tokens: []", 6, ["tokens must name at least one token; got an empty list"]),
+    ("train_embeddings:\n  tokens: <|user|>", 6, ["tokens must be a list of tokens; got '<|user|>'"]),
+    ("train_embeddings:\n  tokens:\n    - <|user|>\n    - -1", 8, ["tokens[1] must be a token id, at least 0; got -1"]),
+    ("train_embeddings:\n  tokens: [true]", 6, ["tokens[0] must be a token", "got true; put it in quotes"]),
+    ("train_embeddings: {tokens: [1.5]}", 5, ["its id as a whole number; got 1.5"]),
+    ("train_embeddings: {tokens: ['']}", 5, ["must be a token as the tokenizer writes it", "got ''"]),
+    ("train_embeddings:\n  tokens: [a]\n  lm_head: true", 7, ["lm_head cannot stand beside tokens", "in full"]),
+    ("train_embeddings:\n  tokens: [a]\n  token: [b]", 7, ["Did you mean 'tokens'?"]),
     ("search: {sampler: tpa}", 5, ["search.sampler", "got 'tpa'", "Did you mean 'tpe'?"]),
     ("search: {sampler: GPSample}", 5, ["Did you mean 'GPSampler'?"]),
     ("search: {pruner: asha}", 5, ["Known: successive_halving, hyperband, median, none."]),
@@ -186,6 +196,15 @@ def test_optimizer_states_have_32_or_8_bits(problems: Problems, bits: str) -> No
     (found,) = problems(HEAD + f"training: {{max_steps: 10, embedding_optimizer_bits: {bits}}}\n")
     assert "embedding_optimizer_bits must be 32 or 8; got" in found.message
     assert found.line == 4
+
+
+def test_rows_of_single_tokens_take_no_moments_in_8_bits(problems: Problems) -> None:
+    training = "training:\n  max_steps: 10\n  embedding_optimizer_bits: 8\n"
+    (found,) = problems(HEAD + training + "train_embeddings: {tokens: [a]}\n")
+    assert found.line == 6
+    assert (
+        "training.embedding_optimizer_bits must be 32 beside train_embeddings: {tokens: ...}" in found.message
+    )
 
 
 def test_rules_between_keys_are_told_beside_wrong_keys(problems: Problems) -> None:
