@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -325,8 +325,3 @@ class Pack:
                     ids.append(token)
         new = [[ids[len(p) :] for ids, p in zip(seat, prompts, strict=True)] for seat in texts]
         return [[ids[: ids.index(end)] if end in ids else ids for ids in seat] for seat in new]
-
-
-def to_block(collated: tuple[Any, Any], device: torch.device) -> Block:
-    """A Block from lists of token ids and labels, both (b, S)."""
-    return Block.of(list(zip(*collated, strict=True)), device)

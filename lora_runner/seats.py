@@ -50,6 +50,7 @@ class PendingStats:
     """StepStats whose loss and norm may still be on their way from the device; reading them waits."""
 
     def __init__(self, step: int, figures: Tensor, learning_rate: float, num_tokens: int) -> None:
+        self.step, self.learning_rate, self.num_tokens = step, learning_rate, num_tokens
         self._figures = figures  # (2,): loss, norm
         self._arrived: torch.cuda.Event | None = None
         if figures.is_cuda:
@@ -57,15 +58,13 @@ class PendingStats:
             self._figures.copy_(figures, non_blocking=True)
             self._arrived = torch.cuda.Event()
             self._arrived.record()
-        self._rest = (step, learning_rate, num_tokens)
 
     def read(self) -> StepStats:
         """The figures as numbers."""
         if self._arrived is not None:
             self._arrived.synchronize()
         loss, norm = self._figures.tolist()
-        step, learning_rate, num_tokens = self._rest
-        return StepStats(step, loss, norm, learning_rate, num_tokens)
+        return StepStats(self.step, loss, norm, self.learning_rate, self.num_tokens)
 
     @property
     def loss(self) -> float:

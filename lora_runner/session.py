@@ -19,7 +19,7 @@ import torch
 
 from lora_runner.adapters import save_adapter
 from lora_runner.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
-from lora_runner.data import BatchPlan, DataBundle, TokenizedExample, TokenizedSet, collate
+from lora_runner.data import BatchPlan, DataBundle, TokenizedExample, TokenizedSet
 from lora_runner.errors import CheckpointError, ModelError
 from lora_runner.layout import Block
 from lora_runner.messages import (
@@ -31,8 +31,8 @@ from lora_runner.messages import (
     SeatReport,
     SessionOptions,
 )
-from lora_runner.pack import MicroBatch, Pack, to_block
-from lora_runner.seats import Seat, StepStats
+from lora_runner.pack import MicroBatch, Pack
+from lora_runner.seats import PendingStats, Seat, StepStats
 from lora_runner.stability import StabilityWatch, repetition
 
 T = TypeVar("T")
@@ -50,8 +50,16 @@ class _Running:
     window: list[MicroBatch] = field(default_factory=list)
     wall_seconds: float = 0.0
     last_stats: StepStats | None = None
+    unread: list[PendingStats] = field(default_factory=list)
+    """Updates whose figures have not been looked at."""
     checkpointed_at: float = field(default_factory=time.monotonic)
     wants_checkpoint: bool = False
+
+    def read(self, keep: int = 0) -> None:
+        """Let the stability watch see all updates but the newest `keep`."""
+        while len(self.unread) > keep:
+            self.last_stats = self.unread.pop(0).read()
+            self.watch.after_step(self.last_stats.step, self.last_stats.loss, self.last_stats.grad_norm)
 
     @property
     def folder(self) -> Path:
@@ -83,14 +91,13 @@ class Session:
         self.base_repetition = repetition(self._sample([None])[0])
 
     def _make_eval_blocks(self, examples: TokenizedSet) -> list[Block]:
-        # Sorted by length only to pad less; the loss is a sum over tokens, so the order does not matter.
+        # Sorted by length only so that alike ones attend together; the order changes no sum over tokens.
         ordered = sorted(examples.examples, key=lambda e: len(e.input_ids))
         size = self.options.per_device_eval_batch_size
         return [self._block(ordered[i : i + size]) for i in range(0, len(ordered), size)]
 
     def _block(self, examples: Sequence[TokenizedExample]) -> Block:
-        ids, labels, _ = collate(examples, self.pack.base.pad_token_id)
-        return to_block((ids, labels), self.pack.base.device)
+        return Block.of([(e.input_ids, e.labels) for e in examples], self.pack.base.device)
 
     # --- seats ----------------------------------------------------------------------------------------------
 
@@ -172,6 +179,7 @@ class Session:
         assert running is not None
         running.seat.restart_window()
         running.window = []
+        running.read()
         save_checkpoint(
             running.folder / "checkpoint",
             running.seat,
@@ -226,14 +234,17 @@ class Session:
         due: list[_Running] = []
         for running in self.running:
             running.wall_seconds += elapsed
-            stepped = running.seat.last_stats
-            if stepped is None or stepped.step == steps[running.assignment.number]:
+            update = running.seat.last_update
+            if update is None or update.step == steps[running.assignment.number]:
                 continue
-            running.last_stats = stepped
             running.window = []
-            self.num_tokens += stepped.num_tokens
-            running.watch.after_step(stepped.step, stepped.loss, stepped.grad_norm)
-            if running.watch.diverged or stepped.step in running.report_steps:
+            self.num_tokens += update.num_tokens
+            running.unread.append(update)
+            reports_now = update.step in running.report_steps
+            # The newest figures may still be on their way, and waiting for them would leave the device idle:
+            # they are read after the next step, by a rule that depends on the trial's own steps alone.
+            running.read(keep=0 if reports_now else 1)
+            if running.watch.diverged or reports_now:
                 due.append(running)
         return reports + self._report(due)
 

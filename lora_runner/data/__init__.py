@@ -1,6 +1,6 @@
 """Datasets as people have them -> token ids with loss masks, a frozen evaluation set, and batches."""
 
-from lora_runner.data.batching import BatchPlan, CollatedBatch, collate, steps_for_epochs
+from lora_runner.data.batching import BatchPlan, steps_for_epochs
 from lora_runner.data.chat import resolve_chat_template
 from lora_runner.data.formats import Example, Message, convert, recognise
 from lora_runner.data.load import DataBundle, load_data
@@ -13,7 +13,6 @@ __all__ = [
     "FORMATS",
     "IGNORED",
     "BatchPlan",
-    "CollatedBatch",
     "DataBundle",
     "DataSpec",
     "Example",
@@ -22,7 +21,6 @@ __all__ = [
     "Record",
     "TokenizedExample",
     "TokenizedSet",
-    "collate",
     "convert",
     "load_data",
     "num_targets",

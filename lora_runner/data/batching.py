@@ -1,19 +1,17 @@
-"""Which examples a micro-batch holds, from its position alone, and how they are padded."""
+"""Which examples a micro-batch holds, from its position alone."""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from lora_runner.data.tokenise import IGNORED, TokenizedExample, TokenizedSet
+from lora_runner.data.tokenise import TokenizedExample, TokenizedSet
 from lora_runner.errors import DataError
 
 
@@ -53,28 +51,6 @@ class BatchPlan:
         first = micro_batch_index * self.batch_size
         places = (divmod(position, len(self.train)) for position in range(first, first + self.batch_size))
         return tuple(int(_permutation(self.seed, epoch, len(self.train))[place]) for epoch, place in places)
-
-
-class CollatedBatch(NamedTuple):
-    """A padded micro-batch of B sequences."""
-
-    input_ids: list[list[int]]  # (B, length)
-    labels: list[list[int]]  # (B, length), -100 where there is no loss
-    length: int
-
-
-def collate(examples: Sequence[TokenizedExample], pad_token_id: int, multiple_of: int = 8) -> CollatedBatch:
-    """Pad examples on the right to the longest of them, rounded up to a multiple; padding has label -100.
-
-    The padding stands behind everything a causal model predicts from, so no attention mask is needed.
-    """
-    longest = max((len(example.input_ids) for example in examples), default=0)
-    length = -(-longest // multiple_of) * multiple_of
-    return CollatedBatch(
-        [[*example.input_ids, *[pad_token_id] * (length - len(example.input_ids))] for example in examples],
-        [[*example.labels, *[IGNORED] * (length - len(example.labels))] for example in examples],
-        length,
-    )
 
 
 def steps_for_epochs(num_examples: int, batch_size: int, accumulation: int, epochs: float) -> int:

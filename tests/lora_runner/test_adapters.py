@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from transformers import AutoModelForCausalLM
 
 from lora_runner.adapters import save_adapter
 from lora_runner.config import TrialConfig
-from lora_runner.data import BatchPlan, DataBundle, TokenizedExample, collate
+from lora_runner.data import BatchPlan, DataBundle, TokenizedExample
+from lora_runner.layout import Block
 from lora_runner.models import nf4_config
-from lora_runner.pack import MicroBatch, Pack, to_block
+from lora_runner.pack import MicroBatch, Pack
 from lora_runner.seats import Seat
 
 CONFIG = TrialConfig(
@@ -34,15 +35,19 @@ CONFIG = TrialConfig(
 )
 
 
+def block_of(pack: Pack, examples: Sequence[TokenizedExample]) -> Block:
+    return Block.of([(e.input_ids, e.labels) for e in examples], pack.base.device)
+
+
 def train(pack: Pack, seat: Seat, bundle: DataBundle) -> None:
     plan = BatchPlan(train=bundle.train, batch_size=4, seed=0)
     while not seat.finished:
-        block = to_block(collate(plan.examples_at(seat.micro_step), 1)[:2], pack.base.device)
+        block = block_of(pack, plan.examples_at(seat.micro_step))
         pack.train_step({seat: MicroBatch(block, 1, len(block.target_ids))})
 
 
 def evaluate(pack: Pack, seat: Seat | None, examples: tuple[TokenizedExample, ...]) -> float:
-    return pack.evaluate([seat], [to_block(collate(examples, 1)[:2], pack.base.device)])[0]
+    return pack.evaluate([seat], [block_of(pack, examples)])[0]
 
 
 def load(pack: Pack, folder: Path) -> PeftModel:

@@ -14,11 +14,12 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from lora_runner.config import TrialConfig
-from lora_runner.data import BatchPlan, DataBundle, collate
+from lora_runner.data import BatchPlan, DataBundle
 from lora_runner.messages import Assignment, SessionOptions
 from lora_runner.models import BaseSpec, load_base, nf4_config
 from lora_runner.pack import Pack, PackOptions
@@ -172,13 +173,15 @@ def batches(bundle: DataBundle, config: TrialConfig) -> Iterator[dict[str, Tenso
     plan = BatchPlan(train=bundle.train, batch_size=config.per_device_train_batch_size, seed=config.seed)
     for index in range(config.max_steps * config.gradient_accumulation_steps):
         examples = plan.examples_at(index)
-        ids, labels, length = collate(examples, PAD)
-        mask = [[int(i < len(example.input_ids)) for i in range(length)] for example in examples]
-        yield {
-            "input_ids": torch.tensor(ids),
-            "labels": torch.tensor(labels),
-            "attention_mask": torch.tensor(mask),
-        }
+        ids, labels, mask = (
+            pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=filler)
+            for rows, filler in (
+                ([e.input_ids for e in examples], PAD),
+                ([e.labels for e in examples], -100),
+                ([[1] * len(e.input_ids) for e in examples], 0),
+            )
+        )
+        yield {"input_ids": ids, "labels": labels, "attention_mask": mask}
 
 
 @pytest.mark.slow
@@ -206,13 +209,14 @@ def test_a_trial_alone_is_what_trainer_gives(
     tie = tied and train_embeddings
     peer = theirs(folder, bundle, config, mine["start"], tmp_path / "trainer", tied=tie)
     assert mine["learning_rate"] == peer["learning_rate"]
-    # The sums run in another order. Found on torch 2.13.0: losses within 1.8e-7, norms within 9.5e-7, LoRA
-    # weights within 1.6e-4 and others within 8.9e-6 of the farthest that a weight of their matrix has moved:
-    # Adam divides a tiny gradient by its own size, rounding and all.
+    # The sums run in another order, and Trainer computes padding too. Found on torch 2.13.0: losses within
+    # 1.8e-7, norms within 9.5e-7, matrices within 2.2e-5 of the distance they moved, single weights within
+    # 4.1e-4 of the farthest move of their matrix: Adam divides a tiny gradient by its own size, rounding and
+    # all.
     assert mine["loss"] == pytest.approx(peer["loss"], rel=1e-6)
     assert mine["grad_norm"] == pytest.approx(peer["grad_norm"], rel=1e-5)
     for name, weight in peer["end"].items():
-        moved = float((weight - mine["start"][name]).abs().max())
-        assert moved > 0, name
-        share = 1e-3 if ".lora_" in name else 1e-4
-        torch.testing.assert_close(mine["end"][name], weight, rtol=0, atol=share * moved, msg=name)
+        moved, apart = weight - mine["start"][name], mine["end"][name] - weight
+        assert moved.any(), name
+        assert float(apart.norm()) <= 1e-4 * float(moved.norm()), name
+        assert float(apart.abs().max()) <= 2e-3 * float(moved.abs().max()), name

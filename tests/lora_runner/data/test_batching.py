@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_runner.data import IGNORED, BatchPlan, TokenizedExample, TokenizedSet, collate, steps_for_epochs
+from lora_runner.data import IGNORED, BatchPlan, TokenizedExample, TokenizedSet, steps_for_epochs
 from lora_runner.errors import DataError
 
 
@@ -70,28 +70,6 @@ def test_bad_plans() -> None:
         plan(0, 2)
     with pytest.raises(ValueError, match="must not be negative, got -1"):
         plan(3, 2).examples_at(-1)
-
-
-def test_padding_stands_on_the_right() -> None:
-    examples = [
-        TokenizedExample(input_ids=[1, 2, 3], labels=[IGNORED, 2, 3]),
-        TokenizedExample(input_ids=(4,), labels=(IGNORED,)),
-    ]
-    batch = collate(examples, pad_token_id=9, multiple_of=4)
-    assert batch == ([[1, 2, 3, 9], [4, 9, 9, 9]], [[IGNORED, 2, 3, IGNORED], [IGNORED] * 4], 4)
-    assert collate(examples, 9, multiple_of=1).length == 3
-    assert collate(examples, 9).length == 8
-
-
-@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=6), multiple_of=st.integers(1, 16))
-def test_padded_length_is_the_least_multiple(lengths: list[int], multiple_of: int) -> None:
-    examples = [TokenizedExample(input_ids=[5] * n, labels=[5] * n) for n in lengths]
-    batch = collate(examples, 0, multiple_of)
-    assert batch.length % multiple_of == 0
-    assert 0 <= batch.length - max(lengths) < multiple_of
-    for ids, labels, length in zip(batch.input_ids, batch.labels, lengths, strict=True):
-        assert ids == [5] * length + [0] * (batch.length - length)
-        assert labels == [5] * length + [IGNORED] * (batch.length - length)
 
 
 @pytest.mark.parametrize(
