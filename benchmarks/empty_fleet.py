@@ -95,7 +95,7 @@ class EmptyJob:
 
     seats: int
 
-    def open_session(self) -> EmptySession:
+    def open_session(self, num_threads: int) -> EmptySession:
         """No base, no data, no torch."""
         return EmptySession(self.seats)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
@@ -20,7 +21,7 @@ from benchmarks.report import Report, arguments
 from benchmarks.workload import Workload
 from sweeps.sweep import Sweep
 
-TRIALS, QUICK_TRIALS, PROBE_TRIALS = 16, 2, 2
+TRIALS, QUICK_TRIALS, PROBE_TRIALS = 48, 2, 2
 SWEEP_FILE = """\
 name: bench
 model: {model}
@@ -41,6 +42,7 @@ training:
 lora: {{r: {lora_r}, alpha: {lora_alpha}}}
 search: {{sampler: tpe, pruner: none, seed: {seed}}}
 trials: {trials}
+workers: {workers}
 seats: {seats}
 output: {output}
 """
@@ -71,13 +73,14 @@ class Side:
         return (self.last_finished - self.first_started) / self.trials
 
 
-def our_sweep(work: Workload, seats: int) -> tuple[Side, float]:
-    """Run `sweeps run`; also the share of the seats' time in which they trained."""
+def our_sweep(work: Workload, workers: int, seats: int) -> tuple[Side, float]:
+    """Run `sweeps run`, `seats` on each worker; also the share of their time in which they trained."""
     with scratch() as folder:
         (folder / "sweep.yaml").write_text(
             SWEEP_FILE.format(
                 **{name: json.dumps(value) for name, value in vars(work).items()},
                 embedding_lr_ratio="embedding_lr_ratio: {value: 1.0}" if work.train_embeddings else "",
+                workers=workers,
                 seats=seats,
                 output=folder / "runs",
             )
@@ -89,7 +92,7 @@ def our_sweep(work: Workload, seats: int) -> tuple[Side, float]:
         started = [_since(process, trial.datetime_start) for trial in trials]
         finished = [_since(process, trial.datetime_complete) for trial in trials]
         side = Side(
-            name=f"this program, {seats} seats",
+            name=f"this program, {workers} worker{'s' if workers > 1 else ''} with {seats} seats",
             seconds=process.seconds,
             cpu_seconds=process.cpu_seconds,
             first_started=min(started),
@@ -147,11 +150,21 @@ def best_processes(work: Workload, report: Report) -> int:
     return min(found, key=lambda count: found[count])
 
 
+def fleet_size() -> int:
+    """GPUs of this machine, or cores of one without: small products gain nothing from a second thread."""
+    import torch
+
+    return torch.cuda.device_count() or len(os.sched_getaffinity(0))
+
+
 def main() -> None:
     """Measure both sides and print the report."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--trials", type=int, default=None, help=f"of each side (default {TRIALS})")
-    parser.add_argument("--seats", type=int, default=8, help="trials side by side on our side")
+    parser.add_argument("--seats", type=int, default=8, help="trials side by side on each of our workers")
+    parser.add_argument(
+        "--workers", type=int, default=fleet_size(), help="ours: one a GPU, or one a core (default: all)"
+    )
     parser.add_argument("--train-embeddings", action="store_true", help="embeddings and lm_head too")
     parser.add_argument(
         "--processes", type=int, default=None, help="the peer's at once (default: try 1 and 2)"
@@ -166,7 +179,7 @@ def main() -> None:
         report = Report(name="sweep", fixed=f"On both sides: {work.described()}.")
         count = options.processes or (2 if options.quick else best_processes(work, report))
         peer, said = peer_sweep(work, count)
-        ours, busy = our_sweep(work, options.seats)
+        ours, busy = our_sweep(work, options.workers, options.seats)
         sides = [ours, peer] + ([peer_sweep(work, count, reuse=True)[0]] if options.reuse else [])
     report.table(
         "Whole sweep, from before the process was made until it had ended",

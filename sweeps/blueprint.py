@@ -6,7 +6,6 @@ The driver builds it and sends it on: the job to the workers, the ledger to the 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -102,8 +101,10 @@ class Job:
     eval_digest: str
     """The driver's evaluation set; a worker that tokenises another one must not report."""
 
-    def open_session(self) -> Session:
+    def open_session(self, num_threads: int) -> Session:
         """Load base and data in this process and measure the untouched base; no seat is taken yet.
+
+        `num_threads` are this process's on a machine without a GPU.
 
         Raises SweepFailed when the evaluation set is not the driver's.
         """
@@ -116,7 +117,7 @@ class Job:
         from lora_runner.session import Session
 
         if not torch.cuda.is_available():
-            torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
+            torch.set_num_threads(num_threads)
         base = load_base(self.base)
         data = load_data(self.data, base.tokenizer)
         if data.eval.digest != self.eval_digest:

@@ -92,23 +92,28 @@ def keeper_for(ledger: Ledger, storage_url: str) -> Iterator[Any]:
         ray.kill(keeper)
 
 
-def worker_resources(gpus_per_worker: int) -> dict[str, float]:
-    """What a worker reserves: its GPUs, or all CPUs of a machine without one."""
+def worker_resources(workers: int, gpus_per_worker: int) -> dict[str, float]:
+    """What a worker reserves: its GPUs, or its share of the CPUs of a machine without one."""
     if ray.cluster_resources().get("GPU", 0) >= gpus_per_worker:
         return {"GPU": gpus_per_worker, "CPU": 1}
-    return {"CPU": max(1, ray.cluster_resources().get("CPU", 1) - 1)}
+    cpus = ray.cluster_resources().get("CPU", 1)
+    return {"CPU": max(1, cpus - 1 if workers == 1 else cpus // workers)}
 
 
 def num_workers(wanted: int | str, gpus_per_worker: int) -> int:
-    """The fleet's size; auto is a worker for every set of GPUs in the cluster, or one on CPU."""
+    """The fleet's size; auto is a worker for every set of GPUs in the cluster, or one on CPU.
+
+    Without a GPU, several workers share the cores: faster for a small base, and each loads a base of its own.
+    """
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    possible = gpus // gpus_per_worker if gpus else 1
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    possible = gpus // gpus_per_worker if gpus else cpus
     if wanted == "auto":
         if gpus and not possible:
             raise ConfigError([f"gpus_per_worker is {gpus_per_worker}, but the cluster has {gpus} GPUs"])
-        return possible
+        return possible if gpus else 1
     if int(wanted) > possible:
-        have = f"{gpus} GPUs" if gpus else "no GPU, where one worker takes the CPU"
+        have = f"{gpus} GPUs" if gpus else f"no GPU and {cpus} CPU cores"
         raise ConfigError(
             [f"workers is {wanted}, but the cluster has {have}; set workers to at most {possible}"]
         )
@@ -118,13 +123,13 @@ def num_workers(wanted: int | str, gpus_per_worker: int) -> int:
 def run_fleet(keeper: Any, job: Job, *, workers: int, gpus_per_worker: int) -> list[str]:
     """Run workers until the keeper has no more trials for them; returns errors of workers that gave up."""
     trainable = tune.with_resources(
-        tune.with_parameters(Worker, keeper=keeper, job=job), worker_resources(gpus_per_worker)
+        tune.with_parameters(Worker, keeper=keeper, job=job), worker_resources(workers, gpus_per_worker)
     )
     scratch = tempfile.mkdtemp(prefix="sweeps-fleet-")
     try:
         results = tune.Tuner(
             trainable,
-            param_space={"worker": tune.grid_search(list(range(workers)))},
+            param_space={"worker": tune.grid_search(list(range(workers))), "workers": workers},
             run_config=tune.RunConfig(
                 name="fleet",
                 storage_path=scratch,

@@ -7,6 +7,7 @@ from Tune's own checkpoints: a restarted worker asks the keeper, and seats go on
 from __future__ import annotations
 
 import json
+import os
 import time
 import traceback
 from pathlib import Path
@@ -37,7 +38,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         ray.get(keeper.rejoin.remote(self.index))
         # Nothing that could still be learned before these trials are drawn: the base takes its time to load.
         keeper.prepare.remote(self.index, job.seats)
-        self.session = job.open_session()
+        self.session = job.open_session(max(1, len(os.sched_getaffinity(0)) // int(config["workers"])))
         self._last_words = time.monotonic()
         self._last_tokens = 0
         self._busy_seat_seconds = 0.0

@@ -215,6 +215,23 @@ def test_results_are_read_where_model_and_data_are_gone(finished: tuple[Sweep, P
     assert answer.best.eval_loss == sweep.study().best_value
 
 
+def test_two_workers_share_a_machine_without_gpus_and_change_no_trial(
+    local_ray: None, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    file = sweep_file(tmp_path / "files")
+    values = []
+    for workers in (1, 2):
+        output = {"output": str(tmp_path / f"{workers}"), "search.sampler": "random"}
+        sweep = Sweep.load(file, {"workers": workers, **output})
+        sweep.run()
+        trials = sweep.study().get_trials(deepcopy=False)
+        assert {trial.user_attrs["worker"] for trial in trials} == set(range(workers))
+        values.append({t.number: t.value for t in trials if t.state == TrialState.COMPLETE})
+    both = values[0].keys() & values[1].keys()
+    assert len(both) >= 2
+    assert all(values[0][number] == pytest.approx(values[1][number], rel=1e-5) for number in both)
+
+
 def test_a_fleet_that_cannot_be_had_is_refused_before_anything_is_written(
     local_ray: None, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:

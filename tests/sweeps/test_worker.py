@@ -102,7 +102,7 @@ def make_job(seats: int, log: str, *, room: int, never: int | None = None, turn_
         def __init__(self) -> None:
             self.seats = seats
 
-        def open_session(self) -> RehearsedSession:
+        def open_session(self, num_threads: int) -> RehearsedSession:
             time.sleep(turn_seconds)
             return RehearsedSession()
 
