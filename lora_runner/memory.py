@@ -1,99 +1,204 @@
-"""How much memory a pack needs, and so how many seats fit.
+"""How much memory a pack needs; from it, how many seats fit and whether the dequantised base stays.
 
-A model of the peak: base + resident copy + seats · (16 B per trained parameter + activations + logits).
-Coefficients per token come from the shapes of a transformer's forward pass; they are estimates, stated as
-such by `plan`.
+The peak is what the base keeps, what the seats keep, and what lives beside it at the worst moment of a step
+or an evaluation. The first two are sums over shapes; the third is counted in a dry run of the pack on the
+meta device (`dry_run.py`), for any model. One that cannot run there is estimated from coefficients, which may
+be far off; the reason is said. Everything follows from the model's configuration: no weights are read.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import psutil
 import torch
-from transformers.pytorch_utils import Conv1D
+from transformers import PreTrainedModel
 
-from lora_runner.models import BaseSpec, find_saved, find_targets, meta_model, resolve_dtype
+from lora_runner.dry_run import DryRun
+from lora_runner.memory_sizes import Coefficients, SeatState, base_bytes, seat_state
+from lora_runner.memory_sizes import Workload as Workload
+from lora_runner.models import BaseSpec, meta_model, resolve_dtype
+from lora_runner.pack import PackOptions
 
-NF4_BYTES = 0.52
-"""Bytes per quantised parameter: half a byte, plus 8-bit block scales (one per 64) with nested scales."""
-TRAINED_BYTES = 16
-"""Bytes per trained parameter: fp32 master, gradient and two moments."""
-LOGIT_BYTES = 12
-"""Bytes per predicted position and vocabulary entry: logits, their fp32 copy, and the gradient."""
 RESERVE = 0.85
-"""Share of the device's memory that is planned for."""
+"""Share of the device's memory that is planned for; the rest is for what no tensor holds, and for gaps."""
+GIB = 2**30
+
+
+class Passes(Protocol):
+    """What lives beside all weights and the seats' own state while a pack computes, in bytes."""
+
+    def train(self, seats: int, batch_size: int, length: int) -> int: ...
+
+    def evaluate(self, seats: int, batch_size: int, length: int) -> int: ...
+
+
+class MemoryEstimate:
+    """Peak memory of a pack by its number of seats, in bytes."""
+
+    def __init__(
+        self,
+        *,
+        base: int,
+        seat: SeatState,
+        workload: Workload,
+        passes: Passes,
+        device: torch.device,
+        available: float,
+        source: str,
+    ) -> None:
+        self.base = base
+        """Frozen weights as they are kept, the resident copy included."""
+        self.available = available
+        self.source = source
+        """Where the peak of the passes comes from."""
+        self._seat, self._workload, self._passes, self._device = seat, workload, passes, device
+        self._totals: dict[int, int] = {}
+
+    @property
+    def per_seat(self) -> int:
+        """What a seat keeps for itself: parameters, gradients and moments."""
+        return self._seat.num_bytes
+
+    def total(self, seats: int) -> int:
+        """The peak with `seats` seats: the worst of filling the pack, a step, an update and an evaluation."""
+        if seats not in self._totals:
+            work = self._workload
+            beside = [
+                self._seat.filling(seats),
+                self._seat.updating(self._device),
+                self._passes.train(seats, work.batch_size, work.length),
+            ]
+            if work.eval_batch_size:
+                beside.append(self._passes.evaluate(seats, work.eval_batch_size, work.eval_length))
+            self._totals[seats] = self.base + seats * self.per_seat + max(beside)
+        return self._totals[seats]
+
+    def max_seats(self, most: int) -> int:
+        """Up to `most` seats that fit into the planned share of the memory; 0 when not even one does."""
+        planned = self.available * RESERVE
+        if self.total(1) > planned:
+            return 0
+        fits, too_many, per_seat = 1, most + 1, float("inf")
+        while too_many - fits > 1:
+            # The peak is nearly a straight line: the line's guess is close, and its neighbours prove it.
+            guess = fits + int((planned - self.total(fits)) / per_seat)
+            guess = min(max(guess, fits + 1), too_many - 1)
+            if self.total(guess) <= planned:
+                fits = guess
+            else:
+                too_many = guess
+            per_seat = (self.total(guess) - self.total(1)) / (guess - 1)
+        return fits
 
 
 @dataclass(frozen=True)
-class MemoryEstimate:
-    """Peak memory of a pack in bytes: `base + seats * per_seat`."""
+class Choice:
+    """How a pack is to be filled."""
 
-    base: float
-    per_seat: float
-    available: float
+    seats: int
+    resident_weights: bool
+    """Whether the dequantised base stays in memory: the same numbers in less time."""
+    estimate: MemoryEstimate
+    """Of this choice."""
+    reason: str
 
-    def total(self, seats: int) -> float:
-        return self.base + seats * self.per_seat
 
-    def max_seats(self) -> int:
-        """Seats that fit into the planned share of the memory; 0 when not even one does."""
-        return max(0, int((self.available * RESERVE - self.base) // self.per_seat))
+def choose(
+    spec: BaseSpec, workload: Workload, *, most: int, seats: int | None = None, available: float | None = None
+) -> Choice:
+    """As many seats as fit, up to `most`, and the dequantised base in memory where it fits beside them.
+
+    `seats` is a number that has been decided already. `available` is in bytes; for a worker of several GPUs
+    the sum over them, which assumes that layers, and with them activations and trained weights, spread
+    evenly. Trained embeddings and logits lie on one GPU: where they are large, the sum promises too much.
+
+    Seats come first: each is another trial at a time, while the copy only saves the dequantisation. One seat
+    is chosen where not even one fits; then the reason says so.
+    """
+    plain = estimate(spec, workload, available=available)
+    planned = f"{RESERVE:.0%} of {plain.available / GIB:.3g} GiB"
+    if seats is not None:
+        chosen, why = seats, "as asked"
+    else:
+        chosen = max(1, plain.max_seats(most))
+        if plain.total(chosen) > plain.available * RESERVE:
+            why = f"even one does not fit into {planned}"
+        elif chosen == most:
+            why = "no more are of use"
+        else:
+            why = f"{chosen + 1} would take {plain.total(chosen + 1) / GIB:.3g} GiB, more than {planned}"
+    reason = f"{_seats(chosen)}: {why}"
+    if spec.quantization == "nf4":
+        resident = estimate(spec, workload, resident_weights=True, available=plain.available)
+        copy = f"the dequantised base ({(resident.base - plain.base) / GIB:.3g} GiB)"
+        if resident.total(chosen) <= resident.available * RESERVE:
+            return Choice(
+                chosen, True, resident, f"{reason}; {copy} fits beside and stays; {resident.source}"
+            )
+        reason += f"; {copy} does not fit beside and is made layer by layer in every pass"
+    return Choice(chosen, False, plain, f"{reason}; {plain.source}")
+
+
+def _seats(number: int) -> str:
+    return f"{number} seat{'' if number == 1 else 's'}"
 
 
 def estimate(
-    spec: BaseSpec,
-    *,
-    target_modules: str | tuple[str, ...],
-    train_embeddings: bool | tuple[str, ...],
-    lora_r: int,
-    batch_size: int,
-    length: int,
-    gradient_checkpointing: bool,
-    resident_weights: bool = False,
-    available: float | None = None,
+    spec: BaseSpec, workload: Workload, *, resident_weights: bool = False, available: float | None = None
 ) -> MemoryEstimate:
-    """Estimate a pack's peak from the model's configuration; `length` is the longest sequence in tokens."""
+    """Estimate a pack's peak from the model's configuration.
+
+    Raises ModelError when the configuration cannot be read or nothing matches `target_modules`.
+    """
     model = meta_model(spec)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    width = resolve_dtype(spec.compute_dtype, device).itemsize
-    targets = [model.get_submodule(name) for name in find_targets(model, target_modules)]
-    quantised, output = spec.quantization == "nf4", model.get_output_embeddings()
-    frozen = [
-        m.weight.numel()
-        for m in model.modules()
-        if isinstance(m, torch.nn.Linear | Conv1D) and m is not output
-    ]
-    linear = sum(frozen)
-    total = sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
-    base = linear * (NF4_BYTES if quantised else width) + (total - linear) * width
-    if quantised:
-        # Dequantised weights: of one layer at a time, or of all of them when they stay.
-        base += width * (linear if resident_weights else max(frozen, default=0))
-
-    trained = sum(lora_r * sum(m.weight.shape) for m in targets)
-    saved = find_saved(model, train_embeddings)
-    copies = {id(model.get_submodule(name).weight): model.get_submodule(name).weight for name in saved.names}
-    trained += sum(weight.numel() for weight in copies.values())
-
-    config = model.config.get_text_config()
-    layers, hidden = config.num_hidden_layers, config.hidden_size
-    # What autograd keeps per token and layer: each target's input (and its fp32 copy), and the elementwise
-    # chain.
-    kept = (
-        sum(_in_features(m) for m in targets) * (width + (4 if width < 4 else 0))
-        + 12 * hidden * width * layers
+    dtype = resolve_dtype(spec.compute_dtype, device)
+    quantised = spec.quantization == "nf4"
+    options = workload.options(resident_weights=resident_weights)
+    base = base_bytes(model, dtype.itemsize, quantised=quantised, resident=resident_weights)
+    seat = seat_state(model, workload)
+    passes, source = _passes(model, options, workload, device, dtype, quantised=quantised)
+    return MemoryEstimate(
+        base=base,
+        seat=seat,
+        workload=workload,
+        passes=passes,
+        device=device,
+        available=available_memory(device) if available is None else available,
+        source=source,
     )
-    if gradient_checkpointing:
-        kept = hidden * width * layers + kept / layers
-    tokens = batch_size * length
-    per_seat = trained * TRAINED_BYTES + tokens * kept + tokens * config.vocab_size * LOGIT_BYTES
-    return MemoryEstimate(base, per_seat, available if available is not None else available_memory(device))
 
 
-def _in_features(module: torch.nn.Module) -> int:
-    weight: torch.Tensor = module.weight  # type: ignore[assignment]
-    return int(weight.shape[0 if isinstance(module, Conv1D) else 1])
+def _passes(
+    model: PreTrainedModel,
+    options: PackOptions,
+    workload: Workload,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    quantised: bool,
+) -> tuple[Passes, str]:
+    coefficients = Coefficients.of(
+        model, workload, dtype, dequantises=quantised and not options.resident_weights
+    )
+    try:
+        dry = DryRun(
+            model,
+            options,
+            device=device,
+            dtype=dtype,
+            quantised=quantised,
+            lora_r=workload.lora_r,
+            lora_dropout=workload.lora_dropout,
+        )
+        dry.train(1, 1, 2)
+        dry.evaluate(1, 1, 2)
+    except Exception as error:  # whatever a model's own code does where tensors have no values
+        why = f"{type(error).__name__}: {error}".split("\n")[0][:160]
+        return coefficients, f"peak from coefficients, which may be far off, since a dry run failed: {why}"
+    return dry, "peak from a dry run"
 
 
 def available_memory(device: torch.device) -> float:

@@ -19,7 +19,7 @@ from sweeps.errors import SweepFailed
 from sweeps.trained_tokens import trained_tokens
 
 if TYPE_CHECKING:
-    from lora_runner.data import DataSpec
+    from lora_runner.data import DataSpec, TokenizedSet
     from lora_runner.models import BaseSpec
     from lora_runner.pack import PackOptions
     from lora_runner.session import Session
@@ -138,6 +138,8 @@ class Blueprint:
     memory_gib: float
     """Estimated peak of a full pack."""
     memory_available_gib: float
+    memory_reason: str
+    """Why so many seats, and whether the dequantised base stays in memory."""
     num_train_examples: int
     num_train_tokens: int
     num_eval_tokens: int
@@ -157,9 +159,8 @@ def draw_up(
     import torch
 
     from lora_runner.data import DataSpec, load_data, steps_for_epochs
-    from lora_runner.memory import estimate
+    from lora_runner.memory import Workload, available_memory, choose
     from lora_runner.models import BaseSpec, check_weights, count_parameters, load_tokenizer
-    from lora_runner.pack import PackOptions
 
     base = BaseSpec(
         model=config.model.name,
@@ -182,29 +183,29 @@ def draw_up(
         training.num_train_epochs or 1,
     )
     space = space_of(config, model_size=float(size), max_steps=steps)
-    options = PackOptions(
+    training_batch = int(_largest(space, "per_device_train_batch_size", training.per_device_train_batch_size))
+    workload = Workload(
         target_modules=config.lora.target_modules,
         train_embeddings=config.embedding_modules or False,
         trainable_token_indices=tokens,
+        lora_r=int(_largest(space, "lora_r", config.lora.r)),
+        lora_dropout=_largest(space, "lora_dropout", config.lora.dropout),
+        batch_size=training_batch,
+        length=_longest(data.train, training_batch),
+        eval_batch_size=training.per_device_eval_batch_size,
+        eval_length=_longest(data.eval, training.per_device_eval_batch_size),
         gradient_checkpointing=training.gradient_checkpointing,
-        resident_weights=size < 5e8,
         embedding_optimizer_bits=training.embedding_optimizer_bits,
     )
-    memory = estimate(
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    gpus = config.gpus_per_worker if device.type == "cuda" else 1
+    memory = choose(
         base,
-        target_modules=options.target_modules,
-        train_embeddings=options.train_embeddings,
-        lora_r=int(_largest(space, "lora_r", config.lora.r)),
-        batch_size=int(_largest(space, "per_device_train_batch_size", training.per_device_train_batch_size)),
-        length=max(len(e.input_ids) for e in data.train.examples),
-        gradient_checkpointing=training.gradient_checkpointing,
-        resident_weights=options.resident_weights,
+        workload,
+        most=min(MAX_SEATS[device.type], config.trials),
+        seats=None if config.seats == "auto" else config.seats,
+        available=gpus * available_memory(device),
     )
-    if config.seats == "auto":
-        most = MAX_SEATS["cuda" if torch.cuda.is_available() else "cpu"]
-        seats = max(1, min(memory.max_seats(), most, config.trials))
-    else:
-        seats = config.seats
     context = _context(config, space, size=float(size), steps=steps, eval_digest=data.eval.digest)
     context["trainable_token_indices"] = list(tokens)
     context["data_format"] = data.format
@@ -228,20 +229,21 @@ def draw_up(
     job = Job(
         base=base,
         data=spec,
-        pack=options,
+        pack=workload.options(resident_weights=memory.resident_weights),
         session=SessionOptions(
             report_at=training.report_percents,
             per_device_eval_batch_size=training.per_device_eval_batch_size,
         ),
-        seats=seats,
+        seats=memory.seats,
         eval_digest=data.eval.digest,
     )
     return Blueprint(
         config=config,
         ledger=ledger,
         job=job,
-        memory_gib=memory.total(seats) / 2**30,
-        memory_available_gib=memory.available / 2**30,
+        memory_gib=memory.estimate.total(memory.seats) / 2**30,
+        memory_available_gib=memory.estimate.available / 2**30,
+        memory_reason=memory.reason,
         num_train_examples=len(data.train),
         num_train_tokens=data.train.num_tokens,
         num_eval_tokens=data.eval.num_target_tokens,
@@ -254,6 +256,12 @@ def _dtype(base: BaseSpec) -> Any:
     from lora_runner.models import resolve_dtype
 
     return resolve_dtype(base.compute_dtype, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _longest(examples: TokenizedSet, batch_size: int) -> int:
+    """Mean tokens of the longest batch there can be: what a batch costs follows the sum of its lengths."""
+    longest = sorted(len(example.input_ids) for example in examples.examples)[-batch_size:]
+    return math.ceil(sum(longest) / len(longest))
 
 
 def _largest(space: SearchSpace, name: str, default: float) -> float:
@@ -366,4 +374,5 @@ def summary(blueprint: Blueprint) -> dict[str, Any]:
         "trials": ledger.trials,
         "seats": blueprint.job.seats,
         "memory_gib": blueprint.memory_gib,
+        "memory_reason": blueprint.memory_reason,
     }

@@ -52,6 +52,7 @@ def plan_view(blueprint: Blueprint, matrix_flops: float) -> RenderableType:
                 else ""
             ),
         ),
+        ("", blueprint.memory_reason),
         ("time", time_estimate(blueprint, matrix_flops)),
     )
     dimensions = ledger.space.dimensions

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from lora_runner.config import TrialConfig
 from lora_runner.errors import ModelError, RunnerError
 from lora_runner.layout import Block
-from lora_runner.memory import estimate
+from lora_runner.memory import Workload, estimate
 from lora_runner.models import (
     BaseSpec,
     check_weights,
@@ -369,13 +369,6 @@ def test_the_absent_cpu_kernel_is_not_mentioned(caplog: pytest.LogCaptureFixture
 
 def test_an_estimate_needs_no_weights(copy: Path) -> None:
     (copy / "model.safetensors").unlink()
-    found = estimate(
-        BaseSpec(model=str(copy)),
-        target_modules="all-linear",
-        train_embeddings=True,
-        lora_r=4,
-        batch_size=1,
-        length=8,
-        gradient_checkpointing=False,
-    )
+    workload = Workload(lora_r=4, train_embeddings=True, batch_size=1, length=8)
+    found = estimate(BaseSpec(model=str(copy)), workload)
     assert found.total(1) > 0

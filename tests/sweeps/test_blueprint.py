@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from safetensors import safe_open
 from transformers import AutoTokenizer
@@ -156,6 +157,31 @@ def test_a_blueprint_holds_what_is_counted_from_model_and_data(draw: Draw, tmp_p
     assert Path(ledger.run_folder) == tmp_path / "runs" / "small"
     first = ledger.space.first_trials()[0]
     assert ledger.trial_config(first.params).learning_rate == pytest.approx(2e-4)
+
+
+def test_memory_is_estimated_for_the_longest_batches_and_the_choice_has_a_reason(draw: Draw) -> None:
+    blueprint = draw()
+    assert 0 < blueprint.memory_gib < blueprint.memory_available_gib
+    assert blueprint.job.pack.resident_weights  # it is small
+    assert blueprint.memory_reason.startswith("6 seats: no more are of use; the dequantised base (")
+    sizes = [(1, 1), (16, 1), (1, 12)]  # of a training and of an evaluation batch
+    small, trains, evaluates = (
+        draw(training__per_device_train_batch_size=train, training__per_device_eval_batch_size=held_out)
+        for train, held_out in sizes
+    )
+    assert trains.memory_gib > small.memory_gib
+    assert evaluates.memory_gib > small.memory_gib
+
+
+def test_seats_that_the_sweep_file_sets_are_kept(draw: Draw) -> None:
+    blueprint = draw(seats=3)
+    assert blueprint.job.seats == 3
+    assert blueprint.memory_reason.startswith("3 seats: as asked")
+
+
+def test_without_a_gpu_the_memory_of_a_worker_is_the_machines(draw: Draw) -> None:
+    spread = draw(gpus_per_worker=4, model__device_map="auto")
+    assert spread.memory_available_gib < psutil.virtual_memory().total / 2**30
 
 
 def test_drawing_up_writes_nothing(draw: Draw, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def blueprint(ledger: Ledger, **changed: Any) -> Any:
         ),
         memory_gib=61.234,
         memory_available_gib=79.1,
+        memory_reason="12 seats: 13 would take 68.3 GiB",
         num_train_examples=1000,
         num_train_tokens=250_000,
         num_eval_tokens=4096,
@@ -64,6 +65,7 @@ def test_the_plan_states_what_would_run(plan: Blueprint) -> None:
         "16 trials of 100 steps, reported at 20%, 40%, 60%, 80%, 100%",
         "tpe with pruner successive_halving, seed 3",
         "12 per worker; estimated peak 61.23 of 79.1 GiB",
+        "12 seats: 13 would take 68.3 GiB",
     ):
         assert fact in text, text
 

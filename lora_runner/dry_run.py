@@ -1,0 +1,201 @@
+"""A pack on the meta device: the real code on tensors without memory, whose bytes are counted.
+
+What a step keeps for its backward pass, what it holds for a moment, how attention pads: nothing of it is
+written down a second time here. It runs, and the largest number of bytes that live at once is the answer.
+Only a layer of every kind runs; each of the others adds what one of its kind left behind.
+
+What no tensor holds is not seen: a kernel's own scratch, an allocator's rounding and gaps.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from lora_runner.config import TrialConfig
+from lora_runner.layout import Block
+from lora_runner.liger import use_liger
+from lora_runner.meta_device import META, LiveBytes, no_launches
+from lora_runner.models import Base, BaseSpec, find_targets
+from lora_runner.pack import MicroBatch, Pack, PackOptions
+from lora_runner.packed_modules import PackedLinear, RankClass
+
+NF4_BLOCK, NESTED_BLOCK = 64, 256
+"""Weights per scale, and scales per scale of their own (bitsandbytes' defaults)."""
+
+
+class DryRun:
+    """A pack without memory, to be run with any number of equal seats.
+
+    `model` is a whole one on the meta device, and is taken apart; `device` is the one it stands for. Raises
+    ModelError as a real pack would, and whatever a model's code raises where tensors have no values.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        options: PackOptions,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        quantised: bool,
+        lora_r: int,
+        lora_dropout: float,
+    ) -> None:
+        use_liger(model, device)
+        wanted = {id(model.get_submodule(name)) for name in find_targets(model, options.target_modules)}
+        self._layers, self._missing = _keep_one_of_each_kind(model, wanted)
+        # By full name: in the whole model, a pattern may have meant some layers only.
+        targets = tuple(name for name, module in model.named_modules() if id(module) in wanted)
+        # A product finds the resident copy as it finds a weight that was never quantised.
+        base = _frozen(model, dtype, dequantises=quantised and not options.resident_weights)
+        # The seats' own state is not counted here, so it may as well be the plain one.
+        plain = replace(options, target_modules=targets, resident_weights=False, embedding_optimizer_bits=32)
+        self._live = LiveBytes()
+        with self._live, no_launches():
+            self._pack = Pack(base, plain)
+        for linear in self._pack.linears:
+            linear.masks = partial(_masks, linear)  # type: ignore[method-assign]
+        self._seat = self._pack.new_seat(
+            TrialConfig(
+                learning_rate=1.0,
+                embedding_learning_rate=1.0,
+                max_steps=1,
+                lora_r=lora_r,
+                lora_alpha=1,
+                lora_dropout=lora_dropout,
+            )
+        )
+        self._marks: list[int] = []
+        for layer in self._layers:
+            layer.register_forward_pre_hook(self._mark)
+        if self._layers:
+            self._layers[-1].register_forward_hook(self._mark)
+
+    def train(self, seats: int, batch_size: int, length: int) -> int:
+        """Bytes that live at once in a step of `seats` seats, beside all weights and the seats' own state."""
+        block = self._block(batch_size, length)
+        share = MicroBatch(block, block.num_tokens, max(1, block.num_targets))
+        self._marks = []
+        with self._live, no_launches(), self._live.watch() as peak:
+            # Copies of one seat: what a seat holds of its own is counted elsewhere.
+            self._pack.micro_step({copy.copy(self._seat): share for _ in range(seats)})
+            beyond = peak()
+        left = [after - before for before, after in pairwise(self._marks[: len(self._layers) + 1])]
+        return beyond + sum(count * left[kind] for kind, count in self._missing.items())
+
+    def evaluate(self, seats: int, batch_size: int, length: int) -> int:
+        """The same of an evaluation; it keeps no layer's inside."""
+        block = self._block(batch_size, length)
+        with self._live, no_launches(), self._live.watch() as peak:
+            self._pack.evaluate([copy.copy(self._seat) for _ in range(seats)], [block])
+            return peak()
+
+    def _block(self, batch_size: int, length: int) -> Block:
+        vocabulary = int(self._pack.model.get_input_embeddings().weight.shape[0])
+        # Distinct tokens as far as there are any: each takes a row of a trained embedding.
+        ids = (torch.arange(batch_size * length) % vocabulary).view(batch_size, length).tolist()
+        return Block.of([(row, row) for row in ids], META)
+
+    def _mark(self, *_: object) -> None:
+        self._marks.append(self._live.live)
+
+
+def _keep_one_of_each_kind(
+    model: PreTrainedModel, wanted: set[int]
+) -> tuple[list[nn.Module], dict[int, int]]:
+    """Leave the last decoder layer of each kind, and two at least: memory peaks where most lies kept before.
+
+    -> the layers that stay, and for places among them how many of the same kind are gone. Where the layers
+    cannot be told, all of them stay and none is listed.
+    """
+    config, decoder = model.config.get_text_config(), model.get_decoder()
+    lists = [m for m in decoder.modules() if isinstance(m, nn.ModuleList)]
+    layers = next((found for found in lists if len(found) == config.num_hidden_layers), None)
+    if layers is None:
+        return [], {}
+    types = getattr(config, "layer_types", None) or [None] * len(layers)
+    kinds = [_kind(layer, types[index], wanted) for index, layer in enumerate(layers)]
+    last = {kind: index for index, kind in enumerate(kinds)}
+    stay = sorted({*last.values(), max(0, len(layers) - 2)})
+    missing = {
+        stay.index(place): kinds.count(kind) - sum(kinds[i] == kind for i in stay)
+        for kind, place in last.items()
+    }
+    kept = [layers[index] for index in stay]
+    holder, _, name = next(n for n, m in decoder.named_modules() if m is layers).rpartition(".")
+    setattr(decoder.get_submodule(holder), name, nn.ModuleList(kept))
+    config.num_hidden_layers = len(kept)
+    if types[0] is not None:
+        config.layer_types = [types[index] for index in stay]
+    return kept, missing
+
+
+def _kind(layer: nn.Module, type_: str | None, wanted: set[int]) -> tuple[object, ...]:
+    shapes = tuple((name, tuple(parameter.shape)) for name, parameter in layer.named_parameters())
+    targets = tuple(name for name, module in layer.named_modules() if id(module) in wanted)
+    return type(layer), type_, shapes, targets
+
+
+def _frozen(model: PreTrainedModel, dtype: torch.dtype, *, dequantises: bool) -> Base:
+    """The model as `load_base` would leave it."""
+    model.to(dtype).requires_grad_(False).eval()
+    model.config.use_cache = False
+    output = model.get_output_embeddings()
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Conv1D):  # bitsandbytes turns it around
+            into, out = module.weight.shape
+            model.set_submodule(name, nn.Linear(into, out, device=META, dtype=dtype))
+    for module in model.modules():
+        if dequantises and isinstance(module, nn.Linear) and module is not output:
+            module.weight = _nf4(module.weight.shape, dtype)
+    return Base(
+        model=model,
+        tokenizer=None,  # type: ignore[arg-type]  # nothing here is text
+        spec=BaseSpec(model=""),
+        compute_dtype=dtype,
+        device=META,
+        num_parameters=0,
+    )
+
+
+def _nf4(shape: torch.Size, dtype: torch.dtype) -> nn.Parameter:
+    """A weight of `shape` in NF4 with double quantisation, as bitsandbytes keeps it."""
+    from bitsandbytes.functional import QuantState
+
+    scales = -(-shape.numel() // NF4_BLOCK)
+    nested = QuantState(
+        absmax=torch.empty(-(-scales // NESTED_BLOCK), device=META),
+        code=torch.empty(256, device=META),
+        blocksize=NESTED_BLOCK,
+        dtype=torch.float32,
+    )
+    packed = torch.empty(-(-shape.numel() // 2), 1, dtype=torch.uint8, device=META)
+    weight = nn.Parameter(packed, requires_grad=False)
+    weight.quant_state = QuantState(  # type: ignore[attr-defined]
+        absmax=torch.empty(scales, dtype=torch.uint8, device=META),
+        shape=shape,
+        code=torch.empty(16, device=META),
+        blocksize=NF4_BLOCK,
+        quant_type="nf4",
+        dtype=dtype,
+        offset=torch.empty((), device=META),
+        state2=nested,
+    )
+    return weight
+
+
+def _masks(linear: PackedLinear, rank_class: RankClass, dtype: torch.dtype) -> Tensor | None:
+    """`PackedLinear.masks` without its random numbers, which would be drawn for real."""
+    if not linear._context.training or not any(seat.dropout for seat in rank_class.seats):
+        return None
+    shapes = [(size, linear.in_features) for size in rank_class.blocks.sizes]
+    masks = [torch.empty(shape, dtype=torch.bool, device=META).to(dtype) * 1.0 for shape in shapes]
+    return torch.cat(masks) if len(masks) > 1 else masks[0]

@@ -1,0 +1,177 @@
+"""What a base and a seat keep, by their shapes, and coefficients for what a pass takes beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from lora_runner.arena import BLOCK
+from lora_runner.dry_run import NESTED_BLOCK, NF4_BLOCK
+from lora_runner.models import find_targets, find_trained
+from lora_runner.pack import MAX_LOGITS, PackOptions
+from lora_runner.seats import RANK_MULTIPLE
+from lora_runner.states_8bit import ABSMAX_BLOCK, CHUNK
+
+NF4_BYTES = 1 / 2 + 1 / NF4_BLOCK + 4 / (NF4_BLOCK * NESTED_BLOCK)
+"""Bytes per quantised parameter: half a byte, an 8-bit scale per block, an fp32 scale per block of those."""
+BUFFER_BYTES, TRAINED_BYTES = 4, 16
+"""Bytes per trained parameter in one buffer, and in all four: fp32 master, gradient, two moments."""
+TRAINED_8BIT_BYTES = 2 * BUFFER_BYTES + 2 * (1 + 4 / ABSMAX_BLOCK)
+"""The same where the moments are kept in 8 bits, with an fp32 scale per block."""
+UPDATE_8BIT_BYTES = 20
+"""Bytes per element that bitsandbytes 0.50 takes for a moment while it updates on a CPU: fp32 copies of both
+moments and what it computes from them (measured)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What every seat of a pack trains and computes, at its largest."""
+
+    target_modules: str | tuple[str, ...] = "all-linear"
+    train_embeddings: bool | tuple[str, ...] = False
+    trainable_token_indices: tuple[int, ...] = ()
+    lora_r: int
+    lora_dropout: float = 0.0
+    batch_size: int
+    """Sequences of a seat's micro-batch."""
+    length: int
+    """Tokens of each sequence. Of unlike ones take the mean: what they cost follows their sum."""
+    eval_batch_size: int = 0
+    """Sequences that every seat evaluates at a time; 0 leaves evaluation out."""
+    eval_length: int = 0
+    """Tokens of each of them."""
+    gradient_checkpointing: bool = False
+    embedding_optimizer_bits: Literal[32, 8] = 32
+
+    def options(self, *, resident_weights: bool) -> PackOptions:
+        """Of a pack that does this."""
+        return PackOptions(
+            target_modules=self.target_modules,
+            train_embeddings=self.train_embeddings,
+            trainable_token_indices=self.trainable_token_indices,
+            gradient_checkpointing=self.gradient_checkpointing,
+            resident_weights=resident_weights,
+            embedding_optimizer_bits=self.embedding_optimizer_bits,
+        )
+
+
+@dataclass(frozen=True)
+class SeatState:
+    """What a seat keeps for itself: parameters, gradients and moments, by parameter group."""
+
+    lora: int
+    """Elements, as the arena stores them."""
+    embeddings: int
+    bits: Literal[32, 8]
+    """Of the embeddings' moments."""
+
+    @property
+    def num_bytes(self) -> int:
+        each = TRAINED_8BIT_BYTES if self.bits == 8 else TRAINED_BYTES
+        return TRAINED_BYTES * self.lora + round(each * self.embeddings)
+
+    def filling(self, seats: int) -> int:
+        """Bytes beyond those of `seats` seats while the last one is placed.
+
+        Its last group makes each buffer in turn grow, and one of them is there twice.
+        """
+        if self.bits == 8:  # the groups have buffers of their own
+            return BUFFER_BYTES * (seats - 1) * max(self.lora, self.embeddings)
+        return BUFFER_BYTES * (seats * (self.lora + self.embeddings) - (self.embeddings or self.lora))
+
+    def updating(self, device: torch.device) -> int:
+        """Bytes beyond those of the seats while they are updated, one after another."""
+        in_8bit = self.bits == 8 and device.type == "cpu"
+        return UPDATE_8BIT_BYTES * min(self.embeddings, CHUNK) if in_8bit else 0
+
+
+def base_bytes(model: PreTrainedModel, width: int, *, quantised: bool, resident: bool) -> int:
+    """The frozen weights, computed with in `width` bytes each, the resident copy included."""
+    linear = sum(int(weight.numel()) for weight in _quantised(model))
+    total = sum(int(p.numel()) for p in {id(p): p for p in model.parameters()}.values())
+    if not quantised:
+        return total * width
+    kept = NF4_BYTES + (width if resident else 0)
+    return round(linear * kept) + (total - linear) * width
+
+
+def seat_state(model: PreTrainedModel, workload: Workload) -> SeatState:
+    """What a seat would keep on this model; ModelError when nothing matches `target_modules`."""
+    rank = -(-workload.lora_r // RANK_MULTIPLE) * RANK_MULTIPLE
+    _, saved = find_trained(
+        model,
+        target_modules=workload.target_modules,
+        train_embeddings=workload.train_embeddings,
+        trainable_token_indices=workload.trainable_token_indices,
+    )
+    lora = rank * sum(sum(weight.shape) for weight in _targets(model, workload))
+    trained = [_weight(model.get_submodule(name)) for name in saved.names]
+    once = {id(weight): weight for weight in trained}  # tied ones are one weight
+    embeddings = sum(len(saved.token_indices or w) * w.shape[1] for w in once.values())
+    lora, embeddings = (-(-size // BLOCK) * BLOCK for size in (lora, embeddings))
+    return SeatState(lora, embeddings, workload.embedding_optimizer_bits)
+
+
+def _weight(module: nn.Module) -> Tensor:
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    return weight
+
+
+def _targets(model: PreTrainedModel, workload: Workload) -> list[Tensor]:
+    return [_weight(model.get_submodule(name)) for name in find_targets(model, workload.target_modules)]
+
+
+def _quantised(model: PreTrainedModel) -> list[Tensor]:
+    """Weights that NF4 takes: of every linear layer but the output layer."""
+    output = model.get_output_embeddings()
+    linears = [m for m in model.modules() if isinstance(m, nn.Linear | Conv1D) and m is not output]
+    return [_weight(module) for module in linears]
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Passes of a decoder whose inside is not known, from its sizes: an estimate and no more."""
+
+    held: int
+    """Bytes whatever the tokens: the largest dequantised weight."""
+    saved: int
+    """Bytes that a token leaves behind for the backward pass."""
+    inside: int
+    """Bytes of a token while one layer computes."""
+    vocabulary: int
+
+    @classmethod
+    def of(
+        cls, model: PreTrainedModel, workload: Workload, dtype: torch.dtype, *, dequantises: bool
+    ) -> Coefficients:
+        config, width = model.config.get_text_config(), dtype.itemsize
+        inputs = sum(min(weight.shape) for weight in _targets(model, workload)) * width
+        layers = int(config.num_hidden_layers)
+        # Beside each target's input: norms and their fp32 copies, rotated heads, the gate.
+        layer = inputs // layers + 10 * int(config.hidden_size) * width
+        largest = max((weight.numel() for weight in _quantised(model)), default=0)
+        return cls(
+            held=largest * width if dequantises else 0,
+            saved=layers * (int(config.hidden_size) * width if workload.gradient_checkpointing else layer),
+            inside=layer,
+            vocabulary=int(config.vocab_size),
+        )
+
+    def train(self, seats: int, batch_size: int, length: int) -> int:
+        """As a DryRun's."""
+        tokens = seats * batch_size * length
+        return self.held + tokens * (self.saved + self.inside) + self._logits(tokens, 12)
+
+    def evaluate(self, seats: int, batch_size: int, length: int) -> int:
+        """As a DryRun's."""
+        tokens = seats * batch_size * length
+        return self.held + tokens * self.inside + self._logits(tokens, 8)
+
+    def _logits(self, tokens: int, bytes_each: int) -> int:
+        """Logits, their log-softmax and, in training, the gradient, of one turn of predicting positions."""
+        return min(tokens * self.vocabulary, MAX_LOGITS) * bytes_each
