@@ -8,7 +8,8 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
+from statistics import mean, median
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
@@ -23,6 +24,8 @@ from benchmarks.report import Report, arguments
 from lora_runner import packed_modules
 from lora_runner.config import TrialConfig
 from lora_runner.layout import Block, lay_out
+from lora_runner.memory import Workload, estimate
+from lora_runner.models import BaseSpec
 from lora_runner.pack import MicroBatch, Pack, PackOptions
 from lora_runner.seats import Seat
 
@@ -179,6 +182,26 @@ def pack_memory(case: Case, num_seats: int) -> PeakMemory:
     return measured
 
 
+def predicted_peaks(case: Case, seats: Sequence[int]) -> dict[int, int]:
+    """The memory model's answer for the packs of `pack_memory`, from the model's configuration alone."""
+    found = {}
+    with TemporaryDirectory() as folder:
+        case.shape.config().save_pretrained(folder)
+        dtype: Any = str(case.dtype).removeprefix("torch.")
+        spec = BaseSpec(model=folder, compute_dtype=dtype)
+        for num_seats in seats:
+            lengths = [len(row) for i in range(num_seats) for row in case.sequences(i)]
+            work = Workload(
+                lora_r=case.rank,
+                lora_dropout=case.dropout,
+                batch_size=BATCH_SIZE,
+                length=round(mean(lengths)),
+                gradient_checkpointing=case.checkpointing,
+            )
+            found[num_seats] = estimate(spec, work).total(num_seats)
+    return found
+
+
 def count(case: Case, pack: Pack, peft: PeftTrial, num_seats: int) -> dict[str, tuple[int, int, int]]:
     """(all, computing, with the update) operations of a whole step, on sequences of one length."""
     sequences = [case.sequences(i, equal=True) for i in range(num_seats)]
@@ -272,15 +295,19 @@ def measure(report: Report, case: Case, seats: Sequence[int], repetitions: int, 
     times = step_times(case, pack, peft, seats, repetitions)
     mib, solo = 2**20, counts[seats[0]]["peft"]
     alone = median(theirs / n for n, (_, theirs) in times.items())
-    rows: list[list[Any]] = [["peft", 1, 1e3 * alone, "", *solo, solo_memory.peak / mib, 1.0]]
+    rows: list[list[Any]] = [["peft", 1, 1e3 * alone, "", *solo, solo_memory.peak / mib, 1.0, ""]]
+    predicted = predicted_peaks(case, seats)
     for n in seats:
         ours, theirs = times[n]
         ratio, held = theirs / ours, memory[n].peak / solo_memory.peak
         each = [round(total / n, 1) for total in counts[n]["pack"]]
         rows.append(["pack", n, 1e3 * ours / n, ratio, *each, memory[n].peak / mib, held])
         report.figure(f"pack_step_ratio_k{n}{suffix}", ratio)
+        rows[-1].append(predicted[n] / mib)
     columns = ["", "trials", "ms a trial", "times peft", "operations", "of them computing", "with update"]
-    report.table(title, [*columns, "peak MiB", "times peft's peak"], rows)
+    report.table(title, [*columns, "peak MiB", "times peft's peak", "predicted MiB"], rows)
+    errors = [abs(predicted[n] / memory[n].peak - 1) for n in seats]
+    report.figure(f"memory_model_error_pct{suffix}", 100 * max(errors))
     most = 8 if 8 in seats else seats[-1]
     report.figure(f"operations_per_trial_step_k{most}{suffix}", counts[most]["pack"][1] / most)
     report.figure(f"operations_per_trial_step_peft{suffix}", float(solo[1]))
