@@ -37,8 +37,9 @@ def test_without_the_package_it_says_so(model: LlamaForCausalLM, monkeypatch: py
 def test_norms_activations_and_rotary_embeddings_become_ligers_and_the_loss_does_not(
     model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Liger patches rotary embeddings in transformers' module; this puts the original back afterwards.
-    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", modeling_llama.apply_rotary_pos_emb)
+    # Liger also replaces classes and functions of transformers' module; this puts the originals back.
+    for name, value in list(vars(modeling_llama).items()):
+        monkeypatch.setattr(modeling_llama, name, value)
     forward = model.forward.__func__
     assert "Liger" in use_liger(model, torch.device("cuda"))
     layer = model.model.layers[0]
@@ -46,3 +47,6 @@ def test_norms_activations_and_rotary_embeddings_become_ligers_and_the_loss_does
         assert home(patched).startswith("liger_kernel")
     assert home(modeling_llama.apply_rotary_pos_emb).startswith("liger_kernel")
     assert model.forward.__func__ is forward
+    monkeypatch.undo()
+    again = AutoModelForCausalLM.from_config(model.config)
+    assert "liger" not in home(again.model.norm.forward)
