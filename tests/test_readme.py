@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -81,3 +82,21 @@ def test_the_sweep_files_shown_are_valid(tmp_path: Path) -> None:
 def test_the_tree_names_what_is_there() -> None:
     for line in blocks("")[-1].splitlines():
         assert (ROOT / line.split()[0]).is_dir(), line
+
+
+def test_figures_beside_the_usual_stack_are_those_of_the_committed_results() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    figures: dict[str, float] = {}
+    for name in ("sweep", "orchestration", "step"):
+        path = ROOT / "results" / "reference" / f"bench-{name}-cpu.json"
+        figures |= json.loads(path.read_text(encoding="utf-8"))["figures"]
+    for said in (
+        f"{figures['sweep_trials_per_hour_ratio']:.1f} times the trials per hour",
+        f"{figures['sweep_marginal_trial_ratio']:.1f} times as fast",
+        f"| {figures['empty_trial_seconds']:.3f} s | {figures['peer_empty_trial_seconds']:.2f} s |",
+        f"8 seats | {figures['operations_per_trial_step_k8']:.0f} | "
+        f"{figures['operations_per_trial_step_peft']:.0f} (peft)",
+        f"Seats were busy {100 * figures['seat_busy_share']:.1f}% of the time",
+    ):
+        assert said in text, said
+    assert figures["memory_model_error_pct"] <= 3.3
