@@ -60,12 +60,6 @@ class Base:
     kernels: str = "transformers' own layers"
     """Whose kernels norms, activations and rotary embeddings use, and why."""
 
-    @property
-    def pad_token_id(self) -> int:
-        """Id written into padded positions; any id serves, no real token attends to them."""
-        tokenizer = self.tokenizer
-        return int(next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0))
-
 
 def load_tokenizer(spec: BaseSpec) -> PreTrainedTokenizerBase:
     """The base's tokenizer; ModelError says why there is none."""
