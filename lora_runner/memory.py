@@ -89,7 +89,7 @@ class MemoryEstimate:
                 fits = guess
             else:
                 too_many = guess
-            per_seat = (self.total(guess) - self.total(1)) / (guess - 1)
+            per_seat = max(1.0, (self.total(guess) - self.total(1)) / (guess - 1))
         return fits
 
 

@@ -198,13 +198,15 @@ def draw_up(
         embedding_optimizer_bits=training.embedding_optimizer_bits,
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    gpus = config.gpus_per_worker if device.type == "cuda" else 1
+    share: float = config.gpus_per_worker
+    if device.type == "cpu":  # one machine's memory, which several workers share
+        share = 1 / (1 if config.workers == "auto" else config.workers)
     memory = choose(
         base,
         workload,
         most=min(MAX_SEATS[device.type], config.trials),
         seats=None if config.seats == "auto" else config.seats,
-        available=gpus * available_memory(device),
+        available=share * available_memory(device),
     )
     context = _context(config, space, size=float(size), steps=steps, eval_digest=data.eval.digest)
     context["trainable_token_indices"] = list(tokens)

@@ -181,22 +181,22 @@ def test_a_model_that_cannot_run_without_values_is_estimated_from_coefficients(
 # --- what is chosen -----------------------------------------------------------------------------------------
 
 
-class Straight:
-    """Passes that take so many bytes a seat."""
+class Known:
+    """Passes whose bytes are a function of the seats, and how often they were asked for."""
 
-    def __init__(self, each: int) -> None:
-        self.each, self.asked = each, 0
+    def __init__(self, peak: Callable[[int], int]) -> None:
+        self.peak, self.asked = peak, 0
 
     def train(self, seats: int, batch_size: int, length: int) -> int:
         self.asked += 1
-        return seats * self.each
+        return self.peak(seats)
 
     def evaluate(self, seats: int, batch_size: int, length: int) -> int:
         return 0
 
 
-def straight(base: int, each: int, available: float) -> tuple[MemoryEstimate, Straight]:
-    passes = Straight(each)
+def known(base: int, peak: Callable[[int], int], available: float) -> tuple[MemoryEstimate, Known]:
+    passes = Known(peak)
     found = MemoryEstimate(
         base=base,
         seat=SeatState(0, 0, 32),
@@ -210,15 +210,29 @@ def straight(base: int, each: int, available: float) -> tuple[MemoryEstimate, St
 
 
 def test_seats_fit_below_the_planned_share() -> None:
-    assert straight(10, 5, 100.0)[0].max_seats(32) == 15  # (85 - 10) / 5
-    assert straight(10, 5, 99.0)[0].max_seats(32) == 14
-    assert straight(10, 5, 100.0)[0].max_seats(7) == 7
-    assert straight(10, 5, 100.0)[0].max_seats(1) == 1
-    assert straight(81, 5, 100.0)[0].max_seats(32) == 0
+    def most(base: int, available: float, limit: int = 32) -> int:
+        return known(base, lambda seats: 5 * seats, available)[0].max_seats(limit)
+
+    assert most(10, 100.0) == 15  # (85 - 10) / 5
+    assert most(10, 99.0) == 14
+    assert most(10, 100.0, limit=7) == 7
+    assert most(10, 100.0, limit=1) == 1
+    assert most(81, 100.0) == 0
+
+
+@pytest.mark.parametrize(
+    "peak",
+    [lambda k: 77 * k, lambda k: 5 * k * k, lambda k: 300 + min(200 * k, 900) + 40 * k, lambda k: 700],
+    ids=["straight", "convex", "turns of logits", "flat"],
+)
+def test_the_number_of_seats_is_found_whatever_the_curve(peak: Callable[[int], int]) -> None:
+    for available in range(1000, 9000, 250):
+        fitting = [seats for seats in range(1, 65) if 100 + peak(seats) <= 0.85 * available]
+        assert known(100, peak, available)[0].max_seats(64) == max(fitting, default=0), available
 
 
 def test_few_dry_runs_find_the_number_of_seats() -> None:
-    found, passes = straight(1000, 77, 6000.0)
+    found, passes = known(1000, lambda seats: 77 * seats, 6000.0)
     assert found.max_seats(500) == 53
     assert passes.asked <= 6
 
@@ -416,7 +430,6 @@ def test_the_estimate_is_near_what_a_pack_uses(
     seats: int,
     work: dict[str, Any],
     also: dict[str, Any],
-    record_property: Callable[[str, object], None],
 ) -> None:
     spec = BaseSpec(model=str(tiny_model(kind, **config)), compute_dtype=also.get("dtype", "float32"))
     workload, resident = replace(USUAL, **work), also.get("resident", False)
@@ -425,8 +438,7 @@ def test_the_estimate_is_near_what_a_pack_uses(
     measured = peak_bytes(load_base(spec), options, workload, seats=seats, accumulate=accumulate)
     said = estimate(spec, workload, resident_weights=resident)
     assert said.source == "peak from a dry run"
-    record_property("ratio", said.total(seats) / measured)
-    assert said.total(seats) == pytest.approx(measured, rel=0.10)
+    assert said.total(seats) == pytest.approx(measured, rel=0.05)  # 0.99 to 1.01 on torch 2.13
 
 
 @pytest.mark.slow
