@@ -132,6 +132,17 @@ def test_a_layer_more_adds_what_a_layer_keeps(tiny_model: TINY) -> None:
     assert totals[2] - totals[0] == pytest.approx(10 * (totals[1] - totals[0]), rel=1e-3)
 
 
+def test_one_dequantised_weight_at_a_time_takes_its_place(tiny_model: TINY) -> None:
+    # So few tokens that nothing else counts.
+    few = replace(USUAL, batch_size=1, length=2)
+    wide = BaseSpec(model=str(tiny_model("llama", intermediate_size=4096)))
+    plain, resident = estimate(wide, few), estimate(wide, few, resident_weights=True)
+    beside = [found.total(1) - found.base - found.per_seat for found in (plain, resident)]
+    largest = 64 * 4096 * 4
+    assert largest < beside[0] < 1.5 * largest
+    assert beside[1] < 0.7 * largest
+
+
 @pytest.mark.slow
 def test_layers_are_told_apart_by_what_is_trained_in_them(spec: BaseSpec, tiny_model: TINY) -> None:
     deep = BaseSpec(model=str(tiny_model("llama", num_hidden_layers=8)))
@@ -445,9 +456,9 @@ def test_the_estimate_is_near_what_a_pack_uses(
 def test_what_ligers_kernels_keep_is_counted(tiny_model: TINY, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is launched on either side: what their callers allocate is the question."""
     pytest.importorskip("liger_kernel")
-    # Liger patches transformers' module; this puts the originals back afterwards.
-    for name in ("apply_rotary_pos_emb", "LlamaRMSNorm", "LlamaMLP"):
-        monkeypatch.setattr(modeling_llama, name, getattr(modeling_llama, name))
+    # Liger replaces classes and functions of transformers' module; this puts the originals back afterwards.
+    for name, value in list(vars(modeling_llama).items()):
+        monkeypatch.setattr(modeling_llama, name, value)
     spec = BaseSpec(model=str(tiny_model("llama", **{**SMALL, "vocab_size": 256})))
     options = USUAL.options(resident_weights=True)
 
