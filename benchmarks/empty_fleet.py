@@ -25,7 +25,8 @@ from lora_runner.messages import COMPLETE, Assignment, SeatReport
 from search_spaces import load_guidelines, space_for
 from sweeps.blueprint import Job, Ledger
 from sweeps.config.search import SearchSection
-from sweeps.fleet import keeper_for, run_fleet, start_ray
+from sweeps.fleet import office_for, plan_fleet, run_fleet, start_ray
+from sweeps.lease import Owner
 from sweeps.storage import open_storage
 from sweeps.study import open_study
 
@@ -74,6 +75,17 @@ class EmptySession:
     def save(self, number: int) -> None:
         """Nothing to keep."""
 
+    def alive(self) -> None:
+        """Nobody watches."""
+
+    def take_written(self) -> list[Any]:
+        """Nothing was written."""
+        return []
+
+    def take_notes(self) -> list[str]:
+        """Nothing happened."""
+        return []
+
     def advance(self, max_seconds: float) -> list[SeatReport]:
         """The next report of every seat, without any work."""
         return [self._next(seated) for seated in self.running]
@@ -94,8 +106,9 @@ class EmptyJob:
     """A job whose session trains nothing."""
 
     seats: int
+    stall_seconds: float = 60.0
 
-    def open_session(self, num_threads: int) -> EmptySession:
+    def open_session(self, num_threads: int, call: Any) -> EmptySession:
         """No base, no data, no torch."""
         return EmptySession(self.seats)
 
@@ -149,9 +162,9 @@ def main() -> None:
     ledger, url = empty_ledger(folder, options.trials), f"sqlite:///{folder / 'study.db'}"
     start_ray()
     ready = time.time()
-    with keeper_for(ledger, url) as keeper:
-        # A worker uses nothing of a job but `seats` and `open_session`.
-        errors = run_fleet(keeper, cast(Job, EmptyJob(options.seats)), workers=1, gpus_per_worker=1)
+    with office_for(ledger, url, Owner.here("benchmark")) as office:
+        # A worker uses nothing of a job but `seats`, `stall_seconds` and `open_session`.
+        errors = run_fleet(office, cast(Job, EmptyJob(options.seats)), plan_fleet(1, 1))
     if errors:
         raise SystemExit("\n".join(errors))
     study, _ = open_study(open_storage(url, for_reading=True), ledger.name, ledger.identity)

@@ -44,18 +44,18 @@ def has_checkpoint(folder: Path) -> bool:
     return any((candidate / _STATE).is_file() for candidate in _candidates(folder))
 
 
-def load_checkpoint(folder: Path, seat: Seat) -> dict[str, Any]:
+def load_checkpoint(folder: Path, seat: Seat) -> tuple[dict[str, Any], list[str]]:
     """Continue `seat` from `folder`, or from the checkpoint before it if that one is damaged.
 
-    Returns the caller's progress. Raises CheckpointError when no candidate is whole or the trial differs; the
-    seat is then as it was.
+    Returns the caller's progress, and what was wrong with a checkpoint that was passed over. Raises
+    CheckpointError when no candidate is whole or the trial differs; the seat is then as it was.
     """
-    problems = []
+    problems: list[str] = []
     for candidate in _candidates(folder):
         if not (candidate / _STATE).is_file():
             continue
         try:
-            return _load(candidate, seat)
+            return _load(candidate, seat), problems
         except (OSError, ValueError, TypeError, KeyError, SafetensorError, CheckpointError) as error:
             problems.append(f"{candidate}: {type(error).__name__}: {error}")
     raise CheckpointError("; ".join(problems) or f"{folder} holds no checkpoint")

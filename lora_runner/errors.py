@@ -9,6 +9,7 @@ RunnerError
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 
@@ -37,3 +38,19 @@ class TrialConfigError(RunnerError, ValueError):
 
 class CheckpointError(RunnerError):
     """A checkpoint that is damaged, incomplete or from another trial."""
+
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM}
+
+
+def is_disk_trouble(error: BaseException) -> bool:
+    """Whether a disk is full, away or closed to us, which may pass, rather than a mistake of ours."""
+    if isinstance(error, OSError):
+        return error.errno in _DISK
+    # safetensors writes by itself and hands on the system's words alone.
+    return type(error).__name__ == "SafetensorError" and "os error" in str(error)
+
+
+def is_device_error(error: BaseException) -> bool:
+    """Whether CUDA itself failed: nothing more can be computed in this process, whoever asks."""
+    return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)

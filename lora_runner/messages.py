@@ -45,6 +45,8 @@ class SessionOptions:
     per_device_eval_batch_size: int = 16
     checkpoint_seconds: float = 60.0
     """A running trial is checkpointed after the first report this long after the last checkpoint."""
+    disk_patience_seconds: float = 900.0
+    """How long a finished trial waits for a disk that is full or away before its worker gives up."""
     sample_tokens: int = 24
     """Length of the sampled continuations in which repetition is looked for."""
 
@@ -74,6 +76,8 @@ class SeatReport:
     outcome: str | None = None
     stop_reason: str | None = None
     generations: tuple[str, ...] = ()
+    error: str | None = None
+    """The traceback of a trial that failed."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins, as written to the trial's reports.jsonl."""
@@ -109,6 +113,6 @@ class SeatReport:
         """Whether the trial will not be trained any further."""
         return self.outcome not in (None, PUT_BACK)
 
-    def ended(self, outcome: str, reason: str) -> SeatReport:
-        """The same report as the last one from the trial's seat."""
-        return replace(self, outcome=outcome, stop_reason=reason)
+    def ended(self, outcome: str, reason: str, error: str | None = None) -> SeatReport:
+        """The same report as the last one from the trial's seat; `error` is the traceback of a failure."""
+        return replace(self, outcome=outcome, stop_reason=reason, error=error)

@@ -44,6 +44,13 @@ class BaseSpec:
     """auto: bfloat16 on CUDA, float32 on CPU."""
     device_map: Literal["auto"] | None = None
     """auto spreads a base too large for one GPU over several."""
+    folder: str | None = None
+    """Where the files of a local `model` lie on this machine, when not in the folder of that name."""
+
+    @property
+    def source(self) -> str:
+        """What is read: `model` remains the name that adapters carry."""
+        return self.folder or self.model
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ def load_tokenizer(spec: BaseSpec) -> PreTrainedTokenizerBase:
     """The base's tokenizer; ModelError says why there is none."""
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            spec.model, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+            spec.source, revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"no tokenizer can be loaded for {spec.model!r}: {_first_line(error)}") from error
@@ -92,7 +99,7 @@ def load_base(spec: BaseSpec) -> Base:
     try:
         with _quiet_unless_watched():
             model, found = AutoModelForCausalLM.from_pretrained(
-                spec.model,
+                spec.source,
                 revision=spec.revision,
                 trust_remote_code=spec.trust_remote_code,
                 use_safetensors=True,
@@ -166,9 +173,9 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def check_weights(spec: BaseSpec) -> None:
     """Refuse a local folder without config.json or whole safetensors weights, before anything is loaded."""
-    folder = Path(spec.model)
+    folder = Path(spec.source)
     if not folder.exists():
-        if spec.model.startswith((".", "/", "~")):
+        if spec.source.startswith((".", "/", "~")):
             raise ModelError(f"model folder {spec.model!r} does not exist")
         return  # a hub id
     if not (folder / "config.json").is_file():
@@ -199,7 +206,7 @@ def meta_model(spec: BaseSpec) -> PreTrainedModel:
     """The model's structure on the meta device: names and shapes without memory."""
     try:
         config = AutoConfig.from_pretrained(
-            spec.model, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+            spec.source, revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(

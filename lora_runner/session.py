@@ -10,21 +10,19 @@ import gc
 import math
 import resource
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 
-from lora_runner.adapters import save_adapter
-from lora_runner.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from lora_runner.data import BatchPlan, DataBundle, TokenizedExample, TokenizedSet
-from lora_runner.errors import CheckpointError, ModelError
+from lora_runner.errors import ModelError, is_device_error
 from lora_runner.layout import Block
 from lora_runner.messages import (
     COMPLETE,
     DIVERGED,
+    FAILED,
     OUT_OF_MEMORY,
     PUT_BACK,
     Assignment,
@@ -32,38 +30,12 @@ from lora_runner.messages import (
     SessionOptions,
 )
 from lora_runner.pack import MicroBatch, Pack
-from lora_runner.seats import PendingStats, Seat, StepStats
+from lora_runner.running import RunningTrial
+from lora_runner.seats import Seat
 from lora_runner.stability import StabilityWatch, repetition
+from lora_runner.trial_files import TrialFiles
 
 T = TypeVar("T")
-
-
-@dataclass(eq=False)
-class _Running:
-    """A trial on its seat."""
-
-    assignment: Assignment
-    seat: Seat
-    plan: BatchPlan
-    watch: StabilityWatch
-    report_steps: dict[int, int]  # step -> percent
-    window: list[MicroBatch] = field(default_factory=list)
-    wall_seconds: float = 0.0
-    last_stats: StepStats | None = None
-    unread: list[PendingStats] = field(default_factory=list)
-    """Updates whose figures have not been looked at."""
-    checkpointed_at: float = field(default_factory=time.monotonic)
-    wants_checkpoint: bool = False
-
-    def read(self, keep: int = 0) -> None:
-        """Let the stability watch see all updates but the newest `keep`."""
-        while len(self.unread) > keep:
-            self.last_stats = self.unread.pop(0).read()
-            self.watch.after_step(self.last_stats.step, self.last_stats.loss, self.last_stats.grad_norm)
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.assignment.folder)
 
 
 class Session:
@@ -76,9 +48,12 @@ class Session:
         self.pack = pack
         self.data = data
         self.options = options
-        self.seats: list[_Running | None] = [None] * num_seats
+        self.seats: list[RunningTrial | None] = [None] * num_seats
         self._closed: set[int] = set()
         """Seats that are filled no more, because memory ran out."""
+        self.alive: Callable[[], None] = lambda: None
+        """Called whenever something has been done; a watchdog's."""
+        self.files = TrialFiles(options.disk_patience_seconds)
         self.num_tokens = 0
         """Real training tokens of all trials since the session began."""
         self._eval_blocks = self._make_eval_blocks(data.eval)
@@ -112,7 +87,7 @@ class Session:
         return len(self.seats) - len(self._closed)
 
     @property
-    def running(self) -> list[_Running]:
+    def running(self) -> list[RunningTrial]:
         return [running for running in self.seats if running is not None]
 
     def place(self, index: int, assignment: Assignment) -> None:
@@ -125,7 +100,7 @@ class Session:
         if self.seats[index] is not None:
             raise ValueError(f"seat {index} is taken, trial {assignment.number} cannot be placed there")
         config = assignment.config
-        running = _Running(
+        running = RunningTrial(
             assignment=assignment,
             seat=self.pack.new_seat(config),
             plan=BatchPlan(
@@ -134,15 +109,7 @@ class Session:
             watch=StabilityWatch(self.base_eval_loss, self.base_repetition),
             report_steps=report_steps(config.max_steps, self.options.report_at),
         )
-        if has_checkpoint(running.folder / "checkpoint"):
-            try:
-                progress = load_checkpoint(running.folder / "checkpoint", running.seat)
-            except CheckpointError:
-                pass  # nothing of the seat has been touched
-            else:
-                running.watch = StabilityWatch.from_dict(progress["watch"])
-                running.wall_seconds = progress["wall_seconds"]
-                running.last_stats = StepStats(**progress["last_stats"]) if progress["last_stats"] else None
+        self.files.restore(running)
         self.seats[index] = running
 
     def has(self, number: int) -> bool:
@@ -174,23 +141,19 @@ class Session:
         return report.ended(outcome, reason)
 
     def save(self, number: int) -> None:
-        """Checkpoint a running trial now."""
+        """Checkpoint a running trial now; when the disk does not take it, the one before it remains."""
         running = self.seats[self._index(number)]
         assert running is not None
-        running.seat.restart_window()
-        running.window = []
-        running.read()
-        save_checkpoint(
-            running.folder / "checkpoint",
-            running.seat,
-            {
-                "watch": running.watch.to_dict(),
-                "wall_seconds": running.wall_seconds,
-                "last_stats": asdict(running.last_stats) if running.last_stats else None,
-            },
-        )
-        running.checkpointed_at = time.monotonic()
-        running.wants_checkpoint = False
+        running.restart_window()
+        self.files.checkpoint(running)
+
+    def take_written(self) -> list[tuple[Assignment, str]]:
+        """Folders of trials (checkpoint, adapter) written since this was asked last."""
+        return self.files.take_written()
+
+    def take_notes(self) -> list[str]:
+        """What a person should hear of since this was asked last."""
+        return self.files.take_notes()
 
     def _index(self, number: int) -> int:
         for index, running in enumerate(self.seats):
@@ -216,22 +179,27 @@ class Session:
         reports: list[SeatReport] = []
         while self.running and not reports and time.monotonic() < deadline:
             reports = self._step()
+            self.alive()
         return reports
 
     def _step(self) -> list[SeatReport]:
         started = time.monotonic()
         steps = {running.assignment.number: running.seat.step for running in self.running}
-        lacking = None
+        lacking, failure = None, None
         try:
             self.pack.train_step({r.seat: self._next_micro_batch(r) for r in self.running})
         except torch.OutOfMemoryError as error:
             lacking = _first_line(error)  # and no more of it: its traceback holds the step's activations
+        except RuntimeError as error:
+            if is_device_error(error) or any(r.seat.step != steps[r.assignment.number] for r in self.running):
+                raise
+            failure = error
         elapsed = time.monotonic() - started
-        reports = []
+        reports = [] if failure is None else self._one_by_one(failure)
         if lacking is not None:
             assignment, report = self._largest_leaves()
             reports = [self.did_not_fit(assignment, report, lacking, alone=not self.running)]
-        due: list[_Running] = []
+        due: list[RunningTrial] = []
         for running in self.running:
             running.wall_seconds += elapsed
             update = running.seat.last_update
@@ -248,7 +216,34 @@ class Session:
                 due.append(running)
         return reports + self._report(due)
 
-    def _next_micro_batch(self, running: _Running) -> MicroBatch:
+    def _one_by_one(self, failure: Exception) -> list[SeatReport]:
+        """A step of the pack failed: take it again trial by trial, which gives the same, and see whose fault
+        it was.
+
+        A trial that fails alone has ended. Where all of several fail, it is no trial's fault: that is raised.
+        """
+        failed: list[tuple[RunningTrial, Exception]] = []
+        for running in self.running:
+            running.restart_window()
+        for running in self.running:
+            try:
+                self.pack.train_step({running.seat: self._next_micro_batch(running)})
+            except RuntimeError as error:
+                if is_device_error(error):
+                    raise
+                failed.append((running, error))
+        if len(failed) == len(self.running) > 1:
+            raise failure
+        reports = []
+        for running, fault in failed:
+            reason = f"{type(fault).__name__}: {_first_line(fault)}"
+            text = "".join(traceback.format_exception(fault))
+            report = self._seat_report(running, None, None).ended(FAILED, reason, error=text)
+            self.remove(running.assignment.number)
+            reports.append(report)
+        return reports
+
+    def _next_micro_batch(self, running: RunningTrial) -> MicroBatch:
         accumulation = running.seat.config.gradient_accumulation_steps
         if not running.window:
             # A window that was cut short starts over, so it is only ever made at its first micro-batch.
@@ -261,12 +256,13 @@ class Session:
             ]
         return running.window[running.seat.micro_step % accumulation]
 
-    def _report(self, due: list[_Running]) -> list[SeatReport]:
+    def _report(self, due: list[RunningTrial]) -> list[SeatReport]:
         whole = [running for running in due if not running.watch.diverged]
         started = time.monotonic()
         losses = _as_memory_allows(
             lambda seats: self.pack.evaluate(seats, self._eval_blocks), [running.seat for running in whole]
         )
+        self.alive()
         for running, loss in zip(whole, losses, strict=True):
             if loss is not None:
                 running.watch.after_evaluation(running.seat.step, loss)
@@ -287,7 +283,7 @@ class Session:
                 running.wants_checkpoint = True
         return reports
 
-    def _outcome(self, running: _Running, eval_loss: float | None) -> str | None:
+    def _outcome(self, running: RunningTrial, eval_loss: float | None) -> str | None:
         """How a trial that is due for a report has ended, None when it goes on."""
         if running.watch.diverged:
             return DIVERGED
@@ -295,7 +291,7 @@ class Session:
             return OUT_OF_MEMORY
         return COMPLETE if running.seat.finished else None
 
-    def _finish(self, ended: list[_Running]) -> dict[int, tuple[str, ...]]:
+    def _finish(self, ended: list[RunningTrial]) -> dict[int, tuple[str, ...]]:
         """Sample from trials that used their full budget, judge their curves, and write their adapters."""
         if not ended:
             return {}
@@ -308,7 +304,7 @@ class Session:
             running.watch.after_samples(running.seat.step, samples)
             running.watch.at_end(running.seat.step)
             texts[id(running)] = tuple(str(self.pack.base.tokenizer.decode(ids)) for ids in samples)
-            save_adapter(running.folder / "adapter", self.pack, running.seat)
+            self.files.adapter(running, self.pack, self.alive)
         return texts
 
     def _sample(self, seats: Sequence[Seat | None], /) -> list[list[list[int]]]:
@@ -317,7 +313,7 @@ class Session:
         return self.pack.generate(seats, self.data.sample_prompts, self.options.sample_tokens)
 
     def _seat_report(
-        self, running: _Running, outcome: str | None, eval_loss: float | None, texts: Iterable[str] = ()
+        self, running: RunningTrial, outcome: str | None, eval_loss: float | None, texts: Iterable[str] = ()
     ) -> SeatReport:
         seat, stats = running.seat, running.last_stats
         reasons = {
@@ -351,12 +347,11 @@ class Session:
         """
         largest = max(self.running, key=lambda r: (self._memory_weight(r), r.assignment.number))
         for running in self.running:
-            running.seat.restart_window()
-            running.window = []
+            running.restart_window()
         self.remove(largest.assignment.number)
         return largest.assignment, self._seat_report(largest, None, None)
 
-    def _memory_weight(self, running: _Running) -> int:
+    def _memory_weight(self, running: RunningTrial) -> int:
         longest = max((share.block.input_ids.numel() for share in running.window), default=0)
         vocabulary = int(self.pack.base.model.config.vocab_size)
         return 16 * running.seat.num_trained + 4 * longest * vocabulary

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_runner.config import TrialConfig, default_scheduler_kwargs
 from lora_runner.messages import SessionOptions
 from search_spaces import KeyPath, Problem, SearchSpace, load_guidelines
-from sweeps.config import SweepConfig, space_of
-from sweeps.errors import SweepFailed
+from sweeps.config import ReliabilitySection, SweepConfig, space_of
+from sweeps.depot import fingerprint
 from sweeps.trained_tokens import trained_tokens
+from sweeps.worker_files import Call, model_folder
 
 if TYPE_CHECKING:
-    from lora_runner.data import DataSpec, TokenizedSet
+    from lora_runner.data import DataBundle, TokenizedSet
     from lora_runner.models import BaseSpec
     from lora_runner.pack import PackOptions
     from lora_runner.session import Session
@@ -60,6 +62,7 @@ class Ledger:
     context: dict[str, Any]
     guidelines: list[dict[str, Any]]
     versions: dict[str, str] = field(default_factory=dict)
+    reliability: ReliabilitySection = field(default_factory=ReliabilitySection)
 
     def trial_config(self, params: Mapping[str, Any]) -> TrialConfig:
         """A trial's full configuration from its parameters in the study.
@@ -94,38 +97,35 @@ class Job:
     """What a worker needs to train: the base, the data, the pack."""
 
     base: BaseSpec
-    data: DataSpec
+    model_fingerprint: str | None
+    """Of a model folder, by which a worker knows whether it sees the same one; None for a hub id."""
+    data: DataBundle
+    """Tokenised once, by the driver: every worker trains and evaluates on the same tokens."""
     pack: PackOptions
     session: SessionOptions
     seats: int
-    eval_digest: str
-    """The driver's evaluation set; a worker that tokenises another one must not report."""
+    stall_seconds: float
+    """A worker whose pack ends neither a step nor an evaluation for this long is ended."""
 
-    def open_session(self, num_threads: int) -> Session:
-        """Load base and data in this process and measure the untouched base; no seat is taken yet.
+    def open_session(self, num_threads: int, call: Call) -> Session:
+        """Load the base in this process and measure it untouched; no seat is taken yet.
 
-        `num_threads` are this process's on a machine without a GPU.
-
-        Raises SweepFailed when the evaluation set is not the driver's.
+        `num_threads` are this process's on a machine without a GPU; `call` asks the depot for what only the
+        driver's machine has. Raises ModelError.
         """
         # torch and transformers take seconds to import; the driver and the keeper send a job on without them.
         import torch
 
-        from lora_runner.data import load_data
         from lora_runner.models import load_base
         from lora_runner.pack import Pack
         from lora_runner.session import Session
 
         if not torch.cuda.is_available():
             torch.set_num_threads(num_threads)
-        base = load_base(self.base)
-        data = load_data(self.data, base.tokenizer)
-        if data.eval.digest != self.eval_digest:
-            raise SweepFailed(
-                "this worker tokenises another evaluation set than the driver: "
-                f"{data.eval.digest[:12]} instead of {self.eval_digest[:12]}"
-            )
-        return Session(Pack(base, self.pack), data, self.session, num_seats=self.seats)
+        base = load_base(
+            replace(self.base, folder=model_folder(self.base.model, self.model_fingerprint, call))
+        )
+        return Session(Pack(base, self.pack), self.data, self.session, num_seats=self.seats)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,17 +227,21 @@ def draw_up(
         context=context,
         guidelines=load_guidelines(*config.guidelines).to_list(),
         versions=_versions(),
+        reliability=config.reliability,
     )
     job = Job(
         base=base,
-        data=spec,
+        model_fingerprint=fingerprint(Path(base.model)) if Path(base.model).is_dir() else None,
+        data=data,
         pack=workload.options(resident_weights=memory.resident_weights),
         session=SessionOptions(
             report_at=training.report_percents,
             per_device_eval_batch_size=training.per_device_eval_batch_size,
+            checkpoint_seconds=config.reliability.checkpoint_seconds,
+            disk_patience_seconds=config.reliability.outage_seconds,
         ),
+        stall_seconds=config.reliability.stall_seconds,
         seats=memory.seats,
-        eval_digest=data.eval.digest,
     )
     return Blueprint(
         config=config,

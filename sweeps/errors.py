@@ -4,8 +4,10 @@ SweepError
   ConfigError          2  the sweep file, or a value given on the command line, has to be mended
   StudyMismatch        2  the study in the storage belongs to another sweep
   StorageUnreachable   2  the storage cannot be opened
+  StudyHeld            2  another sweep is working on the study
   RunFolderError       2  the run folder cannot be used, or belongs to another sweep
   SweepFailed          1  the sweep started and could not be brought to its end
+    LeaseLost          1  another sweep took the study over
 
 Exit code 2 promises that nothing was written and nothing lost.
 """
@@ -53,6 +55,12 @@ class StorageUnreachable(SweepError):
     exit_code: ClassVar[int] = 2
 
 
+class StudyHeld(SweepError):
+    """Another sweep holds the study's lease and is alive; the message says who."""
+
+    exit_code: ClassVar[int] = 2
+
+
 class RunFolderError(SweepError):
     """The run folder is another sweep's, or cannot be written."""
 
@@ -63,3 +71,7 @@ class SweepFailed(SweepError):
     """The sweep ran and ended without what was asked of it."""
 
     exit_code: ClassVar[int] = 1
+
+
+class LeaseLost(SweepFailed):
+    """Another sweep holds the study now; nothing more may be written to it."""

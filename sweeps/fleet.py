@@ -8,6 +8,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.blueprint import Job, Ledger
+from sweeps.depot import Depot, mark
 from sweeps.errors import ConfigError, SweepError
-from sweeps.keeper import Keeper
+from sweeps.keeper_actor import KeeperActor
+from sweeps.lease import Owner
 from sweeps.worker import Worker
 
-WORKER_FAILURES = 3
-"""How often Tune restarts a worker that died before the sweep gives up on it."""
+SPARE_WORKERS = 64
+"""Workers beyond those that a cluster has room for now, which start on nodes that join it."""
+CLOSE_SECONDS = 30
 
 _ENVIRONMENT = {
     # Tune's own result files, progress bars and Ctrl-C handling: the study and the view take their place.
@@ -45,6 +49,8 @@ def start_ray(address: str | None = None) -> None:
         ray.init(
             address=address,
             include_dashboard=None if address else False,
+            # A local Ray is nobody else's: it listens on loopback alone.
+            _node_ip_address=None if address else "127.0.0.1",
             log_to_driver=False,
             logging_level="ERROR",
         )
@@ -60,81 +66,132 @@ def make_token_private(folder: Path | None = None) -> None:
         token.chmod(stat.S_IRUSR | stat.S_IWUSR)
 
 
-class KeeperActor(Keeper):
-    """The keeper in a process of its own, on the driver's node."""
+# --- the driver's own actors ----------------------------------------------------------------------
 
-    def __init__(self) -> None:
-        """Nothing yet: only an error raised by a method keeps its type on its way to the driver."""
 
-    def open(self, ledger: Ledger, secret: str) -> None:
-        """Become the keeper of a study. `secret` is a private file that holds the storage's URL."""
-        super().__init__(ledger, Path(secret).read_text(encoding="utf-8"))
+@dataclass(frozen=True, kw_only=True)
+class Office:
+    """What a run's workers talk to."""
+
+    keeper: Any
+    depot: Any
+    run: str
+    """The owner's token of this run."""
+    run_folder: str
 
 
 @contextlib.contextmanager
-def keeper_for(ledger: Ledger, storage_url: str) -> Iterator[Any]:
-    """The keeper actor of a sweep; errors of its study are raised here as they are."""
-    here = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=False)
-    keeper = ray.remote(num_cpus=0, scheduling_strategy=here)(KeeperActor).remote()
-    # A file only we can read, rather than an argument, which Ray would keep in its object store.
+def office_for(ledger: Ledger, storage_url: str, owner: Owner) -> Iterator[Office]:
+    """Keeper and depot of a run, as actors; errors of the study are raised here as they are."""
+    # A file only we can read, rather than an argument, which Ray would keep in its object store. It stays as
+    # long as the keeper may have to be started anew.
     descriptor, secret = tempfile.mkstemp(prefix="sweeps-")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(storage_url)
+    keeper = _beside_driver(KeeperActor).remote(ledger, secret, owner)
+    depot = _beside_driver(Depot).remote(ledger.run_folder)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(storage_url)
         try:
-            ray.get(keeper.open.remote(ledger, secret))
+            ray.get(keeper.open.remote())
         except ray.exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, SweepError) else error) from None
-        finally:
-            os.unlink(secret)
-        yield keeper
+        mark(Path(ledger.run_folder), owner.run)
+        yield Office(keeper=keeper, depot=depot, run=owner.run, run_folder=ledger.run_folder)
+        # Without an answer, the lease has to run out.
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.get(keeper.close.remote(), timeout=CLOSE_SECONDS)
     finally:
+        Path(secret).unlink(missing_ok=True)
         ray.kill(keeper)
+        ray.kill(depot)
 
 
-def worker_resources(workers: int, gpus_per_worker: int) -> dict[str, float]:
-    """What a worker reserves: its GPUs, or its share of the CPUs of a machine without one."""
-    if ray.cluster_resources().get("GPU", 0) >= gpus_per_worker:
-        return {"GPU": gpus_per_worker, "CPU": 1}
-    cpus = ray.cluster_resources().get("CPU", 1)
-    return {"CPU": max(1, cpus - 1 if workers == 1 else cpus // workers)}
+def _beside_driver(actor: type) -> Any:
+    """An actor on the driver's node that Ray starts anew when it dies, and whose calls it then repeats."""
+    here = NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    return ray.remote(**options)(actor)
 
 
-def num_workers(wanted: int | str, gpus_per_worker: int) -> int:
+# --- the fleet ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """How many workers there may be, and what each reserves."""
+
+    now: int
+    """For which the cluster has room."""
+    most: int
+    """With those that nodes may bring along while the sweep runs."""
+    resources: dict[str, float]
+
+
+def plan_fleet(wanted: int | str, gpus_per_worker: int, *, may_grow: bool = False) -> Fleet:
     """The fleet's size; auto is a worker for every set of GPUs in the cluster, or one on CPU.
 
     Without a GPU, several workers share the cores: faster for a small base, and each loads a base of its own.
+    In a cluster that `may_grow`, workers beyond what it has room for wait for nodes that join it. Raises
+    ConfigError for a fleet that the machine, or a worker that no node, can ever host.
     """
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    cpus = int(ray.cluster_resources().get("CPU", 1))
-    possible = gpus // gpus_per_worker if gpus else cpus
-    if wanted == "auto":
-        if gpus and not possible:
-            raise ConfigError([f"gpus_per_worker is {gpus_per_worker}, but the cluster has {gpus} GPUs"])
-        return possible if gpus else 1
-    if int(wanted) > possible:
-        have = f"{gpus} GPUs" if gpus else f"no GPU and {cpus} CPU cores"
-        raise ConfigError(
-            [f"workers is {wanted}, but the cluster has {have}; set workers to at most {possible}"]
-        )
-    return int(wanted)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = [int(node.get("GPU", 0)) for node in nodes]
+    cpus = [int(node.get("CPU", 0)) for node in nodes]
+    if any(gpus):
+        room = sum(count // gpus_per_worker for count in gpus)
+        if not room:
+            raise ConfigError(
+                [
+                    f"gpus_per_worker is {gpus_per_worker}, but a worker is on one node and no node has more "
+                    f"than {max(gpus)} GPUs"
+                ]
+            )
+        resources: dict[str, float] = {"GPU": gpus_per_worker, "CPU": 1}
+        have = f"room for {room}: {' + '.join(str(count) for count in gpus if count)} GPUs"
+        now = room if wanted == "auto" else min(int(wanted), room)
+    else:
+        room = sum(cpus)
+        have = f"no GPU and {room} CPU cores"
+        now = 1 if wanted == "auto" else int(wanted)
+        share = max(cpus) - 1 if now == 1 else min(max(cpus), room // now)
+        resources = {"CPU": max(1, share)}
+    if wanted != "auto" and int(wanted) > room and not may_grow:
+        raise ConfigError([f"workers is {wanted}, but the cluster has {have}; set workers to at most {room}"])
+    most = now if wanted == "auto" else int(wanted)
+    if wanted == "auto" and may_grow and any(gpus):
+        most += SPARE_WORKERS
+    return Fleet(now=now, most=most, resources=resources)
 
 
-def run_fleet(keeper: Any, job: Job, *, workers: int, gpus_per_worker: int) -> list[str]:
+class _WhenOver(tune.Stopper):  # type: ignore[misc]  # Ray ships no types
+    """Ends the fleet, with the workers that still wait for a place, when no trial is left for any."""
+
+    def __init__(self) -> None:
+        self._over = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        self._over = self._over or bool(result.get("over"))
+        return False
+
+    def stop_all(self) -> bool:
+        return self._over
+
+
+def run_fleet(office: Office, job: Job, fleet: Fleet) -> list[str]:
     """Run workers until the keeper has no more trials for them; returns errors of workers that gave up."""
-    trainable = tune.with_resources(
-        tune.with_parameters(Worker, keeper=keeper, job=job), worker_resources(workers, gpus_per_worker)
-    )
+    trainable = tune.with_resources(tune.with_parameters(Worker, office=office, job=job), fleet.resources)
     scratch = tempfile.mkdtemp(prefix="sweeps-fleet-")
     try:
         results = tune.Tuner(
             trainable,
-            param_space={"worker": tune.grid_search(list(range(workers))), "workers": workers},
+            param_space={"worker": tune.grid_search(list(range(fleet.most))), "workers": fleet.now},
             run_config=tune.RunConfig(
                 name="fleet",
                 storage_path=scratch,
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=WORKER_FAILURES),
+                stop=_WhenOver(),
+                # Without end: the keeper knows which trial, worker or base is to blame, and gives it up.
+                failure_config=tune.FailureConfig(max_failures=-1),
             ),
         ).fit()
         return [str(error) for error in results.errors]

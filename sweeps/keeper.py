@@ -1,119 +1,118 @@
 """The keeper: the only one that writes to the study.
 
 Workers ask it for trials, report to it, and rejoin after a restart. It runs as a Ray actor beside the driver
-(`fleet.py`), and as a plain object in tests. It imports no torch. Every call is one transaction: a keeper
-that dies has either done the whole of a call or nothing of it.
+(`keeper_actor.py`), and as a plain object in tests. It imports no torch. Every call is one transaction, at
+whose head the lease is renewed: a keeper that dies, or has lost the study to another, has either done the
+whole of a call or nothing of it. So every call may be made again by a worker that got no answer.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from lora_runner.config import TrialConfig
-from lora_runner.messages import (
-    COMPLETE,
-    DIVERGED,
-    FAILED,
-    OUT_OF_MEMORY,
-    PRUNED,
-    PUT_BACK,
-    Assignment,
-    SeatReport,
-)
+from lora_runner.messages import OUT_OF_MEMORY, PUT_BACK, Assignment, SeatReport
 from sweeps.blueprint import Ledger
 from sweeps.drawing import Drawer
 from sweeps.judging import judge
+from sweeps.lease import Hold, Owner, lease_of, wait_until_free
+from sweeps.messages import Placed, Reply, SeatTime
+from sweeps.recording import Recorder
 from sweeps.samplers import make_pruner
 from sweeps.status import Status, read_status
 from sweeps.storage import open_storage, transaction
-from sweeps.study import FINISHED, describe, is_drawn_ahead, open_study, storage_of
-from sweeps.trial_folder import drop_checkpoint, result_in, trial_folder
+from sweeps.study import FINISHED, describe, find_study, is_drawn_ahead, open_study
+from sweeps.trial_folder import drop_checkpoint, reports_in, result_in, trial_folder
+from sweeps.waiting import Waiting, is_suspect
 from sweeps.write_through import WriteThrough
 
-MAX_ATTEMPTS = 3
-"""A trial that loses its worker this often in one run is failed, so that it cannot hold up the sweep."""
-_STATES = {
-    COMPLETE: TrialState.COMPLETE,
-    # PRUNED, not FAIL: samplers learn from pruned trials and ignore failed ones.
-    PRUNED: TrialState.PRUNED,
-    DIVERGED: TrialState.PRUNED,
-    OUT_OF_MEMORY: TrialState.PRUNED,
-    FAILED: TrialState.FAIL,
-}
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A trial and the seat it is meant for."""
-
-    seat: int
-    assignment: Assignment
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What a worker does next: which trials leave their seats, which start, and whether to stop."""
-
-    leave: tuple[int, ...] = ()
-    start: tuple[Placed, ...] = ()
-    stop: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeatTime:
-    """What a worker's seats did since its last word."""
-
-    busy_seat_seconds: float
-    """A trial sat there and the pack computed."""
-    seat_seconds: float
-    """Of all its seats together, whatever they did."""
+FUTILE_STARTS = 12
+"""A worker that died this often in a row without any report in between is given up."""
+LONGEST_PAUSE_SECONDS = 60.0
 
 
 class Keeper:
     """Draws trials, records what becomes of them, and decides which go on.
 
-    Raises StorageUnreachable or StudyMismatch when the study cannot be used.
+    `owner` is the driver it works for; a keeper that is started anew for the same run leaves the trials on
+    their seats. Raises StorageUnreachable, StudyMismatch or StudyHeld when the study cannot be used, and
+    LeaseLost from any call when another keeper has taken it over.
     """
 
-    def __init__(self, ledger: Ledger, storage_url: str) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        storage_url: str,
+        owner: Owner | None = None,
+        events: list[str] | None = None,
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.ledger = ledger
+        self.owner = owner or Owner.here(secrets.token_hex(8))
         self.folder = Path(ledger.run_folder)
         self._started = time.monotonic()
+        self._life = secrets.token_hex(4)
         self._stopping = False
-        self._events: list[str] = []
+        self._events = [] if events is None else events
         self._speed: dict[int, float] = {}
-        self._losses: dict[int, int] = {}
-        self._waiting: list[int] = []
-        """Trials that have begun and have no seat, by number."""
+        self._futile_starts: dict[int, int] = {}
+        """How often each worker has started since a trial on it last reported something new."""
+        self._live: set[int] = set()
+        """Workers that have something to do, or are about to load the base for it."""
         self._wanted: dict[int, int] = {}
         """How many trials should lie ready for each worker."""
         self._busy_seat_seconds = self._seat_seconds = 0.0
         self._storage = open_storage(storage_url)
+        self._waiting_numbers: tuple[int, ...] = ()
+        self._hold: Hold | None = None
+        self._open()
+
+    # --- the study --------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Take the study over, and bring it and what lies on disk together."""
+        name = self.ledger.name
+        known = find_study(self._storage, name)
+        found = None
+        if known is not None:
+            found = wait_until_free(
+                lambda: lease_of(known), self.owner, name=name, seconds=self.ledger.reliability.lease_seconds
+            )
         with transaction(self._storage):
-            study, is_new = open_study(WriteThrough(self._storage), ledger.name, ledger.identity)
+            study, is_new = open_study(WriteThrough(self._storage), name, self.ledger.identity)
+            self._hold = Hold(study._study_id, name, self.owner, found)
+            lease = self._hold.renew(self._storage)
             self._use_study(study)
             if is_new:
                 self._describe_study()
             self._drawer.enqueue_first_trials()
             self._finished_before = len(self.study.get_trials(deepcopy=False, states=FINISHED))
             self._drawer.put_off()
-            for trial in self._running():
-                self._adopt_or_wait(trial)
+            # Those of this very run sit on their seats: only the keeper is new.
+            self._take_back([t for t in self._running() if t.user_attrs.get("run") != self.owner.run])
+        self._hold.kept(lease)
+        self._waiting_numbers = self._waiting.numbers
 
-    # --- the study --------------------------------------------------------------------------------
+    def close(self) -> None:
+        """Give the lease back, so that the next sweep need not wait for it to run out."""
+        if self._hold is not None:
+            with transaction(self._storage):
+                self._hold.release(self._storage)
 
     def _use_study(self, study: optuna.Study) -> None:
         self.study = study
         self.study.pruner = make_pruner(self.ledger.search, self.ledger.report_at)
         self._drawer = Drawer(self.ledger, study, self._note)
+        self._recorder = Recorder(self.ledger, study, self._note)
+        self._waiting = Waiting(study, self._waiting_numbers, self._note)
         self._stale = False
 
     def _refresh(self) -> None:
@@ -124,15 +123,21 @@ class Keeper:
     @contextmanager
     def _together(self) -> Iterator[None]:
         """What is written inside reaches the study at once or not at all, and so with what is kept here."""
+        assert self._hold is not None
         self._refresh()
-        remembered = list(self._waiting), dict(self._losses), list(self._events)
+        self._waiting_numbers = self._waiting.numbers
+        num_events, futile = len(self._events), dict(self._futile_starts)
         try:
             with transaction(self._storage):
+                lease = self._hold.renew(self._storage)
                 yield
         except BaseException:
-            self._waiting, self._losses, self._events = remembered
+            self._futile_starts = futile
+            del self._events[num_events:]
             self._stale = True  # memory holds what was taken back
             raise
+        self._hold.kept(lease)
+        self._waiting_numbers = self._waiting.numbers
 
     def _describe_study(self) -> None:
         self.study.set_user_attr("metric", "eval_loss")
@@ -141,25 +146,30 @@ class Keeper:
         self.study.set_user_attr("context", self.ledger.context)
         self.study.set_user_attr("versions", self.ledger.versions)
 
-    def _running(self) -> list[FrozenTrial]:
-        """Trials that have begun and not ended."""
-        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [trial for trial in running if not is_drawn_ahead(trial)]
-
-    def _note(self, event: str) -> None:
-        self._events.append(event)
-
     # --- the calls of a worker --------------------------------------------------------------------
 
-    def rejoin(self, worker: int) -> None:
-        """A worker (re)starts: its unfinished trials go back to the head of the line."""
+    def rejoin(self, worker: int, reason: str = "its process died") -> Reply:
+        """A worker (re)starts: its unfinished trials go back to the head of the line.
+
+        `reason` is what is known of the end of its last life. The reply says how long to wait before another
+        try, or to give up after too many of them.
+        """
         with self._together():
             self._speed.pop(worker, None)
-            for trial in self._running():
-                if trial.user_attrs.get("worker") == worker and trial.number not in self._waiting:
-                    self._losses[trial.number] = self._losses.get(trial.number, 0) + 1
-                    self._note(f"trial {trial.number}: lost its worker {worker}")
-                    self._adopt_or_wait(trial)
+            lost = [t for t in self._running() if self._is_on(t, worker)]
+            for trial in lost:
+                self._note(f"trial {trial.number}: lost its worker {worker} ({reason})")
+            given_up = self._take_back(lost, lost_because=reason)
+            starts = self._futile_starts.get(worker, 0)
+            self._futile_starts[worker] = 1 if given_up else starts + 1
+            if starts >= FUTILE_STARTS:
+                self._note(f"worker {worker}: given up, it died {starts} times in a row before any report")
+                return self._nothing(worker, stop=True)
+        pause = min(LONGEST_PAUSE_SECONDS, 2.0 ** (starts - 3)) if starts > 2 and not given_up else 0.0
+        if self._stopping or not (self._waiting or self._drawer.has_more()):
+            return self._nothing(worker, stop=True)
+        self._live.add(worker)
+        return Reply(pause_seconds=pause)
 
     def prepare(self, worker: int, trials: int = 1) -> None:
         """Draw until `trials` lie ready for this worker, so that its next report need not wait for the draw.
@@ -169,17 +179,18 @@ class Keeper:
         self._wanted[worker] = trials
         wanted = sum(self._wanted.values())
         self._refresh()
-        while not self._is_over() and len(self._waiting) + len(self._drawer.ahead()) < wanted:
+        while not self._is_over() and len(self._waiting.numbers) + len(self._drawer.ahead()) < wanted:
             with self._together():
                 if self._drawer.draw() is None:
                     return
 
-    def register(self, worker: int, base_eval_loss: float) -> None:
+    def register(self, worker: int, base_eval_loss: float) -> Reply:
         """Take a worker's loss of the untouched base."""
         with self._together():
             if self.study.user_attrs.get("base_eval_loss") is None:
                 self.study.set_user_attr("base_eval_loss", base_eval_loss)
             self._note(f"worker {worker}: ready, untouched base {base_eval_loss:.4f}")
+        return Reply()
 
     def ask(self, worker: int, seats: Sequence[int]) -> Reply:
         """Trials for free seats: those that lost their worker, then new ones, until the target is met."""
@@ -193,6 +204,7 @@ class Keeper:
         free: Sequence[int],
         speed: float,
         seat_time: SeatTime | None = None,
+        notes: Sequence[str] = (),
     ) -> Reply:
         """Record the reports of one pack together, then decide who goes on and who takes the freed seats.
 
@@ -202,22 +214,29 @@ class Keeper:
         """
         if speed > 0:
             self._speed[worker] = speed
+        self._refresh()
+        for trial, report in self._current(reports):
+            self._recorder.write_down(trial, report)
         with self._together():
+            for note in notes:
+                self._note(f"worker {worker}: {note}")
             self._count(seat_time)
-            trials = self.study.get_trials(deepcopy=False)
-            current = [(trials[r.number], r) for r in reports if self._is_current(trials, r)]
+            current = self._current(reports)
             known = {report.number for _, report in current}
             leave = [r.number for r in reports if r.number not in known and r.outcome is None]
-            self._record(current)
+            self._recorder.record(current)
             freed, over = [], []
             for trial, report in current:
+                if report.percent not in trial.intermediate_values or report.is_end:
+                    self._waiting.cleared(trial)
+                    self._futile_starts.pop(worker, None)
                 if report.outcome == PUT_BACK and not trial.user_attrs.get("put_back"):
                     self._put_back(trial, report)
                     continue
                 ended = self._judge(trial, report)
                 if ended is None:
                     continue
-                self._conclude(trial, ended)
+                self._recorder.conclude(trial, ended)
                 over.append(report.number)
                 if report.outcome is None:
                     leave.append(report.number)
@@ -227,62 +246,89 @@ class Keeper:
             reply = self._fill(worker, [*free, *freed])
         for number in over:  # only now is it certain that nobody goes on from there
             drop_checkpoint(self.folder, number)
-        return Reply(leave=tuple(leave), start=reply.start, stop=reply.stop)
+        if over:
+            self._recorder.drop_spare_adapters()
+        return replace(reply, leave=tuple(leave))
 
     # --- trials without a seat --------------------------------------------------------------------
 
-    def _adopt_or_wait(self, trial: FrozenTrial) -> None:
-        """An unfinished trial without a worker: a result on disk is adopted, else it waits for a seat."""
-        result = result_in(self.folder, trial)
-        if result is None:
-            self._wait(trial)
-            return
-        self._note(f"trial {trial.number}: result found on disk")
-        self._record([(trial, result)])
-        self._conclude(trial, self._judge(trial, result) or result)
+    def _take_back(self, trials: Sequence[FrozenTrial], lost_because: str | None = None) -> int:
+        """Unfinished trials without a worker: what lies on disk is adopted, the others wait for a seat.
 
-    def _wait(self, trial: FrozenTrial) -> None:
-        self._waiting = sorted({*self._waiting, trial.number})
+        A result ends its trial. Reports that the study never heard of are recorded and judged now, since a
+        trial that goes on from a checkpoint behind them will not repeat them. Returns how many were given up
+        because they cost too many workers.
+        """
+        ended = set()
+        unheard = [(t, r) for t in trials for r in reports_in(self.folder, t)]
+        unheard = [(t, r) for t, r in unheard if r.percent not in t.intermediate_values]
+        for percent in sorted({report.percent for _, report in unheard}):
+            there = [(t, r) for t, r in unheard if r.percent == percent and t.number not in ended]
+            self._recorder.record(there)
+            for trial, report in there:
+                if (last := self._judge(trial, report)) is not None:
+                    self._recorder.conclude(trial, last)
+                    ended.add(trial.number)
+        given_up = 0
+        for trial in trials:
+            if trial.number in ended:
+                continue
+            if (result := result_in(self.folder, trial)) is not None:
+                self._note(f"trial {trial.number}: result found on disk")
+                self._recorder.record([(self._trial(trial.number), result)])
+                self._recorder.conclude(trial, self._judge(trial, result) or result)
+            elif lost_because is None or self._waiting.lost(
+                trial, alone=len(trials) == 1, reason=lost_because
+            ):
+                self._waiting.add(trial)
+            else:
+                given_up += 1
+        return given_up
 
     def _put_back(self, trial: FrozenTrial, report: SeatReport) -> None:
         """Let a trial wait for another seat; that it had this chance stands in the study."""
         describe(self.study, trial, put_back=1)
         worker = trial.user_attrs["worker"]
         self._note(f"trial {trial.number}: put back by worker {worker} ({report.stop_reason})")
-        self._wait(trial)
+        self._waiting.add(trial)
 
     def _fill(self, worker: int, seats: Sequence[int]) -> Reply:
+        beside = [t for t in self._running() if self._is_on(t, worker)]
         if self._is_over():
             self._drawer.put_off()
-            return Reply(stop=self._stopping)
-        start = []
+            return self._nothing(worker, stop=self._stopping) if self._stopping or not beside else Reply()
+        start, unheard = [], {t.user_attrs["seat"]: t for t in beside}
         for seat in dict.fromkeys(seats):
-            trial = self._next_waiting() or next(iter(self._drawer.ahead()), None) or self._drawer.draw()
+            # Given to this seat already, but the worker that says it is free never heard of it.
+            trial = unheard.get(seat)
             if trial is None:
-                break
+                trial = self._waiting.next_for(beside)
+                if trial is None and not any(map(is_suspect, beside)):
+                    trial = next(iter(self._drawer.ahead()), None) or self._drawer.draw()
+                if trial is None:
+                    break
+                beside.append(trial)
             start.append(Placed(seat, self._hand_out(trial, worker, seat)))
             self._note(f"trial {trial.number}: started on worker {worker} seat {seat}")
+        if not beside:
+            return self._nothing(worker)
+        self._live.add(worker)
         return Reply(start=tuple(start))
+
+    def _nothing(self, worker: int, *, stop: bool = False) -> Reply:
+        """To a worker that has nothing more to do."""
+        self._live.discard(worker)
+        elsewhere = [t for t in self._running() if t.user_attrs.get("run") == self.owner.run]
+        return Reply(stop=stop, over=not self._live and (self._stopping or not elsewhere))
 
     def _is_over(self) -> bool:
         timeout = self.ledger.search["timeout_seconds"]
         return self._stopping or (timeout is not None and time.monotonic() - self._started > timeout)
 
-    def _next_waiting(self) -> FrozenTrial | None:
-        while self._waiting:
-            trial = self.study.get_trials(deepcopy=False)[self._waiting.pop(0)]
-            if self._losses.get(trial.number, 0) < MAX_ATTEMPTS:
-                return trial
-            reason = f"lost its worker {MAX_ATTEMPTS} times"
-            describe(self.study, trial, outcome=FAILED, stop_reason=reason)
-            self.study.tell(trial.number, state=TrialState.FAIL)
-            self._note(f"trial {trial.number}: failed, {reason}")
-        return None
-
     def _hand_out(self, trial: FrozenTrial, worker: int, seat: int) -> Assignment:
         """Written before work starts: reports of an earlier attempt no longer count."""
         attempt = int(trial.user_attrs.get("attempt", 0)) + 1
-        describe(self.study, trial, worker=worker, seat=seat, attempt=attempt)
+        describe(self.study, trial, worker=worker, seat=seat, attempt=attempt, run=self.owner.run)
         return Assignment(
             number=trial.number,
             config=TrialConfig.from_dict(trial.user_attrs["config"]),
@@ -291,53 +337,38 @@ class Keeper:
             put_back=int(trial.user_attrs.get("put_back", 0)),
         )
 
-    # --- recording --------------------------------------------------------------------------------
+    # --- who is where -----------------------------------------------------------------------------
 
-    def _is_current(self, trials: Sequence[FrozenTrial], report: SeatReport) -> bool:
-        if report.number >= len(trials) or report.number in self._waiting:
-            return False
-        trial = trials[report.number]
-        return trial.state == TrialState.RUNNING and trial.user_attrs.get("attempt") == report.attempt
+    def _trial(self, number: int) -> FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[number]
 
-    def _record(self, reports: Iterable[tuple[FrozenTrial, SeatReport]]) -> None:
-        storage_of(self.study).add_intermediate_values(
-            (trial._trial_id, report.percent, report.eval_loss)
-            for trial, report in reports
-            if report.eval_loss is not None and report.percent not in trial.intermediate_values
-        )
+    def _running(self) -> list[FrozenTrial]:
+        """Trials that have begun and not ended."""
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial for trial in running if not is_drawn_ahead(trial)]
+
+    def _is_on(self, trial: FrozenTrial, worker: int) -> bool:
+        return trial.user_attrs.get("worker") == worker and trial.user_attrs.get("run") == self.owner.run
+
+    def _current(self, reports: Iterable[SeatReport]) -> list[tuple[FrozenTrial, SeatReport]]:
+        """Reports of trials that are on the seat they were given, with these trials as they are."""
+        trials = self.study.get_trials(deepcopy=False)
+        return [
+            (trials[report.number], report)
+            for report in reports
+            if report.number < len(trials)
+            and report.number not in self._waiting
+            and trials[report.number].state == TrialState.RUNNING
+            and trials[report.number].user_attrs.get("attempt") == report.attempt
+        ]
 
     def _judge(self, trial: FrozenTrial, report: SeatReport) -> SeatReport | None:
         if report.outcome == PUT_BACK:  # it had its second chance
             return report.ended(OUT_OF_MEMORY, report.stop_reason or "out of memory again")
         return judge(self.study, trial, report, pruner_name=self.ledger.search["pruner"])
 
-    def _conclude(self, trial: FrozenTrial, report: SeatReport) -> None:
-        """Write down how a trial ended and tell the study: the gate of every trial that ran."""
-        outcome = report.outcome
-        assert outcome is not None
-        values = report.to_dict()
-        describe(
-            self.study,
-            trial,
-            outcome=outcome,
-            stop_reason=report.stop_reason,
-            signs=values["signs"],
-            eval_loss=report.eval_loss,
-            train_loss=report.train_loss,
-            num_steps=report.step,
-            num_tokens=report.num_tokens,
-            tokens_per_second=report.tokens_per_second,
-            peak_memory_gib=report.peak_memory_gib,
-            wall_seconds=report.wall_seconds,
-            generations=values["generations"],
-        )
-        if outcome in (DIVERGED, OUT_OF_MEMORY) and self.ledger.search["sampler"] == "tpe":
-            # By its last value alone, a trial that learned fast until it broke would rank above others.
-            Trial(self.study, trial._trial_id).set_constraint("trainable", 1.0)
-        value = report.eval_loss if outcome == COMPLETE else None
-        self.study.tell(trial.number, value, state=_STATES[outcome])
-        loss = "" if report.eval_loss is None else f", evaluation loss {report.eval_loss:.4f}"
-        self._note(f"trial {trial.number}: {outcome}{loss} ({report.stop_reason})")
+    def _note(self, event: str) -> None:
+        self._events.append(event)
 
     def _count(self, seat_time: SeatTime | None) -> None:
         """Add up what the seats did, as long as there was a trial to hand out for every one that is free."""
@@ -354,6 +385,9 @@ class Keeper:
     def status(self, events_from: int = 0) -> Status:
         """A snapshot; `events_from` skips events that were read before."""
         self._refresh()
+        if self._hold is not None and self._hold.is_due:
+            with self._together():
+                pass
         status = read_status(self.study, self.ledger.trials)
         busy = {trial["worker"] for trial in status.running if trial["number"] not in self._waiting}
         done = status.finished - self._finished_before
@@ -363,4 +397,5 @@ class Keeper:
             left = max(0, self.ledger.trials - status.finished)
             status.seconds_left = left * status.elapsed_seconds / done
         status.events = self._events[events_from:]
+        status.life = self._life
         return status

@@ -41,8 +41,12 @@ class Status:
     elapsed_seconds: float = 0.0
     seconds_left: float | None = None
     """None as long as no trial has finished in this run."""
+    storage_away_seconds: float = 0.0
+    """How long the keeper has been waiting for its storage; 0 while it is there."""
     events: list[str] = field(default_factory=list)
-    """One line per change since the sweep's process began, oldest first."""
+    """One line per change since the keeper's process began, oldest first."""
+    life: str = ""
+    """Of that process: with another one, events are counted from 0 again."""
 
     @property
     def finished(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import optuna
 import sqlalchemy
 import sqlalchemy.exc
+from optuna.storages._rdb import models
 from sqlalchemy import orm
 
 from sweeps.errors import StorageUnreachable
@@ -143,3 +145,41 @@ def transaction(storage: optuna.storages.RDBStorage) -> Iterator[None]:
         finally:
             storage.scoped_session.remove()
             storage.scoped_session = own
+
+
+def exchange_study_attr(
+    storage: optuna.storages.RDBStorage, study_id: int, key: str, old: str | None, new: str
+) -> bool:
+    """Put `new` in the place of `old` in a study's text attribute; False when something else stands there.
+
+    `old` None: nothing may stand there yet. One statement, so of two that try, one succeeds; inside a
+    `transaction` it also holds the database's write lock from there on.
+    """
+    table = models.StudyUserAttributeModel
+    session = storage.scoped_session()
+    if old is None:
+        absent = session.query(table).filter_by(study_id=study_id, key=key).first() is None
+        if absent:
+            session.add(table(study_id=study_id, key=key, value_json=json.dumps(new)))
+            session.flush()  # another's row for this key is an IntegrityError
+        return absent
+    replaced = (
+        sqlalchemy.update(table)
+        .where(table.study_id == study_id, table.key == key, table.value_json == json.dumps(old))
+        .values(value_json=json.dumps(new))
+        .execution_options(synchronize_session=False)
+    )
+    result = session.execute(replaced)
+    return bool(getattr(result, "rowcount", 0) == 1)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether a storage is away for now."""
+    return isinstance(error, OSError | sqlalchemy.exc.OperationalError) or (
+        error.__cause__ is not None and is_outage(error.__cause__)
+    )
+
+
+def outage_reason(error: BaseException) -> str:
+    """The first line of it."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -42,16 +42,23 @@ def peek(url: str, name: str, identity: Mapping[str, Any] | None = None) -> optu
     return study
 
 
+def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study | None:
+    """The study of this name, or None."""
+    # Asked for rather than tried: the error of a failed look-up would undo the transaction around it.
+    if name not in {study.study_name for study in storage.get_all_studies()}:
+        return None
+    return optuna.load_study(storage=storage, study_name=name)
+
+
 def open_study(
     storage: optuna.storages.BaseStorage, name: str, identity: Mapping[str, Any]
 ) -> tuple[optuna.Study, bool]:
     """The sweep's study and whether it is new; StudyMismatch lists the fields that differ from `identity`."""
-    # Asked for rather than tried: the error of a failed look-up would undo the transaction around it.
-    if name not in {study.study_name for study in storage.get_all_studies()}:
+    study = find_study(storage, name)
+    if study is None:
         study = optuna.create_study(storage=storage, study_name=name, direction="minimize")
         study.set_user_attr("identity", dict(identity))
         return study, True
-    study = optuna.load_study(storage=storage, study_name=name)
     _check_ours(study, identity)
     return study, False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -24,13 +25,17 @@ from results.verdict import Verdict, verdict
 from results.verdict_files import write_verdict
 from search_spaces import KeyPath, Problem
 from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, problem_at, resolved, storage_url
-from sweeps.errors import ConfigError, RunFolderError, SweepFailed
+from sweeps.errors import ConfigError, RunFolderError, StorageUnreachable, SweepFailed
+from sweeps.lease import Owner, refuse_if_held
 from sweeps.status import Status, read_status
 from sweeps.storage import check_reachable
 from sweeps.study import peek
 
 if TYPE_CHECKING:
     from sweeps.blueprint import Blueprint
+
+
+GO_ON = "Run the same command to go on; nothing that was finished is lost."
 
 
 @dataclass(frozen=True)
@@ -127,17 +132,19 @@ class Sweep:
         before = 0 if study is None else read_status(study, self.config.trials).finished
         interrupted, errors = False, list[str]()
         if study is None or self._has_work(study):
-            interrupted, errors = self._run_fleet(blueprint, address, console)
+            interrupted, errors = self._run_fleet(blueprint, study, address, console or Console())
         else:
             self._write_run_folder()
-        status = self.status()
-        self.write_results()
+        try:
+            status = self.status()
+            self.write_results()
+        except StorageUnreachable as error:
+            raise SweepFailed("\n".join([*errors, str(error), GO_ON])) from None
         if status.finished < self.config.trials and not interrupted:
             limit = self.config.search.timeout_seconds
             if errors:
                 raise SweepFailed(
-                    f"{status.finished} of {self.config.trials} trials finished; "
-                    "run the same command to go on.\n" + "\n".join(errors)
+                    "\n".join([f"{status.finished} of {self.config.trials} trials finished.", *errors, GO_ON])
                 )
             if limit is None and self.config.search.sampler != "grid":
                 raise SweepFailed(
@@ -150,34 +157,42 @@ class Sweep:
         return status.finished < self.config.trials or status.states.get("RUNNING", 0) > 0
 
     def _run_fleet(
-        self, blueprint: Blueprint, address: str | None, console: Console | None
+        self, blueprint: Blueprint, study: optuna.Study | None, address: str | None, console: Console
     ) -> tuple[bool, list[str]]:
+        """Whether the run was interrupted, and why it could not be brought to its end."""
+        owner = Owner.here(secrets.token_hex(8))
+        if study is not None and (lease := refuse_if_held(study, owner)) is not None:
+            console.print(
+                f"The study was held by {lease.holder()}; waiting up to "
+                f"{self.config.reliability.lease_seconds:g} s for a sign of life."
+            )
         # Ray takes a second to import; commands that only read never wait for it.
         import ray
 
-        from sweeps.fleet import keeper_for, num_workers, run_fleet, start_ray
+        from sweeps.fleet import office_for, plan_fleet, run_fleet, start_ray
         from sweeps.view import View
 
-        console = console or Console()
         console.print("Starting Ray ..." if address is None else f"Joining Ray at {address} ...")
         start_ray(address)
-        config = self.config
-        workers = num_workers(config.workers, config.gpus_per_worker)
-        self._write_run_folder()  # from here on the sweep exists
-        seats = f"{blueprint.job.seats} seat{'s' if blueprint.job.seats > 1 else ''}"
-        console.print(
-            f"Loading the base on {workers} worker{'s' if workers > 1 else ''} with {seats} each ..."
-        )
-        with keeper_for(blueprint.ledger, self.storage_url) as keeper:
+        fleet = plan_fleet(self.config.workers, self.config.gpus_per_worker, may_grow=address is not None)
+        if not (self.run_folder / RESOLVED_NAME).is_file():
+            self._write_run_folder()  # from here on the sweep exists
+        with office_for(blueprint.ledger, self.storage_url, owner) as office:
+            self._write_run_folder()  # what may differ from the last run's is ours to say only now
+            seats, workers = blueprint.job.seats, fleet.now
+            console.print(
+                f"Loading the base on {workers} worker{'s' if workers > 1 else ''} with {seats} "
+                f"seat{'s' if seats > 1 else ''} each ..."
+            )
+            keeper = office.keeper
             view = View(
                 status=lambda seen: ray.get(keeper.status.remote(seen), timeout=60),
                 request_stop=lambda: ray.get(keeper.request_stop.remote(), timeout=60),
                 console=console,
             )
             with view, _stop_on_signals(view.stop_wanted):
-                errors = run_fleet(
-                    keeper, blueprint.job, workers=workers, gpus_per_worker=config.gpus_per_worker
-                )
+                errors = run_fleet(office, blueprint.job, fleet)
+            errors += ray.get(keeper.errors.remote(), timeout=60)
             return view.stop_wanted.is_set(), errors
 
     def write_results(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import shutil
@@ -30,6 +31,50 @@ def result_in(run_folder: Path, trial: FrozenTrial) -> SeatReport | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return report if report.number == trial.number and report.is_end else None
+
+
+def reports_in(run_folder: Path, trial: FrozenTrial) -> list[SeatReport]:
+    """What a trial reported on its way, by rising percent, whether or not the study heard of it.
+
+    Lines that cannot be read (a kill may have cut the last one) and those of another config are left out.
+    """
+    reports: dict[int, SeatReport] = {}
+    path = run_folder / trial.user_attrs["folder"] / "reports.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            values = json.loads(line)
+            if values.pop("config_hash") != trial.user_attrs["config_hash"]:
+                continue
+            report = SeatReport.from_dict(values)
+            if report.number == trial.number and report.outcome is None and report.eval_loss is not None:
+                reports.setdefault(report.percent, report)
+    return [reports[percent] for percent in sorted(reports)]
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file, unless it is the last one already: a worker without an answer says it again.
+
+    A last line that was cut by a kill is ended first.
+    """
+    new = f"{line}\n".encode()
+    with path.open("ab+") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - len(new) - 1))
+        tail = file.read()
+        if tail.endswith(new) and tail[: -len(new)] in (b"", b"\n"):
+            return
+        file.write(new if tail.endswith(b"\n") or not tail else b"\n" + new)
+
+
+def drop_adapter(run_folder: Path, number: int) -> None:
+    """Remove the adapter of a trial that is none of the best."""
+    adapter = run_folder / trial_folder(number) / "adapter"
+    if adapter.is_dir():
+        shutil.rmtree(adapter, ignore_errors=True)
 
 
 def drop_checkpoint(run_folder: Path, number: int) -> None:

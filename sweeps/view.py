@@ -25,7 +25,7 @@ class View:
 
     def __init__(
         self,
-        status: Callable[[int], Status],
+        status: Callable[[int], Status | None],
         request_stop: Callable[[], None],
         console: Console | None = None,
         *,
@@ -39,6 +39,7 @@ class View:
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="view", daemon=True)
         self._events: list[str] = []
+        self._life, self._heard = "", 0
         self._asked_to_stop = False
         self._silent = False
 
@@ -67,7 +68,11 @@ class View:
             if self.stop_wanted.is_set() and not self._asked_to_stop:
                 self._request_stop()
                 self._asked_to_stop = True
-            status = self._status(len(self._events))
+            status = self._status(self._heard)
+            if status is not None and status.life != self._life:
+                # Another process of the keeper, which counts its events anew.
+                status = self._status(0) if self._heard else status
+                self._heard = 0
         except (
             Exception
         ) as error:  # whatever Ray makes of a keeper that is gone: watching must not end the run
@@ -76,6 +81,10 @@ class View:
             self._silent = True
             return None
         self._silent = False
+        if status is None:
+            return None
+        self._life = status.life
+        self._heard += len(status.events)
         self._events += status.events
         return status
 
@@ -121,6 +130,8 @@ def status_table(status: Status, events: list[str]) -> RenderableType:
     if status.elapsed_seconds and status.running:
         left = f", about {duration(status.seconds_left)} left" if status.seconds_left else ""
         table.add_row("speed", f"{status.tokens_per_second:,.0f} tokens/s{left}")
+    if status.storage_away_seconds:
+        table.add_row("storage", f"away for {duration(status.storage_away_seconds)}, waiting for it")
     if status.seat_busy_share is not None:
         table.add_row("seats", f"busy {status.seat_busy_share:.1%} of the time")
     return Group(table, *(Text(line, style="dim", no_wrap=True) for line in events))

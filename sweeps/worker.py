@@ -6,44 +6,76 @@ from Tune's own checkpoints: a restarted worker asks the keeper, and seats go on
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import traceback
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
 
+from lora_runner.errors import RunnerError
 from lora_runner.messages import FAILED, Assignment, SeatReport
-from results.files import atomic_write_json
 from sweeps.blueprint import Job
-from sweeps.keeper import Placed, Reply, SeatTime
+from sweeps.messages import Placed, Reply, SeatTime
+from sweeps.stall import StallWatch
+from sweeps.worker_files import files_for
+
+if TYPE_CHECKING:
+    from sweeps.fleet import Office
 
 TURN_SECONDS = 5.0
 """Longest time between two words with the keeper, so that a stop is heard soon."""
 
 
+@dataclass(frozen=True)
+class _NotSeated:
+    """Why a trial got no seat, in words."""
+
+    reason: str
+    traceback: str
+    is_memory: bool
+
+
 class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
     """Loads the base once and keeps its seats filled until the keeper has no more trials."""
 
-    def setup(self, config: dict[str, Any], keeper: Any = None, job: Job | None = None) -> None:
-        """Load base and data, measure the untouched base, and take back the trials of an earlier life."""
+    def setup(self, config: dict[str, Any], office: Office | None = None, job: Job | None = None) -> None:
+        """Load the base, measure it untouched, and take back the trials of an earlier life."""
+        assert office is not None
         assert job is not None
         self.index = int(config["worker"])
-        self.keeper = keeper
-        self._stopped = False
+        self.keeper = office.keeper
+        self._depot = office.depot
+        self._stopped = self._over = False
         self._assignments: dict[int, Assignment] = {}
-        ray.get(keeper.rejoin.remote(self.index))
+        self.session: Any = None
+        self._watch = StallWatch(f"{office.run}-{self.index}", job.stall_seconds)
+        before = self._watch.last_words()
+        reply = self._say("rejoin", "its process died" if before is None else before)
+        if reply.stop:
+            self._stopped = True
+            return
+        time.sleep(reply.pause_seconds)
         # Nothing that could still be learned before these trials are drawn: the base takes its time to load.
-        keeper.prepare.remote(self.index, job.seats)
-        self.session = job.open_session(max(1, len(os.sched_getaffinity(0)) // int(config["workers"])))
+        self.keeper.prepare.remote(self.index, job.seats)
+        self._files = files_for(office.run_folder, office.run, self._fetch)
+        threads = max(1, len(os.sched_getaffinity(0)) // int(config["workers"]))
+        try:
+            with self._watch:
+                self.session = job.open_session(threads, self._fetch)
+        except RunnerError as error:
+            # The base itself: no other process could load it either.
+            ray.get(self.keeper.broken.remote(self.index, str(error)))
+            self._stopped = True
+            return
+        self.session.alive = self._watch.alive
         self._last_words = time.monotonic()
         self._last_tokens = 0
         self._busy_seat_seconds = 0.0
-        ray.get(keeper.register.remote(self.index, self.session.base_eval_loss))
-        self._follow(ray.get(keeper.ask.remote(self.index, self.session.free_seats)))
+        self._say("register", self.session.base_eval_loss)
+        self._follow(self._say("ask", self.session.free_seats))
 
     def step(self) -> dict[str, Any]:
         """Train until a trial has something to report, and let the keeper answer.
@@ -52,14 +84,35 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         over a seat would depend on how fast the keeper is, and with it which trial reports first, what the
         sampler knows, and so what a sweep finds.
         """
+        if self._stopped:
+            return {"done": True, "running": 0, "num_tokens": 0, "over": self._over}
         taken, started = len(self.session.running), time.monotonic()
-        reports = self.session.advance(TURN_SECONDS)
+        with self._watch:
+            reports = self.session.advance(TURN_SECONDS)
         self._busy_seat_seconds += taken * (time.monotonic() - started)
-        for report in reports:
-            self._write_down(report)
+        self._deliver()
         self._follow(self._exchange(reports))
         done = self._stopped or not self.session.running
-        return {"done": done, "running": len(self.session.running), "num_tokens": self.session.num_tokens}
+        return {
+            "done": done,
+            "running": len(self.session.running),
+            "num_tokens": self.session.num_tokens,
+            "over": self._over,
+        }
+
+    # --- the keeper and the depot ----------------------------------------------------------------------
+
+    def _say(self, method: str, *said: Any) -> Reply:
+        """Call the keeper, again and again while its storage is away."""
+        while True:
+            reply: Reply = ray.get(getattr(self.keeper, method).remote(self.index, *said))
+            if reply.again_in is None:
+                self._over = reply.over
+                return reply
+            time.sleep(reply.again_in)
+
+    def _fetch(self, method: str, *arguments: Any) -> Any:
+        return ray.get(getattr(self._depot, method).remote(*arguments))
 
     def _exchange(self, reports: list[SeatReport]) -> Reply:
         now = time.monotonic()
@@ -71,73 +124,72 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         )
         self._last_words, self._last_tokens = now, self.session.num_tokens
         self._busy_seat_seconds = 0.0
-        reply: Reply = ray.get(
-            self.keeper.report.remote(self.index, reports, self.session.free_seats, speed, seats)
-        )
-        return reply
+        notes = self.session.take_notes()
+        return self._say("report", reports, self.session.free_seats, speed, seats, notes)
 
-    def _write_down(self, report: SeatReport) -> None:
-        """Keep every report in the trial's folder; a result stands there before the study hears of it."""
-        folder = Path(self._assignments[report.number].folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "reports.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(report.to_dict()) + "\n")
-        if report.is_end:
-            config_hash = self._assignments[report.number].config.hash()
-            atomic_write_json(folder / "result.json", report.to_dict() | {"config_hash": config_hash})
+    def _deliver(self) -> None:
+        """What has been written travels to the driver before it hears the report that goes with it."""
+        for assignment, name in self.session.take_written():
+            self._files.deliver(assignment, [name])
 
     def _follow(self, reply: Reply) -> None:
         """Empty and fill seats as the keeper said."""
         for number in reply.leave:
             if self.session.has(number):
                 self.session.remove(number)
+                self._files.forget(number)
         if reply.stop:
-            for running in self.session.running:
-                self.session.save(running.assignment.number)
+            if not reply.abandon:
+                for running in self.session.running:
+                    self.session.save(running.assignment.number)
+                self._deliver()
             self._stopped = True
             return
         if reply.start:
             # Not waited for: the keeper draws while this worker trains, and before it answers it again.
             self.keeper.prepare.remote(self.index)
-        broken, too_large = list[SeatReport](), list[tuple[Assignment, str, bool]]()
+        broken, too_large = list[SeatReport](), list[tuple[Assignment, _NotSeated, bool]]()
         for placed in reply.start:
-            self._assignments[placed.assignment.number] = placed.assignment
             alone = not self.session.running
             failure = self._place(placed)
             if failure is None:
                 continue
-            reason, is_memory = failure
-            if is_memory:
-                too_large.append((placed.assignment, reason, alone))
+            if failure.is_memory:
+                too_large.append((placed.assignment, failure, alone))
             else:
-                broken.append(SeatReport.empty(placed.assignment).ended(FAILED, reason))
+                empty = SeatReport.empty(placed.assignment)
+                broken.append(empty.ended(FAILED, failure.reason, error=failure.traceback))
         # After all have been tried: where one does not fit, a smaller one may.
-        for assignment, reason, alone in too_large:
+        for assignment, failure, alone in too_large:
             empty = SeatReport.empty(assignment)
-            broken.append(self.session.did_not_fit(assignment, empty, reason, alone=alone))
-        for report in broken:
-            self._write_down(report)
+            report = self.session.did_not_fit(assignment, empty, failure.reason, alone=alone)
+            broken.append(replace(report, error=failure.traceback))
         if broken:
             self._follow(self._exchange(broken))
 
-    def _place(self, placed: Placed) -> tuple[str, bool] | None:
-        """Seat a trial; why it could not be seated, in words, and whether that was for want of memory.
+    def _place(self, placed: Placed) -> _NotSeated | None:
+        """Seat a trial, or say why it could not be seated.
 
         No exception leaves this method, not even inside a report: its traceback would hold what the seat has
         allocated so far, and nobody could use that memory.
         """
         try:
-            self.session.place(placed.seat, placed.assignment)
+            with self._watch:
+                self.session.place(placed.seat, self._files.localise(placed.assignment))
+        except ray.exceptions.RayError:
+            raise  # the depot's, not the trial's
         except Exception as error:
             # The trial's own fault, not the worker's: its neighbours go on.
-            folder = Path(placed.assignment.folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
             # By name, because only the session's side imports torch.
             is_memory = type(error).__name__ == "OutOfMemoryError"
             line = next(iter(str(error).splitlines()), "")
-            return (line if is_memory else f"{type(error).__name__}: {error}"), is_memory
+            reason = line if is_memory else f"{type(error).__name__}: {error}"
+            return _NotSeated(reason, traceback.format_exc(), is_memory)
         return None
+
+    def cleanup(self) -> None:
+        """The worker ends by itself."""
+        self._watch.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: seats keep their own checkpoints."""

@@ -19,6 +19,7 @@ from sweeps.config.fields import (
     wrong,
 )
 from sweeps.config.model import DataSection, ModelSection
+from sweeps.config.reliability import ReliabilitySection
 from sweeps.config.search import SearchSection
 from sweeps.config.section import Section
 from sweeps.config.storage import check_storage
@@ -95,6 +96,8 @@ class SweepConfig(Section):
     """The budget of a trial (max_steps or num_train_epochs) and its optimizer."""
     lora: LoraSection = LoraSection()
     search: SearchSection = SearchSection()
+    reliability: ReliabilitySection = ReliabilitySection()
+    """How long the sweep bears with what fails around it, and what it keeps on disk."""
     trials: Annotated[int, BeforeValidator(check_whole(1))] = 32
     """Finished trials of the whole sweep; running it again adds only what is missing."""
     seats: Annotated[int | Literal["auto"], BeforeValidator(_auto_or_whole)] = "auto"

@@ -59,7 +59,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_a_seat_goes_on_from_its_checkpoint_bit_for_bit(pack: Pack, trained: Seat, folder: Path) -> None:
     save_checkpoint(folder, trained, {"note": [1, 2.5, None]})
     again = pack.new_seat(CONFIG)
-    assert load_checkpoint(folder, again) == {"note": [1, 2.5, None]}
+    assert load_checkpoint(folder, again)[0] == {"note": [1, 2.5, None]}
     assert (again.step, again.micro_step, again.num_tokens) == (2, 2, 48)
     assert same(state(again), state(trained))
     for seat in (trained, again):
@@ -95,7 +95,7 @@ def test_the_newer_checkpoint_replaces_the_older_one_whole(pack: Pack, trained: 
     train(pack, trained, 1)
     save_checkpoint(folder, trained, {"at": 2})
     assert [p.name for p in folder.parent.iterdir()] == ["checkpoint"]
-    assert load_checkpoint(folder, pack.new_seat(CONFIG)) == {"at": 2}
+    assert load_checkpoint(folder, pack.new_seat(CONFIG))[0] == {"at": 2}
 
 
 # --- killed between two moves: what a crash leaves, by hand -------------------------------------------------
@@ -107,10 +107,10 @@ def test_killed_while_writing(pack: Pack, trained: Seat, folder: Path) -> None:
     half = folder.with_name(".checkpoint.4242.tmp")
     half.mkdir()
     (half / "seat.safetensors").write_bytes(b"half of it")
-    assert load_checkpoint(folder, pack.new_seat(CONFIG)) == {"at": 1}
+    assert load_checkpoint(folder, pack.new_seat(CONFIG))[0] == {"at": 1}
     save_checkpoint(folder, trained, {"at": 2})
     assert [p.name for p in folder.parent.iterdir()] == ["checkpoint"]
-    assert load_checkpoint(folder, pack.new_seat(CONFIG)) == {"at": 2}
+    assert load_checkpoint(folder, pack.new_seat(CONFIG))[0] == {"at": 2}
 
 
 def test_killed_while_writing_the_very_first(trained: Seat, folder: Path, pack: Pack) -> None:
@@ -128,7 +128,7 @@ def test_killed_between_the_two_renames(pack: Pack, trained: Seat, folder: Path)
     folder.rename(folder.with_name("checkpoint.previous"))
     assert has_checkpoint(folder)
     again = pack.new_seat(CONFIG)
-    assert load_checkpoint(folder, again) == {"at": 1}
+    assert load_checkpoint(folder, again)[0] == {"at": 1}
     assert same(state(again), state(trained))
     save_checkpoint(folder, trained, {"at": 2})
     assert [p.name for p in folder.parent.iterdir()] == ["checkpoint"]
@@ -139,7 +139,7 @@ def test_killed_before_the_old_one_was_removed(pack: Pack, trained: Seat, folder
     folder.rename(folder.with_name("checkpoint.previous"))
     save_checkpoint(folder.with_name("other"), trained, {"at": 2})
     folder.with_name("other").rename(folder)
-    assert load_checkpoint(folder, pack.new_seat(CONFIG)) == {"at": 2}
+    assert load_checkpoint(folder, pack.new_seat(CONFIG))[0] == {"at": 2}
 
 
 def test_writing_fails_and_what_stood_before_stands(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_damage_is_seen_and_the_seat_left_alone(
     # With the one before it still there, that one serves.
     save_checkpoint(folder.with_name("old"), fresh, {"at": 0})
     folder.with_name("old").rename(folder.with_name("checkpoint.previous"))
-    assert load_checkpoint(folder, seat) == {"at": 0}
+    assert load_checkpoint(folder, seat)[0] == {"at": 0}
 
 
 def test_a_checkpoint_of_other_layers_is_refused(

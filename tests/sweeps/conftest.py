@@ -16,7 +16,8 @@ from lora_runner.messages import COMPLETE, Assignment, SeatReport
 from search_spaces import load_guidelines, space_for
 from sweeps.blueprint import Ledger
 from sweeps.config.search import SearchSection
-from sweeps.keeper import Keeper, Reply
+from sweeps.keeper import Keeper
+from sweeps.messages import Reply
 
 Loss = Callable[[TrialConfig, int], float | str]
 """(config, percent) -> evaluation loss, or the outcome with which the trial ends by itself there."""

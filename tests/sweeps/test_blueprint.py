@@ -153,7 +153,7 @@ def test_a_blueprint_holds_what_is_counted_from_model_and_data(draw: Draw, tmp_p
     assert ledger.constants["lora_r"] == 4
     assert ledger.report_at[-1] == 100
     assert blueprint.job.seats == 6  # no more than trials
-    assert blueprint.job.eval_digest == ledger.context["eval_set_hash"]
+    assert blueprint.job.data.eval.digest == ledger.context["eval_set_hash"]
     assert Path(ledger.run_folder) == tmp_path / "runs" / "small"
     first = ledger.space.first_trials()[0]
     assert ledger.trial_config(first.params).learning_rate == pytest.approx(2e-4)

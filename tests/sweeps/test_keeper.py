@@ -13,7 +13,8 @@ from optuna.trial import TrialState
 
 from lora_runner.config import TrialConfig
 from sweeps.errors import StudyMismatch
-from sweeps.keeper import Keeper, SeatTime
+from sweeps.keeper import Keeper
+from sweeps.messages import SeatTime
 
 Make = Callable[..., Keeper]
 

@@ -15,7 +15,8 @@ import sqlalchemy.exc
 from optuna.trial import TrialState
 
 from results.files import atomic_write_json
-from sweeps.keeper import MAX_ATTEMPTS, Keeper
+from sweeps.keeper import Keeper
+from sweeps.waiting import MAX_LOST_ALONE
 
 Make = Callable[..., Keeper]
 
@@ -79,7 +80,7 @@ def test_a_worker_that_restarts_gets_its_own_trials_back_first(
 
 def test_a_trial_that_keeps_losing_its_worker_is_failed(make_keeper: Make, stored: Any) -> None:
     keeper = make_keeper(trials=2)
-    for attempt in range(1, MAX_ATTEMPTS + 1):
+    for attempt in range(1, MAX_LOST_ALONE + 1):
         (placed,) = keeper.ask(0, [0]).start
         assert (placed.assignment.number, placed.assignment.attempt) == (0, attempt)
         keeper.rejoin(0)
@@ -87,15 +88,17 @@ def test_a_trial_that_keeps_losing_its_worker_is_failed(make_keeper: Make, store
     assert placed.assignment.number == 1
     assert stored(keeper)[0].state == TrialState.FAIL
     assert stored(keeper)[0].user_attrs["outcome"] == "failed"
-    assert stored(keeper)[0].user_attrs["stop_reason"] == f"lost its worker {MAX_ATTEMPTS} times"
+    assert stored(keeper)[0].user_attrs["stop_reason"] == (
+        f"lost its worker {MAX_LOST_ALONE} times, {MAX_LOST_ALONE} of them alone on it: its process died"
+    )
 
 
 def test_a_sweep_that_is_interrupted_often_loses_no_trial(make_keeper: Make, pack: Any, stored: Any) -> None:
-    for _ in range(MAX_ATTEMPTS + 2):
+    for _ in range(MAX_LOST_ALONE + 2):
         keeper = make_keeper(trials=1)
         (placed,) = keeper.ask(0, [0]).start
     assert placed.assignment.number == 0
-    assert placed.assignment.attempt == MAX_ATTEMPTS + 2
+    assert placed.assignment.attempt == MAX_LOST_ALONE + 2
     assert stored(keeper)[0].state == TrialState.RUNNING
 
 

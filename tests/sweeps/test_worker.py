@@ -13,8 +13,9 @@ import pytest
 import ray
 
 from lora_runner.messages import COMPLETE, OUT_OF_MEMORY, PUT_BACK, Assignment, SeatReport
-from sweeps.fleet import keeper_for, run_fleet, start_ray
+from sweeps.fleet import office_for, plan_fleet, run_fleet, start_ray
 from sweeps.keeper import Keeper
+from sweeps.lease import Owner
 
 pytestmark = [
     pytest.mark.slow,
@@ -83,6 +84,15 @@ def make_job(seats: int, log: str, *, room: int, never: int | None = None, turn_
                 self.closed.update(self.free_seats)
             return report.ended(OUT_OF_MEMORY if assignment.put_back else PUT_BACK, reason)
 
+        def alive(self) -> None:
+            pass
+
+        def take_written(self) -> list[Any]:
+            return []
+
+        def take_notes(self) -> list[str]:
+            return []
+
         def advance(self, max_seconds: float) -> list[SeatReport]:
             time.sleep(turn_seconds)
             reports = []
@@ -101,8 +111,9 @@ def make_job(seats: int, log: str, *, room: int, never: int | None = None, turn_
     class Job:
         def __init__(self) -> None:
             self.seats = seats
+            self.stall_seconds = 60.0
 
-        def open_session(self, num_threads: int) -> RehearsedSession:
+        def open_session(self, num_threads: int, call: Any) -> RehearsedSession:
             time.sleep(turn_seconds)
             return RehearsedSession()
 
@@ -115,9 +126,9 @@ def test_what_finds_no_room_is_put_back_and_tried_once_more_on_fewer_seats(
     log = tmp_path / "placed"
     url = new_database("study")
     plan = ledger(tmp_path / "run", trials=8, report_at=(50, 100), sampler="random", pruner="none")
-    with keeper_for(plan, url) as keeper:
-        assert run_fleet(keeper, make_job(4, str(log), room=2, never=1), workers=1, gpus_per_worker=1) == []
-        status = ray.get(keeper.status.remote())
+    with office_for(plan, url, Owner.here("a run")) as office:
+        assert run_fleet(office, make_job(4, str(log), room=2, never=1), plan_fleet(1, 1)) == []
+        status = ray.get(office.keeper.status.remote())
     tried = [tuple(int(n) for n in line.split()[:3]) for line in log.read_text().splitlines()]
     # 0 fits, 1 does not, 2 does, and for 3 there is no room beside the two.
     assert tried[:4] == [(0, 0, 0), (1, 0, 1), (2, 0, 1), (3, 0, 2)]
@@ -146,10 +157,10 @@ def test_trials_lie_ready_before_they_are_asked_for_and_seats_are_busy(
     url = new_database("study")
     plan = ledger(tmp_path / "run", trials=10, report_at=(50, 100), sampler="random", pruner="none")
     log = tmp_path / "placed"
-    with keeper_for(plan, url) as keeper:
+    with office_for(plan, url, Owner.here("a run")) as office:
         job = make_job(3, str(log), room=3, turn_seconds=1.0)
-        assert run_fleet(keeper, job, workers=1, gpus_per_worker=1) == []
-        share = ray.get(keeper.status.remote()).seat_busy_share
+        assert run_fleet(office, job, plan_fleet(1, 1)) == []
+        share = ray.get(office.keeper.status.remote()).seat_busy_share
     assert 0.5 < share <= 1
     assert len(stored(Keeper(plan, url))) == 10
     waited = {}

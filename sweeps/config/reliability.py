@@ -1,0 +1,25 @@
+"""How long a sweep bears with what fails around it, and what it keeps on disk."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+from sweeps.config.fields import check_real, check_whole
+from sweeps.config.section import Section
+
+
+class ReliabilitySection(Section):
+    """`reliability`: none of it changes a number of any trial, so it may be changed between runs."""
+
+    checkpoint_seconds: Annotated[float, BeforeValidator(check_real(0))] = 60.0
+    """A running trial is checkpointed after the first report this long after its last checkpoint."""
+    stall_seconds: Annotated[float, BeforeValidator(check_real(above=0))] = 1800.0
+    """A worker that neither ends a step nor an evaluation for this long is ended, and its trials retried."""
+    outage_seconds: Annotated[float, BeforeValidator(check_real(0))] = 900.0
+    """How long a storage or disk may be away before the sweep ends cleanly, to be resumed later."""
+    lease_seconds: Annotated[float, BeforeValidator(check_real(above=0))] = 30.0
+    """A sweep on another machine that gives no sign of life for this long has lost its study to who asks."""
+    keep_adapters: Annotated[int, BeforeValidator(check_whole(1))] = 8
+    """Adapters of this many best trials stay in their folders, beside the guideline default's."""

@@ -1,0 +1,159 @@
+"""The keeper as a Ray actor: patient with its storage, started anew by Ray when it dies.
+
+Ray starts it again with the same arguments and repeats the calls that got no answer. That is why it opens the
+study by itself when a call finds it closed, and why no call does anything twice (`keeper.py`).
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sweeps.blueprint import Ledger
+from sweeps.errors import LeaseLost, SweepError
+from sweeps.keeper import Keeper
+from sweeps.lease import Owner
+from sweeps.messages import Reply
+from sweeps.status import Status
+from sweeps.storage import is_outage, outage_reason
+
+LONGEST_WAIT_SECONDS = 5.0
+
+
+class KeeperActor:
+    """Answers workers and the driver; a call that the storage refuses for now is to be made again."""
+
+    def __init__(self, ledger: Ledger, secret: str, owner: Owner) -> None:
+        """Only remember: Ray hands errors of a method on with their type, but none of a constructor.
+
+        `secret` is a private file that holds the storage's URL, which Ray would keep in its object store.
+        """
+        self._ledger = ledger
+        self._secret = secret
+        self._owner = owner
+        self._opened: Keeper | None = None
+        self._away_since: float | None = None
+        self._away_reason = ""
+        self._refusals = 0
+        self._stopping = False
+        self._lost = False
+        self._errors: list[str] = []
+        self._events: list[str] = []
+        """The keeper's own and this actor's, in one list."""
+        self._last_status: Status | None = None
+
+    def open(self) -> None:
+        """Become the keeper of the study; raises what `Keeper` raises."""
+        self._keeper()
+
+    def close(self) -> None:
+        """Give the study's lease back."""
+        if self._opened is not None and not self._lost:
+            self._opened.close()
+
+    # --- workers ----------------------------------------------------------------------------------
+
+    def rejoin(self, worker: int, reason: str) -> Reply:
+        return self._answer("rejoin", worker, reason)
+
+    def register(self, worker: int, base_eval_loss: float) -> Reply:
+        return self._answer("register", worker, base_eval_loss)
+
+    def ask(self, worker: int, seats: list[int]) -> Reply:
+        return self._answer("ask", worker, seats)
+
+    def report(self, worker: int, *said: Any) -> Reply:
+        return self._answer("report", worker, *said)
+
+    def prepare(self, worker: int, trials: int = 1) -> None:
+        self._answer("prepare", worker, trials)
+
+    def broken(self, worker: int, error: str) -> None:
+        """A worker cannot load the base or the data, and would not another time either."""
+        self._errors.append(f"worker {worker} cannot start: {error}")
+        self._events.append(f"worker {worker}: cannot start: {error.splitlines()[0] if error else ''}")
+
+    # --- the driver -------------------------------------------------------------------------------
+
+    def request_stop(self) -> None:
+        """Let every worker checkpoint its trials and end, also while the storage is away."""
+        self._stopping = True
+        if self._opened is not None:
+            self._opened.request_stop()
+
+    def errors(self) -> list[str]:
+        """Why the sweep could not go on."""
+        return self._errors
+
+    def status(self, events_from: int = 0) -> Status | None:
+        """A snapshot, the last known one while the storage is away; None before there is one."""
+        status: Status | None
+        try:
+            status = self._keeper().status(events_from)
+            self._back()
+        except Exception as error:
+            self._judge(error)
+            status = self._last_status
+        if status is None:
+            return None
+        self._last_status = status
+        return replace(status, events=self._events[events_from:], storage_away_seconds=self._away_seconds())
+
+    # --- patience ---------------------------------------------------------------------------------
+
+    def _keeper(self) -> Keeper:
+        if self._opened is None:
+            url = Path(self._secret).read_text(encoding="utf-8")
+            self._opened = Keeper(self._ledger, url, self._owner, events=self._events)
+            if self._stopping:
+                self._opened.request_stop()
+        return self._opened
+
+    def _answer(self, method: str, *arguments: Any) -> Reply:
+        if self._lost:
+            return Reply(stop=True, abandon=True)
+        try:
+            reply = getattr(self._keeper(), method)(*arguments) or Reply()
+        except Exception as error:
+            return self._judge(error)
+        self._back()
+        return reply
+
+    def _judge(self, error: Exception) -> Reply:
+        """What an error of the keeper means for whoever called: wait, or stop."""
+        if isinstance(error, LeaseLost):
+            if not self._lost:
+                self._errors.append(str(error))
+            self._lost = True
+            return Reply(stop=True, abandon=True)
+        if not is_outage(error):
+            text = str(error) if isinstance(error, SweepError) else traceback.format_exc()
+            if text not in self._errors:
+                self._errors.append(text)
+            self.request_stop()
+            return Reply(stop=True)
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+            self._refusals = 0
+            self._events.append(f"the storage is away, waiting for it: {outage_reason(error)}")
+        self._refusals += 1
+        if self._stopping or self._away_seconds() > self._ledger.reliability.outage_seconds:
+            if not self._stopping:
+                self._errors.append(
+                    f"the storage was away for {self._away_seconds():.0f} s (reliability.outage_seconds is "
+                    f"{self._ledger.reliability.outage_seconds:g}): {outage_reason(error)}"
+                )
+            self.request_stop()
+            return Reply(stop=True)
+        return Reply(again_in=min(LONGEST_WAIT_SECONDS, 0.1 * 2.0 ** min(10, self._refusals)))
+
+    def _back(self) -> None:
+        if self._away_since is not None:
+            self._events.append(f"the storage is back after {self._away_seconds():.0f} s")
+            self._away_since = None
+
+    def _away_seconds(self) -> float:
+        return 0.0 if self._away_since is None else time.monotonic() - self._away_since

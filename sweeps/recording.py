@@ -1,0 +1,107 @@
+"""What a trial's reports leave behind: in its folder first, then in the study."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from lora_runner.messages import (
+    COMPLETE,
+    DIVERGED,
+    FAILED,
+    OUT_OF_MEMORY,
+    PRUNED,
+    SeatReport,
+)
+from results.files import atomic_write, atomic_write_json
+from sweeps.blueprint import Ledger
+from sweeps.status import DEFAULT_LABELS
+from sweeps.study import describe, storage_of
+from sweeps.trial_folder import append_line, drop_adapter, trial_folder
+
+_STATES = {
+    COMPLETE: TrialState.COMPLETE,
+    # PRUNED, not FAIL: samplers learn from pruned trials and ignore failed ones.
+    PRUNED: TrialState.PRUNED,
+    DIVERGED: TrialState.PRUNED,
+    OUT_OF_MEMORY: TrialState.PRUNED,
+    FAILED: TrialState.FAIL,
+}
+
+
+class Recorder:
+    """Writes reports and ends of trials of one study."""
+
+    def __init__(self, ledger: Ledger, study: optuna.Study, note: Callable[[str], None]) -> None:
+        self.ledger = ledger
+        self.study = study
+        self.folder = Path(ledger.run_folder)
+        self._note = note
+
+    def write_down(self, trial: FrozenTrial, report: SeatReport) -> None:
+        """Keep a report in the trial's folder; a result stands there before the study hears of it."""
+        folder = self.folder / trial_folder(trial.number)
+        folder.mkdir(parents=True, exist_ok=True)
+        values = report.to_dict() | {"config_hash": trial.user_attrs["config_hash"]}
+        append_line(folder / "reports.jsonl", json.dumps(values))
+        if report.error is not None:
+            atomic_write(folder / "error.txt", report.error)
+        if report.is_end:
+            atomic_write_json(folder / "result.json", values)
+
+    def record(self, reports: Iterable[tuple[FrozenTrial, SeatReport]]) -> None:
+        """The losses of several reports, those that are not there yet, in one statement."""
+        storage_of(self.study).add_intermediate_values(
+            (trial._trial_id, report.percent, report.eval_loss)
+            for trial, report in reports
+            if report.eval_loss is not None and report.percent not in trial.intermediate_values
+        )
+
+    def conclude(self, trial: FrozenTrial, report: SeatReport) -> None:
+        """Write down how a trial ended and tell the study: the gate of every trial that ran."""
+        outcome = report.outcome
+        assert outcome is not None
+        values = report.to_dict()
+        describe(
+            self.study,
+            trial,
+            outcome=outcome,
+            stop_reason=report.stop_reason,
+            signs=values["signs"],
+            eval_loss=report.eval_loss,
+            train_loss=report.train_loss,
+            num_steps=report.step,
+            num_tokens=report.num_tokens,
+            tokens_per_second=report.tokens_per_second,
+            peak_memory_gib=report.peak_memory_gib,
+            wall_seconds=report.wall_seconds,
+            generations=values["generations"],
+        )
+        if outcome in (DIVERGED, OUT_OF_MEMORY) and self.ledger.search["sampler"] == "tpe":
+            # By its last value alone, a trial that learned fast until it broke would rank above others.
+            Trial(self.study, trial._trial_id).set_constraint("trainable", 1.0)
+        value = report.eval_loss if outcome == COMPLETE else None
+        self.study.tell(trial.number, value, state=_STATES[outcome])
+        loss = "" if report.eval_loss is None else f", evaluation loss {report.eval_loss:.4f}"
+        self._note(f"trial {trial.number}: {outcome}{loss} ({report.stop_reason})")
+
+    def drop_spare_adapters(self) -> None:
+        """Remove the adapters of all but the best trials; to call once the study holds what they are."""
+        kept = set(
+            adapters_to_keep(self.study.get_trials(deepcopy=False), self.ledger.reliability.keep_adapters)
+        )
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            if trial.number not in kept:
+                drop_adapter(self.folder, trial.number)
+
+
+def adapters_to_keep(trials: Sequence[FrozenTrial], count: int) -> list[int]:
+    """Numbers of the `count` best complete trials, and of the guideline default."""
+    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+    best = sorted(complete, key=lambda t: (t.value, t.number))[:count]
+    default = [t for t in complete if t.user_attrs.get("label") in DEFAULT_LABELS]
+    return sorted({t.number for t in (*best, *default)})
