@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -10,10 +11,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lora_runner.errors import TrialConfigError
 from results.files import atomic_write_json
+from search_spaces import FirstTrial
 from sweeps.blueprint import Ledger
 from sweeps.samplers import GridSampler, make_sampler
 from sweeps.study import describe, is_drawn_ahead
 from sweeps.trial_folder import move_aside, trial_folder
+
+MOST_DRAWS = 50
+"""Of one trial, before a space counts as used up."""
 
 
 class Drawer:
@@ -35,6 +40,12 @@ class Drawer:
         self._note = note
         # A grid's sampler is one for all trials: the study itself remembers which points are taken.
         self._is_grid = ledger.search["sampler"] == "grid"
+        self._may_repeat = not any(
+            # A share of the steps is rounded to whole ones.
+            d.kind == "float" and d.low != d.high and d.name != "warmup_ratio"
+            for d in ledger.space.dimensions
+        )
+        self._is_exhausted = bool(study.user_attrs.get("exhausted"))
         if self._is_grid:
             study.sampler = make_sampler(ledger.search, ledger.space, 0)
 
@@ -43,12 +54,25 @@ class Drawer:
         # Most important first; at least half of the trials are left to the search. A grid is a list of its
         # own: only the trial that every verdict compares with comes before it.
         most = 1 if self._is_grid else max(1, self.ledger.trials // 2)
-        for first in self.ledger.space.first_trials()[:most]:
+        for first in self._distinct(self.ledger.space.first_trials())[:most]:
             self.study.enqueue_trial(
                 first.params,
                 user_attrs={"origin": "guideline", "rows": list(first.rows), "label": first.label},
                 skip_if_exists=True,
             )
+
+    def _distinct(self, proposals: Sequence[FirstTrial]) -> list[FirstTrial]:
+        """One trial for proposals that come to the same: 3% and 5% of 40 steps are two steps of warmup."""
+        distinct: dict[str, FirstTrial] = {}
+        for first in proposals:
+            try:
+                key = self.ledger.trial_config(first.params).hash()
+            except TrialConfigError:
+                key = repr(first.params)  # refused when it is drawn, with its reason
+            same = distinct.setdefault(key, first)
+            rows = (*same.rows, *(row for row in first.rows if row not in same.rows))
+            distinct[key] = replace(same, rows=rows)
+        return list(distinct.values())
 
     def ahead(self) -> list[FrozenTrial]:
         """Trials drawn and given to nobody yet, in the order in which they were drawn."""
@@ -69,6 +93,8 @@ class Drawer:
         while (number := self._next_number()) is not None:
             if not self._is_grid:
                 self.study.sampler = make_sampler(self.ledger.search, self.ledger.space, number)
+                if not self._see_to_a_new_config(number):
+                    return None
             trial = self.study.ask()
             params = self.ledger.space.suggest(trial)
             folder = trial_folder(trial.number)
@@ -92,6 +118,31 @@ class Drawer:
             return self.study._storage.get_trial(trial._trial_id)
         return None
 
+    def _see_to_a_new_config(self, number: int) -> bool:
+        """Draw again, until it is new, where the sampler would repeat a trial; False when nothing is new.
+
+        Only a space without a continuous dimension can repeat itself. There the draw is rehearsed on a copy
+        of the study, because what a trial has once been given cannot be taken back.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        if not self._may_repeat or any(trial.state == TrialState.WAITING for trial in trials):
+            return True
+        known = {trial.user_attrs.get("config_hash") for trial in trials}
+        for attempt in range(MOST_DRAWS):
+            copy = optuna.create_study(
+                sampler=make_sampler(self.ledger.search, self.ledger.space, number, attempt)
+            )
+            copy.add_trials(trials)
+            params = self.ledger.space.suggest(copy.ask())
+            if self.ledger.trial_config(params).hash() not in known:
+                if attempt:
+                    self.study.enqueue_trial(params, user_attrs={"drawn_again": attempt})
+                return True
+        self._is_exhausted = True
+        self.study.set_user_attr("exhausted", True)
+        self._note(f"no configuration is new after {MOST_DRAWS} draws: the space holds no more")
+        return False
+
     def has_more(self) -> bool:
         """Whether there is a trial that nobody has been given yet."""
         return bool(self.ahead()) or self._next_number() is not None
@@ -99,7 +150,7 @@ class Drawer:
     def _next_number(self) -> int | None:
         """The number of the next trial; None when there is none to draw."""
         drawn = sum(t.state != TrialState.WAITING for t in self.study.get_trials(deepcopy=False))
-        if drawn >= self.ledger.trials:
+        if drawn >= self.ledger.trials or self._is_exhausted:
             return None
         sampler = self.study.sampler
         if isinstance(sampler, GridSampler) and not sampler.has_points_left(self.study):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import stat
@@ -45,12 +46,12 @@ def start_ray(address: str | None = None) -> None:
     """Start a local Ray, or join the one at `address`; its dashboard stays off and its token private."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # The view tells what becomes of workers; Tune's own account is a page of traceback for each.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     if not ray.is_initialized():
         ray.init(
             address=address,
             include_dashboard=None if address else False,
-            # A local Ray is nobody else's: it listens on loopback alone.
-            _node_ip_address=None if address else "127.0.0.1",
             log_to_driver=False,
             logging_level="ERROR",
         )

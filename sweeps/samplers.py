@@ -67,13 +67,15 @@ class GPSampler(samplers.GPSampler):
         return params
 
 
-def make_sampler(search: Mapping[str, Any], space: SearchSpace, number: int) -> samplers.BaseSampler:
-    """The sampler for trial `number`.
+def make_sampler(
+    search: Mapping[str, Any], space: SearchSpace, number: int, attempt: int = 0
+) -> samplers.BaseSampler:
+    """The sampler for trial `number`; another `attempt` draws it again.
 
     Its seed is derived from the search's seed and the number, so that a sweep that was interrupted draws what
     an uninterrupted one would, and never draws the same trial twice because a generator was started anew.
     """
-    seed = derived_seed(search["seed"], number)
+    seed = derived_seed(search["seed"], number, attempt)
     options = dict(search["sampler_options"])
     if search["startup_trials"] is not None:
         options["n_startup_trials"] = search["startup_trials"]
@@ -185,7 +187,8 @@ def make_pruner(search: Mapping[str, Any], report_at: tuple[int, ...]) -> pruner
     raise ValueError(f"unknown pruner {search['pruner']!r}")
 
 
-def derived_seed(seed: int, number: int) -> int:
+def derived_seed(seed: int, number: int, attempt: int = 0) -> int:
     """A 32-bit seed from the search's seed and a trial's number."""
-    digest = hashlib.sha256(f"{seed}/{number}".encode()).digest()
+    again = f"/{attempt}" if attempt else ""
+    digest = hashlib.sha256(f"{seed}/{number}{again}".encode()).digest()
     return int.from_bytes(digest[:4], "little")

@@ -146,7 +146,8 @@ class Sweep:
                 raise SweepFailed(
                     "\n".join([f"{status.finished} of {self.config.trials} trials finished.", *errors, GO_ON])
                 )
-            if limit is None and self.config.search.sampler != "grid":
+            used_up = self.config.search.sampler == "grid" or self.study().user_attrs.get("exhausted")
+            if limit is None and not used_up:
                 raise SweepFailed(
                     f"the workers ended with {status.finished} of {self.config.trials} trials finished"
                 )

@@ -1,0 +1,197 @@
+"""`python -m tests.chaos --kills N --seed S`: kill processes of rehearsed sweeps, and see what is left.
+
+Ends by printing how many were killed and what was lost; exit code 1 when anything was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from sweeps.sweep import Sweep
+from tests.chaos.checking import Findings, check_files, check_sweep
+from tests.chaos.killing import TARGETS, Killer, Nodes, descendants, sweep_up
+
+ROOT = Path(__file__).parent.parent.parent
+SWEEP = """\
+name: {name}
+model: {{name: /nowhere, size: 8e9}}
+data: {{train: /nowhere.jsonl}}
+training: {{max_steps: 40}}
+search: {{sampler: {sampler}, pruner: {pruner}, seed: {seed}}}
+reliability: {{lease_seconds: 10, outage_seconds: 120, keep_adapters: {keep_adapters}}}
+trials: {trials}
+seats: 3
+workers: 2
+storage: {storage}
+output: {output}
+"""
+KEEP_ADAPTERS = 4
+SWEEPS_PER_CLUSTER = 5
+SWEEP_SECONDS = 900
+"""A sweep that has not ended by then has come to a standstill."""
+
+
+class Chaos:
+    """Sweeps one after another, until enough was killed."""
+
+    def __init__(
+        self,
+        kills: int,
+        seed: int,
+        folder: Path,
+        *,
+        trials: int,
+        pause: tuple[float, float],
+        with_cluster: bool,
+    ) -> None:
+        self.kills, self.wanted, self.trials, self.pause = 0, kills, trials, pause
+        self.generator = random.Random(seed)
+        self.folder = folder
+        self.findings = Findings()
+        self.with_cluster = with_cluster
+        self.nodes: Nodes | None = None
+        self.struck = dict.fromkeys(TARGETS, 0)
+
+    def run(self) -> None:
+        """Until the wanted number of kills; the last sweep goes on to its end."""
+        number = 0
+        while self.kills < self.wanted:
+            # In turn on a Ray of the driver's own and, for several sweeps, on a cluster that outlives it.
+            on_cluster = number % (1 + SWEEPS_PER_CLUSTER) > 0 and self.with_cluster
+            if on_cluster and self.nodes is None:
+                self.nodes = Nodes()
+            elif not on_cluster:
+                self.close()
+            self.sweep(number)
+            number += 1
+
+    def close(self) -> None:
+        """End the cluster, if there is one."""
+        if self.nodes is not None:
+            self.nodes.close()
+            self.nodes = None
+
+    def sweep(self, number: int) -> None:
+        """One sweep, killed and started again until it is finished, then checked."""
+        sampler, pruner = (("random", "none"), ("tpe", "successive_halving"))[number % 2]
+        file = self.folder / f"sweep-{number}.yaml"
+        file.write_text(
+            SWEEP.format(
+                name=f"chaos-{number}",
+                sampler=sampler,
+                pruner=pruner,
+                seed=self.generator.randrange(10**6),
+                keep_adapters=KEEP_ADAPTERS,
+                trials=self.trials,
+                storage="null",
+                output=self.folder / "runs",
+            ),
+            encoding="utf-8",
+        )
+        before, deadline = self.kills, time.monotonic() + SWEEP_SECONDS
+        while self.life(file) != 0:
+            if time.monotonic() > deadline:
+                self.findings.lost += 1
+                self.findings.problems.append(f"{file.name}: not finished after {SWEEP_SECONDS} s")
+                return
+        sweep = Sweep.load(file, check_files=False)
+        found = check_sweep(sweep.study(), sweep.run_folder, self.trials)
+        found.problems += check_files(sweep.study(), sweep.run_folder, KEEP_ADAPTERS)
+        self.findings.add(found)
+        print(
+            f"{file.stem} ({sampler}): {self.kills - before} kills, {found.trials_checked} trials, "
+            f"{found.wrong} wrong",
+            flush=True,
+        )
+        for line in found.problems:
+            print(f"  {line}", flush=True)
+        if not found.problems:
+            shutil.rmtree(sweep.run_folder)
+
+    def life(self, file: Path) -> int:
+        """One life of the driver, and what happens to it; its exit code."""
+        where = [] if self.nodes is None else ["--address", self.nodes.address]
+        log = file.with_suffix(".log").open("a", encoding="utf-8")
+        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
+        driver = psutil.Popen(
+            [sys.executable, "-m", "tests.chaos.driver", str(file), *where],
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        nodes = self.nodes
+        killer = Killer(self.generator, lambda: [driver.pid] if nodes is None else nodes.pids(), nodes)
+        own: list[psutil.Process] = []
+        while driver.poll() is None:
+            try:
+                driver.wait(self.generator.uniform(*self.pause))
+                break
+            except psutil.TimeoutExpired:
+                pass
+            if self.kills >= self.wanted:
+                continue
+            own = descendants(driver.pid) if self.nodes is None else []
+            target = self.generator.choice(TARGETS)
+            if killer.strike(target, driver):
+                self.kills += 1
+                self.struck[target] += 1
+        code = driver.wait()
+        for process in sweep_up(own):
+            self.findings.problems.append(f"a process outlived its driver: {process}")
+        log.close()
+        if code == 2:
+            self.findings.lost += 1
+            self.findings.problems.append(f"{file.name}: the driver refused to go on")
+            return 0
+        return code
+
+
+def main() -> int:
+    """Parse, kill, count."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=24, help="of each sweep")
+    parser.add_argument("--pause", type=float, nargs=2, default=(0.5, 8.0), help="seconds between two kills")
+    parser.add_argument("--no-cluster", action="store_true", help="only sweeps on a Ray of their own")
+    parser.add_argument("--keep", type=Path, help="folder for logs and failed sweeps")
+    options = parser.parse_args()
+    folder = options.keep or Path(tempfile.mkdtemp(prefix="sweeps-chaos-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    chaos = Chaos(
+        options.kills,
+        options.seed,
+        folder,
+        trials=options.trials,
+        pause=tuple(options.pause),
+        with_cluster=not options.no_cluster,
+    )
+    try:
+        chaos.run()
+    finally:
+        chaos.close()
+    found = chaos.findings
+    for line in found.problems:
+        print(line)
+    print("struck: " + ", ".join(f"{count} {target}" for target, count in chaos.struck.items()))
+    print(f"kills: {chaos.kills}")
+    for name in ("trials_checked", "lost", "twice", "left_running", "differing"):
+        print(f"{name}: {getattr(found, name)}")
+    if not options.keep and not found.problems:
+        shutil.rmtree(folder)
+    return 1 if found.problems or found.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""What a sweep left behind, held against what an undisturbed run gives."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from lora_runner.config import TrialConfig
+from lora_runner.messages import COMPLETE, PRUNED
+from results.adapter import check_adapter_files
+from tests.chaos.rehearsal import expected
+
+_STATES = {"complete": "COMPLETE", "failed": "FAIL"}
+"""Of an outcome; every other one is PRUNED."""
+
+
+@dataclass
+class Findings:
+    """Counts over the sweeps that were checked, and what was wrong, in words."""
+
+    trials_checked: int = 0
+    lost: int = 0
+    twice: int = 0
+    left_running: int = 0
+    differing: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, other: Findings) -> None:
+        """Count another sweep's in."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+    @property
+    def wrong(self) -> int:
+        return self.lost + self.twice + self.left_running + self.differing
+
+
+def check_sweep(study: optuna.Study, run_folder: Path, asked: int) -> Findings:
+    """A finished sweep: the asked number of trials, each once, each with its own values."""
+    found = Findings()
+    trials = study.get_trials(deepcopy=False)
+    finished = [trial for trial in trials if trial.state.is_finished()]
+    found.trials_checked = len(finished)
+    found.lost = max(0, asked - len(finished))
+    found.left_running = sum(trial.state == TrialState.RUNNING for trial in trials)
+    configs = Counter(trial.user_attrs.get("config_hash") for trial in finished)
+    found.twice = max(0, len(finished) - asked) + sum(count - 1 for count in configs.values())
+    for trial in finished:
+        wrong = _differences(trial, run_folder)
+        if wrong:
+            found.differing += 1
+            found.problems.append(f"{run_folder.name} trial {trial.number}: {'; '.join(wrong)}")
+    for name, count in (("lost", found.lost), ("twice", found.twice), ("running", found.left_running)):
+        if count:
+            states = Counter(trial.state.name for trial in trials)
+            found.problems.append(f"{run_folder.name}: {count} {name}, states {dict(states)}, {configs}")
+    return found
+
+
+def _differences(trial: FrozenTrial, run_folder: Path) -> list[str]:
+    attributes = trial.user_attrs
+    config = TrialConfig.from_dict(attributes["config"])
+    truth = expected(config)
+    outcome, wrong = attributes.get("outcome"), list[str]()
+    if outcome not in (truth.outcome, PRUNED):
+        wrong.append(f"outcome {outcome!r} ({attributes.get('stop_reason')}), not {truth.outcome!r}")
+    if trial.state.name != _STATES.get(str(outcome), "PRUNED"):
+        wrong.append(f"state {trial.state.name} for outcome {outcome!r}")
+    seen = trial.intermediate_values
+    allowed = dict(list(truth.reports.items())[: len(seen)]) if outcome == PRUNED else truth.reports
+    if seen != allowed:
+        wrong.append(f"reports {seen}, not {allowed}")
+    if outcome == COMPLETE:
+        if trial.value != truth.reports[100]:
+            wrong.append(f"value {trial.value}, not {truth.reports[100]}")
+        result = json.loads((run_folder / attributes["folder"] / "result.json").read_text(encoding="utf-8"))
+        if result["eval_loss"] != trial.value:
+            wrong.append(f"result.json says {result['eval_loss']}")
+    if not attributes.get("stop_reason"):
+        wrong.append("no reason")
+    if any((run_folder / attributes["folder"]).glob("checkpoint*")):
+        wrong.append("its checkpoint was not removed")
+    return wrong
+
+
+def check_files(study: optuna.Study, run_folder: Path, keep_adapters: int) -> list[str]:
+    """Adapters of the best are whole, the others are gone, and nothing half written lies about."""
+    wrong = []
+    complete = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
+    best = sorted(complete, key=lambda t: (t.value, t.number))[:keep_adapters]
+    for trial in best:
+        check_adapter_files(run_folder / trial.user_attrs["folder"] / "adapter")
+    kept = list(run_folder.glob("trials/*/adapter"))
+    if len(kept) > keep_adapters + 1:
+        wrong.append(f"{len(kept)} adapters are kept, not {keep_adapters} and the default's")
+    return wrong

@@ -1,0 +1,144 @@
+"""Files for workers that do not see the driver's: whole, of the right attempt, fetched once per machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_runner.config import TrialConfig
+from lora_runner.messages import Assignment
+from sweeps.depot import Depot, fingerprint, mark
+from sweeps.worker_files import SharedFiles, ShippedFiles, files_for, model_folder
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "driver" / "run"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def call(run_folder: Path) -> Callable[..., Any]:
+    """Calls of the depot, as a worker makes them."""
+    depot = Depot(str(run_folder))
+    return lambda method, *arguments: getattr(depot, method)(*arguments)
+
+
+def assignment(number: int, folder: Path, attempt: int = 1) -> Assignment:
+    config = TrialConfig(learning_rate=1e-3, max_steps=4, per_device_train_batch_size=1)
+    return Assignment(number=number, config=config, folder=str(folder), attempt=attempt)
+
+
+def write(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def test_a_worker_that_sees_the_run_folder_writes_there_itself(run_folder: Path, call: Any) -> None:
+    mark(run_folder, "this run")
+    files = files_for(str(run_folder), "this run", call)
+    assert isinstance(files, SharedFiles)
+    placed = assignment(3, run_folder / "trials" / "0003")
+    assert files.localise(placed) == placed
+
+
+@pytest.mark.parametrize("found", [None, "another run"])
+def test_a_folder_of_the_same_name_that_is_not_this_runs_is_not_taken_for_it(
+    run_folder: Path, call: Any, found: str | None
+) -> None:
+    if found is not None:
+        mark(run_folder, found)
+    assert isinstance(files_for(str(run_folder), "this run", call), ShippedFiles)
+
+
+def test_a_trial_moves_from_worker_to_worker_with_its_checkpoint(run_folder: Path, call: Any) -> None:
+    home = run_folder / "trials" / "0003"
+    first = ShippedFiles(call)
+    placed = first.localise(assignment(3, home))
+    assert Path(placed.folder) != home
+    write(Path(placed.folder) / "checkpoint", state="step 1")
+    first.deliver(placed, ["checkpoint"])
+    write(Path(placed.folder) / "checkpoint", state="step 2")
+    first.deliver(placed, ["checkpoint"])
+    assert (home / "checkpoint" / "state").read_text() == "step 2"
+
+    second = ShippedFiles(call)
+    again = second.localise(assignment(3, home, attempt=2))
+    assert (Path(again.folder) / "checkpoint" / "state").read_text() == "step 2"
+    # The first was cut off, not dead, and goes on for a while.
+    write(Path(placed.folder) / "checkpoint", state="step 3 of a ghost")
+    first.deliver(placed, ["checkpoint"])
+    assert (home / "checkpoint" / "state").read_text() == "step 2"
+    write(Path(again.folder) / "adapter", weights="w")
+    second.deliver(again, ["adapter"])
+    assert (home / "adapter" / "weights").read_text() == "w"
+    second.forget(3)
+    assert not Path(again.folder).exists()
+
+
+def test_the_checkpoint_before_the_last_travels_too(run_folder: Path, call: Any) -> None:
+    home = run_folder / "trials" / "0001"
+    write(home / "checkpoint", state="torn")
+    write(home / "checkpoint.previous", state="whole")
+    placed = ShippedFiles(call).localise(assignment(1, home))
+    assert (Path(placed.folder) / "checkpoint.previous" / "state").read_text() == "whole"
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/etc/passwd", "..", ""])
+def test_a_shipped_file_stays_in_its_folder(call: Any, name: str) -> None:
+    with pytest.raises(ValueError, match="plain name"):
+        call("receive", 0, 1, "checkpoint", {name: b""})
+
+
+def test_only_what_a_trial_leaves_behind_is_taken_in(call: Any) -> None:
+    with pytest.raises(ValueError, match="only checkpoint, adapter"):
+        call("receive", 0, 1, "../../best", {"x": b""})
+
+
+def test_a_model_that_lies_in_the_same_place_is_not_fetched(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    write(model, **{"config.json": "{}"})
+    assert model_folder(str(model), fingerprint(model), lambda *_: pytest.fail("fetched"), tmp_path) is None
+    assert model_folder("some/hub-id", None, lambda *_: pytest.fail("fetched"), tmp_path) is None
+
+
+def test_a_model_that_is_not_here_is_fetched_once_in_pieces(
+    tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.depot.PIECE_BYTES", 5)
+    monkeypatch.setattr("sweeps.worker_files.PIECE_BYTES", 5)
+    model, cache = tmp_path / "model", tmp_path / "cache"
+    write(model, **{"config.json": "{}", "empty": "", "model.safetensors": "x" * 23})
+    write(model / "sub", more="y" * 5)
+    wanted, asked = fingerprint(model), []
+
+    def counted(*arguments: Any) -> Any:
+        asked.append(arguments)
+        return call(*arguments)
+
+    # A folder of the same name that holds other weights does not count as the model.
+    elsewhere = tmp_path / "elsewhere"
+    model.rename(elsewhere)
+    write(model, **{"config.json": "{}", "model.safetensors": "z" * 23})
+
+    def from_elsewhere(method: str, folder: str, *rest: Any) -> Any:
+        return counted(method, str(elsewhere), *rest)
+
+    folder = model_folder(str(model), wanted, from_elsewhere, cache)
+    assert folder is not None
+    assert fingerprint(Path(folder)) == wanted
+    assert (Path(folder) / "model.safetensors").read_text() == "x" * 23
+    assert (Path(folder) / "sub" / "more").read_text() == "y" * 5
+    assert sum(method == "read" for method, *_ in asked) == 5 + 1 + 1
+    asked.clear()
+    assert model_folder(str(model), wanted, from_elsewhere, cache) == folder
+    assert asked == []
+    # One that was cut off while it was fetched is fetched again.
+    (Path(folder) / "model.safetensors").write_text("x")
+    assert model_folder(str(model), wanted, from_elsewhere, cache) == folder
+    assert fingerprint(Path(folder)) == wanted
