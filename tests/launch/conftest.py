@@ -1,4 +1,4 @@
-"""Where the launch files are, stand-ins for programs of a cluster, and an environment in which they are found first."""
+"""Stand-ins for programs of a cluster, and an environment in which they are found first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOKEN = "0123456789abcdef0123456789abcdef"
 
 @pytest.fixture
 def stand_in(tmp_path: Path) -> Callable[[str, str], Path]:
-    """Writes an executable shell script that is found before the real program; returns the file of its calls."""
+    """Writes a shell script that is found before the real program; returns the file of its calls."""
     folder = tmp_path / "stand-ins"
     folder.mkdir()
 
@@ -31,7 +31,7 @@ def stand_in(tmp_path: Path) -> Callable[[str, str], Path]:
 
 @pytest.fixture
 def clean_environ(tmp_path: Path) -> dict[str, str]:
-    """A home with a private token, stand-ins before this interpreter's scripts, and nothing that Ray or we would read."""
+    """A home with a private token, stand-ins first in PATH, and no settings of Ray, Slurm or ours."""
     home = tmp_path / "home"
     token = home / ".ray" / "auth_token"
     token.parent.mkdir(parents=True, mode=0o700)

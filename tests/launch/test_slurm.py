@@ -1,4 +1,4 @@
-"""The Slurm script over stand-ins for Slurm, Ray and the driver: what starts, who gets which signal, who is requeued."""
+"""The Slurm script over stand-ins: what starts, who gets which signal, what is requeued."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ if [ "$1 $2" = "show hostnames" ]; then printf '%s\\n' node1 node2; fi
 """
 RAY = """
 sleep "${RAY_SECONDS:-0}"
+[ -z "${RAY_FAILS:-}" ] || exit 0
 while [ "$1" != -- ]; do shift; done
 shift
 exec "$@"
@@ -87,8 +88,8 @@ class Job:
     def wait_for(self, name: str) -> None:
         deadline = time.monotonic() + 10
         while not (self.folder / name).exists():
-            ended = self.process is None or self.process.poll() is not None
-            assert not ended and time.monotonic() < deadline, f"no {name}: {self.end()}"
+            if self.process is None or self.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"no {name}: {self.end()}")
             time.sleep(0.02)
 
     def end(self) -> tuple[int, str]:
@@ -106,9 +107,7 @@ class Job:
 
 
 @pytest.fixture
-def job(
-    tmp_path: Path, stand_in: Callable[[str, str], Path], clean_environ: dict[str, str]
-) -> Iterator[Job]:
+def job(tmp_path: Path, stand_in: Callable[[str, str], Path], clean_environ: dict[str, str]) -> Iterator[Job]:
     bodies = {"srun": SRUN, "scontrol": SCONTROL, "ray": RAY, "sweeps": SWEEPS}
     made = Job(
         folder=tmp_path,
@@ -139,11 +138,11 @@ def test_the_warning_before_the_time_limit_checkpoints_and_requeues_and_the_same
     assert job.said("sweeps") == ["run sweep.yaml --address auto"] * 2
     first, second = job.said("ray")
     assert first == second
-    assert first.startswith(
-        "symmetric-run --address node1:6379 --min-nodes 2 --num-cpus=32 --num-gpus=8 -- "
-    )
+    assert first.startswith("symmetric-run --address node1:6379 --min-nodes 2 --num-cpus=32 --num-gpus=8 -- ")
     step = job.said("srun")[0]
-    assert step.startswith("--nodes=2 --ntasks=2 --cpus-per-task=32 --no-kill --wait=0 --kill-on-bad-exit=1 ray")
+    assert step.startswith(
+        "--nodes=2 --ntasks=2 --cpus-per-task=32 --no-kill --wait=0 --kill-on-bad-exit=1 ray"
+    )
     assert job.said("scontrol").count("requeue 77") == 1
     assert not list(job.folder.glob("sweep-77-*")), "the driver's folder is left"
 
@@ -186,6 +185,11 @@ def test_a_warning_while_ray_starts_requeues_too(job: Job) -> None:
     assert job.end()[0] == 130
     assert requeued(job)
     assert not (job.folder / "started").exists()
+
+
+def test_a_ray_that_does_not_start_is_no_success(job: Job) -> None:
+    assert job.start(RAY_FAILS="1").end()[0] == 1
+    assert not requeued(job)
 
 
 def test_the_drivers_own_code_counts_not_that_of_tasks_killed_after_it(job: Job) -> None:
@@ -241,9 +245,14 @@ def test_the_storage_reaches_the_driver_alone(job: Job) -> None:
 
 def test_the_directives_fit_what_the_script_does() -> None:
     text = SCRIPT.read_text(encoding="utf-8")
-    directives = [line.split("#")[1].removeprefix("SBATCH ").split()[0] for line in text.splitlines()
-                  if line.startswith("#SBATCH")]
-    assert {"--requeue", "--no-kill", "--exclusive", "--ntasks-per-node=1", "--open-mode=append"} <= set(directives)
+    directives = [
+        line.split("#")[1].removeprefix("SBATCH ").split()[0]
+        for line in text.splitlines()
+        if line.startswith("#SBATCH")
+    ]
+    assert {"--requeue", "--no-kill", "--exclusive", "--ntasks-per-node=1", "--open-mode=append"} <= set(
+        directives
+    )
     (warning,) = [d for d in directives if d.startswith("--signal=")]
     kind, seconds = warning.removeprefix("--signal=").split("@")
     assert kind == "B:USR1"
