@@ -37,8 +37,9 @@ here="$(dirname "$0")/.."
 env >"$here/sweeps.environ"
 trap 'echo TERM >>"$here/signals"; [ "${DRIVER:-}" = deaf ] || exit 130' TERM
 touch "$here/started"
+[ "${DRIVER:-}" != importing ] || trap - TERM
 case "${DRIVER:-wait}" in
-    wait|deaf) while :; do sleep 0.05; done ;;
+    wait|deaf|importing) while :; do sleep 0.05; done ;;
     *) exit "$DRIVER" ;;
 esac
 """
@@ -185,6 +186,14 @@ def test_a_warning_while_ray_starts_requeues_too(job: Job) -> None:
     assert job.end()[0] == 130
     assert requeued(job)
     assert not (job.folder / "started").exists()
+
+
+def test_a_driver_that_was_still_importing_is_requeued(job: Job) -> None:
+    job.start(DRIVER="importing").wait_for("started")
+    time.sleep(0.3)
+    job.signal(signal.SIGUSR1)
+    assert job.end()[0] == 143
+    assert requeued(job)
 
 
 def test_a_ray_that_does_not_start_is_no_success(job: Job) -> None:
