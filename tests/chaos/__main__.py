@@ -142,7 +142,7 @@ class Chaos:
             if self.kills >= self.wanted:
                 continue
             own = descendants(driver.pid) if self.nodes is None else []
-            target = self.generator.choice(TARGETS)
+            target = self.generator.choices(list(TARGETS), list(TARGETS.values()))[0]
             if killer.strike(target, driver):
                 self.kills += 1
                 self.struck[target] += 1

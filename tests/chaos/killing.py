@@ -11,8 +11,9 @@ from typing import Any
 
 import psutil
 
-TARGETS = ("driver", "keeper", "depot", "worker", "term", "raylet")
-"""term: a SIGTERM to the driver, as a cluster's scheduler sends it, and SIGKILL after a time of grace."""
+TARGETS = {"driver": 1, "term": 1, "keeper": 3, "depot": 1, "worker": 4, "raylet": 1}
+"""What is struck, and how often: a driver takes long to come back."""
+# term: a SIGTERM to the driver, as a cluster's scheduler sends it, and SIGKILL after a time of grace.
 GRACE_SECONDS = 20.0
 
 
