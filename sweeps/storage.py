@@ -1,62 +1,101 @@
-"""The database behind the study: reached, opened, and written to in whole transactions."""
+"""Where the study is kept: checked, opened, and written to in whole transactions."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
-import optuna
 import sqlalchemy
 import sqlalchemy.exc
-from optuna.storages._rdb import models
-from sqlalchemy import orm
 
+from sweeps.database import Database, engine_options
 from sweeps.errors import StorageUnreachable
+from sweeps.file_systems import network_file_system
+from sweeps.journal import PREFIX, Journal, journal_path
+from sweeps.journal_file import JournalDamaged, JournalReader
+from sweeps.outages import StorageAway, is_outage, outage_reason
+from sweeps.study_storage import StudyStorage
 
-CONNECT_SECONDS = 10
-_TAKE_CONNECT_TIMEOUT = {
-    f"{database}{driver}"
-    for database, drivers in (
-        ("postgresql", ("", "+psycopg", "+psycopg2")),
-        ("mysql", ("", "+pymysql", "+mysqldb")),
-        ("mariadb", ("", "+pymysql", "+mysqldb")),
-    )
-    for driver in drivers
-}
+__all__ = [
+    "check_reachable",
+    "exchange_study_attr",
+    "holds_studies",
+    "is_outage",
+    "masked",
+    "open_storage",
+    "outage_reason",
+    "sqlite_file",
+    "transaction",
+]
+
+UNREADABLE = (
+    *(sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError, RuntimeError),
+    *(OSError, StorageAway, JournalDamaged),
+)
+"""What opening and reading a storage can raise."""
 
 
-def open_storage(url: str, *, for_reading: bool = False) -> optuna.storages.RDBStorage:
-    """Open a database; StorageUnreachable never shows the password. A reader keeps no connection open."""
-    options = _engine_options(url) | ({"poolclass": sqlalchemy.NullPool} if for_reading else {})
+def open_storage(url: str, *, for_reading: bool = False) -> StudyStorage:
+    """Open a database or journal; StorageUnreachable never shows the password.
+
+    A reader writes nothing, and keeps no connection open.
+    """
+    if not for_reading:
+        _refuse_shared_sqlite(url)
     try:
-        return optuna.storages.RDBStorage(url, engine_kwargs=options)
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
+        if (file := journal_path(url)) is not None:
+            return Journal(file, for_reading=for_reading)
+        return Database(url, engine_kwargs=engine_options(url, for_reading=for_reading))
+    except UNREADABLE as error:
         raise StorageUnreachable(f"storage {masked(url)} cannot be opened: {_reason(error, url)}") from None
 
 
 def check_reachable(url: str, run_folder: Path | None = None) -> None:
-    """Connect once, writing nothing. A SQLite file in `run_folder` need not exist yet, nor that folder."""
+    """Look once whether it can be worked with, writing nothing.
+
+    A file in `run_folder` need not exist yet, nor that folder. Warns about a place that is not to be relied
+    on.
+    """
+    _refuse_shared_sqlite(url)
+    _warn_of_shared_journal(url)
+    journal = journal_path(url)
+    file = journal or sqlite_file(url)
+    if file is not None:
+        _check_file(file, url, run_folder)
+        if not file.exists():
+            return
     try:
-        if (file := sqlite_file(url)) is not None:
-            _check_file(file, url, run_folder)
-            if not file.exists():
-                return
-        has_tables(url)
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
+        if journal is not None:
+            JournalReader(journal).read_logs(0)
+        else:
+            holds_studies(url)
+    except UNREADABLE as error:
         raise StorageUnreachable(f"storage {masked(url)} cannot be reached: {_reason(error, url)}") from None
 
 
-def has_tables(url: str) -> bool:
-    """Whether Optuna has ever been in this database. Raises SQLAlchemy's errors."""
-    engine = sqlalchemy.create_engine(url, **_engine_options(url))
+def holds_studies(url: str) -> bool:
+    """Whether Optuna has ever been in there; writes nothing, not even an empty file. Raises `UNREADABLE`."""
+    if (file := journal_path(url)) is not None:
+        return file.exists() and file.stat().st_size > 0
+    if (file := sqlite_file(url)) is not None and not file.exists():
+        return False
+    engine = sqlalchemy.create_engine(url, **engine_options(url, for_reading=True))
     try:
         return sqlalchemy.inspect(engine).has_table("studies")
     finally:
         engine.dispose()
+
+
+def transaction(storage: StudyStorage) -> AbstractContextManager[None]:
+    """Commit everything that is written inside at once, or nothing of it when an error comes out."""
+    return storage.transaction()
+
+
+def exchange_study_attr(storage: StudyStorage, study_id: int, key: str, old: str | None, new: str) -> bool:
+    """Put `new` in the place of `old` (None: of nothing); False when something else stands there."""
+    return storage.exchange_study_attr(study_id, key, old, new)
 
 
 def sqlite_file(url: str) -> Path | None:
@@ -82,22 +121,29 @@ def _check_file(file: Path, url: str, run_folder: Path | None) -> None:
             )
 
 
-def _engine_options(url: str) -> dict[str, Any]:
-    if url.startswith("sqlite"):
-        # Readers such as `sweeps status` hold the lock for moments only.
-        return {"connect_args": {"timeout": 60}}
-    options: dict[str, Any] = {"pool_pre_ping": True, "pool_recycle": 1800}
-    parts = _parts(url)
-    if parts is None:
-        return options
-    if parts.drivername in _TAKE_CONNECT_TIMEOUT and "connect_timeout" not in parts.query:
-        # A host that swallows packets would otherwise hold the command for minutes.
-        options["connect_args"] = {"connect_timeout": CONNECT_SECONDS}
-    return options
+def _refuse_shared_sqlite(url: str) -> None:
+    file = sqlite_file(url)
+    if file is not None and (kind := network_file_system(file)) is not None:
+        raise StorageUnreachable(
+            f"storage {masked(url)} cannot be used: SQLite's locks do not hold on a network file system "
+            f"({kind}), and a study there breaks; use a PostgreSQL database, or a file on a local disk"
+        )
+
+
+def _warn_of_shared_journal(url: str) -> None:
+    file = journal_path(url)
+    if file is not None and (kind := network_file_system(file)) is not None:
+        warnings.warn(
+            f"storage {masked(url)} is on a network file system ({kind}), whose locks and flushes may not "
+            "hold; a PostgreSQL database or a local disk is safer",
+            stacklevel=3,
+        )
 
 
 def masked(url: str) -> str:
     """The URL with its password hidden, for messages; text that is no URL is hidden whole."""
+    if url.startswith(PREFIX):
+        return url
     parts = _parts(url)
     if parts is None:
         scheme, separator, _ = url.partition("://")
@@ -114,6 +160,8 @@ def _parts(url: str) -> sqlalchemy.engine.URL | None:
 
 
 def _reason(error: Exception, url: str) -> str:
+    if url.startswith(PREFIX):
+        return outage_reason(error)
     parts = _parts(url)
     if parts is None:
         # The library's own message repeats what it was given, which may be a secret.
@@ -126,60 +174,3 @@ def _reason(error: Exception, url: str) -> str:
     for secret in (parts.password, as_written, *(item for items in values for item in items)):
         text = text.replace(str(secret), "***") if secret else text
     return text
-
-
-@contextmanager
-def transaction(storage: optuna.storages.RDBStorage) -> Iterator[None]:
-    """Commit everything that Optuna writes inside at once, or nothing of it when an error comes out.
-
-    Optuna commits every attribute and value by itself: slow, and a crash can leave a trial half written.
-    For one thread: meanwhile the storage is bound to one connection.
-    """
-    own = storage.scoped_session
-    with storage.engine.connect() as connection, connection.begin():
-        storage.scoped_session = orm.scoped_session(
-            orm.sessionmaker(bind=connection, join_transaction_mode="rollback_only")
-        )
-        try:
-            yield
-        finally:
-            storage.scoped_session.remove()
-            storage.scoped_session = own
-
-
-def exchange_study_attr(
-    storage: optuna.storages.RDBStorage, study_id: int, key: str, old: str | None, new: str
-) -> bool:
-    """Put `new` in the place of `old` in a study's text attribute; False when something else stands there.
-
-    `old` None: nothing may stand there yet. One statement, so of two that try, one succeeds; inside a
-    `transaction` it also holds the database's write lock from there on.
-    """
-    table = models.StudyUserAttributeModel
-    session = storage.scoped_session()
-    if old is None:
-        absent = session.query(table).filter_by(study_id=study_id, key=key).first() is None
-        if absent:
-            session.add(table(study_id=study_id, key=key, value_json=json.dumps(new)))
-            session.flush()  # another's row for this key is an IntegrityError
-        return absent
-    replaced = (
-        sqlalchemy.update(table)
-        .where(table.study_id == study_id, table.key == key, table.value_json == json.dumps(old))
-        .values(value_json=json.dumps(new))
-        .execution_options(synchronize_session=False)
-    )
-    result = session.execute(replaced)
-    return bool(getattr(result, "rowcount", 0) == 1)
-
-
-def is_outage(error: BaseException) -> bool:
-    """Whether a storage is away for now."""
-    return isinstance(error, OSError | sqlalchemy.exc.OperationalError) or (
-        error.__cause__ is not None and is_outage(error.__cause__)
-    )
-
-
-def outage_reason(error: BaseException) -> str:
-    """The first line of it."""
-    return next(iter(str(error).splitlines()), type(error).__name__)

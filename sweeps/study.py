@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-import sqlalchemy.exc
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from results.plain import plain
 from sweeps.errors import StorageUnreachable, StudyMismatch
-from sweeps.storage import check_reachable, has_tables, masked, open_storage, sqlite_file
+from sweeps.storage import UNREADABLE, check_reachable, holds_studies, masked, open_storage
 from sweeps.write_through import WriteThrough
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -21,15 +20,12 @@ def peek(url: str, name: str, identity: Mapping[str, Any] | None = None) -> optu
     """The study for reading, or None where there is none yet.
 
     StudyMismatch when `identity` is given and differs. Writes nothing:
-    neither a SQLite file nor tables in a database that Optuna has never seen.
+    neither a file nor tables in a database that Optuna has never seen.
     """
-    file = sqlite_file(url)
-    if file is not None and not file.exists():
-        return None
     try:
-        if not has_tables(url):
+        if not holds_studies(url):
             return None
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError):
+    except UNREADABLE:
         check_reachable(url)  # says why
         raise StorageUnreachable(f"storage {masked(url)} cannot be read") from None
     storage = open_storage(url, for_reading=True)

@@ -1,4 +1,4 @@
-"""The study as its only writer sees it: read from memory, written to memory and database alike."""
+"""The study as its only writer sees it: read from memory, written to memory and storage alike."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import sqlalchemy
 from optuna.distributions import BaseDistribution
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage
 from optuna.storages._cached_storage import _CachedStorage
-from optuna.storages._rdb import models
-from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
+
+from sweeps.study_storage import StudyStorage
 
 
 class WriteThrough(_CachedStorage):
-    """Optuna's cache, but for a process that nobody writes beside: trials are read from the database once.
+    """Optuna's cache, but for a process that nobody writes beside: trials are read from the storage once.
 
     Optuna's own reads every unfinished trial again, with all its attributes, whenever anybody asks for
     trials, dozens of times per drawn trial. That was most of what a pack's report cost. What is kept here is
-    what the database would give back; after a transaction that failed it is not, so make a new one.
+    what the storage would give back; after a transaction that failed it is not, so make a new one.
     """
 
-    def __init__(self, backend: RDBStorage) -> None:
-        super().__init__(backend)
+    def __init__(self, backend: StudyStorage) -> None:
+        super().__init__(backend)  # type: ignore[arg-type]  # Optuna's own is for databases only
+        self._storage = backend
         self._read: set[int] = set()
 
     # --- read -------------------------------------------------------------------------------------
@@ -39,6 +39,12 @@ class WriteThrough(_CachedStorage):
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """A copy, because a `Trial` writes into what it is given."""
         return copy.deepcopy(self._kept(trial_id))
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:
+        return BaseStorage.get_best_trial(self, study_id)
+
+    def get_heartbeat_interval(self) -> None:
+        """Optuna's heartbeats have no part in asking and telling."""
 
     def _kept(self, trial_id: int) -> FrozenTrial:
         study_id, number = self._trial_id_to_study_id_and_number[trial_id]
@@ -75,14 +81,10 @@ class WriteThrough(_CachedStorage):
 
     def add_intermediate_values(self, values: Iterable[tuple[int, int, float]]) -> None:
         """(trial id, step, value) of steps that have no value yet, in one statement."""
-        stored, rows = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr, []
-        for trial_id, step, value in values:
-            number, kind = stored(value)
-            row = {"trial_id": trial_id, "step": step, "intermediate_value": number}
-            rows.append({**row, "intermediate_value_type": kind})
+        rows = list(values)
+        self._storage.add_intermediate_values(rows)
+        for trial_id, step, value in rows:
             self._add(trial_id, "intermediate_values", {step: value})
-        if rows:
-            self._insert(models.TrialIntermediateValueModel, rows)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         super().set_trial_user_attr(trial_id, key, value)
@@ -93,7 +95,7 @@ class WriteThrough(_CachedStorage):
         self._add(trial_id, "system_attrs", {key: _as_stored(value)})
 
     def set_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
-        """Several at once: those that the trial does not have yet go to the database in one statement."""
+        """Several at once: those that the trial does not have yet go to the storage in one statement."""
         known = self._kept(trial_id).user_attrs
         for key, value in attributes.items():
             if key in known:
@@ -101,15 +103,8 @@ class WriteThrough(_CachedStorage):
         new = {key: value for key, value in attributes.items() if key not in known}
         if not new:
             return
-        rows = [
-            {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in new.items()
-        ]
-        self._insert(models.TrialUserAttributeModel, rows)
+        self._storage.add_trial_user_attrs(trial_id, new)
         self._add(trial_id, "user_attrs", {key: _as_stored(value) for key, value in new.items()})
-
-    def _insert(self, model: type, rows: list[dict[str, Any]]) -> None:
-        with _create_scoped_session(self._backend.scoped_session) as session:
-            session.execute(sqlalchemy.insert(model), rows)
 
     def _add(self, trial_id: int, kind: str, values: Mapping[Any, Any]) -> None:
         """Into a new trial object: whoever got the old one goes on seeing what was true then."""
@@ -123,5 +118,5 @@ class WriteThrough(_CachedStorage):
 
 
 def _as_stored(value: Any) -> Any:
-    """What a reader of the database would get: tuples are lists there, keys are text."""
+    """What a reader of the storage would get: tuples are lists there, keys are text."""
     return json.loads(json.dumps(value))

@@ -1,8 +1,9 @@
 """Where the study is kept, without its password ever being written by us.
 
-A sweep file names the storage by a URL without a password, or by the environment variable that holds the
-whole URL (`env:NAME`). A password in the file is refused, although the resolved file could be made private:
-sweep files are copied, committed and shared, and every copy that we write would carry it on.
+A sweep file names the storage by a URL without a password, by the environment variable that holds the whole
+URL (`env:NAME`), or as a journal file (`journal:PATH`). A password in the file is refused, although the
+resolved file could be made private: sweep files are copied, committed and shared, and every copy that we
+write would carry it on.
 """
 
 from __future__ import annotations
@@ -24,11 +25,15 @@ ENVIRONMENT_VARIABLE = "SWEEPS_STORAGE"
 _DATABASES = ("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql")
 _ENV = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
 _SECRET_QUERY_KEYS = frozenset({"password", "passwd", "pwd", "sslpassword"})
+_JOURNAL = "journal:"
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]+)(\?.*)?")
 
 
 def check_storage(value: Any) -> str | None:
-    """Nothing, `env:NAME`, or a database URL without a password; errors never repeat the URL's login."""
+    """Nothing, `env:NAME`, `journal:PATH`, or a database URL without a password.
+
+    Errors never repeat the URL's login.
+    """
     if value is None:
         return None
     text: str = check_text()(value)
@@ -38,9 +43,13 @@ def check_storage(value: Any) -> str | None:
                 f"env: takes the name of an environment variable, such as env:SWEEPS_STORAGE; got {text!r}"
             )
         return text
+    if text.startswith(_JOURNAL):
+        return _check_journal(text)
     scheme, separator, _ = text.partition("://")
     if not separator:
-        raise wrong("must be a database URL such as postgresql+psycopg://user@host/database, or env:NAME")
+        raise wrong(
+            "must be a database URL such as postgresql+psycopg://user@host/database, journal:PATH or env:NAME"
+        )
     database = scheme.partition("+")[0].lower()
     if database not in _DATABASES:
         hint = nearest(database, _DATABASES)
@@ -53,6 +62,13 @@ def check_storage(value: Any) -> str | None:
         )
     if database == "sqlite" and (not _SQLITE.fullmatch(text) or ":memory:" in text or "mode=memory" in text):
         raise wrong("must be a file, because a sweep goes on after an interruption; got SQLite in memory")
+    return text
+
+
+def _check_journal(text: str) -> str:
+    path = text.removeprefix(_JOURNAL)
+    if path.startswith("//") or not path.strip() or path.endswith("/") or "\0" in path:
+        raise wrong(f"journal: takes the path of a file, such as journal:study.log; got {text!r}")
     return text
 
 
@@ -71,7 +87,10 @@ def has_password(url: str) -> bool:
 
 
 def absolute_storage(reference: str | None, folder: Path) -> str | None:
-    """The same reference with a relative SQLite file resolved against `folder`."""
+    """The same reference with the relative path of a SQLite file or journal resolved against `folder`."""
+    if reference is not None and reference.startswith(_JOURNAL):
+        path = Path(reference.removeprefix(_JOURNAL)).expanduser()
+        return f"{_JOURNAL}{os.path.abspath(folder / path)}"
     match = _SQLITE.fullmatch(reference or "")
     if match is None or match[2].startswith("file:"):
         return reference

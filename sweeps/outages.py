@@ -1,0 +1,102 @@
+"""Whether an error means that the storage is away for now, so that the same call may succeed later."""
+
+from __future__ import annotations
+
+import errno
+import re
+import sqlite3
+from collections.abc import Iterator
+
+import sqlalchemy.exc
+
+from sweeps.errors import SweepError
+
+_AWAY_ERRNOS = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EROFS", "EIO", "ENXIO", "ENODEV", "ESTALE", "ENOLCK", "EBUSY", "EAGAIN"),
+        *("EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ENETRESET", "ENOTCONN", "ETIMEDOUT"),
+    )
+    if hasattr(errno, name)
+)
+_AWAY_SQLITE = frozenset(
+    {
+        *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR),
+        *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PROTOCOL),
+    }
+)
+_AWAY_SQLSTATES = (
+    *("08", "53", "58"),  # connection, resources (disk full, too many connections), system and I/O errors
+    *("57P01", "57P02", "57P03"),  # shut down, crashed, cannot connect now (starting up)
+    *("57014", "55P03", "25P03", "25P04"),  # our own time limits, and a lock that is not to be had
+    *("40001", "40003", "40P01"),  # rolled back beside another transaction, deadlock
+    "25006",  # read-only: a standby that was not promoted yet
+)
+_REFUSED = re.compile(
+    # Servers that say this are there; only a person can make them say something else. The driver gives no
+    # code for an error while it connects.
+    r"authentication failed|no pg_hba\.conf entry|(database|role|user) \S+ does not exist|permission denied"
+    r"|no password supplied|access denied|unknown database|is not permitted to log in"
+    r"|invalid (dsn|connection)|certificate|SSL (was|is) required|server does not support SSL",
+    re.IGNORECASE,
+)
+
+
+class StorageAway(Exception):
+    """Raised by our own storages: locked by another process, or gone, for now."""
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether a call that ended with `error` may succeed when it is made again later, unchanged.
+
+    True for a server that is stopped, starting or unreachable, a lock held by another, a full or failing
+    disk; false for everything that lies in the call itself or needs a person's hand.
+    """
+    return any(_is_away(each) for each in _chain(error))
+
+
+def outage_reason(error: BaseException) -> str:
+    """What happened, in the first line of the innermost error. Drivers put no password into it."""
+    *_, innermost = _chain(error)
+    return next(
+        (line.strip() for line in str(innermost).splitlines() if line.strip()), type(innermost).__name__
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it was raised from, and the driver's own: Optuna and SQLAlchemy wrap, and so do we."""
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        wrapped = following.orig if isinstance(following, sqlalchemy.exc.StatementError) else None
+        behind = following.__context__ if isinstance(following, SweepError) else None
+        following = wrapped or following.__cause__ or behind
+
+
+def _is_away(error: BaseException) -> bool:
+    if isinstance(error, StorageAway | ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno in _AWAY_ERRNOS
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", None)
+        # The low byte is the kind, the rest its particulars.
+        return code is not None and code & 0xFF in _AWAY_SQLITE
+    if isinstance(error, sqlalchemy.exc.TimeoutError):  # no connection came free
+        return True
+    if isinstance(error, sqlalchemy.exc.DBAPIError):
+        return error.connection_invalidated or _driver_says_away(error.orig)
+    return False
+
+
+def _driver_says_away(error: BaseException | None) -> bool:
+    if error is None or isinstance(error, sqlite3.Error):
+        return False  # decided by its code
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    if state is not None:
+        return str(state).startswith(_AWAY_SQLSTATES)
+    if type(error).__name__ not in ("OperationalError", "InterfaceError", "ConnectionTimeout"):
+        return False
+    return _REFUSED.search(str(error)) is None
