@@ -13,6 +13,7 @@ from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from sqlalchemy import orm
 
+from sweeps.outages import StorageAway, is_outage, outage_reason
 from sweeps.study_storage import StudyStorage
 
 CONNECT_SECONDS = 10
@@ -78,6 +79,12 @@ def _bound_session(connection: Any, record: object) -> None:
 class Database(RDBStorage, StudyStorage):
     """Optuna's database storage, with transactions around as many of its writes as one likes."""
 
+    def __init__(self, url: str, *, for_reading: bool = False) -> None:
+        """Raises SQLAlchemy's and the driver's errors."""
+        super().__init__(url, engine_kwargs=engine_options(url, for_reading=for_reading))
+        self._in_transaction = False
+        sqlalchemy.event.listen(self.engine, "handle_error", self._end_transaction_at_once)
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Optuna commits every attribute and value by itself: slow, and a crash leaves a trial half written.
@@ -85,15 +92,25 @@ class Database(RDBStorage, StudyStorage):
         Meanwhile the storage is bound to one connection.
         """
         own = self.scoped_session
-        with self.engine.connect() as connection, connection.begin():
+        with self.engine.connect() as connection, connection.begin() as opened:
             self.scoped_session = orm.scoped_session(
                 orm.sessionmaker(bind=connection, join_transaction_mode="rollback_only")
             )
+            self._in_transaction = True
             try:
                 yield
             finally:
+                self._in_transaction = False
                 self.scoped_session.remove()
                 self.scoped_session = own
+            if not opened.is_active:  # leaving now would commit nothing, without a word
+                raise StorageAway("the database took the transaction back")
+
+    def _end_transaction_at_once(self, context: sqlalchemy.engine.ExceptionContext) -> None:
+        """Optuna would try some writes again, seconds apart, and then only hear that all is over."""
+        error = context.sqlalchemy_exception or context.original_exception
+        if self._in_transaction and is_outage(error):
+            raise StorageAway(outage_reason(error)) from context.original_exception
 
     def exchange_study_attr(self, study_id: int, key: str, old: str | None, new: str) -> bool:
         """One statement, which also takes the database's write lock for the rest of a transaction."""

@@ -28,6 +28,7 @@ class Journal(JournalStorage, StudyStorage):
 
     def __init__(self, path: Path, *, for_reading: bool = False) -> None:
         """Raises OSError, StorageAway and JournalDamaged."""
+        self.url = f"{PREFIX}{path}"
         self.file = JournalReader(path) if for_reading else JournalWriter(path)
         super().__init__(self.file)
 

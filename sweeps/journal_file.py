@@ -79,13 +79,19 @@ class JournalReader(BaseJournalBackend):
 
     def _read_new(self) -> None:
         with open(self.path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size < self._offset:
-                raise JournalDamaged(f"{self.path} is shorter than it was; somebody else changed it")
-            if size == self._offset:
-                return
-            file.seek(self._offset)
-            self._take_whole_batches(file.read(size - self._offset).split(b"\n"))
+            self._read_from(file.fileno())
+
+    def _read_from(self, file: int) -> None:
+        size = os.fstat(file).st_size
+        if size < self._offset:
+            raise JournalDamaged(f"{self.path} is shorter than it was; somebody else changed it")
+        data = bytearray()
+        while len(data) < size - self._offset:
+            if not (chunk := os.pread(file, size - self._offset - len(data), self._offset + len(data))):
+                break
+            data += chunk
+        if data:
+            self._take_whole_batches(bytes(data).split(b"\n"))
 
     def _take_whole_batches(self, lines: list[bytes]) -> None:
         *lines, unfinished = lines
@@ -109,7 +115,7 @@ class JournalReader(BaseJournalBackend):
         if (
             self._offset == 0
             and (lines or unfinished)
-            and not _may_begin_a_journal((lines or [unfinished])[0])
+            and not _may_begin_a_journal((lines or [unfinished])[0], is_whole=bool(lines))
         ):
             raise JournalDamaged(f"{self.path} is not a journal")
 
@@ -189,7 +195,7 @@ class JournalWriter(JournalReader):
     def _read_new(self) -> None:
         # Inside a batch nobody else writes, and the batch's own records are there already.
         if self._batch is None:
-            super()._read_new()
+            self._read_from(self._file)
 
     def _write(self, records: list[str]) -> None:
         if not records:
@@ -295,9 +301,9 @@ def _goes_on(batch: list[dict[str, Any]], num_records: int) -> bool:
     return not batch or _place_in_batch(batch[-1])[1] == num_records
 
 
-def _may_begin_a_journal(line: bytes) -> bool:
-    """Whether the first line is a record, the beginning of one, or nothing that reached the disk."""
-    return line.startswith(_FIRST_BYTES) or _FIRST_BYTES.startswith(line) or not line.strip(b"\0")
+def _may_begin_a_journal(line: bytes, *, is_whole: bool) -> bool:
+    """Whether the first line is a record, the beginning of one, or content that did not reach the disk."""
+    return line.startswith((_FIRST_BYTES, b"\0")) or (not is_whole and _FIRST_BYTES.startswith(line))
 
 
 def _keep(path: Path, data: bytes) -> None:

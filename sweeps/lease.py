@@ -24,6 +24,7 @@ import psutil
 
 from sweeps.errors import LeaseLost, StudyHeld
 from sweeps.storage import exchange_study_attr
+from sweeps.study_storage import StudyStorage
 
 LEASE = "lease"
 """The study's user attribute."""
@@ -169,7 +170,7 @@ class Hold:
         """Whether it is time for a sign of life."""
         return time.monotonic() - self._beaten_at >= BEAT_SECONDS
 
-    def renew(self, storage: optuna.storages.RDBStorage) -> Lease:
+    def renew(self, storage: StudyStorage) -> Lease:
         """Exchange the lease for its next value; LeaseLost when another keeper's stands there.
 
         Call `kept` with the result once the transaction stands.
@@ -194,14 +195,14 @@ class Hold:
         self._mine = self._held = lease
         self._beaten_at = time.monotonic()
 
-    def release(self, storage: optuna.storages.RDBStorage) -> None:
+    def release(self, storage: StudyStorage) -> None:
         """Give the lease back, inside a transaction; nothing when another keeper has it."""
         self._exchange(storage, replace(self._following(), released=True))
 
     def _following(self) -> Lease:
         return replace(self._mine, beat=self._mine.beat + 1, seen=time.time())
 
-    def _exchange(self, storage: optuna.storages.RDBStorage, following: Lease) -> bool:
+    def _exchange(self, storage: StudyStorage, following: Lease) -> bool:
         held = None if self._held is None else self._held.to_text()
         return exchange_study_attr(storage, self._study_id, LEASE, held, following.to_text())
 

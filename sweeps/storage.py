@@ -47,7 +47,7 @@ def open_storage(url: str, *, for_reading: bool = False) -> StudyStorage:
     try:
         if (file := journal_path(url)) is not None:
             return Journal(file, for_reading=for_reading)
-        return Database(url, engine_kwargs=engine_options(url, for_reading=for_reading))
+        return Database(url, for_reading=for_reading)
     except UNREADABLE as error:
         raise StorageUnreachable(f"storage {masked(url)} cannot be opened: {_reason(error, url)}") from None
 

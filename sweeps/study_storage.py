@@ -15,6 +15,9 @@ from optuna.trial import FrozenTrial, TrialState
 class StudyStorage(BaseStorage):
     """Optuna's storage with transactions and writes of many values at once."""
 
+    url: str
+    """May hold a password."""
+
     @abc.abstractmethod
     def transaction(self) -> AbstractContextManager[None]:
         """Commit everything that is written inside at once, or nothing of it when an error comes out.

@@ -52,6 +52,13 @@ class WriteThrough(_CachedStorage):
 
     # --- write ------------------------------------------------------------------------------------
 
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        trial_id = super().create_new_trial(study_id, template_trial)
+        if template_trial is not None:
+            for kind in ("user_attrs", "system_attrs"):
+                self._add(trial_id, kind, _as_stored(getattr(template_trial, kind)))
+        return trial_id
+
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:

@@ -147,12 +147,19 @@ def drawn(keeper: Keeper) -> dict[int, dict[str, Any]]:
 
 
 def trials_of(keeper: Keeper) -> list[FrozenTrial]:
-    """What a reader finds in the database, past every cache of the keeper."""
-    storage = optuna.storages.RDBStorage(
-        keeper._storage.url, skip_compatibility_check=True, skip_table_creation=True
-    )
+    """What a reader finds in the storage, past every cache of the keeper, with nothing but Optuna."""
+    return read_by_optuna(str(keeper._storage.url), keeper.ledger.name)
+
+
+def read_by_optuna(url: str, name: str) -> list[FrozenTrial]:
+    if url.startswith("journal:"):
+        backend = optuna.storages.journal.JournalFileBackend(url.removeprefix("journal:"))
+        return optuna.load_study(
+            study_name=name, storage=optuna.storages.JournalStorage(backend)
+        ).get_trials()
+    storage = optuna.storages.RDBStorage(url, skip_compatibility_check=True, skip_table_creation=True)
     try:
-        return optuna.load_study(study_name=keeper.ledger.name, storage=storage).get_trials()
+        return optuna.load_study(study_name=name, storage=storage).get_trials()
     finally:
         storage.engine.dispose()
 
@@ -174,6 +181,32 @@ def new_database(tmp_path: Path, _empty_database: Path) -> Callable[[str], str]:
     return new
 
 
+@pytest.fixture(params=["sqlite", "journal", "postgresql"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Of storage; a test that asks for it runs on each."""
+    return str(request.param)
+
+
+@pytest.fixture
+def new_url(
+    kind: str, tmp_path: Path, new_database: Callable[[str], str], request: pytest.FixtureRequest
+) -> Callable[[str], str]:
+    """`new_url(name)` -> of an empty storage of this kind."""
+
+    def new(name: str = "study") -> str:
+        if kind == "postgresql":
+            return str(request.getfixturevalue("postgresql").new_database())
+        return new_database(name) if kind == "sqlite" else f"journal:{tmp_path / name}.log"
+
+    return new
+
+
+@pytest.fixture
+def plainly() -> Callable[[str, str], list[FrozenTrial]]:
+    """(url, study) -> trials as Optuna alone reads them."""
+    return read_by_optuna
+
+
 @pytest.fixture
 def make_keeper(tmp_path: Path, new_database: Callable[[str], str]) -> Iterator[Callable[..., Keeper]]:
     """`make_keeper(trials=..., sampler=...)`: on the study called `at`, as a new process would."""
@@ -188,7 +221,7 @@ def make_keeper(tmp_path: Path, new_database: Callable[[str], str]) -> Iterator[
 
     yield make
     for keeper in made:
-        keeper._storage.engine.dispose()
+        keeper._storage.close()
 
 
 @pytest.fixture

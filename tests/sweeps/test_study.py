@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -217,61 +215,15 @@ def test_a_transaction_is_seen_whole_by_others_or_not_at_all(url: str) -> None:
 # --- PostgreSQL -----------------------------------------------------------------------------------
 
 
-def postgres_bin() -> Path | None:
-    """The folder of `initdb` and `postgres`."""
-    folders = [Path(p).resolve().parent for name in ("initdb",) if (p := shutil.which(name))]
-    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((f for f in folders if (f / "initdb").exists() and (f / "postgres").exists()), None)
-
-
-@pytest.fixture
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL of this test's own: a cluster in a temporary folder, on loopback."""
-    binaries = postgres_bin()
-    if binaries is None:
-        pytest.skip("no postgres on this machine")
-    pytest.importorskip("psycopg")
-    import tempfile
-
-    # Short, because a socket's path may have no more than 107 characters, and open for the other user.
-    folder = Path(tempfile.mkdtemp(prefix="pg"))
-    become: list[str] = []
-    if os.geteuid() == 0:
-        if shutil.which("runuser") is None:
-            pytest.skip("postgres refuses root, and there is no runuser to become someone else")
-        become = ["runuser", "-u", "nobody", "--"]
-        shutil.chown(folder, "nobody")
-    data, port = folder / "data", closed_port()
-    made = subprocess.run(
-        [*become, str(binaries / "initdb"), "-D", str(data), "-U", "sweeper", "-A", "trust", "--no-sync"],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-    )
-    if made.returncode:
-        shutil.rmtree(folder)
-        pytest.skip(f"initdb failed: {made.stderr.strip()[-200:]}")
-    control = [*become, str(binaries / "pg_ctl"), "-D", str(data), "-w"]
-    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    started = subprocess.run(
-        [*control, "-l", str(folder / "log"), "-o", options, "start"], cwd=folder, stdout=subprocess.DEVNULL
-    )
-    try:
-        assert started.returncode == 0, (folder / "log").read_text()
-        yield f"postgresql+psycopg://sweeper:hush@127.0.0.1:{port}/postgres"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], cwd=folder, stdout=subprocess.DEVNULL)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.mark.slow
 def test_a_sweep_on_postgresql_goes_on_after_its_keeper_died(
-    postgres_url: str, make_keeper: Any, pack: Any, stored: Any
+    postgresql: Any, make_keeper: Any, pack: Any, stored: Any
 ) -> None:
+    postgres_url = postgresql.new_database()
     check_reachable(postgres_url)
     assert peek(postgres_url, "t") is None
     with pytest.raises(StorageUnreachable, match="does not exist") as caught:
-        check_reachable(postgres_url.replace("/postgres", "/elsewhere"))
+        check_reachable(postgresql.url_of("elsewhere"))
     assert "hush" not in str(caught.value)
 
     simulated = pack(make_keeper(url=postgres_url, trials=6, startup_trials=2), seats=2)
