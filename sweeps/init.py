@@ -217,7 +217,7 @@ trials: {trials}
 seats: auto
 workers: auto
 
-# Where the study is kept: SQLite in the run folder, or a database; a password belongs into a variable.
+# Where the study is kept: SQLite in the run folder, journal:PATH, or a database (its password in a variable).
 # storage: env:SWEEPS_STORAGE
 output: runs
 """

@@ -268,6 +268,13 @@ class _AppendLock(JournalFileSymlinkLock):
         self.is_ours_alone = False
         """Whether a link with our mark can only be left over from a process that was killed."""
 
+    def release(self) -> None:
+        """Without the second name that Optuna's own leaves behind when it is killed in between."""
+        if not self.is_ours_alone:
+            super().release()
+        elif os.readlink(self._lock_file) == self._lock_target_file:
+            os.unlink(self._lock_file)
+
     @contextmanager
     def held(self) -> Iterator[None]:
         if self.is_ours_alone:
@@ -278,7 +285,7 @@ class _AppendLock(JournalFileSymlinkLock):
         try:
             yield
         finally:
-            with suppress(RuntimeError):  # taken from us because we were slow
+            with suppress(RuntimeError, FileNotFoundError):  # taken from us because we were slow
                 self.release()
 
 

@@ -19,6 +19,8 @@ from sweeps.errors import StorageUnreachable
         "sqlite:///study.db",
         "sqlite:////abs/s@me.db?timeout=5",
         "env:MY_STORAGE",
+        "journal:study.log",
+        "journal:/abs/s@me study.log",
     ],
 )
 def test_references_without_a_password_are_kept(url: str) -> None:
@@ -61,3 +63,17 @@ def test_relative_sqlite_files(tmp_path: Path) -> None:
     )
     for same in (None, "env:DB", "mysql://host/db", "sqlite:////abs/s.db"):
         assert absolute_storage(same, tmp_path) == same
+
+
+@pytest.mark.parametrize(
+    "text", ["journal:", "journal: ", "journal:///study.log", "journal:folder/", "journal:a\0b"]
+)
+def test_a_journal_needs_the_path_of_a_file(text: str) -> None:
+    with pytest.raises(ValueError, match=r"journal: takes the path of a file|journal:PATH|control"):
+        check_storage(text)
+
+
+def test_relative_journals(tmp_path: Path) -> None:
+    assert absolute_storage("journal:a/../study.log", tmp_path) == f"journal:{tmp_path}/study.log"
+    assert absolute_storage("journal:/abs/study.log", tmp_path) == "journal:/abs/study.log"
+    assert storage_url(f"journal:{tmp_path}/study.log", Path("x")) == f"journal:{tmp_path}/study.log"
