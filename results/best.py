@@ -106,6 +106,8 @@ def _model(sweep: SweepResult) -> dict[str, Any]:
     return {
         "name": context.get("model"),
         "revision": context.get("revision"),
+        # True only where the sweep file says so: it runs code that comes with the model.
+        "trust_remote_code": context.get("trust_remote_code") is True,
         "size": context.get("model_size"),
     }
 
@@ -168,6 +170,7 @@ def _training(sweep: SweepResult, best: TrialResult) -> dict[str, Any]:
         "optim": "adamw_torch",
         "seed": config.get("seed", context.get("seed")),
         "trained_embeddings_dtype": "float32",
+        "embedding_optimizer_bits": context.get("embedding_optimizer_bits", 32),
     }
 
 

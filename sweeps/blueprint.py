@@ -305,6 +305,7 @@ def _context(
     return {
         "model": config.model.name,
         "revision": config.model.revision,
+        "trust_remote_code": config.model.trust_remote_code,
         "model_size": size,
         "scenario": config.scenario,
         "method": config.method,
@@ -318,6 +319,7 @@ def _context(
         "lora_alpha": config.lora.alpha,
         "alpha_convention": "alpha/sqrt(r)" if config.lora.use_rslora else "alpha/r",
         "target_modules": config.lora.target_modules,
+        "embedding_optimizer_bits": config.training.embedding_optimizer_bits,
         "max_length": config.data.max_length,
         "completion_only": config.data.completion_only,
         "data": config.data.model_dump(mode="json"),

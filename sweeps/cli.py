@@ -158,15 +158,28 @@ def verdict(path: FileArgument) -> None:
 @app.command()
 def export(
     path: FileArgument,
-    to: Annotated[str, typer.Option("--to", help="peft, transformers or yaml")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", help="peft, transformers, trl, unsloth, axolotl, llama-factory, llama.cpp or yaml"
+        ),
+    ],
     destination: Annotated[
         Path | None, typer.Option(help="folder to write; default: the run's export/TARGET")
+    ] = None,
+    target_version: Annotated[
+        str | None,
+        typer.Option(
+            help="version of the target to write for, such as 0.24; default: the one it was read from"
+        ),
     ] = None,
     strict: Annotated[bool, typer.Option(help="refuse a target that cannot express everything")] = False,
     overwrite: Annotated[bool, typer.Option(help="replace files of an earlier export")] = False,
 ) -> None:
-    """Write the best config for another program."""
-    result = _load(path, None, check_files=False).export(to, destination, strict=strict, overwrite=overwrite)
+    """Write the best config for another program; what it cannot say is listed, in the files too."""
+    result = _load(path, None, check_files=False).export(
+        to, destination, target_version=target_version, strict=strict, overwrite=overwrite
+    )
     for file in result.files:
         console.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
     for line in result.lossy:

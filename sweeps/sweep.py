@@ -108,7 +108,13 @@ class Sweep:
         return answer
 
     def export(
-        self, target: str, destination: Path | None = None, *, strict: bool = False, overwrite: bool = False
+        self,
+        target: str,
+        destination: Path | None = None,
+        *,
+        target_version: str | None = None,
+        strict: bool = False,
+        overwrite: bool = False,
     ) -> ExportResult:
         """Write the best config for another program; the adapter goes along where the target takes one."""
         best = self.run_folder / BEST_FOLDER
@@ -117,7 +123,15 @@ class Sweep:
         else:
             config, adapter = best_config(self.study()), None
         folder = destination or self.run_folder / "export" / target
-        return export(target, config, adapter, folder, strict=strict, overwrite=overwrite)
+        return export(
+            target,
+            config,
+            adapter,
+            folder,
+            target_version=target_version,
+            strict=strict,
+            overwrite=overwrite,
+        )
 
     def run(self, *, address: str | None = None, console: Console | None = None) -> RunResult:
         """Run the sweep, or go on with it after any interruption, until `trials` are finished in its study.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from packaging.version import Version
 
 from results.adapter import CONFIG, WEIGHTS, check_adapter_files, check_adapter_loads
 from results.errors import ExportError
-from results.export.target import Draft, Target, section
+from results.export.target import Config, Draft, Target, section
+from results.export.text import flat, literal
+from results.export.yaml_target import recorded
 from results.plain import loss
 from search_spaces import dump_yaml
 
@@ -40,10 +42,10 @@ base = AutoModelForCausalLM.from_pretrained(
     model_name,
     revision={revision},
     dtype=torch.{dtype},
-    device_map="auto",{quantization}
+    device_map="auto",{trust}{quantization}
 )
 model = PeftModel.from_pretrained(base, ".")
-tokenizer = AutoTokenizer.from_pretrained(model_name, revision={revision})"""
+tokenizer = AutoTokenizer.from_pretrained(model_name, revision={revision}{trust_too})"""
 
 _QUANTIZATION = """
     quantization_config=BitsAndBytesConfig(
@@ -54,15 +56,18 @@ _QUANTIZATION = """
     ),"""
 
 
-def loading_code(config: Mapping[str, Any]) -> str:
+def loading_code(config: Config) -> str:
     """Python that loads the base as the sweep had it, and the adapter in the current folder on top."""
     model, quantization = section(config, "model"), section(config, "quantization")
     dtype = dtype_name(config)
     four_bit = bool(quantization.get("load_in_4bit"))
+    trusted = model.get("trust_remote_code") is True  # the user's own word in the sweep file
     return _CODE.format(
         model=literal(model["name"]),
         revision=literal(model.get("revision")),
         dtype=dtype,
+        trust="\n    trust_remote_code=True," if trusted else "",
+        trust_too=", trust_remote_code=True" if trusted else "",
         import_quantization=", BitsAndBytesConfig" if four_bit else "",
         quantization=_QUANTIZATION.format(
             kind=literal(quantization.get("bnb_4bit_quant_type")),
@@ -74,7 +79,7 @@ def loading_code(config: Mapping[str, Any]) -> str:
     )
 
 
-def dtype_name(config: Mapping[str, Any]) -> str:
+def dtype_name(config: Config) -> str:
     """The sweep's compute dtype as torch spells it; raises ExportError when it is unknown."""
     name = str(section(config, "quantization").get("bnb_4bit_compute_dtype")).removeprefix("torch.")
     if name not in ("bfloat16", "float16", "float32"):
@@ -82,18 +87,7 @@ def dtype_name(config: Mapping[str, Any]) -> str:
     return name
 
 
-def literal(value: object) -> str:
-    """A Python literal of plain data, with double quotes as formatters write them."""
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(literal(item) for item in value) + "]"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{literal(str(key))}: {literal(item)}" for key, item in value.items()) + "}"
-    return repr(value)
-
-
-def _draft(config: Mapping[str, Any], adapter_folder: Path | None) -> Draft:
+def _draft(config: Config, adapter_folder: Path | None, version: Version | None) -> Draft:
     if adapter_folder is None:
         raise ExportError("the peft target needs the folder of the trained adapter")
     model, result, sweep = section(config, "model"), section(config, "result"), section(config, "sweep")
@@ -116,7 +110,7 @@ def _draft(config: Mapping[str, Any], adapter_folder: Path | None) -> Draft:
             "to ids: load the adapter on the base that has the same tokens added."
         )
     readme = _README.format(
-        name=sweep.get("name"),
+        name=flat(sweep.get("name")),
         trial=sweep.get("trial"),
         eval_loss=loss(result.get("eval_loss")),
         base_loss=loss(result.get("base_eval_loss")),
@@ -130,6 +124,7 @@ def _draft(config: Mapping[str, Any], adapter_folder: Path | None) -> Draft:
             "README.md": readme,
             "config.yaml": dump_yaml(dict(config)),
         },
+        said=recorded(),
         notes=notes,
         check=check_adapter_loads,
     )

@@ -9,14 +9,33 @@ from pathlib import Path
 from typing import Any
 
 from results.errors import LossyExport, UnknownTarget, WouldOverwrite
-from results.export import peft_target, transformers_target, yaml_target
-from results.export.target import Draft, ExportResult, Target
+from results.export import (
+    axolotl_target,
+    llama_cpp_target,
+    llama_factory_target,
+    peft_target,
+    transformers_target,
+    trl_target,
+    unsloth_target,
+    yaml_target,
+)
+from results.export.target import Config, Draft, ExportResult, Target, lossy_of, section
 from results.files import atomic_copy, atomic_write, sync_folder
 from results.plain import plain
 from search_spaces import nearest
 
 TARGETS: dict[str, Target] = {
-    target.name: target for target in (peft_target.TARGET, transformers_target.TARGET, yaml_target.TARGET)
+    module.TARGET.name: module.TARGET
+    for module in (
+        peft_target,
+        transformers_target,
+        trl_target,
+        unsloth_target,
+        axolotl_target,
+        llama_factory_target,
+        llama_cpp_target,
+        yaml_target,
+    )
 }
 """Export targets by the name `sweeps export --to` takes."""
 
@@ -27,11 +46,12 @@ def export(
     adapter_folder: Path | None,
     destination: Path,
     *,
+    target_version: str | None = None,
     strict: bool = False,
     overwrite: bool = False,
 ) -> ExportResult:
     """Write the best config (`best_config()` or `read_best_config()`) for `target` into the folder
-    `destination`.
+    `destination`, as its version `target_version` takes it (None: the version the target was written for).
 
     All files are written and checked under a temporary name first, so a refused export leaves nothing
     behind. Raises UnknownTarget, LossyExport (only when `strict`), WouldOverwrite (unless `overwrite`), and
@@ -39,14 +59,31 @@ def export(
     """
     if target not in TARGETS:
         raise UnknownTarget(f"export target {target!r} does not exist.{nearest(target, TARGETS)}")
-    draft = TARGETS[target].draft(plain(best_config), adapter_folder)
-    if strict and draft.lossy:
-        raise LossyExport(target, draft.lossy)
+    version = TARGETS[target].version(target_version)
+    config = plain(best_config)
+    draft = TARGETS[target].draft(config, adapter_folder, version)
+    lossy = lossy_of(config, draft.said)
+    if strict and lossy:
+        raise LossyExport(target, lossy)
     present = [destination / name for name in draft.files if (destination / name).exists()]
     if present and not overwrite:
         raise WouldOverwrite(present)
     files = _write(draft, destination)
-    return ExportResult(target=target, files=files, lossy=list(draft.lossy), notes=list(draft.notes))
+    return ExportResult(
+        target=target,
+        files=files,
+        lossy=lossy,
+        notes=[*draft.notes, *_notes_of_paths(config)],
+        said=dict(draft.said),
+    )
+
+
+def _notes_of_paths(config: Config) -> list[str]:
+    """Paths of this machine in the files: a reader may want to look before publishing them."""
+    places = (("model", "name"), ("data", "train"), ("data", "eval"))
+    values = [str(section(config, name).get(key) or "") for name, key in places]
+    found = [value for value in values if Path(value).is_absolute()]
+    return [f"The files name paths of this machine: {', '.join(found)}."] if found else []
 
 
 def _write(draft: Draft, destination: Path) -> list[Path]:

@@ -7,6 +7,40 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from packaging.version import InvalidVersion, Version
+
+from results.errors import ExportError
+from results.export.facts import Config, facts_of, section
+
+__all__ = ["Config", "Draft", "ExportResult", "Said", "Target", "by_code", "by_keys", "lost", "section"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """How a target says one fact: by keys of its settings file, elsewhere, or not (all of it)."""
+
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    """Settings it becomes."""
+    where: str = ""
+    """Where else it stands."""
+    lost: str = ""
+    """What the target will not do, a sentence; empty when it does all."""
+
+
+def by_keys(*, lost: str = "", **keys: Any) -> Said:
+    """Said by settings of the target's own file."""
+    return Said(keys=keys, lost=lost)
+
+
+def by_code(where: str, *, lost: str = "") -> Said:
+    """Said elsewhere: in a script, a head, another file."""
+    return Said(where=where, lost=lost)
+
+
+def lost(sentence: str) -> Said:
+    """Not said at all."""
+    return Said(lost=sentence)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Draft:
@@ -14,8 +48,8 @@ class Draft:
 
     files: Mapping[str, str | Path]
     """Name in the destination -> text, or a file to copy."""
-    lossy: list[str] = field(default_factory=list)
-    """What the config asks for and this target will not do, a sentence each; empty when it does all."""
+    said: Mapping[str, Said]
+    """Name of a fact -> how this target says it; every fact of the config has an entry."""
     notes: list[str] = field(default_factory=list)
     """What a reader should know although nothing is lost."""
     check: Callable[[Path], object] | None = None
@@ -28,8 +62,34 @@ class Target:
 
     name: str
     summary: str
-    draft: Callable[[Mapping[str, Any], Path | None], Draft]
-    """(best config, adapter folder or None) -> Draft; ExportError when the config lacks what it needs."""
+    draft: Callable[[Config, Path | None, Version | None], Draft]
+    """(best config, adapter folder or None, version of the target) -> Draft; ExportError when the config
+    lacks what it needs."""
+    package: str = ""
+    """What `--target-version` is a version of; empty where nothing depends on one."""
+    written_for: str = ""
+    """The version whose published keys and code were read; the default."""
+    oldest: str = ""
+    before: str = ""
+    """Versions from `oldest` on and below `before` read what is written."""
+
+    def version(self, asked: str | None) -> Version | None:
+        """The version to write for; ExportError when the target has none, or cannot write for it."""
+        if not self.package:
+            if asked is not None:
+                raise ExportError(f"the {self.name} target is the same for every version; got {asked!r}")
+            return None
+        try:
+            version = Version(asked or self.written_for)
+        except InvalidVersion:
+            rule = f"a target version reads as {self.written_for}"
+            raise ExportError(f"{rule}; got {asked!r}") from None
+        if not Version(self.oldest) <= version < Version(self.before):
+            raise ExportError(
+                f"the {self.name} target is written for {self.package} >= {self.oldest}, < {self.before} "
+                f"({self.written_for} when no version is named); got {asked}"
+            )
+        return version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +101,28 @@ class ExportResult:
     lossy: list[str]
     """What this target cannot express; also written into its files."""
     notes: list[str]
+    said: Mapping[str, Said]
+    """Name of a fact -> how the files say it."""
 
 
-def section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A section of the best config; absent sections read as empty."""
-    value = config.get(name)
-    return value if isinstance(value, Mapping) else {}
+def lossy_of(config: Config, said: Mapping[str, Said]) -> list[str]:
+    """What is not said, a sentence each, in the order of the facts.
+
+    Raises ExportError for a fact of the config that the target passes over in silence.
+    """
+    silent = [
+        fact.name
+        for fact in facts_of(config)
+        if (how := said.get(fact.name)) is None or not (how.keys or how.where or how.lost)
+    ]
+    if silent:
+        raise ExportError(f"the target says nothing about {', '.join(silent)}")
+    return list(dict.fromkeys(said[fact.name].lost for fact in facts_of(config) if said[fact.name].lost))
+
+
+def keys_of(config: Config, said: Mapping[str, Said]) -> dict[str, Any]:
+    """All settings, in the order of the facts; what the config does not have is left out."""
+    keys: dict[str, Any] = {}
+    for fact in facts_of(config):
+        keys |= {name: value for name, value in said[fact.name].keys.items() if value is not None}
+    return keys

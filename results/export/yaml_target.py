@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from results.export.target import Draft, Target
+from packaging.version import Version
+
+from results.export.facts import FACTS
+from results.export.target import Config, Draft, Said, Target, by_code
 from search_spaces import dump_yaml
 
 FILE = "config.yaml"
 
 
-def _draft(config: Mapping[str, Any], adapter_folder: Path | None) -> Draft:
-    return Draft(files={FILE: dump_yaml(dict(config))})
+def recorded() -> dict[str, Said]:
+    """Every fact, said by the canonical config itself."""
+    return {fact.name: by_code(FILE) for fact in FACTS}
+
+
+def _draft(config: Config, adapter_folder: Path | None, version: Version | None) -> Draft:
+    return Draft(files={FILE: dump_yaml(dict(config))}, said=recorded())
 
 
 TARGET = Target(name="yaml", summary="the canonical config as one YAML file", draft=_draft)

@@ -203,7 +203,7 @@ def test_training_arguments_are_what_transformers_parses(config, tmp_path):
 def test_the_script_is_clean_python_that_says_what_it_is(config, tmp_path):
     export("transformers", config, None, tmp_path)
     source = (tmp_path / "train.py").read_text()
-    assert "tiny sweep (trial 0" in source
+    assert "sweep tiny sweep, trial 0" in source
     assert "What this script does not do as the sweep did:\n- nothing\n" in source
     assert "EMBEDDING_LEARNING_RATE = 8" in source
     command = [

@@ -1,0 +1,177 @@
+"""All facts of a best config that decide how the model trains: each target says each of them, or why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Config = Mapping[str, Any]
+"""A best config: sections of plain data."""
+
+
+def section(config: Config, name: str) -> Mapping[str, Any]:
+    """A section of the best config; absent sections read as empty."""
+    value = config.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def trains_embeddings(config: Config) -> bool:
+    """Whether anything of the embeddings or the output layer is trained."""
+    lora = section(config, "lora")
+    return bool(lora.get("modules_to_save") or lora.get("trainable_token_indices"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """One thing that a sweep decided or found."""
+
+    name: str
+    phrase: str
+    """What it is, for a reader."""
+    places: tuple[str, ...]
+    """Where it stands in the best config, as section.key."""
+    at_issue: Callable[[Config], bool] = lambda config: True
+    """Whether this config has it at all; frozen embeddings have no rate."""
+
+    def value(self, config: Config) -> dict[str, Any]:
+        """Key -> value, as the config has them."""
+        pairs = (place.partition(".")[::2] for place in self.places)
+        return {key: section(config, name).get(key) for name, key in pairs}
+
+
+def _given(place: str) -> Callable[[Config], bool]:
+    name, _, key = place.partition(".")
+    return lambda config: section(config, name).get(key) is not None
+
+
+def _truthy(place: str) -> Callable[[Config], bool]:
+    name, _, key = place.partition(".")
+    return lambda config: bool(section(config, name).get(key))
+
+
+def _training(name: str, phrase: str) -> Fact:
+    place = f"training.{name}"
+    return Fact(name=name, phrase=phrase, places=(place,), at_issue=_given(place))
+
+
+FACTS: tuple[Fact, ...] = (
+    Fact(name="model", phrase="the base model", places=("model.name",)),
+    Fact(
+        name="revision",
+        phrase="the revision of the base",
+        places=("model.revision",),
+        at_issue=_given("model.revision"),
+    ),
+    Fact(
+        name="trust_remote_code",
+        phrase="code that comes with the model is run",
+        places=("model.trust_remote_code",),
+        # The user's own word in the sweep file, never a default.
+        at_issue=lambda config: section(config, "model").get("trust_remote_code") is True,
+    ),
+    Fact(
+        name="quantization",
+        phrase="the quantization of the base",
+        places=(
+            "quantization.load_in_4bit",
+            "quantization.bnb_4bit_quant_type",
+            "quantization.bnb_4bit_use_double_quant",
+        ),
+    ),
+    Fact(name="compute_dtype", phrase="the compute dtype", places=("quantization.bnb_4bit_compute_dtype",)),
+    Fact(name="lora_r", phrase="the rank", places=("lora.lora_r",)),
+    Fact(name="lora_alpha", phrase="alpha", places=("lora.lora_alpha",)),
+    Fact(name="use_rslora", phrase="the scaling convention of alpha", places=("lora.use_rslora",)),
+    Fact(name="lora_dropout", phrase="dropout", places=("lora.lora_dropout",)),
+    Fact(name="target_modules", phrase="the layers with an adapter", places=("lora.target_modules",)),
+    Fact(
+        name="modules_to_save",
+        phrase="embeddings that are trained in full",
+        places=("lora.modules_to_save",),
+        at_issue=_truthy("lora.modules_to_save"),
+    ),
+    Fact(
+        name="trainable_token_indices",
+        phrase="tokens whose rows are trained",
+        places=("lora.trainable_token_indices",),
+        at_issue=_truthy("lora.trainable_token_indices"),
+    ),
+    Fact(
+        name="trained_embeddings_dtype",
+        phrase="the dtype in which trained embeddings are kept",
+        places=("training.trained_embeddings_dtype",),
+        at_issue=trains_embeddings,
+    ),
+    Fact(name="learning_rate", phrase="the learning rate", places=("training.learning_rate",)),
+    Fact(
+        name="embedding_learning_rate",
+        phrase="the embedding learning rate",
+        places=("training.embedding_learning_rate",),
+        at_issue=_given("training.embedding_learning_rate"),
+    ),
+    Fact(
+        name="lr_scheduler",
+        phrase="the schedule",
+        places=("training.lr_scheduler_type", "training.lr_scheduler_kwargs"),
+    ),
+    Fact(name="warmup_steps", phrase="warmup, in whole steps", places=("training.warmup_steps",)),
+    Fact(name="max_steps", phrase="the steps", places=("training.max_steps",)),
+    Fact(
+        name="batch_size",
+        phrase="examples per step: per device x accumulation x devices",
+        places=(
+            "training.per_device_train_batch_size",
+            "training.gradient_accumulation_steps",
+            "training.effective_batch_size",
+        ),
+    ),
+    _training("optim", "the optimizer"),
+    Fact(
+        name="embedding_optimizer_bits",
+        phrase="8-bit moments of trained embeddings",
+        places=("training.embedding_optimizer_bits",),
+        at_issue=lambda config: (
+            trains_embeddings(config) and section(config, "training").get("embedding_optimizer_bits") == 8
+        ),
+    ),
+    _training("weight_decay", "weight decay of everything that is trained"),
+    _training("max_grad_norm", "clipping"),
+    _training("adam_beta1", "Adam's first beta"),
+    _training("adam_beta2", "Adam's second beta"),
+    _training("adam_epsilon", "Adam's epsilon"),
+    _training("seed", "the seed"),
+    Fact(name="train_data", phrase="the training records", places=("data.train", "data.train_split")),
+    Fact(
+        name="held_out",
+        phrase="the evaluation records",
+        places=("data.eval", "data.eval_split", "data.eval_fraction"),
+    ),
+    Fact(name="data_format", phrase="the format of the records", places=("data.format",)),
+    Fact(name="max_length", phrase="tokens per example", places=("data.max_length",)),
+    Fact(name="completion_only", phrase="whether the prompt has loss", places=("data.completion_only",)),
+    Fact(
+        name="chat_template",
+        phrase="the chat template",
+        places=("data.chat_template",),
+        at_issue=_truthy("data.chat_template"),
+    ),
+    Fact(
+        name="max_train_examples",
+        phrase="how many of the training records",
+        places=("data.max_train_examples",),
+        at_issue=_given("data.max_train_examples"),
+    ),
+    Fact(
+        name="study",
+        phrase="which trial of which study",
+        places=("sweep.name", "sweep.study_hash", "sweep.trial"),
+    ),
+    Fact(name="versions", phrase="the versions of the measurement", places=()),
+)
+"""In the order in which they are written."""
+
+
+def facts_of(config: Config) -> list[Fact]:
+    """The facts that this config has."""
+    return [fact for fact in FACTS if fact.at_issue(config)]

@@ -1,0 +1,259 @@
+"""What the targets that get a training script share: its constants, its template, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from results.errors import ExportError
+from results.export.facts import Config, facts_of, section, trains_embeddings
+from results.export.peft_target import dtype_name
+from results.export.target import Draft, Said, by_code, by_keys, keys_of, lossy_of, lost
+from results.export.text import listed, literal, mapping_lines, provenance, settings_yaml, wrapped
+
+SCRIPT = "train.py"
+FORMATS = ("messages", "sharegpt", "prompt_completion", "alpaca", "text")
+DEFAULT_MAX_LENGTH = 1024
+
+# What a settings file of the Trainer has no key for.
+_OWN_TO_SCRIPTS = ("embedding_learning_rate", "trainable_token_indices", "trained_embeddings_dtype")
+_NEEDED = (
+    "learning_rate",
+    "lr_scheduler_type",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+)
+_ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon")
+# transformers has no default for what these schedules end at or decay over.
+_NEEDS_KWARGS = ("cosine_with_min_lr", "warmup_stable_decay")
+
+
+def check_config(target: str, config: Config) -> None:
+    """Raise ExportError for a config that no training can be written from."""
+    training, lora, model = section(config, "training"), section(config, "lora"), section(config, "model")
+    missing = [f"training.{name}" for name in _NEEDED if training.get(name) is None]
+    missing += [
+        f"lora.{name}" for name in ("lora_r", "lora_alpha", "target_modules") if lora.get(name) is None
+    ]
+    missing += ["model.name"] if not model.get("name") else []
+    if missing:
+        raise ExportError(f"the {target} target needs {', '.join(missing)}, and the config has none")
+    for name in ("modules_to_save", "trainable_token_indices"):
+        if lora.get(name) and training.get("embedding_learning_rate") is None:
+            raise ExportError(f"the config trains embeddings ({name}) but has no embedding_learning_rate")
+    scheduler = training["lr_scheduler_type"]
+    if scheduler in _NEEDS_KWARGS and not training.get("lr_scheduler_kwargs"):
+        raise ExportError(f"the schedule {scheduler} needs lr_scheduler_kwargs, and the config has none")
+
+
+def effective_batch_size(config: Config) -> int:
+    """Examples per optimizer step over all devices; the sweep trained on one."""
+    training = section(config, "training")
+    return int(training["per_device_train_batch_size"]) * int(training["gradient_accumulation_steps"])
+
+
+def trainer_arguments(config: Config) -> dict[str, Said]:
+    """Facts that every trainer built on transformers' Trainer says by TrainingArguments' own names."""
+    training = section(config, "training")
+    batch = ("per_device_train_batch_size", "gradient_accumulation_steps")
+    named = ("learning_rate", "max_steps", "weight_decay", "max_grad_norm", "seed", "optim")
+    said = {name: Said(keys={name: training.get(name)}) for name in (*named, *_ADAM)}
+    said["lr_scheduler"] = by_keys(
+        lr_scheduler_type=training["lr_scheduler_type"],
+        lr_scheduler_kwargs=training.get("lr_scheduler_kwargs") or None,
+    )
+    # Whole steps in every version: a share would be read as a number of steps by one and refused by another.
+    said["warmup_steps"] = by_keys(warmup_steps=int(training.get("warmup_steps") or 0))
+    said["batch_size"] = by_keys(**{name: training[name] for name in batch})
+    said["embedding_optimizer_bits"] = lost(
+        "The sweep kept the moments of trained embeddings in 8 bits; here they are kept in 32, at 8 bytes a "
+        "parameter instead of 2."
+    )
+    return said
+
+
+def said_by_script(config: Config) -> dict[str, Said]:
+    """Facts that the script itself says: the data, the 4-bit base, where it comes from."""
+    data, quantization = section(config, "data"), section(config, "quantization")
+    no_format = "The sweep recorded no data format; the script reads records with prompt and completion."
+    no_length = "The sweep recorded no max_length; the script cuts examples at 1024 tokens."
+    no_mask = "The sweep did not record whether the prompt carries loss; the script leaves the prompt out."
+    no_kind = "The sweep recorded no quantization; the script loads the base in NF4 as QLoRA does."
+    held_out = data.get("eval") is not None or data.get("eval_split") is not None
+
+    def here(constant: str, recorded: bool = True, otherwise: str = "") -> Said:
+        return by_code(f"{SCRIPT}: {constant}", lost="" if recorded else otherwise)
+
+    return {
+        "model": here("MODEL"),
+        "revision": here("REVISION"),
+        "trust_remote_code": here("trust_remote_code"),
+        "quantization": here("QUANTIZATION", quantization.get("load_in_4bit") is not None, no_kind),
+        "compute_dtype": here("COMPUTE_DTYPE"),
+        **dict.fromkeys(
+            ("lora_r", "lora_alpha", "use_rslora", "lora_dropout", "target_modules"), here("LORA")
+        ),
+        **dict.fromkeys(("modules_to_save", "trainable_token_indices"), here("LORA")),
+        "trained_embeddings_dtype": here("load_model"),
+        "embedding_learning_rate": here("EMBEDDING_LEARNING_RATE"),
+        "train_data": here("TRAIN_DATA"),
+        "held_out": here(
+            "EVAL_DATA",
+            held_out,
+            "The config names no evaluation data, so the script cannot leave out the records that the "
+            "sweep held out: it trains on all of the file it is given.",
+        ),
+        "data_format": here("DATA_FORMAT", data.get("format") in FORMATS, no_format),
+        "max_length": here("MAX_LENGTH", data.get("max_length") is not None, no_length),
+        "completion_only": here("COMPLETION_ONLY", data.get("completion_only") is not None, no_mask),
+        "chat_template": here(
+            "CHAT_TEMPLATE",
+            data.get("chat_template") != "chatml",
+            "The sweep used its own chatml template; name one with --chat-template.",
+        ),
+        "max_train_examples": lost(
+            f"The sweep drew {data.get('max_train_examples')} training records by content hash; the script "
+            "takes all."
+        ),
+        "study": by_code("head of the files"),
+        "versions": by_code("head of the files"),
+    }
+
+
+def notes_of(config: Config, settings: str) -> list[str]:
+    """What a reader of the script should know although nothing is lost."""
+    notes = [
+        "Data order, dropout masks and LoRA's first weights come from the Trainer's and torch's own "
+        "generators, so a run ends near the sweep's loss, not at it.",
+        "The Trainer starts an epoch with a new batch, the sweep fills the last batch of an epoch from "
+        "the next.",
+    ]
+    if not section(config, "model").get("revision"):
+        notes.append("The sweep pinned no revision of the base model: another one trains from another loss.")
+    if trains_embeddings(config):
+        notes.append(
+            f"{settings} alone cannot hold the embedding learning rate: used without this script, the "
+            "embeddings would train at the main rate."
+        )
+    return notes
+
+
+def constants(config: Config, lora_alone: Sequence[str] = ()) -> dict[str, str]:
+    """The constants at the head of the script, as Python; `lora_alone` limits LORA to these names."""
+    model, quantization = section(config, "model"), section(config, "quantization")
+    training, lora, data = section(config, "training"), section(config, "lora"), section(config, "data")
+    lora_arguments = {
+        "r": lora["lora_r"],
+        "lora_alpha": lora["lora_alpha"],
+        "lora_dropout": lora.get("lora_dropout") or 0.0,
+        "use_rslora": bool(lora.get("use_rslora")),
+        "target_modules": lora["target_modules"],
+        "modules_to_save": list(lora.get("modules_to_save") or []) or None,
+    }
+    if lora.get("trainable_token_indices"):
+        lora_arguments["trainable_token_indices"] = lora["trainable_token_indices"]
+    if lora_alone:
+        lora_arguments = {name: value for name, value in lora_arguments.items() if name in lora_alone}
+    quantization_arguments = {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": quantization.get("bnb_4bit_quant_type") or "nf4",
+        "bnb_4bit_use_double_quant": quantization.get("bnb_4bit_use_double_quant") is not False,
+    }
+    four_bit = quantization.get("load_in_4bit") is not False
+    # A split of the training source serves as evaluation data where there is no source of its own.
+    held_out = data.get("eval") or (data.get("train") if data.get("eval_split") else None)
+    template = data.get("chat_template")
+    return {
+        "MODEL": literal(model["name"]),
+        "REVISION": literal(model.get("revision")),
+        "COMPUTE_DTYPE": f"torch.{dtype_name(config)}",
+        "QUANTIZATION": mapping_lines(quantization_arguments) if four_bit else "None",
+        "LORA": mapping_lines(lora_arguments),
+        "EMBEDDING_LEARNING_RATE": literal(training.get("embedding_learning_rate")),
+        "TRAIN_DATA": literal(data.get("train")),
+        "TRAIN_SPLIT": literal(data.get("train_split") or "train"),
+        "EVAL_DATA": literal(held_out),
+        "EVAL_SPLIT": literal(data.get("eval_split") or "train"),
+        "DATA_FORMAT": literal(data["format"] if data.get("format") in FORMATS else "prompt_completion"),
+        "MAX_LENGTH": literal(data.get("max_length") or DEFAULT_MAX_LENGTH),
+        "COMPLETION_ONLY": literal(data.get("completion_only") is not False),
+        "CHAT_TEMPLATE": literal(None if template == "chatml" else template),
+        # Micro-batch x accumulation x processes; the rates hold for this product.
+        "EFFECTIVE_BATCH_SIZE": literal(effective_batch_size(config)),
+    }
+
+
+def render(
+    template: str,
+    config: Config,
+    values: Mapping[str, str],
+    lossy: Sequence[str],
+    notes: Sequence[str],
+    **more: Any,
+) -> str:
+    """The script of `template` with these constants at its head."""
+    # Delimiters that do not occur in Python: a template is meant to be read as the script it becomes.
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        variable_start_string="<<",
+        variable_end_string=">>",
+        block_start_string="<%",
+        block_end_string="%>",
+        comment_start_string="<#",
+        comment_end_string="#>",
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    return environment.get_template(template).render(
+        provenance="\n".join(wrapped(line) for line in provenance(config)),
+        lossy=listed(lossy),
+        notes=listed(notes),
+        settings="\n".join(f"{name} = {value}" for name, value in values.items()),
+        trusted=section(config, "model").get("trust_remote_code") is True,
+        **more,
+    )
+
+
+def draft_of(
+    config: Config,
+    said: Mapping[str, Said],
+    *,
+    template: str,
+    settings: str,
+    title: str,
+    fixed: Mapping[str, Any],
+    notes: Sequence[str],
+    values: Mapping[str, str] | None = None,
+    **more: Any,
+) -> Draft:
+    """A script and its settings file; `fixed` are settings that no fact decides."""
+    lossy = lossy_of(config, said)
+    keys = {"output_dir": "output", **keys_of(config, said), **fixed}
+    script = render(template, config, values or constants(config), lossy, notes, **more)
+    only_in_script = [
+        fact.name
+        for fact in facts_of(config)
+        if fact.name in _OWN_TO_SCRIPTS and said[fact.name].where and not said[fact.name].keys
+    ]
+    beside = [f"Not expressed here, but by {SCRIPT}: {', '.join(only_in_script)}."] if only_in_script else []
+    product = f"Examples per step: {effective_batch_size(config)} = per device x accumulation x 1 device."
+    return Draft(
+        files={SCRIPT: script, settings: settings_yaml(title, config, keys, lossy, [product, *beside])},
+        said=said,
+        notes=list(notes),
+        check=check_compiles,
+    )
+
+
+def check_compiles(folder: Path) -> None:
+    """Raise ExportError when a written script is no Python."""
+    for file in sorted(folder.glob("*.py")):
+        try:
+            compile(file.read_text(encoding="utf-8"), file.name, "exec")
+        except (SyntaxError, ValueError) as error:
+            raise ExportError(f"the exported {file.name} is not valid Python: {error}") from error
