@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from packaging.version import Version
 
 from results.adapter import CONFIG, WEIGHTS, check_adapter_files, check_adapter_loads
@@ -21,6 +20,7 @@ from results.errors import ExportError
 from results.export.facts import FACTS, section, trains_embeddings
 from results.export.peft_target import dtype_name
 from results.export.target import Config, Draft, Said, Target, by_code, lossy_of, lost
+from results.export.template import render_template
 from results.export.text import flat, listed, literal, provenance
 from results.export.training_script import check_compiles
 from results.export.yaml_target import FILE as RECORD
@@ -105,31 +105,14 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
         files={
             CONFIG: json.dumps(written, indent=2, sort_keys=True) + "\n",
             WEIGHTS: adapter_folder / WEIGHTS,
-            CONVERT: _render("convert.sh.jinja", values),
-            MERGE: _render("merge.py.jinja", values),
+            CONVERT: render_template("convert.sh.jinja", **values),
+            MERGE: render_template("merge.py.jinja", **values),
             RECORD: dump_yaml(dict(config)),
         },
         said=said,
         notes=notes,
         check=_check,
     )
-
-
-def _render(template: str, values: Mapping[str, Any]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        variable_start_string="<<",
-        variable_end_string=">>",
-        block_start_string="<%",
-        block_end_string="%>",
-        comment_start_string="<#",
-        comment_end_string="#>",
-        trim_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    return environment.get_template(template).render(**values)
 
 
 def _check(folder: Path) -> None:

@@ -152,6 +152,8 @@ def _records(config: Config) -> dict[str, Said]:
         "max_length": by_keys(
             cutoff_len=data.get("max_length") or DEFAULT_MAX_LENGTH,
             lost=""
+            if text and data.get("max_length")
+            else "The sweep recorded no max_length; examples end at 1024 tokens."
             if text
             else "LLaMA-Factory shortens prompt and answer of a long example in proportion; the sweep cut "
             "its end.",

@@ -15,8 +15,8 @@ from search_spaces import dump_yaml
 def literal(value: object) -> str:
     """A Python literal of plain data, with double quotes as formatters write them."""
     if isinstance(value, str):
-        # U+2028 and its like are line breaks to editors; lone surrogates have no UTF-8.
-        return json.dumps(value, ensure_ascii=not value.isprintable())
+        # U+2028 and its like are line breaks to editors, and JSON's escapes are not Python's.
+        return json.dumps(value, ensure_ascii=False) if value.isprintable() else ascii(value)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(literal(item) for item in value) + "]"
     if isinstance(value, Mapping):

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from results.errors import ExportError
 from results.export.facts import Config, facts_of, section, trains_embeddings
 from results.export.peft_target import dtype_name
 from results.export.target import Draft, Said, by_code, by_keys, keys_of, lossy_of, lost
+from results.export.template import render_template
 from results.export.text import listed, literal, mapping_lines, provenance, settings_yaml, wrapped
 
 SCRIPT = "train.py"
@@ -196,20 +195,8 @@ def render(
     **more: Any,
 ) -> str:
     """The script of `template` with these constants at its head."""
-    # Delimiters that do not occur in Python: a template is meant to be read as the script it becomes.
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        variable_start_string="<<",
-        variable_end_string=">>",
-        block_start_string="<%",
-        block_end_string="%>",
-        comment_start_string="<#",
-        comment_end_string="#>",
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    return environment.get_template(template).render(
+    return render_template(
+        template,
         provenance="\n".join(wrapped(line) for line in provenance(config)),
         lossy=listed(lossy),
         notes=listed(notes),
