@@ -12,8 +12,7 @@ from typing import Any
 from packaging.version import Version
 
 from results.export.data_source import data_source
-from results.export.facts import section
-from results.export.peft_target import dtype_name
+from results.export.facts import dtype_name, section
 from results.export.target import Config, Draft, Said, Target, by_code, by_keys, keys_of, lossy_of, lost
 from results.export.text import settings_yaml
 from results.export.training_script import (

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from results.errors import ExportError
+
 Config = Mapping[str, Any]
 """A best config: sections of plain data."""
 
@@ -20,6 +22,14 @@ def trains_embeddings(config: Config) -> bool:
     """Whether anything of the embeddings or the output layer is trained."""
     lora = section(config, "lora")
     return bool(lora.get("modules_to_save") or lora.get("trainable_token_indices"))
+
+
+def dtype_name(config: Config) -> str:
+    """The sweep's compute dtype as torch spells it; raises ExportError when it is unknown."""
+    name = str(section(config, "quantization").get("bnb_4bit_compute_dtype")).removeprefix("torch.")
+    if name not in ("bfloat16", "float16", "float32"):
+        raise ExportError(f"the compute dtype must be bfloat16, float16 or float32; the config says {name!r}")
+    return name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,22 +18,18 @@ from packaging.version import Version
 from results.adapter import CONFIG, WEIGHTS, check_adapter_files, check_adapter_loads
 from results.errors import ExportError
 from results.export.facts import FACTS, section, trains_embeddings
-from results.export.peft_target import dtype_name
+from results.export.merging import MERGE, NOT_NF4, merge_script
 from results.export.target import Config, Draft, Said, Target, by_code, lossy_of, lost
 from results.export.template import render_template
-from results.export.text import flat, listed, literal, provenance
+from results.export.text import flat, provenance
 from results.export.training_script import check_compiles
 from results.export.yaml_target import FILE as RECORD
 from search_spaces import dump_yaml
 
-CONVERT, MERGE = "convert.sh", "merge.py"
+CONVERT = "convert.sh"
 _NO_TRAINING = (
     "llama.cpp trains no LoRA adapter on a 4-bit base: rates, schedule, batch, optimizer and data stand in "
     "config.yaml as a record."
-)
-_NOT_NF4 = (
-    "The adapter was trained and measured on the NF4 base; a GGUF base is rounded in another way, so its "
-    "loss is another one. Measure it again."
 )
 _MUST_MERGE = (
     "Trained embeddings have no place in a GGUF adapter: they are merged into a full model, which cannot be "
@@ -47,7 +43,7 @@ def _said(config: Config, merged: bool) -> dict[str, Said]:
     said |= dict.fromkeys(("lora_r", "lora_alpha", "use_rslora", "target_modules"), adapter)
     said |= dict.fromkeys(("study", "versions"), by_code(RECORD))
     said |= dict.fromkeys(("model", "revision", "trust_remote_code"), by_code(f"{CONVERT}, {MERGE}"))
-    said["quantization"] = lost(_NOT_NF4)
+    said["quantization"] = lost(NOT_NF4)
     said |= dict.fromkeys(
         ("modules_to_save", "trainable_token_indices"), by_code(MERGE, lost=_MUST_MERGE if merged else "")
     )
@@ -91,14 +87,9 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
     values = {
         "provenance": provenance(config),
         "base": shlex.quote(str(model["name"])),
-        "model": literal(model["name"]),
-        "revision": literal(model.get("revision")),
-        "dtype": "float32" if dtype_name(config) == "float32" else "bfloat16",
         "merged": trained or patterned,
         "trusted": trusted,
-        "lossy": listed(lossy),
         "lossy_lines": [flat(line) for line in lossy],
-        "notes": listed(notes),
         "note_lines": [flat(line) for line in notes],
     }
     return Draft(
@@ -106,7 +97,7 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
             CONFIG: json.dumps(written, indent=2, sort_keys=True) + "\n",
             WEIGHTS: adapter_folder / WEIGHTS,
             CONVERT: render_template("convert.sh.jinja", **values),
-            MERGE: render_template("merge.py.jinja", **values),
+            MERGE: merge_script(config, lossy, notes),
             RECORD: dump_yaml(dict(config)),
         },
         said=said,

@@ -13,8 +13,7 @@ from typing import Any
 from packaging.version import Version
 
 from results.export.data_source import DataSource, data_source
-from results.export.facts import section
-from results.export.peft_target import dtype_name
+from results.export.facts import dtype_name, section
 from results.export.target import Config, Draft, Said, Target, by_code, by_keys, keys_of, lossy_of, lost
 from results.export.text import settings_yaml
 from results.export.training_script import (
@@ -78,7 +77,12 @@ def _said(config: Config) -> dict[str, Said]:
         trainer_arguments(config)
         | _records(config)
         | {
-            "model": by_keys(model_name_or_path=model["name"]),
+            "model": by_keys(
+                model_name_or_path=model["name"],
+                lost="OmegaConf, which reads this file, takes ${ in the name of the base for a reference."
+                if "${" in str(model["name"])
+                else "",
+            ),
             "revision": by_keys(model_revision=model.get("revision")),
             "trust_remote_code": by_keys(trust_remote_code=True),
             "quantization": by_keys(

@@ -9,6 +9,8 @@ from packaging.version import Version
 
 from results.adapter import CONFIG, WEIGHTS, check_adapter_files, check_adapter_loads
 from results.errors import ExportError
+from results.export.facts import dtype_name
+from results.export.merging import MERGE, NOT_NF4, merge_script
 from results.export.target import Config, Draft, Target, section
 from results.export.text import flat, literal
 from results.export.yaml_target import recorded
@@ -30,7 +32,8 @@ Load it on the same base, from this folder:
 ```
 
 `config.yaml` holds all hyperparameters, the data they were measured on and the versions. The adapter itself
-holds weights and LoRA settings only. {notes}"""
+holds weights and LoRA settings only. `python merge.py --output FOLDER` writes the base with the adapter
+merged into it, for programs that take no adapter. {notes}"""
 
 _CODE = """\
 import torch
@@ -79,14 +82,6 @@ def loading_code(config: Config) -> str:
     )
 
 
-def dtype_name(config: Config) -> str:
-    """The sweep's compute dtype as torch spells it; raises ExportError when it is unknown."""
-    name = str(section(config, "quantization").get("bnb_4bit_compute_dtype")).removeprefix("torch.")
-    if name not in ("bfloat16", "float16", "float32"):
-        raise ExportError(f"the compute dtype must be bfloat16, float16 or float32; the config says {name!r}")
-    return name
-
-
 def _draft(config: Config, adapter_folder: Path | None, version: Version | None) -> Draft:
     if adapter_folder is None:
         raise ExportError("the peft target needs the folder of the trained adapter")
@@ -122,6 +117,7 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
             CONFIG: json.dumps(adapter_config, indent=2, sort_keys=True) + "\n",
             WEIGHTS: adapter_folder / WEIGHTS,
             "README.md": readme,
+            MERGE: merge_script(config, [NOT_NF4], notes),
             "config.yaml": dump_yaml(dict(config)),
         },
         said=recorded(),

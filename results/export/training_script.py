@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from results.errors import ExportError
-from results.export.facts import Config, facts_of, section, trains_embeddings
-from results.export.peft_target import dtype_name
+from results.export.facts import Config, dtype_name, facts_of, section, trains_embeddings
 from results.export.target import Draft, Said, by_code, by_keys, keys_of, lossy_of, lost
 from results.export.template import render_template
 from results.export.text import listed, literal, mapping_lines, provenance, settings_yaml, wrapped

@@ -10,8 +10,7 @@ from pathlib import Path
 from packaging.version import Version
 
 from results.export.data_source import data_source
-from results.export.facts import section
-from results.export.peft_target import dtype_name
+from results.export.facts import dtype_name, section
 from results.export.target import Config, Draft, Said, Target, by_code, by_keys
 from results.export.training_script import (
     DEFAULT_MAX_LENGTH,

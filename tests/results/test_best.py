@@ -142,6 +142,14 @@ def test_without_warmup_or_embeddings_the_config_says_so(make_trial, make_study)
     assert training["embedding_lr_ratio"] is None
 
 
+def test_what_only_the_sweep_file_says_is_kept(make_trial, make_study):
+    plain = best_config(make_study(make_trial(2.0)))
+    assert (plain["model"]["trust_remote_code"], plain["training"]["embedding_optimizer_bits"]) == (False, 32)
+    context = {"trust_remote_code": True, "embedding_optimizer_bits": 8}
+    config = best_config(make_study(make_trial(2.0), context=context))
+    assert (config["model"]["trust_remote_code"], config["training"]["embedding_optimizer_bits"]) == (True, 8)
+
+
 def test_a_searched_rank_wins_over_the_context(make_trial, make_study):
     trial = make_trial(2.0)
     trial.user_attrs["config"]["lora_r"] = 64

@@ -115,6 +115,7 @@ def test_peft_export_loads_and_computes_the_same(base, adapter, config, tmp_path
         "adapter_config.json",
         "adapter_model.safetensors",
         "config.yaml",
+        "merge.py",
     ]
     written = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert written["base_model_name_or_path"] == str(base)

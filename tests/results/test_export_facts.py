@@ -338,7 +338,7 @@ def test_the_yaml_export_reads_back_as_the_same_config(make_trial, make_study, t
 def test_a_name_stays_one_word_to_the_shell(name):
     from results.export.template import render_template
 
-    values = dict.fromkeys(("lossy", "notes", "model", "revision", "dtype"), "") | {
+    values = {
         "provenance": [],
         "lossy_lines": [],
         "note_lines": [],

@@ -185,6 +185,13 @@ def test_llama_factory_trains_no_single_tokens(config, tmp_path):
     assert "LLaMA-Factory trains no rows of single tokens: all embeddings stay frozen." in result.lossy
 
 
+def test_a_reference_to_omegaconf_is_not_hidden(config, tmp_path):
+    config["model"]["name"] = "/models/${user}"
+    assert any(
+        "takes ${ in the name" in line for line in export("llama-factory", config, None, tmp_path).lossy
+    )
+
+
 def test_every_dataset_that_is_named_is_described(config, tmp_path):
     result = export("llama-factory", config, None, tmp_path)
     keys = keys_of(result, "train.yaml")

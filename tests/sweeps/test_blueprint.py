@@ -150,6 +150,7 @@ def test_a_blueprint_holds_what_is_counted_from_model_and_data(draw: Draw, tmp_p
     assert ledger.context["compute_dtype"] == "float32"
     assert ledger.context["num_eval_tokens"] == blueprint.num_eval_tokens > 0
     assert ledger.context["modules_to_save"] == ["embed_tokens", "lm_head"]
+    assert (ledger.context["trust_remote_code"], ledger.context["embedding_optimizer_bits"]) == (False, 32)
     assert ledger.constants["lora_r"] == 4
     assert ledger.report_at[-1] == 100
     assert blueprint.job.seats == 6  # no more than trials
