@@ -143,9 +143,7 @@ def _records(config: Config) -> dict[str, Said]:
         ),
         "completion_only": by_keys(
             train_on_inputs=data.get("completion_only") is False,
-            lost=""
-            if data.get("completion_only") is not None
-            else "The sweep did not record whether the prompt carries loss; it is left out here.",
+            lost=_mask_lost(data.get("completion_only"), format),
         ),
         "max_train_examples": lost(
             f"The sweep drew {data.get('max_train_examples')} training records by content hash; Axolotl "
@@ -167,6 +165,14 @@ def _records(config: Config) -> dict[str, Said]:
         entry = _dataset(held_out or source, data.get("eval_split"), shape, config)
         said["held_out"] = by_keys(test_datasets=[entry])
     return said
+
+
+def _mask_lost(completion_only: bool | None, format: str) -> str:
+    if completion_only is None:
+        return "The sweep did not record whether the prompt carries loss; it is left out here."
+    if not completion_only and format in ("messages", "sharegpt"):
+        return "The sweep gave loss to every token; Axolotl leaves out the marks between the turns."
+    return ""
 
 
 def _shape(format: str) -> tuple[dict[str, Any], str]:
@@ -222,6 +228,8 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
         "Data order, dropout masks and LoRA's first weights are Axolotl's own, so a run ends near the "
         "sweep's loss, not at it.",
     ]
+    if section(config, "data").get("format") == "prompt_completion":
+        notes.append("Prompts and completions are read as text; where yours are lists of messages, use trl.")
     keys = keys_of(config, said) | _FIXED
     title = f"For `axolotl train {FILE}` (axolotl {version})."
     return Draft(files={FILE: settings_yaml(title, config, keys, lossy, [product])}, said=said, notes=notes)

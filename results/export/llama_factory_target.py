@@ -208,6 +208,10 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
         "Data order, dropout masks and LoRA's first weights are LLaMA-Factory's own, so a run ends near the "
         "sweep's loss, not at it.",
     ]
+    if data.get("format") == "prompt_completion":
+        notes.append("Prompts and completions are read as text; where yours are lists of messages, use trl.")
+    if data.get("format") == "messages":
+        notes.append("A turn of weight 0 carries loss here; the sweep left it out.")
     title = f"For `llamafactory-cli train {FILE}` in this folder (llamafactory {version})."
     keys = keys_of(config, said) | _FIXED
     return Draft(

@@ -16,8 +16,6 @@ SCRIPT = "train.py"
 FORMATS = ("messages", "sharegpt", "prompt_completion", "alpaca", "text")
 DEFAULT_MAX_LENGTH = 1024
 
-# What a settings file of the Trainer has no key for.
-_OWN_TO_SCRIPTS = ("embedding_learning_rate", "trainable_token_indices", "trained_embeddings_dtype")
 _NEEDED = (
     "learning_rate",
     "lr_scheduler_type",
@@ -224,7 +222,7 @@ def draft_of(
     only_in_script = [
         fact.name
         for fact in facts_of(config)
-        if fact.name in _OWN_TO_SCRIPTS and said[fact.name].where and not said[fact.name].keys
+        if said[fact.name].where.startswith(SCRIPT) and not said[fact.name].keys
     ]
     beside = [f"Not expressed here, but by {SCRIPT}: {', '.join(only_in_script)}."] if only_in_script else []
     product = f"Examples per step: {effective_batch_size(config)} = per device x accumulation x 1 device."

@@ -110,6 +110,7 @@ def test_axolotl_keeps_embeddings_in_the_dtype_of_the_base_and_says_so(config, t
         ("data", {"format": "alpaca"}, "alpaca records into a text of its own"),
         ("data", {"chat_template": "chatml"}, "Axolotl applies no chat template to prompt_completion"),
         ("data", {"max_train_examples": 9}, "drew 9 training records"),
+        ("data", {"format": "messages", "completion_only": False}, "leaves out the marks between the turns"),
     ],
 )
 def test_traps_of_axolotl_are_listed(config, tmp_path, section, changes, words):
