@@ -44,11 +44,6 @@ class Fact:
     at_issue: Callable[[Config], bool] = lambda config: True
     """Whether this config has it at all; frozen embeddings have no rate."""
 
-    def value(self, config: Config) -> dict[str, Any]:
-        """Key -> value, as the config has them."""
-        pairs = (place.partition(".")[::2] for place in self.places)
-        return {key: section(config, name).get(key) for name, key in pairs}
-
 
 def _given(place: str) -> Callable[[Config], bool]:
     name, _, key = place.partition(".")

@@ -220,7 +220,7 @@ def draft_of(
     keys = {"output_dir": "output", **keys_of(config, said), **fixed}
     script = render(template, config, values or constants(config), lossy, notes, **more)
     only_in_script = [
-        fact.name
+        fact.phrase
         for fact in facts_of(config)
         if said[fact.name].where.startswith(SCRIPT) and not said[fact.name].keys
     ]

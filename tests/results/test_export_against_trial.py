@@ -20,6 +20,7 @@ from lora_runner.models import BaseSpec, load_base
 from lora_runner.pack import Pack, PackOptions
 from lora_runner.session import Session
 from results import best_config, export
+from results.export.facts import FACTS
 
 RECORDS = [
     {"prompt": f"color {word} is: ", "completion": f"{word} {number}"}
@@ -144,8 +145,12 @@ def test_trl_keeps_the_trained_embeddings_in_float32(config, tiny_model, tmp_pat
 @pytest.mark.filterwarnings("ignore")
 def test_trl_trains_the_rows_of_a_few_tokens(config, tmp_path, monkeypatch):
     config["lora"] |= {"modules_to_save": [], "trainable_token_indices": [98, 101]}
+    embeddings = ("trainable_token_indices", "trained_embeddings_dtype", "embedding_learning_rate")
+    only = [fact.phrase for fact in FACTS if fact.name in (*embeddings, "held_out")]
     assert export("trl", config, None, tmp_path, strict=True).lossy == []
-    assert "trainable_token_indices, trained_embeddings_dtype" in (tmp_path / "sft_config.yaml").read_text()
+    head = (tmp_path / "sft_config.yaml").read_text().split("\noutput_dir")[0]
+    # ModelConfig has no key for them.
+    assert f"but by train.py: {', '.join(only)}." in head
     run(monkeypatch, tmp_path)
     saved = load_file(tmp_path / "output" / "adapter_model.safetensors")
     assert sorted(len(tensor) for name, tensor in saved.items() if "lora" not in name) == [2]

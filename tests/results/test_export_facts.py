@@ -259,6 +259,7 @@ def check_types(keys, known) -> None:
         assert type(value) in [kinds[kind] for kind in allowed], (name, value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @settings(max_examples=30)
 @given(config=configs())

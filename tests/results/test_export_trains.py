@@ -208,6 +208,27 @@ def test_the_script_reads_records_as_the_sweep_does(tiny_model, make_trial, make
         assert any(label != -100 for label in mine["labels"])
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_the_script_reads_tables_folders_and_templates(tiny_model, make_trial, make_study, tmp_path):
+    config = make_config(tiny_model("llama"), make_trial, make_study)
+    config["data"] |= {"chat_template": TEMPLATE, "train_split": "part"}
+    export("transformers", config, None, tmp_path / "out", strict=True)
+    script = runpy.run_path(str(tmp_path / "out" / "train.py"))
+    (tmp_path / "a.tsv").write_text("prompt\tcompletion\nx, y\tz\n")
+    assert script["read_records"](str(tmp_path / "a.tsv")) == [{"prompt": "x, y", "completion": "z"}]
+    (tmp_path / "set").mkdir()
+    write_lines(tmp_path / "set" / "train.jsonl", [{"text": "one"}])
+    write_lines(tmp_path / "set" / "test.jsonl", [{"text": "two"}])
+    assert script["read_records"](str(tmp_path / "set"), "test") == [{"text": "two"}]
+    assert script["TRAIN_SPLIT"] == "part"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model("llama"))
+    script["use_chat_template"](tokenizer, script["CHAT_TEMPLATE"])
+    assert tokenizer.chat_template == TEMPLATE
+    (tmp_path / "t.jinja").write_text("from a file")
+    script["use_chat_template"](tokenizer, str(tmp_path / "t.jinja"))
+    assert tokenizer.chat_template == "from a file"
+
+
 def test_the_script_refuses_another_batch_product(tiny_model, make_trial, make_study, tmp_path, monkeypatch):
     export("transformers", make_config(tiny_model("llama"), make_trial, make_study), None, tmp_path)
     arguments = tmp_path / "training_args.yaml"
