@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 import shlex
@@ -17,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from results import TARGETS, export, read_best_config
+from results import TARGETS, best_config, export, read_best_config
 from results.export.facts import FACTS, facts_of
+from results.export.target import lossy_of
 from search_spaces import SCHEDULERS, load_yaml
 
 KEYS = yaml.safe_load(Path(__file__).with_name("published_keys.yaml").read_text(encoding="utf-8"))
@@ -309,10 +311,25 @@ def test_every_fact_is_in_the_files_or_listed_as_lost(target, config):
         assert silent <= {"completion_only", "revision"}, silent
 
 
+@pytest.mark.parametrize("target", SETTINGS)
+def test_no_combination_leaves_a_fact_unsaid(make_trial, make_study, target):
+    """Every format with every template and everything that can be trained: what chance may not draw."""
+    config = best_config(make_study(make_trial(2.0)))
+    config["model"] |= {"revision": "v1", "trust_remote_code": True}
+    config["training"]["embedding_optimizer_bits"] = 8
+    trained = (["embed_tokens", "lm_head"], []), ([], [1, 2]), ([], [])
+    formats = (None, "messages", "sharegpt", "prompt_completion", "alpaca", "text")
+    for format, template, (modules, tokens) in itertools.product(
+        formats, (None, "chatml", "/t.jinja"), trained
+    ):
+        config["data"] |= {"format": format, "chat_template": template, "max_train_examples": 5}
+        config["lora"] |= {"modules_to_save": modules, "trainable_token_indices": tokens}
+        draft = TARGETS[target].draft(config, None, TARGETS[target].version(None))
+        lossy_of(config, draft.said)  # raises for a fact that is passed over
+
+
 def test_the_facts_name_what_a_best_config_holds(make_trial, make_study):
     """A setting that a best config gains must be a fact, or be known to decide nothing."""
-    from results import best_config
-
     config = best_config(make_study(make_trial(2.0)))
     places = {place for fact in FACTS for place in fact.places}
     held = {
@@ -327,8 +344,6 @@ def test_the_facts_name_what_a_best_config_holds(make_trial, make_study):
 
 
 def test_the_yaml_export_reads_back_as_the_same_config(make_trial, make_study, tmp_path):
-    from results import best_config
-
     config = best_config(make_study(make_trial(2.0, lr=1e-4), name="010"))
     export("yaml", config, None, tmp_path, strict=True)
     assert read_best_config(tmp_path) == config
