@@ -17,6 +17,7 @@ from search_spaces import load_guidelines, space_for
 from sweeps.blueprint import Ledger
 from sweeps.config.search import SearchSection
 from sweeps.keeper import Keeper
+from sweeps.lease import Owner
 from sweeps.messages import Reply
 
 Loss = Callable[[TrialConfig, int], float | str]
@@ -213,10 +214,12 @@ def make_keeper(tmp_path: Path, new_database: Callable[[str], str]) -> Iterator[
     urls: dict[str, str] = {}
     made: list[Keeper] = []
 
-    def make(*, at: str = "study", url: str | None = None, **options: Any) -> Keeper:
+    def make(
+        *, at: str = "study", url: str | None = None, owner: Owner | None = None, **options: Any
+    ) -> Keeper:
         if url is None:
             url = urls[at] = urls.get(at) or new_database(at)
-        made.append(Keeper(build_ledger(tmp_path / f"run-{at}", **options), url))
+        made.append(Keeper(build_ledger(tmp_path / f"run-{at}", **options), url, owner))
         return made[-1]
 
     yield make

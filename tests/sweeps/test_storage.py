@@ -11,6 +11,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
+from sweeps.lease import Owner
 from sweeps.storage import exchange_study_attr, holds_studies, open_storage, transaction
 from sweeps.study import describe, find_study, open_study, peek, storage_of
 from sweeps.study_storage import StudyStorage
@@ -214,7 +215,7 @@ def test_a_sweep_is_the_same_on_every_storage(
     new_url: NewUrl, make_keeper: Callable[..., Any], pack: Any, plainly: Plainly
 ) -> None:
     """And goes on when its keeper dies: a new one reads what the old one wrote."""
-    options = {"trials": 8, "startup_trials": 2}
+    options = {"trials": 8, "startup_trials": 2, "owner": Owner.here("a run")}
     pack(expected := make_keeper(**options), seats=2).run()
     simulated = pack(make_keeper(url=(url := new_url("other")), at="other", **options), seats=2)
     simulated.run()
