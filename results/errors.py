@@ -2,6 +2,8 @@
 
 ResultsError
 ├── NothingToSay       a study without a trial that could be judged or handed over
+├── DamagedReplicates  a confirm study without arms, or with runs of none of them
+├── TableError         a table from elsewhere that cannot be read as asked
 ├── AdapterFilesError  an adapter folder that is missing, incomplete or damaged
 └── ExportError        an export that cannot be written
     ├── UnknownTarget      no target of that name (names the nearest)
@@ -21,6 +23,14 @@ class ResultsError(Exception):
 
 class NothingToSay(ResultsError):
     """The study holds no trial that the question could be answered from."""
+
+
+class DamagedReplicates(ResultsError):
+    """A confirm study whose arms or runs cannot be told apart."""
+
+
+class TableError(ResultsError, ValueError):
+    """A table from elsewhere that cannot be read as asked; names the file, and the column or line."""
 
 
 class AdapterFilesError(ResultsError):
