@@ -57,13 +57,13 @@ def gaps(trial: TrialResult, best: TrialResult, row: GuidelineRow, sweep: SweepR
     """How far two trials are apart (0 to 1) in each searched dimension but the row's own."""
     own = BASE_DIMENSION.get(row.parameter or "", row.parameter)
     return {
-        name: _gap(dimension, trial.values.get(name), best.values.get(name))
+        name: gap_between(dimension, trial.values.get(name), best.values.get(name))
         for name, dimension in sweep.dimensions.items()
         if name != own
     }
 
 
-def _gap(dimension: Dimension, one: Value | None, other: Value | None) -> float:
+def gap_between(dimension: Dimension, one: Value | None, other: Value | None) -> float:
     """0 for equal values, 1 for opposite ends of the range, for other names, or when only one has a value."""
     if one == other:
         return 0.0

@@ -13,9 +13,9 @@ before any replicate ran. Every comparison gets a two-sided t interval of its pa
 margin is shown by both ends), and Holm's steps have none that hold together. `k (k + 1)` spends the rest over
 looks: its reciprocals sum to 1, so the intervals of all arms at all numbers of pairs hold together with
 probability 1 - alpha * INTERVAL_SHARE, however often one looks and whatever the budget. A word is a function
-of these intervals, of these intervals, so the chance of one or more wrong words in a whole confirmation is at most alpha, given
-differences that are about normal: with three pairs that cannot be checked. Words of sameness speak of runs that
-finish: three finished runs do not exclude that a fourth ends early.
+of these intervals, so the chance of one or more wrong words in a whole confirmation is at most alpha, given
+differences that are about normal: with three pairs that cannot be checked. Words of sameness speak of runs
+that finish: three finished runs do not exclude that a fourth ends early.
 """
 
 from __future__ import annotations

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from results.claim_wording import claim_sentence, effect_text, word_text
 from results.conditions import show, shown_range
-from results.plain import loss, number
+from results.plain import loss, number, plural
 from results.row_verdict import RowVerdict
 from results.verdict import TrialSummary, Verdict
+from results.weighing import Weighed
 
 _SHOWN_CONTEXT = (
     "model",
@@ -34,13 +36,15 @@ def to_markdown(verdict: Verdict) -> str:
     untested = [row for row in verdict.rows if not row.is_tested]
     parts = [f"# Verdict of sweep {verdict.study}", _answer(verdict)]
     parts.append("## Limits\n\n" + _bullets(verdict.caveats))
+    if verdict.replicates is not None:
+        parts.append(_replicates(verdict.replicates))
     if tested:
         parts.append(
             "## Guideline rows this sweep tested\n\n"
             f"Held fixed: {_context(verdict)}. Loss in nats per token. Distance from the nearest end of "
             "the row's range, in log10.\n\n" + table(ROW_HEADER, [row_cells(row) for row in tested])
         )
-        parts.append(_bullets(f"`{row.row.id}`: {row.claim} ({row.row.source})" for row in tested))
+        parts.append(_bullets(_said(row, verdict) for row in tested))
     if untested:
         parts.append(
             "## Guideline rows not tested\n\n"
@@ -52,7 +56,18 @@ def to_markdown(verdict: Verdict) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-ROW_HEADER = ("row", "parameter", "value", "best", "position", "distance", "cost of the row", "evidence")
+ROW_HEADER = (
+    "row",
+    "parameter",
+    "value",
+    "best",
+    "verdict",
+    "effect",
+    "position",
+    "distance",
+    "cost of the row",
+    "evidence",
+)
 
 
 def row_cells(row: RowVerdict) -> tuple[str, ...]:
@@ -62,11 +77,38 @@ def row_cells(row: RowVerdict) -> tuple[str, ...]:
         row.row.parameter or "",
         "" if row.row.topic == "stability" else shown_range(row.row),
         "" if row.best_value is None else show(row.best_value),
+        word_text(row),
+        effect_text(row.comparison),
         row.position,
         "" if row.distance_log10 is None else f"{row.distance_log10:.2f}",
         cost_text(row),
         row.evidence,
     )
+
+
+def _said(row: RowVerdict, verdict: Verdict) -> str:
+    described = row.claim if row.position != "not_tested" else ""
+    parts = [claim_sentence(row, verdict.margin), described, f"({row.row.source})"]
+    return f"`{row.row.id}`: " + " ".join(part for part in parts if part)
+
+
+def _replicates(weighed: Weighed) -> str:
+    cells = []
+    for summary in weighed.arms:
+        comparison = weighed.comparisons.get(summary.arm.name)
+        cells.append(
+            (
+                summary.arm.name,
+                summary.arm.role,
+                f"{summary.finished} of {summary.runs}",
+                loss(summary.mean),
+                "" if summary.spread is None else f"{summary.spread:.4f}",
+                "the reference" if comparison is None else effect_text(comparison) or "no common seed",
+            )
+        )
+    header = ("arm", "role", "finished", "mean loss", "spread of a run", f"against {weighed.reference.name}")
+    state = "The stopping rule is met." if weighed.clear else "Not clear yet: more seeds can change a word."
+    return f"## Replicates on common seeds\n\n{state}\n\n{table(header, cells)}"
 
 
 def cost_text(row: RowVerdict) -> str:
@@ -86,6 +128,12 @@ def answer_lines(verdict: Verdict) -> list[str]:
         f"Best: trial {verdict.best.number}, {verdict.metric} {loss(verdict.best.eval_loss)} nats per token."
     ]
     lines.append(_default_line(verdict, verdict.guideline_default))
+    again = verdict.default_comparison
+    if again is not None and again.effect is not None:
+        lines.append(
+            f"On {plural(again.pairs, 'common seed')} the guideline default's loss against the best's: "
+            f"{effect_text(again)}."
+        )
     if verdict.base_eval_loss is None:
         lines.append("The untouched base was not measured.")
     else:

@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from results.claim_wording import effect_text, word_text
 from results.conditions import show, shown_range
 from results.markdown import answer_lines
 from results.plain import plural
@@ -24,6 +25,21 @@ _COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
     ("costs", "right"),
     ("trial", "right"),
 )
+_WITH_REPLICATES: tuple[tuple[str, Literal["left", "right"]], ...] = (
+    ("row", "left"),
+    ("says", "right"),
+    ("best", "right"),
+    ("verdict", "left"),
+    ("effect", "left"),
+)
+_WORD_STYLES = {
+    "supported": "green",
+    "no_difference": "green",
+    "too_high": "red",
+    "too_low": "yellow",
+    "not_supported": "yellow",
+    "undecided": "dim",
+}
 _STYLES = {"inside": "green", "below": "yellow", "above": "red", "outside": "yellow"}
 """Above stands out: the loss is flat to the left of the best rate and a cliff to its right."""
 
@@ -53,20 +69,36 @@ def verdict_table(verdict: Verdict) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    for name, justify in _COLUMNS:
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=name != "says")
+    replicated = verdict.replicates is not None
+    for name, justify in _WITH_REPLICATES if replicated else _COLUMNS:
+        wraps = name in ("says", "effect")
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=not wraps)
     for row in verdict.rows:
         if row.is_tested and row.row.topic != "stability":
-            table.add_row(
-                row.row.id,
-                shown_range(row.row),
-                "" if row.best_value is None else show(row.best_value),
-                Text(row.position, style=_STYLES.get(row.position, "")),
-                "" if row.distance_log10 is None else f"{row.distance_log10:.2f}",
-                _share(row),
-                "" if row.cost is None else f"#{row.cost.trial}",
-            )
+            table.add_row(*(_replicated_cells(row) if replicated else _cells(row)))
     return table
+
+
+def _cells(row: RowVerdict) -> tuple[str | Text, ...]:
+    return (
+        row.row.id,
+        shown_range(row.row),
+        "" if row.best_value is None else show(row.best_value),
+        Text(row.position, style=_STYLES.get(row.position, "")),
+        "" if row.distance_log10 is None else f"{row.distance_log10:.2f}",
+        _share(row),
+        "" if row.cost is None else f"#{row.cost.trial}",
+    )
+
+
+def _replicated_cells(row: RowVerdict) -> tuple[str | Text, ...]:
+    return (
+        row.row.id,
+        shown_range(row.row),
+        "" if row.best_value is None else show(row.best_value),
+        Text(word_text(row), style=_WORD_STYLES.get(row.verdict, "")),
+        effect_text(row.comparison),
+    )
 
 
 def _share(row: RowVerdict) -> str:

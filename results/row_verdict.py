@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from results.band import Band
+from results.evidence import Comparison
 from results.plain import plain
+from results.row_conditions import Condition
+from results.words import Word
 from search_spaces import GuidelineRow
 from search_spaces.dimension import Value
 
@@ -57,21 +61,48 @@ class RowVerdict:
     details: Mapping[str, Any] = field(default_factory=dict)
     """Counts and medians behind a boundary or stability row."""
     claim: str = ""
-    """The judgement in words."""
+    """The description by one run per config, in words."""
+    verdict: Word = "not_tested"
+    """What replicates let one claim; `undecided` at best without them."""
+    comparison: Comparison | None = None
+    """The arm that tests the row against the best, on common seeds; None without replicates."""
+    band: Band | None = None
+    """Values of the row's parameter within the margin of the best, by the sweep's own trials."""
+    edge: str = ""
+    """low | high: the best lies at that end of what was searched, so widen it; "" elsewhere."""
+    conditions: tuple[Condition, ...] = ()
+    conditions_statement: str = ""
+    """Where the row's conditions and the sweep's differ, and what the row leaves open."""
 
     @property
     def is_tested(self) -> bool:
-        return self.position != "not_tested"
+        """Whether the sweep says anything about the row."""
+        return self.position != "not_tested" or self.verdict != "not_tested"
+
+    @property
+    def widen(self) -> bool:
+        """Whether the search should go on beyond its end in the row's parameter."""
+        return bool(self.edge)
 
     def to_dict(self) -> dict[str, Any]:
         """Builtins only, the row's own fields first."""
         own = {name: getattr(self, name) for name in _OWN_FIELDS}
         cost = None if self.cost is None else asdict(self.cost)
-        result: dict[str, Any] = plain(self.row.to_dict() | own | {"cost": cost})
+        evidence = {
+            "cost": cost,
+            "comparison": None if self.comparison is None else self.comparison.to_dict(),
+            "band": None if self.band is None else self.band.to_dict(),
+            "widen": self.widen,
+            "conditions": [asdict(condition) for condition in self.conditions],
+        }
+        result: dict[str, Any] = plain(self.row.to_dict() | own | evidence)
         return result
 
 
 _OWN_FIELDS = (
+    "verdict",
+    "edge",
+    "conditions_statement",
     "position",
     "reason",
     "best_value",

@@ -10,15 +10,20 @@ from typing import Any, Literal
 
 import optuna
 
+from results.caveats import caveats
+from results.claims import claim
 from results.errors import NothingToSay
+from results.evidence import MARGIN, Comparison
 from results.judge import judge
-from results.plain import finite, loss, number, plain, plural
+from results.plain import finite, plain
+from results.replicates import Replicates, read_replicates
 from results.row_verdict import RowVerdict
 from results.sweep_result import SweepResult, TrialResult, read_study
-from search_spaces import MOVED_LABEL, Dimension
+from results.weighing import Weighed, weigh
+from search_spaces import Dimension
 from search_spaces.dimension import Value
 
-FORMAT = 1
+FORMAT = 2
 """Of verdict.json; rises when a field changes its meaning."""
 
 EDGE_SHARE = 0.05
@@ -67,6 +72,10 @@ class Verdict:
     runs_per_config: int
     caveats: Sequence[str]
     """What keeps this verdict from being more than it is, the most important first."""
+    margin: float = MARGIN
+    """Share of the best's loss below which a difference does not matter."""
+    replicates: Weighed | None = None
+    """Arms run again on common seeds; None when none were."""
 
     @property
     def gain_over_base(self) -> float | None:
@@ -79,6 +88,14 @@ class Verdict:
         return _difference(
             None if self.guideline_default is None else self.guideline_default.eval_loss, self.best
         )
+
+    @property
+    def default_comparison(self) -> Comparison | None:
+        """The guideline default against the best on common seeds; None without replicates of it."""
+        if self.replicates is None:
+            return None
+        names = [arm.arm.name for arm in self.replicates.arms if arm.arm.role == "guideline_default"]
+        return self.replicates.comparisons.get(names[0]) if names else None
 
     def to_dict(self) -> dict[str, Any]:
         """Builtins only, for verdict.json."""
@@ -95,6 +112,8 @@ class Verdict:
                 "gain_over_base": self.gain_over_base,
                 "gain_over_default": self.gain_over_default,
                 "runs_per_config": self.runs_per_config,
+                "margin": self.margin,
+                "replicates": None if self.replicates is None else self.replicates.to_dict(),
                 "outcomes": self.outcomes,
                 "edges": [asdict(edge) for edge in self.edges],
                 "caveats": self.caveats,
@@ -105,33 +124,50 @@ class Verdict:
         return result
 
 
-def verdict(study: optuna.Study) -> Verdict:
-    """Judge every guideline row that the study names by its trials.
+def verdict(
+    study: optuna.Study,
+    replicates: optuna.Study | Replicates | None = None,
+    *,
+    margin: float = MARGIN,
+) -> Verdict:
+    """Judge every guideline row that the study names by its trials and, for words, by the confirm study's
+    runs.
 
     Works on unfinished studies too. Raises NothingToSay for a study without a single trial, InputError for
-    rows in the study that are no guideline rows.
+    rows in the study that are no guideline rows, DamagedReplicates for a confirm study that is none.
     """
-    return judge_sweep(read_study(study))
+    if isinstance(replicates, optuna.Study):
+        replicates = read_replicates(replicates)
+    return judge_sweep(read_study(study), replicates, margin=margin)
 
 
-def judge_sweep(sweep: SweepResult) -> Verdict:
+def judge_sweep(
+    sweep: SweepResult, replicates: Replicates | None = None, *, margin: float = MARGIN
+) -> Verdict:
     """`verdict` for results from anywhere. Raises NothingToSay when there is no trial."""
     if not sweep.started:
         raise NothingToSay(f"study {sweep.name!r} has no trial yet, so nothing can be said about it")
     best, default = sweep.best, sweep.guideline_default
     edges = [] if best is None else find_edges(best, sweep.dimensions)
+    has_runs = replicates is not None and bool(replicates.runs)
+    weighed = weigh(replicates, sweep.context, margin=margin) if replicates and has_runs else None
+    sides = [(edge.dimension, edge.side) for edge in edges]
     return Verdict(
         study=sweep.name,
         metric=sweep.metric,
         best=None if best is None else _summary(best),
         guideline_default=None if default is None else _summary(default),
         base_eval_loss=sweep.base_eval_loss,
-        rows=[judge(row, sweep) for row in sweep.guidelines],
+        rows=[
+            claim(judge(row, sweep), sweep, weighed, edges=sides, margin=margin) for row in sweep.guidelines
+        ],
         edges=edges,
         outcomes=dict(sorted(Counter(trial.outcome for trial in sweep.trials).items())),
         context=dict(sweep.context),
         runs_per_config=1,
-        caveats=_caveats(sweep, edges),
+        caveats=caveats(sweep, [(e.dimension, e.side, e.value, e.end) for e in edges], weighed),
+        margin=margin,
+        replicates=weighed,
     )
 
 
@@ -169,63 +205,3 @@ def _summary(trial: TrialResult) -> TrialSummary:
 
 def _difference(other: float | None, best: TrialSummary | None) -> float | None:
     return None if other is None or best is None or best.eval_loss is None else other - best.eval_loss
-
-
-def _caveats(sweep: SweepResult, edges: Sequence[Edge]) -> list[str]:
-    best, default = sweep.best, sweep.guideline_default
-    found = []
-    if best is None:
-        found.append(
-            "No trial finished its full budget with a finite loss: there is no best config and no cost "
-            "of a row."
-        )
-    else:
-        found.append(
-            "One run per config: how much of a difference is noise between seeds cannot be said yet. "
-            "Nothing here is a claim until the best and the guideline default are run again on other seeds."
-        )
-        found.append(
-            f"The best is the lowest of {plural(len(sweep.finished), 'finished trial')}: the lowest of "
-            "several noisy losses "
-            "is lower than the same config would give again."
-        )
-    if (
-        best is not None
-        and sweep.base_eval_loss is not None
-        and (best.eval_loss or 0) >= sweep.base_eval_loss
-    ):
-        found.append(
-            f"The best trial ({loss(best.eval_loss)}) is no better than the untouched base "
-            f"({loss(sweep.base_eval_loss)})."
-        )
-    found.extend(
-        f"The best {edge.dimension}, {number(edge.value)}, lies at the {edge.side} end of what was searched "
-        f"({number(edge.end)}): widen the range and search again."
-        for edge in edges
-    )
-    if default is None:
-        found.append(
-            "No trial took the tables' own values all at once, so there is no guideline default to "
-            "compare with."
-        )
-    elif default.label == MOVED_LABEL:
-        found.append(
-            f"The guideline default, trial {default.number}, is not quite the tables' own: the user's ranges "
-            "leave some of their values out."
-        )
-    if default is not None and default.eval_loss is None:
-        found.append(f"The guideline default, trial {default.number}, did not finish ({default.outcome}).")
-    if unfinished := sum(trial.outcome in ("running", "waiting") for trial in sweep.trials):
-        found.append(f"{plural(unfinished, 'trial')} not finished: this can still change.")
-    doubtful = [
-        trial.number for trial in sweep.trials if trial.outcome == "complete" and trial.eval_loss is None
-    ]
-    if doubtful:
-        found.append(
-            "Stored as complete but left out, for want of a finite loss at the full budget: "
-            f"{plural(len(doubtful), 'trial')} "
-            f"({', '.join(map(str, doubtful))})."
-        )
-    if not sweep.guidelines:
-        found.append("The study names no guideline rows, so none is judged.")
-    return found

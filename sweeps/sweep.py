@@ -18,8 +18,10 @@ from rich.console import Console
 
 from results.best import BEST_FOLDER, best_config, read_best_config, write_best
 from results.errors import NothingToSay
+from results.evidence import MARGIN
 from results.export import ExportResult, export
 from results.files import atomic_write
+from results.replicates import CONFIRM_SUFFIX
 from results.tables import trials_frame, write_trials_csv
 from results.verdict import Verdict, verdict
 from results.verdict_files import write_verdict
@@ -100,9 +102,16 @@ class Sweep:
         """Counts, best and guideline default as the study has them now."""
         return read_status(self.study(), self.config.trials)
 
-    def verdict(self, *, write: bool = True) -> Verdict:
-        """Check the results against the guideline rows; writes verdict.json and verdict.md if `write`."""
-        answer = verdict(self.study())
+    def replicates(self) -> optuna.Study | None:
+        """The confirm study, for reading; None before the first replicate was planned."""
+        return peek(self.storage_url, self.config.name + CONFIRM_SUFFIX)
+
+    def verdict(self, *, write: bool = True, margin: float = MARGIN) -> Verdict:
+        """Check the results against the guideline rows; writes verdict.json and verdict.md if `write`.
+
+        Replicates count when there are any. `margin` is a share of the best's loss.
+        """
+        answer = verdict(self.study(), self.replicates(), margin=margin)
         if write:
             write_verdict(answer, self.run_folder)
         return answer
@@ -218,7 +227,7 @@ class Sweep:
             write_best(study, self.run_folder)
         except NothingToSay:
             return
-        write_verdict(verdict(study), self.run_folder)
+        write_verdict(verdict(study, self.replicates()), self.run_folder)
 
     def _check_run_folder(self) -> None:
         folder = self.run_folder
