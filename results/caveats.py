@@ -82,9 +82,10 @@ def caveats(
 def _replicated(weighed: Weighed) -> str:
     seeds = max(arm.runs for arm in weighed.arms)
     return (
-        f"Words rest on {plural(len(weighed.arms), 'arm')} run again on up to {plural(seeds, 'common seed')}: "
-        f"the chance of one or more wrong words is at most {100 * weighed.alpha:g}%, with a margin of "
-        f"{100 * weighed.margin:g}% of the best's loss, if differences between runs are about normal. Costs "
+        f"Words rest on {plural(len(weighed.arms), 'arm')}, run again on up to "
+        f"{plural(seeds, 'common seed')}: the chance of one or more wrong words is at most "
+        f"{100 * weighed.alpha:g}%, with a margin of {100 * weighed.margin:g}% of the best's loss, if "
+        "differences between runs are about normal. Costs "
         "and positions still rest on one run per config."
     )
 

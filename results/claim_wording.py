@@ -49,8 +49,8 @@ def _because(comparison: Comparison | None, margin: float) -> str:
         share = comparison.percent(abs(comparison.effect))
         shown = "" if share is None else f" ({share:.2f}%)"
         said.append(
-            f"{comparison.arm} ended {abs(comparison.effect):.4f}{shown} {side} {comparison.other} on "
-            f"{plural(comparison.pairs, 'common seed')}"
+            f"{comparison.arm} ended {abs(comparison.effect):.4f}{shown} {side} {comparison.other}"
+            + (f" on {plural(comparison.pairs, 'common seed')}" if comparison.design == "paired" else "")
         )
     if comparison.low is not None and comparison.high is not None:
         said.append(
@@ -58,7 +58,8 @@ def _because(comparison: Comparison | None, margin: float) -> str:
             f"margin {100 * margin:g}%"
         )
     elif comparison.effect is not None:
-        said.append("too few for an interval")
+        paired = comparison.design == "paired"
+        said.append("too few for an interval" if paired else "no config was run twice, so noise is unknown")
     if comparison.lost:
         said.append(
             f"{plural(comparison.lost, 'run')} of {comparison.arm} ended early where the other finished"

@@ -98,8 +98,25 @@ def _decided(
         return decide_region(outside, sided, margin=margin), shown[0]
     if not sided:
         return None
-    word = combine([decide(c, side=side, margin=margin) for side, c in sided])
+    word = combine(
+        [
+            _of_range(row, weighed.values[arm.name].get(name), side, c, margin)
+            for arm, (side, c) in zip(own, sided, strict=True)
+        ]
+    )
     return word, min((c for _, c in sided), key=lambda c: float("inf") if c.effect is None else c.effect)
+
+
+def _of_range(
+    row: GuidelineRow, value: Value | None, side: Side, comparison: Comparison, margin: float
+) -> Word:
+    """A range is too low or too high when its end nearest to the best is; only runs that end early count
+    anywhere."""
+    word = decide(comparison, side=side, margin=margin)
+    end = row.high if side == "below" else row.low
+    if word in ("too_low", "too_high") and not comparison.loses_runs and end is not None:
+        return word if _close(value, end) else "undecided"
+    return word
 
 
 def _arms_of(row: GuidelineRow, sweep: SweepResult, weighed: Weighed) -> tuple[list[Arm], list[Arm]]:

@@ -117,6 +117,9 @@ class Comparison:
     """Seeds on which `arm` ended early and `other` finished."""
     other_lost: int = 0
     """Seeds on which `other` ended early."""
+    design: Literal["paired", "pooled"] = "paired"
+    """pooled: not paired by seed; the noise is that of other configs run more than once
+    (`results/pooled.py`)."""
     loses_runs: bool = False
     """Whether `arm` is shown to lose more than TOLERATED_LOSS_RATE of its runs, and `other` lost none."""
 

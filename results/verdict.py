@@ -137,7 +137,8 @@ def verdict(
     rows in the study that are no guideline rows, DamagedReplicates for a confirm study that is none.
     """
     if isinstance(replicates, optuna.Study):
-        replicates = read_replicates(replicates)
+        # A confirmation that was planned and has not started says nothing yet.
+        replicates = read_replicates(replicates) if replicates.get_trials(deepcopy=False) else None
     return judge_sweep(read_study(study), replicates, margin=margin)
 
 

@@ -1,0 +1,247 @@
+"""Verdicts on a published table: one set per model, by the rules that a sweep's own trials are judged by."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from results.distances import TOLERANCE, holds_value
+from results.evidence import ALPHA, MARGIN, Comparison
+from results.plain import number, plural
+from results.pooled import NOISE_GUARD, Config, PooledNoise, compare_pooled, pooled_noise
+from results.row_verdict import RowVerdict
+from results.sweep_result import SweepResult, TrialResult
+from results.table_reader import PublishedRun, PublishedTable
+from results.verdict import Verdict, judge_sweep
+from results.words import Side, Word, combine, decide, decide_boundary, decide_region
+from search_spaces import Dimension, Guidelines
+from search_spaces.dimension import Value
+
+_SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)b\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelVerdict:
+    """What a published table says about one of its models."""
+
+    model: str
+    verdict: Verdict
+    configs: Sequence[Config]
+    noise: PooledNoise
+    between: Mapping[str, tuple[float, float | None]]
+    """Row -> least and most that its value costs in percent of the best's loss, where the table has runs on
+    both sides of the row but none in it, or one cost twice; None when the most is not bounded."""
+
+    def cost(self, row_id: str) -> str:
+        """`+0.51%`, or `+0.1% to +2.6%` where it is only bracketed; "" when not known."""
+        if row_id not in self.between:
+            return ""
+        low, high = self.between[row_id]
+        if high is None:
+            return f"at least {low:+.2f}%"
+        return f"{low:+.2f}%" if math.isclose(low, high) else f"{low:+.2f}% to {high:+.2f}%"
+
+
+def size_from_name(model: str) -> float | None:
+    """Number of parameters that a model's name states (`Llama-3.1-8B`: 8e9; of a mixture the whole), or
+    None."""
+    found = _SIZE.search(model.rsplit("/", 1)[-1])
+    return None if found is None else float(found.group(1)) * 1e9
+
+
+def judge_table(
+    table: PublishedTable,
+    guidelines: Guidelines,
+    context: Mapping[str, Any],
+    *,
+    margin: float = MARGIN,
+    alpha: float = ALPHA,
+) -> list[ModelVerdict]:
+    """One verdict set per model of the table, in its order; `context` holds the conditions common to all
+    runs.
+
+    Every config is one trial with the mean of its runs. Words need a config of that model that was run more
+    than once. Each row is tried with everything else at the best; a row between two tried rates is judged by
+    those, if the loss falls and then rises with the rate.
+    """
+    return [_judge_model(model, table, guidelines, context, margin, alpha) for model in table.models]
+
+
+def _judge_model(
+    model: str,
+    table: PublishedTable,
+    guidelines: Guidelines,
+    context: Mapping[str, Any],
+    margin: float,
+    alpha: float,
+) -> ModelVerdict:
+    configs = _configs([run for run in table.runs if run.model == model])
+    size = context.get("model_size") or size_from_name(model)
+    here = {**context, "model": model} | ({} if size is None else {"model_size": size})
+    sweep = SweepResult(
+        name=model,
+        metric="eval_loss",
+        trials=[
+            TrialResult(number=index, values=dict(c.values), eval_loss=c.mean, outcome="complete")
+            for index, c in enumerate(configs)
+        ],
+        dimensions=_dimensions(configs),
+        guidelines=list(guidelines.values()),
+        context=here,
+    )
+    judged = judge_sweep(sweep, margin=margin)
+    best = min(configs, key=lambda config: config.mean)
+    peers = {c.rate: c for c in configs if _others(c) == _others(best)}
+    pairs = sum(math.comb(n, 2) for n in _sizes(configs))
+    compared = {
+        rate: compare_pooled(
+            config,
+            best,
+            configs,
+            comparisons=max(1, pairs),
+            alpha=alpha,
+            loss_step=table.loss_step,
+        )
+        for rate, config in peers.items()
+        if rate != best.rate
+    }
+    between: dict[str, tuple[float, float | None]] = {}
+    rows = []
+    for row in judged.rows:
+        word, comparison, cost = _decide(row, best.rate, compared, margin)
+        if cost is not None:
+            between[row.row.id] = cost
+        rows.append(replace(row, verdict=word, comparison=comparison))
+    noise = pooled_noise(configs, loss_step=table.loss_step)
+    verdict = replace(judged, rows=rows, caveats=[_about_noise(noise, pairs, alpha), *judged.caveats[2:]])
+    return ModelVerdict(model=model, verdict=verdict, configs=configs, noise=noise, between=between)
+
+
+def _decide(
+    found: RowVerdict, best_rate: float, compared: Mapping[float, Comparison], margin: float
+) -> tuple[Word, Comparison | None, tuple[float, float | None] | None]:
+    """Word, the comparison it rests on, and what the row's value costs (least, most) in percent."""
+    row = found.row
+    if not found.is_tested or row.parameter != "learning_rate" or row.low is None or row.high is None:
+        return found.verdict, None, None
+    sides: dict[float, Side] = {rate: "above" if rate > best_rate else "below" for rate in compared}
+    inside = [rate for rate in sorted(compared) if holds_value(row, rate)]
+    if row.topic == "boundary":
+        words = [
+            decide_boundary(compared[r], direction=row.direction or "too_high", side=sides[r], margin=margin)
+            for r in inside
+        ]
+        return (
+            (combine(words), compared[inside[0]], _exactly(compared[inside[0]]))
+            if words
+            else ("undecided", None, None)
+        )
+    rates = sorted([*compared, best_rate])
+    if holds_value(row, best_rate):
+        lower = max((r for r in rates if r < row.low and r not in inside), default=None)
+        upper = min((r for r in rates if r > row.high and r not in inside), default=None)
+        outside = [r for r in (lower, upper) if r is not None]
+        word = decide_region(
+            [(sides[r], compared[r]) for r in outside],
+            [(sides[r], compared[r]) for r in inside],
+            margin=margin,
+        )
+        nearest = min(outside or inside, key=lambda r: abs(compared[r].effect or 0.0), default=None)
+        return word, None if nearest is None else compared[nearest], (0.0, 0.0)
+    # Of a range the end towards the best is the cheapest, if the loss falls and then rises with the rate.
+    side: Side = "below" if row.high < best_rate else "above"
+    end = row.high if side == "below" else row.low
+    tried = next((r for r in compared if math.isclose(r, end, rel_tol=TOLERANCE)), None)
+    if tried is not None:
+        return decide(compared[tried], side=side, margin=margin), compared[tried], _exactly(compared[tried])
+    lower = max((r for r in rates if r < end), default=None)
+    upper = min((r for r in rates if r > end), default=None)
+    near, far = (upper, lower) if side == "below" else (lower, upper)
+    return _bracketed(near, far, side, best_rate, compared, margin)
+
+
+def _bracketed(
+    near: float | None,
+    far: float | None,
+    side: Side,
+    best_rate: float,
+    compared: Mapping[float, Comparison],
+    margin: float,
+) -> tuple[Word, Comparison | None, tuple[float, float | None] | None]:
+    """A value between two tried rates: no better than the one towards the best, no worse than the one
+    beyond."""
+    if near is None:
+        return "undecided", None, None
+    least = 0.0 if near == best_rate else _exactly(compared[near])[0]
+    most = None if far is None else _exactly(compared[far])[0]
+    if near != best_rate:
+        word = decide(compared[near], side=side, margin=margin)
+        if word in ("too_low", "too_high"):
+            return word, compared[near], (least, most)
+    if far is None:
+        return "undecided", None, (least, None)
+    word = decide(compared[far], side=side, margin=margin)
+    same = word in ("no_difference", "supported")
+    return "no_difference" if same else "undecided", compared[far], (least, most)
+
+
+def _exactly(comparison: Comparison) -> tuple[float, float]:
+    percent = comparison.percent(comparison.effect) or 0.0
+    return percent, percent
+
+
+def _about_noise(noise: PooledNoise, pairs: int, alpha: float) -> str:
+    if noise.spread is None:
+        return "No config of this model was run twice: noise is unknown and every tested row is undecided."
+    return (
+        f"Noise from {plural(noise.groups, 'config')} run more than once, with {noise.degrees} degrees of "
+        f"freedom: {noise.spread:.5f} nats a run, at rates up to {number(noise.highest_rate)}. Intervals hold "
+        f"together for all {pairs} pairs of rates at {100 * (1 - alpha):g}%, if noise is alike in all configs "
+        f"(taken {NOISE_GUARD:g} times as large above the rates that were run twice)."
+    )
+
+
+def _configs(runs: Sequence[PublishedRun]) -> list[Config]:
+    grouped: dict[tuple[tuple[str, Value], ...], list[float]] = {}
+    for run in runs:
+        grouped.setdefault(tuple(sorted(run.values.items())), []).append(run.eval_loss)
+    return [
+        Config(name=_name(dict(key)), values=dict(key), losses=tuple(losses))
+        for key, losses in grouped.items()
+    ]
+
+
+def _name(values: Mapping[str, Value]) -> str:
+    return ", ".join(
+        f"{name} {number(value) if isinstance(value, float) else value}"
+        for name, value in sorted(values.items(), key=lambda item: item[0] != "learning_rate")
+    )
+
+
+def _others(config: Config) -> tuple[tuple[str, Value], ...]:
+    return tuple(sorted((k, v) for k, v in config.values.items() if k != "learning_rate"))
+
+
+def _sizes(configs: Sequence[Config]) -> list[int]:
+    """Number of rates at every setting of the rest."""
+    counts: dict[tuple[tuple[str, Value], ...], int] = {}
+    for config in configs:
+        counts[_others(config)] = counts.get(_others(config), 0) + 1
+    return list(counts.values())
+
+
+def _dimensions(configs: Sequence[Config]) -> dict[str, Dimension]:
+    found = {}
+    for name in dict.fromkeys(name for config in configs for name in config.values):
+        values = [config.values[name] for config in configs if name in config.values]
+        numbers = [value for value in values if not isinstance(value, str)]
+        if len(numbers) < len(values):
+            choices = tuple(dict.fromkeys(values))
+            found[name] = Dimension(name=name, kind="categorical", choices=choices, default=choices[0])
+            continue
+        low, high = float(min(numbers)), float(max(numbers))
+        found[name] = Dimension(name=name, kind="float", low=low, high=high, log=low > 0, default=low)
+    return found
