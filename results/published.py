@@ -24,6 +24,28 @@ _SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)b\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bracket:
+    """What a row's value costs in percent of the best's loss; equal ends where it was tried itself.
+
+    Between two tried rates it costs no less than the one towards the best and no more than the one beyond, if
+    the loss falls and then rises with the rate. `least` is None when that one is the best itself, as a value
+    between may be better still; `most` when nothing was tried beyond.
+    """
+
+    least: float | None
+    most: float | None
+
+    def __str__(self) -> str:
+        if self.least is None or self.most is None:
+            if self.least is None and self.most is None:
+                return "not known"
+            return f"at most {self.most:+.2f}%" if self.least is None else f"at least {self.least:+.2f}%"
+        if math.isclose(self.least, self.most):
+            return f"{self.least:+.2f}%"
+        return f"{self.least:+.2f}% to {self.most:+.2f}%"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelVerdict:
     """What a published table says about one of its models."""
 
@@ -31,18 +53,9 @@ class ModelVerdict:
     verdict: Verdict
     configs: Sequence[Config]
     noise: PooledNoise
-    between: Mapping[str, tuple[float, float | None]]
-    """Row -> least and most that its value costs in percent of the best's loss, where the table has runs on
-    both sides of the row but none in it, or one cost twice; None when the most is not bounded."""
-
-    def cost(self, row_id: str) -> str:
-        """`+0.51%`, or `+0.1% to +2.6%` where it is only bracketed; "" when not known."""
-        if row_id not in self.between:
-            return ""
-        low, high = self.between[row_id]
-        if high is None:
-            return f"at least {low:+.2f}%"
-        return f"{low:+.2f}%" if math.isclose(low, high) else f"{low:+.2f}% to {high:+.2f}%"
+    """Of configs up to the best's rate."""
+    costs: Mapping[str, Bracket]
+    """Row -> what its value costs; rows that nothing in the table bears on are absent."""
 
 
 def size_from_name(model: str) -> float | None:
@@ -108,22 +121,22 @@ def _judge_model(
         for rate, config in peers.items()
         if rate != best.rate
     }
-    between: dict[str, tuple[float, float | None]] = {}
+    costs: dict[str, Bracket] = {}
     rows = []
     for row in judged.rows:
         word, comparison, cost = _decide(row, best.rate, compared, margin)
         if cost is not None:
-            between[row.row.id] = cost
+            costs[row.row.id] = cost
         rows.append(replace(row, verdict=word, comparison=comparison))
-    noise = pooled_noise(configs, loss_step=table.loss_step)
+    noise = pooled_noise(configs, up_to_rate=best.rate, loss_step=table.loss_step)
     verdict = replace(judged, rows=rows, caveats=[_about_noise(noise, pairs, alpha), *judged.caveats[2:]])
-    return ModelVerdict(model=model, verdict=verdict, configs=configs, noise=noise, between=between)
+    return ModelVerdict(model=model, verdict=verdict, configs=configs, noise=noise, costs=costs)
 
 
 def _decide(
     found: RowVerdict, best_rate: float, compared: Mapping[float, Comparison], margin: float
-) -> tuple[Word, Comparison | None, tuple[float, float | None] | None]:
-    """Word, the comparison it rests on, and what the row's value costs (least, most) in percent."""
+) -> tuple[Word, Comparison | None, Bracket | None]:
+    """Word, the comparison it rests on, and what the row's value costs cost in percent."""
     row = found.row
     if not found.is_tested or row.parameter != "learning_rate" or row.low is None or row.high is None:
         return found.verdict, None, None
@@ -150,7 +163,7 @@ def _decide(
             margin=margin,
         )
         nearest = min(outside or inside, key=lambda r: abs(compared[r].effect or 0.0), default=None)
-        return word, None if nearest is None else compared[nearest], (0.0, 0.0)
+        return word, None if nearest is None else compared[nearest], Bracket(least=0.0, most=0.0)
     # Of a range the end towards the best is the cheapest, if the loss falls and then rises with the rate.
     side: Side = "below" if row.high < best_rate else "above"
     end = row.high if side == "below" else row.low
@@ -170,37 +183,43 @@ def _bracketed(
     best_rate: float,
     compared: Mapping[float, Comparison],
     margin: float,
-) -> tuple[Word, Comparison | None, tuple[float, float | None] | None]:
+) -> tuple[Word, Comparison | None, Bracket | None]:
     """A value between two tried rates: no better than the one towards the best, no worse than the one
     beyond."""
     if near is None:
         return "undecided", None, None
-    least = 0.0 if near == best_rate else _exactly(compared[near])[0]
-    most = None if far is None else _exactly(compared[far])[0]
+    cost = Bracket(
+        least=None if near == best_rate else _percent(compared[near]),
+        most=None if far is None else _percent(compared[far]),
+    )
     if near != best_rate:
         word = decide(compared[near], side=side, margin=margin)
         if word in ("too_low", "too_high"):
-            return word, compared[near], (least, most)
+            return word, compared[near], cost
     if far is None:
-        return "undecided", None, (least, None)
+        return "undecided", None, cost
     word = decide(compared[far], side=side, margin=margin)
     same = word in ("no_difference", "supported")
-    return "no_difference" if same else "undecided", compared[far], (least, most)
+    return "no_difference" if same else "undecided", compared[far], cost
 
 
-def _exactly(comparison: Comparison) -> tuple[float, float]:
-    percent = comparison.percent(comparison.effect) or 0.0
-    return percent, percent
+def _exactly(comparison: Comparison) -> Bracket:
+    return Bracket(least=_percent(comparison), most=_percent(comparison))
+
+
+def _percent(comparison: Comparison) -> float:
+    return comparison.percent(comparison.effect) or 0.0
 
 
 def _about_noise(noise: PooledNoise, pairs: int, alpha: float) -> str:
     if noise.spread is None:
-        return "No config of this model was run twice: noise is unknown and every tested row is undecided."
+        return "No config of this model up to its best rate was run twice: noise is unknown and every tested row is undecided."
+    twice = plural(noise.groups, "config")
     return (
-        f"Noise from {plural(noise.groups, 'config')} run more than once, with {noise.degrees} degrees of "
-        f"freedom: {noise.spread:.5f} nats a run, at rates up to {number(noise.highest_rate)}. Intervals hold "
-        f"together for all {pairs} pairs of rates at {100 * (1 - alpha):g}%, if noise is alike in all configs "
-        f"(taken {NOISE_GUARD:g} times as large above the rates that were run twice)."
+        f"Noise from {twice} run more than once, with {noise.degrees} degrees of freedom: {noise.spread:.5f} "
+        f"nats a run, at rates up to {number(noise.highest_rate)}. This model's intervals hold together for "
+        f"all {pairs} pairs of rates at {100 * (1 - alpha):g}%, if noise is alike in all configs (it is taken "
+        f"{NOISE_GUARD:g} times as large above the rates that were run twice)."
     )
 
 

@@ -148,11 +148,56 @@ def status(
 
 
 @app.command()
-def verdict(path: FileArgument) -> None:
-    """Check the results against the guideline tables; writes verdict.json and verdict.md."""
+def verdict(
+    path: Annotated[Path | None, typer.Argument(help="a sweep file or a run folder")] = None,
+    margin: Annotated[float, typer.Option(help="difference that does not matter, percent of the loss")] = 0.5,
+    table: Annotated[Path | None, typer.Option(help="a published CSV of runs instead of a sweep")] = None,
+    columns: Annotated[
+        str, typer.Option(help="what its columns hold: model=...,learning_rate=...,rank=...,eval_loss=...")
+    ] = "",
+    condition: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE that holds for all its runs, such as max_steps=780")
+    ] = None,
+    about: Annotated[str, typer.Option(help="a sentence for the head of the table's page")] = "",
+    output: Annotated[Path | None, typer.Option(help="with a table: write OUTPUT.json and OUTPUT.md")] = None,
+    overwrite: Annotated[bool, typer.Option(help="replace OUTPUT.json and OUTPUT.md")] = False,
+) -> None:
+    """Check results against the guideline tables: a sweep's (writes verdict.json and .md) or a published
+    table's."""
+    from results.errors import TableError
     from results.render import print_verdict
 
-    print_verdict(_load(path, None, check_files=False).verdict(), console)
+    if not 0 < margin <= 50:
+        raise TableError(f"the margin is above 0 and at most 50 percent of the loss; got {margin:g}")
+    if (path is None) == (table is None):
+        raise TableError(
+            "`sweeps verdict` takes a sweep file or a run folder, or a --table of published runs"
+        )
+    if path is not None:
+        if columns or condition or about or output or overwrite:
+            raise TableError(
+                "--columns, --condition, --about, --output and --overwrite go with a --table; a sweep "
+                "knows its own"
+            )
+        print_verdict(_load(path, None, check_files=False).verdict(margin=margin / 100), console)
+        return
+    from rich.markdown import Markdown
+
+    from sweeps.table_verdict import judge_published
+
+    assert table is not None
+    page, files = judge_published(
+        table,
+        columns=columns,
+        conditions=condition or [],
+        margin=margin / 100,
+        about=about,
+        output=output,
+        overwrite=overwrite,
+    )
+    console.print(Markdown(page))
+    for file in files:
+        console.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
