@@ -21,7 +21,7 @@ that finish: three finished runs do not exclude that a fourth ends early.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import fmean
@@ -46,6 +46,9 @@ MIN_PAIRS = 3
 
 INTERVAL_SHARE = 0.8
 """Of alpha, for the intervals; the rest is for lost runs, where each further pair divides p by about ten."""
+
+LARGEST_LOSS = 1e6
+"""Nats per token; a run that ends above it has diverged, whatever it says."""
 
 TOLERATED_LOSS_RATE = 0.1
 """Share of runs that may end early at a value nobody would call too high."""
@@ -86,14 +89,20 @@ class Replicate:
     missing; everything else, "" included, counts as lost by its config."""
 
     @property
+    def loss(self) -> float | None:
+        """The loss as a number to compute with; None when there is none, or one that no training ends at."""
+        found = finite(self.eval_loss)
+        return None if found is None or abs(found) > LARGEST_LOSS else found
+
+    @property
     def missing(self) -> bool:
         """Whether the run says nothing about its config's loss."""
-        return finite(self.eval_loss) is None and self.outcome in ("out_of_memory", "failed")
+        return self.loss is None and self.outcome in ("out_of_memory", "failed")
 
     @property
     def lost(self) -> bool:
         """Whether training itself ended the run early."""
-        return finite(self.eval_loss) is None and not self.missing
+        return self.loss is None and not self.missing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,13 +180,12 @@ def _compared(
     pairs = [
         (a, b)
         for seed in sorted(ours.keys() & theirs.keys())
-        if (a := finite(ours[seed].eval_loss)) is not None
-        and (b := finite(theirs[seed].eval_loss)) is not None
+        if (a := ours[seed].loss) is not None and (b := theirs[seed].loss) is not None
     ]
     ran = [
         ours[seed].lost
         for seed, run in theirs.items()
-        if finite(run.eval_loss) is not None and seed in ours and not ours[seed].missing
+        if run.loss is not None and seed in ours and not ours[seed].missing
     ]
     differences = [a - b for a, b in pairs]
     effect = fmean(differences) if pairs else None
@@ -268,13 +276,13 @@ def _by_arm(replicates: Sequence[Replicate]) -> _Runs:
     found: dict[str, dict[int, Replicate]] = {}
     for run in replicates:
         runs = found.setdefault(run.arm, {})
-        if run.seed not in runs or finite(runs[run.seed].eval_loss) is None:
+        if run.seed not in runs or runs[run.seed].loss is None:
             runs[run.seed] = run
     return found
 
 
-def _mean_loss(runs: Any) -> float | None:
-    losses = [value for run in runs if (value := finite(run.eval_loss)) is not None]
+def _mean_loss(runs: Iterable[Replicate]) -> float | None:
+    losses = [value for run in runs if (value := run.loss) is not None]
     return fmean(losses) if losses else None
 
 

@@ -213,13 +213,13 @@ def _percent(comparison: Comparison) -> float:
 
 def _about_noise(noise: PooledNoise, pairs: int, alpha: float) -> str:
     if noise.spread is None:
-        return "No config of this model up to its best rate was run twice: noise is unknown and every tested row is undecided."
+        return "No config of this model up to its best rate was run twice: noise is unknown there."
     twice = plural(noise.groups, "config")
     return (
         f"Noise from {twice} run more than once, with {noise.degrees} degrees of freedom: {noise.spread:.5f} "
         f"nats a run, at rates up to {number(noise.highest_rate)}. This model's intervals hold together for "
-        f"all {pairs} pairs of rates at {100 * (1 - alpha):g}%, if noise is alike in all configs (it is taken "
-        f"{NOISE_GUARD:g} times as large above the rates that were run twice)."
+        f"all {pairs} pairs of rates at {100 * (1 - alpha):g}%, if noise is alike in all configs (taken "
+        f"{NOISE_GUARD:g} times as large above rates that were run twice)."
     )
 
 

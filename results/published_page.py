@@ -79,9 +79,9 @@ _MODELS = (
 )
 _VALUES = (
     "Everything else as in the model's best config; costs in percent of the best's loss. Of a range the end "
-    "towards the best counts. A value that was not tried costs no less than the tried one towards the best and "
-    "no more than the one beyond, if the loss falls and then rises with the rate; when the one towards the "
-    "best is the best, only the upper bound is known. Empty: the row is not about such a model."
+    "towards the best counts. A value that was not tried costs no less than the tried one towards the best "
+    "and no more than the one beyond, if the loss falls and then rises with the rate; when the one towards "
+    "the best is the best, only the upper bound is known. Empty: the row is not about such a model."
 )
 _EVIDENCE = (
     "Only tried rates that a verdict rests on. In brackets the interval, corrected for all pairs of rates."
@@ -195,7 +195,7 @@ def _evidence(verdicts: Sequence[ModelVerdict]) -> Iterable[tuple[str, ...]]:
 def _limits(verdicts: Sequence[ModelVerdict]) -> Iterable[str]:
     alone = [model.model for model in verdicts if model.noise.spread is None]
     if alone:
-        yield f"No config up to the best rate was run twice, so noise is unknown and all is undecided: {_names(alone)}."
+        yield f"Nothing up to the best rate was run twice, so noise is unknown there: {_names(alone)}."
     for model in verdicts:
         if model.noise.spread is not None:
             yield f"{_short(model.model)}: {model.verdict.caveats[0]}"

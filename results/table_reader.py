@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from results.errors import TableError
+from results.evidence import LARGEST_LOSS
 from search_spaces import SCHEDULERS, nearest
 from search_spaces.dimension import Value
 from search_spaces.rows import PARAMETERS
@@ -22,8 +23,6 @@ NEEDED = ("learning_rate", "eval_loss")
 NAMES = ("lr_scheduler_type",)
 WHOLE = ("lora_r", "seed", "per_device_train_batch_size", "warmup_steps")
 MAY_BE_ZERO = ("seed", "lora_dropout", "weight_decay", "warmup_ratio", "warmup_steps")
-LARGEST_LOSS = 1e6
-"""Nats per token; above it a cell is a slip, not a loss."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,9 +81,8 @@ def weigh(
     arms = [best, *(arm for arm in replicates.arms if arm is not best)]
     losses: dict[str, dict[int, float]] = {arm.name: {} for arm in replicates.arms}
     for run in replicates.runs:
-        loss = finite(run.eval_loss)
-        if loss is not None:
-            losses[run.arm].setdefault(run.seed, loss)
+        if run.loss is not None:
+            losses[run.arm].setdefault(run.seed, run.loss)
     return Weighed(
         reference=best,
         arms=[

@@ -1,0 +1,130 @@
+"""`sweeps verdict --table`: exit codes, messages, and what is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sweeps.cli import main
+
+Call = Callable[..., tuple[int, str, str]]
+
+TABLE = """\
+name,lr,r,loss
+x/base-8B,1e-4,16,1.1001
+x/base-8B,1e-4,16,1.1000
+x/base-8B,2e-4,16,1.0500
+x/base-8B,2e-4,16,1.0501
+x/base-8B,4e-4,16,1.0000
+x/base-8B,4e-4,16,1.0001
+x/base-8B,1e-3,16,oops
+"""
+COLUMNS = "model=name,learning_rate=lr,rank=r,eval_loss=loss"
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 1 if ended.code else 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "runs.csv"
+    path.write_text(TABLE)
+    return path
+
+
+def test_a_table_is_judged_and_written_on_request_only(call: Call, table: Path, tmp_path: Path) -> None:
+    code, out, err = call("verdict", "--table", table, "--columns", COLUMNS)
+    assert code == 0, err
+    assert "6 runs of 1 model" in out
+    assert "line 8: eval_loss is 'oops', no number" in out
+    assert sorted(tmp_path.iterdir()) == [table]
+    stem = tmp_path / "out" / "page"
+    code, _, err = call("verdict", "--table", table, "--columns", COLUMNS, "--output", stem)
+    assert code == 0, err
+    read = json.loads((tmp_path / "out" / "page.json").read_text())
+    words = {row["id"]: row["verdict"] for row in read["models"][0]["rows"]}
+    assert words["size.7-8b"] == "too_low"
+    assert "too low on base-8B" in (tmp_path / "out" / "page.md").read_text()
+
+
+def test_files_that_are_there_are_replaced_on_request_only(call: Call, table: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "page.md"
+    kept.write_text("mine")
+    arguments = ("verdict", "--table", table, "--columns", COLUMNS, "--output", tmp_path / "page")
+    code, _, err = call(*arguments)
+    assert code == 2
+    assert "page.md" in err
+    assert kept.read_text() == "mine"
+    assert not (tmp_path / "page.json").exists()
+    assert call(*arguments, "--overwrite")[0] == 0
+    assert kept.read_text() != "mine"
+
+
+def test_conditions_stand_beside_the_rows_own(call: Call, table: Path) -> None:
+    code, out, _ = call(
+        "verdict", "--table", table, "--columns", COLUMNS, "--condition", "quantization=16-bit"
+    )
+    assert code == 0
+    assert "base: 16-bit here, 4-bit in the rows that say it." in out
+
+
+def test_the_margin_is_in_percent(call: Call, table: Path) -> None:
+    _, strict, _ = call("verdict", "--table", table, "--columns", COLUMNS)
+    _, loose, _ = call("verdict", "--table", table, "--columns", COLUMNS, "--margin", 20)
+    assert "too low on base-8B" in strict
+    assert "too low on base-8B" not in loose
+    assert "no difference on base-8B" in loose
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--columns", "model=nam,learning_rate=lr,eval_loss=loss"), "Did you mean 'name'"),
+        (("--columns", "learningrate=lr"), "Did you mean 'learning_rate'"),
+        (("--columns", COLUMNS, "--condition", "max_step=5"), "Did you mean 'max_steps'"),
+        (("--columns", COLUMNS, "--condition", "max_steps=many"), "max_steps is a number; got 'many'"),
+        (("--columns", COLUMNS, "--condition", "max_steps=0"), "a number above 0"),
+        (("--columns", COLUMNS, "--condition", "max_steps"), "takes KEY=VALUE"),
+        (("--columns", COLUMNS, "--condition", "method=lora"), "the method 'lora' is none"),
+        (("--columns", COLUMNS, "--margin", 0), "above 0 and at most 50 percent"),
+        (("--columns", COLUMNS, "--margin", "nan"), "above 0 and at most 50 percent"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    call: Call, table: Path, tmp_path: Path, arguments: tuple[object, ...], words: str
+) -> None:
+    code, _, err = call("verdict", "--table", table, "--output", tmp_path / "page", *arguments)
+    assert code == 2
+    assert words in err
+    assert len(err.strip().splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == [table]
+
+
+def test_either_a_sweep_or_a_table(call: Call, table: Path, tmp_path: Path) -> None:
+    for arguments in (("verdict",), ("verdict", tmp_path, "--table", table)):
+        code, _, err = call(*arguments)
+        assert code == 2
+        assert "or else a --table" in err
+    code, _, err = call("verdict", tmp_path, "--columns", COLUMNS)
+    assert code == 2
+    assert "go with a --table" in err
+    code, _, err = call("verdict", "--table", tmp_path / "none.csv")
+    assert code == 2
+    assert "No such file" in err
