@@ -90,10 +90,13 @@ def judge_stability(row: GuidelineRow, sweep: SweepResult) -> RowVerdict:
     showing = [trial for trial in ran if set(signs) & set(trial.signs)]
     others = [trial for trial in ran if trial not in showing]
     with_sign, without = numbers_of(showing, name), numbers_of(others, name)
+    best = best_with(row, sweep)
+    said_side, on_side = _on_said_side(row, with_sign, None if best is None else best.values.get(name))
     details = {
         "signs": list(signs),
         "trials": [trial.number for trial in showing],
         "num_others": len(others),
+        "num_on_said_side_of_best": on_side,
         "median_with_sign": median(with_sign) if with_sign else None,
         "median_without_sign": median(without) if without else None,
     }
@@ -118,10 +121,24 @@ def judge_stability(row: GuidelineRow, sweep: SweepResult) -> RowVerdict:
         details=details,
         claim=(
             f"{said}, {table}. Their median {name}, {number(median(with_sign))}, is {relation} that of the "
-            f"others, {number(median(without))}. Medians of so few trials, drawn by a sampler that avoids "
-            "bad regions, are a hint and no test."
+            f"others, {number(median(without))}.{said_side} Medians of so few trials, drawn by a sampler that "
+            "avoids bad regions, are a hint and no test."
         ),
     )
+
+
+def _on_said_side(row: GuidelineRow, values: Sequence[float], best: Value | None) -> tuple[str, int | None]:
+    """How many trials with the sign lie where the table says, seen from the best trial; in words, and counted."""
+    found = finite(best)
+    if found is None or row.direction is None or not values:
+        return "", None
+    high = row.direction == "too_high"
+    count = sum(value > found if high else value < found for value in values)
+    side = "above" if high else "below"
+    said = (
+        f" {count} of {len(values)} with the sign lie {side} the best, {number(found)}, as the table has it."
+    )
+    return said, count
 
 
 def _is_beyond(row: GuidelineRow, value: Value | None) -> bool:

@@ -170,9 +170,7 @@ def verdict(
     if not 0 < margin <= 50:
         raise TableError(f"the margin is above 0 and at most 50 percent of the loss; got {margin:g}")
     if (path is None) == (table is None):
-        raise TableError(
-            "`sweeps verdict` takes a sweep file or a run folder, or a --table of published runs"
-        )
+        raise TableError("verdict takes a sweep file or a run folder, or else a --table of published runs")
     if path is not None:
         if columns or condition or about or output or overwrite:
             raise TableError(

@@ -119,14 +119,9 @@ def test_a_range_is_refuted_by_its_end_towards_the_best_alone(sweep):
 
 
 def test_an_arm_that_differs_in_more_is_no_test_of_a_row_it_was_not_made_for(sweep):
-    """The default also has another scheduler here; in ARMS it keeps the best's and its embedding rate, 5e-5."""
-    other = arm(
-        "default",
-        "guideline_default",
-        learning_rate=2e-4,
-        embedding_lr_ratio=0.25,
-        lr_scheduler_type="linear",
-    )
+    """The default has another scheduler here; in ARMS it keeps the best's, and its embedding rate."""
+    changed = {"learning_rate": 2e-4, "embedding_lr_ratio": 0.25, "lr_scheduler_type": "linear"}
+    other = arm("default", "guideline_default", **changed)
     result = verdict(sweep, confirm(ARMS[0], (other, 2.1)))
     assert row_of(result, "scenario.general").verdict == "undecided"
     assert row_of(verdict(sweep, confirm(*ARMS[:2])), "scenario.general").verdict == "too_low"

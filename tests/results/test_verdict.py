@@ -293,6 +293,8 @@ def test_stability_row_compares_the_rates_of_trials_with_and_without_the_sign(ma
     assert row.details["trials"] == [3, 4]
     assert row.details["median_with_sign"] == pytest.approx((9e-4 + 1.1e-3) / 2)
     assert row.details["median_without_sign"] == pytest.approx(2e-4)
+    assert row.details["num_on_said_side_of_best"] == 2  # both above the best, 1e-4
+    assert row.verdict == "undecided"
     assert "too high" in row.claim
     silent = row_of(result, "stability.unchanged")
     assert silent.position == "not_tested"
@@ -302,7 +304,8 @@ def test_stability_row_compares_the_rates_of_trials_with_and_without_the_sign(ma
 
 def test_a_sign_on_the_wrong_side_is_reported_as_it_is(make_trial, make_study):
     study = make_study(make_trial(2.0, lr=1e-3), make_trial(2.5, lr=2e-5, signs=("loss_spike",)))
-    assert row_of(verdict(study), "stability.spike").position == "below"
+    row = row_of(verdict(study), "stability.spike")
+    assert (row.position, row.details["num_on_said_side_of_best"]) == ("below", 0)
 
 
 def test_best_at_an_end_of_the_search_is_flagged_but_zero_is_no_edge(make_trial, make_study):
