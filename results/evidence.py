@@ -4,18 +4,22 @@ Numbers in, words out: no study, no storage. An arm is one config, a replicate i
 one seed all arms see the same data in the same order, so their difference is free of what the seed did to
 both.
 
-Error control, in one place. A family is all arms against the reference, the best config of the sweep, chosen
-before any replicate ran. Every comparison gets a two-sided t interval of its paired differences at
+Error control, in one place. A family is all arms against the reference, the best config of the sweep,
+chosen before any replicate ran. After k = pairs - MIN_PAIRS + 1 looks (three pairs are the first) a
+comparison has k two-sided t intervals of its paired differences, of the first 3, 4, ... seeds, the j-th of
+them at
 
-    1 - alpha * INTERVAL_SHARE / comparisons / (k * (k + 1)),    k = pairs - MIN_PAIRS + 1.
+    1 - alpha * INTERVAL_SHARE / comparisons / (j * (j + 1)),
 
-`comparisons` divides by Bonferroni rather than Holm: words need intervals (a difference that lies within the
-margin is shown by both ends), and Holm's steps have none that hold together. `k (k + 1)` spends the rest over
-looks: its reciprocals sum to 1, so the intervals of all arms at all numbers of pairs hold together with
-probability 1 - alpha * INTERVAL_SHARE, however often one looks and whatever the budget. A word is a function
-of these intervals, so the chance of one or more wrong words in a whole confirmation is at most alpha, given
-differences that are about normal: with three pairs that cannot be checked. Words of sameness speak of runs
-that finish: three finished runs do not exclude that a fourth ends early.
+and its interval is what they have in common. `comparisons` divides by Bonferroni rather than Holm: words
+need intervals (a difference that lies within the margin is shown by both ends), and Holm's steps have none
+that hold together. `j (j + 1)` spends the rest over looks: its reciprocals sum to 1, so the intervals of
+all arms at all numbers of pairs hold together with probability 1 - alpha * INTERVAL_SHARE, however often
+one looks and whatever the budget, and so does what they have in common: a word once earned is not lost by
+looking again. A word is a function of these intervals, so the chance of one or more wrong words in a whole
+confirmation is at most alpha, given differences that are about normal: with three pairs that cannot be
+checked. Words of sameness speak of runs that finish: three finished runs do not exclude that a fourth ends
+early.
 """
 
 from __future__ import annotations
@@ -119,7 +123,7 @@ class Comparison:
     high: float | None
     """Ends of the interval; None below MIN_PAIRS pairs."""
     level: float
-    """Confidence of this one interval, after the correction for the family and the looks."""
+    """Confidence of this one interval over all looks together, after the correction for the family."""
     other_loss: float | None
     """Mean loss of `other` over the pairs."""
     lost: int = 0
@@ -188,19 +192,15 @@ def _compared(
         if run.loss is not None and seed in ours and not ours[seed].missing
     ]
     differences = [a - b for a, b in pairs]
-    effect = fmean(differences) if pairs else None
-    share = alpha * INTERVAL_SHARE / comparisons / _looks(len(pairs), looks)
-    low = high = None
-    if effect is not None and len(pairs) >= MIN_PAIRS:
-        half = _t(share, len(pairs) - 1) * _standard_error(differences, effect)
-        low, high = effect - half, effect + half
+    share = alpha * INTERVAL_SHARE / comparisons
+    low, high = _interval(differences, share, looks=looks)
     other_lost = sum(run.lost for run in theirs.values())
     allowed = alpha * (1 - INTERVAL_SHARE) / comparisons / _looks(len(ran), looks)
     return Comparison(
         arm=arm,
         other=other,
         pairs=len(pairs),
-        effect=effect,
+        effect=fmean(differences) if pairs else None,
         low=low,
         high=high,
         level=1 - share,
@@ -286,9 +286,30 @@ def _mean_loss(runs: Iterable[Replicate]) -> float | None:
     return fmean(losses) if losses else None
 
 
-def _standard_error(values: Sequence[float], mean: float) -> float:
-    squares = math.fsum((value - mean) ** 2 for value in values)
-    return math.sqrt(squares / (len(values) - 1) / len(values))
+def _interval(
+    differences: Sequence[float], share: float, *, looks: bool
+) -> tuple[float | None, float | None]:
+    """What the intervals of the first MIN_PAIRS, MIN_PAIRS + 1, ... differences have in common.
+
+    `share` is the chance that one of them or more may miss. Should they have nothing in common, one has missed
+    already; the last one is given. Without `looks` the last one alone, at the whole share.
+    """
+    low, high, last = -math.inf, math.inf, None
+    mean = squares = 0.0
+    for count, value in enumerate(differences, start=1):
+        # Welford's updates: every look needs the spread of the differences so far.
+        step = value - mean
+        mean += step / count
+        squares += step * (value - mean)
+        if count < MIN_PAIRS or (not looks and count < len(differences)):
+            continue
+        error = math.sqrt(squares / (count - 1) / count)
+        half = _t(share / _looks(count, looks), count - 1) * error
+        last = (mean - half, mean + half)
+        low, high = max(low, last[0]), min(high, last[1])
+    if last is None:
+        return None, None
+    return (low, high) if low <= high else last
 
 
 def _looks(pairs: int, looks: bool) -> int:

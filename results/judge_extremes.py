@@ -128,16 +128,14 @@ def judge_stability(row: GuidelineRow, sweep: SweepResult) -> RowVerdict:
 
 
 def _on_said_side(row: GuidelineRow, values: Sequence[float], best: Value | None) -> tuple[str, int | None]:
-    """How many trials with the sign lie where the table says, seen from the best trial; in words, and counted."""
+    """How many trials with the sign lie on the table's side of the best trial; in words, and counted."""
     found = finite(best)
     if found is None or row.direction is None or not values:
         return "", None
     high = row.direction == "too_high"
     count = sum(value > found if high else value < found for value in values)
     side = "above" if high else "below"
-    said = (
-        f" {count} of {len(values)} with the sign lie {side} the best, {number(found)}, as the table has it."
-    )
+    said = f" {count} of {len(values)} with the sign lie {side} the best, {number(found)}."
     return said, count
 
 
