@@ -308,6 +308,8 @@ def test_the_committed_reference_is_what_the_published_table_gives():
         }
         for one, other in zip(ours["rows"], theirs["rows"], strict=True):
             assert one["cost_percent"] == pytest.approx(other["cost_percent"])
+    page = REFERENCE.with_suffix(".md").read_text(encoding="utf-8")
+    assert published_page(table, verdicts, about=page.split("\n\n")[1]) == page
 
 
 def test_the_reference_claims_nothing_where_noise_is_unknown():
