@@ -121,8 +121,8 @@ def judge_stability(row: GuidelineRow, sweep: SweepResult) -> RowVerdict:
         details=details,
         claim=(
             f"{said}, {table}. Their median {name}, {number(median(with_sign))}, is {relation} that of the "
-            f"others, {number(median(without))}.{said_side} Medians of so few trials, drawn by a sampler that "
-            "avoids bad regions, are a hint and no test."
+            f"others, {number(median(without))}.{said_side} Medians of so few trials, drawn by a sampler "
+            "that avoids bad regions, are a hint and no test."
         ),
     )
 
