@@ -6,6 +6,7 @@ Ends by printing how many were killed and what was lost; exit code 1 when anythi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -20,6 +21,7 @@ import psutil
 from sweeps.sweep import Sweep
 from tests.chaos.checking import Findings, check_files, check_sweep
 from tests.chaos.killing import TARGETS, Killer, Nodes, descendants, sweep_up
+from tests.postgresql import NoPostgreSQL, PostgreSQL, running_server
 
 ROOT = Path(__file__).parent.parent.parent
 SWEEP = """\
@@ -53,6 +55,7 @@ class Chaos:
         trials: int,
         pause: tuple[float, float],
         with_cluster: bool,
+        database: PostgreSQL | None,
     ) -> None:
         self.kills, self.wanted, self.trials, self.pause = 0, kills, trials, pause
         self.generator = random.Random(seed)
@@ -60,6 +63,8 @@ class Chaos:
         self.findings = Findings()
         self.with_cluster = with_cluster
         self.nodes: Nodes | None = None
+        self.database = database
+        self.environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
         self.struck = dict.fromkeys(TARGETS, 0)
 
     def run(self) -> None:
@@ -84,6 +89,10 @@ class Chaos:
     def sweep(self, number: int) -> None:
         """One sweep, killed and started again until it is finished, then checked."""
         sampler, pruner = (("random", "none"), ("tpe", "successive_halving"))[number % 2]
+        storage = "null", f"journal:{self.folder / f'sweep-{number}.journal'}", "postgresql"
+        url = storage[number % len(storage)]
+        if url == "postgresql":
+            url = self.database.new_database().replace(":hush", "") if self.database else "null"
         file = self.folder / f"sweep-{number}.yaml"
         file.write_text(
             SWEEP.format(
@@ -93,7 +102,7 @@ class Chaos:
                 seed=self.generator.randrange(10**6),
                 keep_adapters=KEEP_ADAPTERS,
                 trials=self.trials,
-                storage="null",
+                storage=url,
                 output=self.folder / "runs",
             ),
             encoding="utf-8",
@@ -109,7 +118,7 @@ class Chaos:
         found.problems += check_files(sweep.study(), sweep.run_folder, KEEP_ADAPTERS)
         self.findings.add(found)
         print(
-            f"{file.stem} ({sampler}): {self.kills - before} kills, {found.trials_checked} trials, "
+            f"{file.stem} ({sampler}, {url.partition(':')[0]}): {self.kills - before} kills, {found.trials_checked} trials, "
             f"{found.wrong} wrong",
             flush=True,
         )
@@ -122,11 +131,10 @@ class Chaos:
         """One life of the driver, and what happens to it; its exit code."""
         where = [] if self.nodes is None else ["--address", self.nodes.address]
         log = file.with_suffix(".log").open("a", encoding="utf-8")
-        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
         driver = psutil.Popen(
             [sys.executable, "-m", "tests.chaos.driver", str(file), *where],
             cwd=ROOT,
-            env=environment,
+            env=self.environment,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -143,7 +151,13 @@ class Chaos:
                 continue
             own = descendants(driver.pid) if self.nodes is None else []
             target = self.generator.choices(list(TARGETS), list(TARGETS.values()))[0]
-            if killer.strike(target, driver):
+            if target == "storage":
+                done = self.interrupt_storage(file)
+            elif target == "rival":
+                done = self.rival(file, driver)
+            else:
+                done = killer.strike(target, driver)
+            if done:
                 self.kills += 1
                 self.struck[target] += 1
         code = driver.wait()
@@ -155,6 +169,25 @@ class Chaos:
             self.findings.problems.append(f"{file.name}: the driver refused to go on")
             return 0
         return code
+
+    def interrupt_storage(self, file: Path) -> bool:
+        """The database server's plug is pulled, and put back after a while."""
+        if self.database is None or "postgresql" not in file.read_text(encoding="utf-8"):
+            return False
+        self.database.stop("immediate")
+        time.sleep(self.generator.uniform(0.5, 6.0))
+        self.database.start()
+        return True
+
+    def rival(self, file: Path, driver: psutil.Popen) -> bool:
+        """A second driver on a sweep that runs is refused, or takes over from one that died meanwhile."""
+        if "trial 0: started" not in file.with_suffix(".log").read_text(encoding="utf-8"):
+            return False
+        command = [sys.executable, "-m", "tests.chaos.driver", str(file)]
+        done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True)
+        if driver.poll() is None and done.returncode != 2:
+            self.findings.problems.append(f"{file.name}: a second driver was not refused: {done.stderr}")
+        return driver.poll() is None
 
 
 def main() -> int:
@@ -169,18 +202,23 @@ def main() -> int:
     options = parser.parse_args()
     folder = options.keep or Path(tempfile.mkdtemp(prefix="sweeps-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
-    chaos = Chaos(
-        options.kills,
-        options.seed,
-        folder,
-        trials=options.trials,
-        pause=tuple(options.pause),
-        with_cluster=not options.no_cluster,
-    )
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            database = stack.enter_context(running_server())
+        except NoPostgreSQL as error:
+            print(f"without PostgreSQL: {error}")
+            database = None
+        chaos = Chaos(
+            options.kills,
+            options.seed,
+            folder,
+            trials=options.trials,
+            pause=tuple(options.pause),
+            with_cluster=not options.no_cluster,
+            database=database,
+        )
+        stack.callback(chaos.close)
         chaos.run()
-    finally:
-        chaos.close()
     found = chaos.findings
     for line in found.problems:
         print(line)

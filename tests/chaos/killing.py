@@ -11,9 +11,19 @@ from typing import Any
 
 import psutil
 
-TARGETS = {"driver": 1, "term": 1, "keeper": 3, "depot": 1, "worker": 4, "raylet": 1}
+TARGETS = {
+    "driver": 1,
+    "term": 1,
+    "keeper": 3,
+    "depot": 1,
+    "worker": 4,
+    "raylet": 1,
+    "storage": 1,
+    "rival": 1,
+}
 """What is struck, and how often: a driver takes long to come back."""
-# term: a SIGTERM to the driver, as a cluster's scheduler sends it, and SIGKILL after a time of grace.
+# term: a SIGTERM to the driver, as a cluster's scheduler sends it, and SIGKILL after a time of grace; storage:
+# the database server is gone for a while; rival: somebody starts the same sweep a second time.
 GRACE_SECONDS = 20.0
 
 
