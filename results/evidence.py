@@ -291,8 +291,8 @@ def _interval(
 ) -> tuple[float | None, float | None]:
     """What the intervals of the first MIN_PAIRS, MIN_PAIRS + 1, ... differences have in common.
 
-    `share` is the chance that any of them may miss. Should they have nothing in common, one has missed already;
-    the last one is given. Without `looks` the last one alone, at the whole share.
+    `share` is the chance that any of them may miss. Should they have nothing in common, one has missed
+    already; the last one is given. Without `looks` the last one alone, at the whole share.
     """
     low, high, last = -math.inf, math.inf, None
     mean = squares = 0.0

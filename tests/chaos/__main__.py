@@ -118,8 +118,8 @@ class Chaos:
         found.problems += check_files(sweep.study(), sweep.run_folder, KEEP_ADAPTERS)
         self.findings.add(found)
         print(
-            f"{file.stem} ({sampler}, {url.partition(':')[0]}): {self.kills - before} kills, {found.trials_checked} trials, "
-            f"{found.wrong} wrong",
+            f"{file.stem} ({sampler}, {url.partition(':')[0]}): {self.kills - before} kills, "
+            f"{found.trials_checked} trials, {found.wrong} wrong",
             flush=True,
         )
         for line in found.problems:
@@ -138,7 +138,8 @@ class Chaos:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-        nodes = self.nodes
+        # A driver that starts while there is no database says so, and is started again.
+        nodes, may_refuse, begun = self.nodes, False, file.with_suffix(".log").stat().st_size
         killer = Killer(self.generator, lambda: [driver.pid] if nodes is None else nodes.pids(), nodes)
         own: list[psutil.Process] = []
         while driver.poll() is None:
@@ -153,22 +154,22 @@ class Chaos:
             target = self.generator.choices(list(TARGETS), list(TARGETS.values()))[0]
             if target == "storage":
                 done = self.interrupt_storage(file)
+                may_refuse = may_refuse or done
             elif target == "rival":
-                done = self.rival(file, driver)
+                done = self.rival(file, driver, begun)
             else:
                 done = killer.strike(target, driver)
-            if done:
-                self.kills += 1
-                self.struck[target] += 1
+            self.struck[target] += done
+            self.kills += done and target != "rival"
         code = driver.wait()
         for process in sweep_up(own):
             self.findings.problems.append(f"a process outlived its driver: {process}")
         log.close()
-        if code == 2:
+        if code == 2 and not may_refuse:
             self.findings.lost += 1
             self.findings.problems.append(f"{file.name}: the driver refused to go on")
             return 0
-        return code
+        return int(code)
 
     def interrupt_storage(self, file: Path) -> bool:
         """The database server's plug is pulled, and put back after a while."""
@@ -179,9 +180,10 @@ class Chaos:
         self.database.start()
         return True
 
-    def rival(self, file: Path, driver: psutil.Popen) -> bool:
-        """A second driver on a sweep that runs is refused, or takes over from one that died meanwhile."""
-        if "trial 0: started" not in file.with_suffix(".log").read_text(encoding="utf-8"):
+    def rival(self, file: Path, driver: psutil.Popen, begun: int) -> bool:
+        """A second driver is refused while the first one runs, whose log begins at `begun`."""
+        log = file.with_suffix(".log").read_bytes()[begun:]
+        if b"ready, untouched base" not in log:
             return False
         command = [sys.executable, "-m", "tests.chaos.driver", str(file)]
         done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True)

@@ -22,8 +22,8 @@ TARGETS = {
     "rival": 1,
 }
 """What is struck, and how often: a driver takes long to come back."""
-# term: a SIGTERM to the driver, as a cluster's scheduler sends it, and SIGKILL after a time of grace; storage:
-# the database server is gone for a while; rival: somebody starts the same sweep a second time.
+# term: a SIGTERM to the driver, as a cluster's scheduler sends it, and SIGKILL after a time of grace;
+# storage: the database server is gone for a while; rival: somebody starts the same sweep a second time.
 GRACE_SECONDS = 20.0
 
 
