@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench chaos clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -23,6 +23,12 @@ bench: $(INSTALLED)
 	for name in update step orchestration sweep; do \
 		OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; \
 	done
+
+# Processes of rehearsed sweeps killed at random moments; 500 kills take an hour or two on 2 cores.
+KILLS ?= 500
+SEED ?= 0
+chaos: $(INSTALLED)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.chaos --kills $(KILLS) --seed $(SEED)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from tests.postgresql import NoPostgreSQL, PostgreSQL, running_server
+from tests.small_disk import NoMount, mounted
 
 # The same examples on every run: a finding belongs into a test as an example, not into somebody else's build.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -113,3 +114,13 @@ def postgresql(_postgresql: PostgreSQL) -> Iterator[PostgreSQL]:
     yield _postgresql
     if not (_postgresql.folder / "data" / "postmaster.pid").exists():
         _postgresql.start()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    try:
+        with mounted(tmp_path / "small") as folder:
+            yield folder
+    except NoMount as error:
+        pytest.skip(str(error))

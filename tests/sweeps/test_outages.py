@@ -6,8 +6,7 @@ import contextlib
 import errno
 import os
 import sqlite3
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from sweeps.storage import is_outage, open_storage, outage_reason, transaction
 from sweeps.study import describe, find_study, open_study
 from sweeps.study_storage import StudyStorage
 from sweeps.write_through import WriteThrough
+from tests.small_disk import fill
 
 
 def add_trial(storage: StudyStorage, value: float = 1.0, text: str = "") -> None:
@@ -36,32 +36,6 @@ def error_of(call: Callable[[], object]) -> BaseException:
     with pytest.raises(Exception) as caught:  # noqa: PT011
         call()
     return caught.value
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if mounted.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Use up what is left."""
-    with open(folder / "filling", "wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    return folder / "filling"
 
 
 @pytest.mark.parametrize("url", ["sqlite:///{}/study.db", "journal:{}/study.log"])

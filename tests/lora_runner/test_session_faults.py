@@ -1,0 +1,174 @@
+"""A disk that fills up, and steps that fail: who is to blame ends, everybody else feels nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_runner.config import TrialConfig
+from lora_runner.messages import COMPLETE, FAILED, Assignment, SeatReport
+from lora_runner.pack import MicroBatch, Pack
+from lora_runner.seats import Seat
+from lora_runner.session import Session
+from tests.small_disk import fill
+
+Reports = dict[int, list[SeatReport]]
+CONFIG = TrialConfig(
+    learning_rate=2e-3,
+    embedding_learning_rate=5e-4,
+    lr_scheduler_type="linear",
+    warmup_steps=2,
+    max_steps=10,
+    per_device_train_batch_size=2,
+    gradient_accumulation_steps=2,
+    lora_r=4,
+    lora_alpha=8,
+    seed=1,
+)
+
+
+def on(assignment: Assignment, disk: Path) -> Assignment:
+    return replace(assignment, folder=str(disk / f"{assignment.number:04d}"))
+
+
+# --- the disk -------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_that_finds_no_space_leaves_the_one_before_it(
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    numbers: Callable[..., Any],
+    small_disk: Path,
+) -> None:
+    expected = run(new_session(), [assign(0, CONFIG)])[0]
+    session = new_session()
+    session.place(0, on(assign(1, CONFIG), small_disk))
+    before = session.advance(60)
+    session.save(1)
+    assert session.take_written() == [(session.running[0].assignment, "checkpoint")]
+    reported = [*before, *session.advance(60)]
+    filling = fill(small_disk)
+    session.save(1)
+    (note,) = session.take_notes()
+    assert note.startswith("trial 1: no checkpoint was written (")
+    assert "No space left" in note
+    assert session.take_written() == []
+    # It goes on all the same; and another process goes on from the older checkpoint.
+    filling.unlink()
+    again = new_session()
+    again.place(0, on(assign(1, CONFIG), small_disk))
+    assert again.running[0].seat.step == 2
+    assert again.take_notes() == []
+    assert numbers([*reported, *run(session)[1]]) == numbers(expected)
+    assert numbers([*before, *run(again)[1]]) == numbers(expected)
+
+
+def test_an_adapter_waits_for_space(
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    small_disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lora_runner.trial_files.DISK_RETRY_SECONDS", 0.1)
+    session, alive = new_session(), []
+    session.alive = lambda: alive.append(1)
+    filling = fill(small_disk)
+    threading.Timer(3, filling.unlink).start()
+    reports = run(session, [on(assign(0, CONFIG), small_disk)])[0]
+    assert reports[-1].outcome == COMPLETE
+    assert (small_disk / "0000" / "adapter" / "adapter_model.safetensors").stat().st_size > 0
+    assert any("trial 0: waits for the disk" in note for note in session.take_notes())
+    assert len(alive) > 10, "the watchdog must not take waiting for a hang"
+
+
+def test_a_disk_that_stays_full_is_an_error_in_the_end(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment], small_disk: Path, run: Any
+) -> None:
+    fill(small_disk)
+    with pytest.raises(Exception, match="No space left"):
+        run(new_session(disk_patience_seconds=0), [on(assign(0, CONFIG), small_disk)])
+
+
+# --- steps that fail ------------------------------------------------------------------------------
+
+
+MISFIT = "a shape that fits nothing"
+
+
+class Sabotage:
+    """A pack whose step fails from the third micro-batch on when one of these learning rates takes part."""
+
+    def __init__(
+        self, pack: Pack, rates: Collection[float], message: str = "a shape that fits nothing"
+    ) -> None:
+        self._step, self._rates, self._message = pack.train_step, rates, message
+        self._calls: dict[float, int] = {}
+
+    def __call__(self, micro_batches: dict[Seat, MicroBatch]) -> Any:
+        for seat in micro_batches:
+            rate = seat.config.learning_rate
+            if rate in self._rates and seat.micro_step >= 2:
+                raise RuntimeError(f"{self._message}\nand more of it")
+        return self._step(micro_batches)
+
+
+def rates(*values: float) -> list[TrialConfig]:
+    return [replace(CONFIG, learning_rate=value) for value in values]
+
+
+def test_a_trial_whose_step_fails_ends_with_its_traceback_and_its_neighbours_feel_nothing(
+    pack: Pack,
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    numbers: Callable[[Sequence[SeatReport]], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    configs = rates(1e-3, 2e-3, 3e-3)
+    expected = run(new_session(3), [assign(i, config) for i, config in enumerate(configs)])
+    monkeypatch.setattr(pack, "train_step", Sabotage(pack, {2e-3}))
+    found = run(new_session(3), [assign(10 + i, config) for i, config in enumerate(configs)])
+    assert numbers(found[10]) == numbers(expected[0])
+    assert numbers(found[12]) == numbers(expected[2])
+    (failed,) = found[11]
+    assert (failed.outcome, failed.stop_reason) == (FAILED, "RuntimeError: a shape that fits nothing")
+    assert failed.error is not None
+    assert failed.error.startswith("Traceback")
+    assert "and more of it" in failed.error
+
+
+def test_a_trial_that_fails_alone_on_its_pack_has_ended_too(
+    pack: Pack,
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pack, "train_step", Sabotage(pack, {2e-3}))
+    (failed,) = run(new_session(), [assign(0, CONFIG)])[0]
+    assert failed.outcome == FAILED
+
+
+@pytest.mark.parametrize(
+    ("guilty", "message"),
+    [({1e-3, 2e-3}, "the machine is broken"), ({1e-3}, "CUDA error: device-side assert triggered")],
+)
+def test_where_all_fail_or_the_device_itself_no_trial_is_blamed(
+    pack: Pack,
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    monkeypatch: pytest.MonkeyPatch,
+    guilty: set[float],
+    message: str,
+) -> None:
+    monkeypatch.setattr(pack, "train_step", Sabotage(pack, guilty, message))
+    with pytest.raises(RuntimeError, match=message):
+        run(new_session(2), [assign(i, config) for i, config in enumerate(rates(1e-3, 2e-3))])
