@@ -152,6 +152,9 @@ class Chaos:
                 continue
             own = descendants(driver.pid) if self.nodes is None else []
             target = self.generator.choices(list(TARGETS), list(TARGETS.values()))[0]
+            if target in ("driver", "term") and not self.is_ready(file, begun):
+                # Also while it starts, but not so often that it never gets any further.
+                target = self.generator.choice([target, "worker", "worker"])
             if target == "storage":
                 done = self.interrupt_storage(file)
                 may_refuse = may_refuse or done
@@ -171,6 +174,10 @@ class Chaos:
             return 0
         return int(code)
 
+    def is_ready(self, file: Path, begun: int) -> bool:
+        """Whether the driver whose log begins at `begun` has a worker at work."""
+        return b"ready, untouched base" in file.with_suffix(".log").read_bytes()[begun:]
+
     def interrupt_storage(self, file: Path) -> bool:
         """The database server's plug is pulled, and put back after a while."""
         if self.database is None or "postgresql" not in file.read_text(encoding="utf-8"):
@@ -182,8 +189,7 @@ class Chaos:
 
     def rival(self, file: Path, driver: psutil.Popen, begun: int) -> bool:
         """A second driver is refused while the first one runs, whose log begins at `begun`."""
-        log = file.with_suffix(".log").read_bytes()[begun:]
-        if b"ready, untouched base" not in log:
+        if not self.is_ready(file, begun):
             return False
         command = [sys.executable, "-m", "tests.chaos.driver", str(file)]
         done = subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True)
