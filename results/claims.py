@@ -22,6 +22,7 @@ from results.words import (
     decide_boundary,
     decide_region,
     decide_separate,
+    rests_on,
 )
 from search_spaces import GuidelineRow
 from search_spaces.dimension import Value
@@ -95,7 +96,8 @@ def _decided(
         shown = [comparison for _, comparison in outside + sided]
         if not shown:
             return None
-        return decide_region(outside, sided, margin=margin), shown[0]
+        word = decide_region(outside, sided, margin=margin)
+        return word, rests_on(word, shown, margin)
     if not sided:
         return None
     word = combine(

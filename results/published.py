@@ -16,7 +16,7 @@ from results.row_verdict import RowVerdict
 from results.sweep_result import SweepResult, TrialResult
 from results.table_reader import PublishedRun, PublishedTable
 from results.verdict import Verdict, judge_sweep
-from results.words import Side, Word, combine, decide, decide_boundary, decide_region
+from results.words import Side, Word, combine, decide, decide_boundary, decide_region, rests_on
 from search_spaces import Dimension, Guidelines
 from search_spaces.dimension import Value
 
@@ -162,8 +162,8 @@ def _decide(
             [(sides[r], compared[r]) for r in inside],
             margin=margin,
         )
-        nearest = min(outside or inside, key=lambda r: abs(compared[r].effect or 0.0), default=None)
-        return word, None if nearest is None else compared[nearest], Bracket(least=0.0, most=0.0)
+        shown = [compared[r] for r in [*outside, *inside]]
+        return word, rests_on(word, shown, margin), Bracket(least=0.0, most=0.0)
     # Of a range the end towards the best is the cheapest, if the loss falls and then rises with the rate.
     side: Side = "below" if row.high < best_rate else "above"
     end = row.high if side == "below" else row.low

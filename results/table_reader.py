@@ -169,7 +169,7 @@ def _run(
     if len(cells) != width:
         raise ValueError(f"{len(cells)} values under {width} columns")
     said = {meaning: cells[place].strip() for meaning, place in places.items()}
-    model = said.pop("model", default_model)
+    model = " ".join(said.pop("model", default_model).split())
     if not model:
         raise ValueError("no model")
     loss = _number("eval_loss", said.pop("eval_loss"), decimal_comma)

@@ -72,12 +72,23 @@ def decide_region(
         if found == "better" and side != "equal":
             return {"above": "too_low", "below": "too_high"}.get(side, "not_supported")  # type: ignore[return-value]
     relations = {found for _, found in seen}
+    # A name beside which another does as well matters little, however bad a third one is; a range with a cliff on
+    # one side is right about that side.
+    if any(found == "within" and side == "other" for side, found in seen):
+        return "no_difference"
     if relations & {"worse", "loses_runs"}:
         return "supported"
     if "within" in relations:
         return "no_difference"
     own = [decide(comparison, side=side, holds_best=True, margin=margin) for side, comparison in inside]
     return "supported" if "supported" in own else "undecided"
+
+
+def rests_on(word: Word, comparisons: Sequence[Comparison], margin: float = MARGIN) -> Comparison | None:
+    """Of the comparisons that `decide_region` was given, outside first, the one to show beside its word."""
+    wanted = _SHOWS.get(word, frozenset())
+    shown = [comparison for comparison in comparisons if relation(comparison, margin) in wanted]
+    return next(iter(shown or comparisons), None)
 
 
 def decide_boundary(
@@ -134,4 +145,11 @@ _SEPARATE: dict[Relation, Word] = {
     "no_worse": "not_supported",
     "better": "not_supported",
     "open": "undecided",
+}
+_SHOWS: dict[Word, frozenset[Relation]] = {
+    "supported": frozenset({"worse", "loses_runs"}),
+    "no_difference": frozenset({"within"}),
+    "too_low": frozenset({"better"}),
+    "too_high": frozenset({"better"}),
+    "not_supported": frozenset({"better"}),
 }

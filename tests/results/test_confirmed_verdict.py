@@ -80,6 +80,8 @@ def test_words_follow_from_the_arms(sweep):
     assert words["method.qlora"] == "too_low"  # 2e-4 as well, with everything else at the best
     assert words["boundary.too_high"] == "supported"  # five of five runs at 1e-3 diverged
     assert words["scheduler.short"] == "no_difference"  # linear is as good, cosine is not in the row
+    assert words["scheduler.lora_start"] == "no_difference"  # cosine; linear does as well
+    assert words["scheduler.decay"] == "supported"  # cosine or linear; constant is worse
     assert words["boundary.same_rate"] == "supported"
     assert words["embedding.when_unfrozen"] == "supported"
     assert words["stability.spike"] == "not_tested"

@@ -24,7 +24,7 @@ from results.evidence import (
     reference,
     relation,
 )
-from results.words import combine, decide, decide_boundary, decide_region, decide_separate
+from results.words import combine, decide, decide_boundary, decide_region, decide_separate, rests_on
 
 ARMS = [
     Arm(name="best", role="best", values={"learning_rate": 2e-4}),
@@ -191,6 +191,11 @@ def test_a_row_that_holds_the_best_is_tried_from_outside():
     assert decide_region([("above", OPEN)], []) == "undecided"
     assert decide_region([], [("below", WITHIN)]) == "supported"
     assert decide_region([], []) == "undecided"
+    assert decide_region([("below", WITHIN), ("above", WORSE)], []) == "supported"  # right about the cliff
+    assert decide_region([("other", WITHIN), ("other", WORSE)], []) == "no_difference"
+    assert rests_on("supported", [WITHIN, WORSE]) is WORSE
+    assert rests_on("undecided", [OPEN]) is OPEN
+    assert rests_on("undecided", []) is None
 
 
 def test_a_boundary_is_right_when_its_value_is_worse_on_its_side():

@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from results.evidence import ALPHA, MARGIN, Arm
-from tests.results.simulated import ROW_RATES, Noise, Truth, arms_of, confirm
+from results.evidence import ALPHA, MARGIN, Arm, Replicate, is_clear
+from results.replicates import Replicates
+from results.row_verdict import RowVerdict
+from results.sweep_result import SweepResult, TrialResult
+from results.verdict import Verdict, judge_sweep
+from results.words import CLAIMS
+from search_spaces import Dimension, GuidelineRow, Source
+from tests.results.simulated import ROW_RATES, Noise, Truth, arms_of, confirm, run_round
 
 SWEEPS = 1000
 
@@ -53,6 +59,107 @@ def test_wrong_words_stay_under_the_stated_rate_in_whole_sweeps(best_rate, lost_
         outcome = confirm(arms, losses, noise, generator)
         wrong += outcome.wrong and not (lost_above and outcome.words.get("row.high") == "too_high")
     assert wrong / (SWEEPS // 2) <= ALPHA
+
+
+RANGES = {
+    "low": (2e-5, 2e-5, None),
+    "range": (1e-4, 2e-4, None),
+    "point": (2e-4, 2e-4, None),
+    "high": (1e-3, 1e-3, None),
+    "boundary": (1e-3, 1e-3, "too_high"),
+}
+
+
+def guideline_rows() -> list[GuidelineRow]:
+    return [
+        GuidelineRow(
+            id=name,
+            topic="boundary" if direction else "method",
+            parameter="learning_rate",
+            low=low,
+            high=high,
+            direction=direction,
+            source=Source(document="test"),
+        )
+        for name, (low, high, direction) in RANGES.items()
+    ]
+
+
+def confirmed_sweep(truth: Truth, noise: Noise, generator: np.random.Generator) -> tuple[Verdict, float]:
+    """A sweep searched, selected and replicated until it is clear or eight rounds are spent; its best rate."""
+    rates = [float(rate) for rate in 10 ** generator.uniform(-5, -2.7, 12)]
+    trials = [
+        TrialResult(
+            number=index,
+            values={"learning_rate": rate},
+            eval_loss=truth.loss(rate) + float(generator.normal(0, noise.run)),
+            outcome="complete",
+        )
+        for index, rate in enumerate(rates)
+    ]
+    dimension = Dimension(name="learning_rate", kind="float", low=1e-5, high=2e-3, log=True, default=2e-4)
+    rows = guideline_rows()
+    sweep = SweepResult(
+        name="simulated",
+        metric="eval_loss",
+        trials=trials,
+        dimensions={"learning_rate": dimension},
+        guidelines=rows,
+        context={"method": "qlora", "scenario": "general", "max_steps": 200},
+    )
+    assert sweep.best is not None
+    best = float(sweep.best.values["learning_rate"])
+    own: dict[float, tuple[str, ...]] = {}
+    for row in rows:
+        for rate in {row.low, row.high}:
+            assert rate is not None
+            own[rate] = (*own.get(rate, ()), row.id)
+    arms = [Arm(name="best", role="best", values={"learning_rate": best})]
+    arms += [
+        Arm(name=str(rate), role="row", values={"learning_rate": rate}, rows=ids) for rate, ids in own.items()
+    ]
+    losses = [truth.loss(float(arm.values["learning_rate"])) for arm in arms]
+    runs: list[Replicate] = []
+    for seed in range(8):
+        runs += run_round(arms, losses, noise, seed, generator)
+        if is_clear(arms, runs):
+            break
+    return judge_sweep(sweep, Replicates(arms=arms, runs=runs)), best
+
+
+def claims_what_is_not_so(row: RowVerdict, truth: Truth, best: float) -> bool:
+    """By the noise-free losses: of the row's cheapest rate, of the best, and of the arms outside the row."""
+    low, high, direction = RANGES[row.row.id]
+    bound = MARGIN * truth.loss(best)
+    outside = [rate for rate in (2e-5, 1e-4, 2e-4, 1e-3) if not low <= rate <= high]
+    differences = {rate: truth.loss(rate) - truth.loss(best) for rate in outside}
+    cost = truth.loss(min(max(truth.best_rate, low), high)) - truth.loss(best)
+    if row.verdict not in CLAIMS:
+        return False
+    if direction:  # 1e-3 is called too high
+        return (cost > bound) != (row.verdict == "supported") if best < low else row.verdict != "too_low"
+    if low <= best <= high:
+        apart = any(d > bound for d in differences.values()) or low < high
+        same = any(abs(d) < bound for d in differences.values())
+        better = any(d < -bound for d in differences.values())
+        return not {"supported": apart, "no_difference": same}.get(row.verdict, better)
+    if row.verdict in ("too_low", "too_high"):
+        return cost <= bound or (row.verdict == "too_low") != (high < best)
+    return cost >= bound
+
+
+@pytest.mark.parametrize("best_rate", [6e-5, 2e-4, 7e-4])
+def test_whole_verdicts_claim_what_is_so(best_rate):
+    """From a noisy search over replicates to the words of rows, ranges and a boundary: 600 sweeps in all."""
+    truth, generator = Truth(best_rate=best_rate), np.random.default_rng(17)
+    wrong, claims = 0, 0
+    for _ in range(200):
+        noise = Noise(run=float(generator.uniform(0.0005, 0.008)))
+        result, best = confirmed_sweep(truth, noise, generator)
+        wrong += any(claims_what_is_not_so(row, truth, best) for row in result.rows)
+        claims += sum(row.verdict in CLAIMS for row in result.rows)
+    assert wrong / 200 <= ALPHA
+    assert claims >= 200 * 2  # of five rows
 
 
 def test_large_effects_are_found_on_their_side_and_equal_rates_called_equal():

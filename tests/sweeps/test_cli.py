@@ -281,6 +281,41 @@ def test_the_verdict_is_printed_and_written(call: Call, ran: Path) -> None:
     assert (ran / "verdict.md").is_file()
 
 
+def test_replicates_in_the_same_storage_give_the_verdict_its_words(call: Call, ran: Path) -> None:
+    sweep = Sweep.load(ran, check_files=False)
+    best = sweep.study().best_trial.params
+    arms = [
+        {"name": "best", "role": "best", "values": best, "rows": []},
+        {
+            "name": "row",
+            "role": "row",
+            "values": best | {"learning_rate": 2e-4},
+            "rows": ["scenario.general"],
+        },
+    ]
+    confirm = optuna.create_study(storage=sweep.storage_url, study_name="small.confirm")
+    confirm.set_user_attr("arms", arms)
+    for seed in range(4):
+        for loss, entry in zip((2.0, 2.2), arms, strict=True):
+            confirm.add_trial(
+                optuna.trial.create_trial(
+                    value=loss + 0.01 * seed, user_attrs={"arm": entry["name"], "seed": seed}
+                )
+            )
+    answer = call("verdict", ran, "--margin", 1)
+    assert answer.code == 0, answer.err
+    read = json.loads((ran / "verdict.json").read_text())
+    assert read["margin"] == 0.01
+    assert read["replicates"]["rounds"] == 4
+    row = next(row for row in read["rows"] if row["id"] == "scenario.general")
+    assert row["comparison"]["effect"] == pytest.approx(0.2)
+    assert row["verdict"] in ("too_low", "too_high")
+    confirm.set_user_attr("arms", [])
+    answer = call("verdict", ran)
+    assert answer.code == 2
+    assert "is no confirm study" in answer.err
+
+
 def test_before_any_trial_has_ended_the_verdict_says_so_and_there_is_nothing_to_export(
     call: Call, folder: Path
 ) -> None:
