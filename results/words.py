@@ -72,8 +72,8 @@ def decide_region(
         if found == "better" and side != "equal":
             return {"above": "too_low", "below": "too_high"}.get(side, "not_supported")  # type: ignore[return-value]
     relations = {found for _, found in seen}
-    # A name beside which another does as well matters little, however bad a third one is; a range with a cliff on
-    # one side is right about that side.
+    # A name beside which another does as well matters little, however bad a third is; a range with a cliff
+    # on one side is right about that side.
     if any(found == "within" and side == "other" for side, found in seen):
         return "no_difference"
     if relations & {"worse", "loses_runs"}:
