@@ -50,7 +50,8 @@ def start_ray(address: str | None = None) -> None:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     if not ray.is_initialized():
         ray.init(
-            address=address,
+            # Without an address a Ray of our own: not whichever somebody has started, or left dead behind.
+            address=address or "local",
             include_dashboard=None if address else False,
             log_to_driver=False,
             logging_level="ERROR",
