@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--reuse-actors", action="store_true", help="one process for many trials")
     options = parser.parse_args()
     ray.init(
+        "local",
         num_cpus=len(os.sched_getaffinity(0)),
         include_dashboard=False,
         log_to_driver=False,

@@ -140,6 +140,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     threads = max(1, cores // options.processes)
     ray.init(
+        "local",
         num_cpus=cores,
         include_dashboard=False,
         log_to_driver=False,

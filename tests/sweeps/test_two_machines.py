@@ -63,7 +63,9 @@ def other_machine(hidden: Path, tmp_path: Path) -> Iterator[None]:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     ray.shutdown()
-    context = ray.init(num_cpus=0, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    context = ray.init(
+        "local", num_cpus=0, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
     token = Path.home() / ".ray" / "auth_token"
     environment = os.environ | {"HOME": str(tmp_path / "home-of-the-other"), "RAY_AUTH_MODE": "token"}
     if token.is_file():
