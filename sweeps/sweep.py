@@ -155,7 +155,7 @@ class Sweep:
         before = 0 if study is None else read_status(study, self.config.trials).finished
         interrupted, errors = False, list[str]()
         if study is None or self._has_work(study):
-            interrupted, errors = self._run_fleet(blueprint, study, address, console or Console())
+            interrupted, errors = self._run_on_ray(blueprint, study, address, console or Console())
         else:
             self._write_run_folder()
         try:
@@ -179,6 +179,20 @@ class Sweep:
     def _has_work(self, study: optuna.Study) -> bool:
         status = read_status(study, self.config.trials)
         return status.finished < self.config.trials or status.states.get("RUNNING", 0) > 0
+
+    def _run_on_ray(
+        self, blueprint: Blueprint, study: optuna.Study | None, address: str | None, console: Console
+    ) -> tuple[bool, list[str]]:
+        """`_run_fleet`, with a word for the user when Ray itself ends under the sweep."""
+        try:
+            return self._run_fleet(blueprint, study, address, console)
+        except Exception as error:
+            if not type(error).__module__.startswith("ray."):
+                raise
+            line = next(iter(str(error).splitlines()), "")
+            raise SweepFailed(
+                f"Ray ended under the sweep ({type(error).__name__}: {line})\n{GO_ON}"
+            ) from error
 
     def _run_fleet(
         self, blueprint: Blueprint, study: optuna.Study | None, address: str | None, console: Console
