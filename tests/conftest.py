@@ -13,6 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import torch
 from hypothesis import settings
+from selenium.webdriver.remote.webdriver import WebDriver
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM as Auto
 from transformers import (
@@ -26,6 +27,7 @@ from transformers import (
     Qwen2Config,
 )
 
+from tests.browser import open_browser
 from tests.postgresql import NoPostgreSQL, PostgreSQL, running_server
 from tests.small_disk import NoMount, mounted
 
@@ -124,3 +126,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
             yield folder
     except NoMount as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
+    """A headless Chromium, one per session; `tests.browser` has what tests ask it."""
+    with open_browser(tmp_path_factory.mktemp("browser")) as driver:
+        yield driver
