@@ -32,6 +32,7 @@ from results.markdown import to_markdown
 from results.render import print_verdict, render
 from results.replicates import CONFIRM_SUFFIX, Replicates, read_replicates
 from results.row_verdict import Cost, RowVerdict
+from results.table_files import Tables, read_tables, tables, write_tables
 from results.tables import reports_frame, trials_frame, write_trials_csv
 from results.verdict import Edge, TrialSummary, Verdict, judge_sweep, verdict
 from results.verdict_files import write_verdict
@@ -58,6 +59,7 @@ __all__ = [
     "ResultsError",
     "RowVerdict",
     "TableError",
+    "Tables",
     "TrialSummary",
     "UnknownTarget",
     "Verdict",
@@ -77,12 +79,15 @@ __all__ = [
     "read_replicates",
     "reference",
     "relation",
+    "read_tables",
     "render",
     "reports_frame",
     "to_markdown",
+    "tables",
     "trials_frame",
     "verdict",
     "write_best",
+    "write_tables",
     "write_trials_csv",
     "write_verdict",
 ]

@@ -11,7 +11,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial
 
 from results.files import atomic_write
-from results.plain import finite
+from results.plain import finite, plain
 from results.trial_facts import full_budget_loss
 
 DERIVED = ("embedding_learning_rate", "warmup_steps", "max_steps")
@@ -70,6 +70,19 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
     return _frame(records, types)
 
 
+def parameters_of(frame: pd.DataFrame) -> list[str]:
+    """The columns of a `trials_frame` that are parameters of its study."""
+    columns = list(frame.columns)
+    return columns[columns.index("last_percent") + 1 : columns.index(DERIVED[0])]
+
+
+def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of one of these frames as JSON-ready builtins; times in ISO 8601, missing values null."""
+    return [
+        {str(name): _plain(value) for name, value in record.items()} for record in frame.to_dict("records")
+    ]
+
+
 def reports_frame(study: optuna.Study) -> pd.DataFrame:
     """One row a report: `number` of the trial, `percent` of its budget, `eval_loss` (nats per token)."""
     records = [
@@ -121,14 +134,28 @@ def _parameter_names(trials: Sequence[FrozenTrial]) -> list[str]:
 
 def _column_type(trials: Sequence[FrozenTrial], name: str) -> str:
     values = [trial.params[name] for trial in trials if name in trial.params]
+    if values and all(isinstance(value, bool) for value in values):
+        return "boolean"
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
-        return "string" if all(isinstance(value, str) for value in values) else "object"
+        return "string"
     return "Int64" if all(isinstance(value, int) for value in values) else "Float64"
+
+
+def _plain(value: Any) -> Any:
+    if pd.isna(value):
+        return None
+    return value.isoformat() if isinstance(value, pd.Timestamp) else plain(value)
 
 
 def _frame(records: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> pd.DataFrame:
     """Typed even without a row, so that an empty study concatenates and plots like any other."""
     columns = {
-        name: pd.Series([record[name] for record in records], dtype=dtype) for name, dtype in types.items()
+        name: pd.Series([_as(dtype, record[name]) for record in records], dtype=dtype)
+        for name, dtype in types.items()
     }
     return pd.DataFrame(columns)
+
+
+def _as(dtype: str, value: Any) -> Any:
+    # Choices of one dimension may be of several kinds; a column in a file may not.
+    return str(value) if dtype == "string" and value is not None else value

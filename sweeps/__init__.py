@@ -1,6 +1,7 @@
 """Orchestration: a sweep file becomes a study, a fleet of workers on Ray, and an answer.
 
-`from sweeps import Sweep` gives the command line's verbs as functions.
+`from sweeps import Sweep` gives the command line's verbs as functions, `from sweeps import load` its results
+as pandas tables.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sweeps.sweep import RunResult, Sweep
+    from sweeps.sweep import RunResult, Sweep, load
 
-__all__ = ["RunResult", "Sweep"]
+__all__ = ["RunResult", "Sweep", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from sweeps.cli_watch import app as watching
 from sweeps.errors import SweepError
 
 if TYPE_CHECKING:
@@ -229,6 +230,9 @@ def export(
         console.print(f"not expressed by {result.target}: {line}", style="yellow", highlight=False)
     for line in result.notes:
         console.print(f"note: {line}", style="dim", highlight=False)
+
+
+app.add_typer(watching)
 
 
 def main(arguments: list[str] | None = None) -> None:

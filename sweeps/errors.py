@@ -6,6 +6,7 @@ SweepError
   StorageUnreachable   2  the storage cannot be opened
   StudyHeld            2  another sweep is working on the study
   RunFolderError       2  the run folder cannot be used, or belongs to another sweep
+  PortTaken            2  the dashboard's port cannot be had
   SweepFailed          1  the sweep started and could not be brought to its end
     LeaseLost          1  another sweep took the study over
 
@@ -63,6 +64,12 @@ class StudyHeld(SweepError):
 
 class RunFolderError(SweepError):
     """The run folder is another sweep's, or cannot be written."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class PortTaken(SweepError):
+    """The port asked for, or every one that is tried, cannot be opened on the loopback interface."""
 
     exit_code: ClassVar[int] = 2
 

@@ -22,7 +22,7 @@ from results.evidence import MARGIN
 from results.export import ExportResult, export
 from results.files import atomic_write
 from results.replicates import CONFIRM_SUFFIX
-from results.tables import trials_frame, write_trials_csv
+from results.table_files import Tables, read_tables, tables, write_tables
 from results.verdict import Verdict, verdict
 from results.verdict_files import write_verdict
 from search_spaces import KeyPath, Problem
@@ -101,6 +101,20 @@ class Sweep:
     def status(self) -> Status:
         """Counts, best and guideline default as the study has them now."""
         return read_status(self.study(), self.config.trials)
+
+    def tables(self) -> Tables:
+        """Trials and reports as pandas tables, also of a running sweep.
+
+        From the run folder's parquet files where the study's database cannot be reached any more.
+        """
+        try:
+            return tables(self.study())
+        except (StorageUnreachable, RunFolderError):
+            try:
+                return read_tables(self.run_folder)
+            except (FileNotFoundError, NotADirectoryError):
+                pass
+            raise
 
     def replicates(self) -> optuna.Study | None:
         """The confirm study, for reading; None before the first replicate was planned."""
@@ -234,9 +248,9 @@ class Sweep:
             return view.stop_wanted.is_set(), errors
 
     def write_results(self) -> None:
-        """Write trials.csv, and the verdict and best/ as far as there is anything to say."""
+        """Write the tables, and the verdict and best/ as far as there is anything to say."""
         study = self.study()
-        write_trials_csv(trials_frame(study), self.run_folder / "trials.csv")
+        write_tables(study, self.run_folder)
         try:
             write_best(study, self.run_folder)
         except NothingToSay:
@@ -275,6 +289,15 @@ class Sweep:
             raise RunFolderError(
                 f"the run folder {self.run_folder} cannot be written: {error.strerror}"
             ) from error
+
+
+def load(path: Path | str) -> Tables:
+    """The tables of a sweep file or run folder, for notebooks: `trials, reports = load("runs/demo")`.
+
+    One row a trial and one row a report (`results.tables` names the columns); typed, missing values are
+    pandas' NA. Raises what `Sweep.load` and `Sweep.study` raise.
+    """
+    return Sweep.load(path, check_files=False).tables()
 
 
 @contextmanager

@@ -1,0 +1,151 @@
+"""What may pass between a browser and the dashboard, which itself asks nobody who they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+REPORT_NAME = "report.html"
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+_READING = frozenset({"GET", "HEAD"})
+_LINK = (
+    b'<a href="/report" style="position:fixed;top:20px;right:32px;z-index:2000;color:#fff;'
+    b'font:500 16px Roboto,sans-serif">Report</a>'
+)
+_REPORT_POLICY = (
+    # The report is one file with everything in it: nothing else may be loaded, and the dashboard next door
+    # may not be called.
+    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; font-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "SAMEORIGIN"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-store"),
+]
+
+
+class Guard:
+    """A WSGI layer around optuna-dashboard.
+
+    Refused with 403: a Host that is not the loopback interface (another site's name that points here), and
+    every method that could write, unless `writable` and asked by this dashboard's own pages. No answer lets
+    another site read it. `/` is the study's page at `home`, `/report` the report in the run folder.
+    `failed` hears the method, path and status of answers that are errors of the program, never their text,
+    which could repeat a database URL.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        *,
+        home: str,
+        run_folder: Path,
+        writable: bool,
+        failed: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._app = app
+        self._home = home
+        self._report = run_folder / REPORT_NAME
+        self._writable = writable
+        self._failed = failed
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "").rstrip("/")
+        if (reason := self._refusal(environ, method)) is not None:
+            body = json.dumps({"reason": reason}).encode()
+            return _answer(start_response, HTTPStatus.FORBIDDEN, body, "application/json")
+        if path == "" and method in _READING:
+            return _answer(start_response, HTTPStatus.FOUND, b"", "text/plain", [("Location", self._home)])
+        if path == "/report" and method in _READING:
+            return self._send_report(start_response)
+        # optuna-dashboard looks this header up without asking whether it is there.
+        environ.setdefault("HTTP_ACCEPT_ENCODING", "")
+
+        def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Callable[[bytes], object]:
+            if status.startswith("5"):
+                self._failed(f"{method} {path}: {status}")
+            kept = [(k, v) for k, v in headers if not k.lower().startswith("access-control-")]
+            ours = _HEADERS[:-1] if path.startswith("/static/") else _HEADERS
+            named = {name for name, _ in ours}
+            return start_response(status, [h for h in kept if h[0] not in named] + ours, *rest)
+
+        if path.startswith("/dashboard") and self._report.is_file():
+            return self._linked(environ, start)
+        return self._app(environ, start)
+
+    def _linked(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        """The dashboard's page with a link to the report in its bar."""
+        begun: list[Any] = []
+        for condition in ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_RANGE"):
+            environ.pop(condition, None)
+
+        def start(*arguments: Any) -> Callable[[bytes], object]:
+            begun[:] = arguments
+            return lambda data: None
+
+        chunks = self._app(environ, start)
+        try:
+            page = b"".join(chunks)
+        finally:
+            getattr(chunks, "close", lambda: None)()
+        status, headers, *rest = begun
+        if page:
+            page = page.replace(b"</body>", _LINK + b"</body>", 1)
+            headers = [(k, v) for k, v in headers if k.lower() != "content-length"]
+            headers.append(("Content-Length", str(len(page))))
+        start_response(status, headers, *rest)
+        return [page]
+
+    def _refusal(self, environ: WSGIEnvironment, method: str) -> str | None:
+        host = environ.get("HTTP_HOST", "")
+        if _hostname(host) not in _LOOPBACK:
+            return "this dashboard answers on the loopback interface only: open it as 127.0.0.1 or localhost"
+        if method in _READING:
+            return None
+        if not self._writable:
+            return "this dashboard is read-only; `sweeps dashboard --writable` lets it write"
+        origin = environ.get("HTTP_ORIGIN")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return "only the dashboard's own pages may write"
+        if environ.get("HTTP_SEC_FETCH_SITE", "same-origin") not in ("same-origin", "none"):
+            return "only the dashboard's own pages may write"
+        return None
+
+    def _send_report(self, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            body = self._report.read_bytes()
+        except OSError:
+            text = "There is no report yet. Write it with: sweeps report, and the sweep file or run folder.\n"
+            return _answer(start_response, HTTPStatus.NOT_FOUND, text.encode(), "text/plain; charset=utf-8")
+        policy = [("Content-Security-Policy", _REPORT_POLICY)]
+        return _answer(start_response, HTTPStatus.OK, body, "text/html; charset=utf-8", policy)
+
+
+def _hostname(host: str) -> str | None:
+    """The name in a Host header, without its port: a tunnel may end at another one."""
+    try:
+        parts = urlsplit(f"//{host}")
+        return None if "@" in host or parts.path or parts.query or parts.fragment else parts.hostname
+    except ValueError:
+        return None
+
+
+def _answer(
+    start_response: StartResponse,
+    status: HTTPStatus,
+    body: bytes,
+    content_type: str,
+    headers: Iterable[tuple[str, str]] = (),
+) -> list[bytes]:
+    described = [("Content-Type", content_type), ("Content-Length", str(len(body)))]
+    start_response(f"{status.value} {status.phrase}", [*described, *headers, *_HEADERS])
+    return [body]

@@ -1,0 +1,129 @@
+"""The dashboard's server: a port on the loopback interface, a thread per request, a quiet end."""
+
+from __future__ import annotations
+
+import io
+import logging
+import socketserver
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, TextIO
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+import optuna
+
+from sweeps.dashboard.guard import REPORT_NAME, Guard
+from sweeps.dashboard.study_view import StudyView
+from sweeps.errors import PortTaken
+
+if TYPE_CHECKING:
+    from sweeps.sweep import Sweep
+
+HOST = "127.0.0.1"
+FIRST_PORT = 8080
+NUM_PORTS = 20
+
+
+class _Handler(WSGIRequestHandler):
+    """Without a line per request, and without tracebacks of browsers that went away."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def get_stderr(self) -> TextIO:  # type: ignore[override]
+        return io.StringIO()
+
+
+class _Server(socketserver.ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass
+
+
+class DashboardServer:
+    """A dashboard that has its port and serves once told to."""
+
+    def __init__(self, server: WSGIServer) -> None:
+        self._server = server
+
+    @property
+    def port(self) -> int:
+        return self._server.server_port
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def serve(self) -> None:
+        """Answer until Ctrl-C (KeyboardInterrupt passes) or `close`."""
+        try:
+            self._server.serve_forever()
+        finally:
+            self._server.server_close()
+
+    def close(self) -> None:
+        """End `serve`, which runs in another thread."""
+        self._server.shutdown()
+
+
+def open_dashboard(sweep: Sweep, *, port: int | None = None, writable: bool = False) -> DashboardServer:
+    """The dashboard of a sweep that has started, also while it runs.
+
+    `port` None: the first free one from 8080 on. Raises PortTaken, and what `Sweep.study` raises.
+    """
+    # Both take a second to import, and only this command needs them.
+    from optuna_dashboard import wsgi
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = sweep.study()
+    report = sweep.run_folder / REPORT_NAME
+
+    def study_note() -> str:
+        if report.is_file():
+            return "[Report of this sweep](/report)"
+        return f"No report yet: `sweeps report {sweep.run_folder}` writes it, and it is then linked here."
+
+    view = StudyView(study._storage, study._study_id, writable=writable, study_note=study_note)
+    # Its messages repeat those of the database driver, which may name what it was given.
+    log = logging.getLogger("optuna_dashboard")
+    log.propagate, log.handlers = False, [logging.NullHandler()]
+    guard = Guard(
+        wsgi(view),
+        home=f"/dashboard/studies/{study._study_id}",
+        run_folder=sweep.run_folder,
+        writable=writable,
+        failed=_OncePerMessage(sys.stderr),
+    )
+    server = _bind(port)
+    server.set_app(guard)
+    return DashboardServer(server)
+
+
+def _bind(port: int | None) -> _Server:
+    ports = range(FIRST_PORT, FIRST_PORT + NUM_PORTS) if port is None else [port]
+    for number in ports:
+        try:
+            return _Server((HOST, number), _Handler)
+        except PermissionError:
+            raise PortTaken(f"port {number} may not be opened by this user; give one above 1023") from None
+        except OSError:
+            continue
+    if port is None:
+        raise PortTaken(f"ports {FIRST_PORT} to {FIRST_PORT + NUM_PORTS - 1} are all taken; give another")
+    raise PortTaken(f"port {port} is taken; give another, or none for the first free one")
+
+
+class _OncePerMessage:
+    """A page asks for the same thing every few seconds; what fails is said once."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._said: set[str] = set()
+        self._lock = threading.Lock()
+
+    def __call__(self, line: str) -> None:
+        with self._lock:
+            if line not in self._said:
+                self._said.add(line)
+                print(f"dashboard: {line}", file=self._stream)

@@ -1,0 +1,178 @@
+"""The study as the dashboard is given it: one study of the database, with notes, its writes refused."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState
+
+from results.tables import DERIVED
+from sweeps.study import is_drawn_ahead
+
+# As `Study.set_metric_names` writes it.
+_METRIC_NAMES = "study:metric_names"
+_FIRST = ("outcome", "stop_reason", "label")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+\-!|~])")
+
+
+class ReadOnlyError(RuntimeError):
+    """A write reached the study of a dashboard that was not asked to be writable."""
+
+
+class StudyView(BaseStorage):
+    """One study of a storage, for optuna-dashboard.
+
+    Other studies of the same database do not exist here. A trial that nobody has been given yet is waiting,
+    as in `sweeps status`. The value is named after the metric. Of a trial's configuration, which would be one
+    long line on its page, only what follows from its parameters is shown; of the study's attributes, what a
+    person reads. Where nobody has written a note, a trial's says
+    what became of it, and the study's is `study_note()`. None of this is ever written to the study.
+    """
+
+    def __init__(
+        self, storage: BaseStorage, study_id: int, *, writable: bool, study_note: Callable[[], str]
+    ) -> None:
+        self._storage = storage
+        self._study_id = study_id
+        self._writable = writable
+        self._study_note = study_note
+
+    # --- read -------------------------------------------------------------------------------------
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        studies = [s for s in self._storage.get_all_studies() if s._study_id == self._study_id]
+        return [self._described(study) for study in studies]
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return self._ours(self._storage.get_study_id_from_name(study_name))
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        return self._storage.get_study_name_from_id(self._ours(study_id))
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return self._storage.get_study_directions(self._ours(study_id))
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._storage.get_study_user_attrs(self._ours(study_id))
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._noted(self._storage.get_study_system_attrs(self._ours(study_id)))
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return _as_shown(self._storage.get_trial(trial_id))
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        trials = map(_as_shown, self._storage.get_all_trials(self._ours(study_id), deepcopy))
+        return [trial for trial in trials if states is None or trial.state in states]
+
+    def remove_session(self) -> None:
+        self._storage.remove_session()
+
+    def _ours(self, study_id: int) -> int:
+        if study_id != self._study_id:
+            raise KeyError(f"no study {study_id} here")
+        return study_id
+
+    def _described(self, study: FrozenStudy) -> FrozenStudy:
+        shown = copy.copy(study)
+        names = {_METRIC_NAMES: [metric]} if (metric := study.user_attrs.get("metric")) else {}
+        shown.system_attrs = names | self._noted(study.system_attrs)
+        shown.user_attrs = _facts(study.user_attrs)
+        return shown
+
+    def _noted(self, attributes: dict[str, Any]) -> dict[str, Any]:
+        notes: dict[str, Any] = {"dashboard:note_ver": 1, "dashboard:note_str:0": self._study_note()}
+        if "dashboard:note_ver" in attributes:
+            notes = {}
+        for trial in self._storage.get_all_trials(self._study_id, deepcopy=False):
+            at = f"dashboard:{trial._trial_id}:note"
+            if f"{at}_ver" not in attributes and (note := trial_note(trial)):
+                notes |= {f"{at}_ver": 1, f"{at}_str:0": note}
+        return {**attributes, **notes}
+
+    # --- write ------------------------------------------------------------------------------------
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
+        raise ReadOnlyError("a sweep's dashboard makes no studies")
+
+    def delete_study(self, study_id: int) -> None:
+        self._for_writing().delete_study(self._ours(study_id))
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._for_writing().set_study_user_attr(self._ours(study_id), key, value)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._for_writing().set_study_system_attr(self._ours(study_id), key, value)
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        return self._for_writing().create_new_trial(self._ours(study_id), template_trial)
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        self._for_writing().set_trial_param(trial_id, param_name, param_value_internal, distribution)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        return self._for_writing().set_trial_state_values(trial_id, state, values)
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        self._for_writing().set_trial_intermediate_value(trial_id, step, intermediate_value)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._for_writing().set_trial_user_attr(trial_id, key, value)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._for_writing().set_trial_system_attr(trial_id, key, value)
+
+    def _for_writing(self) -> BaseStorage:
+        if not self._writable:
+            raise ReadOnlyError("this dashboard is read-only")
+        return self._storage
+
+
+def trial_note(trial: FrozenTrial) -> str:
+    """Markdown: the trial's name where it has one, how it ended, and why; empty while nothing is known."""
+    attributes = trial.user_attrs
+    lines = [f"**{_escaped(attributes['label'])}**"] if attributes.get("label") else []
+    if outcome := attributes.get("outcome"):
+        reason = attributes.get("stop_reason")
+        lines.append(f"**{_escaped(outcome)}**" + (f": {_escaped(reason)}" if reason else ""))
+    return "\n\n".join(lines)
+
+
+def _as_shown(trial: FrozenTrial) -> FrozenTrial:
+    shown = copy.copy(trial)
+    if is_drawn_ahead(trial):
+        shown.state = TrialState.WAITING
+    attributes = dict(trial.user_attrs)
+    config = attributes.pop("config", None) or {}
+    first = {name: attributes[name] for name in _FIRST if attributes.get(name)}
+    derived = {name: config[name] for name in DERIVED if config.get(name) is not None}
+    rest = {name: value for name, value in attributes.items() if value not in ("", [])}
+    shown.user_attrs = {**first, **derived, **rest}
+    return shown
+
+
+def _facts(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """What is the same for all trials, a number or a word each: the rest is for programs."""
+    facts = {**attributes, **(attributes.get("context") or {})}
+    versions = attributes.get("versions") or {}
+    return {
+        **{name: value for name, value in facts.items() if isinstance(value, str | int | float)},
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+
+
+def _escaped(text: object) -> str:
+    return _MARKDOWN.sub(r"\\\1", str(text))
