@@ -78,5 +78,17 @@ def dashboard(
         console.print("Dashboard closed.")
 
 
+@app.command()
+def track(
+    path: FileArgument,
+    to: Annotated[
+        list[str] | None, typer.Option(help="tensorboard, mlflow or wandb; default: the file's tracking.to")
+    ] = None,
+) -> None:
+    """Bring TensorBoard, MLflow or Weights & Biases up to date: one run per trial, never two."""
+    for tracker, trials in _load(path).track(*to or ()).items():
+        console.print(f"{tracker}: {trials} trials brought up to date", highlight=False)
+
+
 def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt

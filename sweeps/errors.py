@@ -7,6 +7,8 @@ SweepError
   StudyHeld            2  another sweep is working on the study
   RunFolderError       2  the run folder cannot be used, or belongs to another sweep
   PortTaken            2  the dashboard's port cannot be had
+  TrackingNotInstalled 2  a tracker was asked for whose package is missing
+  TrackingFailed       1  a tracker could not be brought up to date; the sweep itself is unharmed
   SweepFailed          1  the sweep started and could not be brought to its end
     LeaseLost          1  another sweep took the study over
 
@@ -72,6 +74,18 @@ class PortTaken(SweepError):
     """The port asked for, or every one that is tried, cannot be opened on the loopback interface."""
 
     exit_code: ClassVar[int] = 2
+
+
+class TrackingNotInstalled(SweepError):
+    """A tracker's package is missing; the message names the command that installs it."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class TrackingFailed(SweepError):
+    """One line per tracker that could not be brought up to date; calling again goes on from there."""
+
+    exit_code: ClassVar[int] = 1
 
 
 class SweepFailed(SweepError):

@@ -6,7 +6,7 @@ import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,8 +25,9 @@ from results.replicates import CONFIRM_SUFFIX
 from results.table_files import Tables, read_tables, tables, write_tables
 from results.verdict import Verdict, verdict
 from results.verdict_files import write_verdict
-from search_spaces import KeyPath, Problem
+from search_spaces import KeyPath, Problem, nearest
 from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, problem_at, resolved, storage_url
+from sweeps.config.tracking import TRACKERS
 from sweeps.errors import ConfigError, RunFolderError, StorageUnreachable, SweepFailed
 from sweeps.lease import Owner, refuse_if_held
 from sweeps.status import Status, read_status
@@ -116,6 +117,27 @@ class Sweep:
                 pass
             raise
 
+    def track(self, *trackers: str) -> dict[str, int]:
+        """Bring trackers up to date (default: those of the file's `tracking.to`), as often as you like.
+
+        Returns for each the number of trials that there was something new of. Raises TrackingNotInstalled or
+        TrackingFailed.
+        """
+        from sweeps.tracking import track
+
+        chosen = trackers or self.config.tracking.to
+        if unknown := [name for name in chosen if name not in TRACKERS]:
+            raise ConfigError([f"no tracker is named {unknown[0]!r}.{nearest(unknown[0], TRACKERS)}"])
+        if not chosen:
+            known = ", ".join(TRACKERS)
+            raise ConfigError([f"name a tracker (--to, or tracking: {{to: [...]}} in the file): {known}"])
+        return track(self, chosen)
+
+    def _check_trackers(self) -> None:
+        from sweeps.tracking import check_installed
+
+        check_installed(self.config.tracking.to)
+
     def replicates(self) -> optuna.Study | None:
         """The confirm study, for reading; None before the first replicate was planned."""
         return peek(self.storage_url, self.config.name + CONFIRM_SUFFIX)
@@ -162,6 +184,8 @@ class Sweep:
         Ctrl-C and SIGTERM checkpoint the running trials and end. Raises a SweepError; nothing is written
         before the data, the model and the storage have been found in order.
         """
+        if self.config.tracking.to:
+            self._check_trackers()
         blueprint = self.plan()
         self._check_run_folder()
         check_reachable(self.storage_url, self.run_folder)
@@ -222,6 +246,7 @@ class Sweep:
         import ray
 
         from sweeps.fleet import office_for, plan_fleet, run_fleet, start_ray
+        from sweeps.tracking import following
         from sweeps.view import View
 
         console.print("Starting Ray ..." if address is None else f"Joining Ray at {address} ...")
@@ -229,8 +254,10 @@ class Sweep:
         fleet = plan_fleet(self.config.workers, self.config.gpus_per_worker, may_grow=address is not None)
         if not (self.run_folder / RESOLVED_NAME).is_file():
             self._write_run_folder()  # from here on the sweep exists
-        with office_for(blueprint.ledger, self.storage_url, owner) as office:
+        # Entered once the sweep is ours, and left when the office is closed: trackers hold nothing up.
+        with ExitStack() as trackers, office_for(blueprint.ledger, self.storage_url, owner) as office:
             self._write_run_folder()  # what may differ from the last run's is ours to say only now
+            trackers.enter_context(following(self, console.print))
             seats, workers = blueprint.job.seats, fleet.now
             console.print(
                 f"Loading the base on {workers} worker{'s' if workers > 1 else ''} with {seats} "

@@ -23,6 +23,7 @@ from sweeps.config.reliability import ReliabilitySection
 from sweeps.config.search import SearchSection
 from sweeps.config.section import Section
 from sweeps.config.storage import check_storage
+from sweeps.config.tracking import TrackingSection
 from sweeps.config.training import LoraSection, TrainingSection
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -106,6 +107,8 @@ class SweepConfig(Section):
     """Workers of the fleet; auto: one per GPU of the cluster, or one on a machine without GPUs."""
     gpus_per_worker: Annotated[int, BeforeValidator(check_whole(1))] = 1
     """More than 1 only with model.device_map: auto."""
+    tracking: TrackingSection = TrackingSection()
+    """One run per trial in TensorBoard, MLflow or Weights & Biases."""
     storage: Annotated[str | None, BeforeValidator(check_storage)] = None
     """Database URL without a password, or env:NAME; null: SQLite in the run folder."""
     output: Annotated[str, BeforeValidator(check_text())] = "runs"

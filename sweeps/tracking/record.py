@@ -1,0 +1,166 @@
+"""What a tracker is told about a trial: read from the study, filled in from the trial's own reports."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from results.plain import finite, plain
+from results.trial_facts import full_budget_loss, sign_names
+
+CURVES = ("train_loss", "grad_norm", "learning_rate", "num_tokens", "tokens_per_second", "peak_memory_gib")
+"""What a report holds beside the evaluation loss."""
+FINAL = ("train_loss", "num_steps", "num_tokens", "tokens_per_second", "peak_memory_gib", "wall_seconds")
+FULL_BUDGET = "eval_loss_full_budget"
+"""Only of a trial that used its full budget: `eval_loss` of the others is not comparable with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One report."""
+
+    percent: int
+    """Of the trial's budget."""
+    step: int
+    """Optimizer step."""
+    seconds: float
+    """Since the epoch, the same at every reading."""
+    values: Mapping[str, float]
+    """eval_loss (nats per token) and what else is known, finite numbers only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """A trial that has begun, for a tracker to keep one run of."""
+
+    key: str
+    """16 hex digits that name this trial of this study for good."""
+    study_key: str
+    sweep: str
+    number: int
+    params: Mapping[str, Any]
+    """Its whole configuration and the parameters it was drawn with; numbers, words, true and false."""
+    points: tuple[Point, ...]
+    """By rising percent."""
+    final: Mapping[str, float]
+    tags: Mapping[str, str]
+    outcome: str | None = None
+    reason: str = ""
+    started: float
+    """Seconds since the epoch."""
+    finished: float | None = None
+    labels: tuple[str, ...] = field(default=())
+    """Short words to filter by: outcome, origin, scenario."""
+
+    @property
+    def name(self) -> str:
+        return f"trial-{self.number:04d}"
+
+    @property
+    def is_over(self) -> bool:
+        return self.finished is not None
+
+    def digest(self) -> str:
+        """Of everything a tracker is told: equal digests mean that there is nothing new."""
+        return _digest(asdict(self))
+
+
+def read_records(study: optuna.Study, run_folder: Path) -> list[TrialRecord]:
+    """All trials of a study that have begun, by their numbers."""
+    attributes = study.user_attrs
+    study_key = _digest([study.study_name, attributes.get("identity")])
+    return [
+        _record(study.study_name, study_key, attributes.get("context") or {}, trial, run_folder)
+        for trial in study.get_trials(deepcopy=False)
+        if trial.datetime_start is not None and ("attempt" in trial.user_attrs or trial.state.is_finished())
+    ]
+
+
+def _record(
+    sweep: str, study_key: str, context: Mapping[str, Any], trial: FrozenTrial, run_folder: Path
+) -> TrialRecord:
+    attrs = trial.user_attrs
+    config = {k: v for k, v in (attrs.get("config") or {}).items() if isinstance(v, str | int | float)}
+    assert trial.datetime_start is not None
+    started = _seconds(trial.datetime_start)
+    final = {FULL_BUDGET: full_budget_loss(trial), **{name: finite(attrs.get(name)) for name in FINAL}}
+    outcome = attrs.get("outcome") if trial.state.is_finished() else None
+    tags = {
+        "outcome": outcome,
+        "stop_reason": attrs.get("stop_reason") if outcome else None,
+        "origin": attrs.get("origin"),
+        "label": attrs.get("label"),
+        "guideline_rows": " ".join(attrs.get("rows") or ()),
+        "stability_signs": " ".join(sign_names(attrs)),
+        "folder": attrs.get("folder"),
+        "config_hash": attrs.get("config_hash"),
+        **{name: context.get(name) for name in ("model", "scenario", "method")},
+    }
+    return TrialRecord(
+        key=_digest([study_key, trial.number, attrs.get("config_hash")]),
+        study_key=study_key,
+        sweep=sweep,
+        number=trial.number,
+        params=plain({**config, **trial.params}),
+        points=_points(trial, started, _reports(run_folder / str(attrs.get("folder", "")))),
+        final={name: value for name, value in final.items() if value is not None},
+        tags={name: str(value) for name, value in tags.items() if value},
+        outcome=outcome,
+        reason=str(attrs.get("stop_reason") or "") if outcome else "",
+        started=started,
+        finished=None if trial.datetime_complete is None else _seconds(trial.datetime_complete),
+        labels=tuple(str(word) for word in (outcome, attrs.get("origin"), context.get("scenario")) if word),
+    )
+
+
+def _points(
+    trial: FrozenTrial, started: float, reports: Mapping[int, Mapping[str, Any]]
+) -> tuple[Point, ...]:
+    max_steps = (trial.user_attrs.get("config") or {}).get("max_steps") or 100
+    points = []
+    for percent, loss in sorted(trial.intermediate_values.items()):
+        report = reports.get(percent, {})
+        values = {"eval_loss": finite(loss), **{name: finite(report.get(name)) for name in CURVES}}
+        points.append(
+            Point(
+                percent=percent,
+                step=int(report.get("step") or max(1, round(max_steps * percent / 100))),
+                seconds=started + (finite(report.get("wall_seconds")) or percent),
+                values={name: value for name, value in values.items() if value is not None},
+            )
+        )
+    return tuple(points)
+
+
+def _reports(folder: Path) -> dict[int, dict[str, Any]]:
+    """A trial's own reports by percent, the latest of each; those that cannot be read are left out."""
+    try:
+        lines = (folder / "reports.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    found = {}
+    for line in lines:
+        try:
+            report = json.loads(line)
+            found[int(report["percent"])] = report
+        except (ValueError, KeyError, TypeError):
+            continue  # a line that is being written
+    return found
+
+
+def _seconds(moment: datetime) -> float:
+    # Optuna keeps local time without a zone.
+    return moment.timestamp()
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
