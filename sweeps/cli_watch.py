@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,14 +66,11 @@ def dashboard(
     sweep = _load(path)
     server = open_dashboard(sweep, port=port, writable=writable)
     mode = "writable: never change a study while its sweep runs" if writable else "read-only"
-    console.print(
-        f"Dashboard of {sweep.config.name}: {server.url} ({mode}; Ctrl-C ends it)",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    where = f"Dashboard of {sweep.config.name}: {server.url} ({mode}; Ctrl-C ends it)"
+    warnings.simplefilter("ignore")  # a page's plots warn of few trials, which the page shows
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        console.print(where, highlight=False, markup=False, soft_wrap=True)
         server.serve()
     except KeyboardInterrupt:
         console.print("Dashboard closed.")

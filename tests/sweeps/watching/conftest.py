@@ -1,0 +1,144 @@
+"""A sweep's run folder with its file and a study that a simulated pack wrote, and a dashboard on it."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_runner.config import TrialConfig
+from sweeps.dashboard import DashboardServer, open_dashboard
+from sweeps.keeper import Keeper
+from sweeps.sweep import Sweep
+
+FILE = """\
+name: t
+model: base
+data: {{train: data.jsonl}}
+training: {{max_steps: 100, per_device_train_batch_size: 8}}
+trials: {trials}
+output: {output}
+storage: {storage}
+{more}
+"""
+
+
+def loss(config: TrialConfig, percent: int) -> float | str:
+    """Falls over the budget; high rates diverge."""
+    if config.learning_rate > 5e-4:
+        return "diverged"
+    return 2.0 + abs(config.learning_rate - 3e-4) * 1000 + 1.0 / percent
+
+
+@dataclass
+class Watched:
+    """A sweep whose study is written by `keeper`."""
+
+    sweep: Sweep
+    keeper: Keeper
+    pack: Any
+
+    @property
+    def folder(self) -> Path:
+        return self.sweep.run_folder
+
+
+@pytest.fixture
+def watched(
+    tmp_path: Path, new_database: Callable[[str], str], ledger: Callable[..., Any], pack: type
+) -> Iterator[Callable[..., Watched]]:
+    """`watched(trials=6, turns=None)`: a sweep after so many turns of its pack; None: at its end."""
+    keepers: list[Keeper] = []
+
+    def make(*, trials: int = 6, turns: int | None = None, more: str = "") -> Watched:
+        url = new_database("study")
+        folder = tmp_path / "runs" / "t"
+        folder.mkdir(parents=True)
+        text = FILE.format(trials=trials, output=tmp_path / "runs", storage=url, more=more)
+        (folder / "sweep.yaml").write_text(text, encoding="utf-8")
+        keeper = Keeper(ledger(folder, trials=trials), url)
+        keepers.append(keeper)
+        seats = pack(keeper, loss)
+        seats.ask()
+        for _ in range(1000 if turns is None else turns):
+            if not seats.seats:
+                break
+            write_reports(folder, seats)
+            seats.turn()
+        return Watched(Sweep.load(folder, check_files=False), keeper, seats)
+
+    yield make
+    for keeper in keepers:
+        keeper._storage.engine.dispose()
+
+
+def write_reports(folder: Path, seats: Any) -> None:
+    """What the seats are about to report, as a session writes it into the trials' own folders."""
+    for assignment in seats.seats.values():
+        percent = seats.report_at[seats.turns[assignment.number]]
+        report = {"percent": percent, "step": percent, "train_loss": 1.5, "grad_norm": 0.5}
+        file = folder / "trials" / f"{assignment.number:04d}" / "reports.jsonl"
+        with file.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(report | {"wall_seconds": 2.0 * percent}) + "\n")
+
+
+@dataclass
+class Answer:
+    code: int
+    text: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+@dataclass
+class Client:
+    """Asks a dashboard as a browser would."""
+
+    server: DashboardServer
+
+    def __call__(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Answer:
+        data = None if body is None else json.dumps(body).encode()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if data is not None:
+            named["Content-Type"] = "application/json"
+        request = urllib.request.Request(self.server.url + path, data=data, method=method, headers=named)
+        try:
+            with urllib.request.build_opener(_NoRedirect).open(request, timeout=20) as answer:
+                return Answer(answer.status, answer.read().decode(errors="replace"), dict(answer.headers))
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, error.read().decode(), dict(error.headers))
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Client]]:
+    """`serve(sweep, writable=False)` -> a client of its dashboard, on any free port."""
+    running: list[tuple[DashboardServer, threading.Thread]] = []
+
+    def start(sweep: Sweep, **options: Any) -> Client:
+        server = open_dashboard(sweep, **options)
+        thread = threading.Thread(target=server.serve, daemon=True)
+        thread.start()
+        running.append((server, thread))
+        return Client(server)
+
+    yield start
+    for server, thread in running:
+        server.close()
+        thread.join(timeout=10)
+        assert not thread.is_alive()
