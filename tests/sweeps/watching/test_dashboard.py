@@ -44,8 +44,8 @@ def routes(view: StudyView, method: str | None = None) -> list[tuple[str, str]]:
     ]
 
 
-# With few trials there is little to tell about importance.
-pytestmark = pytest.mark.filterwarnings("ignore:Target and region quantiles")
+# With few trials Optuna has little to tell about importance, and says so.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:optuna.importance")
 
 
 # --- read-only ------------------------------------------------------------------------------------
