@@ -5,13 +5,13 @@ of it. Whatever it does it does again without harm, and a second time changes no
 
 record.py                                            what is told about a trial
 tensorboard_runs.py, mlflow_runs.py, wandb_runs.py   to whom
-track.py                                             one pass over a sweep
+update.py                                            one pass over a sweep
 follow.py                                            a process of its own beside a running sweep
 """
 
 from __future__ import annotations
 
 from sweeps.tracking.follow import following
-from sweeps.tracking.track import check_installed, track
+from sweeps.tracking.update import check_installed, track
 
 __all__ = ["check_installed", "following", "track"]

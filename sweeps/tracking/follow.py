@@ -39,7 +39,7 @@ def following(
     try:
         with log.open("ab") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "sweeps.tracking.follow", str(sweep.run_folder)],
+                [sys.executable, "-m", "sweeps.tracking", str(sweep.run_folder)],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=out,
@@ -72,7 +72,7 @@ def follow(run_folder: Path, ended: threading.Event) -> bool:
     """Bring the trackers up to date until `ended`, and once more then; whether that last pass succeeded."""
     from sweeps.errors import SweepError
     from sweeps.sweep import Sweep
-    from sweeps.tracking.track import track
+    from sweeps.tracking.update import track
 
     last = ""
     while True:
@@ -94,7 +94,8 @@ def follow(run_folder: Path, ended: threading.Event) -> bool:
         ended.wait(seconds)
 
 
-def _main() -> int:
+def main() -> int:
+    """Follow the run folder given on the command line until standard input ends; 0 when all is up to date."""
     ended = threading.Event()
 
     def wait_for_the_end() -> None:
@@ -103,7 +104,3 @@ def _main() -> int:
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
     return 0 if follow(Path(sys.argv[1]), ended) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(_main())

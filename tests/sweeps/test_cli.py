@@ -29,7 +29,7 @@ training: {{max_steps: 100, per_device_train_batch_size: 4}}
 trials: 4
 output: runs
 """
-COMMANDS = ("demo", "init", "plan", "run", "status", "verdict", "export")
+COMMANDS = ("demo", "init", "plan", "run", "status", "verdict", "export", "results", "dashboard", "track")
 
 
 @dataclass

@@ -64,7 +64,7 @@ def watched(
         folder.mkdir(parents=True)
         text = FILE.format(trials=trials, output=tmp_path / "runs", storage=url, more=more)
         (folder / "sweep.yaml").write_text(text, encoding="utf-8")
-        keeper = Keeper(ledger(folder, trials=trials), url)
+        keeper = Keeper(ledger(folder, trials=trials, sampler="random"), url)
         keepers.append(keeper)
         seats = pack(keeper, loss)
         seats.ask()

@@ -1,0 +1,135 @@
+"""Results in the terminal, in files and in a notebook."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from results import AdapterFilesError, read_tables, reports_frame, trials_frame, write_tables
+from results.trials_table import ranked
+from sweeps import load
+from sweeps.cli import main
+from sweeps.errors import RunFolderError
+
+
+@pytest.fixture
+def shown(capsys, monkeypatch):
+    """`shown("results", ...)`: what the command prints, at a width of so many cells."""
+
+    def run(*arguments: object, width: int = 200) -> str:
+        monkeypatch.setattr("sweeps.cli_watch.console.width", width)
+        capsys.readouterr()
+        main_ends(*arguments)
+        return str(capsys.readouterr().out)
+
+    return run
+
+
+def main_ends(*arguments: object) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    assert ended.value.code == 0
+
+
+def test_trials_come_best_first_and_a_partial_loss_stands_in_brackets(watched, shown):
+    sweep = watched(trials=8).sweep
+    lines = shown("results", sweep.run_folder).splitlines()
+    assert lines[0].split()[:3] == ["trial", "eval_loss", "outcome"]
+    assert lines[0].split()[-1] == "reason"
+    frame = trials_frame(sweep.study())
+    complete = frame[frame["eval_loss"].notna()].sort_values(["eval_loss", "number"])
+    assert [int(line.split()[0]) for line in lines[1 : 1 + len(complete)]] == complete["number"].tolist()
+    for line in lines[1 + len(complete) :]:
+        assert not re.match(r" *\d+ +\d\.\d{4}", line)
+    assert len(lines) == 1 + len(frame)
+    assert "\x1b" not in "".join(lines)
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 120])
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_lines(watched, shown, width):
+    folder = watched(trials=4).folder
+    lines = shown("results", folder, width=width).splitlines()
+    assert len(lines) == 5
+    assert max(map(len, lines)) <= width
+    assert lines[0].split()[:3] == ["trial", "eval_loss", "outcome"]
+    assert ("learning_rate" in lines[0]) == (width >= 60)
+
+
+def test_a_running_sweep_has_results_too(watched, shown):
+    folder = watched(trials=20, turns=2).folder
+    outcomes = [line.split() for line in shown("results", folder).splitlines()[1:]]
+    assert any("running" in words for words in outcomes)
+    assert any("waiting" in words for words in outcomes)
+
+
+def test_top_json_and_csv(watched, shown):
+    sweep = watched(trials=6).sweep
+    frame = ranked(trials_frame(sweep.study()))
+    assert shown("results", sweep.run_folder, "--top", 2).splitlines()[-1] == "2 of 6 trials"
+    records = json.loads(shown("results", sweep.run_folder, "--top", 2, "--json"))
+    assert [record["number"] for record in records] == frame["number"].tolist()[:2]
+    assert records[0]["eval_loss"] == frame.loc[0, "eval_loss"]
+    assert records[0]["started"] == frame.loc[0, "started"].isoformat()
+    csv = shown("results", sweep.run_folder, "--csv")
+    pd.testing.assert_series_equal(
+        pd.read_csv(io.StringIO(csv))["learning_rate"], frame["learning_rate"].astype(float)
+    )
+
+
+def test_a_reason_is_never_read_as_markup(watched, shown):
+    run = watched(trials=1, turns=1)
+    study = run.keeper.study
+    study._storage.set_trial_user_attr(study.trials[0]._trial_id, "stop_reason", "[red]no[/red]")
+    assert "[red]no[/red]" in shown("results", run.folder)
+
+
+def test_values_and_types_survive_the_files(watched):
+    run = watched(trials=8)
+    study = run.sweep.study()
+    with pytest.raises(AdapterFilesError):  # nobody trained; the tables come first
+        run.sweep.write_results()
+    assert {"trials.csv", "trials.parquet", "reports.parquet"} <= {f.name for f in run.folder.iterdir()}
+    trials, reports = read_tables(run.folder)
+    pd.testing.assert_frame_equal(trials, trials_frame(study))
+    pd.testing.assert_frame_equal(reports, reports_frame(study))
+    assert trials.dtypes["number"] == "Int64"
+    assert trials["eval_loss"].isna().any()
+
+
+def test_an_empty_study_and_mixed_choices_survive_too(tmp_path: Path):
+    import optuna
+
+    study = optuna.create_study()
+    write_tables(study, tmp_path)
+    pd.testing.assert_frame_equal(read_tables(tmp_path).trials, trials_frame(study))
+    for choice, flag in ((8, True), ("auto", False)):
+        trial = study.ask()
+        trial.suggest_categorical("batch", [8, "auto"])
+        trial.suggest_categorical("rslora", [True, False])
+        study.tell(trial, 1.0)
+        study.trials[-1].params.update(batch=choice, rslora=flag)
+    write_tables(study, tmp_path)
+    trials = read_tables(tmp_path).trials
+    assert trials.dtypes["rslora"] == "boolean"
+    assert set(trials["batch"]) <= {"8", "auto"}
+    pd.testing.assert_frame_equal(trials, trials_frame(study))
+
+
+def test_load_reads_the_study_and_the_files_where_it_is_gone(watched):
+    run = watched(trials=5)
+    trials, reports = load(run.folder)
+    assert len(trials) == 5
+    assert reports.groupby("number")["percent"].max().to_dict()[0] == 100
+    file = run.folder / "sweep.yaml"
+    file.write_text(re.sub("storage: .*", f"storage: sqlite:///{run.folder}/gone.db", file.read_text()))
+    with pytest.raises(RunFolderError, match="no study yet"):
+        load(run.folder)
+    write_tables(run.sweep.study(), run.folder)
+    again = load(run.folder)
+    pd.testing.assert_frame_equal(again.trials, trials)
+    pd.testing.assert_frame_equal(again.reports, reports)
