@@ -65,15 +65,16 @@ def dashboard(
 
     sweep = _load(path)
     server = open_dashboard(sweep, port=port, writable=writable)
-    mode = "writable: never change a study while its sweep runs" if writable else "read-only"
+    mode = "writable: end it before the sweep goes on" if writable else "read-only"
     where = f"Dashboard of {sweep.config.name}: {server.url} ({mode}; Ctrl-C ends it)"
     warnings.simplefilter("ignore")  # a page's plots warn of few trials, which the page shows
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        console.print(where, highlight=False, markup=False, soft_wrap=True)
+        # Not through rich, which an interrupt half way makes print a line twice.
+        print(where, flush=True)
         server.serve()
     except KeyboardInterrupt:
-        console.print("Dashboard closed.")
+        print("Dashboard closed.")
 
 
 @app.command()

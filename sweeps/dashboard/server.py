@@ -15,6 +15,7 @@ import optuna
 from sweeps.dashboard.guard import REPORT_NAME, Guard
 from sweeps.dashboard.study_view import StudyView
 from sweeps.errors import PortTaken
+from sweeps.lease import Owner, refuse_if_held
 
 if TYPE_CHECKING:
     from sweeps.sweep import Sweep
@@ -70,13 +71,16 @@ class DashboardServer:
 def open_dashboard(sweep: Sweep, *, port: int | None = None, writable: bool = False) -> DashboardServer:
     """The dashboard of a sweep that has started, also while it runs.
 
-    `port` None: the first free one from 8080 on. Raises PortTaken, and what `Sweep.study` raises.
+    `port` None: the first free one from 8080 on. Raises PortTaken, what `Sweep.study` raises, and StudyHeld
+    when it shall be writable and the sweep runs: its keeper is the only one that may write then.
     """
     # Both take a second to import, and only this command needs them.
     from optuna_dashboard import wsgi
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = sweep.study()
+    if writable:
+        refuse_if_held(study, Owner.here("dashboard"))
     report = sweep.run_folder / REPORT_NAME
 
     def study_note() -> str:

@@ -17,6 +17,7 @@ import pytest
 from lora_runner.config import TrialConfig
 from sweeps.dashboard import DashboardServer, open_dashboard
 from sweeps.keeper import Keeper
+from sweeps.lease import Owner
 from sweeps.sweep import Sweep
 
 FILE = """\
@@ -58,13 +59,15 @@ def watched(
     """`watched(trials=6, turns=None)`: a sweep after so many turns of its pack; None: at its end."""
     keepers: list[Keeper] = []
 
-    def make(*, trials: int = 6, turns: int | None = None, more: str = "") -> Watched:
+    def make(
+        *, trials: int = 6, turns: int | None = None, more: str = "", owner: Owner | None = None
+    ) -> Watched:
         url = new_database("study")
         folder = tmp_path / "runs" / "t"
         folder.mkdir(parents=True)
         text = FILE.format(trials=trials, output=tmp_path / "runs", storage=url, more=more)
         (folder / "sweep.yaml").write_text(text, encoding="utf-8")
-        keeper = Keeper(ledger(folder, trials=trials, sampler="random"), url)
+        keeper = Keeper(ledger(folder, trials=trials, sampler="random"), url, owner)
         keepers.append(keeper)
         seats = pack(keeper, loss)
         seats.ask()

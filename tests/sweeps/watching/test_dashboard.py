@@ -8,17 +8,20 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
+import psutil
 import pytest
 from optuna_dashboard import wsgi
 
 from sweeps.cli import main
 from sweeps.dashboard import open_dashboard
 from sweeps.dashboard.study_view import ReadOnlyError, StudyView, trial_note
-from sweeps.errors import PortTaken
+from sweeps.errors import PortTaken, StudyHeld
+from sweeps.lease import Owner
 from sweeps.storage import open_storage
 from sweeps.study import is_drawn_ahead
 from sweeps.sweep import Sweep
@@ -132,6 +135,16 @@ def test_writable_takes_a_note_from_its_own_page_alone(watched, serve):
     assert ask("/api/studies/1/note", "PUT", note, **own).code == 204
     assert ask("/api/studies/1").json["note"] == {"version": 2, "body": "look here"}
     assert "dashboard:note_ver" in whole_study(sweep)[1]
+
+
+def test_writable_is_refused_while_the_sweep_runs_and_read_only_is_not(watched, serve):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as driver:
+        started = psutil.Process(driver.pid).create_time()
+        sweep = watched(turns=1, owner=replace(Owner.here("x"), pid=driver.pid, started=started)).sweep
+        with pytest.raises(StudyHeld):
+            open_dashboard(sweep, writable=True)
+        assert serve(sweep)("/api/studies/1").code == 200
+        driver.kill()
 
 
 def test_other_studies_of_the_database_are_neither_shown_nor_deleted(watched, serve):
