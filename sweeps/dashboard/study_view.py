@@ -14,6 +14,7 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from results.tables import DERIVED
+from sweeps.lease import LEASE
 from sweeps.study import is_drawn_ahead
 
 # As `Study.set_metric_names` writes it.
@@ -169,7 +170,7 @@ def _facts(attributes: Mapping[str, Any]) -> dict[str, Any]:
     facts = {**attributes, **(attributes.get("context") or {})}
     versions = attributes.get("versions") or {}
     return {
-        **{name: value for name, value in facts.items() if isinstance(value, str | int | float)},
+        **{k: v for k, v in facts.items() if isinstance(v, str | int | float) and k != LEASE},
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
 

@@ -167,6 +167,9 @@ def test_trials_are_shown_with_name_outcome_reason_and_curve(watched, serve):
     shown = serve(sweep)("/api/studies/1").json
     stored = sweep.study().get_trials()
     assert shown["objective_names"] == ["eval_loss"]
+    told = {a["key"]: a["value"] for a in shown["user_attrs"]}
+    assert (told["metric"], told["scenario"]) == ("eval_loss", "general")
+    assert not {"lease", "guidelines", "space", "identity", "context"} & set(told)
     assert len(shown["trials"]) == len(stored) == 6
     assert {t.user_attrs["outcome"] for t in stored} >= {"complete", "diverged"}
     for trial, kept in zip(shown["trials"], stored, strict=True):

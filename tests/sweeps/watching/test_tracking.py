@@ -17,7 +17,6 @@ import pytest
 from filelock import FileLock
 
 from sweeps.cli import main
-from sweeps.config import SweepConfig
 from sweeps.errors import ConfigError, TrackingFailed, TrackingNotInstalled
 from sweeps.sweep import Sweep
 from sweeps.tracking import following
@@ -332,12 +331,6 @@ def test_trackers_are_named_rightly_in_the_command_and_the_file(watched):
         with pytest.raises(ConfigError, match=said) as caught:
             Sweep.load(file, check_files=False)
         assert "hush" not in str(caught.value)
-
-
-def test_tracking_changes_nothing_that_a_study_is_recognised_by(watched):
-    config: SweepConfig = watched(trials=3, turns=1, more="tracking: {to: [wandb]}").sweep.config
-    assert config.tracking.to == ("wandb",)
-    assert config.tracking.wandb_project == "qlora-sweeps"
 
 
 # --- beside a running sweep -----------------------------------------------------------------------
