@@ -47,10 +47,14 @@ def following(
             )
     except OSError as error:
         say(f"tracking could not start ({error.strerror}); sweeps track {sweep.run_folder} does it later")
+    seconds = last_pass_seconds
     try:
         yield
+    except KeyboardInterrupt:
+        seconds = 0.0  # a second Ctrl-C: end at once
+        raise
     finally:
-        if process is not None and not _ended_well(process, last_pass_seconds):
+        if process is not None and not _ended_well(process, seconds):
             say(f"tracking is not up to date, see {log}; sweeps track {sweep.run_folder} makes up for it")
 
 

@@ -23,6 +23,10 @@ FULL_BUDGET = "eval_loss_full_budget"
 """Only of a trial that used its full budget: `eval_loss` of the others is not comparable with it."""
 
 
+_MAX_TAG = 5000
+"""Characters; MLflow refuses more than 8000, and a reason may hold another program's whole message."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Point:
     """One report."""
@@ -112,12 +116,14 @@ def _record(
         params=plain({**config, **trial.params}),
         points=_points(trial, started, _reports(run_folder / str(attrs.get("folder", "")))),
         final={name: value for name, value in final.items() if value is not None},
-        tags={name: str(value) for name, value in tags.items() if value},
+        tags={name: str(value)[:_MAX_TAG] for name, value in tags.items() if value},
         outcome=outcome,
-        reason=str(attrs.get("stop_reason") or "") if outcome else "",
+        reason=str(attrs.get("stop_reason") or "")[:_MAX_TAG] if outcome else "",
         started=started,
         finished=None if trial.datetime_complete is None else _seconds(trial.datetime_complete),
-        labels=tuple(str(word) for word in (outcome, attrs.get("origin"), context.get("scenario")) if word),
+        labels=tuple(
+            str(word)[:64] for word in (outcome, attrs.get("origin"), context.get("scenario")) if word
+        ),
     )
 
 

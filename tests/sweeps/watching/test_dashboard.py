@@ -15,6 +15,8 @@ from typing import Any
 import optuna
 import psutil
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna_dashboard import wsgi
 
 from sweeps.cli import main
@@ -183,6 +185,25 @@ def test_trials_are_shown_with_name_outcome_reason_and_curve(watched, serve):
         assert "warmup_steps" in attributes
         assert "config" not in attributes
     assert "**guideline default**" in shown["trials"][0]["note"]["body"]
+
+
+def test_a_study_in_a_journal_file_is_shown_too(watched, serve, tmp_path, monkeypatch):
+    sweep = watched().sweep
+    url = sweep.storage_url
+    journal = JournalStorage(JournalFileBackend(str(tmp_path / "study.log")))
+    optuna.copy_study(
+        from_study_name="t", from_storage=open_storage(url), to_storage=journal, to_study_name="t"
+    )
+    expected = serve(sweep)("/api/studies/1").json
+    study = optuna.load_study(study_name="t", storage=journal)
+    monkeypatch.setattr(Sweep, "study", lambda self: study)
+    ask = serve(sweep)
+    shown = ask(f"/api/studies/{study._study_id}").json
+    assert [t["note"] for t in shown["trials"]] == [t["note"] for t in expected["trials"]]
+    assert [t["intermediate_values"] for t in shown["trials"]] == [
+        t["intermediate_values"] for t in expected["trials"]
+    ]
+    assert ask(f"/api/studies/{study._study_id}", "DELETE", {}).code == 403
 
 
 def test_a_reason_is_shown_as_it_is_and_never_as_markup():

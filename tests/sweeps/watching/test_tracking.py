@@ -376,6 +376,10 @@ def test_a_tracker_that_hangs_or_fails_holds_nothing_up_and_raises_nothing(watch
     ):
         raise ZeroDivisionError  # the sweep's own errors are its own
     assert len(heard) == 1
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), following(run.sweep, heard.append):
+        raise KeyboardInterrupt  # the second Ctrl-C
+    assert time.monotonic() - begun < 5
 
 
 def test_a_sweep_without_trackers_starts_no_process(watched):
