@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sweeps.sweep import Sweep
+from tests.browser import console_errors
 
 pytestmark = [
     pytest.mark.slow,
@@ -47,10 +48,6 @@ def text(browser: Any) -> str:
     return str(browser.execute_script("return document.body.innerText"))
 
 
-def errors(browser: Any) -> list[str]:
-    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] != "INFO"]
-
-
 def drawn(browser: Any) -> list[list[Any]]:
     """(number of points and lines, axis title) of every plot."""
     return [plot for plot in browser.execute_script(PLOTS) if plot[0]]
@@ -67,7 +64,7 @@ def test_the_pages_load_without_errors_and_the_plots_are_drawn(watched, serve, b
     shown = text(browser)
     for expected in ("Best Trial", "eval_loss", "Intermediate values", "Hyperparameter Importance"):
         assert expected in shown
-    assert errors(browser) == []
+    assert console_errors(browser) == []
 
     diverged = next(t for t in sweep.study().trials if t.user_attrs["outcome"] == "diverged")
     browser.get(f"{ask.server.url}/dashboard/studies/1/trials?numbers={diverged.number}")
@@ -75,12 +72,12 @@ def test_the_pages_load_without_errors_and_the_plots_are_drawn(watched, serve, b
     shown = text(browser)
     assert f"diverged: {diverged.user_attrs['stop_reason']}" in shown  # the note
     assert "outcome\ndiverged" in shown.replace(" ", "\n")  # the attributes
-    assert errors(browser) == []
+    assert console_errors(browser) == []
 
     browser.find_element("link text", "Report").click()
     until(lambda: browser.title == "Report")
     assert browser.current_url == f"{ask.server.url}/report"
-    assert errors(browser) == []
+    assert console_errors(browser) == []
 
 
 def test_a_page_can_neither_delete_nor_tell_in_read_only_mode(watched, serve, browser):
@@ -95,7 +92,7 @@ def test_a_page_can_neither_delete_nor_tell_in_read_only_mode(watched, serve, br
     assert browser.execute_async_script(send, "/api/studies/1", "DELETE") == 403
     assert browser.execute_async_script(send, "/api/trials/1/tell", "POST") == 403
     assert sweep.study().get_trials() == before
-    assert all("403" in message for message in errors(browser))
+    assert all("403" in message for message in console_errors(browser))
 
 
 def test_an_open_page_follows_what_another_process_writes(watched, serve, browser):
@@ -107,4 +104,4 @@ def test_an_open_page_follows_what_another_process_writes(watched, serve, browse
     assert done.returncode == 0, done.stderr
     browser.get(f"{browser.current_url.partition('?')[0]}?numbers={done.stdout.strip()}")
     until(lambda: "pruned: written by another process" in text(browser))
-    assert errors(browser) == []
+    assert console_errors(browser) == []
