@@ -106,15 +106,12 @@ def test_a_write_past_the_guard_does_not_reach_the_study(watched):
     assert whole_study(sweep) == before
 
 
-@pytest.mark.parametrize(
-    "host",
-    ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost@evil.example", "0.0.0.0", ""],
-)
-def test_another_name_for_this_machine_gets_nothing(watched, serve, host):
+def test_another_name_for_this_machine_gets_nothing(watched, serve):
     ask = serve(watched(turns=1).sweep)
-    answer = ask("/api/studies", Host=host)
-    assert answer.code in ((400, 403) if host == "" else (403,))
-    assert "study_summaries" not in answer.text
+    for host in ("evil.example:8080", "127.0.0.1.evil.example", "localhost@evil.example", "0.0.0.0", ":80"):
+        answer = ask("/api/studies", Host=host)
+        assert answer.code == 403, host
+        assert "study_summaries" not in answer.text
 
 
 def test_the_loopback_interface_by_any_of_its_names_and_at_a_tunnels_port(watched, serve):
