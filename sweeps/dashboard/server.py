@@ -16,6 +16,7 @@ from sweeps.dashboard.guard import REPORT_NAME, Guard
 from sweeps.dashboard.study_view import StudyView
 from sweeps.errors import PortTaken
 from sweeps.lease import Owner, refuse_if_held
+from sweeps.storage import open_storage
 
 if TYPE_CHECKING:
     from sweeps.sweep import Sweep
@@ -81,6 +82,7 @@ def open_dashboard(sweep: Sweep, *, port: int | None = None, writable: bool = Fa
     study = sweep.study()
     if writable:
         refuse_if_held(study, Owner.here("dashboard"))
+        study = optuna.load_study(study_name=study.study_name, storage=open_storage(sweep.storage_url))
     report = sweep.run_folder / REPORT_NAME
 
     def study_note() -> str:

@@ -53,18 +53,31 @@ class Watched:
 
 @pytest.fixture
 def watched(
-    tmp_path: Path, new_database: Callable[[str], str], ledger: Callable[..., Any], pack: type
+    tmp_path: Path,
+    new_database: Callable[[str], str],
+    ledger: Callable[..., Any],
+    pack: type,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[..., Watched]]:
     """`watched(trials=6, turns=None)`: a sweep after so many turns of its pack; None: at its end."""
     keepers: list[Keeper] = []
 
     def make(
-        *, trials: int = 6, turns: int | None = None, more: str = "", owner: Owner | None = None
+        *,
+        trials: int = 6,
+        turns: int | None = None,
+        more: str = "",
+        owner: Owner | None = None,
+        url: str | None = None,
     ) -> Watched:
-        url = new_database("study")
+        if url is None:
+            url = storage = new_database("study")
+        else:  # it may hold a password
+            monkeypatch.setenv("THEIR_STORAGE", url)
+            storage = "env:THEIR_STORAGE"
         folder = tmp_path / "runs" / "t"
         folder.mkdir(parents=True)
-        text = FILE.format(trials=trials, output=tmp_path / "runs", storage=url, more=more)
+        text = FILE.format(trials=trials, output=tmp_path / "runs", storage=storage, more=more)
         (folder / "sweep.yaml").write_text(text, encoding="utf-8")
         keeper = Keeper(ledger(folder, trials=trials, sampler="random"), url, owner)
         keepers.append(keeper)
@@ -79,7 +92,7 @@ def watched(
 
     yield make
     for keeper in keepers:
-        keeper._storage.engine.dispose()
+        keeper._storage.close()
 
 
 def write_reports(folder: Path, seats: Any) -> None:

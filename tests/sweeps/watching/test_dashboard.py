@@ -15,8 +15,6 @@ from typing import Any
 import optuna
 import psutil
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna_dashboard import wsgi
 
 from sweeps.cli import main
@@ -184,23 +182,20 @@ def test_trials_are_shown_with_name_outcome_reason_and_curve(watched, serve):
     assert "**guideline default**" in shown["trials"][0]["note"]["body"]
 
 
-def test_a_study_in_a_journal_file_is_shown_too(watched, serve, tmp_path, monkeypatch):
-    sweep = watched().sweep
-    url = sweep.storage_url
-    journal = JournalStorage(JournalFileBackend(str(tmp_path / "study.log")))
-    optuna.copy_study(
-        from_study_name="t", from_storage=open_storage(url), to_storage=journal, to_study_name="t"
-    )
-    expected = serve(sweep)("/api/studies/1").json
-    study = optuna.load_study(study_name="t", storage=journal)
-    monkeypatch.setattr(Sweep, "study", lambda self: study)
+def test_it_reads_and_writes_every_kind_of_storage(watched, serve, new_url):
+    sweep = watched(turns=1, url=new_url("study")).sweep
+    before = whole_study(sweep)
     ask = serve(sweep)
-    shown = ask(f"/api/studies/{study._study_id}").json
-    assert [t["note"] for t in shown["trials"]] == [t["note"] for t in expected["trials"]]
-    assert [t["intermediate_values"] for t in shown["trials"]] == [
-        t["intermediate_values"] for t in expected["trials"]
-    ]
-    assert ask(f"/api/studies/{study._study_id}", "DELETE", {}).code == 403
+    study = ask("/").headers["Location"].rpartition("/")[2]
+    trials = ask(f"/api/studies/{study}").json["trials"]
+    assert {t["state"] for t in trials} >= {"Running", "Waiting"}
+    assert any(t["intermediate_values"] for t in trials)
+    assert ask(f"/api/studies/{study}", "DELETE", {}).code == 403
+    assert whole_study(sweep) == before
+    writable = serve(sweep, writable=True)
+    note = {"body": "look here", "version": 2}
+    assert writable(f"/api/studies/{study}/note", "PUT", note).code == 204
+    assert "look here" in whole_study(sweep)[1].values()
 
 
 def test_a_reason_is_shown_as_it_is_and_never_as_markup():
