@@ -149,6 +149,15 @@ def status(
 
 
 @app.command()
+def stop(path: FileArgument) -> None:
+    """Ask a running sweep to checkpoint its trials and end; the same `sweeps run` goes on later."""
+    lease = _load(path, None, check_files=False).stop()
+    console.print(
+        f"asked process {lease.owner.pid} to stop; it checkpoints what is running and ends.", highlight=False
+    )
+
+
+@app.command()
 def verdict(
     path: Annotated[Path | None, typer.Argument(help="a sweep file or a run folder")] = None,
     margin: Annotated[float, typer.Option(help="difference that does not matter, percent of the loss")] = 0.5,

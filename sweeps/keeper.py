@@ -62,6 +62,8 @@ class Keeper:
         self._life = secrets.token_hex(4)
         self._stopping = False
         self._events = [] if events is None else events
+        self.troubles: list[str] = []
+        """Why the sweep may not come to its end."""
         self._speed: dict[int, float] = {}
         self._futile_starts: dict[int, int] = {}
         """How often each worker has started since a trial on it last reported something new."""
@@ -163,7 +165,9 @@ class Keeper:
             starts = self._futile_starts.get(worker, 0)
             self._futile_starts[worker] = 1 if given_up else starts + 1
             if starts >= FUTILE_STARTS:
-                self._note(f"worker {worker}: given up, it died {starts} times in a row before any report")
+                trouble = f"worker {worker}: given up, it died {starts} times in a row before any report"
+                self._note(f"{trouble} ({reason})")
+                self.troubles.append(f"{trouble}; the last time: {reason}")
                 return self._nothing(worker, stop=True)
         pause = min(LONGEST_PAUSE_SECONDS, 2.0 ** (starts - 3)) if starts > 2 and not given_up else 0.0
         if self._stopping or not (self._waiting or self._drawer.has_more()):

@@ -86,7 +86,7 @@ class KeeperActor:
 
     def errors(self) -> list[str]:
         """Why the sweep could not go on."""
-        return self._errors
+        return [*self._errors, *(self._opened.troubles if self._opened is not None else [])]
 
     def status(self, events_from: int = 0) -> Status | None:
         """A snapshot, the last known one while the storage is away; None before there is one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import threading
@@ -29,7 +30,7 @@ from search_spaces import KeyPath, Problem, nearest
 from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, problem_at, resolved, storage_url
 from sweeps.config.tracking import TRACKERS
 from sweeps.errors import ConfigError, RunFolderError, StorageUnreachable, SweepFailed
-from sweeps.lease import Owner, refuse_if_held
+from sweeps.lease import Lease, Owner, lease_of, refuse_if_held
 from sweeps.status import Status, read_status
 from sweeps.storage import check_reachable
 from sweeps.study import peek
@@ -273,6 +274,22 @@ class Sweep:
                 errors = run_fleet(office, blueprint.job, fleet)
             errors += ray.get(keeper.errors.remote(), timeout=60)
             return view.stop_wanted.is_set(), errors
+
+    def stop(self) -> Lease:
+        """Ask the running sweep to checkpoint its trials and end; returns the lease of who was asked.
+
+        Raises SweepError when nobody works on the study, or somebody on another machine.
+        """
+        lease = lease_of(self.study())
+        if lease is None or lease.released or lease.owner.is_alive is False:
+            raise RunFolderError(f"nobody is working on the sweep {self.config.name!r}")
+        if lease.owner.is_alive is None:
+            raise RunFolderError(
+                f"the sweep {self.config.name!r} runs on another machine ({lease.holder()}); stop it there, by "
+                f"`sweeps stop`, Ctrl-C, or SIGTERM to that process"
+            )
+        os.kill(lease.owner.pid, signal.SIGTERM)
+        return lease
 
     def write_results(self) -> None:
         """Write the tables, and the verdict and best/ as far as there is anything to say."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -9,14 +10,16 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
-from sweeps.errors import LeaseLost, StudyHeld
+from sweeps.errors import LeaseLost, RunFolderError, StudyHeld
 from sweeps.keeper import Keeper
 from sweeps.lease import Lease, Owner, lease_of, refuse_if_held, wait_until_free
+from sweeps.sweep import Sweep
 
 Make = Callable[..., Keeper]
 ELSEWHERE = Owner(run="theirs", host="node7", place="node7 boot pid:[1]", pid=11, started=1.0)
@@ -172,3 +175,24 @@ def test_a_commit_whose_answer_was_lost_does_not_cost_the_lease(make_keeper: Mak
     assert lease is not None
     assert before is not None
     assert lease.beat == before.beat + 2
+
+
+# --- sweeps stop ----------------------------------------------------------------------------------
+
+
+def test_a_running_sweep_is_asked_to_stop_by_its_lease(
+    make_keeper: Make, neighbour: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, process = neighbour
+    keeper = make_keeper()
+    hold(keeper, owner)
+    sweep = Sweep.__new__(Sweep)
+    sweep.config = SimpleNamespace(name="t")  # type: ignore[assignment]
+    monkeypatch.setattr(Sweep, "study", lambda self: keeper.study)
+    assert sweep.stop().owner == owner
+    assert process.wait(20) == -signal.SIGTERM
+    with pytest.raises(RunFolderError, match="nobody is working on the sweep 't'"):
+        sweep.stop()
+    hold(keeper, ELSEWHERE)
+    with pytest.raises(RunFolderError, match=r"runs on another machine \(process 11 on node7"):
+        sweep.stop()

@@ -143,3 +143,12 @@ def test_a_reply_that_was_lost_is_given_again(make_keeper: Make, report: Any, st
     again = keeper.report(0, ended, [0], 1.0).start
     assert [p.assignment.number for p in again] == [p.assignment.number for p in lost] == [2]
     assert len([t for t in stored(keeper) if t.state == TrialState.RUNNING]) == 2
+
+
+def test_what_is_given_up_is_told_at_the_end(make_keeper: Make) -> None:
+    keeper = make_keeper(trials=4)
+    for _ in range(FUTILE_STARTS + 1):
+        keeper.rejoin(3, "no progress for 9 s")
+    (trouble,) = keeper.troubles
+    assert trouble.startswith(f"worker 3: given up, it died {FUTILE_STARTS} times in a row")
+    assert trouble.endswith("no progress for 9 s")
