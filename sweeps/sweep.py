@@ -285,8 +285,8 @@ class Sweep:
             raise RunFolderError(f"nobody is working on the sweep {self.config.name!r}")
         if lease.owner.is_alive is None:
             raise RunFolderError(
-                f"the sweep {self.config.name!r} runs on another machine ({lease.holder()}); stop it there, by "
-                f"`sweeps stop`, Ctrl-C, or SIGTERM to that process"
+                f"the sweep {self.config.name!r} runs on another machine ({lease.holder()}); stop it there, "
+                "by `sweeps stop`, Ctrl-C, or SIGTERM to that process"
             )
         os.kill(lease.owner.pid, signal.SIGTERM)
         return lease
