@@ -49,7 +49,7 @@ def ray_processes(pids: Iterator[int], title: str) -> list[psutil.Process]:
     return found
 
 
-_TITLES = {"keeper": "ray::KeeperActor", "depot": "ray::Depot", "worker": "ray::"}
+_TITLES = {"keeper": "ray::KeeperActor", "depot": "ray::Depot", "worker": "ray::ResourceTrainable"}
 
 
 class Nodes:
@@ -111,9 +111,6 @@ class Killer:
                 kill_tree(driver)
             return True
         processes = ray_processes(iter(self.roots()), _TITLES[target])
-        if target == "worker":
-            own = (*_TITLES.values(),)[:2]
-            processes = [p for p in processes if not any(t in title_of(p) for t in own) and is_worker(p)]
         if not processes:
             return False
         return kill(self.generator.choice(processes))
@@ -125,11 +122,6 @@ def title_of(process: psutil.Process) -> str:
         return " ".join(process.cmdline()[:1])
     except psutil.Error:
         return ""
-
-
-def is_worker(process: psutil.Process) -> bool:
-    """Whether it is an actor, not a daemon or an idle process."""
-    return "IDLE" not in title_of(process)
 
 
 def kill(process: psutil.Process) -> bool:
