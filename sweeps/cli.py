@@ -209,6 +209,13 @@ def verdict(
 
 
 @app.command()
+def report(path: FileArgument) -> None:
+    """Write report.html: the answer, its evidence and all plots on one page that needs no network."""
+    written = _load(path, None, check_files=False).report()
+    console.print(f"wrote {written}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
 def export(
     path: FileArgument,
     to: Annotated[

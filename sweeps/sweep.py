@@ -23,6 +23,7 @@ from results.evidence import MARGIN
 from results.export import ExportResult, export
 from results.files import atomic_write
 from results.replicates import CONFIRM_SUFFIX
+from results.report import write_report
 from results.table_files import Tables, read_tables, tables, write_tables
 from results.verdict import Verdict, verdict
 from results.verdict_files import write_verdict
@@ -152,6 +153,23 @@ class Sweep:
         if write:
             write_verdict(answer, self.run_folder)
         return answer
+
+    def report(self) -> Path:
+        """Write report.html, one page that opens without a network, into the run folder; return its path."""
+        study = self.study()
+        try:
+            answer = self.verdict(write=False)
+        except NothingToSay:
+            answer = None
+        kept = self.run_folder / RESOLVED_NAME
+        return write_report(
+            study,
+            answer,
+            self.run_folder,
+            sweep_file=kept.read_text(encoding="utf-8") if kept.is_file() else resolved(self.config),
+            run_folder=f"{self.run_folder.parent.name}/{self.run_folder.name}",
+            target=self.config.trials,
+        )
 
     def export(
         self,
@@ -292,14 +310,15 @@ class Sweep:
         return lease
 
     def write_results(self) -> None:
-        """Write the tables, and the verdict and best/ as far as there is anything to say."""
+        """Write the tables, the verdict and best/ as far as there is anything to say, and the report."""
         study = self.study()
         write_tables(study, self.run_folder)
         try:
             write_best(study, self.run_folder)
+            write_verdict(verdict(study, self.replicates()), self.run_folder)
         except NothingToSay:
-            return
-        write_verdict(verdict(study, self.replicates()), self.run_folder)
+            pass  # the report says why
+        self.report()
 
     def _check_run_folder(self) -> None:
         folder = self.run_folder

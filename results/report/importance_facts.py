@@ -1,0 +1,67 @@
+"""Which hyperparameters mattered, by Optuna's own measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import optuna
+from optuna.trial import TrialState
+
+from results.plain import finite, plural
+
+FEWEST = 10
+"""Finished trials below which the shares would be chance."""
+FIRM = 30
+"""Finished trials below which the shares are a hint, and no dimension is called idle."""
+IDLE = 0.05
+"""A share below which a dimension hardly mattered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importance:
+    """Share of each hyperparameter, largest first; they sum to 1. Empty with a reason where there is none."""
+
+    shares: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+    """Why there are no shares."""
+    num_trials: int = 0
+
+    @property
+    def is_firm(self) -> bool:
+        return self.num_trials >= FIRM
+
+    @property
+    def idle(self) -> list[str]:
+        """Dimensions that hardly mattered, once there are trials enough to say so."""
+        return [name for name, share in self.shares.items() if share < IDLE] if self.is_firm else []
+
+
+def read_importance(study: optuna.Study) -> Importance:
+    """Optuna's default evaluator (PED-ANOVA) on the finished trials: what it takes to be among the best tenth.
+
+    It needs no forest and no seed, so the same trials give the same shares, and it knows conditional
+    hyperparameters.
+    """
+    losses = [
+        loss
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if trial.values and (loss := finite(trial.values[0])) is not None
+    ]
+    if len(losses) < FEWEST:
+        return Importance(
+            reason=f"{plural(len(losses), 'finished trial')}; below {FEWEST} the shares would be chance",
+            num_trials=len(losses),
+        )
+    if min(losses) == max(losses):
+        return Importance(reason="all finished trials have the same loss", num_trials=len(losses))
+    try:
+        shares = optuna.importance.get_param_importances(study)
+    except (ValueError, RuntimeError) as error:
+        return Importance(reason=f"Optuna gives none: {error}", num_trials=len(losses))
+    usable = {name: float(share) for name, share in shares.items() if finite(float(share)) is not None}
+    return Importance(
+        shares=dict(sorted(usable.items(), key=lambda item: -item[1])),
+        reason="" if usable else "no hyperparameter was searched",
+        num_trials=len(losses),
+    )
