@@ -1,7 +1,7 @@
 """A sweep's report: one HTML file that opens without a network.
 
-`facts.py` reads the study once; each section of the page is a module that turns facts into blocks (`blocks.py`);
-`page.py` puts them in order and renders `templates/`.
+`facts.py` reads the study once; each section of the page is a module that turns facts into blocks
+(`blocks.py`); `page.py` puts them in order and renders `templates/`.
 """
 
 from __future__ import annotations

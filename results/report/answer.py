@@ -44,7 +44,8 @@ def _found(facts: Facts) -> list[Block]:
         return [
             Paragraph(
                 tone="unsure",
-                text=f"There is no best config: no trial finished its full budget with a finite loss ({counts}).",
+                text="There is no best config: no trial finished its full budget with a finite loss "
+                f"({counts}).",
             ),
             Tiles(tiles=[_base_tile(verdict)]),
         ]
@@ -120,7 +121,7 @@ def _how_sure(verdict: Verdict) -> list[Block]:
             + (f", interval {ends}." if ends else "; too few for an interval."),
         )
         return [Paragraph(text="How sure:"), Bullets(items=lines)]
-    return [Paragraph(tone="unsure", text="How sure: not yet."), Bullets(items=lines)]
+    return [Paragraph(tone="unsure", text="How sure: not yet. What stands against it:"), Bullets(items=lines)]
 
 
 def _config_table(verdict: Verdict) -> Table:
@@ -131,7 +132,5 @@ def _config_table(verdict: Verdict) -> Table:
     return Table(
         caption="The best config beside the guideline default",
         header=("hyperparameter", "best", "guideline default"),
-        rows=[
-            (name, show(best[name]), show(default[name]) if name in default else "") for name in names
-        ],
+        rows=[(name, show(best[name]), show(default[name]) if name in default else "") for name in names],
     )

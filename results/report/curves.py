@@ -82,8 +82,12 @@ def _lines(facts: Facts, trials: Sequence[TrialResult], outcome: str) -> object:
         y=y,
         mode="lines",
         name=spoken(outcome),
-        line={"color": colour, "width": 1 if many else 1.5, "dash": "solid" if outcome == "complete" else "dot"},
-        opacity=0.35 if many else 0.65,
+        line={
+            "color": colour,
+            "width": 1 if many else 1.5 if outcome == "complete" else 2,
+            "dash": "solid" if outcome == "complete" else "dot",
+        },
+        opacity=0.35 if many else 0.65 if outcome == "complete" else 0.9,
         hoverinfo="text",
         hovertext=text,
         connectgaps=False,
@@ -98,7 +102,8 @@ def _ends(facts: Facts, trials: Sequence[TrialResult], outcome: str, top: float)
         [min(value, top) for _, value in ends],
         outcome,
         hovertext=[
-            f"<b>trial {t.number}</b> {spoken(outcome)} at {percent}%: {loss(value)}<br>{drawn(t.stop_reason[:120])}"
+            f"<b>trial {t.number}</b> {spoken(outcome)} at {percent}%: {loss(value)}"
+            f"<br>{drawn(t.stop_reason[:120])}"
             for t, (percent, value) in zip(trials, ends, strict=True)
         ],
         cliponaxis=False,

@@ -39,8 +39,8 @@ def importance(facts: Facts) -> Section:
     plot = Plot(
         id="plot-importance",
         label="Share of importance of each hyperparameter",
-        caption="Optuna's importance (PED-ANOVA): how much each hyperparameter decides whether a trial is among "
-        f"the best tenth. The shares sum to 100% and say nothing of the direction.{caution}",
+        caption="Optuna's importance (PED-ANOVA): how much each hyperparameter decides whether a trial is "
+        f"among the best tenth. The shares sum to 100% and say nothing of the direction.{caution}",
         spec=spec(
             [bars],
             xaxis={"title": {"text": "share of importance (%)"}, "range": [0, max(shares) * 1.15]},

@@ -38,7 +38,7 @@ class Importance:
 
 
 def read_importance(study: optuna.Study) -> Importance:
-    """Optuna's default evaluator (PED-ANOVA) on the finished trials: what it takes to be among the best tenth.
+    """Optuna's default evaluator (PED-ANOVA) on the finished trials: what it takes to be among the best.
 
     It needs no forest and no seed, so the same trials give the same shares, and it knows conditional
     hyperparameters.

@@ -23,7 +23,9 @@ def next_steps(facts: Facts) -> Section:
         blocks.append(Paragraph(text="Nothing stands out: no best value lies at the end of its range."))
     edges = [] if facts.verdict is None else list(facts.verdict.edges)
     if edges:
-        blocks.append(Code(label="Wider ranges for the sweep file, under a new name", text=_space(facts, edges)))
+        blocks.append(
+            Code(label="Wider ranges for the sweep file, under a new name", text=_space(facts, edges))
+        )
     return Section(id="next", title="What to try next", blocks=blocks)
 
 
@@ -46,8 +48,8 @@ def _troubles(facts: Facts) -> list[str]:
     found, counts, ended = [], facts.outcomes, max(facts.num_ended, 1)
     if counts["diverged"] > _MANY * ended:
         found.append(
-            f"{plural(counts['diverged'], 'trial')} of {ended} diverged: lower the high end of learning_rate, so "
-            "that fewer trials are spent beyond the cliff."
+            f"{plural(counts['diverged'], 'trial')} of {ended} diverged: lower the high end of "
+            "learning_rate, so that fewer trials are spent beyond the cliff."
         )
     if counts["out_of_memory"]:
         found.append(
@@ -56,8 +58,8 @@ def _troubles(facts: Facts) -> list[str]:
         )
     if counts["failed"]:
         found.append(
-            f"{plural(counts['failed'], 'trial')} failed for a reason outside of training: mend it (the reasons "
-            "stand above) and run them again."
+            f"{plural(counts['failed'], 'trial')} failed for a reason outside of training: mend it (the "
+            "reasons stand above) and run them again."
         )
     return found
 
@@ -66,7 +68,8 @@ def _idle(facts: Facts) -> list[str]:
     found = facts.importance
     return [
         f"Fix {name}: it hardly mattered ({100 * found.shares[name]:.1f}% of the importance over "
-        f"{plural(found.num_trials, 'finished trial')}), and one dimension less leaves more trials for the others."
+        f"{plural(found.num_trials, 'finished trial')}), and one dimension less leaves more trials for the "
+        "others."
         for name in found.idle
     ]
 
@@ -77,7 +80,9 @@ def _doubt(facts: Facts) -> list[str]:
     if verdict is None or verdict.best is None or getattr(verdict, "replicates", None) is not None:
         return []
     default = verdict.guideline_default
-    beside = " and the guideline default" if default is not None and default.number != verdict.best.number else ""
+    beside = (
+        " and the guideline default" if default is not None and default.number != verdict.best.number else ""
+    )
     return [
         f"Run the best config{beside} again on other seeds: one run per config cannot tell a gain from luck."
     ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import jinja2
 import optuna
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from results.files import atomic_write
@@ -62,9 +63,9 @@ def write_report(
 ) -> Path:
     """Write `report.html` into `folder`, whole or not at all; return its path.
 
-    `verdict` is what `results.verdict.verdict` says of the same study, None while it has no trial. `sweep_file` is
-    the resolved sweep file's text, `run_folder` the run as a user names it, `target` the finished trials wanted.
-    The same study gives the same bytes.
+    `verdict` is what `results.verdict.verdict` says of the same study, None while it has no trial.
+    `sweep_file` is the resolved sweep file's text, `run_folder` the run as a user names it, `target` the
+    finished trials wanted. The same study gives the same bytes.
     """
     facts = read_facts(study, verdict, sweep_file=sweep_file, run_folder=run_folder, target=target)
     return atomic_write(folder / REPORT_FILE, render_report(facts))
@@ -84,6 +85,7 @@ def render_report(facts: Facts) -> str:
     return page.render(
         facts=facts,
         sections=sections,
+        model=_shown_model(facts),
         plots=plots,
         dark=IN_THE_DARK,
         style=Markup(_read("report.css")),
@@ -101,12 +103,25 @@ def _read(name: str) -> str:
     return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
+def _shown_model(facts: Facts) -> str:
+    """A hub id as it is, a folder by its last name."""
+    name = str(facts.sweep.context.get("model") or "")
+    return PurePath(name).name if PurePath(name).is_absolute() else name
+
+
+def _breakable(text: str) -> Markup:
+    """Text that may be broken after an underscore or a dot between letters; names here are long."""
+    return Markup(re.sub(r"(?<=\w)([_.])(?=[A-Za-z])", r"\1<wbr>", str(escape(text))))
+
+
 @cache
 def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
+    return environment

@@ -1,7 +1,7 @@
 """Colours and marks that people with any colour vision tell apart, in light and in dark.
 
-The hues are those of Okabe and Ito ("Color Universal Design", 2008). No meaning rests on a colour alone: outcomes
-and schedulers differ in their marks too.
+The hues are those of Okabe and Ito ("Color Universal Design", 2008). No meaning rests on a colour alone:
+outcomes and schedulers differ in their marks too.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -21,6 +22,8 @@ from results.sweep_result import TrialResult
 from search_spaces import Dimension
 
 _FEWEST = 2
+_NONE = -0.12
+"""Where on its axis a trial without that hyperparameter stands."""
 _LOSS = "evaluation loss"
 
 
@@ -31,6 +34,9 @@ class _Axis:
     """Of a trial, from 0 (bottom) to 1 (top); None where it has no value."""
     ticks: Sequence[tuple[float, str]]
     """(place, text)."""
+
+    def has_gaps(self, trials: Sequence[TrialResult]) -> bool:
+        return any(self.place(trial) is None for trial in trials)
 
 
 def parallel(facts: Facts) -> Section:
@@ -53,21 +59,33 @@ def _plot(facts: Facts, trials: Sequence[TrialResult], axes: Sequence[_Axis]) ->
     best_name = "best tenth" if len(leading) > 1 else "best"
     traces = [
         _lines(early, axes, names, name="stopped early", colour=ORANGE, dash="dot", width=1, opacity=0.45),
-        _lines(rest, axes, names, name="other finished trials", colour=GREY, dash="solid", width=1.2, opacity=0.55),
+        _lines(
+            rest,
+            axes,
+            names,
+            name="other finished trials",
+            colour=GREY,
+            dash="solid",
+            width=1.2,
+            opacity=0.55,
+        ),
         _lines(leading, axes, names, name=best_name, colour=GREEN, dash="solid", width=3.5, opacity=1.0),
     ]
     places = list(range(len(axes)))
+    gaps = [place for place in places[:-1] if axes[place].has_gaps(trials)]
+    any_gap = bool(gaps)
     layout = {
         "xaxis": {
             "tickvals": places,
             "ticktext": [_broken(axis.name) for axis in axes],
-            "range": [-0.35, len(axes) - 0.55],
-            "side": "bottom",
+            "range": [-0.3, len(axes) - 0.7],
+            "tickangle": 0,
+            "tickfont": {"size": 10},
             "showgrid": False,
             "zeroline": False,
             "fixedrange": True,
         },
-        "yaxis": {"visible": False, "range": [-0.04, 1.04], "fixedrange": True},
+        "yaxis": {"visible": False, "range": [(_NONE if any_gap else 0) - 0.05, 1.05], "fixedrange": True},
         "shapes": [
             {"type": "line", "x0": p, "x1": p, "y0": 0, "y1": 1, "line": {"color": BLUE, "width": 1}}
             for p in places
@@ -78,19 +96,20 @@ def _plot(facts: Facts, trials: Sequence[TrialResult], axes: Sequence[_Axis]) ->
                 "y": y,
                 "text": drawn(text),
                 "showarrow": False,
-                "xanchor": "left",
-                "xshift": 4,
-                "font": {"size": 11},
+                "xanchor": "right" if place == places[-1] else "left",
+                "xshift": -5 if place == places[-1] else 5,
+                "borderpad": 0,
+                "font": {"size": 10},
             }
             for place, axis in enumerate(axes)
-            for y, text in axis.ticks
+            for y, text in [*axis.ticks, *([(_NONE, "none")] if place in gaps else [])]
         ],
     }
     return Plot(
         id="plot-parallel",
         label="Parallel coordinates of all trials",
-        caption="Each line is a trial; follow the thick ones to see which values the best share. The loss is at "
-        "the right, the lowest at the bottom; a line that ends has no value on the next axis.",
+        caption="Each line is a trial; follow the thick ones to see which values the best share. The loss is "
+        "at the right, the lowest at the bottom; lines that end before it were stopped early.",
         spec=spec([t for t in traces if t is not None], **layout),
         table=_table(facts, trials),
         height=440,
@@ -107,13 +126,15 @@ def _lines(
     dash: str,
     width: float,
     opacity: float,
-) -> object | None:
+) -> Any | None:
     x: list[float | None] = []
     y: list[float | None] = []
     text: list[str] = []
     for trial in trials:
         x += [*range(len(axes)), None]
-        y += [*(axis.place(trial) for axis in axes), None]
+        # Having no such hyperparameter is a place of its own, so that the line goes on to its loss.
+        drawn_at = [axis.place(trial) for axis in axes]
+        y += [*(_NONE if place is None else place for place in drawn_at[:-1]), drawn_at[-1], None]
         text += [hover(trial, names=names)] * len(axes) + [""]
     if not x:
         return None

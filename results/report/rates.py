@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import plotly.graph_objects as go
+
 from results.conditions import show, shown_range
 from results.plain import finite, loss, number, plural
 from results.report.blocks import Block, Paragraph, Plot, Section, Table
@@ -24,7 +26,9 @@ from results.sweep_result import TrialResult
 from search_spaces import GuidelineRow
 
 RATE, SCHEDULER = "learning_rate", "lr_scheduler_type"
-_PIXELS_PER_ROW = 26
+_PIXELS_PER_ROW = 22
+_Group = tuple[float, float, list[GuidelineRow]]
+"""Lowest and highest rate, and the rows that say so."""
 
 
 def rates(facts: Facts) -> Section:
@@ -63,17 +67,24 @@ def _plot(facts: Facts, trials: Sequence[TrialResult]) -> Plot:
     rows = rows_of_rate(facts)
     names = list(facts.sweep.dimensions)
     traces = [*_finished(finished, names), *_special(facts, names), *_stopped(early, names)]
-    traces += [_row(row, place) for place, row in enumerate(reversed(rows))]
-    strip = min(0.35, 0.06 * len(rows)) if rows else 0.0
+    groups = _groups(rows)
     values = [float(t.values[RATE]) for t in trials]
-    ends = [end for row in rows for end in (row.low, row.high) if end is not None]
-    axis = (log_axis if is_log([*values, *ends]) else _linear)("learning rate (peak, per optimizer step)")
+    reach = [*values, *(end for low_end, high_end, _ in groups for end in (low_end, high_end))]
+    span = (min(reach), max(reach))
+    traces += [_row(group, place, span) for place, group in enumerate(reversed(groups))]
+    height = 430 + _PIXELS_PER_ROW * len(groups)
+    strip = _PIXELS_PER_ROW * len(groups) / height
+    axis = (log_axis if is_log(reach) else _linear)("learning rate (peak, per optimizer step)")
     shapes = _span(facts)
     if base is not None and low <= base <= high:
         shapes.append(_level(base))
     layout = {
         "xaxis": axis | {"anchor": "y2" if rows else "y"},
-        "yaxis": {"title": {"text": LOSS_AXIS}, "range": [low, high], "domain": [strip + 0.08 * bool(rows), 0.92]},
+        "yaxis": {
+            "title": {"text": LOSS_AXIS},
+            "range": [low, high],
+            "domain": [strip + 0.04 * bool(rows), 0.92],
+        },
         "yaxis3": {"domain": [0.93, 1.0], "range": [0, 1], "visible": False, "fixedrange": True},
         "shapes": shapes,
         "annotations": _notes(base, low, high),
@@ -81,7 +92,7 @@ def _plot(facts: Facts, trials: Sequence[TrialResult]) -> Plot:
     if rows:
         layout["yaxis2"] = {
             "domain": [0.0, strip],
-            "range": [-0.6, len(rows) - 0.2],
+            "range": [-0.6, len(groups) - 0.4],
             "visible": False,
             "fixedrange": True,
         }
@@ -91,7 +102,7 @@ def _plot(facts: Facts, trials: Sequence[TrialResult]) -> Plot:
         caption=_caption(facts, rows, early, beyond),
         spec=spec(traces, **layout),
         table=_table(trials),
-        height=430 + _PIXELS_PER_ROW * len(rows),
+        height=height,
     )
 
 
@@ -157,23 +168,34 @@ def _stopped(trials: Sequence[TrialResult], names: Sequence[str]) -> list[object
     ]
 
 
-def _row(row: GuidelineRow, place: int) -> object:
-    """A guideline row as a bar in the strip below the losses, with its name above it."""
-    import plotly.graph_objects as go
+def _groups(rows: Sequence[GuidelineRow]) -> list[_Group]:
+    """Rows of the same rate together: many say 2e-4."""
+    found: dict[tuple[float, float], list[GuidelineRow]] = {}
+    for row in rows:
+        if row.low is not None and row.high is not None:
+            found.setdefault((row.low, row.high), []).append(row)
+    return [(low, high, same) for (low, high), same in sorted(found.items())]
 
-    is_point = row.low == row.high
+
+def _row(group: _Group, place: int, span: tuple[float, float]) -> object:
+    """What rows say, as a bar or a point in the strip below the losses, named on the side with more room."""
+    low, high, rows = group
+    named = rows[0].id if len(rows) == 1 else plural(len(rows), "row")
+    said, is_point = f"{named}: {shown_range(rows[0])}", low == high
+    on_the_right = span[1] / high >= low / span[0]
+    ends = [low] if is_point else [low, high]
     return go.Scatter(
-        x=[row.low] if is_point else [row.low, row.high],
-        y=[place] if is_point else [place, place],
+        x=ends,
+        y=[place] * len(ends),
         yaxis="y2",
         mode="markers+lines+text",
         marker={"symbol": "diamond" if is_point else "line-ns-open", "size": 9, "color": BLUE},
         line={"color": BLUE, "width": 5},
-        text=[drawn(f"{row.id}: {shown_range(row)}")],
-        textposition="middle right" if is_point else "top right",
+        text=([said] if is_point else ["", said] if on_the_right else [said, ""]),
+        textposition="middle right" if on_the_right else "middle left",
         textfont={"size": 11},
         hoverinfo="text",
-        hovertext=drawn(f"{row.id}: {shown_range(row)} ({row.condition})"),
+        hovertext="<br>".join(drawn(f"{row.id}: {shown_range(row)} ({row.condition[:60]})") for row in rows),
         showlegend=False,
         cliponaxis=False,
     )
@@ -185,14 +207,7 @@ def _span(facts: Facts) -> list[dict[str, object]]:
         return []
     low, high = dimension.guideline_low, dimension.guideline_high
     edges = {"x0": low, "x1": high, "y0": 0, "y1": 1, "yref": "paper", "layer": "below"}
-    return [
-        {"type": "rect", "fillcolor": BLUE, "opacity": 0.12, "line": {"width": 0}, **edges},
-        *(
-            {"type": "line", "x0": end, "x1": end, "y0": 0, "y1": 1, "yref": "paper", "layer": "below"}
-            | {"line": {"color": BLUE, "width": 1, "dash": "dot"}}
-            for end in dict.fromkeys((low, high))
-        ),
-    ]
+    return [{"type": "rect", "fillcolor": BLUE, "opacity": 0.14, "line": {"width": 0}, **edges}]
 
 
 def _level(base: float) -> dict[str, object]:
@@ -219,8 +234,8 @@ def _caption(
         parts.append("The strip below shows each row's own rate or range.")
     if early:
         parts.append(
-            f"{plural(len(early), 'trial')} stopped early stand on the top edge: their last loss belongs to a "
-            "smaller budget and is not comparable."
+            f"{plural(len(early), 'trial')} stopped early stand on the top edge: their last loss belongs to "
+            "a smaller budget and is not comparable."
         )
     if beyond:
         parts.append(f"{plural(len(beyond), 'finished trial')} above the range shown; the table has them.")

@@ -123,7 +123,12 @@ def _box(facts: Facts) -> list[dict[str, object]]:
     rate, ratio = (facts.sweep.dimensions.get(name) for name in (RATE, RATIO))
     if rate is None or ratio is None:
         return []
-    if not rate.guideline_low or not rate.guideline_high or not ratio.guideline_low or not ratio.guideline_high:
+    if (
+        not rate.guideline_low
+        or not rate.guideline_high
+        or not ratio.guideline_low
+        or not ratio.guideline_high
+    ):
         return []
     ends = {
         "x0": rate.guideline_low,
@@ -137,8 +142,8 @@ def _box(facts: Facts) -> list[dict[str, object]]:
 
 def _caption(facts: Facts) -> str:
     parts = [
-        "Each circle is a finished trial, the colour is its rank: light is the highest loss, dark the lowest"
-        " (the bar gives the loss at that rank). The star rings the best."
+        "Each circle is a finished trial, coloured by its rank: yellow for the lowest loss, dark blue for "
+        "the highest; the bar gives the loss at its ranks. The star rings the best."
     ]
     if _box(facts):
         parts.append("The dashed box spans what the tables say of both rates.")

@@ -15,7 +15,12 @@ def reproduce(facts: Facts) -> Section:
     if facts.sweep_file:
         blocks.append(Code(label="sweep.yaml, every value written out", text=facts.sweep_file))
     blocks += [
-        Table(caption="Fingerprints and seeds", header=("what", "value"), rows=_fingerprints(facts)),
+        Table(
+            caption="Fingerprints and seeds",
+            header=("what", "value"),
+            rows=_fingerprints(facts),
+            stacked=True,
+        ),
         Table(
             caption="Versions that the sweep ran with",
             header=("package", "version"),

@@ -1,7 +1,7 @@
 """What a row's verdict says beside its position: word, effect, interval, band, conditions, as text.
 
-The one place that knows which of these a verdict has: one without replicates has none of them, and every field
-that is absent reads as "".
+The one place that knows which of these a verdict has: one without replicates has none of them, and every
+field that is absent reads as "".
 """
 
 from __future__ import annotations

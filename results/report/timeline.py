@@ -15,7 +15,7 @@ from results.report.figures import spec
 from results.report.palette import GREY, OUTCOMES, spoken
 
 _PAUSE_SHARE = 0.05
-"""A time without any trial counts as a pause, and is cut out, when it is longer than this share of the rest."""
+"""A time without any trial counts as a pause, and is cut out, when longer than this share of the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,9 @@ def _pauses(busy: Sequence[tuple[datetime, datetime]]) -> list[tuple[datetime, d
 def _plot(facts: Facts, bars: Sequence[Bar], pauses: Sequence[Pause]) -> Plot:
     lanes = sorted({(bar.stay.worker, bar.stay.seat) for bar in bars})
     total = max(bar.begin + bar.length for bar in bars)
-    unit, size = next((u, s) for u, s in (("h", 3600.0), ("min", 60.0), ("s", 1.0)) if total >= 2 * s or s == 1)
+    unit, size = next(
+        (u, s) for u, s in (("h", 3600.0), ("min", 60.0), ("s", 1.0)) if total >= 2 * s or s == 1
+    )
     traces = [
         _bars([bar for bar in bars if bar.stay.outcome == outcome], outcome, size)
         for outcome in OUTCOMES
@@ -159,8 +161,8 @@ def _bars(bars: Sequence[Bar], outcome: str, size: float) -> object:
         },
         hoverinfo="text",
         hovertext=[
-            f"<b>trial {bar.stay.number}</b> {spoken(outcome)}<br>worker {bar.stay.worker}, seat {bar.stay.seat}"
-            f"<br>{_length(bar.length)}"
+            f"<b>trial {bar.stay.number}</b> {spoken(outcome)}"
+            f"<br>worker {bar.stay.worker}, seat {bar.stay.seat}<br>{_length(bar.length)}"
             for bar in bars
         ],
     )

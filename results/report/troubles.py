@@ -31,7 +31,7 @@ def signs(facts: Facts) -> Section:
     blocks: list[Block] = [
         Table(
             caption="Signs of a learning rate too high or too low, and the rates (median) they showed at",
-            header=("sign", "trials", "rate of these", "rate of the others", "first seen in"),
+            header=("sign", "trials", "rate of these", "rate of the others", "seen in"),
             rows=rows,
             stacked=True,
         ),
@@ -70,7 +70,11 @@ def _meanings(facts: Facts) -> list[Block]:
             caption="What the tables say the signs mean, against what was seen",
             header=("row", "the text says", "here"),
             rows=[
-                (row.row.id, f"{row.row.condition} ({spoken(row.row.direction or '')})", row_words.sentence(row))
+                (
+                    row.row.id,
+                    f"{row.row.condition} ({spoken(row.row.direction or '')})",
+                    row_words.sentence(row),
+                )
                 for row in tested
             ],
             stacked=True,

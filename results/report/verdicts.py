@@ -53,8 +53,10 @@ def _table(rows: Sequence[RowVerdict]) -> Table:
 def _best(row: RowVerdict) -> str:
     if row.best_value is None:
         return ""
-    distance = f", {row.distance_log10:.2f} in log10 away" if row.distance_log10 else ""
-    return show(row.best_value) + distance
+    if not row.distance_log10:
+        return show(row.best_value)
+    factor = 10 ** (row.distance_log10 if row.position == "above" else -row.distance_log10)
+    return f"{show(row.best_value)}, {float(f'{factor:.2g}'):g} times the row's"
 
 
 def _sentences(rows: Sequence[RowVerdict]) -> Table:

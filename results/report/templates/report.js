@@ -5,7 +5,11 @@
   if (typeof Plotly === "undefined") return;
   const night = window.matchMedia("(prefers-color-scheme: dark)");
   const paper = window.matchMedia("print");
+  const fine = window.matchMedia("(pointer: fine)");
   const PRINT_WIDTH = 680;  // of an A4 or letter page between its margins, in CSS pixels
+  // While a print is prepared, the page still has the styles of the screen.
+  const PRINTED = { "--ink": "#1b1f24", "--grid": "#e6e9ed", "--line": "#c4cad1", "--panel": "#f5f6f8", "--page": "#ffffff" };
+  let printing = paper.matches;
 
   const recoloured = (value) => {
     if (typeof value === "string") return dark[value] || value;
@@ -15,12 +19,13 @@
     }
     return value;
   };
-  const tone = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const tone = (name) =>
+    printing ? PRINTED[name] : getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   const axis = (own) => ({
     gridcolor: tone("--grid"), linecolor: tone("--line"), zerolinecolor: tone("--grid"), showline: true,
     ticks: "outside", tickcolor: tone("--line"), automargin: true, ...own,
-    title: { standoff: 10, ...own.title },
+    title: { standoff: 8, font: { size: 13 }, ...own.title },
   });
 
   const layoutOf = (spec, height, width) => {
@@ -32,32 +37,40 @@
       margin: { l: narrow ? 48 : 62, r: narrow ? 12 : 24, t: 16, b: 48 },
       legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { size: narrow ? 11 : 12 } },
       hoverlabel: { bgcolor: tone("--panel"), bordercolor: tone("--line"), font: { color: tone("--ink") }, align: "left" },
-      showlegend: true, hovermode: "closest", dragmode: false, ...spec.layout,
+      showlegend: true, hovermode: "closest", 
+      // Dragging zooms where there is a mouse; a finger scrolls the page.
+      dragmode: fine.matches ? "zoom" : false, ...spec.layout,
     };
     for (const key of Object.keys(layout)) {
       if (/^[xy]axis\d*$/.test(key)) layout[key] = axis(layout[key]);
     }
+    for (const note of layout.annotations || []) note.bgcolor = tone("--page");
     return layout;
   };
 
-  const draw = (printing) => {
+  const lyingDown = (bar) => ({
+    ...bar, orientation: "h", y: -0.2, yanchor: "top", thickness: 10, title: { ...bar.title, side: "bottom" },
+  });
+
+  const draw = () => {
     for (const [id, { spec, height }] of Object.entries(plots)) {
       const node = document.getElementById(id);
       const shown = night.matches && !printing ? recoloured(spec) : structuredClone(spec);
       const width = printing ? PRINT_WIDTH : node.clientWidth;
-      Plotly.react(node, shown.data, layoutOf(shown, height, width), {
-        displaylogo: false, displayModeBar: printing ? false : "hover", responsive: false,
-        modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], scrollZoom: false,
-      });
+      if (!width) continue;  // a page that nobody sees; it draws again when it has a width
+      for (const { marker } of shown.data) {
+        if (marker && marker.colorbar && width < 560) marker.colorbar = lyingDown(marker.colorbar);
+      }
+      Plotly.newPlot(node, shown.data, layoutOf(shown, height, width), { displayModeBar: false, doubleClick: "reset" });
     }
   };
 
   let last = 0;
-  const redraw = () => { cancelAnimationFrame(last); last = requestAnimationFrame(() => draw(paper.matches)); };
-  draw(paper.matches);
+  const redraw = () => { cancelAnimationFrame(last); last = requestAnimationFrame(draw); };
+  draw();
   night.addEventListener("change", redraw);
-  window.addEventListener("beforeprint", () => draw(true));
-  window.addEventListener("afterprint", () => draw(false));
+  window.addEventListener("beforeprint", () => { printing = true; draw(); });
+  window.addEventListener("afterprint", () => { printing = false; draw(); });
   let width = document.documentElement.clientWidth;
   window.addEventListener("resize", () => {
     // A phone's address bar changes the height alone, which is no reason to draw again.
