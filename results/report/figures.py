@@ -65,8 +65,17 @@ def spec(traces: Sequence[Any], **layout: Any) -> Mapping[str, Any]:
     """`data` and `layout` in builtins; what plotly refuses is refused here, not in a browser."""
     found = go.Figure(data=list(traces), layout={"template": None, **layout}).to_plotly_json()
     found["layout"].pop("template", None)
-    result: Mapping[str, Any] = plain({"data": found["data"], "layout": found["layout"]})
+    result: Mapping[str, Any] = _short(plain({"data": found["data"], "layout": found["layout"]}))
     return result
+
+
+def _short(value: Any) -> Any:
+    """Six digits are more than a screen shows, and half the bytes."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, list):
+        return [_short(item) for item in value]
+    return {name: _short(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
 def log_axis(title: str, **options: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from results.conditions import show
 from results.plain import finite, loss, number
 from results.report.blocks import Paragraph, Plot, Section, Table
 from results.report.facts import Facts
-from results.report.figures import drawn, hover, spec
+from results.report.figures import drawn, spec
 from results.report.palette import BLUE, GREEN, GREY, ORANGE, spoken
 from results.sweep_result import TrialResult
 from search_spaces import Dimension
@@ -55,21 +55,19 @@ def _plot(facts: Facts, trials: Sequence[TrialResult], axes: Sequence[_Axis]) ->
     leading = finished[: max(1, math.ceil(len(finished) / 10))]
     rest = finished[len(leading) :]
     early = [t for t in trials if t.eval_loss is None]
-    names = list(facts.sweep.dimensions)
     best_name = "best tenth" if len(leading) > 1 else "best"
     traces = [
-        _lines(early, axes, names, name="stopped early", colour=ORANGE, dash="dot", width=1, opacity=0.45),
+        _lines(early, axes, name="stopped early", colour=ORANGE, dash="dot", width=1, opacity=0.45),
         _lines(
             rest,
             axes,
-            names,
             name="other finished trials",
             colour=GREY,
             dash="solid",
             width=1.2,
             opacity=0.55,
         ),
-        _lines(leading, axes, names, name=best_name, colour=GREEN, dash="solid", width=3.5, opacity=1.0),
+        _lines(leading, axes, name=best_name, colour=GREEN, dash="solid", width=3.5, opacity=1.0),
     ]
     places = list(range(len(axes)))
     gaps = [place for place in places[:-1] if axes[place].has_gaps(trials)]
@@ -119,7 +117,6 @@ def _plot(facts: Facts, trials: Sequence[TrialResult], axes: Sequence[_Axis]) ->
 def _lines(
     trials: Sequence[TrialResult],
     axes: Sequence[_Axis],
-    names: Sequence[str],
     *,
     name: str,
     colour: str,
@@ -135,7 +132,8 @@ def _lines(
         # Having no such hyperparameter is a place of its own, so that the line goes on to its loss.
         drawn_at = [axis.place(trial) for axis in axes]
         y += [*(_NONE if place is None else place for place in drawn_at[:-1]), drawn_at[-1], None]
-        text += [hover(trial, names=names)] * len(axes) + [""]
+        # Short, because it is repeated on every axis; the table has the values.
+        text += [f"trial {trial.number} {spoken(trial.outcome)} {_short_loss(trial)}"] * len(axes) + [""]
     if not x:
         return None
     return go.Scatter(
@@ -150,6 +148,10 @@ def _lines(
         hovertext=text,
         connectgaps=False,
     )
+
+
+def _short_loss(trial: TrialResult) -> str:
+    return "" if trial.eval_loss is None else loss(trial.eval_loss)
 
 
 def _axis(dimension: Dimension) -> _Axis:

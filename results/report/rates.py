@@ -196,6 +196,7 @@ def _row(group: _Group, place: int, span: tuple[float, float]) -> object:
         textfont={"size": 11},
         hoverinfo="text",
         hovertext="<br>".join(drawn(f"{row.id}: {shown_range(row)} ({row.condition[:60]})") for row in rows),
+        name=named,
         showlegend=False,
         cliponaxis=False,
     )

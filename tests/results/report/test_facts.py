@@ -1,0 +1,102 @@
+"""Timeline, importances and row words, from facts to what is drawn of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+
+from results.report import row_words
+from results.report.facts import Stay, read_facts
+from results.report.importance_facts import read_importance
+from results.report.timeline import lay_out
+from results.verdict import verdict
+from tests.results.report.conftest import START, many_trials
+
+Make = Callable[..., Any]
+
+
+def stay(number: int, begin: float, end: float | None, *, seat: int = 0) -> Stay:
+    return Stay(
+        number=number,
+        worker=0,
+        seat=seat,
+        start=START + timedelta(seconds=begin),
+        end=None if end is None else START + timedelta(seconds=end),
+        outcome="running" if end is None else "complete",
+    )
+
+
+def placed(*stays: Stay) -> dict[int, tuple[float, float]]:
+    bars, _ = lay_out(stays)
+    return {bar.stay.number: (bar.begin, bar.length) for bar in bars}
+
+
+def test_a_trial_drawn_while_its_seat_was_taken_begins_when_the_seat_is_free() -> None:
+    assert placed(stay(0, 0, 10), stay(1, 4, 25)) == {0: (0, 10), 1: (10, 15)}
+
+
+def test_a_running_trial_reaches_to_the_last_known_time() -> None:
+    assert placed(stay(0, 0, 30), stay(1, 5, None, seat=1)) == {0: (0, 30), 1: (5, 25)}
+
+
+def test_a_long_pause_is_cut_out_and_named() -> None:
+    bars, pauses = lay_out([stay(0, 0, 100), stay(1, 100_000, 100_050)])
+    assert [(bar.begin, bar.length) for bar in bars] == [(0, 100), (100, 50)]
+    assert [(pause.at, pause.seconds) for pause in pauses] == [(100, 99_900)]
+
+
+def test_a_short_gap_is_no_pause() -> None:
+    bars, pauses = lay_out([stay(0, 0, 100), stay(1, 101, 200)])
+    assert (pauses, bars[1].begin) == ([], 101)
+
+
+def test_importances_need_trials_enough(make_trial: Make, make_study: Make) -> None:
+    few = read_importance(make_study(*(make_trial(2 + n / 10, lr=1e-4 * (n + 1)) for n in range(9))))
+    assert (few.shares, few.reason) == ({}, "9 finished trials; below 10 the shares would be chance")
+
+
+def test_a_dimension_that_does_nothing_is_called_idle_only_with_trials_enough(
+    make_trial: Make, make_study: Make
+) -> None:
+    some, many = (read_importance(make_study(*many_trials(make_trial, n))) for n in (30, 240))
+    assert next(iter(many.shares)) == "learning_rate"
+    assert sum(many.shares.values()) == pytest.approx(1)
+    assert some.idle == []
+    assert "lr_scheduler_type" in many.idle
+
+
+def test_equal_losses_have_no_importances(make_trial: Make, make_study: Make) -> None:
+    found = read_importance(make_study(*(make_trial(2.0, lr=1e-4 * (n + 1)) for n in range(12))))
+    assert found.reason == "all finished trials have the same loss"
+
+
+def test_a_trial_that_waits_has_no_seat_and_does_not_count_as_ended(
+    make_trial: Make, make_study: Make
+) -> None:
+    study: optuna.Study = make_study(make_trial(2.0))
+    study.enqueue_trial({"learning_rate": 1e-4})
+    facts = read_facts(study, verdict(study), target=2)
+    assert ([s.number for s in facts.stays], facts.num_ended, facts.is_unfinished) == ([0], 1, True)
+
+
+def test_words_of_a_row_come_from_replicates_where_there_are_some(make_trial: Make, make_study: Make) -> None:
+    study = make_study(make_trial(2.5, lr=2e-4), make_trial(2.0, lr=1e-3))
+    row = next(row for row in verdict(study).rows if row.row.id == "scenario.general")
+    assert row_words.effect(row) == "+0.5000 (+25.00%), one run"
+    compared = SimpleNamespace(
+        effect=0.012,
+        low=0.01,
+        high=0.014,
+        level=0.99,
+        pairs=5,
+        design="paired",
+        percent=lambda v: 100 * v / 2,
+    )
+    assert row_words.comparison_effect(compared) == "+0.0120 (+0.60%) on 5 seeds"
+    assert row_words.interval(compared) == "+0.0100 to +0.0140 (99%)"
+    assert row_words.interval(None) == row_words.comparison_effect(None) == ""

@@ -1,0 +1,166 @@
+"""The report in a real headless Chromium, as its reader sees it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from selenium.webdriver.remote.webdriver import WebDriver
+
+from tests.browser import console_errors, emulated, requested_urls
+
+Page = Callable[..., Path]
+PLOTS = ("rates", "ratio", "curves", "importance", "parallel", "timeline")
+LOOKS = [
+    pytest.param(1280, "light", id="desktop"),
+    pytest.param(1280, "dark", id="desktop-dark"),
+    pytest.param(390, "light", id="phone"),
+    pytest.param(390, "dark", id="phone-dark"),
+]
+COUNT_MARKS = """
+const plot = document.getElementById(arguments[0]);
+return plot.querySelectorAll(".point, .js-line, .bars path").length;
+"""
+INK_AND_PAPER = """
+const rgb = (text) => text.match(/[0-9.]+/g).slice(0, 3).map(Number);
+const tick = document.querySelector("#plot-rates .ytick text");
+return [rgb(getComputedStyle(tick).fill), rgb(getComputedStyle(document.body).backgroundColor)];
+"""
+
+
+@pytest.fixture
+def opened(browser: WebDriver, rich: optuna.Study, page: Page) -> Iterator[WebDriver]:
+    """The browser on the page of the richest study, in a desktop window."""
+    with emulated(browser):
+        browser.get(page(rich).as_uri())
+        yield browser
+
+
+@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+def test_the_page_loads_alone_and_draws_every_plot(
+    browser: WebDriver, rich: optuna.Study, page: Page, width: int, scheme: str
+) -> None:
+    address = page(rich).as_uri()
+    with emulated(browser, width=width, scheme=scheme):
+        console_errors(browser), requested_urls(browser)
+        browser.get(address)
+        drawn = {name: browser.execute_script(COUNT_MARKS, f"plot-{name}") for name in PLOTS}
+        assert console_errors(browser) == []
+        assert requested_urls(browser) == [address]
+        # 31 trials: as many points as are seated or finished, a line at least where lines are drawn.
+        assert all(drawn[name] >= least for name, least in zip(PLOTS, (20, 15, 5, 3, 20, 20), strict=True)), (
+            drawn
+        )
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        assert browser.execute_script("return window.pwned === undefined")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_plots_can_be_read_in_either_look(
+    browser: WebDriver, rich: optuna.Study, page: Page, scheme: str
+) -> None:
+    with emulated(browser, scheme=scheme):
+        browser.get(page(rich).as_uri())
+        ink, paper = browser.execute_script(INK_AND_PAPER)
+    assert (sum(paper) < 200) == (scheme == "dark")
+    assert contrast(ink, paper) > 7  # WCAG 2.2 AAA for text
+
+
+def contrast(one: list[float], other: list[float]) -> float:
+    """Of two sRGB colours from 0 to 255, by WCAG's formula."""
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour: list[float]) -> float:
+    shares = [value / 255 for value in colour]
+    linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
+    return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_a_change_of_look_or_width_draws_again(opened: WebDriver) -> None:
+    before = opened.execute_script(INK_AND_PAPER)
+    with emulated(opened, width=390, scheme="dark"):
+        fits = "const p = document.querySelector('#plot-rates .main-svg'); return p.clientWidth <= 390"
+        assert eventually(opened, fits)
+        assert (
+            eventually(opened, "return getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
+        )
+        assert opened.execute_script(INK_AND_PAPER) != before
+    assert console_errors(opened) == []
+
+
+def eventually(driver: WebDriver, script: str) -> Any:
+    """What a script returns once it is true, within 50 frames."""
+    frames = """
+    const [body, done] = arguments, test = new Function(body); let left = 50;
+    const look = () => { const found = test(); found || !left-- ? done(found) : requestAnimationFrame(look); };
+    look();
+    """
+    return driver.execute_async_script(frames, script)
+
+
+def test_a_pointer_on_a_hostile_name_shows_it_as_text(opened: WebDriver) -> None:
+    shown = opened.execute_async_script(
+        """
+        const done = arguments[0], plot = document.getElementById("plot-rates");
+        const curve = plot.data.findIndex((t) => t.hovertext && t.hovertext.some((h) => h.includes("onerror")));
+        const point = plot.data[curve].hovertext.findIndex((h) => h.includes("onerror"));
+        Plotly.Fx.hover(plot, [{ curveNumber: curve, pointNumber: point }]);
+        setTimeout(() => done(plot.querySelector(".hoverlayer").textContent), 200);
+        """
+    )
+    assert "<img src=x onerror=" in shown
+    assert opened.execute_script("return window.pwned === undefined && !document.querySelector('main img')")
+
+
+def test_an_injected_script_would_not_run(opened: WebDriver) -> None:
+    """The page's policy is the second wall behind the escaping."""
+    opened.execute_script(
+        "const s = document.createElement('script'); s.textContent = 'window.injected = 1'; document.body.append(s)"
+    )
+    assert opened.execute_script("return window.injected === undefined")
+    assert any("Content Security Policy" in line for line in console_errors(opened))
+
+
+def test_print_is_light_and_fits_the_paper(browser: WebDriver, rich: optuna.Study, page: Page) -> None:
+    with emulated(browser, scheme="dark"):
+        browser.get(page(rich).as_uri())
+        browser.execute_script(
+            "addEventListener('beforeprint', () => { const p = document.querySelector('#plot-rates .main-svg');"
+            " window.printed = [p.clientWidth, getComputedStyle(p.querySelector('.ytick text')).fill]; })"
+        )
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        answer = browser.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})
+        width, ink = browser.execute_script("return window.printed")
+    assert base64.b64decode(answer["data"]).startswith(b"%PDF")
+    assert (width, ink) == (680, "rgb(27, 31, 36)")
+    assert console_errors(browser) == []
+
+
+def test_the_keyboard_reaches_sections_and_wide_tables(opened: WebDriver) -> None:
+    names = opened.execute_script(
+        "return [...document.querySelectorAll('[tabindex=\"0\"][role=region]')].map(e => e.ariaLabel)"
+    )
+    assert len(names) > 5
+    assert all(names)
+    targets = opened.execute_script("return [...document.querySelectorAll('nav a')].map(a => a.hash)")
+    assert all(
+        opened.execute_script("return !!document.querySelector(arguments[0])", hash) for hash in targets
+    )
+
+
+@pytest.mark.parametrize("state", ["empty", "failed"])
+def test_a_page_with_little_to_show_has_no_errors(
+    browser: WebDriver, make_trial: Any, make_study: Any, page: Page, state: str
+) -> None:
+    trials = [make_trial(outcome="failed", reason="no such file")] if state == "failed" else []
+    address = page(make_study(*trials)).as_uri()
+    console_errors(browser), requested_urls(browser)
+    browser.get(address)
+    assert console_errors(browser) == []
+    assert requested_urls(browser) == [address]
