@@ -24,8 +24,8 @@ def _state(facts: Facts) -> list[Block]:
     if not facts.is_unfinished:
         return []
     counts = facts.outcomes
-    wanted = "" if facts.target is None else f" of {facts.target}"
-    parts = [f"{facts.num_ended}{wanted} trials have ended"]
+    ended = f"{facts.num_ended} of {plural(facts.target, 'trial')}" if facts.target else None
+    parts = [f"{ended or plural(facts.num_ended, 'trial')} ended"]
     parts += [f"{counts[name]} {name}" for name in ("running", "waiting") if counts[name]]
     return [
         Paragraph(

@@ -110,8 +110,9 @@ def _shown_model(facts: Facts) -> str:
 
 
 def _breakable(text: str) -> Markup:
-    """Text that may be broken after an underscore or a dot between letters; names here are long."""
-    return Markup(re.sub(r"(?<=\w)([_.])(?=[A-Za-z])", r"\1<wbr>", str(escape(text))))
+    """Text that breaks after an underscore or a dot between letters, and never inside 2e-4 or a date."""
+    parted = re.sub(r"(?<=\w)([_.])(?=[A-Za-z])", r"\1<wbr>", str(escape(text)))
+    return Markup(re.sub(r"(\d[\d.]*e-\d+|\d{4}-\d\d-\d\d)", r'<span class="whole">\1</span>', parted))
 
 
 @cache

@@ -22,7 +22,7 @@ from results.sweep_result import TrialResult
 from search_spaces import Dimension
 
 _FEWEST = 2
-_NONE = -0.12
+_NONE = -0.2
 """Where on its axis a trial without that hyperparameter stands."""
 _LOSS = "evaluation loss"
 
@@ -55,6 +55,7 @@ def _plot(facts: Facts, trials: Sequence[TrialResult], axes: Sequence[_Axis]) ->
     leading = finished[: max(1, math.ceil(len(finished) / 10))]
     rest = finished[len(leading) :]
     early = [t for t in trials if t.eval_loss is None]
+    thick = 3.5 if len(leading) < 10 else 1.8
     best_name = "best tenth" if len(leading) > 1 else "best"
     traces = [
         _lines(early, axes, name="stopped early", colour=ORANGE, dash="dot", width=1, opacity=0.45),
@@ -67,40 +68,22 @@ def _plot(facts: Facts, trials: Sequence[TrialResult], axes: Sequence[_Axis]) ->
             width=1.2,
             opacity=0.55,
         ),
-        _lines(leading, axes, name=best_name, colour=GREEN, dash="solid", width=3.5, opacity=1.0),
+        _lines(leading, axes, name=best_name, colour=GREEN, dash="solid", width=thick, opacity=0.9),
     ]
     places = list(range(len(axes)))
     gaps = [place for place in places[:-1] if axes[place].has_gaps(trials)]
-    any_gap = bool(gaps)
     layout = {
-        "xaxis": {
-            "tickvals": places,
-            "ticktext": [_broken(axis.name) for axis in axes],
-            "range": [-0.3, len(axes) - 0.7],
-            "tickangle": 0,
-            "tickfont": {"size": 10},
-            "showgrid": False,
-            "zeroline": False,
-            "fixedrange": True,
-        },
-        "yaxis": {"visible": False, "range": [(_NONE if any_gap else 0) - 0.05, 1.05], "fixedrange": True},
+        "margin": {"l": 16, "r": 16, "t": 16, "b": 64},
+        "xaxis": {"range": [-0.45, len(axes) - 0.55], "visible": False, "fixedrange": True},
+        "yaxis": {"visible": False, "range": [(_NONE if gaps else 0) - 0.1, 1.1], "fixedrange": True},
         "shapes": [
             {"type": "line", "x0": p, "x1": p, "y0": 0, "y1": 1, "line": {"color": BLUE, "width": 1}}
             for p in places
         ],
         "annotations": [
-            {
-                "x": place,
-                "y": y,
-                "text": drawn(text),
-                "showarrow": False,
-                "xanchor": "right" if place == places[-1] else "left",
-                "xshift": -5 if place == places[-1] else 5,
-                "borderpad": 0,
-                "font": {"size": 10},
-            }
-            for place, axis in enumerate(axes)
-            for y, text in [*axis.ticks, *([(_NONE, "none")] if place in gaps else [])]
+            *(_name(place, axis.name) for place, axis in enumerate(axes)),
+            *(_tick(place, y, text) for place, axis in enumerate(axes) for y, text in axis.ticks),
+            *(_tick(place, _NONE, "none") for place in gaps),
         ],
     }
     return Plot(
@@ -112,6 +95,28 @@ def _plot(facts: Facts, trials: Sequence[TrialResult], axes: Sequence[_Axis]) ->
         table=_table(facts, trials),
         height=440,
     )
+
+
+def _name(place: int, name: str) -> dict[str, object]:
+    """Below its axis, on several lines, so that neighbours do not run into each other on a phone."""
+    broken = drawn(name).replace("_", "_<br>").replace(" (", "<br>(").replace("evaluation ", "evaluation<br>")
+    where = {"x": place, "y": 0, "yref": "paper", "yanchor": "top"}
+    return {
+        "text": broken.replace("per token", "per<br>token"),
+        "showarrow": False,
+        "font": {"size": 10},
+        **where,
+    }
+
+
+def _tick(place: int, y: float, text: str) -> dict[str, object]:
+    """Numbers at the ends of the axis, names beside it."""
+    where: dict[str, object] = {"x": place, "y": y}
+    if y in (0.0, 1.0):
+        where["yanchor"] = "top" if y == 0.0 else "bottom"
+    else:
+        where |= {"xanchor": "left", "xshift": 5}
+    return {"text": drawn(text), "showarrow": False, "borderpad": 0, "font": {"size": 10}, **where}
 
 
 def _lines(
@@ -196,11 +201,6 @@ def _scale(low: float, high: float, *, log: bool) -> Callable[[float | None], fl
         return (value - low) / (high - low)
 
     return place
-
-
-def _broken(name: str) -> str:
-    """On several lines, so that neighbours do not run into each other on a phone."""
-    return drawn(name).replace("_", "_<br>").replace(" (", "<br>(").replace("evaluation ", "evaluation<br>")
 
 
 def _table(facts: Facts, trials: Sequence[TrialResult]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -27,6 +28,8 @@ from search_spaces import GuidelineRow
 
 RATE, SCHEDULER = "learning_rate", "lr_scheduler_type"
 _PIXELS_PER_ROW = 22
+_SHARE_PER_LETTER = 0.02
+"""Of the axis on a phone, the narrowest place it is drawn at."""
 _Group = tuple[float, float, list[GuidelineRow]]
 """Lowest and highest rate, and the rows that say so."""
 
@@ -71,10 +74,11 @@ def _plot(facts: Facts, trials: Sequence[TrialResult]) -> Plot:
     values = [float(t.values[RATE]) for t in trials]
     reach = [*values, *(end for low_end, high_end, _ in groups for end in (low_end, high_end))]
     span = (min(reach), max(reach))
-    traces += [_row(group, place, span) for place, group in enumerate(reversed(groups))]
+    traces += [_row(group, place) for place, group in enumerate(reversed(groups))]
     height = 430 + _PIXELS_PER_ROW * len(groups)
     strip = _PIXELS_PER_ROW * len(groups) / height
-    axis = (log_axis if is_log(reach) else _linear)("learning rate (peak, per optimizer step)")
+    # D1 names every digit: on less than a factor of 4, powers of ten and their halves would be too few.
+    axis = log_axis("learning rate (peak, per optimizer step)", **({} if is_log(reach) else {"dtick": "D1"}))
     shapes = _span(facts)
     if base is not None and low <= base <= high:
         shapes.append(_level(base))
@@ -87,7 +91,10 @@ def _plot(facts: Facts, trials: Sequence[TrialResult]) -> Plot:
         },
         "yaxis3": {"domain": [0.93, 1.0], "range": [0, 1], "visible": False, "fixedrange": True},
         "shapes": shapes,
-        "annotations": _notes(base, low, high),
+        "annotations": [
+            *_notes(base, low, high),
+            *(_row_name(group, place, span) for place, group in enumerate(reversed(groups))),
+        ],
     }
     if rows:
         layout["yaxis2"] = {
@@ -104,10 +111,6 @@ def _plot(facts: Facts, trials: Sequence[TrialResult]) -> Plot:
         table=_table(trials),
         height=height,
     )
-
-
-def _linear(title: str) -> dict[str, object]:
-    return {"title": {"text": title}}
 
 
 def _finished(trials: Sequence[TrialResult], names: Sequence[str]) -> list[object]:
@@ -177,29 +180,47 @@ def _groups(rows: Sequence[GuidelineRow]) -> list[_Group]:
     return [(low, high, same) for (low, high), same in sorted(found.items())]
 
 
-def _row(group: _Group, place: int, span: tuple[float, float]) -> object:
-    """What rows say, as a bar or a point in the strip below the losses, named on the side with more room."""
+def _row(group: _Group, place: int) -> object:
+    """What rows say, as a bar or a point in the strip below the losses."""
     low, high, rows = group
-    named = rows[0].id if len(rows) == 1 else plural(len(rows), "row")
-    said, is_point = f"{named}: {shown_range(rows[0])}", low == high
-    on_the_right = span[1] / high >= low / span[0]
-    ends = [low] if is_point else [low, high]
+    is_point = low == high
     return go.Scatter(
-        x=ends,
-        y=[place] * len(ends),
+        x=[low] if is_point else [low, high],
+        y=[place] if is_point else [place, place],
         yaxis="y2",
-        mode="markers+lines+text",
+        mode="markers+lines",
         marker={"symbol": "diamond" if is_point else "line-ns-open", "size": 9, "color": BLUE},
         line={"color": BLUE, "width": 5},
-        text=([said] if is_point else ["", said] if on_the_right else [said, ""]),
-        textposition="middle right" if on_the_right else "middle left",
-        textfont={"size": 11},
         hoverinfo="text",
         hovertext="<br>".join(drawn(f"{row.id}: {shown_range(row)} ({row.condition[:60]})") for row in rows),
-        name=named,
+        name=_said(rows),
         showlegend=False,
-        cliponaxis=False,
     )
+
+
+def _said(rows: Sequence[GuidelineRow]) -> str:
+    named = rows[0].id if len(rows) == 1 else plural(len(rows), "row")
+    return f"{named}: {shown_range(rows[0])}"
+
+
+def _row_name(group: _Group, place: int, span: tuple[float, float]) -> dict[str, object]:
+    """Beside the bar on the side with more room, or in its middle where neither side has enough."""
+    low, high, rows = group
+    text, width = _said(rows), math.log(span[1] / span[0]) or 1.0
+    left, right = math.log(low / span[0]) / width, math.log(span[1] / high) / width
+    label = {
+        "text": drawn(text),
+        "y": place,
+        "yref": "y2",
+        "showarrow": False,
+        "borderpad": 0,
+        "font": {"size": 10},
+    }
+    if low < high and max(left, right) < _SHARE_PER_LETTER * len(text):
+        return label | {"x": math.log10(low * high) / 2}
+    if right >= left:
+        return label | {"x": math.log10(high), "xanchor": "left", "xshift": 8}
+    return label | {"x": math.log10(low), "xanchor": "right", "xshift": -8}
 
 
 def _span(facts: Facts) -> list[dict[str, object]]:

@@ -111,6 +111,7 @@ def _plot(facts: Facts, bars: Sequence[Bar], pauses: Sequence[Pause]) -> Plot:
     layout = {
         "barmode": "overlay",
         "bargap": 0.25,
+        "uniformtext": {"minsize": 9, "mode": "hide"},
         "xaxis": {"title": {"text": f"time since the first trial began ({unit})"}, "rangemode": "tozero"},
         "yaxis": {
             "type": "category",
@@ -151,12 +152,11 @@ def _bars(bars: Sequence[Bar], outcome: str, size: float) -> object:
         textposition="inside",
         insidetextanchor="middle",
         textangle=0,
-        constraintext="none",
         textfont={"size": 10},
         marker={
             "color": colour,
             "opacity": 0.85,
-            "line": {"width": 1, "color": "rgba(128,128,128,0.9)"},
+            "line": {"width": 1 if len(bars) < 100 else 0.3, "color": "rgba(128,128,128,0.9)"},
             "pattern": {"shape": pattern, "solidity": 0.25, "fillmode": "overlay"},
         },
         hoverinfo="text",

@@ -29,7 +29,7 @@ training: {{max_steps: 100, per_device_train_batch_size: 4}}
 trials: 4
 output: runs
 """
-COMMANDS = ("demo", "init", "plan", "run", "status", "verdict", "export", "results", "dashboard", "track")
+COMMANDS = ("demo", "init", "plan", "run", "status", "verdict", "report", "export", "results", "dashboard", "track")
 
 
 @dataclass
@@ -265,7 +265,7 @@ def test_status_reads_a_sweep_file_or_a_run_folder(call: Call, folder: Path, ran
 
 def test_a_sweep_that_never_started_is_said_so_and_not_created(call: Call, folder: Path) -> None:
     before = listing(folder)
-    for command in (("status",), ("verdict",), ("export", "--to", "yaml")):
+    for command in (("status",), ("verdict",), ("report",), ("export", "--to", "yaml")):
         answer = call(command[0], folder / "s.yaml", *command[1:])
         assert answer.code == 2, command
         assert "has no study yet; start it with `sweeps run`" in answer.err
@@ -316,6 +316,16 @@ def test_replicates_in_the_same_storage_give_the_verdict_its_words(call: Call, r
     assert "is no confirm study" in answer.err
 
 
+def test_the_report_is_one_file_in_the_run_folder(call: Call, ran: Path) -> None:
+    before = listing(ran)
+    answer = call("report", ran)
+    assert (answer.code, answer.out) == (0, f"wrote {ran / 'report.html'}\n"), answer.err
+    assert {name for name, _ in listing(ran)} - {name for name, _ in before} == {"report.html"}
+    page = (ran / "report.html").read_text()
+    assert "Use learning_rate" in page
+    assert (ran / "sweep.yaml").read_text().splitlines()[-1] in page
+
+
 def test_before_any_trial_has_ended_the_verdict_says_so_and_there_is_nothing_to_export(
     call: Call, folder: Path
 ) -> None:
@@ -332,6 +342,8 @@ def test_before_any_trial_has_ended_the_verdict_says_so_and_there_is_nothing_to_
     answer = call("verdict", sweep.run_folder)
     assert answer.code == 0
     assert "No best config: no trial finished its full budget" in answer.out
+    assert call("report", sweep.run_folder).code == 0
+    assert "There is no best config" in (sweep.run_folder / "report.html").read_text()
 
 
 def test_export_writes_the_best_config_once(call: Call, folder: Path, ran: Path) -> None:

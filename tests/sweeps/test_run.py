@@ -159,7 +159,8 @@ def test_the_best_adapter_gives_its_reported_loss_in_plain_transformers_and_peft
 def test_the_run_folder_holds_what_the_docs_say(finished: tuple[Sweep, Path]) -> None:
     folder = finished[0].run_folder
     names = {path.name for path in folder.iterdir()}
-    assert {"sweep.yaml", "study.db", "trials", "trials.csv", "verdict.json", "verdict.md", "best"} <= names
+    written = {"sweep.yaml", "study.db", "trials", "trials.csv", "verdict.json", "verdict.md", "report.html"}
+    assert written | {"best"} <= names
     assert (folder / "best" / "config.yaml").is_file()
     trial = folder / "trials" / "0000"
     reports = [json.loads(line) for line in (trial / "reports.jsonl").read_text().splitlines()]
