@@ -204,23 +204,20 @@ def _said(rows: Sequence[GuidelineRow]) -> str:
 
 
 def _row_name(group: _Group, place: int, span: tuple[float, float]) -> dict[str, object]:
-    """Beside the bar on the side with more room, or in its middle where neither side has enough."""
+    """Beside the bar on the side with more room; in a bar's middle, or shorter, where there is too little."""
     low, high, rows = group
-    text, width = _said(rows), math.log(span[1] / span[0]) or 1.0
-    left, right = math.log(low / span[0]) / width, math.log(span[1] / high) / width
-    label = {
-        "text": drawn(text),
-        "y": place,
-        "yref": "y2",
-        "showarrow": False,
-        "borderpad": 0,
-        "font": {"size": 10},
-    }
-    if low < high and max(left, right) < _SHARE_PER_LETTER * len(text):
-        return label | {"x": math.log10(low * high) / 2}
+    whole = math.log(span[1] / span[0]) or 1.0
+    left, right = math.log(low / span[0]) / whole, math.log(span[1] / high) / whole
+    text = _said(rows)
+    needed = _SHARE_PER_LETTER * len(text)
+    label = {"y": place, "yref": "y2", "showarrow": False, "borderpad": 0, "font": {"size": 10}}
+    if max(left, right) < needed:
+        if math.log(high / low) / whole > needed:
+            return label | {"text": drawn(text), "x": math.log10(low * high) / 2}
+        text = text.split(":")[0]
     if right >= left:
-        return label | {"x": math.log10(high), "xanchor": "left", "xshift": 8}
-    return label | {"x": math.log10(low), "xanchor": "right", "xshift": -8}
+        return label | {"text": drawn(text), "x": math.log10(high), "xanchor": "left", "xshift": 8}
+    return label | {"text": drawn(text), "x": math.log10(low), "xanchor": "right", "xshift": -8}
 
 
 def _span(facts: Facts) -> list[dict[str, object]]:

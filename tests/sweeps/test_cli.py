@@ -320,7 +320,7 @@ def test_the_report_is_one_file_in_the_run_folder(call: Call, ran: Path) -> None
     before = listing(ran)
     answer = call("report", ran)
     assert (answer.code, answer.out) == (0, f"wrote {ran / 'report.html'}\n"), answer.err
-    assert {name for name, _ in listing(ran)} - {name for name, _ in before} == {"report.html"}
+    assert {name: content for name, content in listing(ran).items() if name != "report.html"} == before
     page = (ran / "report.html").read_text()
     assert "Use learning_rate" in page
     assert (ran / "sweep.yaml").read_text().splitlines()[-1] in page
