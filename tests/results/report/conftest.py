@@ -16,14 +16,13 @@ from optuna.trial import FrozenTrial
 from results.errors import NothingToSay
 from results.report import write_report
 from results.verdict import Verdict, verdict
+from tests.results.conftest import study as make_study
+from tests.results.conftest import trial as make_trial
 
 XSS = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script><b>&amp;\''
 """What a name or a reason may hold without the page ever running it."""
 START = datetime(2026, 1, 1, 12)
 SWEEP_FILE = "name: demo\ndata: {seed: 11}\ntraining: {seed: 12}\nsearch: {seed: 13}\n"
-
-MakeTrial = Callable[..., FrozenTrial]
-MakeStudy = Callable[..., optuna.Study]
 
 
 def seated(trial: FrozenTrial, *, seat: int, begin: float, seconds: float, worker: int = 0) -> FrozenTrial:
@@ -40,7 +39,7 @@ def curve(loss: float, *, until: int = 100) -> dict[int, float]:
     return {p: loss + 0.6 * (1 - p / 100) for p in (20, 40, 60, 80, 100) if p <= until}
 
 
-def many_trials(make_trial: MakeTrial, count: int, *, seed: int = 0) -> list[FrozenTrial]:
+def many_trials(count: int, *, seed: int = 0) -> list[FrozenTrial]:
     """A sweep of `count` trials around a best rate of 1e-3, a third of them pruned, some diverged."""
     random_ = random.Random(seed)
     trials = []
@@ -65,8 +64,8 @@ def many_trials(make_trial: MakeTrial, count: int, *, seed: int = 0) -> list[Fro
     return trials
 
 
-@pytest.fixture
-def rich(make_trial: MakeTrial, make_study: MakeStudy) -> optuna.Study:
+@pytest.fixture(scope="session")
+def rich() -> optuna.Study:
     """Every outcome there is, a running trial, text that is HTML, and numbers that are none."""
     default = make_trial(
         2.31,
@@ -86,7 +85,7 @@ def rich(make_trial: MakeTrial, make_study: MakeStudy) -> optuna.Study:
     special = [seated(t, seat=n % 4, begin=-100 + 10 * n, seconds=15) for n, t in enumerate(special)]
     running = make_trial(outcome="running", lr=7e-4, reports={20: 2.5})
     special.append(seated(running, seat=1, begin=180, seconds=math.inf))
-    return make_study(*special, *many_trials(make_trial, 24), name=f"rich {XSS}")
+    return make_study(*special, *many_trials(24), name=f"rich {XSS}")
 
 
 def judged(study: optuna.Study) -> Verdict | None:
@@ -94,6 +93,13 @@ def judged(study: optuna.Study) -> Verdict | None:
         return verdict(study)
     except NothingToSay:
         return None
+
+
+@pytest.fixture(scope="session")
+def rich_page(rich: optuna.Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of `rich`, to be read and not written."""
+    folder = tmp_path_factory.mktemp("rich")
+    return write_report(rich, judged(rich), folder, sweep_file=SWEEP_FILE, run_folder="runs/demo", target=40)
 
 
 @pytest.fixture

@@ -60,10 +60,8 @@ def test_importances_need_trials_enough(make_trial: Make, make_study: Make) -> N
     assert (few.shares, few.reason) == ({}, "9 finished trials; below 10 the shares would be chance")
 
 
-def test_a_dimension_that_does_nothing_is_called_idle_only_with_trials_enough(
-    make_trial: Make, make_study: Make
-) -> None:
-    some, many = (read_importance(make_study(*many_trials(make_trial, n))) for n in (30, 240))
+def test_a_dimension_that_does_nothing_is_called_idle_only_with_trials_enough(make_study: Make) -> None:
+    some, many = (read_importance(make_study(*many_trials(n))) for n in (30, 240))
     assert next(iter(many.shares)) == "learning_rate"
     assert sum(many.shares.values()) == pytest.approx(1)
     assert some.idle == []

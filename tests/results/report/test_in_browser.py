@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 from selenium.webdriver.remote.webdriver import WebDriver
 
@@ -32,18 +31,19 @@ return [rgb(getComputedStyle(tick).fill), rgb(getComputedStyle(document.body).ba
 
 
 @pytest.fixture
-def opened(browser: WebDriver, rich: optuna.Study, page: Page) -> Iterator[WebDriver]:
-    """The browser on the page of the richest study, in a desktop window."""
+def opened(browser: WebDriver, rich_page: Path) -> Iterator[WebDriver]:
+    """The browser on the page of the richest study, in a desktop window; loaded once."""
     with emulated(browser):
-        browser.get(page(rich).as_uri())
+        if browser.current_url != rich_page.as_uri():
+            browser.get(rich_page.as_uri())
         yield browser
 
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)
 def test_the_page_loads_alone_and_draws_every_plot(
-    browser: WebDriver, rich: optuna.Study, page: Page, width: int, scheme: str
+    browser: WebDriver, rich_page: Path, width: int, scheme: str
 ) -> None:
-    address = page(rich).as_uri()
+    address = rich_page.as_uri()
     with emulated(browser, width=width, scheme=scheme):
         console_errors(browser), requested_urls(browser)
         browser.get(address)
@@ -123,20 +123,19 @@ def test_an_injected_script_would_not_run(opened: WebDriver) -> None:
     assert any("Content Security Policy" in line for line in console_errors(opened))
 
 
-def test_print_is_light_and_fits_the_paper(browser: WebDriver, rich: optuna.Study, page: Page) -> None:
-    with emulated(browser, scheme="dark"):
-        browser.get(page(rich).as_uri())
-        browser.execute_script(
+def test_print_is_light_and_fits_the_paper(opened: WebDriver) -> None:
+    with emulated(opened, scheme="dark"):
+        opened.execute_script(
             "const plot = () => document.querySelector('#plot-rates .main-svg');"
             "addEventListener('beforeprint', () => { window.printed ="
             " [plot().clientWidth, getComputedStyle(plot().querySelector('.ytick text')).fill]; })"
         )
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
-        answer = browser.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})
-        width, ink = browser.execute_script("return window.printed")
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        answer = opened.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})
+        width, ink = opened.execute_script("return window.printed")
     assert base64.b64decode(answer["data"]).startswith(b"%PDF")
     assert (width, ink) == (680, "rgb(27, 31, 36)")
-    assert console_errors(browser) == []
+    assert console_errors(opened) == []
 
 
 def test_the_keyboard_reaches_sections_and_wide_tables(opened: WebDriver) -> None:

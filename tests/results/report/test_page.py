@@ -61,8 +61,8 @@ def plots_of(path: Path) -> dict[str, Any]:
     return plots
 
 
-def test_the_sections_stand_in_order_and_the_answer_comes_first(rich: optuna.Study, page: Page) -> None:
-    ids = [attrs["id"] for tag, attrs in read(page(rich)).tags if tag == "section"]
+def test_the_sections_stand_in_order_and_the_answer_comes_first(rich_page: Path) -> None:
+    ids = [attrs["id"] for tag, attrs in read(rich_page).tags if tag == "section"]
     assert ids == SECTIONS
 
 
@@ -78,12 +78,12 @@ def test_the_answer_names_best_gain_and_doubt(make_trial: Any, make_study: Any, 
     assert "How sure: not yet." in text
 
 
-def test_the_same_study_gives_the_same_bytes(rich: optuna.Study, page: Page) -> None:
-    assert page(rich).read_bytes() == page(rich).read_bytes()
+def test_the_same_study_gives_the_same_bytes(rich: optuna.Study, rich_page: Path, page: Page) -> None:
+    assert page(rich, target=40).read_bytes() == rich_page.read_bytes()
 
 
-def test_nothing_on_the_page_points_outside_of_it(rich: optuna.Study, page: Page) -> None:
-    reader = read(page(rich))
+def test_nothing_on_the_page_points_outside_of_it(rich_page: Path) -> None:
+    reader = read(rich_page)
     for tag, attrs in reader.tags:
         assert "src" not in attrs, tag
         assert (attrs.get("href") or "#").startswith(("#", "data:,")), attrs
@@ -94,32 +94,29 @@ def test_nothing_on_the_page_points_outside_of_it(rich: optuna.Study, page: Page
     assert "unsafe-eval" not in policy
 
 
-def test_names_and_reasons_are_text_and_never_elements(rich: optuna.Study, page: Page) -> None:
-    path = page(rich)
-    reader = read(path)
+def test_names_and_reasons_are_text_and_never_elements(rich_page: Path) -> None:
+    reader = read(rich_page)
     assert not [tag for tag, _ in reader.tags if tag in ("img", "b")]
     assert reader.text.count(" ".join(XSS.split())) >= 3
-    assert "<img" not in json.dumps(plots_of(path))  # plotly has an HTML of its own
+    assert "<img" not in json.dumps(plots_of(rich_page))  # plotly has an HTML of its own
 
 
-def test_numbers_that_are_none_never_reach_a_plot(rich: optuna.Study, page: Page) -> None:
-    path = page(rich)
-    text = json.dumps(plots_of(path))
+def test_numbers_that_are_none_never_reach_a_plot(rich_page: Path) -> None:
+    text = json.dumps(plots_of(rich_page))
     assert "NaN" not in text
     assert "Infinity" not in text
-    assert "nan" not in re.findall(r"\w+", read(path).text)
+    assert "nan" not in re.findall(r"\w+", read(rich_page).text)
 
 
-def test_every_plot_has_a_caption_a_label_and_a_table(rich: optuna.Study, page: Page) -> None:
-    path = page(rich)
-    reader, plots = read(path), plots_of(path)
+def test_every_plot_has_a_caption_a_label_and_a_table(rich_page: Path) -> None:
+    reader, plots = read(rich_page), plots_of(rich_page)
     drawn = [attrs for _, attrs in reader.tags if attrs.get("class") == "plot"]
     assert {attrs["id"] for attrs in drawn} == set(plots)
     assert set(plots) == {
         f"plot-{name}" for name in ("rates", "ratio", "curves", "importance", "parallel", "timeline")
     }
     assert all(attrs["role"] == "img" and len(attrs["aria-label"] or "") > 60 for attrs in drawn)
-    figures = page_text_between(path, "<figure>", "</figure>")
+    figures = page_text_between(rich_page, "<figure>", "</figure>")
     assert len(figures) == len(plots)
     assert all("<figcaption>" in figure and "<table>" in figure for figure in figures)
 
@@ -128,8 +125,8 @@ def page_text_between(path: Path, begin: str, end: str) -> list[str]:
     return re.findall(f"{begin}(.*?){end}", path.read_text(encoding="utf-8"), re.S)
 
 
-def test_axes_have_titles_with_units(rich: optuna.Study, page: Page) -> None:
-    layouts = {name: plot["spec"]["layout"] for name, plot in plots_of(page(rich)).items()}
+def test_axes_have_titles_with_units(rich_page: Path) -> None:
+    layouts = {name: plot["spec"]["layout"] for name, plot in plots_of(rich_page).items()}
     titles = {
         name: [layout[axis]["title"]["text"] for axis in ("xaxis", "yaxis") if "title" in layout[axis]]
         for name, layout in layouts.items()
@@ -169,8 +166,8 @@ def test_the_guideline_band_is_drawn_where_the_tables_put_it(
     assert "1e-4 to 3e-4" in read(path).text
 
 
-def test_trials_stopped_early_are_no_points_on_the_loss_axis(rich: optuna.Study, page: Page) -> None:
-    data = plots_of(page(rich))["plot-rates"]["spec"]["data"]
+def test_trials_stopped_early_are_no_points_on_the_loss_axis(rich_page: Path) -> None:
+    data = plots_of(rich_page)["plot-rates"]["spec"]["data"]
     early = [trace for trace in data if trace["name"] in ("pruned", "diverged", "out of memory", "failed")]
     assert len(early) == 4
     assert all(trace["yaxis"] == "y3" for trace in early)
@@ -185,9 +182,8 @@ def test_pruned_trials_are_marked_where_their_curve_ends(
     assert (ends["x"], ends["y"]) == ([40], [2.7])
 
 
-def test_how_to_reproduce_holds_the_file_seeds_versions_and_hashes(rich: optuna.Study, page: Page) -> None:
-    path = page(rich)
-    text = read(path).text
+def test_how_to_reproduce_holds_the_file_seeds_versions_and_hashes(rich_page: Path) -> None:
+    text = read(rich_page).text
     for wanted in (" ".join(SWEEP_FILE.split()), "seed of the search 13", "seed of the data 11"):
         assert wanted.replace(" ", "") in text.replace(" ", ""), wanted
     for wanted in ("transformers", "5.23.0", "d1", "sweeps run sweep.yaml", "sweeps report runs/demo"):
@@ -271,8 +267,8 @@ def test_a_best_at_the_end_of_its_range_asks_for_a_wider_one(
     assert "space: learning_rate: {low: 1.0e-05, high: 8.0e-03, log: true}" in text
 
 
-def test_hundreds_of_trials_stay_light_and_quick(make_trial: Any, make_study: Any, page: Page) -> None:
-    study = make_study(*many_trials(make_trial, 500))
+def test_hundreds_of_trials_stay_light_and_quick(make_study: Any, page: Page) -> None:
+    study = make_study(*many_trials(500))
     page(make_study())  # imports and the template are no part of it
     begin = time.process_time()
     path = page(study)
