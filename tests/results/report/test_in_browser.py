@@ -54,6 +54,7 @@ def test_the_page_loads_alone_and_draws_every_plot(
         assert all(drawn[name] >= least for name, least in zip(PLOTS, (20, 15, 5, 3, 20, 20), strict=True)), (
             drawn
         )
+        browser.execute_script("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
         assert browser.execute_script("return window.pwned === undefined")
         ink, paper = browser.execute_script(INK_AND_PAPER)
@@ -130,7 +131,9 @@ def test_print_is_light_and_fits_the_paper(opened: WebDriver) -> None:
             "addEventListener('beforeprint', () => { window.printed ="
             " [plot().clientWidth, getComputedStyle(plot().querySelector('.ytick text')).fill]; })"
         )
-        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        # Neither `screen` nor `print` is forced any longer; the dark scheme stays.
+        dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": dark})
         answer = opened.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})
         width, ink = opened.execute_script("return window.printed")
     assert base64.b64decode(answer["data"]).startswith(b"%PDF")
