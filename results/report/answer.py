@@ -110,18 +110,16 @@ def _gain(label: str, gain: float | None, other: float, who: str) -> Tile:
 
 
 def _how_sure(verdict: Verdict) -> list[Block]:
-    comparison = getattr(verdict, "default_comparison", None)
-    said = comparison_effect(comparison)
-    lines = list(verdict.caveats)
-    if said:
-        ends = interval(comparison)
-        lines.insert(
-            0,
-            f"Run again on common seeds, the guideline default's loss against the best's: {said}"
-            + (f", interval {ends}." if ends else "; too few for an interval."),
-        )
-        return [Paragraph(text="How sure:"), Bullets(items=lines)]
-    return [Paragraph(tone="unsure", text="How sure: not yet. What stands against it:"), Bullets(items=lines)]
+    """What replicates say of the gain, or that there are none."""
+    comparison = verdict.default_comparison
+    said, ends = comparison_effect(comparison), interval(comparison)
+    doubts = Bullets(items=list(verdict.caveats))
+    if not said:
+        return [Paragraph(tone="unsure", text="How sure: not yet. What stands against it:"), doubts]
+    text = f"How sure: run again, the guideline default's loss against the best's is {said}"
+    is_gain = comparison is not None and comparison.low is not None and comparison.low > 0
+    text += f", interval {ends}." if ends else "; too few pairs for an interval."
+    return [Paragraph(tone="good" if is_gain else "unsure", text=text), doubts]
 
 
 def _config_table(verdict: Verdict) -> Table:

@@ -77,7 +77,7 @@ def _idle(facts: Facts) -> list[str]:
 def _doubt(facts: Facts) -> list[str]:
     """Without replicates nobody knows how much of a gain is luck."""
     verdict = facts.verdict
-    if verdict is None or verdict.best is None or getattr(verdict, "replicates", None) is not None:
+    if verdict is None or verdict.best is None or verdict.replicates is not None:
         return []
     default = verdict.guideline_default
     beside = (

@@ -1,16 +1,14 @@
-"""What a row's verdict says beside its position: word, effect, interval, band, conditions, as text.
-
-The one place that knows which of these a verdict has: one without replicates has none of them, and every
-field that is absent reads as "".
-"""
+"""A row's verdict as the text of cells: word, effect, interval, band, conditions; "" where it has none."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from results.plain import finite, loss, number
+from results.band import band_text
+from results.claim_wording import claim_sentence
+from results.evidence import Comparison
+from results.plain import loss, plural
 from results.report.blocks import Badge, Tone
 from results.row_verdict import RowVerdict
+from results.weighing import Weighed
 
 _TONES: dict[str, Tone] = {
     "supported": "good",
@@ -31,14 +29,9 @@ def badge(word: str) -> Badge:
     return Badge(text=word.replace("_", " "), tone=_TONES.get(word, "plain"))
 
 
-def word(row: RowVerdict) -> str:
-    """supported | too_low | too_high | ...; "" when the verdict has no words."""
-    return str(getattr(row, "verdict", "") or "")
-
-
 def effect(row: RowVerdict) -> str:
     """Loss and percent against the best on common seeds; else what the best trial inside the row costs."""
-    compared = comparison_effect(getattr(row, "comparison", None))
+    compared = comparison_effect(row.comparison)
     if compared:
         return compared
     if row.cost is None:
@@ -49,54 +42,56 @@ def effect(row: RowVerdict) -> str:
     return f"{row.cost.difference:+.4f}{share}, one run"
 
 
-def comparison_effect(comparison: Any) -> str:
-    """`+0.0123 (+0.61%) on 5 seeds`; "" without a comparison."""
-    effect = finite(getattr(comparison, "effect", None))
-    if effect is None:
+def comparison_effect(comparison: Comparison | None) -> str:
+    """`+0.0123 (+0.61%) on 5 seeds`; "" without a pair."""
+    if comparison is None or comparison.effect is None:
         return ""
-    share = finite(comparison.percent(effect))
+    share = comparison.percent(comparison.effect)
     percent = "" if share is None else f" ({share:+.2f}%)"
-    seeds = f" on {comparison.pairs} seeds" if getattr(comparison, "design", "paired") == "paired" else ""
-    return f"{effect:+.4f}{percent}{seeds}"
+    seeds = f" on {plural(comparison.pairs, 'seed')}" if comparison.design == "paired" else ""
+    return f"{comparison.effect:+.4f}{percent}{seeds}"
 
 
-def interval(comparison: Any) -> str:
+def interval(comparison: Comparison | None) -> str:
     """`+0.0100 to +0.0160 (95%)`; "" where there are too few pairs."""
-    low, high = finite(getattr(comparison, "low", None)), finite(getattr(comparison, "high", None))
-    if low is None or high is None:
+    if comparison is None or comparison.low is None or comparison.high is None:
         return ""
-    level = finite(getattr(comparison, "level", None))
-    return f"{low:+.4f} to {high:+.4f}" + ("" if level is None else f" ({100 * level:.4g}%)")
-
-
-def row_interval(row: RowVerdict) -> str:
-    return interval(getattr(row, "comparison", None))
+    return f"{comparison.low:+.4f} to {comparison.high:+.4f} ({100 * comparison.level:.4g}%)"
 
 
 def band(row: RowVerdict) -> str:
-    """The values within the margin of the best: `1e-4 to 3e-4`, or names."""
-    found = getattr(row, "band", None)
-    if found is None:
-        return ""
-    if names := getattr(found, "names", ()):
-        return " or ".join(names)
-    low, high = finite(getattr(found, "low", None)), finite(getattr(found, "high", None))
-    if low is None or high is None:
-        return ""
-    return number(low) if low == high else f"{number(low)} to {number(high)}"
+    """The values within the margin of the best, and what lies beyond."""
+    return "" if row.band is None else band_text(row.band)
 
 
 def conditions(row: RowVerdict) -> str:
     """The row's own condition, and where this sweep differs from it."""
-    said = str(getattr(row, "conditions_statement", "") or "")
-    return f"{row.row.condition}. {said}".strip(". ") + "." if said else row.row.condition
+    parts = [row.row.condition.rstrip("."), row.conditions_statement.rstrip(".")]
+    return ". ".join(part for part in parts if part)
 
 
-def sentence(row: RowVerdict) -> str:
-    """The judgement in words."""
-    return row.claim or (f"Not tested: {row.reason}." if row.reason else "")
+def sentence(row: RowVerdict, margin: float) -> str:
+    """The judgement in words; `margin` is a share of the best's loss."""
+    if row.row.topic == "stability":
+        return row.claim
+    described = row.claim if row.position != "not_tested" else ""
+    return " ".join(part for part in (claim_sentence(row, margin), described) if part)
 
 
-def best_loss(value: float | None) -> str:
-    """A loss with its unit."""
-    return "unknown" if value is None else f"{loss(value)} nats per token"
+def arm_cells(weighed: Weighed) -> list[tuple[str, ...]]:
+    """A line for each arm that was run again: name, role, runs, mean, spread, effect, interval."""
+    cells: list[tuple[str, ...]] = []
+    for summary in weighed.arms:
+        comparison = weighed.comparisons.get(summary.arm.name)
+        cells.append(
+            (
+                summary.arm.name,
+                summary.arm.role.replace("_", " "),
+                f"{summary.finished} of {summary.runs}",
+                loss(summary.mean),
+                "" if summary.spread is None else f"{summary.spread:.4f}",
+                "the reference" if comparison is None else comparison_effect(comparison) or "no common seed",
+                interval(comparison),
+            )
+        )
+    return cells

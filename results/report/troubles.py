@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from statistics import median
 
 from results.plain import finite, loss, number, plural
-from results.report import row_words
 from results.report.blocks import Block, Cell, Paragraph, Section, Table
 from results.report.facts import Facts
 from results.report.palette import spoken
@@ -73,7 +72,7 @@ def _meanings(facts: Facts) -> list[Block]:
                 (
                     row.row.id,
                     f"{row.row.condition} ({spoken(row.row.direction or '')})",
-                    row_words.sentence(row),
+                    row.claim,
                 )
                 for row in tested
             ],

@@ -9,6 +9,7 @@ from results.report import row_words
 from results.report.blocks import Block, Cell, Paragraph, Section, Table
 from results.report.facts import Facts
 from results.row_verdict import RowVerdict
+from results.weighing import Weighed
 
 
 def verdicts(facts: Facts) -> Section:
@@ -21,7 +22,9 @@ def verdicts(facts: Facts) -> Section:
     elif not tested:
         blocks.append(Paragraph(text="This sweep tests no guideline row."))
     else:
-        blocks += [_table(tested), _sentences(tested)]
+        blocks += [_table(tested), _sentences(tested, facts.verdict.margin if facts.verdict else 0.0)]
+    if facts.verdict is not None and facts.verdict.replicates is not None:
+        blocks.append(_replicates(facts.verdict.replicates))
     if untested:
         blocks.append(_untested(untested))
     return Section(id="verdict", title="Where the guidelines held", blocks=blocks)
@@ -32,11 +35,13 @@ def _table(rows: Sequence[RowVerdict]) -> Table:
     columns: dict[str, list[Cell]] = {
         "row": [row.row.id for row in rows],
         "the row says": [f"{row.row.parameter or ''} {shown_range(row.row)}".strip() for row in rows],
-        "verdict": [row_words.badge(row_words.word(row)) if row_words.word(row) else "" for row in rows],
+        "verdict": [row_words.badge(row.verdict) for row in rows],
         "best here": [_best(row) for row in rows],
-        "the best lies": [row_words.badge(row.position) if row.is_tested else "" for row in rows],
+        "the best lies": [
+            "" if row.position == "not_tested" else row_words.badge(row.position) for row in rows
+        ],
         "loss of the row": [row_words.effect(row) for row in rows],
-        "interval": [row_words.row_interval(row) for row in rows],
+        "interval": [row_words.interval(row.comparison) for row in rows],
         "band of good values": [row_words.band(row) for row in rows],
         "conditions": [row_words.conditions(row) for row in rows],
         "source": [str(row.row.source) for row in rows],
@@ -59,12 +64,22 @@ def _best(row: RowVerdict) -> str:
     return f"{show(row.best_value)}, {float(f'{factor:.2g}'):g} times the row's"
 
 
-def _sentences(rows: Sequence[RowVerdict]) -> Table:
+def _sentences(rows: Sequence[RowVerdict], margin: float) -> Table:
     return Table(
         caption="The same in words, with the trials it rests on",
         header=("row", "judgement", "evidence"),
-        rows=[(row.row.id, row_words.sentence(row), row.evidence) for row in rows],
+        rows=[(row.row.id, row_words.sentence(row, margin), row.evidence) for row in rows],
         folded=True,
+        stacked=True,
+    )
+
+
+def _replicates(weighed: Weighed) -> Table:
+    state = "the stopping rule is met" if weighed.clear else "more seeds can still change a word"
+    return Table(
+        caption=f"Configs run again on common seeds ({state}). Loss in nats per token.",
+        header=("config", "role", "finished", "mean loss", "spread of a run", "against the best", "interval"),
+        rows=row_words.arm_cells(weighed),
         stacked=True,
     )
 

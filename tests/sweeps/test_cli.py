@@ -29,7 +29,19 @@ training: {{max_steps: 100, per_device_train_batch_size: 4}}
 trials: 4
 output: runs
 """
-COMMANDS = ("demo", "init", "plan", "run", "status", "verdict", "report", "export", "results", "dashboard", "track")
+COMMANDS = (
+    "demo",
+    "init",
+    "plan",
+    "run",
+    "status",
+    "verdict",
+    "report",
+    "export",
+    "results",
+    "dashboard",
+    "track",
+)
 
 
 @dataclass

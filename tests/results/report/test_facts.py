@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
 
-from results.report import row_words
 from results.report.facts import Stay, read_facts
 from results.report.importance_facts import read_importance
 from results.report.timeline import lay_out
@@ -80,21 +78,3 @@ def test_a_trial_that_waits_has_no_seat_and_does_not_count_as_ended(
     study.enqueue_trial({"learning_rate": 1e-4})
     facts = read_facts(study, verdict(study), target=2)
     assert ([s.number for s in facts.stays], facts.num_ended, facts.is_unfinished) == ([0], 1, True)
-
-
-def test_words_of_a_row_come_from_replicates_where_there_are_some(make_trial: Make, make_study: Make) -> None:
-    study = make_study(make_trial(2.5, lr=2e-4), make_trial(2.0, lr=1e-3))
-    row = next(row for row in verdict(study).rows if row.row.id == "scenario.general")
-    assert row_words.effect(row) == "+0.5000 (+25.00%), one run"
-    compared = SimpleNamespace(
-        effect=0.012,
-        low=0.01,
-        high=0.014,
-        level=0.99,
-        pairs=5,
-        design="paired",
-        percent=lambda v: 100 * v / 2,
-    )
-    assert row_words.comparison_effect(compared) == "+0.0120 (+0.60%) on 5 seeds"
-    assert row_words.interval(compared) == "+0.0100 to +0.0140 (99%)"
-    assert row_words.interval(None) == row_words.comparison_effect(None) == ""
