@@ -31,9 +31,9 @@ def badge(word: str) -> Badge:
 
 def effect(row: RowVerdict) -> str:
     """Loss and percent against the best on common seeds; else what the best trial inside the row costs."""
-    compared = comparison_effect(row.comparison)
+    compared, ends = comparison_effect(row.comparison), interval(row.comparison)
     if compared:
-        return compared
+        return f"{compared}; interval {ends}" if ends else f"{compared}; too few for an interval"
     if row.cost is None:
         return "" if row.row.topic == "stability" else "not measured"
     if row.cost.difference == 0:
@@ -66,8 +66,9 @@ def band(row: RowVerdict) -> str:
 
 def conditions(row: RowVerdict) -> str:
     """The row's own condition, and where this sweep differs from it."""
-    parts = [row.row.condition.rstrip("."), row.conditions_statement.rstrip(".")]
-    return ". ".join(part for part in parts if part)
+    differing = [f"{c.name} {c.here} here, {c.row} in the row" for c in row.conditions if c.differs]
+    said = row.row.condition.rstrip(".")
+    return f"{said}. Differs: {'; '.join(differing)}" if differing else said
 
 
 def sentence(row: RowVerdict, margin: float) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from results.conditions import show, shown_range
 from results.report import row_words
-from results.report.blocks import Block, Cell, Paragraph, Section, Table
+from results.report.blocks import Block, Paragraph, Section, Table
 from results.report.facts import Facts
 from results.row_verdict import RowVerdict
 from results.weighing import Weighed
@@ -22,7 +22,8 @@ def verdicts(facts: Facts) -> Section:
     elif not tested:
         blocks.append(Paragraph(text="This sweep tests no guideline row."))
     else:
-        blocks += [_table(tested), _sentences(tested, facts.verdict.margin if facts.verdict else 0.0)]
+        margin = facts.verdict.margin if facts.verdict is not None else 0.0
+        blocks += [_here(tested, margin), _table(tested), _sentences(tested, margin)]
     if facts.verdict is not None and facts.verdict.replicates is not None:
         blocks.append(_replicates(facts.verdict.replicates))
     if untested:
@@ -31,37 +32,59 @@ def verdicts(facts: Facts) -> Section:
 
 
 def _table(rows: Sequence[RowVerdict]) -> Table:
-    """Columns that no row fills are left out: without replicates there are no words and intervals."""
-    columns: dict[str, list[Cell]] = {
-        "row": [row.row.id for row in rows],
-        "the row says": [f"{row.row.parameter or ''} {shown_range(row.row)}".strip() for row in rows],
-        "verdict": [row_words.badge(row.verdict) for row in rows],
-        "best here": [_best(row) for row in rows],
-        "the best lies": [
-            "" if row.position == "not_tested" else row_words.badge(row.position) for row in rows
-        ],
-        "loss of the row": [row_words.effect(row) for row in rows],
-        "interval": [row_words.interval(row.comparison) for row in rows],
-        "band of good values": [row_words.band(row) for row in rows],
-        "conditions": [row_words.conditions(row) for row in rows],
-        "source": [str(row.row.source) for row in rows],
-    }
-    kept = {name: cells for name, cells in columns.items() if any(cells)}
     return Table(
-        caption="Guideline rows that this sweep tested. Loss in nats per token, against the best.",
-        header=tuple(kept),
-        rows=list(zip(*kept.values(), strict=True)),
+        caption="Guideline rows that this sweep tested. Loss in nats per token, against the best: positive "
+        "when the row's value is worse.",
+        header=(
+            "row",
+            "the row says",
+            "verdict",
+            "best here",
+            "loss of the row",
+            "values within the margin",
+            "conditions of the row",
+            "source",
+        ),
+        rows=[
+            (
+                row.row.id,
+                _said(row),
+                row_words.badge(row.verdict),
+                _best(row),
+                row_words.effect(row),
+                row_words.band(row),
+                row_words.conditions(row),
+                str(row.row.source),
+            )
+            for row in rows
+        ],
         stacked=True,
     )
 
 
+def _said(row: RowVerdict) -> str:
+    has_value = bool(row.row.choices) or row.row.low is not None
+    return " ".join(filter(None, (row.row.parameter, shown_range(row.row) if has_value else "")))
+
+
 def _best(row: RowVerdict) -> str:
+    """The best value, and where it lies against the row's."""
     if row.best_value is None:
         return ""
     if not row.distance_log10:
-        return show(row.best_value)
+        return f"{show(row.best_value)}: {row.position}"
     factor = 10 ** (row.distance_log10 if row.position == "above" else -row.distance_log10)
-    return f"{show(row.best_value)}, {float(f'{factor:.2g}'):g} times the row's"
+    return f"{show(row.best_value)}: {row.position}, {float(f'{factor:.2g}'):g} times the row's"
+
+
+def _here(rows: Sequence[RowVerdict], margin: float) -> Paragraph:
+    """The sweep's own conditions, the same for every row."""
+    conditions = rows[0].conditions if rows else ()
+    known = [f"{c.name} {c.here}" for c in conditions if c.here and c.name != "task"]
+    return Paragraph(
+        text=f"Conditions of this sweep: {', '.join(known) or 'none recorded'}. What a row's own conditions "
+        f"leave out, the tables do not say. The margin is {100 * margin:g}% of the best's loss."
+    )
 
 
 def _sentences(rows: Sequence[RowVerdict], margin: float) -> Table:
