@@ -80,7 +80,11 @@ def _best(row: RowVerdict) -> str:
 def _here(rows: Sequence[RowVerdict], margin: float) -> Paragraph:
     """The sweep's own conditions, the same for every row."""
     conditions = rows[0].conditions if rows else ()
-    known = [f"{c.name} {c.here}" for c in conditions if c.here and c.name != "task"]
+    known = [
+        c.here if c.name in c.here else f"{c.name} {c.here}"
+        for c in conditions
+        if c.here and c.name != "task"
+    ]
     return Paragraph(
         text=f"Conditions of this sweep: {', '.join(known) or 'none recorded'}. What a row's own conditions "
         f"leave out, the tables do not say. The margin is {100 * margin:g}% of the best's loss."

@@ -39,7 +39,7 @@ def test_words_effects_and_intervals_stand_in_the_answer_and_the_table(
     assert "on 5 seeds, interval +0.0" in text
     assert "scenario.general learning_rate 2e-4 too low" in " ".join(text.split())
     assert "+0.0500 (+2.38%) on 5 seeds; interval +0.04" in text
-    assert "Conditions of this sweep: model size 8.03B, steps 200 steps, batch 8, base nf4" in text
+    assert "Conditions of this sweep: model size 8.03B, 200 steps, batch 8, base nf4" in text
     assert "Configs run again on common seeds (" in text
     assert "5 of 5" in text
     assert "one run per config cannot tell a gain from luck" not in text
