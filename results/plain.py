@@ -60,3 +60,11 @@ def loss(value: float | None) -> str:
 def plural(count: int, noun: str) -> str:
     """`1 trial`, `2 trials`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def parameters(count: float) -> str:
+    """A number of parameters as people say it: 8.03B, 5.05M."""
+    for unit, factor in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
+        if count >= factor:
+            return f"{number(count / factor)}{unit}"
+    return number(count)

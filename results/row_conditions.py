@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from results.conditions import conjunction
-from results.plain import finite, number
+from results.plain import finite, parameters
 from search_spaces import GuidelineRow
 
 FOUR_BIT = ("nf4", "fp4", "int4", "4-bit")
@@ -40,7 +40,7 @@ def conditions_of(row: GuidelineRow, context: Mapping[str, Any]) -> tuple[Condit
         Condition(
             name="model size",
             row=sizes,
-            here="" if size is None else f"{number(size / 1e9)}B",
+            here="" if size is None else parameters(size),
             differs=bool(sizes) and size is not None and when.size_distance(size) > 0,
         ),
         Condition(
