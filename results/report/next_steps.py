@@ -84,8 +84,8 @@ def _doubt(facts: Facts) -> list[str]:
         " and the guideline default" if default is not None and default.number != verdict.best.number else ""
     )
     return [
-        f"Run the best config{beside} again on other seeds (sweeps confirm): one run per config cannot tell a "
-        "gain from luck."
+        f"Run the best config{beside} again on other seeds (sweeps confirm): one run per config cannot tell "
+        "a gain from luck."
     ]
 
 
