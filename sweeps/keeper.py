@@ -73,7 +73,6 @@ class Keeper:
         """How many trials should lie ready for each worker."""
         self._busy_seat_seconds = self._seat_seconds = 0.0
         self._storage = open_storage(storage_url)
-        self._waiting_numbers: tuple[int, ...] = ()
         self._hold: Hold | None = None
         self._open()
 
@@ -101,7 +100,6 @@ class Keeper:
             # Those of this very run sit on their seats: only the keeper is new.
             self._take_back([t for t in self._running() if t.user_attrs.get("run") != self.owner.run])
         self._hold.kept(lease)
-        self._waiting_numbers = self._waiting.numbers
 
     def close(self) -> None:
         """Give the lease back, so that the next sweep need not wait for it to run out."""
@@ -114,20 +112,22 @@ class Keeper:
         self.study.pruner = make_pruner(self.ledger.search, self.ledger.report_at)
         self._drawer = Drawer(self.ledger, study, self._note)
         self._recorder = Recorder(self.ledger, study, self._note)
-        self._waiting = Waiting(study, self._waiting_numbers, self._note)
+        self._waiting = Waiting(study, (), self._note)
         self._stale = False
 
     def _refresh(self) -> None:
         if self._stale:
             storage = WriteThrough(self._storage)
             self._use_study(optuna.load_study(storage=storage, study_name=self.ledger.name))
+            # Never from memory: of a commit without an answer only the study knows whether it stands.
+            numbers = [t.number for t in self._running() if t.user_attrs.get("run") != self.owner.run]
+            self._waiting = Waiting(self.study, numbers, self._note)
 
     @contextmanager
     def _together(self) -> Iterator[None]:
         """What is written inside reaches the study at once or not at all, and so with what is kept here."""
         assert self._hold is not None
         self._refresh()
-        self._waiting_numbers = self._waiting.numbers
         num_events, futile = len(self._events), dict(self._futile_starts)
         try:
             with transaction(self._storage):
@@ -139,7 +139,6 @@ class Keeper:
             self._stale = True  # memory holds what was taken back
             raise
         self._hold.kept(lease)
-        self._waiting_numbers = self._waiting.numbers
 
     def _describe_study(self) -> None:
         self.study.set_user_attr("metric", "eval_loss")

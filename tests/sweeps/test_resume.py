@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import sqlalchemy.exc
 from optuna.trial import TrialState
 
+import sweeps.keeper
 from results.files import atomic_write_json
 from sweeps.keeper import Keeper
 from sweeps.waiting import MAX_LOST_ALONE
@@ -259,6 +261,67 @@ def test_trials_that_could_not_be_given_out_wait_on(make_keeper: Make) -> None:
         (0, 2),
         (1, 2),
     ]
+
+
+@pytest.fixture
+def unanswered(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """The storage does what the next transaction says, and goes away before it answers."""
+
+    def next_one() -> None:
+        whole = sweeps.keeper.transaction
+
+        @contextmanager
+        def cut(storage: Any) -> Iterator[None]:
+            monkeypatch.setattr(sweeps.keeper, "transaction", whole)
+            with whole(storage):
+                yield
+            raise ConnectionResetError("server closed the connection unexpectedly")
+
+        monkeypatch.setattr(sweeps.keeper, "transaction", cut)
+
+    return next_one
+
+
+def test_a_rejoin_without_an_answer_loses_no_trial(
+    make_keeper: Make, unanswered: Callable[[], None]
+) -> None:
+    keeper = make_keeper(trials=2, sampler="random")
+    keeper.ask(0, [0, 1])
+    unanswered()
+    with pytest.raises(ConnectionResetError):
+        keeper.rejoin(0)
+    keeper.rejoin(0)
+    assert [(p.assignment.number, p.assignment.attempt) for p in keeper.ask(0, [0, 1]).start] == [
+        (0, 2),
+        (1, 2),
+    ]
+
+
+def test_an_ask_without_an_answer_puts_no_trial_on_two_seats(
+    make_keeper: Make, unanswered: Callable[[], None]
+) -> None:
+    keeper = make_keeper(trials=2, sampler="random")
+    keeper.ask(0, [0, 1])
+    keeper.rejoin(0)
+    unanswered()
+    with pytest.raises(ConnectionResetError):
+        keeper.ask(0, [0])
+    starts = keeper.ask(0, [0, 1]).start
+    assert [(p.seat, p.assignment.number, p.assignment.attempt) for p in starts] == [(0, 0, 3), (1, 1, 2)]
+
+
+def test_a_trial_put_back_without_an_answer_keeps_its_second_chance(
+    make_keeper: Make, report: Any, unanswered: Callable[[], None], stored: Any
+) -> None:
+    keeper = make_keeper(trials=2, sampler="random")
+    placed, _ = keeper.ask(0, [0, 1]).start
+    said = [report(placed.assignment, 20, None, "put_back")]
+    unanswered()
+    with pytest.raises(ConnectionResetError):
+        keeper.report(0, said, [], 1.0)
+    keeper.report(0, said, [], 1.0)
+    assert stored(keeper)[0].state == TrialState.RUNNING
+    assert [p.assignment.put_back for p in keeper.ask(1, [0]).start] == [1]
 
 
 def execute(keeper: Keeper, statement: str) -> None:
