@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from lora_runner.errors import is_disk_trouble
 from lora_runner.files import whole_folder
 from results.files import atomic_write
 from sweeps.trial_folder import trial_folder
@@ -77,15 +78,24 @@ class Depot:
         self._folder = Path(run_folder)
         self._attempts: dict[int, int] = {}
 
-    def receive(self, number: int, attempt: int, name: str, files: Mapping[str, bytes]) -> bool:
-        """Write a trial's `checkpoint` or `adapter`; False from an attempt that another has replaced."""
+    def receive(self, number: int, attempt: int, name: str, files: Mapping[str, bytes]) -> str | None:
+        """Write a trial's `checkpoint` or `adapter`; returns what is wrong with a disk that does not take it.
+
+        Nothing is written for an attempt that another has replaced.
+        """
         if name not in SHIPPED:
             raise ValueError(f"only {', '.join(SHIPPED)} are shipped, got {name!r}")
         if attempt < self._attempts.get(number, 0):
-            return False
+            return None
         self._attempts[number] = attempt
-        write_folder(self._folder / trial_folder(number) / name, files)
-        return True
+        try:
+            write_folder(self._folder / trial_folder(number) / name, files)
+        except OSError as error:
+            # Not handed on as an error, which would end the worker and count against its trials.
+            if not is_disk_trouble(error):
+                raise
+            return str(error)
+        return None
 
     def checkpoints(self, number: int, attempt: int) -> dict[str, dict[str, bytes]]:
         """The checkpoint of a trial and the one before it, by folder name, as far as they are there."""

@@ -80,6 +80,8 @@ class Office:
     run: str
     """The owner's token of this run."""
     run_folder: str
+    outage_seconds: float
+    """How long a worker waits for a disk of the driver's."""
 
 
 @contextlib.contextmanager
@@ -98,7 +100,13 @@ def office_for(ledger: Ledger, storage_url: str, owner: Owner) -> Iterator[Offic
         except ray.exceptions.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, SweepError) else error) from None
         mark(Path(ledger.run_folder), owner.run)
-        yield Office(keeper=keeper, depot=depot, run=owner.run, run_folder=ledger.run_folder)
+        yield Office(
+            keeper=keeper,
+            depot=depot,
+            run=owner.run,
+            run_folder=ledger.run_folder,
+            outage_seconds=ledger.reliability.outage_seconds,
+        )
         # Without an answer, the lease has to run out.
         with contextlib.suppress(ray.exceptions.RayError):
             ray.get(keeper.close.remote(), timeout=CLOSE_SECONDS)

@@ -169,7 +169,7 @@ class Keeper:
                 self.troubles.append(f"{trouble}; the last time: {reason}")
                 return self._nothing(worker, stop=True)
         pause = min(LONGEST_PAUSE_SECONDS, 2.0 ** (starts - 3)) if starts > 2 and not given_up else 0.0
-        if self._stopping or not (self._waiting or self._drawer.has_more()):
+        if self._is_over() or not (self._waiting or self._drawer.has_more()):
             return self._nothing(worker, stop=True)
         self._live.add(worker)
         return Reply(pause_seconds=pause)
@@ -297,19 +297,21 @@ class Keeper:
 
     def _fill(self, worker: int, seats: Sequence[int]) -> Reply:
         beside = [t for t in self._running() if self._is_on(t, worker)]
-        if self._is_over():
+        has_more = not self._is_over()
+        if not has_more:
             self._drawer.put_off()
-            return self._nothing(worker, stop=self._stopping) if self._stopping or not beside else Reply()
+        if self._stopping:
+            return self._nothing(worker, stop=True)
         start, unheard = [], {t.user_attrs["seat"]: t for t in beside}
         for seat in dict.fromkeys(seats):
             # Given to this seat already, but the worker that says it is free never heard of it.
             trial = unheard.get(seat)
+            if trial is None and has_more:
+                trial = self._next_for(beside)
+                has_more = trial is not None
             if trial is None:
-                trial = self._waiting.next_for(beside)
-                if trial is None and not any(map(is_suspect, beside)):
-                    trial = next(iter(self._drawer.ahead()), None) or self._drawer.draw()
-                if trial is None:
-                    break
+                continue
+            if seat not in unheard:
                 beside.append(trial)
             start.append(Placed(seat, self._hand_out(trial, worker, seat)))
             self._note(f"trial {trial.number}: started on worker {worker} seat {seat}")
@@ -317,6 +319,12 @@ class Keeper:
             return self._nothing(worker)
         self._live.add(worker)
         return Reply(start=tuple(start))
+
+    def _next_for(self, beside: Sequence[FrozenTrial]) -> FrozenTrial | None:
+        trial = self._waiting.next_for(beside)
+        if trial is None and not any(map(is_suspect, beside)):
+            trial = next(iter(self._drawer.ahead()), None) or self._drawer.draw()
+        return trial
 
     def _nothing(self, worker: int, *, stop: bool = False) -> Reply:
         """To a worker that has nothing more to do."""

@@ -134,7 +134,7 @@ class KeeperActor:
             if text not in self._errors:
                 self._errors.append(text)
             self.request_stop()
-            return Reply(stop=True)
+            return Reply(stop=True, unheard=True)
         if self._away_since is None:
             self._away_since = time.monotonic()
             self._refusals = 0
@@ -147,7 +147,7 @@ class KeeperActor:
                     f"{self._ledger.reliability.outage_seconds:g}): {outage_reason(error)}"
                 )
             self.request_stop()
-            return Reply(stop=True)
+            return Reply(stop=True, unheard=True)
         return Reply(again_in=min(LONGEST_WAIT_SECONDS, 0.1 * 2.0 ** min(10, self._refusals)))
 
     def _back(self) -> None:

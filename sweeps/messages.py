@@ -25,6 +25,8 @@ class Reply:
     """Checkpoint what is running and end."""
     abandon: bool = False
     """With `stop`: end without writing anything, because another sweep holds the study now."""
+    unheard: bool = False
+    """With `stop`: what the call said was not recorded."""
     over: bool = False
     """With nothing to start: no worker has anything left to do, so none that is still to come will."""
     again_in: float | None = None

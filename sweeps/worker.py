@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
-from lora_runner.errors import RunnerError
+from lora_runner.errors import RunnerError, is_disk_trouble
 from lora_runner.messages import FAILED, Assignment, SeatReport
 from sweeps.blueprint import Job
 from sweeps.messages import Placed, Reply, SeatTime
@@ -49,8 +49,17 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self.keeper = office.keeper
         self._depot = office.depot
         self._stopped = self._over = False
-        self._assignments: dict[int, Assignment] = {}
+        self._said: frozenset[int] = frozenset()
+        """Trials of the last report."""
+        self._notes: list[str] = []
         self.session: Any = None
+        self._files = files_for(
+            office.run_folder,
+            office.run,
+            self._fetch,
+            worker=self.index,
+            patience_seconds=office.outage_seconds,
+        )
         self._watch = StallWatch(f"{office.run}-{self.index}", job.stall_seconds)
         before = self._watch.last_words()
         reply = self._say("rejoin", "its process died" if before is None else before)
@@ -60,7 +69,6 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         time.sleep(reply.pause_seconds)
         # Nothing that could still be learned before these trials are drawn: the base takes its time to load.
         self.keeper.prepare.remote(self.index, job.seats)
-        self._files = files_for(office.run_folder, office.run, self._fetch)
         threads = max(1, len(os.sched_getaffinity(0)) // int(config["workers"]))
         try:
             with self._watch:
@@ -92,6 +100,9 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self._busy_seat_seconds += taken * (time.monotonic() - started)
         self._deliver()
         self._follow(self._exchange(reports))
+        if not (self._stopped or self.session.running):
+            # Asked once more: an answer that was lost may have given a trial to a seat that is free only now.
+            self._follow(self._say("ask", self.session.free_seats))
         done = self._stopped or not self.session.running
         return {
             "done": done,
@@ -124,24 +135,29 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         )
         self._last_words, self._last_tokens = now, self.session.num_tokens
         self._busy_seat_seconds = 0.0
-        notes = self.session.take_notes()
+        notes, self._notes = [*self.session.take_notes(), *self._notes], []
+        self._said = frozenset(report.number for report in reports)
         return self._say("report", reports, self.session.free_seats, speed, seats, notes)
 
     def _deliver(self) -> None:
         """What has been written travels to the driver before it hears the report that goes with it."""
         for assignment, name in self.session.take_written():
-            self._files.deliver(assignment, [name])
+            self._notes += self._files.deliver(assignment, name)
 
     def _follow(self, reply: Reply) -> None:
         """Empty and fill seats as the keeper said."""
         for number in reply.leave:
             if self.session.has(number):
                 self.session.remove(number)
-                self._files.forget(number)
+        self._files.keep_only({running.assignment.number for running in self.session.running})
         if reply.stop:
             if not reply.abandon:
+                # A trial whose last report was not recorded goes on from before it, and makes it again.
+                unheard = self._said if reply.unheard else frozenset()
                 for running in self.session.running:
-                    self.session.save(running.assignment.number)
+                    if (number := running.assignment.number) not in unheard:
+                        with self._watch:
+                            self.session.save(number)
                 self._deliver()
             self._stopped = True
             return
@@ -179,6 +195,8 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         except ray.exceptions.RayError:
             raise  # the depot's, not the trial's
         except Exception as error:
+            if is_disk_trouble(error):
+                raise  # this machine's
             # The trial's own fault, not the worker's: its neighbours go on.
             # By name, because only the session's side imports torch.
             is_memory = type(error).__name__ == "OutOfMemoryError"
@@ -190,6 +208,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
     def cleanup(self) -> None:
         """The worker ends by itself."""
         self._watch.close()
+        self._files.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: seats keep their own checkpoints."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sweeps.depot import PIECE_BYTES, fingerprint, read_folder, sees, write_fold
 
 Call = Callable[..., Any]
 """(method of the depot, arguments) -> its answer."""
+_DISK_RETRY_SECONDS = 5.0
 
 
 class SharedFiles:
@@ -25,19 +27,27 @@ class SharedFiles:
         """The assignment with a folder that this worker can write to."""
         return assignment
 
-    def deliver(self, assignment: Assignment, names: list[str]) -> None:
-        """Folders of a trial that have been written are there already."""
+    def deliver(self, assignment: Assignment, name: str) -> list[str]:
+        """A folder of a trial that has been written is there already."""
+        return []
 
-    def forget(self, number: int) -> None:
+    def keep_only(self, numbers: Set[int]) -> None:
         """Nothing lies anywhere else."""
+
+    def close(self) -> None:
+        """Nothing is to be cleared away."""
 
 
 class ShippedFiles:
     """The worker does not see the run folder: a trial's checkpoint comes with it and goes back."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, scratch: Path, *, patience_seconds: float = 0.0) -> None:
+        """`scratch` is this worker's alone; what an earlier life of it left there is cleared away."""
         self._call = call
-        self._scratch = Path(tempfile.mkdtemp(prefix="sweeps-trials-"))
+        self._scratch = scratch
+        self._patience_seconds = patience_seconds
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(mode=0o700)
 
     def localise(self, assignment: Assignment) -> Assignment:
         """The assignment with a local folder, which holds the trial's checkpoint if it has one."""
@@ -47,23 +57,46 @@ class ShippedFiles:
             write_folder(folder / name, files)
         return replace(assignment, folder=str(folder))
 
-    def deliver(self, assignment: Assignment, names: list[str]) -> None:
-        """Send folders of a trial that have been written since they were sent last."""
-        for name in names:
-            files = read_folder(Path(assignment.folder) / name)
-            self._call("receive", assignment.number, assignment.attempt, name, files)
+    def deliver(self, assignment: Assignment, name: str) -> list[str]:
+        """Send a folder of a trial that has been written; returns what a person should hear of.
 
-    def forget(self, number: int) -> None:
-        """A trial has left this worker."""
-        shutil.rmtree(self._folder(number), ignore_errors=True)
+        Where the driver's disk does not take a checkpoint, the one before remains. An adapter waits for it:
+        its trial has used its whole budget. Raises OSError when that takes too long.
+        """
+        files = read_folder(Path(assignment.folder) / name)
+        deadline, notes = time.monotonic() + self._patience_seconds, list[str]()
+        while trouble := self._call("receive", assignment.number, assignment.attempt, name, files):
+            if name != "adapter":
+                return [f"trial {assignment.number}: no {name} was written ({trouble})"]
+            if time.monotonic() > deadline:
+                raise OSError(trouble)
+            notes = [f"trial {assignment.number}: waited for the driver's disk ({trouble})"]
+            time.sleep(min(_DISK_RETRY_SECONDS, self._patience_seconds))
+        return notes
+
+    def keep_only(self, numbers: Set[int]) -> None:
+        """Remove the folders of all other trials: they have left this worker."""
+        kept = {self._folder(number) for number in numbers}
+        for folder in self._scratch.iterdir():
+            if folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """The worker ends."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _folder(self, number: int) -> Path:
         return self._scratch / f"{number:04d}"
 
 
-def files_for(run_folder: str, run: str, call: Call) -> SharedFiles | ShippedFiles:
+def files_for(
+    run_folder: str, run: str, call: Call, *, worker: int = 0, patience_seconds: float = 0.0
+) -> SharedFiles | ShippedFiles:
     """What this worker's machine allows."""
-    return SharedFiles() if sees(Path(run_folder), run) else ShippedFiles(call)
+    if sees(Path(run_folder), run):
+        return SharedFiles()
+    scratch = Path(tempfile.gettempdir()) / f"sweeps-{run}-{worker}.trials"
+    return ShippedFiles(call, scratch, patience_seconds=patience_seconds)
 
 
 def model_folder(model: str, wanted: str | None, call: Call, cache: Path | None = None) -> str | None:

@@ -12,6 +12,7 @@ from lora_runner.config import TrialConfig
 from lora_runner.messages import Assignment
 from sweeps.depot import Depot, fingerprint, mark
 from sweeps.worker_files import SharedFiles, ShippedFiles, files_for, model_folder
+from tests.small_disk import fill
 
 
 @pytest.fixture
@@ -40,8 +41,8 @@ def write(folder: Path, **files: str) -> None:
 
 
 def test_a_worker_that_sees_the_run_folder_writes_there_itself(run_folder: Path, call: Any) -> None:
-    mark(run_folder, "this run")
-    files = files_for(str(run_folder), "this run", call)
+    mark(run_folder, "this-run")
+    files = files_for(str(run_folder), "this-run", call)
     assert isinstance(files, SharedFiles)
     placed = assignment(3, run_folder / "trials" / "0003")
     assert files.localise(placed) == placed
@@ -53,40 +54,76 @@ def test_a_folder_of_the_same_name_that_is_not_this_runs_is_not_taken_for_it(
 ) -> None:
     if found is not None:
         mark(run_folder, found)
-    assert isinstance(files_for(str(run_folder), "this run", call), ShippedFiles)
+    assert isinstance(files_for(str(run_folder), "this-run", call), ShippedFiles)
 
 
-def test_a_trial_moves_from_worker_to_worker_with_its_checkpoint(run_folder: Path, call: Any) -> None:
+def test_a_trial_moves_from_worker_to_worker_with_its_checkpoint(
+    run_folder: Path, tmp_path: Path, call: Any
+) -> None:
     home = run_folder / "trials" / "0003"
-    first = ShippedFiles(call)
+    first = ShippedFiles(call, tmp_path / "first")
     placed = first.localise(assignment(3, home))
     assert Path(placed.folder) != home
     write(Path(placed.folder) / "checkpoint", state="step 1")
-    first.deliver(placed, ["checkpoint"])
+    first.deliver(placed, "checkpoint")
     write(Path(placed.folder) / "checkpoint", state="step 2")
-    first.deliver(placed, ["checkpoint"])
+    first.deliver(placed, "checkpoint")
     assert (home / "checkpoint" / "state").read_text() == "step 2"
 
-    second = ShippedFiles(call)
+    second = ShippedFiles(call, tmp_path / "second")
     again = second.localise(assignment(3, home, attempt=2))
     assert (Path(again.folder) / "checkpoint" / "state").read_text() == "step 2"
     # The first was cut off, not dead, and goes on for a while.
     write(Path(placed.folder) / "checkpoint", state="step 3 of a ghost")
-    first.deliver(placed, ["checkpoint"])
+    first.deliver(placed, "checkpoint")
     assert (home / "checkpoint" / "state").read_text() == "step 2"
     write(Path(again.folder) / "adapter", weights="w")
-    second.deliver(again, ["adapter"])
+    second.deliver(again, "adapter")
     assert (home / "adapter" / "weights").read_text() == "w"
-    second.forget(3)
+    second.keep_only({3})
+    assert Path(again.folder).exists()
+    second.keep_only(set())
     assert not Path(again.folder).exists()
 
 
-def test_the_checkpoint_before_the_last_travels_too(run_folder: Path, call: Any) -> None:
+def test_the_checkpoint_before_the_last_travels_too(run_folder: Path, tmp_path: Path, call: Any) -> None:
     home = run_folder / "trials" / "0001"
     write(home / "checkpoint", state="torn")
     write(home / "checkpoint.previous", state="whole")
-    placed = ShippedFiles(call).localise(assignment(1, home))
+    placed = ShippedFiles(call, tmp_path / "scratch").localise(assignment(1, home))
     assert (Path(placed.folder) / "checkpoint.previous" / "state").read_text() == "whole"
+
+
+def test_a_worker_leaves_nothing_on_its_machine(
+    run_folder: Path, tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for _ in range(2):  # the first of them is killed
+        files = files_for(str(run_folder), "this-run", call, worker=4)
+        placed = files.localise(assignment(3, run_folder / "trials" / "0003"))
+        write(Path(placed.folder) / "checkpoint", state="step 1")
+        assert len(list(tmp_path.glob("sweeps-*"))) == 1
+    files.close()
+    assert list(tmp_path.glob("sweeps-*")) == []
+
+
+def test_a_disk_of_the_drivers_that_is_full_ends_no_worker(
+    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depot = Depot(str(small_disk))
+    files = ShippedFiles(
+        lambda method, *said: getattr(depot, method)(*said), tmp_path / "scratch", patience_seconds=30
+    )
+    placed = files.localise(assignment(3, small_disk / "trials" / "0003"))
+    for name in ("checkpoint", "adapter"):
+        write(Path(placed.folder) / name, state="s" * 100_000)
+    filling = fill(small_disk)
+    (note,) = files.deliver(placed, "checkpoint")
+    assert "No space left" in note
+    monkeypatch.setattr("time.sleep", lambda _: filling.unlink())
+    (note,) = files.deliver(placed, "adapter")
+    assert "waited for the driver's disk" in note
+    assert (small_disk / "trials" / "0003" / "adapter" / "state").is_file()
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "/etc/passwd", "..", ""])

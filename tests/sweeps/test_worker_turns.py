@@ -1,0 +1,140 @@
+"""A worker's turn with the keeper, without Ray: what it saves, and when it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lora_runner.config import TrialConfig
+from lora_runner.messages import Assignment, SeatReport
+from sweeps.keeper import Keeper
+from sweeps.messages import Placed, Reply
+from sweeps.worker import Worker
+from sweeps.worker_files import SharedFiles
+
+
+def assignment(number: int) -> Assignment:
+    config = TrialConfig(learning_rate=1e-3, max_steps=4, per_device_train_batch_size=1)
+    return Assignment(number=number, config=config, folder="nowhere")
+
+
+class Seats:
+    """A session that reports once for each of `reporting` in a turn."""
+
+    def __init__(self, *numbers: int, reporting: tuple[int, ...] = ()) -> None:
+        self.seats: dict[int, Assignment] = dict(enumerate(map(assignment, numbers)))
+        self.reporting = reporting
+        self.saved: list[int] = []
+        self.num_seats, self.num_tokens = 2, 0
+
+    @property
+    def running(self) -> list[Any]:
+        return [SimpleNamespace(assignment=assignment) for assignment in self.seats.values()]
+
+    @property
+    def free_seats(self) -> list[int]:
+        return [seat for seat in range(self.num_seats) if seat not in self.seats]
+
+    def has(self, number: int) -> bool:
+        return any(assignment.number == number for assignment in self.seats.values())
+
+    def remove(self, number: int) -> None:
+        self.seats = {seat: a for seat, a in self.seats.items() if a.number != number}
+
+    def place(self, seat: int, assignment: Assignment) -> None:
+        self.seats[seat] = assignment
+
+    def save(self, number: int) -> None:
+        self.saved.append(number)
+
+    def advance(self, max_seconds: float) -> list[SeatReport]:
+        return [SeatReport.empty(a) for a in self.seats.values() if a.number in self.reporting]
+
+    def take_written(self) -> list[Any]:
+        return []
+
+    def take_notes(self) -> list[str]:
+        return []
+
+
+@pytest.fixture
+def make_worker(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`make_worker(session, *replies)`: the keeper's answers in order."""
+
+    def make(session: Seats, *replies: Reply) -> Any:
+        worker = Worker.__new__(Worker)
+        worker.index, worker.session = 0, session
+        worker._stopped = worker._over = False
+        worker._said, worker._notes = frozenset(), []
+        worker._last_words, worker._last_tokens, worker._busy_seat_seconds = 0.0, 0, 0.0
+        worker._watch, worker._files = contextlib.nullcontext(), SharedFiles()
+        worker.keeper = SimpleNamespace(prepare=SimpleNamespace(remote=lambda *_: None))
+        worker.asked = []
+        answers = iter(replies)
+
+        def say(method: str, *said: Any) -> Reply:
+            worker.asked.append((method, *said[:1]) if method == "ask" else (method,))
+            return next(answers)
+
+        monkeypatch.setattr(worker, "_say", say)
+        return worker
+
+    return make
+
+
+@pytest.mark.parametrize(("unheard", "saved"), [(False, [1, 2]), (True, [2])])
+def test_a_trial_whose_report_was_not_recorded_is_not_saved_behind_it(
+    make_worker: Any, unheard: bool, saved: list[int]
+) -> None:
+    session = Seats(1, 2, reporting=(1,))
+    make_worker(session, Reply(stop=True, unheard=unheard)).step()
+    assert session.saved == saved
+
+
+def test_before_it_ends_a_worker_asks_for_seats_that_became_free_with_the_last_answer(
+    make_worker: Any,
+) -> None:
+    session = Seats(1, reporting=(1,))
+    start = (Placed(0, assignment(7)),)
+    worker = make_worker(session, Reply(leave=(1,)), Reply(start=start), Reply(leave=(7,)), Reply(over=True))
+    assert not worker.step()["done"]
+    assert session.has(7)
+    assert worker.step()["done"]
+    assert worker.asked == [("report",), ("ask", [0, 1])] * 2
+
+
+def test_a_full_disk_of_the_workers_is_no_fault_of_the_trial(
+    make_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Seats()
+    worker = make_worker(session)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(session, "place", full)
+    with pytest.raises(OSError, match="No space"):
+        worker._follow(Reply(start=(Placed(0, assignment(1)),)))
+
+
+def test_a_trial_on_a_seat_that_the_worker_does_not_know_of_is_given_again(
+    make_keeper: Any, report: Any
+) -> None:
+    """Its answer was lost when a stopped trial's seat was filled, and another seat is free before it."""
+    keeper: Keeper = make_keeper(trials=2, sampler="random", pruner="none")
+    first, second = keeper.ask(0, [0, 1]).start
+    keeper.report(0, [report(first.assignment, 100, 2.0, "complete")], [], 1.0)
+    start = keeper.ask(0, [0, 1]).start
+    assert [(p.seat, p.assignment.number) for p in start] == [(1, second.assignment.number)]
+
+
+def test_after_the_time_limit_too(make_keeper: Any) -> None:
+    keeper: Keeper = make_keeper(trials=4, timeout_seconds=3600)
+    keeper.ask(0, [0])
+    keeper._started -= 3601
+    assert [p.assignment.number for p in keeper.ask(0, [0, 1]).start] == [0]
+    assert keeper.rejoin(1).stop, "no base is loaded for a worker that will get nothing"
