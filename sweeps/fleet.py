@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import shutil
@@ -27,6 +28,7 @@ from sweeps.worker import Worker
 SPARE_WORKERS = 64
 """Workers beyond those that a cluster has room for now, which start on nodes that join it."""
 CLOSE_SECONDS = 30
+_SECRET = ("sweeps-", ".secret")
 
 _ENVIRONMENT = {
     # Tune's own result files, progress bars and Ctrl-C handling: the study and the view take their place.
@@ -87,33 +89,50 @@ class Office:
 @contextlib.contextmanager
 def office_for(ledger: Ledger, storage_url: str, owner: Owner) -> Iterator[Office]:
     """Keeper and depot of a run, as actors; errors of the study are raised here as they are."""
-    # A file only we can read, rather than an argument, which Ray would keep in its object store. It stays as
-    # long as the keeper may have to be started anew.
-    descriptor, secret = tempfile.mkstemp(prefix="sweeps-")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(storage_url)
-    keeper = _beside_driver(KeeperActor).remote(ledger, secret, owner)
-    depot = _beside_driver(Depot).remote(ledger.run_folder)
-    try:
+    with private_file(storage_url) as secret:
+        keeper = _beside_driver(KeeperActor).remote(ledger, secret, owner)
+        depot = _beside_driver(Depot).remote(ledger.run_folder)
         try:
-            ray.get(keeper.open.remote())
-        except ray.exceptions.RayTaskError as error:
-            raise (error.cause if isinstance(error.cause, SweepError) else error) from None
-        mark(Path(ledger.run_folder), owner.run)
-        yield Office(
-            keeper=keeper,
-            depot=depot,
-            run=owner.run,
-            run_folder=ledger.run_folder,
-            outage_seconds=ledger.reliability.outage_seconds,
-        )
-        # Without an answer, the lease has to run out.
-        with contextlib.suppress(ray.exceptions.RayError):
-            ray.get(keeper.close.remote(), timeout=CLOSE_SECONDS)
-    finally:
-        Path(secret).unlink(missing_ok=True)
-        ray.kill(keeper)
-        ray.kill(depot)
+            try:
+                ray.get(keeper.open.remote())
+            except ray.exceptions.RayTaskError as error:
+                raise (error.cause if isinstance(error.cause, SweepError) else error) from None
+            mark(Path(ledger.run_folder), owner.run)
+            yield Office(
+                keeper=keeper,
+                depot=depot,
+                run=owner.run,
+                run_folder=ledger.run_folder,
+                outage_seconds=ledger.reliability.outage_seconds,
+            )
+            # Without an answer, the lease has to run out.
+            with contextlib.suppress(ray.exceptions.RayError):
+                ray.get(keeper.close.remote(), timeout=CLOSE_SECONDS)
+        finally:
+            ray.kill(keeper)
+            ray.kill(depot)
+
+
+@contextlib.contextmanager
+def private_file(text: str) -> Iterator[str]:
+    """A temporary file that only this user can read, for as long as the block takes.
+
+    Rather than an argument of an actor, which Ray would keep in its object store. A driver that is killed
+    leaves it behind without its lock; the next one removes it.
+    """
+    for path in Path(tempfile.gettempdir()).glob(f"{_SECRET[0]}*{_SECRET[1]}"):
+        with contextlib.suppress(OSError), path.open("rb") as left:
+            fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    descriptor, name = tempfile.mkstemp(prefix=_SECRET[0], suffix=_SECRET[1])
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(text)
+            file.flush()
+            yield name
+        finally:
+            Path(name).unlink(missing_ok=True)
 
 
 def _beside_driver(actor: type) -> Any:

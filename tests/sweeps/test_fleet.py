@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sweeps.errors import ConfigError
-from sweeps.fleet import SPARE_WORKERS, plan_fleet
+from sweeps.fleet import SPARE_WORKERS, plan_fleet, private_file
 
 
 @pytest.fixture
@@ -72,3 +76,22 @@ def test_a_worker_never_asks_for_more_cores_than_a_node_has(cluster: Any) -> Non
 def test_a_machine_of_one_core_has_room_for_one_worker(cluster: Any) -> None:
     cluster((0, 1))
     assert plan_fleet("auto", 1).resources == {"CPU": 1}
+
+
+def test_a_driver_that_is_killed_leaves_its_secret_only_until_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    killed = "import os, tempfile; from sweeps.fleet import private_file\n"
+    killed += f"tempfile.tempdir = {str(tmp_path)!r}\n"
+    killed += "with private_file('canary'):\n    os.kill(os.getpid(), 9)\n"
+    done = subprocess.run([sys.executable, "-c", killed], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.read_text() == "canary"
+    with private_file("mine") as mine:
+        assert not left.exists()
+        with private_file("beside") as beside:
+            assert Path(mine).read_text() == "mine", "one that lives keeps its own"
+            assert Path(beside).stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == []
