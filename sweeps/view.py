@@ -73,6 +73,8 @@ class View:
                 # Another process of the keeper, which counts its events anew.
                 status = self._status(0) if self._heard else status
                 self._heard = 0
+                # Nor did it hear the wish to stop.
+                self._asked_to_stop = self._asked_to_stop and not self._life
         except (
             Exception
         ) as error:  # whatever Ray makes of a keeper that is gone: watching must not end the run

@@ -21,6 +21,7 @@ class Script:
         self.told: list[str] = []
         self.asked_from: list[int] = []
         self.stops = 0
+        self.life = "first"
         self.used_up = threading.Event()
 
     def status(self, events_from: int) -> Status:
@@ -31,7 +32,8 @@ class Script:
         if isinstance(answer, Exception):
             raise answer
         self.told += answer
-        return Status("mine", 8, states={"COMPLETE": len(self.told)}, events=self.told[events_from:])
+        events = self.told[events_from:]
+        return Status("mine", 8, states={"COMPLETE": len(self.told)}, events=events, life=self.life)
 
     def request_stop(self) -> None:
         self.stops += 1
@@ -73,6 +75,19 @@ def test_a_wish_to_stop_is_passed_on_once(terminal: bool) -> None:
     script = Script([], [], [], [])
     watch(script, terminal=terminal, during=lambda view: view.stop_wanted.set())
     assert script.stops == 1
+
+
+def test_a_keeper_started_anew_is_asked_to_stop_again() -> None:
+    script = Script([], [])
+
+    def stop_and_restart(view: View) -> None:
+        view.stop_wanted.set()
+        assert script.used_up.wait(10)
+        script.life = "second"
+        script.answers, _ = [[], [], []], script.used_up.clear()
+
+    watch(script, during=stop_and_restart)
+    assert script.stops == 2
 
 
 @pytest.mark.parametrize("terminal", [False, True])
