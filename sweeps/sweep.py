@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -324,7 +325,10 @@ class Sweep:
         folder = self.run_folder
         if folder.exists() and not folder.is_dir():
             raise RunFolderError(f"the run folder {folder} is a file")
-        if not folder.is_dir() or not any(folder.iterdir()):
+        # A run that was killed at its first write leaves a temporary file, and has not begun.
+        if not folder.is_dir() or all(
+            fnmatch(item.name, f".{RESOLVED_NAME}.*.tmp") for item in folder.iterdir()
+        ):
             return
         kept = folder / RESOLVED_NAME
         if not kept.is_file():

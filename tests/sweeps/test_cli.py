@@ -11,12 +11,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
 
 from sweeps.cli import main
+from sweeps.errors import RunFolderError
 from sweeps.keeper import Keeper
 from sweeps.sweep import Sweep
 
@@ -260,6 +262,15 @@ def test_a_folder_with_files_of_someone_else_is_no_run_folder(call: Call, folder
     assert answer.code == 2
     assert "it is no run of a sweep" in answer.err
     assert listing(folder) == before
+
+
+def test_a_run_that_was_killed_at_its_first_write_can_be_started_again(tmp_path: Path) -> None:
+    sweep: Any = SimpleNamespace(run_folder=tmp_path)
+    (tmp_path / ".sweep.yaml.0a1b2c3d.tmp").write_text("name: sm")
+    Sweep._check_run_folder(sweep)
+    (tmp_path / "study.db").touch()
+    with pytest.raises(RunFolderError, match="it is no run of a sweep"):
+        Sweep._check_run_folder(sweep)
 
 
 @pytest.mark.parametrize("path", ["s.yaml", "runs/small"])
