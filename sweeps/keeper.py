@@ -30,7 +30,7 @@ from sweeps.samplers import make_pruner
 from sweeps.status import Status, read_status
 from sweeps.storage import open_storage, transaction
 from sweeps.study import FINISHED, describe, find_study, is_drawn_ahead, open_study
-from sweeps.trial_folder import drop_checkpoint, reports_in, result_in, trial_folder
+from sweeps.trial_folder import reports_in, result_in, trial_folder
 from sweeps.waiting import Waiting, is_suspect
 from sweeps.write_through import WriteThrough
 
@@ -93,13 +93,14 @@ class Keeper:
             lease = self._hold.renew(self._storage)
             self._use_study(study)
             if is_new:
-                self._describe_study()
+                self._recorder.describe_study()
             self._drawer.enqueue_first_trials()
             self._finished_before = len(self.study.get_trials(deepcopy=False, states=FINISHED))
             self._drawer.put_off()
             # Those of this very run sit on their seats: only the keeper is new.
             self._take_back([t for t in self._running() if t.user_attrs.get("run") != self.owner.run])
         self._hold.kept(lease)
+        self._recorder.clear_away(self.study.get_trials(deepcopy=False))
 
     def close(self) -> None:
         """Give the lease back, so that the next sweep need not wait for it to run out."""
@@ -140,13 +141,6 @@ class Keeper:
             raise
         self._hold.kept(lease)
 
-    def _describe_study(self) -> None:
-        self.study.set_user_attr("metric", "eval_loss")
-        self.study.set_user_attr("space", self.ledger.space.to_dict())
-        self.study.set_user_attr("guidelines", self.ledger.guidelines)
-        self.study.set_user_attr("context", self.ledger.context)
-        self.study.set_user_attr("versions", self.ledger.versions)
-
     # --- the calls of a worker --------------------------------------------------------------------
 
     def rejoin(self, worker: int, reason: str = "its process died") -> Reply:
@@ -162,12 +156,13 @@ class Keeper:
                 self._note(f"trial {trial.number}: lost its worker {worker} ({reason})")
             given_up = self._take_back(lost, lost_because=reason)
             starts = self._futile_starts.get(worker, 0)
-            self._futile_starts[worker] = 1 if given_up else starts + 1
+            self._futile_starts[worker] = starts + 1
             if starts >= FUTILE_STARTS:
                 trouble = f"worker {worker}: given up, it died {starts} times in a row before any report"
                 self._note(f"{trouble} ({reason})")
                 self.troubles.append(f"{trouble}; the last time: {reason}")
                 return self._nothing(worker, stop=True)
+        self._recorder.clear_away(lost)
         pause = min(LONGEST_PAUSE_SECONDS, 2.0 ** (starts - 3)) if starts > 2 and not given_up else 0.0
         if self._is_over() or not (self._waiting or self._drawer.has_more()):
             return self._nothing(worker, stop=True)
@@ -228,7 +223,7 @@ class Keeper:
             known = {report.number for _, report in current}
             leave = [r.number for r in reports if r.number not in known and r.outcome is None]
             self._recorder.record(current)
-            freed, over = [], []
+            freed, some_over = [], False
             for trial, report in current:
                 if report.percent not in trial.intermediate_values or report.is_end:
                     self._waiting.cleared(trial)
@@ -240,17 +235,14 @@ class Keeper:
                 if ended is None:
                     continue
                 self._recorder.conclude(trial, ended)
-                over.append(report.number)
+                some_over = True
                 if report.outcome is None:
                     leave.append(report.number)
                     freed.append(int(trial.user_attrs["seat"]))
-            if over and self._seat_seconds:
+            if some_over and self._seat_seconds:
                 self.study.set_user_attr("seat_busy_share", self._busy_seat_seconds / self._seat_seconds)
             reply = self._fill(worker, [*free, *freed])
-        for number in over:  # only now is it certain that nobody goes on from there
-            drop_checkpoint(self.folder, number)
-        if over:
-            self._recorder.drop_spare_adapters()
+        self._recorder.clear_away(trial for trial, _ in current)
         return replace(reply, leave=tuple(leave))
 
     # --- trials without a seat --------------------------------------------------------------------
@@ -331,6 +323,11 @@ class Keeper:
         self._live.discard(worker)
         elsewhere = [t for t in self._running() if t.user_attrs.get("run") == self.owner.run]
         return Reply(stop=stop, over=not self._live and (self._stopping or not elsewhere))
+
+    def is_without(self, worker: int) -> bool:
+        """Whether there is no worker left once this one has gone."""
+        self._live.discard(worker)
+        return not self._live
 
     def _is_over(self) -> bool:
         timeout = self.ledger.search["timeout_seconds"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.blueprint import Ledger
-from sweeps.errors import LeaseLost, SweepError
+from sweeps.errors import LeaseLost, StudyHeld, SweepError
 from sweeps.keeper import Keeper
 from sweeps.lease import Owner
 from sweeps.messages import Reply
@@ -21,6 +21,8 @@ from sweeps.status import Status
 from sweeps.storage import is_outage, outage_reason
 
 LONGEST_WAIT_SECONDS = 5.0
+BROKEN_WORKERS = 4
+"""When so many cannot load the base, and none is left that can, none that is still to come will."""
 
 
 class KeeperActor:
@@ -35,9 +37,10 @@ class KeeperActor:
         self._secret = secret
         self._owner = owner
         self._opened: Keeper | None = None
-        self._away_since: float | None = None
-        self._away_reason = ""
+        self._away_since: dict[int | None, float] = {}
+        """Who is refused, worker or driver (None), and since when: a full disk may refuse reports alone."""
         self._refusals = 0
+        self._num_broken = 0
         self._stopping = False
         self._lost = False
         self._errors: list[str] = []
@@ -75,6 +78,13 @@ class KeeperActor:
         """A worker cannot load the base or the data, and would not another time either."""
         self._errors.append(f"worker {worker} cannot start: {error}")
         self._events.append(f"worker {worker}: cannot start: {error.splitlines()[0] if error else ''}")
+        self._num_broken += 1
+        if (
+            self._opened is not None
+            and self._opened.is_without(worker)
+            and self._num_broken >= BROKEN_WORKERS
+        ):
+            self.request_stop()  # or all that wait for a place would try it, one after another
 
     # --- the driver -------------------------------------------------------------------------------
 
@@ -93,9 +103,9 @@ class KeeperActor:
         status: Status | None
         try:
             status = self._keeper().status(events_from)
-            self._back()
+            self._back(None)
         except Exception as error:
-            self._judge(error)
+            self._judge(error, None)
             status = self._last_status
         if status is None:
             return None
@@ -112,19 +122,21 @@ class KeeperActor:
                 self._opened.request_stop()
         return self._opened
 
-    def _answer(self, method: str, *arguments: Any) -> Reply:
+    def _answer(self, method: str, worker: int, *arguments: Any) -> Reply:
         if self._lost:
             return Reply(stop=True, abandon=True)
         try:
-            reply = getattr(self._keeper(), method)(*arguments) or Reply()
+            reply = getattr(self._keeper(), method)(worker, *arguments) or Reply()
         except Exception as error:
-            return self._judge(error)
-        self._back()
+            return self._judge(error, worker)
+        if method != "prepare":  # may have had nothing to write
+            self._back(worker)
         return reply
 
-    def _judge(self, error: Exception) -> Reply:
+    def _judge(self, error: Exception, caller: int | None) -> Reply:
         """What an error of the keeper means for whoever called: wait, or stop."""
-        if isinstance(error, LeaseLost):
+        # Held: this actor was started anew, and found its study with another.
+        if isinstance(error, LeaseLost | StudyHeld):
             if not self._lost:
                 self._errors.append(str(error))
             self._lost = True
@@ -135,25 +147,25 @@ class KeeperActor:
                 self._errors.append(text)
             self.request_stop()
             return Reply(stop=True, unheard=True)
-        if self._away_since is None:
-            self._away_since = time.monotonic()
+        if not self._away_since:
             self._refusals = 0
             self._events.append(f"the storage is away, waiting for it: {outage_reason(error)}")
         self._refusals += 1
-        if self._stopping or self._away_seconds() > self._ledger.reliability.outage_seconds:
+        away = time.monotonic() - self._away_since.setdefault(caller, time.monotonic())
+        if self._stopping or away > self._ledger.reliability.outage_seconds:
             if not self._stopping:
                 self._errors.append(
-                    f"the storage was away for {self._away_seconds():.0f} s (reliability.outage_seconds is "
+                    f"the storage was away for {away:.0f} s (reliability.outage_seconds is "
                     f"{self._ledger.reliability.outage_seconds:g}): {outage_reason(error)}"
                 )
             self.request_stop()
             return Reply(stop=True, unheard=True)
         return Reply(again_in=min(LONGEST_WAIT_SECONDS, 0.1 * 2.0 ** min(10, self._refusals)))
 
-    def _back(self) -> None:
-        if self._away_since is not None:
-            self._events.append(f"the storage is back after {self._away_seconds():.0f} s")
-            self._away_since = None
+    def _back(self, caller: int | None) -> None:
+        away = self._away_seconds()
+        if self._away_since.pop(caller, None) is not None and not self._away_since:
+            self._events.append(f"the storage is back after {away:.0f} s")
 
     def _away_seconds(self) -> float:
-        return 0.0 if self._away_since is None else time.monotonic() - self._away_since
+        return time.monotonic() - min(self._away_since.values()) if self._away_since else 0.0

@@ -20,8 +20,8 @@ from lora_runner.messages import (
 from results.files import atomic_write, atomic_write_json
 from sweeps.blueprint import Ledger
 from sweeps.status import DEFAULT_LABELS
-from sweeps.study import describe, storage_of
-from sweeps.trial_folder import append_line, drop_adapter, trial_folder
+from sweeps.study import FINISHED, describe, storage_of
+from sweeps.trial_folder import append_line, drop_adapter, drop_checkpoint, trial_folder
 
 _STATES = {
     COMPLETE: TrialState.COMPLETE,
@@ -41,6 +41,14 @@ class Recorder:
         self.study = study
         self.folder = Path(ledger.run_folder)
         self._note = note
+
+    def describe_study(self) -> None:
+        """Write down what a new study is about."""
+        self.study.set_user_attr("metric", "eval_loss")
+        self.study.set_user_attr("space", self.ledger.space.to_dict())
+        self.study.set_user_attr("guidelines", self.ledger.guidelines)
+        self.study.set_user_attr("context", self.ledger.context)
+        self.study.set_user_attr("versions", self.ledger.versions)
 
     def write_down(self, trial: FrozenTrial, report: SeatReport) -> None:
         """Keep a report in the trial's folder; a result stands there before the study hears of it."""
@@ -89,13 +97,20 @@ class Recorder:
         loss = "" if report.eval_loss is None else f", evaluation loss {report.eval_loss:.4f}"
         self._note(f"trial {trial.number}: {outcome}{loss} ({report.stop_reason})")
 
-    def drop_spare_adapters(self) -> None:
-        """Remove the adapters of all but the best trials; to call once the study holds what they are."""
-        kept = set(
-            adapters_to_keep(self.study.get_trials(deepcopy=False), self.ledger.reliability.keep_adapters)
-        )
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            if trial.number not in kept:
+    def clear_away(self, trials: Iterable[FrozenTrial]) -> None:
+        """Remove checkpoints of those that are over, and adapters of all but the best trials.
+
+        To call once the study holds that they are: then it is certain that nobody goes on from there.
+        """
+        known = self.study.get_trials(deepcopy=False)
+        over = [trial.number for trial in trials if known[trial.number].state in FINISHED]
+        for number in over:
+            drop_checkpoint(self.folder, number)
+        if not over:
+            return
+        kept = set(adapters_to_keep(known, self.ledger.reliability.keep_adapters))
+        for trial in known:
+            if trial.state == TrialState.COMPLETE and trial.number not in kept:
                 drop_adapter(self.folder, trial.number)
 
 

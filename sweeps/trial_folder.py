@@ -79,8 +79,11 @@ def drop_adapter(run_folder: Path, number: int) -> None:
 
 def drop_checkpoint(run_folder: Path, number: int) -> None:
     """Remove what an ended trial would have gone on from; with trained embeddings that is gigabytes each."""
-    for name in ("checkpoint", "checkpoint.previous"):
-        shutil.rmtree(run_folder / trial_folder(number) / name, ignore_errors=True)
+    folder = run_folder / trial_folder(number)
+    # The last are what a writer that was killed left behind.
+    for name in ("checkpoint", "checkpoint.previous", ".checkpoint.*.tmp"):
+        for path in folder.glob(name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def move_aside(folder: Path) -> Path | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -147,6 +149,54 @@ def test_a_keeper_that_lost_its_lease_tells_workers_to_leave_everything_as_it_is
         assert reply.abandon
     assert len(first.errors()) == 1
     assert "taken over by another sweep" in first.errors()[0]
+
+
+def test_a_keeper_started_anew_that_finds_its_study_with_another_does_so_too(
+    make_actor: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_actor("another").open()
+    monkeypatch.setattr(Owner, "is_same_process", lambda *_: False)
+    reply = make_actor().report(0, [], [0], 1.0)
+    assert reply.stop
+    assert reply.abandon
+
+
+def test_a_disk_that_takes_no_reports_ends_the_sweep_although_the_storage_answers_others(
+    make_actor: Make, report: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = make_actor(reliability={"outage_seconds": 0.2})
+    actor.open()
+    (placed,) = actor.ask(0, [0]).start
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sweeps.recording.Recorder.write_down", full)
+    until = time.monotonic() + 20
+    while not (reply := actor.report(0, [report(placed.assignment, 20, 2.5)], [], 1.0)).stop:
+        assert time.monotonic() < until, "it goes on for ever"
+        status = actor.status()
+        assert status is not None
+        assert status.storage_away_seconds > 0
+        assert actor.report(1, [], [], 1.0).again_in is None
+        actor.prepare(0)
+        time.sleep(0.05)
+    assert reply.unheard, "the trial must not go on from behind its report"
+    assert [e for e in status.events if "storage" in e] == [
+        "the storage is away, waiting for it: [Errno 28] No space left on device"
+    ]
+
+
+def test_workers_that_cannot_load_the_base_do_not_try_it_without_end(make_actor: Make) -> None:
+    actor = make_actor()
+    for worker in range(5):
+        assert not actor.rejoin(worker, "it starts").stop
+    for worker in range(4):
+        actor.broken(worker, "no such model")
+    assert not actor.rejoin(5, "it starts").stop, "worker 4 may still be able to"
+    for worker in (4, 5):
+        actor.broken(worker, "no such model")
+    assert actor.rejoin(6, "it starts").stop
 
 
 def test_an_error_of_our_own_stops_the_sweep_and_is_told_once(

@@ -282,9 +282,7 @@ def unanswered(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return next_one
 
 
-def test_a_rejoin_without_an_answer_loses_no_trial(
-    make_keeper: Make, unanswered: Callable[[], None]
-) -> None:
+def test_a_rejoin_without_an_answer_loses_no_trial(make_keeper: Make, unanswered: Callable[[], None]) -> None:
     keeper = make_keeper(trials=2, sampler="random")
     keeper.ask(0, [0, 1])
     unanswered()
@@ -330,6 +328,27 @@ def execute(keeper: Keeper, statement: str) -> None:
     connection.execute(statement)
     connection.commit()
     connection.close()
+
+
+def test_checkpoints_of_trials_that_ended_unseen_are_removed(make_keeper: Make, report: Any) -> None:
+    keeper = make_keeper(trials=2, sampler="random", pruner="none")
+    over, adopted = [placed.assignment for placed in keeper.ask(0, [0, 1]).start]
+    write_result(adopted, report(adopted, 100, 2.0, "complete"))
+    keeper.report(0, [report(over, 100, 2.0, "complete")], [], 1.0)
+    for assignment in (over, adopted):  # as if the keeper had died before it came to that
+        for name in ("checkpoint", "checkpoint.previous", ".checkpoint.123.tmp"):
+            (Path(assignment.folder) / name).mkdir()
+    make_keeper(trials=2, sampler="random", pruner="none")
+    assert not [path for a in (over, adopted) for path in Path(a.folder).glob("*checkpoint*")]
+
+
+def test_the_checkpoint_of_a_trial_that_is_given_up_is_removed(make_keeper: Make) -> None:
+    keeper = make_keeper(trials=1)
+    for _ in range(MAX_LOST_ALONE):
+        (placed,) = keeper.ask(0, [0]).start
+        (Path(placed.assignment.folder) / "checkpoint").mkdir(exist_ok=True)
+        keeper.rejoin(0)
+    assert not (Path(placed.assignment.folder) / "checkpoint").exists()
 
 
 # --- how many trials ------------------------------------------------------------------------------

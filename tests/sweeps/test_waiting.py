@@ -152,3 +152,14 @@ def test_what_is_given_up_is_told_at_the_end(make_keeper: Make) -> None:
     (trouble,) = keeper.troubles
     assert trouble.startswith(f"worker 3: given up, it died {FUTILE_STARTS} times in a row")
     assert trouble.endswith("no progress for 9 s")
+
+
+def test_a_worker_on_which_nothing_runs_does_not_use_up_the_sweep(make_keeper: Make, stored: Any) -> None:
+    """A broken card takes down every trial; they are not to blame, and failed trials are not tried again."""
+    keeper = make_keeper(trials=30, sampler="random")
+    for _ in range(60):
+        if keeper.rejoin(0).stop:
+            break
+        keeper.ask(0, [0, 1])
+    assert len(keeper.troubles) == 1
+    assert sum(t.state == TrialState.FAIL for t in stored(keeper)) <= 3
