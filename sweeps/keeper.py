@@ -213,9 +213,10 @@ class Keeper:
         if speed > 0:
             self._speed[worker] = speed
         self._refresh()
-        for trial, report in self._current(reports):
-            self._recorder.write_down(trial, report)
-        with self._together():
+        said = self._current(reports)
+        with self._recorder.even_if_away(said), self._together():
+            for trial, report in said:  # not before it is certain that the study is still ours
+                self._recorder.write_down(trial, report)
             for note in notes:
                 self._note(f"worker {worker}: {note}")
             self._count(seat_time)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
@@ -19,6 +20,7 @@ from lora_runner.messages import (
 )
 from results.files import atomic_write, atomic_write_json
 from sweeps.blueprint import Ledger
+from sweeps.outages import is_outage
 from sweeps.status import DEFAULT_LABELS
 from sweeps.study import FINISHED, describe, storage_of
 from sweeps.trial_folder import append_line, drop_adapter, drop_checkpoint, trial_folder
@@ -60,6 +62,17 @@ class Recorder:
             atomic_write(folder / "error.txt", report.error)
         if report.is_end:
             atomic_write_json(folder / "result.json", values)
+
+    @contextmanager
+    def even_if_away(self, said: Sequence[tuple[FrozenTrial, SeatReport]]) -> Iterator[None]:
+        """Keep reports in the trials' folders when the storage is away before the study has them."""
+        try:
+            yield
+        except Exception as error:
+            if is_outage(error):
+                for trial, report in said:
+                    self.write_down(trial, report)
+            raise
 
     def record(self, reports: Iterable[tuple[FrozenTrial, SeatReport]]) -> None:
         """The losses of several reports, those that are not there yet, in one statement."""

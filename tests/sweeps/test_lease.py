@@ -76,6 +76,7 @@ def test_a_keeper_that_lost_its_lease_writes_nothing_more(
     for call in (
         lambda: old.ask(0, [1]),
         lambda: old.report(0, [report(placed.assignment, 20, 2.0)], [], 1.0),
+        lambda: old.report(0, [report(placed.assignment, 100, 2.0, "complete")], [], 1.0),
         lambda: old.rejoin(0),
         lambda: old.prepare(0, 9),
         lambda: old.register(0, 9.0),
@@ -84,6 +85,7 @@ def test_a_keeper_that_lost_its_lease_writes_nothing_more(
             call()
     old.close()  # nor does it give away what is not its own any more
     assert stored(new) == before
+    assert [file.name for file in Path(placed.assignment.folder).iterdir()] == ["config.json"]
     new.report(0, [report(again.assignment, 20, 2.5)], [], 1.0)
     assert stored(new)[0].intermediate_values == {20: 2.5}
 
