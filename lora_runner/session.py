@@ -190,7 +190,7 @@ class Session:
             self.pack.train_step({r.seat: self._next_micro_batch(r) for r in self.running})
         except torch.OutOfMemoryError as error:
             lacking = _first_line(error)  # and no more of it: its traceback holds the step's activations
-        except RuntimeError as error:
+        except Exception as error:
             if is_device_error(error) or any(r.seat.step != steps[r.assignment.number] for r in self.running):
                 raise
             failure = error
@@ -228,7 +228,7 @@ class Session:
         for running in self.running:
             try:
                 self.pack.train_step({running.seat: self._next_micro_batch(running)})
-            except RuntimeError as error:
+            except Exception as error:
                 if is_device_error(error):
                     raise
                 failed.append((running, error))

@@ -106,16 +106,20 @@ class Sabotage:
     """A pack whose step fails from the third micro-batch on when one of these learning rates takes part."""
 
     def __init__(
-        self, pack: Pack, rates: Collection[float], message: str = "a shape that fits nothing"
+        self,
+        pack: Pack,
+        rates: Collection[float],
+        message: str = "a shape that fits nothing",
+        error: type[Exception] = RuntimeError,
     ) -> None:
-        self._step, self._rates, self._message = pack.train_step, rates, message
+        self._step, self._rates, self._message, self._error = pack.train_step, rates, message, error
         self._calls: dict[float, int] = {}
 
     def __call__(self, micro_batches: dict[Seat, MicroBatch]) -> Any:
         for seat in micro_batches:
             rate = seat.config.learning_rate
             if rate in self._rates and seat.micro_step >= 2:
-                raise RuntimeError(f"{self._message}\nand more of it")
+                raise self._error(f"{self._message}\nand more of it")
         return self._step(micro_batches)
 
 
@@ -144,16 +148,18 @@ def test_a_trial_whose_step_fails_ends_with_its_traceback_and_its_neighbours_fee
     assert "and more of it" in failed.error
 
 
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, IndexError])
 def test_a_trial_that_fails_alone_on_its_pack_has_ended_too(
+    error: type[Exception],
     pack: Pack,
     new_session: Callable[..., Session],
     assign: Callable[..., Assignment],
     run: Callable[..., Reports],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pack, "train_step", Sabotage(pack, {2e-3}))
+    monkeypatch.setattr(pack, "train_step", Sabotage(pack, {2e-3}, error=error))
     (failed,) = run(new_session(), [assign(0, CONFIG)])[0]
-    assert failed.outcome == FAILED
+    assert (failed.outcome, failed.stop_reason) == (FAILED, f"{error.__name__}: a shape that fits nothing")
 
 
 @pytest.mark.parametrize(
