@@ -104,7 +104,9 @@ def storage_url(reference: str | None, run_folder: Path, environ: Mapping[str, s
     variable is not set.
     """
     if reference is None:
-        return f"sqlite:///{Path(os.path.abspath(run_folder)) / 'study.db'}"
+        file = str(Path(os.path.abspath(run_folder)) / "study.db")
+        # In a URL the one would begin a query, and the other another character.
+        return "sqlite:///" + file.replace("%", "%25").replace("?", "%3F")
     name = _ENV.fullmatch(reference)
     if name is None:
         return reference

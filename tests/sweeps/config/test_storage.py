@@ -8,6 +8,7 @@ import pytest
 
 from sweeps.config.storage import absolute_storage, check_storage, has_password, storage_url
 from sweeps.errors import StorageUnreachable
+from sweeps.storage import open_storage, sqlite_file
 
 
 @pytest.mark.parametrize(
@@ -77,3 +78,14 @@ def test_relative_journals(tmp_path: Path) -> None:
     assert absolute_storage("journal:a/../study.log", tmp_path) == f"journal:{tmp_path}/study.log"
     assert absolute_storage("journal:/abs/study.log", tmp_path) == "journal:/abs/study.log"
     assert storage_url(f"journal:{tmp_path}/study.log", Path("x")) == f"journal:{tmp_path}/study.log"
+
+
+@pytest.mark.parametrize("name", ["a b", "ü ñ", "50%20", "what?now", "a#b", "a@b:c", "100%"])
+def test_the_study_stands_in_the_run_folder_whatever_its_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name / "run"
+    folder.mkdir(parents=True)
+    url = storage_url(None, folder)
+    assert sqlite_file(url) == folder / "study.db"
+    open_storage(url).close()
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["study.db"]
+    assert (folder / "study.db").is_file()
