@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
-from lora_runner.errors import RunnerError, is_disk_trouble
+from lora_runner.errors import RunnerError, is_device_error, is_disk_trouble
 from lora_runner.messages import FAILED, Assignment, SeatReport
 from sweeps.blueprint import Job
 from sweeps.messages import Placed, Reply, SeatTime
@@ -145,7 +145,12 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             self._notes += self._files.deliver(assignment, name)
 
     def _follow(self, reply: Reply) -> None:
-        """Empty and fill seats as the keeper said."""
+        """Empty and fill seats as the keeper said, and go on with its answer to what found no seat."""
+        while broken := self._fill(reply):
+            reply = self._exchange(broken)
+
+    def _fill(self, reply: Reply) -> list[SeatReport]:
+        """Reports of trials that could not be seated."""
         for number in reply.leave:
             if self.session.has(number):
                 self.session.remove(number)
@@ -160,7 +165,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
                             self.session.save(number)
                 self._deliver()
             self._stopped = True
-            return
+            return []
         if reply.start:
             # Not waited for: the keeper draws while this worker trains, and before it answers it again.
             self.keeper.prepare.remote(self.index)
@@ -180,8 +185,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             empty = SeatReport.empty(assignment)
             report = self.session.did_not_fit(assignment, empty, failure.reason, alone=alone)
             broken.append(replace(report, error=failure.traceback))
-        if broken:
-            self._follow(self._exchange(broken))
+        return broken
 
     def _place(self, placed: Placed) -> _NotSeated | None:
         """Seat a trial, or say why it could not be seated.
@@ -195,7 +199,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         except ray.exceptions.RayError:
             raise  # the depot's, not the trial's
         except Exception as error:
-            if is_disk_trouble(error):
+            if is_disk_trouble(error) or is_device_error(error):
                 raise  # this machine's
             # The trial's own fault, not the worker's: its neighbours go on.
             # By name, because only the session's side imports torch.

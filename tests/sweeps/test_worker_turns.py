@@ -107,18 +107,37 @@ def test_before_it_ends_a_worker_asks_for_seats_that_became_free_with_the_last_a
     assert worker.asked == [("report",), ("ask", [0, 1])] * 2
 
 
-def test_a_full_disk_of_the_workers_is_no_fault_of_the_trial(
-    make_worker: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("CUDA error: an illegal memory access")],
+)
+def test_a_machine_that_fails_while_a_trial_is_seated_is_no_fault_of_the_trial(
+    make_worker: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     session = Seats()
     worker = make_worker(session)
 
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def fail(*_: Any) -> None:
+        raise error
 
-    monkeypatch.setattr(session, "place", full)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(session, "place", fail)
+    with pytest.raises(type(error), match=str(error.args[-1])):
         worker._follow(Reply(start=(Placed(0, assignment(1)),)))
+
+
+def test_a_thousand_trials_that_cannot_be_seated_are_told_one_after_another(
+    make_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Seats()
+    starts = [Reply(start=(Placed(0, assignment(number)),)) for number in range(1000)]
+    worker = make_worker(session, *starts, Reply(over=True))
+
+    def fail(*_: Any) -> None:
+        raise ValueError("lora_r must be at least 1, got 0")
+
+    monkeypatch.setattr(session, "place", fail)
+    worker._follow(worker._say("ask", [0]))
+    assert len(worker.asked) == 1001
 
 
 def test_a_trial_on_a_seat_that_the_worker_does_not_know_of_is_given_again(
