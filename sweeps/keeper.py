@@ -29,7 +29,7 @@ from sweeps.recording import Recorder
 from sweeps.samplers import make_pruner
 from sweeps.status import Status, read_status
 from sweeps.storage import open_storage, transaction
-from sweeps.study import FINISHED, describe, find_study, is_drawn_ahead, open_study
+from sweeps.study import describe, find_study, is_drawn_ahead, open_study
 from sweeps.trial_folder import reports_in, result_in, trial_folder
 from sweeps.waiting import Waiting, is_suspect
 from sweeps.write_through import WriteThrough
@@ -95,7 +95,8 @@ class Keeper:
             if is_new:
                 self._recorder.describe_study()
             self._drawer.enqueue_first_trials()
-            self._finished_before = len(self.study.get_trials(deepcopy=False, states=FINISHED))
+            seconds, self._finished_before = self._recorder.begin(self.owner.run)
+            self._started -= seconds
             self._drawer.put_off()
             # Those of this very run sit on their seats: only the keeper is new.
             self._take_back([t for t in self._running() if t.user_attrs.get("run") != self.owner.run])

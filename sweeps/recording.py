@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,18 @@ class Recorder:
         self.study.set_user_attr("guidelines", self.ledger.guidelines)
         self.study.set_user_attr("context", self.ledger.context)
         self.study.set_user_attr("versions", self.ledger.versions)
+
+    def begin(self, run: str) -> tuple[float, int]:
+        """How long ago a run began, in seconds, and how many trials were finished then.
+
+        A keeper that is started anew for it finds both in the study, or its time limit would start anew too.
+        """
+        began = self.study.user_attrs.get("run_began") or {}
+        if began.get("run") != run:
+            finished = len(self.study.get_trials(deepcopy=False, states=FINISHED))
+            began = {"run": run, "at": time.time(), "finished": finished}
+            self.study.set_user_attr("run_began", began)
+        return max(0.0, time.time() - began["at"]), int(began["finished"])
 
     def write_down(self, trial: FrozenTrial, report: SeatReport) -> None:
         """Keep a report in the trial's folder; a result stands there before the study hears of it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -399,3 +400,15 @@ def test_after_the_time_limit_no_trial_starts_and_running_ones_end(
     assert not simulated.stopped
     assert [t.state for t in stored(keeper)].count(TrialState.COMPLETE) == 2
     assert keeper.status().finished == 2
+
+
+def test_a_keeper_started_anew_does_not_start_the_time_limit_anew(
+    make_keeper: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make_keeper(trials=8, pruner="none", timeout_seconds=3600)
+    later = time.time() + 3601
+    monkeypatch.setattr("time.time", lambda: later)
+    assert first.ask(0, [0]).start
+    same_run = make_keeper(trials=8, pruner="none", timeout_seconds=3600, owner=first.owner)
+    assert same_run.ask(1, [0]).start == ()
+    assert make_keeper(trials=8, pruner="none", timeout_seconds=3600).ask(1, [0]).start
