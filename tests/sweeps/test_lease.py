@@ -74,9 +74,9 @@ def test_a_keeper_that_lost_its_lease_writes_nothing_more(
     (again,) = new.ask(0, [0]).start
     before = stored(new)
     for call in (
-        lambda: old.ask(0, [1]),
-        lambda: old.report(0, [report(placed.assignment, 20, 2.0)], [], 1.0),
         lambda: old.report(0, [report(placed.assignment, 100, 2.0, "complete")], [], 1.0),
+        lambda: old.report(0, [report(placed.assignment, 20, 2.0)], [], 1.0),
+        lambda: old.ask(0, [1]),
         lambda: old.rejoin(0),
         lambda: old.prepare(0, 9),
         lambda: old.register(0, 9.0),
