@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,12 +202,38 @@ class _WhenOver(tune.Stopper):  # type: ignore[misc]  # Ray ships no types
         self._over = self._over or bool(result.get("over"))
         return False
 
+    def end(self) -> None:
+        """End it now."""
+        self._over = True
+
     def stop_all(self) -> bool:
         return self._over
 
 
-def run_fleet(office: Office, job: Job, fleet: Fleet) -> list[str]:
-    """Run workers until the keeper has no more trials for them; returns errors of workers that gave up."""
+class _WhenNobodyIsLeft(tune.Callback):  # type: ignore[misc]  # Ray ships no types
+    """Ends a fleet that is to stop, when all of its workers wait for a node that may never come."""
+
+    def __init__(self, when_over: _WhenOver, is_to_stop: Callable[[], bool]) -> None:
+        self._when_over = when_over
+        self._is_to_stop = is_to_stop
+
+    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        if self._is_to_stop() and not any(trial.status == "RUNNING" for trial in trials):
+            self._when_over.end()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune keeps a copy on disk, which nobody ever reads."""
+        return {}
+
+
+def run_fleet(
+    office: Office, job: Job, fleet: Fleet, is_to_stop: Callable[[], bool] = lambda: False
+) -> list[str]:
+    """Run workers until the keeper has no more trials for them; returns errors of workers that gave up.
+
+    Workers hear of a stop from the keeper; `is_to_stop` is for a fleet that has none at the time.
+    """
+    when_over = _WhenOver()
     trainable = tune.with_resources(tune.with_parameters(Worker, office=office, job=job), fleet.resources)
     scratch = tempfile.mkdtemp(prefix="sweeps-fleet-")
     try:
@@ -218,7 +244,8 @@ def run_fleet(office: Office, job: Job, fleet: Fleet) -> list[str]:
                 name="fleet",
                 storage_path=scratch,
                 verbose=0,
-                stop=_WhenOver(),
+                stop=when_over,
+                callbacks=[_WhenNobodyIsLeft(when_over, is_to_stop)],
                 # Without end: the keeper knows which trial, worker or base is to blame, and gives it up.
                 failure_config=tune.FailureConfig(max_failures=-1),
             ),

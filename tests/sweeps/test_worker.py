@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from lora_runner.messages import COMPLETE, OUT_OF_MEMORY, PUT_BACK, Assignment, SeatReport
-from sweeps.fleet import office_for, plan_fleet, run_fleet, start_ray
+from sweeps.fleet import Fleet, office_for, plan_fleet, run_fleet, start_ray
 from sweeps.keeper import Keeper
 from sweeps.lease import Owner
 
@@ -185,3 +185,15 @@ def test_trials_lie_ready_before_they_are_asked_for_and_seats_are_busy(
     assert all(ready[number] for number in (0, 1, 2, 3, 6, 9)), ready
     # The second and third seat that one report frees get what is drawn knowing all of it.
     assert not any(ready[number] for number in (4, 5, 7, 8)), ready
+
+
+def test_a_fleet_whose_node_has_gone_ends_when_it_is_to_stop(
+    local_ray: None, tmp_path: Path, new_database: Callable[[str], str], ledger: Any
+) -> None:
+    plan = ledger(tmp_path / "run", trials=2, report_at=(50, 100), sampler="random", pruner="none")
+    nowhere = Fleet(now=1, most=1, resources={"a node that never comes": 1})
+    started = time.monotonic()
+    with office_for(plan, new_database("study"), Owner.here("a run")) as office:
+        job = make_job(1, str(tmp_path / "placed"), room=1)
+        assert run_fleet(office, job, nowhere, lambda: time.monotonic() - started > 5) == []
+    assert time.monotonic() - started > 5
