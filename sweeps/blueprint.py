@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lora_runner.config import TrialConfig, default_scheduler_kwargs
 from lora_runner.messages import SessionOptions
 from search_spaces import KeyPath, Problem, SearchSpace, load_guidelines
+from sweeps.checkpoint_store import CheckpointStore
 from sweeps.config import ReliabilitySection, SweepConfig, space_of
 from sweeps.depot import fingerprint
 from sweeps.trained_tokens import trained_tokens
@@ -63,6 +64,11 @@ class Ledger:
     guidelines: list[dict[str, Any]]
     versions: dict[str, str] = field(default_factory=dict)
     reliability: ReliabilitySection = field(default_factory=ReliabilitySection)
+
+    def checkpoint_store(self) -> CheckpointStore | None:
+        """Where checkpoints lie when not in the run folder. Raises StorageUnreachable."""
+        url = self.reliability.checkpoints
+        return None if url is None else CheckpointStore(url, self.name)
 
     def trial_config(self, params: Mapping[str, Any]) -> TrialConfig:
         """A trial's full configuration from its parameters in the study.

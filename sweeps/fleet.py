@@ -19,6 +19,7 @@ from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.blueprint import Job, Ledger
+from sweeps.checkpoint_store import CheckpointStore
 from sweeps.depot import Depot, mark
 from sweeps.errors import ConfigError, SweepError
 from sweeps.keeper_actor import KeeperActor
@@ -84,6 +85,8 @@ class Office:
     run_folder: str
     outage_seconds: float
     """How long a worker waits for a disk of the driver's."""
+    store: CheckpointStore | None = None
+    """Where checkpoints lie when not in the run folder."""
 
 
 @contextlib.contextmanager
@@ -104,6 +107,7 @@ def office_for(ledger: Ledger, storage_url: str, owner: Owner) -> Iterator[Offic
                 run=owner.run,
                 run_folder=ledger.run_folder,
                 outage_seconds=ledger.reliability.outage_seconds,
+                store=ledger.checkpoint_store(),
             )
             # Without an answer, the lease has to run out.
             with contextlib.suppress(ray.exceptions.RayError):

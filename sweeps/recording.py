@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,6 +45,7 @@ class Recorder:
         self.study = study
         self.folder = Path(ledger.run_folder)
         self._note = note
+        self._store = ledger.checkpoint_store()
 
     def describe_study(self) -> None:
         """Write down what a new study is about."""
@@ -132,6 +134,9 @@ class Recorder:
         over = [trial.number for trial in trials if known[trial.number].state in FINISHED]
         for number in over:
             drop_checkpoint(self.folder, number)
+            if self._store is not None:
+                with contextlib.suppress(Exception):  # a leftover there harms nobody
+                    self._store.drop(number)
         if not over:
             return
         kept = set(adapters_to_keep(known, self.ledger.reliability.keep_adapters))

@@ -209,6 +209,8 @@ class Sweep:
         blueprint = self.plan()
         self._check_run_folder()
         check_reachable(self.storage_url, self.run_folder)
+        if (store := blueprint.ledger.checkpoint_store()) is not None:
+            store.check()
         study = peek(self.storage_url, self.config.name, blueprint.ledger.identity)
         before = 0 if study is None else read_status(study, self.config.trials).finished
         interrupted, errors = False, list[str]()

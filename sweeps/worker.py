@@ -59,6 +59,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             self._fetch,
             worker=self.index,
             patience_seconds=office.outage_seconds,
+            store=office.store,
         )
         self._watch = StallWatch(f"{office.run}-{self.index}", job.stall_seconds)
         before = self._watch.last_words()

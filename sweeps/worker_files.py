@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock
 
 from lora_runner.messages import Assignment
+from sweeps.checkpoint_store import CheckpointStore
 from sweeps.depot import PIECE_BYTES, fingerprint, read_folder, sees, write_folder
 
 Call = Callable[..., Any]
@@ -89,10 +90,48 @@ class ShippedFiles:
         return self._scratch / f"{number:04d}"
 
 
+class StoredFiles(ShippedFiles):
+    """Checkpoints lie in a store that every worker reaches; adapters travel to the driver."""
+
+    def __init__(
+        self, store: CheckpointStore, call: Call, scratch: Path, *, patience_seconds: float = 0.0
+    ) -> None:
+        """`store` holds the checkpoints of this sweep."""
+        super().__init__(call, scratch, patience_seconds=patience_seconds)
+        self._store = store
+
+    def localise(self, assignment: Assignment) -> Assignment:
+        """The assignment with a local folder, which holds the trial's checkpoints if it has any."""
+        folder = self._folder(assignment.number)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self._store.load(assignment.number, folder)
+        return replace(assignment, folder=str(folder))
+
+    def deliver(self, assignment: Assignment, name: str) -> list[str]:
+        """`ShippedFiles.deliver`, but for checkpoints; where one is not taken, the one before remains."""
+        if name != "checkpoint":
+            return super().deliver(assignment, name)
+        try:
+            self._store.save(assignment.number, Path(assignment.folder) / name)
+        except Exception as error:  # each file system has errors of its own
+            return [f"trial {assignment.number}: no checkpoint was stored ({error})"]
+        return []
+
+
 def files_for(
-    run_folder: str, run: str, call: Call, *, worker: int = 0, patience_seconds: float = 0.0
+    run_folder: str,
+    run: str,
+    call: Call,
+    *,
+    worker: int = 0,
+    patience_seconds: float = 0.0,
+    store: CheckpointStore | None = None,
 ) -> SharedFiles | ShippedFiles:
-    """What this worker's machine allows."""
+    """What the sweep file says, or else what this worker's machine allows."""
+    if store is not None:
+        scratch = Path(tempfile.gettempdir()) / f"sweeps-{run}-{worker}.trials"
+        return StoredFiles(store, call, scratch, patience_seconds=patience_seconds)
     if sees(Path(run_folder), run):
         return SharedFiles()
     scratch = Path(tempfile.gettempdir()) / f"sweeps-{run}-{worker}.trials"

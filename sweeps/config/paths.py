@@ -57,9 +57,15 @@ def with_absolute_paths(config: SweepConfig, folder_of: Callable[[KeyPath], Path
     files = tuple(
         str(absolute(file, folder_of(("guidelines", index)))) for index, file in enumerate(config.guidelines)
     )
+    reliability: dict[str, Any] = {}
+    checkpoints = config.reliability.checkpoints
+    if checkpoints is not None and "://" not in checkpoints:
+        folder = folder_of(("reliability", "checkpoints"))
+        reliability["checkpoints"] = str(absolute(checkpoints, folder))
     return config.model_copy(
         update={
             "model": config.model.model_copy(update={"name": local(config.model.name, "model", "name")}),
+            "reliability": config.reliability.model_copy(update=reliability),
             "data": config.data.model_copy(update=data),
             "guidelines": files,
             "storage": absolute_storage(config.storage, folder_of(("storage",))),

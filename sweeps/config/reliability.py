@@ -6,13 +6,16 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from sweeps.config.fields import check_real, check_whole
+from sweeps.config.fields import check_real, check_text, check_whole
 from sweeps.config.section import Section
 
 
 class ReliabilitySection(Section):
     """`reliability`: none of it changes a number of any trial, so it may be changed between runs."""
 
+    checkpoints: Annotated[str | None, BeforeValidator(check_text(none=True))] = None
+    """Where checkpoints of running trials lie: a shared folder or an fsspec URL (s3://bucket/folder) that
+    every worker reaches; null: in the run folder, by way of the driver from workers that do not see it."""
     checkpoint_seconds: Annotated[float, BeforeValidator(check_real(0))] = 60.0
     """A running trial is checkpointed after the first report this long after its last checkpoint."""
     stall_seconds: Annotated[float, BeforeValidator(check_real(above=0))] = 1800.0

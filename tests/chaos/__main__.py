@@ -30,7 +30,8 @@ model: {{name: /nowhere, size: 8e9}}
 data: {{train: /nowhere.jsonl}}
 training: {{max_steps: 40}}
 search: {{sampler: {sampler}, pruner: {pruner}, seed: {seed}}}
-reliability: {{lease_seconds: 10, outage_seconds: 120, keep_adapters: {keep_adapters}}}
+reliability:
+  {{lease_seconds: 10, outage_seconds: 120, keep_adapters: {keep_adapters}, checkpoints: {checkpoints}}}
 trials: {trials}
 seats: 3
 workers: 2
@@ -103,6 +104,8 @@ class Chaos:
                 keep_adapters=KEEP_ADAPTERS,
                 trials=self.trials,
                 storage=url,
+                # Every other two in a store of their own, through which all workers go.
+                checkpoints=f"file://{self.folder}/stored" if number // 2 % 2 else "null",
                 output=self.folder / "runs",
             ),
             encoding="utf-8",
@@ -116,6 +119,8 @@ class Chaos:
         sweep = Sweep.load(file, check_files=False)
         found = check_sweep(sweep.study(), sweep.run_folder, self.trials)
         found.problems += check_files(sweep.study(), sweep.run_folder, KEEP_ADAPTERS)
+        left = list(self.folder.glob(f"stored/{sweep.config.name}/*"))
+        found.problems += [f"a checkpoint was left in the store: {path}" for path in left]
         self.findings.add(found)
         print(
             f"{file.stem} ({sampler}, {url.partition(':')[0]}): {self.kills - before} kills, "

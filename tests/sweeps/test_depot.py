@@ -10,6 +10,7 @@ import pytest
 
 from lora_runner.config import TrialConfig
 from lora_runner.messages import Assignment
+from sweeps.checkpoint_store import CheckpointStore
 from sweeps.depot import Depot, fingerprint, mark
 from sweeps.worker_files import SharedFiles, ShippedFiles, files_for, model_folder
 from tests.small_disk import fill
@@ -124,6 +125,33 @@ def test_a_disk_of_the_drivers_that_is_full_ends_no_worker(
     (note,) = files.deliver(placed, "adapter")
     assert "waited for the driver's disk" in note
     assert (small_disk / "trials" / "0003" / "adapter" / "state").is_file()
+
+
+def test_a_store_that_all_workers_reach_carries_checkpoints_and_the_driver_gets_adapters(
+    run_folder: Path, call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, store = run_folder / "trials" / "0003", CheckpointStore(f"file://{tmp_path}/stored", "s")
+    mark(run_folder, "this run")  # even where the run folder is seen
+    first = files_for(str(run_folder), "this run", call, worker=1, store=store)
+    placed = first.localise(assignment(3, home))
+    for step in ("1", "2"):
+        write(Path(placed.folder) / "checkpoint", **{"state.json": f'{{"step": {step}}}', "tensors": step})
+        assert first.deliver(placed, "checkpoint") == []
+    assert not (home / "checkpoint").exists()
+    second = files_for(str(run_folder), "this run", call, worker=2, store=store)
+    again = second.localise(assignment(3, home, attempt=2))
+    assert (Path(again.folder) / "checkpoint" / "tensors").read_text() == "2"
+    assert (Path(again.folder) / "checkpoint.previous" / "tensors").read_text() == "1"
+    write(Path(again.folder) / "adapter", weights="w")
+    assert second.deliver(again, "adapter") == []
+    assert (home / "adapter" / "weights").read_text() == "w"
+
+    def fail(*_: Any) -> None:
+        raise OSError("the bucket is gone")
+
+    monkeypatch.setattr(store, "save", fail)
+    said = second.deliver(again, "checkpoint")
+    assert said == ["trial 3: no checkpoint was stored (the bucket is gone)"]
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "/etc/passwd", "..", ""])

@@ -1,0 +1,93 @@
+"""Checkpoints of running trials in a place that every worker reaches: a shared folder or any fsspec URL.
+
+An object store renames nothing and swaps no folders, so a trial has two slots there and writes to the one
+that does not hold its newest checkpoint. A slot is whole when its `state.json` is there, which is written
+last and removed first, and what it says of the tensors is checked when the trial is seated again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lora_runner.files import whole_folder
+from sweeps.errors import StorageUnreachable
+
+_STATE = "state.json"
+_SLOTS = ("a", "b")
+
+
+class CheckpointStore:
+    """Checkpoints of one sweep's trials below a URL; errors are whatever the file system raises."""
+
+    def __init__(self, url: str, sweep: str) -> None:
+        """StorageUnreachable for a URL that fsspec has no file system for."""
+        import fsspec
+
+        try:
+            self._files, root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise StorageUnreachable(f"checkpoints {url!r} cannot be used: {error}") from None
+        self._root = f"{root.rstrip('/')}/{sweep}"
+
+    def check(self) -> None:
+        """Write a file there and read it again. Raises StorageUnreachable with the reason."""
+        probe = f"{self._root}/.probe"
+        try:
+            self._files.makedirs(self._root, exist_ok=True)
+            self._files.pipe_file(probe, b"here")
+            found = self._files.cat_file(probe)
+            self._files.rm_file(probe)
+        except Exception as error:  # each file system has errors of its own
+            raise StorageUnreachable(f"checkpoints cannot be kept in {self._root!r}: {error}") from error
+        if found != b"here":
+            raise StorageUnreachable(
+                f"checkpoints cannot be kept in {self._root!r}: a file came back altered"
+            )
+
+    def save(self, number: int, folder: Path) -> None:
+        """Put a trial's checkpoint into the slot that does not hold its newest one."""
+        steps = self._steps(number)
+        slot = min(_SLOTS, key=lambda name: (steps[name], name))
+        target = f"{self._root}/{number:04d}/{slot}"
+        self._remove(f"{target}/{_STATE}")
+        self._files.makedirs(target, exist_ok=True)
+        names = sorted((file.name for file in folder.iterdir()), key=lambda name: name == _STATE)
+        for name in names:
+            self._files.put_file(str(folder / name), f"{target}/{name}")
+
+    def load(self, number: int, folder: Path) -> None:
+        """Make `folder`/checkpoint the newest one of a trial, and checkpoint.previous the other."""
+        steps = self._steps(number)
+        slots = sorted((name for name in _SLOTS if steps[name] >= 0), key=lambda name: -steps[name])
+        for name in ("checkpoint", "checkpoint.previous"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for name, slot in zip(("checkpoint", "checkpoint.previous"), slots, strict=False):
+            with whole_folder(folder / name) as temporary:
+                for path in self._files.ls(f"{self._root}/{number:04d}/{slot}", detail=False):
+                    self._files.get_file(path, str(temporary / Path(path).name))
+
+    def drop(self, number: int) -> None:
+        """Remove what an ended trial would have gone on from."""
+        self._remove(f"{self._root}/{number:04d}", recursive=True)
+
+    def _steps(self, number: int) -> dict[str, int]:
+        """The micro-step of each slot's checkpoint; -1 for a slot without a whole one."""
+        steps = {}
+        for slot in _SLOTS:
+            try:
+                state: dict[str, Any] = json.loads(
+                    self._files.cat_file(f"{self._root}/{number:04d}/{slot}/{_STATE}")
+                )
+                steps[slot] = int(state.get("micro_step", state["step"]))
+            except (FileNotFoundError, ValueError, KeyError, TypeError):
+                steps[slot] = -1
+        return steps
+
+    def _remove(self, path: str, *, recursive: bool = False) -> None:
+        try:
+            self._files.rm(path, recursive=recursive)
+        except FileNotFoundError:
+            return

@@ -1,0 +1,95 @@
+"""Checkpoints below a URL: two slots, of which one is whole whatever happens to the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from sweeps.checkpoint_store import CheckpointStore
+from sweeps.errors import StorageUnreachable
+
+
+@pytest.fixture(params=["file", "memory"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A folder, and fsspec's object store in memory."""
+    yield f"file://{tmp_path}/stored" if request.param == "file" else f"memory://{tmp_path.name}"
+    fsspec.filesystem("memory").store.clear()
+
+
+@pytest.fixture
+def store(url: str) -> CheckpointStore:
+    return CheckpointStore(url, "sweep")
+
+
+def checkpoint(folder: Path, step: int) -> Path:
+    """As a seat writes it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "seat.safetensors").write_bytes(b"tensors of step %d" % step)
+    (folder / "state.json").write_text(json.dumps({"step": step, "micro_step": 2 * step}))
+    return folder
+
+
+def loaded(store: CheckpointStore, number: int, folder: Path) -> list[int | None]:
+    """Steps of the checkpoint and of the one before it."""
+    store.load(number, folder)
+    steps: list[int | None] = []
+    for name in ("checkpoint", "checkpoint.previous"):
+        file = folder / name / "state.json"
+        steps.append(json.loads(file.read_text())["step"] if file.is_file() else None)
+        if steps[-1] is not None:
+            assert (folder / name / "seat.safetensors").read_bytes() == b"tensors of step %d" % steps[-1]
+    return steps
+
+
+def test_the_newest_and_the_one_before_it_are_kept(store: CheckpointStore, tmp_path: Path) -> None:
+    store.check()
+    assert loaded(store, 3, tmp_path / "w") == [None, None]
+    for step, expected in ((1, [1, None]), (2, [2, 1]), (5, [5, 2]), (9, [9, 5])):
+        store.save(3, checkpoint(tmp_path / "c", step))
+        assert loaded(store, 3, tmp_path / "w") == expected
+    assert loaded(store, 4, tmp_path / "w") == [None, None]
+    store.drop(3)
+    store.drop(3)
+    assert loaded(store, 3, tmp_path / "w") == [None, None]
+
+
+def test_a_save_that_is_cut_off_anywhere_leaves_the_newest_whole(
+    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        store.save(0, checkpoint(tmp_path / "c", step))
+    files, put = store._files, store._files.put_file
+    for allowed in (0, 1):
+        left = [allowed]
+
+        def cut_off(*arguments: Any, left: list[int] = left, **named: Any) -> Any:
+            if not left[0]:
+                raise ConnectionError("gone")
+            left[0] -= 1
+            return put(*arguments, **named)
+
+        monkeypatch.setattr(files, "put_file", cut_off)
+        with pytest.raises(ConnectionError):
+            store.save(0, checkpoint(tmp_path / "c", 3))
+        assert loaded(store, 0, tmp_path / "w") == [2, None]
+    monkeypatch.setattr(files, "put_file", put)
+    store.save(0, checkpoint(tmp_path / "c", 3))
+    assert loaded(store, 0, tmp_path / "w") == [3, 2]
+
+
+def test_sweeps_below_one_url_do_not_meet(store: CheckpointStore, url: str, tmp_path: Path) -> None:
+    store.save(0, checkpoint(tmp_path / "c", 1))
+    assert loaded(CheckpointStore(url, "another"), 0, tmp_path / "w") == [None, None]
+
+
+def test_a_place_that_cannot_be_used_is_refused_with_its_reason(tmp_path: Path) -> None:
+    with pytest.raises(StorageUnreachable, match="nosuch"):
+        CheckpointStore("nosuch://bucket", "sweep")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageUnreachable, match="cannot be kept in"):
+        CheckpointStore(f"file://{tmp_path}/file/below", "sweep").check()
