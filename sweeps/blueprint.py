@@ -18,6 +18,7 @@ from search_spaces import KeyPath, Problem, SearchSpace, load_guidelines
 from sweeps.checkpoint_store import CheckpointStore
 from sweeps.config import ReliabilitySection, SweepConfig, space_of
 from sweeps.depot import fingerprint
+from sweeps.replicate_plan import ReplicatePlan
 from sweeps.trained_tokens import trained_tokens
 from sweeps.worker_files import Call, model_folder
 
@@ -64,6 +65,8 @@ class Ledger:
     guidelines: list[dict[str, Any]]
     versions: dict[str, str] = field(default_factory=dict)
     reliability: ReliabilitySection = field(default_factory=ReliabilitySection)
+    replicates: ReplicatePlan | None = None
+    """In the place of a sampler, for a confirm study."""
 
     def checkpoint_store(self) -> CheckpointStore | None:
         """Where checkpoints lie when not in the run folder. Raises StorageUnreachable."""

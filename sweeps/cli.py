@@ -134,6 +134,52 @@ def _run(sweep: Sweep, address: str | None) -> None:
 
 
 @app.command()
+def confirm(
+    path: FileArgument,
+    best: Annotated[int, typer.Option(help="of the best trials to run again")] = 1,
+    rows: Annotated[
+        bool, typer.Option(help="each tested row's own value too, with everything else at the best")
+    ] = True,
+    trials: Annotated[int | None, typer.Option(help="runs of the whole confirmation")] = None,
+    hours: Annotated[float | None, typer.Option(help="after which no run is started any more")] = None,
+    margin: Annotated[float, typer.Option(help="difference that does not matter, percent of the loss")] = 0.5,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="start over; earlier runs are kept under another name")
+    ] = False,
+    settings: SetOption = None,
+    address: Annotated[str | None, typer.Option(help="a running Ray: auto or HOST:PORT")] = None,
+) -> None:
+    """Run the best, the guideline default and the rows' own values again on new seeds, until it is clear."""
+    from results.render import print_verdict
+
+    result = _load(path, settings).confirm(
+        best=best,
+        rows=rows,
+        trials=trials,
+        hours=hours,
+        margin=margin / 100,
+        anew=anew,
+        address=address,
+        console=console,
+    )
+    progress = result.progress
+    console.print(
+        f"{progress.status.finished} of at most {progress.status.target} runs of {progress.status.name} "
+        f"finished; {progress.added} runs in this call.",
+        highlight=False,
+    )
+    for note in progress.notes:
+        console.print(note, highlight=False)
+    if progress.interrupted:
+        console.print("Interrupted; runs under way were checkpointed. Run the same command to go on.")
+        raise typer.Exit(INTERRUPTED)
+    print_verdict(result.verdict, console)
+    if not progress.clear:
+        console.print("Not every arm is told from the best yet: more --trials or --hours go on from here.")
+    console.print(f"Results: {result.run_folder}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
 def status(
     path: FileArgument, as_json: Annotated[bool, typer.Option("--json", help="machine-readable")] = False
 ) -> None:

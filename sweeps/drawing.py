@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
+from lora_runner.config import TrialConfig
 from lora_runner.errors import TrialConfigError
 from results.files import atomic_write_json
 from search_spaces import FirstTrial
@@ -86,7 +88,10 @@ class Drawer:
         sweep beyond its `trials` when these were lowered. Drawn again, they get the same values.
         """
         for trial in self.ahead():
-            self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+            self._let_wait(trial)
+
+    def _let_wait(self, trial: FrozenTrial) -> None:
+        self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
 
     def draw(self) -> FrozenTrial | None:
         """A new trial, described in the study and on disk; None when there is none to draw."""
@@ -97,26 +102,33 @@ class Drawer:
                     return None
             trial = self.study.ask()
             params = self.ledger.space.suggest(trial)
-            folder = trial_folder(trial.number)
-            described = {"folder": folder, "origin": trial.user_attrs.get("origin", "sampler")}
             try:
                 config = self.ledger.trial_config(params)
             except TrialConfigError as error:
+                described = self._described(trial)
                 describe(self.study, trial, **described, outcome="failed", stop_reason=str(error))
                 self.study.tell(trial.number, state=TrialState.FAIL)
                 self._note(f"trial {trial.number}: failed, {error}")
                 continue
-            values, digest = config.to_dict(), config.hash()
-            describe(self.study, trial, **described, config=values, config_hash=digest)
-            run_folder = Path(self.ledger.run_folder)
-            if moved := move_aside(run_folder / folder):
-                self._note(f"trial {trial.number}: files of an earlier study moved to {moved.name}")
-            atomic_write_json(
-                run_folder / folder / "config.json",
-                {"number": trial.number, "params": params, "config": values, "config_hash": digest},
-            )
-            return self.study._storage.get_trial(trial._trial_id)
+            return self._put_down(trial, params, config)
         return None
+
+    def _described(self, trial: Trial) -> dict[str, Any]:
+        origin = trial.user_attrs.get("origin", "sampler")
+        return {"folder": trial_folder(trial.number), "origin": origin}
+
+    def _put_down(self, trial: Trial, params: Mapping[str, Any], config: TrialConfig) -> FrozenTrial:
+        """Write what a trial is to the study and into its folder."""
+        values, digest = config.to_dict(), config.hash()
+        describe(self.study, trial, **self._described(trial), config=values, config_hash=digest)
+        folder = Path(self.ledger.run_folder) / trial_folder(trial.number)
+        if moved := move_aside(folder):
+            self._note(f"trial {trial.number}: files of an earlier study moved to {moved.name}")
+        atomic_write_json(
+            folder / "config.json",
+            {"number": trial.number, "params": dict(params), "config": values, "config_hash": digest},
+        )
+        return self.study._storage.get_trial(trial._trial_id)
 
     def _see_to_a_new_config(self, number: int) -> bool:
         """Draw again, until it is new, where the sampler would repeat a trial; False when nothing is new.

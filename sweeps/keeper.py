@@ -21,11 +21,11 @@ from optuna.trial import FrozenTrial, TrialState
 from lora_runner.config import TrialConfig
 from lora_runner.messages import OUT_OF_MEMORY, PUT_BACK, Assignment, SeatReport
 from sweeps.blueprint import Ledger
-from sweeps.drawing import Drawer
 from sweeps.judging import judge
 from sweeps.lease import Hold, Owner, lease_of, wait_until_free
 from sweeps.messages import Placed, Reply, SeatTime
 from sweeps.recording import Recorder
+from sweeps.replicating import drawer_for
 from sweeps.samplers import make_pruner
 from sweeps.status import Status, read_status
 from sweeps.storage import open_storage, transaction
@@ -112,7 +112,7 @@ class Keeper:
     def _use_study(self, study: optuna.Study) -> None:
         self.study = study
         self.study.pruner = make_pruner(self.ledger.search, self.ledger.report_at)
-        self._drawer = Drawer(self.ledger, study, self._note)
+        self._drawer = drawer_for(self.ledger, study, self._note)
         self._recorder = Recorder(self.ledger, study, self._note)
         self._waiting = Waiting(study, (), self._note)
         self._stale = False

@@ -1,0 +1,153 @@
+"""Confirming a sweep: what may be written is checked first, then one rate is tuned, then all arms run."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import optuna
+
+from results.evidence import Arm
+from results.sweep_result import SweepResult
+from sweeps.blueprint import Ledger
+from sweeps.confirmation import (
+    CONFIRM_STUDIES,
+    FOLDER,
+    Asked,
+    check_same,
+    confirm_ledger,
+    has_work,
+    tuned_rate,
+    tuning_ledger,
+)
+from sweeps.replicating import is_settled
+from sweeps.status import Status, read_status
+from sweeps.storage import open_storage, transaction
+from sweeps.study import find_study, peek
+
+RunStudy = Callable[[Ledger, optuna.Study | None], tuple[bool, list[str]]]
+"""(ledger, its study if there is one) -> whether it was interrupted, and why it could not end."""
+
+
+@dataclass
+class Progress:
+    """What a confirmation has come to."""
+
+    status: Status
+    clear: bool = False
+    interrupted: bool = False
+    added: int = 0
+    errors: tuple[str, ...] = ()
+    unfinished: bool = False
+    """Whether runs are missing that neither a budget nor an interruption explains."""
+    notes: tuple[str, ...] = ()
+
+
+class Confirmation:
+    """One call of `sweeps confirm`: `ledger` and `sweep` are those of the sweep itself."""
+
+    def __init__(
+        self, url: str, ledger: Ledger, sweep: SweepResult, asked: Asked, run_study: RunStudy
+    ) -> None:
+        self._url, self._ledger, self._sweep, self._asked = url, ledger, sweep, asked
+        self._run_study = run_study
+        self._tuning = tuning_ledger(ledger, sweep, asked)
+
+    def check(self, *, anew: bool = False) -> None:
+        """Raise what keeps this from running, before anything is written."""
+        confirm = self._confirm_ledger(self._one_rate()[0])
+        if anew:
+            return
+        if self._tuning is not None:
+            check_same(peek(self._url, self._tuning.name), self._tuning)
+        check_same(peek(self._url, confirm.name), confirm)
+
+    def run(self) -> Progress:
+        """Run what is missing."""
+        deadline = None if self._asked.hours is None else time.monotonic() + 3600 * self._asked.hours
+        if self._tuning is not None:
+            progress = self._run(self._tuning, deadline)
+            if progress.interrupted or has_work(peek(self._url, self._tuning.name), self._tuning):
+                return progress
+            added = progress.added
+        else:
+            added = 0
+        one_rate, note = self._one_rate()
+        progress = self._run(self._confirm_ledger(one_rate), deadline)
+        return replace(progress, added=progress.added + added, notes=(note,) if note else ())
+
+    def _run(self, ledger: Ledger, deadline: float | None) -> Progress:
+        study = peek(self._url, ledger.name, ledger.identity)
+        before = 0 if study is None else read_status(study, ledger.trials).finished
+        interrupted, errors = False, list[str]()
+        if has_work(study, ledger):
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            timed = replace(ledger, search=ledger.search | {"timeout_seconds": left})
+            interrupted, errors = self._run_study(timed, study)
+            study = peek(self._url, ledger.name)
+        assert study is not None
+        status = read_status(study, ledger.trials)
+        plan = ledger.replicates
+        assert plan is not None
+        in_time = deadline is None or time.monotonic() < deadline
+        return Progress(
+            status=status,
+            clear=is_settled(study, plan),
+            interrupted=interrupted,
+            added=status.finished - before,
+            errors=tuple(errors),
+            unfinished=has_work(study, ledger) and not interrupted and (bool(errors) or in_time),
+        )
+
+    def _one_rate(self) -> tuple[Arm | None, str]:
+        """The arm of one rate, as far as it is known, and what to say about it."""
+        if self._tuning is None or self._tuning.replicates is None:
+            return None, ""
+        plan = self._tuning.replicates
+        study = peek(self._url, self._tuning.name)
+        if study is None or has_work(study, self._tuning):
+            return plan.arms[0], ""  # which one does not matter to what is checked before
+        return tuned_rate(study, plan)
+
+    def _confirm_ledger(self, one_rate: Arm | None) -> Ledger:
+        tuned = 0 if self._tuning is None else self._tuning.trials
+        return confirm_ledger(self._ledger, self._sweep, self._asked, one_rate, tuned)
+
+
+def put_away(url: str, name: str, run_folder: Path) -> str:
+    """Give the studies and the folder of an earlier confirmation other names; returns what was added to them.
+
+    Nothing is lost: `small.confirm` becomes `small.confirm.earlier-1`.
+    """
+    storage = open_storage(url)
+    try:
+        known = {study.study_name for study in storage.get_all_studies()}
+        folder = run_folder / FOLDER
+        endings = (f".earlier-{number}" for number in itertools.count(1))
+        ending = next(
+            e
+            for e in endings
+            if not any(f"{name}{suffix}{e}" in known for suffix in CONFIRM_STUDIES)
+            and not folder.with_name(f"{FOLDER}{e}").exists()
+        )
+        with transaction(storage):
+            for suffix in CONFIRM_STUDIES:
+                if (study := find_study(storage, f"{name}{suffix}")) is not None:
+                    _rename(storage, study, f"{name}{suffix}{ending}")
+    finally:
+        storage.close()
+    if folder.is_dir():
+        folder.rename(folder.with_name(f"{FOLDER}{ending}"))
+    return ending
+
+
+def _rename(storage: optuna.storages.BaseStorage, study: optuna.Study, name: str) -> None:
+    """Optuna has no renaming: the study is copied under its new name, and the old one deleted."""
+    copy = optuna.create_study(storage=storage, study_name=name, directions=study.directions)
+    for key, value in study.user_attrs.items():
+        copy.set_user_attr(key, value)
+    copy.add_trials(study.get_trials(deepcopy=False))
+    storage.delete_study(study._study_id)
