@@ -46,7 +46,13 @@ def build_ledger(
         trials=trials,
         search=SearchSection(**search).model_dump(),
         report_at=report_at,
-        constants={"max_steps": 100, "per_device_train_batch_size": 8, "lora_r": 8, "lora_alpha": 16},
+        constants={
+            "max_steps": 100,
+            "per_device_train_batch_size": 8,
+            "lora_r": 8,
+            "lora_alpha": 16,
+            "seed": 0,
+        },
         scheduler_kwargs={},
         trains_embeddings=True,
         identity={"metric": "eval_loss", "space": space.fingerprint()},
@@ -227,12 +233,12 @@ def make_keeper(tmp_path: Path, new_database: Callable[[str], str]) -> Iterator[
         keeper._storage.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def ledger() -> Callable[..., Ledger]:
     return build_ledger
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def pack() -> type[SimulatedPack]:
     return SimulatedPack
 
