@@ -163,11 +163,7 @@ def confirm(
         console=console,
     )
     progress = result.progress
-    console.print(
-        f"{progress.status.finished} of at most {progress.status.target} runs of {progress.status.name} "
-        f"finished; {progress.added} runs in this call.",
-        highlight=False,
-    )
+    console.print(progress.counts, highlight=False)
     for note in progress.notes:
         console.print(note, highlight=False)
     if progress.interrupted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,7 +12,9 @@ from pathlib import Path
 import optuna
 
 from results.evidence import Arm
-from results.sweep_result import SweepResult
+from results.sweep_result import SweepResult, read_study
+from results.verdict import Verdict
+from sweeps.arms import check_finished
 from sweeps.blueprint import Ledger
 from sweeps.confirmation import (
     CONFIRM_STUDIES,
@@ -23,6 +26,7 @@ from sweeps.confirmation import (
     tuned_rate,
     tuning_ledger,
 )
+from sweeps.lease import Owner, refuse_if_held
 from sweeps.replicating import is_settled
 from sweeps.status import Status, read_status
 from sweeps.storage import open_storage, transaction
@@ -45,6 +49,35 @@ class Progress:
     """Whether runs are missing that neither a budget nor an interruption explains."""
     notes: tuple[str, ...] = ()
 
+    @property
+    def counts(self) -> str:
+        """How far it is, in words."""
+        status = self.status
+        return (
+            f"{status.finished} of at most {status.target} runs of {status.name} finished; "
+            f"{self.added} runs in this call."
+        )
+
+
+@dataclass(frozen=True)
+class ConfirmResult:
+    """How a call of `Sweep.confirm` ended."""
+
+    verdict: Verdict
+    """By all runs so far."""
+    progress: Progress
+    run_folder: Path
+
+
+def sweep_to_confirm(study: optuna.Study, asked: Asked) -> SweepResult:
+    """The sweep as it is now. ConfigError for an impossible wish, NothingToSay when no trial finished,
+    StudyHeld while the sweep itself goes on and its best may change."""
+    asked.check()
+    sweep = read_study(study)
+    check_finished(sweep)
+    refuse_if_held(study, Owner.here(secrets.token_hex(8)))
+    return sweep
+
 
 class Confirmation:
     """One call of `sweeps confirm`: `ledger` and `sweep` are those of the sweep itself."""
@@ -56,10 +89,14 @@ class Confirmation:
         self._run_study = run_study
         self._tuning = tuning_ledger(ledger, sweep, asked)
 
-    def check(self, *, anew: bool = False) -> None:
-        """Raise what keeps this from running, before anything is written."""
+    def prepare(self, *, anew: bool = False) -> None:
+        """Raise what keeps this from running, before anything is written; `anew` puts away what is there."""
         confirm = self._confirm_ledger(self._one_rate()[0])
         if anew:
+            for ending in CONFIRM_STUDIES:
+                if (study := peek(self._url, f"{self._ledger.name}{ending}")) is not None:
+                    refuse_if_held(study, Owner.here(secrets.token_hex(8)))
+            put_away(self._url, self._ledger.name, Path(self._ledger.run_folder))
             return
         if self._tuning is not None:
             check_same(peek(self._url, self._tuning.name), self._tuning)

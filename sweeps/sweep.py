@@ -25,16 +25,14 @@ from results.export import ExportResult, export
 from results.files import atomic_write
 from results.replicates import CONFIRM_SUFFIX
 from results.report import write_report
-from results.sweep_result import read_study
 from results.table_files import Tables, read_tables, tables, write_tables
 from results.verdict import Verdict, verdict
 from results.verdict_files import write_verdict
 from search_spaces import KeyPath, Problem, nearest
-from sweeps.arms import check_finished
 from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, problem_at, resolved, storage_url
 from sweeps.config.tracking import TRACKERS
-from sweeps.confirmation import CONFIRM_STUDIES, Asked
-from sweeps.confirming import Confirmation, Progress, put_away
+from sweeps.confirmation import Asked
+from sweeps.confirming import Confirmation, ConfirmResult, sweep_to_confirm
 from sweeps.errors import ConfigError, RunFolderError, StorageUnreachable, SweepFailed
 from sweeps.lease import Lease, Owner, lease_of, refuse_if_held
 from sweeps.status import Status, read_status
@@ -56,16 +54,6 @@ class RunResult:
     interrupted: bool
     added: int
     """Trials that this run finished."""
-    run_folder: Path
-
-
-@dataclass(frozen=True)
-class ConfirmResult:
-    """How a confirmation ended."""
-
-    verdict: Verdict
-    """By all runs so far."""
-    progress: Progress
     run_folder: Path
 
 
@@ -264,39 +252,26 @@ class Sweep:
     ) -> ConfirmResult:
         """Run the best configs, the guideline default and each tested row's own value again on new seeds.
 
-        All arms on the same seeds and data order, until every one has its relation to the best or the budget
-        (`trials` or `hours`) is used up; the same call goes on after any interruption. `margin` is a share of
+        All on the same seeds and data order, until every one has its relation to the best or the budget
+        (`trials` or `hours`) is used up; the same call goes on after an interruption. `margin` is a share of
         the best's loss; `anew` puts an earlier confirmation away. Raises NothingToSay when no trial finished,
-        StudyMismatch when the confirm study holds other arms, SweepFailed as `run` does.
+        StudyMismatch when other arms were confirmed before, SweepFailed as `run` does.
         """
         asked = Asked(best=best, rows=rows, trials=trials, hours=hours, margin=margin)
-        asked.check()
-        study, me = self.study(), Owner.here(secrets.token_hex(8))
-        sweep = read_study(study)
-        check_finished(sweep)
+        sweep = sweep_to_confirm(self.study(), asked)
         blueprint = self.plan()
         self._check_run_folder()
         peek(self.storage_url, self.config.name, blueprint.ledger.identity)
-        refuse_if_held(study, me)
 
         def run_study(ledger: Ledger, study: optuna.Study | None) -> tuple[bool, list[str]]:
-            return self._run_fleet(replace(blueprint, ledger=ledger), study, address, console or Console())
+            return self._run_on_ray(replace(blueprint, ledger=ledger), study, address, console or Console())
 
         confirmation = Confirmation(self.storage_url, blueprint.ledger, sweep, asked, run_study)
-        confirmation.check(anew=anew)
-        if anew:
-            for earlier in CONFIRM_STUDIES:
-                if (held := peek(self.storage_url, self.config.name + earlier)) is not None:
-                    refuse_if_held(held, me)
-            put_away(self.storage_url, self.config.name, self.run_folder)
+        confirmation.prepare(anew=anew)
         progress = confirmation.run()
-        try:
-            answer = self.verdict(margin=margin)
-        except StorageUnreachable as error:
-            raise SweepFailed("\n".join([*progress.errors, str(error), GO_ON])) from None
+        answer = self.verdict(margin=margin)
         if progress.unfinished:
-            ended = f"{progress.status.finished} of {progress.status.target} runs finished."
-            raise SweepFailed("\n".join([ended, *progress.errors, GO_ON]))
+            raise SweepFailed("\n".join([progress.counts, *progress.errors, GO_ON]))
         return ConfirmResult(answer, progress, self.run_folder)
 
     def _has_work(self, study: optuna.Study) -> bool:
