@@ -224,7 +224,10 @@ def _arm_of(trial: TrialResult, name: str, role: str) -> Arm:
 
 
 def _distinct(arms: list[Arm], ledger: Ledger) -> list[Arm]:
-    """One arm per configuration, the first, with the rows of all; what is no configuration is left out."""
+    """One arm per configuration, the first, with the rows of all; what is no configuration is left out.
+
+    A row whose value comes to the best's own configuration is not tried by it.
+    """
     found: dict[str, Arm] = {}
     for arm in arms:
         try:
@@ -232,6 +235,7 @@ def _distinct(arms: list[Arm], ledger: Ledger) -> list[Arm]:
         except TrialConfigError:
             continue
         first = found.setdefault(key, arm)
-        rows = (*first.rows, *(row for row in arm.rows if row not in first.rows))
-        found[key] = replace(first, rows=rows)
+        if first.role != "best":
+            rows = (*first.rows, *(row for row in arm.rows if row not in first.rows))
+            found[key] = replace(first, rows=rows)
     return list(found.values())

@@ -132,16 +132,17 @@ def check_same(study: optuna.Study | None, ledger: Ledger) -> None:
     theirs, ours = _by_name(study.user_attrs.get("arms")), _by_name(ledger.replicates.described())
     if theirs == ours:
         return
-    lines = []
-    for name in [*theirs, *(name for name in ours if name not in theirs)]:
-        old, new = theirs.get(name), ours.get(name)
-        if old == new:
-            continue
-        lines.append(f"  {name}: {_shown(old)} there, {_shown(new)} now")
+    best = [f"its best is {_shown(theirs.get('best'))}, the sweep's {_shown(ours['best'])}"]
+    changed = [name for name in ours if name in theirs and theirs[name] != ours[name] and name != "best"]
+    said = [
+        *(best if "best" in ours and theirs.get("best") != ours["best"] else ()),
+        *_listed("it has no arm", [name for name in ours if name not in theirs]),
+        *_listed("it has the arm", [name for name in theirs if name not in ours]),
+        *_listed("another is meant by", changed),
+    ]
     raise StudyMismatch(
-        f"the study {study.study_name!r} confirms something else: the sweep has gone on since, or --best "
-        "or --rows was another. Ask for the same again, or start over with --anew, which keeps the old runs "
-        "under another name:\n" + "\n".join(lines)
+        f"the study {study.study_name!r} confirms something else: {'; '.join(said)}. Ask for the same "
+        "--best and --rows again, or start over with --anew, which keeps the old runs under another name"
     )
 
 
@@ -181,4 +182,12 @@ def _shown(arm: Mapping[str, Any] | None) -> str:
     if arm is None:
         return "none"
     values = (f"{k} {number(v) if isinstance(v, float) else v}" for k, v in arm["values"].items())
-    return ", ".join(values)
+    return f"({', '.join(values)})"
+
+
+def _listed(words: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    shown = ", ".join(repr(name) for name in names[:3])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return [f"{words} {shown}{more}"]

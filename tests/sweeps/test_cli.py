@@ -36,6 +36,7 @@ COMMANDS = (
     "init",
     "plan",
     "run",
+    "confirm",
     "status",
     "verdict",
     "report",
@@ -211,7 +212,7 @@ def test_an_unreachable_storage_is_exit_code_2_without_its_password(
         port = free.getsockname()[1]
     monkeypatch.setenv("SWEEPS_STORAGE", f"postgresql+psycopg://me:hush@127.0.0.1:{port}/db")
     before = listing(folder)
-    for command in ("run", "status", "verdict"):
+    for command in ("run", "confirm", "status", "verdict"):
         answer = call(command, folder / "s.yaml")
         assert answer.code == 2, answer
         assert "me:***@127.0.0.1" in answer.err
@@ -225,6 +226,41 @@ def test_an_unreachable_storage_is_exit_code_2_without_its_password(
     answer = call("run", folder / "s.yaml")
     assert (answer.code, "there is no folder" in answer.err) == (2, True)
     assert [p.name for p in folder.iterdir() if p.name in ("runs", "missing")] == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda run: None, "--trials is at least"),
+        (lambda run: shutil.rmtree(run), "has no study yet"),
+    ],
+)
+def test_what_cannot_be_confirmed_is_one_line_and_exit_code_2(
+    call: Call, folder: Path, ran: Path, spoil: Spoil, words: str
+) -> None:
+    spoil(ran)
+    before = listing(folder)
+    answer = call("confirm", folder / "s.yaml", "--trials", "5")
+    assert (answer.code, answer.out) == (2, "")
+    assert words in answer.err
+    assert len(answer.err.splitlines()) == 1
+    assert listing(folder) == before
+    answer = call("confirm", folder / "s.yaml", "--margin", "0", "--best", "0")
+    assert answer.code == 2
+    assert "--best is at least 1; got 0" in answer.err
+
+
+def test_a_sweep_without_a_finished_trial_has_nothing_to_confirm(call: Call, folder: Path, pack: Any) -> None:
+    sweep = Sweep.load(folder / "s.yaml")
+    sweep._write_run_folder()
+    keeper = Keeper(sweep.plan().ledger, sweep.storage_url)
+    pack(keeper, lambda config, percent: "diverged").run()
+    keeper.close()
+    keeper._storage.close()
+    answer = call("confirm", folder / "s.yaml")
+    assert answer.code == 2
+    assert "has no trial that finished its full budget, so there is nothing to confirm" in answer.err
+    assert len(answer.err.splitlines()) == 1
 
 
 # --- run folders ----------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ from optuna.trial import TrialState
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from lora_runner.data import DataSpec, load_data
+from lora_runner.config import TrialConfig
+from lora_runner.data import BatchPlan, DataSpec, load_data
 from lora_runner.models import BaseSpec, load_tokenizer, nf4_config
 from sweeps.errors import ConfigError, RunFolderError, StudyMismatch
 from sweeps.fleet import start_ray
@@ -240,6 +241,43 @@ def test_a_fleet_that_cannot_be_had_is_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match="workers is 4, but the cluster has no GPU"):
         Sweep.load(file, {"workers": 4, "output": str(tmp_path / "out")}).run()
     assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_is_confirmed_on_new_seeds_and_the_same_call_goes_on(
+    finished: tuple[Sweep, Path], tmp_path: Path
+) -> None:
+    copy = tmp_path / "small"
+    shutil.copytree(finished[0].run_folder, copy)
+    sweep = Sweep.load(copy)
+    before = [(t.number, t.value) for t in sweep.study().trials]
+    result = sweep.confirm(rows=False, trials=6)
+    assert (result.progress.added, result.progress.interrupted) == (6, False)
+    study = sweep.replicates()
+    assert study is not None
+    train = sweep.plan().job.data.train
+    orders: dict[int, set[tuple[int, ...]]] = {}
+    for trial in study.trials:
+        config = TrialConfig.from_dict(trial.user_attrs["config"])
+        assert config.seed == trial.user_attrs["seed"] != sweep.config.training.seed
+        assert trial.state == TrialState.COMPLETE
+        stream = BatchPlan(train=train, batch_size=config.per_device_train_batch_size, seed=config.seed)
+        order = tuple(index for batch in range(config.max_steps) for index in stream.indices_at(batch))
+        orders.setdefault(config.seed, set()).add(order)
+    assert [len(seen) for seen in orders.values()] == [1, 1, 1], "one order for both arms of a seed"
+    assert len(set.union(*orders.values())) == 3, "and another one for every seed"
+    losses = [trial.value for trial in study.trials]
+    assert len(set(losses)) == 6
+    written = json.loads((copy / "verdict.json").read_text())
+    assert [arm["runs"] for arm in written["replicates"]["arms"]] == [3, 3]
+    assert [arm["name"] for arm in written["replicates"]["arms"]] == ["best", "guideline default"]
+    assert (copy / "confirm" / "trials" / "0005" / "result.json").is_file()
+    assert [(t.number, t.value) for t in sweep.study().trials] == before
+    again = sweep.confirm(rows=False, trials=6)
+    assert again.progress.added == 0
+    assert again.verdict.replicates == result.verdict.replicates
+    more = sweep.confirm(rows=False, trials=8, margin=1e-9)
+    assert more.progress.added == 2
+    assert [trial.value for trial in sweep.replicates().trials][:6] == losses  # type: ignore[union-attr]
 
 
 def test_ctrl_c_keeps_finished_trials_and_the_same_command_goes_on(
