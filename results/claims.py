@@ -100,24 +100,23 @@ def _decided(
         return word, rests_on(word, shown, margin)
     if not sided:
         return None
-    word = combine(
-        [
-            _of_range(row, weighed.values[arm.name].get(name), side, c, margin)
-            for arm, (side, c) in zip(own, sided, strict=True)
-        ]
-    )
+    said = [
+        _of_range(row, weighed.values[arm.name].get(name), side, c, margin)
+        for arm, (side, c) in zip(own, sided, strict=True)
+    ]
+    word = combine([word for word in said if word is not None])
     return word, min((c for _, c in sided), key=lambda c: float("inf") if c.effect is None else c.effect)
 
 
 def _of_range(
     row: GuidelineRow, value: Value | None, side: Side, comparison: Comparison, margin: float
-) -> Word:
+) -> Word | None:
     """A range is too low or too high when its end nearest to the best is; only runs that end early count
-    anywhere."""
+    anywhere. None for a worse value elsewhere in the range, which says nothing about that end."""
     word = decide(comparison, side=side, margin=margin)
     end = row.high if side == "below" else row.low
     if word in ("too_low", "too_high") and not comparison.loses_runs and end is not None:
-        return word if _close(value, end) else "undecided"
+        return word if _close(value, end) else None
     return word
 
 

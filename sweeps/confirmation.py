@@ -38,7 +38,7 @@ MOST_SEEDS_IN_TIME = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What is to be confirmed, and what it may cost."""
+    """What is to be confirmed, and what it may cost; ConfigError for values that no confirmation can have."""
 
     best: int = 1
     """Of the sweep's best trials."""
@@ -50,8 +50,7 @@ class Asked:
     """Of this call; runs under way at its end go on to theirs."""
     margin: float
 
-    def check(self) -> None:
-        """ConfigError for values that no confirmation can have."""
+    def __post_init__(self) -> None:
         problems = []
         if self.best < 1:
             problems.append(f"--best is at least 1; got {self.best}")

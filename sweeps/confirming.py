@@ -69,10 +69,11 @@ class ConfirmResult:
     run_folder: Path
 
 
-def sweep_to_confirm(study: optuna.Study, asked: Asked) -> SweepResult:
-    """The sweep as it is now. ConfigError for an impossible wish, NothingToSay when no trial finished,
-    StudyHeld while the sweep itself goes on and its best may change."""
-    asked.check()
+def sweep_to_confirm(study: optuna.Study) -> SweepResult:
+    """The sweep as it is now.
+
+    NothingToSay when no trial finished; StudyHeld while the sweep itself goes on and its best may change.
+    """
     sweep = read_study(study)
     check_finished(sweep)
     refuse_if_held(study, Owner.here(secrets.token_hex(8)))
@@ -89,7 +90,7 @@ class Confirmation:
         self._run_study = run_study
         self._tuning = tuning_ledger(ledger, sweep, asked)
 
-    def prepare(self, *, anew: bool = False) -> None:
+    def prepare(self, *, anew: bool = False) -> Confirmation:
         """Raise what keeps this from running, before anything is written; `anew` puts away what is there."""
         confirm = self._confirm_ledger(self._one_rate()[0])
         if anew:
@@ -97,10 +98,11 @@ class Confirmation:
                 if (study := peek(self._url, f"{self._ledger.name}{ending}")) is not None:
                     refuse_if_held(study, Owner.here(secrets.token_hex(8)))
             put_away(self._url, self._ledger.name, Path(self._ledger.run_folder))
-            return
+            return self
         if self._tuning is not None:
             check_same(peek(self._url, self._tuning.name), self._tuning)
         check_same(peek(self._url, confirm.name), confirm)
+        return self
 
     def run(self) -> Progress:
         """Run what is missing."""

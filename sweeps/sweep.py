@@ -252,13 +252,12 @@ class Sweep:
     ) -> ConfirmResult:
         """Run the best configs, the guideline default and each tested row's own value again on new seeds.
 
-        All on the same seeds and data order, until every one has its relation to the best or the budget
-        (`trials` or `hours`) is used up; the same call goes on after an interruption. `margin` is a share of
-        the best's loss; `anew` puts an earlier confirmation away. Raises NothingToSay when no trial finished,
-        StudyMismatch when other arms were confirmed before, SweepFailed as `run` does.
+        Until every one has its relation to the best or the budget is used up; the same call goes on after an
+        interruption. `margin` is a share of the best's loss; `anew` puts an earlier confirmation away. Raises
+        a SweepError, or NothingToSay when no trial finished.
         """
         asked = Asked(best=best, rows=rows, trials=trials, hours=hours, margin=margin)
-        sweep = sweep_to_confirm(self.study(), asked)
+        sweep = sweep_to_confirm(self.study())
         blueprint = self.plan()
         self._check_run_folder()
         peek(self.storage_url, self.config.name, blueprint.ledger.identity)
@@ -267,8 +266,7 @@ class Sweep:
             return self._run_on_ray(replace(blueprint, ledger=ledger), study, address, console or Console())
 
         confirmation = Confirmation(self.storage_url, blueprint.ledger, sweep, asked, run_study)
-        confirmation.prepare(anew=anew)
-        progress = confirmation.run()
+        progress = confirmation.prepare(anew=anew).run()
         answer = self.verdict(margin=margin)
         if progress.unfinished:
             raise SweepFailed("\n".join([progress.counts, *progress.errors, GO_ON]))

@@ -118,6 +118,10 @@ def test_a_range_is_refuted_by_its_end_towards_the_best_alone(sweep):
     assert row_of(verdict(sweep, confirm(ARMS[0], far)), "scenario.instruction").verdict == "undecided"
     near = (arm("near end", "row", ("scenario.instruction",), learning_rate=2e-4), 2.3)
     assert row_of(verdict(sweep, confirm(ARMS[0], near)), "scenario.instruction").verdict == "too_low"
+    both = verdict(sweep, confirm(ARMS[0], far, near))
+    assert row_of(both, "scenario.instruction").verdict == "too_low"
+    good = (arm("inside", "row", ("x",), learning_rate=1.5e-4), 2.0001)
+    assert row_of(verdict(sweep, confirm(ARMS[0], near, good)), "scenario.instruction").verdict != "too_low"
 
 
 def test_an_arm_that_differs_in_more_is_no_test_of_a_row_it_was_not_made_for(sweep):

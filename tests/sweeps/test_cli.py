@@ -245,9 +245,12 @@ def test_what_cannot_be_confirmed_is_one_line_and_exit_code_2(
     assert words in answer.err
     assert len(answer.err.splitlines()) == 1
     assert listing(folder) == before
-    answer = call("confirm", folder / "s.yaml", "--margin", "0", "--best", "0")
+
+
+def test_a_confirmation_that_cannot_be_asked_for_names_every_problem(call: Call, folder: Path) -> None:
+    answer = call("confirm", folder / "s.yaml", "--margin", "0", "--best", "0", "--hours", "nan")
     assert answer.code == 2
-    assert "--best is at least 1; got 0" in answer.err
+    assert all(name in answer.err for name in ("--best is at least 1; got 0", "the margin", "--hours"))
 
 
 def test_a_sweep_without_a_finished_trial_has_nothing_to_confirm(call: Call, folder: Path, pack: Any) -> None:

@@ -404,7 +404,7 @@ def test_a_budget_too_small_for_three_seeds_is_refused_with_the_least_one(
 )
 def test_values_that_no_confirmation_can_have_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        asked(**options).check()
+        asked(**options)
 
 
 def test_a_time_limit_starts_nothing_new_and_more_time_goes_on(confirmation: Any) -> None:
@@ -427,7 +427,7 @@ def test_another_best_is_refused_until_one_starts_anew_and_the_old_runs_are_kept
     more = make_keeper(at="study", url=url, **SWEPT | {"trials": 30})
     pack(more, lambda config, percent: 1.0, seats=6).run()
     second, runs = confirmation(rows=False)
-    with pytest.raises(StudyMismatch, match=r"confirms something else: its best is .*; .*--anew"):
+    with pytest.raises(StudyMismatch, match=r"confirms something else: its best is .*, the sweep's .*--anew"):
         second.prepare()
     second.prepare(anew=True)
     folder = Path(swept.ledger.run_folder)

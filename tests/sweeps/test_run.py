@@ -275,7 +275,10 @@ def test_a_sweep_is_confirmed_on_new_seeds_and_the_same_call_goes_on(
     again = sweep.confirm(rows=False, trials=6)
     assert again.progress.added == 0
     assert again.verdict.replicates == result.verdict.replicates
-    more = sweep.confirm(rows=False, trials=8, margin=1e-9)
+    found = result.verdict.default_comparison
+    assert found is not None
+    # A margin of just the difference: whether it is larger is open again.
+    more = sweep.confirm(rows=False, trials=8, margin=found.percent(found.effect) / 100)  # type: ignore[operator]
     assert more.progress.added == 2
     assert [trial.value for trial in sweep.replicates().trials][:6] == losses  # type: ignore[union-attr]
 
