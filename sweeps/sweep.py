@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -35,6 +33,7 @@ from sweeps.confirmation import Asked
 from sweeps.confirming import Confirmation, ConfirmResult, sweep_to_confirm
 from sweeps.errors import ConfigError, RunFolderError, StorageUnreachable, SweepFailed
 from sweeps.lease import Lease, Owner, lease_of, refuse_if_held
+from sweeps.signals import stop_on_signals
 from sweeps.status import Status, read_status
 from sweeps.storage import check_reachable
 from sweeps.study import peek
@@ -268,6 +267,7 @@ class Sweep:
         confirmation = Confirmation(self.storage_url, blueprint.ledger, sweep, asked, run_study)
         progress = confirmation.prepare(anew=anew).run()
         answer = self.verdict(margin=margin)
+        self.report()
         if progress.unfinished:
             raise SweepFailed("\n".join([progress.counts, *progress.errors, GO_ON]))
         return ConfirmResult(answer, progress, self.run_folder)
@@ -327,7 +327,7 @@ class Sweep:
                 request_stop=lambda: ray.get(keeper.request_stop.remote(), timeout=60),
                 console=console,
             )
-            with view, _stop_on_signals(view.stop_wanted):
+            with view, stop_on_signals(view.stop_wanted):
                 errors = run_fleet(office, blueprint.job, fleet, view.stop_wanted.is_set)
             errors += ray.get(keeper.errors.remote(), timeout=60)
             return view.stop_wanted.is_set(), errors
@@ -403,23 +403,3 @@ def load(path: Path | str) -> Tables:
     pandas' NA. Raises what `Sweep.load` and `Sweep.study` raise.
     """
     return Sweep.load(path, check_files=False).tables()
-
-
-@contextmanager
-def _stop_on_signals(stop_wanted: threading.Event) -> Iterator[None]:
-    """First Ctrl-C or SIGTERM: ask for a clean end. Second: end at once; running trials start again later."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        if stop_wanted.is_set():
-            raise KeyboardInterrupt
-        stop_wanted.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
