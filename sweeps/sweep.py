@@ -251,13 +251,11 @@ class Sweep:
     ) -> ConfirmResult:
         """Run the best configs, the guideline default and each tested row's own value again on new seeds.
 
-        Until every one has its relation to the best or the budget is used up; the same call goes on after an
-        interruption. `margin` is a share of the best's loss; `anew` puts an earlier confirmation away. Raises
-        a SweepError, or NothingToSay when no trial finished.
+        Until each has its relation to the best or the budget is used up; the same call goes on from there.
+        `margin` is a share of the best's loss; `anew` puts an earlier confirmation away.
         """
         asked = Asked(best=best, rows=rows, trials=trials, hours=hours, margin=margin)
-        sweep = sweep_to_confirm(self.study())
-        blueprint = self.plan()
+        sweep, blueprint = sweep_to_confirm(self.study()), self.plan()
         self._check_run_folder()
         peek(self.storage_url, self.config.name, blueprint.ledger.identity)
 
