@@ -263,8 +263,7 @@ class Sweep:
             return self._run_on_ray(replace(blueprint, ledger=ledger), study, address, console or Console())
 
         confirmation = Confirmation(self.storage_url, blueprint.ledger, sweep, asked, run_study)
-        progress = confirmation.prepare(anew=anew).run()
-        answer = self.verdict(margin=margin)
+        progress, answer = confirmation.prepare(anew=anew).run(), self.verdict(margin=margin)
         self.report()
         if progress.unfinished:
             raise SweepFailed("\n".join([progress.counts, *progress.errors, GO_ON]))
