@@ -136,9 +136,10 @@ class Drawer:
         Only a space without a continuous dimension can repeat itself. There the draw is rehearsed on a copy
         of the study, because what a trial has once been given cannot be taken back.
         """
-        trials = self.study.get_trials(deepcopy=False)
-        if not self._may_repeat or any(trial.state == TrialState.WAITING for trial in trials):
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if not self._may_repeat or waiting:
             return True
+        trials = self.study.get_trials(deepcopy=False)
         known = {trial.user_attrs.get("config_hash") for trial in trials}
         for attempt in range(MOST_DRAWS):
             copy = optuna.create_study(
@@ -161,7 +162,8 @@ class Drawer:
 
     def _next_number(self) -> int | None:
         """The number of the next trial; None when there is none to draw."""
-        drawn = sum(t.state != TrialState.WAITING for t in self.study.get_trials(deepcopy=False))
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        drawn = len(self.study.get_trials(deepcopy=False)) - len(waiting)
         if drawn >= self.ledger.trials or self._is_exhausted:
             return None
         sampler = self.study.sampler

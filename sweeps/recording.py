@@ -46,6 +46,8 @@ class Recorder:
         self.folder = Path(ledger.run_folder)
         self._note = note
         self._store = ledger.checkpoint_store()
+        self._with_adapter: set[int] | None = None
+        """Complete trials whose adapters were left where they are; None before anybody has looked."""
 
     def describe_study(self) -> None:
         """Write down what a new study is about."""
@@ -139,10 +141,14 @@ class Recorder:
                     self._store.drop(number)
         if not over:
             return
-        kept = set(adapters_to_keep(known, self.ledger.reliability.keep_adapters))
-        for trial in known:
-            if trial.state == TrialState.COMPLETE and trial.number not in kept:
+        # One that was not among the best once never will be: only those that were, and the new ones, count.
+        there = range(len(known)) if self._with_adapter is None else sorted({*self._with_adapter, *over})
+        complete = [known[n] for n in there if known[n].state == TrialState.COMPLETE]
+        kept = set(adapters_to_keep(complete, self.ledger.reliability.keep_adapters))
+        for trial in complete:
+            if trial.number not in kept:
                 drop_adapter(self.folder, trial.number)
+        self._with_adapter = kept
 
 
 def adapters_to_keep(trials: Sequence[FrozenTrial], count: int) -> list[int]:

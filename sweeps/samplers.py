@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -119,6 +120,15 @@ class SuccessiveHalving(pruners.SuccessiveHalvingPruner):
         self.reduction_factor = reduction_factor
         self.min_early_stopping_rate = min_early_stopping_rate
         self.bootstrap_count = bootstrap_count
+        self._forget(None)
+
+    def _forget(self, study: optuna.Study | None) -> None:
+        self._study = study
+        self._num_known = 0
+        self._unfinished: set[int] = set()
+        """Numbers of those below `_num_known` whose values may still change."""
+        self._ended: dict[int, list[float]] = {}
+        """By rung, what trials that have ended reported there, rising: read once and not at every report."""
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the last report is the first at a rung and not among its best 1 / reduction_factor."""
@@ -126,17 +136,39 @@ class SuccessiveHalving(pruners.SuccessiveHalvingPruner):
         if step is None:
             return False
         trials = study.get_trials(deepcopy=False)
+        self._look_at(study, trials, trial.number)
         before = max((earlier for earlier in trial.intermediate_values if earlier < step), default=0)
         for rung in self._rungs(trials, step):
             if rung <= before:
                 continue
             value = trial.intermediate_values[step]
-            others = (other for other in trials if other.number != trial.number)
-            rivals = sorted([_or_inf(value), *self._values_at(rung, others)])
-            last = max(0, len(rivals) // self.reduction_factor - 1)
-            if len(rivals) <= self.bootstrap_count or not value <= rivals[last]:
+            ended = self._ended_at(rung, trials)
+            others = [trials[number] for number in self._unfinished if number != trial.number]
+            unfinished = list(self._values_at(rung, others))
+            num_rivals = len(ended) + len(unfinished) + 1
+            last = max(0, num_rivals // self.reduction_factor - 1)
+            better = bisect.bisect_left(ended, _or_inf(value)) + sum(v < value for v in unfinished)
+            if num_rivals <= self.bootstrap_count or math.isnan(value) or better > last:
                 return True
         return False
+
+    def _look_at(self, study: optuna.Study, trials: Sequence[FrozenTrial], judged: int) -> None:
+        """Sort in what has ended since the last look; the one to be judged is none of those."""
+        if study is not self._study or (judged < self._num_known and judged not in self._unfinished):
+            self._forget(study)
+        self._unfinished.update(range(self._num_known, len(trials)))
+        self._num_known = len(trials)
+        ended = [trials[n] for n in self._unfinished if trials[n].state.is_finished() and n != judged]
+        self._unfinished.difference_update(trial.number for trial in ended)
+        for rung, values in self._ended.items():
+            for value in self._values_at(rung, ended):
+                bisect.insort(values, value)
+
+    def _ended_at(self, rung: int, trials: Sequence[FrozenTrial]) -> list[float]:
+        if rung not in self._ended:
+            ended = (trial for trial in trials if trial.number not in self._unfinished)
+            self._ended[rung] = sorted(self._values_at(rung, ended))
+        return self._ended[rung]
 
     def _rungs(self, trials: Iterable[FrozenTrial], step: int) -> Iterator[int]:
         """Steps of the rungs up to `step`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +28,9 @@ class WriteThrough(_CachedStorage):
         super().__init__(backend)  # type: ignore[arg-type]  # Optuna's own is for databases only
         self._storage = backend
         self._read: set[int] = set()
+        self._unfinished: dict[int, set[int]] = {}
+        """Numbers by study: asked for at every call of the keeper, which must not cost more with every trial
+        that has ended."""
 
     # --- read -------------------------------------------------------------------------------------
 
@@ -35,6 +38,23 @@ class WriteThrough(_CachedStorage):
         if study_id not in self._read:
             super()._read_trials_from_remote_storage(study_id)
             self._read.add(study_id)
+            trials = self._studies[study_id].trials
+            self._studies[study_id].trials = {number: trials[number] for number in sorted(trials)}
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """By number. Only unfinished ones are looked at where only those are wanted."""
+        self._read_trials_from_remote_storage(study_id)
+        kept = self._studies[study_id].trials
+        if states is None:
+            trials = list(kept.values())
+        elif any(state in states for state in TrialState if state.is_finished()):
+            trials = [trial for trial in kept.values() if trial.state in states]
+        else:
+            unfinished = sorted(self._unfinished.get(study_id, ()))
+            trials = [kept[number] for number in unfinished if kept[number].state in states]
+        return copy.deepcopy(trials) if deepcopy else trials
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """A copy, because a `Trial` writes into what it is given."""
@@ -122,6 +142,19 @@ class WriteThrough(_CachedStorage):
     def _replace(self, trial: FrozenTrial) -> None:
         study_id, number = self._trial_id_to_study_id_and_number[trial._trial_id]
         self._studies[study_id].trials[number] = trial
+        self._count(study_id, trial)
+
+    def _add_trials_to_cache(self, study_id: int, trials: list[FrozenTrial]) -> None:
+        super()._add_trials_to_cache(study_id, trials)
+        for trial in trials:
+            self._count(study_id, trial)
+
+    def _count(self, study_id: int, trial: FrozenTrial) -> None:
+        unfinished = self._unfinished.setdefault(study_id, set())
+        if trial.state.is_finished():
+            unfinished.discard(trial.number)
+        else:
+            unfinished.add(trial.number)
 
 
 def _as_stored(value: Any) -> Any:

@@ -1,0 +1,196 @@
+"""One keeper alone against one study of a given size, with Optuna's own sampler beside it."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+
+from benchmarks.empty_fleet import empty_ledger
+from benchmarks.empty_trials import REDUCTION_FACTOR, REPORT_PERCENTS, SEED, loss_of
+from benchmarks.scale_fill import PACK, fill
+from lora_runner.config import TrialConfig
+from lora_runner.messages import COMPLETE, Assignment, SeatReport
+from sweeps.blueprint import Ledger
+from sweeps.keeper import Keeper
+from sweeps.lease import Owner
+from sweeps.samplers import make_sampler
+
+MOST_ASKS = 32
+LONGEST_SECONDS = 4.0
+"""Of one row of asks: a slow sampler is asked less often."""
+SPARE = 100_000
+"""Trials that a study may still draw."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """What was measured: seconds, and memory in MiB."""
+
+    storage: str
+    sampler: str
+    finished: int
+    seats: int
+    open_seconds: float
+    """Until a new keeper has read the study."""
+    memory_mib: float
+    """What the keeper's process needs more once it holds the study."""
+    ask_seconds: float
+    """Of one trial for one free seat: drawn, written down and handed out."""
+    report_seconds: float
+    """Of one call with the first reports of a pack, judged; nothing is drawn."""
+    end_seconds: float
+    """Of one call with the last reports of what is left of the pack."""
+    status_seconds: float
+    optuna_ask_seconds: float
+    """`study.ask` and the same parameters, of a study in memory with the same trials."""
+    optuna_report_seconds: float
+    """`trial.report` and `trial.should_prune` of as many trials as a pack has."""
+
+
+def measure(storage: str, url: str, folder: Path, *, sampler: str, finished: int, seats: int) -> Point:
+    """Fill the empty storage at `url` and measure, in a process that ends with it."""
+    ledger = empty_ledger(folder, finished + seats + SPARE)
+    ledger = replace(ledger, search=ledger.search | {"sampler": sampler})
+    owner = Owner.here("benchmark")
+    # Not in the process that is measured: memory that filling leaves free would hide what the keeper takes.
+    _apart(lambda: _prepare(ledger, url, owner, finished=finished, seats=seats))
+    measured = _apart(lambda: _measure(ledger, url, owner, seats))
+    return Point(storage=storage, sampler=sampler, finished=finished, seats=seats, **measured)
+
+
+def _apart(work: Callable[[], Any]) -> Any:
+    """Do it in a process that ends with it; RuntimeError with its traceback when it fails."""
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_in_child, args=(theirs, work))
+    process.start()
+    theirs.close()
+    try:
+        went_well, said = ours.recv()
+    except EOFError:
+        went_well, said = False, "a measuring process died"
+    process.join()
+    if not went_well:
+        raise RuntimeError(said)
+    return said
+
+
+def _in_child(pipe: Connection, work: Callable[[], Any]) -> None:
+    try:
+        pipe.send((True, work()))
+    except BaseException:
+        pipe.send((False, traceback.format_exc()))
+
+
+def _measure(ledger: Ledger, url: str, owner: Owner, seats: int) -> dict[str, float]:
+    before, started = _memory(), time.perf_counter()
+    keeper = Keeper(ledger, url, owner)
+    open_seconds = time.perf_counter() - started
+    gc.collect()
+    memory = _memory() - before
+    trials = keeper.study.get_trials(deepcopy=False)
+    pack = [t for t in trials if t.state.name == "RUNNING" and t.user_attrs.get("worker") == 0]
+    asking = seats // PACK + 1  # a worker whose seats are all free
+    asks = _each(lambda index: keeper.ask(asking, [index]))
+    status_seconds = _timed(keeper.status)
+    # What a report frees is filled in the same call; those draws are counted with the asks.
+    keeper.request_stop()
+    given = [
+        Assignment(number=t.number, config=TrialConfig.from_dict(t.user_attrs["config"]), folder="")
+        for t in pack
+    ]
+    first = [_report(a, REPORT_PERCENTS[0]) for a in given]
+    report_seconds = _timed(lambda: keeper.report(0, first, [], 0.0))
+    last = [_report(a, 100).ended(COMPLETE, "used its full budget of nothing") for a in given]
+    end_seconds = _timed(lambda: keeper.report(0, last, [], 0.0))
+    keeper.close()
+    optuna_ask, optuna_report = _optuna(ledger, trials, len(pack))
+    return {
+        "open_seconds": open_seconds,
+        "memory_mib": memory,
+        "ask_seconds": asks,
+        "report_seconds": report_seconds,
+        "end_seconds": end_seconds,
+        "status_seconds": status_seconds,
+        "optuna_ask_seconds": optuna_ask,
+        "optuna_report_seconds": optuna_report,
+    }
+
+
+def _prepare(ledger: Ledger, url: str, owner: Owner, *, finished: int, seats: int) -> None:
+    """A study with a few real trials, and many more like them."""
+    keeper = Keeper(ledger, url, owner)
+    reply = keeper.ask(0, range(PACK))
+    for percent in REPORT_PERCENTS:
+        reports = []
+        for placed in reply.start:
+            report = _report(placed.assignment, percent)
+            reports.append(report.ended(COMPLETE, "used its full budget") if percent == 100 else report)
+        keeper.report(0, reports, [], 0.0)
+        if percent != 100:
+            keeper.study.pruner = optuna.pruners.NopPruner()  # or those that are freed would be drawn again
+    keeper.close()
+    trials = keeper.study.get_trials(deepcopy=False)
+    patterns = [t for t in trials if t.state.is_finished() and t.user_attrs.get("origin") == "sampler"]
+    left = max(0, finished - sum(t.state.is_finished() for t in trials))
+    fill(url, patterns, finished=left, seats=seats, run=owner.run)
+
+
+def _optuna(ledger: Ledger, trials: list[Any], num_reports: int) -> tuple[float, float]:
+    """Optuna itself, in memory, its fastest: seconds per ask, and of as many reports as a pack has."""
+    study = optuna.create_study(
+        sampler=make_sampler(ledger.search, ledger.space, SEED),
+        pruner=optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=REPORT_PERCENTS[0], reduction_factor=REDUCTION_FACTOR
+        ),
+    )
+    study.add_trials([trial for trial in trials if trial.state.name != "WAITING"])
+    asked = []
+
+    def ask(_: int) -> None:
+        trial = study.ask()
+        params = ledger.space.suggest(trial)
+        asked.append((trial, float(params["learning_rate"])))
+
+    ask_seconds = _each(ask)
+    started = time.perf_counter()
+    for trial, rate in asked:
+        trial.report(loss_of(rate, REPORT_PERCENTS[0]), REPORT_PERCENTS[0])
+        trial.should_prune()
+    return ask_seconds, (time.perf_counter() - started) / len(asked) * num_reports
+
+
+def _report(assignment: Assignment, percent: int) -> SeatReport:
+    loss = loss_of(assignment.config.learning_rate, percent)
+    return replace(SeatReport.empty(assignment), percent=percent, step=percent, eval_loss=loss)
+
+
+def _each(call: Callable[[int], Any]) -> float:
+    """Mean seconds of one of up to `MOST_ASKS` calls."""
+    started = time.perf_counter()
+    for index in range(MOST_ASKS):
+        call(index)
+        if (seconds := time.perf_counter() - started) > LONGEST_SECONDS:
+            break
+    return seconds / (index + 1)
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def _memory() -> float:
+    """Of this process alone, in MiB."""
+    return float(psutil.Process().memory_full_info().uss) / 2**20
