@@ -177,30 +177,27 @@ def main() -> None:
     report = Report(
         name="scale",
         fixed=(
-            "Three dimensions, three reports a trial, successive halving by 2, a pack of 32 seats that reports "
-            "in one call (8 where there are no more). Studies are filled in bulk with copies of a few real "
-            "trials. Optuna's own ask and report run on a study in memory that holds the same trials, which "
-            "is its fastest. Memory is what a new keeper takes beyond a process that has imported the program, "
-            "its libraries' own share included, so read its growth."
+            "Three dimensions, three reports a trial, successive halving by 2, a pack of 32 seats that "
+            "reports in one call (8 where there are no more). Studies are filled in bulk with copies of a few "
+            "real trials. Optuna's own ask and report run on a study in memory that holds the same trials, "
+            "which is its fastest. Memory is what a new keeper takes beyond a process that has imported the "
+            "program, what its libraries take for themselves included: read its growth."
         ),
     )
     measure_keepers(report, options, finished, seats)
-    if trials:
-        total = 16 if options.quick else seats[-1]
-        measure_fleet(
-            report,
-            trials=trials,
-            workers=options.workers,
-            seats=-(-total // options.workers),
-            seconds=options.seconds,
-        )
-    if busy > BUSY_LOAD:
-        report.note(
-            f"other work ran beside it: the load was {busy:.1f} before it began, so times are too long, and "
-            "only ratios within the run mean something"
-        )
-    report.note(f"the whole run took {time.monotonic() - started:.0f} s")
-    report.finish(save=options.save)
+    try:
+        if trials:
+            total = 16 if options.quick else seats[-1]
+            each = -(-total // options.workers)
+            measure_fleet(report, trials=trials, workers=options.workers, seats=each, seconds=options.seconds)
+    finally:  # minutes of measuring are not to be lost with it
+        if busy > BUSY_LOAD:
+            report.note(
+                f"other work ran beside it: the load was {busy:.1f} before it began, so times are too long, "
+                "and only ratios within the run mean something"
+            )
+        report.note(f"the whole run took {time.monotonic() - started:.0f} s")
+        report.finish(save=options.save)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--seats", type=int, required=True, help="of each worker")
     parser.add_argument("--seconds", type=float, required=True, help="no trial is handed out later than that")
     options = parser.parse_args()
+    import ray
     from ray.cluster_utils import Cluster
 
     folder = Path.cwd() / "run"
@@ -80,6 +81,7 @@ def main() -> None:
             errors = run_fleet(office, job, plan_fleet(options.workers, 1))
         watch.end()
     finally:
+        ray.shutdown()  # a cluster does not end the node that its driver is connected to
         cluster.shutdown()
     if errors:
         raise SystemExit("\n".join(errors))
