@@ -178,10 +178,10 @@ def main() -> None:
         name="scale",
         fixed=(
             "Three dimensions, three reports a trial, successive halving by 2, a pack of 32 seats that "
-            "reports in one call (8 where there are no more). Studies are filled in bulk with copies of a few "
-            "real trials. Optuna's own ask and report run on a study in memory that holds the same trials, "
-            "which is its fastest. Memory is what a new keeper takes beyond a process that has imported the "
-            "program, what its libraries take for themselves included: read its growth."
+            "reports in one call (8 where there are no more). Studies are filled in bulk with copies of "
+            "a few real trials. Optuna's own ask and report run on a study in memory that holds "
+            "the same trials, which is its fastest. Memory is what a new keeper takes beyond a process that "
+            "has imported the program, what its libraries take for themselves included: read its growth."
         ),
     )
     measure_keepers(report, options, finished, seats)

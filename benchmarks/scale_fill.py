@@ -44,7 +44,7 @@ def fill(url: str, patterns: Sequence[FrozenTrial], *, finished: int, seats: int
                 for trial in trials:
                     storage.create_new_trial(study_id, trial)
     finally:
-        storage.close() if isinstance(storage, Journal) else storage.engine.dispose()
+        storage.close()
 
 
 def _copies(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -551,3 +551,30 @@ def test_an_ended_trial_leaves_no_checkpoint_behind_and_a_running_one_keeps_its_
     assert any(ended)
     assert not all(ended)
     assert [(folder / "checkpoint").exists() for folder in folders] == [not done for done in ended]
+
+
+def test_only_the_best_adapters_stay_and_a_new_keeper_looks_at_all_of_them(
+    make_keeper: Make, pack: Any
+) -> None:
+    options: dict[str, Any] = {"trials": 16, "sampler": "random", "pruner": "none"}
+    keeper = make_keeper(**options)
+
+    def with_adapter(numbers: Iterable[int]) -> set[int]:
+        return {n for n in numbers if (keeper.folder / "trials" / f"{n:04d}" / "adapter").exists()}
+
+    simulated, over, kept = pack(keeper, seats=3), {}, set()
+    simulated.ask()
+    while simulated.seats:
+        for assignment in simulated.seats.values():
+            (Path(assignment.folder) / "adapter").mkdir(exist_ok=True)
+        simulated.turn()
+        over = {t.number: t.value for t in keeper.study.trials if t.state == TrialState.COMPLETE}
+        kept = {0, *sorted(over, key=lambda number: (over[number], number))[:8]} & set(over)
+        assert with_adapter(over) == kept
+    assert len(over) == 16
+    keeper.close()
+    # Left behind by a keeper that was killed between the study's word and the removal.
+    left = min(set(over) - kept)
+    (keeper.folder / "trials" / f"{left:04d}" / "adapter").mkdir()
+    make_keeper(**options)
+    assert with_adapter(over) == kept

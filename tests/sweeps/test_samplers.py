@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -153,3 +154,38 @@ def test_a_report_above_several_rungs_has_to_pass_them_all() -> None:
         fast.report(value, percent)
     slow.report(2.0, 50)  # the best at 20, not at 40
     assert slow.should_prune()
+
+
+def test_what_a_pruner_remembers_of_ended_trials_changes_no_decision() -> None:
+    study, generator = optuna.create_study(), random.Random(5)
+    lasting, running = SuccessiveHalving(20, 2), []
+    decisions = set()
+    for _ in range(300):
+        if len(running) < 6:
+            running.append((study.ask(), [20, 40, 60, 80, 100]))
+        trial, steps = running.pop(generator.randrange(len(running)))
+        step = steps.pop(0)
+        trial.report(generator.choice([math.inf, math.nan, *map(float, range(9))]), step)
+        frozen = study._storage.get_trial(trial._trial_id)
+        # One that was made for this decision has nothing to remember.
+        decided = lasting.prune(study, frozen)
+        assert decided == SuccessiveHalving(20, 2).prune(study, frozen)
+        decisions.add((step, decided))
+        if decided or not steps:
+            study.tell(trial, 1.0 if not decided else None, state=TrialState(2 if decided else 1))
+        else:
+            running.append((trial, steps))
+    assert decisions >= {(20, True), (20, False), (80, True), (80, False)}
+
+
+def test_a_pruner_forgets_when_it_is_given_another_study() -> None:
+    pruner = SuccessiveHalving(20, 2)
+    for losses, decision in (([1.0, 2.0, 3.0], True), ([7.0, 8.0, 9.0], False)):
+        study = optuna.create_study()
+        for loss in losses:
+            trial = study.ask()
+            trial.report(loss, 20)
+            study.tell(trial, loss)
+        last = study.ask()
+        last.report(5.0, 20)
+        assert pruner.prune(study, study._storage.get_trial(last._trial_id)) is decision

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy
+from optuna.trial import TrialState
 
 from sweeps.keeper import Keeper
 
@@ -75,3 +76,23 @@ def test_whoever_holds_a_trial_sees_it_as_it_was(make_keeper: Callable[..., Keep
     given.user_attrs["mine"] = given.params["mine"] = 1
     kept = keeper.study.get_trials(deepcopy=False)[0]
     assert "mine" not in {**kept.user_attrs, **kept.params}
+
+
+def test_unfinished_trials_are_the_same_whether_looked_up_or_searched_for(
+    make_keeper: Callable[..., Keeper], pack: Any
+) -> None:
+    keeper = make_keeper(trials=9, sampler="random")
+    simulated = pack(keeper, seats=3)
+    simulated.ask()
+    while simulated.seats:
+        for states in (
+            (TrialState.RUNNING,),
+            (TrialState.WAITING,),
+            (TrialState.RUNNING, TrialState.WAITING),
+        ):
+            found = keeper.study.get_trials(deepcopy=False, states=states)
+            every = keeper.study.get_trials(deepcopy=False)
+            assert found == [trial for trial in every if trial.state in states]
+        simulated.turn()
+    assert keeper.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) == []
+    assert len(keeper.study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))) == 9
