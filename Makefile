@@ -18,9 +18,9 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 
-# Every benchmark beside its peer; about half an hour on 2 cores. ARGS=--save keeps the figures.
+# Every benchmark beside its peer; about forty minutes on 2 cores. ARGS=--save keeps the figures.
 bench: $(INSTALLED)
-	for name in update step orchestration sweep; do \
+	for name in update step orchestration scale sweep; do \
 		OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; \
 	done
 

@@ -185,19 +185,28 @@ def main() -> None:
         ),
     )
     measure_keepers(report, options, finished, seats)
-    try:
-        if trials:
-            total = 16 if options.quick else seats[-1]
-            each = -(-total // options.workers)
-            measure_fleet(report, trials=trials, workers=options.workers, seats=each, seconds=options.seconds)
-    finally:  # minutes of measuring are not to be lost with it
-        if busy > BUSY_LOAD:
-            report.note(
-                f"other work ran beside it: the load was {busy:.1f} before it began, so times are too long, "
-                "and only ratios within the run mean something"
-            )
-        report.note(f"the whole run took {time.monotonic() - started:.0f} s")
-        report.finish(save=options.save)
+    conclude(report, busy, started, save=options.save)
+    if trials:
+        fleet = Report(
+            name="scale-fleet",
+            fixed="The real keeper, fleet and workers on a Ray of several logical nodes, with nothing to train.",
+        )
+        total = 16 if options.quick else seats[-1]
+        each = -(-total // options.workers)
+        started = time.monotonic()
+        measure_fleet(fleet, trials=trials, workers=options.workers, seats=each, seconds=options.seconds)
+        conclude(fleet, busy, started, save=options.save)
+
+
+def conclude(report: Report, busy: float, started: float, *, save: bool) -> None:
+    """Print a report with what a reader should know of the run."""
+    if busy > BUSY_LOAD:
+        report.note(
+            f"other work ran beside it: the load was {busy:.1f} before it began, so times are too long, "
+            "and only ratios within the run mean something"
+        )
+    report.note(f"measuring took {time.monotonic() - started:.0f} s")
+    report.finish(save=save)
 
 
 if __name__ == "__main__":

@@ -131,14 +131,13 @@ def _prepare(ledger: Ledger, url: str, owner: Owner, *, finished: int, seats: in
     """A study with a few real trials, and many more like them."""
     keeper = Keeper(ledger, url, owner)
     reply = keeper.ask(0, range(PACK))
+    keeper.study.pruner = optuna.pruners.NopPruner()  # the seats of those that are pruned would be filled
     for percent in REPORT_PERCENTS:
         reports = []
         for placed in reply.start:
             report = _report(placed.assignment, percent)
             reports.append(report.ended(COMPLETE, "used its full budget") if percent == 100 else report)
         keeper.report(0, reports, [], 0.0)
-        if percent != 100:
-            keeper.study.pruner = optuna.pruners.NopPruner()  # or those that are freed would be drawn again
     keeper.close()
     trials = keeper.study.get_trials(deepcopy=False)
     patterns = [t for t in trials if t.state.is_finished() and t.user_attrs.get("origin") == "sampler"]
