@@ -25,7 +25,7 @@ from sweeps.study import open_study
 
 
 class Watch(threading.Thread):
-    """Looks at the keeper's process, and at the seats that are taken, until it is told to end."""
+    """Looks at the keeper's process until it is told to end."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -91,7 +91,7 @@ def main() -> None:
     outcome = {
         "began": began,
         "ended": sorted(t.datetime_complete.timestamp() for t in over),
-        "most_seats": most_at_once(over),
+        "most_at_once": most_at_once(over),
         "workers": len({t.user_attrs.get("worker") for t in over}),
         "keeper_peak_mib": watch.peak_mib,
         "keeper_cpu_seconds": watch.cpu_seconds,
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def most_at_once(trials: list[Any]) -> int:
-    """How many trials had begun and not ended, at most."""
+    """How many trials had been drawn and had not ended, at most."""
     moves = [(t.datetime_start, 1) for t in trials] + [(t.datetime_complete, -1) for t in trials]
     now = most = 0
     for _, step in sorted(moves):
