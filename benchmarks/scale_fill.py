@@ -57,7 +57,8 @@ def _copies(
         trial.number = number + index
         rate = math.exp(generator.uniform(low, high))
         trial.params = trial.params | {"learning_rate": rate}
-        attributes = trial.user_attrs | {"folder": f"trials/{trial.number:04d}"}
+        config = trial.user_attrs["config"] | {"learning_rate": rate}
+        attributes = trial.user_attrs | {"folder": f"trials/{trial.number:04d}", "config": config}
         trial.intermediate_values = {p: loss_of(rate, p) for p in trial.intermediate_values}
         if index >= finished:
             seat = index - finished

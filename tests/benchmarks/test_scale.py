@@ -31,7 +31,7 @@ def test_a_filled_study_is_worked_on_by_a_keeper(tmp_path: Path, url: str) -> No
     assert states.count("COMPLETE") + states.count("PRUNED") == 60 + PACK
     assert states.count("RUNNING") >= 8
     copied = [trial for trial in trials if trial.state.name == "COMPLETE"][-5:]
-    assert all(t.value == pytest.approx(loss_of(t.params["learning_rate"], 100), abs=0.5) for t in copied)
+    assert all(t.value == pytest.approx(loss_of(t.params["learning_rate"], 100)) for t in copied)
 
 
 def test_one_size_grows_while_the_other_stays() -> None:
