@@ -208,6 +208,19 @@ def stop(path: FileArgument) -> None:
 
 
 @app.command()
+def move(
+    path: FileArgument,
+    to: Annotated[str, typer.Option("--to", help="a database's URL, env:NAME or journal:PATH")],
+) -> None:
+    """Copy a sweep that is not running to another storage; the old one stays as it is."""
+    moved = _load(path, None, check_files=False).move(to)
+    for name, trials in moved.studies.items():
+        console.print(f"copied {name}: {trials} trials, compared one by one", highlight=False, markup=False)
+    console.print("The sweep goes on there with this line in its file:", highlight=False)
+    print(f"storage: {json.dumps(moved.storage, ensure_ascii=False)}")
+
+
+@app.command()
 def verdict(
     path: Annotated[Path | None, typer.Argument(help="a sweep file or a run folder")] = None,
     margin: Annotated[float, typer.Option(help="difference that does not matter, percent of the loss")] = 0.5,

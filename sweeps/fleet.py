@@ -29,7 +29,8 @@ from sweeps.worker import Worker
 SPARE_WORKERS = 64
 """Workers beyond those that a cluster has room for now, which start on nodes that join it."""
 CLOSE_SECONDS = 30
-_SECRET = ("sweeps-", ".secret")
+SECRET = ("sweeps-", ".secret")
+"""How the name of a file that holds a storage's URL begins and ends."""
 
 _ENVIRONMENT = {
     # Tune's own result files, progress bars and Ctrl-C handling: the study and the view take their place.
@@ -124,11 +125,11 @@ def private_file(text: str) -> Iterator[str]:
     Rather than an argument of an actor, which Ray would keep in its object store. A driver that is killed
     leaves it behind without its lock; the next one removes it.
     """
-    for path in Path(tempfile.gettempdir()).glob(f"{_SECRET[0]}*{_SECRET[1]}"):
+    for path in Path(tempfile.gettempdir()).glob(f"{SECRET[0]}*{SECRET[1]}"):
         with contextlib.suppress(OSError), path.open("rb") as left:
             fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
-    descriptor, name = tempfile.mkstemp(prefix=_SECRET[0], suffix=_SECRET[1])
+    descriptor, name = tempfile.mkstemp(prefix=SECRET[0], suffix=SECRET[1])
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)

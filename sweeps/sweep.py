@@ -8,7 +8,6 @@ import signal
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,6 @@ from results.best import BEST_FOLDER, best_config, read_best_config, write_best
 from results.errors import NothingToSay
 from results.evidence import MARGIN
 from results.export import ExportResult, export
-from results.files import atomic_write
 from results.replicates import CONFIRM_SUFFIX
 from results.report import write_report
 from results.table_files import Tables, read_tables, tables, write_tables
@@ -28,11 +26,13 @@ from results.verdict import Verdict, verdict
 from results.verdict_files import write_verdict
 from search_spaces import KeyPath, Problem, nearest
 from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, problem_at, resolved, storage_url
+from sweeps.config.storage import absolute_storage, check_storage
 from sweeps.config.tracking import TRACKERS
 from sweeps.confirmation import Asked
 from sweeps.confirming import Confirmation, ConfirmResult, sweep_to_confirm
 from sweeps.errors import ConfigError, RunFolderError, StorageUnreachable, SweepFailed
 from sweeps.lease import Lease, Owner, lease_of, refuse_if_held
+from sweeps.run_folder import check_run_folder, write_run_folder
 from sweeps.signals import stop_on_signals
 from sweeps.status import Status, read_status
 from sweeps.storage import check_reachable
@@ -40,6 +40,7 @@ from sweeps.study import peek
 
 if TYPE_CHECKING:
     from sweeps.blueprint import Blueprint, Ledger
+    from sweeps.moving import Move
 
 
 GO_ON = "Run the same command to go on; nothing that was finished is lost."
@@ -208,7 +209,7 @@ class Sweep:
         if self.config.tracking.to:
             self._check_trackers()
         blueprint = self.plan()
-        self._check_run_folder()
+        check_run_folder(self.config)
         check_reachable(self.storage_url, self.run_folder)
         if (store := blueprint.ledger.checkpoint_store()) is not None:
             store.check()
@@ -218,7 +219,7 @@ class Sweep:
         if study is None or self._has_work(study):
             interrupted, errors = self._run_on_ray(blueprint, study, address, console or Console())
         else:
-            self._write_run_folder()
+            write_run_folder(self.config)
         try:
             status = self.status()
             self.write_results()
@@ -256,7 +257,7 @@ class Sweep:
         """
         asked = Asked(best=best, rows=rows, trials=trials, hours=hours, margin=margin)
         sweep, blueprint = sweep_to_confirm(self.study()), self.plan()
-        self._check_run_folder()
+        check_run_folder(self.config)
         peek(self.storage_url, self.config.name, blueprint.ledger.identity)
 
         def run_study(ledger: Ledger, study: optuna.Study | None) -> tuple[bool, list[str]]:
@@ -308,10 +309,10 @@ class Sweep:
         start_ray(address)
         fleet = plan_fleet(self.config.workers, self.config.gpus_per_worker, may_grow=address is not None)
         if not (self.run_folder / RESOLVED_NAME).is_file():
-            self._write_run_folder()  # from here on the sweep exists
+            write_run_folder(self.config)  # from here on the sweep exists
         # Entered once the sweep is ours, and left when the office is closed: trackers hold nothing up.
         with ExitStack() as trackers, office_for(blueprint.ledger, self.storage_url, owner) as office:
-            self._write_run_folder()  # what may differ from the last run's is ours to say only now
+            write_run_folder(self.config)  # what may differ from the last run's is ours to say only now
             trackers.enter_context(following(self, console.print))
             seats, workers = blueprint.job.seats, fleet.now
             console.print(
@@ -345,6 +346,34 @@ class Sweep:
         os.kill(lease.owner.pid, signal.SIGTERM)
         return lease
 
+    def move(self, storage: str) -> Move:
+        """Copy the sweep's studies to another storage, and let the run folder say that they are there now.
+
+        `storage` as a sweep file has it; a relative path starts from the working directory. The old storage
+        stays as it is. Raises ConfigError, RunFolderError, and what `sweeps.moving.copy_studies` raises.
+        """
+        from sweeps.moving import Move, copy_studies
+
+        try:
+            reference = absolute_storage(check_storage(storage), Path.cwd())
+        except ValueError as error:
+            raise ConfigError([f"--to {error}"]) from None
+        check_run_folder(self.config, may_differ=True)
+        began = (self.run_folder / RESOLVED_NAME).is_file()
+        # The folder's own file says where the study is, whatever the environment has come to say since.
+        config = load_sweep(self.run_folder, check_files=False) if began else self.config
+        studies = copy_studies(
+            storage_url(config.storage, self.run_folder),
+            storage_url(reference, self.run_folder),
+            (config.name, config.name + CONFIRM_SUFFIX),
+            lease_seconds=config.reliability.lease_seconds,
+        )
+        self.config = self.config.model_copy(update={"storage": reference})
+        if began:
+            write_run_folder(config.model_copy(update={"storage": reference}))
+        assert reference is not None
+        return Move(storage=reference, studies=studies)
+
     def write_results(self) -> None:
         """Write the tables, the verdict and best/ as far as there is anything to say, and the report."""
         study = self.study()
@@ -355,42 +384,6 @@ class Sweep:
         except NothingToSay:
             pass  # the report says why
         self.report()
-
-    def _check_run_folder(self) -> None:
-        folder = self.run_folder
-        if folder.exists() and not folder.is_dir():
-            raise RunFolderError(f"the run folder {folder} is a file")
-        # A run that was killed at its first write leaves a temporary file, and has not begun.
-        if not folder.is_dir() or all(
-            fnmatch(item.name, f".{RESOLVED_NAME}.*.tmp") for item in folder.iterdir()
-        ):
-            return
-        kept = folder / RESOLVED_NAME
-        if not kept.is_file():
-            raise RunFolderError(
-                f"the folder {folder} holds files but no {RESOLVED_NAME}: it is no run of a sweep"
-            )
-        try:
-            theirs = load_sweep(kept, check_files=False)
-        except ConfigError as error:
-            raise RunFolderError(
-                f"the run folder {folder} holds a damaged {RESOLVED_NAME}:\n{error}"
-            ) from None
-        ours = (self.config.name, self.config.storage, self.config.model.name)
-        if (theirs.name, theirs.storage, theirs.model.name) != ours:
-            raise RunFolderError(
-                f"the run folder {folder} belongs to another sweep (model {theirs.model.name!r}, storage "
-                f"{theirs.storage!r}); give this one another name"
-            )
-
-    def _write_run_folder(self) -> None:
-        """Write the resolved config before anything starts, so that the folder alone can be run again."""
-        try:
-            atomic_write(self.run_folder / RESOLVED_NAME, resolved(self.config))
-        except OSError as error:
-            raise RunFolderError(
-                f"the run folder {self.run_folder} cannot be written: {error.strerror}"
-            ) from error
 
 
 def load(path: Path | str) -> Tables:

@@ -32,15 +32,17 @@ def load_sweep(
 
     `overrides`: dotted keys and their values, as given on the command line ({"training.max_steps": 30}). They
     win over the file; relative paths in them start from the working directory, not from the file's folder.
-    Without `storage` in the file, `env:SWEEPS_STORAGE` is taken where that variable is set. A run folder is
-    where it stands, wherever it was made. Without `check_files`, model and data need not be there any more:
+    Without `storage` in the file, `env:SWEEPS_STORAGE` is taken where that variable is set; a run folder has
+    its study where its own file says, whatever the environment came to say later. It is where it stands,
+    wherever it was made. Without `check_files`, model and data need not be there any more:
     enough to read results. Raises ConfigError with every problem, each as `FILE:LINE: rule and value`.
     """
     file = _file_of(path)
     if Path(path).is_dir() and not file.is_file():
         raise ConfigError([Problem(f"the folder holds no {RESOLVED_NAME}.", str(path))])
-    config = _load(file, file, overrides or {}, os.environ if environ is None else environ, check_files)
-    return _where_it_stands(config, Path(path)) if Path(path).is_dir() else config
+    if Path(path).is_dir():
+        return _where_it_stands(_load(file, file, overrides or {}, {}, check_files), Path(path))
+    return _load(file, file, overrides or {}, os.environ if environ is None else environ, check_files)
 
 
 def problem_at(

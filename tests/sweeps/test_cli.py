@@ -20,6 +20,7 @@ import pytest
 from sweeps.cli import main
 from sweeps.errors import RunFolderError
 from sweeps.keeper import Keeper
+from sweeps.run_folder import check_run_folder, write_run_folder
 from sweeps.sweep import Sweep
 
 SWEEP = """\
@@ -44,6 +45,7 @@ COMMANDS = (
     "results",
     "dashboard",
     "track",
+    "move",
 )
 
 
@@ -255,7 +257,7 @@ def test_a_confirmation_that_cannot_be_asked_for_names_every_problem(call: Call,
 
 def test_a_sweep_without_a_finished_trial_has_nothing_to_confirm(call: Call, folder: Path, pack: Any) -> None:
     sweep = Sweep.load(folder / "s.yaml")
-    sweep._write_run_folder()
+    write_run_folder(sweep.config)
     keeper = Keeper(sweep.plan().ledger, sweep.storage_url)
     pack(keeper, lambda config, percent: "diverged").run()
     keeper.close()
@@ -273,7 +275,7 @@ def test_a_sweep_without_a_finished_trial_has_nothing_to_confirm(call: Call, fol
 def ran(folder: Path, pack: Any) -> Path:
     """The run folder of a sweep that a simulated pack ran."""
     sweep = Sweep.load(folder / "s.yaml")
-    sweep._write_run_folder()
+    write_run_folder(sweep.config)
     keeper = Keeper(sweep.plan().ledger, sweep.storage_url)
     keeper.register(0, 3.5)
     pack(keeper).run()
@@ -304,12 +306,12 @@ def test_a_folder_with_files_of_someone_else_is_no_run_folder(call: Call, folder
 
 
 def test_a_run_that_was_killed_at_its_first_write_can_be_started_again(tmp_path: Path) -> None:
-    sweep: Any = SimpleNamespace(run_folder=tmp_path)
+    config: Any = SimpleNamespace(run_folder=tmp_path)
     (tmp_path / ".sweep.yaml.0a1b2c3d.tmp").write_text("name: sm")
-    Sweep._check_run_folder(sweep)
+    check_run_folder(config)
     (tmp_path / "study.db").touch()
     with pytest.raises(RunFolderError, match="it is no run of a sweep"):
-        Sweep._check_run_folder(sweep)
+        check_run_folder(config)
 
 
 @pytest.mark.parametrize("path", ["s.yaml", "runs/small"])
@@ -392,7 +394,7 @@ def test_before_any_trial_has_ended_the_verdict_says_so_and_there_is_nothing_to_
     call: Call, folder: Path
 ) -> None:
     sweep = Sweep.load(folder / "s.yaml")
-    sweep._write_run_folder()
+    write_run_folder(sweep.config)
     keeper = Keeper(sweep.plan().ledger, sweep.storage_url)
     keeper.ask(0, [0])
     keeper._storage.engine.dispose()
