@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from lora_runner.data.records import BadRecord, Origin, Problem, Record, nearest, problems_error
+from lora_runner.data.records import BadRecord, Origin, Problem, Record, nearest, parse_json, problems_error
 from lora_runner.data.spec import FORMATS
 from lora_runner.errors import DataError
 
@@ -185,7 +185,7 @@ def _from_json(value: Any) -> Any:
     """Return lists as they are, and lists written as JSON text (CSV cells) parsed."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
-            return json.loads(value)
+            return parse_json(value)
         except json.JSONDecodeError:
             return value
     return value
@@ -264,7 +264,7 @@ def _tools(fields: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...] | None:
     value = fields.get("tools")
     if isinstance(value, str):
         try:
-            value = json.loads(value) if value.strip() else None
+            value = parse_json(value) if value.strip() else None
         except json.JSONDecodeError as error:
             raise BadRecord(f"tools must be a JSON list: {error}") from error
     if not value:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_runner.data.hub import is_saved_dataset, read_hub, read_saved_dataset
-from lora_runner.data.records import Origin, Problem, Record, problems_error
+from lora_runner.data.records import Origin, Problem, Record, parse_json, problems_error
 from lora_runner.errors import DataError
 
 _SPLIT_NAMES = {
@@ -133,15 +133,13 @@ def _read_jsonl(path: Path, problems: list[Problem]) -> list[Record]:
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             if line:
-                _keep(json.loads(line), origin, records, problems)
+                _keep(parse_json(line), origin, records, problems)
         except json.JSONDecodeError as error:
             problems.append((origin, f"broken JSON: {error.msg} at column {error.colno}"))
         except UnicodeDecodeError as error:
             problems.append(
                 (origin, f"text must be UTF-8: byte {raw[error.start]:#04x} at position {error.start}")
             )
-        except RecursionError:
-            problems.append((origin, "broken JSON: nested too deeply"))
     return records
 
 
@@ -150,7 +148,7 @@ def _read_json(path: Path, problems: list[Problem]) -> list[Record]:
     if text.lstrip().startswith("{"):
         # Many ".json" files hold one object per line; a lone object over several lines is no list of records.
         try:
-            whole = json.loads(text)
+            whole = parse_json(text)
         except json.JSONDecodeError:
             return _read_jsonl(path, problems)
         if "\n" not in text.strip():
@@ -162,7 +160,7 @@ def _read_json(path: Path, problems: list[Problem]) -> list[Record]:
     if not text.strip():
         return []
     try:
-        items = json.loads(text)
+        items = parse_json(text)
     except json.JSONDecodeError as error:
         message = f"broken JSON: {error.msg} at column {error.colno}"
         raise DataError(message, path=path, line=error.lineno) from error
@@ -233,7 +231,8 @@ def _read_parquet(path: Path, problems: list[Problem]) -> list[Record]:
             for batch in file.iter_batches():
                 for row in batch.to_pylist():
                     records.append(Record(row, Origin(str(path), len(records) + 1, "row")))
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, ValueError, KeyError, TypeError, OverflowError) as error:
+        # Names and values that Arrow took from the file as they were may be none for Python.
         raise DataError(f"broken parquet: {error}", path=path) from error
     return records
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,3 +61,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1)
     guess = f" Did you mean {close[0]!r}?" if close else ""
     return f"{guess} Known: {', '.join(names)}."
+
+
+def parse_json(text: str) -> Any:
+    """`json.loads`, for which every text that cannot be read is a JSONDecodeError."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise json.JSONDecodeError("nested too deeply", text, 0) from None
+    except ValueError as error:
+        if isinstance(error, json.JSONDecodeError):
+            raise
+        # Python converts no number of thousands of digits, which takes it too long.
+        raise json.JSONDecodeError("a number has too many digits", text, 0) from None
