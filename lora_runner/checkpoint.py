@@ -16,6 +16,7 @@ from lora_runner.files import whole_folder, write_json
 from lora_runner.seats import Seat
 
 _TENSORS, _STATE = "seat.safetensors", "state.json"
+_DAMAGED = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError)
 _FORMAT = 1
 """Counted up when a field changes its meaning: another format is a fresh start, never a guess."""
 
@@ -56,7 +57,7 @@ def load_checkpoint(folder: Path, seat: Seat) -> tuple[dict[str, Any], list[str]
             continue
         try:
             return _load(candidate, seat), problems
-        except (OSError, ValueError, TypeError, KeyError, SafetensorError, CheckpointError) as error:
+        except (*_DAMAGED, CheckpointError) as error:
             problems.append(f"{candidate}: {type(error).__name__}: {error}")
     raise CheckpointError("; ".join(problems) or f"{folder} holds no checkpoint")
 
@@ -76,11 +77,13 @@ def _load(folder: Path, seat: Seat) -> dict[str, Any]:
         raise CheckpointError("the checkpoint belongs to a pack that trains other tokens")
     if state["sha256"] != _digest(folder / _TENSORS):
         raise CheckpointError(f"{_TENSORS} does not match its checksum")
-    tensors = load_file(folder / _TENSORS)
-    seat.load_state(
-        tensors, step=state["step"], micro_step=state["micro_step"], num_tokens=state["num_tokens"]
-    )
-    progress: dict[str, Any] = state["progress"]
+    counts = {name: state[name] for name in ("step", "micro_step", "num_tokens")}
+    if any(type(count) is not int or count < 0 for count in counts.values()):
+        raise CheckpointError(f"the checkpoint's counts must be whole numbers, got {counts}")
+    progress = state["progress"]
+    if not isinstance(progress, dict):
+        raise CheckpointError(f"the checkpoint's progress must be a mapping, got {type(progress).__name__}")
+    seat.load_state(load_file(folder / _TENSORS), **counts)
     return progress
 
 

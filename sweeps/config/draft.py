@@ -16,8 +16,10 @@ from pydantic_core import ErrorDetails
 from search_spaces import KeyPath, nearest
 from search_spaces.rows import PARAMETERS
 from sweeps.config.model import DataSection, ModelSection
+from sweeps.config.reliability import ReliabilitySection
 from sweeps.config.search import SearchSection
 from sweeps.config.sweep import SweepConfig
+from sweeps.config.tracking import TrackingSection
 from sweeps.config.training import LoraSection, TrainingSection
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -26,7 +28,11 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "training": TrainingSection,
     "lora": LoraSection,
     "search": SearchSection,
+    "reliability": ReliabilitySection,
+    "tracking": TrackingSection,
 }
+MAX_GUESSES = 200
+"""So many wrong keys get a guess at what was meant; a file with thousands would take minutes."""
 
 # What stands in for a required key that is wrong or missing; nothing is checked against it.
 _STAND_INS: dict[KeyPath, Any] = {
@@ -61,7 +67,11 @@ class Draft:
                 return SweepConfig.model_validate(self._data)
             except ValidationError as error:
                 details = error.errors(include_url=False, include_input=True)
-            found = [finding for detail in details for finding in _findings(detail)]
+            found = [
+                finding
+                for count, detail in enumerate(details)
+                for finding in _findings(detail, may_guess=count < MAX_GUESSES)
+            ]
             for path, message, involved in found:
                 if all(self._is_untouched(key) for key in involved):
                     self.findings.append((path, message))
@@ -91,7 +101,7 @@ class Draft:
             owner[taken[-1]] = copy.deepcopy(_STAND_INS[taken])
 
 
-def _findings(detail: ErrorDetails) -> Iterator[tuple[KeyPath, str, list[KeyPath]]]:
+def _findings(detail: ErrorDetails, *, may_guess: bool) -> Iterator[tuple[KeyPath, str, list[KeyPath]]]:
     """What one pydantic error says: (key, message, the keys whose comparison it is)."""
     path: KeyPath = detail["loc"]
     if detail["type"] == "rule":
@@ -100,7 +110,8 @@ def _findings(detail: ErrorDetails) -> Iterator[tuple[KeyPath, str, list[KeyPath
         for deeper, said in context["findings"]:
             yield (*path, *deeper), f"{dotted((*path, *deeper))} {said}", involved
     elif detail["type"] == "extra_forbidden":
-        yield path, _unknown_key(path), []
+        said = _unknown_key(path) if may_guess else f"unknown key {dotted(path)!r}"
+        yield path, said, []
     elif detail["type"] == "missing":
         model = SweepConfig if len(path) == 1 else SECTIONS[str(path[0])]
         told = (model.model_fields[str(path[-1])].description or "").partition(";")[0].rstrip(".")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import random
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from lora_runner.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
@@ -269,3 +273,109 @@ def test_tensors_of_another_trial_do_not_pass_for_this_ones(pack: Pack, trained:
     save_file({"parameter.x": torch.zeros(1)}, folder / "seat.safetensors")
     with pytest.raises(CheckpointError, match="checksum"):
         load_checkpoint(folder, pack.new_seat(CONFIG))
+
+
+# --- damaged in any way -------------------------------------------------------------------------------------
+
+
+def damaged(raw: bytes, generator: random.Random) -> bytes:
+    """Bytes that differ from `raw`."""
+    at = generator.randrange(len(raw))
+    kind = generator.randrange(4)
+    if kind == 0:
+        return raw[:at]
+    if kind == 1:
+        return raw[:at] + bytes([raw[at] ^ 1 << generator.randrange(8)]) + raw[at + 1 :]
+    if kind == 2:
+        return raw[:at] + generator.randbytes(generator.randint(1, 20)) + raw[at:]
+    # Lengths and offsets of safetensors stand at the beginning.
+    head = bytearray(raw)
+    head[generator.randrange(min(400, len(raw)))] ^= 0xFF
+    return bytes(head)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(generator=st.randoms(use_true_random=False), with_checksum=st.booleans())
+def test_damaged_tensors_are_a_checkpoint_error_and_touch_no_seat(
+    pack: Pack, trained: Seat, folder: Path, generator: random.Random, with_checksum: bool
+) -> None:
+    """Also with a checksum that is right: then only the reader of safetensors stands between."""
+    save_checkpoint(folder, trained, {})
+    tensors, values = folder / "seat.safetensors", json.loads((folder / "state.json").read_text())
+    raw = tensors.read_bytes()
+    head = int.from_bytes(raw[:8], "little") + 8
+    # Behind its head any bytes are numbers: those are the checksum's to find.
+    broken = damaged(raw[:head], generator) + raw[head:] if with_checksum else damaged(raw, generator)
+    tensors.write_bytes(broken)
+    if with_checksum:
+        write_text(folder / "state.json", json.dumps(values | {"sha256": hashlib.sha256(broken).hexdigest()}))
+    refused_or_read(folder, pack)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(generator=st.randoms(use_true_random=False))
+def test_a_damaged_state_is_a_checkpoint_error_and_touches_no_seat(
+    pack: Pack, trained: Seat, folder: Path, generator: random.Random
+) -> None:
+    save_checkpoint(folder, trained, {})
+    raw = (folder / "state.json").read_bytes()
+    (folder / "state.json").write_bytes(damaged(raw, generator))
+    refused_or_read(folder, pack)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    key=st.sampled_from(
+        [None, "format", "config", "trainable_token_indices", "step", "micro_step", "num_tokens", "sha256"]
+    ),
+    inner=st.none() | st.sampled_from(sorted(CONFIG.to_dict())),
+    value=ANYTHING,
+)
+@example(key=None, inner=None, value=[])
+@example(key="progress", inner=None, value=3)
+@example(key="step", inner=None, value="7")
+@example(key="step", inner=None, value=-1)
+def test_any_value_in_the_state_is_a_checkpoint_error_and_touches_no_seat(
+    pack: Pack, trained: Seat, folder: Path, key: str | None, inner: str | None, value: object
+) -> None:
+    save_checkpoint(folder, trained, {})
+    values = json.loads((folder / "state.json").read_text())
+    if key == "config" and inner is not None:
+        values["config"][inner] = value
+    elif key is not None:
+        values[key] = value
+    (folder / "state.json").write_text(json.dumps(value if key is None else values))
+    refused_or_read(folder, pack)
+
+
+def test_a_state_that_is_nested_without_end_or_counts_in_thousands_of_digits(
+    pack: Pack, trained: Seat, folder: Path
+) -> None:
+    save_checkpoint(folder, trained, {})
+    for text in ("[" * 100_000, '{"format": 1' + "0" * 5000 + "}", "", "\0", "null"):
+        (folder / "state.json").write_text(text)
+        with pytest.raises(CheckpointError):
+            load_checkpoint(folder, pack.new_seat(CONFIG))
+
+
+def refused_or_read(folder: Path, pack: Pack) -> None:
+    """What is read is a state that a seat can have; what is refused has left no trace in the seat."""
+    seat = pack.new_seat(CONFIG)
+    before = state(seat)
+    try:
+        progress, _ = load_checkpoint(folder, seat)
+    except CheckpointError:
+        assert same(state(seat), before)
+        assert (seat.step, seat.micro_step, seat.num_tokens) == (0, 0, 0)
+        return
+    assert isinstance(progress, dict)
+    for count in (seat.step, seat.micro_step, seat.num_tokens):
+        assert type(count) is int
+        assert count >= 0
