@@ -5,13 +5,20 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from lora_runner.messages import SeatReport
+from lora_runner.messages import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED, PUT_BACK, SeatReport
 
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading a file of any content can raise."""
+_OUTCOMES = (None, COMPLETE, PRUNED, DIVERGED, OUT_OF_MEMORY, FAILED, PUT_BACK)
+_COUNTS = ("number", "attempt", "percent", "step", "num_tokens")
 _WORK = ("checkpoint", "adapter", "reports.jsonl", "result.json")
 
 
@@ -27,8 +34,8 @@ def result_in(run_folder: Path, trial: FrozenTrial) -> SeatReport | None:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.pop("config_hash") != trial.user_attrs["config_hash"]:
             return None
-        report = SeatReport.from_dict(values)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        report = _report(values)
+    except (OSError, *_DAMAGED):
         return None
     return report if report.number == trial.number and report.is_end else None
 
@@ -45,14 +52,30 @@ def reports_in(run_folder: Path, trial: FrozenTrial) -> list[SeatReport]:
     except OSError:
         return []
     for line in lines:
-        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        with contextlib.suppress(*_DAMAGED):
             values = json.loads(line)
             if values.pop("config_hash") != trial.user_attrs["config_hash"]:
                 continue
-            report = SeatReport.from_dict(values)
+            report = _report(values)
             if report.number == trial.number and report.outcome is None and report.eval_loss is not None:
                 reports.setdefault(report.percent, report)
     return [reports[percent] for percent in sorted(reports)]
+
+
+def _report(values: Mapping[str, Any]) -> SeatReport:
+    """A report that the study can take; the errors of `_DAMAGED` for any other."""
+    report = SeatReport.from_dict(values)
+    if any(type(getattr(report, name)) is not int for name in _COUNTS):
+        raise TypeError("A report's counts are whole numbers.")
+    if report.outcome not in _OUTCOMES or not 0 <= report.percent <= 100:
+        raise ValueError("No report has this outcome or percent.")
+    if report.eval_loss is not None and type(report.eval_loss) not in (float, int):
+        raise TypeError("A loss is a number.")
+    if report.outcome == COMPLETE and (report.eval_loss is None or not math.isfinite(report.eval_loss)):
+        raise ValueError("A trial that used its full budget has a finite loss.")
+    if not all(isinstance(text, str | None) for text in (report.error, report.stop_reason)):
+        raise TypeError("Words are text.")
+    return report
 
 
 def append_line(path: Path, line: str) -> None:

@@ -33,7 +33,17 @@ KEYS = sorted(
         *("learning_rate", "low", "high", "value", "choices", "log", "tokens", "size", "name"),
     }
 )
-SECTIONS = ("training", "data", "search", "lora", "reliability", "space", "tracking", "model")
+SECTIONS = (
+    "training",
+    "data",
+    "search",
+    "lora",
+    "reliability",
+    "space",
+    "tracking",
+    "model",
+    "train_embeddings",
+)
 scalars = (
     st.none()
     | st.booleans()
