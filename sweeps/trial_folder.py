@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,8 +70,6 @@ def _report(values: Mapping[str, Any]) -> SeatReport:
         raise ValueError("No report has this outcome or percent.")
     if report.eval_loss is not None and type(report.eval_loss) not in (float, int):
         raise TypeError("A loss is a number.")
-    if report.outcome == COMPLETE and (report.eval_loss is None or not math.isfinite(report.eval_loss)):
-        raise ValueError("A trial that used its full budget has a finite loss.")
     if not all(isinstance(text, str | None) for text in (report.error, report.stop_reason)):
         raise TypeError("Words are text.")
     return report
