@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from results.claim_wording import claim_sentence, effect_text, word_text
@@ -10,6 +11,8 @@ from results.plain import loss, number, plural
 from results.row_verdict import RowVerdict
 from results.verdict import TrialSummary, Verdict
 from results.weighing import Weighed
+
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
 _SHOWN_CONTEXT = (
     "model",
@@ -35,7 +38,7 @@ def to_markdown(verdict: Verdict) -> str:
     tested = [row for row in verdict.rows if row.is_tested]
     untested = [row for row in verdict.rows if not row.is_tested]
     parts = [f"# Verdict of sweep {verdict.study}", _answer(verdict)]
-    parts.append("## Limits\n\n" + _bullets(verdict.caveats))
+    parts.append("## Limits\n\n" + bullets(verdict.caveats))
     if verdict.replicates is not None:
         parts.append(_replicates(verdict.replicates))
     if tested:
@@ -44,7 +47,7 @@ def to_markdown(verdict: Verdict) -> str:
             f"Held fixed: {_context(verdict)}. Loss in nats per token. Distance from the nearest end of "
             "the row's range, in log10.\n\n" + table(ROW_HEADER, [row_cells(row) for row in tested])
         )
-        parts.append(_bullets(_said(row, verdict) for row in tested))
+        parts.append(bullets(_said(row, verdict) for row in tested))
     if untested:
         parts.append(
             "## Guideline rows not tested\n\n"
@@ -162,7 +165,7 @@ def _lower(gain: float | None) -> str:
 
 
 def _answer(verdict: Verdict) -> str:
-    parts = [_bullets(answer_lines(verdict))]
+    parts = [bullets(answer_lines(verdict))]
     if verdict.best is not None:
         values = sorted(verdict.best.values.items())
         parts.append(table(("hyperparameter", "best"), [(name, show(value)) for name, value in values]))
@@ -180,8 +183,14 @@ def _why(row: RowVerdict) -> str:
     return "; ".join([row.reason, *extra, *row.stopped])
 
 
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+def bullets(lines: Iterable[str]) -> str:
+    """A Markdown list; what a line quotes from elsewhere stays text."""
+    return "\n".join(f"- {literal(line)}" for line in lines)
+
+
+def literal(text: str) -> str:
+    """Text whose tags are shown and not taken for HTML, which Markdown lets through."""
+    return _TAG.sub("&lt;", text)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -192,4 +201,4 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return literal(" ".join(text.split())).replace("|", "\\|")

@@ -13,7 +13,7 @@ from results.claim_wording import effect_text, word_text
 from results.conditions import conjunction, show, shown_range
 from results.evidence import MARGIN
 from results.files import atomic_write, atomic_write_json
-from results.markdown import table
+from results.markdown import bullets, literal, table
 from results.plain import loss, number, plain, plural
 from results.published import ModelVerdict
 from results.row_verdict import RowVerdict
@@ -60,15 +60,15 @@ def published_page(
     advices = advice_of(verdicts)
     tried = ("model", "size", "best", "loss", "band", "runs", "configs", "run twice")
     parts = [
-        f"# The guideline's learning rates on {read.name}",
+        f"# The guideline's learning rates on {literal(read.name)}",
         about,
-        _bullets(_answers(read, verdicts, advices, margin)),
+        bullets(_answers(read, verdicts, advices, margin)),
         f"## Models\n\n{_MODELS}\n\n{table(tried, map(_model, verdicts))}",
         f"## Every value on every model\n\n{_VALUES}\n\n{_pivot(verdicts, advices)}",
         f"## What it rests on\n\n{_EVIDENCE}\n\n"
         + table(("model", "tried", "against the best", "runs"), _evidence(verdicts)),
-        "## Limits\n\n" + _bullets([*_limits(verdicts), *read.left_out]),
-        "## Conditions beside the rows' own\n\n" + _bullets(_conditions(advices)),
+        "## Limits\n\n" + bullets([*_limits(verdicts), *read.left_out]),
+        "## Conditions beside the rows' own\n\n" + bullets(_conditions(advices)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -277,7 +277,3 @@ def _names(models: Sequence[str], of: int = 0) -> str:
 
 def _short(model: str) -> str:
     return model.rsplit("/", 1)[-1]
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)

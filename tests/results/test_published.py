@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -287,6 +288,14 @@ def test_the_page_answers_first_and_breaks_no_table(tmp_path):
     lines = [line for line in page.splitlines() if line.startswith("|")]
     assert all(line.endswith("|") for line in lines)
     json.dumps(published_dict(table, verdicts, margin=MARGIN), allow_nan=False)
+
+
+def test_names_of_a_table_are_text_on_the_page_and_never_elements(tmp_path):
+    table = read(tmp_path, "model,lr,rank,test_nll\n<script>x</script>,1e-4,8,2\na,1e-4,8,<b>\n")
+    page = published_page(table, judge_table(table, load_guidelines(), CONTEXT))
+    assert "&lt;script>x&lt;/script>" in page
+    assert "&lt;b>" in page
+    assert not re.search(r"<[a-z/]", page)
 
 
 @pytest.mark.skipif(not SHARED.is_file(), reason="the published table is not part of the repository")

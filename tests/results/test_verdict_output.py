@@ -45,12 +45,12 @@ def test_markdown_answers_first_and_names_every_row(make_trial, make_study):
     assert all(line.endswith("|") for line in table_lines)
 
 
-def test_a_bar_in_a_reason_does_not_break_the_table(make_trial, make_study):
+def test_a_bar_or_a_tag_in_a_reason_does_not_break_the_table(make_trial, make_study):
     study = make_study(
-        make_trial(outcome="pruned", rows=("scenario.general",), reports={40: 2.0}, reason="a | b\nc"),
+        make_trial(outcome="pruned", rows=("scenario.general",), reports={40: 2.0}, reason="a | <b>\nc"),
     )
     line = next(line for line in to_markdown(verdict(study)).splitlines() if "`scenario.general`" in line)
-    assert "a \\| b c" in line
+    assert "a \\| &lt;b> c" in line
 
 
 def test_terminal_shows_answer_and_rows_at_any_width(make_trial, make_study):
