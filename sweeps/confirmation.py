@@ -105,6 +105,10 @@ def confirm_ledger(
 ) -> Ledger:
     """The confirm study's own ledger; `tuned` runs of the budget are spent already."""
     arms = choose_arms(sweep, ledger, best=asked.best, rows=asked.rows, one_rate=one_rate)
+    if asked.best > len(sweep.finished):
+        raise ConfigError(
+            [f"--best is at most {len(sweep.finished)}, the sweep's finished trials; got {asked.best}"]
+        )
     seeds = MOST_SEEDS if asked.hours is None else MOST_SEEDS_IN_TIME
     if asked.trials is not None:
         seeds = (asked.trials - tuned) // len(arms)

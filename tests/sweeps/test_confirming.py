@@ -407,6 +407,13 @@ def test_values_that_no_confirmation_can_have_are_refused(options: dict[str, Any
         asked(**options)
 
 
+def test_more_of_the_best_than_have_finished_are_refused(confirmation: Any, swept: Keeper) -> None:
+    finished = len(read_study(swept.study).finished)
+    with pytest.raises(ConfigError, match=f"--best is at most {finished}, .*; got {finished + 1}"):
+        confirmation(rows=False, best=finished + 1)[0].prepare()
+    confirmation(rows=False, best=finished)[0].prepare()
+
+
 def test_a_time_limit_starts_nothing_new_and_more_time_goes_on(confirmation: Any) -> None:
     short, runs = confirmation(rows=False, hours=1e-9)
     progress = short.run()
