@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +16,7 @@ import typer
 from rich.console import Console
 
 from sweeps.cli_watch import app as watching
-from sweeps.errors import SweepError
+from sweeps.errors import ConfigError, SweepError
 
 if TYPE_CHECKING:
     from sweeps.sweep import Sweep
@@ -33,6 +35,28 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="KEY=VALUE over the file's own, such as training.max_steps=50"),
 ]
+MarginOption = Annotated[float, typer.Option(help="difference that does not matter, percent of the loss")]
+
+
+def _share(margin: float) -> float:
+    if not 0 < margin <= 50:
+        rule = f"the margin is above 0 and at most 50 percent of the loss; got {margin:g}"
+        raise ConfigError([rule])
+    return margin / 100
+
+
+@contextmanager
+def _files() -> Iterator[None]:
+    """A place that cannot be written or read is bad input, said in one line."""
+    from results.errors import ResultsError
+
+    try:
+        yield
+    except OSError as error:
+        place = error.filename2 or error.filename
+        if place is None:
+            raise
+        raise ResultsError(f"{place}: {error.strerror}") from error
 
 
 def _load(path: Path, settings: list[str] | None, *, check_files: bool = True) -> Sweep:
@@ -150,7 +174,7 @@ def confirm(
     ] = True,
     trials: Annotated[int | None, typer.Option(help="runs of the whole confirmation")] = None,
     hours: Annotated[float | None, typer.Option(help="after which no run is started any more")] = None,
-    margin: Annotated[float, typer.Option(help="difference that does not matter, percent of the loss")] = 0.5,
+    margin: MarginOption = 0.5,
     anew: Annotated[
         bool, typer.Option("--anew", help="start over; earlier runs are kept under another name")
     ] = False,
@@ -223,7 +247,7 @@ def move(
 @app.command()
 def verdict(
     path: Annotated[Path | None, typer.Argument(help="a sweep file or a run folder")] = None,
-    margin: Annotated[float, typer.Option(help="difference that does not matter, percent of the loss")] = 0.5,
+    margin: MarginOption = 0.5,
     table: Annotated[Path | None, typer.Option(help="a published CSV of runs instead of a sweep")] = None,
     columns: Annotated[
         str, typer.Option(help="what its columns hold: model=...,learning_rate=...,rank=...,eval_loss=...")
@@ -240,8 +264,7 @@ def verdict(
     from results.errors import TableError
     from results.render import print_verdict
 
-    if not 0 < margin <= 50:
-        raise TableError(f"the margin is above 0 and at most 50 percent of the loss; got {margin:g}")
+    share = _share(margin)
     if (path is None) == (table is None):
         raise TableError("verdict takes a sweep file or a run folder, or else a --table of published runs")
     if path is not None:
@@ -250,31 +273,36 @@ def verdict(
                 "--columns, --condition, --about, --output and --overwrite go with a --table; a sweep "
                 "knows its own"
             )
-        print_verdict(_load(path, None, check_files=False).verdict(margin=margin / 100), console)
+        with _files():
+            answer = _load(path, None, check_files=False).verdict(margin=share)
+        print_verdict(answer, console)
         return
     from rich.markdown import Markdown
 
     from sweeps.table_verdict import judge_published
 
     assert table is not None
-    page, files = judge_published(
-        table,
-        columns=columns,
-        conditions=condition or [],
-        margin=margin / 100,
-        about=about,
-        output=output,
-        overwrite=overwrite,
-    )
+    with _files():
+        page, files = judge_published(
+            table,
+            columns=columns,
+            conditions=condition or [],
+            margin=share,
+            about=about,
+            output=output,
+            overwrite=overwrite,
+        )
     console.print(Markdown(page))
     for file in files:
         console.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
-def report(path: FileArgument) -> None:
+def report(path: FileArgument, margin: MarginOption = 0.5) -> None:
     """Write report.html: the answer, its evidence and all plots on one page that needs no network."""
-    written = _load(path, None, check_files=False).report()
+    share = _share(margin)
+    with _files():
+        written = _load(path, None, check_files=False).report(margin=share)
     console.print(f"wrote {written}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -300,9 +328,10 @@ def export(
     overwrite: Annotated[bool, typer.Option(help="replace files of an earlier export")] = False,
 ) -> None:
     """Write the best config for another program; what it cannot say is listed, in the files too."""
-    result = _load(path, None, check_files=False).export(
-        to, destination, target_version=target_version, strict=strict, overwrite=overwrite
-    )
+    with _files():
+        result = _load(path, None, check_files=False).export(
+            to, destination, target_version=target_version, strict=strict, overwrite=overwrite
+        )
     for file in result.files:
         console.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
     for line in result.lossy:

@@ -157,11 +157,11 @@ class Sweep:
             write_verdict(answer, self.run_folder)
         return answer
 
-    def report(self) -> Path:
+    def report(self, *, margin: float = MARGIN) -> Path:
         """Write report.html, one page that opens without a network, into the run folder; return its path."""
         study = self.study()
         try:
-            answer = self.verdict(write=False)
+            answer = self.verdict(write=False, margin=margin)
         except NothingToSay:
             answer = None
         kept = self.run_folder / RESOLVED_NAME
@@ -265,7 +265,7 @@ class Sweep:
 
         confirmation = Confirmation(self.storage_url, blueprint.ledger, sweep, asked, run_study)
         progress, answer = confirmation.prepare(anew=anew).run(), self.verdict(margin=margin)
-        self.report()
+        self.report(margin=margin)
         if progress.unfinished:
             raise SweepFailed("\n".join([progress.counts, *progress.errors, GO_ON]))
         return ConfirmResult(answer, progress, self.run_folder)

@@ -371,6 +371,8 @@ def test_replicates_in_the_same_storage_give_the_verdict_its_words(call: Call, r
     read = json.loads((ran / "verdict.json").read_text())
     assert read["margin"] == 0.01
     assert read["replicates"]["rounds"] == 4
+    assert call("report", ran, "--margin", 1).code == 0
+    assert "The margin is 1% of the best" in (ran / "report.html").read_text()
     row = next(row for row in read["rows"] if row["id"] == "scenario.general")
     assert row["comparison"]["effect"] == pytest.approx(0.2)
     assert row["verdict"] in ("too_low", "too_high")
@@ -388,6 +390,38 @@ def test_the_report_is_one_file_in_the_run_folder(call: Call, ran: Path) -> None
     page = (ran / "report.html").read_text()
     assert "Use learning_rate" in page
     assert (ran / "sweep.yaml").read_text().splitlines()[-1] in page
+
+
+@pytest.mark.parametrize("command", ["verdict", "report"])
+def test_a_margin_that_is_none_is_refused_and_nothing_is_written(call: Call, ran: Path, command: str) -> None:
+    before = listing(ran)
+    answer = call(command, ran, "--margin", "nan")
+    assert (answer.code, answer.out) == (2, "")
+    assert "the margin is above 0 and at most 50 percent of the loss; got nan" in answer.err
+    assert listing(ran) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "taken"),
+    [
+        (("verdict",), "verdict.json"),
+        (("report",), "report.html"),
+        (("export", "--to", "yaml", "--destination", "{}/sweep.yaml"), "sweep.yaml"),
+        (("export", "--to", "yaml", "--destination", "{}/sweep.yaml/below"), "sweep.yaml"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_one_line_and_exit_code_2(
+    call: Call, ran: Path, command: tuple[str, ...], taken: str
+) -> None:
+    if not (ran / taken).exists():
+        (ran / taken).mkdir()
+    before = listing(ran)
+    verb, *options = (word.format(ran) for word in command)
+    answer = call(verb, ran, *options)
+    assert (answer.code, answer.out) == (2, "")
+    assert str(ran / taken) in answer.err
+    assert len(answer.err.splitlines()) == 1
+    assert listing(ran) == before
 
 
 def test_before_any_trial_has_ended_the_verdict_says_so_and_there_is_nothing_to_export(
