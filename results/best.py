@@ -16,6 +16,8 @@ from results.sweep_result import SweepResult, TrialResult, read_study, study_has
 from search_spaces import dump_yaml, load_yaml
 
 BEST_FOLDER = "best"
+MERGED = "merged"
+"""In that folder: the base with the adapter merged into it, written on request; a new best removes it."""
 CONFIG_FILE = "config.yaml"
 
 _HEAD = """\
@@ -71,7 +73,7 @@ def write_best(study: optuna.Study, run_folder: Path) -> Path:
     config = best_config(study, adapter_config=check_adapter_files(adapter))
     contents: dict[str, Path | str] = {name: adapter / name for name in (CONFIG, WEIGHTS)}
     contents[CONFIG_FILE] = _HEAD + dump_yaml(config)
-    return replace_folder(run_folder / BEST_FOLDER, contents)
+    return replace_folder(run_folder / BEST_FOLDER, contents, beside=(MERGED,))
 
 
 def read_best_config(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,14 +37,14 @@ def atomic_copy(source: Path, path: Path) -> Path:
     return path
 
 
-def replace_folder(folder: Path, contents: Mapping[str, Path | str]) -> Path:
+def replace_folder(folder: Path, contents: Mapping[str, Path | str], *, beside: Collection[str] = ()) -> Path:
     """Make `folder` hold exactly `contents` (name -> file to copy, or text), whole or not at all; return it.
 
     The new folder is filled and synced under a temporary name, then takes the old one's place by two
     renames; the old one is removed last, so a crash at any point leaves at least one whole folder on the
-    disk. A folder that already holds these contents is left alone.
+    disk. A folder that already holds these contents is left alone, with what is named in `beside`.
     """
-    if _holds(folder, contents):
+    if _holds(folder, contents, beside):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = _temporary(folder)
@@ -98,8 +98,8 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
-def _holds(folder: Path, contents: Mapping[str, Path | str]) -> bool:
-    if not folder.is_dir() or {item.name for item in folder.iterdir()} != set(contents):
+def _holds(folder: Path, contents: Mapping[str, Path | str], beside: Collection[str]) -> bool:
+    if not folder.is_dir() or {item.name for item in folder.iterdir()} - set(beside) != set(contents):
         return False
     for name, content in contents.items():
         if not (folder / name).is_file():

@@ -307,6 +307,21 @@ def report(path: FileArgument, margin: MarginOption = 0.5) -> None:
 
 
 @app.command()
+def merge(
+    path: FileArgument,
+    output: Annotated[
+        Path | None, typer.Option(help="folder to write; default: the run's best/merged")
+    ] = None,
+) -> None:
+    """Merge the best adapter into its base, in 16 bits, for programs that take no adapter."""
+    from sweeps.merging import merge_best
+
+    with _files():
+        folder = merge_best(_load(path, None, check_files=False), output)
+    console.print(f"wrote {folder}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
 def export(
     path: FileArgument,
     to: Annotated[

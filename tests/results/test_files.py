@@ -89,3 +89,12 @@ def test_plain_gives_builtins_only():
 )  # fmt: skip
 def test_numbers_as_people_write_them(value, text):
     assert number(value) == text
+
+
+def test_what_stands_beside_the_contents_stays_until_they_change(tmp_path: Path) -> None:
+    folder = replace_folder(tmp_path / "best", {"a": "1"}, beside=("merged",))
+    (folder / "merged").mkdir()
+    replace_folder(folder, {"a": "1"}, beside=("merged",))
+    assert (folder / "merged").is_dir()
+    replace_folder(folder, {"a": "2"}, beside=("merged",))
+    assert not (folder / "merged").exists(), "it was made of another adapter"

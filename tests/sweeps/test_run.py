@@ -24,8 +24,10 @@ from transformers import AutoModelForCausalLM
 from lora_runner.config import TrialConfig
 from lora_runner.data import BatchPlan, DataSpec, load_data
 from lora_runner.models import BaseSpec, load_tokenizer, nf4_config
+from results.errors import ExportError, WouldOverwrite
 from sweeps.errors import ConfigError, RunFolderError, StudyMismatch
 from sweeps.fleet import start_ray
+from sweeps.merging import merge_best
 from sweeps.sweep import Sweep
 
 pytestmark = [
@@ -344,3 +346,26 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seco
         time.sleep(0.1)
     process.kill()
     pytest.fail(f"nothing after {seconds} s: {process.communicate()[0]}")
+
+
+def test_the_best_adapter_is_merged_on_request_and_a_merge_that_fails_leaves_nothing(
+    finished: tuple[Sweep, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, _ = finished
+    merged = merge_best(sweep)
+    assert merged == sweep.run_folder.absolute() / "best" / "merged"
+    model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_pretrained(sweep.config.model.name, dtype=torch.float32)
+    adapted = PeftModel.from_pretrained(plain, str(sweep.run_folder / "best"))
+    ids = torch.arange(2, 20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids).logits, adapted(ids).logits, atol=1e-4, rtol=1e-4)
+    sweep.write_results()
+    assert merged.is_dir()
+    with pytest.raises(WouldOverwrite):
+        merge_best(sweep)
+    shutil.rmtree(merged)
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(ExportError, match="could not be merged into its base: exit code 1"):
+        merge_best(sweep, tmp_path / "there")
+    assert list(tmp_path.glob("*there*")) == []

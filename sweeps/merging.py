@@ -1,0 +1,40 @@
+"""The best adapter merged into its base, by the script that the exports carry."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from results.best import BEST_FOLDER, MERGED
+from results.errors import ExportError, WouldOverwrite
+from results.export.merging import MERGE
+from sweeps.sweep import Sweep
+
+
+def merge_best(sweep: Sweep, output: Path | None = None) -> Path:
+    """Write the base with the best adapter merged into it, in 16 bits; returns that folder (`best/merged`).
+
+    Takes the memory of the whole base. A new best removes what was merged before. Raises WouldOverwrite for a
+    folder with files in it, ExportError when there is no best adapter or the merge fails.
+    """
+    target = (output or sweep.run_folder / BEST_FOLDER / MERGED).absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise WouldOverwrite([target])
+    with tempfile.TemporaryDirectory(prefix="sweeps-merge-") as scratch:
+        sweep.export("peft", Path(scratch) / "peft")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Beside its place, so that a merge that was cut off is not taken for a whole one.
+        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        command = [sys.executable, str(Path(scratch) / "peft" / MERGE), "--output", str(fresh)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            shutil.rmtree(fresh, ignore_errors=True)
+            reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise ExportError(f"the best adapter could not be merged into its base: {reason}")
+        if target.exists():
+            target.rmdir()
+        fresh.rename(target)
+    return target
