@@ -34,7 +34,6 @@ from lora_runner.messages import (
 )
 from search_spaces import load_guidelines, space_for
 from sweeps.blueprint import Blueprint, Job, Ledger
-from sweeps.config import ReliabilitySection, SearchSection
 from sweeps.sweep import Sweep
 
 STEPS = 40
@@ -266,6 +265,3 @@ class RehearsedSweep(Sweep):
         seats = config.seats if isinstance(config.seats, int) else 3
         job = RehearsedJob(seats, str(config.run_folder.absolute()), self.step_seconds)
         return cast(Blueprint, SimpleNamespace(config=config, ledger=ledger, job=cast(Job, job)))
-
-
-__all__ = ["Expected", "RehearsedSweep", "ReliabilitySection", "SearchSection", "expected", "kind_of"]
