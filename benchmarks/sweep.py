@@ -25,7 +25,8 @@ TRIALS, QUICK_TRIALS, PROBE_TRIALS = 48, 2, 2
 SWEEP_FILE = """\
 name: bench
 model: {model}
-data: {{train: {train}, eval: {eval}, max_length: {max_length}, max_eval_examples: null}}
+data: {{train: {train}, eval: {eval}, max_length: {max_length}, max_eval_examples: null,
+  num_sample_prompts: 0}}
 train_embeddings: {train_embeddings}
 space:
   learning_rate: {{low: {learning_rate_low}, high: {learning_rate_high}, log: true}}
@@ -213,7 +214,10 @@ def main() -> None:
         "the losses are alike, not equal: ours weights every token alike, the Trainer's eval_loss every "
         "batch; order of examples, initial adapters and drawn learning rates differ"
     )
-    report.note("ours also samples texts from every trial and writes its study, tables and verdict to disk")
+    report.note(
+        "neither side samples texts, as ours would by default (num_sample_prompts); ours writes its study, "
+        "tables and verdict to disk"
+    )
     report.note(
         "CPU seconds are those of all processes of a side, less disturbed by others on the same cores"
     )
