@@ -10,6 +10,8 @@ RunnerError
 from __future__ import annotations
 
 import errno
+import traceback
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -54,3 +56,24 @@ def is_disk_trouble(error: BaseException) -> bool:
 def is_device_error(error: BaseException) -> bool:
     """Whether CUDA itself failed: nothing more can be computed in this process, whoever asks."""
     return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why there is no result, in words: the error itself would hold the memory of its frames."""
+
+    reason: str
+    traceback: str
+    is_memory: bool
+
+    @classmethod
+    def of(cls, error: BaseException) -> Fault:
+        """What remains of an error. By its name, because not everybody who asks imports torch."""
+        is_memory = type(error).__name__ == "OutOfMemoryError"
+        reason = first_line(error) if is_memory else f"{type(error).__name__}: {first_line(error)}"
+        return cls(reason, "".join(traceback.format_exception(error)), is_memory)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -6,18 +6,15 @@ something to report, and is told which of them go on.
 
 from __future__ import annotations
 
-import gc
 import math
 import resource
 import time
-import traceback
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
 
 import torch
 
 from lora_runner.data import BatchPlan, DataBundle, TokenizedExample, TokenizedSet
-from lora_runner.errors import ModelError, is_device_error
+from lora_runner.errors import Fault, ModelError, first_line, is_device_error
 from lora_runner.layout import Block
 from lora_runner.messages import (
     COMPLETE,
@@ -29,13 +26,12 @@ from lora_runner.messages import (
     SeatReport,
     SessionOptions,
 )
+from lora_runner.one_by_one import for_each_seat, free_memory
 from lora_runner.pack import MicroBatch, Pack
 from lora_runner.running import RunningTrial
 from lora_runner.seats import Seat
 from lora_runner.stability import StabilityWatch, repetition
 from lora_runner.trial_files import TrialFiles
-
-T = TypeVar("T")
 
 
 class Session:
@@ -137,7 +133,7 @@ class Session:
             outcome = OUT_OF_MEMORY if assignment.put_back else PUT_BACK
             again = " again" if assignment.put_back else ""
             reason = f"out of memory{again}: {reason}; the pack goes on with {self.num_seats} seats"
-        _free_memory()
+        free_memory()
         return report.ended(outcome, reason)
 
     def save(self, number: int) -> None:
@@ -189,7 +185,7 @@ class Session:
         try:
             self.pack.train_step({r.seat: self._next_micro_batch(r) for r in self.running})
         except torch.OutOfMemoryError as error:
-            lacking = _first_line(error)  # and no more of it: its traceback holds the step's activations
+            lacking = first_line(error)  # and no more of it: its traceback holds the step's activations
         except Exception as error:
             if is_device_error(error) or any(r.seat.step != steps[r.assignment.number] for r in self.running):
                 raise
@@ -222,7 +218,7 @@ class Session:
 
         A trial that fails alone has ended. Where all of several fail, it is no trial's fault: that is raised.
         """
-        failed: list[tuple[RunningTrial, Exception]] = []
+        failed: list[tuple[RunningTrial, Fault]] = []
         for running in self.running:
             running.restart_window()
         for running in self.running:
@@ -231,16 +227,13 @@ class Session:
             except Exception as error:
                 if is_device_error(error):
                     raise
-                failed.append((running, error))
+                failed.append((running, Fault.of(error)))
         if len(failed) == len(self.running) > 1:
             raise failure
         reports = []
         for running, fault in failed:
-            reason = f"{type(fault).__name__}: {_first_line(fault)}"
-            text = "".join(traceback.format_exception(fault))
-            report = self._seat_report(running, None, None).ended(FAILED, reason, error=text)
+            reports.append(_failed(self._seat_report(running, None, None), fault))
             self.remove(running.assignment.number)
-            reports.append(report)
         return reports
 
     def _next_micro_batch(self, running: RunningTrial) -> MicroBatch:
@@ -259,36 +252,40 @@ class Session:
     def _report(self, due: list[RunningTrial]) -> list[SeatReport]:
         whole = [running for running in due if not running.watch.diverged]
         started = time.monotonic()
-        losses = _as_memory_allows(
+        losses = for_each_seat(
             lambda seats: self.pack.evaluate(seats, self._eval_blocks), [running.seat for running in whole]
         )
         self.alive()
+        eval_losses, faults = dict[int, float](), dict[int, Fault]()
         for running, loss in zip(whole, losses, strict=True):
-            if loss is not None:
+            if isinstance(loss, Fault):
+                faults[id(running)] = loss
+            else:
+                eval_losses[id(running)] = loss
                 running.watch.after_evaluation(running.seat.step, loss)
-        eval_losses = {id(r): loss for r, loss in zip(whole, losses, strict=True)}
-        outcomes = {id(r): self._outcome(r, eval_losses.get(id(r))) for r in due}
+        outcomes = {id(r): self._outcome(r, faults.get(id(r))) for r in due}
         texts = self._finish([running for running in whole if outcomes[id(running)] == COMPLETE])
         for running in whole:
             running.wall_seconds += time.monotonic() - started
         reports = []
         for running in due:
-            outcome = outcomes[id(running)]
-            reports.append(
-                self._seat_report(running, outcome, eval_losses.get(id(running)), texts.get(id(running), ()))
-            )
+            key, outcome = id(running), outcomes[id(running)]
+            report = self._seat_report(running, outcome, eval_losses.get(key), texts.get(key, ()))
+            if outcome == FAILED:
+                report = _failed(report, faults[key])
+            reports.append(report)
             if outcome is not None:
                 self.remove(running.assignment.number)
             elif time.monotonic() - running.checkpointed_at >= self.options.checkpoint_seconds:
                 running.wants_checkpoint = True
         return reports
 
-    def _outcome(self, running: RunningTrial, eval_loss: float | None) -> str | None:
+    def _outcome(self, running: RunningTrial, fault: Fault | None) -> str | None:
         """How a trial that is due for a report has ended, None when it goes on."""
         if running.watch.diverged:
             return DIVERGED
-        if eval_loss is None:
-            return OUT_OF_MEMORY
+        if fault is not None:
+            return OUT_OF_MEMORY if fault.is_memory else FAILED
         return COMPLETE if running.seat.finished else None
 
     def _finish(self, ended: list[RunningTrial]) -> dict[int, tuple[str, ...]]:
@@ -296,11 +293,12 @@ class Session:
         if not ended:
             return {}
         texts = {}
-        sampled = _as_memory_allows(self._sample, [running.seat for running in ended])
+        sampled = for_each_seat(self._sample, [running.seat for running in ended])
         for running, samples in zip(ended, sampled, strict=True):
-            samples = (
-                samples or []
-            )  # only a diagnosis: a trial that used its full budget is not lost for want of it
+            if isinstance(samples, Fault):
+                # Only a diagnosis: a trial that used its full budget is not lost for want of it.
+                self.files.note(running.assignment, f"no text could be sampled ({samples.reason})")
+                samples = []
             running.watch.after_samples(running.seat.step, samples)
             running.watch.at_end(running.seat.step)
             texts[id(running)] = tuple(str(self.pack.base.tokenizer.decode(ids)) for ids in samples)
@@ -362,34 +360,8 @@ def report_steps(max_steps: int, percents: Sequence[int]) -> dict[int, int]:
     return {max(1, round(max_steps * percent / 100)): percent for percent in percents}
 
 
-def _as_memory_allows(
-    compute: Callable[[list[Seat | None]], list[T]], seats: Sequence[Seat]
-) -> list[T | None]:
-    """`compute` for all seats at once or, when memory forbids, one by one; None where even that fails.
-
-    A seat's numbers do not depend on its neighbours, so both ways give the same.
-    """
-    if not seats:
-        return []
-    try:
-        return [*compute([*seats])]
-    except torch.OutOfMemoryError:
-        pass  # handled outside, where the error's traceback no longer holds memory
-    _free_memory()
-    if len(seats) == 1:
-        return [None]
-    return [result for seat in seats for result in _as_memory_allows(compute, [seat])]
-
-
-def _free_memory() -> None:
-    """Give back what nobody uses any more; the caller must have left the error's `except` block."""
-    if torch.cuda.is_available():
-        gc.collect()  # frames that an error went through may hold each other
-        torch.cuda.empty_cache()
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def _failed(report: SeatReport, fault: Fault) -> SeatReport:
+    return report.ended(FAILED, fault.reason, error=fault.traceback)
 
 
 def _num_predicted(example: TokenizedExample) -> int:

@@ -81,6 +81,10 @@ class TrialFiles:
                 self._written.append((running.assignment, "adapter"))
                 return
 
+    def note(self, assignment: Assignment, text: str) -> None:
+        """Remember what a person should hear of a trial."""
+        self._notes.append(f"trial {assignment.number}: {text}")
+
     def take_written(self) -> list[tuple[Assignment, str]]:
         """Folders (checkpoint, adapter) written since this was asked last."""
         written, self._written = self._written, []

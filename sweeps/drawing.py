@@ -47,7 +47,7 @@ class Drawer:
             d.kind == "float" and d.low != d.high and d.name != "warmup_ratio"
             for d in ledger.space.dimensions
         )
-        self._is_exhausted = bool(study.user_attrs.get("exhausted"))
+        self._is_exhausted = study.user_attrs.get("exhausted") == ledger.search["sampler"]
         if self._is_grid:
             study.sampler = make_sampler(ledger.search, ledger.space, 0)
 
@@ -152,7 +152,7 @@ class Drawer:
                     self.study.enqueue_trial(params, user_attrs={"drawn_again": attempt})
                 return True
         self._is_exhausted = True
-        self.study.set_user_attr("exhausted", True)
+        self.study.set_user_attr("exhausted", self.ledger.search["sampler"])
         self._note(f"no configuration is new after {MOST_DRAWS} draws: the space holds no more")
         return False
 

@@ -301,7 +301,7 @@ class Keeper:
             # Given to this seat already, but the worker that says it is free never heard of it.
             trial = unheard.get(seat)
             if trial is None and has_more:
-                trial = self._next_for(beside)
+                trial = self._next_for(worker, beside)
                 has_more = trial is not None
             if trial is None:
                 continue
@@ -314,8 +314,8 @@ class Keeper:
         self._live.add(worker)
         return Reply(start=tuple(start))
 
-    def _next_for(self, beside: Sequence[FrozenTrial]) -> FrozenTrial | None:
-        trial = self._waiting.next_for(beside)
+    def _next_for(self, worker: int, beside: Sequence[FrozenTrial]) -> FrozenTrial | None:
+        trial = self._waiting.next_for(worker, beside, has_others=bool(self._live - {worker}))
         if trial is None and not any(map(is_suspect, beside)):
             trial = next(iter(self._drawer.ahead()), None) or self._drawer.draw()
         return trial

@@ -46,16 +46,21 @@ def copy_studies(source: str, target: str, names: Iterable[str], *, lease_second
 
     Trials keep their number, state, parameters, values, attributes and times; the lease stays behind. What
     stands in the target is read again and compared with what the source holds then. A name of which the
-    source has no study is passed over. Raises StudyHeld, StudyMismatch for a name that is taken,
-    RunFolderError where there is nothing to copy, StorageUnreachable, and SweepFailed for a copy that
-    differs, which is removed again.
+    source has no study is passed over; so is a whole copy that nobody has worked on, as a move leaves it
+    there that is killed at its end. Raises StudyHeld, StudyMismatch for a name that is taken, RunFolderError
+    where there is nothing to copy, StorageUnreachable, and SweepFailed for a copy that differs, which is
+    removed again.
     """
     if _is_same(source, target):
         raise StudyMismatch(f"the study is in {masked(target)} already; name another storage to move it to")
     studies = _to_copy(source, names, lease_seconds)
     check_reachable(target)
+    missing = list[optuna.Study]()
     for study in studies:
-        if peek(target, study.study_name) is not None:
+        there = peek(target, study.study_name)
+        if there is None:
+            missing.append(study)
+        elif LEASE in there.user_attrs or _difference(study, there) is not None:
             raise StudyMismatch(
                 f"the storage {masked(target)} already holds a study named {study.study_name!r}; nothing was "
                 "copied"
@@ -63,9 +68,9 @@ def copy_studies(source: str, target: str, names: Iterable[str], *, lease_second
     storage = open_storage(target)
     try:
         with transaction(storage):
-            for study in studies:
+            for study in missing:
                 _copy(study, storage)
-        _compare(source, target, [study.study_name for study in studies], storage)
+        _compare(source, target, [study.study_name for study in missing], storage)
     except UNREADABLE as error:
         raise StorageUnreachable(f"the study cannot be copied: {outage_reason(error)}") from None
     finally:

@@ -231,7 +231,8 @@ class Sweep:
                 raise SweepFailed(
                     "\n".join([f"{status.finished} of {self.config.trials} trials finished.", *errors, GO_ON])
                 )
-            used_up = self.config.search.sampler == "grid" or self.study().user_attrs.get("exhausted")
+            sampler = self.config.search.sampler
+            used_up = sampler in ("grid", self.study().user_attrs.get("exhausted"))
             if limit is None and not used_up:
                 raise SweepFailed(
                     f"the workers ended with {status.finished} of {self.config.trials} trials finished"

@@ -2,8 +2,9 @@
 
 A worker that dies takes all trials of its pack along, and nobody can see which of them, if any, was the
 reason. So each of them counts a loss; a trial that has lost its worker twice without a new report in between
-is a suspect and gets a worker for itself; one that takes its worker down again and again while it is alone is
-failed. A new report clears a trial. What has been counted stands in the study, so a new keeper knows it.
+is a suspect and gets a worker for itself, each time another one if there is another: the machine may be
+broken. One that takes its workers down again and again while it is alone is failed. A new report clears a
+trial. What has been counted stands in the study, so a new keeper knows it.
 """
 
 from __future__ import annotations
@@ -63,16 +64,24 @@ class Waiting:
         if losses_of(trial) != (0, 0):
             describe(self.study, trial, lost_workers=[0, 0])
 
-    def next_for(self, companions: Iterable[FrozenTrial]) -> FrozenTrial | None:
-        """The next trial for a seat beside `companions`, out of the line; None when none may go there."""
+    def next_for(
+        self, worker: int, companions: Iterable[FrozenTrial], *, has_others: bool
+    ) -> FrozenTrial | None:
+        """The next trial for a seat of `worker` beside `companions`, out of the line; None when none may go.
+
+        `has_others`: there are other workers, for a trial that this one was lost with.
+        """
         beside = list(companions)
         if any(is_suspect(trial) for trial in beside):
             return None
         trials = self.study.get_trials(deepcopy=False)
         for number in self._numbers:
-            if not beside or not is_suspect(trials[number]):
-                self._numbers.remove(number)
-                return trials[number]
+            trial = trials[number]
+            was_here = losses_of(trial)[1] > 0 and trial.user_attrs.get("worker") == worker
+            if is_suspect(trial) and (beside or (has_others and was_here)):
+                continue
+            self._numbers.remove(number)
+            return trial
         return None
 
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import time
-import traceback
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
 
-from lora_runner.errors import RunnerError, is_device_error, is_disk_trouble
+from lora_runner.errors import Fault, RunnerError, is_device_error, is_disk_trouble
 from lora_runner.messages import FAILED, Assignment, SeatReport
 from sweeps.blueprint import Job
 from sweeps.messages import Placed, Reply, SeatTime
@@ -27,15 +26,6 @@ if TYPE_CHECKING:
 
 TURN_SECONDS = 5.0
 """Longest time between two words with the keeper, so that a stop is heard soon."""
-
-
-@dataclass(frozen=True)
-class _NotSeated:
-    """Why a trial got no seat, in words."""
-
-    reason: str
-    traceback: str
-    is_memory: bool
 
 
 class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
@@ -170,7 +160,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         if reply.start:
             # Not waited for: the keeper draws while this worker trains, and before it answers it again.
             self.keeper.prepare.remote(self.index)
-        broken, too_large = list[SeatReport](), list[tuple[Assignment, _NotSeated, bool]]()
+        broken, too_large = list[SeatReport](), list[tuple[Assignment, Fault, bool]]()
         for placed in reply.start:
             alone = not self.session.running
             failure = self._place(placed)
@@ -188,7 +178,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             broken.append(replace(report, error=failure.traceback))
         return broken
 
-    def _place(self, placed: Placed) -> _NotSeated | None:
+    def _place(self, placed: Placed) -> Fault | None:
         """Seat a trial, or say why it could not be seated.
 
         No exception leaves this method, not even inside a report: its traceback would hold what the seat has
@@ -202,12 +192,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         except Exception as error:
             if is_disk_trouble(error) or is_device_error(error):
                 raise  # this machine's
-            # The trial's own fault, not the worker's: its neighbours go on.
-            # By name, because only the session's side imports torch.
-            is_memory = type(error).__name__ == "OutOfMemoryError"
-            line = next(iter(str(error).splitlines()), "")
-            reason = line if is_memory else f"{type(error).__name__}: {error}"
-            return _NotSeated(reason, traceback.format_exc(), is_memory)
+            return Fault.of(error)  # the trial's own, not the worker's: its neighbours go on
         return None
 
     def cleanup(self) -> None:

@@ -178,3 +178,82 @@ def test_where_all_fail_or_the_device_itself_no_trial_is_blamed(
     monkeypatch.setattr(pack, "train_step", Sabotage(pack, guilty, message))
     with pytest.raises(RuntimeError, match=message):
         run(new_session(2), [assign(i, config) for i, config in enumerate(rates(1e-3, 2e-3))])
+
+
+# --- evaluations and samples that fail ------------------------------------------------------------
+
+
+def sabotaged(
+    pack: Pack, monkeypatch: pytest.MonkeyPatch, method: str, guilty: Collection[float], error: Exception
+) -> None:
+    """Let `method` of the pack fail whenever a seat with one of these learning rates takes part."""
+    compute = getattr(pack, method)
+
+    def failing(seats: Sequence[Seat | None], *rest: Any) -> Any:
+        if any(seat is not None and seat.config.learning_rate in guilty for seat in seats):
+            raise error
+        return compute(seats, *rest)
+
+    monkeypatch.setattr(pack, method, failing)
+
+
+def test_a_trial_whose_evaluation_fails_ends_with_its_traceback_and_its_neighbours_feel_nothing(
+    pack: Pack,
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    numbers: Callable[[Sequence[SeatReport]], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    configs = rates(1e-3, 2e-3, 3e-3)
+    expected = run(new_session(3), [assign(i, config) for i, config in enumerate(configs)])
+    sabotaged(pack, monkeypatch, "evaluate", {2e-3}, IndexError("beyond the end\nand more of it"))
+    found = run(new_session(3), [assign(10 + i, config) for i, config in enumerate(configs)])
+    assert numbers(found[10]) == numbers(expected[0])
+    assert numbers(found[12]) == numbers(expected[2])
+    (failed,) = found[11]
+    assert (failed.outcome, failed.stop_reason) == (FAILED, "IndexError: beyond the end")
+    assert failed.eval_loss is None
+    assert "and more of it" in (failed.error or "")
+
+
+@pytest.mark.parametrize(
+    ("guilty", "error", "message"),
+    [
+        ({1e-3, 2e-3}, ValueError("all alike"), "none of 2 seats could be computed: .*ValueError: all alike"),
+        ({1e-3}, RuntimeError("CUDA error: device-side assert"), "CUDA error"),
+    ],
+    ids=["all", "device"],
+)
+def test_where_no_evaluation_succeeds_no_trial_is_blamed(
+    pack: Pack,
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    monkeypatch: pytest.MonkeyPatch,
+    guilty: set[float],
+    error: Exception,
+    message: str,
+) -> None:
+    sabotaged(pack, monkeypatch, "evaluate", guilty, error)
+    with pytest.raises(RuntimeError, match=f"(?s){message}"):
+        run(new_session(2), [assign(i, config) for i, config in enumerate(rates(1e-3, 2e-3))])
+
+
+def test_a_trial_whose_samples_fail_is_complete_without_them(
+    pack: Pack,
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    numbers: Callable[[Sequence[SeatReport]], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    configs = rates(1e-3, 2e-3)
+    expected = run(new_session(2), [assign(i, config) for i, config in enumerate(configs)])
+    sabotaged(pack, monkeypatch, "generate", {2e-3}, IndexError("beyond the end"))
+    session = new_session(2)
+    found = run(session, [assign(10 + i, config) for i, config in enumerate(configs)])
+    assert numbers(found[10]) == numbers(expected[0])
+    assert (found[11][-1].outcome, found[11][-1].eval_loss) == (COMPLETE, expected[1][-1].eval_loss)
+    assert found[11][-1].generations == ()
+    assert session.take_notes() == ["trial 11: no text could be sampled (IndexError: beyond the end)"]

@@ -138,6 +138,36 @@ def test_a_name_that_is_taken_there_is_refused_and_left_alone(
     assert len(plainly(new, "t")) == 1
 
 
+def test_a_move_that_was_killed_before_the_folder_knew_is_made_again(
+    make_keeper: Make, new_url: Callable[[str], str], plainly: Plainly
+) -> None:
+    keeper, new = make_keeper(), new_url("new")
+    keeper.prepare(0, 2)
+    old = str(keeper._storage.url)
+    first = copy_studies(old, new, ("t",), lease_seconds=0)
+    assert copy_studies(old, new, ("t",), lease_seconds=0) == first
+    copied = [everything(t) for t in plainly(new, "t")]
+    # Not a copy any more: the sweep has gone on here since.
+    keeper.prepare(0, 3)
+    with pytest.raises(StudyMismatch, match="already holds a study named 't'"):
+        copy_studies(old, new, ("t",), lease_seconds=0)
+    assert [everything(t) for t in plainly(new, "t")] == copied
+
+
+def test_a_study_that_has_been_worked_on_there_is_no_copy_left_behind(
+    make_keeper: Make, new_url: Callable[[str], str]
+) -> None:
+    keeper, new = make_keeper(), new_url("new")
+    copy_studies(str(keeper._storage.url), new, ("t",), lease_seconds=0)
+    taken_up = sweeps.moving.open_storage(new)
+    study = sweeps.moving.find_study(taken_up, "t")
+    assert study is not None
+    study.set_user_attr(LEASE, "theirs")
+    taken_up.close()
+    with pytest.raises(StudyMismatch, match="already holds a study named 't'"):
+        copy_studies(str(keeper._storage.url), new, ("t",), lease_seconds=0)
+
+
 def test_what_cannot_be_moved(make_keeper: Make, new_database: Callable[[str], str], tmp_path: Path) -> None:
     url = str(make_keeper()._storage.url)
     file = Path(url.removeprefix("sqlite:///"))

@@ -185,6 +185,26 @@ def test_running_again_adds_nothing_and_more_trials_add_the_difference(
     assert {number: after[number] for number in before} == before
 
 
+def test_a_sweep_moved_to_postgresql_goes_on_as_the_one_that_stayed(
+    finished: tuple[Sweep, Path], postgresql: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, _ = finished
+    folders = [tmp_path / name / "small" for name in ("moved", "stayed")]
+    for folder in folders:
+        shutil.copytree(sweep.run_folder, folder)
+    monkeypatch.setenv("MOVED_TO", postgresql.new_database())
+    Sweep.load(folders[0]).move("env:MOVED_TO")
+    ends = []
+    for folder in folders:
+        went_on = Sweep.load(folder, {"trials": 14})
+        assert went_on.run().added > 0
+        trials = [t for t in study_trials(went_on) if t.state.is_finished()]
+        ends.append([(t.number, t.state, t.value, t.params, t.intermediate_values) for t in trials])
+    assert ends[0] == ends[1]
+    assert len(ends[0]) == 14
+    assert Sweep.load(folders[0]).storage_url.startswith("postgresql")
+
+
 def test_a_changed_sweep_is_refused_and_nothing_changes(finished: tuple[Sweep, Path]) -> None:
     sweep, file = finished
     kept = {p: p.stat().st_mtime_ns for p in sweep.run_folder.rglob("*") if p.is_file()}

@@ -108,6 +108,44 @@ def test_a_worker_that_dies_before_any_trial_reports_is_given_up_in_the_end(make
     assert not keeper.rejoin(1).stop, "another worker has done nothing wrong"
 
 
+def test_a_suspect_is_tried_on_another_worker_where_there_is_one(
+    make_keeper: Make, pack: Any, stored: Any
+) -> None:
+    """A card may be broken in such a way that only some trials take it down."""
+    keeper = make_keeper(trials=6, sampler="random", pruner="none")
+
+    def lost(worker: int) -> set[int]:
+        keeper.rejoin(worker)
+        return {placed.assignment.number for placed in keeper.ask(worker, [0, 1]).start}
+
+    assert lost(0) == {0, 1}
+    sound = pack(keeper, seats=1, worker=1)
+    keeper.rejoin(1)
+    sound.ask()
+    assert lost(0) == {0, 1}
+    assert lost(0) == {0}, "a suspect now, alone"
+    assert lost(0) == {1}, "so is the other; the first has been alone here"
+    assert lost(0) == {3, 4}, "both wait for the sound worker"
+    sound.run()
+    trials = stored(keeper)
+    assert [trials[number].state for number in (0, 1, 2)] == [TrialState.COMPLETE] * 3
+    assert trials[0].user_attrs["worker"] == trials[1].user_attrs["worker"] == 1
+
+
+def test_a_suspect_goes_on_where_it_was_when_there_is_no_other_worker(make_keeper: Make, pack: Any) -> None:
+    keeper = make_keeper(trials=3, sampler="random", pruner="none")
+    other = pack(keeper, seats=3, worker=1)
+    for _ in range(3):
+        keeper.rejoin(0)
+        (placed,) = keeper.ask(0, [0]).start
+    keeper.rejoin(1)
+    other.ask()
+    other.run()
+    assert other.turns.keys() == {1, 2}
+    keeper.rejoin(0)
+    assert [p.assignment.number for p in keeper.ask(0, [0]).start] == [placed.assignment.number] == [0]
+
+
 def test_a_keeper_started_anew_for_the_same_run_leaves_trials_on_their_seats(
     make_keeper: Make, pack: Any, stored: Any, ledger: Any
 ) -> None:
