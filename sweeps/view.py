@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from rich.console import Console, Group, RenderableType
@@ -13,7 +14,9 @@ from rich.text import Text
 from sweeps.status import Status
 
 SHOWN_EVENTS = 6
-POLL_SECONDS = 0.5
+POLL_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 10.0
+MOST_OF_THE_KEEPER = 0.1
+"""Share of the keeper's time that watching may take: in a large study a status takes long."""
 
 
 class View:
@@ -35,7 +38,7 @@ class View:
         self._status = status
         self._request_stop = request_stop
         self._console = console or Console()
-        self._poll_seconds = poll_seconds
+        self._poll_seconds = self._pause = poll_seconds
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="view", daemon=True)
         self._events: list[str] = []
@@ -53,17 +56,18 @@ class View:
 
     def _watch(self) -> None:
         if not self._console.is_terminal:
-            while not self._closed.wait(self._poll_seconds):
+            while not self._closed.wait(self._pause):
                 self._print_new_lines()
             self._print_new_lines()
             return
         with Live(console=self._console, refresh_per_second=4, transient=True) as live:
-            while not self._closed.wait(self._poll_seconds):
+            while not self._closed.wait(self._pause):
                 if (status := self._poll()) is not None:
                     live.update(status_table(status, self._events[-SHOWN_EVENTS:]))
 
     def _poll(self) -> Status | None:
         """The present status; None when the keeper does not answer, which is said once."""
+        started = time.monotonic()
         try:
             if self.stop_wanted.is_set() and not self._asked_to_stop:
                 self._request_stop()
@@ -82,6 +86,9 @@ class View:
                 self._console.print(f"no word from the keeper: {type(error).__name__}", highlight=False)
             self._silent = True
             return None
+        finally:
+            rare = (time.monotonic() - started) / MOST_OF_THE_KEEPER
+            self._pause = max(self._poll_seconds, min(rare, LONGEST_PAUSE_SECONDS))
         self._silent = False
         if status is None:
             return None

@@ -90,6 +90,25 @@ def test_a_keeper_started_anew_is_asked_to_stop_again() -> None:
     assert script.stops == 2
 
 
+@pytest.mark.parametrize(
+    ("seconds", "pause"), [(0.001, 0.5), (0.2, 2.0), (60.0, 10.0)], ids=["soon", "slow", "away"]
+)
+def test_a_slow_status_is_asked_for_less_often(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, pause: float
+) -> None:
+    now = 0.0
+
+    def status(seen: int) -> Status:
+        nonlocal now
+        now += seconds
+        raise TimeoutError
+
+    monkeypatch.setattr("sweeps.view.time.monotonic", lambda: now)
+    view = View(status, lambda: None, Console(file=io.StringIO()))
+    assert view._poll() is None
+    assert view._pause == pytest.approx(pause)
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_keeper_that_is_gone_is_said_once_and_ends_nothing(terminal: bool) -> None:
     gone = [ConnectionError("the actor is dead")] * 3
