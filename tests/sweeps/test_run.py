@@ -29,15 +29,9 @@ from sweeps.errors import ConfigError, RunFolderError, StudyMismatch
 from sweeps.fleet import start_ray
 from sweeps.merging import merge_best
 from sweeps.sweep import Sweep
+from tests.on_ray import ON_RAY
 
-pytestmark = [
-    pytest.mark.slow,
-    # Ray's own sockets and files, closed when its processes end.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = ON_RAY
 SWEEP = """\
 name: small
 model: {model}

@@ -17,15 +17,9 @@ import ray
 from results.adapter import check_adapter_loads
 from sweeps.fleet import _ENVIRONMENT
 from sweeps.sweep import Sweep
+from tests.on_ray import ON_RAY
 
-pytestmark = [
-    pytest.mark.slow,
-    # Ray's own sockets and files, closed when its processes end.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = ON_RAY
 SWEEP = """\
 name: far
 model: {model}

@@ -16,15 +16,9 @@ from lora_runner.messages import COMPLETE, OUT_OF_MEMORY, PUT_BACK, Assignment, 
 from sweeps.fleet import Fleet, office_for, plan_fleet, run_fleet, start_ray
 from sweeps.keeper import Keeper
 from sweeps.lease import Owner
+from tests.on_ray import ON_RAY
 
-pytestmark = [
-    pytest.mark.slow,
-    # Ray's own sockets and files, closed when its processes end.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = ON_RAY
 
 
 @pytest.fixture(scope="module")
