@@ -30,6 +30,8 @@ from lora_runner.pack import MicroBatch, Pack, PackOptions
 from lora_runner.seats import Seat
 
 BATCH_SIZE = 4
+COUNTED_TOKENS = 32
+"""Of a sequence whose operations are counted."""
 MAX_GRAD_NORM = 1.0
 LORA_ALPHA = 16
 MEDIAN_SHARE = 0.45
@@ -203,8 +205,12 @@ def predicted_peaks(case: Case, seats: Sequence[int]) -> dict[int, int]:
 
 
 def count(case: Case, pack: Pack, peft: PeftTrial, num_seats: int) -> dict[str, tuple[int, int, int]]:
-    """(all, computing, with the update) operations of a whole step, on sequences of one length."""
-    sequences = [case.sequences(i, equal=True) for i in range(num_seats)]
+    """(all, computing, with the update) operations of a whole step, on sequences of one length.
+
+    A short one: the number does not depend on it, and a pack that just fits the device with sequences that
+    are cut may not with whole ones.
+    """
+    sequences = [[row[:COUNTED_TOKENS] for row in case.sequences(i, equal=True)] for i in range(num_seats)]
     trials = PackTrials(case, num_seats, pack)
     batches = trials.batches(sequences)
     batch = peft.batch(sequences[0])
@@ -226,26 +232,24 @@ def count(case: Case, pack: Pack, peft: PeftTrial, num_seats: int) -> dict[str, 
 
 
 def step_times(
-    case: Case, pack: Pack, peft: PeftTrial, seats: Sequence[int], repetitions: int
-) -> dict[int, tuple[float, float]]:
-    """Median seconds of (a pack's step, as many peft steps in turn) for each number of seats.
+    case: Case, pack: Pack, peft: PeftTrial, num_seats: int, repetitions: int
+) -> tuple[float, float]:
+    """Median seconds of a pack's step, and of as many peft steps in turn.
 
-    All contenders of all sizes take turns, so that a machine that slows down slows all of them.
+    The two take turns, so that a machine that slows down slows both. One size after another: the seats of
+    several would need room beside each other that none of them needs alone.
     """
-    pairs: dict[int, tuple[Callable[[], Any], Callable[[], Any]]] = {}
-    for num_seats in seats:
-        sequences = [case.sequences(i) for i in range(num_seats)]
-        batches = PackTrials(case, num_seats, pack).batches(sequences)
-        alone = [peft.batch(rows) for rows in sequences]
-        pairs[num_seats] = (partial(pack.train_step, batches), partial(peft.steps, alone))
-    times: dict[int, tuple[list[float], list[float]]] = {n: ([], []) for n in seats}
+    sequences = [case.sequences(i) for i in range(num_seats)]
+    batches = PackTrials(case, num_seats, pack).batches(sequences)
+    alone = [peft.batch(rows) for rows in sequences]
+    contenders = (partial(pack.train_step, batches), partial(peft.steps, alone))
+    times: tuple[list[float], list[float]] = ([], [])
     for repetition in range(repetitions + 1):
-        for num_seats, pair in pairs.items():
-            for kept, run in zip(times[num_seats], pair, strict=True):
-                taken = seconds(run, case.device)
-                if repetition:  # the first one warms up
-                    kept.append(taken)
-    return {n: (median(ours), median(theirs)) for n, (ours, theirs) in times.items()}
+        for kept, run in zip(times, contenders, strict=True):
+            taken = seconds(run, case.device)
+            if repetition:  # the first one warms up
+                kept.append(taken)
+    return median(times[0]), median(times[1])
 
 
 def one_product_gain(case: Case, pack: Pack, num_seats: int, repetitions: int) -> float:
@@ -269,10 +273,11 @@ def padded_shares(case: Case, pack: Pack, num_seats: int) -> tuple[float, float]
     """Share of the computed rows that hold no token, in the pack and in peft's batches."""
     sequences = [case.sequences(i) for i in range(num_seats)]
     blocks = [Block.of([(row, row) for row in rows], case.device) for rows in sequences]
-    layout = lay_out(blocks, pack.layout)
+    layouts = [layout for _, layout in lay_out(blocks, pack.layout)]
     real = sum(len(row) for rows in sequences for row in rows)
     padded = sum(len(rows) * max(map(len, rows)) for rows in sequences)
-    return layout.num_padded / layout.num_rows, 1 - real / padded
+    share = sum(layout.num_padded for layout in layouts) / sum(layout.num_rows for layout in layouts)
+    return share, 1 - real / padded
 
 
 def measure(report: Report, case: Case, seats: Sequence[int], repetitions: int, suffix: str) -> None:
@@ -288,11 +293,22 @@ def measure(report: Report, case: Case, seats: Sequence[int], repetitions: int, 
             report.note(f"{title}: a pack of {num_seats} did not fit.")
             break
     forget(case.device)
-    seats = list(memory)
     peft = PeftTrial(case)
     pack = PackTrials(case, 0).pack
-    counts = {n: count(case, pack, peft, n) for n in seats}
-    times = step_times(case, pack, peft, seats, repetitions)
+    counts: dict[int, dict[str, tuple[int, int, int]]] = {}
+    times: dict[int, tuple[float, float]] = {}
+    for num_seats in memory:
+        pack.give_back()
+        forget(case.device)
+        try:
+            counts[num_seats] = count(case, pack, peft, num_seats)
+            times[num_seats] = step_times(case, pack, peft, num_seats, repetitions)
+        except torch.OutOfMemoryError:
+            report.note(f"{title}: a pack of {num_seats} did not fit beside peft's own base.")
+            break
+    seats = list(times)
+    if not seats:
+        return
     mib, solo = 2**20, counts[seats[0]]["peft"]
     alone = median(theirs / n for n, (_, theirs) in times.items())
     rows: list[list[Any]] = [["peft", 1, 1e3 * alone, "", *solo, solo_memory.peak / mib, 1.0, ""]]

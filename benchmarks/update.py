@@ -142,11 +142,8 @@ def contenders(pack: Pack) -> dict[str, Callable[[], None]]:
 def seconds(
     made: dict[str, Callable[[], None]], device: torch.device, repetitions: int, report: Report
 ) -> dict[str, float]:
-    """Median of each contender, their repetitions interleaved; one that cannot run here is noted instead.
-
-    On CUDA a repetition is ten updates: the host runs ahead of the device as it does in training.
-    """
-    updates = 10 if device.type == "cuda" else 1
+    """Median of each contender, their repetitions interleaved; one that cannot run here is noted instead."""
+    updates = _at_once(device)
     times: dict[str, list[float]] = {}
     for name, update in made.items():
         try:
@@ -169,6 +166,11 @@ def seconds(
     return {name: median(found) for name, found in times.items()}
 
 
+def _at_once(device: torch.device) -> int:
+    """Calls of one repetition: on CUDA the host runs ahead of the device, as it does in training."""
+    return 10 if device.type == "cuda" else 1
+
+
 def copy_bandwidth(device: torch.device, num_elements: int) -> float:
     """Bytes read and written per second by torch's copy of a buffer of that many fp32 elements."""
     source = torch.zeros(num_elements, device=device)
@@ -177,9 +179,10 @@ def copy_bandwidth(device: torch.device, num_elements: int) -> float:
     for _ in range(12):
         _wait(device)
         start = time.perf_counter()
-        target.copy_(source)
+        for _ in range(_at_once(device)):
+            target.copy_(source)
         _wait(device)
-        times.append(time.perf_counter() - start)
+        times.append((time.perf_counter() - start) / _at_once(device))
     return 2 * source.nbytes / median(times[2:])
 
 

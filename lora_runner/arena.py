@@ -7,6 +7,7 @@ the update never spans two of them.
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -98,23 +99,47 @@ class Arena:
                 break
             start = other.stop
         if start + segment.size > self.size:
-            self._grow(start + segment.size)
+            self._resize(start + segment.size)
         segment.start = start
         for _, buffer in self.buffers.present():
             buffer[segment.start : segment.stop].zero_()
         self._segments.add(segment)
         segment.bind(self.buffers)
 
-    def _grow(self, size: int) -> None:
+    def compact(self) -> None:
+        """Close the gaps of segments that are gone, and shrink the buffers to what is left.
+
+        A buffer that finds no memory for its smaller copy stays as long as it was.
+        """
+        size = 0
+        for segment in sorted(self._segments, key=lambda placed: placed.start):
+            if gap := segment.start - size:
+                for _, buffer in self.buffers.present():
+                    # The two places may overlap; pieces of the gap's width do not, and need no memory.
+                    for here in range(segment.start, segment.stop, gap):
+                        piece = buffer[here : min(here + gap, segment.stop)]
+                        buffer[here - gap : here - gap + len(piece)] = piece
+                segment.start = size
+            size = segment.stop
+        self._bind_all()
+        with contextlib.suppress(torch.OutOfMemoryError):
+            self._resize(size)
+
+    def _resize(self, size: int) -> None:
         for kind in [kind for kind, _ in self.buffers.present()]:
             # One after another, each released at once: never more than one of them exists twice.
             old = getattr(self.buffers, kind)
-            larger = torch.zeros(size, device=self.device)
-            larger[: len(old)] = old
-            setattr(self.buffers, kind, larger)
+            if len(old) == size:
+                continue
+            other, kept = torch.zeros(size, device=self.device), min(size, len(old))
+            other[:kept] = old[:kept]
+            setattr(self.buffers, kind, other)
             del old
-            for segment in self._segments:
-                segment.bind(self.buffers)
+            self._bind_all()
+
+    def _bind_all(self) -> None:
+        for segment in self._segments:
+            segment.bind(self.buffers)
 
 
 def _numel(shape: tuple[int, ...]) -> int:

@@ -49,7 +49,8 @@ def philox_keep_mask(
     count = shape[0] * shape[1]
     counters = -(-count // ELEMENTS)
     out = torch.empty(counters, 2, dtype=torch.int64, device=device)
-    keep_kernel[(triton.cdiv(counters, COUNTERS),)](
-        out, *key, limit, counters, COUNTERS=COUNTERS, ROUNDS=ROUNDS
-    )
+    with torch.cuda.device_of(out):
+        keep_kernel[(triton.cdiv(counters, COUNTERS),)](
+            out, *key, limit, counters, COUNTERS=COUNTERS, ROUNDS=ROUNDS
+        )
     return out.view(torch.bool).flatten()[:count].view(shape)

@@ -28,6 +28,7 @@ import triton.language as tl
 from torch import Tensor
 
 from lora_runner.arena import BLOCK, FlatBuffers
+from lora_runner.on_devices import to_device
 from lora_runner.update import CLIP_EPSILON, GroupStep
 
 OPTIONS: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": False}
@@ -215,6 +216,4 @@ def _tables(places: tuple[tuple[int, int, int], ...], num_trials: int, device: t
 
 
 def _on_device(values: Tensor | Sequence[Any], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Copy from pinned memory: the host need not wait, and torch keeps that memory until it has been read."""
-    here = torch.as_tensor(values, dtype=dtype)
-    return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here
+    return to_device(torch.as_tensor(values, dtype=dtype), device)

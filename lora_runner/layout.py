@@ -4,9 +4,10 @@ A block is one seat's micro-batch: its sequences end to end, without padding. Tw
 
 - end to end: all blocks in one row of T tokens. Everything but attention works on tokens one by one or block
   by block; attention sees each sequence alone, beside others of its length (`pack_attention.py`);
-- rectangular: one sequence per row, padded on the right to the longest of the pack; for models whose
-  attention does not go through transformers' attention interface, or that mix tokens otherwise (state spaces,
-  convolutions). Attention is causal, so no real token ever sees a padded one.
+- rectangular: one sequence per row, padded on the right to the block's own width; for models whose attention
+  does not go through transformers' attention interface, or that mix tokens otherwise (state spaces,
+  convolutions). Attention is causal, so no real token ever sees a padded one. Blocks of one width share a
+  pass: were the width that of the longest neighbour, so would be a trial's products and dropout masks.
 
 Shapes: T rows of an activation, n predicting positions.
 """
@@ -22,7 +23,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lora_runner.on_devices import to_device
+
 LayoutKind = Literal["end_to_end", "rectangular"]
+FINEST = 8
+"""Lengths are padded to multiples of this many tokens; beyond 128, to sixteenths of the next power of two."""
+
+
+def padded_length(length: int) -> int:
+    """The length to which a sequence of `length` tokens is padded: a function of that length alone."""
+    step = max(FINEST, 1 << max(0, (length - 1).bit_length() - 4))
+    return -(-length // step) * step
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ class Block:
         # Made on the host: counting there costs the device no synchronisation.
         distinct, places = ids.unique(return_inverse=True)
         ids, rows, targets, distinct, places = (
-            tensor.to(device, non_blocking=True) for tensor in (ids, rows, targets, distinct, places)
+            to_device(tensor, device) for tensor in (ids, rows, targets, distinct, places)
         )
         return cls(ids, lengths, rows, targets, distinct, places)
 
@@ -91,7 +102,7 @@ class Layout:
     kind: LayoutKind
     blocks: tuple[Block, ...]
     width: int
-    """Longest sequence of the pack."""
+    """Rows of every sequence in the rectangular layout."""
 
     @cached_property
     def inputs(self) -> dict[str, Tensor]:
@@ -104,7 +115,7 @@ class Layout:
         # The mask of ones only tells transformers not to search the position ids for packed sequences.
         return {
             "input_ids": ids[None],
-            "position_ids": positions.to(ids.device, non_blocking=True)[None],
+            "position_ids": to_device(positions, ids.device)[None],
             "attention_mask": torch.ones_like(ids)[None],
         }
 
@@ -129,7 +140,7 @@ class Layout:
             rows.append(np.arange(start, start + length))
             start += step or length
         found = torch.from_numpy(np.concatenate(rows))
-        return found.to(self.blocks[0].input_ids.device, non_blocking=True)
+        return to_device(found, self.blocks[0].input_ids.device)
 
     @cached_property
     def places(self) -> tuple[Tensor, ...]:
@@ -160,9 +171,26 @@ class Layout:
         return self.num_rows - sum(self.lengths)
 
 
-def lay_out(blocks: Sequence[Block], kind: LayoutKind) -> Layout:
-    """Arrange `blocks` for one forward pass."""
-    return Layout(kind, tuple(blocks), max(length for block in blocks for length in block.lengths))
+def lay_out(
+    blocks: Sequence[Block], kind: LayoutKind, *, most_positions: int | None = None
+) -> list[tuple[list[int], Layout]]:
+    """Arrange `blocks` for as few forward passes as may be: the places of each one's blocks, and its layout.
+
+    No sequence is padded beyond `most_positions`, the model's own limit.
+    """
+    if kind == "end_to_end":
+        return [(list(range(len(blocks))), Layout(kind, tuple(blocks), 0))]
+    by_width: dict[int, list[int]] = {}
+    for place, block in enumerate(blocks):
+        longest = max(block.lengths)
+        width = padded_length(longest)
+        if most_positions is not None:
+            width = min(width, max(longest, most_positions))
+        by_width.setdefault(width, []).append(place)
+    return [
+        (places, Layout(kind, tuple(blocks[place] for place in places), width))
+        for width, places in sorted(by_width.items())
+    ]
 
 
 def _grid(values: Tensor, lengths: tuple[int, ...], width: int) -> Tensor:

@@ -18,5 +18,7 @@ def use_liger(model: PreTrainedModel, device: torch.device) -> str:
         return f"transformers' own layers: Liger's kernels need CUDA, the device is {device.type}"
     if not is_liger_kernel_available():
         return "transformers' own layers: liger-kernel is not installed"
+    if len({parameter.device for parameter in model.parameters()}) > 1:
+        return "transformers' own layers: Liger's kernels run on one device, the base is spread over several"
     apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
     return "Liger's norms, activations and rotary embeddings, where it knows the model"

@@ -6,6 +6,13 @@ import torch
 from torch import Tensor
 
 
+def to_device(host: Tensor, device: torch.device) -> Tensor:
+    """A copy on `device` for which the host does not wait: from pinned memory, which torch keeps so long."""
+    if device.type == "cuda" and host.device.type == "cpu":
+        host = host.pin_memory()
+    return host.to(device, non_blocking=True)
+
+
 class OnDevices:
     """A host tensor and its copies, each made when first asked for."""
 
@@ -16,5 +23,5 @@ class OnDevices:
     def on(self, device: torch.device) -> Tensor:
         """The tensor on `device`; the host does not wait for the copy."""
         if device not in self._copies:
-            self._copies[device] = self.host.to(device, non_blocking=True)
+            self._copies[device] = to_device(self.host, device)
         return self._copies[device]

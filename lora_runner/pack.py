@@ -21,6 +21,7 @@ from lora_runner.config import TrialConfig
 from lora_runner.errors import ModelError, TrialConfigError
 from lora_runner.layout import Block, Layout, LayoutKind, lay_out
 from lora_runner.models import Base, vocabulary_size
+from lora_runner.on_devices import to_device
 from lora_runner.pack_attention import PACK_ATTENTION, Grids, attention_over, may_meet
 from lora_runner.packed_modules import PackContext, Rows, in_pack_order
 from lora_runner.replace import replace_modules, silence_dropout, split_model
@@ -81,6 +82,9 @@ class Pack:
         )
         self.target_names = tuple(linear.name for linear in self.linears)
         self._inner_attention = str(self.model.config._attn_implementation)
+        self._most_positions: int | None = getattr(
+            self.model.config.get_text_config(), "max_position_embeddings", None
+        )
         self._decoder, self._head = split_model(self.model)
         devices = {module.weight.device for module in (*self.linears, *self.saved)}
         self._arenas: dict[SegmentKey, Arena] = {}
@@ -143,6 +147,15 @@ class Pack:
             raise TrialConfigError(f"embedding_learning_rate is needed: this pack trains {names}")
         return Seat(config, self.linears, self.saved, self._arenas)
 
+    def _passes(
+        self, seats: Sequence[Seat | None], blocks: Sequence[Block], kind: LayoutKind
+    ) -> Iterator[tuple[list[int], Layout]]:
+        """The forward passes that `blocks` need: places among `seats`, in pack order, and their layout."""
+        order = in_pack_order(seats)
+        laid = lay_out([blocks[i] for i in order], kind, most_positions=self._most_positions)
+        for places, layout in laid:
+            yield [order[place] for place in places], layout
+
     @contextmanager
     def _pass(
         self, seats: Sequence[Seat | None], layout: Layout, *, training: bool = False
@@ -170,23 +183,31 @@ class Pack:
                 with attention_over(grids, self._inner_attention):
                     hidden = self._decoder(**layout.inputs)[0]
             targets = torch.cat(layout.target_rows).to(hidden.device, non_blocking=True)
-            yield hidden.flatten(0, 1).index_select(0, targets), rows
+            found = hidden.flatten(0, 1).index_select(0, targets)
+            # A base that is spread over devices may keep its output layer, tied, where it begins.
+            yield found.to(self._home_of_logits, non_blocking=True), rows
         finally:
             config._attn_implementation = self._inner_attention
             self.context.__init__()  # type: ignore[misc]
+
+    @property
+    def _home_of_logits(self) -> torch.device:
+        device: torch.device = self.model.get_output_embeddings().weight.device
+        return device
 
     def _turns(self, seats: Sequence[Seat | None], blocks: Sequence[Block]) -> Iterator[tuple[slice, Rows]]:
         """The predicting positions in turns of so many that their logits fit in MAX_LOGITS.
 
         A block is cut where its own positions demand it, never where a neighbour's do.
         """
-        most = max(1, MAX_LOGITS // int(self.model.get_output_embeddings().weight.shape[0]))
+        vocabulary = int(self.model.get_output_embeddings().weight.shape[0])
+        most, together = max(1, MAX_LOGITS // vocabulary), may_share_a_turn(vocabulary, self._home_of_logits)
         start = stop = 0
         turn: list[tuple[Seat | None, int]] = []
         for seat, block in zip(seats, blocks, strict=True):
             for first in range(0, block.num_targets, most):
                 size = min(most, block.num_targets - first)
-                if stop - start + size > most:
+                if turn and not (together and stop - start + size <= most):
                     yield slice(start, stop), Rows(*zip(*turn, strict=True))
                     start, turn = stop, []
                 turn.append((seat, size))
@@ -204,30 +225,40 @@ class Pack:
         self, seats: Sequence[Seat | None], blocks: Sequence[Block], kind: LayoutKind
     ) -> list[Tensor]:
         """Logits (n, V) of each block's predicting positions; for few of them."""
-        order = in_pack_order(seats)
-        seats, blocks = [seats[i] for i in order], [blocks[i] for i in order]
-        with self._pass(seats, lay_out(blocks, kind)) as (hidden, _):
-            parts = [self._head_logits(hidden[turn], rows) for turn, rows in self._turns(seats, blocks)]
-        in_order = torch.cat(parts).split([block.num_targets for block in blocks])
-        return [in_order[order.index(i)] for i in range(len(order))]
+        found: dict[int, Tensor] = {}
+        for places, layout in self._passes(seats, blocks, kind):
+            here = [seats[i] for i in places]
+            with self._pass(here, layout) as (hidden, _):
+                turns = self._turns(here, layout.blocks)
+                parts = [self._head_logits(hidden[turn], rows) for turn, rows in turns]
+            logits = torch.cat(parts).split([block.num_targets for block in layout.blocks])
+            found.update(zip(places, logits, strict=True))
+        return [found[i] for i in range(len(seats))]
+
+    def give_back(self) -> None:
+        """Let go of the memory that seats left behind; those that are there keep their numbers."""
+        for arena in set(self._arenas.values()):
+            arena.compact()
 
     def micro_step(self, batches: Mapping[Seat, MicroBatch]) -> None:
         """One forward and backward pass for all seats; each one's gradient and loss join its window."""
-        given = list(batches)
-        seats = [given[i] for i in in_pack_order(given)]
-        shares = [batches[seat] for seat in seats]
-        blocks = [share.block for share in shares]
-        counts = [block.num_targets for block in blocks]
-        targets = torch.cat([block.target_ids for block in blocks])
+        seats = list(batches)
+        for places, layout in self._passes(seats, [batches[seat].block for seat in seats], self.layout):
+            here = [seats[i] for i in places]
+            self._micro_pass(here, [batches[seat] for seat in here], layout)
+
+    def _micro_pass(self, seats: Sequence[Seat], shares: Sequence[MicroBatch], layout: Layout) -> None:
+        counts = [block.num_targets for block in layout.blocks]
+        targets = torch.cat([block.target_ids for block in layout.blocks])
         # Never a mean over seats or micro-batches: each seat divides by its own window's tokens.
         weights = torch.tensor([1.0 / share.window_targets for share in shares]).repeat_interleave(
             torch.tensor(counts)
         )
-        with self._pass(seats, lay_out(blocks, self.layout), training=True) as (hidden, token_rows):
+        with self._pass(seats, layout, training=True) as (hidden, token_rows):
             targets = targets.to(hidden.device, non_blocking=True)
-            weights = weights.to(hidden.device, non_blocking=True)
+            weights = to_device(weights, hidden.device)
             nll, grads = [], []
-            for turn, rows in self._turns(seats, blocks):
+            for turn, rows in self._turns(seats, layout.blocks):
                 # The graph of a turn ends here, so its logits are gone before the next one's are made.
                 leaf = hidden[turn].detach().requires_grad_()
                 losses = F.cross_entropy(
@@ -243,7 +274,7 @@ class Pack:
                 hidden.backward(torch.cat(grads) if grads else torch.zeros_like(hidden))
         parts = torch.cat(nll).split(counts) if nll else [weights] * len(seats)
         for seat, share, part in zip(seats, shares, parts, strict=True):
-            seat.add_micro_batch(part.sum() / share.window_targets, share.num_tokens)
+            seat.add_micro_batch(_sum(part) / share.window_targets, share.num_tokens)
 
     def train_step(self, batches: Mapping[Seat, MicroBatch]) -> dict[Seat, PendingStats]:
         """A micro-batch for every seat, then an update of the seats whose window is full.
@@ -289,24 +320,25 @@ class Pack:
         count = sum(block.num_targets for block in blocks)
         if count == 0:
             raise ModelError("the evaluation set has no target token")
-        order = in_pack_order(seats)
-        ordered = [seats[i] for i in order]
-        totals = torch.zeros(len(seats), dtype=torch.float64)
+        totals = [torch.zeros((), dtype=torch.float64, device=self._home_of_logits) for _ in seats]
         for block in blocks:
-            same = [block] * len(seats)
-            targets = block.target_ids.repeat(len(seats))
-            with self._pass(ordered, lay_out(same, self.layout)) as (hidden, _):
-                nll = [
-                    F.cross_entropy(
-                        self._head_logits(hidden[turn], rows).float(), targets[turn], reduction="none"
-                    )
-                    for turn, rows in self._turns(ordered, same)
-                ]
-            parts = torch.cat(nll).view(len(seats), -1) if nll else torch.zeros(len(seats), 1)
-            # Kept on the device: the host waits once, for the result.
-            totals = totals.to(parts.device) + torch.stack([part.sum() for part in parts])
-        means = (totals / count).tolist()
-        return [means[order.index(i)] for i in range(len(seats))]
+            for places, layout in self._passes(seats, [block] * len(seats), self.layout):
+                here = [seats[i] for i in places]
+                targets = block.target_ids.repeat(len(here))
+                with self._pass(here, layout) as (hidden, _):
+                    targets = targets.to(hidden.device, non_blocking=True)
+                    nll = [
+                        F.cross_entropy(
+                            self._head_logits(hidden[turn], rows).float(), targets[turn], reduction="none"
+                        )
+                        for turn, rows in self._turns(here, layout.blocks)
+                    ]
+                parts = torch.cat(nll).view(len(here), -1) if nll else hidden.new_zeros(len(here), 1)
+                for place, part in zip(places, parts, strict=True):
+                    # Kept on the device: the host waits once, for the result.
+                    totals[place] += _sum(part)
+        means: list[float] = (torch.stack(totals) / count).tolist()
+        return means
 
     @torch.no_grad()
     def generate(
@@ -325,3 +357,13 @@ class Pack:
                     ids.append(token)
         new = [[ids[len(p) :] for ids, p in zip(seat, prompts, strict=True)] for seat in texts]
         return [[ids[: ids.index(end)] if end in ids else ids for ids in seat] for seat in new]
+
+
+def _sum(part: Tensor) -> Tensor:
+    """Of a block's losses, as it would be alone: a CUDA sum begins where its memory is aligned."""
+    return part.clone().sum() if part.is_cuda else part.sum()
+
+
+def may_share_a_turn(vocabulary: int, device: torch.device) -> bool:
+    """Whether a row's log-softmax is the same wherever it lies: CUDA reads 16 aligned bytes at a time."""
+    return device.type != "cuda" or vocabulary % 4 == 0

@@ -23,18 +23,11 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from lora_runner.layout import padded_length
 from lora_runner.on_devices import OnDevices
 
 PACK_ATTENTION = "pack"
 """Name under which this attention is registered with transformers."""
-FINEST = 8
-"""Lengths are padded to multiples of this many tokens; beyond 128, to sixteenths of the next power of two."""
-
-
-def padded_length(length: int) -> int:
-    """The length at which a sequence of `length` tokens attends: a function of that length alone."""
-    step = max(FINEST, 1 << max(0, (length - 1).bit_length() - 4))
-    return -(-length // step) * step
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Matrix products of several blocks of rows in one call, each block as it would be computed alone.
 
 A single product over all rows would let the number of a neighbour's rows choose the kernel, and with it the
-rounding. Grouped products keep every block's own shape: on CPU and in bfloat16 on compute capability 9 they
-are one dispatched operation, elsewhere one product per block.
+rounding. Grouped products keep every block's own shape: on CPU, and in bfloat16 on compute capabilities 9 and
+10, they are one dispatched operation, elsewhere one product per block.
 
 Shapes: T rows of G blocks, k and n the sides of a weight.
 """
@@ -16,6 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lora_runner.on_devices import OnDevices
+
+GROUPED_CAPABILITIES = (9, 10)
+"""Major compute capabilities for which torch has a grouped kernel, in bfloat16."""
 
 
 class Blocks:
@@ -56,7 +59,8 @@ def outer_by_block(a: Tensor, b: Tensor, blocks: Blocks) -> Tensor:
 def _groupable(*operands: Tensor) -> bool:
     first = operands[0]
     if first.is_cuda and (
-        first.dtype != torch.bfloat16 or torch.cuda.get_device_capability(first.device)[0] < 9
+        first.dtype != torch.bfloat16
+        or torch.cuda.get_device_capability(first.device)[0] not in GROUPED_CAPABILITIES
     ):
         return False  # there, torch would loop too, and ask the host for the sizes
     # grouped_mm wants one unit stride and 16-byte steps in all other directions.

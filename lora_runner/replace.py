@@ -141,4 +141,8 @@ def _with_own_children(module: nn.Module) -> nn.Module:
     """A second module of the same parameters and children, of which one may be exchanged."""
     twin = copy.copy(module)
     twin._modules = dict(module._modules)
+    # accelerate, which spreads a base over devices, hangs its hooks on the instance: they would call the
+    # original.
+    for name in ("forward", "_old_forward", "_hf_hook"):
+        twin.__dict__.pop(name, None)
     return twin

@@ -57,7 +57,7 @@ class PendingStats:
             self._figures = torch.empty(2, pin_memory=True)
             self._figures.copy_(figures, non_blocking=True)
             self._arrived = torch.cuda.Event()
-            self._arrived.record()
+            self._arrived.record(torch.cuda.current_stream(figures.device))  # where the copy is queued
 
     def read(self) -> StepStats:
         """The figures as numbers."""

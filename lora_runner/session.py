@@ -130,6 +130,8 @@ class Session:
             outcome = OUT_OF_MEMORY
         else:
             self._closed.update(self.free_seats)
+            free_memory()
+            self.pack.give_back()
             outcome = OUT_OF_MEMORY if assignment.put_back else PUT_BACK
             again = " again" if assignment.put_back else ""
             reason = f"out of memory{again}: {reason}; the pack goes on with {self.num_seats} seats"

@@ -32,6 +32,7 @@ BASES: dict[str, dict[str, Any]] = {
     "trained tied embeddings": {"train_embeddings": True, "model": {"tie_word_embeddings": True}},
     "trained output layer": {"train_embeddings": ("lm_head",)},
     "bfloat16": {"train_embeddings": True, "spec": {"compute_dtype": "bfloat16"}},
+    "rectangular": {"train_embeddings": False, "kind": "bloom"},
 }
 
 
@@ -239,7 +240,7 @@ def make_pack(tiny_model: TINY) -> Callable[..., Watched]:
 
     def make(kind: str, **options: Any) -> Watched:
         recipe = BASES[kind]
-        folder = tiny_model("llama", vocab_size=VOCABULARY, **recipe.get("model", {}))
+        folder = tiny_model(recipe.get("kind", "llama"), vocab_size=VOCABULARY, **recipe.get("model", {}))
         base = load_base(BaseSpec(model=str(folder), **recipe.get("spec", {})))
         return Watched(base, PackOptions(train_embeddings=recipe["train_embeddings"], **options))
 
@@ -274,6 +275,16 @@ def test_every_trial_is_bit_equal_to_itself_alone(
         assert_same(packed, alone, f"trial {trial.config.seed} of {len(drawn)}")
 
 
+def test_a_longer_neighbour_changes_no_width_and_no_mask(all_packs: dict[str, Watched]) -> None:
+    pack = all_packs["rectangular"]
+    assert pack.layout == "rectangular"
+    config = replace(USUAL.config, per_device_train_batch_size=2, lora_dropout=0.3)
+    short = replace(USUAL, config=config, lengths=((5, 9),))
+    long = replace(short, config=replace(config, seed=2), lengths=((40, 3),))
+    packed, alone = train(pack, [short, long]), train(pack, [short])
+    assert_same(packed[0], alone[0], "the short one")
+
+
 @pytest.mark.slow
 @settings(max_examples=6)
 @given(drawn=packs(), rows=st.sampled_from([1, 5, 12]))
@@ -286,6 +297,28 @@ def test_logits_that_are_cut_are_cut_by_the_trial_alone(
         for trial, packed in zip(drawn, train(usual, drawn), strict=True):
             alone = train(usual, [replace(trial, rounds_off=frozenset())])[0]
             assert_same(packed, alone, f"trial {trial.config.seed} of {len(drawn)}")
+
+
+def test_rows_that_want_a_place_of_their_own_get_a_turn_for_each_block(
+    usual: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on CUDA, where a row of an odd vocabulary is summed from wherever its memory is aligned."""
+    trials = [USUAL, changed(seed=2)]
+    expected, blocks = train(usual, trials), list[int]()
+    logits = usual._head_logits
+
+    def counted(hidden: Tensor, rows: Any) -> Tensor:
+        blocks.append(len(rows.blocks))
+        return logits(hidden, rows)
+
+    monkeypatch.setattr(usual, "_head_logits", counted)
+    train(usual, trials)
+    assert max(blocks) == 2
+    blocks.clear()
+    monkeypatch.setattr(pack_module, "may_share_a_turn", lambda vocabulary, device: False)
+    for ours, theirs in zip(train(usual, trials), expected, strict=True):
+        assert_same(ours, theirs, "in turns")
+    assert set(blocks) == {1}
 
 
 @pytest.mark.slow

@@ -105,6 +105,26 @@ def test_the_largest_trial_is_put_back_and_the_others_lose_nothing(
     assert numbers(run(session, [again])[1]) == numbers(run(new_session(), [assign(11, LARGE)])[11])
 
 
+def test_what_the_trial_that_left_had_is_given_back(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight
+) -> None:
+    tight.where, tight.too_much = "start", beside(230_000)
+    session = new_session(3, on=tight)
+    for index, config in enumerate((FIRST, LARGE, SECOND)):
+        session.place(index, assign(index, config))
+
+    def held() -> int:
+        return sum(arena.size for arena in set(tight._arenas.values()))
+
+    before = held()
+    while not any(report.outcome == "put_back" for report in session.advance(60)):
+        assert held() == before
+    alive = [segment for running in session.running for segment in running.seat.segments.values()]
+    assert held() == sum(segment.size for segment in alive) < before
+    for number in (0, 2):
+        session.remove(number)
+
+
 def test_a_pack_takes_fewer_trials_once_memory_has_run_out(
     new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import dispatch_model
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, get_scheduler
@@ -251,6 +252,22 @@ def test_other_architectures_give_the_losses_of_the_plain_model(
         for part, b in zip(parts, blocks, strict=True)
     ]
     assert losses == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_base_that_is_spread_by_accelerate_gives_the_same_losses(tiny_model: TINY, tied: bool) -> None:
+    """Its hooks, as over several GPUs; there is one device here, so nothing has to be moved."""
+    folder, losses = tiny_model("llama", tie_word_embeddings=tied), []
+    for spread in (False, True):
+        base = load_base(BaseSpec(model=str(folder)))
+        if spread:
+            parts = ("model.embed_tokens", "model.layers", "model.norm", "model.rotary_emb", "lm_head")
+            dispatch_model(base.model, device_map=dict.fromkeys(parts, "cpu"), force_hooks=True)
+            assert "forward" in vars(base.model)
+        pack = Pack(base, PackOptions(train_embeddings=True))
+        assert pack.layout == "end_to_end", pack.layout_reason
+        losses.append(train(pack, {i: pack.new_seat(CONFIGS[i]) for i in (0, 1)}))
+    assert losses[0] == losses[1]
 
 
 def test_evaluation_weighs_tokens_not_batches(pack: Pack) -> None:
