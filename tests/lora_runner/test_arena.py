@@ -18,7 +18,7 @@ class Owner:
     """Who is told that a segment's views are new ones."""
 
     def moved(self, segment: Segment) -> None:
-        self.last = segment
+        assert segment.parameters  # and nothing of it is held
 
 
 def placed(arena: Arena, owner: Owner, numel: int, value: float) -> Segment:

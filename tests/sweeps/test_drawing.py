@@ -17,7 +17,7 @@ from sweeps.keeper import Keeper
 SMALL = {
     "learning_rate": {"value": 2e-4},
     "lr_scheduler_type": {"choices": ["linear", "cosine"]},
-    "warmup_ratio": {"low": 0.03, "high": 0.06},  # of 100 steps: 3 to 6 of them
+    "warmup_ratio": {"low": 0.03, "high": 0.06},  # of 100 steps: 4 to 6 of them; 3 at the very edge
 }
 NUM_CONFIGS = 8
 
@@ -54,9 +54,7 @@ def test_a_small_space_is_tried_once_and_then_the_sweep_ends(
     assert {t.state for t in trials} == {TrialState.COMPLETE}
     configs = [json.dumps(t.user_attrs["config"], sort_keys=True) for t in trials]
     assert len(set(configs)) == len(configs)
-    assert 4 <= len(configs) <= NUM_CONFIGS
-    if sampler == "random":
-        assert len(configs) == NUM_CONFIGS
+    assert 6 <= len(configs) <= NUM_CONFIGS
     assert any("the space holds no more" in event for event in keeper.status().events)
     keeper.close()
     # A new keeper need not find out again.

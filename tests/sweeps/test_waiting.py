@@ -135,7 +135,7 @@ def test_a_suspect_is_tried_on_another_worker_where_there_is_one(
 def test_a_suspect_goes_on_where_it_was_when_there_is_no_other_worker(make_keeper: Make, pack: Any) -> None:
     keeper = make_keeper(trials=3, sampler="random", pruner="none")
     other = pack(keeper, seats=3, worker=1)
-    for _ in range(3):
+    for _ in range(2):
         keeper.rejoin(0)
         (placed,) = keeper.ask(0, [0]).start
     keeper.rejoin(1)
