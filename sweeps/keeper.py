@@ -144,21 +144,21 @@ class Keeper:
 
     # --- the calls of a worker --------------------------------------------------------------------
 
-    def rejoin(self, worker: int, reason: str = "its process died") -> Reply:
+    def rejoin(self, worker: int, reason: str | None = "its process died") -> Reply:
         """A worker (re)starts: its unfinished trials go back to the head of the line.
 
-        `reason` is what is known of the end of its last life. The reply says how long to wait before another
-        try, or to give up after too many of them.
+        `reason` is what is known of the end of its last life; None from one that is about to end by no fault
+        of theirs. The reply says how long to wait before another try, or to give up after too many of them.
         """
         with self._together():
             self._speed.pop(worker, None)
             lost = [t for t in self._running() if self._is_on(t, worker)]
             for trial in lost:
-                self._note(f"trial {trial.number}: lost its worker {worker} ({reason})")
+                self._note(f"trial {trial.number}: lost its worker {worker} ({reason or 'not its fault'})")
             given_up = self._take_back(lost, lost_because=reason)
             starts = self._futile_starts.get(worker, 0)
-            self._futile_starts[worker] = starts + 1
-            if starts >= FUTILE_STARTS:
+            self._futile_starts[worker] = starts + (reason is not None)
+            if reason is not None and starts >= FUTILE_STARTS:
                 trouble = f"worker {worker}: given up, it died {starts} times in a row before any report"
                 self._note(f"{trouble} ({reason})")
                 self.troubles.append(f"{trouble}; the last time: {reason}")

@@ -17,9 +17,9 @@ from ray import tune
 from lora_runner.errors import Fault, RunnerError, is_device_error, is_disk_trouble
 from lora_runner.messages import FAILED, Assignment, SeatReport
 from sweeps.blueprint import Job
-from sweeps.messages import Placed, Reply, SeatTime
+from sweeps.messages import Reply, SeatTime
 from sweeps.stall import StallWatch
-from sweeps.worker_files import files_for
+from sweeps.worker_files import RETRY_SECONDS, StoreAway, files_for
 
 if TYPE_CHECKING:
     from sweeps.fleet import Office
@@ -38,6 +38,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self.index = int(config["worker"])
         self.keeper = office.keeper
         self._depot = office.depot
+        self._patience_seconds = office.outage_seconds
         self._stopped = self._over = False
         self._said: frozenset[int] = frozenset()
         """Trials of the last report."""
@@ -130,6 +131,11 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self._said = frozenset(report.number for report in reports)
         return self._say("report", reports, self.session.free_seats, speed, seats, notes)
 
+    def _say_no_more_than_notes(self) -> Reply:
+        """No seat is free for the keeper to fill, and no trial has got any further."""
+        notes, self._notes, self._said = self._notes, [], frozenset()
+        return self._say("report", [], [], 0.0, None, notes)
+
     def _deliver(self) -> None:
         """What has been written travels to the driver before it hears the report that goes with it."""
         for assignment, name in self.session.take_written():
@@ -162,8 +168,11 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             self.keeper.prepare.remote(self.index)
         broken, too_large = list[SeatReport](), list[tuple[Assignment, Fault, bool]]()
         for placed in reply.start:
+            local = self._localised(placed.assignment)
+            if isinstance(local, Reply):
+                return self._fill(local)
             alone = not self.session.running
-            failure = self._place(placed)
+            failure = self._place(placed.seat, local)
             if failure is None:
                 continue
             if failure.is_memory:
@@ -178,7 +187,33 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             broken.append(replace(report, error=failure.traceback))
         return broken
 
-    def _place(self, placed: Placed) -> Fault | None:
+    def _localised(self, assignment: Assignment) -> Assignment | Reply:
+        """A trial with its files on this machine, or the keeper's word to stop while their store is away.
+
+        Raises StoreAway when that takes too long: this process ends, and what it had goes to other workers.
+        """
+        since, was_said = time.monotonic(), False
+        while True:
+            try:
+                with self._watch:
+                    return self._files.localise(assignment)
+            except StoreAway as error:
+                away = time.monotonic() - since
+                is_too_long = away >= self._patience_seconds
+                if is_too_long or not was_said:
+                    what = f"given up after {away:.0f} s" if is_too_long else "waiting"
+                    self._notes.append(
+                        f"trial {assignment.number}: its checkpoints cannot be reached, {what} ({error})"
+                    )
+                    was_said = True
+                if (reply := self._say_no_more_than_notes()).stop:
+                    return reply
+                if is_too_long:
+                    self._say("rejoin", None)
+                    raise
+            time.sleep(min(RETRY_SECONDS, self._patience_seconds))
+
+    def _place(self, seat: int, assignment: Assignment) -> Fault | None:
         """Seat a trial, or say why it could not be seated.
 
         No exception leaves this method, not even inside a report: its traceback would hold what the seat has
@@ -186,9 +221,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         """
         try:
             with self._watch:
-                self.session.place(placed.seat, self._files.localise(placed.assignment))
-        except ray.exceptions.RayError:
-            raise  # the depot's, not the trial's
+                self.session.place(seat, assignment)
         except Exception as error:
             if is_disk_trouble(error) or is_device_error(error):
                 raise  # this machine's

@@ -12,13 +12,18 @@ from typing import Any
 
 from filelock import FileLock
 
+from lora_runner.errors import first_line
 from lora_runner.messages import Assignment
 from sweeps.checkpoint_store import CheckpointStore
 from sweeps.depot import PIECE_BYTES, fingerprint, read_folder, sees, write_folder
 
 Call = Callable[..., Any]
 """(method of the depot, arguments) -> its answer."""
-_DISK_RETRY_SECONDS = 5.0
+RETRY_SECONDS = 5.0
+
+
+class StoreAway(Exception):
+    """Raised for a store of checkpoints that does not answer, which is no fault of any trial."""
 
 
 class SharedFiles:
@@ -72,7 +77,7 @@ class ShippedFiles:
             if time.monotonic() > deadline:
                 raise OSError(trouble)
             notes = [f"trial {assignment.number}: waited for the driver's disk ({trouble})"]
-            time.sleep(min(_DISK_RETRY_SECONDS, self._patience_seconds))
+            time.sleep(min(RETRY_SECONDS, self._patience_seconds))
         return notes
 
     def keep_only(self, numbers: Set[int]) -> None:
@@ -101,11 +106,17 @@ class StoredFiles(ShippedFiles):
         self._store = store
 
     def localise(self, assignment: Assignment) -> Assignment:
-        """The assignment with a local folder, which holds the trial's checkpoints if it has any."""
+        """The assignment with a local folder, which holds the trial's checkpoints if it has any.
+
+        Raises StoreAway: without an answer nobody knows whether there are any.
+        """
         folder = self._folder(assignment.number)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        self._store.load(assignment.number, folder)
+        try:
+            self._store.load(assignment.number, folder)
+        except Exception as error:  # each file system has errors of its own
+            raise StoreAway(f"{type(error).__name__}: {first_line(error)}") from error
         return replace(assignment, folder=str(folder))
 
     def deliver(self, assignment: Assignment, name: str) -> list[str]:

@@ -12,7 +12,7 @@ from lora_runner.config import TrialConfig
 from lora_runner.messages import Assignment
 from sweeps.checkpoint_store import CheckpointStore
 from sweeps.depot import Depot, fingerprint, mark
-from sweeps.worker_files import SharedFiles, ShippedFiles, files_for, model_folder
+from sweeps.worker_files import SharedFiles, ShippedFiles, StoreAway, files_for, model_folder
 from tests.small_disk import fill
 
 
@@ -152,6 +152,9 @@ def test_a_store_that_all_workers_reach_carries_checkpoints_and_the_driver_gets_
     monkeypatch.setattr(store, "save", fail)
     said = second.deliver(again, "checkpoint")
     assert said == ["trial 3: no checkpoint was stored (the bucket is gone)"]
+    monkeypatch.setattr(store, "load", fail)
+    with pytest.raises(StoreAway, match="OSError: the bucket is gone"):
+        second.localise(assignment(3, home, attempt=3))
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "/etc/passwd", "..", ""])

@@ -13,8 +13,9 @@ from lora_runner.config import TrialConfig
 from lora_runner.messages import Assignment, SeatReport
 from sweeps.keeper import Keeper
 from sweeps.messages import Placed, Reply
+from sweeps.waiting import losses_of
 from sweeps.worker import Worker
-from sweeps.worker_files import SharedFiles
+from sweeps.worker_files import SharedFiles, StoreAway
 
 
 def assignment(number: int) -> Assignment:
@@ -72,12 +73,14 @@ def make_worker(monkeypatch: pytest.MonkeyPatch) -> Any:
         worker._said, worker._notes = frozenset(), []
         worker._last_words, worker._last_tokens, worker._busy_seat_seconds = 0.0, 0, 0.0
         worker._watch, worker._files = contextlib.nullcontext(), SharedFiles()
+        worker._patience_seconds = 60.0
         worker.keeper = SimpleNamespace(prepare=SimpleNamespace(remote=lambda *_: None))
-        worker.asked = []
+        worker.asked, worker.said = [], []
         answers = iter(replies)
 
         def say(method: str, *said: Any) -> Reply:
             worker.asked.append((method, *said[:1]) if method == "ask" else (method,))
+            worker.said.append(said[-1])
             return next(answers)
 
         monkeypatch.setattr(worker, "_say", say)
@@ -157,3 +160,78 @@ def test_after_the_time_limit_too(make_keeper: Any) -> None:
     keeper._started -= 3601
     assert [p.assignment.number for p in keeper.ask(0, [0, 1]).start] == [0]
     assert keeper.rejoin(1).stop, "no base is loaded for a worker that will get nothing"
+
+
+class StoreThatIsAway:
+    """A worker's files, whose store does not answer the first `failures` times."""
+
+    def __init__(self, failures: int) -> None:
+        self.left = failures
+
+    def localise(self, assignment: Assignment) -> Assignment:
+        if self.left:
+            self.left -= 1
+            raise StoreAway("ConnectionError: the bucket is gone")
+        return assignment
+
+    def keep_only(self, numbers: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the worker slept; its clock shows the sum."""
+    slept: list[float] = []
+    monkeypatch.setattr(
+        "sweeps.worker.time", SimpleNamespace(sleep=slept.append, monotonic=lambda: sum(slept))
+    )
+    return slept
+
+
+def test_a_store_that_is_away_for_a_while_is_waited_for(make_worker: Any, clock: list[float]) -> None:
+    session = Seats(2)
+    start = Reply(start=(Placed(1, assignment(7)),))
+    worker = make_worker(session, Reply(), Reply(), Reply())
+    worker._files = StoreThatIsAway(3)
+    worker._follow(start)
+    assert session.has(7)
+    assert len(clock) == 3
+    assert worker.said == [
+        ["trial 7: its checkpoints cannot be reached, waiting (ConnectionError: the bucket is gone)"],
+        [],
+        [],
+    ]
+
+
+def test_a_stop_is_heard_while_the_store_is_away(make_worker: Any, clock: list[float]) -> None:
+    session = Seats(2)
+    worker = make_worker(session, Reply(), Reply(stop=True))
+    worker._files = StoreThatIsAway(1000)
+    worker._follow(Reply(start=(Placed(1, assignment(7)),)))
+    assert worker._stopped
+    assert session.saved == [2]
+
+
+def test_a_store_that_stays_away_ends_the_worker_and_fails_no_trial(
+    make_worker: Any, clock: list[float]
+) -> None:
+    worker = make_worker(Seats(2), *[Reply()] * 1000)
+    worker._files = StoreThatIsAway(1000)
+    with pytest.raises(StoreAway):
+        worker._follow(Reply(start=(Placed(1, assignment(7)),)))
+    assert sum(clock) == worker._patience_seconds
+    assert worker.asked[-1] == ("rejoin",)
+    assert worker.said[-2] == [
+        "trial 7: its checkpoints cannot be reached, given up after 60 s (ConnectionError: the bucket is gone)"
+    ]
+    assert worker.said[-1] is None, "a reason is a loss for every trial"
+
+
+def test_trials_that_a_worker_gives_back_have_lost_nothing(make_keeper: Any) -> None:
+    keeper: Keeper = make_keeper(trials=6, sampler="random", pruner="none")
+    given = [p.assignment.number for p in keeper.ask(0, [0]).start]
+    for _ in range(30):
+        keeper.rejoin(0, None)
+        assert [p.assignment.number for p in keeper.ask(0, [0]).start] == given
+    assert losses_of(keeper.study.trials[given[0]]) == (0, 0)
+    assert keeper.troubles == []
