@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,15 @@ class CheckpointStore:
         except (ValueError, ImportError) as error:
             raise StorageUnreachable(f"checkpoints {url!r} cannot be used: {error}") from None
         self._root = f"{root.rstrip('/')}/{sweep}"
+
+    def of_study(self, key: str) -> CheckpointStore:
+        """The part for the study of this key: an earlier one of the same name had other data, maybe.
+
+        Without a key, the whole: that is where a study from before there were keys has its checkpoints.
+        """
+        part = copy(self)
+        part._root = f"{self._root}/{key}" if key else self._root
+        return part
 
     def check(self) -> None:
         """Write a file there and read it again. Raises StorageUnreachable with the reason."""

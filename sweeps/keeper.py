@@ -29,7 +29,7 @@ from sweeps.replicating import drawer_for
 from sweeps.samplers import make_pruner
 from sweeps.status import Status, read_status
 from sweeps.storage import open_storage, transaction
-from sweeps.study import describe, find_study, is_drawn_ahead, open_study
+from sweeps.study import describe, find_study, is_drawn_ahead, key_of, open_study
 from sweeps.trial_folder import reports_in, result_in, trial_folder
 from sweeps.waiting import Waiting, is_suspect
 from sweeps.write_through import WriteThrough
@@ -168,7 +168,7 @@ class Keeper:
         if self._is_over() or not (self._waiting or self._drawer.has_more()):
             return self._nothing(worker, stop=True)
         self._live.add(worker)
-        return Reply(pause_seconds=pause)
+        return Reply(pause_seconds=pause, study_key=key_of(self.study))
 
     def prepare(self, worker: int, trials: int = 1) -> None:
         """Draw until `trials` lie ready for this worker, so that its next report need not wait for the draw.

@@ -24,7 +24,7 @@ from results.files import atomic_write, atomic_write_json
 from sweeps.blueprint import Ledger
 from sweeps.outages import is_outage
 from sweeps.status import DEFAULT_LABELS
-from sweeps.study import FINISHED, describe, storage_of
+from sweeps.study import FINISHED, describe, key_of, storage_of
 from sweeps.trial_folder import append_line, drop_adapter, drop_checkpoint, trial_folder
 
 _STATES = {
@@ -45,7 +45,8 @@ class Recorder:
         self.study = study
         self.folder = Path(ledger.run_folder)
         self._note = note
-        self._store = ledger.checkpoint_store()
+        store = ledger.checkpoint_store()
+        self._store = None if store is None else store.of_study(key_of(study))
         self._with_adapter: set[int] | None = None
         """Complete trials whose adapters were left where they are; None before anybody has looked."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from sweeps.errors import StorageUnreachable, StudyMismatch
 from sweeps.storage import UNREADABLE, check_reachable, holds_studies, masked, open_storage
 from sweeps.write_through import WriteThrough
 
+STUDY_KEY = "study_key"
+"""The user attribute of random digits by which a study is told from an earlier one of its name."""
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -54,6 +57,7 @@ def open_study(
     if study is None:
         study = optuna.create_study(storage=storage, study_name=name, direction="minimize")
         study.set_user_attr("identity", dict(identity))
+        study.set_user_attr(STUDY_KEY, secrets.token_hex(8))
         return study, True
     _check_ours(study, identity)
     return study, False
@@ -63,6 +67,11 @@ def describe(study: optuna.Study, trial: FrozenTrial | Trial, **attributes: Any)
     """Write attributes of a trial, as plain builtins."""
     values = {name: plain(value) for name, value in attributes.items()}
     storage_of(study).set_trial_user_attrs(trial._trial_id, values)
+
+
+def key_of(study: optuna.Study) -> str:
+    """Of a study among all that ever had its name; empty for one from before studies had keys."""
+    return str(study.user_attrs.get(STUDY_KEY, ""))
 
 
 def storage_of(study: optuna.Study) -> WriteThrough:

@@ -44,17 +44,17 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         """Trials of the last report."""
         self._notes: list[str] = []
         self.session: Any = None
+        self._watch = StallWatch(f"{office.run}-{self.index}", job.stall_seconds)
+        before = self._watch.last_words()
+        reply = self._say("rejoin", "its process died" if before is None else before)
         self._files = files_for(
             office.run_folder,
             office.run,
             self._fetch,
             worker=self.index,
             patience_seconds=office.outage_seconds,
-            store=office.store,
+            store=None if office.store is None else office.store.of_study(reply.study_key),
         )
-        self._watch = StallWatch(f"{office.run}-{self.index}", job.stall_seconds)
-        before = self._watch.last_words()
-        reply = self._say("rejoin", "its process died" if before is None else before)
         if reply.stop:
             self._stopped = True
             return

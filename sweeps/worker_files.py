@@ -101,7 +101,7 @@ class StoredFiles(ShippedFiles):
     def __init__(
         self, store: CheckpointStore, call: Call, scratch: Path, *, patience_seconds: float = 0.0
     ) -> None:
-        """`store` holds the checkpoints of this sweep."""
+        """`store` holds the checkpoints of this study."""
         super().__init__(call, scratch, patience_seconds=patience_seconds)
         self._store = store
 

@@ -119,7 +119,7 @@ class Chaos:
         sweep = Sweep.load(file, check_files=False)
         found = check_sweep(sweep.study(), sweep.run_folder, self.trials)
         found.problems += check_files(sweep.study(), sweep.run_folder, KEEP_ADAPTERS)
-        left = list(self.folder.glob(f"stored/{sweep.config.name}/*"))
+        left = list(self.folder.glob(f"stored/{sweep.config.name}/*/*"))
         found.problems += [f"a checkpoint was left in the store: {path}" for path in left]
         self.findings.add(found)
         print(

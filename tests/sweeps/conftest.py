@@ -15,6 +15,7 @@ from lora_runner.config import TrialConfig
 from lora_runner.messages import COMPLETE, Assignment, SeatReport
 from search_spaces import load_guidelines, space_for
 from sweeps.blueprint import Ledger
+from sweeps.config import ReliabilitySection
 from sweeps.config.search import SearchSection
 from sweeps.keeper import Keeper
 from sweeps.lease import Owner
@@ -35,7 +36,12 @@ def bowl(config: TrialConfig, percent: int) -> float:
 
 
 def build_ledger(
-    folder: Path, *, trials: int = 6, report_at: tuple[int, ...] = (20, 40, 60, 80, 100), **search: Any
+    folder: Path,
+    *,
+    trials: int = 6,
+    report_at: tuple[int, ...] = (20, 40, 60, 80, 100),
+    reliability: ReliabilitySection | None = None,
+    **search: Any,
 ) -> Ledger:
     """A ledger over the tables' own space of an 8B model, with its conditional dimension."""
     space = space_for(scenario="general", model_size=8.03e9, max_steps=100, train_embeddings=True)
@@ -68,6 +74,7 @@ def build_ledger(
         },
         guidelines=load_guidelines().to_list(),
         versions={"optuna": optuna.__version__},
+        reliability=reliability or ReliabilitySection(),
     )
 
 

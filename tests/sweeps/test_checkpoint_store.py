@@ -11,6 +11,7 @@ import fsspec
 import pytest
 
 from sweeps.checkpoint_store import CheckpointStore
+from sweeps.config import ReliabilitySection
 from sweeps.errors import StorageUnreachable
 
 
@@ -85,6 +86,35 @@ def test_a_save_that_is_cut_off_anywhere_leaves_the_newest_whole(
 def test_sweeps_below_one_url_do_not_meet(store: CheckpointStore, url: str, tmp_path: Path) -> None:
     store.save(0, checkpoint(tmp_path / "c", 1))
     assert loaded(CheckpointStore(url, "another"), 0, tmp_path / "w") == [None, None]
+
+
+def test_a_new_study_does_not_go_on_from_what_one_of_its_name_left(
+    url: str, tmp_path: Path, make_keeper: Any, new_database: Any
+) -> None:
+    """Its study and run folder were removed, because the data had a mistake; its configs are the same."""
+    stored = {"checkpoints": url}
+    keys = []
+    for life, step in (("a", 7), ("b", None), ("a", 7)):
+        keeper = make_keeper(at=life, reliability=ReliabilitySection(**stored))
+        keys.append(keeper.rejoin(0).study_key)
+        store = keeper.ledger.checkpoint_store().of_study(keys[-1])
+        if len(keys) == 1:
+            store.save(0, checkpoint(tmp_path / "c", 7))
+        assert loaded(store, 0, tmp_path / "w") == [step, None]
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_a_study_from_before_there_were_keys_finds_its_checkpoints(
+    url: str, tmp_path: Path, make_keeper: Any
+) -> None:
+    keeper = make_keeper(reliability=ReliabilitySection(checkpoints=url))
+    whole = keeper.ledger.checkpoint_store()
+    whole.save(0, checkpoint(tmp_path / "c", 7))
+    keeper.close()
+    with keeper._storage.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM study_user_attributes WHERE key = 'study_key'")
+    key = make_keeper(reliability=ReliabilitySection(checkpoints=url)).rejoin(0).study_key
+    assert loaded(whole.of_study(key), 0, tmp_path / "w") == [7, None]
 
 
 def test_a_place_that_cannot_be_used_is_refused_with_its_reason(tmp_path: Path) -> None:

@@ -221,9 +221,7 @@ def test_a_store_that_stays_away_ends_the_worker_and_fails_no_trial(
         worker._follow(Reply(start=(Placed(1, assignment(7)),)))
     assert sum(clock) == worker._patience_seconds
     assert worker.asked[-1] == ("rejoin",)
-    assert worker.said[-2] == [
-        "trial 7: its checkpoints cannot be reached, given up after 60 s (ConnectionError: the bucket is gone)"
-    ]
+    assert "cannot be reached, given up after 60 s (ConnectionError" in worker.said[-2][0]
     assert worker.said[-1] is None, "a reason is a loss for every trial"
 
 
