@@ -79,6 +79,16 @@ class CheckpointStore:
                 for path in self._files.ls(f"{self._root}/{number:04d}/{slot}", detail=False):
                     self._files.get_file(path, str(temporary / Path(path).name))
 
+    def numbers(self) -> set[int]:
+        """Trials of which anything lies there."""
+        self._files.invalidate_cache()  # some remember what they have listed, and others write here too
+        try:
+            paths = self._files.ls(self._root, detail=False)
+        except FileNotFoundError:
+            return set()
+        names = {Path(path).name for path in paths}
+        return {int(name) for name in names if name.isdecimal()}
+
     def drop(self, number: int) -> None:
         """Remove what an ended trial would have gone on from."""
         self._remove(f"{self._root}/{number:04d}", recursive=True)

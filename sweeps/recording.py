@@ -22,6 +22,7 @@ from lora_runner.messages import (
 )
 from results.files import atomic_write, atomic_write_json
 from sweeps.blueprint import Ledger
+from sweeps.checkpoint_store import CheckpointStore
 from sweeps.outages import is_outage
 from sweeps.status import DEFAULT_LABELS
 from sweeps.study import FINISHED, describe, key_of, storage_of
@@ -137,11 +138,10 @@ class Recorder:
         over = [trial.number for trial in trials if known[trial.number].state in FINISHED]
         for number in over:
             drop_checkpoint(self.folder, number)
-            if self._store is not None:
-                with contextlib.suppress(Exception):  # a leftover there harms nobody
-                    self._store.drop(number)
         if not over:
             return
+        if self._store is not None:
+            self._drop_stored(self._store, over)
         # One that was not among the best once never will be: only those that were, and the new ones, count.
         there = range(len(known)) if self._with_adapter is None else sorted({*self._with_adapter, *over})
         complete = [known[n] for n in there if known[n].state == TrialState.COMPLETE]
@@ -150,6 +150,12 @@ class Recorder:
             if trial.number not in kept:
                 drop_adapter(self.folder, trial.number)
         self._with_adapter = kept
+
+    def _drop_stored(self, store: CheckpointStore, over: Iterable[int]) -> None:
+        with contextlib.suppress(Exception):  # a leftover there harms nobody
+            # Of all that are over when a study is opened, few have left anything: one look, not a call each.
+            for number in sorted(store.numbers().intersection(over)):
+                store.drop(number)
 
 
 def adapters_to_keep(trials: Sequence[FrozenTrial], count: int) -> list[int]:

@@ -117,6 +117,27 @@ def test_a_study_from_before_there_were_keys_finds_its_checkpoints(
     assert loaded(whole.of_study(key), 0, tmp_path / "w") == [7, None]
 
 
+def test_opening_a_study_drops_what_is_left_of_ended_trials_and_asks_for_no_others(
+    url: str, tmp_path: Path, make_keeper: Any, pack: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"trials": 6, "sampler": "random", "pruner": "none", "report_at": (100,)}
+    keeper = make_keeper(reliability=ReliabilitySection(checkpoints=url), **options)
+    pack(keeper).run()
+    keeper.close()
+    store = keeper.ledger.checkpoint_store().of_study(keeper.rejoin(0).study_key)
+    for number in (2, 17):  # one that ended when nobody could reach the store, one that is still to come
+        store.save(number, checkpoint(tmp_path / "c", 1))
+    dropped = []
+    drop = CheckpointStore.drop
+    monkeypatch.setattr(
+        CheckpointStore, "drop", lambda self, number: (dropped.append(number), drop(self, number))
+    )
+    again = make_keeper(reliability=ReliabilitySection(checkpoints=url), **options)
+    again.close()
+    assert dropped == [2]
+    assert store.numbers() == {17}
+
+
 def test_a_place_that_cannot_be_used_is_refused_with_its_reason(tmp_path: Path) -> None:
     with pytest.raises(StorageUnreachable, match="nosuch"):
         CheckpointStore("nosuch://bucket", "sweep")
