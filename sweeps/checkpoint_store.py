@@ -7,15 +7,20 @@ last and removed first, and what it says of the tensors is checked when the tria
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import threading
+from collections.abc import Iterable
 from copy import copy
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from lora_runner.files import whole_folder
 from sweeps.errors import StorageUnreachable
 
+FINISH_SECONDS = 10.0
 _STATE = "state.json"
 _SLOTS = ("a", "b")
 
@@ -111,3 +116,36 @@ class CheckpointStore:
             self._files.rm(path, recursive=recursive)
         except FileNotFoundError:
             return
+
+
+class Leftovers:
+    """Drops checkpoints of trials that are over, in a thread of its own: a store may be slow, or hang."""
+
+    def __init__(self, store: CheckpointStore) -> None:
+        """`store` is the study's part of it."""
+        self._store = store
+        self._over = SimpleQueue[set[int] | None]()
+        self._thread: threading.Thread | None = None
+
+    def drop(self, numbers: Iterable[int]) -> None:
+        """Let the checkpoints of these trials be removed; one that cannot be remains, and harms nobody."""
+        self._over.put(set(numbers))
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="leftovers", daemon=True)
+            self._thread.start()
+
+    def finish(self, seconds: float = FINISH_SECONDS) -> None:
+        """Wait until all that were named are gone, but no longer than this; the last call."""
+        if self._thread is not None:
+            self._over.put(None)
+            self._thread.join(seconds)
+
+    def _work(self) -> None:
+        while (over := self._over.get()) is not None:
+            left = set[int]()
+            with contextlib.suppress(Exception):
+                # When a study is opened, few of those that are over have left anything: no call for each.
+                left = self._store.numbers() & over
+            for number in sorted(left):
+                with contextlib.suppress(Exception):
+                    self._store.drop(number)

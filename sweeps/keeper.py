@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lora_runner.config import TrialConfig
 from lora_runner.messages import OUT_OF_MEMORY, PUT_BACK, Assignment, SeatReport
 from sweeps.blueprint import Ledger
+from sweeps.checkpoint_store import Leftovers
 from sweeps.judging import judge
 from sweeps.lease import Hold, Owner, lease_of, wait_until_free
 from sweeps.messages import Placed, Reply, SeatTime
@@ -74,6 +75,7 @@ class Keeper:
         self._busy_seat_seconds = self._seat_seconds = 0.0
         self._storage = open_storage(storage_url)
         self._hold: Hold | None = None
+        self._leftovers: Leftovers | None = None
         self._open()
 
     # --- the study --------------------------------------------------------------------------------
@@ -108,12 +110,16 @@ class Keeper:
         if self._hold is not None:
             with transaction(self._storage):
                 self._hold.release(self._storage)
+        if self._leftovers is not None:
+            self._leftovers.finish()
 
     def _use_study(self, study: optuna.Study) -> None:
         self.study = study
         self.study.pruner = make_pruner(self.ledger.search, self.ledger.report_at)
         self._drawer = drawer_for(self.ledger, study, self._note)
-        self._recorder = Recorder(self.ledger, study, self._note)
+        if self._leftovers is None and (store := self.ledger.checkpoint_store()) is not None:
+            self._leftovers = Leftovers(store.of_study(key_of(study)))
+        self._recorder = Recorder(self.ledger, study, self._note, self._leftovers)
         self._waiting = Waiting(study, (), self._note)
         self._stale = False
 
@@ -231,7 +237,7 @@ class Keeper:
                     self._waiting.cleared(trial)
                     self._futile_starts.pop(worker, None)
                 if report.outcome == PUT_BACK and not trial.user_attrs.get("put_back"):
-                    self._put_back(trial, report)
+                    self._waiting.put_back(trial, report.stop_reason)
                     continue
                 ended = self._judge(trial, report)
                 if ended is None:
@@ -281,13 +287,6 @@ class Keeper:
             else:
                 given_up += 1
         return given_up
-
-    def _put_back(self, trial: FrozenTrial, report: SeatReport) -> None:
-        """Let a trial wait for another seat; that it had this chance stands in the study."""
-        describe(self.study, trial, put_back=1)
-        worker = trial.user_attrs["worker"]
-        self._note(f"trial {trial.number}: put back by worker {worker} ({report.stop_reason})")
-        self._waiting.add(trial)
 
     def _fill(self, worker: int, seats: Sequence[int]) -> Reply:
         beside = [t for t in self._running() if self._is_on(t, worker)]

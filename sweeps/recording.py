@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,10 +21,10 @@ from lora_runner.messages import (
 )
 from results.files import atomic_write, atomic_write_json
 from sweeps.blueprint import Ledger
-from sweeps.checkpoint_store import CheckpointStore
+from sweeps.checkpoint_store import Leftovers
 from sweeps.outages import is_outage
 from sweeps.status import DEFAULT_LABELS
-from sweeps.study import FINISHED, describe, key_of, storage_of
+from sweeps.study import FINISHED, describe, storage_of
 from sweeps.trial_folder import append_line, drop_adapter, drop_checkpoint, trial_folder
 
 _STATES = {
@@ -41,13 +40,19 @@ _STATES = {
 class Recorder:
     """Writes reports and ends of trials of one study."""
 
-    def __init__(self, ledger: Ledger, study: optuna.Study, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        study: optuna.Study,
+        note: Callable[[str], None],
+        leftovers: Leftovers | None = None,
+    ) -> None:
+        """`leftovers` drops the checkpoints of trials that are over where these lie in a store."""
         self.ledger = ledger
         self.study = study
         self.folder = Path(ledger.run_folder)
         self._note = note
-        store = ledger.checkpoint_store()
-        self._store = None if store is None else store.of_study(key_of(study))
+        self._leftovers = leftovers
         self._with_adapter: set[int] | None = None
         """Complete trials whose adapters were left where they are; None before anybody has looked."""
 
@@ -140,8 +145,8 @@ class Recorder:
             drop_checkpoint(self.folder, number)
         if not over:
             return
-        if self._store is not None:
-            self._drop_stored(self._store, over)
+        if self._leftovers is not None:
+            self._leftovers.drop(over)
         # One that was not among the best once never will be: only those that were, and the new ones, count.
         there = range(len(known)) if self._with_adapter is None else sorted({*self._with_adapter, *over})
         complete = [known[n] for n in there if known[n].state == TrialState.COMPLETE]
@@ -150,12 +155,6 @@ class Recorder:
             if trial.number not in kept:
                 drop_adapter(self.folder, trial.number)
         self._with_adapter = kept
-
-    def _drop_stored(self, store: CheckpointStore, over: Iterable[int]) -> None:
-        with contextlib.suppress(Exception):  # a leftover there harms nobody
-            # Of all that are over when a study is opened, few have left anything: one look, not a call each.
-            for number in sorted(store.numbers().intersection(over)):
-                store.drop(number)
 
 
 def adapters_to_keep(trials: Sequence[FrozenTrial], count: int) -> list[int]:

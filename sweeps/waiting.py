@@ -46,6 +46,12 @@ class Waiting:
         describe(self.study, trial, run=None)
         self._numbers = sorted({*self._numbers, trial.number})
 
+    def put_back(self, trial: FrozenTrial, reason: str | None) -> None:
+        """Let a trial wait for another seat; that it had this chance stands in the study."""
+        describe(self.study, trial, put_back=1)
+        self._note(f"trial {trial.number}: put back by worker {trial.user_attrs['worker']} ({reason})")
+        self.add(trial)
+
     def lost(self, trial: FrozenTrial, *, alone: bool, reason: str) -> bool:
         """Count the loss of a trial's worker; False when the trial was given up for it."""
         losses, losses_alone = losses_of(trial)

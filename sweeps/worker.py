@@ -115,7 +115,9 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             time.sleep(reply.again_in)
 
     def _fetch(self, method: str, *arguments: Any) -> Any:
-        return ray.get(getattr(self._depot, method).remote(*arguments))
+        answer = ray.get(getattr(self._depot, method).remote(*arguments))
+        self._watch.alive()  # many answers may take long together, and so may a disk that is waited for
+        return answer
 
     def _exchange(self, reports: list[SeatReport]) -> Reply:
         now = time.monotonic()
@@ -139,7 +141,8 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
     def _deliver(self) -> None:
         """What has been written travels to the driver before it hears the report that goes with it."""
         for assignment, name in self.session.take_written():
-            self._notes += self._files.deliver(assignment, name)
+            with self._watch:  # a store may hang
+                self._notes += self._files.deliver(assignment, name)
 
     def _follow(self, reply: Reply) -> None:
         """Empty and fill seats as the keeper said, and go on with its answer to what found no seat."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from sweeps.checkpoint_store import CheckpointStore
+from sweeps.checkpoint_store import CheckpointStore, Leftovers
 from sweeps.config import ReliabilitySection
 from sweeps.errors import StorageUnreachable
 
@@ -136,6 +138,45 @@ def test_opening_a_study_drops_what_is_left_of_ended_trials_and_asks_for_no_othe
     again.close()
     assert dropped == [2]
     assert store.numbers() == {17}
+
+
+def test_a_store_that_hangs_holds_no_keeper_up(
+    url: str, make_keeper: Any, pack: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging, released = threading.Event(), threading.Event()
+
+    def hang(self: CheckpointStore) -> set[int]:
+        hanging.set()
+        released.wait(60)
+        return set()
+
+    monkeypatch.setattr(CheckpointStore, "numbers", hang)
+    monkeypatch.setattr(Leftovers.finish, "__defaults__", (0.1,))
+    options = {"trials": 6, "sampler": "random", "pruner": "none", "report_at": (100,)}
+    began = time.monotonic()
+    for _ in range(2):
+        keeper = make_keeper(reliability=ReliabilitySection(checkpoints=url), **options)
+        pack(keeper).run()
+        keeper.close()
+    assert hanging.is_set()
+    assert keeper.status().finished == 6
+    assert time.monotonic() - began < 30
+    released.set()
+
+
+def test_a_keeper_that_closes_waits_for_its_last_trials_checkpoints_to_go(
+    url: str, tmp_path: Path, make_keeper: Any, pack: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"trials": 3, "sampler": "random", "pruner": "none", "report_at": (100,)}
+    keeper = make_keeper(reliability=ReliabilitySection(checkpoints=url), **options)
+    store = keeper.ledger.checkpoint_store().of_study(keeper.rejoin(0).study_key)
+    for number in range(3):
+        store.save(number, checkpoint(tmp_path / "c", 1))
+    drop = CheckpointStore.drop
+    monkeypatch.setattr(CheckpointStore, "drop", lambda self, number: (time.sleep(0.1), drop(self, number)))
+    pack(keeper).run()
+    keeper.close()
+    assert store.numbers() == set()
 
 
 def test_a_place_that_cannot_be_used_is_refused_with_its_reason(tmp_path: Path) -> None:

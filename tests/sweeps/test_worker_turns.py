@@ -233,3 +233,35 @@ def test_trials_that_a_worker_gives_back_have_lost_nothing(make_keeper: Any) -> 
         assert [p.assignment.number for p in keeper.ask(0, [0]).start] == given
     assert losses_of(keeper.study.trials[given[0]]) == (0, 0)
     assert keeper.troubles == []
+
+
+class Watched:
+    """A stall watch, and whether it is on."""
+
+    is_on = False
+
+    def __enter__(self) -> None:
+        self.is_on = True
+
+    def __exit__(self, *_: Any) -> None:
+        self.is_on = False
+
+
+@pytest.mark.parametrize("reply", [Reply(), Reply(stop=True)])
+def test_what_travels_to_a_store_is_watched(
+    make_worker: Any, monkeypatch: pytest.MonkeyPatch, reply: Reply
+) -> None:
+    """`save` hangs in there as it does anywhere, and no exception ever comes."""
+    session = Seats(1)
+    worker = make_worker(session, reply)
+    worker._watch = Watched()
+    seen = []
+
+    def deliver(assignment: Assignment, name: str) -> list[str]:
+        seen.append((assignment.number, name, worker._watch.is_on))
+        return []
+
+    monkeypatch.setattr(worker._files, "deliver", deliver, raising=False)
+    monkeypatch.setattr(session, "take_written", lambda: [(assignment(1), "checkpoint")])
+    worker.step()
+    assert set(seen) == {(1, "checkpoint", True)}
