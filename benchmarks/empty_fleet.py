@@ -108,7 +108,7 @@ class EmptyJob:
     seats: int
     stall_seconds: float = 60.0
 
-    def open_session(self, num_threads: int, call: Any) -> EmptySession:
+    def open_session(self, num_threads: int, call: Any, alive: Any) -> EmptySession:
         """No base, no data, no torch."""
         return EmptySession(self.seats)
 

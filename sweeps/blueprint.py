@@ -116,11 +116,11 @@ class Job:
     stall_seconds: float
     """A worker whose pack ends neither a step nor an evaluation for this long is ended."""
 
-    def open_session(self, num_threads: int, call: Call) -> Session:
+    def open_session(self, num_threads: int, call: Call, alive: Callable[[], None]) -> Session:
         """Load the base in this process and measure it untouched; no seat is taken yet.
 
         `num_threads` are this process's on a machine without a GPU; `call` asks the depot for what only the
-        driver's machine has. Raises ModelError.
+        driver's machine has; `alive` is called while another worker fetches that. Raises ModelError.
         """
         # torch and transformers take seconds to import; the driver and the keeper send a job on without them.
         import torch
@@ -131,9 +131,8 @@ class Job:
 
         if not torch.cuda.is_available():
             torch.set_num_threads(num_threads)
-        base = load_base(
-            replace(self.base, folder=model_folder(self.base.model, self.model_fingerprint, call))
-        )
+        folder = model_folder(self.base.model, self.model_fingerprint, call, alive=alive)
+        base = load_base(replace(self.base, folder=folder))
         return Session(Pack(base, self.pack), self.data, self.session, num_seats=self.seats)
 
 

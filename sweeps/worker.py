@@ -64,7 +64,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         threads = max(1, len(os.sched_getaffinity(0)) // int(config["workers"]))
         try:
             with self._watch:
-                self.session = job.open_session(threads, self._fetch)
+                self.session = job.open_session(threads, self._fetch, self._watch.alive)
         except RunnerError as error:
             # The base itself: no other process could load it either.
             ray.get(self.keeper.broken.remote(self.index, str(error)))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from lora_runner.errors import first_line
 from lora_runner.messages import Assignment
@@ -149,31 +151,55 @@ def files_for(
     return ShippedFiles(call, scratch, patience_seconds=patience_seconds)
 
 
-def model_folder(model: str, wanted: str | None, call: Call, cache: Path | None = None) -> str | None:
+def model_folder(
+    model: str,
+    wanted: str | None,
+    call: Call,
+    cache: Path | None = None,
+    *,
+    alive: Callable[[], None] = lambda: None,
+) -> str | None:
     """Where a local model lies on this machine: None for its own place, else a copy from the driver.
 
     `wanted` is the driver's fingerprint of the folder, None for a hub id. One worker of a machine fetches,
-    the others wait for it.
+    the others wait for it and call `alive` meanwhile.
     """
     if wanted is None or (Path(model).is_dir() and fingerprint(Path(model)) == wanted):
         return None
     cache = cache or Path.home() / ".cache" / "qlora-sweeps" / "models"
     target = cache / wanted
     cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(cache / f"{wanted}.lock")):
+    with _locked(cache / f"{wanted}.lock", alive):
         if not (target.is_dir() and fingerprint(target) == wanted):
             _fetch(model, call("listing", model), target, call)
     return str(target)
 
 
+@contextmanager
+def _locked(path: Path, alive: Callable[[], None]) -> Iterator[None]:
+    lock = FileLock(str(path))
+    while True:
+        alive()
+        with suppress(Timeout):
+            lock.acquire(timeout=RETRY_SECONDS)
+            break
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _fetch(model: str, files: Mapping[str, int], target: Path, call: Call) -> None:
+    """A model's files piece by piece; those that a worker before this one had fetched whole are kept."""
     fresh = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
     for name, size in files.items():
         path = fresh / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            for offset in range(0, size, PIECE_BYTES):
+        with path.open("ab") as file:
+            file.truncate(min(file.tell(), size) // PIECE_BYTES * PIECE_BYTES)
+            for offset in range(file.seek(0, os.SEEK_END), size, PIECE_BYTES):
                 file.write(call("read", model, name, offset))
+                file.flush()
+                os.fsync(file.fileno())  # or a machine that goes down leaves pieces of the right size alone
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)

@@ -233,7 +233,7 @@ class RehearsedJob:
     checkpoint_seconds: float = 0.3
     stall_seconds: float = 10.0
 
-    def open_session(self, num_threads: int, call: Any) -> RehearsedSession:
+    def open_session(self, num_threads: int, call: Any, alive: Any) -> RehearsedSession:
         """No base, no data, no torch."""
         return RehearsedSession(self.seats, Path(self.folder), self.step_seconds, self.checkpoint_seconds)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,3 +211,57 @@ def test_a_model_that_is_not_here_is_fetched_once_in_pieces(
     (Path(folder) / "model.safetensors").write_text("x")
     assert model_folder(str(model), wanted, from_elsewhere, cache) == folder
     assert fingerprint(Path(folder)) == wanted
+
+
+def test_a_model_that_takes_more_than_one_life_of_a_worker_arrives(
+    tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.depot.PIECE_BYTES", 5)
+    monkeypatch.setattr("sweeps.worker_files.PIECE_BYTES", 5)
+    model, cache = tmp_path / "model", tmp_path / "cache"
+    write(model, **{"config.json": "{}", "model.safetensors": "abcdefghijklmnopqrstuvw"})
+    wanted, kept = fingerprint(model), model.rename(tmp_path / "elsewhere")
+    asked = list[tuple[str, int]]()
+
+    def for_two_pieces(method: str, folder: str, *rest: Any) -> Any:
+        if method == "read":
+            asked.append(rest)
+            if len(asked) in (3, 6):
+                (half,) = cache.glob(f".*/{rest[0]}")
+                with half.open("ab") as file:
+                    file.write(b"?")  # the piece that was on its way
+                raise ConnectionError("the worker was ended")
+        return call(method, str(kept), *rest)
+
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            model_folder(str(model), wanted, for_two_pieces, cache)
+    folder = model_folder(str(model), wanted, for_two_pieces, cache)
+    assert folder is not None
+    assert (Path(folder) / "model.safetensors").read_text() == "abcdefghijklmnopqrstuvw"
+    assert (Path(folder) / "config.json").read_text() == "{}"
+    assert [offset for name, offset in asked if name == "model.safetensors"] == [0, 5, 5, 10, 10, 15, 20]
+
+
+def test_who_waits_for_another_workers_fetch_gives_signs_of_life(
+    tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.worker_files.RETRY_SECONDS", 0.05)
+    model, cache = tmp_path / "model", tmp_path / "cache"
+    write(model, **{"config.json": "{}"})
+    wanted, kept = fingerprint(model), model.rename(tmp_path / "elsewhere")
+    cache.mkdir()
+    other = (cache / f"{wanted}.lock").open("w")
+    fcntl.flock(other, fcntl.LOCK_EX)
+    signs = list[int]()
+
+    def alive() -> None:
+        signs.append(len(signs))
+        if len(signs) == 4:
+            other.close()
+
+    def of_the_driver(method: str, folder: str, *rest: Any) -> Any:
+        return call(method, str(kept), *rest)
+
+    assert model_folder(str(model), wanted, of_the_driver, cache, alive=alive) is not None
+    assert len(signs) == 4

@@ -112,7 +112,7 @@ def make_job(seats: int, log: str, *, room: int, never: int | None = None, turn_
             self.seats = seats
             self.stall_seconds = 60.0
 
-        def open_session(self, num_threads: int, call: Any) -> RehearsedSession:
+        def open_session(self, num_threads: int, call: Any, alive: Any) -> RehearsedSession:
             time.sleep(turn_seconds)
             end_of_turn()
             return RehearsedSession()

@@ -265,3 +265,17 @@ def test_what_travels_to_a_store_is_watched(
     monkeypatch.setattr(session, "take_written", lambda: [(assignment(1), "checkpoint")])
     worker.step()
     assert set(seen) == {(1, "checkpoint", True)}
+
+
+def test_every_answer_of_the_depot_is_a_sign_of_life(
+    make_worker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A base may take longer to reach a node than a step may take."""
+    worker = make_worker(Seats())
+    signs = list[str]()
+    worker._watch = SimpleNamespace(alive=lambda: signs.append("alive"))
+    worker._depot = SimpleNamespace(read=SimpleNamespace(remote=lambda *said: said))
+    monkeypatch.setattr("sweeps.worker.ray.get", lambda answer: answer)
+    for offset in range(3):
+        assert worker._fetch("read", "model", offset) == ("model", offset)
+    assert signs == ["alive"] * 3
