@@ -11,7 +11,7 @@ import pytest
 
 from lora_runner.config import TrialConfig
 from lora_runner.messages import Assignment, SeatReport
-from sweeps.keeper import Keeper
+from sweeps.keeper import FUTILE_STARTS, Keeper
 from sweeps.messages import Placed, Reply
 from sweeps.waiting import losses_of
 from sweeps.worker import Worker
@@ -228,11 +228,14 @@ def test_a_store_that_stays_away_ends_the_worker_and_fails_no_trial(
 def test_trials_that_a_worker_gives_back_have_lost_nothing(make_keeper: Any) -> None:
     keeper: Keeper = make_keeper(trials=6, sampler="random", pruner="none")
     given = [p.assignment.number for p in keeper.ask(0, [0]).start]
-    for _ in range(30):
+    for _ in range(FUTILE_STARTS + 1):
         keeper.rejoin(0, None)
         assert [p.assignment.number for p in keeper.ask(0, [0]).start] == given
     assert losses_of(keeper.study.trials[given[0]]) == (0, 0)
+    assert not any(keeper.rejoin(0).stop for _ in range(FUTILE_STARTS)), "only its starts count"
+    assert not keeper.rejoin(0, None).stop
     assert keeper.troubles == []
+    assert keeper.rejoin(0).stop
 
 
 class Watched:
