@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from sweeps.confirmation import (
     tuned_rate,
     tuning_ledger,
 )
-from sweeps.lease import Owner, refuse_if_held
+from sweeps.lease import refuse_unless_free
 from sweeps.replicating import is_settled
 from sweeps.status import Status, read_status
 from sweeps.storage import open_storage, transaction
@@ -69,15 +68,15 @@ class ConfirmResult:
     run_folder: Path
 
 
-def sweep_to_confirm(study: optuna.Study) -> SweepResult:
+def sweep_to_confirm(study: optuna.Study, *, lease_seconds: float) -> SweepResult:
     """The sweep as it is now.
 
-    NothingToSay when no trial finished; StudyHeld while the sweep itself goes on and its best may change.
+    NothingToSay when no trial finished; StudyHeld while the sweep itself goes on and its best may change,
+    which for one on another machine shows within `lease_seconds`.
     """
-    sweep = read_study(study)
-    check_finished(sweep)
-    refuse_if_held(study, Owner.here(secrets.token_hex(8)))
-    return sweep
+    check_finished(read_study(study))
+    refuse_unless_free(study, seconds=lease_seconds)
+    return read_study(study)  # its holder may have ended it meanwhile
 
 
 class Confirmation:
@@ -96,7 +95,7 @@ class Confirmation:
         if anew:
             for ending in CONFIRM_STUDIES:
                 if (study := peek(self._url, f"{self._ledger.name}{ending}")) is not None:
-                    refuse_if_held(study, Owner.here(secrets.token_hex(8)))
+                    refuse_unless_free(study, seconds=self._ledger.reliability.lease_seconds)
             put_away(self._url, self._ledger.name, Path(self._ledger.run_folder))
             return self
         if self._tuning is not None:

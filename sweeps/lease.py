@@ -108,7 +108,7 @@ def refuse_if_held(study: optuna.Study, me: Owner) -> Lease | None:
     """StudyHeld when another living process of this machine holds the study; the lease when one elsewhere
     may.
 
-    For a driver to call before it starts anything: `wait_until_free` has the last word.
+    For a driver to call before it starts a keeper, which has the last word.
     """
     lease = lease_of(study)
     if lease is None or lease.released or lease.owner.is_same_process(me):
@@ -144,6 +144,15 @@ def wait_until_free(
         if now != first:
             raise StudyHeld(_refusal(name, now or first))
     return first
+
+
+def refuse_unless_free(study: optuna.Study, *, seconds: float) -> None:
+    """StudyHeld when anybody living works on the study, here or elsewhere.
+
+    For what writes to a study without taking its lease. A holder elsewhere is watched for up to `seconds`.
+    """
+    me = Owner.here(secrets.token_hex(8))
+    wait_until_free(lambda: lease_of(study), me, name=study.study_name, seconds=seconds)
 
 
 def _refusal(name: str, lease: Lease) -> str:

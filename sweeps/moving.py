@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from sweeps.errors import RunFolderError, StorageUnreachable, StudyMismatch, SweepFailed
 from sweeps.journal import journal_path
-from sweeps.lease import LEASE, Owner, lease_of, wait_until_free
+from sweeps.lease import LEASE, refuse_unless_free
 from sweeps.storage import (
     UNREADABLE,
     check_reachable,
@@ -83,13 +82,8 @@ def _to_copy(source: str, names: Iterable[str], lease_seconds: float) -> list[op
     studies = [study for name in asked if (study := peek(source, name)) is not None]
     if not studies:
         raise RunFolderError(f"there is no study {asked[0]!r} in {masked(source)} to move")
-    me = Owner.here(secrets.token_hex(8))
     for study in studies:
-
-        def lease(study: optuna.Study = study) -> Any:
-            return lease_of(study)
-
-        wait_until_free(lease, me, name=study.study_name, seconds=lease_seconds)
+        refuse_unless_free(study, seconds=lease_seconds)
     return studies
 
 

@@ -257,7 +257,8 @@ class Sweep:
         `margin` is a share of the best's loss; `anew` puts an earlier confirmation away.
         """
         asked = Asked(best=best, rows=rows, trials=trials, hours=hours, margin=margin)
-        sweep, blueprint = sweep_to_confirm(self.study()), self.plan()
+        sweep = sweep_to_confirm(self.study(), lease_seconds=self.config.reliability.lease_seconds)
+        blueprint = self.plan()
         check_run_folder(self.config)
         peek(self.storage_url, self.config.name, blueprint.ledger.identity)
 

@@ -15,7 +15,7 @@ import optuna
 from sweeps.dashboard.guard import REPORT_NAME, Guard
 from sweeps.dashboard.study_view import StudyView
 from sweeps.errors import PortTaken
-from sweeps.lease import Owner, refuse_if_held
+from sweeps.lease import refuse_unless_free
 from sweeps.storage import open_storage
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def open_dashboard(sweep: Sweep, *, port: int | None = None, writable: bool = Fa
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = sweep.study()
     if writable:
-        refuse_if_held(study, Owner.here("dashboard"))
+        refuse_unless_free(study, seconds=sweep.config.reliability.lease_seconds)
         study = optuna.load_study(study_name=study.study_name, storage=open_storage(sweep.storage_url))
     report = sweep.run_folder / REPORT_NAME
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from sweeps.blueprint import Ledger
 from sweeps.config import ReliabilitySection
 from sweeps.config.search import SearchSection
 from sweeps.keeper import Keeper
-from sweeps.lease import Owner
+from sweeps.lease import Lease, Owner
 from sweeps.messages import Reply
+from sweeps.storage import open_storage
 
 Loss = Callable[[TrialConfig, int], float | str]
 """(config, percent) -> evaluation loss, or the outcome with which the trial ends by itself there."""
@@ -238,6 +240,37 @@ def make_keeper(tmp_path: Path, new_database: Callable[[str], str]) -> Iterator[
     yield make
     for keeper in made:
         keeper._storage.close()
+
+
+@pytest.fixture
+def held_elsewhere() -> Iterator[Callable[[str, str], None]]:
+    """`held_elsewhere(url, name)`: from now on a keeper on another machine gives signs of life."""
+    over, threads = threading.Event(), list[threading.Thread]()
+    owner = Owner(run="theirs", host="node7", place="node7 boot pid:[1]", pid=11, started=1.0)
+
+    def hold(url: str, name: str) -> None:
+        storage = open_storage(url)
+        study = optuna.load_study(study_name=name, storage=storage)
+
+        def beat(number: int) -> None:
+            study.set_user_attr("lease", Lease(owner=owner, keeper="another", beat=number).to_text())
+
+        def keep() -> None:
+            for number in range(1, 600):
+                if over.wait(0.1):
+                    break
+                beat(number)
+            storage.close()
+
+        beat(0)
+        threads.append(threading.Thread(target=keep))
+        threads[-1].start()
+
+    yield hold
+    over.set()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,8 @@ from results.replicates import read_replicates
 from results.sweep_result import SweepResult, read_study
 from sweeps.arms import choose_arms, rates_to_try, space_with
 from sweeps.confirmation import Asked, confirm_ledger
-from sweeps.confirming import Confirmation, put_away
-from sweeps.errors import ConfigError, StudyMismatch
+from sweeps.confirming import Confirmation, put_away, sweep_to_confirm
+from sweeps.errors import ConfigError, StudyHeld, StudyMismatch
 from sweeps.keeper import Keeper
 from sweeps.replicate_plan import new_seeds
 from sweeps.study import peek
@@ -422,6 +422,28 @@ def test_a_time_limit_starts_nothing_new_and_more_time_goes_on(confirmation: Any
     longer.prepare()
     assert longer.run().clear
     assert runs.names == ["t.confirm"]
+
+
+def test_a_sweep_that_goes_on_elsewhere_is_not_confirmed(swept: Keeper, held_elsewhere: Any) -> None:
+    url = str(swept._storage.url)
+    whole = sweep_to_confirm(peek_study(swept, "t"), lease_seconds=30)
+    assert len(whole.finished) == len(read_study(swept.study).finished)
+    held_elsewhere(url, "t")
+    with pytest.raises(StudyHeld, match="process 11 on node7"):
+        sweep_to_confirm(peek_study(swept, "t"), lease_seconds=30)
+
+
+def test_a_confirmation_that_runs_elsewhere_is_not_put_away(
+    confirmation: Any, swept: Keeper, held_elsewhere: Any, plainly: Any
+) -> None:
+    confirmation(rows=False)[0].run()
+    url = str(swept._storage.url)
+    held_elsewhere(url, "t.confirm")
+    before = plainly(url, "t.confirm")
+    with pytest.raises(StudyHeld, match="process 11 on node7"):
+        confirmation(rows=False)[0].prepare(anew=True)
+    assert plainly(url, "t.confirm") == before
+    assert (Path(swept.ledger.run_folder) / "confirm").is_dir()
 
 
 def test_another_best_is_refused_until_one_starts_anew_and_the_old_runs_are_kept(

@@ -18,7 +18,7 @@ import pytest
 
 from sweeps.errors import LeaseLost, RunFolderError, StudyHeld
 from sweeps.keeper import Keeper
-from sweeps.lease import Lease, Owner, lease_of, refuse_if_held, wait_until_free
+from sweeps.lease import Lease, Owner, lease_of, refuse_if_held, refuse_unless_free, wait_until_free
 from sweeps.sweep import Sweep
 
 Make = Callable[..., Keeper]
@@ -136,6 +136,19 @@ def test_a_holder_elsewhere_that_is_silent_has_lost_its_study() -> None:
     started = time.monotonic()
     assert wait_until_free(lambda: lease, Owner.here("mine"), name="s", seconds=0.6) == lease
     assert time.monotonic() - started >= 0.6
+
+
+def test_what_writes_without_a_lease_waits_for_a_silent_holder_elsewhere_alone(make_keeper: Make) -> None:
+    keeper = make_keeper()
+    refuse_unless_free(keeper.study, seconds=30)  # this process's own
+    hold(keeper, ELSEWHERE)
+    started = time.monotonic()
+    refuse_unless_free(keeper.study, seconds=0.6)
+    assert time.monotonic() - started >= 0.6
+    hold(keeper, ELSEWHERE, released=True)
+    started = time.monotonic()
+    refuse_unless_free(keeper.study, seconds=30)
+    assert time.monotonic() - started < 10
 
 
 def test_of_two_that_take_a_study_at_once_one_gets_it(make_keeper: Make, ledger: Any, tmp_path: Path) -> None:

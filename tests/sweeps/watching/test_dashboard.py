@@ -144,6 +144,14 @@ def test_writable_is_refused_while_the_sweep_runs_and_read_only_is_not(watched, 
         driver.kill()
 
 
+def test_writable_is_refused_while_the_sweep_runs_on_another_machine(watched, serve, held_elsewhere):
+    sweep = watched(turns=1).sweep
+    held_elsewhere(sweep.storage_url, "t")
+    with pytest.raises(StudyHeld, match="process 11 on node7"):
+        open_dashboard(sweep, writable=True)
+    assert serve(sweep)("/api/studies/1").code == 200
+
+
 def test_other_studies_of_the_database_are_neither_shown_nor_deleted(watched, serve):
     sweep = watched().sweep
     other = optuna.create_study(storage=open_storage(sweep.storage_url), study_name="other")
