@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from lora_runner.errors import Fault, is_device_error
+from lora_runner.errors import Fault, is_device_error, is_disk_trouble
 from lora_runner.seats import Seat
 
 T = TypeVar("T")
@@ -21,7 +21,8 @@ def for_each_seat(compute: Callable[[list[Seat | None]], list[T]], seats: Sequen
     """`compute` for all seats at once, or one by one where memory or an error forbids it.
 
     A seat that fails alone has a Fault for its result. Where every one of several fails, and not for want of
-    memory, no seat is to blame: RuntimeError. So is nobody for an error of the device, which is raised.
+    memory, no seat is to blame: RuntimeError. So is nobody for an error of the device or a disk (kernels are
+    compiled into a cache), which is raised.
     """
     if not seats:
         return []
@@ -43,7 +44,7 @@ def _attempt(compute: Callable[[list[Seat | None]], list[T]], seats: Sequence[Se
     try:
         return compute([*seats])
     except Exception as error:
-        if is_device_error(error):
+        if is_device_error(error) or is_disk_trouble(error):
             raise
         fault = Fault.of(error)
     if fault.is_memory:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 
 from lora_runner.data import BatchPlan, DataBundle, TokenizedExample, TokenizedSet
-from lora_runner.errors import Fault, ModelError, first_line, is_device_error
+from lora_runner.errors import Fault, ModelError, first_line, is_device_error, is_disk_trouble
 from lora_runner.layout import Block
 from lora_runner.messages import (
     COMPLETE,
@@ -189,7 +189,9 @@ class Session:
         except torch.OutOfMemoryError as error:
             lacking = first_line(error)  # and no more of it: its traceback holds the step's activations
         except Exception as error:
-            if is_device_error(error) or any(r.seat.step != steps[r.assignment.number] for r in self.running):
+            if is_device_error(error) or is_disk_trouble(error):
+                raise
+            if any(r.seat.step != steps[r.assignment.number] for r in self.running):
                 raise
             failure = error
         elapsed = time.monotonic() - started
@@ -227,7 +229,7 @@ class Session:
             try:
                 self.pack.train_step({running.seat: self._next_micro_batch(running)})
             except Exception as error:
-                if is_device_error(error):
+                if is_device_error(error) or is_disk_trouble(error):
                     raise
                 failed.append((running, Fault.of(error)))
         if len(failed) == len(self.running) > 1:

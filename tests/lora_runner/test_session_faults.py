@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -110,7 +111,7 @@ class Sabotage:
         pack: Pack,
         rates: Collection[float],
         message: str = "a shape that fits nothing",
-        error: type[Exception] = RuntimeError,
+        error: Callable[[str], Exception] = RuntimeError,
     ) -> None:
         self._step, self._rates, self._message, self._error = pack.train_step, rates, message, error
         self._calls: dict[float, int] = {}
@@ -160,6 +161,44 @@ def test_a_trial_that_fails_alone_on_its_pack_has_ended_too(
     monkeypatch.setattr(pack, "train_step", Sabotage(pack, {2e-3}, error=error))
     (failed,) = run(new_session(), [assign(0, CONFIG)])[0]
     assert (failed.outcome, failed.stop_reason) == (FAILED, f"{error.__name__}: a shape that fits nothing")
+
+
+def full(message: str) -> Exception:
+    return OSError(errno.ENOSPC, f"No space left on device: {message}")
+
+
+def read_only(message: str) -> Exception:
+    return OSError(errno.EROFS, f"Read-only file system: {message}")
+
+
+@pytest.mark.parametrize("seats", [1, 2])
+@pytest.mark.parametrize("error", [full, read_only])
+def test_a_disk_that_takes_no_kernel_is_no_trials_fault(
+    error: Callable[[str], Exception],
+    seats: int,
+    pack: Pack,
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trials = [assign(i, config) for i, config in enumerate(rates(1e-3, 2e-3)[:seats])]
+    monkeypatch.setattr(pack, "train_step", Sabotage(pack, {1e-3}, error=error))
+    with pytest.raises(OSError, match="a shape that fits nothing"):
+        run(new_session(seats), trials)
+
+
+def test_nor_is_one_that_fills_up_while_the_trials_are_tried_one_by_one(
+    pack: Pack,
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = iter([RuntimeError("the first"), full("then the disk")])
+    monkeypatch.setattr(pack, "train_step", Sabotage(pack, {1e-3}, error=lambda _: next(answers)))
+    with pytest.raises(OSError, match="then the disk"):
+        run(new_session(2), [assign(i, config) for i, config in enumerate(rates(1e-3, 2e-3))])
 
 
 @pytest.mark.parametrize(
@@ -222,8 +261,9 @@ def test_a_trial_whose_evaluation_fails_ends_with_its_traceback_and_its_neighbou
     [
         ({1e-3, 2e-3}, ValueError("all alike"), "none of 2 seats could be computed: .*ValueError: all alike"),
         ({1e-3}, RuntimeError("CUDA error: device-side assert"), "CUDA error"),
+        ({1e-3}, OSError(errno.ENOSPC, "No space left on device"), "No space left"),
     ],
-    ids=["all", "device"],
+    ids=["all", "device", "disk"],
 )
 def test_where_no_evaluation_succeeds_no_trial_is_blamed(
     pack: Pack,
@@ -236,7 +276,7 @@ def test_where_no_evaluation_succeeds_no_trial_is_blamed(
     message: str,
 ) -> None:
     sabotaged(pack, monkeypatch, "evaluate", guilty, error)
-    with pytest.raises(RuntimeError, match=f"(?s){message}"):
+    with pytest.raises((RuntimeError, OSError), match=f"(?s){message}"):
         run(new_session(2), [assign(i, config) for i, config in enumerate(rates(1e-3, 2e-3))])
 
 
