@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from lora_runner.seats import Seat
 
 _TENSORS, _STATE = "seat.safetensors", "state.json"
 _DAMAGED = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError)
-_FORMAT = 1
-"""Counted up when a field changes its meaning: another format is a fresh start, never a guess."""
+_FORMAT = 2
+"""Counted up when a field changes its meaning: another format is a fresh start, never a guess. In format 1
+nothing could tell whether the state had been damaged."""
+_OWN_DIGEST = "state_sha256"
 
 
 def save_checkpoint(folder: Path, seat: Seat, progress: dict[str, Any]) -> None:
@@ -37,7 +40,7 @@ def save_checkpoint(folder: Path, seat: Seat, progress: dict[str, Any]) -> None:
             "progress": progress,
             "sha256": _digest(temporary / _TENSORS),
         }
-        write_json(temporary / _STATE, state)
+        write_json(temporary / _STATE, state | {_OWN_DIGEST: _state_digest(state)})
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -45,18 +48,21 @@ def has_checkpoint(folder: Path) -> bool:
     return any((candidate / _STATE).is_file() for candidate in _candidates(folder))
 
 
-def load_checkpoint(folder: Path, seat: Seat) -> tuple[dict[str, Any], list[str]]:
+def load_checkpoint(
+    folder: Path, seat: Seat, read_progress: Callable[[dict[str, Any]], Any] = dict
+) -> tuple[Any, list[str]]:
     """Continue `seat` from `folder`, or from the checkpoint before it if that one is damaged.
 
-    Returns the caller's progress, and what was wrong with a checkpoint that was passed over. Raises
-    CheckpointError when no candidate is whole or the trial differs; the seat is then as it was.
+    Returns the caller's progress as `read_progress` makes it, and what was wrong with a checkpoint that was
+    passed over, as is one whose progress cannot be read. Raises CheckpointError when no candidate is whole or
+    the trial differs; the seat is then as it was.
     """
     problems: list[str] = []
     for candidate in _candidates(folder):
         if not (candidate / _STATE).is_file():
             continue
         try:
-            return _load(candidate, seat), problems
+            return _load(candidate, seat, read_progress), problems
         except (*_DAMAGED, CheckpointError) as error:
             problems.append(f"{candidate}: {type(error).__name__}: {error}")
     raise CheckpointError("; ".join(problems) or f"{folder} holds no checkpoint")
@@ -66,7 +72,7 @@ def _candidates(folder: Path) -> tuple[Path, Path]:
     return folder, folder.with_name(f"{folder.name}.previous")
 
 
-def _load(folder: Path, seat: Seat) -> dict[str, Any]:
+def _load(folder: Path, seat: Seat, read_progress: Callable[[dict[str, Any]], Any]) -> Any:
     state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
     if state["format"] != _FORMAT:
         raise CheckpointError(f"the checkpoint has format {state['format']}, not {_FORMAT}")
@@ -77,14 +83,23 @@ def _load(folder: Path, seat: Seat) -> dict[str, Any]:
         raise CheckpointError("the checkpoint belongs to a pack that trains other tokens")
     if state["sha256"] != _digest(folder / _TENSORS):
         raise CheckpointError(f"{_TENSORS} does not match its checksum")
+    if state[_OWN_DIGEST] != _state_digest(state):
+        raise CheckpointError(f"{_STATE} does not match its checksum")
     counts = {name: state[name] for name in ("step", "micro_step", "num_tokens")}
     if any(type(count) is not int or count < 0 for count in counts.values()):
         raise CheckpointError(f"the checkpoint's counts must be whole numbers, got {counts}")
     progress = state["progress"]
     if not isinstance(progress, dict):
         raise CheckpointError(f"the checkpoint's progress must be a mapping, got {type(progress).__name__}")
+    read = read_progress(progress)
     seat.load_state(load_file(folder / _TENSORS), **counts)
-    return progress
+    return read
+
+
+def _state_digest(state: Mapping[str, Any]) -> str:
+    """Over all values but itself, however the file is laid out."""
+    values = {key: value for key, value in state.items() if key != _OWN_DIGEST}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

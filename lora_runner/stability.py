@@ -139,6 +139,8 @@ class StabilityWatch:
     def from_dict(cls, state: Mapping[str, Any]) -> StabilityWatch:
         """Rebuild a watch from a checkpoint."""
         watch = cls(**{**state, "signs": [Sign(**sign) for sign in state["signs"]]})
+        watch.losses = [float(loss) for loss in state["losses"]]
+        watch._since_evaluation = [float(loss) for loss in state["_since_evaluation"]]
         watch.evaluations = [(int(a), float(b), float(c)) for a, b, c in state["evaluations"]]
         return watch
 

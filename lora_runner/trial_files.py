@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -34,7 +35,7 @@ class TrialFiles:
         if not has_checkpoint(folder):
             return
         try:
-            progress, problems = load_checkpoint(folder, running.seat)
+            (watch, wall_seconds, stats), problems = load_checkpoint(folder, running.seat, _read_progress)
         except CheckpointError as error:  # nothing of the seat has been touched
             self._notes.append(f"trial {number}: starts over, no checkpoint can be used ({error})")
             return
@@ -42,9 +43,7 @@ class TrialFiles:
             self._notes.append(
                 f"trial {number}: goes on from the one before a damaged checkpoint ({problem})"
             )
-        running.watch = StabilityWatch.from_dict(progress["watch"])
-        running.wall_seconds = progress["wall_seconds"]
-        running.last_stats = StepStats(**progress["last_stats"]) if progress["last_stats"] else None
+        running.watch, running.wall_seconds, running.last_stats = watch, wall_seconds, stats
 
     def checkpoint(self, running: RunningTrial) -> None:
         """Checkpoint a trial between two windows; when the disk does not take it, the one before remains."""
@@ -94,3 +93,9 @@ class TrialFiles:
         """What was noted since this was asked last."""
         notes, self._notes = self._notes, []
         return notes
+
+
+def _read_progress(progress: dict[str, Any]) -> tuple[StabilityWatch, float, StepStats | None]:
+    stats = progress["last_stats"]
+    watch = StabilityWatch.from_dict(progress["watch"])
+    return watch, float(progress["wall_seconds"]), StepStats(**stats) if stats else None

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from lora_runner.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
+from lora_runner.checkpoint import _state_digest, has_checkpoint, load_checkpoint, save_checkpoint
 from lora_runner.config import TrialConfig
 from lora_runner.errors import CheckpointError
 from lora_runner.files import whole_folder, write_text
@@ -226,7 +227,11 @@ def damages() -> Iterator[tuple[str, Callable[[Path], object], str]]:
     )
     yield "state-a-list", lambda folder: (folder / "state.json").write_text("[]"), "TypeError"
     yield "no-checksum", edit(sha256=None), "KeyError: 'sha256'"
-    yield "no-step", edit(step=None), "KeyError: 'step'"
+    yield "no-step", edit(step=None), "state.json does not match its checksum"
+    yield "other-step", edit(step=3), "state.json does not match its checksum"
+    yield "other-progress", edit(progress={"at": 3}), "state.json does not match its checksum"
+    yield "no-checksum-of-the-state", edit(state_sha256=None), "KeyError: 'state_sha256'"
+    yield "format-before-that-checksum", edit(format=1, state_sha256=None), "has format 1, not 2"
     yield "other-format", edit(format=99), "has format 99"
     yield "other-config", edit(config=replace(CONFIG, lora_alpha=9).to_dict()), "belongs to another trial"
     yield "unknown-config", edit(config={"rank": 4}), "unknown trial fields rank"
@@ -247,6 +252,19 @@ def test_damage_is_seen_and_the_seat_left_alone(
     save_checkpoint(folder.with_name("old"), fresh, {"at": 0})
     folder.with_name("old").rename(folder.with_name("checkpoint.previous"))
     assert load_checkpoint(folder, seat)[0] == {"at": 0}
+
+
+def test_progress_that_cannot_be_read_is_damage_too(pack: Pack, trained: Seat, folder: Path) -> None:
+    save_checkpoint(folder, pack.new_seat(CONFIG), {"at": 0})
+    folder.rename(folder.with_name("checkpoint.previous"))
+    save_checkpoint(folder.with_name("new"), trained, {"place": 2})
+    folder.with_name("new").rename(folder)
+    seat = pack.new_seat(CONFIG)
+    at, (problem,) = load_checkpoint(folder, seat, lambda progress: progress["at"])
+    assert (at, seat.step) == (0, 0)
+    assert problem == f"{folder}: KeyError: 'at'"
+    with pytest.raises(CheckpointError, match="KeyError: 'elsewhere'"):
+        load_checkpoint(folder, seat, lambda progress: progress["elsewhere"])
 
 
 def test_a_checkpoint_of_other_layers_is_refused(
@@ -276,6 +294,11 @@ def test_tensors_of_another_trial_do_not_pass_for_this_ones(pack: Pack, trained:
 
 
 # --- damaged in any way -------------------------------------------------------------------------------------
+
+
+def signed(folder: Path, values: dict[str, Any]) -> None:
+    """A state whose own checksum is right, whatever it says."""
+    write_text(folder / "state.json", json.dumps(values | {"state_sha256": _state_digest(values)}))
 
 
 def damaged(raw: bytes, generator: random.Random) -> bytes:
@@ -308,7 +331,8 @@ def test_damaged_tensors_are_a_checkpoint_error_and_touch_no_seat(
     broken = damaged(raw[:head], generator) + raw[head:] if with_checksum else damaged(raw, generator)
     tensors.write_bytes(broken)
     if with_checksum:
-        write_text(folder / "state.json", json.dumps(values | {"sha256": hashlib.sha256(broken).hexdigest()}))
+        values["sha256"] = hashlib.sha256(broken).hexdigest()
+        signed(folder, values)
     refused_or_read(folder, pack)
 
 
@@ -351,7 +375,10 @@ def test_any_value_in_the_state_is_a_checkpoint_error_and_touches_no_seat(
         values["config"][inner] = value
     elif key is not None:
         values[key] = value
-    (folder / "state.json").write_text(json.dumps(value if key is None else values))
+    if key is None:
+        (folder / "state.json").write_text(json.dumps(value))
+    else:
+        signed(folder, values)
     refused_or_read(folder, pack)
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from lora_runner.checkpoint import _state_digest
 from lora_runner.config import TrialConfig
 from lora_runner.data import BatchPlan, DataBundle, TokenizedExample, TokenizedSet
 from lora_runner.errors import ModelError, TrialConfigError
@@ -376,11 +377,38 @@ def test_saving_in_the_middle_of_a_window_does_not_disturb_the_trial_that_goes_o
     assert numbers([*before, *run(session)[0]]) == numbers(run(new_session(), [assign(1, RESUMED)])[1])
 
 
+def flip_a_bit(checkpoint: Path) -> None:
+    content = bytearray((checkpoint / "seat.safetensors").read_bytes())
+    content[-5] ^= 1
+    (checkpoint / "seat.safetensors").write_bytes(content)
+
+
+def count_on(checkpoint: Path) -> None:
+    text = (checkpoint / "state.json").read_text()
+    assert '"micro_step": 6' in text
+    (checkpoint / "state.json").write_text(text.replace('"micro_step": 6', '"micro_step": 7'))
+
+
+def change_a_loss(checkpoint: Path) -> None:
+    state = json.loads((checkpoint / "state.json").read_text())
+    state["progress"]["watch"]["losses"][-1] *= 100
+    (checkpoint / "state.json").write_text(json.dumps(state))
+
+
+def forget_the_watch(checkpoint: Path) -> None:
+    """As another version of the program may have written it, whole as it is."""
+    state = json.loads((checkpoint / "state.json").read_text())
+    del state["progress"]["watch"]
+    (checkpoint / "state.json").write_text(json.dumps(state | {"state_sha256": _state_digest(state)}))
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, count_on, change_a_loss, forget_the_watch])
 def test_a_damaged_checkpoint_means_the_one_before_it_or_a_fresh_start(
     new_session: Callable[..., Session],
     assign: Callable[..., Assignment],
     run: Callable[..., Reports],
     numbers: Callable[..., Any],
+    damage: Callable[[Path], None],
 ) -> None:
     session = new_session()
     assignment = assign(0, CONFIGS[0])
@@ -394,10 +422,7 @@ def test_a_damaged_checkpoint_means_the_one_before_it_or_a_fresh_start(
     (folder / "kept").rename(folder / "checkpoint.previous")
     expected = numbers(run(session)[0])[-1:]
 
-    tensors = folder / "checkpoint" / "seat.safetensors"
-    content = bytearray(tensors.read_bytes())
-    content[-5] ^= 1
-    tensors.write_bytes(content)
+    damage(folder / "checkpoint")
     for _, step in enumerate((3, 0)):
         again = new_session()
         again.place(0, assignment)
