@@ -37,6 +37,11 @@ class CheckpointStore:
         except (ValueError, ImportError) as error:
             raise StorageUnreachable(f"checkpoints {url!r} cannot be used: {error}") from None
         self._root = f"{root.rstrip('/')}/{sweep}"
+        self._made_from = url, sweep
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Each machine opens the URL itself: a file system would carry what fsspec's settings hold here."""
+        return type(self), self._made_from
 
     def of_study(self, key: str) -> CheckpointStore:
         """The part for the study of this key: an earlier one of the same name had other data, maybe.

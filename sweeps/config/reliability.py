@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from sweeps.config.fields import check_real, check_text, check_whole
+from sweeps.config.fields import check_real, check_text, check_whole, wrong
 from sweeps.config.section import Section
+from sweeps.config.storage import has_password
+
+_LOCAL = ("file://", "local://")
+
+
+def _checkpoints(value: Any) -> str | None:
+    """Nothing, a folder, or a URL without a password."""
+    text: str | None = check_text(none=True)(value)
+    if text is not None and "://" in text and not text.startswith(_LOCAL) and has_password(text):
+        raise wrong(
+            "must not hold a password: sweep files are copied and shared. Give it to fsspec on every "
+            "machine, in ~/.config/fsspec/*.json or a variable such as FSSPEC_SFTP_PASSWORD"
+        )
+    return text
 
 
 class ReliabilitySection(Section):
     """`reliability`: none of it changes a number of any trial, so it may be changed between runs."""
 
-    checkpoints: Annotated[str | None, BeforeValidator(check_text(none=True))] = None
+    checkpoints: Annotated[str | None, BeforeValidator(_checkpoints)] = None
     """Where checkpoints of running trials lie: a shared folder or an fsspec URL (s3://bucket/folder) that
     every worker reaches; null: in the run folder, by way of the driver from workers that do not see it."""
     checkpoint_seconds: Annotated[float, BeforeValidator(check_real(0))] = 60.0

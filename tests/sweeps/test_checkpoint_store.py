@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import threading
 import time
 from collections.abc import Iterator
@@ -178,6 +179,17 @@ def test_a_keeper_that_closes_waits_for_its_last_trials_checkpoints_to_go(
     pack(keeper).run()
     keeper.close()
     assert store.numbers() == set()
+
+
+def test_a_password_of_fsspecs_own_settings_does_not_travel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(fsspec.config.conf, "memory", {"password": "hush"})
+    store = CheckpointStore(f"memory://{tmp_path.name}", "sweep")
+    store.save(0, checkpoint(tmp_path / "c", 1))
+    sent = pickle.dumps(store)
+    assert b"hush" not in sent
+    assert loaded(pickle.loads(sent), 0, tmp_path / "w") == [1, None]
 
 
 def test_a_place_that_cannot_be_used_is_refused_with_its_reason(tmp_path: Path) -> None:

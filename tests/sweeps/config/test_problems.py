@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from search_spaces import Problem
-from sweeps.config import load_sweep
+from sweeps.config import SweepConfig, load_sweep
 from sweeps.errors import ConfigError
 
 Problems = Callable[[str], list[Problem]]
@@ -241,6 +241,30 @@ def test_a_password_is_never_repeated(problems: Problems) -> None:
         (found,) = problems(GOOD + f"storage: {url}\n")
         assert "must not hold a password" in found.message
         assert "ter2" not in found.message
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sftp://me:hunter2@host/share",
+        "smb://:hunter2@host/share",
+        "ftp://me:hun/ter2@host/share",
+        "simplecache::sftp://me:hunter2@host/share",
+        "webdav://host/share?password=hunter2",
+    ],
+)
+def test_nor_is_one_in_the_place_of_checkpoints(problems: Problems, url: str) -> None:
+    (found,) = problems(GOOD + f"reliability: {{checkpoints: '{url}'}}\n")
+    assert found.line == GOOD.count("\n") + 1
+    assert "must not hold a password" in found.message
+    assert "ter2" not in found.message
+
+
+@pytest.mark.parametrize(
+    "place", ["s3://bucket/folder", "sftp://me@host/share", "file:///home/me@host/c", "/home/me@host/c:d"]
+)
+def test_places_of_checkpoints_without_one_are_kept(load: Callable[[str], SweepConfig], place: str) -> None:
+    assert load(GOOD + f"reliability: {{checkpoints: '{place}'}}\n").reliability.checkpoints == place
 
 
 def test_loading_writes_nothing(problems: Problems, folder: Path) -> None:
