@@ -65,6 +65,32 @@ def test_a_page_has_five_steps_and_the_token_comes_first(name: str) -> None:
     assert all("```sh" in step or "EDIT:" in step for _, step in steps)
 
 
+def remote_status() -> str:
+    """What `ray exec` runs on the head of a cluster, to look at its sweep."""
+    (command,) = re.findall(r"ray exec \S+ '(.*sweeps status.*)'", PAGES["ray-up"])
+    return str(command)
+
+
+@pytest.mark.parametrize("secrets", [None, "export SWEEPS_STORAGE=theirs"])
+def test_a_look_at_a_sweep_from_afar_reads_the_private_file_where_there_is_one(
+    tmp_path: Path, secrets: str | None
+) -> None:
+    """As the job does, which otherwise has its study elsewhere."""
+    if secrets is not None:
+        (tmp_path / ".sweeps").mkdir()
+        (tmp_path / ".sweeps" / "env").write_text(secrets + "\n")
+    (tmp_path / "sweeps").write_text('#!/bin/sh\necho "${SWEEPS_STORAGE:-none} $*"\n')
+    (tmp_path / "sweeps").chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", remote_status()],
+        env={"HOME": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout == f"{'theirs' if secrets else 'none'} status {tmp_path}/runs/NAME\n"
+
+
 def test_tokens_are_made_unseen_and_private() -> None:
     for name, text in {**PAGES, **FILES}.items():
         for line in text.splitlines():
