@@ -165,23 +165,34 @@ def plan_fleet(wanted: int | str, gpus_per_worker: int, *, may_grow: bool = Fals
     """The fleet's size; auto is a worker for every set of GPUs in the cluster, or one on CPU.
 
     Without a GPU, several workers share the cores: faster for a small base, and each loads a base of its own.
-    In a cluster that `may_grow`, workers beyond what it has room for wait for nodes that join it. Raises
-    ConfigError for a fleet that the machine, or a worker that no node, can ever host.
+    With GPUs, each takes a core beside them. In a cluster that `may_grow`, workers beyond what it has room
+    for wait for nodes that join it. Raises ConfigError for a fleet that the machine, or a worker that no
+    node, can ever host.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = [int(node.get("GPU", 0)) for node in nodes]
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     if any(gpus):
-        room = sum(count // gpus_per_worker for count in gpus)
-        if not room:
+        by_gpus = [count // gpus_per_worker for count in gpus]
+        room = sum(map(min, by_gpus, cpus))
+        if not any(by_gpus):
             raise ConfigError(
                 [
                     f"gpus_per_worker is {gpus_per_worker}, but a worker is on one node and no node has more "
                     f"than {max(gpus)} GPUs"
                 ]
             )
+        if not room:
+            raise ConfigError(
+                [
+                    "a worker takes a CPU core beside its GPUs, but no node that has the GPUs has a core; "
+                    "start Ray there with --num-cpus of at least 1 for each worker"
+                ]
+            )
         resources: dict[str, float] = {"GPU": gpus_per_worker, "CPU": 1}
         have = f"room for {room}: {' + '.join(str(count) for count in gpus if count)} GPUs"
+        if room < sum(by_gpus):
+            have += f" with {' + '.join(str(cpus[i]) for i, count in enumerate(gpus) if count)} CPU cores"
         now = room if wanted == "auto" else min(int(wanted), room)
     else:
         room = sum(cpus)
@@ -216,7 +227,7 @@ class _WhenOver(tune.Stopper):  # type: ignore[misc]  # Ray ships no types
 
 
 class _WhenNobodyIsLeft(tune.Callback):  # type: ignore[misc]  # Ray ships no types
-    """Ends a fleet that is to stop, when all of its workers wait for a node that may never come."""
+    """Ends a fleet that gets no more trials, when all of its workers wait for a node that may never come."""
 
     def __init__(self, when_over: _WhenOver, is_to_stop: Callable[[], bool]) -> None:
         self._when_over = when_over
@@ -236,7 +247,7 @@ def run_fleet(
 ) -> list[str]:
     """Run workers until the keeper has no more trials for them; returns errors of workers that gave up.
 
-    Workers hear of a stop from the keeper; `is_to_stop` is for a fleet that has none at the time.
+    Workers hear of that from the keeper; `is_to_stop` is for a fleet that has none at the time.
     """
     when_over = _WhenOver()
     trainable = tune.with_resources(tune.with_parameters(Worker, office=office, job=job), fleet.resources)

@@ -102,6 +102,8 @@ class Keeper:
             self._drawer.put_off()
             # Those of this very run sit on their seats: only the keeper is new.
             self._take_back([t for t in self._running() if t.user_attrs.get("run") != self.owner.run])
+            ours = [t for t in self._running() if t.user_attrs.get("run") == self.owner.run]
+            self._live = {t.user_attrs["worker"] for t in ours}
         self._hold.kept(lease)
         self._recorder.clear_away(self.study.get_trials(deepcopy=False))
 
@@ -407,4 +409,5 @@ class Keeper:
             status.seconds_left = left * status.elapsed_seconds / done
         status.events = self._events[events_from:]
         status.life = self._life
+        status.ending = self._is_over() or not (status.running or self._drawer.has_more())
         return status

@@ -21,6 +21,7 @@ from sweeps.status import Status
 from sweeps.storage import is_outage, outage_reason
 
 LONGEST_WAIT_SECONDS = 5.0
+_ABANDON = Reply(stop=True, abandon=True, over=True)
 BROKEN_WORKERS = 4
 """When so many cannot load the base, and none is left that can, none that is still to come will."""
 
@@ -107,10 +108,18 @@ class KeeperActor:
         except Exception as error:
             self._judge(error, None)
             status = self._last_status
+        gave_up = self._stopping or self._lost
         if status is None:
-            return None
+            if not gave_up:
+                return None
+            status = Status(self._ledger.name, self._ledger.trials)
         self._last_status = status
-        return replace(status, events=self._events[events_from:], storage_away_seconds=self._away_seconds())
+        return replace(
+            status,
+            ending=status.ending or gave_up,
+            events=self._events[events_from:],
+            storage_away_seconds=self._away_seconds(),
+        )
 
     # --- patience ---------------------------------------------------------------------------------
 
@@ -124,11 +133,14 @@ class KeeperActor:
 
     def _answer(self, method: str, worker: int, *arguments: Any) -> Reply:
         if self._lost:
-            return Reply(stop=True, abandon=True)
+            return _ABANDON
         try:
             reply = getattr(self._keeper(), method)(worker, *arguments) or Reply()
         except Exception as error:
-            return self._judge(error, worker)
+            reply = self._judge(error, worker)
+            if reply.stop and self._opened is not None and method != "prepare":  # whose answer nobody hears
+                reply = replace(reply, over=reply.over or self._opened.is_without(worker))
+            return reply
         if method != "prepare":  # may have had nothing to write
             self._back(worker)
         return reply
@@ -140,7 +152,7 @@ class KeeperActor:
             if not self._lost:
                 self._errors.append(str(error))
             self._lost = True
-            return Reply(stop=True, abandon=True)
+            return _ABANDON
         if not is_outage(error):
             text = str(error) if isinstance(error, SweepError) else traceback.format_exc()
             if text not in self._errors:

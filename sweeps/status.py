@@ -43,6 +43,9 @@ class Status:
     """None as long as no trial has finished in this run."""
     storage_away_seconds: float = 0.0
     """How long the keeper has been waiting for its storage; 0 while it is there."""
+    ending: bool = False
+    """Whether its keeper hands out no more trials: none is left, it was stopped, its time is up, or it cannot
+    go on."""
     events: list[str] = field(default_factory=list)
     """One line per change since the keeper's process began, oldest first."""
     life: str = ""

@@ -328,7 +328,7 @@ class Sweep:
                 console=console,
             )
             with view, stop_on_signals(view.stop_wanted):
-                errors = run_fleet(office, blueprint.job, fleet, view.stop_wanted.is_set)
+                errors = run_fleet(office, blueprint.job, fleet, view.is_ending)
             errors += ray.get(keeper.errors.remote(), timeout=60)
             return view.stop_wanted.is_set(), errors
 

@@ -44,6 +44,7 @@ class View:
         self._events: list[str] = []
         self._life, self._heard = "", 0
         self._asked_to_stop = False
+        self._ending = False
         self._silent = False
 
     def __enter__(self) -> View:
@@ -53,6 +54,10 @@ class View:
     def __exit__(self, *_: object) -> None:
         self._closed.set()
         self._thread.join(timeout=10)
+
+    def is_ending(self) -> bool:
+        """Whether no worker gets another trial, be it by the wish to stop or as the keeper said last."""
+        return self.stop_wanted.is_set() or self._ending
 
     def _watch(self) -> None:
         if not self._console.is_terminal:
@@ -92,7 +97,7 @@ class View:
         self._silent = False
         if status is None:
             return None
-        self._life = status.life
+        self._life, self._ending = status.life, status.ending
         self._heard += len(status.events)
         self._events += status.events
         return status

@@ -57,6 +57,18 @@ def test_a_cluster_that_may_grow_gets_workers_that_wait_for_nodes(cluster: Any) 
         plan_fleet(8, 1)
 
 
+def test_a_node_has_room_for_as_many_workers_as_it_has_cores_beside_the_gpus(cluster: Any) -> None:
+    cluster((4, 0), (4, 3), (0, 16))
+    assert plan_fleet("auto", 1).now == 3
+    assert plan_fleet("auto", 2).now == 2
+    with pytest.raises(ConfigError, match=r"room for 3: 4 \+ 4 GPUs with 0 \+ 3 CPU cores; .* at most 3"):
+        plan_fleet(4, 1)
+    cluster((4, 0), (0, 16))
+    for may_grow in (False, True):
+        with pytest.raises(ConfigError, match=r"takes a CPU core beside its GPUs, .* --num-cpus"):
+            plan_fleet("auto", 1, may_grow=may_grow)
+
+
 def test_without_a_gpu_workers_share_the_cores(cluster: Any) -> None:
     cluster((0, 8))
     assert plan_fleet("auto", 1) == plan_fleet(1, 1)

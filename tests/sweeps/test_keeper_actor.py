@@ -147,6 +147,10 @@ def test_a_keeper_that_lost_its_lease_tells_workers_to_leave_everything_as_it_is
         reply = first.ask(0, [0])
         assert reply.stop
         assert reply.abandon
+        assert reply.over, "nobody has anything left to do"
+    status = first.status()
+    assert status is not None
+    assert status.ending
     assert len(first.errors()) == 1
     assert "taken over by another sweep" in first.errors()[0]
 
@@ -214,6 +218,93 @@ def test_an_error_of_our_own_stops_the_sweep_and_is_told_once(
     (error,) = actor.errors()
     assert "KeyError: 'a mistake'" in error
     assert "Traceback" in error
+
+
+def test_that_nothing_more_comes_hears_the_last_worker_that_an_error_of_our_own_stops(
+    make_actor: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = make_actor()
+    actor.open()
+    for worker in (0, 1):
+        assert actor.ask(worker, [0]).start
+    status = actor.status()
+    assert status is not None
+    assert not status.ending
+
+    def broken(*_: Any) -> None:
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr(actor._opened, "report", broken)
+    replies = [actor.report(worker, [], [], 1.0) for worker in (0, 1)]
+    assert [reply.stop for reply in replies] == [True, True]
+    assert [reply.over for reply in replies] == [False, True], "worker 1 was still to checkpoint"
+    status = actor.status()
+    assert status is not None
+    assert status.ending
+
+
+def test_who_has_not_heard_of_the_end_is_waited_for(
+    make_actor: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No worker listens to what becomes of drawing ahead."""
+    actor = make_actor()
+    for worker in (0, 1):
+        assert actor.ask(worker, [0]).start
+
+    def broken(*_: Any) -> None:
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr(actor._opened, "prepare", broken)
+    actor.prepare(0)
+    assert [actor.report(worker, [], [], 1.0).over for worker in (1, 0)] == [False, True]
+
+
+def test_a_keeper_started_anew_knows_who_is_still_to_checkpoint(make_actor: Make) -> None:
+    actor = make_actor()
+    for worker in (0, 1):
+        assert actor.ask(worker, [0]).start
+    again = make_actor()
+    again.request_stop()
+    assert [again.ask(worker, []).over for worker in (0, 1)] == [False, True]
+
+
+def test_with_no_trial_left_it_says_that_nothing_more_comes(make_actor: Make, report: Any) -> None:
+    actor = make_actor()
+    for number in range(6):
+        (placed,) = actor.ask(0, [0]).start
+        actor.report(0, [report(placed.assignment, 20, 2.5)], [], 1.0)
+        status = actor.status()
+        assert status is not None
+        assert (placed.assignment.number, status.ending) == (number, False)
+        actor.report(0, [report(placed.assignment, 100, 2.0, "complete")], [], 1.0)
+    status = actor.status()
+    assert status is not None
+    assert (status.finished, status.ending) == (6, True)
+
+
+def test_out_of_time_it_says_that_nothing_more_comes(make_actor: Make) -> None:
+    actor = make_actor(timeout_seconds=0.2)
+    actor.open()
+    until = time.monotonic() + 20
+    while not (status := actor.status()).ending:  # type: ignore[union-attr]
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert status is not None
+    assert status.finished == 0
+
+
+def test_so_does_one_started_anew_that_never_found_its_storage(
+    make_actor: Make, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("sweeps.keeper_actor.Keeper", away)
+    actor = make_actor(reliability={"outage_seconds": 0})
+    assert actor.status() is None
+    status = actor.status()
+    assert status is not None
+    assert status.ending
 
 
 def test_what_makes_a_study_unusable_is_raised_as_it_is(

@@ -22,6 +22,7 @@ class Script:
         self.asked_from: list[int] = []
         self.stops = 0
         self.life = "first"
+        self.ending = False
         self.used_up = threading.Event()
 
     def status(self, events_from: int) -> Status:
@@ -33,7 +34,8 @@ class Script:
             raise answer
         self.told += answer
         events = self.told[events_from:]
-        return Status("mine", 8, states={"COMPLETE": len(self.told)}, events=events, life=self.life)
+        states = {"COMPLETE": len(self.told)}
+        return Status("mine", 8, states=states, events=events, life=self.life, ending=self.ending)
 
     def request_stop(self) -> None:
         self.stops += 1
@@ -75,6 +77,25 @@ def test_a_wish_to_stop_is_passed_on_once(terminal: bool) -> None:
     script = Script([], [], [], [])
     watch(script, terminal=terminal, during=lambda view: view.stop_wanted.set())
     assert script.stops == 1
+
+
+def test_it_knows_when_nothing_more_is_handed_out() -> None:
+    script, known = Script([], []), []
+
+    def end(view: View) -> None:
+        assert script.used_up.wait(10)
+        known.append(view.is_ending())
+        script.ending = True
+        script.answers, _ = [[], []], script.used_up.clear()
+        assert script.used_up.wait(10)
+        known.append(view.is_ending())
+
+    watch(script, during=end)
+    assert known == [False, True]
+    stopped = View(script.status, script.request_stop)
+    assert not stopped.is_ending()
+    stopped.stop_wanted.set()
+    assert stopped.is_ending()
 
 
 def test_a_keeper_started_anew_is_asked_to_stop_again() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +12,13 @@ from typing import Any
 
 import pytest
 import ray
+from rich.console import Console
 
 from lora_runner.messages import COMPLETE, OUT_OF_MEMORY, PUT_BACK, Assignment, SeatReport
 from sweeps.fleet import Fleet, office_for, plan_fleet, run_fleet, start_ray
 from sweeps.keeper import Keeper
 from sweeps.lease import Owner
+from sweeps.view import View
 from tests.on_ray import ON_RAY
 
 pytestmark = ON_RAY
@@ -191,3 +194,23 @@ def test_a_fleet_whose_node_has_gone_ends_when_it_is_to_stop(
         job = make_job(1, str(tmp_path / "placed"), room=1)
         assert run_fleet(office, job, nowhere, lambda: time.monotonic() - started > 5) == []
     assert time.monotonic() - started > 5
+
+
+def test_it_ends_too_when_its_time_has_run_out_meanwhile(
+    local_ray: None, tmp_path: Path, new_database: Callable[[str], str], ledger: Any
+) -> None:
+    plan = ledger(tmp_path / "run", trials=2, sampler="random", pruner="none", timeout_seconds=2.0)
+    nowhere = Fleet(now=1, most=1, resources={"a node that never comes": 1})
+    with office_for(plan, new_database("study"), Owner.here("a run")) as office:
+        job, keeper = make_job(1, str(tmp_path / "placed"), room=1), office.keeper
+        view = View(
+            lambda seen: ray.get(keeper.status.remote(seen)), lambda: None, Console(file=io.StringIO())
+        )
+        started = time.monotonic()
+        with view:
+            assert run_fleet(office, job, nowhere, lambda: view.is_ending() or too_long(started)) == []
+        assert not too_long(started)
+
+
+def too_long(started: float) -> bool:
+    return time.monotonic() - started > 40
