@@ -12,7 +12,6 @@ import json
 import shutil
 import threading
 from collections.abc import Iterable
-from copy import copy
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -28,7 +27,7 @@ _SLOTS = ("a", "b")
 class CheckpointStore:
     """Checkpoints of one sweep's trials below a URL; errors are whatever the file system raises."""
 
-    def __init__(self, url: str, sweep: str) -> None:
+    def __init__(self, url: str, sweep: str, key: str = "") -> None:
         """StorageUnreachable for a URL that fsspec has no file system for."""
         import fsspec
 
@@ -36,21 +35,19 @@ class CheckpointStore:
             self._files, root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as error:
             raise StorageUnreachable(f"checkpoints {url!r} cannot be used: {error}") from None
-        self._root = f"{root.rstrip('/')}/{sweep}"
-        self._made_from = url, sweep
+        self._root = "/".join([root.rstrip("/"), sweep, *([key] if key else [])])
+        self._url, self._sweep, self._key = url, sweep, key
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Each machine opens the URL itself: a file system would carry what fsspec's settings hold here."""
-        return type(self), self._made_from
+        return type(self), (self._url, self._sweep, self._key)
 
     def of_study(self, key: str) -> CheckpointStore:
         """The part for the study of this key: an earlier one of the same name had other data, maybe.
 
         Without a key, the whole: that is where a study from before there were keys has its checkpoints.
         """
-        part = copy(self)
-        part._root = f"{self._root}/{key}" if key else self._root
-        return part
+        return CheckpointStore(self._url, self._sweep, key)
 
     def check(self) -> None:
         """Write a file there and read it again. Raises StorageUnreachable with the reason."""

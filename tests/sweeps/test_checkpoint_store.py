@@ -185,7 +185,7 @@ def test_a_password_of_fsspecs_own_settings_does_not_travel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(fsspec.config.conf, "memory", {"password": "hush"})
-    store = CheckpointStore(f"memory://{tmp_path.name}", "sweep")
+    store = CheckpointStore(f"memory://{tmp_path.name}", "sweep").of_study("key")
     store.save(0, checkpoint(tmp_path / "c", 1))
     sent = pickle.dumps(store)
     assert b"hush" not in sent
