@@ -60,7 +60,7 @@ class KeeperActor:
 
     # --- workers ----------------------------------------------------------------------------------
 
-    def rejoin(self, worker: int, reason: str) -> Reply:
+    def rejoin(self, worker: int, reason: str | None) -> Reply:
         return self._answer("rejoin", worker, reason)
 
     def register(self, worker: int, base_eval_loss: float) -> Reply:
