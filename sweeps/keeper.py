@@ -22,6 +22,7 @@ from lora_runner.config import TrialConfig
 from lora_runner.messages import OUT_OF_MEMORY, PUT_BACK, Assignment, SeatReport
 from sweeps.blueprint import Ledger
 from sweeps.checkpoint_store import Leftovers
+from sweeps.crew import FUTILE_STARTS, Crew, pause_after
 from sweeps.judging import judge
 from sweeps.lease import Hold, Owner, lease_of, wait_until_free
 from sweeps.messages import Placed, Reply, SeatTime
@@ -34,10 +35,6 @@ from sweeps.study import describe, find_study, is_drawn_ahead, key_of, open_stud
 from sweeps.trial_folder import reports_in, result_in, trial_folder
 from sweeps.waiting import Waiting, is_suspect
 from sweeps.write_through import WriteThrough
-
-FUTILE_STARTS = 12
-"""A worker that died this often in a row without any report in between is given up."""
-LONGEST_PAUSE_SECONDS = 60.0
 
 
 class Keeper:
@@ -65,14 +62,7 @@ class Keeper:
         self._events = [] if events is None else events
         self.troubles: list[str] = []
         """Why the sweep may not come to its end."""
-        self._speed: dict[int, float] = {}
-        self._futile_starts: dict[int, int] = {}
-        """How often each worker has started since a trial on it last reported something new."""
-        self._live: set[int] = set()
-        """Workers that have something to do, or are about to load the base for it."""
-        self._wanted: dict[int, int] = {}
-        """How many trials should lie ready for each worker."""
-        self._busy_seat_seconds = self._seat_seconds = 0.0
+        self._crew = Crew()
         self._storage = open_storage(storage_url)
         self._hold: Hold | None = None
         self._leftovers: Leftovers | None = None
@@ -103,7 +93,7 @@ class Keeper:
             # Those of this very run sit on their seats: only the keeper is new.
             self._take_back([t for t in self._running() if t.user_attrs.get("run") != self.owner.run])
             ours = [t for t in self._running() if t.user_attrs.get("run") == self.owner.run]
-            self._live = {t.user_attrs["worker"] for t in ours}
+            self._crew.live = {t.user_attrs["worker"] for t in ours}
         self._hold.kept(lease)
         self._recorder.clear_away(self.study.get_trials(deepcopy=False))
 
@@ -138,13 +128,13 @@ class Keeper:
         """What is written inside reaches the study at once or not at all, and so with what is kept here."""
         assert self._hold is not None
         self._refresh()
-        num_events, futile = len(self._events), dict(self._futile_starts)
+        num_events, futile_starts = len(self._events), self._crew.futile_starts()
         try:
             with transaction(self._storage):
                 lease = self._hold.renew(self._storage)
                 yield
         except BaseException:
-            self._futile_starts = futile
+            self._crew.take_back(futile_starts)
             del self._events[num_events:]
             self._stale = True  # memory holds what was taken back
             raise
@@ -159,23 +149,21 @@ class Keeper:
         of theirs. The reply says how long to wait before another try, or to give up after too many of them.
         """
         with self._together():
-            self._speed.pop(worker, None)
             lost = [t for t in self._running() if self._is_on(t, worker)]
             for trial in lost:
                 self._note(f"trial {trial.number}: lost its worker {worker} ({reason or 'not its fault'})")
             given_up = self._take_back(lost, lost_because=reason)
-            starts = self._futile_starts.get(worker, 0)
-            self._futile_starts[worker] = starts + (reason is not None)
+            starts = self._crew.starts(worker, in_vain=reason is not None)
             if reason is not None and starts >= FUTILE_STARTS:
                 trouble = f"worker {worker}: given up, it died {starts} times in a row before any report"
                 self._note(f"{trouble} ({reason})")
                 self.troubles.append(f"{trouble}; the last time: {reason}")
                 return self._nothing(worker, stop=True)
         self._recorder.clear_away(lost)
-        pause = min(LONGEST_PAUSE_SECONDS, 2.0 ** (starts - 3)) if starts > 2 and not given_up else 0.0
+        pause = 0.0 if given_up else pause_after(starts)
         if self._is_over() or not (self._waiting or self._drawer.has_more()):
             return self._nothing(worker, stop=True)
-        self._live.add(worker)
+        self._crew.live.add(worker)
         return Reply(pause_seconds=pause, study_key=key_of(self.study))
 
     def prepare(self, worker: int, trials: int = 1) -> None:
@@ -183,8 +171,7 @@ class Keeper:
 
         For a worker to call while it is busy with something else. One transaction per trial.
         """
-        self._wanted[worker] = trials
-        wanted = sum(self._wanted.values())
+        wanted = self._crew.wants(worker, trials)
         self._refresh()
         while not self._is_over() and len(self._waiting.numbers) + len(self._drawer.ahead()) < wanted:
             with self._together():
@@ -219,8 +206,7 @@ class Keeper:
         neighbours. `free` are the worker's empty seats, `speed` its tokens per second. A report of a trial
         that is over, or was given to another seat, is not recorded; that trial is told to leave.
         """
-        if speed > 0:
-            self._speed[worker] = speed
+        self._crew.runs_at(worker, speed)
         self._refresh()
         said = self._current(reports)
         with self._recorder.even_if_away(said), self._together():
@@ -237,7 +223,7 @@ class Keeper:
             for trial, report in current:
                 if report.percent not in trial.intermediate_values or report.is_end:
                     self._waiting.cleared(trial)
-                    self._futile_starts.pop(worker, None)
+                    self._crew.got_on(worker)
                 if report.outcome == PUT_BACK and not trial.user_attrs.get("put_back"):
                     self._waiting.put_back(trial, report.stop_reason)
                     continue
@@ -249,8 +235,8 @@ class Keeper:
                 if report.outcome is None:
                     leave.append(report.number)
                     freed.append(int(trial.user_attrs["seat"]))
-            if some_over and self._seat_seconds:
-                self.study.set_user_attr("seat_busy_share", self._busy_seat_seconds / self._seat_seconds)
+            if some_over and (share := self._crew.seat_busy_share) is not None:
+                self.study.set_user_attr("seat_busy_share", share)
             reply = self._fill(worker, [*free, *freed])
         self._recorder.clear_away(trial for trial, _ in current)
         return replace(reply, leave=tuple(leave))
@@ -312,25 +298,25 @@ class Keeper:
             self._note(f"trial {trial.number}: started on worker {worker} seat {seat}")
         if not beside:
             return self._nothing(worker)
-        self._live.add(worker)
+        self._crew.live.add(worker)
         return Reply(start=tuple(start))
 
     def _next_for(self, worker: int, beside: Sequence[FrozenTrial]) -> FrozenTrial | None:
-        trial = self._waiting.next_for(worker, beside, has_others=bool(self._live - {worker}))
+        trial = self._waiting.next_for(worker, beside, has_others=self._crew.others(worker))
         if trial is None and not any(map(is_suspect, beside)):
             trial = next(iter(self._drawer.ahead()), None) or self._drawer.draw()
         return trial
 
     def _nothing(self, worker: int, *, stop: bool = False) -> Reply:
         """To a worker that has nothing more to do."""
-        self._live.discard(worker)
+        self._crew.live.discard(worker)
         elsewhere = [t for t in self._running() if t.user_attrs.get("run") == self.owner.run]
-        return Reply(stop=stop, over=not self._live and (self._stopping or not elsewhere))
+        return Reply(stop=stop, over=not self._crew.live and (self._stopping or not elsewhere))
 
     def is_without(self, worker: int) -> bool:
         """Whether there is no worker left once this one has gone."""
-        self._live.discard(worker)
-        return not self._live
+        self._crew.live.discard(worker)
+        return not self._crew.live
 
     def _is_over(self) -> bool:
         timeout = self.ledger.search["timeout_seconds"]
@@ -384,8 +370,7 @@ class Keeper:
     def _count(self, seat_time: SeatTime | None) -> None:
         """Add up what the seats did, as long as there was a trial to hand out for every one that is free."""
         if seat_time and not self._is_over() and (self._waiting or self._drawer.has_more()):
-            self._busy_seat_seconds += seat_time.busy_seat_seconds
-            self._seat_seconds += seat_time.seat_seconds
+            self._crew.count_seats(seat_time.busy_seat_seconds, seat_time.seat_seconds)
 
     # --- seen from outside ------------------------------------------------------------------------
 
@@ -402,7 +387,7 @@ class Keeper:
         status = read_status(self.study, self.ledger.trials)
         busy = {trial["worker"] for trial in status.running if trial["number"] not in self._waiting}
         done = status.finished - self._finished_before
-        status.tokens_per_second = sum(speed for worker, speed in self._speed.items() if worker in busy)
+        status.tokens_per_second = self._crew.tokens_per_second(busy)
         status.elapsed_seconds = time.monotonic() - self._started
         if done > 0:
             left = max(0, self.ledger.trials - status.finished)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from sweeps.keeper import FUTILE_STARTS, Keeper
+from sweeps.crew import FUTILE_STARTS
+from sweeps.keeper import Keeper
 from sweeps.waiting import LOSSES_OF_A_SUSPECT, MAX_LOST_ALONE
 
 Make = Callable[..., Keeper]

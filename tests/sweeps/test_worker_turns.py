@@ -11,7 +11,8 @@ import pytest
 
 from lora_runner.config import TrialConfig
 from lora_runner.messages import Assignment, SeatReport
-from sweeps.keeper import FUTILE_STARTS, Keeper
+from sweeps.crew import FUTILE_STARTS
+from sweeps.keeper import Keeper
 from sweeps.messages import Placed, Reply
 from sweeps.waiting import losses_of
 from sweeps.worker import Worker
