@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from sweeps.lease import Owner
 from sweeps.storage import exchange_study_attr, holds_studies, open_storage, transaction
-from sweeps.study import describe, find_study, open_study, peek, storage_of
+from sweeps.study import describe, find_study, key_of, open_study, peek, storage_of
 from sweeps.study_storage import StudyStorage
 from sweeps.write_through import WriteThrough
 
@@ -88,7 +88,8 @@ def test_memory_and_storage_agree_after_every_write(
     mine, theirs = study.user_attrs, peek(url, "s")
     assert theirs is not None
     assert mine == theirs.user_attrs
-    assert mine == {"identity": {"metric": "eval_loss"}, "note": ["text", 1, None], "lease": "mine"}
+    expected = {"identity": {"metric": "eval_loss"}, "note": ["text", 1, None], "lease": "mine"}
+    assert mine == expected | {"study_key": key_of(study)}
     ids = study._study_id, theirs._study_id
     assert storage.get_study_system_attrs(ids[0]) == theirs._storage.get_study_system_attrs(ids[1])
     assert study.best_trial.value == theirs.best_trial.value == 1.25
