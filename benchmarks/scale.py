@@ -160,13 +160,16 @@ def measure_fleet(report: Report, *, trials: int, workers: int, seats: int, seco
 def main() -> None:
     """Measure and print the report."""
     parser = arguments(__doc__ or "")
-    parser.add_argument("--finished", type=int, nargs="+", help=f"at least 2 sizes, default {FINISHED}")
+    parser.add_argument(
+        "--finished", type=int, nargs="*", help=f"at least 2 sizes, default {FINISHED}; none: the fleet alone"
+    )
     parser.add_argument("--storages", nargs="+", choices=STORAGES, default=list(STORAGES))
     parser.add_argument("--trials", type=int, default=None, help="of the fleet; 0 leaves it out")
     parser.add_argument("--workers", type=int, default=2, help="of the fleet, each on a logical node")
     parser.add_argument("--seconds", type=float, default=300.0, help="that the fleet hands out trials")
     options = parser.parse_args()
-    finished = tuple(options.finished or (QUICK_FINISHED if options.quick else FINISHED))
+    given = options.finished
+    finished = tuple(given or (QUICK_FINISHED if options.quick else FINISHED))
     if len(finished) < 2:
         parser.error(f"--finished needs at least 2 sizes to show growth, got {len(finished)}")
     seats = QUICK_SEATS if options.quick else SEATS
@@ -182,8 +185,9 @@ def main() -> None:
             "has imported the program, what its libraries take for themselves included: read its growth."
         ),
     )
-    measure_keepers(report, options, finished, seats)
-    conclude(report, busy, started, save=options.save)
+    if given != []:
+        measure_keepers(report, options, finished, seats)
+        conclude(report, busy, started, save=options.save)
     if trials:
         fleet = Report(
             name="scale-fleet",
