@@ -24,7 +24,7 @@ bench: $(INSTALLED)
 		OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; \
 	done
 
-# Processes of rehearsed sweeps killed at random moments; 78 kills took 15 minutes on 2 busy cores.
+# Processes of rehearsed sweeps killed at random moments; five to six kills a minute on 2 busy cores.
 KILLS ?= 500
 SEED ?= 0
 chaos: $(INSTALLED)
