@@ -365,7 +365,8 @@ def report_steps(max_steps: int, percents: Sequence[int]) -> dict[int, int]:
 
 
 def _failed(report: SeatReport, fault: Fault) -> SeatReport:
-    return report.ended(FAILED, fault.reason, error=fault.traceback)
+    outcome = OUT_OF_MEMORY if fault.is_memory else FAILED
+    return report.ended(outcome, fault.reason, error=fault.traceback)
 
 
 def _num_predicted(example: TokenizedExample) -> int:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lora_runner.config import TrialConfig
-from lora_runner.messages import COMPLETE, FAILED, Assignment, SeatReport
+from lora_runner.messages import COMPLETE, FAILED, OUT_OF_MEMORY, Assignment, SeatReport
 from lora_runner.pack import MicroBatch, Pack
 from lora_runner.seats import Seat
 from lora_runner.session import Session
@@ -199,6 +200,27 @@ def test_nor_is_one_that_fills_up_while_the_trials_are_tried_one_by_one(
     monkeypatch.setattr(pack, "train_step", Sabotage(pack, {1e-3}, error=lambda _: next(answers)))
     with pytest.raises(OSError, match="then the disk"):
         run(new_session(2), [assign(i, config) for i, config in enumerate(rates(1e-3, 2e-3))])
+
+
+def test_memory_that_runs_out_while_a_step_is_taken_apart_is_no_failure(
+    pack: Pack,
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step = pack.train_step
+
+    def failing(micro_batches: dict[Seat, MicroBatch]) -> Any:
+        if len(micro_batches) > 1:
+            raise RuntimeError(MISFIT)
+        if any(seat.config.learning_rate == 2e-3 for seat in micro_batches):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return step(micro_batches)
+
+    monkeypatch.setattr(pack, "train_step", failing)
+    found = run(new_session(2), [assign(i, config) for i, config in enumerate(rates(1e-3, 2e-3))])
+    assert [found[number][-1].outcome for number in (0, 1)] == [COMPLETE, OUT_OF_MEMORY]
 
 
 @pytest.mark.parametrize(
