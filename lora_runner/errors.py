@@ -76,4 +76,4 @@ class Fault:
 
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, or its type where it says nothing."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,7 +26,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
-from lora_runner.errors import ModelError
+from lora_runner.errors import ModelError, first_line
 from lora_runner.host_memory import keep_freed_memory
 from lora_runner.liger import use_liger
 
@@ -75,7 +75,7 @@ def load_tokenizer(spec: BaseSpec) -> PreTrainedTokenizerBase:
             spec.source, revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise ModelError(f"no tokenizer can be loaded for {spec.model!r}: {_first_line(error)}") from error
+        raise ModelError(f"no tokenizer can be loaded for {spec.model!r}: {first_line(error)}") from error
     return tokenizer
 
 
@@ -109,7 +109,7 @@ def load_base(spec: BaseSpec) -> Base:
                 **quantization,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"model {spec.model!r} cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(f"model {spec.model!r} cannot be loaded: {first_line(error)}") from error
     _check_whole(model, spec, sorted(found["missing_keys"]))
     model.requires_grad_(False)
     model.eval()
@@ -193,7 +193,7 @@ def check_weights(spec: BaseSpec) -> None:
             with safe_open(file, framework="pt"):  # reads the header and compares it with the file's size
                 pass
         except (SafetensorError, OSError) as error:
-            raise ModelError(f"weights {str(file)!r} are damaged: {_first_line(error)}") from error
+            raise ModelError(f"weights {str(file)!r} are damaged: {first_line(error)}") from error
 
 
 def count_parameters(spec: BaseSpec) -> int:
@@ -214,7 +214,7 @@ def meta_model(spec: BaseSpec) -> PreTrainedModel:
             )
     except (OSError, ValueError, json.JSONDecodeError) as error:
         raise ModelError(
-            f"the configuration of {spec.model!r} cannot be loaded: {_first_line(error)}"
+            f"the configuration of {spec.model!r} cannot be loaded: {first_line(error)}"
         ) from error
     model.tie_weights()
     return model
@@ -341,7 +341,3 @@ def find_saved(model: PreTrainedModel, wanted: bool | Sequence[str]) -> SavedMod
         chosen = list(modules)
     names = {id(module): name for name, module in model.named_modules()}
     return SavedModules(tuple(names[id(m)] for key in chosen if (m := modules[key]) is not None), tied)
-
-
-def _first_line(error: BaseException) -> Any:
-    return str(error).strip().split("\n")[0] or type(error).__name__
