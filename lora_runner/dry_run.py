@@ -61,6 +61,7 @@ class DryRun:
         self._live = LiveBytes()
         with self._live, no_launches():
             self._pack = Pack(base, plain)
+        self._pack.attention = replace(self._pack.attention, device_type=device.type)
         for linear in self._pack.linears:
             linear.masks = partial(_masks, linear)  # type: ignore[method-assign]
         self._seat = self._pack.new_seat(

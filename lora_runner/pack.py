@@ -22,7 +22,7 @@ from lora_runner.errors import ModelError, TrialConfigError
 from lora_runner.layout import Block, Layout, LayoutKind, lay_out
 from lora_runner.models import Base, vocabulary_size
 from lora_runner.on_devices import to_device
-from lora_runner.pack_attention import PACK_ATTENTION, Grids, attention_over, may_meet
+from lora_runner.pack_attention import PACK_ATTENTION, Grids, Inner, attention_over
 from lora_runner.packed_modules import PackContext, Rows, in_pack_order
 from lora_runner.replace import replace_modules, silence_dropout, split_model
 from lora_runner.seats import EMBEDDINGS, LORA, PendingStats, Seat, SegmentKey
@@ -81,7 +81,7 @@ class Pack:
             resident=options.resident_weights,
         )
         self.target_names = tuple(linear.name for linear in self.linears)
-        self._inner_attention = str(self.model.config._attn_implementation)
+        self.attention = Inner(str(self.model.config._attn_implementation), base.device.type)
         self._most_positions: int | None = getattr(
             self.model.config.get_text_config(), "max_position_embeddings", None
         )
@@ -173,21 +173,20 @@ class Pack:
             if training:
                 context.anchor = torch.zeros((), device=self.base.device, requires_grad=True)
             if layout.kind == "rectangular":
-                config._attn_implementation = self._inner_attention
+                config._attn_implementation = self.attention.name
                 hidden = self._decoder(**layout.inputs)[0]
             else:
                 config._attn_implementation = PACK_ATTENTION
                 lengths = [block.lengths for block in layout.blocks]
-                together = may_meet(self._inner_attention)
-                grids = Grids.of(lengths, together=together)
-                with attention_over(grids, self._inner_attention):
+                grids = Grids.of(lengths, together=self.attention.may_meet)
+                with attention_over(grids, self.attention):
                     hidden = self._decoder(**layout.inputs)[0]
             targets = torch.cat(layout.target_rows).to(hidden.device, non_blocking=True)
             found = hidden.flatten(0, 1).index_select(0, targets)
             # A base that is spread over devices may keep its output layer, tied, where it begins.
             yield found.to(self._home_of_logits, non_blocking=True), rows
         finally:
-            config._attn_implementation = self._inner_attention
+            config._attn_implementation = self.attention.name
             self.context.__init__()  # type: ignore[misc]
 
     @property

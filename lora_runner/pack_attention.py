@@ -23,6 +23,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from lora_runner.invariant_attention import invariant_attention
 from lora_runner.layout import padded_length
 from lora_runner.on_devices import OnDevices
 
@@ -108,20 +109,41 @@ class _FromGrid(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
+class Inner:
+    """The attention that a pack's own calls, once for each of the grids."""
+
+    name: str
+    """Of the model's implementation: sdpa or eager."""
+    device_type: str
+
+    @property
+    def may_meet(self) -> bool:
+        """Whether a sequence comes out the same whatever stands beside it in the call."""
+        return self.name == "sdpa"
+
+    def of(self, module: nn.Module) -> Callable[..., Any]:
+        """The function of that implementation for `module`."""
+        if self.name == "sdpa" and self.device_type == "cuda":
+            return invariant_attention
+        own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+        found: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(self.name, own)
+        return found
+
+
+@dataclass(frozen=True)
 class PackMask:
     """What stands where transformers expects an attention mask: the grids, and a mask for each of them."""
 
-    inner: str
-    """The attention implementation behind: sdpa or eager."""
+    inner: Inner
     grids: Grids
     masks: tuple[Tensor | None, ...]
 
 
-_current: tuple[Grids, str] | None = None
+_current: tuple[Grids, Inner] | None = None
 
 
 @contextmanager
-def attention_over(grids: Grids, inner: str) -> Iterator[None]:
+def attention_over(grids: Grids, inner: Inner) -> Iterator[None]:
     """Make `grids` those that the registered mask function describes, for the forward pass inside."""
     global _current
     before, _current = _current, (grids, inner)
@@ -131,17 +153,12 @@ def attention_over(grids: Grids, inner: str) -> Iterator[None]:
         _current = before
 
 
-def may_meet(inner: str) -> bool:
-    """Whether an implementation computes a sequence the same whatever stands beside it in the batch."""
-    return inner == "sdpa"
-
-
 def _pack_mask(*, mask_function: Callable[..., Any], **arguments: Any) -> PackMask:
     """Build one mask per length with transformers' own mask function (causal, sliding window, chunked)."""
     if _current is None:
         raise RuntimeError("a model with attention implementation 'pack' was called outside of its pack")
     grids, inner = _current
-    make = ALL_MASK_ATTENTION_FUNCTIONS[inner]
+    make = ALL_MASK_ATTENTION_FUNCTIONS[inner.name]
     masks: dict[int, Tensor | None] = {}
     for _, length in grids.shapes:
         if length not in masks:
@@ -165,9 +182,7 @@ def _pack_attention(
 ) -> tuple[Tensor, None]:
     """Attend within each sequence; query, key, value (1, H, T, D) -> (1, T, H, D)."""
     grids = attention_mask.grids
-    attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-        attention_mask.inner, getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    )
+    attend = attention_mask.inner.of(module)
     laid = [_laid(x[0], grids) for x in (query, key, value)]
     sizes = [count * length for count, length in grids.shapes]
     outputs = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -13,7 +13,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import torch
 from hypothesis import settings
-from selenium.webdriver.remote.webdriver import WebDriver
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM as Auto
 from transformers import (
@@ -27,9 +26,11 @@ from transformers import (
     Qwen2Config,
 )
 
-from tests.browser import open_browser
 from tests.postgresql import NoPostgreSQL, PostgreSQL, running_server
 from tests.small_disk import NoMount, mounted
+
+if TYPE_CHECKING:
+    from selenium.webdriver.remote.webdriver import WebDriver
 
 # The same examples on every run: a finding belongs into a test as an example, not into somebody else's build.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -131,5 +132,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
     """A headless Chromium, one per session; `tests.browser` has what tests ask it."""
+    from tests.browser import open_browser  # selenium is not on every machine that runs some of the tests
+
     with open_browser(tmp_path_factory.mktemp("browser")) as driver:
         yield driver
