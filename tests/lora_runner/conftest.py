@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from lora_runner.messages import Assignment, SeatReport, SessionOptions
 from lora_runner.models import BaseSpec, load_base
 from lora_runner.pack import Pack, PackOptions
 from lora_runner.session import Session
+from tests.lora_runner import efficient_on_a_cpu as on_a_cpu
 
 
 def counting(start: int, stride: int, length: int, prompt: int) -> TokenizedExample:
@@ -62,6 +63,13 @@ def new_pack(tiny_model: Callable[..., Path]) -> Callable[..., Pack]:
         return cls(base, options)
 
     return make
+
+
+@pytest.fixture
+def efficient_on_a_cpu() -> Iterator[None]:
+    """The attention that packs use on CUDA works here."""
+    with on_a_cpu.registered():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,67 +60,10 @@ def outcome(
     return [out, *torch.autograd.grad(out, inputs, weights)]
 
 
-# --- on a CPU, where torch's kernel is not: its formula in its place ----------------------------------------
+# --- on a CPU, with torch's kernel for CPUs in the place of that for CUDA -----------------------------------
 
 
-def _attend(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, is_causal: bool, scale: float | None
-) -> Tensor:
-    return nn.functional.scaled_dot_product_attention(q, k, v, bias, is_causal=is_causal, scale=scale)
-
-
-def _forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    compute_log_sumexp: bool,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    *,
-    scale: float | None = None,
-) -> tuple[Tensor, ...]:
-    assert q.shape[1] == k.shape[1]  # as the kernel demands, which knows no groups
-    assert bias is None or bias.shape == (*q.shape[:3], k.shape[2])
-    none = torch.empty((), dtype=torch.int64)
-    return _attend(q, k, v, bias, is_causal, scale).clone(), q.new_empty(q.shape[:3]), none, none
-
-
-def _backward(
-    grad: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    out: Tensor,
-    log_sumexp: Tensor,
-    seed: Tensor,
-    offset: Tensor,
-    dropout_p: float,
-    wanted: list[bool],
-    is_causal: bool = False,
-    *,
-    scale: float | None = None,
-) -> tuple[Tensor | None, ...]:
-    assert torch.are_deterministic_algorithms_enabled()
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    scores = q @ k.mT * scale + (window(q.shape[2], q.shape[2]).logical_not() * -1e30 if is_causal else bias)
-    weights = scores.softmax(-1)
-    dweights = grad @ v.mT
-    dscores = weights * (dweights - (dweights * weights).sum(-1, keepdim=True)) * scale
-    return dscores @ k, dscores.mT @ q, weights.mT @ grad, None
-
-
-@pytest.fixture(scope="module")
-def on_a_cpu() -> Iterator[None]:
-    library = torch.library.Library("aten", "IMPL")
-    library.impl("_scaled_dot_product_efficient_attention", _forward, "CPU")
-    library.impl("_scaled_dot_product_efficient_attention_backward", _backward, "CPU")
-    yield
-    library._destroy()
-
-
-@pytest.mark.usefixtures("on_a_cpu")
+@pytest.mark.usefixtures("efficient_on_a_cpu")
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("scale", [{}, {"scaling": 0.3}], ids=["usual scale", "scale of its own"])
 @pytest.mark.parametrize("mask", [None, window(24, 7)], ids=["causal", "sliding window"])
@@ -133,7 +76,7 @@ def test_it_is_sdpa(groups: int, scale: dict[str, float], mask: Tensor | None) -
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-@pytest.mark.usefixtures("on_a_cpu")
+@pytest.mark.usefixtures("efficient_on_a_cpu")
 @pytest.mark.parametrize("kind", ["llama", "mistral"])
 def test_a_pack_computes_with_it_what_it_computes_without(tiny_model: Callable[..., Path], kind: str) -> None:
     pack = Pack(load_base(BaseSpec(model=str(tiny_model(kind)), quantization="none")), PackOptions())
