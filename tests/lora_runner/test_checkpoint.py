@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def train(pack: Pack, seat: Seat, steps: int) -> None:
-    ids = torch.arange(2, 26).reshape(2, 12)
+    ids = torch.arange(2, 26, device=pack.base.device).reshape(2, 12)
     block = Block.from_labels(ids, ids)
     for _ in range(steps):
         pack.train_step({seat: MicroBatch(block, ids.numel(), len(block.target_ids))})
@@ -61,6 +61,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.gpu
 def test_a_seat_goes_on_from_its_checkpoint_bit_for_bit(pack: Pack, trained: Seat, folder: Path) -> None:
     save_checkpoint(folder, trained, {"note": [1, 2.5, None]})
     again = pack.new_seat(CONFIG)

@@ -13,12 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from benchmarks.random_base import SHAPES, random_base
 from lora_runner import pack as pack_module
 from lora_runner.config import SCHEDULERS, TrialConfig
 from lora_runner.layout import Block
 from lora_runner.models import BaseSpec, load_base
 from lora_runner.pack import MicroBatch, Pack, PackOptions
 from lora_runner.seats import Seat
+from tests.lora_runner.devices import DEVICE, no_cuda
 
 TINY = Callable[..., Path]
 Labelled = tuple[list[int], list[int]]
@@ -73,7 +75,7 @@ def sequence(length: int, kept_labels: float, generator: torch.Generator) -> Lab
 
 
 def window_of(batches: Sequence[Sequence[Labelled]]) -> list[MicroBatch]:
-    blocks = [Block.of(batch, torch.device("cpu")) for batch in batches]
+    blocks = [Block.of(batch, DEVICE) for batch in batches]
     targets = max(1, sum(block.num_targets for block in blocks))
     return [MicroBatch(block, block.num_tokens, targets) for block in blocks]
 
@@ -209,8 +211,7 @@ def poison(seat: Seat) -> None:
 def evaluation_blocks() -> list[Block]:
     generator = torch.Generator().manual_seed(5)
     return [
-        Block.of([sequence(n, 0.8, generator) for n in lengths], torch.device("cpu"))
-        for lengths in ((11, 3, 7), (5,))
+        Block.of([sequence(n, 0.8, generator) for n in lengths], DEVICE) for lengths in ((11, 3, 7), (5,))
     ]
 
 
@@ -261,6 +262,7 @@ def usual(all_packs: dict[str, Watched]) -> Watched:
 # --- tests --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", list(BASES))
 @settings(max_examples=7)
@@ -275,6 +277,28 @@ def test_every_trial_is_bit_equal_to_itself_alone(
         assert_same(packed, alone, f"trial {trial.config.seed} of {len(drawn)}")
 
 
+@pytest.mark.gpu
+@no_cuda
+@pytest.mark.parametrize("resident", [False, True], ids=["dequantised", "resident"])
+@pytest.mark.parametrize("shape", ["llama-3.2-1b", "llama-3.1-8b"])
+def test_every_trial_is_bit_equal_to_itself_alone_at_sizes_of_real_models(shape: str, resident: bool) -> None:
+    """Which kernel a GPU takes follows from sizes that tiny models never reach."""
+    base = random_base(replace(SHAPES[shape], layers=2), DEVICE, torch.bfloat16)
+    pack = Watched(base, PackOptions(resident_weights=resident))
+    drawn = [
+        replace(changed(seed=seed, lora_r=rank, lora_dropout=dropout, max_steps=3), lengths=lengths)
+        for seed, rank, dropout, lengths in (
+            (1, 16, 0.0, ((128, 61, 90, 33), (17, 40, 128, 128))),
+            (2, 16, 0.1, ((512, 300, 77, 431),)),
+            (3, 8, 0.0, ((16,), (2048,))),
+            (4, 64, 0.0, ((7, 9, 130),)),
+            (5, 16, 0.0, ((1000, 24),)),
+        )
+    ]
+    for trial, packed in zip(drawn, train(pack, drawn), strict=True):
+        assert_same(packed, train(pack, [trial])[0], f"trial {trial.config.seed} of {len(drawn)}")
+
+
 def test_a_longer_neighbour_changes_no_width_and_no_mask(all_packs: dict[str, Watched]) -> None:
     pack = all_packs["rectangular"]
     assert pack.layout == "rectangular"
@@ -285,6 +309,7 @@ def test_a_longer_neighbour_changes_no_width_and_no_mask(all_packs: dict[str, Wa
     assert_same(packed[0], alone[0], "the short one")
 
 
+@pytest.mark.gpu
 @pytest.mark.slow
 @settings(max_examples=6)
 @given(drawn=packs(), rows=st.sampled_from([1, 5, 12]))
@@ -321,6 +346,7 @@ def test_rows_that_want_a_place_of_their_own_get_a_turn_for_each_block(
     assert set(blocks) == {1}
 
 
+@pytest.mark.gpu
 @pytest.mark.slow
 @settings(max_examples=4)
 @given(drawn=packs())
@@ -379,6 +405,7 @@ def turn(pack: Watched, trials: dict[Seat, Trial]) -> Collection[Seat]:
     )
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("ill", [False, True], ids=["healthy neighbours", "a neighbour full of NaN"])
 def test_a_seat_without_a_turn_does_not_move(usual: Watched, ill: bool) -> None:
     """Weights, moments, counters and the gradient of its half-full window; a rate of 0 would not do."""

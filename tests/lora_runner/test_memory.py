@@ -457,7 +457,7 @@ def test_the_estimate_is_near_what_a_pack_uses(
 @pytest.mark.slow
 @pytest.mark.usefixtures("efficient_on_a_cpu")
 def test_what_a_pack_keeps_on_cuda_is_counted(tiny_model: TINY, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its attention, and Liger's kernels, which neither side launches: their callers allocate all the same."""
+    """Its attention, and Liger's kernels; not launched on either side, but their callers allocate."""
     pytest.importorskip("liger_kernel")
     # Liger replaces classes and functions of transformers' module; this puts the originals back afterwards.
     for name, value in list(vars(modeling_llama).items()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from lora_runner.messages import Assignment, SeatReport
 from lora_runner.pack import MicroBatch, Pack
 from lora_runner.seats import PendingStats, Seat
 from lora_runner.session import Session
+from tests.lora_runner.devices import no_cuda
 
 Reports = dict[int, list[SeatReport]]
 FIRST = TrialConfig(
@@ -79,6 +80,7 @@ def beside(limit: int) -> Callable[[Sequence[Any]], bool]:
     return lambda seats: sum(s.num_trained for s in seats) > limit and max(s.micro_step for s in seats) >= 3
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("where", ["start", "update"])
 def test_the_largest_trial_is_put_back_and_the_others_lose_nothing(
     new_session: Callable[..., Session],
@@ -103,6 +105,45 @@ def test_the_largest_trial_is_put_back_and_the_others_lose_nothing(
     # Handed out again, to the pack that has shrunk, it ends as if nothing had been.
     again = replace(assign(1, LARGE, attempt=2), put_back=1)
     assert numbers(run(session, [again])[1]) == numbers(run(new_session(), [assign(11, LARGE)])[11])
+
+
+@pytest.fixture
+def no_more_memory() -> Iterator[Callable[[], None]]:
+    """Called, it leaves this process no more of the GPU than it holds."""
+
+    def limit() -> None:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        torch.cuda.set_per_process_memory_fraction(torch.cuda.memory_reserved() / total)
+
+    yield limit
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@pytest.mark.gpu
+@no_cuda
+def test_a_gpu_that_is_full_puts_back_the_largest_trial(
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    no_more_memory: Callable[[], None],
+    run: Callable[..., Reports],
+    numbers: Callable[..., Any],
+) -> None:
+    session = new_session(3)
+    largest = replace(FIRST, lora_r=4096)
+    for index, config in enumerate((FIRST, largest, SECOND)):
+        session.place(index, assign(index, config))
+    no_more_memory()
+    reports = run(session)
+    assert reports[1][-1].outcome == "put_back"
+    assert "out of memory" in (reports[1][-1].stop_reason or "")
+    with pytest.raises(torch.OutOfMemoryError):
+        session.place(session.free_seats[0], assign(3, replace(FIRST, lora_r=65536)))
+    for number, config in ((0, FIRST), (2, SECOND)):
+        assert reports[number][-1].outcome == "complete"
+        alone = run(new_session(), [assign(10 + number, config)])[10 + number]
+        assert numbers(reports[number]) == numbers(alone)
 
 
 def test_what_the_trial_that_left_had_is_given_back(

@@ -71,6 +71,7 @@ def weights(seat: Seat) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in seat.parameters.items()}
 
 
+@pytest.mark.gpu
 def test_trials_side_by_side_equal_the_same_trials_alone(
     new_session: Callable[..., Session],
     assign: Callable[..., Assignment],
@@ -245,6 +246,7 @@ def test_accumulated_micro_batches_equal_one_large_batch(
 # --- ends ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.gpu
 def test_a_diverging_trial_ends_at_once_and_its_neighbour_feels_nothing(
     new_session: Callable[..., Session],
     assign: Callable[..., Assignment],
@@ -328,6 +330,7 @@ RESUMED = replace(
 )
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize(
     "micro_step", [1, 6, 9, 11], ids=["before-a-step", "between", "at-a-report", "mid-window"]
 )

@@ -13,10 +13,10 @@ from lora_runner.arena import BLOCK, FlatBuffers
 from lora_runner.errors import ModelError
 from lora_runner.states_8bit import States8bit
 from lora_runner.update import GroupStep, clip_and_step, squared_norms
+from tests.lora_runner.devices import no_cuda
 
 SIZE = 64 * BLOCK
 RATE = 1e-3
-no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, no_cuda])])

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lora_runner import kernels, update
 from lora_runner.arena import BLOCK, FlatBuffers
 from lora_runner.update import GroupStep
+from tests.lora_runner.devices import no_cuda
 
 NAMES = ("parameters", "gradients", "exp_avg", "exp_avg_sq")
 NUM_BLOCKS = 14
@@ -65,9 +66,6 @@ def interpreter() -> Iterator[Update]:
     finally:
         del os.environ["TRITON_INTERPRET"]
         pool.shutdown()
-
-
-no_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
 @pytest.fixture(

@@ -1,0 +1,98 @@
+"""Products of blocks, and what a decoder computes row by row: the same bits in any company, on CUDA too."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+from lora_runner.products import Blocks, by_block, outer_by_block, with_shared
+from tests.lora_runner.devices import DEVICE
+
+pytestmark = pytest.mark.gpu
+# In bfloat16 on CUDA as packs compute there; sizes of Llama-3.1-8B, but on a CPU.
+DTYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
+WIDE, NARROW = (14336, 4096) if DEVICE.type == "cuda" else (352, 128)
+SIZES = [1, 300, 17, 128, 2048, 8, 64] if DEVICE.type == "cuda" else [1, 30, 17, 128, 8]
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator(DEVICE).manual_seed(seed)
+    return torch.randn(shape, generator=generator, device=DEVICE, dtype=DTYPE)
+
+
+def parts() -> list[slice]:
+    ends = [0, *torch.tensor(SIZES).cumsum(0).tolist()]
+    return [slice(start, stop) for start, stop in pairwise(ends)]
+
+
+def near(out: Tensor, exact: Tensor) -> bool:
+    return float((out.double() - exact).norm() / exact.norm()) < 1e-2
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["backward", "forward"])
+@pytest.mark.parametrize(("rows", "columns"), [(WIDE, NARROW), (NARROW, WIDE)])
+def test_a_product_with_a_frozen_weight(rows: int, columns: int, transposed: bool) -> None:
+    weight = drawn(columns, rows).t() if transposed else drawn(rows, columns)
+    x = drawn(sum(SIZES), rows, seed=1)
+    together = with_shared(x, weight, Blocks(SIZES))
+    assert near(together, x.double() @ weight.double())
+    for size, part in zip(SIZES, parts(), strict=True):
+        assert torch.equal(with_shared(x[part].clone(), weight, Blocks([size])), together[part])
+
+
+@pytest.mark.parametrize("rank", [8, 16, 64])
+def test_products_with_adapters_of_their_own(rank: int) -> None:
+    x, adapters = drawn(sum(SIZES), NARROW), drawn(len(SIZES), rank, NARROW, seed=1)
+    shrunk = by_block(x, adapters.transpose(1, 2), Blocks(SIZES))
+    grown = by_block(shrunk, adapters, Blocks(SIZES))
+    for i, (size, part) in enumerate(zip(SIZES, parts(), strict=True)):
+        assert near(shrunk[part], x[part].double() @ adapters[i].t().double())
+        one = Blocks([size])
+        alone = by_block(x[part].clone(), adapters[i : i + 1].transpose(1, 2), one)
+        assert torch.equal(alone, shrunk[part])
+        assert torch.equal(by_block(alone, adapters[i : i + 1], one), grown[part])
+
+
+@pytest.mark.parametrize("rank", [8, 16, 64])
+def test_gradients_of_adapters(rank: int) -> None:
+    grad, shrunk = drawn(sum(SIZES), NARROW), drawn(sum(SIZES), rank, seed=1)
+    together = outer_by_block(grad, shrunk, Blocks(SIZES))
+    for i, (size, part) in enumerate(zip(SIZES, parts(), strict=True)):
+        assert near(together[i], grad[part].t().double() @ shrunk[part].double())
+        alone = outer_by_block(grad[part].clone(), shrunk[part].clone(), Blocks([size]))
+        assert torch.equal(alone[0], together[i])
+
+
+def test_a_norm_of_many_rows_is_that_of_sixteen() -> None:
+    """Of fewer, torch's reduction on CUDA adds in another order: a micro-batch has more tokens than that."""
+    norm = LlamaRMSNorm(NARROW).to(DEVICE, DTYPE).requires_grad_(False)
+    x, grad = drawn(2048, NARROW), drawn(2048, NARROW, seed=1)
+
+    def outcome(part: slice) -> tuple[Tensor, Tensor]:
+        rows = x[part].clone().requires_grad_()
+        out = norm(rows)
+        return out, torch.autograd.grad(out, rows, grad[part])[0]
+
+    together = outcome(slice(0, 2048))
+    for part in (slice(0, 16), slice(16, 33), slice(100, 228), slice(1000, 2048)):
+        for alone, all_rows in zip(outcome(part), together, strict=True):
+            assert torch.equal(alone, all_rows[part])
+
+
+def test_losses_of_rows_and_their_gradients() -> None:
+    vocabulary = 128256 if DEVICE.type == "cuda" else 512
+    logits, targets = drawn(300, vocabulary).float(), torch.arange(300, device=DEVICE)
+
+    def outcome(part: slice) -> tuple[Tensor, Tensor]:
+        rows = logits[part].clone().requires_grad_()
+        losses = nn.functional.cross_entropy(rows, targets[part], reduction="none")
+        return losses, torch.autograd.grad(losses.sum(), rows)[0]
+
+    together = outcome(slice(0, 300))
+    for part in (slice(0, 1), slice(7, 30), slice(30, 300)):
+        for alone, all_rows in zip(outcome(part), together, strict=True):
+            assert torch.equal(alone, all_rows[part])
