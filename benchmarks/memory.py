@@ -38,13 +38,13 @@ def peak_live_bytes(device: torch.device | None = None) -> Iterator[PeakMemory]:
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
-        measured.held = torch.cuda.memory_allocated(device)
+        measured.held = live_bytes(device)
         yield measured
         torch.cuda.synchronize(device)
         measured.peak = torch.cuda.max_memory_allocated(device)
         return
-    measured.held = live_bytes()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    measured.held = live_bytes(torch.device("cpu"))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         yield measured
     assert profiler.profiler is not None
     events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
@@ -55,8 +55,10 @@ def peak_live_bytes(device: torch.device | None = None) -> Iterator[PeakMemory]:
     measured.peak = measured.held + peak
 
 
-def live_bytes() -> int:
-    """Bytes of the CPU storages behind all tensors that Python can reach, each storage once."""
+def live_bytes(device: torch.device) -> int:
+    """Bytes of live tensors: what CUDA's allocator has given out, or every storage that Python can reach."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
     found: dict[int, int] = {}
     for thing in gc.get_objects():
         # By its class: isinstance would wake up lazily imported stand-ins.

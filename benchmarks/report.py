@@ -46,17 +46,21 @@ class Report:
         self.notes.append(text)
 
     def finish(self, *, save: bool) -> None:
-        """Print everything; with `save` keep it in results/reference/ as well, by name and kind of device."""
-        about = machine()
-        print(self._text(about), flush=True)
+        """Print everything; with `save` keep it as well."""
+        print(self._text(machine()), flush=True)
         for name, value in self.figures.items():
             print(f"{name}: {shown(value)}", flush=True)
         if save:
-            path = FOLDER / f"bench-{self.name}-{'gpu' if 'gpu' in about else 'cpu'}"
-            tables = [{"title": t, "columns": c, "rows": r} for t, c, r in self.tables]
-            said = {"fixed": self.fixed, "command": self.command, "machine": about, "figures": self.figures}
-            write_json(path.with_suffix(".json"), said | {"notes": self.notes, "tables": tables})
-            write_text(path.with_suffix(".md"), self._text(about) + "\n")
+            self.save()
+
+    def save(self) -> None:
+        """Keep what there is so far in results/reference/, by name and kind of device."""
+        about = machine()
+        path = FOLDER / f"bench-{self.name}-{'gpu' if 'gpu' in about else 'cpu'}"
+        tables = [{"title": t, "columns": c, "rows": r} for t, c, r in self.tables]
+        said = {"fixed": self.fixed, "command": self.command, "machine": about, "figures": self.figures}
+        write_json(path.with_suffix(".json"), said | {"notes": self.notes, "tables": tables})
+        write_text(path.with_suffix(".md"), self._text(about) + "\n")
 
     def _text(self, about: dict[str, str]) -> str:
         """The report in Markdown, columns aligned so that it reads well on a terminal too."""

@@ -5,148 +5,50 @@ from __future__ import annotations
 import gc
 import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from statistics import mean, median
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from peft import LoraConfig, get_peft_model
-from torch import Tensor
 
+from benchmarks.case import BATCH_SIZE, Case, PackTrials
 from benchmarks.counting import OperationCounter
-from benchmarks.memory import PeakMemory, peak_live_bytes
-from benchmarks.random_base import PAD, SHAPES, Shape, random_base, random_model
+from benchmarks.launches import count_launches
+from benchmarks.memory import live_bytes, peak_live_bytes
+from benchmarks.peers.peft_trial import PeftTrial
+from benchmarks.random_base import SHAPES, random_model
 from benchmarks.report import Report, arguments
 from lora_runner import packed_modules
-from lora_runner.config import TrialConfig
 from lora_runner.layout import Block, lay_out
 from lora_runner.memory import Workload, estimate
 from lora_runner.models import BaseSpec
-from lora_runner.pack import MicroBatch, Pack, PackOptions
-from lora_runner.seats import Seat
+from lora_runner.pack import Pack
 
-BATCH_SIZE = 4
 COUNTED_TOKENS = 32
 """Of a sequence whose operations are counted."""
-MAX_GRAD_NORM = 1.0
-LORA_ALPHA = 16
-MEDIAN_SHARE = 0.45
-"""Median length of a sequence over the longest allowed; texts cut at a length are spread about like this."""
-Sequences = list[list[int]]
+MIB = 2**20
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """What one table holds fixed."""
+@dataclass
+class Measured:
+    """Of one pack, or of one trial through peft."""
 
-    shape: Shape
-    num_tokens: int
-    """Of a trial's micro-batch if all its sequences had the longest length."""
-    rank: int
-    dropout: float
-    checkpointing: bool
-    device: torch.device
-    dtype: torch.dtype
-
-    @property
-    def longest(self) -> int:
-        return self.num_tokens // BATCH_SIZE
-
-    def sequences(self, trial: int, *, equal: bool = False) -> Sequences:
-        """A trial's micro-batch: lengths spread as in text, lognormal and cut, or all of them the longest."""
-        generator = torch.Generator().manual_seed(trial)
-        spread = torch.randn(BATCH_SIZE, generator=generator).mul(0.7).exp() * MEDIAN_SHARE * self.longest
-        lengths = [self.longest if equal else min(self.longest, max(2, int(n))) for n in spread]
-        top = self.shape.vocabulary
-        return [torch.randint(1, top, (n,), generator=generator).tolist() for n in lengths]
-
-
-class PeftTrial:
-    """A trial as transformers, peft and bitsandbytes train it; all trials of a size cost the same."""
-
-    def __init__(self, case: Case) -> None:
-        self.case = case
-        model = random_model(case.shape, case.device, case.dtype)
-        if case.checkpointing:
-            # The old name warns in new versions of transformers, the new one is absent in old ones.
-            enable: Any = getattr(model, "activation_checkpointing_enable", None)
-            (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
-            model.enable_input_require_grads()
-        config = LoraConfig(
-            task_type="CAUSAL_LM",
-            r=case.rank,
-            lora_alpha=LORA_ALPHA,
-            lora_dropout=case.dropout,
-            target_modules="all-linear",
-        )
-        self.model = get_peft_model(model, config)
-        self.model.train()
-        self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=2e-4, fused=True)
-
-    def batch(self, sequences: Sequences) -> dict[str, Tensor]:
-        """Padded to the longest, as a collator does."""
-        width = max(map(len, sequences))
-        ids = torch.tensor([row + [PAD] * (width - len(row)) for row in sequences])
-        real = torch.tensor([[int(i < len(row)) for i in range(width)] for row in sequences])
-        batch = {"input_ids": ids, "labels": ids.masked_fill(real == 0, -100), "attention_mask": real}
-        return {name: tensor.to(self.case.device) for name, tensor in batch.items()}
-
-    def pass_(self, batch: dict[str, Tensor]) -> None:
-        narrow = self.case.dtype != torch.float32
-        # As Trainer does with bf16=True: LoRA's products in bf16 on fp32 masters, as in the pack.
-        with torch.autocast(self.case.device.type, self.case.dtype, enabled=narrow):
-            loss = self.model(**batch).loss
-        loss.backward()
-
-    def update(self) -> None:
-        torch.nn.utils.clip_grad_norm_(self.trained, MAX_GRAD_NORM)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def steps(self, batches: Sequence[dict[str, Tensor]]) -> None:
-        """One step of as many trials, one after another."""
-        for batch in batches:
-            self.pass_(batch)
-            self.update()
-
-
-class PackTrials:
-    """The same trials on the seats of one pack."""
-
-    def __init__(self, case: Case, num_seats: int, pack: Pack | None = None) -> None:
-        self.case = case
-        options = PackOptions(gradient_checkpointing=case.checkpointing)
-        self.pack = pack or Pack(random_base(case.shape, case.device, case.dtype), options)
-        self.seats: list[Seat] = [self.pack.new_seat(self.trial(i)) for i in range(num_seats)]
-
-    def trial(self, index: int) -> TrialConfig:
-        return TrialConfig(
-            learning_rate=2e-4,
-            lr_scheduler_type="constant",
-            max_steps=10**6,
-            per_device_train_batch_size=BATCH_SIZE,
-            weight_decay=0.01,
-            max_grad_norm=MAX_GRAD_NORM,
-            lora_r=self.case.rank,
-            lora_alpha=LORA_ALPHA,
-            lora_dropout=self.case.dropout,
-            seed=index,
-        )
-
-    def batches(self, batches: Sequence[Sequences]) -> dict[Seat, MicroBatch]:
-        blocks = [Block.of([(row, row) for row in rows], self.case.device) for rows in batches]
-        return {
-            seat: MicroBatch(block, block.num_tokens, block.num_targets)
-            for seat, block in zip(self.seats, blocks, strict=True)
-        }
-
-
-# --- measuring ----------------------------------------------------------------------------------------------
+    peak: int = 0
+    """Bytes of its own live tensors at the worst moment of a step, its base included."""
+    seconds: float = 0.0
+    """Of a step of all its trials."""
+    in_turn: float = 0.0
+    """Seconds of a step of as many trials through peft, one after another."""
+    operations: tuple[int, int, int] = (0, 0, 0)
+    """Of a step, as `count` counts them."""
+    launches: int = 0
+    """Kernels of a step; on CUDA."""
 
 
 def seconds(run: Callable[[], Any], device: torch.device) -> float:
@@ -165,42 +67,57 @@ def forget(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def peft_memory(case: Case) -> PeakMemory:
-    """Peak of one trial's step; the base is alive, nothing else is."""
-    trial = PeftTrial(case)
-    batch = trial.batch(case.sequences(0))
-    trial.steps([batch])
-    with peak_live_bytes(case.device) as measured:
-        trial.steps([batch])
-    return measured
+@contextmanager
+def what_fits(report: Report, what: str) -> Iterator[None]:
+    """Note what finds no memory, and go on."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        report.note(f"{what} did not fit.")
 
 
-def pack_memory(case: Case, num_seats: int) -> PeakMemory:
-    trials = PackTrials(case, num_seats)
-    batches = trials.batches([case.sequences(i) for i in range(num_seats)])
-    trials.pack.train_step(batches)
+# --- what is measured ---------------------------------------------------------------------------------------
+
+
+def peft_alone(case: Case, peft: PeftTrial, repetitions: int) -> Measured:
+    """One trial, and nothing else on the device."""
+    batches = [peft.batch(case.sequences(i)) for i in range(repetitions)]
+    longest = peft.batch(case.sequences(0, equal=True))
+    peft.steps([longest])
+    peft.steps(batches[:1])
+    with peak_live_bytes(case.device) as memory:
+        peft.steps(batches[:1])
+    times = [seconds(partial(peft.steps, [batch]), case.device) for batch in batches]
+    return Measured(memory.peak, mean(times))
+
+
+def pack_peak(case: Case, pack: Pack, num_seats: int, foreign: int) -> int:
+    """Bytes at the worst moment of a step, without the `foreign` ones that live beside the pack."""
+    trials = PackTrials(case, num_seats, pack)
+    batches = trials.batches()
+    pack.train_step(batches)
     with peak_live_bytes(case.device) as measured:
-        trials.pack.train_step(batches)
-    return measured
+        pack.train_step(batches)
+    return measured.peak - foreign
 
 
 def predicted_peaks(case: Case, seats: Sequence[int]) -> dict[int, int]:
-    """The memory model's answer for the packs of `pack_memory`, from the model's configuration alone."""
+    """The memory model's answer for the packs of `pack_peak`, from the model's configuration alone."""
     found = {}
     with TemporaryDirectory() as folder:
         case.shape.config().save_pretrained(folder)
         dtype: Any = str(case.dtype).removeprefix("torch.")
         spec = BaseSpec(model=folder, compute_dtype=dtype)
         for num_seats in seats:
-            lengths = [len(row) for i in range(num_seats) for row in case.sequences(i)]
             work = Workload(
+                train_embeddings=case.train_embeddings,
                 lora_r=case.rank,
                 lora_dropout=case.dropout,
                 batch_size=BATCH_SIZE,
-                length=round(mean(lengths)),
+                length=round(case.num_real(num_seats) / (num_seats * BATCH_SIZE)),
                 gradient_checkpointing=case.checkpointing,
             )
-            found[num_seats] = estimate(spec, work).total(num_seats)
+            found[num_seats] = estimate(spec, work, resident_weights=case.resident).total(num_seats)
     return found
 
 
@@ -234,28 +151,32 @@ def count(case: Case, pack: Pack, peft: PeftTrial, num_seats: int) -> dict[str, 
 def step_times(
     case: Case, pack: Pack, peft: PeftTrial, num_seats: int, repetitions: int
 ) -> tuple[float, float]:
-    """Median seconds of a pack's step, and of as many peft steps in turn.
+    """Median seconds of a pack's step, and seconds of the same trials' steps through peft in turn.
 
-    The two take turns, so that a machine that slows down slows both. One size after another: the seats of
-    several would need room beside each other that none of them needs alone.
+    The two take turns, so that a machine that slows down slows both: after every step of the pack come some
+    of the trials, so that each has come at least once in the end.
     """
-    sequences = [case.sequences(i) for i in range(num_seats)]
-    batches = PackTrials(case, num_seats, pack).batches(sequences)
-    alone = [peft.batch(rows) for rows in sequences]
-    contenders = (partial(pack.train_step, batches), partial(peft.steps, alone))
-    times: tuple[list[float], list[float]] = ([], [])
-    for repetition in range(repetitions + 1):
-        for kept, run in zip(times, contenders, strict=True):
-            taken = seconds(run, case.device)
-            if repetition:  # the first one warms up
-                kept.append(taken)
-    return median(times[0]), median(times[1])
+    trials = PackTrials(case, num_seats, pack)
+    batches = trials.batches()
+    alone = [peft.batch(case.sequences(i)) for i in range(num_seats)]
+    in_turn: list[list[float]] = [[] for _ in alone]
+    own = []
+    pack.train_step(batches)
+    peft.steps(alone[:1])
+    for repetition in range(repetitions):
+        own.append(seconds(partial(pack.train_step, batches), case.device))
+        for i in {*range(repetition, num_seats, repetitions), repetition % num_seats}:
+            in_turn[i].append(seconds(partial(peft.steps, alone[i : i + 1]), case.device))
+    for i, times in enumerate(in_turn):
+        if not times:
+            times.append(seconds(partial(peft.steps, alone[i : i + 1]), case.device))
+    return median(own), sum(map(median, in_turn))
 
 
 def one_product_gain(case: Case, pack: Pack, num_seats: int, repetitions: int) -> float:
     """Percent of a step's time that one inexact product over all blocks would save on the frozen weights."""
-    batches = PackTrials(case, num_seats, pack).batches([case.sequences(i) for i in range(num_seats)])
-    step = partial(pack.train_step, batches)
+    trials = PackTrials(case, num_seats, pack)
+    step = partial(pack.train_step, trials.batches())
 
     def inexact() -> None:
         with patch.object(packed_modules, "with_shared", lambda x, weight, _: x @ weight):
@@ -280,58 +201,125 @@ def padded_shares(case: Case, pack: Pack, num_seats: int) -> tuple[float, float]
     return share, 1 - real / padded
 
 
-def measure(report: Report, case: Case, seats: Sequence[int], repetitions: int, suffix: str) -> None:
-    """One table and its figures; sizes that do not fit the device are left out with a note."""
-    title = f"{case.shape.name}, {BATCH_SIZE} sequences of up to {case.longest} tokens a trial"
-    solo_memory = peft_memory(case)
-    memory: dict[int, PeakMemory] = {}
-    for num_seats in seats:
-        forget(case.device)
-        try:
-            memory[num_seats] = pack_memory(case, num_seats)
-        except torch.OutOfMemoryError:
-            report.note(f"{title}: a pack of {num_seats} did not fit.")
-            break
-    forget(case.device)
-    peft = PeftTrial(case)
-    pack = PackTrials(case, 0).pack
-    counts: dict[int, dict[str, tuple[int, int, int]]] = {}
-    times: dict[int, tuple[float, float]] = {}
-    for num_seats in memory:
-        pack.give_back()
-        forget(case.device)
-        try:
-            counts[num_seats] = count(case, pack, peft, num_seats)
-            times[num_seats] = step_times(case, pack, peft, num_seats, repetitions)
-        except torch.OutOfMemoryError:
-            report.note(f"{title}: a pack of {num_seats} did not fit beside peft's own base.")
-            break
-    seats = list(times)
-    if not seats:
-        return
-    mib, solo = 2**20, counts[seats[0]]["peft"]
-    alone = median(theirs / n for n, (_, theirs) in times.items())
-    rows: list[list[Any]] = [["peft", 1, 1e3 * alone, "", *solo, solo_memory.peak / mib, 1.0, ""]]
-    predicted = predicted_peaks(case, seats)
-    for n in seats:
-        ours, theirs = times[n]
-        ratio, held = theirs / ours, memory[n].peak / solo_memory.peak
-        each = [round(total / n, 1) for total in counts[n]["pack"]]
-        rows.append(["pack", n, 1e3 * ours / n, ratio, *each, memory[n].peak / mib, held])
-        report.figure(f"pack_step_ratio_k{n}{suffix}", ratio)
-        rows[-1].append(predicted[n] / mib)
-    columns = ["", "trials", "ms a trial", "times peft", "operations", "of them computing", "with update"]
-    report.table(title, [*columns, "peak MiB", "times peft's peak", "predicted MiB"], rows)
-    errors = [abs(predicted[n] / memory[n].peak - 1) for n in seats]
-    report.figure(f"memory_model_error_pct{suffix}", 100 * max(errors))
-    most = 8 if 8 in seats else seats[-1]
-    report.figure(f"operations_per_trial_step_k{most}{suffix}", counts[most]["pack"][1] / most)
-    report.figure(f"operations_per_trial_step_peft{suffix}", float(solo[1]))
-    report.figure(f"one_product_gain_pct{suffix}", one_product_gain(case, pack, most, repetitions))
-    report.figure(f"peak_memory_ratio_k{most}{suffix}", memory[most].peak / solo_memory.peak)
-    ours_padded, theirs_padded = padded_shares(case, pack, most)
-    report.figure(f"padded_token_share{suffix}", ours_padded)
-    report.figure(f"padded_token_share_peft{suffix}", theirs_padded)
+# --- what is said about it ----------------------------------------------------------------------------------
+
+
+class Bench:
+    """One model, on both sides at once: all cases with these weights."""
+
+    def __init__(self, report: Report, case: Case, repetitions: int) -> None:
+        self.report, self.repetitions = report, repetitions
+        self.device = case.device
+        model = random_model(case.shape, case.device, case.dtype)
+        self.peft = PeftTrial(case, model)
+        self.case = case
+        self.pack: Pack | None = None
+        self.foreign = 0
+        """Bytes of peft's side while it rests."""
+
+    def peft_side(self, cases: Sequence[Case]) -> dict[tuple[Case, bool], Measured]:
+        """Every case through peft, without gradient checkpointing and with it."""
+        found = {}
+        for case, checkpointing in product(cases, (False, True)):
+            forget(self.device)
+            self.peft.checkpoint(checkpointing)
+            words = ", peft with gradient checkpointing" if checkpointing else ", peft"
+            with what_fits(self.report, case.title + words):
+                found[case, checkpointing] = peft_alone(case, self.peft, self.repetitions)
+        self.peft.optimizer.zero_grad()
+        self.peft.checkpoint(self.case.checkpointing)
+        forget(self.device)
+        self.foreign = live_bytes(self.device)
+        return found
+
+    def pack_side(self, case: Case, seats: Sequence[int]) -> dict[int, Measured]:
+        """Packs of every size that fits beside peft's own base."""
+        self.pack = self.pack or self.case.new_pack()
+        found = {}
+        for num_seats in seats:
+            self.pack.give_back()
+            forget(self.device)
+            with what_fits(self.report, f"{case.title}: a pack of {num_seats}"):
+                found[num_seats] = self._pack_of(case, self.pack, num_seats)
+            if num_seats not in found:
+                # What a pass that found no room has left in the seats goes with them.
+                break
+        return found
+
+    def _pack_of(self, case: Case, pack: Pack, num_seats: int) -> Measured:
+        measured = Measured(pack_peak(case, pack, num_seats, self.foreign))
+        measured.operations = count(case, pack, self.peft, num_seats)["pack"]
+        times = step_times(case, pack, self.peft, num_seats, self.repetitions)
+        measured.seconds, measured.in_turn = times
+        if self.device.type == "cuda":
+            trials = PackTrials(case, num_seats, pack)
+            batches = trials.batches()
+            measured.launches = count_launches(lambda: pack.train_step(batches), self.device)
+        return measured
+
+    def tell(self, case: Case, peft: dict[bool, Measured], packs: dict[int, Measured], suffix: str) -> None:
+        """One table and its figures."""
+        assert self.pack is not None
+        on_cuda = self.device.type == "cuda"
+        solo_operations = count(case, self.pack, self.peft, 1)["peft"]
+        solo_launches = 0
+        if on_cuda:
+            batch = self.peft.batch(case.sequences(0))
+            solo_launches = count_launches(lambda: self.peft.steps([batch]), self.device)
+        solo = peft.get(False)
+        predicted = predicted_peaks(case, list(packs))
+        rows: list[list[Any]] = []
+        for checkpointing, of_peft in peft.items():
+            tokens = mean(case.num_real(i + 1) - case.num_real(i) for i in range(self.repetitions))
+            name = "peft, checkpointing" if checkpointing else "peft"
+            rows.append([name, 1, 1e3 * of_peft.seconds, tokens / of_peft.seconds, tokens / of_peft.seconds])
+            rows[-1] += ["", *(["", "", ""] if checkpointing else solo_operations)]
+            rows[-1] += ["" if checkpointing else solo_launches] if on_cuda else []
+            rows[-1] += [of_peft.peak / MIB, of_peft.peak / solo.peak if solo else "", "", ""]
+        for n, of_pack in packs.items():
+            tokens, ratio = case.num_real(n), of_pack.in_turn / of_pack.seconds
+            each = [round(total / n, 1) for total in of_pack.operations]
+            rows.append(["pack", n, 1e3 * of_pack.seconds, tokens / of_pack.seconds])
+            rows[-1] += [tokens / of_pack.seconds / n, ratio, *each]
+            rows[-1] += [round(of_pack.launches / n, 1)] if on_cuda else []
+            error = 100 * (predicted[n] / of_pack.peak - 1)
+            rows[-1] += [
+                of_pack.peak / MIB,
+                of_pack.peak / solo.peak if solo else "",
+                predicted[n] / MIB,
+                error,
+            ]
+            self.report.figure(f"pack_step_ratio_k{n}{suffix}", ratio)
+        columns = ["", "trials", "step ms", "tokens/s in all", "tokens/s a trial", "times peft in turn"]
+        columns += ["operations", "of them computing", "with update"]
+        columns += ["kernels a trial"] if on_cuda else []
+        columns += ["peak MiB", "times peft's peak", "predicted MiB", "off by %"]
+        self.report.table(case.title, columns, rows)
+        if packs:
+            self._figures(case, self.pack, solo, packs, predicted, suffix)
+            self.report.figure(f"operations_per_trial_step_peft{suffix}", float(solo_operations[1]))
+
+    def _figures(
+        self,
+        case: Case,
+        pack: Pack,
+        solo: Measured | None,
+        packs: dict[int, Measured],
+        predicted: dict[int, int],
+        suffix: str,
+    ) -> None:
+        report, most = self.report, 8 if 8 in packs else max(packs)
+        errors = [abs(predicted[n] / of_pack.peak - 1) for n, of_pack in packs.items()]
+        report.figure(f"memory_model_error_pct{suffix}", 100 * max(errors))
+        report.figure(f"operations_per_trial_step_k{most}{suffix}", packs[most].operations[1] / most)
+        if solo is not None:
+            report.figure(f"peak_memory_ratio_k{most}{suffix}", packs[most].peak / solo.peak)
+        ours_padded, theirs_padded = padded_shares(case, pack, most)
+        report.figure(f"padded_token_share{suffix}", ours_padded)
+        report.figure(f"padded_token_share_peft{suffix}", theirs_padded)
+        with what_fits(report, f"{case.title}: one product over all blocks"):
+            gain = one_product_gain(case, pack, most, self.repetitions)
+            report.figure(f"one_product_gain_pct{suffix}", gain)
 
 
 def options() -> Namespace:
@@ -343,40 +331,66 @@ def options() -> Namespace:
     parser.add_argument("--seats", nargs="+", type=int, help="trials of a pack")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument(
+        "--embeddings",
+        nargs="+",
+        choices=["frozen", "trained"],
+        help="whether each trial trains embeddings and output layer too (default: frozen, both on CUDA)",
+    )
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing on both sides")
+    parser.add_argument("--resident", action="store_true", help="the pack keeps the dequantised base")
     parser.add_argument("--repetitions", type=int)
+    parser.add_argument("--seconds", type=float, help="begin no further case once these are over")
     return parser.parse_args()
 
 
 def main() -> None:
-    given = options()
+    given, started = options(), time.monotonic()
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-    shapes = given.shape or (["llama-3.2-1b", "llama-3.1-8b"] if cuda and not given.quick else ["demo"])
-    tokens = given.tokens or ([32 * BATCH_SIZE] if given.quick else [128, 512, 2048] if cuda else [512])
-    seats = given.seats or ([1, 8] if given.quick else [1, 2, 4, 8, 16])
-    repetitions = given.repetitions or (2 if given.quick else 10 if cuda else 7)
+    full = cuda and not given.quick
+    shapes = given.shape or (["llama-3.1-8b", "llama-3.2-1b"] if full else ["demo"])
+    tokens = given.tokens or ([32 * BATCH_SIZE] if given.quick else [512, 2048, 128] if cuda else [512])
+    seats = given.seats or ([1, 8] if given.quick else [1, 2, 4, 8, 16, 32] if cuda else [1, 2, 4, 8, 16])
+    embeddings = given.embeddings or (["frozen", "trained"] if full else ["frozen"])
+    repetitions = given.repetitions or (2 if given.quick else 5 if cuda else 7)
+    kept = ", the pack's base dequantised once" if given.resident else ""
     report = Report(
         "step",
         f"One training step (forward, backward, clipping, fused AdamW) of random NF4 Llamas in "
-        f"{'bf16' if cuda else 'fp32'}, LoRA of rank {given.rank} with fp32 masters on all linear layers, "
-        f"dropout {given.dropout:g}, the same token ids on both sides. A pack of K against K peft steps in "
-        f"turn, interleaved, medians of {repetitions}. Operations on sequences of equal length.",
+        f"{'bf16' if cuda else 'fp32'}{kept}, LoRA of rank {given.rank} with fp32 masters on all linear "
+        f"layers, dropout {given.dropout:g}, the same token ids on both sides. A pack of K against K peft "
+        f"steps in turn, interleaved, medians of {repetitions}. Operations on sequences of equal length.",
     )
-    for name in shapes:
-        for num_tokens in tokens:
-            case = Case(
-                shape=SHAPES[name],
-                num_tokens=num_tokens,
-                rank=given.rank,
-                dropout=given.dropout,
-                checkpointing=given.checkpointing,
-                device=device,
-                dtype=torch.bfloat16 if cuda else torch.float32,
-            )
-            single = len(shapes) * len(tokens) == 1
-            measure(report, case, seats, repetitions, "" if single else f"_{name}_{num_tokens}")
-            forget(device)
+    single = len(shapes) * len(tokens) * len(embeddings) == 1
+    for trained, name in product(embeddings, shapes):
+        case = Case(
+            shape=SHAPES[name],
+            num_tokens=tokens[0],
+            rank=given.rank,
+            dropout=given.dropout,
+            train_embeddings=trained == "trained",
+            checkpointing=given.checkpointing,
+            resident=given.resident,
+            device=device,
+            dtype=torch.bfloat16 if cuda else torch.float32,
+        )
+        if given.seconds is not None and time.monotonic() - started > given.seconds:
+            report.note(f"{name}, embeddings {trained}, left out: {given.seconds:g} s were over.")
+            continue
+        with what_fits(report, f"{name}, embeddings {trained}: one trial of either side"):
+            bench = Bench(report, case, repetitions)
+            cases = [replace(case, num_tokens=number) for number in tokens]
+            peft = bench.peft_side(cases)
+            for one in cases:
+                packs = bench.pack_side(one, seats)
+                own = {checkpointing: measured for (c, checkpointing), measured in peft.items() if c == one}
+                suffix = f"_{name}_{one.num_tokens}" + ("_embeddings" if one.train_embeddings else "")
+                bench.tell(one, own, packs, "" if single else suffix)
+                if given.save:
+                    report.save()  # of a machine that is lent for minutes, no case is lost with a later one
+        bench = None  # type: ignore[assignment]  # or its weights would stand beside the next one's
+        forget(device)
     report.note("peft pads each batch to its longest sequence; its peak is that of one trial with its base.")
     report.note(
         "An operation is what torch dispatches, a computing one is no view; the figures count computing ones "

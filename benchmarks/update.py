@@ -199,7 +199,7 @@ def measure(llama: Llama, counts: list[int], repetitions: int, device: torch.dev
     rows = []
     for num_trials in counts:
         total = num_trials * sum(a * b for a, b in llama.shapes())
-        if total * BYTES_HELD > 0.7 * free_bytes(device):
+        if total * BYTES_HELD > 0.75 * free_bytes(device):
             report.note(
                 f"{llama.name} x {num_trials} left out: {free_bytes(device) / 2**30:.0f} GiB are free."
             )
@@ -208,17 +208,16 @@ def measure(llama: Llama, counts: list[int], repetitions: int, device: torch.dev
         ours = found[OURS]
         times = [1e3 * found[name] if name in found else "-" for name in names]
         against = [found[name] / ours if name in found else "-" for name in RATIOS]
-        rows.append([num_trials, total / 1e6, *times, *against])
+        share = BYTES_PER_PARAMETER * total / ours / copy_bandwidth(device, total)
+        rows.append([num_trials, total / 1e6, *times, *against, share])
         if num_trials == min(8, counts[-1]):
             for name, word in RATIOS.items():
                 if name in found:
                     report.figure(f"update_time_ratio_{word}{llama.suffix}", found[name] / ours)
-            share = BYTES_PER_PARAMETER * total / ours / copy_bandwidth(device, total)
             report.figure(f"update_copy_bandwidth_share{llama.suffix}", share)
     columns = ["trials", "million parameters", *(f"{name}, ms" for name in names)]
-    report.table(
-        f"{llama.name}, r={RANK}, all linear layers", [*columns, *(f"{n} / pack" for n in RATIOS)], rows
-    )
+    columns += [*(f"{name} / pack" for name in RATIOS), "share of copy bandwidth"]
+    report.table(f"{llama.name}, r={RANK}, all linear layers", columns, rows)
 
 
 def main() -> None:
@@ -241,7 +240,9 @@ def main() -> None:
         measure(SMALL, [1, 2], 3, device, report)
     elif device.type == "cuda":
         for llama in (LLAMA_1B, LLAMA_8B):
-            measure(llama, [1, 2, 4, 8, 16], 20, device, report)
+            measure(llama, [1, 2, 4, 8, 16, 32], 20, device, report)
+            if options.save:
+                report.save()
     else:
         measure(SMALL, [1, 2, 4, 8, 16], 15, device, report)
         measure(LLAMA_1B, [1, 2, 4, 8], 5, device, report)

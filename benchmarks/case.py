@@ -1,0 +1,105 @@
+"""What both sides of a benchmark of steps hold fixed, and the pack's side of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from benchmarks.random_base import Shape, random_base
+from lora_runner.config import TrialConfig
+from lora_runner.layout import Block
+from lora_runner.pack import MicroBatch, Pack, PackOptions
+from lora_runner.seats import Seat
+
+BATCH_SIZE = 4
+MAX_GRAD_NORM = 1.0
+LORA_ALPHA = 16
+LEARNING_RATE = 2e-4
+MEDIAN_SHARE = 0.45
+"""Median length of a sequence over the longest allowed; texts cut at a length are spread about like this."""
+Sequences = list[list[int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What one table holds fixed."""
+
+    shape: Shape
+    num_tokens: int
+    """Of a trial's micro-batch if all its sequences had the longest length."""
+    rank: int
+    dropout: float
+    train_embeddings: bool
+    """Whether each trial trains its own copy of embeddings and output layer."""
+    checkpointing: bool
+    """Gradient checkpointing in the pack."""
+    resident: bool
+    """Whether the pack keeps the dequantised base."""
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def longest(self) -> int:
+        return self.num_tokens // BATCH_SIZE
+
+    @property
+    def title(self) -> str:
+        trained = ", embeddings trained" if self.train_embeddings else ""
+        return f"{self.shape.name}, {BATCH_SIZE} sequences of up to {self.longest} tokens a trial{trained}"
+
+    def sequences(self, trial: int, *, equal: bool = False) -> Sequences:
+        """A trial's micro-batch: lengths spread as in text, lognormal and cut, or all of them the longest."""
+        generator = torch.Generator().manual_seed(trial)
+        spread = torch.randn(BATCH_SIZE, generator=generator).mul(0.7).exp() * MEDIAN_SHARE * self.longest
+        lengths = [self.longest if equal else min(self.longest, max(2, int(n))) for n in spread]
+        top = self.shape.vocabulary
+        return [torch.randint(1, top, (n,), generator=generator).tolist() for n in lengths]
+
+    def num_real(self, seats: int) -> int:
+        """Tokens in the micro-batches of so many trials."""
+        return sum(len(row) for trial in range(seats) for row in self.sequences(trial))
+
+    def options(self) -> PackOptions:
+        return PackOptions(
+            train_embeddings=self.train_embeddings,
+            gradient_checkpointing=self.checkpointing,
+            resident_weights=self.resident,
+        )
+
+    def new_pack(self) -> Pack:
+        """An empty pack on a base of its own."""
+        return Pack(random_base(self.shape, self.device, self.dtype), self.options())
+
+
+class PackTrials:
+    """The trials of a case on the seats of a pack; a seat stays as long as this does."""
+
+    def __init__(self, case: Case, num_seats: int, pack: Pack) -> None:
+        self.case, self.pack = case, pack
+        self.seats: list[Seat] = [pack.new_seat(self.trial(i)) for i in range(num_seats)]
+
+    def trial(self, index: int) -> TrialConfig:
+        return TrialConfig(
+            learning_rate=LEARNING_RATE,
+            embedding_learning_rate=LEARNING_RATE / 4 if self.case.train_embeddings else None,
+            lr_scheduler_type="constant",
+            max_steps=10**6,
+            per_device_train_batch_size=BATCH_SIZE,
+            weight_decay=0.01,
+            max_grad_norm=MAX_GRAD_NORM,
+            lora_r=self.case.rank,
+            lora_alpha=LORA_ALPHA,
+            lora_dropout=self.case.dropout,
+            seed=index,
+        )
+
+    def batches(self, batches: Sequence[Sequences] | None = None) -> dict[Seat, MicroBatch]:
+        """A micro-batch for every seat; the case's own, if no others are given."""
+        drawn = [self.case.sequences(i) for i in range(len(self.seats))] if batches is None else batches
+        blocks = [Block.of([(row, row) for row in rows], self.case.device) for rows in drawn]
+        return {
+            seat: MicroBatch(block, block.num_tokens, block.num_targets)
+            for seat, block in zip(self.seats, blocks, strict=True)
+        }

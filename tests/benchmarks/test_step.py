@@ -1,0 +1,103 @@
+"""The step benchmark measures both sides on the same trials, and goes on where one size finds no memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import step
+from benchmarks.case import Case, PackTrials
+from benchmarks.random_base import Shape
+from benchmarks.report import Report
+from benchmarks.step import Bench
+
+TINY = Shape(
+    name="tiny", hidden=64, intermediate=128, layers=2, heads=4, key_value_heads=2, vocabulary=128, tied=True
+)
+
+
+def case(**change: Any) -> Case:
+    usual: dict[str, Any] = {
+        "shape": TINY,
+        "num_tokens": 48,
+        "rank": 8,
+        "dropout": 0.0,
+        "train_embeddings": False,
+        "checkpointing": False,
+        "resident": False,
+        "device": torch.device("cpu"),
+        "dtype": torch.float32,
+    }
+    return Case(**usual | change)
+
+
+def test_a_micro_batch_is_a_matter_of_its_trial() -> None:
+    one = case()
+    assert one.sequences(3) == case(rank=64, train_embeddings=True).sequences(3) != one.sequences(4)
+    assert [len(row) for row in one.sequences(3, equal=True)] == [12] * 4
+    assert max(len(row) for trial in range(20) for row in one.sequences(trial)) == 12
+    assert one.num_real(2) == sum(len(row) for trial in (0, 1) for row in one.sequences(trial))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("train_embeddings", [False, True])
+def test_what_does_not_fit_is_noted_and_the_rest_is_told(
+    monkeypatch: pytest.MonkeyPatch, train_embeddings: bool
+) -> None:
+    alone = step.peft_alone
+    new_seats = PackTrials.__init__
+
+    def full(self: PackTrials, *given: Any) -> None:
+        if given[1] == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        new_seats(self, *given)
+
+    def full_too(one: Case, peft: Any, repetitions: int) -> Any:
+        if not peft.model.get_base_model().model.gradient_checkpointing:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return alone(one, peft, repetitions)
+
+    monkeypatch.setattr(PackTrials, "__init__", full)
+    monkeypatch.setattr(step, "peft_alone", full_too)
+    report, one = Report(name="nothing", fixed="", command=""), case(train_embeddings=train_embeddings)
+    bench = Bench(report, one, 2)
+    peft = bench.peft_side([one])
+    packs = bench.pack_side(one, [1, 3, 4, 2])
+    bench.tell(one, {on: measured for (_, on), measured in peft.items()}, packs, "_tiny")
+    assert [note.removeprefix(f"{one.title}") for note in report.notes] == [
+        ", peft did not fit.",
+        ": a pack of 4 did not fit.",
+    ]
+    ((title, columns, rows),) = report.tables
+    assert title == one.title
+    assert [row[:2] for row in rows] == [["peft, checkpointing", "1"], ["pack", "1"], ["pack", "3"]]
+    assert report.figures["memory_model_error_pct_tiny"] < 10
+    assert report.figures["pack_step_ratio_k3_tiny"] > 0
+    three = dict(zip(columns, rows[-1], strict=True))
+    seconds = float(three["step ms"]) / 1e3
+    assert float(three["tokens/s in all"]) == pytest.approx(one.num_real(3) / seconds, rel=0.02)
+    assert float(three["tokens/s a trial"]) == pytest.approx(one.num_real(3) / seconds / 3, rel=0.02)
+
+
+@pytest.mark.slow
+def test_peft_forgets_that_it_has_checkpointed() -> None:
+    """Or the side that is beaten would do more work than it has to."""
+    bench = Bench(Report(name="nothing", fixed="", command=""), case(), 1)
+    pack = bench.case.new_pack()
+    before = step.count(bench.case, pack, bench.peft, 1)["peft"]
+    bench.peft.checkpoint(True)
+    assert step.count(bench.case, pack, bench.peft, 1)["peft"] > before
+    bench.peft.checkpoint(False)
+    assert step.count(bench.case, pack, bench.peft, 1)["peft"] == before
+
+
+@pytest.mark.slow
+def test_every_trial_comes_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of the pack counts once whatever its trials; each of them counts for itself."""
+    bench = Bench(Report(name="nothing", fixed="", command=""), case(), 2)
+    monkeypatch.setattr(step, "seconds", lambda run, device: (run(), 1.0)[1])
+    for seats in (1, 5):
+        found = step.step_times(bench.case, bench.case.new_pack(), bench.peft, seats, repetitions=2)
+        assert found == (1.0, seats)
