@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from lora_runner.liger import use_liger
 from lora_runner.models import Base, BaseSpec
 from sweeps.demo.base import BaseRecipe
 
@@ -133,6 +134,7 @@ def random_base(shape: Shape, device: torch.device, dtype: torch.dtype) -> Base:
         compute_dtype=dtype,
         device=device,
         num_parameters=num_parameters(model),
+        kernels=use_liger(model, device),
     )
 
 

@@ -91,18 +91,19 @@ def peft_alone(case: Case, peft: PeftTrial, repetitions: int) -> Measured:
     return Measured(memory.peak, mean(times))
 
 
-def pack_peak(case: Case, pack: Pack, num_seats: int, foreign: int) -> int:
-    """Bytes at the worst moment of a step, without the `foreign` ones that live beside the pack."""
-    trials = PackTrials(case, num_seats, pack)
-    batches = trials.batches()
-    pack.train_step(batches)
+def filled(case: Case, pack: Pack, num_seats: int, foreign: int) -> tuple[PackTrials, int]:
+    """Trials on the seats of `pack`, and the peak of seating them and of a step, in bytes.
+
+    Without the `foreign` ones that live beside the pack.
+    """
     with peak_live_bytes(case.device) as measured:
-        pack.train_step(batches)
-    return measured.peak - foreign
+        trials = PackTrials(case, num_seats, pack)
+        pack.train_step(trials.batches())
+    return trials, measured.peak - foreign
 
 
 def predicted_peaks(case: Case, seats: Sequence[int]) -> dict[int, int]:
-    """The memory model's answer for the packs of `pack_peak`, from the model's configuration alone."""
+    """The memory model's answer for the packs that `filled` fills, from the model's configuration alone."""
     found = {}
     with TemporaryDirectory() as folder:
         case.shape.config().save_pretrained(folder)
@@ -121,14 +122,14 @@ def predicted_peaks(case: Case, seats: Sequence[int]) -> dict[int, int]:
     return found
 
 
-def count(case: Case, pack: Pack, peft: PeftTrial, num_seats: int) -> dict[str, tuple[int, int, int]]:
+def count(trials: PackTrials, peft: PeftTrial) -> dict[str, tuple[int, int, int]]:
     """(all, computing, with the update) operations of a whole step, on sequences of one length.
 
     A short one: the number does not depend on it, and a pack that just fits the device with sequences that
     are cut may not with whole ones.
     """
-    sequences = [[row[:COUNTED_TOKENS] for row in case.sequences(i, equal=True)] for i in range(num_seats)]
-    trials = PackTrials(case, num_seats, pack)
+    case, pack, seats = trials.case, trials.pack, range(len(trials.seats))
+    sequences = [[row[:COUNTED_TOKENS] for row in case.sequences(i, equal=True)] for i in seats]
     batches = trials.batches(sequences)
     batch = peft.batch(sequences[0])
     runs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
@@ -148,15 +149,13 @@ def count(case: Case, pack: Pack, peft: PeftTrial, num_seats: int) -> dict[str, 
     return found
 
 
-def step_times(
-    case: Case, pack: Pack, peft: PeftTrial, num_seats: int, repetitions: int
-) -> tuple[float, float]:
+def step_times(trials: PackTrials, peft: PeftTrial, repetitions: int) -> tuple[float, float]:
     """Median seconds of a pack's step, and seconds of the same trials' steps through peft in turn.
 
     The two take turns, so that a machine that slows down slows both: after every step of the pack come some
     of the trials, so that each has come at least once in the end.
     """
-    trials = PackTrials(case, num_seats, pack)
+    case, pack, num_seats = trials.case, trials.pack, len(trials.seats)
     batches = trials.batches()
     alone = [peft.batch(case.sequences(i)) for i in range(num_seats)]
     in_turn: list[list[float]] = [[] for _ in alone]
@@ -234,7 +233,9 @@ class Bench:
 
     def pack_side(self, case: Case, seats: Sequence[int]) -> dict[int, Measured]:
         """Packs of every size that fits beside peft's own base."""
-        self.pack = self.pack or self.case.new_pack()
+        if self.pack is None:
+            self.pack = self.case.new_pack()
+            filled(case, self.pack, 1, 0)  # what is made with the first step belongs to no size
         found = {}
         for num_seats in seats:
             self.pack.give_back()
@@ -247,12 +248,10 @@ class Bench:
         return found
 
     def _pack_of(self, case: Case, pack: Pack, num_seats: int) -> Measured:
-        measured = Measured(pack_peak(case, pack, num_seats, self.foreign))
-        measured.operations = count(case, pack, self.peft, num_seats)["pack"]
-        times = step_times(case, pack, self.peft, num_seats, self.repetitions)
-        measured.seconds, measured.in_turn = times
+        trials, peak = filled(case, pack, num_seats, self.foreign)
+        measured = Measured(peak, operations=count(trials, self.peft)["pack"])
+        measured.seconds, measured.in_turn = step_times(trials, self.peft, self.repetitions)
         if self.device.type == "cuda":
-            trials = PackTrials(case, num_seats, pack)
             batches = trials.batches()
             measured.launches = count_launches(lambda: pack.train_step(batches), self.device)
         return measured
@@ -261,7 +260,7 @@ class Bench:
         """One table and its figures."""
         assert self.pack is not None
         on_cuda = self.device.type == "cuda"
-        solo_operations = count(case, self.pack, self.peft, 1)["peft"]
+        solo_operations = count(PackTrials(case, 1, self.pack), self.peft)["peft"]
         solo_launches = 0
         if on_cuda:
             batch = self.peft.batch(case.sequences(0))

@@ -85,12 +85,12 @@ def test_what_does_not_fit_is_noted_and_the_rest_is_told(
 def test_peft_forgets_that_it_has_checkpointed() -> None:
     """Or the side that is beaten would do more work than it has to."""
     bench = Bench(Report(name="nothing", fixed="", command=""), case(), 1)
-    pack = bench.case.new_pack()
-    before = step.count(bench.case, pack, bench.peft, 1)["peft"]
+    trials = PackTrials(bench.case, 1, bench.case.new_pack())
+    before = step.count(trials, bench.peft)["peft"]
     bench.peft.checkpoint(True)
-    assert step.count(bench.case, pack, bench.peft, 1)["peft"] > before
+    assert step.count(trials, bench.peft)["peft"] > before
     bench.peft.checkpoint(False)
-    assert step.count(bench.case, pack, bench.peft, 1)["peft"] == before
+    assert step.count(trials, bench.peft)["peft"] == before
 
 
 @pytest.mark.slow
@@ -99,5 +99,5 @@ def test_every_trial_comes_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(Report(name="nothing", fixed="", command=""), case(), 2)
     monkeypatch.setattr(step, "seconds", lambda run, device: (run(), 1.0)[1])
     for seats in (1, 5):
-        found = step.step_times(bench.case, bench.case.new_pack(), bench.peft, seats, repetitions=2)
-        assert found == (1.0, seats)
+        trials = PackTrials(bench.case, seats, bench.case.new_pack())
+        assert step.step_times(trials, bench.peft, repetitions=2) == (1.0, seats)
