@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from lora_runner.host_memory import keep_freed_memory
 from lora_runner.liger import use_liger
 from lora_runner.models import Base, BaseSpec
 from sweeps.demo.base import BaseRecipe
@@ -125,7 +126,9 @@ def random_model(shape: Shape, device: torch.device, dtype: torch.dtype) -> PreT
 
 
 def random_base(shape: Shape, device: torch.device, dtype: torch.dtype) -> Base:
-    """The same model as the base of a pack."""
+    """The same model as the base of a pack, as `load_base` would leave it."""
+    if device.type == "cpu":
+        keep_freed_memory()
     model = random_model(shape, device, dtype)
     return Base(
         model=model,

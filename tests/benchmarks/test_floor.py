@@ -1,0 +1,126 @@
+"""The floor counts what torch counts, and every operation of a step is found in the part that it serves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import floor
+from benchmarks.case import Case, PackTrials
+from benchmarks.floor import (
+    DEQUANTISATION,
+    LORA,
+    LOSS,
+    PARTS,
+    PRODUCTS,
+    UPDATE,
+    Ceilings,
+    Floor,
+    part_of,
+    watch,
+    watched,
+)
+from benchmarks.peers.peft_trial import PeftTrial
+from benchmarks.random_base import Shape, random_model
+from lora_runner.packed_modules import PackedLinear
+
+TINY = Shape(
+    name="tiny", hidden=64, intermediate=192, layers=2, heads=4, key_value_heads=2, vocabulary=320, tied=False
+)
+CASE = Case(
+    shape=TINY,
+    num_tokens=48,
+    rank=8,
+    dropout=0.0,
+    train_embeddings=False,
+    checkpointing=False,
+    resident=False,
+    device=torch.device("cpu"),
+    dtype=torch.float32,
+)
+
+
+@pytest.fixture
+def trials() -> PackTrials:
+    found = PackTrials(CASE, 2, CASE.new_pack())
+    found.pack.train_step(found.batches())
+    return found
+
+
+@pytest.mark.parametrize("train_embeddings", [False, True])
+def test_the_floor_is_what_torch_counts_in_a_model_that_is_not_quantised(train_embeddings: bool) -> None:
+    """Of one sequence, which is neither padded nor predicts its first token."""
+    case = replace(CASE, train_embeddings=train_embeddings)
+    model = random_model(TINY, case.device, case.dtype)
+    model.set_attn_implementation("eager")
+    for name, module in list(model.named_modules()):
+        if hasattr(getattr(module, "weight", None), "quant_state"):
+            plain = torch.nn.Linear(module.in_features, module.out_features, bias=False)
+            model.set_submodule(name, plain.requires_grad_(False))
+    rows = [case.sequences(0)[0]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Case, "sequences", lambda self, trial, equal=False: rows)
+        least = Floor.of(case, 1)
+        peft = PeftTrial(case, model)
+        with FlopCounterMode(display=False) as counter:
+            peft.pass_(peft.batch(rows))
+    # Written out, attention is 6 products of whole squares; the kernel's 7 are of halves. And peft's output
+    # layer serves the last position too.
+    last = (6 if train_embeddings else 4) * TINY.vocabulary * TINY.hidden
+    expected = least.operations + (12 / 7 - 1) * least.attention + last
+    assert counter.get_total_flops() == pytest.approx(expected, rel=1e-4)  # older rotary angles are a product
+
+
+def test_a_floor_is_no_faster_than_products_weights_or_update() -> None:
+    least = Floor.of(CASE, 2)
+    slow, fast = 1e6, 1e12
+    assert least.seconds(Ceilings(copies=fast, products=slow)) == pytest.approx(
+        least.operations / slow, rel=1e-3
+    )
+    bytes_alone = least.weight_bytes + least.update_bytes
+    assert least.seconds(Ceilings(copies=slow, products=fast)) == pytest.approx(bytes_alone / slow)
+    assert Floor.of(CASE, 4).update_bytes == 2 * least.update_bytes
+    assert Floor.of(CASE, 4).weight_bytes == least.weight_bytes
+
+
+@pytest.mark.slow
+def test_all_parts_are_seen_and_nothing_twice(trials: PackTrials) -> None:
+    batches = trials.batches()
+    shares = watch(lambda: trials.pack.train_step(batches), CASE.device)
+    assert 0 < sum(shares.seconds.values()) <= shares.wall
+    assert {part for part, spent in shares.seconds.items() if spent > 0} == {*PARTS} - {floor.COPIES}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [DEQUANTISATION, LORA, PRODUCTS, LOSS, UPDATE])
+def test_what_is_done_is_found_in_its_part(
+    trials: PackTrials, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    owner, name = {
+        DEQUANTISATION: (PackedLinear, "base_weight"),
+        LORA: (floor.packed_modules, "outer_by_block"),
+        PRODUCTS: (floor.packed_modules, "with_shared"),
+        LOSS: (floor.F, "cross_entropy"),
+        UPDATE: (floor.Pack, "update"),
+    }[part]
+    function, burden = getattr(owner, name), torch.eye(2)
+
+    def burdened(*given: Any, **named: Any) -> Any:
+        torch.linalg.det(burden)
+        return function(*given, **named)
+
+    monkeypatch.setattr(owner, name, burdened)
+    batches = trials.batches()
+    events, _ = watched(lambda: trials.pack.train_step(batches), CASE.device)
+    assert {part_of(event) for event in events if event.name == "aten::_linalg_det"} == {part}
+
+
+@pytest.mark.slow
+def test_the_function_that_was_watched_is_itself_again(trials: PackTrials) -> None:
+    before = [getattr(owner, name) for owner, name, _ in floor.LABELLED]
+    watch(lambda: trials.pack.train_step(trials.batches()), CASE.device)
+    assert [getattr(owner, name) for owner, name, _ in floor.LABELLED] == before
