@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.case import Case, PackTrials
+from benchmarks.launches import is_copy, is_kernel
 from benchmarks.random_base import SHAPES, Shape
 from benchmarks.report import Report, arguments
 from benchmarks.step import forget, seconds, what_fits
@@ -200,15 +201,26 @@ def watch(step: Callable[[], Any], device: torch.device) -> Shares:
     """What one `step` spends on its parts: of its kernels on CUDA, of its operations on a CPU."""
     events, wall = watched(step, device)
     shares = Shares(wall=wall)
-    for event in events:
-        if device.type != "cuda":
+    if device.type != "cuda":
+        for event in events:
             shares.seconds[part_of(event)] += event.self_cpu_time_total / 1e6
-            continue
-        for kernel in event.kernels:
-            is_copy = kernel.name.startswith(("Memcpy", "Memset"))
-            part = COPIES if is_copy else part_of(event)
-            shares.seconds[part] += kernel.duration / 1e6
-            shares.kernels[part] += not is_copy
+        return shares
+    launches = [
+        (kernel.name, part_of(event), kernel.duration)
+        for event in events
+        for kernel in event.kernels
+        if kernel.name != event.name  # an annotation's own echo on the device
+    ]
+    known = Counter(name for name, _, _ in launches)
+    for event in events:
+        if is_kernel(event):
+            known[event.name] -= 1
+            if known[event.name] < 0:  # nobody's on the host
+                launches.append((event.name, OTHER, event.time_range.elapsed_us()))
+    for name, part, microseconds in launches:
+        place = COPIES if is_copy(name) else part
+        shares.seconds[place] += microseconds / 1e6
+        shares.kernels[place] += not is_copy(name)
     return shares
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch.autograd import DeviceType
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import floor
@@ -124,3 +126,39 @@ def test_the_function_that_was_watched_is_itself_again(trials: PackTrials) -> No
     before = [getattr(owner, name) for owner, name, _ in floor.LABELLED]
     watch(lambda: trials.pack.train_step(trials.batches()), CASE.device)
     assert [getattr(owner, name) for owner, name, _ in floor.LABELLED] == before
+
+
+def event_of(name: str, device: DeviceType = DeviceType.CPU, **also: Any) -> SimpleNamespace:
+    """As torch's profiler tells of operations and kernels."""
+    usual: dict[str, Any] = {"cpu_parent": None, "kernels": [], "is_user_annotation": False}
+    return SimpleNamespace(name=name, device_type=device, **usual | also)
+
+
+def kernel_of(name: str, microseconds: float, **also: Any) -> tuple[SimpleNamespace, SimpleNamespace]:
+    """A kernel as the operation that launched it has it, and as the device has it."""
+    span = SimpleNamespace(elapsed_us=lambda: microseconds)
+    on_device = event_of(name, DeviceType.CUDA, time_range=span, **also)
+    return SimpleNamespace(name=name, duration=microseconds), on_device
+
+
+def test_every_kernel_of_a_gpu_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what a profiler would say on CUDA."""
+    gemm, gemm_there = kernel_of("gemm", 40.0)
+    copy, copy_there = kernel_of("Memcpy HtoD", 2.0)
+    softmax, softmax_there = kernel_of("softmax", 8.0)
+    _, lonely = kernel_of("lonely", 5.0)
+    echo, echo_there = kernel_of(floor.LABEL + PRODUCTS, 100.0, is_user_annotation=True)
+    label = event_of(floor.LABEL + PRODUCTS, kernels=[echo], is_user_annotation=True)
+    events = [
+        label,
+        event_of("aten::mm", cpu_parent=label, kernels=[gemm]),
+        event_of("aten::_to_copy", kernels=[copy]),
+        event_of("aten::_log_softmax", cpu_parent=event_of("LogSoftmaxBackward0"), kernels=[softmax]),
+        *(gemm_there, copy_there, softmax_there, lonely, echo_there),
+    ]
+    monkeypatch.setattr(floor, "watched", lambda step, device: (events, 1e-4))
+    shares = watch(lambda: None, torch.device("cuda"))
+    assert shares.kernels == {PRODUCTS: 1, LOSS: 1, floor.OTHER: 1, floor.COPIES: 0}
+    expected = {PRODUCTS: 40e-6, LOSS: 8e-6, floor.OTHER: 5e-6, floor.COPIES: 2e-6}
+    assert dict(shares.seconds) == pytest.approx(expected)
+    assert shares.gaps == pytest.approx(45e-6)
