@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench chaos clean
+.PHONY: demo test check bench bench-gpu chaos clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -20,9 +20,14 @@ test: $(INSTALLED)
 
 # Every benchmark beside its peer; about forty minutes on 2 cores. ARGS=--save keeps the figures.
 bench: $(INSTALLED)
-	for name in update step orchestration scale sweep; do \
+	for name in update step floor orchestration scale sweep; do \
 		OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; \
 	done
+
+# On a machine with a CUDA device: the tests that ask it for exactness, then every benchmark of a step.
+# ARGS="--only floor update" for some of it.
+bench-gpu: $(INSTALLED)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.gpu $(ARGS)
 
 # Processes of rehearsed sweeps killed at random moments; five to six kills a minute on 2 busy cores.
 KILLS ?= 500

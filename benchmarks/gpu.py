@@ -1,0 +1,102 @@
+"""All that needs a CUDA device, in one command: `python -m benchmarks.gpu [--only NAME ...] [--out FOLDER]`.
+
+First the tests of `lora_runner` that are marked for a GPU, then every benchmark of a step. Each is a process
+of its own with a time limit, and keeps what it has measured as it goes: on a machine that is lent for
+minutes, nothing is lost when one of them fails or takes too long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.processes import ROOT
+from benchmarks.report import FOLDER
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One process."""
+
+    name: str
+    arguments: tuple[str, ...]
+    """Of Python."""
+    seconds: int
+    """After which it is ended."""
+
+
+def benchmark(name: str, seconds: int, *arguments: str) -> Stage:
+    return Stage(name, ("-m", f"benchmarks.{name}", "--save", *arguments), seconds)
+
+
+def stages() -> list[Stage]:
+    """In the order in which a reader asks: is it right, what is it worth, where does the time go."""
+    # Whole files: some of the tests of data want packages that a machine for training lacks.
+    files = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "lora_runner").glob("test_*.py"))
+    return [
+        Stage(
+            "tests", ("-m", "pytest", "-m", "gpu", "--durations=15", "-p", "no:cacheprovider", *files), 240
+        ),
+        benchmark("floor", 120),
+        benchmark("update", 60),
+        benchmark("side_by_side", 200),
+        # A step's whole grid takes longer than the rest together, so the time decides how far it goes.
+        benchmark("step", 240, "--seconds", "150"),
+    ]
+
+
+def run(stage: Stage, folder: Path) -> str:
+    """Run a stage with its output in `folder`; how it ended, in words."""
+    started = time.monotonic()
+    with (folder / f"{stage.name}.txt").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, *stage.arguments],
+            cwd=ROOT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            ended = f"ended with {process.wait(stage.seconds)}"
+        except subprocess.TimeoutExpired:
+            ended = f"was ended after {stage.seconds} s"
+        finally:
+            with suppress(ProcessLookupError):  # what it started itself must not hold the device's memory
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return f"{stage.name} {ended}, {time.monotonic() - started:.0f} s"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    names = [stage.name for stage in stages()]
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="these, in their own order")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "build" / "gpu", help="where to leave output and tables"
+    )
+    given = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("there is no CUDA device here")
+    given.out.mkdir(parents=True, exist_ok=True)
+    ends = []
+    for stage in stages():
+        if stage.name in given.only:
+            ends.append(run(stage, given.out))
+            print(ends[-1], flush=True)
+            for table in FOLDER.glob("bench-*-gpu.*"):
+                shutil.copy2(table, given.out)
+    return int(not all("ended with 0" in end for end in ends))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

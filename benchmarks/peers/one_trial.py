@@ -1,0 +1,134 @@
+"""A trial as people run it: a process that loads the model, trains through peft, and ends.
+
+`python -m benchmarks.peers.one_trial SPEC` tells by files in its folder when it is ready to train, and begins
+when all of its kind are to begin; `benchmarks/side_by_side.py` is the other side.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+WAIT_SECONDS = 240
+"""No trial waits longer for those beside it."""
+WARM_UP = 2
+PHASES = ("plain", "checkpointing")
+"""Without gradient checkpointing and with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What one process trains, and where it meets the others."""
+
+    base: str
+    """Folder of the model."""
+    shape: dict[str, Any]
+    num_tokens: int
+    rank: int
+    steps: int
+    index: int
+    at_once: int
+    threads: int
+    meeting: str
+    """Folder of the files by which processes tell each other where they are."""
+
+    def file(self, word: str, index: int | None = None) -> Path:
+        """Of one process, or of all."""
+        return Path(self.meeting, word if index is None else f"{word}-{index}")
+
+
+def batch_of(step: int, index: int, at_once: int) -> int:
+    """Number of the micro-batch that a trial trains in a step: another one for each."""
+    return step * at_once + index
+
+
+def wait_for(file: Path) -> None:
+    """TimeoutError when it has not come in WAIT_SECONDS."""
+    until = time.monotonic() + WAIT_SECONDS
+    while not file.exists():
+        if time.monotonic() > until:
+            raise TimeoutError(f"{file.name} did not come in {WAIT_SECONDS} s")
+        time.sleep(0.02)
+
+
+def main() -> None:
+    """Load, then train once in every phase; memory that runs out is a result too."""
+    path = Path(sys.argv[1])
+    spec = Spec(**json.loads(path.read_text()))
+    born = psutil.Process().create_time()
+
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from benchmarks.case import Case
+    from benchmarks.memory import live_bytes
+    from benchmarks.peers.peft_trial import PeftTrial
+    from benchmarks.random_base import Shape
+    from benchmarks.step import forget, seconds
+
+    torch.set_num_threads(spec.threads)
+    imported = time.time()
+    cuda = torch.cuda.is_available()
+    case = Case(
+        shape=Shape(**spec.shape),
+        num_tokens=spec.num_tokens,
+        rank=spec.rank,
+        dropout=0.0,
+        train_embeddings=False,
+        checkpointing=False,
+        resident=False,
+        device=torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu"),
+        dtype=torch.bfloat16 if cuda else torch.float32,
+    )
+    found: dict[str, Any] = {"phases": {}}
+
+    def train(phase: str) -> dict[str, Any]:
+        trial.checkpoint(phase == "checkpointing")
+        batches = [
+            trial.batch(case.sequences(batch_of(step, spec.index, spec.at_once)))
+            for step in range(spec.steps)
+        ]
+        for batch in [trial.batch(case.sequences(0, equal=True)), *batches[: WARM_UP - 1]]:
+            trial.steps([batch])
+        spec.file(f"ready-{phase}", spec.index).touch()
+        wait_for(spec.file(f"go-{phase}"))
+        times = [seconds(lambda batch=batch: trial.steps([batch]), case.device) for batch in batches]
+        used = torch.cuda.mem_get_info()[1] - torch.cuda.mem_get_info()[0] if cuda else 0
+        return {"step_seconds": times, "device_bytes": used, "live_bytes": live_bytes(case.device)}
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            spec.base, device_map={"": case.device}, dtype=case.dtype
+        )
+        model.config.use_cache = False
+        trial = PeftTrial(case, model.requires_grad_(False))
+        found |= {"start_seconds": imported - born, "load_seconds": time.time() - imported}
+        for phase in PHASES:
+            try:
+                found["phases"][phase] = train(phase)
+            except torch.OutOfMemoryError:
+                found["phases"][phase] = None
+                trial.optimizer.zero_grad()
+                forget(case.device)
+            spec.file(f"ready-{phase}", spec.index).touch()
+            spec.file(f"done-{phase}", spec.index).touch()
+    except torch.OutOfMemoryError:
+        pass  # the phases that are missing say so
+    path.with_suffix(".found.json").write_text(json.dumps(found))
+
+
+def write(spec: Spec) -> Path:
+    """For the process that is to be started; what it has found lies beside it in the end."""
+    path = spec.file("trial", spec.index).with_suffix(".json")
+    path.write_text(json.dumps(asdict(spec)))
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,334 @@
+"""Trials per hour of one device: packs beside one process per trial, each with a base of its own.
+
+The peer loads its model anew for every trial, which people do; it loads it quantised, out of the page cache,
+which they mostly do not. Both sides train for a few steps, of which a trial has many: the rest is multiplied.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+from benchmarks.case import Case, PackTrials
+from benchmarks.peers.one_trial import PHASES, WAIT_SECONDS, Spec, batch_of, write
+from benchmarks.processes import ROOT, scratch
+from benchmarks.random_base import SHAPES, random_model
+from benchmarks.report import Report, arguments
+from benchmarks.step import forget, seconds, what_fits
+from lora_runner.models import nf4_config
+
+SWEEP = 64
+"""Trials of the sweep that is reckoned with."""
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """So many trials at once, one way or the other."""
+
+    name: str
+    at_once: int
+    step: float
+    """Seconds of a step of all that train at once."""
+    tokens: float
+    """In such a step, of all of them."""
+    start: float
+    """Seconds until the first step: of every trial through the peer, of the sweep in a pack."""
+    device_bytes: int
+    per_trial: bool
+
+    def sweep_seconds(self, trials: int, steps: int) -> float:
+        """Of `trials` trials of `steps` steps, as many at once as there are seats or processes."""
+        rounds = math.ceil(trials / self.at_once)
+        training = rounds * steps * self.step
+        return training + self.start * (rounds if self.per_trial else 1)
+
+    def trials_per_hour(self, trials: int, steps: int) -> float:
+        """Over the whole of such a sweep."""
+        return 3600 * trials / self.sweep_seconds(trials, steps)
+
+
+# --- the peer -----------------------------------------------------------------------------------------------
+
+
+def write_base(case: Case, folder: Path) -> None:
+    """The random model of the case, quantised, as a folder that transformers loads."""
+    model = random_model(case.shape, case.device, case.dtype)
+    model.config.quantization_config = nf4_config(case.dtype)
+    model.save_pretrained(folder)
+
+
+class Processes:
+    """Trials that have started together; leaving kills what is still there."""
+
+    def __init__(self, specs: Sequence[Spec]) -> None:
+        self.specs = specs
+        self._logs = [spec.file("log", spec.index).open("w+") for spec in specs]
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+            "HF_HUB_OFFLINE": "1",
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+        self._running = [
+            subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.peers.one_trial", str(write(spec))],
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+            for spec, log in zip(specs, self._logs, strict=True)
+        ]
+
+    def __enter__(self) -> Processes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process, log in zip(self._running, self._logs, strict=True):
+            with suppress(ProcessLookupError):
+                process.kill()
+            process.wait()
+            log.close()
+
+    def meet(self, word: str) -> None:
+        """Wait until every process has said `word` or has ended; TimeoutError when one does neither."""
+        until = time.monotonic() + WAIT_SECONDS
+        for spec, process in zip(self.specs, self._running, strict=True):
+            while process.poll() is None and not spec.file(word, spec.index).exists():
+                if time.monotonic() > until:
+                    raise TimeoutError(f"process {spec.index} did not say {word} in {WAIT_SECONDS} s")
+                time.sleep(0.02)
+
+    def found(self) -> list[dict[str, Any]]:
+        """What all of them have found; RuntimeError with the end of one's output when it failed."""
+        results = []
+        for spec, process, log in zip(self.specs, self._running, self._logs, strict=True):
+            code = process.wait(WAIT_SECONDS)
+            if code:
+                log.seek(0)
+                lines = log.read().strip().splitlines()[-3:]
+                raise RuntimeError(f"process {spec.index} ended with {code}: {' | '.join(lines)}")
+            path = spec.file("trial", spec.index).with_suffix(".found.json")
+            results.append(json.loads(path.read_text()))
+        return results
+
+
+def peer(case: Case, base: Path, meeting: Path, at_once: int, steps: int) -> list[Side]:
+    """One process per trial, `at_once` of them; a phase in which memory ran out is left out."""
+    meeting.mkdir()
+    cores = len(os.sched_getaffinity(0))
+    specs = [
+        Spec(
+            base=str(base),
+            shape=asdict(case.shape),
+            num_tokens=case.num_tokens,
+            rank=case.rank,
+            steps=steps,
+            index=index,
+            at_once=at_once,
+            threads=max(1, cores // at_once),
+            meeting=str(meeting),
+        )
+        for index in range(at_once)
+    ]
+    with Processes(specs) as processes:
+        for phase in PHASES:
+            processes.meet(f"ready-{phase}")
+            specs[0].file(f"go-{phase}").touch()
+            processes.meet(f"done-{phase}")
+        found = processes.found()
+    sides = []
+    for phase in PHASES:
+        results = [one["phases"].get(phase) for one in found]
+        if all(results):
+            times = [mean(result["step_seconds"]) for result in results]
+            sides.append(
+                Side(
+                    name="peft" + (", gradient checkpointing" if phase == "checkpointing" else ""),
+                    at_once=at_once,
+                    step=mean(times),
+                    tokens=tokens_a_step(case, at_once, steps),
+                    start=max(one["start_seconds"] + one["load_seconds"] for one in found),
+                    device_bytes=max(result["device_bytes"] for result in results),
+                    per_trial=True,
+                )
+            )
+    return sides
+
+
+def tokens_a_step(case: Case, at_once: int, steps: int) -> float:
+    """Real tokens in the micro-batches of so many trials, mean over the steps."""
+    return sum(len(row) for trial in range(steps * at_once) for row in case.sequences(trial)) / steps
+
+
+# --- our side -----------------------------------------------------------------------------------------------
+
+
+def packs(report: Report, case: Case, seats: Sequence[int], steps: int, start: float) -> list[Side]:
+    """Packs of all these sizes that fit, on one base."""
+    kept = ", dequantised once" if case.resident else ""
+    sides: list[Side] = []
+    with what_fits(report, f"a pack's base{kept}"):
+        pack = case.new_pack()
+        for at_once in seats:
+            pack.give_back()
+            forget(case.device)
+            with what_fits(report, f"a pack of {at_once}{kept}"):
+                trials = PackTrials(case, at_once, pack)
+                drawn = [
+                    trials.batches([case.sequences(batch_of(step, i, at_once)) for i in range(at_once)])
+                    for step in range(steps)
+                ]
+                pack.train_step(trials.batches([case.sequences(i, equal=True) for i in range(at_once)]))
+                pack.train_step(drawn[0])
+                times = [
+                    seconds(lambda batches=batches: pack.train_step(batches), case.device)  # type: ignore[misc]
+                    for batches in drawn
+                ]
+                used = 0
+                if case.device.type == "cuda":
+                    free, total = torch.cuda.mem_get_info(case.device)
+                    used = total - free
+                sides.append(
+                    Side(
+                        name=f"pack{kept}",
+                        at_once=at_once,
+                        step=mean(times),
+                        tokens=tokens_a_step(case, at_once, steps),
+                        start=start,
+                        device_bytes=used,
+                        per_trial=False,
+                    )
+                )
+            if not sides or sides[-1].at_once != at_once:
+                break
+    return sides
+
+
+# --- what is said about it ----------------------------------------------------------------------------------
+
+
+def tell(report: Report, sides: Sequence[Side], trial_steps: int) -> None:
+    """The table, and the ratios of the best of either side."""
+    rows = [
+        [
+            side.name,
+            side.at_once,
+            1e3 * side.step,
+            side.tokens / side.step,
+            side.tokens / side.step / side.at_once,
+            side.start,
+            side.device_bytes / GIB,
+            3600 * side.at_once / (trial_steps * side.step + side.start * side.per_trial),
+            side.trials_per_hour(SWEEP, trial_steps),
+        ]
+        for side in sides
+    ]
+    columns = ["", "at once", "step ms", "tokens/s in all", "tokens/s a trial", "start s", "device GiB"]
+    columns += ["trials an hour", f"of a sweep of {SWEEP}"]
+    report.tables.clear()
+    report.table(f"Trials of {trial_steps} steps", columns, rows)
+    ours = [side for side in sides if not side.per_trial]
+    theirs = [side for side in sides if side.per_trial]
+    for words, group in (("seats", ours), ("processes", theirs)):
+        if group:
+            report.figure(f"{words}_that_fit", float(max(side.at_once for side in group)))
+    if ours and theirs:
+        best, other = (
+            max(side.trials_per_hour(SWEEP, trial_steps) for side in group) for group in (ours, theirs)
+        )
+        report.figure("trials_per_hour_ratio", best / other)
+        alone = [side.trials_per_hour(SWEEP, trial_steps) for side in theirs if side.at_once == 1]
+        if alone:
+            report.figure("trials_per_hour_ratio_to_one_at_a_time", best / max(alone))
+
+
+def options() -> Namespace:
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--shape", choices=list(SHAPES), help="model; default by device")
+    parser.add_argument("--tokens", type=int, default=512, help="tokens of a trial's micro-batch, at most")
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--processes", nargs="+", type=int, default=[1, 2, 4], help="the peer's, at once")
+    parser.add_argument("--seats", nargs="+", type=int, default=[1, 8, 16, 32], help="trials of a pack")
+    parser.add_argument("--steps", type=int, help="that are measured")
+    parser.add_argument("--trial-steps", type=int, default=300, help="that a trial has")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure both sides; what fails on one leaves the other's figures."""
+    given = options()
+    cuda = torch.cuda.is_available()
+    if given.quick:
+        given.tokens, given.processes, given.seats = 32, [1, 2], [1, 4]
+    steps = given.steps or (2 if given.quick else 10 if cuda else 4)
+    case = Case(
+        shape=SHAPES[given.shape or ("llama-3.1-8b" if cuda and not given.quick else "demo")],
+        num_tokens=given.tokens,
+        rank=given.rank,
+        dropout=0.0,
+        train_embeddings=False,
+        checkpointing=False,
+        resident=False,
+        device=torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu"),
+        dtype=torch.bfloat16 if cuda else torch.float32,
+    )
+    report = Report(
+        "side-by-side",
+        f"Random NF4 weights, {case.title}, LoRA of rank {case.rank} on all linear layers, computing in "
+        f"{case.dtype}; forward, backward, clipping, fused AdamW. peft: a process per trial. {steps} steps "
+        f"were measured on either side, means; a trial of {given.trial_steps} is that multiplied.",
+    )
+    compare(report, case, given, steps)
+    report.note("tokens/s and step ms are of training alone; start s is imports, base and adapter.")
+    report.note(
+        "The peer loads a quantised folder from the page cache, its best case; a pack's sweep is taken to "
+        "start in the time of one such process. Evaluation, checkpoints and the search are on neither side."
+    )
+    report.finish(save=given.save)
+
+
+def compare(report: Report, case: Case, given: Namespace, steps: int) -> None:
+    sides: list[Side] = []
+
+    def keep(more: Sequence[Side]) -> None:
+        sides.extend(more)
+        tell(report, sides, given.trial_steps)
+        if given.save:
+            report.save()
+
+    with scratch() as folder:
+        write_base(case, folder / "base")
+        forget(case.device)
+        for at_once in given.processes:
+            try:
+                more = peer(case, folder / "base", folder / f"at-once-{at_once}", at_once, steps)
+            except (RuntimeError, TimeoutError, subprocess.TimeoutExpired) as error:
+                report.note(f"{at_once} processes at once: {error}")
+                break
+            if len(more) < len(PHASES):
+                report.note(f"{at_once} processes at once did not fit in every way.")
+            keep(more)
+            if not more:
+                break
+    start = min((side.start for side in sides if side.at_once == 1), default=0.0)
+    for resident in (False, True):
+        kept = Case(**vars(case) | {"resident": resident})
+        keep(packs(report, kept, given.seats, steps, start))
+        forget(case.device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""The run on a GPU keeps every stage's output, and ends what takes too long with all that it has started."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from benchmarks import gpu
+from benchmarks.gpu import Stage, run, stages
+
+CHILD = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+print(child.pid, flush=True)
+time.sleep(300)
+"""
+
+
+def test_a_stage_says_how_it_ended_and_leaves_its_output(tmp_path: Path) -> None:
+    code = "import sys; print('so far', flush=True); print('why', file=sys.stderr); sys.exit(3)"
+    assert run(Stage("bad", ("-c", code), 60), tmp_path).startswith("bad ended with 3, ")
+    assert (tmp_path / "bad.txt").read_text().split() == ["so", "far", "why"]
+    assert run(Stage("good", ("-c", ""), 60), tmp_path).startswith("good ended with 0, ")
+
+
+def test_a_stage_that_takes_too_long_goes_with_its_children(tmp_path: Path) -> None:
+    assert run(Stage("slow", ("-c", CHILD), 3), tmp_path).startswith("slow was ended after 3 s")
+    child = int((tmp_path / "slow.txt").read_text())
+    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+def test_every_stage_is_there_to_be_run() -> None:
+    for stage in stages():
+        module = stage.arguments[1]
+        assert module == "pytest" or Path(gpu.ROOT, *module.split(".")).with_suffix(".py").is_file()
+        for name in stage.arguments:
+            assert not name.startswith("tests") or os.path.exists(gpu.ROOT / name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a CUDA device")
+def test_without_a_gpu_there_is_nothing_to_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["gpu"])
+    with pytest.raises(SystemExit):
+        gpu.main()
+    assert "there is no CUDA device here" in capsys.readouterr().err
