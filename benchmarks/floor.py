@@ -22,6 +22,7 @@ from benchmarks.report import Report, arguments
 from benchmarks.step import forget, seconds, what_fits
 from benchmarks.update import BYTES_PER_PARAMETER, copy_bandwidth
 from lora_runner import packed_embeddings, packed_modules
+from lora_runner.banks import Bank
 from lora_runner.memory_sizes import NF4_BYTES
 from lora_runner.pack import Pack
 from lora_runner.packed_modules import PackedLinear
@@ -36,7 +37,7 @@ LABELLED: tuple[tuple[Any, str, str], ...] = (
     (packed_modules, "with_shared", PRODUCTS),
     (packed_modules, "by_block", LORA),
     (packed_modules, "outer_by_block", LORA),
-    (packed_modules, "_stacked", LORA),
+    (Bank, "__init__", LORA),
     (PackedLinear, "base_weight", DEQUANTISATION),
     (PackedLinear, "masks", LORA),
     (packed_embeddings, "with_shared", LOSS),

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lora_runner.packed_modules import PackContext, PackedModule, Rows, SeatWeights
+from lora_runner.banks import SeatWeights
+from lora_runner.packed_modules import PackContext, PackedModule, Rows
 from lora_runner.products import by_block, outer_by_block, with_shared
 
 

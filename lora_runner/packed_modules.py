@@ -13,29 +13,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lora_runner.banks import Bank, SeatWeights
 from lora_runner.dropout import dropout_factors, dropout_key
 from lora_runner.errors import ModelError
 from lora_runner.on_devices import OnDevices
 from lora_runner.products import Blocks, by_block, outer_by_block, with_shared
-
-
-class SeatWeights(Protocol):
-    """What a packed module asks of the seat that owns a block; every weight has its gradient buffer."""
-
-    lora: dict[str, Tensor]  # module name -> A (r, in) and B (out, r), one behind the other
-    lora_gradients: dict[str, tuple[Tensor, Tensor]]
-    saved: dict[str, Tensor]  # module name -> full weight (V, h), or its rows of the trained tokens (n, h)
-    saved_gradients: dict[str, Tensor]
-    stored_rank: int
-    scaling: float
-    dropout: float
-    seed: int
-    micro_step: int
 
 
 class RankClass:
@@ -50,10 +37,18 @@ class RankClass:
         if len(set(factors)) > 1:
             rows = [factor for factor, n in zip(factors, self.blocks.sizes, strict=True) for _ in range(n)]
             self._scale = OnDevices(torch.tensor(rows)[:, None])
+        self._banks: dict[tuple[torch.device, torch.dtype], Bank] = {}
 
     def scale_on(self, device: torch.device) -> float | Tensor:
         """What each row's branch is multiplied with: one factor, or (t, 1)."""
         return self._scale if isinstance(self._scale, float) else self._scale.on(device)
+
+    def bank(self, device: torch.device, dtype: torch.dtype) -> Bank:
+        """The seats' adapters on a device, made when first asked for."""
+        key = device, dtype
+        if key not in self._banks:
+            self._banks[key] = Bank(self.seats, device, dtype)
+        return self._banks[key]
 
 
 class Rows:
@@ -79,8 +74,15 @@ def _stored_rank(seat: SeatWeights | None) -> int:
 
 
 def in_pack_order(seats: Sequence[SeatWeights | None]) -> list[int]:
-    """Indices of `seats` in the order of their blocks in a pass: ranks together, as `Rows` wants them."""
-    return sorted(range(len(seats)), key=lambda index: _stored_rank(seats[index]))
+    """Indices of `seats` in the order of their blocks in a pass: ranks together, as `Rows` wants them.
+
+    Within a rank they stand as in their buffers, so that a bank finds them at equal distances.
+    """
+    return sorted(range(len(seats)), key=lambda index: (_stored_rank(seats[index]), _place(seats[index])))
+
+
+def _place(seat: SeatWeights | None) -> int:
+    return 0 if seat is None else min((int(own.storage_offset()) for own, _ in seat.lora.values()), default=0)
 
 
 @dataclass
@@ -151,6 +153,8 @@ class PackedLinear(PackedModule):
         self.index = index
         """Place among the trained layers, which keys its dropout; None for a layer that only computes."""
         self.in_features, self.out_features = base.in_features, base.out_features
+        self.shape = name, base.in_features, base.out_features
+        """As a bank asks for it."""
         self._resident: Tensor | None = None
         self._keep_resident = resident
 
@@ -205,7 +209,7 @@ class _PackedProduct(torch.autograd.Function):
         for c in classes:
             part = x[c.start : c.stop]
             mask = module.masks(c, x.dtype)
-            a, b = _stacked(c.seats, module, x.dtype)
+            a, b = c.bank(x.device, x.dtype).matrices(*module.shape)
             shrunk = by_block(part if mask is None else part * mask, a.transpose(1, 2), c.blocks)  # (t, r)
             shrunk *= c.scale_on(x.device)
             out[c.start : c.stop].add_(by_block(shrunk, b.transpose(1, 2), c.blocks))
@@ -226,25 +230,14 @@ class _PackedProduct(torch.autograd.Function):
             here = grad[c.start : c.stop]
             part = x[c.start : c.stop]
             mask = module.masks(c, grad.dtype)
-            a, b = _stacked(c.seats, module, grad.dtype)
+            bank = c.bank(grad.device, grad.dtype)
+            a, b = bank.matrices(*module.shape)
             dshrunk = by_block(here, b, c.blocks)  # (t, r)
             dshrunk *= c.scale_on(grad.device)
             db = outer_by_block(here, shrunk, c.blocks)  # (G, out, r)
             da = outer_by_block(dshrunk, part if mask is None else part * mask, c.blocks)  # (G, r, in)
-            buffers = [seat.lora_gradients[module.name] for seat in c.seats]
-            torch._foreach_add_(
-                [a for a, _ in buffers] + [b for _, b in buffers],
-                [*da.to(torch.float32), *db.to(torch.float32)],
-            )
+            bank.add_gradients(*module.shape, da, db)
             if dx is not None:
                 through = by_block(dshrunk, a, c.blocks)  # (t, in)
                 dx[c.start : c.stop].add_(through if mask is None else through.mul_(mask))
         return dx, None, None, None
-
-
-def _stacked(seats: Sequence[SeatWeights], module: PackedLinear, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A (G, r, in) and B (G, out, r) of one layer, in the dtype of the product."""
-    rank = seats[0].stored_rank
-    both = torch.stack([seat.lora[module.name] for seat in seats]).to(dtype)
-    a, b = both.split((module.in_features * rank, module.out_features * rank), dim=1)
-    return a.unflatten(1, (rank, module.in_features)), b.unflatten(1, (module.out_features, rank))

@@ -10,6 +10,7 @@ Shapes: T rows of G blocks, k and n the sides of a weight.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -56,17 +57,15 @@ def outer_by_block(a: Tensor, b: Tensor, blocks: Blocks) -> Tensor:
     return torch.stack([left.t() @ right for left, right in pairs])
 
 
-def _groupable(*operands: Tensor) -> bool:
-    first = operands[0]
-    if first.is_cuda and (
-        first.dtype != torch.bfloat16
-        or torch.cuda.get_device_capability(first.device)[0] not in GROUPED_CAPABILITIES
-    ):
+def _groupable(a: Tensor, b: Tensor) -> bool:
+    """Whether torch takes both in one operation; asked for every product, and so in few words."""
+    if a.is_cuda and not _grouped_on(a.device, a.dtype):
         return False  # there, torch would loop too, and ask the host for the sizes
     # grouped_mm wants one unit stride and 16-byte steps in all other directions.
-    return all(
-        stride * operand.element_size() % 16 == 0
-        for operand in operands
-        for stride in operand.stride()
-        if stride != 1
-    )
+    in_16_bytes = 16 // a.element_size()
+    return all(stride == 1 or stride % in_16_bytes == 0 for stride in (*a.stride(), *b.stride()))
+
+
+@lru_cache
+def _grouped_on(device: torch.device, dtype: torch.dtype) -> bool:
+    return dtype == torch.bfloat16 and torch.cuda.get_device_capability(device)[0] in GROUPED_CAPABILITIES

@@ -106,8 +106,8 @@ class Seat:
         self.token_indices = saved[0].token_indices if saved else ()
         """Ids of the tokens whose rows alone are trained."""
         self._rates = {LORA: config.learning_rate, EMBEDDINGS: config.embedding_learning_rate or 0.0}
-        self.lora: dict[str, Tensor] = {}
-        self.lora_gradients: dict[str, tuple[Tensor, Tensor]] = {}
+        self.lora: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self.lora_places: dict[str, int] = {}
         self.saved: dict[str, Tensor] = {}
         self.saved_gradients: dict[str, Tensor] = {}
         self.states_8bit: dict[SegmentKey, States8bit] = {}
@@ -140,18 +140,16 @@ class Seat:
 
     def _find_weights(self, segment: Segment) -> None:
         """Take over a segment's views, which are new after its buffers have grown."""
+        place = 0
         for name, parameter in segment.parameters.items():
-            gradient = segment.gradients[name]
             layer, _, kind = name.rpartition(".")
             if kind in ("weight", "trainable_tokens_delta"):
                 layer = layer.removesuffix(".token_adapter")
-                self.saved[layer], self.saved_gradients[layer] = parameter, gradient
-            elif kind == "lora_A":
-                # B stands behind A in the buffer, so that one operation takes up both.
-                other = f"{layer}.lora_B"
-                both = parameter.numel() + segment.parameters[other].numel()
-                self.lora[layer] = parameter.as_strided((both,), (1,))
-                self.lora_gradients[layer] = (gradient, segment.gradients[other])
+                self.saved[layer], self.saved_gradients[layer] = parameter, segment.gradients[name]
+            elif kind == "lora_A":  # B stands behind it
+                self.lora_places[layer] = place
+                self.lora[parameter.device] = segment.flat_parameters, segment.flat_gradients
+            place += parameter.numel()
 
     def _start_from_base(self, linears: Sequence[PackedLinear], saved: Sequence[PackedSaved]) -> None:
         parameters = self.parameters

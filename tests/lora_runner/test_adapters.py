@@ -183,5 +183,5 @@ def test_the_folder_holds_fp32_masters_and_is_written_whole(
         "adapter_model.safetensors",
     ]
     tensors = load_file(tmp_path / "a" / "adapter_model.safetensors")
-    assert len(tensors) == 2 * len(seat.lora) + 2
+    assert len(tensors) == 2 * len(seat.lora_places) + 2
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
