@@ -26,6 +26,7 @@ from lora_runner.meta_device import META, LiveBytes, no_launches
 from lora_runner.models import Base, BaseSpec, find_targets
 from lora_runner.pack import MicroBatch, Pack, PackOptions
 from lora_runner.packed_modules import PackedLinear, RankClass
+from lora_runner.seats import Seat
 
 NF4_BLOCK, NESTED_BLOCK = 64, 256
 """Weights per scale, and scales per scale of their own (bitsandbytes' defaults)."""
@@ -85,19 +86,34 @@ class DryRun:
         block = self._block(batch_size, length)
         share = MicroBatch(block, block.num_tokens, max(1, block.num_targets))
         self._marks = []
-        with self._live, no_launches(), self._live.watch() as peak:
-            # Copies of one seat: what a seat holds of its own is counted elsewhere.
-            self._pack.micro_step({copy.copy(self._seat): share for _ in range(seats)})
-            beyond = peak()
+        with self._live, no_launches():
+            taken = self._taken(seats)
+            with self._live.watch() as peak:
+                self._pack.micro_step({seat: share for seat in taken})
+                beyond = peak()
         left = [after - before for before, after in pairwise(self._marks[: len(self._layers) + 1])]
         return beyond + sum(count * left[kind] for kind, count in self._missing.items())
 
     def evaluate(self, seats: int, batch_size: int, length: int) -> int:
         """The same of an evaluation; it keeps no layer's inside."""
         block = self._block(batch_size, length)
-        with self._live, no_launches(), self._live.watch() as peak:
-            self._pack.evaluate([copy.copy(self._seat) for _ in range(seats)], [block])
-            return peak()
+        with self._live, no_launches():
+            taken = self._taken(seats)
+            with self._live.watch() as peak:
+                self._pack.evaluate(taken, [block])
+                return peak()
+
+    def _taken(self, number: int) -> list[Seat]:
+        """Copies of one seat, since what a seat holds of its own is counted elsewhere.
+
+        Their adapters stand one behind the other, as those of a pack that has been filled.
+        """
+        seats = [copy.copy(self._seat) for _ in range(number)]
+        for device, (own, _) in self._seat.lora.items():
+            weights, gradients = (torch.empty(number, len(own), device=META) for _ in range(2))
+            for seat, row, gradient in zip(seats, weights, gradients, strict=True):
+                seat.lora = {**seat.lora, device: (row, gradient)}
+        return seats
 
     def _block(self, batch_size: int, length: int) -> Block:
         vocabulary = int(self._pack.model.get_input_embeddings().weight.shape[0])
