@@ -273,7 +273,7 @@ def main() -> None:
     cuda = torch.cuda.is_available()
     if given.quick:
         given.tokens, given.processes, given.seats = 32, [1, 2], [1, 4]
-    steps = given.steps or (2 if given.quick else 10 if cuda else 4)
+    steps = given.steps or (2 if given.quick else 6 if cuda else 4)
     case = Case(
         shape=SHAPES[given.shape or ("llama-3.1-8b" if cuda and not given.quick else "demo")],
         num_tokens=given.tokens,

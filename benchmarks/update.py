@@ -27,6 +27,7 @@ BYTES_PER_PARAMETER = 32
 """What ours must move on CUDA: the gradient for the norm, then 4 buffers read and 3 written."""
 BYTES_HELD = 8 + 4 * 8 + 2
 """Per parameter with all contenders at hand: itself, gradient, moments four times in fp32, once in 8 bits."""
+AT_ONCE_SECONDS = 0.05
 OURS, FUSED, FOREACH = "pack", "torch fused", "torch foreach"
 RATIOS = {
     FUSED: "fused_adamw",
@@ -143,12 +144,12 @@ def seconds(
     made: dict[str, Callable[[], None]], device: torch.device, repetitions: int, report: Report
 ) -> dict[str, float]:
     """Median of each contender, their repetitions interleaved; one that cannot run here is noted instead."""
-    updates = _at_once(device)
+    updates: dict[str, int] = {}
     times: dict[str, list[float]] = {}
     for name, update in made.items():
         try:
             update()
-            update()
+            updates[name] = _at_once(update, device)
         except (RuntimeError, NotImplementedError) as error:
             text = f"{name} does not run on {device.type}: {str(error).splitlines()[0]}"
             if text not in report.notes:
@@ -159,30 +160,41 @@ def seconds(
         for name in times:
             _wait(device)
             start = time.perf_counter()
-            for _ in range(updates):
+            for _ in range(updates[name]):
                 made[name]()
             _wait(device)
-            times[name].append((time.perf_counter() - start) / updates)
+            times[name].append((time.perf_counter() - start) / updates[name])
     return {name: median(found) for name, found in times.items()}
 
 
-def _at_once(device: torch.device) -> int:
-    """Calls of one repetition: on CUDA the host runs ahead of the device, as it does in training."""
-    return 10 if device.type == "cuda" else 1
+def _at_once(update: Callable[[], Any], device: torch.device) -> int:
+    """Calls of one repetition: on CUDA the host runs ahead of the device, as it does in training.
+
+    Ten of what is fast; of what takes long, as many as last AT_ONCE_SECONDS, for a device may be lent by the
+    minute.
+    """
+    if device.type != "cuda":
+        update()
+        return 1
+    _wait(device)
+    start = time.perf_counter()
+    update()
+    _wait(device)
+    return min(10, max(1, round(AT_ONCE_SECONDS / (time.perf_counter() - start))))
 
 
 def copy_bandwidth(device: torch.device, num_elements: int) -> float:
     """Bytes read and written per second by torch's copy of a buffer of that many fp32 elements."""
     source = torch.zeros(num_elements, device=device)
     target = torch.empty_like(source)
-    times = []
+    times, copies = [], _at_once(lambda: target.copy_(source), device)
     for _ in range(12):
         _wait(device)
         start = time.perf_counter()
-        for _ in range(_at_once(device)):
+        for _ in range(copies):
             target.copy_(source)
         _wait(device)
-        times.append((time.perf_counter() - start) / _at_once(device))
+        times.append((time.perf_counter() - start) / copies)
     return 2 * source.nbytes / median(times[2:])
 
 
@@ -240,7 +252,7 @@ def main() -> None:
         measure(SMALL, [1, 2], 3, device, report)
     elif device.type == "cuda":
         for llama in (LLAMA_1B, LLAMA_8B):
-            measure(llama, [1, 2, 4, 8, 16, 32], 20, device, report)
+            measure(llama, [1, 2, 4, 8, 16, 32], 10, device, report)
             if options.save:
                 report.save()
     else:
