@@ -29,8 +29,29 @@ def test_a_stage_says_how_it_ended_and_leaves_its_output(tmp_path: Path) -> None
 
 def test_a_stage_that_takes_too_long_goes_with_its_children(tmp_path: Path) -> None:
     assert run(Stage("slow", ("-c", CHILD), 3), tmp_path).startswith("slow was ended after 3 s")
-    child = int((tmp_path / "slow.txt").read_text())
+    child = int((tmp_path / "slow.txt").read_text().split()[0])
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_stage_that_takes_too_long_may_say_what_it_knows(tmp_path: Path) -> None:
+    code = """
+import time
+try:
+    time.sleep(300)
+except KeyboardInterrupt:
+    print("failed so far: 1")
+"""
+    assert run(Stage("slow", ("-c", code), 2), tmp_path).startswith("slow was ended after 2 s")
+    assert (tmp_path / "slow.txt").read_text() == "failed so far: 1\n"
+
+
+def test_no_test_for_a_gpu_is_left_out() -> None:
+    marked = {
+        f"tests/lora_runner/{path.name}"
+        for path in (gpu.ROOT / "tests" / "lora_runner").glob("test_*.py")
+        if "mark.gpu" in path.read_text()
+    }
+    assert marked == {name for name in stages()[0].arguments if name.startswith("tests/")}
 
 
 def test_every_stage_is_there_to_be_run() -> None:
