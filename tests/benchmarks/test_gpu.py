@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -30,7 +32,12 @@ def test_a_stage_says_how_it_ended_and_leaves_its_output(tmp_path: Path) -> None
 def test_a_stage_that_takes_too_long_goes_with_its_children(tmp_path: Path) -> None:
     assert run(Stage("slow", ("-c", CHILD), 3), tmp_path).startswith("slow was ended after 3 s")
     child = int((tmp_path / "slow.txt").read_text().split()[0])
-    assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(child)
+        until = time.monotonic() + 10  # a signal takes its time
+        while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < until:
+            time.sleep(0.05)
+        assert process.status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_stage_that_takes_too_long_may_say_what_it_knows(tmp_path: Path) -> None:
