@@ -9,7 +9,8 @@ Shapes: T rows of G blocks, k and n the sides of a weight.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
@@ -20,6 +21,12 @@ from lora_runner.on_devices import OnDevices
 
 GROUPED_CAPABILITIES = (9, 10)
 """Major compute capabilities for which torch has a grouped kernel, in bfloat16."""
+
+NARROW = 1 << 14
+"""Elements of a weight up to which a CPU multiplies with it on one thread: waking the others takes longer.
+
+A matter of the weight alone, or a trial's numbers would depend on its neighbours' rows.
+"""
 
 
 class Blocks:
@@ -36,12 +43,13 @@ class Blocks:
 
 def by_block(x: Tensor, weights: Tensor, blocks: Blocks) -> Tensor:
     """Block g of `x` (T, k) times `weights[g]` (G, k, n) -> (T, n)."""
-    if _groupable(x, weights):
-        return F.grouped_mm(x, weights, offs=blocks.ends.on(x.device))
-    out = x.new_empty(x.shape[0], weights.shape[2])
-    for rows, weight, into in zip(x.split(blocks.sizes), weights, out.split(blocks.sizes), strict=True):
-        torch.mm(rows, weight, out=into)
-    return out
+    with _threads_for(weights.shape[1] * weights.shape[2], x.device):
+        if _groupable(x, weights):
+            return F.grouped_mm(x, weights, offs=blocks.ends.on(x.device))
+        out = x.new_empty(x.shape[0], weights.shape[2])
+        for rows, weight, into in zip(x.split(blocks.sizes), weights, out.split(blocks.sizes), strict=True):
+            torch.mm(rows, weight, out=into)
+        return out
 
 
 def with_shared(x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
@@ -51,10 +59,25 @@ def with_shared(x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
 
 def outer_by_block(a: Tensor, b: Tensor, blocks: Blocks) -> Tensor:
     """Block g of `a` (T, m), transposed, times block g of `b` (T, n) -> (G, m, n)."""
-    if _groupable(a.t(), b):
-        return F.grouped_mm(a.t(), b, offs=blocks.ends.on(a.device))
-    pairs = zip(a.split(blocks.sizes), b.split(blocks.sizes), strict=True)
-    return torch.stack([left.t() @ right for left, right in pairs])
+    with _threads_for(a.shape[1] * b.shape[1], a.device):
+        if _groupable(a.t(), b):
+            return F.grouped_mm(a.t(), b, offs=blocks.ends.on(a.device))
+        pairs = zip(a.split(blocks.sizes), b.split(blocks.sizes), strict=True)
+        return torch.stack([left.t() @ right for left, right in pairs])
+
+
+@contextmanager
+def _threads_for(num_elements: int, device: torch.device) -> Iterator[None]:
+    """Inside, one thread if a weight of so many elements is narrow; as many as there are if not."""
+    if num_elements > NARROW or device.type != "cpu":
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _groupable(a: Tensor, b: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import pairwise
 
 import pytest
@@ -96,3 +97,35 @@ def test_losses_of_rows_and_their_gradients() -> None:
     for part in (slice(0, 1), slice(7, 30), slice(30, 300)):
         for alone, all_rows in zip(outcome(part), together, strict=True):
             assert torch.equal(alone, all_rows[part])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_cpu_multiplies_with_a_narrow_weight_on_one_thread(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """However many rows there are; and has all its threads again afterwards."""
+    before, found, cpu = torch.get_num_threads(), list[int](), torch.device("cpu")
+    torch.set_num_threads(3)
+
+    def grouped(a: Tensor, b: Tensor, offs: Tensor) -> Tensor:
+        found.append(torch.get_num_threads())
+        if fails:
+            raise RuntimeError("no memory")
+        return torch.zeros(1)
+
+    monkeypatch.setattr(nn.functional, "grouped_mm", grouped)
+    raising = pytest.raises(RuntimeError, match="no memory") if fails else nullcontext()
+    try:
+        for rows in (4, 40_000):
+            x, blocks = torch.zeros(rows, 128, device=cpu), Blocks([rows])
+            for product in (
+                lambda x=x, blocks=blocks: with_shared(x, torch.zeros(128, 128), blocks),
+                lambda x=x, blocks=blocks: outer_by_block(x, x, blocks),
+                lambda x=x, blocks=blocks: with_shared(x, torch.zeros(128, 136), blocks),
+            ):
+                with raising:
+                    product()
+                assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert found == [1, 1, 3] * 2
