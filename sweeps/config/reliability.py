@@ -10,6 +10,9 @@ from sweeps.config.fields import check_real, check_text, check_whole, wrong
 from sweeps.config.section import Section
 from sweeps.config.storage import has_password
 
+MIN_LEASE_SECONDS = 10.0
+"""A living keeper gives a sign every five seconds (sweeps.lease.BEAT_SECONDS): one may come late."""
+
 _LOCAL = ("file://", "local://")
 
 
@@ -36,7 +39,7 @@ class ReliabilitySection(Section):
     """A worker that neither ends a step nor an evaluation for this long is ended, and its trials retried."""
     outage_seconds: Annotated[float, BeforeValidator(check_real(0))] = 900.0
     """How long a storage or disk may be away before the sweep ends cleanly, to be resumed later."""
-    lease_seconds: Annotated[float, BeforeValidator(check_real(above=0))] = 30.0
+    lease_seconds: Annotated[float, BeforeValidator(check_real(MIN_LEASE_SECONDS))] = 30.0
     """A sweep on another machine that gives no sign of life for this long has lost its study to who asks."""
     keep_adapters: Annotated[int, BeforeValidator(check_whole(1))] = 8
     """Adapters of this many best trials stay in their folders, beside the guideline default's."""

@@ -151,15 +151,21 @@ def test_what_writes_without_a_lease_waits_for_a_silent_holder_elsewhere_alone(m
     assert time.monotonic() - started < 10
 
 
-def test_of_two_that_take_a_study_at_once_one_gets_it(make_keeper: Make, ledger: Any, tmp_path: Path) -> None:
+def test_of_two_that_take_a_study_at_once_one_gets_it(
+    make_keeper: Make, ledger: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both have seen the same dead holder; what decides is the exchange in the database."""
     first = make_keeper()
-    hold(first, replace(ELSEWHERE, place=Owner.here("x").place, pid=2**22 - 1))
+    dead = hold(first, replace(ELSEWHERE, place=Owner.here("x").place, pid=2**22 - 1))
     url = first._storage.url
-    barrier, outcomes = threading.Barrier(2), []
+    barrier, seen, outcomes = threading.Barrier(2), [], []
+
+    def wait_for_both(*args: Any, **kwargs: Any) -> Lease | None:
+        seen.append(wait_until_free(*args, **kwargs))
+        barrier.wait(60)
+        return seen[0]
 
     def take(number: int) -> None:
-        barrier.wait()
         try:
             # As if from two machines: neither is the other's own process.
             me = replace(ELSEWHERE, run=f"run {number}", pid=number)
@@ -170,12 +176,14 @@ def test_of_two_that_take_a_study_at_once_one_gets_it(make_keeper: Make, ledger:
             outcomes.append("held")
             keeper._storage.engine.dispose()
 
+    monkeypatch.setattr("sweeps.keeper.wait_until_free", wait_for_both)
     threads = [threading.Thread(target=take, args=(number,)) for number in (1, 2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert outcomes.count("held") == 1, outcomes
+    assert seen == [dead, dead]
+    assert sorted(outcomes) == ["LeaseLost", "held"]
 
 
 def test_a_commit_whose_answer_was_lost_does_not_cost_the_lease(make_keeper: Make) -> None:

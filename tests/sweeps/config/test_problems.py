@@ -10,7 +10,9 @@ import pytest
 
 from search_spaces import Problem
 from sweeps.config import SweepConfig, load_sweep
+from sweeps.config.reliability import MIN_LEASE_SECONDS
 from sweeps.errors import ConfigError
+from sweeps.lease import BEAT_SECONDS
 
 Problems = Callable[[str], list[Problem]]
 
@@ -33,6 +35,7 @@ BELOW_GOOD = [
     ("lora: {dropout: 1}", 5, ["lora.dropout must be a number, at least 0 and below 1; got 1"]),
     ("lora: {target_modules: q_proj}", 5, ["all-linear or a list", "got 'q_proj'"]),
     ("lora: {use_rslora: 1}", 5, ["lora.use_rslora must be true or false; got 1"]),
+    ("reliability: {lease_seconds: 4}", 5, ["reliability.lease_seconds must be a number, at least 10; got 4"]),
     ("trials: many", 5, ["trials must be a whole number, at least 1; got 'many'"]),
     ("trials: 0", 5, ["trials must be a whole number, at least 1; got 0"]),
     ("trials: true", 5, ["whole number", "got true"]),
@@ -265,6 +268,11 @@ def test_nor_is_one_in_the_place_of_checkpoints(problems: Problems, url: str) ->
 )
 def test_places_of_checkpoints_without_one_are_kept(load: Callable[[str], SweepConfig], place: str) -> None:
     assert load(GOOD + f"reliability: {{checkpoints: '{place}'}}\n").reliability.checkpoints == place
+
+
+def test_a_lease_outlasts_a_late_sign_of_life() -> None:
+    """A shorter one would let living keepers take a study from each other."""
+    assert MIN_LEASE_SECONDS >= 2 * BEAT_SECONDS
 
 
 def test_loading_writes_nothing(problems: Problems, folder: Path) -> None:
