@@ -29,16 +29,16 @@ class Case:
     shape: Shape
     num_tokens: int
     """Of a trial's micro-batch if all its sequences had the longest length."""
-    rank: int
-    dropout: float
-    train_embeddings: bool
-    """Whether each trial trains its own copy of embeddings and output layer."""
-    checkpointing: bool
-    """Gradient checkpointing in the pack."""
-    resident: bool
-    """Whether the pack keeps the dequantised base."""
     device: torch.device
     dtype: torch.dtype
+    rank: int = 16
+    dropout: float = 0.0
+    train_embeddings: bool = False
+    """Whether each trial trains its own copy of embeddings and output layer."""
+    checkpointing: bool = False
+    """Gradient checkpointing in the pack."""
+    resident: bool = False
+    """Whether the pack keeps the dequantised base."""
 
     @property
     def longest(self) -> int:

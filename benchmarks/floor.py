@@ -17,9 +17,9 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.case import Case, PackTrials
 from benchmarks.launches import is_copy, is_kernel
-from benchmarks.random_base import SHAPES, Shape
+from benchmarks.measuring import forget, seconds, this_device, what_fits
+from benchmarks.random_base import SHAPES
 from benchmarks.report import Report, arguments
-from benchmarks.step import forget, seconds, what_fits
 from benchmarks.update import BYTES_PER_PARAMETER, copy_bandwidth
 from lora_runner import packed_embeddings, packed_modules
 from lora_runner.banks import Bank
@@ -79,16 +79,6 @@ class Ceilings:
         return cls(copy_bandwidth(device, elements), 2 * side**3 / median(times))
 
 
-def linear_layers(shape: Shape) -> Iterator[tuple[str, int, int]]:
-    """(name, in, out) of a decoder layer's linear layers."""
-    key_value = shape.hidden * shape.key_value_heads // shape.heads
-    for name, out in (("q", shape.hidden), ("k", key_value), ("v", key_value), ("o", shape.hidden)):
-        yield name, shape.hidden, out
-    yield "gate", shape.hidden, shape.intermediate
-    yield "up", shape.hidden, shape.intermediate
-    yield "down", shape.intermediate, shape.hidden
-
-
 @dataclass(frozen=True)
 class Floor:
     """What a step must do at least, whoever does it; operations are multiplications and additions."""
@@ -111,13 +101,13 @@ class Floor:
         tokens, predicting = sum(lengths), sum(lengths) - len(lengths)
         rank = -(-case.rank // RANK_MULTIPLE) * RANK_MULTIPLE
         frozen = lora = parameters = adapter = 0
-        for _, into, out in linear_layers(shape):
+        for _, into, out in shape.linear_layers():
             parameters += shape.layers * into * out
             adapter += shape.layers * rank * (into + out)
             frozen += shape.layers * 4 * tokens * into * out
             lora += shape.layers * 6 * tokens * rank * (into + out)
         if not case.train_embeddings:  # then nothing wants the gradient of the first layer's input
-            for name, into, out in linear_layers(shape):
+            for name, into, out in shape.linear_layers():
                 if name in ("q", "k", "v"):
                     frozen -= 2 * tokens * into * out
                     lora -= 2 * tokens * rank * into
@@ -296,10 +286,8 @@ def options() -> Namespace:
 def main() -> None:
     """Measure the pack with its weights dequantised in every pass, and with the copy kept."""
     given = options()
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-    dtype = torch.bfloat16 if cuda else torch.float32
-    name = given.shape or ("llama-3.1-8b" if cuda and not given.quick else "demo")
+    device, dtype = this_device()
+    name = given.shape or ("llama-3.1-8b" if device.type == "cuda" and not given.quick else "demo")
     tokens, repetitions = (64, 2) if given.quick else (given.tokens, 9)
     report = Report(
         "floor",
@@ -321,13 +309,11 @@ def main() -> None:
         case = Case(
             shape=SHAPES[name],
             num_tokens=tokens,
-            rank=given.rank,
-            dropout=0.0,
-            train_embeddings=given.train_embeddings,
-            checkpointing=False,
-            resident=resident,
             device=device,
             dtype=dtype,
+            rank=given.rank,
+            train_embeddings=given.train_embeddings,
+            resident=resident,
         )
         with what_fits(report, f"{case.title}, {given.seats} seats, resident {resident}"):
             tell(report, case, given.seats, ceilings, repetitions)

@@ -68,3 +68,11 @@ def live_bytes(device: torch.device) -> int:
                     storage = tensor.untyped_storage()
                     found[storage.data_ptr()] = storage.nbytes()
     return sum(found.values())
+
+
+def used_bytes(device: torch.device) -> int:
+    """What all processes together have taken of a CUDA device; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free

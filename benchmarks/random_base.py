@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
@@ -46,6 +47,15 @@ class Shape:
             pad_token_id=PAD,
             use_cache=False,
         )
+
+    def linear_layers(self) -> Iterator[tuple[str, int, int]]:
+        """(name, in, out) of a decoder layer's linear layers."""
+        key_value = self.hidden * self.key_value_heads // self.heads
+        for name, out in (("q", self.hidden), ("k", key_value), ("v", key_value), ("o", self.hidden)):
+            yield name, self.hidden, out
+        yield "gate", self.hidden, self.intermediate
+        yield "up", self.hidden, self.intermediate
+        yield "down", self.intermediate, self.hidden
 
 
 _DEMO = BaseRecipe()

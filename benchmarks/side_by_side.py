@@ -15,19 +15,18 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
-
 from benchmarks.case import Case, PackTrials
+from benchmarks.measuring import forget, seconds, this_device, what_fits
+from benchmarks.memory import used_bytes
 from benchmarks.peers.one_trial import PHASES, WAIT_SECONDS, Spec, batch_of, write
 from benchmarks.processes import ROOT, scratch
 from benchmarks.random_base import SHAPES, random_model
 from benchmarks.report import Report, arguments
-from benchmarks.step import forget, seconds, what_fits
 from lora_runner.models import nf4_config
 
 SWEEP = 64
@@ -197,10 +196,6 @@ def packs(report: Report, case: Case, seats: Sequence[int], steps: int, start: f
                     seconds(lambda batches=batches: pack.train_step(batches), case.device)  # type: ignore[misc]
                     for batches in drawn
                 ]
-                used = 0
-                if case.device.type == "cuda":
-                    free, total = torch.cuda.mem_get_info(case.device)
-                    used = total - free
                 sides.append(
                     Side(
                         name=f"pack{kept}",
@@ -208,7 +203,7 @@ def packs(report: Report, case: Case, seats: Sequence[int], steps: int, start: f
                         step=mean(times),
                         tokens=tokens_a_step(case, at_once, steps),
                         start=start,
-                        device_bytes=used,
+                        device_bytes=used_bytes(case.device),
                         per_trial=False,
                     )
                 )
@@ -270,20 +265,17 @@ def options() -> Namespace:
 def main() -> None:
     """Measure both sides; what fails on one leaves the other's figures."""
     given = options()
-    cuda = torch.cuda.is_available()
+    device, dtype = this_device()
+    cuda = device.type == "cuda"
     if given.quick:
         given.tokens, given.processes, given.seats = 32, [1, 2], [1, 4]
     steps = given.steps or (2 if given.quick else 6 if cuda else 4)
     case = Case(
         shape=SHAPES[given.shape or ("llama-3.1-8b" if cuda and not given.quick else "demo")],
         num_tokens=given.tokens,
+        device=device,
+        dtype=dtype,
         rank=given.rank,
-        dropout=0.0,
-        train_embeddings=False,
-        checkpointing=False,
-        resident=False,
-        device=torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu"),
-        dtype=torch.bfloat16 if cuda else torch.float32,
     )
     report = Report(
         "side-by-side",
@@ -325,8 +317,7 @@ def compare(report: Report, case: Case, given: Namespace, steps: int) -> None:
                 break
     start = min((side.start for side in sides if side.at_once == 1), default=0.0)
     for resident in (False, True):
-        kept = Case(**vars(case) | {"resident": resident})
-        keep(packs(report, kept, given.seats, steps, start))
+        keep(packs(report, replace(case, resident=resident), given.seats, steps, start))
         forget(case.device)
 
 

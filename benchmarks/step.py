@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -15,11 +13,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
-import torch
-
 from benchmarks.case import BATCH_SIZE, Case, PackTrials
 from benchmarks.counting import OperationCounter
 from benchmarks.launches import count_launches
+from benchmarks.measuring import forget, seconds, this_device, what_fits
 from benchmarks.memory import live_bytes, peak_live_bytes
 from benchmarks.peers.peft_trial import PeftTrial
 from benchmarks.random_base import SHAPES, random_model
@@ -49,31 +46,6 @@ class Measured:
     """Of a step, as `count` counts them."""
     launches: int = 0
     """Kernels of a step; on CUDA."""
-
-
-def seconds(run: Callable[[], Any], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
-
-
-def forget(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-
-
-@contextmanager
-def what_fits(report: Report, what: str) -> Iterator[None]:
-    """Note what finds no memory, and go on."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        report.note(f"{what} did not fit.")
 
 
 # --- what is measured ---------------------------------------------------------------------------------------
@@ -166,9 +138,6 @@ def step_times(trials: PackTrials, peft: PeftTrial, repetitions: int) -> tuple[f
         own.append(seconds(partial(pack.train_step, batches), case.device))
         for i in {*range(repetition, num_seats, repetitions), repetition % num_seats}:
             in_turn[i].append(seconds(partial(peft.steps, alone[i : i + 1]), case.device))
-    for i, times in enumerate(in_turn):
-        if not times:
-            times.append(seconds(partial(peft.steps, alone[i : i + 1]), case.device))
     return median(own), sum(map(median, in_turn))
 
 
@@ -243,7 +212,6 @@ class Bench:
             with what_fits(self.report, f"{case.title}: a pack of {num_seats}"):
                 found[num_seats] = self._pack_of(case, self.pack, num_seats)
             if num_seats not in found:
-                # What a pass that found no room has left in the seats goes with them.
                 break
         return found
 
@@ -269,7 +237,7 @@ class Bench:
         predicted = predicted_peaks(case, list(packs))
         rows: list[list[Any]] = []
         for checkpointing, of_peft in peft.items():
-            tokens = mean(case.num_real(i + 1) - case.num_real(i) for i in range(self.repetitions))
+            tokens = case.num_real(self.repetitions) / self.repetitions
             name = "peft, checkpointing" if checkpointing else "peft"
             rows.append([name, 1, 1e3 * of_peft.seconds, tokens / of_peft.seconds, tokens / of_peft.seconds])
             rows[-1] += ["", *(["", "", ""] if checkpointing else solo_operations)]
@@ -345,8 +313,8 @@ def options() -> Namespace:
 
 def main() -> None:
     given, started = options(), time.monotonic()
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    device, dtype = this_device()
+    cuda = device.type == "cuda"
     full = cuda and not given.quick
     shapes = given.shape or (["llama-3.1-8b", "llama-3.2-1b"] if full else ["demo"])
     tokens = given.tokens or ([32 * BATCH_SIZE] if given.quick else [512, 2048, 128] if cuda else [512])
@@ -372,7 +340,7 @@ def main() -> None:
             checkpointing=given.checkpointing,
             resident=given.resident,
             device=device,
-            dtype=torch.bfloat16 if cuda else torch.float32,
+            dtype=dtype,
         )
         if given.seconds is not None and time.monotonic() - started > given.seconds:
             report.note(f"{name}, embeddings {trained}, left out: {given.seconds:g} s were over.")

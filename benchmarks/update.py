@@ -6,9 +6,7 @@ All contenders update the same matrices: views into one flat buffer, so that onl
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from statistics import median
 from typing import Any
@@ -16,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.measuring import forget, seconds, this_device
+from benchmarks.random_base import SHAPES, Shape
 from benchmarks.report import Report, arguments
 from lora_runner.arena import BLOCK, FlatBuffers
 from lora_runner.update import GroupStep, clip_and_step, squared_norms
@@ -37,44 +37,34 @@ RATIOS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Llama:
-    name: str
-    suffix: str
-    """Of this model's figures; empty for the one that is compared across machines."""
-    hidden: int
-    intermediate: int
-    key_value: int
-    layers: int
-
-    def shapes(self) -> Iterator[tuple[int, int]]:
-        """The LoRA matrices on every linear layer."""
-        for _ in range(self.layers):
-            for inside, outside in (
-                (self.hidden, self.hidden),
-                (self.hidden, self.key_value),
-                (self.hidden, self.key_value),
-                (self.hidden, self.hidden),
-                (self.hidden, self.intermediate),
-                (self.hidden, self.intermediate),
-                (self.intermediate, self.hidden),
-            ):
-                yield RANK, inside
-                yield outside, RANK
-
-
-SMALL = Llama(name="hidden 256 x 4", suffix="_small", hidden=256, intermediate=688, key_value=128, layers=4)
-LLAMA_1B = Llama(name="Llama-3.2-1B", suffix="", hidden=2048, intermediate=8192, key_value=512, layers=16)
-LLAMA_8B = Llama(
-    name="Llama-3.1-8B", suffix="_8b", hidden=4096, intermediate=14336, key_value=1024, layers=32
+SMALL = Shape(
+    name="hidden 256 x 4",
+    hidden=256,
+    intermediate=688,
+    layers=4,
+    heads=2,
+    key_value_heads=1,
+    vocabulary=4096,
+    tied=False,
 )
+LLAMA_1B, LLAMA_8B = SHAPES["llama-3.2-1b"], SHAPES["llama-3.1-8b"]
+SUFFIXES = {SMALL.name: "_small", LLAMA_1B.name: "", LLAMA_8B.name: "_8b"}
+"""Of a model's figures; none for the one that is compared across machines."""
+
+
+def matrices(shape: Shape) -> Iterator[tuple[int, int]]:
+    """Sizes of the LoRA matrices on every linear layer."""
+    for _ in range(shape.layers):
+        for _, into, out in shape.linear_layers():
+            yield RANK, into
+            yield out, RANK
 
 
 class Pack:
     """`num_trials` adapters in flat buffers, and every contender's way to update them."""
 
-    def __init__(self, llama: Llama, num_trials: int, device: torch.device) -> None:
-        shapes = list(llama.shapes())
+    def __init__(self, shape: Shape, num_trials: int, device: torch.device) -> None:
+        shapes = list(matrices(shape))
         used = sum(a * b for a, b in shapes)
         self.size = -(-used // BLOCK) * BLOCK
         total = num_trials * self.size
@@ -140,83 +130,68 @@ def contenders(pack: Pack) -> dict[str, Callable[[], None]]:
     return made
 
 
-def seconds(
+def medians(
     made: dict[str, Callable[[], None]], device: torch.device, repetitions: int, report: Report
 ) -> dict[str, float]:
-    """Median of each contender, their repetitions interleaved; one that cannot run here is noted instead."""
+    """Seconds of each contender, their repetitions interleaved; one that cannot run here is noted instead."""
     updates: dict[str, int] = {}
-    times: dict[str, list[float]] = {}
     for name, update in made.items():
         try:
             update()
-            updates[name] = _at_once(update, device)
+            updates[name] = at_once(update, device)
         except (RuntimeError, NotImplementedError) as error:
             text = f"{name} does not run on {device.type}: {str(error).splitlines()[0]}"
             if text not in report.notes:
                 report.note(text)
-        else:
-            times[name] = []
+    times: dict[str, list[float]] = {name: [] for name in updates}
     for _ in range(repetitions):
-        for name in times:
-            _wait(device)
-            start = time.perf_counter()
-            for _ in range(updates[name]):
-                made[name]()
-            _wait(device)
-            times[name].append((time.perf_counter() - start) / updates[name])
+        for name, calls in updates.items():
+            times[name].append(seconds(made[name], device, calls))
     return {name: median(found) for name, found in times.items()}
 
 
-def _at_once(update: Callable[[], Any], device: torch.device) -> int:
+def at_once(update: Callable[[], Any], device: torch.device) -> int:
     """Calls of one repetition: on CUDA the host runs ahead of the device, as it does in training.
 
     Ten of what is fast; of what takes long, as many as last AT_ONCE_SECONDS, for a device may be lent by the
     minute.
     """
-    if device.type != "cuda":
-        update()
-        return 1
-    _wait(device)
-    start = time.perf_counter()
-    update()
-    _wait(device)
-    return min(10, max(1, round(AT_ONCE_SECONDS / (time.perf_counter() - start))))
+    taken = seconds(update, device)
+    return min(10, max(1, round(AT_ONCE_SECONDS / taken))) if device.type == "cuda" else 1
 
 
 def copy_bandwidth(device: torch.device, num_elements: int) -> float:
     """Bytes read and written per second by torch's copy of a buffer of that many fp32 elements."""
     source = torch.zeros(num_elements, device=device)
     target = torch.empty_like(source)
-    times, copies = [], _at_once(lambda: target.copy_(source), device)
-    for _ in range(12):
-        _wait(device)
-        start = time.perf_counter()
-        for _ in range(copies):
-            target.copy_(source)
-        _wait(device)
-        times.append((time.perf_counter() - start) / copies)
+
+    def copy() -> None:
+        target.copy_(source)
+
+    calls = at_once(copy, device)
+    times = [seconds(copy, device, calls) for _ in range(12)]
     return 2 * source.nbytes / median(times[2:])
 
 
 def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
-        torch.cuda.empty_cache()
+        forget(device)
         return torch.cuda.mem_get_info()[0]
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def measure(llama: Llama, counts: list[int], repetitions: int, device: torch.device, report: Report) -> None:
+def measure(shape: Shape, counts: list[int], repetitions: int, device: torch.device, report: Report) -> None:
     """One table, and the figures at 8 trials (with --quick, at the most there are)."""
     names = [OURS, *RATIOS]
     rows = []
     for num_trials in counts:
-        total = num_trials * sum(a * b for a, b in llama.shapes())
+        total = num_trials * sum(a * b for a, b in matrices(shape))
         if total * BYTES_HELD > 0.75 * free_bytes(device):
             report.note(
-                f"{llama.name} x {num_trials} left out: {free_bytes(device) / 2**30:.0f} GiB are free."
+                f"{shape.name} x {num_trials} left out: {free_bytes(device) / 2**30:.0f} GiB are free."
             )
             break
-        found = seconds(contenders(Pack(llama, num_trials, device)), device, repetitions, report)
+        found = medians(contenders(Pack(shape, num_trials, device)), device, repetitions, report)
         ours = found[OURS]
         times = [1e3 * found[name] if name in found else "-" for name in names]
         against = [found[name] / ours if name in found else "-" for name in RATIOS]
@@ -225,17 +200,17 @@ def measure(llama: Llama, counts: list[int], repetitions: int, device: torch.dev
         if num_trials == min(8, counts[-1]):
             for name, word in RATIOS.items():
                 if name in found:
-                    report.figure(f"update_time_ratio_{word}{llama.suffix}", found[name] / ours)
-            report.figure(f"update_copy_bandwidth_share{llama.suffix}", share)
+                    report.figure(f"update_time_ratio_{word}{SUFFIXES[shape.name]}", found[name] / ours)
+            report.figure(f"update_copy_bandwidth_share{SUFFIXES[shape.name]}", share)
     columns = ["trials", "million parameters", *(f"{name}, ms" for name in names)]
     columns += [*(f"{name} / pack" for name in RATIOS), "share of copy bandwidth"]
-    report.table(f"{llama.name}, r={RANK}, all linear layers", columns, rows)
+    report.table(f"{shape.name}, r={RANK}, all linear layers", columns, rows)
 
 
 def main() -> None:
     """Measure the models that suit the device."""
     options = arguments(__doc__ or "").parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device, _ = this_device()
     report = Report(
         "update",
         "The same LoRA matrices and gradients, fp32, clipping to 1.0 per trial and AdamW with decay on both "
@@ -251,19 +226,14 @@ def main() -> None:
     if options.quick:
         measure(SMALL, [1, 2], 3, device, report)
     elif device.type == "cuda":
-        for llama in (LLAMA_1B, LLAMA_8B):
-            measure(llama, [1, 2, 4, 8, 16, 32], 10, device, report)
+        for shape in (LLAMA_1B, LLAMA_8B):
+            measure(shape, [1, 2, 4, 8, 16, 32], 10, device, report)
             if options.save:
                 report.save()
     else:
         measure(SMALL, [1, 2, 4, 8, 16], 15, device, report)
         measure(LLAMA_1B, [1, 2, 4, 8], 5, device, report)
     report.finish(save=options.save)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

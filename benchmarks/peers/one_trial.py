@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,25 +68,16 @@ def main() -> None:
     from transformers import AutoModelForCausalLM
 
     from benchmarks.case import Case
-    from benchmarks.memory import live_bytes
+    from benchmarks.measuring import forget, seconds, this_device
+    from benchmarks.memory import used_bytes
     from benchmarks.peers.peft_trial import PeftTrial
     from benchmarks.random_base import Shape
-    from benchmarks.step import forget, seconds
 
     torch.set_num_threads(spec.threads)
     imported = time.time()
-    cuda = torch.cuda.is_available()
-    case = Case(
-        shape=Shape(**spec.shape),
-        num_tokens=spec.num_tokens,
-        rank=spec.rank,
-        dropout=0.0,
-        train_embeddings=False,
-        checkpointing=False,
-        resident=False,
-        device=torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu"),
-        dtype=torch.bfloat16 if cuda else torch.float32,
-    )
+    device, dtype = this_device()
+    shape = Shape(**spec.shape)
+    case = Case(shape=shape, num_tokens=spec.num_tokens, device=device, dtype=dtype, rank=spec.rank)
     found: dict[str, Any] = {"phases": {}}
 
     def train(phase: str) -> dict[str, Any]:
@@ -99,10 +91,9 @@ def main() -> None:
         spec.file(f"ready-{phase}", spec.index).touch()
         wait_for(spec.file(f"go-{phase}"))
         times = [seconds(lambda batch=batch: trial.steps([batch]), case.device) for batch in batches]
-        used = torch.cuda.mem_get_info()[1] - torch.cuda.mem_get_info()[0] if cuda else 0
-        return {"step_seconds": times, "device_bytes": used, "live_bytes": live_bytes(case.device)}
+        return {"step_seconds": times, "device_bytes": used_bytes(case.device)}
 
-    try:
+    with suppress(torch.OutOfMemoryError):  # the phases that are missing say so
         model = AutoModelForCausalLM.from_pretrained(
             spec.base, device_map={"": case.device}, dtype=case.dtype
         )
@@ -118,8 +109,6 @@ def main() -> None:
                 forget(case.device)
             spec.file(f"ready-{phase}", spec.index).touch()
             spec.file(f"done-{phase}", spec.index).touch()
-    except torch.OutOfMemoryError:
-        pass  # the phases that are missing say so
     path.with_suffix(".found.json").write_text(json.dumps(found))
 
 
