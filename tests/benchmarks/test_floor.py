@@ -27,23 +27,9 @@ from benchmarks.floor import (
     watched,
 )
 from benchmarks.peers.peft_trial import PeftTrial
-from benchmarks.random_base import Shape, random_model
+from benchmarks.random_base import random_model
 from lora_runner.packed_modules import PackedLinear
-
-TINY = Shape(
-    name="tiny", hidden=64, intermediate=192, layers=2, heads=4, key_value_heads=2, vocabulary=320, tied=False
-)
-CASE = Case(
-    shape=TINY,
-    num_tokens=48,
-    rank=8,
-    dropout=0.0,
-    train_embeddings=False,
-    checkpointing=False,
-    resident=False,
-    device=torch.device("cpu"),
-    dtype=torch.float32,
-)
+from tests.benchmarks.cases import CASE
 
 
 @pytest.fixture
@@ -57,7 +43,7 @@ def trials() -> PackTrials:
 def test_the_floor_is_what_torch_counts_in_a_model_that_is_not_quantised(train_embeddings: bool) -> None:
     """Of one sequence, which is neither padded nor predicts its first token."""
     case = replace(CASE, train_embeddings=train_embeddings)
-    model = random_model(TINY, case.device, case.dtype)
+    model = random_model(case.shape, case.device, case.dtype)
     model.set_attn_implementation("eager")
     for name, module in list(model.named_modules()):
         if hasattr(getattr(module, "weight", None), "quant_state"):
@@ -72,7 +58,7 @@ def test_the_floor_is_what_torch_counts_in_a_model_that_is_not_quantised(train_e
             peft.pass_(peft.batch(rows))
     # Written out, attention is 6 products of whole squares; the kernel's 7 are of halves. And peft's output
     # layer serves the last position too.
-    last = (6 if train_embeddings else 4) * TINY.vocabulary * TINY.hidden
+    last = (6 if train_embeddings else 4) * case.shape.vocabulary * case.shape.hidden
     expected = least.operations + (12 / 7 - 1) * least.attention + last
     assert counter.get_total_flops() == pytest.approx(expected, rel=1e-4)  # older rotary angles are a product
 

@@ -13,24 +13,9 @@ import torch
 
 from benchmarks import side_by_side
 from benchmarks.case import Case, PackTrials
-from benchmarks.random_base import Shape
 from benchmarks.report import Report
 from benchmarks.side_by_side import PHASES, Processes, Side, compare, peer, tell, tokens_a_step, write_base
-
-TINY = Shape(
-    name="tiny", hidden=64, intermediate=128, layers=2, heads=4, key_value_heads=2, vocabulary=128, tied=True
-)
-CASE = Case(
-    shape=TINY,
-    num_tokens=48,
-    rank=8,
-    dropout=0.0,
-    train_embeddings=False,
-    checkpointing=False,
-    resident=False,
-    device=torch.device("cpu"),
-    dtype=torch.float32,
-)
+from tests.benchmarks.cases import CASE
 
 
 def side(**change: Any) -> Side:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,36 +10,17 @@ import torch
 
 from benchmarks import step
 from benchmarks.case import Case, PackTrials
-from benchmarks.random_base import Shape
 from benchmarks.report import Report
 from benchmarks.step import Bench
-
-TINY = Shape(
-    name="tiny", hidden=64, intermediate=128, layers=2, heads=4, key_value_heads=2, vocabulary=128, tied=True
-)
-
-
-def case(**change: Any) -> Case:
-    usual: dict[str, Any] = {
-        "shape": TINY,
-        "num_tokens": 48,
-        "rank": 8,
-        "dropout": 0.0,
-        "train_embeddings": False,
-        "checkpointing": False,
-        "resident": False,
-        "device": torch.device("cpu"),
-        "dtype": torch.float32,
-    }
-    return Case(**usual | change)
+from tests.benchmarks.cases import CASE
 
 
 def test_a_micro_batch_is_a_matter_of_its_trial() -> None:
-    one = case()
-    assert one.sequences(3) == case(rank=64, train_embeddings=True).sequences(3) != one.sequences(4)
-    assert [len(row) for row in one.sequences(3, equal=True)] == [12] * 4
-    assert max(len(row) for trial in range(20) for row in one.sequences(trial)) == 12
-    assert one.num_real(2) == sum(len(row) for trial in (0, 1) for row in one.sequences(trial))
+    other = replace(CASE, rank=64, train_embeddings=True)
+    assert CASE.sequences(3) == other.sequences(3) != CASE.sequences(4)
+    assert [len(row) for row in CASE.sequences(3, equal=True)] == [12] * 4
+    assert max(len(row) for trial in range(20) for row in CASE.sequences(trial)) == 12
+    assert CASE.num_real(2) == sum(len(row) for trial in (0, 1) for row in CASE.sequences(trial))
 
 
 @pytest.mark.slow
@@ -61,7 +43,10 @@ def test_what_does_not_fit_is_noted_and_the_rest_is_told(
 
     monkeypatch.setattr(PackTrials, "__init__", full)
     monkeypatch.setattr(step, "peft_alone", full_too)
-    report, one = Report(name="nothing", fixed="", command=""), case(train_embeddings=train_embeddings)
+    report, one = (
+        Report(name="nothing", fixed="", command=""),
+        replace(CASE, train_embeddings=train_embeddings),
+    )
     bench = Bench(report, one, 2)
     peft = bench.peft_side([one])
     packs = bench.pack_side(one, [1, 3, 4, 2])
@@ -84,7 +69,7 @@ def test_what_does_not_fit_is_noted_and_the_rest_is_told(
 @pytest.mark.slow
 def test_peft_forgets_that_it_has_checkpointed() -> None:
     """Or the side that is beaten would do more work than it has to."""
-    bench = Bench(Report(name="nothing", fixed="", command=""), case(), 1)
+    bench = Bench(Report(name="nothing", fixed="", command=""), CASE, 1)
     trials = PackTrials(bench.case, 1, bench.case.new_pack())
     before = step.count(trials, bench.peft)["peft"]
     bench.peft.checkpoint(True)
@@ -96,7 +81,7 @@ def test_peft_forgets_that_it_has_checkpointed() -> None:
 @pytest.mark.slow
 def test_every_trial_comes_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step of the pack counts once whatever its trials; each of them counts for itself."""
-    bench = Bench(Report(name="nothing", fixed="", command=""), case(), 2)
+    bench = Bench(Report(name="nothing", fixed="", command=""), CASE, 2)
     monkeypatch.setattr(step, "seconds", lambda run, device: (run(), 1.0)[1])
     for seats in (1, 5):
         trials = PackTrials(bench.case, seats, bench.case.new_pack())

@@ -1,0 +1,25 @@
+"""The case that the benchmarks' own tests measure: as small as a quantised model can be."""
+
+from __future__ import annotations
+
+import torch
+
+from benchmarks.case import Case
+from benchmarks.random_base import Shape
+
+CASE = Case(
+    shape=Shape(
+        name="tiny",
+        hidden=64,
+        intermediate=192,
+        layers=2,
+        heads=4,
+        key_value_heads=2,
+        vocabulary=320,
+        tied=False,
+    ),
+    num_tokens=48,
+    device=torch.device("cpu"),
+    dtype=torch.float32,
+    rank=8,
+)
