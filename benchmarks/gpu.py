@@ -47,7 +47,7 @@ def stages() -> list[Stage]:
     # Single operations first, which explain what fails after them. By file: some of the tests of data want
     # packages that a machine for training lacks.
     names = ("products", "invariant_attention", "update", "states_8bit", "checkpoint")
-    names += ("session", "out_of_memory", "exactness")
+    names += ("session", "interruptions", "out_of_memory", "exactness")
     files = [f"tests/lora_runner/test_{name}.py" for name in names]
     return [
         # A warning that other versions of a library give is none of these tests' business.

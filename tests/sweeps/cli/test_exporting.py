@@ -1,0 +1,59 @@
+"""`sweeps export`: what it writes, and what it does not overwrite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+
+from tests.sweeps.cli.calling import Call, listing
+
+
+def test_export_writes_the_best_config_once(call: Call, folder: Path, ran: Path) -> None:
+    answer = call("export", ran, "--to", "yaml")
+    assert answer.code == 0, answer.err
+    files = list((ran / "export" / "yaml").iterdir())
+    assert files
+    assert all(str(file) in answer.out for file in files)
+    study = optuna.load_study(study_name="small", storage=f"sqlite:///{ran / 'study.db'}")
+    assert str(study.best_trial.user_attrs["config"]["learning_rate"])[:5] in files[0].read_text()
+    again = call("export", ran, "--to", "yaml", "--destination", folder / "mine")
+    assert again.code == 0, again.err
+    (folder / "mine" / files[0].name).write_text("edited by hand")
+    refused = call("export", ran, "--to", "yaml", "--destination", folder / "mine")
+    assert refused.code == 2
+    assert (folder / "mine" / files[0].name).read_text() == "edited by hand"
+    assert call("export", ran, "--to", "yaml", "--destination", folder / "mine", "--overwrite").code == 0
+
+
+def test_what_a_target_cannot_say_is_on_the_terminal_and_strict_refuses_it(
+    call: Call, folder: Path, ran: Path
+) -> None:
+    before = listing(ran)
+    refused = call("export", ran, "--to", "llama-factory", "--strict", "--destination", folder / "out")
+    assert refused.code == 2
+    assert "llama-factory cannot express all of the config" in refused.err
+    assert not (folder / "out").exists()
+    answer = call("export", ran, "--to", "llama-factory", "--destination", folder / "out")
+    assert answer.code == 0, answer.err
+    assert "not expressed by llama-factory:" in answer.out
+    assert listing(ran) == before
+    # Every trainer takes a run, and says which versions it is written for.
+    for target in ("trl", "unsloth", "axolotl", "llama-factory"):
+        answer = call("export", ran, "--to", target)
+        assert answer.code == 0, answer.err
+        assert any("\nwarmup_steps: " in file.read_text() for file in (ran / "export" / target).iterdir())
+        refused = call(
+            "export", ran, "--to", target, "--target-version", "0.1", "--destination", folder / "old"
+        )
+        assert refused.code == 2
+        assert "is written for" in refused.err
+    assert not (folder / "old").exists()
+
+
+def test_an_unknown_export_target_names_the_nearest(call: Call, ran: Path) -> None:
+    before = listing(ran)
+    answer = call("export", ran, "--to", "transformer")
+    assert answer.code == 2
+    assert "Did you mean 'transformers'" in answer.err
+    assert listing(ran) == before

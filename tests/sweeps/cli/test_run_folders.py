@@ -1,0 +1,179 @@
+"""What is read from run folders and written to them, and which folders are none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+
+from sweeps.errors import RunFolderError
+from sweeps.keeper import Keeper
+from sweeps.run_folder import check_run_folder, write_run_folder
+from sweeps.sweep import Sweep
+from tests.sweeps.cli.calling import Call, listing
+
+
+def test_a_run_folder_of_another_sweep_is_refused_and_left_alone(call: Call, folder: Path, ran: Path) -> None:
+    before = listing(ran)
+    answer = call("run", folder / "s.yaml", "--set", "training.max_steps=50")
+    assert answer.code == 2
+    assert "training.max_steps: the study has 100, this sweep 50" in answer.err
+    shutil.copytree(folder / "model", folder / "model2")
+    answer = call("run", folder / "s.yaml", "--set", f"model={folder / 'model2'}")
+    assert answer.code == 2
+    assert "belongs to another sweep" in answer.err
+    assert listing(ran) == before
+
+
+def test_a_folder_with_files_of_someone_else_is_no_run_folder(call: Call, folder: Path) -> None:
+    (folder / "runs" / "small").mkdir(parents=True)
+    (folder / "runs" / "small" / "thesis.txt").write_text("years of work")
+    before = listing(folder)
+    answer = call("run", folder / "s.yaml")
+    assert answer.code == 2
+    assert "it is no run of a sweep" in answer.err
+    assert listing(folder) == before
+
+
+def test_a_run_that_was_killed_at_its_first_write_can_be_started_again(tmp_path: Path) -> None:
+    config: Any = SimpleNamespace(run_folder=tmp_path)
+    (tmp_path / ".sweep.yaml.0a1b2c3d.tmp").write_text("name: sm")
+    check_run_folder(config)
+    (tmp_path / "study.db").touch()
+    with pytest.raises(RunFolderError, match="it is no run of a sweep"):
+        check_run_folder(config)
+
+
+@pytest.mark.parametrize("path", ["s.yaml", "runs/small"])
+def test_status_reads_a_sweep_file_or_a_run_folder(call: Call, folder: Path, ran: Path, path: str) -> None:
+    before = listing(folder)
+    answer = call("status", folder / path)
+    assert answer.code == 0, answer.err
+    assert "4 of 4 finished" in answer.out
+    assert "untouched base     3.5000" in answer.out
+    read = json.loads(call("status", folder / path, "--json").out)
+    assert (read["finished"], read["target"]) == (4, 4)
+    assert read["best"]["eval_loss"] <= read["default_loss"]
+    assert listing(folder) == before
+
+
+def test_a_sweep_that_never_started_is_said_so_and_not_created(call: Call, folder: Path) -> None:
+    before = listing(folder)
+    for command in (("status",), ("verdict",), ("report",), ("export", "--to", "yaml")):
+        answer = call(command[0], folder / "s.yaml", *command[1:])
+        assert answer.code == 2, command
+        assert "has no study yet; start it with `sweeps run`" in answer.err
+    assert listing(folder) == before
+
+
+def test_the_verdict_is_printed_and_written(call: Call, ran: Path) -> None:
+    answer = call("verdict", ran)
+    assert answer.code == 0, answer.err
+    assert "scenario.general" in answer.out
+    rows = {row["id"] for row in json.loads((ran / "verdict.json").read_text())["rows"]}
+    assert "scenario.general" in rows
+    assert (ran / "verdict.md").is_file()
+
+
+def test_replicates_in_the_same_storage_give_the_verdict_its_words(call: Call, ran: Path) -> None:
+    sweep = Sweep.load(ran, check_files=False)
+    best = sweep.study().best_trial.params
+    arms = [
+        {"name": "best", "role": "best", "values": best, "rows": []},
+        {
+            "name": "row",
+            "role": "row",
+            "values": best | {"learning_rate": 2e-4},
+            "rows": ["scenario.general"],
+        },
+    ]
+    confirm = optuna.create_study(storage=sweep.storage_url, study_name="small.confirm")
+    confirm.set_user_attr("arms", arms)
+    for seed in range(4):
+        for loss, entry in zip((2.0, 2.2), arms, strict=True):
+            confirm.add_trial(
+                optuna.trial.create_trial(
+                    value=loss + 0.01 * seed, user_attrs={"arm": entry["name"], "seed": seed}
+                )
+            )
+    answer = call("verdict", ran, "--margin", 1)
+    assert answer.code == 0, answer.err
+    read = json.loads((ran / "verdict.json").read_text())
+    assert read["margin"] == 0.01
+    assert read["replicates"]["rounds"] == 4
+    assert call("report", ran, "--margin", 1).code == 0
+    assert "The margin is 1% of the best" in (ran / "report.html").read_text()
+    row = next(row for row in read["rows"] if row["id"] == "scenario.general")
+    assert row["comparison"]["effect"] == pytest.approx(0.2)
+    assert row["verdict"] in ("too_low", "too_high")
+    confirm.set_user_attr("arms", [])
+    answer = call("verdict", ran)
+    assert answer.code == 2
+    assert "is no confirm study" in answer.err
+
+
+def test_the_report_is_one_file_in_the_run_folder(call: Call, ran: Path) -> None:
+    before = listing(ran)
+    answer = call("report", ran)
+    assert (answer.code, answer.out) == (0, f"wrote {ran / 'report.html'}\n"), answer.err
+    assert {name: content for name, content in listing(ran).items() if name != "report.html"} == before
+    page = (ran / "report.html").read_text()
+    assert "Use learning_rate" in page
+    assert (ran / "sweep.yaml").read_text().splitlines()[-1] in page
+
+
+@pytest.mark.parametrize("command", ["verdict", "report"])
+def test_a_margin_that_is_none_is_refused_and_nothing_is_written(call: Call, ran: Path, command: str) -> None:
+    before = listing(ran)
+    answer = call(command, ran, "--margin", "nan")
+    assert (answer.code, answer.out) == (2, "")
+    assert "the margin is above 0 and at most 50 percent of the loss; got nan" in answer.err
+    assert listing(ran) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "taken"),
+    [
+        (("verdict",), "verdict.json"),
+        (("report",), "report.html"),
+        (("export", "--to", "yaml", "--destination", "{}/sweep.yaml"), "sweep.yaml"),
+        (("export", "--to", "yaml", "--destination", "{}/sweep.yaml/below"), "sweep.yaml"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_one_line_and_exit_code_2(
+    call: Call, ran: Path, command: tuple[str, ...], taken: str
+) -> None:
+    if not (ran / taken).exists():
+        (ran / taken).mkdir()
+    before = listing(ran)
+    verb, *options = (word.format(ran) for word in command)
+    answer = call(verb, ran, *options)
+    assert (answer.code, answer.out) == (2, "")
+    assert str(ran / taken) in answer.err
+    assert len(answer.err.splitlines()) == 1
+    assert listing(ran) == before
+
+
+def test_before_any_trial_has_ended_the_verdict_says_so_and_there_is_nothing_to_export(
+    call: Call, folder: Path
+) -> None:
+    sweep = Sweep.load(folder / "s.yaml")
+    write_run_folder(sweep.config)
+    keeper = Keeper(sweep.plan().ledger, sweep.storage_url)
+    keeper.ask(0, [0])
+    keeper._storage.engine.dispose()
+    before = listing(sweep.run_folder)
+    answer = call("export", sweep.run_folder, "--to", "yaml")
+    assert answer.code == 2
+    assert "no trial" in answer.err
+    assert listing(sweep.run_folder) == before
+    answer = call("verdict", sweep.run_folder)
+    assert answer.code == 0
+    assert "No best config: no trial finished its full budget" in answer.out
+    assert call("report", sweep.run_folder).code == 0
+    assert "There is no best config" in (sweep.run_folder / "report.html").read_text()
