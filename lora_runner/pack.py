@@ -82,6 +82,7 @@ class Pack:
         )
         self.target_names = tuple(linear.name for linear in self.linears)
         self.attention = Inner(str(self.model.config._attn_implementation), base.device.type)
+        """What computes attention within a sequence: the base's own, or one that is exact on CUDA."""
         self._most_positions: int | None = getattr(
             self.model.config.get_text_config(), "max_position_embeddings", None
         )

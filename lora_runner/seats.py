@@ -107,7 +107,9 @@ class Seat:
         """Ids of the tokens whose rows alone are trained."""
         self._rates = {LORA: config.learning_rate, EMBEDDINGS: config.embedding_learning_rate or 0.0}
         self.lora: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        """All adapters of a device, end to end, and their gradients."""
         self.lora_places: dict[str, int] = {}
+        """By layer, where its A begins in there; its B stands behind it."""
         self.saved: dict[str, Tensor] = {}
         self.saved_gradients: dict[str, Tensor] = {}
         self.states_8bit: dict[SegmentKey, States8bit] = {}
@@ -146,7 +148,7 @@ class Seat:
             if kind in ("weight", "trainable_tokens_delta"):
                 layer = layer.removesuffix(".token_adapter")
                 self.saved[layer], self.saved_gradients[layer] = parameter, segment.gradients[name]
-            elif kind == "lora_A":  # B stands behind it
+            elif kind == "lora_A":
                 self.lora_places[layer] = place
                 self.lora[parameter.device] = segment.flat_parameters, segment.flat_gradients
             place += parameter.numel()
