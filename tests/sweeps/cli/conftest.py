@@ -28,8 +28,9 @@ output: runs
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Call:
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     """`call("plan", "s.yaml")`: the entry point, with its exit code and output."""
+    monkeypatch.setenv("COLUMNS", "100")
 
     def call(*arguments: object) -> Answer:
         capsys.readouterr()
@@ -48,7 +49,6 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
 def folder(tmp_path: Path, tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a sweep file, its data and a model."""
     monkeypatch.delenv("SWEEPS_STORAGE", raising=False)
-    monkeypatch.setenv("COLUMNS", "100")
     folder = tmp_path / "work"
     folder.mkdir()
     shutil.copytree(tiny_model("llama"), folder / "model")

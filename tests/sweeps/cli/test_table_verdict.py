@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sweeps.cli import main
-
-Call = Callable[..., tuple[int, str, str]]
+from tests.sweeps.cli.calling import Call
 
 TABLE = """\
 name,lr,r,loss
@@ -26,23 +23,6 @@ COLUMNS = "model=name,learning_rate=lr,rank=r,eval_loss=loss"
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = 0
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as ended:
-            code = ended.code if isinstance(ended.code, int) else 1 if ended.code else 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
 def table(tmp_path: Path) -> Path:
     path = tmp_path / "runs.csv"
     path.write_text(TABLE)
@@ -50,14 +30,14 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_a_table_is_judged_and_written_on_request_only(call: Call, table: Path, tmp_path: Path) -> None:
-    code, out, err = call("verdict", "--table", table, "--columns", COLUMNS)
-    assert code == 0, err
-    assert "6 runs of 1 model" in out
-    assert "line 8: eval_loss is 'oops', no number" in out
+    answer = call("verdict", "--table", table, "--columns", COLUMNS)
+    assert answer.code == 0, answer.err
+    assert "6 runs of 1 model" in answer.out
+    assert "line 8: eval_loss is 'oops', no number" in answer.out
     assert sorted(tmp_path.iterdir()) == [table]
     stem = tmp_path / "out" / "page"
-    code, _, err = call("verdict", "--table", table, "--columns", COLUMNS, "--output", stem)
-    assert code == 0, err
+    answer = call("verdict", "--table", table, "--columns", COLUMNS, "--output", stem)
+    assert answer.code == 0, answer.err
     read = json.loads((tmp_path / "out" / "page.json").read_text())
     words = {row["id"]: row["verdict"] for row in read["models"][0]["rows"]}
     assert words["size.7-8b"] == "too_low"
@@ -68,26 +48,24 @@ def test_files_that_are_there_are_replaced_on_request_only(call: Call, table: Pa
     kept = tmp_path / "page.md"
     kept.write_text("mine")
     arguments = ("verdict", "--table", table, "--columns", COLUMNS, "--output", tmp_path / "page")
-    code, _, err = call(*arguments)
-    assert code == 2
-    assert "page.md" in err
+    answer = call(*arguments)
+    assert answer.code == 2
+    assert "page.md" in answer.err
     assert kept.read_text() == "mine"
     assert not (tmp_path / "page.json").exists()
-    assert call(*arguments, "--overwrite")[0] == 0
+    assert call(*arguments, "--overwrite").code == 0
     assert kept.read_text() != "mine"
 
 
 def test_conditions_stand_beside_the_rows_own(call: Call, table: Path) -> None:
-    code, out, _ = call(
-        "verdict", "--table", table, "--columns", COLUMNS, "--condition", "quantization=16-bit"
-    )
-    assert code == 0
-    assert "base: 16-bit here, 4-bit in the rows that say it." in out
+    answer = call("verdict", "--table", table, "--columns", COLUMNS, "--condition", "quantization=16-bit")
+    assert answer.code == 0
+    assert "base: 16-bit here, 4-bit in the rows that say it." in answer.out
 
 
 def test_the_margin_is_in_percent(call: Call, table: Path) -> None:
-    _, strict, _ = call("verdict", "--table", table, "--columns", COLUMNS)
-    _, loose, _ = call("verdict", "--table", table, "--columns", COLUMNS, "--margin", 20)
+    strict = call("verdict", "--table", table, "--columns", COLUMNS).out
+    loose = call("verdict", "--table", table, "--columns", COLUMNS, "--margin", 20).out
     assert "too low on base-8B" in strict
     assert "too low on base-8B" not in loose
     assert "no difference on base-8B" in loose
@@ -110,21 +88,21 @@ def test_the_margin_is_in_percent(call: Call, table: Path) -> None:
 def test_bad_input_is_one_line_and_writes_nothing(
     call: Call, table: Path, tmp_path: Path, arguments: tuple[object, ...], words: str
 ) -> None:
-    code, _, err = call("verdict", "--table", table, "--output", tmp_path / "page", *arguments)
-    assert code == 2
-    assert words in err
-    assert len(err.strip().splitlines()) == 1
+    answer = call("verdict", "--table", table, "--output", tmp_path / "page", *arguments)
+    assert answer.code == 2
+    assert words in answer.err
+    assert len(answer.err.strip().splitlines()) == 1
     assert sorted(tmp_path.iterdir()) == [table]
 
 
 def test_either_a_sweep_or_a_table(call: Call, table: Path, tmp_path: Path) -> None:
     for arguments in (("verdict",), ("verdict", tmp_path, "--table", table)):
-        code, _, err = call(*arguments)
-        assert code == 2
-        assert "or else a --table" in err
-    code, _, err = call("verdict", tmp_path, "--columns", COLUMNS)
-    assert code == 2
-    assert "go with a --table" in err
-    code, _, err = call("verdict", "--table", tmp_path / "none.csv")
-    assert code == 2
-    assert "No such file" in err
+        answer = call(*arguments)
+        assert answer.code == 2
+        assert "or else a --table" in answer.err
+    answer = call("verdict", tmp_path, "--columns", COLUMNS)
+    assert answer.code == 2
+    assert "go with a --table" in answer.err
+    answer = call("verdict", "--table", tmp_path / "none.csv")
+    assert answer.code == 2
+    assert "No such file" in answer.err
