@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,53 +98,75 @@ def test_a_disk_that_stays_full_is_an_error_in_the_end(
         run(new_session(disk_patience_seconds=0), [on(assign(0, CONFIG), small_disk)])
 
 
-# --- steps that fail ------------------------------------------------------------------------------
+# --- steps, evaluations and samples that fail -----------------------------------------------------
 
 
+Train = Callable[..., Reports]
 MISFIT = "a shape that fits nothing"
 
 
-class Sabotage:
-    """A pack whose step fails from the third micro-batch on when one of these learning rates takes part."""
+@pytest.fixture
+def train(new_session: Callable[..., Session], assign: Callable[..., Assignment], run: Train) -> Train:
+    """`train(1e-3, 2e-3)`: trials with these learning rates side by side, numbered from 0 or `first`."""
 
-    def __init__(
-        self,
-        pack: Pack,
-        rates: Collection[float],
-        message: str = "a shape that fits nothing",
-        error: Callable[[str], Exception] = RuntimeError,
-    ) -> None:
-        self._step, self._rates, self._message, self._error = pack.train_step, rates, message, error
-        self._calls: dict[float, int] = {}
+    def train(*rates: float, first: int = 0, session: Session | None = None) -> Reports:
+        configs = [replace(CONFIG, learning_rate=rate) for rate in rates]
+        trials = [assign(first + i, config) for i, config in enumerate(configs)]
+        return run(session or new_session(len(rates)), trials)
 
-    def __call__(self, micro_batches: dict[Seat, MicroBatch]) -> Any:
-        for seat in micro_batches:
-            rate = seat.config.learning_rate
-            if rate in self._rates and seat.micro_step >= 2:
-                raise self._error(f"{self._message}\nand more of it")
-        return self._step(micro_batches)
+    return train
 
 
-def rates(*values: float) -> list[TrialConfig]:
-    return [replace(CONFIG, learning_rate=value) for value in values]
+@pytest.fixture
+def sabotage(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`sabotage("train_step", {2e-3}, error)`: the pack's method raises `error()` whenever a seat with one of
+    these learning rates takes part, from its third micro-batch on."""
+
+    def sabotage(method: str, guilty: Collection[float], error: Callable[[], Exception]) -> None:
+        compute = getattr(pack, method)
+
+        def failing(seats: Iterable[Seat | None], *rest: Any) -> Any:
+            for seat in seats:
+                if seat is not None and seat.config.learning_rate in guilty and seat.micro_step >= 2:
+                    raise error()
+            return compute(seats, *rest)
+
+        monkeypatch.setattr(pack, method, failing)
+
+    return sabotage
 
 
-def test_a_trial_whose_step_fails_ends_with_its_traceback_and_its_neighbours_feel_nothing(
-    pack: Pack,
-    new_session: Callable[..., Session],
-    assign: Callable[..., Assignment],
-    run: Callable[..., Reports],
+def misfit() -> Exception:
+    return RuntimeError(f"{MISFIT}\nand more of it")
+
+
+def full() -> Exception:
+    return OSError(errno.ENOSPC, "No space left on device")
+
+
+def read_only() -> Exception:
+    return OSError(errno.EROFS, "Read-only file system")
+
+
+def device_fault() -> Exception:
+    return RuntimeError("CUDA error: device-side assert triggered")
+
+
+@pytest.mark.parametrize("method", ["train_step", "evaluate"])
+def test_a_trial_that_fails_ends_with_its_traceback_and_its_neighbours_feel_nothing(
+    train: Train,
+    sabotage: Callable[..., None],
     numbers: Callable[[Sequence[SeatReport]], Any],
-    monkeypatch: pytest.MonkeyPatch,
+    method: str,
 ) -> None:
-    configs = rates(1e-3, 2e-3, 3e-3)
-    expected = run(new_session(3), [assign(i, config) for i, config in enumerate(configs)])
-    monkeypatch.setattr(pack, "train_step", Sabotage(pack, {2e-3}))
-    found = run(new_session(3), [assign(10 + i, config) for i, config in enumerate(configs)])
+    expected = train(1e-3, 2e-3, 3e-3)
+    sabotage(method, {2e-3}, misfit)
+    found = train(1e-3, 2e-3, 3e-3, first=10)
     assert numbers(found[10]) == numbers(expected[0])
     assert numbers(found[12]) == numbers(expected[2])
     (failed,) = found[11]
-    assert (failed.outcome, failed.stop_reason) == (FAILED, "RuntimeError: a shape that fits nothing")
+    assert (failed.outcome, failed.stop_reason) == (FAILED, f"RuntimeError: {MISFIT}")
+    assert failed.eval_loss is None
     assert failed.error is not None
     assert failed.error.startswith("Traceback")
     assert "and more of it" in failed.error
@@ -152,169 +174,82 @@ def test_a_trial_whose_step_fails_ends_with_its_traceback_and_its_neighbours_fee
 
 @pytest.mark.parametrize("error", [RuntimeError, ValueError, IndexError])
 def test_a_trial_that_fails_alone_on_its_pack_has_ended_too(
-    error: type[Exception],
-    pack: Pack,
-    new_session: Callable[..., Session],
-    assign: Callable[..., Assignment],
-    run: Callable[..., Reports],
-    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception], train: Train, sabotage: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(pack, "train_step", Sabotage(pack, {2e-3}, error=error))
-    (failed,) = run(new_session(), [assign(0, CONFIG)])[0]
-    assert (failed.outcome, failed.stop_reason) == (FAILED, f"{error.__name__}: a shape that fits nothing")
+    sabotage("train_step", {2e-3}, lambda: error(MISFIT))
+    (failed,) = train(2e-3)[0]
+    assert (failed.outcome, failed.stop_reason) == (FAILED, f"{error.__name__}: {MISFIT}")
 
 
-def full(message: str) -> Exception:
-    return OSError(errno.ENOSPC, f"No space left on device: {message}")
-
-
-def read_only(message: str) -> Exception:
-    return OSError(errno.EROFS, f"Read-only file system: {message}")
-
-
-@pytest.mark.parametrize("seats", [1, 2])
+@pytest.mark.parametrize("rates", [(1e-3,), (1e-3, 2e-3)], ids=["alone", "beside another"])
 @pytest.mark.parametrize("error", [full, read_only])
 def test_a_disk_that_takes_no_kernel_is_no_trials_fault(
-    error: Callable[[str], Exception],
-    seats: int,
-    pack: Pack,
-    new_session: Callable[..., Session],
-    assign: Callable[..., Assignment],
-    run: Callable[..., Reports],
-    monkeypatch: pytest.MonkeyPatch,
+    error: Callable[[], Exception], rates: tuple[float, ...], train: Train, sabotage: Callable[..., None]
 ) -> None:
-    trials = [assign(i, config) for i, config in enumerate(rates(1e-3, 2e-3)[:seats])]
-    monkeypatch.setattr(pack, "train_step", Sabotage(pack, {1e-3}, error=error))
-    with pytest.raises(OSError, match="a shape that fits nothing"):
-        run(new_session(seats), trials)
+    sabotage("train_step", {1e-3}, error)
+    with pytest.raises(OSError, match=r"No space left|Read-only"):
+        train(*rates)
 
 
 def test_nor_is_one_that_fills_up_while_the_trials_are_tried_one_by_one(
-    pack: Pack,
-    new_session: Callable[..., Session],
-    assign: Callable[..., Assignment],
-    run: Callable[..., Reports],
-    monkeypatch: pytest.MonkeyPatch,
+    train: Train, sabotage: Callable[..., None]
 ) -> None:
-    answers = iter([RuntimeError("the first"), full("then the disk")])
-    monkeypatch.setattr(pack, "train_step", Sabotage(pack, {1e-3}, error=lambda _: next(answers)))
-    with pytest.raises(OSError, match="then the disk"):
-        run(new_session(2), [assign(i, config) for i, config in enumerate(rates(1e-3, 2e-3))])
+    errors = iter([misfit(), full()])
+    sabotage("train_step", {1e-3}, lambda: next(errors))
+    with pytest.raises(OSError, match="No space left"):
+        train(1e-3, 2e-3)
 
 
 def test_memory_that_runs_out_while_a_step_is_taken_apart_is_no_failure(
-    pack: Pack,
-    new_session: Callable[..., Session],
-    assign: Callable[..., Assignment],
-    run: Callable[..., Reports],
-    monkeypatch: pytest.MonkeyPatch,
+    pack: Pack, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = pack.train_step
 
     def failing(micro_batches: dict[Seat, MicroBatch]) -> Any:
         if len(micro_batches) > 1:
-            raise RuntimeError(MISFIT)
+            raise misfit()
         if any(seat.config.learning_rate == 2e-3 for seat in micro_batches):
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return step(micro_batches)
 
     monkeypatch.setattr(pack, "train_step", failing)
-    found = run(new_session(2), [assign(i, config) for i, config in enumerate(rates(1e-3, 2e-3))])
+    found = train(1e-3, 2e-3)
     assert [found[number][-1].outcome for number in (0, 1)] == [COMPLETE, OUT_OF_MEMORY]
 
 
 @pytest.mark.parametrize(
-    ("guilty", "message"),
-    [({1e-3, 2e-3}, "the machine is broken"), ({1e-3}, "CUDA error: device-side assert triggered")],
-)
-def test_where_all_fail_or_the_device_itself_no_trial_is_blamed(
-    pack: Pack,
-    new_session: Callable[..., Session],
-    assign: Callable[..., Assignment],
-    run: Callable[..., Reports],
-    monkeypatch: pytest.MonkeyPatch,
-    guilty: set[float],
-    message: str,
-) -> None:
-    monkeypatch.setattr(pack, "train_step", Sabotage(pack, guilty, message))
-    with pytest.raises(RuntimeError, match=message):
-        run(new_session(2), [assign(i, config) for i, config in enumerate(rates(1e-3, 2e-3))])
-
-
-# --- evaluations and samples that fail ------------------------------------------------------------
-
-
-def sabotaged(
-    pack: Pack, monkeypatch: pytest.MonkeyPatch, method: str, guilty: Collection[float], error: Exception
-) -> None:
-    """Let `method` of the pack fail whenever a seat with one of these learning rates takes part."""
-    compute = getattr(pack, method)
-
-    def failing(seats: Sequence[Seat | None], *rest: Any) -> Any:
-        if any(seat is not None and seat.config.learning_rate in guilty for seat in seats):
-            raise error
-        return compute(seats, *rest)
-
-    monkeypatch.setattr(pack, method, failing)
-
-
-def test_a_trial_whose_evaluation_fails_ends_with_its_traceback_and_its_neighbours_feel_nothing(
-    pack: Pack,
-    new_session: Callable[..., Session],
-    assign: Callable[..., Assignment],
-    run: Callable[..., Reports],
-    numbers: Callable[[Sequence[SeatReport]], Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    configs = rates(1e-3, 2e-3, 3e-3)
-    expected = run(new_session(3), [assign(i, config) for i, config in enumerate(configs)])
-    sabotaged(pack, monkeypatch, "evaluate", {2e-3}, IndexError("beyond the end\nand more of it"))
-    found = run(new_session(3), [assign(10 + i, config) for i, config in enumerate(configs)])
-    assert numbers(found[10]) == numbers(expected[0])
-    assert numbers(found[12]) == numbers(expected[2])
-    (failed,) = found[11]
-    assert (failed.outcome, failed.stop_reason) == (FAILED, "IndexError: beyond the end")
-    assert failed.eval_loss is None
-    assert "and more of it" in (failed.error or "")
-
-
-@pytest.mark.parametrize(
-    ("guilty", "error", "message"),
+    ("method", "guilty", "error", "message"),
     [
-        ({1e-3, 2e-3}, ValueError("all alike"), "none of 2 seats could be computed: .*ValueError: all alike"),
-        ({1e-3}, RuntimeError("CUDA error: device-side assert"), "CUDA error"),
-        ({1e-3}, OSError(errno.ENOSPC, "No space left on device"), "No space left"),
+        ("train_step", {1e-3, 2e-3}, misfit, MISFIT),
+        ("train_step", {1e-3}, device_fault, "CUDA error"),
+        ("evaluate", {1e-3, 2e-3}, misfit, f"none of 2 seats could be computed: .*RuntimeError: {MISFIT}"),
+        ("evaluate", {1e-3}, device_fault, "CUDA error"),
+        ("evaluate", {1e-3}, full, "No space left"),
     ],
-    ids=["all", "device", "disk"],
 )
-def test_where_no_evaluation_succeeds_no_trial_is_blamed(
-    pack: Pack,
-    new_session: Callable[..., Session],
-    assign: Callable[..., Assignment],
-    run: Callable[..., Reports],
-    monkeypatch: pytest.MonkeyPatch,
+def test_where_all_fail_or_the_device_or_the_disk_no_trial_is_blamed(
+    train: Train,
+    sabotage: Callable[..., None],
+    method: str,
     guilty: set[float],
-    error: Exception,
+    error: Callable[[], Exception],
     message: str,
 ) -> None:
-    sabotaged(pack, monkeypatch, "evaluate", guilty, error)
+    sabotage(method, guilty, error)
     with pytest.raises((RuntimeError, OSError), match=f"(?s){message}"):
-        run(new_session(2), [assign(i, config) for i, config in enumerate(rates(1e-3, 2e-3))])
+        train(1e-3, 2e-3)
 
 
 def test_a_trial_whose_samples_fail_is_complete_without_them(
-    pack: Pack,
+    train: Train,
+    sabotage: Callable[..., None],
     new_session: Callable[..., Session],
-    assign: Callable[..., Assignment],
-    run: Callable[..., Reports],
     numbers: Callable[[Sequence[SeatReport]], Any],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    configs = rates(1e-3, 2e-3)
-    expected = run(new_session(2), [assign(i, config) for i, config in enumerate(configs)])
-    sabotaged(pack, monkeypatch, "generate", {2e-3}, IndexError("beyond the end"))
+    expected = train(1e-3, 2e-3)
+    sabotage("generate", {2e-3}, lambda: IndexError("beyond the end"))
     session = new_session(2)
-    found = run(session, [assign(10 + i, config) for i, config in enumerate(configs)])
+    found = train(1e-3, 2e-3, first=10, session=session)
     assert numbers(found[10]) == numbers(expected[0])
     assert (found[11][-1].outcome, found[11][-1].eval_loss) == (COMPLETE, expected[1][-1].eval_loss)
     assert found[11][-1].generations == ()
