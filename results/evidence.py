@@ -41,6 +41,8 @@ ROLES: tuple[Role, ...] = ("best", "guideline_default", "row", "one_rate")
 
 MARGIN = 0.005
 """Share of the reference's loss below which a difference does not matter."""
+MOST_MARGIN = 0.5
+"""A larger one would call anything alike."""
 
 ALPHA = 0.05
 """Greatest chance of one or more wrong words in a confirmation."""

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from results.errors import DamagedReplicates
-from results.evidence import ROLES, Arm, Replicate
+from results.evidence import MARGIN, MOST_MARGIN, ROLES, Arm, Replicate
 from results.trial_facts import full_budget_loss
 from search_spaces import nearest
 
@@ -24,14 +24,16 @@ class Replicates:
 
     arms: Sequence[Arm]
     runs: Sequence[Replicate]
+    margin: float = MARGIN
+    """At which the confirmation stops: a share of the best's loss."""
 
 
 def read_replicates(study: optuna.Study) -> Replicates:
     """Arms and runs of a confirm study; runs that wait or are under way are left out.
 
     Of several runs of an arm on one seed the comparisons take the first that finished. Raises
-    DamagedReplicates when the study names no arms, no best among them, or runs of an arm that it does not
-    name.
+    DamagedReplicates when the study names no arms, no best among them, runs of an arm that it does not name,
+    or a margin that is none.
     """
     name = study.study_name
     arms = [_arm(entry, name) for entry in study.user_attrs.get("arms") or []]
@@ -44,7 +46,18 @@ def read_replicates(study: optuna.Study) -> Replicates:
         _run(trial, names, name) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()
     ]
     best = next(arm for arm in arms if arm.role == "best")
-    return Replicates(arms=[best, *(arm for arm in arms if arm is not best)], runs=runs)
+    arms = [best, *(arm for arm in arms if arm is not best)]
+    return Replicates(arms=arms, runs=runs, margin=margin_of(study))
+
+
+def margin_of(study: optuna.Study | None) -> float:
+    """The margin of a confirm study; the usual one where there is none yet."""
+    margin = MARGIN if study is None else study.user_attrs.get("margin", MARGIN)
+    if study is not None and (not isinstance(margin, float) or not 0 < margin <= MOST_MARGIN):
+        raise DamagedReplicates(
+            f"the margin of study {study.study_name!r} is above 0 and at most {MOST_MARGIN:g}; got {margin!r}"
+        )
+    return float(margin)
 
 
 def _arm(entry: Any, study: str) -> Arm:

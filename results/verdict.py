@@ -128,11 +128,12 @@ def verdict(
     study: optuna.Study,
     replicates: optuna.Study | Replicates | None = None,
     *,
-    margin: float = MARGIN,
+    margin: float | None = None,
 ) -> Verdict:
     """Judge every guideline row that the study names by its trials and, for words, by the confirm study's
     runs.
 
+    `margin` is a share of the best's loss; None is the confirmation's own, or else the usual one.
     Works on unfinished studies too. Raises NothingToSay for a study without a single trial, InputError for
     rows in the study that are no guideline rows, DamagedReplicates for a confirm study that is none.
     """
@@ -143,9 +144,11 @@ def verdict(
 
 
 def judge_sweep(
-    sweep: SweepResult, replicates: Replicates | None = None, *, margin: float = MARGIN
+    sweep: SweepResult, replicates: Replicates | None = None, *, margin: float | None = None
 ) -> Verdict:
     """`verdict` for results from anywhere. Raises NothingToSay when there is no trial."""
+    if margin is None:
+        margin = MARGIN if replicates is None else replicates.margin
     if not sweep.started:
         raise NothingToSay(f"study {sweep.name!r} has no trial yet, so nothing can be said about it")
     best, default = sweep.best, sweep.guideline_default

@@ -35,10 +35,17 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="KEY=VALUE over the file's own, such as training.max_steps=50"),
 ]
-MarginOption = Annotated[float, typer.Option(help="difference that does not matter, percent of the loss")]
+MarginOption = Annotated[
+    float | None,
+    typer.Option(
+        help="difference that does not matter, percent of the loss; by default the confirmation's, else 0.5"
+    ),
+]
 
 
-def _share(margin: float) -> float:
+def _share(margin: float | None) -> float | None:
+    if margin is None:
+        return None
     if not 0 < margin <= 50:
         rule = f"the margin is above 0 and at most 50 percent of the loss; got {margin:g}"
         raise ConfigError([rule])
@@ -174,7 +181,7 @@ def confirm(
     ] = True,
     trials: Annotated[int | None, typer.Option(help="runs of the whole confirmation")] = None,
     hours: Annotated[float | None, typer.Option(help="after which no run is started any more")] = None,
-    margin: MarginOption = 0.5,
+    margin: MarginOption = None,
     anew: Annotated[
         bool, typer.Option("--anew", help="start over; earlier runs are kept under another name")
     ] = False,
@@ -189,7 +196,7 @@ def confirm(
         rows=rows,
         trials=trials,
         hours=hours,
-        margin=margin / 100,
+        margin=None if margin is None else margin / 100,  # checked with the others
         anew=anew,
         address=address,
         console=console,
@@ -247,7 +254,7 @@ def move(
 @app.command()
 def verdict(
     path: Annotated[Path | None, typer.Argument(help="a sweep file or a run folder")] = None,
-    margin: MarginOption = 0.5,
+    margin: MarginOption = None,
     table: Annotated[Path | None, typer.Option(help="a published CSV of runs instead of a sweep")] = None,
     columns: Annotated[
         str, typer.Option(help="what its columns hold: model=...,learning_rate=...,rank=...,eval_loss=...")
@@ -279,6 +286,7 @@ def verdict(
         return
     from rich.markdown import Markdown
 
+    from results.evidence import MARGIN
     from sweeps.table_verdict import judge_published
 
     assert table is not None
@@ -287,7 +295,7 @@ def verdict(
             table,
             columns=columns,
             conditions=condition or [],
-            margin=share,
+            margin=MARGIN if share is None else share,
             about=about,
             output=output,
             overwrite=overwrite,
@@ -298,7 +306,7 @@ def verdict(
 
 
 @app.command()
-def report(path: FileArgument, margin: MarginOption = 0.5) -> None:
+def report(path: FileArgument, margin: MarginOption = None) -> None:
     """Write report.html: the answer, its evidence and all plots on one page that needs no network."""
     share = _share(margin)
     with _files():

@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from results.evidence import MIN_PAIRS, Arm
+from results.evidence import MIN_PAIRS, MOST_MARGIN, Arm
 from results.plain import number, plural
 from results.replicates import CONFIRM_SUFFIX
 from results.sweep_result import SweepResult
@@ -58,9 +58,10 @@ class Asked:
             problems.append(f"--trials is at least 1; got {self.trials}")
         if self.hours is not None and not self.hours > 0:
             problems.append(f"--hours is above 0; got {self.hours:g}")
-        if not 0 < self.margin <= 0.5:
+        if not 0 < self.margin <= MOST_MARGIN:
             problems.append(
-                f"the margin is above 0 and at most 50 percent of the loss; got {100 * self.margin:g}"
+                f"the margin is above 0 and at most {100 * MOST_MARGIN:g} percent of the loss; got "
+                f"{100 * self.margin:g}"
             )
         if problems:
             raise ConfigError(problems)
@@ -74,9 +75,7 @@ def tuning_ledger(ledger: Ledger, sweep: SweepResult, asked: Asked) -> Ledger | 
     candidates = rates_to_try(sweep) if asked.rows else ()
     if not candidates:
         return None
-    plan = ReplicatePlan(
-        arms=candidates, seeds=(int(ledger.constants["seed"]),), margin=asked.margin, stops_early=False
-    )
+    plan = ReplicatePlan(arms=candidates, seeds=(int(ledger.constants["seed"]),), stops_early=False)
     return _ledger(ledger, plan, suffix=ONE_RATE_SUFFIX, folder=f"{FOLDER}/one-rate")
 
 
@@ -150,10 +149,10 @@ def check_same(study: optuna.Study | None, ledger: Ledger) -> None:
 
 
 def has_work(study: optuna.Study | None, ledger: Ledger) -> bool:
-    """Whether anything is left to run."""
+    """Whether anything is left to run, or to be written into the study."""
     plan = ledger.replicates
     assert plan is not None
-    if study is None:
+    if study is None or study.user_attrs.get("margin") != plan.margin:
         return True
     status = read_status(study, plan.size)
     if status.states.get("RUNNING", 0):

@@ -37,6 +37,8 @@ class ReplicateDrawer(Drawer):
         """A plan has no proposals; what its runs are of is written down before the first of them."""
         if "arms" not in self.study.user_attrs:
             self.study.set_user_attr("arms", self.plan.described())
+        if self.study.user_attrs.get("margin") != self.plan.margin:
+            self.study.set_user_attr("margin", self.plan.margin)
 
     def ahead(self) -> list[FrozenTrial]:
         """Trials drawn and given to nobody yet; none once the answer is clear."""

@@ -17,9 +17,8 @@ from rich.console import Console
 
 from results.best import BEST_FOLDER, best_config, read_best_config, write_best
 from results.errors import NothingToSay
-from results.evidence import MARGIN
 from results.export import ExportResult, export
-from results.replicates import CONFIRM_SUFFIX
+from results.replicates import CONFIRM_SUFFIX, margin_of
 from results.report import write_report
 from results.table_files import Tables, read_tables, tables, write_tables
 from results.verdict import Verdict, verdict
@@ -147,17 +146,18 @@ class Sweep:
         """The confirm study, for reading; None before the first replicate was planned."""
         return peek(self.storage_url, self.config.name + CONFIRM_SUFFIX)
 
-    def verdict(self, *, write: bool = True, margin: float = MARGIN) -> Verdict:
+    def verdict(self, *, write: bool = True, margin: float | None = None) -> Verdict:
         """Check the results against the guideline rows; writes verdict.json and verdict.md if `write`.
 
-        Replicates count when there are any. `margin` is a share of the best's loss.
+        Replicates count when there are any. `margin` is a share of the best's loss; None is that of the
+        confirmation, or 0.5% before there is one.
         """
         answer = verdict(self.study(), self.replicates(), margin=margin)
         if write:
             write_verdict(answer, self.run_folder)
         return answer
 
-    def report(self, *, margin: float = MARGIN) -> Path:
+    def report(self, *, margin: float | None = None) -> Path:
         """Write report.html, one page that opens without a network, into the run folder; return its path."""
         study = self.study()
         try:
@@ -246,7 +246,7 @@ class Sweep:
         rows: bool = True,
         trials: int | None = None,
         hours: float | None = None,
-        margin: float = MARGIN,
+        margin: float | None = None,
         anew: bool = False,
         address: str | None = None,
         console: Console | None = None,
@@ -254,8 +254,11 @@ class Sweep:
         """Run the best configs, the guideline default and each tested row's own value again on new seeds.
 
         Until each has its relation to the best or the budget is used up; the same call goes on from there.
-        `margin` is a share of the best's loss; `anew` puts an earlier confirmation away.
+        `margin` is a share of the best's loss; None is that of the confirmation so far, or 0.5%. `anew` puts
+        an earlier confirmation away.
         """
+        if margin is None:
+            margin = margin_of(None if anew else self.replicates())
         asked = Asked(best=best, rows=rows, trials=trials, hours=hours, margin=margin)
         sweep = sweep_to_confirm(self.study(), lease_seconds=self.config.reliability.lease_seconds)
         blueprint = self.plan()

@@ -17,8 +17,8 @@ from optuna.trial import TrialState
 from lora_runner.config import TrialConfig
 from results import verdict
 from results.errors import NothingToSay
-from results.evidence import Arm
-from results.replicates import read_replicates
+from results.evidence import MARGIN, Arm
+from results.replicates import margin_of, read_replicates
 from results.sweep_result import SweepResult, read_study
 from sweeps.arms import choose_arms, rates_to_try, space_with
 from sweeps.confirmation import Asked, confirm_ledger
@@ -365,6 +365,23 @@ def test_one_rate_is_tuned_on_the_sweeps_seed_before_it_becomes_an_arm(
     again, runs = confirmation()
     again.prepare()
     assert (again.run().added, runs.names) == (0, [])
+
+
+def test_a_confirmation_keeps_its_margin_for_whoever_reads_it_later(confirmation: Any, swept: Keeper) -> None:
+    loss = noisy(slope=1.0)
+    for margin, started in ((0.02, ["t.confirm"]), (0.02, []), (0.03, ["t.confirm"]), (0.03, [])):
+        whole, runs = confirmation(loss, rows=False, margin=margin)
+        whole.prepare()
+        assert whole.run().clear
+        assert runs.names == started
+        assert margin_of(peek_study(swept, "t.confirm")) == margin
+        answer = verdict(peek_study(swept, "t"), peek_study(swept, "t.confirm"))
+        assert answer.margin == margin
+        assert answer.replicates is not None
+        assert answer.replicates.margin == margin
+    assert verdict(peek_study(swept, "t"), peek_study(swept, "t.confirm"), margin=0.01).margin == 0.01
+    whole.prepare(anew=True)
+    assert margin_of(peek(str(swept._storage.url), "t.confirm")) == MARGIN == verdict(swept.study).margin
 
 
 def test_an_interrupted_confirmation_goes_on_in_the_stage_it_was_in(confirmation: Any, swept: Keeper) -> None:

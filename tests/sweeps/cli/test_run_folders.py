@@ -94,6 +94,7 @@ def test_replicates_in_the_same_storage_give_the_verdict_its_words(call: Call, r
     ]
     confirm = optuna.create_study(storage=sweep.storage_url, study_name="small.confirm")
     confirm.set_user_attr("arms", arms)
+    confirm.set_user_attr("margin", 0.02)
     for seed in range(4):
         for loss, entry in zip((2.0, 2.2), arms, strict=True):
             confirm.add_trial(
@@ -101,6 +102,9 @@ def test_replicates_in_the_same_storage_give_the_verdict_its_words(call: Call, r
                     value=loss + 0.01 * seed, user_attrs={"arm": entry["name"], "seed": seed}
                 )
             )
+    answer = call("verdict", ran)
+    assert answer.code == 0, answer.err
+    assert json.loads((ran / "verdict.json").read_text())["margin"] == 0.02
     answer = call("verdict", ran, "--margin", 1)
     assert answer.code == 0, answer.err
     read = json.loads((ran / "verdict.json").read_text())
@@ -108,9 +112,15 @@ def test_replicates_in_the_same_storage_give_the_verdict_its_words(call: Call, r
     assert read["replicates"]["rounds"] == 4
     assert call("report", ran, "--margin", 1).code == 0
     assert "The margin is 1% of the best" in (ran / "report.html").read_text()
+    assert call("report", ran).code == 0
+    assert "The margin is 2% of the best" in (ran / "report.html").read_text()
     row = next(row for row in read["rows"] if row["id"] == "scenario.general")
     assert row["comparison"]["effect"] == pytest.approx(0.2)
     assert row["verdict"] in ("too_low", "too_high")
+    confirm.set_user_attr("margin", 2)
+    answer = call("verdict", ran)
+    assert answer.code == 2
+    assert "the margin of study 'small.confirm' is above 0 and at most 0.5; got 2" in answer.err
     confirm.set_user_attr("arms", [])
     answer = call("verdict", ran)
     assert answer.code == 2
