@@ -12,7 +12,7 @@ from typing import Any
 from packaging.version import Version
 
 from results.export.data_source import data_source
-from results.export.facts import dtype_name, section
+from results.export.facts import dtype_name, revision_notes, section
 from results.export.target import Config, Draft, Said, Target, by_code, by_keys, keys_of, lossy_of, lost
 from results.export.text import settings_yaml
 from results.export.training_script import (
@@ -227,6 +227,7 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
         f"Written from the published keys of axolotl {version}; it needs a GPU and was not run by the sweep.",
         "Data order, dropout masks and LoRA's first weights are Axolotl's own, so a run ends near the "
         "sweep's loss, not at it.",
+        *revision_notes(config),
     ]
     if section(config, "data").get("format") == "prompt_completion":
         notes.append("Prompts and completions are read as text; where yours are lists of messages, use trl.")

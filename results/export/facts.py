@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from results.errors import ExportError
@@ -30,6 +31,14 @@ def dtype_name(config: Config) -> str:
     if name not in ("bfloat16", "float16", "float32"):
         raise ExportError(f"the compute dtype must be bfloat16, float16 or float32; the config says {name!r}")
     return name
+
+
+def revision_notes(config: Config) -> list[str]:
+    """That a base from a hub has no fixed revision; a folder of one's own has none to fix."""
+    model = section(config, "model")
+    if model.get("revision") or Path(str(model.get("name") or "")).is_absolute():
+        return []
+    return ["The sweep pinned no revision of the base model: with another one the losses differ."]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from packaging.version import Version
 
 from results.adapter import CONFIG, WEIGHTS, check_adapter_files, check_adapter_loads
 from results.errors import ExportError
-from results.export.facts import FACTS, section, trains_embeddings
+from results.export.facts import FACTS, revision_notes, section, trains_embeddings
 from results.export.merging import MERGE, NOT_NF4, merge_script
 from results.export.target import Config, Draft, Said, Target, by_code, lossy_of, lost
 from results.export.template import render_template
@@ -81,8 +81,7 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
     written, notes = _adapter_config(config, adapter)
     if patterned:
         notes.append("A GGUF adapter has one alpha; this one has several, so it is merged.")
-    if not model.get("revision"):
-        notes.append("The sweep pinned no revision of the base model: another one gives another loss.")
+    notes += revision_notes(config)
     trusted = model.get("trust_remote_code") is True
     values = {
         "provenance": provenance(config),

@@ -13,7 +13,7 @@ from typing import Any
 from packaging.version import Version
 
 from results.export.data_source import DataSource, data_source
-from results.export.facts import dtype_name, section
+from results.export.facts import dtype_name, revision_notes, section
 from results.export.target import Config, Draft, Said, Target, by_code, by_keys, keys_of, lossy_of, lost
 from results.export.text import settings_yaml
 from results.export.training_script import (
@@ -207,6 +207,7 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
         "Run it in this folder, where dataset_info.json lies.",
         "Data order, dropout masks and LoRA's first weights are LLaMA-Factory's own, so a run ends near the "
         "sweep's loss, not at it.",
+        *revision_notes(config),
     ]
     if data.get("format") == "prompt_completion":
         notes.append("Prompts and completions are read as text; where yours are lists of messages, use trl.")

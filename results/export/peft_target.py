@@ -9,7 +9,7 @@ from packaging.version import Version
 
 from results.adapter import CONFIG, WEIGHTS, check_adapter_files, check_adapter_loads
 from results.errors import ExportError
-from results.export.facts import dtype_name
+from results.export.facts import dtype_name, revision_notes
 from results.export.merging import MERGE, NOT_NF4, merge_script
 from results.export.target import Config, Draft, Target, section
 from results.export.text import flat, literal
@@ -91,9 +91,7 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
     adapter_config = check_adapter_files(adapter_folder)
     # peft finds the base by these two; the trial may have been trained from a copy on another machine.
     adapter_config |= {"base_model_name_or_path": model["name"], "revision": model.get("revision")}
-    notes = []
-    if not model.get("revision"):
-        notes.append("The sweep pinned no revision of the base model: another one loads, with another loss.")
+    notes = revision_notes(config)
     if adapter_config.get("modules_to_save"):
         notes.append(
             "Trained embeddings are stored in float32; peft keeps them in the dtype of the base it is "

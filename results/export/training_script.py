@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from results.errors import ExportError
-from results.export.facts import Config, dtype_name, facts_of, section, trains_embeddings
+from results.export.facts import Config, dtype_name, facts_of, revision_notes, section, trains_embeddings
 from results.export.target import Draft, Said, by_code, by_keys, keys_of, lossy_of, lost
 from results.export.template import render_template
 from results.export.text import listed, literal, mapping_lines, provenance, settings_yaml, wrapped
@@ -127,9 +127,8 @@ def notes_of(config: Config, settings: str) -> list[str]:
         "generators, so a run ends near the sweep's loss, not at it.",
         "The Trainer starts an epoch with a new batch, the sweep fills the last batch of an epoch from "
         "the next.",
+        *revision_notes(config),
     ]
-    if not section(config, "model").get("revision"):
-        notes.append("The sweep pinned no revision of the base model: another one trains from another loss.")
     if trains_embeddings(config):
         notes.append(
             f"{settings} alone cannot hold the embedding learning rate: used without this script, the "

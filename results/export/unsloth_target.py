@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from results.export.facts import section
+from results.export.facts import revision_notes, section
 from results.export.target import Config, Draft, Said, Target, by_code, by_keys, lost
 from results.export.training_script import (
     DEFAULT_MAX_LENGTH,
@@ -81,6 +81,7 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
     notes = [
         f"Written from the published code of unsloth {version}; it needs a GPU and was not run by the sweep.",
         *notes_of(config, ARGUMENTS)[:2],
+        *revision_notes(config),
         "Unsloth gives the embedding learning rate to modules that are trained in full.",
     ]
     return draft_of(

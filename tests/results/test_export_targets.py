@@ -78,6 +78,17 @@ def test_the_version_that_was_read_is_the_default_and_named(config, tmp_path, ta
     assert any(f" {KEYS[target]['version']}; it needs a GPU and was not run" in note for note in result.notes)
 
 
+@pytest.mark.parametrize("target", ["transformers", "trl", "unsloth", "axolotl", "llama-factory"])
+@pytest.mark.parametrize(
+    ("name", "revision", "said"),
+    [("org/base", None, True), ("org/base", "5d8e", False), ("/models/base", None, False)],
+)
+def test_an_unpinned_base_from_a_hub_is_said(config, tmp_path, target, name, revision, said):
+    config["model"] |= {"name": name, "revision": revision}
+    notes = export(target, config, None, tmp_path).notes
+    assert any("pinned no revision" in note for note in notes) == said
+
+
 # --- Axolotl --------------------------------------------------------------------------------------
 
 
