@@ -23,7 +23,7 @@ from sweeps.trained_tokens import trained_tokens
 from sweeps.worker_files import Call, model_folder
 
 if TYPE_CHECKING:
-    from lora_runner.data import DataBundle, TokenizedSet
+    from lora_runner.data import DataBundle
     from lora_runner.models import BaseSpec
     from lora_runner.pack import PackOptions
     from lora_runner.session import Session
@@ -167,8 +167,9 @@ def draw_up(
     import torch
 
     from lora_runner.data import DataSpec, load_data, steps_for_epochs
-    from lora_runner.memory import Workload, available_memory, choose
+    from lora_runner.memory import available_memory, choose
     from lora_runner.models import BaseSpec, check_weights, count_parameters, load_tokenizer
+    from sweeps.workload import workload_of
 
     base = BaseSpec(
         model=config.model.name,
@@ -191,20 +192,7 @@ def draw_up(
         training.num_train_epochs or 1,
     )
     space = space_of(config, model_size=float(size), max_steps=steps)
-    training_batch = int(_largest(space, "per_device_train_batch_size", training.per_device_train_batch_size))
-    workload = Workload(
-        target_modules=config.lora.target_modules,
-        train_embeddings=config.embedding_modules or False,
-        trainable_token_indices=tokens,
-        lora_r=int(_largest(space, "lora_r", config.lora.r)),
-        lora_dropout=_largest(space, "lora_dropout", config.lora.dropout),
-        batch_size=training_batch,
-        length=_longest(data.train, training_batch),
-        eval_batch_size=training.per_device_eval_batch_size,
-        eval_length=_longest(data.eval, training.per_device_eval_batch_size),
-        gradient_checkpointing=training.gradient_checkpointing,
-        embedding_optimizer_bits=training.embedding_optimizer_bits,
-    )
+    workload = workload_of(config, space, data, tokens, problem_at)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     share: float = config.gpus_per_worker
     if device.type == "cpu":  # one machine's memory, which several workers share
@@ -270,21 +258,6 @@ def _dtype(base: BaseSpec) -> Any:
     from lora_runner.models import resolve_dtype
 
     return resolve_dtype(base.compute_dtype, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def _longest(examples: TokenizedSet, batch_size: int) -> int:
-    """Mean tokens of the longest batch there can be: what a batch costs follows the sum of its lengths."""
-    longest = sorted(len(example.input_ids) for example in examples.examples)[-batch_size:]
-    return math.ceil(sum(longest) / len(longest))
-
-
-def _largest(space: SearchSpace, name: str, default: float) -> float:
-    if name not in space:
-        return default
-    dimension = space[name]
-    if dimension.choices:
-        return max(float(choice) for choice in dimension.choices)  # type: ignore[arg-type]
-    return float(dimension.high if dimension.high is not None else default)
 
 
 def _constants(config: SweepConfig, steps: int) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def plan_view(blueprint: Blueprint, matrix_flops: float) -> RenderableType:
             f"{job.seats} per worker; estimated peak {blueprint.memory_gib:.2f} of "
             f"{blueprint.memory_available_gib:.1f} GiB"
             + (
-                ", which does not fit: lower seats"
+                f", which does not fit: {_smaller(job.seats)}"
                 if blueprint.memory_gib > blueprint.memory_available_gib
                 else ""
             ),
@@ -65,6 +65,12 @@ def plan_view(blueprint: Blueprint, matrix_flops: float) -> RenderableType:
         first_trials(blueprint),
         *notes(blueprint),
     )
+
+
+def _smaller(seats: int) -> str:
+    if seats > 1:
+        return "lower seats"
+    return "lower per_device_train_batch_size (and raise gradient_accumulation_steps) or data.max_length"
 
 
 def _heading(text: str) -> Text:

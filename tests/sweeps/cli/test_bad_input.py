@@ -62,6 +62,10 @@ BAD_INPUT: dict[str, tuple[Spoil, str]] = {
         write("data.jsonl", '{"prompt": "a", "completion": "b"}\n{"foo": 1}\n'),
         r"data.jsonl:2: ",
     ),
+    "batch beyond any memory": (
+        set_in_file("batch_size: 4", "batch_size: 100000000"),
+        r"s.yaml:5: training.per_device_train_batch_size .* at most 16,777,216; got 100,000,000 x \d+",
+    ),
     "no target token": (no_target, r"eval.jsonl: the evaluation set must hold at least one token with loss"),
     "unknown scenario": (
         set_in_file("trials:", "scenario: genral\ntrials:"),
