@@ -149,10 +149,10 @@ def check_same(study: optuna.Study | None, ledger: Ledger) -> None:
 
 
 def has_work(study: optuna.Study | None, ledger: Ledger) -> bool:
-    """Whether anything is left to run, or to be written into the study."""
+    """Whether anything is left to run."""
     plan = ledger.replicates
     assert plan is not None
-    if study is None or study.user_attrs.get("margin") != plan.margin:
+    if study is None:
         return True
     status = read_status(study, plan.size)
     if status.states.get("RUNNING", 0):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import optuna
 
-from results.evidence import Arm
+from results.evidence import MARGIN, Arm
 from results.sweep_result import SweepResult, read_study
 from results.verdict import Verdict
 from sweeps.arms import check_finished
@@ -25,6 +25,7 @@ from sweeps.confirmation import (
     tuned_rate,
     tuning_ledger,
 )
+from sweeps.keeper import Keeper
 from sweeps.lease import refuse_unless_free
 from sweeps.replicating import is_settled
 from sweeps.status import Status, read_status
@@ -118,6 +119,8 @@ class Confirmation:
         return replace(progress, added=progress.added + added, notes=(note,) if note else ())
 
     def _run(self, ledger: Ledger, deadline: float | None) -> Progress:
+        plan = ledger.replicates
+        assert plan is not None
         study = peek(self._url, ledger.name, ledger.identity)
         before = 0 if study is None else read_status(study, ledger.trials).finished
         interrupted, errors = False, list[str]()
@@ -126,10 +129,10 @@ class Confirmation:
             timed = replace(ledger, search=ledger.search | {"timeout_seconds": left})
             interrupted, errors = self._run_study(timed, study)
             study = peek(self._url, ledger.name)
+        elif study is not None and study.user_attrs.get("margin", MARGIN) != plan.margin:
+            Keeper(ledger, self._url).leave()  # it writes down what is asked now, without a worker
         assert study is not None
         status = read_status(study, ledger.trials)
-        plan = ledger.replicates
-        assert plan is not None
         in_time = deadline is None or time.monotonic() < deadline
         return Progress(
             status=status,

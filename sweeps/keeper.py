@@ -105,6 +105,11 @@ class Keeper:
         if self._leftovers is not None:
             self._leftovers.finish()
 
+    def leave(self) -> None:
+        """`close`, and let go of the storage: for a keeper that is no process of its own."""
+        self.close()
+        self._storage.close()
+
     def _use_study(self, study: optuna.Study) -> None:
         self.study = study
         self.study.pruner = make_pruner(self.ledger.search, self.ledger.report_at)

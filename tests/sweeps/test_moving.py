@@ -229,8 +229,7 @@ def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pack: Any, ledger: Any)
     write_run_folder(sweep.config)
     keeper = Keeper(ledger(sweep.run_folder, trials=8), sweep.storage_url)
     half_done(keeper, pack)
-    keeper.close()
-    keeper._storage.close()
+    keeper.leave()
     return sweep
 
 

@@ -176,8 +176,7 @@ def test_a_sweep_without_a_finished_trial_has_nothing_to_confirm(call: Call, fol
     write_run_folder(sweep.config)
     keeper = Keeper(sweep.plan().ledger, sweep.storage_url)
     pack(keeper, lambda config, percent: "diverged").run()
-    keeper.close()
-    keeper._storage.close()
+    keeper.leave()
     answer = call("confirm", folder / "s.yaml")
     assert answer.code == 2
     assert "has no trial that finished its full budget, so there is nothing to confirm" in answer.err
