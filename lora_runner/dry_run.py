@@ -23,10 +23,11 @@ from lora_runner.config import TrialConfig
 from lora_runner.layout import Block
 from lora_runner.liger import use_liger
 from lora_runner.meta_device import META, LiveBytes, no_launches
-from lora_runner.models import Base, BaseSpec, find_targets
+from lora_runner.models import Base, BaseSpec
 from lora_runner.pack import MicroBatch, Pack, PackOptions
 from lora_runner.packed_modules import PackedLinear, RankClass
 from lora_runner.seats import Seat
+from lora_runner.targets import find_targets
 
 NF4_BLOCK, NESTED_BLOCK = 64, 256
 """Weights per scale, and scales per scale of their own (bitsandbytes' defaults)."""

@@ -12,10 +12,10 @@ from transformers.pytorch_utils import Conv1D
 
 from lora_runner.arena import BLOCK
 from lora_runner.dry_run import NESTED_BLOCK, NF4_BLOCK
-from lora_runner.models import find_targets, find_trained
 from lora_runner.pack import MAX_LOGITS, PackOptions
 from lora_runner.seats import RANK_MULTIPLE
 from lora_runner.states_8bit import ABSMAX_BLOCK, CHUNK
+from lora_runner.targets import find_targets, find_trained
 
 NF4_BYTES = 1 / 2 + 1 / NF4_BLOCK + 4 / (NF4_BLOCK * NESTED_BLOCK)
 """Bytes per quantised parameter: half a byte, an 8-bit scale per block, an fp32 scale per block of those."""

@@ -12,9 +12,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.pytorch_utils import Conv1D
 
 from lora_runner.errors import ModelError
-from lora_runner.models import find_trained
 from lora_runner.packed_embeddings import PackedEmbedding, PackedHead, PackedSaved
 from lora_runner.packed_modules import PackContext, PackedLinear
+from lora_runner.targets import find_trained
 
 
 def replace_modules(

@@ -26,7 +26,8 @@ def trained_tokens(
     two ways or target_modules match nothing.
     """
     # torch and transformers take seconds to import; the keeper does without them.
-    from lora_runner.models import find_trained, meta_model, vocabulary_size
+    from lora_runner.models import meta_model, vocabulary_size
+    from lora_runner.targets import find_trained
 
     model = meta_model(base)
     indices = _token_indices(config.embedding_tokens, tokenizer, vocabulary_size(model), problem_at)

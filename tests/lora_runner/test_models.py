@@ -23,14 +23,13 @@ from lora_runner.models import (
     BaseSpec,
     check_weights,
     count_parameters,
-    find_saved,
-    find_targets,
     load_base,
     load_tokenizer,
     meta_model,
     nf4_config,
 )
 from lora_runner.pack import MicroBatch, Pack, PackOptions
+from lora_runner.targets import find_saved, find_targets
 
 TINY = Callable[..., Path]
 
