@@ -12,6 +12,7 @@ from rich.text import Text
 from results.plain import number
 from search_spaces import Dimension
 from sweeps.blueprint import Blueprint
+from sweeps.plan_data import data_lines
 from sweeps.view import duration
 
 FORWARD_BACKWARD_FLOPS = 4.0
@@ -31,11 +32,7 @@ def plan_view(blueprint: Blueprint, matrix_flops: float) -> RenderableType:
             f"{_count(float(ledger.context['model_size']))} parameters in NF4, computed in "
             f"{ledger.context['compute_dtype']}",
         ),
-        (
-            "data",
-            f"{blueprint.num_train_examples:,} training examples with {blueprint.num_train_tokens:,} tokens; "
-            f"{blueprint.num_eval_tokens:,} predicted tokens in the evaluation set",
-        ),
+        *(("" if place else "data", line) for place, line in enumerate(data_lines(blueprint))),
         (
             "budget",
             f"{ledger.trials} trials of {ledger.context['max_steps']} steps, reported at "
