@@ -48,7 +48,10 @@ def by_block(x: Tensor, weights: Tensor, blocks: Blocks) -> Tensor:
             return F.grouped_mm(x, weights, offs=blocks.ends.on(x.device))
         out = x.new_empty(x.shape[0], weights.shape[2])
         for rows, weight, into in zip(x.split(blocks.sizes), weights, out.split(blocks.sizes), strict=True):
-            torch.mm(rows, weight, out=into)
+            if _is_aligned(into):
+                torch.mm(_at_own_address(rows), weight, out=into)
+            else:
+                into.copy_(_at_own_address(rows) @ weight)
         return out
 
 
@@ -63,7 +66,20 @@ def outer_by_block(a: Tensor, b: Tensor, blocks: Blocks) -> Tensor:
         if _groupable(a.t(), b):
             return F.grouped_mm(a.t(), b, offs=blocks.ends.on(a.device))
         pairs = zip(a.split(blocks.sizes), b.split(blocks.sizes), strict=True)
-        return torch.stack([left.t() @ right for left, right in pairs])
+        return torch.stack([_at_own_address(left).t() @ _at_own_address(right) for left, right in pairs])
+
+
+def _at_own_address(rows: Tensor) -> Tensor:
+    """`rows`, copied where their neighbours' number would decide how they are aligned.
+
+    Kernels treat what stands before an aligned address apart, and so add it up in another order.
+    """
+    return rows if _is_aligned(rows) else rows.clone()
+
+
+def _is_aligned(rows: Tensor) -> bool:
+    """Whether every row begins at a multiple of 16 bytes, whichever of them is the first."""
+    return rows.shape[1] * rows.element_size() % 16 == 0
 
 
 @contextmanager
@@ -84,9 +100,25 @@ def _groupable(a: Tensor, b: Tensor) -> bool:
     """Whether torch takes both in one operation; asked for every product, and so in few words."""
     if a.is_cuda and not _grouped_on(a.device, a.dtype):
         return False  # there, torch would loop too, and ask the host for the sizes
-    # grouped_mm wants one unit stride and 16-byte steps in all other directions.
     in_16_bytes = 16 // a.element_size()
-    return all(stride == 1 or stride % in_16_bytes == 0 for stride in (*a.stride(), *b.stride()))
+    return _steps_by(in_16_bytes, a) and _steps_by(in_16_bytes, b)
+
+
+def _steps_by(multiple: int, x: Tensor) -> bool:
+    """Whether the matrices in `x` lie as grouped_mm wants them.
+
+    One of the last two directions is contiguous; a step in any other is a multiple. A matrix of one row or
+    column is contiguous in both, which says nothing: its longer direction decides.
+    """
+    rows, columns = x.shape[-2:]
+    *outer, down, right = x.stride()
+    if down == 1 and right >= rows:
+        step = right
+    elif right == 1 and down >= columns:
+        step = down
+    else:
+        return False
+    return all(stride % multiple == 0 for stride in (step, *outer))
 
 
 @lru_cache

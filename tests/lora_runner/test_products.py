@@ -68,6 +68,30 @@ def test_gradients_of_adapters(rank: int) -> None:
         assert torch.equal(alone[0], together[i])
 
 
+@pytest.mark.parametrize(("into", "out"), [(1, 64), (64, 1), (1, 1), (3, 5), (5, 64), (64, 7)])
+def test_narrow_sides(into: int, out: int) -> None:
+    """No side need be a multiple of 16 bytes: a gate has one output, forward and backward."""
+    weight, sizes = drawn(out, into, seed=2), [*SIZES, 1]
+    x, grad = drawn(sum(sizes), into), drawn(sum(sizes), out, seed=1)
+
+    def outcome(rows: slice, sizes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        blocks, (here, back) = Blocks(sizes), (x[rows].clone(), grad[rows].clone())
+        outer = outer_by_block(back, here, blocks)
+        return with_shared(here, weight.t(), blocks), with_shared(back, weight, blocks), outer
+
+    forward, backward, outer = outcome(slice(None), sizes)
+    assert near(forward, x.double() @ weight.double().t())
+    assert near(backward, grad.double() @ weight.double())
+    start = 0
+    for index, size in enumerate(sizes):
+        part = slice(start, start + size)
+        alone = outcome(part, [size])
+        assert torch.equal(alone[0], forward[part]) and torch.equal(alone[1], backward[part])
+        assert torch.equal(alone[2][0], outer[index])
+        assert near(outer[index], grad[part].double().t() @ x[part].double())
+        start += size
+
+
 def test_a_norm_of_many_rows_is_that_of_sixteen() -> None:
     """Of fewer, torch's reduction on CUDA adds in another order: a micro-batch has more tokens than that."""
     norm = LlamaRMSNorm(NARROW).to(DEVICE, DTYPE).requires_grad_(False)
