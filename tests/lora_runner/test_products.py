@@ -86,7 +86,8 @@ def test_narrow_sides(into: int, out: int) -> None:
     for index, size in enumerate(sizes):
         part = slice(start, start + size)
         alone = outcome(part, [size])
-        assert torch.equal(alone[0], forward[part]) and torch.equal(alone[1], backward[part])
+        assert torch.equal(alone[0], forward[part])
+        assert torch.equal(alone[1], backward[part])
         assert torch.equal(alone[2][0], outer[index])
         assert near(outer[index], grad[part].double().t() @ x[part].double())
         start += size
