@@ -11,6 +11,7 @@ from typing import Any
 
 from lora_runner.data.records import BadRecord, Origin, Problem, Record, nearest, parse_json, problems_error
 from lora_runner.data.spec import FORMATS
+from lora_runner.data.tool_values import decode_arguments, without_nulls
 from lora_runner.errors import DataError
 
 NEEDS = {
@@ -230,7 +231,7 @@ def _message(item: Any, number: int, role_key: str = "role", content_key: str = 
         raise BadRecord(
             f"{place} must be an object with {role_key!r} and {content_key!r}, got {type(item).__name__}"
         )
-    known = {key: value for key, value in item.items() if value is not None}
+    known = without_nulls(item)
     if role_key not in known:
         raise BadRecord(f"{place} has no {role_key!r}; {_keys(item)}")
     weight = known.pop("weight", 1)
@@ -238,9 +239,9 @@ def _message(item: Any, number: int, role_key: str = "role", content_key: str = 
         raise BadRecord(f"{place}: weight must be 0 or 1, got {weight!r}")
     role = _role(known.pop(role_key))
     content = known.pop(content_key, None)
-    if content is None and not known.get("tool_calls"):
+    if content is None and not (known.get("tool_calls") or known.get("function_call")):
         raise BadRecord(f"{place} has no {content_key!r}; {_keys(item)}")
-    extra = {key: value for key, value in known.items() if value not in ([], {})}
+    extra = decode_arguments({key: value for key, value in known.items() if value not in ([], {})})
     return Message(
         role=role,
         content="" if content is None else _content(content, f"the {content_key} of {place}"),
@@ -271,7 +272,7 @@ def _tools(fields: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...] | None:
         return None
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
         raise BadRecord("tools must be a list of JSON schemas (objects)")
-    return tuple(value)
+    return tuple(without_nulls(value))
 
 
 def _from_messages(fields: Mapping[str, Any], origin: Origin) -> Example:
