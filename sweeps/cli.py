@@ -355,8 +355,8 @@ def export(
         result = _load(path, None, check_files=False).export(
             to, destination, target_version=target_version, strict=strict, overwrite=overwrite
         )
-    for file in result.files:
-        console.print(f"wrote {file}", highlight=False, markup=False, soft_wrap=True)
+    for place in result.places:
+        console.print(f"wrote {place}", highlight=False, markup=False, soft_wrap=True)
     for line in result.lossy:
         console.print(f"not expressed by {result.target}: {line}", style="yellow", highlight=False)
     for line in result.notes:

@@ -8,12 +8,14 @@ from lora_runner.data.reading import read_records
 from lora_runner.data.records import Origin, Record
 from lora_runner.data.spec import FORMATS, DataSpec
 from lora_runner.data.tokenise import IGNORED, TokenizedExample, TokenizedSet, num_targets, tokenise
+from lora_runner.errors import DataError
 
 __all__ = [
     "FORMATS",
     "IGNORED",
     "BatchPlan",
     "DataBundle",
+    "DataError",
     "DataSpec",
     "Example",
     "Message",

@@ -98,8 +98,8 @@ def _write(draft: Draft, destination: Path) -> list[Path]:
                 atomic_write(stage / name, content)
         if draft.check is not None:
             draft.check(stage)
-        destination.mkdir(exist_ok=True)
         for name in draft.files:
+            (destination / name).parent.mkdir(parents=True, exist_ok=True)
             (stage / name).replace(destination / name)
         sync_folder(destination)
     finally:

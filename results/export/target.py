@@ -104,6 +104,12 @@ class ExportResult:
     said: Mapping[str, Said]
     """Name of a fact -> how the files say it."""
 
+    @property
+    def places(self) -> list[Path]:
+        """The files, and for those that lie in a folder of their own that folder."""
+        top = min((file.parent for file in self.files), key=lambda folder: len(folder.parts))
+        return list(dict.fromkeys(top / file.relative_to(top).parts[0] for file in self.files))
+
 
 def lossy_of(config: Config, said: Mapping[str, Said]) -> list[str]:
     """What is not said, a sentence each, in the order of the facts.

@@ -24,6 +24,16 @@ def literal(value: object) -> str:
     return repr(value)
 
 
+def literal_text(value: str | None) -> str:
+    """The same for text of many lines: one literal a line, so that it can be read."""
+    if value is None or "\n" not in value.rstrip("\n"):
+        return literal(value)
+    *lines, last = [literal(line) for line in value.split("\n")]
+    # The line break goes before the closing quote.
+    shown = [f"    {line[:-1]}\\n{line[-1]}" for line in lines]
+    return "\n".join(["(", *shown, *([f"    {last}"] if not value.endswith("\n") else []), ")"])
+
+
 def mapping_lines(values: Mapping[str, Any]) -> str:
     """A Python mapping with an entry on each line."""
     lines = [f"    {literal(name)}: {literal(value)}," for name, value in values.items()]

@@ -7,10 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from results.errors import ExportError
+from results.export.data_code import PACKAGE, data_code
 from results.export.facts import Config, dtype_name, facts_of, revision_notes, section, trains_embeddings
 from results.export.target import Draft, Said, by_code, by_keys, keys_of, lossy_of, lost
 from results.export.template import render_template
-from results.export.text import listed, literal, mapping_lines, provenance, settings_yaml, wrapped
+from results.export.text import (
+    listed,
+    literal,
+    literal_text,
+    mapping_lines,
+    provenance,
+    settings_yaml,
+    wrapped,
+)
 
 SCRIPT = "train.py"
 FORMATS = ("messages", "sharegpt", "prompt_completion", "alpaca", "text")
@@ -24,6 +33,7 @@ _NEEDED = (
     "gradient_accumulation_steps",
 )
 _ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon")
+_SELECTION = ("train_split", "eval_split", "eval_fraction", "max_train_examples", "seed")
 # transformers has no default for what these schedules end at or decay over.
 _NEEDS_KWARGS = ("cosine_with_min_lr", "warmup_stable_decay")
 
@@ -75,11 +85,11 @@ def trainer_arguments(config: Config) -> dict[str, Said]:
 def said_by_script(config: Config) -> dict[str, Said]:
     """Facts that the script itself says: the data, the 4-bit base, where it comes from."""
     data, quantization = section(config, "data"), section(config, "quantization")
-    no_format = "The sweep recorded no data format; the script reads records with prompt and completion."
     no_length = "The sweep recorded no max_length; the script cuts examples at 1024 tokens."
     no_mask = "The sweep did not record whether the prompt carries loss; the script leaves the prompt out."
     no_kind = "The sweep recorded no quantization; the script loads the base in NF4 as QLoRA does."
-    held_out = data.get("eval") is not None or data.get("eval_split") is not None
+    no_share = "The sweep did not record what it held out; the script holds out 5% by content hash."
+    held_out = any(data.get(name) is not None for name in ("eval", "eval_split", "eval_fraction"))
 
     def here(constant: str, recorded: bool = True, otherwise: str = "") -> Said:
         return by_code(f"{SCRIPT}: {constant}", lost="" if recorded else otherwise)
@@ -97,24 +107,13 @@ def said_by_script(config: Config) -> dict[str, Said]:
         "trained_embeddings_dtype": here("load_model"),
         "embedding_learning_rate": here("EMBEDDING_LEARNING_RATE"),
         "train_data": here("TRAIN_DATA"),
-        "held_out": here(
-            "EVAL_DATA",
-            held_out,
-            "The config names no evaluation data, so the script cannot leave out the records that the "
-            "sweep held out: it trains on all of the file it is given.",
-        ),
-        "data_format": here("DATA_FORMAT", data.get("format") in FORMATS, no_format),
+        "held_out": here("EVAL_DATA, SELECTION", held_out, no_share),
+        # Where none was recorded, the same records give the same one again.
+        "data_format": here("DATA_FORMAT"),
         "max_length": here("MAX_LENGTH", data.get("max_length") is not None, no_length),
         "completion_only": here("COMPLETION_ONLY", data.get("completion_only") is not None, no_mask),
-        "chat_template": here(
-            "CHAT_TEMPLATE",
-            data.get("chat_template") != "chatml",
-            "The sweep used its own chatml template; name one with --chat-template.",
-        ),
-        "max_train_examples": lost(
-            f"The sweep drew {data.get('max_train_examples')} training records by content hash; the script "
-            "takes all."
-        ),
+        "chat_template": here("CHAT_TEMPLATE"),
+        "max_train_examples": here("SELECTION"),
         "study": by_code("head of the files"),
         "versions": by_code("head of the files"),
     }
@@ -123,6 +122,7 @@ def said_by_script(config: Config) -> dict[str, Said]:
 def notes_of(config: Config, settings: str) -> list[str]:
     """What a reader of the script should know although nothing is lost."""
     notes = [
+        f"The folder {PACKAGE} beside the script is the sweep's own data code; keep both together.",
         "Data order, dropout masks and LoRA's first weights come from the Trainer's and torch's own "
         "generators, so a run ends near the sweep's loss, not at it.",
         "The Trainer starts an epoch with a new batch, the sweep fills the last batch of an epoch from "
@@ -159,9 +159,9 @@ def constants(config: Config, lora_alone: Sequence[str] = ()) -> dict[str, str]:
         "bnb_4bit_use_double_quant": quantization.get("bnb_4bit_use_double_quant") is not False,
     }
     four_bit = quantization.get("load_in_4bit") is not False
-    # A split of the training source serves as evaluation data where there is no source of its own.
-    held_out = data.get("eval") or (data.get("train") if data.get("eval_split") else None)
-    template = data.get("chat_template")
+    selection = {name: data[name] for name in _SELECTION if data.get(name) is not None}
+    if "max_eval_examples" in data:
+        selection["max_eval_examples"] = data["max_eval_examples"]  # None: all, which is no default
     return {
         "MODEL": literal(model["name"]),
         "REVISION": literal(model.get("revision")),
@@ -170,13 +170,14 @@ def constants(config: Config, lora_alone: Sequence[str] = ()) -> dict[str, str]:
         "LORA": mapping_lines(lora_arguments),
         "EMBEDDING_LEARNING_RATE": literal(training.get("embedding_learning_rate")),
         "TRAIN_DATA": literal(data.get("train")),
-        "TRAIN_SPLIT": literal(data.get("train_split") or "train"),
-        "EVAL_DATA": literal(held_out),
-        "EVAL_SPLIT": literal(data.get("eval_split") or "train"),
-        "DATA_FORMAT": literal(data["format"] if data.get("format") in FORMATS else "prompt_completion"),
+        "EVAL_DATA": literal(data.get("eval")),
+        "DATA_FORMAT": literal(data["format"] if data.get("format") in FORMATS else None),
         "MAX_LENGTH": literal(data.get("max_length") or DEFAULT_MAX_LENGTH),
         "COMPLETION_ONLY": literal(data.get("completion_only") is not False),
-        "CHAT_TEMPLATE": literal(None if template == "chatml" else template),
+        "CHAT_TEMPLATE": literal_text(data.get("chat_template") or None),
+        "SELECTION": mapping_lines(selection),
+        "TRAIN_DIGEST": literal(data.get("train_digest")),
+        "EVAL_DIGEST": literal(data.get("eval_digest")),
         # Micro-batch x accumulation x processes; the rates hold for this product.
         "EFFECTIVE_BATCH_SIZE": literal(effective_batch_size(config)),
     }
@@ -226,7 +227,11 @@ def draft_of(
     beside = [f"Not expressed here, but by {SCRIPT}: {', '.join(only_in_script)}."] if only_in_script else []
     product = f"Examples per step: {effective_batch_size(config)} = per device x accumulation x 1 device."
     return Draft(
-        files={SCRIPT: script, settings: settings_yaml(title, config, keys, lossy, [product, *beside])},
+        files={
+            SCRIPT: script,
+            settings: settings_yaml(title, config, keys, lossy, [product, *beside]),
+            **data_code(),
+        },
         said=said,
         notes=list(notes),
         check=check_compiles,

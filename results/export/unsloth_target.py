@@ -80,7 +80,7 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
     values["LOAD_IN_4BIT"] = str(section(config, "quantization").get("load_in_4bit") is not False)
     notes = [
         f"Written from the published code of unsloth {version}; it needs a GPU and was not run by the sweep.",
-        *notes_of(config, ARGUMENTS)[:2],
+        *notes_of(config, ARGUMENTS)[:3],
         *revision_notes(config),
         "Unsloth gives the embedding learning rate to modules that are trained in full.",
     ]

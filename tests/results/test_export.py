@@ -225,9 +225,9 @@ def test_the_script_is_clean_python_that_says_what_it_is(config, tmp_path):
 
 
 def test_what_cannot_be_expressed_is_listed_and_strict_refuses(config, tmp_path):
-    del config["data"]["eval"]
-    config["data"]["max_train_examples"] = 500
-    with pytest.raises(LossyExport, match="drew 500 training records") as refused:
+    config["training"]["embedding_optimizer_bits"] = 8
+    config["data"]["max_length"] = None
+    with pytest.raises(LossyExport, match="recorded no max_length") as refused:
         export("transformers", config, None, tmp_path / "strict", strict=True)
     assert len(refused.value.lossy) == 2
     assert not (tmp_path / "strict").exists()

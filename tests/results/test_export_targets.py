@@ -252,8 +252,8 @@ def test_unsloth_trains_no_single_tokens_and_no_layers_of_another_name(config, t
 
 @pytest.mark.parametrize("target", WITH_KEYS)
 def test_code_of_a_model_is_trusted_only_where_the_sweep_said_so(config, tmp_path, target):
-    export(target, config, None, tmp_path / "no")
-    assert all("trust_remote_code" not in file.read_text() for file in (tmp_path / "no").iterdir())
+    result = export(target, config, None, tmp_path / "no")
+    assert all("trust_remote_code" not in file.read_text() for file in result.files)
     config["model"]["trust_remote_code"] = True
-    export(target, config, None, tmp_path / "yes")
-    assert any("trust_remote_code" in file.read_text() for file in (tmp_path / "yes").iterdir())
+    result = export(target, config, None, tmp_path / "yes")
+    assert any("trust_remote_code" in file.read_text() for file in result.files)

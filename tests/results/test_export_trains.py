@@ -99,6 +99,12 @@ def write_lines(path, records):
     return path
 
 
+def write_sets(folder, records):
+    """The first record is evaluated on, the others are trained on; a copy of it is left out of these."""
+    train, held_out = folder / "train.jsonl", folder / "eval.jsonl"
+    return "--train", write_lines(train, records), "--eval", write_lines(held_out, records[:1])
+
+
 def check_rates_and_weights(base, output, dtype):
     rates = [json.loads(line)["rates"] for line in (output / "rates.jsonl").read_text().splitlines()]
     assert len(rates) == STEPS
@@ -122,15 +128,15 @@ def test_the_exported_script_trains_both_groups_at_their_rates(
 ):
     base = tiny_model("llama")
     export("transformers", make_config(base, make_trial, make_study), None, tmp_path, strict=True)
-    data = write_lines(tmp_path / "train.jsonl", records)
-    run = run_script(tmp_path, "--train", data, "--eval", data, "--output", tmp_path / "out")
+    run = run_script(tmp_path, *write_sets(tmp_path, records), "--output", tmp_path / "out")
     assert run.returncode == 0, run.stderr[-3000:]
     check_rates_and_weights(base, tmp_path / "out", torch.float32)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, quantization_config=nf4())
     model = PeftModel.from_pretrained(model, tmp_path / "out").eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     printed = float(run.stdout.split("eval_loss ")[1].split()[0])
-    assert printed == pytest.approx(mean_loss(model, tokenizer, records), abs=1e-4)
+    assert printed == pytest.approx(mean_loss(model, tokenizer, records[:1]), abs=1e-4)
+    assert "19 training examples; warning: their tokens or labels are not those of the sweep" in run.stderr
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -140,8 +146,7 @@ def test_trained_embeddings_stay_exact_beside_a_bfloat16_base(
     base = tiny_model("llama")
     config = make_config(base, make_trial, make_study, compute_dtype="bfloat16")
     export("transformers", config, None, tmp_path)
-    data = write_lines(tmp_path / "train.jsonl", records)
-    run_here(monkeypatch, tmp_path, "--train", data, "--eval", data)
+    run_here(monkeypatch, tmp_path, *write_sets(tmp_path, records))
     check_rates_and_weights(base, tmp_path / "output", torch.bfloat16)
 
 
@@ -151,8 +156,7 @@ def test_tied_embeddings_are_trained_as_one_weight(
 ):
     base = tiny_model("llama", tie_word_embeddings=True)
     export("transformers", make_config(base, make_trial, make_study), None, tmp_path)
-    data = write_lines(tmp_path / "train.jsonl", records)
-    run_here(monkeypatch, tmp_path, "--train", data, "--eval", data)
+    run_here(monkeypatch, tmp_path, *write_sets(tmp_path, records))
     check_rates_and_weights(base, tmp_path / "output", torch.float32)
     saved = load_file(tmp_path / "output" / "adapter_model.safetensors")
     trained = [tensor for name, tensor in saved.items() if "embed_tokens" in name or "lm_head" in name]
@@ -169,8 +173,7 @@ def test_a_few_tokens_are_trained_at_the_embeddings_rate(
     tokens = {"modules_to_save": [], "trainable_token_indices": [98, 101, 200]}
     config = make_config(base, make_trial, make_study, compute_dtype=dtype, **tokens)
     assert export("transformers", config, None, tmp_path, strict=True).lossy == []
-    data = write_lines(tmp_path / "train.jsonl", records)
-    run_here(monkeypatch, tmp_path, "--train", data, "--eval", data)
+    run_here(monkeypatch, tmp_path, *write_sets(tmp_path, records))
     rates = [
         json.loads(line)["rates"] for line in (tmp_path / "output" / "rates.jsonl").read_text().splitlines()
     ]
@@ -214,19 +217,17 @@ def test_the_script_reads_tables_folders_and_templates(tiny_model, make_trial, m
     config["data"] |= {"chat_template": TEMPLATE, "train_split": "part"}
     export("transformers", config, None, tmp_path / "out", strict=True)
     script = runpy.run_path(str(tmp_path / "out" / "train.py"))
+    assert script["CHAT_TEMPLATE"] == TEMPLATE
+    assert script["SELECTION"]["train_split"] == "part"
+    load, tokenizer = script["load_examples"], AutoTokenizer.from_pretrained(tiny_model("llama"))
+    record = {"prompt": "x, y", "completion": "z"}
     (tmp_path / "a.tsv").write_text("prompt\tcompletion\nx, y\tz\n")
-    assert script["read_records"](str(tmp_path / "a.tsv")) == [{"prompt": "x, y", "completion": "z"}]
     (tmp_path / "set").mkdir()
-    write_lines(tmp_path / "set" / "train.jsonl", [{"text": "one"}])
-    write_lines(tmp_path / "set" / "test.jsonl", [{"text": "two"}])
-    assert script["read_records"](str(tmp_path / "set"), "test") == [{"text": "two"}]
-    assert script["TRAIN_SPLIT"] == "part"
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model("llama"))
-    script["use_chat_template"](tokenizer, script["CHAT_TEMPLATE"])
-    assert tokenizer.chat_template == TEMPLATE
-    (tmp_path / "t.jinja").write_text("from a file")
-    script["use_chat_template"](tokenizer, str(tmp_path / "t.jinja"))
-    assert tokenizer.chat_template == "from a file"
+    write_lines(tmp_path / "set" / "train.jsonl", [{"prompt": "one", "completion": "two"}])
+    expected = load(str(write_lines(tmp_path / "set" / "test.jsonl", [record])), tokenizer)
+    assert load(str(tmp_path / "a.tsv"), tokenizer) == expected
+    assert load(str(tmp_path / "set"), tokenizer, "test") == expected
+    assert load(str(tmp_path / "set"), tokenizer) != expected
 
 
 def test_the_script_refuses_another_batch_product(tiny_model, make_trial, make_study, tmp_path, monkeypatch):
