@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from results.conditions import conjunction
 from results.evidence import MIN_PAIRS, relation
@@ -74,6 +74,9 @@ def caveats(
             f"{plural(len(doubtful), 'trial')} "
             f"({', '.join(map(str, doubtful))})."
         )
+    account = sweep.context.get("data_account")
+    if isinstance(account, Mapping):
+        found.extend(f"About the data: {warning}." for warning in account.get("warnings", ()))
     if not sweep.guidelines:
         found.append("The study names no guideline rows, so none is judged.")
     return found

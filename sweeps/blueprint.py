@@ -153,6 +153,12 @@ class Blueprint:
     num_eval_tokens: int
     """Predicted tokens of the frozen evaluation set."""
 
+    @property
+    def data(self) -> DataBundle:
+        """The tokenised sets: `data.train.counts` and `data.eval.counts` say what became of the records,
+        `data.warnings` and `data.notices` what a user should know of them."""
+        return self.job.data
+
 
 def draw_up(
     config: SweepConfig,
@@ -207,6 +213,7 @@ def draw_up(
     context = _context(config, space, size=float(size), steps=steps, eval_digest=data.eval.digest)
     context["trainable_token_indices"] = list(tokens)
     context["data_format"] = data.format
+    context["data_account"] = data.account()
     context["num_eval_tokens"] = data.eval.num_target_tokens
     context["compute_dtype"] = str(_dtype(base)).removeprefix("torch.")
     ledger = Ledger(
@@ -358,6 +365,7 @@ def summary(blueprint: Blueprint) -> dict[str, Any]:
     return {
         "name": ledger.name,
         "context": ledger.context,
+        "data": ledger.context["data_account"],
         "space": ledger.space.to_dict(),
         "first_trials": [asdict(trial) for trial in ledger.space.first_trials()],
         "trials": ledger.trials,

@@ -141,6 +141,8 @@ def plan(
 
     blueprint = _load(path, settings).plan()
     if as_json:
+        for warning in blueprint.data.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
         print(json.dumps(summary(blueprint), indent=2, default=str))
     else:
         console.print(plan_view(blueprint, measure_matrix_flops()))

@@ -74,13 +74,13 @@ def _heading(text: str) -> Text:
     return Text(f"\n{text}", style="italic")
 
 
-def _two_columns(*rows: tuple[str, str]) -> Table:
+def _two_columns(*rows: tuple[str, str | Text]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
     for name, said in rows:
         # As Text: names of folders and models may hold brackets, which rich would read as markup.
-        table.add_row(name, Text(said))
+        table.add_row(name, Text(said) if isinstance(said, str) else said)
     return table
 
 

@@ -31,6 +31,7 @@ from sweeps.confirmation import Asked
 from sweeps.confirming import Confirmation, ConfirmResult, sweep_to_confirm
 from sweeps.errors import ConfigError, RunFolderError, StorageUnreachable, SweepFailed
 from sweeps.lease import Lease, Owner, lease_of, refuse_if_held
+from sweeps.plan_data import notice_text
 from sweeps.run_folder import check_run_folder, write_run_folder
 from sweeps.signals import stop_on_signals
 from sweeps.status import Status, read_status
@@ -215,9 +216,12 @@ class Sweep:
             store.check()
         study = peek(self.storage_url, self.config.name, blueprint.ledger.identity)
         before = 0 if study is None else read_status(study, self.config.trials).finished
+        console = console or Console()
+        for notice in blueprint.data.notices:
+            console.print(notice_text(notice), highlight=False, soft_wrap=True)
         interrupted, errors = False, list[str]()
         if study is None or self._has_work(study):
-            interrupted, errors = self._run_on_ray(blueprint, study, address, console or Console())
+            interrupted, errors = self._run_on_ray(blueprint, study, address, console)
         else:
             write_run_folder(self.config)
         try:

@@ -2,8 +2,10 @@
 
 from lora_runner.data.batching import BatchPlan, steps_for_epochs
 from lora_runner.data.chat import resolve_chat_template
+from lora_runner.data.counts import SetCounts
 from lora_runner.data.formats import Example, Message, convert, recognise
 from lora_runner.data.load import DataBundle, load_data
+from lora_runner.data.notices import Notice
 from lora_runner.data.reading import read_records
 from lora_runner.data.records import Origin, Record
 from lora_runner.data.spec import FORMATS, DataSpec
@@ -19,8 +21,10 @@ __all__ = [
     "DataSpec",
     "Example",
     "Message",
+    "Notice",
     "Origin",
     "Record",
+    "SetCounts",
     "TokenizedExample",
     "TokenizedSet",
     "convert",

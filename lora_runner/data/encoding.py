@@ -41,8 +41,9 @@ def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[li
 
 def encode_spans(
     drafts: Sequence[Draft], tokenizer: PreTrainedTokenizerBase
-) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
-    """Yield the ids of each draft and its spans as token ranges.
+) -> Iterator[tuple[list[int], list[tuple[int, int]], bool]]:
+    """Yield the ids of each draft, its spans as token ranges, and whether a token of the whole text spans the
+    beginning of one.
 
     Spans are found in tokens without the tokenizer's character offsets (which trim blanks, and slow
     tokenizers have none): the pieces between the boundaries are tokenised alone, and normally give the very
@@ -63,18 +64,21 @@ def encode_spans(
             positions = [0]
             for part in parts:
                 positions.append(positions[-1] + len(part))
-            ids = joined
+            ids, spanned = joined, set(edges if joined != whole else ())
         else:
-            positions = [0, *_boundaries(draft.text, edges[1:-1], whole, tokenizer), len(whole)]
+            found = list(_boundaries(draft.text, edges[1:-1], whole, tokenizer))
+            positions = [0, *(place for place, _ in found), len(whole)]
+            spanned = {edge for edge, (_, is_exact) in zip(edges[1:-1], found, strict=True) if not is_exact}
             ids = whole
         at = dict(zip(edges, positions, strict=True))
-        yield ids, [(at[start], at[end]) for start, end in draft.spans]
+        merges = any(start in spanned for start, _ in draft.spans)
+        yield ids, [(at[start], at[end]) for start, end in draft.spans], merges
 
 
 def _boundaries(
     text: str, edges: Sequence[int], whole: list[int], tokenizer: PreTrainedTokenizerBase
-) -> Iterator[int]:
-    """Yield where in the tokens of a text each of its characters `edges` lies.
+) -> Iterator[tuple[int, bool]]:
+    """Yield where in the tokens of a text each of its characters `edges` lies, and whether exactly.
 
     Exact where what stands before or after the edge has the same tokens on its own; otherwise a token spans
     the edge and belongs to what follows.
@@ -83,9 +87,10 @@ def _boundaries(
     tails = _encode([text[edge:] for edge in edges], tokenizer)
     for head, tail in zip(heads, tails, strict=True):
         if whole[: len(head)] != head and whole[len(whole) - len(tail) :] == tail:
-            yield len(whole) - len(tail)
+            yield len(whole) - len(tail), True
         else:
-            yield _common_prefix(head, whole)
+            place = _common_prefix(head, whole)
+            yield place, place == len(head)
 
 
 def _same_text(a: list[int], b: list[int], tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -36,7 +36,13 @@ _ROLE_OF = {
     "observation": "tool",
     "function_response": "tool",
 }
-_TURN_KEYS = ("messages", "conversations", "conversation")
+TURN_KEYS = ("messages", "conversations", "conversation")
+_TEXTS = {
+    "prompt_completion": {"prompt", "completion"},
+    "alpaca": {"instruction", "output"},
+    "text": {"text"},
+}
+"""Columns whose values may be null."""
 _TURN_STYLES = (
     ("messages", "role", "from"),
     ("sharegpt", "from", "role"),
@@ -117,13 +123,7 @@ def recognise(records: Sequence[Record]) -> str:
     for record in records:
         fits = formats_of(record.fields)
         if not fits:
-            known = "; ".join(f"{name}: {needs}" for name, needs in NEEDS.items())
-            problems.append(
-                (
-                    record.origin,
-                    f"the record fits no known format; {_keys(record.fields)}. Known formats: {known}",
-                )
-            )
+            problems.append((record.origin, _fits_nothing(record.fields)))
         elif common is None or first is None:
             common, first = fits, record
         else:
@@ -144,20 +144,16 @@ def formats_of(fields: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the formats whose keys a record has, in the order of FORMATS, without judging the values."""
     has = {key for key, value in fields.items() if value is not None}
     fits = []
-    turns = next((fields[key] for key in _TURN_KEYS if key in has), None)
+    turns = next((fields[key] for key in TURN_KEYS if key in has), None)
     if turns is not None:
         parsed = _from_json(turns)
         head = parsed[0] if isinstance(parsed, list) and parsed else None
         keys = head if isinstance(head, dict) else ()
         # Turns that show neither key may be either; the conversion says what is wrong with them.
         fits += [name for name, key, other in _TURN_STYLES if key in keys or other not in keys]
-    if {"prompt", "completion"} <= has:
-        fits.append("prompt_completion")
-    if {"instruction", "output"} <= has:
-        fits.append("alpaca")
-    if "text" in has:
-        fits.append("text")
-    return tuple(fits)
+    fits += [name for name, columns in _TEXTS.items() if columns <= has]
+    # Where a value is missing, its column tells: null is an empty answer as "" is, and an empty CSV cell.
+    return tuple(fits) or tuple(name for name, columns in _TEXTS.items() if columns <= set(fields))
 
 
 def plain_alpaca_prompt(
@@ -175,6 +171,17 @@ def plain_alpaca_prompt(
     if given:
         parts.append(f"### Given\n{given}")
     return "\n\n".join([*parts, "### Answer\n"])
+
+
+def _fits_nothing(fields: Mapping[str, Any]) -> str:
+    if {"chosen", "rejected"} <= set(fields):
+        return (
+            f"the record is a pair of a chosen and a rejected answer ({_keys(fields)}), as DPO and reward"
+            " models take them; a sweep trains on one answer: make the chosen one the completion, and take"
+            " the other out"
+        )
+    known = "; ".join(f"{name}: {needs}" for name, needs in NEEDS.items())
+    return f"the record fits no known format; {_keys(fields)}. Known formats: {known}"
 
 
 def _keys(fields: Mapping[str, Any]) -> str:
@@ -276,12 +283,12 @@ def _tools(fields: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...] | None:
 
 
 def _from_messages(fields: Mapping[str, Any], origin: Origin) -> Example:
-    key = next(key for key in _TURN_KEYS if fields.get(key) is not None)
+    key = next(key for key in TURN_KEYS if fields.get(key) is not None)
     return Example(messages=_conversation(fields[key], key), tools=_tools(fields), origin=origin)
 
 
 def _from_sharegpt(fields: Mapping[str, Any], origin: Origin) -> Example:
-    key = next(key for key in _TURN_KEYS if fields.get(key) is not None)
+    key = next(key for key in TURN_KEYS if fields.get(key) is not None)
     messages = _conversation(fields[key], key, "from", "value")
     if system := _optional_text(fields, "system"):
         messages = (Message(role="system", content=system), *messages)
@@ -293,12 +300,14 @@ def _from_prompt_completion(fields: Mapping[str, Any], origin: Origin) -> Exampl
     prompt, completion = fields["prompt"], fields["completion"]
     if not isinstance(prompt, list) and not isinstance(completion, list):
         return Example(
-            prompt=_text(prompt, "prompt"), completion=_text(completion, "completion"), origin=origin
+            prompt=_optional_text(fields, "prompt"),
+            completion=_optional_text(fields, "completion"),
+            origin=origin,
         )
     if not isinstance(prompt, list):
-        prompt = [{"role": "user", "content": prompt}]
+        prompt = [{"role": "user", "content": "" if prompt is None else prompt}]
     if not isinstance(completion, list):
-        completion = [{"role": "assistant", "content": completion}]
+        completion = [{"role": "assistant", "content": "" if completion is None else completion}]
     context = _conversation(prompt, "prompt")
     return Example(
         messages=(*context, *_conversation(completion, "completion")),
@@ -309,7 +318,7 @@ def _from_prompt_completion(fields: Mapping[str, Any], origin: Origin) -> Exampl
 
 
 def _from_alpaca(fields: Mapping[str, Any], origin: Origin) -> Example:
-    instruction, output = _text(fields["instruction"], "instruction"), _text(fields["output"], "output")
+    instruction, output = _optional_text(fields, "instruction"), _optional_text(fields, "output")
     given, system = _optional_text(fields, "input"), _optional_text(fields, "system")
     history = _from_json(fields.get("history")) or []
     pairs = isinstance(history, list) and all(
@@ -332,7 +341,7 @@ def _from_alpaca(fields: Mapping[str, Any], origin: Origin) -> Example:
 
 
 def _from_text(fields: Mapping[str, Any], origin: Origin) -> Example:
-    return Example(text=_text(fields["text"], "text"), origin=origin)
+    return Example(text=_optional_text(fields, "text"), origin=origin)
 
 
 _CONVERTERS: dict[str, Callable[[Mapping[str, Any], Origin], Example]] = {

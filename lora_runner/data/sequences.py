@@ -27,6 +27,8 @@ class TrainedSequence:
     """Number of the example it was made of, from 0; one example may become several sequences."""
     ids: list[int]
     ranges: list[tuple[int, int]]
+    merges: bool = False
+    """Whether the tokenizer joins what stands before a range and its beginning into one token."""
 
 
 def sequences(
@@ -41,7 +43,7 @@ def sequences(
     first: list[int] | None = None
     while chunk := list(islice(drafts, _CHUNK)):
         encoded = encode_spans([draft for _, draft in chunk], tokenizer)
-        for (number, draft), (ids, ranges) in zip(chunk, encoded, strict=True):
+        for (number, draft), (ids, ranges, merges) in zip(chunk, encoded, strict=True):
             if draft.plain:
                 if first is None:
                     first = opening(tokenizer)
@@ -51,7 +53,7 @@ def sequences(
                 if ids[-1:] != [tokenizer.eos_token_id]:
                     ranges = [*ranges, (len(ids), len(ids) + 1)]
                     ids = [*ids, tokenizer.eos_token_id]
-            yield TrainedSequence(example=number, ids=ids, ranges=ranges)
+            yield TrainedSequence(example=number, ids=ids, ranges=ranges, merges=merges)
 
 
 def _drafts(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lora_runner.data.counts import Fate, SetCounts, Tally
 from lora_runner.data.formats import Example
-from lora_runner.data.sequences import sequences
+from lora_runner.data.screening import remarks
+from lora_runner.data.sequences import TrainedSequence, sequences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,35 +46,30 @@ class TokenizedSet:
     num_tokens: int
     num_target_tokens: int
     """Tokens with loss, the denominator of a token-weighted mean."""
-    num_dropped: int
-    """Examples left out because truncation (or their content) left no token with loss."""
-    num_truncated: int
-    """Examples that lost their end to `max_length`, dropped ones included."""
-    num_duplicates: int
-    """Records left out because the evaluation set holds the same one, or because it holds it once already."""
+    counts: SetCounts
+    """What became of the records."""
     digest: str
     """Sha256 of all ids and labels in order: equal digests, equal sets."""
 
     @classmethod
     def of(
-        cls,
-        examples: Iterable[TokenizedExample],
-        *,
-        source: str,
-        num_dropped: int = 0,
-        num_truncated: int = 0,
-        num_duplicates: int = 0,
+        cls, examples: Iterable[TokenizedExample], *, source: str, counts: SetCounts | None = None
     ) -> TokenizedSet:
-        """Count and digest the examples."""
+        """Count and digest the examples; without `counts` each is a record of which nothing was lost."""
         kept = tuple(examples)
+        num_target_tokens = sum(num_targets(example) for example in kept)
         return cls(
             examples=kept,
             source=source,
             num_tokens=sum(len(example.input_ids) for example in kept),
-            num_target_tokens=sum(num_targets(example) for example in kept),
-            num_dropped=num_dropped,
-            num_truncated=num_truncated,
-            num_duplicates=num_duplicates,
+            num_target_tokens=num_target_tokens,
+            counts=counts
+            or SetCounts(
+                num_records=len(kept),
+                num_used=len(kept),
+                num_sequences=len(kept),
+                num_target_tokens=num_target_tokens,
+            ),
             digest=_digest(kept),
         )
 
@@ -92,34 +90,44 @@ def tokenise(
     max_length: int,
     completion_only: bool = True,
     chat_template: str | None = None,
-    num_duplicates: int = 0,
+    fates: Mapping[Fate, int] | None = None,
 ) -> TokenizedSet:
     """Tokenise examples, keep the first `max_length` tokens of each, drop those without a token to learn.
 
     Conversations follow the chat template to the letter: BOS and end-of-turn tokens are those it prints.
     Prompts, completions and texts begin as the tokenizer begins a text (BOS or not, never twice) and end with
     EOS. `chat_template` is the template's text (`chat.resolve_chat_template`), None when there is none.
+    `fates` are the numbers of records by what was done with them before, for the counts.
     Raises DataError: conversations without a template, a tokenizer without EOS, conversations the template
     refuses.
     """
     kept: list[TokenizedExample] = []
-    num_truncated = 0
+    tally = Tally(max_length)
     for sequence in sequences(examples, tokenizer, chat_template):
-        num_truncated += len(sequence.ids) > max_length
-        input_ids = array("i", sequence.ids[:max_length])
-        labels = array("i", [IGNORED]) * len(input_ids)
-        for start, end in sequence.ranges if completion_only else [(0, len(sequence.ids))]:
-            labels[max(start, 1) : end] = input_ids[max(start, 1) : end]
-        example = TokenizedExample(input_ids=input_ids, labels=labels)
+        example, ranges = tokenised(sequence, max_length=max_length, completion_only=completion_only)
+        tally.add(sequence.example, len(sequence.ids), ranges, merges=sequence.merges)
         if num_targets(example):
             kept.append(example)
-    return TokenizedSet.of(
-        kept,
-        source=source,
-        num_dropped=len(examples) - len(kept),
-        num_truncated=num_truncated,
-        num_duplicates=num_duplicates,
+    used = [examples[number] for number in sorted(tally.used)]
+    counts = tally.counts(
+        len(examples),
+        Counter(fates),
+        num_repeated=len(used) - len({example.content_key for example in used}),
+        **remarks(used),
     )
+    return TokenizedSet.of(kept, source=source, counts=counts)
+
+
+def tokenised(
+    sequence: TrainedSequence, *, max_length: int, completion_only: bool
+) -> tuple[TokenizedExample, list[tuple[int, int]]]:
+    """Cut a sequence to `max_length` tokens and label it; returns its ranges with loss at full length too."""
+    ranges = sequence.ranges if completion_only else [(0, len(sequence.ids))]
+    input_ids = array("i", sequence.ids[:max_length])
+    labels = array("i", [IGNORED]) * len(input_ids)
+    for start, end in ranges:
+        labels[max(start, 1) : end] = input_ids[max(start, 1) : end]
+    return TokenizedExample(input_ids=input_ids, labels=labels), ranges
 
 
 def _digest(examples: Sequence[TokenizedExample]) -> str:

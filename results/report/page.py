@@ -18,6 +18,7 @@ from results.files import atomic_write
 from results.report.answer import answer
 from results.report.blocks import Plot, Section
 from results.report.curves import curves
+from results.report.data_account import data_account
 from results.report.facts import Facts, read_facts
 from results.report.importance import importance
 from results.report.next_steps import next_steps
@@ -44,6 +45,7 @@ SECTIONS: Sequence[Callable[[Facts], Section]] = (
     timeline,
     signs,
     failures,
+    data_account,
     next_steps,
     reproduce,
 )

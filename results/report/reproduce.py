@@ -29,7 +29,7 @@ def reproduce(facts: Facts) -> Section:
         Table(
             caption="What holds for every trial",
             header=("setting", "value"),
-            rows=sorted(_flat(facts.sweep.context)),
+            rows=sorted(_flat({k: v for k, v in facts.sweep.context.items() if k != "data_account"})),
             folded=True,
         ),
         Table(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from lora_runner.data import Notice
 from search_spaces import space_for
 from sweeps.blueprint import Blueprint, Ledger
 from sweeps.plan import plan_view, time_estimate
@@ -31,6 +32,7 @@ def blueprint(ledger: Ledger, **changed: Any) -> Any:
     return SimpleNamespace(
         ledger=ledger,
         job=SimpleNamespace(seats=12),
+        data=SimpleNamespace(notices=()),
         config=SimpleNamespace(
             model=SimpleNamespace(name="example/a model [8B]"),
             search=SimpleNamespace(sampler="tpe", pruner="successive_halving", seed=3),
@@ -68,6 +70,22 @@ def test_the_plan_states_what_would_run(plan: Blueprint) -> None:
         "12 seats: 13 would take 68.3 GiB",
     ):
         assert fact in text, text
+
+
+def test_the_plan_says_what_was_lost_of_the_data_and_nothing_else(plan: Any) -> None:
+    before = shown(plan, 200)
+    assert not any(line.startswith("      ") and "record" in line for line in before)
+    plan.data.notices = (
+        Notice("evaluation: 2 records [of 3] not drawn"),
+        Notice("training: cut", is_warning=True),
+    )
+    lines = shown(plan, 200)
+    place = next(i for i, line in enumerate(lines) if line.startswith("data"))
+    assert [line.strip() for line in lines[place + 1 : place + 3]] == [
+        "evaluation: 2 records [of 3] not drawn",
+        "warning: training: cut",
+    ]
+    assert [line for line in lines if line not in lines[place + 1 : place + 3]] == before
 
 
 def test_every_range_stands_on_one_line_beside_what_the_tables_say(plan: Blueprint) -> None:

@@ -44,14 +44,14 @@ def test_copies_of_evaluation_records_never_train(make_tokenizer: Any, write_jso
     bundle = load_data(DataSpec(train=write_jsonl(PAIRS * 3), eval_fraction=0.2), make_tokenizer())
     assert len(bundle.eval) == len(set(ids(bundle.eval))) == 12
     assert not set(ids(bundle.train)) & set(ids(bundle.eval))
-    assert (len(bundle.train), bundle.train.num_duplicates) == (48 * 3, 12 * 2)
+    assert (len(bundle.train), bundle.train.counts.num_in_eval) == (48 * 3, 12 * 2)
 
 
 def test_an_own_evaluation_file(make_tokenizer: Any, write_jsonl: Any) -> None:
     train, other = write_jsonl(PAIRS[:50]), write_jsonl([*PAIRS[45:], PAIRS[59]], "eval.jsonl")
     bundle = load_data(DataSpec(train=train, eval=other), make_tokenizer())
-    assert (len(bundle.train), bundle.train.num_duplicates) == (45, 5)
-    assert (len(bundle.eval), bundle.eval.num_duplicates) == (15, 1)
+    assert (len(bundle.train), bundle.train.counts.num_in_eval) == (45, 5)
+    assert (len(bundle.eval), bundle.eval.counts.num_copies) == (15, 1)
     assert not set(ids(bundle.train)) & set(ids(bundle.eval))
 
 

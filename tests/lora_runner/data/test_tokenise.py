@@ -113,15 +113,15 @@ def test_truncation_keeps_the_start_and_counts(make_tokenizer: Any) -> None:
     whole = run(tokenizer, long_answer).examples[0]
     assert list(found.examples[0].input_ids) == list(whole.input_ids)[:10]
     assert list(found.examples[0].labels) == list(whole.labels)[:10]
-    assert (len(found), found.num_dropped, found.num_truncated) == (2, 1, 2)
+    assert (len(found), found.counts.num_dropped, found.counts.num_truncated) == (2, 1, 2)
     assert found.num_tokens == sum(len(example.input_ids) for example in found.examples)
     assert found.num_target_tokens == sum(num_targets(example) for example in found.examples)
 
 
-def test_a_conversation_without_an_assistant_is_dropped(make_tokenizer: Any) -> None:
+def test_a_conversation_without_an_assistant_is_empty(make_tokenizer: Any) -> None:
     user = Example(messages=(Message(role="user", content="hi"),))
     found = run(make_tokenizer(), user, chat_template="{% for m in messages %}{{ m.content }}{% endfor %}")
-    assert (len(found), found.num_dropped) == (0, 1)
+    assert (len(found), found.counts.num_empty, found.counts.num_dropped) == (0, 1, 0)
 
 
 def test_the_digest_sees_ids_labels_and_order() -> None:

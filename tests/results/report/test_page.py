@@ -20,7 +20,7 @@ from tests.results.report.conftest import SWEEP_FILE, XSS, many_trials
 
 Page = Callable[..., Path]
 SECTIONS = ["answer", "verdict", "rates", "ratio", "curves", "importance", "parallel", "timeline"]
-SECTIONS += ["signs", "failures", "next", "reproduce"]
+SECTIONS += ["signs", "failures", "data", "next", "reproduce"]
 
 
 class Reader(HTMLParser):
@@ -66,6 +66,36 @@ def plots_of(path: Path) -> dict[str, Any]:
 def test_the_sections_stand_in_order_and_the_answer_comes_first(rich_page: Path) -> None:
     ids = [attrs["id"] for tag, attrs in read(rich_page).tags if tag == "section"]
     assert ids == SECTIONS
+
+
+COUNTS = {"num_records": 2000, "num_used": 1800, "num_sequences": 1800, "num_target_tokens": 90_000}
+
+
+def test_what_became_of_the_records_is_told_and_warnings_stand_with_the_answer(
+    make_trial: Any, make_study: Any, page: Page
+) -> None:
+    account = {
+        "train": COUNTS | {"num_dropped": 200, "num_lost_target_tokens": 10_000, "lost_share": 0.1},
+        "eval": COUNTS | {"num_empty": 0, "lost_share": 0.0, "max_length_for_all": 812},
+        "warnings": [f"training: too long {XSS}"],
+        "notices": ["columns not used: id"],
+    }
+    study = make_study(make_trial(2.5, lr=2e-4), context={"data_account": account})
+    text = read(page(study)).text
+    assert text.count(f"About the data: training: too long {XSS}.") == 1  # among what limits the answer
+    _, table = text.split("What became of the records")
+    for fact in (
+        "records read 2,000 2,000",
+        "dropped: nothing to learn lies within max_length 200 0",
+        "tokens with loss beyond max_length 10,000 0",
+        "share of the tokens with loss that is lost 10.0% 0.0%",
+        "max_length that loses nothing 0 812",
+        "columns not used: id",
+    ):
+        assert fact in table, table
+    assert "empty: no answer" not in table
+    before = make_study(make_trial(2.5, lr=2e-4))
+    assert "made before they were kept" in read(page(before)).text
 
 
 def test_the_answer_names_best_gain_and_doubt(make_trial: Any, make_study: Any, page: Page) -> None:

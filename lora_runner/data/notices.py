@@ -1,0 +1,116 @@
+"""What a user should be told of the data: sentences, and which of them are warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lora_runner.data.counts import SetCounts
+from lora_runner.errors import DataError
+
+WARN_LOST = 0.1
+"""Share of the tokens with loss that may be cut off without a warning: long tails of a set are usual, and a
+tenth moves a loss by less than the ranges of a sweep do."""
+REFUSE_EVAL_LOST = 0.5
+"""Share of an evaluation set's records, or of its tokens with loss, that may be lost: beyond a half the
+trials would be ranked by a minority of what they are meant to do."""
+MAX_NAMED = 8
+"""Columns named in one sentence; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One sentence about the data."""
+
+    text: str
+    is_warning: bool = False
+
+
+def notices_of(counts: SetCounts, role: str) -> Iterator[Notice]:
+    """Yield what is to be said of one set; nothing where nothing was lost. `role`: training, evaluation."""
+    if counts.num_lost_target_tokens:
+        yield Notice(f"{role}: {_lost(counts)}; {_advice(counts)}", counts.lost_share > WARN_LOST)
+    left_out = (
+        (counts.num_empty, "empty (no answer to learn)"),
+        (counts.num_in_eval, "also in the evaluation set"),
+        (counts.num_copies, "there more than once"),
+    )
+    if parts := [f"{number:,} {why}" for number, why in left_out if number]:
+        yield Notice(f"{role}: left out of {_records(counts.num_records)}: {', '.join(parts)}")
+    if counts.num_not_drawn:
+        wanted = "max_train_examples" if role == "training" else "max_eval_examples"
+        yield Notice(f"{role}: {_records(counts.num_not_drawn)} not drawn ({wanted})")
+    if counts.num_repeated:
+        yield Notice(
+            f"{role}: {_records(counts.num_repeated)} repeated; a copy trains as often as it is there"
+        )
+    if counts.num_merging:
+        yield Notice(
+            f"{role}: in {_records(counts.num_merging)} the tokenizer would join the end of the prompt and "
+            "the beginning of the answer into one token; let a blank or line break between them stand at the "
+            "answer's beginning",
+            is_warning=True,
+        )
+    if counts.num_placeholders:
+        yield Notice(
+            f"{role}: {_records(counts.num_placeholders)} with a placeholder of a picture, sound or video "
+            "(<image> or the like), which is trained as text",
+            is_warning=True,
+        )
+    if counts.num_missing_texts:
+        yield Notice(
+            f"{role}: {_records(counts.num_missing_texts)} with an answer that reads nan, None or null, as "
+            "programs write a missing value; trained as it stands",
+            is_warning=True,
+        )
+    if counts.num_blank_turns:
+        yield Notice(
+            f"{role}: {_records(counts.num_blank_turns)} in which one of the assistant's turns is empty and "
+            'trained as an answer ("weight": 0 in the turn leaves it out)'
+        )
+
+
+def columns_notice(names: tuple[str, ...]) -> Iterator[Notice]:
+    """Yield one sentence that names the columns which are not read, if there are any."""
+    if names:
+        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        yield Notice(f"columns not used: {', '.join(names[:MAX_NAMED])}{more}")
+
+
+def refuse_mostly_lost(counts: SetCounts, source: str) -> None:
+    """Refuse an evaluation set of which `max_length` takes more than half. Raises DataError."""
+    if max(counts.dropped_share, counts.lost_share) <= REFUSE_EVAL_LOST:
+        return
+    raise DataError(
+        "the evaluation set may lose at most half of its records and of its tokens with loss: "
+        f"{_lost(counts)}. Set max_length to {counts.max_length_for_most:,} or more"
+        f" ({counts.max_length_for_all:,} loses nothing), or shorten or split the records",
+        path=source,
+    )
+
+
+def _lost(counts: SetCounts) -> str:
+    """Records and tokens lost to `max_length`, with the share."""
+    dropped = (
+        f"{counts.num_dropped:,} dropped (nothing of their answers is left)" if counts.num_dropped else ""
+    )
+    cut = f"{counts.num_cut:,} cut (without the end and its stop token)" if counts.num_cut else ""
+    return (
+        f"max_length {counts.max_length:,} loses {_percent(counts.lost_share)} of the tokens with loss: of "
+        f"{_records(counts.num_used + counts.num_dropped)}, {' and '.join(filter(None, (dropped, cut)))}"
+    )
+
+
+def _advice(counts: SetCounts) -> str:
+    everything = f"max_length {counts.max_length_for_all:,} loses nothing"
+    if counts.lost_share > WARN_LOST and counts.max_length_for_most < counts.max_length_for_all:
+        return f"{everything}, {counts.max_length_for_most:,} at most a tenth"
+    return everything
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.01 else "less than 1%"
+
+
+def _records(number: int) -> str:
+    return f"{number:,} record{'' if number == 1 else 's'}"

@@ -1,0 +1,55 @@
+"""The data: how many records the trials were trained and judged on, and what became of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from results.report.blocks import Block, Bullets, Paragraph, Section, Table
+from results.report.facts import Facts
+
+_ROWS = {
+    "num_records": "records read",
+    "num_used": "used",
+    "num_dropped": "dropped: nothing to learn lies within max_length",
+    "num_empty": "empty: no answer to learn",
+    "num_held_out": "held out for evaluation",
+    "num_in_eval": "left out: a copy is in the evaluation set",
+    "num_copies": "left out: there more than once",
+    "num_not_drawn": "not drawn (max_train_examples, max_eval_examples)",
+    "num_cut": "cut: used without the end of what they teach",
+    "num_repeated": "copies of another, used as often as they are there",
+    "num_sequences": "sequences made of the used records",
+    "num_target_tokens": "tokens with loss",
+    "num_lost_target_tokens": "tokens with loss beyond max_length",
+}
+"""Counts of `data_account` in the study's context, as the page names them."""
+_ALWAYS = ("num_records", "num_used", "num_sequences", "num_target_tokens")
+
+
+def data_account(facts: Facts) -> Section:
+    """Counts of both sets, warnings first; only those that are not zero."""
+    return Section(id="data", title="The data", blocks=_blocks(facts.sweep.context.get("data_account")))
+
+
+def _blocks(account: Any) -> list[Block]:
+    if not isinstance(account, Mapping):
+        return [Paragraph(text="The study holds no counts of its data: it was made before they were kept.")]
+    blocks: list[Block] = [Paragraph(tone="unsure", text=f"{text}.") for text in account.get("warnings", ())]
+    sets = [account.get(name, {}) for name in ("train", "eval")]
+    rows = [
+        (said, *(f"{counts.get(name, 0):,}" for counts in sets))
+        for name, said in _ROWS.items()
+        if name in _ALWAYS or any(counts.get(name) for counts in sets)
+    ]
+    if any(counts.get("num_lost_target_tokens") for counts in sets):
+        rows.append(
+            ("share of the tokens with loss that is lost", *(f"{c.get('lost_share', 0):.1%}" for c in sets))
+        )
+        rows.append(("max_length that loses nothing", *(f"{c.get('max_length_for_all', 0):,}" for c in sets)))
+    blocks.append(
+        Table(caption="What became of the records", header=("", "training", "evaluation"), rows=rows)
+    )
+    if notices := account.get("notices"):
+        blocks.append(Bullets(items=list(notices)))
+    return blocks
