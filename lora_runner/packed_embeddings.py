@@ -20,7 +20,7 @@ from torch.func import functional_call
 
 from lora_runner.banks import SeatWeights
 from lora_runner.packed_modules import PackContext, PackedModule, Rows
-from lora_runner.products import by_block, outer_by_block, with_shared
+from lora_runner.products import by_block, outer_by_block, product_into, with_shared
 
 
 class PackedSaved(PackedModule):
@@ -185,7 +185,8 @@ class _HeadProduct(torch.autograd.Function):
                 copies, x.split(rows.blocks.sizes), out.split(rows.blocks.sizes), strict=True
             ):
                 # The master is fp32; the product runs in the base's dtype, as the frozen weight would.
-                torch.mm(part, (module.weight.detach() if copy is None else copy).to(x.dtype).t(), out=into)
+                own = (module.weight.detach() if copy is None else copy).to(x.dtype)
+                product_into(into, part, own.t())
         for c in rows.classes if module.token_indices else ():
             own = by_block(x[c.start : c.stop], module.token_rows(c.seats, x.dtype).transpose(1, 2), c.blocks)
             out[c.start : c.stop].index_copy_(1, module.tokens, own[:, : len(module.tokens)])
@@ -204,7 +205,7 @@ class _HeadProduct(torch.autograd.Function):
         for seat, copy, part, here, into in zip(
             rows.seats, module.copies(rows), x.split(sizes), grad.split(sizes), dx.split(sizes), strict=True
         ):
-            torch.mm(here, (module.weight.detach() if copy is None else copy).to(grad.dtype), out=into)
+            product_into(into, here, (module.weight.detach() if copy is None else copy).to(grad.dtype))
             if copy is not None:
                 gradient = seat.saved_gradients[module.owner]
                 if gradient.dtype == grad.dtype:

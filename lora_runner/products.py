@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lora_runner import onednn
 from lora_runner.on_devices import OnDevices
 
 GROUPED_CAPABILITIES = (9, 10)
@@ -57,7 +58,22 @@ def by_block(x: Tensor, weights: Tensor, blocks: Blocks) -> Tensor:
 
 def with_shared(x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
     """Every block of `x` (T, k) times one `weight` (k, n) -> (T, n)."""
+    if onednn.takes(x, weight):
+        if len(blocks) == 1:
+            return onednn.product(x, weight)
+        out = x.new_empty(x.shape[0], weight.shape[1])
+        for rows, into in zip(x.split(blocks.sizes), out.split(blocks.sizes), strict=True):
+            product_into(into, rows, weight)
+        return out
     return by_block(x, weight.expand(len(blocks), *weight.shape), blocks)
+
+
+def product_into(out: Tensor, x: Tensor, weight: Tensor) -> None:
+    """Write one block's `x` (t, k) times `weight` (k, n) to `out` (t, n), as `with_shared` computes it."""
+    if onednn.takes(x, weight):
+        out.copy_(onednn.product(x, weight))
+    else:
+        torch.mm(x, weight, out=out)
 
 
 def outer_by_block(a: Tensor, b: Tensor, blocks: Blocks) -> Tensor:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from benchmarks.random_base import SHAPES, random_base
+from lora_runner import onednn
 from lora_runner import pack as pack_module
 from lora_runner.config import SCHEDULERS, TrialConfig
 from lora_runner.layout import Block
@@ -297,6 +298,20 @@ def test_every_trial_is_bit_equal_to_itself_alone_at_sizes_of_real_models(shape:
     ]
     for trial, packed in zip(drawn, train(pack, drawn), strict=True):
         assert_same(packed, train(pack, [trial])[0], f"trial {trial.config.seed} of {len(drawn)}")
+
+
+@pytest.mark.skipif(not onednn.is_there(), reason="this build of torch has no oneDNN")
+@pytest.mark.parametrize("kind", ["frozen tied embeddings", "trained embeddings"])
+def test_every_trial_is_bit_equal_to_itself_alone_where_onednn_multiplies(
+    all_packs: dict[str, Watched], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(onednn, "WIDE", 0)
+    monkeypatch.setattr(onednn, "is_faster", lambda: True)
+    short = replace(changed(max_steps=3), lengths=((11, 4), (16, 3)))
+    longer = replace(changed(seed=2, lora_r=16, max_steps=3), lengths=((47,),))
+    for trial, packed in zip((short, longer), train(all_packs[kind], [short, longer]), strict=True):
+        alone = train(all_packs[kind], [trial])[0]
+        assert_same(packed, alone, f"trial {trial.config.seed}")
 
 
 def test_a_longer_neighbour_changes_no_width_and_no_mask(all_packs: dict[str, Watched]) -> None:

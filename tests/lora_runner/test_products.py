@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from lora_runner.products import Blocks, by_block, outer_by_block, with_shared
+from lora_runner import onednn
+from lora_runner.products import Blocks, by_block, outer_by_block, product_into, with_shared
 from tests.lora_runner.devices import DEVICE
 
 pytestmark = pytest.mark.gpu
@@ -154,3 +155,50 @@ def test_a_cpu_multiplies_with_a_narrow_weight_on_one_thread(
     finally:
         torch.set_num_threads(before)
     assert found == [1, 1, 3] * 2
+
+
+@pytest.fixture
+def by_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a CPU where oneDNN is the faster, with weights of any size."""
+    if not onednn.is_there():
+        pytest.skip("this build of torch has no oneDNN")
+    monkeypatch.setattr(onednn, "WIDE", 0)
+    monkeypatch.setattr(onednn, "is_faster", lambda: True)
+
+
+@pytest.mark.usefixtures("by_onednn")
+@pytest.mark.parametrize("transposed", [False, True], ids=["backward", "forward"])
+def test_a_wide_product_by_onednn(transposed: bool) -> None:
+    """Wherever a block lies in memory; and written into a place as into a new tensor."""
+    cpu = torch.device("cpu")
+    weight = torch.randn(352, 128, device=cpu)
+    weight = weight.t().contiguous().t() if transposed else weight
+    x = torch.randn(sum(SIZES), 352, device=cpu)
+    assert onednn.takes(x, weight)
+    together = with_shared(x, weight, Blocks(SIZES))
+    assert float((together.double() - x.double() @ weight.double()).abs().max()) < 1e-4
+    for shift, (size, part) in enumerate(zip(SIZES, parts(), strict=True)):
+        moved = torch.empty(size * 352 + shift, device=cpu)[shift:].view(size, 352).copy_(x[part])
+        assert torch.equal(with_shared(moved, weight, Blocks([size])), together[part])
+        into = torch.empty(size, 128, device=cpu)
+        product_into(into, moved, weight)
+        assert torch.equal(into, together[part])
+
+
+def test_onednn_is_left_alone_where_it_is_no_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    def takes(capability: str, vendor: str, size: int = 1024, dtype: torch.dtype = torch.float32) -> bool:
+        onednn.is_faster.cache_clear()
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+        monkeypatch.setattr(onednn, "_cpu_description", lambda: f"vendor_id\t: {vendor}\n")
+        monkeypatch.setattr(onednn, "is_there", lambda: True)
+        x = torch.zeros(1, size, dtype=dtype, device="cpu")
+        return onednn.takes(x, x.expand(size, size))
+
+    try:
+        assert takes("AVX512", "AuthenticAMD")
+        assert not takes("AVX2", "AuthenticAMD")
+        assert not takes("AVX512", "GenuineIntel")
+        assert not takes("AVX512", "AuthenticAMD", size=256)
+        assert not takes("AVX512", "AuthenticAMD", dtype=torch.bfloat16)
+    finally:
+        onednn.is_faster.cache_clear()
