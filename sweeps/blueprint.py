@@ -5,21 +5,23 @@ The driver builds it and sends it on: the job to the workers, the ledger to the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_runner.config import TrialConfig, default_scheduler_kwargs
+from lora_runner.config import TrialConfig
 from lora_runner.messages import SessionOptions
 from search_spaces import KeyPath, Problem, SearchSpace, load_guidelines
 from sweeps.checkpoint_store import CheckpointStore
 from sweeps.config import ReliabilitySection, SweepConfig, space_of
 from sweeps.depot import fingerprint
+from sweeps.errors import ConfigError
 from sweeps.replicate_plan import ReplicatePlan
+from sweeps.schedule_rules import schedule_findings
 from sweeps.trained_tokens import trained_tokens
+from sweeps.trial_config import trial_config
 from sweeps.worker_files import Call, model_folder
 
 if TYPE_CHECKING:
@@ -74,31 +76,8 @@ class Ledger:
         return None if url is None else CheckpointStore(url, self.name)
 
     def trial_config(self, params: Mapping[str, Any]) -> TrialConfig:
-        """A trial's full configuration from its parameters in the study.
-
-        A searched batch size keeps the budget in examples: half the batch, twice the steps.
-        """
-        values = dict(self.constants)
-        rate = float(params["learning_rate"])
-        batch = int(params.get("per_device_train_batch_size", values["per_device_train_batch_size"]))
-        steps = max(1, round(values["max_steps"] * values["per_device_train_batch_size"] / batch))
-        scheduler = str(params.get("lr_scheduler_type", "linear"))
-        ratio = params.get("embedding_lr_ratio")
-        for name in ("lora_r", "lora_alpha", "lora_dropout", "weight_decay"):
-            if name in params:
-                values[name] = params[name]
-        values |= {
-            "learning_rate": rate,
-            "embedding_learning_rate": rate * float(ratio) if ratio is not None else None,
-            "lr_scheduler_type": scheduler,
-            "lr_scheduler_kwargs": self.scheduler_kwargs.get(scheduler)
-            or default_scheduler_kwargs(scheduler, steps),
-            # transformers turns a ratio into steps with ceil; a whole number means the same everywhere.
-            "warmup_steps": min(steps, math.ceil(float(params.get("warmup_ratio", 0.0)) * steps)),
-            "max_steps": steps,
-            "per_device_train_batch_size": batch,
-        }
-        return TrialConfig(**values)
+        """A trial's full configuration from its parameters in the study. Raises TrialConfigError."""
+        return trial_config(params, self.constants, self.scheduler_kwargs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +177,9 @@ def draw_up(
         training.num_train_epochs or 1,
     )
     space = space_of(config, model_size=float(size), max_steps=steps)
+    constants = _constants(config, steps)
+    if found := list(schedule_findings(space, constants, training.lr_scheduler_kwargs)):
+        raise ConfigError(problem_at(key, message) for key, message in found)
     workload = workload_of(config, space, data, tokens, problem_at)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     share: float = config.gpus_per_worker
@@ -223,7 +205,7 @@ def draw_up(
         trials=config.trials,
         search=config.search.model_dump(),
         report_at=training.report_percents,
-        constants=_constants(config, steps),
+        constants=constants,
         scheduler_kwargs=training.lr_scheduler_kwargs,
         trains_embeddings=config.trains_embeddings,
         identity=_identity(config, space, context, train_digest=data.train.digest),

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lora_runner.config import default_scheduler_kwargs
 from search_spaces import (
     Guidelines,
     InputError,
     Problem,
+    SearchSpace,
     commented_space_yaml,
     dump_yaml,
     load_guidelines,
@@ -89,6 +91,7 @@ def init_sweep(
         train_embeddings=_line("train_embeddings", train_embeddings),
         max_steps=steps,
         batch_size=TrainingSection.model_fields["per_device_train_batch_size"].default,
+        scheduler_kwargs=_relative_minimum(space),
         made_for=f"scenario {scenario}, {_short(size)} parameters, {steps} steps",
         space=commented_space_yaml(space, tables),
         r=LoraSection.model_fields["r"].default,
@@ -153,6 +156,13 @@ def _written(text: str, file: Path, *, suffixes: tuple[str, ...] = ()) -> str:
     return f"./{target.relative_to(folder)}" if target.is_relative_to(folder) else str(target)
 
 
+def _relative_minimum(space: SearchSpace) -> str:
+    """The default of cosine_with_min_lr as a line of `training`; a comment where the space never draws it."""
+    name = "cosine_with_min_lr"
+    kwargs = dump_yaml({name: default_scheduler_kwargs(name, DEFAULT_MAX_STEPS)}, one_line=True)
+    return f"{'' if space['lr_scheduler_type'].contains(name) else '# '}lr_scheduler_kwargs: {kwargs}"
+
+
 def _line(key: str, value: Any) -> str:
     return dump_yaml({key: value}).rstrip("\n")
 
@@ -193,6 +203,8 @@ training:
   gradient_accumulation_steps: 1
   # Times that a full trial is evaluated, and may be stopped early.
   evaluations: 5
+  # A schedule's minimum as a share of each trial's own peak; a rate (min_lr) must lie below every drawn one.
+  {scheduler_kwargs}
 
 # What is searched. These ranges are the tables' own, widened, for {made_for}:
 # take out a dimension, or the whole block, and the tables decide again when those change.

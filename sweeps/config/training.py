@@ -22,7 +22,25 @@ from sweeps.config.fields import (
 from sweeps.config.section import Section
 
 DEFAULT_EVALUATIONS = 5
-_COSINE: dict[str, Check] = {"num_cycles": check_real(above=0)}
+
+
+def _waves(*, may_end_high: bool) -> Check:
+    """A number of cosine waves that ends low; `may_end_high` also lets through a part of the first fall."""
+    number = check_real(above=0)
+
+    def check(value: Any) -> float:
+        waves: float = number(value)
+        if waves % 1 != 0.5 and not (may_end_high and waves < 0.5):
+            below = " or less," if may_end_high else ","
+            rule = f"must be 0.5{below} which only falls, or 1.5, 2.5 ..., waves that end low"
+            raise wrong(f"{rule}; got {shown(value)}")
+        return waves
+
+    return check
+
+
+_COSINE: dict[str, Check] = {"num_cycles": _waves(may_end_high=True)}
+_SHARE = check_real(0, below=1)
 _SHAPES = check_one_of(("linear", "cosine", "1-sqrt"))
 
 # What transformers' schedule functions take, for every schedule of search_spaces.rows.SCHEDULERS.
@@ -31,13 +49,13 @@ SCHEDULER_OPTIONS: dict[str, dict[str, Check]] = {
     "constant_with_warmup": {},
     "linear": {},
     "cosine": _COSINE,
-    "cosine_with_min_lr": {**_COSINE, "min_lr": check_real(0), "min_lr_rate": check_real(0, 1)},
+    "cosine_with_min_lr": {**_COSINE, "min_lr": check_real(0), "min_lr_rate": _SHARE},
     "warmup_stable_decay": {
-        **_COSINE,
+        "num_cycles": _waves(may_end_high=False),
         "num_decay_steps": check_whole(1),
         "warmup_type": _SHAPES,
         "decay_type": _SHAPES,
-        "min_lr_ratio": check_real(0, 1),
+        "min_lr_ratio": _SHARE,
     },
     "inverse_sqrt": {"timescale": check_whole(1)},
 }
@@ -135,6 +153,9 @@ class TrainingSection(Section):
         if decay and "num_decay_steps" not in decay:
             said = f"needs num_decay_steps beside its other arguments; got {', '.join(decay)}"
             raise wrong(said, "lr_scheduler_kwargs", "warmup_stable_decay")
+        if "num_cycles" in decay and decay.get("decay_type", "cosine") != "cosine":
+            said = f"has no effect beside decay_type {decay['decay_type']}; got {decay['num_cycles']:g}"
+            raise wrong(said, "lr_scheduler_kwargs", "warmup_stable_decay", "num_cycles")
         return self
 
     @property

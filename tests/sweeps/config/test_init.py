@@ -43,6 +43,18 @@ def test_the_file_explains_its_ranges(folder: Path) -> None:
     assert "general, instruction, complex, short, long" in text
 
 
+def test_a_minimum_rate_is_written_as_a_share(folder: Path) -> None:
+    written = init_sweep("some/Model-8B", "train.jsonl")
+    line = "lr_scheduler_kwargs: {cosine_with_min_lr: {min_lr_rate: 0.1}}\n"
+    assert f"  # {line}" in (folder / "sweep.yaml").read_text()
+    assert written.training.lr_scheduler_kwargs == {}
+    rows = "rows:\n  scheduler.medium: {choices: [cosine_with_min_lr]}\n"
+    (folder / "rows.yaml").write_text(rows)
+    written = init_sweep("some/Model-8B", "train.jsonl", "own.yaml", guidelines=("rows.yaml",))
+    assert f"  {line}" in (folder / "own.yaml").read_text()
+    assert written.training.lr_scheduler_kwargs == {"cosine_with_min_lr": {"min_lr_rate": 0.1}}
+
+
 def test_where_the_size_comes_from(folder: Path) -> None:
     assert init_sweep("a/b", "train.jsonl", "1.yaml", model_size=1.5e9).model.size == 1.5e9
     counted = init_sweep(

@@ -130,6 +130,28 @@ WHOLE_FILES = [
         7,
         ["exactly one of min_lr and min_lr_rate"],
     ),
+    (
+        HEAD + "training:\n  max_steps: 9\n  lr_scheduler_kwargs:\n    cosine: {num_cycles: 1}",
+        7,
+        ["num_cycles must be 0.5 or less", "waves that end low; got 1"],
+    ),
+    (
+        HEAD + "training:\n  max_steps: 9\n  lr_scheduler_kwargs:\n    cosine_with_min_lr: {min_lr_rate: 1}",
+        7,
+        ["min_lr_rate must be a number, at least 0 and below 1; got 1"],
+    ),
+    (
+        HEAD + "training:\n  max_steps: 9\n  lr_scheduler_kwargs:\n"
+        "    warmup_stable_decay: {num_decay_steps: 3, num_cycles: 0.25}",
+        7,
+        ["num_cycles must be 0.5, which only falls", "got 0.25"],
+    ),
+    (
+        HEAD + "training:\n  max_steps: 9\n  lr_scheduler_kwargs:\n"
+        "    warmup_stable_decay: {num_decay_steps: 3, num_cycles: 0.5, decay_type: linear}",
+        7,
+        ["num_cycles has no effect beside decay_type linear"],
+    ),
     ("name: a/b\nmodel: a/b\ndata: train.jsonl\ntraining: {max_steps: 1}", 1, ["name must be", "'a/b'"]),
     ("name: ..\nmodel: a/b\ndata: train.jsonl\ntraining: {max_steps: 1}", 1, ["name must be", "'..'"]),
     ("name: 2024\nmodel: a/b\ndata: train.jsonl\ntraining: {max_steps: 1}", 1, ["put it in quotes"]),
