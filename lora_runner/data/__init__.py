@@ -1,13 +1,14 @@
 """Datasets as people have them -> token ids with loss masks, a frozen evaluation set, and batches."""
 
 from lora_runner.data.batching import BatchPlan, steps_for_epochs
-from lora_runner.data.chat import resolve_chat_template
+from lora_runner.data.chat_template import resolve_chat_template
 from lora_runner.data.counts import SetCounts
 from lora_runner.data.formats import Example, Message, convert, recognise
 from lora_runner.data.load import DataBundle, load_data
 from lora_runner.data.notices import Notice
 from lora_runner.data.reading import read_records
 from lora_runner.data.records import Origin, Record
+from lora_runner.data.rendering import Rendering, StopToken
 from lora_runner.data.spec import FORMATS, DataSpec
 from lora_runner.data.tokenise import IGNORED, TokenizedExample, TokenizedSet, num_targets, tokenise
 from lora_runner.errors import DataError
@@ -24,7 +25,9 @@ __all__ = [
     "Notice",
     "Origin",
     "Record",
+    "Rendering",
     "SetCounts",
+    "StopToken",
     "TokenizedExample",
     "TokenizedSet",
     "convert",

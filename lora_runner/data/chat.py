@@ -1,228 +1,257 @@
-"""Conversations -> text, with the character spans that carry loss.
+"""Conversations -> texts with the spans that carry loss, as a server would send them and should get them.
 
-A template may mark the assistant's turns itself with {% generation %}. For others the spans are found by
-rendering growing prefixes of the conversation, which must render to how the whole begins.
+Three ways. `marked`: a template with {% generation %} marks says itself what the assistant's words are.
+`whole`: every beginning of the conversation prints as the whole begins, so one text holds all turns.
+`per turn`: a text for each turn, which is what the template prints for the turns before it with the
+generation prompt, and what it adds when that turn is last.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from os.path import commonprefix
+from typing import TYPE_CHECKING
 
-import jinja2
-
+from lora_runner.data.chat_template import PROBE, ChatTemplate, Span, Tools
 from lora_runner.data.formats import Example, Message
+from lora_runner.data.printed import check_printed, is_plainly_printed
 from lora_runner.data.records import BadRecord
-from lora_runner.errors import DataError
+from lora_runner.data.turn_ends import TurnEnds
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' }}"
-    "{% if message['role'] == 'assistant' %}"
-    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}"
-    "{% else %}{{ message['content'] + '<|im_end|>\\n' }}{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-"""The built-in template, used when it is asked for by name ("chatml")."""
-
-# Private-use characters that no text carries; they live only between rendering and `_cut_marks`.
-_OPEN, _CLOSE = "\ue0f8\ue0f1\ue0f8", "\ue0f8\ue0f2\ue0f8"
-_PROBE = "\ue0f8\ue0f3\ue0f8"
-_MARK = re.compile(f"({_OPEN}|{_CLOSE})")
-_GENERATION = re.compile(r"\{%([-+]?)\s*generation\s*([-+]?)%\}")
-_END_GENERATION = re.compile(r"\{%([-+]?)\s*endgeneration\s*([-+]?)%\}")
-# {% call %} trims and scopes like transformers' own {% generation %}; its macro prints where a turn begins.
-_MARK_MACRO = "{% macro marked_turn_() %}" + _OPEN + "{{ caller() }}" + _CLOSE + "{% endmacro %}"
-# Templates that print today's date would give another evaluation set tomorrow. The date that Llama's
-# templates fall back on stands in for it.
-_DATE_MACRO = (
-    "{% macro strftime_now(format) %}{{ format"
-    " | replace('%d', '26') | replace('%e', '26') | replace('%m', '07') | replace('%b', 'Jul')"
-    " | replace('%B', 'July') | replace('%Y', '2024') | replace('%y', '24') | replace('%A', 'Friday')"
-    " | replace('%a', 'Fri') | replace('%H', '12') | replace('%I', '12') | replace('%M', '00')"
-    " | replace('%S', '00') | replace('%p', 'PM') }}{% endmacro %}"
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class RenderedChat:
-    """A conversation as text, and the (start, end) character ranges that carry loss."""
+    """A text to train on."""
 
     text: str
-    spans: tuple[tuple[int, int], ...]
+    spans: tuple[Span, ...]
+    """Ranges of characters that carry loss."""
+    stops: tuple[str | None, ...]
+    """Of each span the token by which its turn ends, where it is in the span."""
+    way: str
+    """`marked`, `whole` or `per turn`."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of how it was made; records of one kind have the same."""
 
 
-def resolve_chat_template(asked: str | None, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Return the text of the template asked for (jinja text, a file, "chatml"), else the tokenizer's own.
+@dataclass(frozen=True, kw_only=True)
+class _Turn:
+    """One assistant turn with loss as the template prints it when it is last."""
 
-    Raises DataError when a file does not exist or cannot be read.
-    """
-    if asked is None:
-        own = tokenizer.chat_template
-        if isinstance(own, dict):  # several, by name
-            own = own.get("default")
-        return None if own is None else str(own)
-    if asked == "chatml":
-        # As with every other text: a tokenizer that starts texts with BOS gets one here too.
-        starts = tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
-        return ("{{ bos_token }}" if starts else "") + CHATML
-    if "{{" in asked or "{%" in asked:
-        return asked
-    path = Path(asked).expanduser()
-    if not path.is_file():
-        raise DataError(
-            f"chat_template must be jinja text, the path of a file, or 'chatml'; there is no file {asked!r}",
-            path=asked,
-        )
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"the chat template cannot be read: {error}", path=path) from error
+    number: int
+    prompt: str
+    """What a server sends: the turns before it with the generation prompt."""
+    text: str
+    """The turns up to and with it."""
 
 
 class ChatRenderer:
-    """Renders conversations with one template, and finds the assistant's turns in the result."""
+    """Renders conversations with one template, and finds the assistant's turns in what it prints."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
-        self._tokenizer = tokenizer
-        self._marked = _GENERATION.search(template) is not None
-        self._has_generation_prompt: bool | None = None  # known once a conversation has shown it
+        self._template = ChatTemplate(tokenizer, template)
         self._reads_tools = "tools" in template
-        source = _GENERATION.sub(r"{%\1 call marked_turn_() \2%}", template)
-        source = _END_GENERATION.sub(r"{%\1 endcall \2%}", source)
-        head = (_MARK_MACRO if self._marked else "") + (_DATE_MACRO if "strftime_now" in template else "")
-        # The empty output keeps the block before it from swallowing a newline at the template's start.
-        self._template = head + "{{ '' }}" + source if head else source
-        self._special = [
-            str(token) for token in {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
-        ]
+        self._ends = TurnEnds(tokenizer, self._template)
 
-    def render(self, example: Example) -> RenderedChat:
-        """Render one conversation.
+    def render(self, example: Example, *, completion_only: bool = True) -> list[RenderedChat]:
+        """Render one conversation; `completion_only` False puts loss on all of it.
 
-        Raises BadRecord when the template refuses it, or when the turns cannot be located; DataError when the
-        template itself is broken.
+        Raises BadRecord when the template refuses it, leaves out a part of an answer, or prints a turn so
+        that it cannot be told from the turns before it; DataError when the template itself is broken.
         """
         messages = example.messages or ()
-        if example.tools and not self._reads_tools:
+        tools = example.tools
+        if tools and not self._reads_tools:
             raise BadRecord(
                 "the record has tools, which the chat template does not print; set another chat_template"
             )
-        if self._marked:
-            return self._render_marked(messages, example)
-        return self._render_growing(messages, example)
+        wanted = [
+            number
+            for number, message in enumerate(messages)
+            if message.role == "assistant" and message.train and number >= example.num_context_messages
+        ]
+        if not completion_only:
+            return [self._everything(messages, tools)]
+        if self._template.is_marked:
+            return [self._marked(messages, wanted, tools)]
+        turns = [
+            _Turn(
+                number=number,
+                prompt=self._template.render(messages[:number], tools, add_generation_prompt=True),
+                text=self._template.render(messages[: number + 1], tools),
+            )
+            for number in wanted
+        ]
+        for turn in turns:
+            start = _shared(turn.prompt, turn.text)
+            check_printed(self._template, messages, turn.number, tools, turn.text, start)
+        whole = self._whole(messages, turns, tools)
+        return [self._alone(messages, turn, tools) for turn in turns] if whole is None else [whole]
 
-    def _render_marked(self, messages: Sequence[Message], example: Example) -> RenderedChat:
-        text, spans = _cut_marks(self._apply(messages, example))
-        # A mark that stops short of the end-of-turn token would train a model that never stops.
-        eos = str(self._tokenizer.eos_token) if self._tokenizer.eos_token else ""
-        spans = [(start, end + len(eos) if text.startswith(eos, end) else end) for start, end in spans]
+    def _everything(self, messages: Sequence[Message], tools: Tools) -> RenderedChat:
+        text = self._template.render(messages, tools)
+        stop = None
+        if messages[-1].role == "assistant":
+            check_printed(self._template, messages, len(messages) - 1, tools, text, 0)
+            text, _, stop = self._ended(text, (0, len(text)), messages[-1])
+        return RenderedChat(text=text, spans=((0, len(text)),), stops=(stop,), way="whole")
+
+    def _marked(self, messages: Sequence[Message], wanted: Sequence[int], tools: Tools) -> RenderedChat:
+        text, marks = self._template.render_marked(messages, tools)
+        owners = self._owners(messages, marks, wanted, tools)
+        notes: set[str] = set()
+        for number in wanted:
+            if not is_plainly_printed(messages[number], text):
+                notes |= self._left_out(messages, number, tools, text)
+        spans: list[Span] = []
+        stops: list[str | None] = []
+        for place, ((start, end), owner) in enumerate(zip(marks, owners, strict=True)):
+            if owner is not None and owner not in wanted:
+                continue
+            closed, stop = self._ends.close(text, (start, end))
+            added = None
+            if (
+                stop is None
+                and place == len(marks) - 1
+                and not text[end:].strip()
+                and self._ends.kind == "marker"
+            ):
+                added = self._ends.missing(messages[-1])
+            if added is not None:
+                text, closed, stop = text[:end] + added[0], end + len(added[0]), added[1]
+            # What is marked stays marked: white space after the stop token is transformers' mask too.
+            spans.append((start, max(end, closed)))
+            stops.append(stop)
+        return RenderedChat(
+            text=text, spans=tuple(spans), stops=tuple(stops), way="marked", notes=tuple(sorted(notes))
+        )
+
+    def _owners(
+        self, messages: Sequence[Message], marks: Sequence[Span], wanted: Sequence[int], tools: Tools
+    ) -> list[int | None]:
+        """Return for each mark the number of its turn; None where all turns have loss anyway."""
         turns = [number for number, message in enumerate(messages) if message.role == "assistant"]
-        wanted = [_trains(messages, number, example) for number in turns]
-        if len(spans) == len(turns):
-            spans = [span for span, keep in zip(spans, wanted, strict=True) if keep]
-        elif not all(wanted):
+        if len(wanted) == len(turns):
+            return [None] * len(marks)
+        if len(marks) == len(turns):
+            return [*turns]
+        counts = [len(self._template.render_marked(messages[: number + 1], tools)[1]) for number in turns]
+        if counts != sorted(counts) or counts[-1] != len(marks):
             raise BadRecord(
-                f"the chat template marks {len(spans)} turns with {{% generation %}} where the record has"
+                f"the chat template marks {len(marks)} ranges with {{% generation %}} where the record has"
                 f" {len(turns)} assistant turns, so those without loss cannot be told apart"
             )
-        return RenderedChat(text=text, spans=tuple(spans))
-
-    def _render_growing(self, messages: Sequence[Message], example: Example) -> RenderedChat:
-        full = self._apply(messages, example)
-        spans = [
-            self._locate(messages, number, full, example)
-            for number, message in enumerate(messages)
-            if message.role == "assistant" and _trains(messages, number, example)
+        return [
+            number
+            for number, before, upto in zip(turns, [0, *counts], counts, strict=False)
+            for _ in range(upto - before)
         ]
-        return RenderedChat(text=full, spans=tuple(spans))
 
-    def _locate(
-        self, messages: Sequence[Message], number: int, full: str, example: Example
-    ) -> tuple[int, int]:
-        """Return the span of one assistant turn, after its header up to and with its end-of-turn token."""
-        content = messages[number].content.strip()
-        before = self._apply(messages[:number], example, add_generation_prompt=True) if number else ""
-        if number and self._has_generation_prompt is None:
-            self._has_generation_prompt = before != self._apply(messages[:number], example)
-        upto = full if number == len(messages) - 1 else self._apply(messages[: number + 1], example)
-        if not upto.startswith(before):
-            raise BadRecord(_inconsistent(number, len(messages)))
-        start = len(before)
-        if not number or not self._has_generation_prompt:
-            start += self._header_length(messages[: number + 1], upto[start:], start, example)
-        end = len(upto)
-        if not full.startswith(upto):
-            # Some templates print the last turn differently (an empty <think> block, say). Where only that
-            # differs, the turn is in the whole as content plus the end that it has when it is last.
-            ends = [found.end() for found in re.finditer(re.escape(content), upto) if found.start() >= start]
-            turns = [upto[:start] + content + upto[place:] for place in ends if content]
-            turn = next((turn for turn in turns if full.startswith(turn)), None)
-            if turn is None:
-                raise BadRecord(_inconsistent(number, len(messages)))
-            end = len(turn)
-        kept = full[start:end].rstrip()
-        if any(kept.endswith(token) for token in self._special):
-            end = start + len(kept)  # the line break after an end-of-turn token is never generated
-        return start, end
+    def _left_out(self, messages: Sequence[Message], number: int, tools: Tools, text: str) -> set[str]:
+        """Check a turn of a marked template; return what to know where it is printed in full when it is last
+        alone."""
+        alone = self._template.render(messages[: number + 1], tools)
+        check_printed(self._template, messages, number, tools, alone, 0)
+        if text.startswith(alone.rstrip()):
+            return set()
+        return {
+            "the chat template prints an earlier turn otherwise than it does when that turn is last (without"
+            " its reasoning, say); its {% generation %} marks are followed as they are"
+        }
 
-    def _header_length(self, messages: Sequence[Message], turn: str, start: int, example: Example) -> int:
-        """Return how many characters stand before the content, where no generation prompt tells."""
-        *others, last = messages
-        probe = self._apply([*others, replace(last, content=_PROBE)], example)
-        place = probe.find(_PROBE, start)
-        header = probe[start:place] if place >= 0 else ""
-        # A lone blank is left to the answer: the model has to write it after the prompt that it is given.
-        return len(header) if header.strip() and turn.startswith(header) else 0
+    def _whole(
+        self, messages: Sequence[Message], turns: Sequence[_Turn], tools: Tools
+    ) -> RenderedChat | None:
+        """Return one text with all turns, where every example in it is what a server would send and get."""
+        text = self._template.render(messages, tools)
+        if self._ends.kind == "none" and turns:
+            return None  # eos stands at the end of a text, so each turn needs its own
+        spans: list[Span] = []
+        stops: list[str | None] = []
+        for turn in turns:
+            if not (turn.text.startswith(turn.prompt) and text.startswith(turn.text)):
+                return None
+            span = (self._begin(messages, turn, tools), len(turn.text))
+            if turn.number == len(messages) - 1:
+                text, end, stop = self._ended(text, span, messages[turn.number])
+            else:
+                end, stop = self._ends.close(text, span)
+            spans.append((span[0], end))
+            stops.append(stop)
+        return RenderedChat(text=text, spans=tuple(spans), stops=tuple(stops), way="whole")
 
-    def _apply(
-        self, messages: Sequence[Message], example: Example, *, add_generation_prompt: bool = False
-    ) -> str:
-        tools: list[Any] | None = [dict(tool) for tool in example.tools] if example.tools else None
-        try:
-            rendered = self._tokenizer.apply_chat_template(
-                [message.as_dict() for message in messages],
-                tools=tools,
-                chat_template=self._template,
-                add_generation_prompt=add_generation_prompt,
-                tokenize=False,
-            )
-        except jinja2.TemplateSyntaxError as error:
-            raise DataError(
-                f"the chat template is broken at its line {error.lineno}: {error.message}"
-            ) from error
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
-            raise BadRecord(f"the chat template refuses the conversation: {error}") from error
-        return str(rendered)
+    def _ended(self, text: str, span: Span, turn: Message) -> tuple[str, int, str | None]:
+        """Return the text with the token by which its last turn ends, the end of its loss, and the token."""
+        end, stop = self._ends.close(text, span)
+        added = self._ends.missing(turn) if stop is None else None
+        if added is None:
+            return text, end, stop
+        text = text.removesuffix(self._ends.blank)
+        return text + added[0], len(text) + len(added[0]), added[1]
 
-
-def _trains(messages: Sequence[Message], number: int, example: Example) -> bool:
-    return number >= example.num_context_messages and messages[number].train
-
-
-def _inconsistent(number: int, total: int) -> str:
-    return (
-        f"the chat template is not prefix-consistent: what it prints for the first {number + 1} of {total}"
-        " messages is not how the whole conversation begins, so the assistant's turns cannot be located. Set"
-        " chat_template to a template that marks them with {% generation %} ... {% endgeneration %}"
-    )
-
-
-def _cut_marks(rendered: str) -> tuple[str, list[tuple[int, int]]]:
-    """Take the marks out of a rendered text; return it with the ranges that stood between them."""
-    text, spans, start = "", [], 0
-    for piece in _MARK.split(rendered):
-        if piece == _OPEN:
-            start = len(text)
-        elif piece == _CLOSE:
-            spans.append((start, len(text)))
+    def _alone(self, messages: Sequence[Message], turn: _Turn, tools: Tools) -> RenderedChat:
+        """Return the text that teaches one turn alone."""
+        text, notes = turn.text, tuple[str, ...]()
+        if turn.text.startswith(turn.prompt):
+            start = self._begin(messages, turn, tools)
         else:
-            text += piece
-    return text, spans
+            text, start, notes = self._parted(messages, turn, tools)
+        text, end, stop = self._ended(text, (start, len(text)), messages[turn.number])
+        return RenderedChat(
+            text=text[:end], spans=((start, end),), stops=(stop,), way="per turn", notes=notes
+        )
+
+    def _begin(self, messages: Sequence[Message], turn: _Turn, tools: Tools) -> int:
+        """Return where the words of a turn begin in its text, which begins with its prompt."""
+        start = len(turn.prompt)
+        if turn.number and self._template.has_generation_prompt:
+            # After a tool's result some templates print no generation prompt, but the header that it has
+            # elsewhere before the answer (DiffusionGemma). A model that printed it would print a role's name.
+            header = self._template.generation_prompt or ""
+            return start + len(header) if turn.text.startswith(header, start) else start
+        before = self._around(messages, turn, tools)
+        # A lone blank is left to the answer: the model has to write it after the prompt that it is given.
+        header = before[start:] if before is not None else ""
+        return len(before) if before and header.strip() and turn.text.startswith(before) else start
+
+    def _around(self, messages: Sequence[Message], turn: _Turn, tools: Tools) -> str | None:
+        """Return what is printed before the content of a turn; None where its content is not."""
+        *others, last = messages[: turn.number + 1]
+        probe = self._template.render([*others, replace(last, content=PROBE)], tools)
+        return probe[: probe.rfind(PROBE)] if PROBE in probe else None
+
+    def _parted(
+        self, messages: Sequence[Message], turn: _Turn, tools: Tools
+    ) -> tuple[str, int, tuple[str, ...]]:
+        """Return text, start of the loss and notes where a turn is not printed as its prompt begins it."""
+        history = self._template.render(messages[: turn.number], tools)
+        history = history[: _shared(turn.prompt, history)]
+        header = turn.prompt[len(history) :]
+        before = self._around(messages, turn, tools)
+        # The answer itself may begin as the prompt goes on, which an answer of other words does not.
+        shared = _shared(turn.prompt, turn.text, turn.text if before is None else before)
+        if header and shared >= len(history):
+            rest = turn.prompt[shared:][:40]
+            note = (
+                f"a server's prompt goes on with {rest!r} where the chat template prints the answer without"
+                " it: the loss begins where the two part"
+            )
+            return turn.text, shared, (note,)
+        if before is not None and header and before.endswith(header) and turn.text.startswith(before):
+            # The turns before it are printed otherwise once it is there; a server sends them as they were.
+            return turn.prompt + turn.text[len(before) :], len(turn.prompt), ()
+        raise BadRecord(
+            f"turn {turn.number + 1}: what the chat template prints for the turns before it, with the"
+            " generation prompt, is not how it prints them with the answer, so the answer cannot be told from"
+            " its prompt. Set chat_template to a template that marks the answers with"
+            " {% generation %} ... {% endgeneration %}"
+        )
+
+
+def _shared(*texts: str) -> int:
+    """Return how many characters texts have in common at their beginning."""
+    return len(commonprefix(texts))  # noqa: RUF071 - characters are meant, not parts of paths

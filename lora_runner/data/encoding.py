@@ -18,6 +18,8 @@ class Draft:
     text: str
     spans: tuple[tuple[int, int], ...]
     plain: bool
+    prompt_alone: bool = False
+    """What stands before the loss is a prompt that a server tokenises alone; so are those of plain texts."""
 
 
 def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -59,7 +61,7 @@ def encode_spans(
     ):
         parts = list(islice(encoded_pieces, len(edges) - 1))
         joined = [token for part in parts for token in part]
-        if joined == whole or (draft.plain and _same_text(joined, whole, tokenizer)):
+        if joined == whole or ((draft.plain or draft.prompt_alone) and _same_text(joined, whole, tokenizer)):
             # A prompt is tokenised alone when the model is used: its tokens must not depend on what follows.
             positions = [0]
             for part in parts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lora_runner.data.chat import resolve_chat_template
+from lora_runner.data.chat_template import resolve_chat_template
 from lora_runner.data.dividing import ReadSet, divide
 from lora_runner.data.notices import Notice, columns_notice, notices_of, refuse_mostly_lost
 from lora_runner.data.spec import DataSpec

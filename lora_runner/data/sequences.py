@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -27,24 +27,44 @@ class TrainedSequence:
     """Number of the example it was made of, from 0; one example may become several sequences."""
     ids: list[int]
     ranges: list[tuple[int, int]]
+    stops: Mapping[int, tuple[int, str]]
+    """Positions of stop tokens with loss -> (id, text)."""
+    way: str
+    """`marked`, `whole` or `per turn` of a conversation (chat.py says which), `completion` or `text`."""
+    notes: tuple[str, ...] = ()
     merges: bool = False
     """Whether the tokenizer joins what stands before a range and its beginning into one token."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """A text on its way to a sequence."""
+
+    example: int
+    draft: Draft
+    way: str
+    stops: tuple[str | None, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 def sequences(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, chat_template: str | None
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    chat_template: str | None,
+    *,
+    completion_only: bool = True,
 ) -> Iterator[TrainedSequence]:
     """Yield what the examples become, in their order and at full length.
 
     Raises DataError: conversations without a template, a tokenizer without EOS, conversations the template
     refuses.
     """
-    drafts = enumerate(_drafts(examples, tokenizer, chat_template))
+    texts = iter(_texts(examples, tokenizer, chat_template, completion_only))
     first: list[int] | None = None
-    while chunk := list(islice(drafts, _CHUNK)):
-        encoded = encode_spans([draft for _, draft in chunk], tokenizer)
-        for (number, draft), (ids, ranges, merges) in zip(chunk, encoded, strict=True):
-            if draft.plain:
+    while chunk := list(islice(texts, _CHUNK)):
+        encoded = encode_spans([made.draft for made in chunk], tokenizer)
+        for made, (ids, ranges, merges) in zip(chunk, encoded, strict=True):
+            if made.draft.plain:
                 if first is None:
                     first = opening(tokenizer)
                 if first and ids[: len(first)] != first:
@@ -53,29 +73,64 @@ def sequences(
                 if ids[-1:] != [tokenizer.eos_token_id]:
                     ranges = [*ranges, (len(ids), len(ids) + 1)]
                     ids = [*ids, tokenizer.eos_token_id]
-            yield TrainedSequence(example=number, ids=ids, ranges=ranges, merges=merges)
+                stops = {len(ids) - 1: (ids[-1], str(tokenizer.eos_token))}
+            else:
+                stops = dict(_stops(ids, ranges, made.stops, tokenizer))
+            yield TrainedSequence(
+                example=made.example,
+                ids=ids,
+                ranges=ranges,
+                stops=stops,
+                way=made.way,
+                notes=made.notes,
+                merges=merges,
+            )
 
 
-def _drafts(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, chat_template: str | None
-) -> list[Draft]:
+def _stops(
+    ids: list[int],
+    ranges: list[tuple[int, int]],
+    texts: Sequence[str | None],
+    tokenizer: PreTrainedTokenizerBase,
+) -> Iterator[tuple[int, tuple[int, str]]]:
+    for (start, end), text in zip(ranges, texts, strict=True):
+        token = None if text is None else tokenizer.convert_tokens_to_ids(text)
+        if text is not None and isinstance(token, int) and token in ids[max(start, 1) : end]:
+            yield end - 1 - ids[start:end][::-1].index(token), (token, text)
+
+
+def _texts(
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    chat_template: str | None,
+    completion_only: bool,
+) -> list[_Made]:
     renderer = None if chat_template is None else ChatRenderer(tokenizer, chat_template)
-    drafts: list[Draft] = []
+    texts: list[_Made] = []
     problems: list[Problem] = []
-    for example in examples:
+    for number, example in enumerate(examples):
         try:
-            drafts.append(_draft(example, tokenizer, renderer))
+            if example.messages is None or renderer is None:
+                draft = _plain_draft(example, tokenizer)
+                texts.append(
+                    _Made(example=number, draft=draft, way="text" if example.prompt is None else "completion")
+                )
+                continue
+            for chat in renderer.render(example, completion_only=completion_only):
+                draft = Draft(
+                    text=chat.text, spans=chat.spans, plain=False, prompt_alone=chat.way == "per turn"
+                )
+                texts.append(
+                    _Made(example=number, draft=draft, way=chat.way, stops=chat.stops, notes=chat.notes)
+                )
         except BadRecord as error:
             problems.append((example.origin, str(error)))
     if problems:
         raise problems_error(problems)
-    return drafts
+    return texts
 
 
-def _draft(example: Example, tokenizer: PreTrainedTokenizerBase, renderer: ChatRenderer | None) -> Draft:
-    if example.messages is not None and renderer is not None:
-        chat = renderer.render(example)
-        return Draft(text=chat.text, spans=chat.spans, plain=False)
+def _plain_draft(example: Example, tokenizer: PreTrainedTokenizerBase) -> Draft:
     if example.prompt is None and example.text is None:
         raise DataError(
             "conversations need a chat template and the tokenizer has none: set chat_template to jinja text,"

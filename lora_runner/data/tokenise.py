@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lora_runner.data.counts import Fate, SetCounts, Tally
 from lora_runner.data.formats import Example
+from lora_runner.data.rendering import Rendering, RenderingCount
 from lora_runner.data.screening import remarks
 from lora_runner.data.sequences import TrainedSequence, sequences
 
@@ -50,10 +51,17 @@ class TokenizedSet:
     """What became of the records."""
     digest: str
     """Sha256 of all ids and labels in order: equal digests, equal sets."""
+    rendering: Rendering = field(default_factory=Rendering)
+    """How the records became sequences, and by which tokens completions end."""
 
     @classmethod
     def of(
-        cls, examples: Iterable[TokenizedExample], *, source: str, counts: SetCounts | None = None
+        cls,
+        examples: Iterable[TokenizedExample],
+        *,
+        source: str,
+        counts: SetCounts | None = None,
+        rendering: Rendering | None = None,
     ) -> TokenizedSet:
         """Count and digest the examples; without `counts` each is a record of which nothing was lost."""
         kept = tuple(examples)
@@ -71,6 +79,7 @@ class TokenizedSet:
                 num_target_tokens=num_target_tokens,
             ),
             digest=_digest(kept),
+            rendering=rendering or Rendering(),
         )
 
     def __len__(self) -> int:
@@ -102,12 +111,13 @@ def tokenise(
     refuses.
     """
     kept: list[TokenizedExample] = []
-    tally = Tally(max_length)
-    for sequence in sequences(examples, tokenizer, chat_template):
+    tally, rendering = Tally(max_length), RenderingCount()
+    for sequence in sequences(examples, tokenizer, chat_template, completion_only=completion_only):
         example, ranges = tokenised(sequence, max_length=max_length, completion_only=completion_only)
         tally.add(sequence.example, len(sequence.ids), ranges, merges=sequence.merges)
         if num_targets(example):
             kept.append(example)
+            rendering.add(sequence, len(example.input_ids))
     used = [examples[number] for number in sorted(tally.used)]
     counts = tally.counts(
         len(examples),
@@ -115,7 +125,7 @@ def tokenise(
         num_repeated=len(used) - len({example.content_key for example in used}),
         **remarks(used),
     )
-    return TokenizedSet.of(kept, source=source, counts=counts)
+    return TokenizedSet.of(kept, source=source, counts=counts, rendering=rendering.result())
 
 
 def tokenised(

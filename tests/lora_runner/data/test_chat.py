@@ -46,6 +46,14 @@ MARKED = (
 )
 
 
+# Nothing ends a turn but the token by which the next one begins, as in GLM's template.
+MARKERS = (
+    "{% for m in messages %}{{ '<|im_start|>' if m.role == 'user' else '<|im_end|>' }}\n{{ m.content }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_end|>{% endif %}"
+)
+
+
 def chat(*turns: tuple[str, str], **more: Any) -> Example:
     messages = tuple(Message(role=role, content=content) for role, content in turns)
     return Example(messages=messages, origin=Origin("chat.jsonl", 7), **more)
@@ -67,8 +75,11 @@ def run(tokenizer: Any, *examples: Example, template: str | None = None, **optio
     [
         (CHATML, ["hello you<|im_end|>", "im the answer<|im_end|>"]),
         (BRACKETS, [" hello you</s>", " im the answer</s>"]),
-        (HEADINGS, ["hello you\n\n", "im the answer\n\n"]),
-        (THOUGHTS, ["hello you<|im_end|>", "<think>\n\n</think>\n\nim the answer<|im_end|>"]),
+        (HEADINGS, ["hello you</s>", "im the answer</s>"]),
+        (
+            THOUGHTS,
+            ["<think>\n\n</think>\n\nhello you<|im_end|>", "<think>\n\n</think>\n\nim the answer<|im_end|>"],
+        ),
         (MARKED, ["hello you</s>", "im the answer</s>"]),
         ("chatml", ["hello you<|im_end|>", "im the answer<|im_end|>"]),
     ],
@@ -78,11 +89,11 @@ def test_loss_on_every_assistant_turn(
     make_tokenizer: Any, targets: Any, template: str, expected: list[str]
 ) -> None:
     tokenizer = make_tokenizer()
-    (example,) = run(tokenizer, TWO, template=template).examples
-    assert targets(tokenizer, example) == expected
+    found = run(tokenizer, TWO, template=template).examples
+    assert [turn for example in found for turn in targets(tokenizer, example)] == expected
 
 
-@pytest.mark.parametrize("template", [CHATML, BRACKETS, HEADINGS, THOUGHTS, MARKED, "\nStart " + MARKED])
+@pytest.mark.parametrize("template", [CHATML, BRACKETS, MARKED, "\nStart " + MARKED])
 def test_ids_are_those_of_the_template(make_tokenizer: Any, template: str) -> None:
     tokenizer = make_tokenizer(bos=True, chat_template=template)
     (example,) = run(tokenizer, TWO).examples
@@ -115,8 +126,8 @@ def test_a_conversation_may_begin_with_the_assistant(
 ) -> None:
     tokenizer = make_tokenizer()
     greeting = chat(("assistant", "hello"), ("user", "hello you"), ("assistant", "Paris"))
-    (example,) = run(tokenizer, greeting, template=template).examples
-    first, second = targets(tokenizer, example)
+    found = run(tokenizer, greeting, template=template).examples
+    first, second = (turn for example in found for turn in targets(tokenizer, example))
     assert first.startswith("hello") or first == " hello</s>"
     assert second.strip().startswith("Paris")
 
@@ -138,18 +149,58 @@ def test_awkward_contents_are_found(make_tokenizer: Any, targets: Any, content: 
 def test_the_header_is_no_answer_even_where_it_holds_its_words(make_tokenizer: Any, targets: Any) -> None:
     tokenizer = make_tokenizer()
     (example,) = run(tokenizer, chat(("user", "x"), ("assistant", "Assistant")), template=HEADINGS).examples
-    assert targets(tokenizer, example) == ["Assistant\n\n"]
+    assert targets(tokenizer, example) == ["Assistant</s>"]
 
 
-def test_a_template_that_is_not_prefix_consistent_is_refused(make_tokenizer: Any) -> None:
-    numbered = "{{ messages | length }} turns\n" + CHATML
-    with pytest.raises(DataError, match=r"not prefix-consistent.* the first 2 of 4 messages") as caught:
-        run(make_tokenizer(), TWO, template=numbered)
+def prompt_of(tokenizer: Any, template: str, turns: int) -> list[int]:
+    """What transformers gives a server for the first turns of TWO."""
+    messages = [message.as_dict() for message in (TWO.messages or ())[:turns]]
+    found: list[int] = tokenizer.apply_chat_template(
+        messages, chat_template=template, add_generation_prompt=True, return_dict=False
+    )
+    return found
+
+
+@pytest.mark.parametrize("template", [THOUGHTS, "{{ messages | length }} turns\n" + CHATML])
+def test_a_template_that_prints_earlier_turns_otherwise_makes_an_example_per_turn(
+    make_tokenizer: Any, template: str
+) -> None:
+    tokenizer = make_tokenizer(bos=True)
+    found = run(tokenizer, TWO, template=template)
+    assert found.rendering.ways == {"per turn": (1, 2)}
+    for example, turns in zip(found.examples, (1, 3), strict=True):
+        prompt = prompt_of(tokenizer, template, turns)
+        ids, labels = list(example.input_ids), list(example.labels)
+        assert ids[: len(prompt)] == prompt, "an example begins with what a server sends"
+        trained = len(ids) - labels.count(-100)
+        assert labels[-trained:] == ids[-trained:]
+        assert len(ids) - trained == len(prompt)
+
+
+def test_loss_begins_where_the_answer_parts_from_a_servers_prompt(make_tokenizer: Any, targets: Any) -> None:
+    tokenizer = make_tokenizer()
+    swallows = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+    found = run(tokenizer, TWO, chat(("user", "x"), ("assistant", "<thing>")), template=swallows)
+    turns = [turn for example in found.examples for turn in targets(tokenizer, example)]
+    assert turns == ["hello you<|im_end|>", "im the answer<|im_end|>", "<thing><|im_end|>"]
+    (note,) = found.rendering.notes
+    assert note == (
+        "a server's prompt goes on with '<think>\\n' where the chat template prints the answer without it:"
+        " the loss begins where the two part (2 of 2 records)"
+    )
+    # Where the template prints the thought that the prompt opens, the answer follows the prompt.
+    thought = chat(("user", "x"), ("assistant", "<think>\nyes\n</think>\nno"))
+    found = run(tokenizer, thought, template=swallows)
+    assert [targets(tokenizer, example) for example in found.examples] == [["yes\n</think>\nno<|im_end|>"]]
+    assert found.rendering.notes == ()
+
+
+def test_an_answer_that_cannot_be_told_from_its_prompt_is_refused(make_tokenizer: Any) -> None:
+    reversed_ = "{% for m in messages[::-1] %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
+    with pytest.raises(DataError, match=r"turn 2: .* cannot be told from its prompt") as caught:
+        run(make_tokenizer(), TWO, template=reversed_)
     assert (caught.value.path, caught.value.line) == ("chat.jsonl", 7)
     assert "{% generation %}" in str(caught.value)
-    swallows = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>{% endif %}")
-    with pytest.raises(DataError, match="not prefix-consistent"):
-        run(make_tokenizer(), TWO, template=swallows)
 
 
 def test_what_the_template_refuses_names_the_line(make_tokenizer: Any) -> None:
@@ -208,3 +259,145 @@ def test_the_built_in_template_begins_as_the_tokenizer_does(make_tokenizer: Any,
     (example,) = run(tokenizer, TWO, template="chatml").examples
     assert (example.input_ids[0] == tokenizer.bos_token_id) is bos
     assert list(example.input_ids).count(tokenizer.bos_token_id) == bos
+
+
+@pytest.mark.parametrize(
+    ("template", "stop", "ways"),
+    [
+        (CHATML, "<|im_end|>", {"whole": (1, 1)}),
+        (MARKERS, "<|im_start|>", {"whole": (1, 1)}),
+        (HEADINGS, "</s>", {"per turn": (1, 2)}),
+        (MARKED, "</s>", {"marked": (1, 1)}),
+    ],
+)
+def test_every_turn_teaches_its_stop_token(
+    make_tokenizer: Any, template: str, stop: str, ways: dict[str, tuple[int, int]]
+) -> None:
+    tokenizer = make_tokenizer()
+    found = run(tokenizer, TWO, template=template)
+    (token,) = found.rendering.stop_tokens
+    assert (token.text, token.id) == (stop, tokenizer.convert_tokens_to_ids(stop))
+    assert token.num_turns == 2
+    assert sum(list(example.labels).count(token.id) for example in found.examples) == 2
+    assert found.rendering.num_without_stop == 0
+    assert found.rendering.ways == ways
+
+
+def test_records_that_teach_no_stop_are_counted(make_tokenizer: Any) -> None:
+    bare = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}\n{% endfor %}"
+    found = run(make_tokenizer(), TWO, TWO, template=bare).rendering
+    assert (found.num_records, found.num_without_stop, found.stop_tokens) == (2, 2, ())
+    short = chat(("user", "x"), ("assistant", "A"))
+    long = chat(("user", "x"), ("assistant", "hello you " * 30))
+    cut = run(make_tokenizer(), short, long, template=CHATML, max_length=40).rendering
+    assert (cut.num_records, cut.num_without_stop) == (2, 1)
+    # A template of text alone, and a tokenizer that has nothing to end a text with.
+    without = run(make_tokenizer(eos=False), TWO, template=HEADINGS).rendering
+    assert (without.num_without_stop, without.stop_tokens) == (1, ())
+    plain = run(make_tokenizer(), Example(prompt="a", completion="b"), Example(text="c")).rendering
+    assert plain.ways == {"completion": (1, 1), "text": (1, 1)}
+    assert [(token.text, token.num_turns) for token in plain.stop_tokens] == [("</s>", 2)]
+
+
+def test_all_tokens_of_a_conversation_are_one_sequence_when_asked(make_tokenizer: Any) -> None:
+    tokenizer = make_tokenizer()
+    for template in (THOUGHTS, HEADINGS, MARKED):
+        found = run(tokenizer, TWO, template=template, completion_only=False)
+        (example,) = found.examples
+        assert list(example.labels) == [-100, *list(example.input_ids)[1:]]
+        assert found.rendering.num_without_stop == 0
+
+
+def test_contents_are_parts_where_a_template_reads_nothing_else(make_tokenizer: Any, targets: Any) -> None:
+    template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for part in m.content %}"
+        "{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tokenizer = make_tokenizer()
+    (example,) = run(tokenizer, TWO, template=template).examples
+    assert targets(tokenizer, example) == ["hello you<|im_end|>", "im the answer<|im_end|>"]
+
+
+CALLS = [{"type": "function", "function": {"name": name, "arguments": {"a": 1}}} for name in ("f", "g")]
+
+
+def answer(content: str = "", **extra: Any) -> Example:
+    messages = (Message(role="user", content="x"), Message(role="assistant", content=content, extra=extra))
+    return Example(messages=messages, origin=Origin("chat.jsonl", 7))
+
+
+@pytest.mark.parametrize(
+    ("example", "template", "message"),
+    [
+        (answer(tool_calls=CALLS), CHATML, "turn 2: .* does not print its 'tool_calls'.* into the content"),
+        (answer(tool_calls=CALLS), MARKED, "turn 2: .* does not print its 'tool_calls'"),
+        (answer("x", function_call=CALLS[0]), CHATML, "its 'function_call'.* write it as tool_calls"),
+        (answer("x", reasoning_content="so"), CHATML, "its 'reasoning_content'.* take it out"),
+        (answer("x", thinking="so"), "{{ reasoning }}" + CHATML, "its 'thinking'.* name it 'reasoning'"),
+        (
+            answer(tool_calls=CALLS),
+            CHATML.replace(
+                "{{ m['content'] }}", "{{ m['content'] }}{{ m.tool_calls and m.tool_calls[0].function.name }}"
+            ),
+            "does not print item 2 of its 'tool_calls'",
+        ),
+        (
+            answer("<think>why</think>no"),
+            CHATML.replace("m['content']", "m['content'].split('</think>')[-1]"),
+            "what stands before </think> in its content",
+        ),
+        (
+            answer("hm <think>why</think>no"),
+            CHATML.replace("m['content']", "m['content'].split('<think>')[-1]"),
+            "what stands before <think> in its content",
+        ),
+        (
+            answer("lost"),
+            CHATML.replace("m['content']", "m['content'] if m.role == 'user' else 'ok'"),
+            "does not print its content",
+        ),
+    ],
+)
+def test_what_a_template_leaves_out_of_an_answer_is_an_error(
+    make_tokenizer: Any, example: Example, template: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=r"chat\.jsonl:7: .*" + message):
+        run(make_tokenizer(), example, template=template)
+
+
+def test_what_need_not_be_printed_is_no_error(make_tokenizer: Any) -> None:
+    reads = CHATML.replace("{{ m['content'] }}", "{{ m.reasoning or '' }}{{ m.content | upper }}")
+    tokenizer = make_tokenizer()
+    # Two names for one thought; ids and names; a field of a turn without loss; a content that is changed.
+    assert (
+        len(run(tokenizer, answer("x", reasoning="so", reasoning_content="so", id="5"), template=reads)) == 1
+    )
+    context = Example(
+        messages=(
+            Message(role="assistant", content="a", train=False, extra={"thinking": "so"}),
+            Message(role="user", content="x", extra={"thinking": "so"}),
+            Message(role="assistant", content="b"),
+        )
+    )
+    assert len(run(tokenizer, context, template=CHATML)) == 1
+
+
+def test_marks_of_several_pieces_are_told_to_their_turns(make_tokenizer: Any, targets: Any) -> None:
+    pieces = MARKED.replace(
+        "{% generation %}", "{% generation %}[{% endgeneration %}{{ 'A' }}{% generation %}"
+    )
+    tokenizer = make_tokenizer()
+    context = Example(messages=TWO.messages, num_context_messages=3)
+    (example,) = run(tokenizer, context, template=pieces).examples
+    assert targets(tokenizer, example) == ["[", "im the answer</s>"]
+
+
+def test_arguments_are_text_where_a_template_joins_them_to_text(make_tokenizer: Any, targets: Any) -> None:
+    joins = CHATML.replace(
+        "{{ m['content'] }}",
+        "{{ m.content }}{% for c in m.tool_calls %}{{ 'C' + c.function.arguments }}{% endfor %}",
+    )
+    tokenizer = make_tokenizer()
+    (example,) = run(tokenizer, answer(tool_calls=CALLS[:1]), template=joins).examples
+    assert targets(tokenizer, example) == ['C{"a": 1}<|im_end|>']
