@@ -27,6 +27,7 @@ from lora_runner.models import Base, BaseSpec
 from lora_runner.pack import MicroBatch, Pack, PackOptions
 from lora_runner.packed_modules import PackedLinear, RankClass
 from lora_runner.seats import Seat
+from lora_runner.structure import decoder_of
 from lora_runner.targets import find_targets
 
 NF4_BLOCK, NESTED_BLOCK = 64, 256
@@ -134,7 +135,7 @@ def _keep_one_of_each_kind(
     -> the layers that stay, and for places among them how many of the same kind are gone. Where the layers
     cannot be told, all of them stay and none is listed.
     """
-    config, decoder = model.config.get_text_config(), model.get_decoder()
+    config, decoder = model.config.get_text_config(), decoder_of(model)
     lists = [m for m in decoder.modules() if isinstance(m, nn.ModuleList)]
     layers = next((found for found in lists if len(found) == config.num_hidden_layers), None)
     if layers is None:

@@ -17,14 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lora_runner.arena import Arena
+from lora_runner.by_block import call_by_block
 from lora_runner.config import TrialConfig
-from lora_runner.errors import ModelError, TrialConfigError
+from lora_runner.errors import ModelError, TrialConfigError, first_line
 from lora_runner.layout import Block, Layout, LayoutKind, lay_out
 from lora_runner.models import Base, vocabulary_size
 from lora_runner.on_devices import to_device
 from lora_runner.pack_attention import PACK_ATTENTION, Grids, Inner, attention_over
 from lora_runner.packed_modules import PackContext, Rows, in_pack_order
-from lora_runner.replace import replace_modules, silence_dropout, split_model
+from lora_runner.replace import keep_weights, replace_modules, split_model, train_checkpointed
 from lora_runner.seats import EMBEDDINGS, LORA, PendingStats, Seat, SegmentKey
 from lora_runner.update import GroupStep, clip_and_step, squared_norms
 
@@ -72,6 +73,7 @@ class Pack:
         self.options = options
         self.model = base.model
         self.context = PackContext()
+        keep_weights(self.model)
         self.linears, self.saved = replace_modules(
             self.model,
             self.context,
@@ -98,30 +100,49 @@ class Pack:
             # old ones.
             enable = getattr(self.model, "activation_checkpointing_enable", None)
             (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
-            # transformers checkpoints in training mode only, where the base's own dropout would wake up.
-            silence_dropout(self.model)
-            self.model.train()
+            train_checkpointed(self.model)
         self.layout, self.layout_reason = self._choose_layout()
 
     def _choose_layout(self) -> tuple[LayoutKind, str]:
         """The end-to-end layout if it gives the plain model's logits on small blocks, else rectangular."""
         generator = torch.Generator().manual_seed(0)
         vocabulary = vocabulary_size(self.model)
-        blocks, plain = [], []
-        with torch.no_grad():
-            for shape in ((2, 12), (1, 7)):
-                ids = torch.randint(vocabulary, shape, generator=generator)
-                blocks.append(Block.of([(row, row) for row in ids.tolist()], self.base.device))
+        grids = [torch.randint(vocabulary, shape, generator=generator) for shape in ((2, 12), (1, 7))]
+        blocks = [Block.of([(row, row) for row in ids.tolist()], self.base.device) for ids in grids]
+        plain = list[Tensor]()
+
+        def without_neighbours() -> None:
+            for ids in grids:
                 self.context.rows = Rows([None], [ids.numel()])
                 logits = self.model(input_ids=ids.to(self.base.device)).logits
                 plain.append(logits[:, :-1].flatten(0, 1))
+
+        with torch.no_grad():
+            try:
+                self.called_by_block = call_by_block(self._decoder, self.context, without_neighbours)
+            except torch.OutOfMemoryError:
+                raise
+            except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError) as error:
+                raise ModelError(
+                    f"model {self.base.spec.model!r} does not compute as it is loaded: "
+                    f"{type(error).__name__}: {first_line(error)}"
+                ) from error
             reasons = list[str]()
             for kind in LAYOUTS:
-                reason = self._try_layout(kind, blocks, torch.cat(plain))
+                reason = self._unfit(kind) or self._try_layout(kind, blocks, torch.cat(plain))
                 if reason is None:
                     return kind, reasons[0] if reasons else "its logits are those of the plain model"
                 reasons.append(reason)
         raise ModelError(f"model {self.base.spec.model!r} cannot be trained in a pack: " + "; ".join(reasons))
+
+    def _unfit(self, kind: LayoutKind) -> str | None:
+        """Why a layout would not serve where small blocks do not show it."""
+        if kind == "end_to_end" and getattr(
+            self.model.config.get_text_config(), "attn_temperature_tuning", False
+        ):
+            # Llama 4 counts the rows before a token, from some thousands on.
+            return "its attention scales with a token's place in the row (attn_temperature_tuning)"
+        return None
 
     def _try_layout(self, kind: LayoutKind, blocks: list[Block], plain: Tensor) -> str | None:
         """Why a layout does not serve; None when it does."""

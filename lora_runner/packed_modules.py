@@ -67,6 +67,20 @@ class Rows:
             if owned:
                 self.classes.append(RankClass(start, owned))
             start += sum(size for _, size in members)
+        self._alone: dict[int, Rows] = {}
+
+    def alone(self, block: int) -> Rows:
+        """Those of one block, as if it were the only one."""
+        if block not in self._alone:
+            self._alone[block] = Rows([self.seats[block]], [self.blocks.sizes[block]])
+        return self._alone[block]
+
+    def selection(self, num_rows: int) -> Rows:
+        """Any `num_rows` of these rows, which have one owner."""
+        found = Rows(self.seats, [num_rows])
+        for of_selection, of_all in zip(found.classes, self.classes, strict=True):
+            of_selection._banks = of_all._banks
+        return found
 
 
 def _stored_rank(seat: SeatWeights | None) -> int:
@@ -101,16 +115,21 @@ class PackContext:
         return self.anchor is not None
 
     def rows_of(self, x: Tensor, name: str, *, trained: bool) -> Rows:
-        """Owners of the rows of `x`. A frozen layer may see any other selection, as one block of nobody."""
+        """Owners of the rows of `x`.
+
+        A selection has one where the pass, or a module called by block, has one. A frozen layer may see any
+        other selection, as one block of nobody.
+        """
         assert self.rows is not None
         if x.shape[0] == self.rows.num_rows:
             return self.rows
+        if len(self.rows.seats) == 1:
+            return self.rows.selection(x.shape[0])
         if not trained:
             return Rows([None], [x.shape[0]])
         raise ModelError(
-            f"module {name!r} was called on {x.shape[0]} rows of {self.rows.num_rows}: a layer that sees a "
-            "selection of tokens (a routed expert) cannot be trained in a pack; "
-            "leave it out of target_modules"
+            f"module {name!r} was called on {x.shape[0]} rows of {self.rows.num_rows}, and nothing says "
+            "whose they are; leave it out of target_modules"
         )
 
 
@@ -143,13 +162,21 @@ class PackedLinear(PackedModule):
     """A frozen linear layer, 4-bit or not, with one LoRA branch per seat; without one when it is no target.
 
     Source: LoRA (Hu et al., 2021). The branch computes in the dtype of its input, on fp32 masters, as under
-    autocast.
+    autocast. With `calls_base` the frozen part is what the base's own forward gives, block by block.
     """
 
     def __init__(
-        self, base: nn.Linear, name: str, index: int | None, context: PackContext, *, resident: bool
+        self,
+        base: nn.Linear,
+        name: str,
+        index: int | None,
+        context: PackContext,
+        *,
+        resident: bool,
+        calls_base: bool = False,
     ) -> None:
         super().__init__(base, name, context)
+        self.calls_base = calls_base
         self.index = index
         """Place among the trained layers, which keys its dropout; None for a layer that only computes."""
         self.in_features, self.out_features = base.in_features, base.out_features
@@ -179,8 +206,27 @@ class PackedLinear(PackedModule):
         flat = x.reshape(-1, x.shape[-1])  # (T, in)
         rows = self._context.rows_of(flat, self.name, trained=self.index is not None)
         anchor = self._context.anchor if self.index is not None else None
+        if not flat.shape[0]:  # an expert that nobody chose
+            return x.new_zeros(*x.shape[:-1], self.out_features)
         out: Tensor = _PackedProduct.apply(flat, anchor, self, rows)  # type: ignore[no-untyped-call]
+        if self.calls_base:
+            out = torch.cat([self.base(part) for part in flat.split(rows.blocks.sizes)]) + out
         return out.view(*x.shape[:-1], self.out_features)
+
+    def frozen_product(self, x: Tensor, blocks: Blocks) -> Tensor:
+        """What of the frozen weight is multiplied here: (T, in) -> (T, out)."""
+        if self.calls_base:
+            return x.new_zeros(x.shape[0], self.out_features)
+        out = with_shared(x, self.base_weight(x.dtype).t(), blocks)
+        if self.bias is not None:
+            out += self.bias.to(x.dtype)
+        return out
+
+    def frozen_gradient(self, grad: Tensor, blocks: Blocks) -> Tensor:
+        """What goes back through it: (T, out) -> (T, in)."""
+        if self.calls_base:
+            return grad.new_zeros(grad.shape[0], self.in_features)
+        return with_shared(grad, self.base_weight(grad.dtype), blocks)
 
     def masks(self, rank_class: RankClass, dtype: torch.dtype) -> Tensor | None:
         """Factors (t, in) of the seats' dropout on their own rows; None where nothing is dropped."""
@@ -200,9 +246,7 @@ class _PackedProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, anchor: Tensor | None, module: PackedLinear, rows: Rows) -> Tensor:
-        out = with_shared(x, module.base_weight(x.dtype).t(), rows.blocks)
-        if module.bias is not None:
-            out += module.bias.to(x.dtype)
+        out = module.frozen_product(x, rows.blocks)
         ctx.module, ctx.rows = module, rows
         kept = [x]
         classes = rows.classes if module.index is not None else ()
@@ -221,11 +265,7 @@ class _PackedProduct(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad, module, rows = grads[0], ctx.module, ctx.rows
         x, *all_shrunk = ctx.saved_tensors or (grad,)
-        dx = (
-            with_shared(grad, module.base_weight(grad.dtype), rows.blocks)
-            if ctx.needs_input_grad[0]
-            else None
-        )
+        dx = module.frozen_gradient(grad, rows.blocks) if ctx.needs_input_grad[0] else None
         for c, shrunk in zip(rows.classes if all_shrunk else (), all_shrunk, strict=True):
             here = grad[c.start : c.stop]
             part = x[c.start : c.stop]

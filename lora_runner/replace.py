@@ -14,7 +14,8 @@ from transformers.pytorch_utils import Conv1D
 from lora_runner.errors import ModelError
 from lora_runner.packed_embeddings import PackedEmbedding, PackedHead, PackedSaved
 from lora_runner.packed_modules import PackContext, PackedLinear
-from lora_runner.targets import find_trained
+from lora_runner.structure import decoder_of
+from lora_runner.targets import find_trained, has_own_forward
 
 
 def replace_modules(
@@ -42,7 +43,10 @@ def replace_modules(
     others = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not output and name not in targets
+        if isinstance(module, nn.Linear)
+        and module is not output
+        and name not in targets
+        and not has_own_forward(module)  # called by block, as it is
     ]
     linears = [_replace_linear(model, context, name, index, resident) for index, name in enumerate(targets)]
     for name in others:
@@ -62,7 +66,7 @@ def _replace_linear(
             f"{name} keeps its weight transposed (Conv1D), which a pack trains only on a quantised base"
         )
     assert isinstance(base, nn.Linear)
-    packed = PackedLinear(base, name, index, context, resident=resident)
+    packed = PackedLinear(base, name, index, context, resident=resident, calls_base=has_own_forward(base))
     model.set_submodule(name, packed)
     return packed
 
@@ -104,6 +108,26 @@ def silence_dropout(model: PreTrainedModel) -> None:
                 setattr(holder, name, 0.0)
 
 
+def train_checkpointed(model: PreTrainedModel) -> None:
+    """Put those modules into training mode that checkpoint gradients, which transformers does there only.
+
+    The others stay in evaluation mode: PhiMoE's routers draw random numbers in training mode.
+    """
+    silence_dropout(model)
+    for module in model.modules():
+        if hasattr(module, "gradient_checkpointing"):
+            module.training = True
+
+
+def keep_weights(model: PreTrainedModel) -> None:
+    """Keep a model from changing its weights in evaluation mode, where the base of a pack stays.
+
+    RWKV halves them there every few layers, against overflow in fp16, and quantises 4-bit ones again.
+    """
+    if getattr(model.config, "rescale_every", 0):
+        model.config.rescale_every = 0
+
+
 class _HiddenState(BaseModelOutputWithPast):  # type: ignore[misc]  # transformers ships no types
     """A decoder's output that holds nothing else, whatever a model looks for (router logits, attentions)."""
 
@@ -125,7 +149,7 @@ def split_model(model: PreTrainedModel) -> tuple[nn.Module, nn.Module]:
     So a few positions' logits can be computed at a time, with whatever the model does after its output layer
     (soft caps, scales).
     """
-    decoder = model.get_decoder()
+    decoder = decoder_of(model)
     names = {id(module): name for name, module in model.named_modules()}
     head, path = _with_own_children(model), names[id(decoder)].split(".")
     holder: nn.Module = head

@@ -7,12 +7,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lora_runner.errors import ModelError
 from lora_runner.models import vocabulary_size
+from lora_runner.structure import language_model_of
+
+ALL_LINEAR = "all-linear"
+_PAST_ADAPTERS = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
+"""Types of models whose kernels read `out_proj` as a weight; peft 0.21 refuses an adapter there
+(`tuners_utils._check_lora_target_modules_mamba`)."""
 
 
 def find_targets(model: nn.Module, target_modules: str | Sequence[str]) -> list[str]:
@@ -20,16 +27,32 @@ def find_targets(model: nn.Module, target_modules: str | Sequence[str]) -> list[
 
     `all-linear` takes every linear layer but the output layer; GPT-2's transposed `Conv1D` counts as one. A
     list matches full names or last components; any other string is a regular expression on the full name.
-    Raises ModelError when an entry matches nothing.
+    Of a model that also sees or hears, the language model's layers alone are meant (`left_out`). Raises
+    ModelError when an entry matches nothing, or a layer that no adapter can be added to.
     """
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     output = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
-    leaves = sorted({name.rpartition(".")[2] for name in linear})
-    if target_modules == "all-linear":
-        found = [name for name in linear if model.get_submodule(name) is not output]
+    without = left_out(model)
+    if target_modules == ALL_LINEAR:
+        found = [n for n in linear if n not in without and model.get_submodule(n) is not output]
         if not found:
             raise ModelError("target_modules all-linear matches nothing: the model has no linear layer")
         return found
+    found = _matching(linear, target_modules)
+    # What is named by a component may be elsewhere too, but not what no adapter can be added to.
+    impossible = [name for name in found if name in without and not without[name].is_elsewhere]
+    trained = [name for name in found if name not in without]
+    if impossible or not trained:
+        first = (impossible or found)[0]
+        raise ModelError(
+            f"target_modules {target_modules!r} takes {first}, which {without[first].reason}; "
+            "leave it out, or take all-linear, which does"
+        )
+    return trained
+
+
+def _matching(linear: Sequence[str], target_modules: str | Sequence[str]) -> list[str]:
+    leaves = sorted({name.rpartition(".")[2] for name in linear})
     if isinstance(target_modules, str):
         try:
             found = [name for name in linear if re.fullmatch(target_modules, name)]
@@ -57,6 +80,63 @@ def find_targets(model: nn.Module, target_modules: str | Sequence[str]) -> list[
                 f"target_modules entry {target!r} matches no linear layer.{hint} Known: {', '.join(leaves)}"
             )
     return [name for name in linear if any(_matches(name, target) for target in target_modules)]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Why a linear layer gets no adapter."""
+
+    reason: str
+    """After "which"."""
+    is_elsewhere: bool = False
+    """It is no part of the language model, and on text alone would never move."""
+
+
+def left_out(model: nn.Module) -> dict[str, LeftOut]:
+    """The linear layers that get no adapter whatever `target_modules` says, by full name."""
+    if not isinstance(model, PreTrainedModel):
+        return {}
+    found = dict[str, LeftOut]()
+    elsewhere = LeftOut("is no part of the language model: on text alone it would not move", True)
+    past = LeftOut(f"the kernels of {model.config.model_type} models read as a weight, past any adapter")
+    language_model = language_model_of(model)
+    output = model.get_output_embeddings()
+    own = set(language_model.modules()) | {output}
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear | Conv1D):
+            continue
+        if module not in own:
+            found[name] = elsewhere
+        elif model.config.model_type in _PAST_ADAPTERS and name.rpartition(".")[2] == "out_proj":
+            found[name] = past
+        elif has_own_forward(module) and not _gives_rows(module):
+            found[name] = LeftOut(
+                f"is a {type(module).__name__}: its forward does not return a row of outputs for each row, "
+                "to which an adapter could be added (nor can peft)"
+            )
+    return found
+
+
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether a linear layer's class computes something of its own, as routers do that also choose."""
+    kind = type(module)
+    return (
+        isinstance(module, nn.Linear)
+        and kind.forward is not nn.Linear.forward
+        and not kind.__module__.startswith("bitsandbytes.")
+    )
+
+
+def _gives_rows(module: nn.Module) -> bool:
+    """Whether a layer with a forward of its own maps rows (T, in) to rows (T, out)."""
+    assert isinstance(module, nn.Linear)
+    rows = torch.zeros(3, module.in_features, dtype=module.weight.dtype, device=module.weight.device)
+    try:
+        with torch.no_grad():
+            out = module(rows)
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        return False
+    return isinstance(out, torch.Tensor) and out.shape == (3, module.out_features)
 
 
 def _matches(name: str, target: str) -> bool:
