@@ -49,10 +49,7 @@ def by_block(x: Tensor, weights: Tensor, blocks: Blocks) -> Tensor:
             return F.grouped_mm(x, weights, offs=blocks.ends.on(x.device))
         out = x.new_empty(x.shape[0], weights.shape[2])
         for rows, weight, into in zip(x.split(blocks.sizes), weights, out.split(blocks.sizes), strict=True):
-            if _is_aligned(into):
-                torch.mm(_at_own_address(rows), weight, out=into)
-            else:
-                into.copy_(_at_own_address(rows) @ weight)
+            _multiply_into(into, rows, weight)
         return out
 
 
@@ -73,7 +70,14 @@ def product_into(out: Tensor, x: Tensor, weight: Tensor) -> None:
     if onednn.takes(x, weight):
         out.copy_(onednn.product(x, weight))
     else:
-        torch.mm(x, weight, out=out)
+        _multiply_into(out, x, weight)
+
+
+def _multiply_into(out: Tensor, x: Tensor, weight: Tensor) -> None:
+    if _is_aligned(out):
+        torch.mm(_at_own_address(x), weight, out=out)
+    else:
+        out.copy_(_at_own_address(x) @ weight)
 
 
 def outer_by_block(a: Tensor, b: Tensor, blocks: Blocks) -> Tensor:
