@@ -10,6 +10,7 @@ What no tensor holds is not seen: a kernel's own scratch, an allocator's roundin
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -26,12 +27,10 @@ from lora_runner.meta_device import META, LiveBytes, no_launches
 from lora_runner.models import Base, BaseSpec
 from lora_runner.pack import MicroBatch, Pack, PackOptions
 from lora_runner.packed_modules import PackedLinear, RankClass
+from lora_runner.quantization import NONE, Quantization
 from lora_runner.seats import Seat
 from lora_runner.structure import decoder_of
 from lora_runner.targets import find_targets
-
-NF4_BLOCK, NESTED_BLOCK = 64, 256
-"""Weights per scale, and scales per scale of their own (bitsandbytes' defaults)."""
 
 
 class DryRun:
@@ -48,17 +47,19 @@ class DryRun:
         *,
         device: torch.device,
         dtype: torch.dtype,
-        quantised: bool,
+        quantization: Quantization,
         lora_r: int,
         lora_dropout: float,
     ) -> None:
         use_liger(model, device)
         wanted = {id(model.get_submodule(name)) for name in find_targets(model, options.target_modules)}
-        self._layers, self._missing = _keep_one_of_each_kind(model, wanted)
+        # A product finds the resident copy as it finds a weight that was never quantised.
+        in_passes = NONE if options.resident_weights else quantization
+        quantised = {id(module) for module in in_passes.layers(model).values()}
+        self._layers, self._missing = _keep_one_of_each_kind(model, wanted, quantised)
         # By full name: in the whole model, a pattern may have meant some layers only.
         targets = tuple(name for name, module in model.named_modules() if id(module) in wanted)
-        # A product finds the resident copy as it finds a weight that was never quantised.
-        base = _frozen(model, dtype, dequantises=quantised and not options.resident_weights)
+        base = _frozen(model, dtype, in_passes, quantised)
         # The seats' own state is not counted here, so it may as well be the plain one.
         plain = replace(options, target_modules=targets, resident_weights=False, embedding_optimizer_bits=32)
         self._live = LiveBytes()
@@ -128,12 +129,12 @@ class DryRun:
 
 
 def _keep_one_of_each_kind(
-    model: PreTrainedModel, wanted: set[int]
+    model: PreTrainedModel, *marked: set[int]
 ) -> tuple[list[nn.Module], dict[int, int]]:
     """Leave the last decoder layer of each kind, and two at least: memory peaks where most lies kept before.
 
-    -> the layers that stay, and for places among them how many of the same kind are gone. Where the layers
-    cannot be told, all of them stay and none is listed.
+    `marked` are ids of modules that make a difference. -> the layers that stay, and for places among them how
+    many of the same kind are gone. Where the layers cannot be told, all of them stay and none is listed.
     """
     config, decoder = model.config.get_text_config(), decoder_of(model)
     lists = [m for m in decoder.modules() if isinstance(m, nn.ModuleList)]
@@ -141,7 +142,7 @@ def _keep_one_of_each_kind(
     if layers is None:
         return [], {}
     types = getattr(config, "layer_types", None) or [None] * len(layers)
-    kinds = [_kind(layer, types[index], wanted) for index, layer in enumerate(layers)]
+    kinds = [_kind(layer, types[index], marked) for index, layer in enumerate(layers)]
     last = {kind: index for index, kind in enumerate(kinds)}
     stay = sorted({*last.values(), max(0, len(layers) - 2)})
     missing = {
@@ -157,24 +158,32 @@ def _keep_one_of_each_kind(
     return kept, missing
 
 
-def _kind(layer: nn.Module, type_: str | None, wanted: set[int]) -> tuple[object, ...]:
+def _kind(layer: nn.Module, type_: str | None, marked: Sequence[set[int]]) -> tuple[object, ...]:
     shapes = tuple((name, tuple(parameter.shape)) for name, parameter in layer.named_parameters())
-    targets = tuple(name for name, module in layer.named_modules() if id(module) in wanted)
-    return type(layer), type_, shapes, targets
+    marks = tuple(
+        (name, place)
+        for name, module in layer.named_modules()
+        for place, some in enumerate(marked)
+        if id(module) in some
+    )
+    return type(layer), type_, shapes, marks
 
 
-def _frozen(model: PreTrainedModel, dtype: torch.dtype, *, dequantises: bool) -> Base:
-    """The model as `load_base` would leave it."""
+def _frozen(
+    model: PreTrainedModel, dtype: torch.dtype, quantization: Quantization, quantised: set[int]
+) -> Base:
+    """The model as `load_base` would leave it; `quantised` are the ids of the layers that are."""
     model.to(dtype).requires_grad_(False).eval()
     model.config.use_cache = False
-    output = model.get_output_embeddings()
     for name, module in list(model.named_modules()):
+        linear = module
         if isinstance(module, Conv1D):  # bitsandbytes turns it around
             into, out = module.weight.shape
-            model.set_submodule(name, nn.Linear(into, out, device=META, dtype=dtype))
-    for module in model.modules():
-        if dequantises and isinstance(module, nn.Linear) and module is not output:
-            module.weight = _nf4(module.weight.shape, dtype)
+            linear = nn.Linear(into, out, device=META, dtype=dtype)
+            model.set_submodule(name, linear)
+        if id(module) in quantised:
+            assert isinstance(linear, nn.Linear)
+            linear.weight = quantization.meta_weight(linear.weight.shape, dtype)
     return Base(
         model=model,
         tokenizer=None,  # type: ignore[arg-type]  # nothing here is text
@@ -183,32 +192,6 @@ def _frozen(model: PreTrainedModel, dtype: torch.dtype, *, dequantises: bool) ->
         device=META,
         num_parameters=0,
     )
-
-
-def _nf4(shape: torch.Size, dtype: torch.dtype) -> nn.Parameter:
-    """A weight of `shape` in NF4 with double quantisation, as bitsandbytes keeps it."""
-    from bitsandbytes.functional import QuantState
-
-    scales = -(-shape.numel() // NF4_BLOCK)
-    nested = QuantState(
-        absmax=torch.empty(-(-scales // NESTED_BLOCK), device=META),
-        code=torch.empty(256, device=META),
-        blocksize=NESTED_BLOCK,
-        dtype=torch.float32,
-    )
-    packed = torch.empty(-(-shape.numel() // 2), 1, dtype=torch.uint8, device=META)
-    weight = nn.Parameter(packed, requires_grad=False)
-    weight.quant_state = QuantState(  # type: ignore[attr-defined]
-        absmax=torch.empty(scales, dtype=torch.uint8, device=META),
-        shape=shape,
-        code=torch.empty(16, device=META),
-        blocksize=NF4_BLOCK,
-        quant_type="nf4",
-        dtype=dtype,
-        offset=torch.empty((), device=META),
-        state2=nested,
-    )
-    return weight
 
 
 def _masks(linear: PackedLinear, rank_class: RankClass, dtype: torch.dtype) -> Tensor | None:

@@ -20,6 +20,8 @@ from lora_runner.memory_sizes import Coefficients, SeatState, base_bytes, seat_s
 from lora_runner.memory_sizes import Workload as Workload
 from lora_runner.models import BaseSpec, meta_model, resolve_dtype
 from lora_runner.pack import PackOptions
+from lora_runner.quantization import NONE, Quantization, quantization_of
+from lora_runner.unquantised import unquantised_parameters
 
 RESERVE = 0.85
 """Share of the device's memory that is planned for; the rest is for what no tensor holds, and for gaps."""
@@ -103,6 +105,10 @@ class Choice:
     estimate: MemoryEstimate
     """Of this choice."""
     reason: str
+    smallest_base: int
+    """Bytes of the base without its dequantised copy: less than this no seats and no batch can make it."""
+    unquantised: str
+    """What of the base stays in the compute dtype, in words."""
 
 
 def choose(
@@ -117,6 +123,9 @@ def choose(
     Seats come first: each is another trial at a time, while the copy only saves the dequantisation. One seat
     is chosen where not even one fits; then the reason says so.
     """
+    model = meta_model(spec)
+    quantization = quantization_of(model.config, spec.model, spec.quantization)
+    unquantised = _unquantised(model, quantization, resolve_dtype(spec.compute_dtype, _device()))
     plain = estimate(spec, workload, available=available)
     planned = f"{RESERVE:.0%} of {plain.available / GIB:.3g} GiB"
     if seats is not None:
@@ -125,20 +134,49 @@ def choose(
         chosen = max(1, plain.max_seats(most))
         if plain.total(chosen) > plain.available * RESERVE:
             why = f"even one does not fit into {planned}"
+            if plain.base > plain.available * RESERVE:
+                why += f": the base alone takes {plain.base / GIB:.3g} GiB"
         elif chosen == most:
             why = "no more are of use"
         else:
             why = f"{chosen + 1} would take {plain.total(chosen + 1) / GIB:.3g} GiB, more than {planned}"
     reason = f"{_seats(chosen)}: {why}"
-    if spec.quantization == "nf4":
+    best, stays = plain, False
+    if quantization:
         resident = estimate(spec, workload, resident_weights=True, available=plain.available)
+        stays = resident.total(chosen) <= resident.available * RESERVE
         copy = f"the dequantised base ({(resident.base - plain.base) / GIB:.3g} GiB)"
-        if resident.total(chosen) <= resident.available * RESERVE:
-            return Choice(
-                chosen, True, resident, f"{reason}; {copy} fits beside and stays; {resident.source}"
-            )
-        reason += f"; {copy} does not fit beside and is made layer by layer in every pass"
-    return Choice(chosen, False, plain, f"{reason}; {plain.source}")
+        if stays:
+            best = resident
+            reason += f"; {copy} fits beside and stays"
+        else:
+            reason += f"; {copy} does not fit beside and is made layer by layer in every pass"
+    return Choice(
+        seats=chosen,
+        resident_weights=stays,
+        estimate=best,
+        reason=f"{reason}; {best.source}",
+        smallest_base=plain.base,
+        unquantised=unquantised,
+    )
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _unquantised(model: PreTrainedModel, quantization: Quantization, dtype: torch.dtype) -> str:
+    parts = {name: n * dtype.itemsize for name, n in unquantised_parameters(model, quantization).items()}
+    each = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
+    name = str(dtype).removeprefix("torch.")
+    return f"{_size(sum(parts.values()))} of it stay in {name}: {each}"
+
+
+def _size(num_bytes: float) -> str:
+    for unit, size in (("GiB", GIB), ("MiB", 2**20)):
+        if num_bytes >= size / 10:
+            return f"{num_bytes / size:.3g} {unit}"
+    return f"{num_bytes / 2**10:.3g} KiB"
 
 
 def _seats(number: int) -> str:
@@ -153,13 +191,13 @@ def estimate(
     Raises ModelError when the configuration cannot be read or nothing matches `target_modules`.
     """
     model = meta_model(spec)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _device()
     dtype = resolve_dtype(spec.compute_dtype, device)
-    quantised = spec.quantization == "nf4"
+    quantization = quantization_of(model.config, spec.model, spec.quantization)
     options = workload.options(resident_weights=resident_weights)
-    base = base_bytes(model, dtype.itemsize, quantised=quantised, resident=resident_weights)
+    base = base_bytes(model, dtype.itemsize, quantization, resident=resident_weights)
     seat = seat_state(model, workload)
-    passes, source = _passes(model, options, workload, device, dtype, quantised=quantised)
+    passes, source = _passes(model, options, workload, device, dtype, quantization)
     return MemoryEstimate(
         base=base,
         seat=seat,
@@ -177,19 +215,17 @@ def _passes(
     workload: Workload,
     device: torch.device,
     dtype: torch.dtype,
-    *,
-    quantised: bool,
+    quantization: Quantization,
 ) -> tuple[Passes, str]:
-    coefficients = Coefficients.of(
-        model, workload, dtype, dequantises=quantised and not options.resident_weights
-    )
+    in_passes = NONE if options.resident_weights else quantization
+    coefficients = Coefficients.of(model, workload, dtype, in_passes)
     try:
         dry = DryRun(
             model,
             options,
             device=device,
             dtype=dtype,
-            quantised=quantised,
+            quantization=quantization,
             lora_r=workload.lora_r,
             lora_dropout=workload.lora_dropout,
         )

@@ -11,13 +11,14 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lora_runner.arena import BLOCK
-from lora_runner.dry_run import NESTED_BLOCK, NF4_BLOCK
+from lora_runner.models import num_parameters_of
 from lora_runner.pack import MAX_LOGITS, PackOptions
+from lora_runner.quantization import NF4, Quantization
 from lora_runner.seats import RANK_MULTIPLE
 from lora_runner.states_8bit import ABSMAX_BLOCK, CHUNK
 from lora_runner.targets import find_targets, find_trained
 
-NF4_BYTES = 1 / 2 + 1 / NF4_BLOCK + 4 / (NF4_BLOCK * NESTED_BLOCK)
+NF4_BYTES = NF4.bytes_of(torch.Size((1, 1)))
 """Bytes per quantised parameter: half a byte, an 8-bit scale per block, an fp32 scale per block of those."""
 BUFFER_BYTES, TRAINED_BYTES = 4, 16
 """Bytes per trained parameter in one buffer, and in all four: fp32 master, gradient, two moments."""
@@ -90,14 +91,13 @@ class SeatState:
         return UPDATE_8BIT_BYTES * min(self.embeddings, CHUNK) if in_8bit else 0
 
 
-def base_bytes(model: PreTrainedModel, width: int, *, quantised: bool, resident: bool) -> int:
+def base_bytes(model: PreTrainedModel, width: int, quantization: Quantization, *, resident: bool) -> int:
     """The frozen weights, computed with in `width` bytes each, the resident copy included."""
-    linear = sum(int(weight.numel()) for weight in _quantised(model))
-    total = sum(int(p.numel()) for p in {id(p): p for p in model.parameters()}.values())
-    if not quantised:
-        return total * width
-    kept = NF4_BYTES + (width if resident else 0)
-    return round(linear * kept) + (total - linear) * width
+    kept = [_shape(module) for module in quantization.layers(model).values()]
+    quantised = sum(shape.numel() for shape in kept)
+    total = num_parameters_of(model)
+    stored = sum(quantization.bytes_of(shape) for shape in kept)
+    return round(stored) + (total - (0 if resident else quantised)) * width
 
 
 def seat_state(model: PreTrainedModel, workload: Workload) -> SeatState:
@@ -126,11 +126,10 @@ def _targets(model: PreTrainedModel, workload: Workload) -> list[Tensor]:
     return [_weight(model.get_submodule(name)) for name in find_targets(model, workload.target_modules)]
 
 
-def _quantised(model: PreTrainedModel) -> list[Tensor]:
-    """Weights that NF4 takes: of every linear layer but the output layer."""
-    output = model.get_output_embeddings()
-    linears = [m for m in model.modules() if isinstance(m, nn.Linear | Conv1D) and m is not output]
-    return [_weight(module) for module in linears]
+def _shape(module: nn.Module) -> torch.Size:
+    """Of a linear layer's weight, as (out, in)."""
+    shape = _weight(module).shape
+    return torch.Size(reversed(shape)) if isinstance(module, Conv1D) else shape
 
 
 @dataclass(frozen=True)
@@ -147,16 +146,18 @@ class Coefficients:
 
     @classmethod
     def of(
-        cls, model: PreTrainedModel, workload: Workload, dtype: torch.dtype, *, dequantises: bool
+        cls, model: PreTrainedModel, workload: Workload, dtype: torch.dtype, quantization: Quantization
     ) -> Coefficients:
+        """`quantization` is that of weights which are dequantised in every pass."""
         config, width = model.config.get_text_config(), dtype.itemsize
         inputs = sum(min(weight.shape) for weight in _targets(model, workload)) * width
         layers = int(config.num_hidden_layers)
         # Beside each target's input: norms and their fp32 copies, rotated heads, the gate.
         layer = inputs // layers + 10 * int(config.hidden_size) * width
-        largest = max((weight.numel() for weight in _quantised(model)), default=0)
+        quantised = quantization.layers(model).values()
+        largest = max((_weight(module).numel() for module in quantised), default=0)
         return cls(
-            held=largest * width if dequantises else 0,
+            held=largest * width,
             saved=layers * (int(config.hidden_size) * width if workload.gradient_checkpointing else layer),
             inside=layer,
             vocabulary=int(config.vocab_size),

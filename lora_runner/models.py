@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 from lora_runner.errors import ModelError, first_line
 from lora_runner.host_memory import keep_freed_memory
 from lora_runner.liger import use_liger
+from lora_runner.quantization import quantization_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class BaseSpec:
     revision: str | None = None
     trust_remote_code: bool = False
     quantization: Literal["nf4", "none"] = "nf4"
+    """What becomes of weights that are not quantised; those that are stay as they are."""
     compute_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """auto: bfloat16 on CUDA, float32 on CPU."""
     device_map: Literal["auto"] | None = None
@@ -78,10 +80,13 @@ def load_tokenizer(spec: BaseSpec) -> PreTrainedTokenizerBase:
 def load_base(spec: BaseSpec) -> Base:
     """Load and freeze a base, in NF4 with double quantisation (QLoRA, Dettmers et al., 2023) by default.
 
-    Only safetensors weights are read. Raises ModelError with the reason.
+    One that bitsandbytes has quantised stays as it is. Only safetensors weights are read. Raises ModelError
+    with the reason.
     """
     check_weights(spec)
-    num_parameters = count_parameters(spec)
+    meta = meta_model(spec)
+    num_parameters = num_parameters_of(meta)
+    kind = quantization_of(meta.config, spec.model, spec.quantization)
     tokenizer = load_tokenizer(spec)
     device = (
         torch.device("cuda", torch.cuda.current_device())
@@ -91,7 +96,7 @@ def load_base(spec: BaseSpec) -> Base:
     if device.type == "cpu":
         keep_freed_memory()
     dtype = resolve_dtype(spec.compute_dtype, device)
-    quantization = {"quantization_config": nf4_config(dtype)} if spec.quantization == "nf4" else {}
+    quantization = {"quantization_config": nf4_config(dtype)} if kind and not kind.is_stored else {}
     try:
         with _quiet_unless_watched():
             model, found = AutoModelForCausalLM.from_pretrained(
@@ -107,6 +112,8 @@ def load_base(spec: BaseSpec) -> Base:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model {spec.model!r} cannot be loaded: {first_line(error)}") from error
     _check_whole(model, spec, sorted(found["missing_keys"]))
+    if kind.is_stored:
+        _unquantised_in(model, dtype)
     model.requires_grad_(False)
     model.eval()
     model.config.use_cache = False
@@ -119,6 +126,15 @@ def load_base(spec: BaseSpec) -> Base:
         num_parameters=num_parameters,
         kernels=use_liger(model, device),
     )
+
+
+def _unquantised_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Cast what is not quantised: transformers leaves it as it is stored when other weights are quantised."""
+    kept = model._keep_in_fp32_modules_strict or ()
+    for name, parameter in model.named_parameters():
+        is_packed = hasattr(parameter, "quant_state")  # floats, with bnb_4bit_quant_storage
+        if parameter.is_floating_point() and not is_packed and not any(part in name for part in kept):
+            parameter.data = parameter.data.to(dtype)
 
 
 @contextmanager
@@ -194,20 +210,30 @@ def check_weights(spec: BaseSpec) -> None:
 
 def count_parameters(spec: BaseSpec) -> int:
     """Parameters of the model, from its configuration alone; no weights are read or allocated."""
-    model = meta_model(spec)
+    return num_parameters_of(meta_model(spec))
+
+
+def num_parameters_of(model: PreTrainedModel) -> int:
+    """Parameters of a model whose weights are not packed; tied ones count once."""
     return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
 
 
 def meta_model(spec: BaseSpec) -> PreTrainedModel:
-    """The model's structure on the meta device: names and shapes without memory."""
+    """The model's structure on the meta device: names and shapes without memory.
+
+    Raises ModelError also for weights whose quantisation cannot be computed with (`quantization.py`).
+    """
     try:
         config = AutoConfig.from_pretrained(
             spec.source, revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
+        quantization_of(config, spec.model, spec.quantization)
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(
                 config, trust_remote_code=spec.trust_remote_code
             )
+    except ModelError:
+        raise
     except (OSError, ValueError, json.JSONDecodeError) as error:
         raise ModelError(
             f"the configuration of {spec.model!r} cannot be loaded: {first_line(error)}"

@@ -23,6 +23,7 @@ from lora_runner.dropout import dropout_factors, dropout_key
 from lora_runner.errors import ModelError
 from lora_runner.on_devices import OnDevices
 from lora_runner.products import Blocks, by_block, outer_by_block, with_shared
+from lora_runner.quantization import dequantised
 
 
 class RankClass:
@@ -159,7 +160,7 @@ class PackedModule(nn.Module):
 
 
 class PackedLinear(PackedModule):
-    """A frozen linear layer, 4-bit or not, with one LoRA branch per seat; without one when it is no target.
+    """A frozen linear layer, quantised or not, with a LoRA branch per seat; without one when it is no target.
 
     Source: LoRA (Hu et al., 2021). The branch computes in the dtype of its input, on fp32 masters, as under
     autocast. With `calls_base` the frozen part is what the base's own forward gives, block by block.
@@ -189,15 +190,7 @@ class PackedLinear(PackedModule):
         """The frozen weight (out, in) in `dtype`: the resident copy, or dequantised now."""
         if self._resident is not None and self._resident.dtype == dtype:
             return self._resident
-        stored = self.weight
-        state = getattr(stored, "quant_state", None)
-        if state is None:
-            weight = stored.detach()
-        else:
-            from bitsandbytes.functional import dequantize_4bit
-
-            weight = dequantize_4bit(stored.data, state)
-        weight = weight.to(dtype)
+        weight = dequantised(self.base).to(dtype)
         if self._keep_resident:
             self._resident = weight
         return weight

@@ -116,12 +116,16 @@ def _model(sweep: SweepResult) -> dict[str, Any]:
 
 def _quantization(sweep: SweepResult) -> dict[str, Any]:
     context = sweep.context
-    kind = context.get("quantization")
+    kind, settings = context.get("quantization"), context.get("quantization_config")
+    if not isinstance(settings, Mapping):  # of a study from before others than NF4 were told apart
+        settings = {"bnb_4bit_quant_type": kind} if kind is not None else {}
+        if kind in ("nf4", "fp4"):
+            settings |= {"load_in_4bit": True, "bnb_4bit_use_double_quant": kind == "nf4"}
     return {
-        "load_in_4bit": None if kind is None else kind in ("nf4", "fp4"),
-        "bnb_4bit_quant_type": kind,
-        # The runner knows NF4 with double quantisation only, as QLoRA has it.
-        "bnb_4bit_use_double_quant": None if kind is None else kind == "nf4",
+        "load_in_4bit": None if kind is None else bool(settings.get("load_in_4bit")),
+        "bnb_4bit_quant_type": None,
+        "bnb_4bit_use_double_quant": None if kind is None else False,
+        **settings,
         "bnb_4bit_compute_dtype": context.get("compute_dtype"),
     }
 

@@ -10,7 +10,7 @@ from results.conditions import conjunction
 from results.plain import finite, parameters
 from search_spaces import GuidelineRow
 
-FOUR_BIT = ("nf4", "fp4", "int4", "4-bit")
+FOUR_BIT = ("nf4", "nf4-single", "fp4", "fp4-double", "int4", "4-bit")
 
 
 @dataclass(frozen=True, kw_only=True)

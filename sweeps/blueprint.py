@@ -127,6 +127,12 @@ class Blueprint:
     memory_available_gib: float
     memory_reason: str
     """Why so many seats, and whether the dequantised base stays in memory."""
+    base_gib: float
+    """Of the base alone, at its smallest: where this does not fit, no batch does."""
+    base_kind: str
+    """How its linear layers are kept, in words after "parameters"."""
+    base_unquantised: str
+    """What of it stays in the compute dtype, in words."""
     num_train_examples: int
     num_train_tokens: int
     num_eval_tokens: int
@@ -153,7 +159,14 @@ def draw_up(
 
     from lora_runner.data import DataSpec, load_data, steps_for_epochs
     from lora_runner.memory import available_memory, choose
-    from lora_runner.models import BaseSpec, check_weights, count_parameters, load_tokenizer
+    from lora_runner.models import (
+        BaseSpec,
+        check_weights,
+        load_tokenizer,
+        meta_model,
+        num_parameters_of,
+    )
+    from lora_runner.quantization import quantization_of
     from sweeps.workload import workload_of
 
     base = BaseSpec(
@@ -164,7 +177,9 @@ def draw_up(
         device_map=config.model.device_map,
     )
     check_weights(base)
-    size = config.model.size or count_parameters(base)
+    meta = meta_model(base)
+    quantization = quantization_of(meta.config, base.model, base.quantization)
+    size = config.model.size or num_parameters_of(meta)
     tokenizer = load_tokenizer(base)
     tokens = trained_tokens(config, base, tokenizer, problem_at)
     spec = DataSpec(**config.data.model_dump())
@@ -193,6 +208,8 @@ def draw_up(
         available=share * available_memory(device),
     )
     context = _context(config, space, size=float(size), steps=steps, eval_digest=data.eval.digest)
+    context["quantization"] = quantization.name
+    context["quantization_config"] = dict(quantization.settings)
     context["trainable_token_indices"] = list(tokens)
     context["data_format"] = data.format
     context["data_account"] = data.account()
@@ -235,6 +252,9 @@ def draw_up(
         memory_gib=memory.estimate.total(memory.seats) / 2**30,
         memory_available_gib=memory.estimate.available / 2**30,
         memory_reason=memory.reason,
+        base_gib=memory.smallest_base / 2**30,
+        base_kind=quantization.words,
+        base_unquantised=memory.unquantised,
         num_train_examples=len(data.train),
         num_train_tokens=data.train.num_tokens,
         num_eval_tokens=data.eval.num_target_tokens,
@@ -282,7 +302,6 @@ def _context(
         "train_embeddings": config.trains_embeddings,
         "modules_to_save": list(config.embedding_modules),
         "max_steps": steps,
-        "quantization": "nf4",
         "per_device_train_batch_size": config.training.per_device_train_batch_size,
         "gradient_accumulation_steps": config.training.gradient_accumulation_steps,
         "lora_r": config.lora.r,
@@ -316,7 +335,11 @@ def _identity(
     )
     return {
         "metric": METRIC,
-        "model": {"name": config.model.name, "revision": config.model.revision, "quantization": "nf4"},
+        "model": {
+            "name": config.model.name,
+            "revision": config.model.revision,
+            "quantization": context["quantization"],
+        },
         "compute_dtype": context["compute_dtype"],
         "train_data": train_digest,
         "eval_data": context["eval_set_hash"],

@@ -29,9 +29,10 @@ def plan_view(blueprint: Blueprint, matrix_flops: float) -> RenderableType:
         ("model", config.model.name),
         (
             "",
-            f"{_count(float(ledger.context['model_size']))} parameters in NF4, computed in "
+            f"{_count(float(ledger.context['model_size']))} parameters {blueprint.base_kind}, computed in "
             f"{ledger.context['compute_dtype']}",
         ),
+        ("", blueprint.base_unquantised),
         *(("" if place else "data", line) for place, line in enumerate(data_lines(blueprint))),
         (
             "budget",
@@ -44,7 +45,7 @@ def plan_view(blueprint: Blueprint, matrix_flops: float) -> RenderableType:
             f"{job.seats} per worker; estimated peak {blueprint.memory_gib:.2f} of "
             f"{blueprint.memory_available_gib:.1f} GiB"
             + (
-                f", which does not fit: {_smaller(job.seats)}"
+                f", which does not fit: {_smaller(blueprint)}"
                 if blueprint.memory_gib > blueprint.memory_available_gib
                 else ""
             ),
@@ -64,8 +65,13 @@ def plan_view(blueprint: Blueprint, matrix_flops: float) -> RenderableType:
     )
 
 
-def _smaller(seats: int) -> str:
-    if seats > 1:
+def _smaller(blueprint: Blueprint) -> str:
+    if blueprint.base_gib > blueprint.memory_available_gib:
+        return (
+            f"the base alone takes {blueprint.base_gib:.2f} GiB, whatever the batch; use a machine with more "
+            "memory, model.device_map: auto over several GPUs, or a smaller base"
+        )
+    if blueprint.job.seats > 1:
         return "lower seats"
     return "lower per_device_train_batch_size (and raise gradient_accumulation_steps) or data.max_length"
 

@@ -113,7 +113,10 @@ def _base(config: Config) -> dict[str, Said]:
     return {
         "quantization": Said(
             keys={"load_in_4bit": True, **unusual},
-            lost="The sweep's base was not quantized; Axolotl's qlora adapter loads it in 4 bits."
+            lost="The sweep's base is stored in int8; Axolotl's qlora adapter loads bases in 4 bits. Name "
+            "the unquantised model, and expect another loss."
+            if quantization.get("load_in_8bit")
+            else "The sweep's base was not quantized; Axolotl's qlora adapter loads it in 4 bits."
             if four_bit is False
             else "The sweep recorded no quantization; the base is loaded in NF4 as QLoRA does."
             if four_bit is None

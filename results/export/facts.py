@@ -33,6 +33,44 @@ def dtype_name(config: Config) -> str:
     return name
 
 
+INT8_ROUNDS = (
+    "The sweep computed with the weights that the int8 base stands for; LLM.int8() rounds activations to 8 "
+    "bits as well, so losses differ a little."
+)
+
+
+def quantization_arguments(config: Config) -> dict[str, Any]:
+    """Arguments of BitsAndBytesConfig, but for the compute dtype; empty for a base that was not quantised.
+
+    QLoRA's NF4 where the sweep recorded nothing.
+    """
+    known = section(config, "quantization")
+    skipped = {"llm_int8_skip_modules": known["llm_int8_skip_modules"]} if skips_modules(config) else {}
+    if known.get("load_in_8bit"):
+        return {"load_in_8bit": True, **skipped}
+    if known.get("load_in_4bit") is False:
+        return {}
+    return {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": known.get("bnb_4bit_quant_type") or "nf4",
+        "bnb_4bit_use_double_quant": known.get("bnb_4bit_use_double_quant") is not False,
+        **skipped,
+    }
+
+
+def skips_modules(config: Config) -> bool:
+    """Whether the base keeps some linear layers unquantised by its own word."""
+    return section(config, "quantization").get("llm_int8_skip_modules") is not None
+
+
+def base_words(config: Config) -> str:
+    """What kind of base the adapter was trained on, after "the"."""
+    arguments = quantization_arguments(config)
+    if not arguments:
+        return "unquantised base"
+    return "int8 base" if "load_in_8bit" in arguments else f"{arguments['bnb_4bit_quant_type'].upper()} base"
+
+
 def revision_notes(config: Config) -> list[str]:
     """That a base from a hub has no fixed revision; a folder of one's own has none to fix."""
     model = section(config, "model")
@@ -91,6 +129,8 @@ FACTS: tuple[Fact, ...] = (
             "quantization.load_in_4bit",
             "quantization.bnb_4bit_quant_type",
             "quantization.bnb_4bit_use_double_quant",
+            "quantization.load_in_8bit",
+            "quantization.llm_int8_skip_modules",
         ),
     ),
     Fact(name="compute_dtype", phrase="the compute dtype", places=("quantization.bnb_4bit_compute_dtype",)),

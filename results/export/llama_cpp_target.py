@@ -18,7 +18,7 @@ from packaging.version import Version
 from results.adapter import CONFIG, WEIGHTS, check_adapter_files, check_adapter_loads
 from results.errors import ExportError
 from results.export.facts import FACTS, revision_notes, section, trains_embeddings
-from results.export.merging import MERGE, NOT_NF4, merge_script
+from results.export.merging import MERGE, another_base, merge_script
 from results.export.target import Config, Draft, Said, Target, by_code, lossy_of, lost
 from results.export.template import render_template
 from results.export.text import flat, provenance
@@ -43,7 +43,7 @@ def _said(config: Config, merged: bool) -> dict[str, Said]:
     said |= dict.fromkeys(("lora_r", "lora_alpha", "use_rslora", "target_modules"), adapter)
     said |= dict.fromkeys(("study", "versions"), by_code(RECORD))
     said |= dict.fromkeys(("model", "revision", "trust_remote_code"), by_code(f"{CONVERT}, {MERGE}"))
-    said["quantization"] = lost(NOT_NF4)
+    said["quantization"] = lost(another_base(config))
     said |= dict.fromkeys(
         ("modules_to_save", "trainable_token_indices"), by_code(MERGE, lost=_MUST_MERGE if merged else "")
     )

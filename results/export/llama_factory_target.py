@@ -13,7 +13,7 @@ from typing import Any
 from packaging.version import Version
 
 from results.export.data_source import DataSource, data_source
-from results.export.facts import dtype_name, revision_notes, section
+from results.export.facts import INT8_ROUNDS, dtype_name, revision_notes, section
 from results.export.target import Config, Draft, Said, Target, by_code, by_keys, keys_of, lossy_of, lost
 from results.export.text import settings_yaml
 from results.export.training_script import (
@@ -72,7 +72,7 @@ def _said(config: Config) -> dict[str, Said]:
     model, lora, training = section(config, "model"), section(config, "lora"), section(config, "training")
     quantization, dtype = section(config, "quantization"), dtype_name(config)
     modules, alpha = lora["target_modules"], lora["lora_alpha"]
-    four_bit = quantization.get("load_in_4bit")
+    four_bit, in_8bit = quantization.get("load_in_4bit"), quantization.get("load_in_8bit")
     return (
         trainer_arguments(config)
         | _records(config)
@@ -86,11 +86,13 @@ def _said(config: Config) -> dict[str, Said]:
             "revision": by_keys(model_revision=model.get("revision")),
             "trust_remote_code": by_keys(trust_remote_code=True),
             "quantization": by_keys(
-                quantization_bit=None if four_bit is False else 4,
+                quantization_bit=8 if in_8bit else None if four_bit is False else 4,
                 quantization_method="bnb",
                 quantization_type=quantization.get("bnb_4bit_quant_type") or "nf4",
                 double_quantization=quantization.get("bnb_4bit_use_double_quant") is not False,
-                lost=""
+                lost=INT8_ROUNDS
+                if in_8bit
+                else ""
                 if four_bit is not None
                 else "The sweep recorded no quantization; the base is loaded in NF4 as QLoRA does.",
             ),

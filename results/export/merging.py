@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results.export.facts import Config, dtype_name, section
+from results.export.facts import Config, base_words, dtype_name, section
 from results.export.template import render_template
 from results.export.text import listed, literal, provenance, wrapped
 
 MERGE = "merge.py"
-NOT_NF4 = (
-    "The adapter was trained and measured on the NF4 base; another base is rounded in another way, so its "
-    "loss is another one. Measure it again."
-)
+
+
+def another_base(config: Config) -> str:
+    """That the merged model, or one quantised anew, is not the base that the adapter was trained on."""
+    return (
+        f"The adapter was trained and measured on the {base_words(config)}; another base is rounded in "
+        "another way, so its loss is another one. Measure it again."
+    )
 
 
 def merge_script(config: Config, lossy: Sequence[str], notes: Sequence[str]) -> str:

@@ -9,8 +9,8 @@ from packaging.version import Version
 
 from results.adapter import CONFIG, WEIGHTS, check_adapter_files, check_adapter_loads
 from results.errors import ExportError
-from results.export.facts import dtype_name, revision_notes
-from results.export.merging import MERGE, NOT_NF4, merge_script
+from results.export.facts import dtype_name, quantization_arguments, revision_notes
+from results.export.merging import MERGE, another_base, merge_script
 from results.export.target import Config, Draft, Target, section
 from results.export.text import flat, literal
 from results.export.yaml_target import recorded
@@ -24,7 +24,7 @@ library_name: peft
 
 # Adapter of sweep {name}, trial {trial}
 
-Evaluation loss {eval_loss} nats per token (untouched base: {base_loss}), measured on the 4-bit base below.
+Evaluation loss {eval_loss} nats per token (untouched base: {base_loss}), measured on the base below.
 Load it on the same base, from this folder:
 
 ```python
@@ -52,18 +52,16 @@ tokenizer = AutoTokenizer.from_pretrained(model_name, revision={revision}{trust_
 
 _QUANTIZATION = """
     quantization_config=BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type={kind},
-        bnb_4bit_use_double_quant={double},
+{arguments}
         bnb_4bit_compute_dtype=torch.{dtype},
     ),"""
 
 
 def loading_code(config: Config) -> str:
     """Python that loads the base as the sweep had it, and the adapter in the current folder on top."""
-    model, quantization = section(config, "model"), section(config, "quantization")
-    dtype = dtype_name(config)
-    four_bit = bool(quantization.get("load_in_4bit"))
+    model, dtype = section(config, "model"), dtype_name(config)
+    is_recorded = section(config, "quantization").get("load_in_4bit") is not None
+    arguments = quantization_arguments(config) if is_recorded else {}
     trusted = model.get("trust_remote_code") is True  # the user's own word in the sweep file
     return _CODE.format(
         model=literal(model["name"]),
@@ -71,13 +69,12 @@ def loading_code(config: Config) -> str:
         dtype=dtype,
         trust="\n    trust_remote_code=True," if trusted else "",
         trust_too=", trust_remote_code=True" if trusted else "",
-        import_quantization=", BitsAndBytesConfig" if four_bit else "",
+        import_quantization=", BitsAndBytesConfig" if arguments else "",
         quantization=_QUANTIZATION.format(
-            kind=literal(quantization.get("bnb_4bit_quant_type")),
-            double=bool(quantization.get("bnb_4bit_use_double_quant")),
+            arguments="\n".join(f"        {name}={literal(value)}," for name, value in arguments.items()),
             dtype=dtype,
         )
-        if four_bit
+        if arguments
         else "",
     )
 
@@ -115,7 +112,7 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
             CONFIG: json.dumps(adapter_config, indent=2, sort_keys=True) + "\n",
             WEIGHTS: adapter_folder / WEIGHTS,
             "README.md": readme,
-            MERGE: merge_script(config, [NOT_NF4], notes),
+            MERGE: merge_script(config, [another_base(config)], notes),
             "config.yaml": dump_yaml(dict(config)),
         },
         said=recorded(),

@@ -8,7 +8,16 @@ from typing import Any
 
 from results.errors import ExportError
 from results.export.data_code import PACKAGE, data_code
-from results.export.facts import Config, dtype_name, facts_of, revision_notes, section, trains_embeddings
+from results.export.facts import (
+    INT8_ROUNDS,
+    Config,
+    dtype_name,
+    facts_of,
+    quantization_arguments,
+    revision_notes,
+    section,
+    trains_embeddings,
+)
 from results.export.target import Draft, Said, by_code, by_keys, keys_of, lossy_of, lost
 from results.export.template import render_template
 from results.export.text import (
@@ -98,7 +107,9 @@ def said_by_script(config: Config) -> dict[str, Said]:
         "model": here("MODEL"),
         "revision": here("REVISION"),
         "trust_remote_code": here("trust_remote_code"),
-        "quantization": here("QUANTIZATION", quantization.get("load_in_4bit") is not None, no_kind),
+        "quantization": by_code(f"{SCRIPT}: QUANTIZATION", lost=INT8_ROUNDS)
+        if quantization.get("load_in_8bit")
+        else here("QUANTIZATION", quantization.get("load_in_4bit") is not None, no_kind),
         "compute_dtype": here("COMPUTE_DTYPE"),
         **dict.fromkeys(
             ("lora_r", "lora_alpha", "use_rslora", "lora_dropout", "target_modules"), here("LORA")
@@ -139,7 +150,7 @@ def notes_of(config: Config, settings: str) -> list[str]:
 
 def constants(config: Config, lora_alone: Sequence[str] = ()) -> dict[str, str]:
     """The constants at the head of the script, as Python; `lora_alone` limits LORA to these names."""
-    model, quantization = section(config, "model"), section(config, "quantization")
+    model = section(config, "model")
     training, lora, data = section(config, "training"), section(config, "lora"), section(config, "data")
     lora_arguments = {
         "r": lora["lora_r"],
@@ -153,12 +164,7 @@ def constants(config: Config, lora_alone: Sequence[str] = ()) -> dict[str, str]:
         lora_arguments["trainable_token_indices"] = lora["trainable_token_indices"]
     if lora_alone:
         lora_arguments = {name: value for name, value in lora_arguments.items() if name in lora_alone}
-    quantization_arguments = {
-        "load_in_4bit": True,
-        "bnb_4bit_quant_type": quantization.get("bnb_4bit_quant_type") or "nf4",
-        "bnb_4bit_use_double_quant": quantization.get("bnb_4bit_use_double_quant") is not False,
-    }
-    four_bit = quantization.get("load_in_4bit") is not False
+    quantization = quantization_arguments(config)
     selection = {name: data[name] for name in _SELECTION if data.get(name) is not None}
     if "max_eval_examples" in data:
         selection["max_eval_examples"] = data["max_eval_examples"]  # None: all, which is no default
@@ -166,7 +172,7 @@ def constants(config: Config, lora_alone: Sequence[str] = ()) -> dict[str, str]:
         "MODEL": literal(model["name"]),
         "REVISION": literal(model.get("revision")),
         "COMPUTE_DTYPE": f"torch.{dtype_name(config)}",
-        "QUANTIZATION": mapping_lines(quantization_arguments) if four_bit else "None",
+        "QUANTIZATION": mapping_lines(quantization) if quantization else "None",
         "LORA": mapping_lines(lora_arguments),
         "EMBEDDING_LEARNING_RATE": literal(training.get("embedding_learning_rate")),
         "TRAIN_DATA": literal(data.get("train")),

@@ -10,7 +10,7 @@ from pathlib import Path
 from packaging.version import Version
 
 from results.export.data_source import data_source
-from results.export.facts import dtype_name, section
+from results.export.facts import INT8_ROUNDS, dtype_name, section
 from results.export.target import Config, Draft, Said, Target, by_code, by_keys
 from results.export.training_script import (
     DEFAULT_MAX_LENGTH,
@@ -62,8 +62,10 @@ def _model(config: Config, version: Version) -> dict[str, Said]:
     if quantization.get("load_in_4bit") is not None:
         said["quantization"] = by_keys(
             load_in_4bit=bool(quantization["load_in_4bit"]),
+            load_in_8bit=quantization.get("load_in_8bit"),
             bnb_4bit_quant_type=quantization.get("bnb_4bit_quant_type") or "nf4",
             use_bnb_nested_quant=quantization.get("bnb_4bit_use_double_quant") is not False,
+            lost=INT8_ROUNDS if quantization.get("load_in_8bit") else "",
         )
     return said
 

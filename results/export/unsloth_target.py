@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from results.export.facts import revision_notes, section
+from results.export.facts import quantization_arguments, revision_notes, section
 from results.export.target import Config, Draft, Said, Target, by_code, by_keys, lost
 from results.export.training_script import (
     DEFAULT_MAX_LENGTH,
@@ -25,6 +25,7 @@ from results.export.training_script import (
 
 ARGUMENTS = "training_args.yaml"
 _EMBEDDINGS = {"embed_tokens", "lm_head"}
+_USUAL = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
 _LORA = ("r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules", "modules_to_save")
 
 _FIXED = {
@@ -58,11 +59,7 @@ def _said(config: Config) -> dict[str, Said]:
             f"{SCRIPT}: LORA",
             lost=f"Unsloth trains embed_tokens and lm_head in full, not {', '.join(others)}.",
         )
-    kind = section(config, "quantization")
-    usual = kind.get("bnb_4bit_quant_type") in (None, "nf4") and kind.get("bnb_4bit_use_double_quant") in (
-        None,
-        True,
-    )
+    usual = quantization_arguments(config) in ({}, _USUAL)
     if not usual:
         said["quantization"] = by_code(
             f"{SCRIPT}: LOAD_IN_4BIT", lost="Unsloth quantizes to NF4 with double quantization only."

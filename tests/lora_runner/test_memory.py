@@ -27,6 +27,7 @@ from lora_runner.meta_device import no_launches
 from lora_runner.models import Base, BaseSpec, load_base, meta_model
 from lora_runner.pack import MicroBatch, Pack, PackOptions
 from lora_runner.pack_attention import Inner
+from lora_runner.quantization import NF4 as NF4_KIND
 
 TINY = Callable[..., Path]
 CPU = torch.device("cpu")
@@ -471,7 +472,7 @@ def test_what_a_pack_keeps_on_cuda_is_counted(tiny_model: TINY, monkeypatch: pyt
             options,
             device=torch.device(device),
             dtype=torch.float32,
-            quantised=True,
+            quantization=NF4_KIND,
             lora_r=USUAL.lora_r,
             lora_dropout=0.0,
         )

@@ -160,6 +160,28 @@ def test_a_blueprint_holds_what_is_counted_from_model_and_data(draw: Draw, tmp_p
     assert ledger.trial_config(first.params).learning_rate == pytest.approx(2e-4)
 
 
+def test_a_base_that_is_quantised_already_is_recorded_as_what_it_is(draw: Draw, tmp_path: Path) -> None:
+    plain = draw()
+    assert plain.ledger.context["quantization"] == "nf4"
+    assert plain.ledger.context["quantization_config"]["bnb_4bit_use_double_quant"] is True
+    folder = Path(shutil.copytree(plain.config.model.name, tmp_path / "fp4"))
+    config = json.loads((folder / "config.json").read_text())
+    said = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "fp4"}
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": said}))
+    fp4 = draw(model__name=str(folder))
+    assert fp4.ledger.context["quantization"] == fp4.ledger.identity["model"]["quantization"] == "fp4"
+    assert fp4.ledger.context["quantization_config"] == {
+        "load_in_4bit": True,
+        "bnb_4bit_quant_type": "fp4",
+        "bnb_4bit_use_double_quant": False,
+    }
+    assert fp4.base_kind == "in FP4 with single quantisation, as the base is stored"
+    assert fp4.base_gib > plain.base_gib
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "awq"}}))
+    with pytest.raises(ModelError, match="is quantised with AWQ"):
+        draw(model__name=str(folder))
+
+
 def test_memory_is_estimated_for_the_longest_batches_and_the_choice_has_a_reason(draw: Draw) -> None:
     blueprint = draw()
     assert 0 < blueprint.memory_gib < blueprint.memory_available_gib

@@ -40,6 +40,9 @@ def blueprint(ledger: Ledger, **changed: Any) -> Any:
         memory_gib=61.234,
         memory_available_gib=79.1,
         memory_reason="12 seats: 13 would take 68.3 GiB",
+        base_gib=5.6,
+        base_kind="in NF4",
+        base_unquantised="2.1 GiB of it stay in bfloat16: embeddings and output layer 2.1",
         num_train_examples=1000,
         num_train_tokens=250_000,
         num_eval_tokens=4096,
@@ -63,6 +66,7 @@ def test_the_plan_states_what_would_run(plan: Blueprint) -> None:
     for fact in (
         "example/a model [8B]",
         "8.03 B parameters in NF4, computed in bfloat16",
+        "2.1 GiB of it stay in bfloat16: embeddings and output layer 2.1",
         "1,000 training examples with 250,000 tokens; 4,096 predicted tokens",
         "16 trials of 100 steps, reported at 20%, 40%, 60%, 80%, 100%",
         "tpe with pruner successive_halving, seed 3",
@@ -86,6 +90,21 @@ def test_the_plan_says_what_was_lost_of_the_data_and_nothing_else(plan: Any) -> 
         "warning: training: cut",
     ]
     assert [line for line in lines if line not in lines[place + 1 : place + 3]] == before
+
+
+def test_what_does_not_fit_is_told_what_helps_and_never_a_smaller_batch_for_the_base_alone(
+    plan: Any,
+) -> None:
+    plan.memory_available_gib = 60.0
+    assert "which does not fit: lower seats" in " ".join(" ".join(shown(plan)).split())
+    plan.job.seats = 1
+    assert "lower per_device_train_batch_size" in " ".join(" ".join(shown(plan)).split())
+    plan.base_gib = 60.5
+    text = " ".join(" ".join(shown(plan)).split())
+    assert "which does not fit: the base alone takes 60.50 GiB, whatever the batch" in text
+    assert "device_map: auto" in text
+    assert "lower per_device" not in text
+    assert "lower seats" not in text
 
 
 def test_every_range_stands_on_one_line_beside_what_the_tables_say(plan: Blueprint) -> None:
