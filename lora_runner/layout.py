@@ -103,6 +103,8 @@ class Layout:
     blocks: tuple[Block, ...]
     width: int
     """Rows of every sequence in the rectangular layout."""
+    positions: tuple[int, ...] | None = None
+    """Of each sequence's first token in its text; not 0 where the tokens before it are in a cache."""
 
     @cached_property
     def inputs(self) -> dict[str, Tensor]:
@@ -111,7 +113,10 @@ class Layout:
         if self.kind == "rectangular":
             grid = torch.zeros(len(self.lengths) * self.width, dtype=ids.dtype, device=ids.device)
             return {"input_ids": grid.index_copy(0, self.token_rows, ids).view(-1, self.width)}
-        positions = torch.from_numpy(np.concatenate([np.arange(length) for length in self.lengths]))
+        firsts = self.positions or (0,) * len(self.lengths)
+        positions = torch.from_numpy(
+            np.concatenate([np.arange(n) + first for n, first in zip(self.lengths, firsts, strict=True)])
+        )
         # The mask of ones only tells transformers not to search the position ids for packed sequences.
         return {
             "input_ids": ids[None],

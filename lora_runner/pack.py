@@ -7,9 +7,9 @@ one seat is a plain QLoRA fine-tune: there is no other training loop.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -20,6 +20,8 @@ from lora_runner.arena import Arena
 from lora_runner.by_block import call_by_block
 from lora_runner.config import TrialConfig
 from lora_runner.errors import ModelError, TrialConfigError, first_line
+from lora_runner.generation import Generator
+from lora_runner.kv_cache import KeyValueCache
 from lora_runner.layout import Block, Layout, LayoutKind, lay_out
 from lora_runner.models import Base, vocabulary_size
 from lora_runner.on_devices import to_device
@@ -85,7 +87,7 @@ class Pack:
         self.target_names = tuple(linear.name for linear in self.linears)
         self.attention = Inner(str(self.model.config._attn_implementation), base.device.type)
         """What computes attention within a sequence: the base's own, or one that is exact on CUDA."""
-        self._most_positions: int | None = getattr(
+        self.most_positions: int | None = getattr(
             self.model.config.get_text_config(), "max_position_embeddings", None
         )
         self._decoder, self._head = split_model(self.model)
@@ -102,6 +104,7 @@ class Pack:
             (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
             train_checkpointed(self.model)
         self.layout, self.layout_reason = self._choose_layout()
+        self.generator = Generator(self)
 
     def _choose_layout(self) -> tuple[LayoutKind, str]:
         """The end-to-end layout if it gives the plain model's logits on small blocks, else rectangular."""
@@ -147,7 +150,7 @@ class Pack:
     def _try_layout(self, kind: LayoutKind, blocks: list[Block], plain: Tensor) -> str | None:
         """Why a layout does not serve; None when it does."""
         try:
-            packed = torch.cat(self._logits([None, None], blocks, kind))
+            packed = torch.cat(self.logits([None, None], blocks, kind))
         except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError) as error:
             return f"{kind} rows are not supported: {type(error).__name__}: {error}"[:200]
         difference = float((plain.float() - packed.float()).abs().max() / plain.float().abs().max())
@@ -174,13 +177,18 @@ class Pack:
     ) -> Iterator[tuple[list[int], Layout]]:
         """The forward passes that `blocks` need: places among `seats`, in pack order, and their layout."""
         order = in_pack_order(seats)
-        laid = lay_out([blocks[i] for i in order], kind, most_positions=self._most_positions)
+        laid = lay_out([blocks[i] for i in order], kind, most_positions=self.most_positions)
         for places, layout in laid:
             yield [order[place] for place in places], layout
 
     @contextmanager
     def _pass(
-        self, seats: Sequence[Seat | None], layout: Layout, *, training: bool = False
+        self,
+        seats: Sequence[Seat | None],
+        layout: Layout,
+        *,
+        training: bool = False,
+        cache: KeyValueCache | None = None,
     ) -> Iterator[tuple[Tensor, Rows]]:
         """Hidden states (n, h) of the predicting positions, block after block, and the owners of all rows.
 
@@ -201,7 +209,7 @@ class Pack:
                 config._attn_implementation = PACK_ATTENTION
                 lengths = [block.lengths for block in layout.blocks]
                 grids = Grids.of(lengths, together=self.attention.may_meet)
-                with attention_over(grids, self.attention):
+                with attention_over(grids, self.attention, cache):
                     hidden = self._decoder(**layout.inputs)[0]
             targets = torch.cat(layout.target_rows).to(hidden.device, non_blocking=True)
             found = hidden.flatten(0, 1).index_select(0, targets)
@@ -242,14 +250,23 @@ class Pack:
         logits: Tensor = self._head(inputs_embeds=hidden[None]).logits[0]
         return logits
 
-    def _logits(
-        self, seats: Sequence[Seat | None], blocks: Sequence[Block], kind: LayoutKind
+    def logits(
+        self,
+        seats: Sequence[Seat | None],
+        blocks: Sequence[Block],
+        kind: LayoutKind,
+        cache: KeyValueCache | None = None,
     ) -> list[Tensor]:
-        """Logits (n, V) of each block's predicting positions; for few of them."""
+        """Logits (n, V) of each block's predicting positions; for few of them.
+
+        A `cache`, of the seats in pack order, keeps keys and values; a filled one has what stands before.
+        """
         found: dict[int, Tensor] = {}
         for places, layout in self._passes(seats, blocks, kind):
+            if cache is not None and cache.is_filled:
+                layout = replace(layout, positions=tuple(cache.positions))
             here = [seats[i] for i in places]
-            with self._pass(here, layout) as (hidden, _):
+            with self._pass(here, layout, cache=cache) as (hidden, _):
                 turns = self._turns(here, layout.blocks)
                 parts = [self._head_logits(hidden[turn], rows) for turn, rows in turns]
             logits = torch.cat(parts).split([block.num_targets for block in layout.blocks])
@@ -361,23 +378,26 @@ class Pack:
         means: list[float] = (torch.stack(totals) / count).tolist()
         return means
 
-    @torch.no_grad()
     def generate(
-        self, seats: Sequence[Seat | None], prompts: Sequence[Sequence[int]], max_new_tokens: int
+        self,
+        seats: Sequence[Seat | None],
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        *,
+        stop_token_ids: Collection[int] | None = None,
+        batch_size: int | None = None,
     ) -> list[list[list[int]]]:
-        """Greedy continuations of `prompts` by each seat: [seat][prompt] -> new token ids, no end token.
+        """Greedy continuations of `prompts` by each seat: [seat][prompt] -> new token ids, no stop token.
 
-        Each new token costs a full forward pass: meant for a few short samples, not for serving.
+        `stop_token_ids` end a continuation, the tokenizer's end token where none are given. `batch_size`
+        prompts of every seat are continued at a time, all of them by default (`generation.py`).
         """
-        end = self.base.tokenizer.eos_token_id
-        texts = [[list(prompt) for prompt in prompts] for _ in seats]
-        for _ in range(max_new_tokens):
-            blocks = [Block.next_token(seat_texts, self.base.device) for seat_texts in texts]
-            for seat_texts, logits in zip(texts, self._logits(seats, blocks, self.layout), strict=True):
-                for ids, token in zip(seat_texts, logits.argmax(-1).tolist(), strict=True):
-                    ids.append(token)
-        new = [[ids[len(p) :] for ids, p in zip(seat, prompts, strict=True)] for seat in texts]
-        return [[ids[: ids.index(end)] if end in ids else ids for ids in seat] for seat in new]
+        if stop_token_ids is None:
+            end = self.base.tokenizer.eos_token_id
+            stop_token_ids = () if end is None else (end,)
+        return self.generator.generate(
+            seats, prompts, max_new_tokens, frozenset(stop_token_ids), batch_size or max(1, len(prompts))
+        )
 
 
 def _sum(part: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 A row of all tokens is cut into its sequences again. Sequences of about the same length attend in one call of
 the model's own implementation (sdpa or eager), padded on the right to a common length that follows from each
-one's own; nothing of a sequence depends on who lies beside it. Only here is anything padded.
+one's own; nothing of a sequence depends on who lies beside it. Only here is anything padded. While text is
+generated, a token attends to the keys and values that its sequence left behind (`kv_cache.py`).
 
 Shapes: T tokens of the pack, H heads, D head size, B sequences in a call, S their padded length.
 """
@@ -24,6 +25,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lora_runner.invariant_attention import invariant_attention
+from lora_runner.kv_cache import KeyValueCache
 from lora_runner.layout import padded_length
 from lora_runner.on_devices import OnDevices
 
@@ -137,18 +139,27 @@ class PackMask:
     inner: Inner
     grids: Grids
     masks: tuple[Tensor | None, ...]
+    cache: KeyValueCache | None = None
+    """Keeps keys and values; once it is filled, `masks` are for its calls and not for the grids."""
 
 
-_current: tuple[Grids, Inner] | None = None
+_current: tuple[Grids, Inner, KeyValueCache | None] | None = None
 
 
 @contextmanager
-def attention_over(grids: Grids, inner: Inner) -> Iterator[None]:
-    """Make `grids` those that the registered mask function describes, for the forward pass inside."""
+def attention_over(grids: Grids, inner: Inner, cache: KeyValueCache | None = None) -> Iterator[None]:
+    """Make `grids` those that the registered mask function describes, for the forward pass inside.
+
+    `cache` keeps the keys and values of this pass; where it holds those of earlier ones, its sequences go on.
+    """
     global _current
-    before, _current = _current, (grids, inner)
+    before, _current = _current, (grids, inner, cache)
     try:
+        if cache is not None:
+            cache.begin_pass()
         yield
+        if cache is not None:
+            cache.end_pass()
     finally:
         _current = before
 
@@ -157,7 +168,10 @@ def _pack_mask(*, mask_function: Callable[..., Any], **arguments: Any) -> PackMa
     """Build one mask per length with transformers' own mask function (causal, sliding window, chunked)."""
     if _current is None:
         raise RuntimeError("a model with attention implementation 'pack' was called outside of its pack")
-    grids, inner = _current
+    grids, inner, cache = _current
+    if cache is not None and cache.is_filled:
+        additive = None if inner.name == "sdpa" else arguments["dtype"]
+        return PackMask(inner, grids, cache.masks(mask_function, arguments["device"], additive), cache)
     make = ALL_MASK_ATTENTION_FUNCTIONS[inner.name]
     masks: dict[int, Tensor | None] = {}
     for _, length in grids.shapes:
@@ -174,15 +188,19 @@ def _pack_mask(*, mask_function: Callable[..., Any], **arguments: Any) -> PackMa
                     "attention_mask": None,
                 }
             )
-    return PackMask(inner, grids, tuple(masks[length] for _, length in grids.shapes))
+    return PackMask(inner, grids, tuple(masks[length] for _, length in grids.shapes), cache)
 
 
 def _pack_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: PackMask, **arguments: Any
 ) -> tuple[Tensor, None]:
     """Attend within each sequence; query, key, value (1, H, T, D) -> (1, T, H, D)."""
-    grids = attention_mask.grids
+    grids, cache = attention_mask.grids, attention_mask.cache
     attend = attention_mask.inner.of(module)
+    if cache is not None:
+        if cache.is_filled:
+            return cache.attend(module, attend, query, key, value, attention_mask.masks, **arguments), None
+        cache.store(key, value)
     laid = [_laid(x[0], grids) for x in (query, key, value)]
     sizes = [count * length for count, length in grids.shapes]
     outputs = []

@@ -84,9 +84,9 @@ def test_a_pack_computes_with_it_what_it_computes_without(tiny_model: Callable[.
         Block.of([(list(range(2, 2 + n)),) * 2 for n in lengths], torch.device("cpu"))
         for lengths in ((9, 4), (17,))
     ]
-    plain = pack._logits([None, None], blocks, "end_to_end")
+    plain = pack.logits([None, None], blocks, "end_to_end")
     pack.attention = replace(pack.attention, device_type="cuda")
-    for a, b in zip(pack._logits([None, None], blocks, "end_to_end"), plain, strict=True):
+    for a, b in zip(pack.logits([None, None], blocks, "end_to_end"), plain, strict=True):
         torch.testing.assert_close(a, b)
 
 

@@ -246,7 +246,7 @@ def test_other_architectures_give_the_losses_of_the_plain_model(
     pack = Pack(base, PackOptions(target_modules="all-linear" if kind != "gpt2" else ("lm_head",)))
     assert pack.layout == layout, pack.layout_reason
     with torch.no_grad():
-        parts = pack._logits([None] * 3, blocks, pack.layout)
+        parts = pack.logits([None] * 3, blocks, pack.layout)
     losses = [
         float(torch.nn.functional.cross_entropy(part, b.target_ids))
         for part, b in zip(parts, blocks, strict=True)

@@ -319,7 +319,7 @@ def test_peft_loads_the_adapter_on_the_original_base_to_the_same_logits(
         with model.disable_adapter():
             untouched = model(input_ids=ids).logits[0]
         block = Block.next_token([ids[0, : end + 1].tolist() for end in range(7)], pack.base.device)
-        ours = pack._logits([seat], [block], pack.layout)[0]
+        ours = pack.logits([seat], [block], pack.layout)[0]
     torch.testing.assert_close(ours, logits, rtol=1e-4, atol=1e-4)
     assert float((ours - untouched).abs().max()) > 1e-2
     # And peft itself writes the same names, shapes and settings.
@@ -401,6 +401,6 @@ def test_a_base_with_tokens_added(tiny_model: TINY, tmp_path: Path, tied: bool, 
     model = PeftModel.from_pretrained(plain, str(tmp_path / "adapter")).train()
     with torch.no_grad():
         logits = model(input_ids=ids).logits[0, -1:]
-        ours = pack._logits([seat], [Block.next_token(ids.tolist(), pack.base.device)], pack.layout)[0]
+        ours = pack.logits([seat], [Block.next_token(ids.tolist(), pack.base.device)], pack.layout)[0]
     assert ours.shape == (1, 259)
     torch.testing.assert_close(ours, logits, rtol=1e-4, atol=1e-4)
