@@ -11,8 +11,10 @@ SweepError
   TrackingFailed       1  a tracker could not be brought up to date; the sweep itself is unharmed
   SweepFailed          1  the sweep started and could not be brought to its end
     LeaseLost          1  another sweep took the study over
+    StartFailed        1  no worker can start, for an error that comes every time
+      StartRefused     2  ... which is about what was given: the model or the data
 
-Exit code 2 promises that nothing was written and nothing lost.
+Exit code 2 promises that nothing was lost and, but for StartRefused, that nothing was written.
 """
 
 from __future__ import annotations
@@ -96,3 +98,13 @@ class SweepFailed(SweepError):
 
 class LeaseLost(SweepFailed):
     """Another sweep holds the study now; nothing more may be written to it."""
+
+
+class StartFailed(SweepFailed):
+    """No worker can load the base: the error is said with its place, and came again at the second try."""
+
+
+class StartRefused(StartFailed):
+    """As `StartFailed`, and the error is about the model or the data."""
+
+    exit_code: ClassVar[int] = 2

@@ -6,24 +6,25 @@ study by itself when a call finds it closed, and why no call does anything twice
 
 from __future__ import annotations
 
+import contextlib
 import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from results.files import atomic_write
 from sweeps.blueprint import Ledger
-from sweeps.errors import LeaseLost, StudyHeld, SweepError
+from sweeps.errors import LeaseLost, StartFailed, StartRefused, StudyHeld, SweepError
 from sweeps.keeper import Keeper
 from sweeps.lease import Owner
 from sweeps.messages import Reply
+from sweeps.starting import FILE, StartFault, Starts, Verdict
 from sweeps.status import Status
 from sweeps.storage import is_outage, outage_reason
 
 LONGEST_WAIT_SECONDS = 5.0
 _ABANDON = Reply(stop=True, abandon=True, over=True)
-BROKEN_WORKERS = 4
-"""When so many cannot load the base, and none is left that can, none that is still to come will."""
 
 
 class KeeperActor:
@@ -41,7 +42,7 @@ class KeeperActor:
         self._away_since: dict[int | None, float] = {}
         """Who is refused, worker or driver (None), and since when: a full disk may refuse reports alone."""
         self._refusals = 0
-        self._num_broken = 0
+        self._starts = Starts()
         self._stopping = False
         self._lost = False
         self._errors: list[str] = []
@@ -61,9 +62,12 @@ class KeeperActor:
     # --- workers ----------------------------------------------------------------------------------
 
     def rejoin(self, worker: int, reason: str | None) -> Reply:
-        return self._answer("rejoin", worker, reason)
+        # A worker whose start raised could not know that its next life would be told.
+        known = None if reason is None else self._starts.last_words(worker)
+        return self._answer("rejoin", worker, known or reason)
 
     def register(self, worker: int, base_eval_loss: float) -> Reply:
+        self._starts.started(worker)
         return self._answer("register", worker, base_eval_loss)
 
     def ask(self, worker: int, seats: list[int]) -> Reply:
@@ -75,17 +79,20 @@ class KeeperActor:
     def prepare(self, worker: int, trials: int = 1) -> None:
         self._answer("prepare", worker, trials)
 
-    def broken(self, worker: int, error: str) -> None:
-        """A worker cannot load the base or the data, and would not another time either."""
-        self._errors.append(f"worker {worker} cannot start: {error}")
-        self._events.append(f"worker {worker}: cannot start: {error.splitlines()[0] if error else ''}")
-        self._num_broken += 1
-        if (
-            self._opened is not None
-            and self._opened.is_without(worker)
-            and self._num_broken >= BROKEN_WORKERS
-        ):
-            self.request_stop()  # or all that wait for a place would try it, one after another
+    def start_failed(self, worker: int, fault: StartFault, num_workers: int) -> Reply:
+        """A worker could not load the base or the data: whether it stops, or tries once more."""
+        verdict = self._starts.failed(worker, fault, num_workers)
+        self._events.append(f"worker {worker}: could not start, {verdict.value}: {fault.said}")
+        if verdict is Verdict.AGAIN:
+            return Reply()
+        if verdict is Verdict.GIVEN_UP:
+            self._errors.append(f"worker {worker} cannot start: {fault.said}")
+        else:
+            with contextlib.suppress(OSError):
+                atomic_write(Path(self._ledger.run_folder) / FILE, fault.traceback)
+            self.request_stop()
+        is_last = self._opened is None or self._opened.is_without(worker)
+        return Reply(stop=True, over=verdict is Verdict.OVER and is_last)
 
     # --- the driver -------------------------------------------------------------------------------
 
@@ -96,8 +103,15 @@ class KeeperActor:
             self._opened.request_stop()
 
     def errors(self) -> list[str]:
-        """Why the sweep could not go on."""
+        """Why the sweep could not go on, beside what no worker could start for."""
         return [*self._errors, *(self._opened.troubles if self._opened is not None else [])]
+
+    def start_error(self) -> SweepError | None:
+        """What no worker could start for, when that ended the sweep."""
+        if self._starts.fatal is None:
+            return None
+        kind = StartRefused if self._starts.fatal.is_bad_input else StartFailed
+        return kind(self._starts.described(Path(self._ledger.run_folder)))
 
     def status(self, events_from: int = 0) -> Status | None:
         """A snapshot, the last known one while the storage is away; None before there is one."""

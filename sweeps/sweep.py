@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from sweeps.config.storage import absolute_storage, check_storage
 from sweeps.config.tracking import TRACKERS
 from sweeps.confirmation import Asked
 from sweeps.confirming import Confirmation, ConfirmResult, sweep_to_confirm
-from sweeps.errors import ConfigError, RunFolderError, StorageUnreachable, SweepFailed
+from sweeps.errors import ConfigError, RunFolderError, StartFailed, StorageUnreachable, SweepFailed
 from sweeps.lease import Lease, Owner, lease_of, refuse_if_held
 from sweeps.plan_data import notice_text
 from sweeps.run_folder import check_run_folder, write_run_folder
@@ -221,7 +221,12 @@ class Sweep:
             console.print(notice_text(notice), highlight=False, soft_wrap=True)
         interrupted, errors = False, list[str]()
         if study is None or self._has_work(study):
-            interrupted, errors = self._run_on_ray(blueprint, study, address, console)
+            try:
+                interrupted, errors = self._run_on_ray(blueprint, study, address, console)
+            except StartFailed:
+                with suppress(StorageUnreachable):
+                    self.write_results()  # of the trials that ended before
+                raise
         else:
             write_run_folder(self.config)
         try:
@@ -336,6 +341,8 @@ class Sweep:
             )
             with view, stop_on_signals(view.stop_wanted):
                 errors = run_fleet(office, blueprint.job, fleet, view.is_ending)
+            if (refused := ray.get(keeper.start_error.remote(), timeout=60)) is not None:
+                raise refused
             errors += ray.get(keeper.errors.remote(), timeout=60)
             return view.stop_wanted.is_set(), errors
 

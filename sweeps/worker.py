@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
-from lora_runner.errors import Fault, RunnerError, is_device_error, is_disk_trouble
+from lora_runner.errors import Fault, is_device_error, is_disk_trouble
 from lora_runner.messages import FAILED, Assignment, SeatReport
 from sweeps.blueprint import Job
 from sweeps.messages import Reply, SeatTime
 from sweeps.stall import StallWatch
-from sweeps.worker_files import RETRY_SECONDS, StoreAway, files_for
+from sweeps.starting import StartFault
+from sweeps.worker_files import RETRY_SECONDS, SharedFiles, ShippedFiles, StoreAway, files_for
 
 if TYPE_CHECKING:
     from sweeps.fleet import Office
@@ -44,30 +45,26 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         """Trials of the last report."""
         self._notes: list[str] = []
         self.session: Any = None
+        self._files: SharedFiles | ShippedFiles = SharedFiles()
         self._watch = StallWatch(f"{office.run}-{self.index}", job.stall_seconds)
         before = self._watch.last_words()
         reply = self._say("rejoin", "its process died" if before is None else before)
-        self._files = files_for(
-            office.run_folder,
-            office.run,
-            self._fetch,
-            worker=self.index,
-            patience_seconds=office.outage_seconds,
-            store=None if office.store is None else office.store.of_study(reply.study_key),
-        )
         if reply.stop:
             self._stopped = True
             return
         time.sleep(reply.pause_seconds)
-        # Nothing that could still be learned before these trials are drawn: the base takes its time to load.
-        self.keeper.prepare.remote(self.index, job.seats)
-        threads = max(1, len(os.sched_getaffinity(0)) // int(config["workers"]))
+        num_workers = int(config["workers"])
         try:
+            self._files = self._find_files(office, reply.study_key)
+            # Nothing that could be learned before these trials are drawn: the base takes its time to load.
+            self.keeper.prepare.remote(self.index, job.seats)
             with self._watch:
+                threads = max(1, len(os.sched_getaffinity(0)) // num_workers)
                 self.session = job.open_session(threads, self._fetch, self._watch.alive)
-        except RunnerError as error:
-            # The base itself: no other process could load it either.
-            ray.get(self.keeper.broken.remote(self.index, str(error)))
+        except Exception as error:
+            # Whether another process might do better is for the keeper to say, who hears of all workers.
+            if not self._say("start_failed", StartFault.of(error), num_workers).stop:
+                raise
             self._stopped = True
             return
         self.session.alive = self._watch.alive
@@ -102,6 +99,16 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             "num_tokens": self.session.num_tokens,
             "over": self._over,
         }
+
+    def _find_files(self, office: Office, study_key: str) -> SharedFiles | ShippedFiles:
+        return files_for(
+            office.run_folder,
+            office.run,
+            self._fetch,
+            worker=self.index,
+            patience_seconds=office.outage_seconds,
+            store=None if office.store is None else office.store.of_study(study_key),
+        )
 
     # --- the keeper and the depot ----------------------------------------------------------------------
 

@@ -191,18 +191,6 @@ def test_a_disk_that_takes_no_reports_ends_the_sweep_although_the_storage_answer
     ]
 
 
-def test_workers_that_cannot_load_the_base_do_not_try_it_without_end(make_actor: Make) -> None:
-    actor = make_actor()
-    for worker in range(5):
-        assert not actor.rejoin(worker, "it starts").stop
-    for worker in range(4):
-        actor.broken(worker, "no such model")
-    assert not actor.rejoin(5, "it starts").stop, "worker 4 may still be able to"
-    for worker in (4, 5):
-        actor.broken(worker, "no such model")
-    assert actor.rejoin(6, "it starts").stop
-
-
 def test_an_error_of_our_own_stops_the_sweep_and_is_told_once(
     make_actor: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

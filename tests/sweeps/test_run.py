@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from lora_runner.config import TrialConfig
 from lora_runner.data import BatchPlan, DataSpec, load_data
 from lora_runner.models import BaseSpec, load_tokenizer, nf4_config
 from results.errors import ExportError, WouldOverwrite
-from sweeps.errors import ConfigError, RunFolderError, StudyMismatch
+from sweeps.errors import ConfigError, RunFolderError, StartRefused, StudyMismatch
 from sweeps.fleet import start_ray
 from sweeps.merging import merge_best
 from sweeps.sweep import Sweep
@@ -257,6 +258,29 @@ def test_a_fleet_that_cannot_be_had_is_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match="workers is 4, but the cluster has no GPU"):
         Sweep.load(file, {"workers": 4, "output": str(tmp_path / "out")}).run()
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_goes_between_plan_and_run_ends_the_sweep_at_once(
+    local_ray: None, sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = sweep_file(tmp_path / "files", trials=1, max_steps=2)
+    model = tmp_path / "model"
+    shutil.copytree(Sweep.load(file).config.model.name, model)
+    changes = {"model": str(model), "training.report_at": [1.0], "output": str(tmp_path / "out")}
+    sweep = Sweep.load(file, changes)
+    plan, weights = sweep.plan, model / "model.safetensors"
+
+    def planned() -> Any:
+        blueprint = plan()
+        weights.rename(tmp_path / "kept")
+        return blueprint
+
+    monkeypatch.setattr(sweep, "plan", planned)
+    with pytest.raises(StartRefused, match=f"no worker can start: .*{re.escape(str(model))}") as refused:
+        sweep.run()
+    assert refused.value.exit_code == 2
+    assert len(str(refused.value).splitlines()) <= 3
+    assert "Traceback" in (sweep.run_folder / "start_error.txt").read_text()
 
 
 def test_a_sweep_is_confirmed_on_new_seeds_and_the_same_call_goes_on(

@@ -15,6 +15,7 @@ import ray
 from rich.console import Console
 
 from lora_runner.messages import COMPLETE, OUT_OF_MEMORY, PUT_BACK, Assignment, SeatReport
+from sweeps.errors import StartFailed
 from sweeps.fleet import Fleet, office_for, plan_fleet, run_fleet, start_ray
 from sweeps.keeper import Keeper
 from sweeps.lease import Owner
@@ -182,6 +183,28 @@ def test_trials_lie_ready_before_they_are_asked_for_and_seats_are_busy(
     assert all(ready[number] for number in (0, 1, 2, 3, 6, 9)), ready
     # The second and third seat that one report frees get what is drawn knowing all of it.
     assert not any(ready[number] for number in (4, 5, 7, 8)), ready
+
+
+def test_an_error_that_comes_again_at_the_second_start_ends_the_sweep_at_once(
+    local_ray: None, tmp_path: Path, new_database: Callable[[str], str], ledger: Any
+) -> None:
+    class Job:
+        seats, stall_seconds = 1, 60.0
+
+        def open_session(self, num_threads: int, call: Any, alive: Any) -> Any:
+            with open(log, "a", encoding="utf-8") as file:
+                file.write("start\n")
+            return {}["head_dim"]
+
+    plan, log = ledger(tmp_path / "run", trials=2), str(tmp_path / "starts")
+    with office_for(plan, new_database("study"), Owner.here("a run")) as office:
+        assert run_fleet(office, Job(), plan_fleet(1, 1)) == []  # type: ignore[arg-type]
+        error = ray.get(office.keeper.start_error.remote())
+        assert ray.get(office.keeper.errors.remote()) == []
+    assert Path(log).read_text().splitlines() == ["start"] * 2
+    assert type(error) is StartFailed
+    assert str(error).startswith(f"no worker can start: KeyError: 'head_dim'\n  at {__file__}:")
+    assert "return {}" in (tmp_path / "run" / "start_error.txt").read_text()
 
 
 def test_a_fleet_whose_node_has_gone_ends_when_it_is_to_stop(
