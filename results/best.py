@@ -13,6 +13,7 @@ from results.errors import NothingToSay, ResultsError
 from results.files import replace_folder
 from results.plain import finite, plain
 from results.sweep_result import SweepResult, TrialResult, read_study, study_hash
+from results.tokenizer_files import tokenizer_files
 from search_spaces import dump_yaml, load_yaml
 
 BEST_FOLDER = "best"
@@ -57,13 +58,14 @@ def best_config(study: optuna.Study, *, adapter_config: Mapping[str, Any] | None
     return config
 
 
-def write_best(study: optuna.Study, run_folder: Path) -> Path:
+def write_best(study: optuna.Study, run_folder: Path, *, tokenizer: Path | None = None) -> Path:
     """Copy the best trial's adapter to `run_folder/best` and write `config.yaml` beside it; return that
     folder.
 
-    The folder changes whole or not at all, and is left alone when nothing changed. Raises NothingToSay
-    without a finished trial, AdapterFilesError for a missing or damaged adapter, ResultsError for a folder
-    outside the run.
+    `tokenizer` is a folder with a saved tokenizer, which goes along; without one the folder keeps what it
+    has of one. The folder changes whole or not at all, and is left alone when nothing changed. Raises
+    NothingToSay without a finished trial, AdapterFilesError for a missing or damaged adapter, ResultsError
+    for a folder outside the run.
     """
     best = read_study(study).best
     if best is None:
@@ -73,7 +75,9 @@ def write_best(study: optuna.Study, run_folder: Path) -> Path:
     config = best_config(study, adapter_config=check_adapter_files(adapter))
     contents: dict[str, Path | str] = {name: adapter / name for name in (CONFIG, WEIGHTS)}
     contents[CONFIG_FILE] = _HEAD + dump_yaml(config)
-    return replace_folder(run_folder / BEST_FOLDER, contents, beside=(MERGED,))
+    folder = run_folder / BEST_FOLDER
+    contents |= (tokenizer_files(tokenizer) if tokenizer is not None else {}) or tokenizer_files(folder)
+    return replace_folder(folder, contents, beside=(MERGED,))
 
 
 def read_best_config(path: Path) -> dict[str, Any]:
@@ -187,6 +191,8 @@ def _data(sweep: SweepResult) -> dict[str, Any]:
     known = dict(given) if isinstance(given, Mapping) else {"train": given}
     return {
         **known,
+        # What the records were printed with, as text; studies of earlier versions hold the file's name.
+        "chat_template": context.get("chat_template", known.get("chat_template")),
         "format": context.get("data_format", known.get("format")),
         "completion_only": context.get("completion_only", known.get("completion_only")),
         "max_length": context.get("max_length", known.get("max_length")),

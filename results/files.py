@@ -99,7 +99,10 @@ def _temporary(path: Path) -> Path:
 
 
 def _holds(folder: Path, contents: Mapping[str, Path | str], beside: Collection[str]) -> bool:
-    if not folder.is_dir() or {item.name for item in folder.iterdir()} - set(beside) != set(contents):
+    if not folder.is_dir():
+        return False
+    places = (item.relative_to(folder) for item in folder.rglob("*") if not item.is_dir())
+    if {place.as_posix() for place in places if place.parts[0] not in beside} != set(contents):
         return False
     for name, content in contents.items():
         if not (folder / name).is_file():

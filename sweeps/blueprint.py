@@ -25,6 +25,8 @@ from sweeps.trial_config import trial_config
 from sweeps.worker_files import Call, model_folder
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from lora_runner.data import DataBundle
     from lora_runner.models import BaseSpec
     from lora_runner.pack import PackOptions
@@ -122,6 +124,8 @@ class Blueprint:
     config: SweepConfig
     ledger: Ledger
     job: Job
+    tokenizer: PreTrainedTokenizerBase
+    """The base's own, whatever template the trials were given."""
     memory_gib: float
     """Estimated peak of a full pack."""
     memory_available_gib: float
@@ -212,6 +216,8 @@ def draw_up(
     context["quantization_config"] = dict(quantization.settings)
     context["trainable_token_indices"] = list(tokens)
     context["data_format"] = data.format
+    # As text: the file may be another one tomorrow. None: the tokenizer's own, or none.
+    context["chat_template"] = data.chat_template if spec.chat_template is not None else None
     context["data_account"] = data.account()
     context["num_eval_tokens"] = data.eval.num_target_tokens
     context["compute_dtype"] = str(_dtype(base)).removeprefix("torch.")
@@ -249,6 +255,7 @@ def draw_up(
         config=config,
         ledger=ledger,
         job=job,
+        tokenizer=tokenizer,
         memory_gib=memory.estimate.total(memory.seats) / 2**30,
         memory_available_gib=memory.estimate.available / 2**30,
         memory_reason=memory.reason,

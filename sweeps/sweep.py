@@ -10,6 +10,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -33,6 +34,7 @@ from sweeps.errors import ConfigError, RunFolderError, StartFailed, StorageUnrea
 from sweeps.lease import Lease, Owner, lease_of, refuse_if_held
 from sweeps.plan_data import notice_text
 from sweeps.run_folder import check_run_folder, write_run_folder
+from sweeps.served_tokenizer import save_tokenizer
 from sweeps.signals import stop_on_signals
 from sweeps.status import Status, read_status
 from sweeps.storage import check_reachable
@@ -231,7 +233,11 @@ class Sweep:
             write_run_folder(self.config)
         try:
             status = self.status()
-            self.write_results()
+            with TemporaryDirectory(prefix="sweeps-tokenizer-") as folder:
+                template = blueprint.ledger.context["chat_template"]
+                if (problem := save_tokenizer(blueprint.tokenizer, template, Path(folder))) is not None:
+                    console.print(problem, markup=False, highlight=False, soft_wrap=True)
+                self.write_results(tokenizer=Path(folder))
         except StorageUnreachable as error:
             raise SweepFailed("\n".join([*errors, str(error), GO_ON])) from None
         if status.finished < self.config.trials and not interrupted:
@@ -390,12 +396,15 @@ class Sweep:
         assert reference is not None
         return Move(storage=reference, studies=studies)
 
-    def write_results(self) -> None:
-        """Write the tables, the verdict and best/ as far as there is anything to say, and the report."""
+    def write_results(self, *, tokenizer: Path | None = None) -> None:
+        """Write the tables, the verdict and best/ as far as there is anything to say, and the report.
+
+        `tokenizer` is a folder with the tokenizer for best/; without one best/ keeps that which it has.
+        """
         study = self.study()
         write_tables(study, self.run_folder)
         try:
-            write_best(study, self.run_folder)
+            write_best(study, self.run_folder, tokenizer=tokenizer)
             write_verdict(verdict(study, self.replicates()), self.run_folder)
         except NothingToSay:
             pass  # the report says why

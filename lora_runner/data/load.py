@@ -26,6 +26,8 @@ class DataBundle:
     """Token ids of the first evaluation examples up to their first token with loss; half of a text."""
     format: str
     """Format of the training records, as named or recognised."""
+    chat_template: str | None = None
+    """Text of the template that printed their conversations; None where none of them is one."""
     columns_not_used: tuple[str, ...] = ()
     """Columns of the training records that hold something and are not read."""
 
@@ -84,6 +86,7 @@ def load_data(spec: DataSpec, tokenizer: PreTrainedTokenizerBase) -> DataBundle:
         eval=eval_set,
         sample_prompts=tuple(_prompt(example) for example in eval_set.examples[: spec.num_sample_prompts]),
         format=train.format,
+        chat_template=template if any(example.messages is not None for example in train.order) else None,
         columns_not_used=train.columns_not_used,
     )
 

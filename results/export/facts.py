@@ -71,6 +71,13 @@ def base_words(config: Config) -> str:
     return "int8 base" if "load_in_8bit" in arguments else f"{arguments['bnb_4bit_quant_type'].upper()} base"
 
 
+def template_text(config: Config) -> str | None:
+    """The chat template that the sweep file set, as Jinja text; None where it set none, or the best config
+    of an earlier version names a file."""
+    template = section(config, "data").get("chat_template")
+    return str(template) if template and ("{{" in template or "{%" in template) else None
+
+
 def revision_notes(config: Config) -> list[str]:
     """That a base from a hub has no fixed revision; a folder of one's own has none to fix."""
     model = section(config, "model")

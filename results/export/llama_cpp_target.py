@@ -17,13 +17,14 @@ from packaging.version import Version
 
 from results.adapter import CONFIG, WEIGHTS, check_adapter_files, check_adapter_loads
 from results.errors import ExportError
-from results.export.facts import FACTS, revision_notes, section, trains_embeddings
-from results.export.merging import MERGE, another_base, merge_script
+from results.export.facts import FACTS, revision_notes, section, template_text, trains_embeddings
+from results.export.merging import MERGE, another_base, merge_script, served_files
 from results.export.target import Config, Draft, Said, Target, by_code, lossy_of, lost
 from results.export.template import render_template
 from results.export.text import flat, provenance
 from results.export.training_script import check_compiles
 from results.export.yaml_target import FILE as RECORD
+from results.tokenizer_files import TEMPLATE
 from search_spaces import dump_yaml
 
 CONVERT = "convert.sh"
@@ -47,6 +48,8 @@ def _said(config: Config, merged: bool) -> dict[str, Said]:
     said |= dict.fromkeys(
         ("modules_to_save", "trainable_token_indices"), by_code(MERGE, lost=_MUST_MERGE if merged else "")
     )
+    if template_text(config) is not None:
+        said["chat_template"] = by_code(f"{TEMPLATE}, {CONVERT}")
     return said
 
 
@@ -88,6 +91,7 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
         "base": shlex.quote(str(model["name"])),
         "merged": trained or patterned,
         "trusted": trusted,
+        "template": TEMPLATE if template_text(config) is not None else None,
         "lossy_lines": [flat(line) for line in lossy],
         "note_lines": [flat(line) for line in notes],
     }
@@ -98,6 +102,7 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
             CONVERT: render_template("convert.sh.jinja", **values),
             MERGE: merge_script(config, lossy, notes),
             RECORD: dump_yaml(dict(config)),
+            **served_files(config, adapter_folder),
         },
         said=said,
         notes=notes,

@@ -1,12 +1,14 @@
-"""The script that merges an adapter into its base, for programs that take no adapter."""
+"""What goes along with an adapter: its tokenizer, and a script that merges it into its base."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from results.export.facts import Config, base_words, dtype_name, section
+from results.export.facts import Config, base_words, dtype_name, section, template_text
 from results.export.template import render_template
 from results.export.text import listed, literal, provenance, wrapped
+from results.tokenizer_files import TEMPLATE, tokenizer_files
 
 MERGE = "merge.py"
 
@@ -29,6 +31,16 @@ def merge_script(config: Config, lossy: Sequence[str], notes: Sequence[str]) -> 
         revision=literal(model.get("revision")),
         dtype="float32" if dtype_name(config) == "float32" else "bfloat16",
         trusted=model.get("trust_remote_code") is True,
+        template=TEMPLATE,
         lossy=listed(lossy),
         notes=listed(notes),
     )
+
+
+def served_files(config: Config, adapter_folder: Path) -> dict[str, str | Path]:
+    """The tokenizer that lies with the adapter, and the template that the sweep file set, if any."""
+    files: dict[str, str | Path] = dict(tokenizer_files(adapter_folder))
+    text = template_text(config)
+    if text is not None:
+        files[TEMPLATE] = text
+    return files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from packaging.version import Version
@@ -10,11 +11,12 @@ from packaging.version import Version
 from results.adapter import CONFIG, WEIGHTS, check_adapter_files, check_adapter_loads
 from results.errors import ExportError
 from results.export.facts import dtype_name, quantization_arguments, revision_notes
-from results.export.merging import MERGE, another_base, merge_script
+from results.export.merging import MERGE, another_base, merge_script, served_files
 from results.export.target import Config, Draft, Target, section
 from results.export.text import flat, literal
 from results.export.yaml_target import recorded
 from results.plain import loss
+from results.tokenizer_files import TEMPLATE
 from search_spaces import dump_yaml
 
 _README = """\
@@ -48,7 +50,7 @@ base = AutoModelForCausalLM.from_pretrained(
     device_map="auto",{trust}{quantization}
 )
 model = PeftModel.from_pretrained(base, ".")
-tokenizer = AutoTokenizer.from_pretrained(model_name, revision={revision}{trust_too})"""
+{tokenizer}"""
 
 _QUANTIZATION = """
     quantization_config=BitsAndBytesConfig(
@@ -57,18 +59,27 @@ _QUANTIZATION = """
     ),"""
 
 
-def loading_code(config: Config) -> str:
-    """Python that loads the base as the sweep had it, and the adapter in the current folder on top."""
+def loading_code(config: Config, files: Collection[str] = ()) -> str:
+    """Python that loads the base as the sweep had it, and the adapter in the current folder on top; `files`
+    lie beside it."""
     model, dtype = section(config, "model"), dtype_name(config)
     is_recorded = section(config, "quantization").get("load_in_4bit") is not None
     arguments = quantization_arguments(config) if is_recorded else {}
     trusted = model.get("trust_remote_code") is True  # the user's own word in the sweep file
+    trust_too = ", trust_remote_code=True" if trusted else ""
+    if "tokenizer_config.json" in files:
+        tokenizer = [f'tokenizer = AutoTokenizer.from_pretrained("."{trust_too})']
+    else:
+        revision = literal(model.get("revision"))
+        tokenizer = [f"tokenizer = AutoTokenizer.from_pretrained(model_name, revision={revision}{trust_too})"]
+        if TEMPLATE in files:
+            tokenizer.append(f'tokenizer.chat_template = open("{TEMPLATE}", encoding="utf-8").read()')
     return _CODE.format(
+        tokenizer="\n".join(tokenizer),
         model=literal(model["name"]),
         revision=literal(model.get("revision")),
         dtype=dtype,
         trust="\n    trust_remote_code=True," if trusted else "",
-        trust_too=", trust_remote_code=True" if trusted else "",
         import_quantization=", BitsAndBytesConfig" if arguments else "",
         quantization=_QUANTIZATION.format(
             arguments="\n".join(f"        {name}={literal(value)}," for name, value in arguments.items()),
@@ -99,12 +110,15 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
             "The rows of trained tokens are stored in float32 and used in the dtype of the base. They belong "
             "to ids: load the adapter on the base that has the same tokens added."
         )
+    served = served_files(config, adapter_folder)
+    if not served:
+        notes.append("No tokenizer lies with the adapter: take the base's own.")
     readme = _README.format(
         name=flat(sweep.get("name")),
         trial=sweep.get("trial"),
         eval_loss=loss(result.get("eval_loss")),
         base_loss=loss(result.get("base_eval_loss")),
-        code=loading_code(config),
+        code=loading_code(config, served),
         notes="".join(f"\n{note}\n" for note in notes),
     )
     return Draft(
@@ -114,6 +128,7 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
             "README.md": readme,
             MERGE: merge_script(config, [another_base(config)], notes),
             "config.yaml": dump_yaml(dict(config)),
+            **served,
         },
         said=recorded(),
         notes=notes,

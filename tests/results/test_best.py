@@ -170,3 +170,25 @@ def test_a_file_that_is_no_best_config_is_refused(tmp_path):
     (tmp_path / "config.yaml").write_text("model: {name: x}\n")
     with pytest.raises(ResultsError, match="no section lora, training"):
         read_best_config(tmp_path)
+
+
+def test_a_tokenizer_goes_along_and_stays(make_trial, make_study, tmp_path):
+    study = make_study(make_trial(2.0), context={"chat_template": "{{ messages }}"})
+    write_adapter(tmp_path, 0)
+    saved = tmp_path / "saved"
+    (saved / "additional_chat_templates").mkdir(parents=True)
+    names = ["tokenizer_config.json", "tokenizer.json", "chat_template.jinja"]
+    names.append("additional_chat_templates/rag.jinja")
+    for name in (*names, "other.txt"):
+        (saved / name).write_text(name)
+    best = write_best(study, tmp_path, tokenizer=saved)
+    assert all((best / name).read_text() == name for name in names)
+    assert not (best / "other.txt").exists()
+    (best / "merged").mkdir()
+    inode = best.stat().st_ino
+    assert write_best(study, tmp_path).stat().st_ino == inode  # as a command does that loads no tokenizer
+    assert (best / "merged").is_dir()
+    (saved / "chat_template.jinja").write_text("another")
+    write_best(study, tmp_path, tokenizer=saved)
+    assert (best / "chat_template.jinja").read_text() == "another"
+    assert read_best_config(best)["data"]["chat_template"] == "{{ messages }}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +14,13 @@ import torch
 import yaml
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, HfArgumentParser, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    HfArgumentParser,
+    TrainingArguments,
+)
 
 from results import (
     TARGETS,
@@ -140,6 +148,51 @@ def test_the_readme_of_the_peft_export_is_code_that_runs(adapter, config, tmp_pa
     name = next(name for name in weights if name.endswith("lora_A.weight"))
     loaded = scope["model"].state_dict()[name.replace("lora_A.weight", "lora_A.default.weight")]
     assert torch.equal(loaded, weights[name])
+
+
+TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}"
+TURNS = [{"role": "user", "content": "a"}]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("saved", [True, False])
+def test_the_template_of_the_trials_travels_with_the_adapter(
+    base, adapter, config, tmp_path, monkeypatch, saved
+):
+    """Into what the README loads, into the merged model and so into a GGUF file of it."""
+    own = tmp_path / "adapter"
+    shutil.copytree(adapter, own)
+    config["data"]["chat_template"] = TEMPLATE
+    if saved:
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        tokenizer.chat_template = TEMPLATE
+        tokenizer.save_pretrained(own)
+    export("peft", config, own, tmp_path / "out", strict=True)
+    readme = (tmp_path / "out" / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path / "out")
+    scope: dict[str, object] = {}
+    exec(code, scope)
+    assert scope["tokenizer"].apply_chat_template(TURNS, tokenize=False) == "[user]a\n"
+    export("llama.cpp", config, own, tmp_path / "gguf")
+    assert (tmp_path / "gguf" / "chat_template.jinja").read_text() == TEMPLATE
+    monkeypatch.setattr(sys, "argv", ["merge.py", "--output", str(tmp_path / "merged")])
+    runpy.run_path(str(tmp_path / "gguf" / "merge.py"), run_name="__main__")
+    merged = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert merged.apply_chat_template(TURNS, tokenize=False) == "[user]a\n"
+
+
+def test_a_gguf_adapter_is_served_with_the_template(base, adapter, config, tmp_path):
+    frozen = tmp_path / "frozen"
+    model = get_peft_model(load_nf4(base), LoraConfig(r=4, target_modules=["q_proj"]))
+    model.save_pretrained(frozen)
+    config["lora"]["modules_to_save"] = []
+    export("llama.cpp", config, frozen, tmp_path / "own")
+    assert "--chat-template-file" not in (tmp_path / "own" / "convert.sh").read_text()
+    config["data"]["chat_template"] = TEMPLATE
+    export("llama.cpp", config, frozen, tmp_path / "out")
+    served = "--jinja --chat-template-file $here/chat_template.jinja"
+    assert served in (tmp_path / "out" / "convert.sh").read_text()
 
 
 def test_a_damaged_adapter_is_never_exported(adapter, config, tmp_path):

@@ -359,6 +359,7 @@ def test_a_name_stays_one_word_to_the_shell(name):
         "lossy_lines": [],
         "note_lines": [],
         "merged": False,
+        "template": None,
         "trusted": False,
     }
     script = render_template("convert.sh.jinja", **(values | {"base": shlex.quote(name)}))

@@ -20,7 +20,7 @@ import ray
 import torch
 from optuna.trial import TrialState
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lora_runner.config import TrialConfig
 from lora_runner.data import BatchPlan, DataSpec, load_data
@@ -160,6 +160,10 @@ def test_the_run_folder_holds_what_the_docs_say(finished: tuple[Sweep, Path]) ->
     written = {"sweep.yaml", "study.db", "trials", "trials.csv", "verdict.json", "verdict.md", "report.html"}
     assert written | {"best"} <= names
     assert (folder / "best" / "config.yaml").is_file()
+    tokenizer = load_tokenizer(BaseSpec(model=finished[0].config.model.name))
+    served = AutoTokenizer.from_pretrained(folder / "best")
+    assert served("a text").input_ids == tokenizer("a text").input_ids
+    assert served.chat_template == tokenizer.chat_template
     trial = folder / "trials" / "0000"
     reports = [json.loads(line) for line in (trial / "reports.jsonl").read_text().splitlines()]
     assert [report["percent"] for report in reports] == [20, 40, 70, 100]
