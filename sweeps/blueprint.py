@@ -161,7 +161,7 @@ def draw_up(
     # torch and transformers take seconds to import; reading and refusing a sweep file must not wait for them.
     import torch
 
-    from lora_runner.data import DataSpec, load_data, steps_for_epochs
+    from lora_runner.data import DataSpec, check_ids, load_data, steps_for_epochs
     from lora_runner.memory import available_memory, choose
     from lora_runner.models import (
         BaseSpec,
@@ -169,6 +169,7 @@ def draw_up(
         load_tokenizer,
         meta_model,
         num_parameters_of,
+        vocabulary_size,
     )
     from lora_runner.quantization import quantization_of
     from sweeps.workload import workload_of
@@ -185,9 +186,10 @@ def draw_up(
     quantization = quantization_of(meta.config, base.model, base.quantization)
     size = config.model.size or num_parameters_of(meta)
     tokenizer = load_tokenizer(base)
-    tokens = trained_tokens(config, base, tokenizer, problem_at)
+    tokens = trained_tokens(config, meta, tokenizer, problem_at)
     spec = DataSpec(**config.data.model_dump())
     data = load_data(spec, tokenizer)
+    check_ids(data, tokenizer, vocabulary_size(meta))
     training = config.training
     steps = training.max_steps or steps_for_epochs(
         len(data.train),

@@ -11,6 +11,7 @@ from lora_runner.data.records import Origin, Record
 from lora_runner.data.rendering import Rendering, StopToken
 from lora_runner.data.spec import FORMATS, DataSpec
 from lora_runner.data.tokenise import IGNORED, TokenizedExample, TokenizedSet, num_targets, tokenise
+from lora_runner.data.vocabulary import check_ids
 from lora_runner.errors import DataError
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "StopToken",
     "TokenizedExample",
     "TokenizedSet",
+    "check_ids",
     "convert",
     "load_data",
     "num_targets",

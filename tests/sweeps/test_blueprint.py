@@ -12,8 +12,10 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lora_runner.errors import DataError, ModelError
 from search_spaces import SearchSpace
@@ -293,8 +295,12 @@ def test_what_changes_a_trials_numbers_changes_the_identity(
 
 
 @pytest.mark.parametrize("given", [["<eos>", "a"], [97, 1], [1, "a", 1, "<eos>"]])
-def test_tokens_become_ids_of_the_model(draw: Draw, given: list[str | int]) -> None:
-    blueprint = draw(train_embeddings={"tokens": given})
+def test_tokens_become_ids_of_the_model(
+    draw: Draw, tiny_model: Callable[..., Path], given: list[str | int]
+) -> None:
+    # <eos> pads too: only a tied output layer trains it.
+    tied = str(tiny_model("llama", tie_word_embeddings=True))
+    blueprint = draw(train_embeddings={"tokens": given}, model=tied)
     assert blueprint.job.pack.trainable_token_indices == (1, 97)
     assert not blueprint.job.pack.train_embeddings
     ledger = blueprint.ledger
@@ -330,6 +336,57 @@ def test_tokens_that_the_model_cannot_train_are_refused_with_their_lines(
         Sweep.load(tmp_path / "s.yaml", {"train_embeddings.tokens": [999]}).plan()
     with pytest.raises(ConfigError, match=r"^train_embeddings\.tokens\[0\] .* got 999"):
         draw_up(load_sweep(tmp_path / "s.yaml", overrides={"train_embeddings.tokens": [999]}))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_padding_token_is_refused_where_peft_would_not_train_it(
+    draw: Draw, tiny_model: Callable[..., Path], tied: bool
+) -> None:
+    folder = tiny_model("llama", tie_word_embeddings=tied)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    pad = model.config.pad_token_id
+    peft = get_peft_model(model, LoraConfig(target_modules=["q_proj"], trainable_token_indices=[pad, 97]))
+    ids = torch.tensor([[97, pad, 98, pad]])
+    peft(input_ids=ids, labels=ids).loss.backward()
+    (rows,) = (p for name, p in peft.named_parameters() if "trainable_tokens_delta" in name)
+    assert rows.grad is not None
+    trained = bool(rows.grad[0].any())
+    assert bool(rows.grad[1].any())
+    assert trained is tied
+    if trained:
+        tokens = draw(train_embeddings={"tokens": [pad, 97]}, model=str(folder)).job.pack
+        assert tokens.trainable_token_indices == (pad, 97)
+    else:
+        with pytest.raises(ConfigError, match=r"train_embeddings.tokens\[0\] must not be the padding token"):
+            draw(train_embeddings={"tokens": ["<eos>", 97]}, model=str(folder))
+
+
+@pytest.fixture
+def added(tmp_path: Path, tiny_model: Callable[..., Path]) -> Path:
+    """A model whose tokenizer has two tokens more than the model has embeddings."""
+    folder = shutil.copytree(tiny_model("llama"), tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|start|>", "<|end|>"]})
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|start|>{{ m.role }}:{{ m.content }}<|end|>{% endfor %}"
+    )
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_tokens_beyond_the_embeddings_are_refused_by_name(draw: Draw, tmp_path: Path, added: Path) -> None:
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "you"}]
+    chats = [{"messages": [turns[0], turns[1] | {"content": f"you{n}"}]} for n in range(10)]
+    (tmp_path / "chat.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats))
+    with pytest.raises(DataError) as caught:
+        draw(model=str(added), data__train=str(tmp_path / "chat.jsonl"))
+    for fact in (
+        "the model has 256 (ids 0 to 255)",
+        "'<|start|>' (id 256), '<|end|>' (id 257)",
+        "of 8 of 8 training sequences and 2 of 2 evaluation sequences",
+        "resize_token_embeddings(258)",
+    ):
+        assert fact in str(caught.value), caught.value
 
 
 def test_a_layer_that_would_be_trained_in_two_ways_is_refused(

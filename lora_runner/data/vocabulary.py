@@ -1,0 +1,47 @@
+"""Token ids that the model has no embedding for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lora_runner.data.load import DataBundle
+from lora_runner.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+MAX_NAMED = 5
+"""Tokens named in the error; the rest are counted."""
+
+
+def check_ids(data: DataBundle, tokenizer: PreTrainedTokenizerBase, num_embeddings: int) -> None:
+    """Refuse data that hold a token without a row among the model's `num_embeddings` embeddings.
+
+    Raises DataError, which names the tokens, their ids, and how many sequences of each set hold them.
+    """
+    beyond = set[int]()
+    places = []
+    for role, found in (("training", data.train), ("evaluation", data.eval)):
+        holding = 0
+        for example in found.examples:
+            ids = np.asarray(example.input_ids)
+            if int(ids.max()) >= num_embeddings:
+                holding += 1
+                beyond.update(ids[ids >= num_embeddings].tolist())
+        if holding:
+            places.append(f"{holding:,} of {len(found):,} {role} sequences")
+    if not beyond:
+        return
+    missing = sorted(beyond)
+    named = ", ".join(f"{tokenizer.convert_ids_to_tokens(id)!r} (id {id})" for id in missing[:MAX_NAMED])
+    more = f" and {len(missing) - MAX_NAMED:,} more" if len(missing) > MAX_NAMED else ""
+    raise DataError(
+        f"every token must have an embedding, and the model has {num_embeddings:,} (ids 0 to"
+        f" {num_embeddings - 1:,}); the tokenizer makes {named}{more} of {' and '.join(places)}. Add rows"
+        f" (model.resize_token_embeddings({missing[-1] + 1}), saved with the tokenizer in one folder, and"
+        " trained by train_embeddings), or use the model's own tokenizer, a chat_template or records without"
+        " these tokens",
+        path=data.train.source if "training" in places[0] else data.eval.source,
+    )
