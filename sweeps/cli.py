@@ -134,12 +134,22 @@ def plan(
     path: FileArgument,
     settings: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable")] = False,
+    record: Annotated[
+        int | None,
+        typer.Option("--show-record", help="instead, the N-th training record, trained tokens marked"),
+    ] = None,
 ) -> None:
     """Validate; show the space with each range's source, seats, time and memory estimates."""
     from sweeps.blueprint import summary
     from sweeps.plan import measure_matrix_flops, plan_view
 
-    blueprint = _load(path, settings).plan()
+    sweep = _load(path, settings)
+    if record is not None:
+        from sweeps.show_record import show_record
+
+        console.print(show_record(sweep.config, record))
+        return
+    blueprint = sweep.plan()
     if as_json:
         for warning in blueprint.data.warnings:
             print(f"warning: {warning}", file=sys.stderr)

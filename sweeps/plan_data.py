@@ -18,6 +18,7 @@ def data_lines(blueprint: Blueprint) -> list[Text]:
             f"{blueprint.num_train_examples:,} training examples with {blueprint.num_train_tokens:,} tokens; "
             f"{blueprint.num_eval_tokens:,} predicted tokens in the evaluation set"
         ),
+        *map(Text, blueprint.data.train.rendering.sentences()),
         *map(notice_text, blueprint.data.notices),
     ]
 

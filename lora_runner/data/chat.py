@@ -3,7 +3,8 @@
 Three ways. `marked`: a template with {% generation %} marks says itself what the assistant's words are.
 `whole`: every beginning of the conversation prints as the whole begins, so one text holds all turns.
 `per turn`: a text for each turn, which is what the template prints for the turns before it with the
-generation prompt, and what it adds when that turn is last.
+generation prompt, and what it adds when that turn is last. `all`: loss on every token of one text, where a
+sweep asks for that.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ from typing import TYPE_CHECKING
 
 from lora_runner.data.chat_template import PROBE, ChatTemplate, Span, Tools
 from lora_runner.data.formats import Example, Message
-from lora_runner.data.printed import check_printed, is_plainly_printed
+from lora_runner.data.printed import (
+    SECOND_THOUGHT,
+    check_printed,
+    is_plainly_printed,
+    prints_a_second_thought,
+)
 from lora_runner.data.records import BadRecord
 from lora_runner.data.turn_ends import TurnEnds
 
@@ -33,7 +39,7 @@ class RenderedChat:
     stops: tuple[str | None, ...]
     """Of each span the token by which its turn ends, where it is in the span."""
     way: str
-    """`marked`, `whole` or `per turn`."""
+    """`marked`, `whole`, `per turn` or `all`."""
     notes: tuple[str, ...] = ()
     """What a user should know of how it was made; records of one kind have the same."""
 
@@ -90,7 +96,12 @@ class ChatRenderer:
             start = _shared(turn.prompt, turn.text)
             check_printed(self._template, messages, turn.number, tools, turn.text, start)
         whole = self._whole(messages, turns, tools)
-        return [self._alone(messages, turn, tools) for turn in turns] if whole is None else [whole]
+        chats = [self._alone(messages, turn, tools) for turn in turns] if whole is None else [whole]
+        if any(
+            prints_a_second_thought(messages[turn.number], turn.text[len(turn.prompt) :]) for turn in turns
+        ):
+            return [replace(chat, notes=(*chat.notes, SECOND_THOUGHT)) for chat in chats]
+        return chats
 
     def _everything(self, messages: Sequence[Message], tools: Tools) -> RenderedChat:
         text = self._template.render(messages, tools)
@@ -98,7 +109,7 @@ class ChatRenderer:
         if messages[-1].role == "assistant":
             check_printed(self._template, messages, len(messages) - 1, tools, text, 0)
             text, _, stop = self._ended(text, (0, len(text)), messages[-1])
-        return RenderedChat(text=text, spans=((0, len(text)),), stops=(stop,), way="whole")
+        return RenderedChat(text=text, spans=((0, len(text)),), stops=(stop,), way="all")
 
     def _marked(self, messages: Sequence[Message], wanted: Sequence[int], tools: Tools) -> RenderedChat:
         text, marks = self._template.render_marked(messages, tools)

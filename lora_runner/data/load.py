@@ -37,6 +37,8 @@ class DataBundle:
         return (
             *notices_of(self.train.counts, "training"),
             *notices_of(self.eval.counts, "evaluation"),
+            *self.train.rendering.notices("training"),
+            *self.eval.rendering.notices("evaluation"),
             *columns_notice(self.columns_not_used),
         )
 
@@ -50,6 +52,7 @@ class DataBundle:
         return {
             "train": self.train.counts.as_dict(),
             "eval": self.eval.counts.as_dict(),
+            "rendering": {"train": self.train.rendering.as_dict(), "eval": self.eval.rendering.as_dict()},
             "columns_not_used": list(self.columns_not_used),
             "notices": [notice.text for notice in self.notices if not notice.is_warning],
             "warnings": list(self.warnings),

@@ -14,6 +14,11 @@ from lora_runner.data.records import BadRecord
 _MEANT = re.compile(r"reason|think|thought|tool_calls|function_call|tool_plan|refusal", re.IGNORECASE)
 """Names of fields that are a part of the answer; others (ids, names, dates) need not be printed."""
 _REASONING = ("reasoning_content", "reasoning", "thinking")
+SECOND_THOUGHT = (
+    "the chat template prints a thought of its own before the <think> of the content, which is trained as a"
+    " second one; put the reasoning into the field that the template reads (reasoning_content)"
+)
+"""A note on answers that `prints_a_second_thought` finds."""
 
 
 def answer_fields(turn: Message) -> list[str]:
@@ -28,6 +33,11 @@ def answer_fields(turn: Message) -> list[str]:
 def is_plainly_printed(turn: Message, printed: str) -> bool:
     """Return whether a turn is content alone, which stands in a text as it is but for white space."""
     return not answer_fields(turn) and _compact(turn.content) in _compact(printed)
+
+
+def prints_a_second_thought(turn: Message, words: str) -> bool:
+    """Return whether the words of a turn close more thoughts than its content, which closes one too."""
+    return 0 < turn.content.count("</think>") < words.count("</think>")
 
 
 def check_printed(

@@ -30,7 +30,7 @@ class TrainedSequence:
     stops: Mapping[int, tuple[int, str]]
     """Positions of stop tokens with loss -> (id, text)."""
     way: str
-    """`marked`, `whole` or `per turn` of a conversation (chat.py says which), `completion` or `text`."""
+    """`marked`, `whole`, `per turn` or `all` of a conversation (chat.py tells them), `completion`, `text`."""
     notes: tuple[str, ...] = ()
     merges: bool = False
     """Whether the tokenizer joins what stands before a range and its beginning into one token."""

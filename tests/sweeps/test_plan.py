@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lora_runner.data import Notice
+from lora_runner.data import Notice, Rendering, StopToken
 from search_spaces import space_for
 from sweeps.blueprint import Blueprint, Ledger
 from sweeps.plan import plan_view, time_estimate
@@ -32,7 +32,7 @@ def blueprint(ledger: Ledger, **changed: Any) -> Any:
     return SimpleNamespace(
         ledger=ledger,
         job=SimpleNamespace(seats=12),
-        data=SimpleNamespace(notices=()),
+        data=SimpleNamespace(notices=(), train=SimpleNamespace(rendering=Rendering())),
         config=SimpleNamespace(
             model=SimpleNamespace(name="example/a model [8B]"),
             search=SimpleNamespace(sampler="tpe", pruner="successive_halving", seed=3),
@@ -105,6 +105,24 @@ def test_what_does_not_fit_is_told_what_helps_and_never_a_smaller_batch_for_the_
     assert "device_map: auto" in text
     assert "lower per_device" not in text
     assert "lower seats" not in text
+
+
+def test_the_plan_says_how_records_became_sequences_and_what_ends_them(plan: Any) -> None:
+    plan.data.train.rendering = Rendering(
+        num_records=901,
+        ways={"whole": (1, 1), "per turn": (900, 2000)},
+        stop_tokens=(
+            StopToken(id=7, text="<|im_end|>", num_turns=2000),
+            StopToken(id=9, text="<|call|>", num_turns=1),
+        ),
+    )
+    text = " ".join(" ".join(shown(plan)).split())
+    for fact in (
+        "1 conversation, one sequence each, with loss on the assistant's turns",
+        "900 conversations as 2,000 sequences, one for each assistant turn",
+        "stop tokens: <|im_end|> (id 7, 2,000 times), <|call|> (id 9, 1 times)",
+    ):
+        assert fact in text, text
 
 
 def test_every_range_stands_on_one_line_beside_what_the_tables_say(plan: Blueprint) -> None:

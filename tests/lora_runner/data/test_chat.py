@@ -401,3 +401,18 @@ def test_arguments_are_text_where_a_template_joins_them_to_text(make_tokenizer: 
     tokenizer = make_tokenizer()
     (example,) = run(tokenizer, answer(tool_calls=CALLS[:1]), template=joins).examples
     assert targets(tokenizer, example) == ['C{"a": 1}<|im_end|>']
+
+
+def test_a_second_thought_and_a_missing_stop_are_said(make_tokenizer: Any) -> None:
+    thought = chat(("user", "x"), ("assistant", "<think>\nwhy\n</think>\nno"))
+    (note,) = run(make_tokenizer(), thought, template=THOUGHTS).rendering.notices("training")
+    assert note.text.startswith("training: the chat template prints a thought of its own before the <think>")
+    assert not note.is_warning
+    bare = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}\n{% endfor %}"
+    (warning,) = run(make_tokenizer(), TWO, template=bare).rendering.notices("training")
+    assert warning.text.startswith("training: 1 of 1 records teach no stop token")
+    assert warning.is_warning
+    # What is cut off is told as that: the record teaches to stop where max_length allows.
+    cut = run(make_tokenizer(), TWO, template=CHATML, max_length=12).rendering
+    assert (cut.num_without_stop, cut.num_cut_before_stop, list(cut.notices("training"))) == (1, 1, [])
+    assert list(cut.sentences()) == ["1 conversation, one sequence each, with loss on the assistant's turns"]

@@ -33,6 +33,24 @@ def test_plan_as_json_holds_the_space_and_the_first_trials(call: Call, folder: P
     assert read["trials"] == 9
     assert read["first_trials"][0]["label"] == "guideline default"
     assert read["space"]["dimensions"][0]["name"] == "learning_rate"
+    (stop,) = read["data"]["rendering"]["train"]["stop_tokens"]
+    assert stop["num_turns"] == read["data"]["train"]["num_used"] == 48
+
+
+def test_plan_shows_one_record_with_the_trained_tokens_marked(call: Call, folder: Path) -> None:
+    answer = call("plan", folder / "s.yaml", "--show-record", "2")
+    assert answer.code == 0, answer.err
+    # The tiny model's tokenizer knows few letters; what it makes of the rest is no matter here.
+    assert "training record 2 of 48" in answer.out
+    assert f"{folder / 'data.jsonl'}:" in answer.out.replace("\n", "")
+    assert "stop token: " in answer.out
+    prompt, trained = answer.out.rsplit("\n\n", 1)[1].split("⟦")
+    assert prompt.startswith("w")
+    assert trained.rstrip().endswith("⟧")
+    for number in ("0", "49"):
+        answer = call("plan", folder / "s.yaml", "--show-record", number)
+        assert answer.code == 2
+        assert f"from 1 to 48, the number of training records; got {number}" in answer.err
 
 
 @pytest.mark.parametrize("setting", ["trials", "trials=0", "trails=3", "training.max_steps=x"])
