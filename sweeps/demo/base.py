@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     LlamaConfig,
@@ -28,11 +24,11 @@ from transformers import (
     get_cosine_schedule_with_warmup,
 )
 
+from sweeps.demo.built_folder import build_once, default_cache
 from sweeps.demo.corpus import library_root, pretraining_text, source_files
 
 END_TOKEN = "<|end|>"
 PAD_TOKEN = "<|pad|>"
-RECORD_NAME = "base.json"
 BUILD_REVISION = 1  # raise when a change of this code changes the weights of an unchanged recipe
 
 Progress = Callable[[str, int, int], None]
@@ -83,14 +79,6 @@ class BuildRecord:
     wall_seconds: float
 
 
-def default_cache() -> Path:
-    """The user's cache folder for this program, below `$XDG_CACHE_HOME` or else `~/.cache`."""
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG base directory specification says that a relative path is to be ignored.
-    parent = Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
-    return parent / "qlora-sweeps"
-
-
 def base_folder(cache: Path | None = None, *, recipe: BaseRecipe | None = None) -> Path:
     """Where the base of this recipe and this Python belongs, whether or not it was built."""
     identity = {
@@ -100,15 +88,6 @@ def base_folder(cache: Path | None = None, *, recipe: BaseRecipe | None = None) 
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     return (cache or default_cache()) / f"base-{key}"
-
-
-def is_built(folder: Path) -> bool:
-    """Whether `folder` holds a complete base: every file its record lists, at the listed size."""
-    try:
-        sizes = json.loads((folder / RECORD_NAME).read_text())["files"]
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
 
 
 def build_base(
@@ -125,41 +104,12 @@ def build_base(
     replaces the standard library as the text and, unlike the recipe, is not part of the folder's name.
     Errors: FileNotFoundError where this Python has no library sources.
     """
-    recipe = recipe or BaseRecipe()
-    folder = base_folder(cache, recipe=recipe)
-    if is_built(folder):
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(folder.name + ".lock")):
-        if is_built(folder):  # the other process was first
-            return folder
-        for left in folder.parent.glob(f".{folder.name}.*"):  # of a build that was killed: the lock is ours
-            shutil.rmtree(left, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            record = _build_into(work, recipe, progress or (lambda stage, done, total: None), source_root)
-            sizes = {path.name: path.stat().st_size for path in sorted(work.iterdir())}
-            described = {"recipe": asdict(recipe), "record": asdict(record), "files": sizes}
-            (work / RECORD_NAME).write_text(json.dumps(described, indent=2) + "\n")
-            for path in [*work.iterdir(), work]:
-                _fsync(path)
-            if folder.exists():  # incomplete, or is_built had found it
-                shutil.rmtree(folder)
-            os.replace(work, folder)
-            _fsync(folder.parent)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    return folder
+    chosen, say = recipe or BaseRecipe(), progress or (lambda stage, done, total: None)
 
+    def fill(work: Path) -> dict[str, Any]:
+        return {"recipe": asdict(chosen), "record": asdict(_build_into(work, chosen, say, source_root))}
 
-def _fsync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # Windows opens no folders
-        return
-    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    return build_once(base_folder(cache, recipe=chosen), fill)
 
 
 def _build_into(work: Path, recipe: BaseRecipe, progress: Progress, source_root: Path | None) -> BuildRecord:

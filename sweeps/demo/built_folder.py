@@ -1,0 +1,73 @@
+"""Folders of models that are built on first use and kept in the user's cache, complete or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+RECORD_NAME = "base.json"
+"""What a build says of itself, beside the sizes of its files."""
+
+
+def default_cache() -> Path:
+    """The user's cache folder for this program, below `$XDG_CACHE_HOME` or else `~/.cache`."""
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG base directory specification says that a relative path is to be ignored.
+    parent = Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
+    return parent / "qlora-sweeps"
+
+
+def is_built(folder: Path) -> bool:
+    """Whether `folder` is complete: every file its record lists, at the listed size."""
+    try:
+        sizes = json.loads((folder / RECORD_NAME).read_text())["files"]
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def build_once(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> Path:
+    """`folder`, which `fill` has filled if this is its first use.
+
+    `fill` writes files into an empty folder and returns what the record is to say. The folder appears
+    complete or not at all; of two processes one builds and the other waits.
+    """
+    if is_built(folder):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(folder.name + ".lock")):
+        if is_built(folder):  # the other process was first
+            return folder
+        for left in folder.parent.glob(f".{folder.name}.*"):  # of a build that was killed: the lock is ours
+            shutil.rmtree(left, ignore_errors=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            described = fill(work)
+            sizes = {path.name: path.stat().st_size for path in sorted(work.iterdir())}
+            (work / RECORD_NAME).write_text(json.dumps({**described, "files": sizes}, indent=2) + "\n")
+            for path in [*work.iterdir(), work]:
+                _fsync(path)
+            if folder.exists():  # incomplete, or is_built had found it
+                shutil.rmtree(folder)
+            os.replace(work, folder)
+            _fsync(folder.parent)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+def _fsync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders
+        return
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

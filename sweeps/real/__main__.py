@@ -1,0 +1,72 @@
+"""`make real`: build the model's folder, check it, run a small sweep on it, and compare with plain peft."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from lora_runner.errors import RunnerError
+from lora_runner.files import write_text
+from results.render import print_verdict
+from sweeps.errors import SweepError
+from sweeps.real.checks import QUESTION, check_model
+from sweeps.real.model import build_model, packaged_file
+from sweeps.real.page import page
+from sweeps.real.run import beside_peft, real_config
+from sweeps.sweep import Sweep
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m sweeps.real", description=__doc__)
+    parser.add_argument("--trials", type=int, default=8, help="finished trials of the whole sweep")
+    parser.add_argument("--max-steps", type=int, default=24, help="optimizer steps of a full trial")
+    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder for the run folder")
+    parser.add_argument("--save", type=Path, help="folder for the page real.md and real-trials.csv")
+    given = parser.parse_args()
+    try:
+        run(given.trials, given.max_steps, given.output, given.save, Console())
+    except (SweepError, RunnerError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 1))
+
+
+def run(trials: int, max_steps: int, output: Path, save: Path | None, console: Console) -> None:
+    """All of it; raises a SweepError or RunnerError where something is not as it should be."""
+    started = time.monotonic()
+    model = build_model(packaged_file())
+    checked = check_model(model)
+    console.print(f"{model}: perplexity {checked.perplexity:.2f} a token on Python's documentation")
+    console.print(f"{QUESTION} {checked.answer}", markup=False)
+    sweep = Sweep(real_config(model, trials=trials, max_steps=max_steps, output=output))
+    result = sweep.run(console=console)
+    verdict = sweep.verdict(write=False)
+    print_verdict(verdict, console)
+    if result.interrupted or verdict.best is None:
+        return
+    job = sweep.plan().job
+    pairs = beside_peft(job.base, job.data, verdict, result.run_folder)
+    for pair in pairs:
+        console.print(f"{pair.name}: {pair.ours:.6f}, by transformers and peft {pair.peft:.6f}", markup=False)
+    said = page(
+        verdict,
+        checked,
+        pairs,
+        command=f"python -m sweeps.real --trials {trials} --max-steps {max_steps}",
+        minutes=(time.monotonic() - started) / 60,
+    )
+    for folder, trials_name in ((result.run_folder, None), (save, "real-trials.csv")):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(folder / "real.md", said)
+            if trials_name is not None:
+                shutil.copy(result.run_folder / "trials.csv", folder / trials_name)
+    console.print(f"Results: {result.run_folder}", markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

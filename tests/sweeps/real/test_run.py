@@ -1,0 +1,83 @@
+"""The sweep of `make real`: its records, its comparison with peft."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lora_runner.config import TrialConfig
+from lora_runner.data import DataSpec, load_data
+from lora_runner.models import BaseSpec, load_tokenizer
+from sweeps.demo.docstrings import DocstringRecord
+from sweeps.errors import SweepFailed
+from sweeps.real import run
+from sweeps.real.beside_peft import TOLERANCE, Pair, evaluated_by_peft, trained_by_both
+from sweeps.real.conversations import conversation, write_conversations
+from sweeps.real.run import check, real_config
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_make_real_ends_in_the_module() -> None:
+    dry = subprocess.run(
+        ["make", "--no-print-directory", "--dry-run", "real"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert dry.stdout.splitlines()[-1].strip() == ".venv/bin/python -m sweeps.real"
+
+
+def test_a_record_becomes_a_question_and_its_answer() -> None:
+    record = DocstringRecord(prompt='# a.py\ndef f(x):\n    """', completion="Return x twice, one by one.")
+    question, answer = conversation(record)
+    assert question["content"].endswith("\n\n```python\n# a.py\ndef f(x):\n```")
+    assert answer == {"role": "assistant", "content": "Return x twice, one by one."}
+
+
+def test_the_sweep_file_is_valid(
+    tiny_model: Callable[..., Path], sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        run, "write_conversations", lambda folder: write_conversations(folder, source_root=sources)
+    )
+    shutil.copytree(tiny_model("llama"), tmp_path / "model")
+    config = real_config(tmp_path / "model", trials=3, max_steps=5, output=tmp_path / "runs")
+    assert (config.trials, config.training.max_steps, config.seats) == (3, 5, 4)
+    assert config.data.eval is not None
+    records = [
+        json.loads(line)
+        for path in (config.data.train, config.data.eval)
+        for line in Path(path).read_text().splitlines()
+    ]
+    assert len(records) == 12
+    assert {*records[0]} == {"messages"}
+
+
+@pytest.mark.slow
+def test_a_pack_and_peft_train_alike_from_one_adapter(
+    tiny_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    spec = BaseSpec(model=str(tiny_model("llama")))
+    rows = [{"prompt": f"{n} and {n}", "completion": f" is {2 * n}"} for n in range(12)]
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = load_data(DataSpec(train=str(file), max_length=64, eval_fraction=0.3), load_tokenizer(spec))
+    config = TrialConfig(
+        learning_rate=1e-2, max_steps=4, warmup_steps=1, per_device_train_batch_size=2, lora_r=8
+    )
+    pairs = trained_by_both(spec, config, data, steps=4, folder=tmp_path / "start")
+    check(pairs)
+    assert len({pair.ours for pair in pairs}) == 4
+    untouched, adapted = evaluated_by_peft(spec, tmp_path / "start", data)
+    assert untouched == pytest.approx(adapted, rel=TOLERANCE)  # B is zero before the first step
+
+
+def test_figures_that_differ_are_refused() -> None:
+    check([Pair("a", 2.0, 2.0001)])
+    with pytest.raises(SweepFailed, match=r"b: 2\.000000 here, 2\.001000 by transformers and peft"):
+        check([Pair("a", 2.0, 2.0), Pair("b", 2.0, 2.001)])
+    with pytest.raises(SweepFailed, match="c: nan"):
+        check([Pair("c", float("nan"), 2.0)])
