@@ -149,6 +149,19 @@ class Blueprint:
         return self.job.data
 
 
+def base_spec(config: SweepConfig) -> BaseSpec:
+    """The base that the sweep file names."""
+    from lora_runner.models import BaseSpec
+
+    return BaseSpec(
+        model=config.model.name,
+        revision=config.model.revision,
+        trust_remote_code=config.model.trust_remote_code,
+        compute_dtype=config.model.compute_dtype,
+        device_map=config.model.device_map,
+    )
+
+
 def draw_up(
     config: SweepConfig,
     problem_at: Callable[[KeyPath, str], Problem] = lambda _, message: Problem(message),
@@ -164,7 +177,6 @@ def draw_up(
     from lora_runner.data import DataSpec, check_ids, load_data, steps_for_epochs
     from lora_runner.memory import available_memory, choose
     from lora_runner.models import (
-        BaseSpec,
         check_weights,
         load_tokenizer,
         meta_model,
@@ -174,13 +186,7 @@ def draw_up(
     from lora_runner.quantization import quantization_of
     from sweeps.workload import workload_of
 
-    base = BaseSpec(
-        model=config.model.name,
-        revision=config.model.revision,
-        trust_remote_code=config.model.trust_remote_code,
-        compute_dtype=config.model.compute_dtype,
-        device_map=config.model.device_map,
-    )
+    base = base_spec(config)
     check_weights(base)
     meta = meta_model(base)
     quantization = quantization_of(meta.config, base.model, base.quantization)

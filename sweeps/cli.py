@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -134,20 +135,23 @@ def plan(
     path: FileArgument,
     settings: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="machine-readable")] = False,
-    record: Annotated[
+    show_record: Annotated[
         int | None,
-        typer.Option("--show-record", help="instead, the N-th training record, trained tokens marked"),
+        typer.Option(metavar="N", help="print training record N as the model sees it, and nothing else"),
     ] = None,
 ) -> None:
     """Validate; show the space with each range's source, seats, time and memory estimates."""
     from sweeps.blueprint import summary
     from sweeps.plan import measure_matrix_flops, plan_view
+    from sweeps.record_view import print_record
 
     sweep = _load(path, settings)
-    if record is not None:
-        from sweeps.show_record import show_record
-
-        console.print(show_record(sweep.config, record))
+    if show_record is not None:
+        record = sweep.show_record(show_record)
+        if as_json:
+            print(json.dumps(asdict(record), indent=2))
+        else:
+            print_record(record, console)
         return
     blueprint = sweep.plan()
     if as_json:

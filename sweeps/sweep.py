@@ -41,6 +41,7 @@ from sweeps.storage import check_reachable
 from sweeps.study import peek
 
 if TYPE_CHECKING:
+    from lora_runner.data import ShownRecord
     from sweeps.blueprint import Blueprint, Ledger
     from sweeps.moving import Move
 
@@ -98,6 +99,18 @@ class Sweep:
         from sweeps.blueprint import draw_up
 
         return draw_up(self.config, self._problem_at)
+
+    def show_record(self, number: int) -> ShownRecord:
+        """Training record `number`, from 1 in the order of the files, as the model sees it. Writes nothing.
+
+        Raises DataError for a number beyond the records.
+        """
+        from lora_runner.data import DataSpec, show_record
+        from lora_runner.models import load_tokenizer
+        from sweeps.blueprint import base_spec
+
+        tokenizer = load_tokenizer(base_spec(self.config))
+        return show_record(DataSpec(**self.config.data.model_dump()), tokenizer, number)
 
     def study(self) -> optuna.Study:
         """The study, for reading. RunFolderError when the sweep has not started."""

@@ -9,6 +9,7 @@ from lora_runner.data.notices import Notice
 from lora_runner.data.reading import read_records
 from lora_runner.data.records import Origin, Record
 from lora_runner.data.rendering import Rendering, StopToken
+from lora_runner.data.showing import Piece, ShownRecord, ShownSequence, show_record
 from lora_runner.data.spec import FORMATS, DataSpec
 from lora_runner.data.tokenise import IGNORED, TokenizedExample, TokenizedSet, num_targets, tokenise
 from lora_runner.data.vocabulary import check_ids
@@ -25,9 +26,12 @@ __all__ = [
     "Message",
     "Notice",
     "Origin",
+    "Piece",
     "Record",
     "Rendering",
     "SetCounts",
+    "ShownRecord",
+    "ShownSequence",
     "StopToken",
     "TokenizedExample",
     "TokenizedSet",
@@ -38,6 +42,7 @@ __all__ = [
     "read_records",
     "recognise",
     "resolve_chat_template",
+    "show_record",
     "steps_for_epochs",
     "tokenise",
 ]

@@ -80,16 +80,17 @@ def encode_spans(
 def _boundaries(
     text: str, edges: Sequence[int], whole: list[int], tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[tuple[int, bool]]:
-    """Yield where in the tokens of a text each of its characters `edges` lies, and whether exactly.
+    """Yield where in the tokens of a text each of its characters `edges` lies, and whether what stands
+    before it has the same tokens on its own.
 
-    Exact where what stands before or after the edge has the same tokens on its own; otherwise a token spans
-    the edge and belongs to what follows.
+    The place is exact where what stands before or after the edge has the same tokens on its own; otherwise
+    a token spans the edge and belongs to what follows.
     """
     heads = _encode([text[:edge] for edge in edges], tokenizer)
     tails = _encode([text[edge:] for edge in edges], tokenizer)
     for head, tail in zip(heads, tails, strict=True):
         if whole[: len(head)] != head and whole[len(whole) - len(tail) :] == tail:
-            yield len(whole) - len(tail), True
+            yield len(whole) - len(tail), False
         else:
             place = _common_prefix(head, whole)
             yield place, place == len(head)

@@ -37,20 +37,40 @@ def test_plan_as_json_holds_the_space_and_the_first_trials(call: Call, folder: P
     assert stop["num_turns"] == read["data"]["train"]["num_used"] == 48
 
 
-def test_plan_shows_one_record_with_the_trained_tokens_marked(call: Call, folder: Path) -> None:
+def test_plan_says_what_becomes_of_the_records(call: Call, folder: Path) -> None:
+    records = (folder / "data.jsonl").read_text().splitlines()
+    long = [json.dumps({"prompt": "x" * 64, "completion": f"gone {n}"}) for n in range(200)]
+    (folder / "data.jsonl").write_text("\n".join([*records, *long]))
+    (folder / "e.jsonl").write_text("\n".join(records[:4]))
+    settings = (f"data.eval={folder / 'e.jsonl'}", "data.max_length=60")
+    changes = [word for setting in settings for word in ("--set", setting)]
+    answer = call("plan", folder / "s.yaml", *changes)
+    assert answer.code == 0, answer.err
+    assert "warning: training: max_length 60 loses" in answer.out
+    assert "200 dropped (nothing of their answers is left)" in " ".join(answer.out.split())
+    as_json = call("plan", folder / "s.yaml", *changes, "--json")
+    account = json.loads(as_json.out)["data"]
+    assert (account["train"]["num_dropped"], account["train"]["num_in_eval"]) == (200, 4)
+    assert [f"warning: {text}" for text in account["warnings"]] == as_json.err.splitlines()
+    assert account["train"]["num_records"] == len(records) + 200
+
+
+def test_plan_shows_one_record_and_writes_nothing(call: Call, folder: Path) -> None:
+    before = listing(folder)
     answer = call("plan", folder / "s.yaml", "--show-record", "2")
     assert answer.code == 0, answer.err
-    # The tiny model's tokenizer knows few letters; what it makes of the rest is no matter here.
-    assert "training record 2 of 48" in answer.out
-    assert f"{folder / 'data.jsonl'}:" in answer.out.replace("\n", "")
-    assert "stop token: " in answer.out
-    prompt, trained = answer.out.rsplit("\n\n", 1)[1].split("⟦")
-    assert prompt.startswith("w")
-    assert trained.rstrip().endswith("⟧")
-    for number in ("0", "49"):
-        answer = call("plan", folder / "s.yaml", "--show-record", number)
-        assert answer.code == 2
-        assert f"from 1 to 48, the number of training records; got {number}" in answer.err
+    record = json.loads((folder / "data.jsonl").read_text().splitlines()[1])
+    assert f"data.jsonl:2: {'trained' if 'trained' in answer.out else 'held out'}" in answer.out
+    # The small tokenizer writes a blank between its tokens, which are characters.
+    assert f"{record['prompt']}⟦{record['completion']}<eos>⟧" in answer.out.replace(" ", "")
+    shown = json.loads(call("plan", folder / "s.yaml", "--show-record", "2", "--json").out)
+    (sequence,) = shown["sequences"]
+    assert [piece["is_trained"] for piece in sequence["pieces"]] == [False, True]
+    assert sequence["stops"] == ["<eos>"]
+    beyond = call("plan", folder / "s.yaml", "--show-record", "9999")
+    assert (beyond.code, beyond.out) == (2, "")
+    assert f"has the records 1 to {shown['num_records']}; there is no record 9,999" in beyond.err
+    assert listing(folder) == before
 
 
 @pytest.mark.parametrize("setting", ["trials", "trials=0", "trails=3", "training.max_steps=x"])

@@ -1,0 +1,67 @@
+"""`sweeps plan --show-record N`: a training record in the terminal, its trained tokens marked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from lora_runner.data import Piece, ShownRecord, ShownSequence
+
+OPEN, CLOSE = "⟦", "⟧"
+"""Around trained tokens where there are no colours."""
+CUT = "✂"
+TRAINED, BEYOND = "bold green", "dim strike"
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
+def print_record(record: ShownRecord, console: Console) -> None:
+    """Print what is done with the record and every sequence that it becomes, as the model sees it."""
+    colours = console.color_system is not None
+    lines = [Text(f"record {record.number:,} of {record.num_records:,}, {record.place}: {record.said}")]
+    for number, sequence in enumerate(record.sequences, start=1):
+        head = f"sequence {number} of {len(record.sequences)}: " if len(record.sequences) > 1 else ""
+        lines += [Text(), Text(head + _counts(sequence, record.max_length), style="italic")]
+        lines += [Text(f"note: {note}", style="dim") for note in sequence.notes]
+        lines.append(Text.assemble(*_marked(sequence.pieces, colours)))
+    lines += [Text(), Text(_legend(colours), style="dim")]
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def _counts(sequence: ShownSequence, max_length: int) -> str:
+    parts = [f"{sequence.num_tokens:,} tokens, {sequence.num_target_tokens:,} with loss"]
+    if sequence.num_tokens > max_length:
+        lost = sequence.num_lost_target_tokens
+        parts.append(f"cut at max_length {max_length:,}, which loses {lost:,} more with loss")
+    stops = ", ".join(dict.fromkeys(sequence.stops))
+    parts.append(f"stops with {stops}" if stops else "no stop token is trained")
+    return f"{'; '.join(parts)} ({sequence.way})"
+
+
+def _marked(pieces: tuple[Piece, ...], colours: bool) -> Iterator[tuple[str, str]]:
+    is_cut = False
+    for piece in pieces:
+        if piece.is_cut and not is_cut:
+            yield CUT, "bold red"
+        is_cut = piece.is_cut
+        # Escape codes of a record would be obeyed by the terminal; their pictures are shown.
+        text = _CONTROL.sub(_picture, piece.text)
+        if piece.is_trained and not colours:
+            text = f"{OPEN}{text}{CLOSE}"
+        yield text, BEYOND if piece.is_cut else TRAINED if piece.is_trained else ""
+
+
+def _picture(control: re.Match[str]) -> str:
+    code = ord(control.group())
+    return chr(0x2400 + code) if code < 0x20 else "\N{SYMBOL FOR DELETE}"
+
+
+def _legend(colours: bool) -> str:
+    marks = "bold and green" if colours else f"between {OPEN} and {CLOSE}"
+    return f"Tokens with loss are {marks}; what stands after {CUT} lies beyond max_length and is never seen."
