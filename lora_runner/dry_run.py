@@ -29,7 +29,7 @@ from lora_runner.pack import MicroBatch, Pack, PackOptions
 from lora_runner.packed_modules import PackedLinear, RankClass
 from lora_runner.quantization import NONE, Quantization
 from lora_runner.seats import Seat
-from lora_runner.structure import decoder_of
+from lora_runner.structure import decoder_of, text_config
 from lora_runner.targets import find_targets
 
 
@@ -136,7 +136,7 @@ def _keep_one_of_each_kind(
     `marked` are ids of modules that make a difference. -> the layers that stay, and for places among them how
     many of the same kind are gone. Where the layers cannot be told, all of them stay and none is listed.
     """
-    config, decoder = model.config.get_text_config(), decoder_of(model)
+    config, decoder = text_config(model), decoder_of(model)
     lists = [m for m in decoder.modules() if isinstance(m, nn.ModuleList)]
     layers = next((found for found in lists if len(found) == config.num_hidden_layers), None)
     if layers is None:

@@ -11,11 +11,12 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lora_runner.arena import BLOCK
-from lora_runner.models import num_parameters_of
+from lora_runner.models import num_parameters_of, vocabulary_size
 from lora_runner.pack import MAX_LOGITS, PackOptions
 from lora_runner.quantization import NF4, Quantization
 from lora_runner.seats import RANK_MULTIPLE
 from lora_runner.states_8bit import ABSMAX_BLOCK, CHUNK
+from lora_runner.structure import text_config
 from lora_runner.targets import find_targets, find_trained
 
 NF4_BYTES = NF4.bytes_of(torch.Size((1, 1)))
@@ -149,7 +150,7 @@ class Coefficients:
         cls, model: PreTrainedModel, workload: Workload, dtype: torch.dtype, quantization: Quantization
     ) -> Coefficients:
         """`quantization` is that of weights which are dequantised in every pass."""
-        config, width = model.config.get_text_config(), dtype.itemsize
+        config, width = text_config(model), dtype.itemsize
         inputs = sum(min(weight.shape) for weight in _targets(model, workload)) * width
         layers = int(config.num_hidden_layers)
         # Beside each target's input: norms and their fp32 copies, rotated heads, the gate.
@@ -160,7 +161,7 @@ class Coefficients:
             held=largest * width,
             saved=layers * (int(config.hidden_size) * width if workload.gradient_checkpointing else layer),
             inside=layer,
-            vocabulary=int(config.vocab_size),
+            vocabulary=vocabulary_size(model),
         )
 
     def train(self, seats: int, batch_size: int, length: int) -> int:

@@ -29,6 +29,7 @@ from lora_runner.pack_attention import PACK_ATTENTION, Grids, Inner, attention_o
 from lora_runner.packed_modules import PackContext, Rows, in_pack_order
 from lora_runner.replace import keep_weights, replace_modules, split_model, train_checkpointed
 from lora_runner.seats import EMBEDDINGS, LORA, PendingStats, Seat, SegmentKey
+from lora_runner.structure import text_config
 from lora_runner.update import GroupStep, clip_and_step, squared_norms
 
 LAYOUTS: tuple[LayoutKind, ...] = ("end_to_end", "rectangular")
@@ -87,9 +88,7 @@ class Pack:
         self.target_names = tuple(linear.name for linear in self.linears)
         self.attention = Inner(str(self.model.config._attn_implementation), base.device.type)
         """What computes attention within a sequence: the base's own, or one that is exact on CUDA."""
-        self.most_positions: int | None = getattr(
-            self.model.config.get_text_config(), "max_position_embeddings", None
-        )
+        self.most_positions: int | None = getattr(text_config(self.model), "max_position_embeddings", None)
         self._decoder, self._head = split_model(self.model)
         devices = {module.weight.device for module in (*self.linears, *self.saved)}
         self._arenas: dict[SegmentKey, Arena] = {}
@@ -140,9 +139,7 @@ class Pack:
 
     def _unfit(self, kind: LayoutKind) -> str | None:
         """Why a layout would not serve where small blocks do not show it."""
-        if kind == "end_to_end" and getattr(
-            self.model.config.get_text_config(), "attn_temperature_tuning", False
-        ):
+        if kind == "end_to_end" and getattr(text_config(self.model), "attn_temperature_tuning", False):
             # Llama 4 counts the rows before a token, from some thousands on.
             return "its attention scales with a token's place in the row (attn_temperature_tuning)"
         return None

@@ -26,6 +26,7 @@ from lora_runner.messages import (
     SeatReport,
     SessionOptions,
 )
+from lora_runner.models import vocabulary_size
 from lora_runner.one_by_one import for_each_seat, free_memory
 from lora_runner.pack import MicroBatch, Pack
 from lora_runner.running import RunningTrial
@@ -355,7 +356,7 @@ class Session:
 
     def _memory_weight(self, running: RunningTrial) -> int:
         longest = max((share.block.input_ids.numel() for share in running.window), default=0)
-        vocabulary = int(self.pack.base.model.config.vocab_size)
+        vocabulary = vocabulary_size(self.pack.model)
         return 16 * running.seat.num_trained + 4 * longest * vocabulary
 
 

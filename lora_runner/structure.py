@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 
 def decoder_of(model: PreTrainedModel) -> nn.Module:
@@ -19,6 +19,12 @@ def decoder_of(model: PreTrainedModel) -> nn.Module:
     return next(child for child in model.children() if embeddings in child.modules())
 
 
+def text_config(model: PreTrainedModel) -> PreTrainedConfig:
+    """Sizes of the language model: a model that also sees or hears keeps them one level down."""
+    config: PreTrainedConfig = model.config.get_text_config(decoder=True)
+    return config
+
+
 def language_model_of(model: PreTrainedModel) -> nn.Module:
     """The part of a model that text goes through: all of it, unless it also sees or hears."""
-    return model if model.config.get_text_config() is model.config else decoder_of(model)
+    return model if text_config(model) is model.config else decoder_of(model)

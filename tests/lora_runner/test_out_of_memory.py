@@ -107,6 +107,37 @@ def test_the_largest_trial_is_put_back_and_the_others_lose_nothing(
     assert numbers(run(session, [again])[1]) == numbers(run(new_session(), [assign(11, LARGE)])[11])
 
 
+class Wrapping:
+    """A multimodal model's configuration: sizes stand one level down."""
+
+    def __init__(self, text: Any) -> None:
+        vars(self)["text"] = text
+
+    def get_text_config(self, **_: Any) -> Any:
+        return self.text
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings"):
+            raise AttributeError(name)
+        return getattr(vars(self)["text"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.text, name, value)
+
+
+def test_a_wrapped_language_model_survives_too(
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    tight: Tight,
+    run: Callable[..., Reports],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tight.model, "config", Wrapping(tight.model.config))
+    tight.where, tight.too_much = "start", beside(230_000)
+    reports = run(new_session(3, on=tight), [assign(0, FIRST), assign(1, LARGE), assign(2, SECOND)])
+    assert [reports[number][-1].outcome for number in range(3)] == ["complete", "put_back", "complete"]
+
+
 @pytest.fixture
 def no_more_memory() -> Iterator[Callable[[], None]]:
     """Called, it leaves this process no more of the GPU than it holds."""
