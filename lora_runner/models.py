@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
@@ -25,7 +27,8 @@ from transformers.utils import logging as transformers_logging
 from lora_runner.errors import ModelError, first_line
 from lora_runner.host_memory import keep_freed_memory
 from lora_runner.liger import use_liger
-from lora_runner.quantization import quantization_of
+from lora_runner.quantization import FLOATS, quantization_of
+from lora_runner.weights import tensor_types, weight_files, weights_digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +65,29 @@ class Base:
     device: torch.device
     num_parameters: int
     """Parameters before quantisation."""
+    weights: str | None = None
+    """Their digest (`weights.py`); None where they come from no file."""
     kernels: str = "transformers' own layers"
     """Whose kernels norms, activations and rotary embeddings use, and why."""
+
+
+def files_of(spec: BaseSpec) -> Path | None:
+    """The folder that holds a base's files on this machine; None for a hub id that is not there yet."""
+    if Path(spec.source).is_dir():
+        return Path(spec.source)
+    try:
+        found = try_to_load_from_cache(spec.source, "config.json", revision=spec.revision)
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def digest_of(spec: BaseSpec) -> str | None:
+    """`weights_digest` of a base; None for a hub id whose weights are not on this machine yet."""
+    folder = files_of(spec)
+    if folder is None or not all(file.exists() for file in weight_files(folder)):
+        return None
+    return weights_digest(folder) if weight_files(folder) else None
 
 
 def load_tokenizer(spec: BaseSpec) -> PreTrainedTokenizerBase:
@@ -124,6 +148,7 @@ def load_base(spec: BaseSpec) -> Base:
         compute_dtype=dtype,
         device=device,
         num_parameters=num_parameters,
+        weights=digest_of(spec),
         kernels=use_liger(model, device),
     )
 
@@ -206,6 +231,21 @@ def check_weights(spec: BaseSpec) -> None:
                 pass
         except (SafetensorError, OSError) as error:
             raise ModelError(f"weights {str(file)!r} are damaged: {first_line(error)}") from error
+    _check_types(folder, spec)
+
+
+def _check_types(folder: Path, spec: BaseSpec) -> None:
+    """Refuse codes that no configuration explains: they would be taken for weights."""
+    text = (folder / "config.json").read_text(encoding="utf-8", errors="replace")
+    if '"quantization' in text or '"compression_config' in text:
+        return  # `quantization.py` judges it
+    for file in weight_files(folder):
+        for name, type_ in tensor_types(file).items() if file.is_file() else ():
+            if name.endswith(".weight") and type_ not in FLOATS:
+                raise ModelError(
+                    f"model {spec.model!r} has a weight {name} of type {type_}, and its config.json names no "
+                    "quantisation; name the folder of the unquantised model"
+                )
 
 
 def count_parameters(spec: BaseSpec) -> int:

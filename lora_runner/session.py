@@ -71,6 +71,11 @@ class Session:
     def _block(self, examples: Sequence[TokenizedExample]) -> Block:
         return Block.of([(e.input_ids, e.labels) for e in examples], self.pack.base.device)
 
+    @property
+    def base_weights(self) -> str | None:
+        """Digest of the base's weights."""
+        return self.pack.base.weights
+
     # --- seats ----------------------------------------------------------------------------------------------
 
     @property

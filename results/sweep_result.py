@@ -112,10 +112,16 @@ def read_study(study: optuna.Study) -> SweepResult:
         dimensions=_dimensions(attrs.get("space")),
         guidelines=list(Guidelines.from_list(attrs.get("guidelines") or []).values()),
         context=context,
-        identity=attrs.get("identity") or {},
+        identity=(attrs.get("identity") or {}) | _weights(attrs),
         base_eval_loss=finite(attrs.get("base_eval_loss")),
         versions=attrs.get("versions") or {},
     )
+
+
+def _weights(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """What belongs to the identity and stands apart from it: old studies have none."""
+    digest = attributes.get("base_weights")
+    return {} if digest is None else {"weights": digest}
 
 
 def study_hash(study: optuna.Study) -> str:

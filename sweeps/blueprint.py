@@ -19,6 +19,7 @@ from sweeps.config import ReliabilitySection, SweepConfig, space_of
 from sweeps.depot import fingerprint
 from sweeps.errors import ConfigError
 from sweeps.replicate_plan import ReplicatePlan
+from sweeps.same_base import WEIGHTS
 from sweeps.schedule_rules import schedule_findings
 from sweeps.trained_tokens import trained_tokens
 from sweeps.trial_config import trial_config
@@ -178,6 +179,7 @@ def draw_up(
     from lora_runner.memory import available_memory, choose
     from lora_runner.models import (
         check_weights,
+        digest_of,
         load_tokenizer,
         meta_model,
         num_parameters_of,
@@ -239,7 +241,8 @@ def draw_up(
         constants=constants,
         scheduler_kwargs=training.lr_scheduler_kwargs,
         trains_embeddings=config.trains_embeddings,
-        identity=_identity(config, space, context, train_digest=data.train.digest),
+        identity=_identity(config, space, context, train_digest=data.train.digest)
+        | {WEIGHTS: digest_of(base)},
         context=context,
         guidelines=load_guidelines(*config.guidelines).to_list(),
         versions=_versions(),

@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from lora_runner.errors import is_disk_trouble
 from lora_runner.files import whole_folder
+from lora_runner.weights import tensor_samples
 from results.files import atomic_write
 from sweeps.trial_folder import trial_folder
 
@@ -62,10 +64,18 @@ def listing(folder: Path) -> dict[str, int]:
 
 
 def fingerprint(folder: Path) -> str:
-    """16 hex digits over names, sizes and small files: tells one model folder from another in no time."""
+    """16 hex digits over all files of a model folder: whether a worker sees the driver's, or a whole copy.
+
+    Weights count as in `lora_runner.weights`, other files by name, size and first MiB.
+    """
     digest = hashlib.sha256()
     for name, size in listing(folder).items():
         digest.update(json.dumps([name, size]).encode())
+        if name.endswith(".safetensors"):
+            with suppress(ValueError):  # not whole yet, or none
+                for tensor, content in tensor_samples(folder / name):
+                    digest.update(tensor.encode() + content)
+                continue
         with (folder / name).open("rb") as file:
             digest.update(file.read(1 << 20))
     return digest.hexdigest()[:16]

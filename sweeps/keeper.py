@@ -28,6 +28,7 @@ from sweeps.lease import Hold, Owner, lease_of, wait_until_free
 from sweeps.messages import Placed, Reply, SeatTime
 from sweeps.recording import Recorder
 from sweeps.replicating import drawer_for
+from sweeps.same_base import BASE_EVAL_LOSS, BASE_WEIGHTS, other_base
 from sweeps.samplers import make_pruner
 from sweeps.status import Status, read_status
 from sweeps.storage import open_storage, transaction
@@ -183,11 +184,28 @@ class Keeper:
                 if self._drawer.draw() is None:
                     return
 
-    def register(self, worker: int, base_eval_loss: float) -> Reply:
-        """Take a worker's loss of the untouched base."""
+    def register(self, worker: int, base_eval_loss: float, weights: str | None = None) -> Reply:
+        """Take a worker's loss of the untouched base, and the digest of its weights.
+
+        A worker whose base is not the study's is sent away.
+        """
         with self._together():
-            if self.study.user_attrs.get("base_eval_loss") is None:
-                self.study.set_user_attr("base_eval_loss", base_eval_loss)
+            known = self.study.user_attrs
+            difference = other_base(
+                known,
+                weights=weights,
+                base_eval_loss=base_eval_loss,
+                compute_dtype=str(self.ledger.context.get("compute_dtype")),
+            )
+            if difference is not None:
+                trouble = f"worker {worker} has other weights under the name of the base: {difference}"
+                self._note(trouble)
+                self.troubles.append(trouble)
+                return self._nothing(worker, stop=True)
+            if known.get(BASE_EVAL_LOSS) is None:
+                self.study.set_user_attr(BASE_EVAL_LOSS, base_eval_loss)
+            if weights is not None and known.get(BASE_WEIGHTS) is None:
+                self.study.set_user_attr(BASE_WEIGHTS, weights)
             self._note(f"worker {worker}: ready, untouched base {base_eval_loss:.4f}")
         return Reply()
 

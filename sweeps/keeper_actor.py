@@ -66,9 +66,9 @@ class KeeperActor:
         known = None if reason is None else self._starts.last_words(worker)
         return self._answer("rejoin", worker, known or reason)
 
-    def register(self, worker: int, base_eval_loss: float) -> Reply:
+    def register(self, worker: int, *said: Any) -> Reply:
         self._starts.started(worker)
-        return self._answer("register", worker, base_eval_loss)
+        return self._answer("register", worker, *said)
 
     def ask(self, worker: int, seats: list[int]) -> Reply:
         return self._answer("ask", worker, seats)

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from results.plain import plain
 from sweeps.errors import StorageUnreachable, StudyMismatch
+from sweeps.same_base import BASE_WEIGHTS, WEIGHTS
 from sweeps.storage import UNREADABLE, check_reachable, holds_studies, masked, open_storage
 from sweeps.write_through import WriteThrough
 
@@ -54,13 +55,16 @@ def open_study(
 ) -> tuple[optuna.Study, bool]:
     """The sweep's study and whether it is new; StudyMismatch lists the fields that differ from `identity`."""
     study = find_study(storage, name)
+    is_new = study is None
     if study is None:
         study = optuna.create_study(storage=storage, study_name=name, direction="minimize")
-        study.set_user_attr("identity", dict(identity))
+        study.set_user_attr("identity", {key: value for key, value in identity.items() if key != WEIGHTS})
         study.set_user_attr(STUDY_KEY, secrets.token_hex(8))
-        return study, True
-    _check_ours(study, identity)
-    return study, False
+    else:
+        _check_ours(study, identity)
+    if identity.get(WEIGHTS) is not None and study.user_attrs.get(BASE_WEIGHTS) is None:
+        study.set_user_attr(BASE_WEIGHTS, identity[WEIGHTS])
+    return study, is_new
 
 
 def describe(study: optuna.Study, trial: FrozenTrial | Trial, **attributes: Any) -> None:
@@ -95,7 +99,8 @@ def _check_ours(study: optuna.Study, identity: Mapping[str, Any]) -> None:
         raise StudyMismatch(
             f"the storage already holds a study named {name!r} that no sweep made; choose another name"
         )
-    differing = _differences(theirs, identity)
+    known = study.user_attrs.get(BASE_WEIGHTS)
+    differing = _differences({**theirs, WEIGHTS: known or identity.get(WEIGHTS)}, _with(identity, known))
     if study.directions != [optuna.study.StudyDirection.MINIMIZE]:
         found = ", ".join(direction.name.lower() for direction in study.directions)
         differing.append(f"direction: the study has {found!r}, a sweep 'minimize'")
@@ -104,6 +109,11 @@ def _check_ours(study: optuna.Study, identity: Mapping[str, Any]) -> None:
             f"the study {name!r} belongs to another sweep; give this one another name, or undo the change:\n"
             + "\n".join(f"  {line}" for line in differing)
         )
+
+
+def _with(identity: Mapping[str, Any], weights: str | None) -> dict[str, Any]:
+    """An identity of weights that nobody has read yet is that of the study's."""
+    return {**identity, WEIGHTS: identity.get(WEIGHTS) or weights}
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], at: str = "") -> list[str]:

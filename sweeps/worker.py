@@ -71,7 +71,9 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self._last_words = time.monotonic()
         self._last_tokens = 0
         self._busy_seat_seconds = 0.0
-        self._say("register", self.session.base_eval_loss)
+        if self._say("register", self.session.base_eval_loss, self.session.base_weights).stop:
+            self._stopped = True
+            return
         self._follow(self._say("ask", self.session.free_seats))
 
     def step(self) -> dict[str, Any]:

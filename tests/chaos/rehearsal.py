@@ -105,6 +105,7 @@ class RehearsedSession:
     """What a worker uses of `lora_runner.session.Session`."""
 
     base_eval_loss = 9.0
+    base_weights = None
 
     def __init__(self, seats: int, folder: Path, step_seconds: float, checkpoint_seconds: float) -> None:
         self.seats: list[Seated | None] = [None] * seats

@@ -45,6 +45,7 @@ def make_job(seats: int, log: str, *, room: int, never: int | None = None, turn_
 
     class RehearsedSession:
         base_eval_loss = 3.0
+        base_weights = None
 
         def __init__(self) -> None:
             self.trials: dict[int, tuple[Assignment, int]] = {}
