@@ -19,6 +19,7 @@ from lora_runner.data.formats import Example, Message
 from lora_runner.data.printed import (
     SECOND_THOUGHT,
     check_printed,
+    check_tools_printed,
     is_plainly_printed,
     prints_a_second_thought,
 )
@@ -60,7 +61,6 @@ class ChatRenderer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
         self._template = ChatTemplate(tokenizer, template)
-        self._reads_tools = "tools" in template
         self._ends = TurnEnds(tokenizer, self._template)
 
     def render(self, example: Example, *, completion_only: bool = True) -> list[RenderedChat]:
@@ -71,10 +71,7 @@ class ChatRenderer:
         """
         messages = example.messages or ()
         tools = example.tools
-        if tools and not self._reads_tools:
-            raise BadRecord(
-                "the record has tools, which the chat template does not print; set another chat_template"
-            )
+        check_tools_printed(self._template, messages, tools)
         wanted = [
             number
             for number, message in enumerate(messages)

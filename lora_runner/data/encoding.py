@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import accumulate, islice, pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def encode_spans(
     drafts: Sequence[Draft], tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[tuple[list[int], list[tuple[int, int]], bool]]:
     """Yield the ids of each draft, its spans as token ranges, and whether a token of the whole text spans the
-    beginning of one.
+    beginning of one. A token that spans the edge of a span is in it, as in transformers' assistant masks.
 
     Spans are found in tokens without the tokenizer's character offsets (which trim blanks, and slow
     tokenizers have none): the pieces between the boundaries are tokenised alone, and normally give the very
@@ -63,37 +63,38 @@ def encode_spans(
         joined = [token for part in parts for token in part]
         if joined == whole or ((draft.plain or draft.prompt_alone) and _same_text(joined, whole, tokenizer)):
             # A prompt is tokenised alone when the model is used: its tokens must not depend on what follows.
-            positions = [0]
-            for part in parts:
-                positions.append(positions[-1] + len(part))
-            ids, spanned = joined, set(edges if joined != whole else ())
+            lengths = [0, *accumulate(len(part) for part in parts)]
+            first = last = dict(zip(edges, lengths, strict=True))
+            ids, merges = joined, joined != whole
         else:
-            found = list(_boundaries(draft.text, edges[1:-1], whole, tokenizer))
-            positions = [0, *(place for place, _ in found), len(whole)]
-            spanned = {edge for edge, (_, is_exact) in zip(edges[1:-1], found, strict=True) if not is_exact}
-            ids = whole
-        at = dict(zip(edges, positions, strict=True))
-        merges = any(start in spanned for start, _ in draft.spans)
-        yield ids, [(at[start], at[end]) for start, end in draft.spans], merges
+            found = dict(
+                zip(edges[1:-1], _boundaries(draft.text, edges[1:-1], whole, tokenizer), strict=True)
+            )
+            found |= {edges[0]: (0, 0, True), edges[-1]: (len(whole), len(whole), True)}
+            first, last = ({edge: places[side] for edge, places in found.items()} for side in (0, 1))
+            ids, merges = whole, any(not found[start][2] for start, _ in draft.spans)
+        yield ids, [(first[a], last[b] if a < b else first[a]) for a, b in draft.spans], merges
 
 
 def _boundaries(
     text: str, edges: Sequence[int], whole: list[int], tokenizer: PreTrainedTokenizerBase
-) -> Iterator[tuple[int, bool]]:
-    """Yield where in the tokens of a text each of its characters `edges` lies, and whether what stands
-    before it has the same tokens on its own.
+) -> Iterator[tuple[int, int, bool]]:
+    """Yield where in the tokens of a text each of its characters `edges` lies, where what follows it begins,
+    and whether what stands before it has the same tokens on its own.
 
-    The place is exact where what stands before or after the edge has the same tokens on its own; otherwise
-    a token spans the edge and belongs to what follows.
+    Both places are one where what stands before or after the edge has the same tokens on its own; otherwise
+    the tokens between them span the edge, and are of both sides.
     """
     heads = _encode([text[:edge] for edge in edges], tokenizer)
     tails = _encode([text[edge:] for edge in edges], tokenizer)
     for head, tail in zip(heads, tails, strict=True):
-        if whole[: len(head)] != head and whole[len(whole) - len(tail) :] == tail:
-            yield len(whole) - len(tail), False
+        before, after = _common_prefix(head, whole), len(whole) - _common_prefix(tail[::-1], whole[::-1])
+        if before == len(head):
+            yield before, before, True
+        elif after == len(whole) - len(tail):
+            yield after, after, False
         else:
-            place = _common_prefix(head, whole)
-            yield place, place == len(head)
+            yield before, max(before + 1, after), False
 
 
 def _same_text(a: list[int], b: list[int], tokenizer: PreTrainedTokenizerBase) -> bool:

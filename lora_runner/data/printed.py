@@ -40,6 +40,23 @@ def prints_a_second_thought(turn: Message, words: str) -> bool:
     return 0 < turn.content.count("</think>") < words.count("</think>")
 
 
+def check_tools_printed(template: ChatTemplate, messages: Sequence[Message], tools: Tools) -> None:
+    """Check that the functions that a record offers are printed. Raises BadRecord when they are not."""
+    if not tools:
+        return
+    unprinted = "tools" not in template.text
+    if not unprinted:
+        with_tools = template.render(messages, tools)
+        try:
+            unprinted = template.render(messages) == with_tools
+        except BadRecord:
+            return
+    if unprinted:
+        raise BadRecord(
+            "the record has tools, which the chat template does not print; set another chat_template"
+        )
+
+
 def check_printed(
     template: ChatTemplate, messages: Sequence[Message], number: int, tools: Tools, printed: str, start: int
 ) -> None:

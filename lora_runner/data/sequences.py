@@ -117,9 +117,9 @@ def _texts(
                 )
                 continue
             for chat in renderer.render(example, completion_only=completion_only):
-                draft = Draft(
-                    text=chat.text, spans=chat.spans, plain=False, prompt_alone=chat.way == "per turn"
-                )
+                # Where several turns share a text a server tokenises the earlier ones with their answers.
+                alone = chat.way in ("per turn", "whole") and len(chat.spans) == 1
+                draft = Draft(text=chat.text, spans=chat.spans, plain=False, prompt_alone=alone)
                 texts.append(
                     _Made(example=number, draft=draft, way=chat.way, stops=chat.stops, notes=chat.notes)
                 )

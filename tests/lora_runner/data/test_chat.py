@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lora_runner.data import Example, Message, TokenizedSet, resolve_chat_template, tokenise
 from lora_runner.data.records import Origin
@@ -218,8 +220,9 @@ def test_a_broken_template_names_its_line(make_tokenizer: Any) -> None:
 
 def test_tools_need_a_template_that_prints_them(make_tokenizer: Any, targets: Any) -> None:
     with_tools = Example(messages=TWO.messages, tools=({"name": "find"},))
-    with pytest.raises(DataError, match="the record has tools, which the chat template does not print"):
-        run(make_tokenizer(), with_tools, template=CHATML)
+    for template in (CHATML, "{# no tools #}" + CHATML):
+        with pytest.raises(DataError, match="the record has tools, which the chat template does not print"):
+            run(make_tokenizer(), with_tools, template=template)
     tokenizer = make_tokenizer()
     (example,) = run(tokenizer, with_tools, template="{{ tools[0].name }}\n" + CHATML).examples
     assert tokenizer.decode(example.input_ids).startswith("find\n")
@@ -416,3 +419,27 @@ def test_a_second_thought_and_a_missing_stop_are_said(make_tokenizer: Any) -> No
     cut = run(make_tokenizer(), TWO, template=CHATML, max_length=12).rendering
     assert (cut.num_without_stop, cut.num_cut_before_stop, list(cut.notices("training"))) == (1, 1, [])
     assert list(cut.sentences()) == ["1 conversation, one sequence each, with loss on the assistant's turns"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    contents=st.lists(st.text("hel o\n.<|", min_size=1, max_size=8), min_size=4, max_size=4),
+    space=st.sampled_from(["", "\n", " "]),
+)
+def test_marks_train_transformers_own_mask_whatever_merges(
+    make_tokenizer: Any, contents: list[str], space: str
+) -> None:
+    # Transformers' mask ends with the first token of the last character, and makes something of empty marks;
+    # ours holds all bytes of that character, and nothing of those.
+    template = MARKED.replace("assistant\\n", f"assistant{space}").replace("'</s>\\n'", f"'{space}you'")
+    tokenizer = make_tokenizer(bos=True)
+    example = chat(*zip(("user", "assistant") * 2, contents, strict=True))
+    expected = tokenizer.apply_chat_template(
+        [message.as_dict() for message in example.messages or ()],
+        chat_template=template,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+    )
+    for found in run(tokenizer, example, template=template).examples:
+        assert list(found.input_ids) == expected["input_ids"]
+        assert [label != -100 for label in found.labels] == [bool(bit) for bit in expected["assistant_masks"]]

@@ -112,6 +112,39 @@ def test_a_stock_template_trains_the_words_that_its_marked_twin_does(name: str) 
             assert twin.removesuffix(our) in prompt
 
 
+@pytest.mark.parametrize("name", STOCK)
+def test_what_stands_before_a_trained_turn_is_what_a_server_sends(name: str) -> None:
+    """Token by token, for the templates that do not mark: `apply_chat_template` of the turns before it."""
+    template = ChatTemplate(family_tokenizer(), templates()[name])
+    if template.is_marked:
+        return
+    for record in RECORDS.values():
+        try:
+            found = tokenised(record, templates()[name])
+        except DataError:
+            continue
+        if found.rendering.notes:  # which say that the answer does not follow the prompt
+            continue
+        made = example(record)
+        turns = [place for place, turn in enumerate(record["messages"]) if turn["role"] == "assistant"]
+        contexts = [before for one in found.examples for before in before_runs(one)]
+        assert len(contexts) == len(turns)
+        for context, turn in zip(contexts, turns, strict=True):
+            prompt = template.render((made.messages or ())[:turn], made.tools, add_generation_prompt=True)
+            ids = family_tokenizer()(prompt, add_special_tokens=False).input_ids
+            rest = family_tokenizer().decode(context[len(ids) :])
+            assert context[: len(ids)] == ids
+            # LLaVA-NeXT has no generation prompt, DiffusionGemma none after a tool's result.
+            assert rest in ("", "<|turn>model\n")
+
+
+def before_runs(one: Any) -> list[list[int]]:
+    """The ids before each run of tokens with loss."""
+    labels = list(one.labels)
+    starts = [p for p, label in enumerate(labels) if label != IGNORED and labels[p - 1] == IGNORED]
+    return [list(one.input_ids)[:start] for start in starts]
+
+
 def test_the_page_of_templates_is_what_is_computed() -> None:
     """`python -m tests.lora_runner.data.families > docs/templates.md` writes it anew."""
     written = Path(__file__).parents[3] / "docs" / "templates.md"
