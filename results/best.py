@@ -193,6 +193,7 @@ def _data(sweep: SweepResult) -> dict[str, Any]:
         **known,
         # What the records were printed with, as text; studies of earlier versions hold the file's name.
         "chat_template": context.get("chat_template", known.get("chat_template")),
+        "forms": context.get("data_forms"),
         "format": context.get("data_format", known.get("format")),
         "completion_only": context.get("completion_only", known.get("completion_only")),
         "max_length": context.get("max_length", known.get("max_length")),

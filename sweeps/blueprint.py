@@ -226,6 +226,7 @@ def draw_up(
     context["quantization_config"] = dict(quantization.settings)
     context["trainable_token_indices"] = list(tokens)
     context["data_format"] = data.format
+    context["data_forms"] = list(data.forms)
     # As text: the file may be another one tomorrow. None: the tokenizer's own, or none.
     context["chat_template"] = data.chat_template if spec.chat_template is not None else None
     context["data_account"] = data.account()

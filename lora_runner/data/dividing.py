@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from lora_runner.data.counts import Fate
 from lora_runner.data.formats import Example, convert
+from lora_runner.data.forms import record_forms
 from lora_runner.data.reading import is_single_file, read_records
 from lora_runner.data.screening import columns_not_used, is_empty, refuse_media, refuse_unwanted_answers
 from lora_runner.data.spec import DataSpec
@@ -23,6 +24,8 @@ class ReadSet:
     examples: list[Example]
     format: str = ""
     columns_not_used: tuple[str, ...] = ()
+    forms: frozenset[str] = frozenset()
+    """What other trainers read otherwise, see `forms.FORMS`."""
     fates: list[Fate] = field(default_factory=list)
     order: list[Example] = field(default_factory=list)
     """Those that are used, in the order in which they are."""
@@ -92,6 +95,7 @@ def _read(spec: DataSpec, source: str, split: str | None) -> ReadSet:
         examples=examples,
         format=name,
         columns_not_used=columns_not_used(records, name),
+        forms=frozenset(record_forms(records, name)),
         fates=fates,
     )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_runner.data.chat_template import resolve_chat_template
 from lora_runner.data.dividing import ReadSet, divide
+from lora_runner.data.forms import FORMS, rendering_forms
 from lora_runner.data.notices import Notice, columns_notice, notices_of, refuse_mostly_lost
 from lora_runner.data.spec import DataSpec
 from lora_runner.data.tokenise import IGNORED, TokenizedExample, TokenizedSet, tokenise
@@ -30,6 +31,8 @@ class DataBundle:
     """Text of the template that printed their conversations; None where none of them is one."""
     columns_not_used: tuple[str, ...] = ()
     """Columns of the training records that hold something and are not read."""
+    forms: tuple[str, ...] = ()
+    """What of the training set other trainers read otherwise (`lora_runner.data.forms`), for exports."""
 
     @property
     def notices(self) -> tuple[Notice, ...]:
@@ -84,13 +87,18 @@ def load_data(spec: DataSpec, tokenizer: PreTrainedTokenizerBase) -> DataBundle:
     refuse_mostly_lost(eval_set.counts, eval_set.source)
     train_set = tokenised(train)
     _check_targets(train_set, "training", spec)
+    conversations = template if any(example.messages is not None for example in train.order) else None
+    stops = [token.id for token in train_set.rendering.stop_tokens]
+    printed = rendering_forms(conversations, train_set.rendering.ways, stops, tokenizer.eos_token_id)
+    copies = {"copies_in_eval"} if train_set.counts.num_in_eval else set[str]()
     return DataBundle(
         train=train_set,
         eval=eval_set,
         sample_prompts=tuple(_prompt(example) for example in eval_set.examples[: spec.num_sample_prompts]),
         format=train.format,
-        chat_template=template if any(example.messages is not None for example in train.order) else None,
+        chat_template=conversations,
         columns_not_used=train.columns_not_used,
+        forms=tuple(name for name in FORMS if name in train.forms | printed | copies),
     )
 
 

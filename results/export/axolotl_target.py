@@ -13,6 +13,7 @@ from packaging.version import Version
 
 from results.export.data_source import data_source
 from results.export.facts import dtype_name, revision_notes, section
+from results.export.record_forms import AXOLOTL, notes_of_forms, said_of_forms
 from results.export.target import Config, Draft, Said, Target, by_code, by_keys, keys_of, lossy_of, lost
 from results.export.text import settings_yaml
 from results.export.training_script import (
@@ -153,6 +154,7 @@ def _records(config: Config) -> dict[str, Said]:
             "takes all."
         ),
         "chat_template": by_code(f"{FILE}: datasets.chat_template"),
+        **said_of_forms(AXOLOTL, f"{FILE}: datasets"),
         "held_out": lost(
             "The config names no evaluation data, so the records that the sweep held out are trained on too."
         ),
@@ -212,6 +214,8 @@ def _dataset(source: Any, split: Any, shape: dict[str, Any], config: Config) -> 
     entry: dict[str, Any] = {"path": source.name if source else "train.jsonl"}
     if source is not None:
         entry |= {"name": source.part, "ds_type": source.loader}
+    if "weight_0" in (section(config, "data").get("forms") or ()) and shape["type"] == "chat_template":
+        entry["message_field_training"] = "weight"
     # A file has one split to datasets' loaders, and Axolotl has to be told its name.
     entry["split"] = split or "train" if source is not None and source.loader is None else "train"
     if template and shape["type"] == "chat_template":
@@ -232,8 +236,7 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
         "sweep's loss, not at it.",
         *revision_notes(config),
     ]
-    if section(config, "data").get("format") == "prompt_completion":
-        notes.append("Prompts and completions are read as text; where yours are lists of messages, use trl.")
+    notes += notes_of_forms(config)
     keys = keys_of(config, said) | _FIXED
     title = f"For `axolotl train {FILE}` (axolotl {version})."
     return Draft(files={FILE: settings_yaml(title, config, keys, lossy, [product])}, said=said, notes=notes)

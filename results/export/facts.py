@@ -86,6 +86,34 @@ def revision_notes(config: Config) -> list[str]:
     return ["The sweep pinned no revision of the base model: with another one the losses differ."]
 
 
+FORMS: Mapping[str, str] = {
+    "json_text": "turns, tools or history as JSON text",
+    "parts": "content in parts",
+    "tools": "tools",
+    "tool_turns": "calls and answers of tools",
+    "reasoning": "reasoning in a field of its own",
+    "weight_0": "turns of weight 0",
+    "assistant_first": "conversations that begin with the assistant",
+    "messages": "prompts or completions as turns",
+    "history": "a history before the instruction",
+    "input": "an input below the instruction",
+    "empty_fields": "empty lists in turns",
+    "turns_key": "turns under another key than the usual one",
+    "roles": "roles by other names",
+    "marked": "turns that the chat template marks",
+    "per_turn": "one example per assistant's turn",
+    "dated": "the date in the chat template",
+    "other_stop": "turns that end by another token than the tokenizer's end token",
+    "copies_in_eval": "training records that the evaluation set holds",
+}
+"""Forms in which records come and are trained, by the name in the study -> for a reader."""
+
+
+def form_fact(form: str) -> str:
+    """Name of the fact that the data has this form."""
+    return f"form_{form}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fact:
     """One thing that a sweep decided or found."""
@@ -112,6 +140,15 @@ def _truthy(place: str) -> Callable[[Config], bool]:
 def _training(name: str, phrase: str) -> Fact:
     place = f"training.{name}"
     return Fact(name=name, phrase=phrase, places=(place,), at_issue=_given(place))
+
+
+def _form(name: str, phrase: str) -> Fact:
+    return Fact(
+        name=form_fact(name),
+        phrase=phrase,
+        places=("data.forms",),
+        at_issue=lambda config: name in (section(config, "data").get("forms") or ()),
+    )
 
 
 FACTS: tuple[Fact, ...] = (
@@ -206,7 +243,13 @@ FACTS: tuple[Fact, ...] = (
     Fact(
         name="held_out",
         phrase="the evaluation records",
-        places=("data.eval", "data.eval_split", "data.eval_fraction"),
+        places=(
+            "data.eval",
+            "data.eval_split",
+            "data.eval_fraction",
+            "data.max_eval_examples",
+            "data.seed",
+        ),
     ),
     Fact(name="data_format", phrase="the format of the records", places=("data.format",)),
     Fact(name="max_length", phrase="tokens per example", places=("data.max_length",)),
@@ -220,9 +263,10 @@ FACTS: tuple[Fact, ...] = (
     Fact(
         name="max_train_examples",
         phrase="how many of the training records",
-        places=("data.max_train_examples",),
+        places=("data.max_train_examples", "data.seed"),
         at_issue=_given("data.max_train_examples"),
     ),
+    *(_form(name, phrase) for name, phrase in FORMS.items()),
     Fact(
         name="study",
         phrase="which trial of which study",

@@ -14,6 +14,7 @@ from packaging.version import Version
 
 from results.export.data_source import DataSource, data_source
 from results.export.facts import INT8_ROUNDS, dtype_name, revision_notes, section
+from results.export.record_forms import LLAMA_FACTORY, notes_of_forms, said_of_forms
 from results.export.target import Config, Draft, Said, Target, by_code, by_keys, keys_of, lossy_of, lost
 from results.export.text import settings_yaml
 from results.export.training_script import (
@@ -26,6 +27,10 @@ from results.export.training_script import (
 FILE, DATASETS = "train.yaml", "dataset_info.json"
 TRAIN, HELD_OUT = "sweep_train", "sweep_eval"
 _HEAD = by_code("head of the file")
+_SLOTS = (
+    "LLaMA-Factory takes the chat template apart into one text per role; all that it prints after an answer "
+    "has loss, such as a line break after its end."
+)
 
 _FIXED = {
     "do_train": True,
@@ -138,6 +143,8 @@ def _records(config: Config) -> dict[str, Said]:
         "`empty` template, which adds nothing to a prompt, leaves that token out too.",
         "alpaca": "Without a chat template of the tokenizer, alpaca records are written otherwise than in "
         "the sweep.",
+        "messages": _SLOTS,
+        "sharegpt": _SLOTS,
     }.get(format, "")
     # Only its pre-training stage takes a text as it is.
     text = format == "text"
@@ -172,6 +179,7 @@ def _records(config: Config) -> dict[str, Said]:
             if data.get("completion_only") is not None
             else "The sweep did not record whether the prompt carries loss; it is left out here.",
         ),
+        **said_of_forms(LLAMA_FACTORY, DATASETS),
         "chat_template": lost(
             "The sweep used a chat template of its own; LLaMA-Factory takes the tokenizer's, or one of "
             "its own by name."
@@ -211,10 +219,7 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
         "sweep's loss, not at it.",
         *revision_notes(config),
     ]
-    if data.get("format") == "prompt_completion":
-        notes.append("Prompts and completions are read as text; where yours are lists of messages, use trl.")
-    if data.get("format") == "messages":
-        notes.append("A turn of weight 0 carries loss here; the sweep left it out.")
+    notes += notes_of_forms(config)
     title = f"For `llamafactory-cli train {FILE}` in this folder (llamafactory {version})."
     keys = keys_of(config, said) | _FIXED
     return Draft(

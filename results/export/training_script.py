@@ -9,10 +9,12 @@ from typing import Any
 from results.errors import ExportError
 from results.export.data_code import PACKAGE, data_code
 from results.export.facts import (
+    FORMS,
     INT8_ROUNDS,
     Config,
     dtype_name,
     facts_of,
+    form_fact,
     quantization_arguments,
     revision_notes,
     section,
@@ -125,6 +127,7 @@ def said_by_script(config: Config) -> dict[str, Said]:
         "completion_only": here("COMPLETION_ONLY", data.get("completion_only") is not None, no_mask),
         "chat_template": here("CHAT_TEMPLATE"),
         "max_train_examples": here("SELECTION"),
+        **{form_fact(form): by_code(f"{SCRIPT}: {PACKAGE}") for form in FORMS},
         "study": by_code("head of the files"),
         "versions": by_code("head of the files"),
     }
