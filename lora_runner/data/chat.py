@@ -240,6 +240,14 @@ class ChatRenderer:
         history = history[: _shared(turn.prompt, history)]
         header = turn.prompt[len(history) :]
         before = self._around(messages, turn, tools)
+        if (
+            before is not None
+            and turn.text.startswith(before)
+            and header.strip()
+            and before.rstrip().endswith(header.strip())
+        ):
+            # The turns before it are printed otherwise once it is there; a server sends them as they were.
+            return turn.prompt + turn.text[len(before) :], len(turn.prompt), ()
         # The answer itself may begin as the prompt goes on, which an answer of other words does not.
         shared = _shared(turn.prompt, turn.text, turn.text if before is None else before)
         if header and shared >= len(history):
@@ -249,9 +257,6 @@ class ChatRenderer:
                 " it: the loss begins where the two part"
             )
             return turn.text, shared, (note,)
-        if before is not None and header and before.endswith(header) and turn.text.startswith(before):
-            # The turns before it are printed otherwise once it is there; a server sends them as they were.
-            return turn.prompt + turn.text[len(before) :], len(turn.prompt), ()
         raise BadRecord(
             f"turn {turn.number + 1}: what the chat template prints for the turns before it, with the"
             " generation prompt, is not how it prints them with the answer, so the answer cannot be told from"

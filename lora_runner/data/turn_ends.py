@@ -43,7 +43,7 @@ class TurnEnds:
         self.marker_of_user = self.marker_of_tool = ""
         """What stands before the next turn up to and with its first token, where that ends the turn."""
         self.blank = ""
-        """The white space that the template prints after an answer, where no token ends it."""
+        """The white space with which the template ends an answer, where no token ends it."""
         try:
             answer = template.render([_QUESTION, _ANSWER])
         except BadRecord:
@@ -58,7 +58,7 @@ class TurnEnds:
         self.marker_of_user = self._marker(template, answer, [_QUESTION, _ANSWER, _QUESTION])
         if not self.marker_of_user or self.marker_of_user.strip() == str(tokenizer.bos_token):
             self.kind, self.marker_of_user = "none", ""
-            self.blank = after if after.isspace() else ""
+            self.blank = after[len(after.rstrip()) :]
             return
         self.kind = "marker"
         try:

@@ -163,7 +163,20 @@ def prompt_of(tokenizer: Any, template: str, turns: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("template", [THOUGHTS, "{{ messages | length }} turns\n" + CHATML])
+# The system text stands in the last question, as in some of Mistral's.
+LAST = (
+    "{% for m in messages %}{% if m.role == 'user' %}"
+    "[Q] {{ 'Be brief. ' if loop.index > messages | length - 2 }}{{ m.content }} [/Q]"
+    "{% else %} {{ m.content }}</s>{% endif %}{% endfor %}"
+)
+# Another blank before the header of the prompt than before that of an answer.
+BLANKS = (
+    "{% for m in messages %}{{ ' ' if not loop.first }}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}{{ '  assistant: ' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", [THOUGHTS, "{{ messages | length }} turns\n" + CHATML, LAST, BLANKS])
 def test_a_template_that_prints_earlier_turns_otherwise_makes_an_example_per_turn(
     make_tokenizer: Any, template: str
 ) -> None:
@@ -267,6 +280,8 @@ def test_the_built_in_template_begins_as_the_tokenizer_does(make_tokenizer: Any,
 @pytest.mark.parametrize(
     ("template", "stop", "ways"),
     [
+        # Its end of turn is no token of this tokenizer, so eos follows.
+        (CHATML.replace("<|im_", "<|of_"), "</s>", {"per turn": (1, 2)}),
         (CHATML, "<|im_end|>", {"whole": (1, 1)}),
         (MARKERS, "<|im_start|>", {"whole": (1, 1)}),
         (HEADINGS, "</s>", {"per turn": (1, 2)}),
