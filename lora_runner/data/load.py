@@ -84,9 +84,9 @@ def load_data(spec: DataSpec, tokenizer: PreTrainedTokenizerBase) -> DataBundle:
 
     eval_set = tokenised(evaluation)
     _check_targets(eval_set, "evaluation", spec)
-    refuse_mostly_lost(eval_set.counts, eval_set.source)
     train_set = tokenised(train)
     _check_targets(train_set, "training", spec)
+    refuse_mostly_lost(eval_set.counts, eval_set.source, train_set.counts)
     conversations = template if any(example.messages is not None for example in train.order) else None
     stops = [token.id for token in train_set.rendering.stop_tokens]
     printed = rendering_forms(conversations, train_set.rendering.ways, stops, tokenizer.eos_token_id)

@@ -77,14 +77,18 @@ def columns_notice(names: tuple[str, ...]) -> Iterator[Notice]:
         yield Notice(f"columns not used: {', '.join(names[:MAX_NAMED])}{more}")
 
 
-def refuse_mostly_lost(counts: SetCounts, source: str) -> None:
-    """Refuse an evaluation set of which `max_length` takes more than half. Raises DataError."""
+def refuse_mostly_lost(counts: SetCounts, source: str, train: SetCounts) -> None:
+    """Refuse an evaluation set of which `max_length` takes more than half.
+
+    Raises DataError, which says what the training set loses too: one max_length is for both.
+    """
     if max(counts.dropped_share, counts.lost_share) <= REFUSE_EVAL_LOST:
         return
+    also = f". The training set: {_lost(train)}; {_advice(train)}" if train.num_lost_target_tokens else ""
     raise DataError(
         "the evaluation set may lose at most half of its records and of its tokens with loss: "
         f"{_lost(counts)}. Set max_length to {counts.max_length_for_most:,} or more"
-        f" ({counts.max_length_for_all:,} loses nothing), or shorten or split the records",
+        f" ({counts.max_length_for_all:,} loses nothing), or shorten or split the records{also}",
         path=source,
     )
 

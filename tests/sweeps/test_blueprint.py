@@ -151,6 +151,11 @@ def test_a_blueprint_holds_what_is_counted_from_model_and_data(draw: Draw, tmp_p
     assert ledger.context["max_steps"] == 10
     assert ledger.context["compute_dtype"] == "float32"
     assert ledger.context["num_eval_tokens"] == blueprint.num_eval_tokens > 0
+    account = ledger.context["data_account"]
+    assert (account["train"]["num_used"], account["train"]["num_held_out"]) == (48, 12)
+    assert account["eval"]["num_records"] == blueprint.data.eval.counts.num_used == 12
+    assert (account["warnings"], account["notices"]) == ([], [])
+    assert json.loads(json.dumps(account)) == account == summary(blueprint)["data"]
     assert ledger.context["modules_to_save"] == ["embed_tokens", "lm_head"]
     assert (ledger.context["trust_remote_code"], ledger.context["embedding_optimizer_bits"]) == (False, 32)
     assert ledger.constants["lora_r"] == 4

@@ -98,6 +98,9 @@ def test_an_evaluation_set_that_loses_more_than_half_is_refused(load: Callable[.
         load(OK, [*EVAL, *gone], max_length=64)
     assert "of 13 records, 7 dropped" in str(caught.value)
     length = int(str(caught.value).split("Set max_length to ")[1].split(" ")[0])
+    assert "training set" not in str(caught.value)
+    with pytest.raises(DataError, match=r"The training set: max_length 64 loses .* of 17 records, 7 dropped"):
+        load([*OK, *({**row, "completion": " yes"} for row in gone)], [*EVAL, *gone], max_length=64)
     assert load(OK, [*EVAL, *gone], max_length=length).eval.counts.lost_share <= 0.1
     load(OK, [*EVAL, *gone[:6]], max_length=64)  # half is not more than half
     # Every record is there, but most of what they teach is not.
