@@ -141,6 +141,9 @@ def _lora(sweep: SweepResult, best: TrialResult, saved: Mapping[str, Any]) -> di
         return best.params.get(name, config.get(name, saved.get(saved_as, context.get(name))))
 
     convention = context.get("alpha_convention")
+    asked = context.get("target_modules", saved.get("target_modules"))
+    # To another trainer the same words would mean more layers: the adapter names those that were trained.
+    narrower = bool(context.get("layers_without_adapter"))
     return {
         "lora_r": known("lora_r", "r"),
         "lora_alpha": known("lora_alpha", "lora_alpha"),
@@ -149,7 +152,7 @@ def _lora(sweep: SweepResult, best: TrialResult, saved: Mapping[str, Any]) -> di
             "use_rslora",
             saved.get("use_rslora", None if convention is None else convention == "alpha/sqrt(r)"),
         ),
-        "target_modules": context.get("target_modules", saved.get("target_modules")),
+        "target_modules": saved.get("target_modules", asked) if narrower else asked,
         # The adapter names the layers as its model does (wte), the context as the sweep file (embed_tokens).
         "modules_to_save": saved.get("modules_to_save", context.get("modules_to_save")) or [],
         "trainable_token_indices": context.get("trainable_token_indices") or [],

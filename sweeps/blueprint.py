@@ -186,6 +186,7 @@ def draw_up(
         vocabulary_size,
     )
     from lora_runner.quantization import quantization_of
+    from lora_runner.targets import left_out
     from sweeps.workload import workload_of
 
     base = base_spec(config)
@@ -224,6 +225,8 @@ def draw_up(
     context = _context(config, space, size=float(size), steps=steps, eval_digest=data.eval.digest)
     context["quantization"] = quantization.name
     context["quantization_config"] = dict(quantization.settings)
+    # Peft's own all-linear, which exported scripts call, would give these an adapter too, or end at them.
+    context["layers_without_adapter"] = sorted({name.rpartition(".")[2] for name in left_out(meta)})
     context["trainable_token_indices"] = list(tokens)
     context["data_format"] = data.format
     context["data_forms"] = list(data.forms)

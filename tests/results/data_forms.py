@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerFast
 from lora_runner.data import DataBundle, DataSpec, load_data
 from lora_runner.errors import DataError
 from results.export import TARGETS
+from results.export.data_code import PACKAGE
 from results.export.facts import FORMS, facts_of, form_fact
 
 SCRIPTS = ("transformers", "trl", "unsloth")
@@ -212,6 +213,10 @@ def _draft(target: str, config: dict[str, Any]) -> Any:
     return TARGETS[target].draft(config, None, TARGETS[target].version(None))
 
 
+_own: dict[Path, dict[str, types.ModuleType]] = {}
+"""Folder of an export -> the modules of its data code."""
+
+
 def _script(target: str, config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The names of an exported train.py; Unsloth, not installed here, has no part in reading data."""
     files = _draft(target, config).files
@@ -225,11 +230,15 @@ def _script(target: str, config: dict[str, Any], folder: Path) -> dict[str, Any]
         setattr(stub, name, object)
     path = list(sys.path)
     sys.modules["unsloth"] = stub
+    sys.modules |= _own.setdefault(folder, {})
     try:
         exec(compile(files["train.py"], "train.py", "exec"), names)
     finally:
         del sys.modules["unsloth"]
         sys.path[:] = path
+        # The next target brings its own.
+        for name in [name for name in sys.modules if name.split(".")[0] == PACKAGE]:
+            _own[folder][name] = sys.modules.pop(name)
     return names
 
 

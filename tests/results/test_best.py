@@ -192,3 +192,14 @@ def test_a_tokenizer_goes_along_and_stays(make_trial, make_study, tmp_path):
     write_best(study, tmp_path, tokenizer=saved)
     assert (best / "chat_template.jinja").read_text() == "another"
     assert read_best_config(best)["data"]["chat_template"] == "{{ messages }}"
+
+
+def test_layers_are_named_where_all_linear_would_mean_more_of_them(make_trial, make_study):
+    """As in a model that also sees: peft would add adapters to its vision tower too."""
+    saved = {"target_modules": ["k_proj", "q_proj"]}
+    trial = make_trial(2.0)
+    same = best_config(make_study(trial), adapter_config=saved)
+    assert same["lora"]["target_modules"] == "all-linear"
+    context = {"layers_without_adapter": ["fc1"]}
+    fewer = best_config(make_study(trial, context=context), adapter_config=saved)
+    assert fewer["lora"]["target_modules"] == ["k_proj", "q_proj"]

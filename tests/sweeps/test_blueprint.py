@@ -15,7 +15,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, MambaConfig
 
 from lora_runner.errors import DataError, ModelError
 from search_spaces import SearchSpace
@@ -139,6 +139,18 @@ def draw(tmp_path: Path, tiny_model: Callable[..., Path]) -> Draw:
         )
 
     return draw
+
+
+def test_layers_that_get_no_adapter_are_recorded_for_exports(
+    draw: Draw, tmp_path: Path, tiny_model: Callable[..., Path]
+) -> None:
+    assert draw().ledger.context["layers_without_adapter"] == []
+    folder = tmp_path / "mamba"
+    model = MambaConfig(vocab_size=256, hidden_size=32, num_hidden_layers=2, state_size=4, pad_token_id=1)
+    AutoModelForCausalLM.from_config(model).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_model("llama")).save_pretrained(folder)
+    context = draw(model__name=str(folder), train_embeddings=False).ledger.context
+    assert context["layers_without_adapter"] == ["out_proj"]
 
 
 def test_a_blueprint_holds_what_is_counted_from_model_and_data(draw: Draw, tmp_path: Path) -> None:

@@ -42,7 +42,9 @@ def test_what_a_target_cannot_say_is_on_the_terminal_and_strict_refuses_it(
     for target in ("trl", "unsloth", "axolotl", "llama-factory"):
         answer = call("export", ran, "--to", target)
         assert answer.code == 0, answer.err
-        assert any("\nwarmup_steps: " in file.read_text() for file in (ran / "export" / target).iterdir())
+        written = list((ran / "export" / target).iterdir())
+        assert all(str(place) in answer.out for place in written)
+        assert any("\nwarmup_steps: " in file.read_text() for file in written if file.suffix == ".yaml")
         refused = call(
             "export", ran, "--to", target, "--target-version", "0.1", "--destination", folder / "old"
         )
