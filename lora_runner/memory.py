@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lora_runner.dry_run import DryRun
+from lora_runner.host_memory import GAPS, LIBRARIES
 from lora_runner.memory_sizes import Coefficients, SeatState, base_bytes, seat_state
 from lora_runner.memory_sizes import Workload as Workload
 from lora_runner.models import BaseSpec, meta_model, resolve_dtype
@@ -24,7 +25,7 @@ from lora_runner.quantization import NONE, Quantization, quantization_of
 from lora_runner.unquantised import unquantised_parameters
 
 RESERVE = 0.85
-"""Share of the device's memory that is planned for; the rest is for what no tensor holds, and for gaps."""
+"""Share of the device's memory that is planned for; the rest is for what is not foreseen."""
 GIB = 2**30
 
 
@@ -34,6 +35,16 @@ class Passes(Protocol):
     def train(self, seats: int, batch_size: int, length: int) -> int: ...
 
     def evaluate(self, seats: int, batch_size: int, length: int) -> int: ...
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a process takes beside its tensors."""
+
+    libraries: int = 0
+    """Bytes of Python and what it has imported."""
+    gaps: float = 0.0
+    """Bytes that no tensor fills, for each byte of tensors that come and go."""
 
 
 class MemoryEstimate:
@@ -49,6 +60,7 @@ class MemoryEstimate:
         device: torch.device,
         available: float,
         source: str,
+        beside: Beside = Beside(),  # frozen
     ) -> None:
         self.base = base
         """Frozen weights as they are kept, the resident copy included."""
@@ -56,7 +68,8 @@ class MemoryEstimate:
         self.source = source
         """Where the peak of the passes comes from."""
         self._seat, self._workload, self._passes, self._device = seat, workload, passes, device
-        self._totals: dict[int, int] = {}
+        self._beside = beside
+        self._most_passing: dict[int, int] = {}
 
     @property
     def per_seat(self) -> int:
@@ -64,34 +77,53 @@ class MemoryEstimate:
         return self._seat.num_bytes
 
     def total(self, seats: int) -> int:
-        """The peak with `seats` seats: the worst of filling the pack, a step, an update and an evaluation."""
-        if seats not in self._totals:
+        """The tensors' peak with `seats` seats."""
+        return self.base + seats * self.per_seat + self.passing(seats)
+
+    def passing(self, seats: int) -> int:
+        """What comes and goes: the worst of filling the pack, a step, an update and an evaluation."""
+        if seats not in self._most_passing:
             work = self._workload
-            beside = [
+            passing = [
                 self._seat.filling(seats),
                 self._seat.updating(self._device),
                 self._passes.train(seats, work.batch_size, work.length),
             ]
             if work.eval_batch_size:
-                beside.append(self._passes.evaluate(seats, work.eval_batch_size, work.eval_length))
-            self._totals[seats] = self.base + seats * self.per_seat + max(beside)
-        return self._totals[seats]
+                passing.append(self._passes.evaluate(seats, work.eval_batch_size, work.eval_length))
+            self._most_passing[seats] = max(passing)
+        return self._most_passing[seats]
+
+    def peak(self, seats: int) -> int:
+        """What has to fit: on a CPU the process's resident memory, as `top` shows it; on CUDA the tensors."""
+        return self._beside.libraries + self.total(seats) + round(self._beside.gaps * self.passing(seats))
+
+    def parts(self, seats: int) -> str:
+        """What the peak consists of where it is a process's, to be added to a sentence."""
+        if not self._beside.libraries:
+            return ""
+        tensors, passing = self.total(seats), self.passing(seats)
+        return (
+            f"; of the process's {self.peak(seats) / GIB:.3g} GiB, tensors are {tensors / GIB:.3g}, gaps "
+            f"between those that come and go {self._beside.gaps * passing / GIB:.3g}, Python and libraries "
+            f"{self._beside.libraries / GIB:.3g}"
+        )
 
     def max_seats(self, most: int) -> int:
         """Up to `most` seats that fit into the planned share of the memory; 0 when not even one does."""
         planned = self.available * RESERVE
-        if self.total(1) > planned:
+        if self.peak(1) > planned:
             return 0
         fits, too_many, per_seat = 1, most + 1, float("inf")
         while too_many - fits > 1:
             # The peak is nearly a straight line: the line's guess is close, and its neighbours prove it.
-            guess = fits + int((planned - self.total(fits)) / per_seat)
+            guess = fits + int((planned - self.peak(fits)) / per_seat)
             guess = min(max(guess, fits + 1), too_many - 1)
-            if self.total(guess) <= planned:
+            if self.peak(guess) <= planned:
                 fits = guess
             else:
                 too_many = guess
-            per_seat = max(1.0, (self.total(guess) - self.total(1)) / (guess - 1))
+            per_seat = max(1.0, (self.peak(guess) - self.peak(1)) / (guess - 1))
         return fits
 
 
@@ -132,19 +164,19 @@ def choose(
         chosen, why = seats, "as asked"
     else:
         chosen = max(1, plain.max_seats(most))
-        if plain.total(chosen) > plain.available * RESERVE:
+        if plain.peak(chosen) > plain.available * RESERVE:
             why = f"even one does not fit into {planned}"
             if plain.base > plain.available * RESERVE:
                 why += f": the base alone takes {plain.base / GIB:.3g} GiB"
         elif chosen == most:
             why = "no more are of use"
         else:
-            why = f"{chosen + 1} would take {plain.total(chosen + 1) / GIB:.3g} GiB, more than {planned}"
+            why = f"{chosen + 1} would take {plain.peak(chosen + 1) / GIB:.3g} GiB, more than {planned}"
     reason = f"{_seats(chosen)}: {why}"
     best, stays = plain, False
     if quantization:
         resident = estimate(spec, workload, resident_weights=True, available=plain.available)
-        stays = resident.total(chosen) <= resident.available * RESERVE
+        stays = resident.peak(chosen) <= resident.available * RESERVE
         copy = f"the dequantised base ({(resident.base - plain.base) / GIB:.3g} GiB)"
         if stays:
             best = resident
@@ -155,7 +187,7 @@ def choose(
         seats=chosen,
         resident_weights=stays,
         estimate=best,
-        reason=f"{reason}; {best.source}",
+        reason=f"{reason}{best.parts(chosen)}; {best.source}",
         smallest_base=plain.base,
         unquantised=unquantised,
     )
@@ -206,6 +238,7 @@ def estimate(
         device=device,
         available=available_memory(device) if available is None else available,
         source=source,
+        beside=Beside(LIBRARIES, GAPS) if device.type == "cpu" else Beside(),
     )
 
 
@@ -218,7 +251,7 @@ def _passes(
     quantization: Quantization,
 ) -> tuple[Passes, str]:
     in_passes = NONE if options.resident_weights else quantization
-    coefficients = Coefficients.of(model, workload, dtype, in_passes)
+    coefficients = Coefficients.of(model, workload, dtype, in_passes, device)
     try:
         dry = DryRun(
             model,

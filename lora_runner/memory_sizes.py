@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lora_runner.arena import BLOCK
 from lora_runner.models import num_parameters_of, vocabulary_size
-from lora_runner.pack import MAX_LOGITS, PackOptions
+from lora_runner.pack import PackOptions, max_logits
 from lora_runner.quantization import NF4, Quantization
 from lora_runner.seats import RANK_MULTIPLE
 from lora_runner.states_8bit import ABSMAX_BLOCK, CHUNK
@@ -144,10 +144,17 @@ class Coefficients:
     inside: int
     """Bytes of a token while one layer computes."""
     vocabulary: int
+    max_logits: int
+    """Elements of the logits that exist at once."""
 
     @classmethod
     def of(
-        cls, model: PreTrainedModel, workload: Workload, dtype: torch.dtype, quantization: Quantization
+        cls,
+        model: PreTrainedModel,
+        workload: Workload,
+        dtype: torch.dtype,
+        quantization: Quantization,
+        device: torch.device,
     ) -> Coefficients:
         """`quantization` is that of weights which are dequantised in every pass."""
         config, width = text_config(model), dtype.itemsize
@@ -162,6 +169,7 @@ class Coefficients:
             saved=layers * (int(config.hidden_size) * width if workload.gradient_checkpointing else layer),
             inside=layer,
             vocabulary=vocabulary_size(model),
+            max_logits=max_logits(device.type),
         )
 
     def train(self, seats: int, batch_size: int, length: int) -> int:
@@ -176,4 +184,4 @@ class Coefficients:
 
     def _logits(self, tokens: int, bytes_each: int) -> int:
         """Logits, their log-softmax and, in training, the gradient, of one turn of predicting positions."""
-        return min(tokens * self.vocabulary, MAX_LOGITS) * bytes_each
+        return min(tokens * self.vocabulary, self.max_logits) * bytes_each

@@ -36,6 +36,8 @@ LAYOUTS: tuple[LayoutKind, ...] = ("end_to_end", "rectangular")
 """In the order in which they are tried."""
 MAX_LOGITS = 1 << 27
 """Logits that exist at once, in elements: half a GiB in fp32. More positions are taken in turns."""
+MAX_LOGITS_ON_CPU = 1 << 24
+"""The same on a CPU, which needs no large products to be fast: 341 positions of 49,152 tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,12 +224,13 @@ class Pack:
         return device
 
     def _turns(self, seats: Sequence[Seat | None], blocks: Sequence[Block]) -> Iterator[tuple[slice, Rows]]:
-        """The predicting positions in turns of so many that their logits fit in MAX_LOGITS.
+        """The predicting positions in turns of so many that their logits fit in `max_logits`.
 
         A block is cut where its own positions demand it, never where a neighbour's do.
         """
         vocabulary = int(self.model.get_output_embeddings().weight.shape[0])
-        most, together = max(1, MAX_LOGITS // vocabulary), may_share_a_turn(vocabulary, self._home_of_logits)
+        most = max(1, max_logits(self.attention.device_type) // vocabulary)
+        together = may_share_a_turn(vocabulary, self._home_of_logits)
         start = stop = 0
         turn: list[tuple[Seat | None, int]] = []
         for seat, block in zip(seats, blocks, strict=True):
@@ -400,6 +403,11 @@ class Pack:
 def _sum(part: Tensor) -> Tensor:
     """Of a block's losses, as it would be alone: a CUDA sum begins where its memory is aligned."""
     return part.clone().sum() if part.is_cuda else part.sum()
+
+
+def max_logits(device_type: str) -> int:
+    """Logits that exist at once on a device, in elements."""
+    return min(MAX_LOGITS, MAX_LOGITS_ON_CPU) if device_type == "cpu" else MAX_LOGITS
 
 
 def may_share_a_turn(vocabulary: int, device: torch.device) -> bool:

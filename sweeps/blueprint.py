@@ -271,7 +271,7 @@ def draw_up(
         ledger=ledger,
         job=job,
         tokenizer=tokenizer,
-        memory_gib=memory.estimate.total(memory.seats) / 2**30,
+        memory_gib=memory.estimate.peak(memory.seats) / 2**30,
         memory_available_gib=memory.estimate.available / 2**30,
         memory_reason=memory.reason,
         base_gib=memory.smallest_base / 2**30,

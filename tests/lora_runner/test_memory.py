@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -21,7 +23,7 @@ from lora_runner.errors import ModelError
 from lora_runner.invariant_attention import invariant_attention
 from lora_runner.layout import Block
 from lora_runner.liger import use_liger
-from lora_runner.memory import MemoryEstimate, Workload, available_memory, choose, estimate
+from lora_runner.memory import Beside, MemoryEstimate, Workload, available_memory, choose, estimate
 from lora_runner.memory_sizes import SeatState
 from lora_runner.meta_device import no_launches
 from lora_runner.models import Base, BaseSpec, load_base, meta_model
@@ -245,6 +247,25 @@ def test_the_number_of_seats_is_found_whatever_the_curve(peak: Callable[[int], i
         assert known(100, peak, available)[0].max_seats(64) == max(fitting, default=0), available
 
 
+def test_on_a_cpu_what_fits_is_the_process() -> None:
+    """As `top` shows it: tensors, Python and libraries, and gaps between tensors that come and go."""
+    found = MemoryEstimate(
+        base=10,
+        seat=SeatState(0, 0, 32),
+        workload=USUAL,
+        passes=Known(lambda seats: 4 * seats),
+        device=CPU,
+        available=100.0,
+        source="",
+        beside=Beside(libraries=7, gaps=0.5),
+    )
+    assert (found.total(3), found.passing(3), found.peak(3)) == (10 + 12, 12, 7 + 10 + 12 + 6)
+    assert found.max_seats(32) == 11  # 17 + 6 a seat in 85
+    plain, _ = known(10, lambda seats: 4 * seats, 100.0)
+    assert plain.peak(3) == plain.total(3)
+    assert plain.parts(3) == ""
+
+
 def test_few_dry_runs_find_the_number_of_seats() -> None:
     found, passes = known(1000, lambda seats: 77 * seats, 6000.0)
     assert found.max_seats(500) == 53
@@ -270,14 +291,14 @@ def test_as_many_seats_as_fit_then_the_dequantised_base(spec: BaseSpec) -> None:
     assert roomy.reason.endswith("peak from a dry run")
 
     # Room for three seats, not for a fourth, nor for the copy.
-    narrow = choose(spec, USUAL, most=8, available=(plain.total(3) + 1) / 0.85)
-    assert plain.total(3) < resident.total(3) < plain.total(4)
+    narrow = choose(spec, USUAL, most=8, available=(plain.peak(3) + 1) / 0.85)
+    assert plain.peak(3) < resident.peak(3) < plain.peak(4)
     assert (narrow.seats, narrow.resident_weights) == (3, False)
     assert narrow.estimate.total(3) == plain.total(3)
     assert "4 would take" in narrow.reason
     assert "does not fit beside and is made layer by layer" in narrow.reason
     # Room for the copy as well.
-    assert choose(spec, USUAL, most=8, available=(resident.total(3) + 1) / 0.85).resident_weights
+    assert choose(spec, USUAL, most=8, available=(resident.peak(3) + 1) / 0.85).resident_weights
 
     tight = choose(spec, USUAL, most=8, available=plain.base)
     assert (tight.seats, tight.resident_weights) == (1, False)
@@ -453,6 +474,40 @@ def test_the_estimate_is_near_what_a_pack_uses(
     said = estimate(spec, workload, resident_weights=resident)
     assert said.source == "peak from a dry run"
     assert said.total(seats) == pytest.approx(measured, rel=0.05)  # 0.99 to 1.01 on torch 2.13
+
+
+PROCESS = """
+import sys
+import torch
+from lora_runner.config import TrialConfig
+from lora_runner.layout import Block
+from lora_runner.memory import Workload, estimate
+from lora_runner.models import BaseSpec, load_base
+from lora_runner.pack import MicroBatch, Pack, PackOptions
+spec = BaseSpec(model=sys.argv[1])
+said = estimate(spec, Workload(lora_r=8, batch_size=4, length=120), resident_weights=True).peak(4)
+pack = Pack(load_base(spec), PackOptions(resident_weights=True))
+seats = [pack.new_seat(TrialConfig(learning_rate=1e-3, max_steps=9, lora_r=8, seed=s)) for s in range(4)]
+for length in (120, 113, 118):
+    ids = torch.randint(2, 8000, (4, length))
+    block = Block.from_labels(ids, ids)
+    pack.train_step(dict.fromkeys(seats, MicroBatch(block, block.num_tokens, block.num_targets)))
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(said / (1024 * int(peak.split()[1])))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc and glibc")
+def test_a_process_takes_about_what_is_said(tiny_model: TINY) -> None:
+    folder = tiny_model(
+        "llama",
+        **{"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 16, "vocab_size": 8192},
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", PROCESS, str(folder)], capture_output=True, text=True, timeout=300, check=True
+    )
+    assert 0.85 < float(done.stdout) < 1.2
 
 
 @pytest.mark.slow
