@@ -4,6 +4,7 @@ RunnerError
 ├── DataError          a record, file or tokenizer that cannot be trained on (names file and line)
 ├── ModelError         a base model that cannot be loaded or trained in a pack
 ├── TrialConfigError   a trial's hyperparameters contradict each other
+├── MetricError        a user's metric that cannot be had, or gives no number
 └── CheckpointError    a checkpoint that is damaged or belongs to another trial
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +38,14 @@ class ModelError(RunnerError, ValueError):
 
 class TrialConfigError(RunnerError, ValueError):
     """Hyperparameters of a trial that break a rule."""
+
+
+class MetricError(RunnerError, ValueError):
+    """A metric's function that is not there, or what it returned; `known` are names that are there."""
+
+    def __init__(self, message: str, *, file: str = "", known: Sequence[str] = ()) -> None:
+        self.file, self.known = file, tuple(known)
+        super().__init__(message)
 
 
 class CheckpointError(RunnerError):

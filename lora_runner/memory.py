@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from lora_runner.dry_run import DryRun
 from lora_runner.host_memory import GAPS, LIBRARIES
-from lora_runner.memory_sizes import Coefficients, SeatState, base_bytes, seat_state
+from lora_runner.memory_sizes import Coefficients, SeatState, base_bytes, cache_bytes, seat_state
 from lora_runner.memory_sizes import Workload as Workload
 from lora_runner.models import BaseSpec, meta_model, resolve_dtype
 from lora_runner.pack import PackOptions
@@ -61,6 +61,7 @@ class MemoryEstimate:
         available: float,
         source: str,
         beside: Beside = Beside(),  # frozen
+        cache: int = 0,
     ) -> None:
         self.base = base
         """Frozen weights as they are kept, the resident copy included."""
@@ -70,6 +71,7 @@ class MemoryEstimate:
         self._seat, self._workload, self._passes, self._device = seat, workload, passes, device
         self._beside = beside
         self._most_passing: dict[int, int] = {}
+        self._cache = cache
 
     @property
     def per_seat(self) -> int:
@@ -91,6 +93,9 @@ class MemoryEstimate:
             ]
             if work.eval_batch_size:
                 passing.append(self._passes.evaluate(seats, work.eval_batch_size, work.eval_length))
+            if work.num_prompts:
+                prompts = self._passes.evaluate(seats, work.num_prompts, work.prompt_length)
+                passing.append(prompts + seats * self._cache)
             self._most_passing[seats] = max(passing)
         return self._most_passing[seats]
 
@@ -229,6 +234,7 @@ def estimate(
     options = workload.options(resident_weights=resident_weights)
     base = base_bytes(model, dtype.itemsize, quantization, resident=resident_weights)
     seat = seat_state(model, workload)
+    cache = cache_bytes(model, workload, dtype.itemsize)
     passes, source = _passes(model, options, workload, device, dtype, quantization)
     return MemoryEstimate(
         base=base,
@@ -239,6 +245,7 @@ def estimate(
         available=available_memory(device) if available is None else available,
         source=source,
         beside=Beside(LIBRARIES, GAPS) if device.type == "cpu" else Beside(),
+        cache=cache,
     )
 
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lora_runner.arena import BLOCK
+from lora_runner.layout import padded_length
 from lora_runner.models import num_parameters_of, vocabulary_size
 from lora_runner.pack import PackOptions, max_logits
 from lora_runner.quantization import NF4, Quantization
@@ -47,6 +48,12 @@ class Workload:
     """Sequences that every seat evaluates at a time; 0 leaves evaluation out."""
     eval_length: int = 0
     """Tokens of each of them."""
+    num_prompts: int = 0
+    """Prompts that every seat answers at a time; 0 leaves that out."""
+    prompt_length: int = 0
+    """Tokens of the longest of them."""
+    max_new_tokens: int = 0
+    """Tokens of an answer."""
     gradient_checkpointing: bool = False
     embedding_optimizer_bits: Literal[32, 8] = 32
 
@@ -60,6 +67,22 @@ class Workload:
             resident_weights=resident_weights,
             embedding_optimizer_bits=self.embedding_optimizer_bits,
         )
+
+
+def cache_bytes(model: PreTrainedModel, workload: Workload, width: int) -> int:
+    """Keys and values of a seat's answers, in `width` bytes each, as `KeyValueCache` keeps them.
+
+    A layer's come twice more while its heads read them: taken out of the buffers, and once for each head.
+    """
+    if not workload.num_prompts:
+        return 0
+    config = model.config.get_text_config()
+    heads = int(config.num_attention_heads)
+    shared = int(getattr(config, "num_key_value_heads", None) or heads)
+    size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    room = padded_length(workload.prompt_length + workload.max_new_tokens)
+    one_layer = 2 * size * width * room * workload.num_prompts
+    return one_layer * (shared * (int(config.num_hidden_layers) + 1) + heads)
 
 
 @dataclass(frozen=True)

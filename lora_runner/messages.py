@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from lora_runner.config import TrialConfig
+from lora_runner.metric import MetricSpec
 from lora_runner.stability import Sign
 
 COMPLETE, PRUNED, DIVERGED, OUT_OF_MEMORY, FAILED = (
@@ -49,6 +50,8 @@ class SessionOptions:
     """How long a finished trial waits for a disk that is full or away before its worker gives up."""
     sample_tokens: int = 24
     """Length of the sampled continuations in which repetition is looked for."""
+    metric: MetricSpec | None = None
+    """What is measured beside the loss."""
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in pairwise(self.report_at))
@@ -78,6 +81,8 @@ class SeatReport:
     generations: tuple[str, ...] = ()
     error: str | None = None
     """The traceback of a trial that failed."""
+    metric: float | None = None
+    """Value of the session's metric, where this report measured it."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins, as written to the trial's reports.jsonl."""

@@ -10,12 +10,14 @@ import math
 import resource
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import torch
 
 from lora_runner.data import BatchPlan, DataBundle, TokenizedExample, TokenizedSet
 from lora_runner.errors import Fault, ModelError, first_line, is_device_error, is_disk_trouble
 from lora_runner.layout import Block
+from lora_runner.measuring import Measuring
 from lora_runner.messages import (
     COMPLETE,
     DIVERGED,
@@ -26,6 +28,7 @@ from lora_runner.messages import (
     SeatReport,
     SessionOptions,
 )
+from lora_runner.metric import Metric
 from lora_runner.models import vocabulary_size
 from lora_runner.one_by_one import for_each_seat, free_memory
 from lora_runner.pack import MicroBatch, Pack
@@ -61,6 +64,10 @@ class Session:
                 f"weights are damaged, or {pack.base.compute_dtype} is too narrow for them"
             )
         self.base_repetition = repetition(self._sample([None])[0])
+        self._measuring: Measuring | None = None
+        if options.metric is not None:
+            metric = Metric(options.metric, data.eval_prompts)
+            self._measuring = Measuring(pack, metric, options.per_device_eval_batch_size)
 
     def _make_eval_blocks(self, examples: TokenizedSet) -> list[Block]:
         # Sorted by length only so that alike ones attend together; the order changes no sum over tokens.
@@ -273,6 +280,7 @@ class Session:
             else:
                 eval_losses[id(running)] = loss
                 running.watch.after_evaluation(running.seat.step, loss)
+        scores = self._measure([r for r in whole if not r.watch.diverged and id(r) not in faults], faults)
         outcomes = {id(r): self._outcome(r, faults.get(id(r))) for r in due}
         texts = self._finish([running for running in whole if outcomes[id(running)] == COMPLETE])
         for running in whole:
@@ -281,6 +289,7 @@ class Session:
         for running in due:
             key, outcome = id(running), outcomes[id(running)]
             report = self._seat_report(running, outcome, eval_losses.get(key), texts.get(key, ()))
+            report = replace(report, metric=scores.get(key))
             if outcome == FAILED:
                 report = _failed(report, faults[key])
             reports.append(report)
@@ -289,6 +298,22 @@ class Session:
             elif time.monotonic() - running.checkpointed_at >= self.options.checkpoint_seconds:
                 running.wants_checkpoint = True
         return reports
+
+    def _measure(self, trials: list[RunningTrial], faults: dict[int, Fault]) -> dict[int, float]:
+        """The metric of those whose report measures it; what it raises is added to `faults`."""
+        spec, scores = self.options.metric, dict[int, float]()
+        if spec is None or self._measuring is None:
+            return scores
+        percents = self.options.report_at
+        measured = [r for r in trials if spec.is_measured(r.report_steps[r.seat.step], percents)]
+        values = self._measuring.measure([running.seat for running in measured])
+        for running, value in zip(measured, values, strict=True):
+            if isinstance(value, Fault):
+                faults[id(running)] = value
+            else:
+                scores[id(running)] = value
+        self.alive()
+        return scores
 
     def _outcome(self, running: RunningTrial, fault: Fault | None) -> str | None:
         """How a trial that is due for a report has ended, None when it goes on."""

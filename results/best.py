@@ -22,7 +22,7 @@ MERGED = "merged"
 CONFIG_FILE = "config.yaml"
 
 _HEAD = """\
-# The best config of this sweep: the lowest evaluation loss at the full budget, one run per config.
+# The best config of this sweep by `result: metric` at the full budget, one run per config.
 # warmup_steps is the exact number for max_steps below; warmup_ratio is the share it came from.
 """
 
@@ -36,7 +36,7 @@ def best_config(study: optuna.Study, *, adapter_config: Mapping[str, Any] | None
     NothingToSay when no trial finished its budget.
     """
     sweep = read_study(study)
-    best = sweep.best
+    best = sweep.chosen
     if best is None:
         raise NothingToSay(
             f"study {sweep.name!r} has no trial that finished its full budget with a finite loss, "
@@ -67,7 +67,7 @@ def write_best(study: optuna.Study, run_folder: Path, *, tokenizer: Path | None 
     NothingToSay without a finished trial, AdapterFilesError for a missing or damaged adapter, ResultsError
     for a folder outside the run.
     """
-    best = read_study(study).best
+    best = read_study(study).chosen
     if best is None:
         best_config(study)  # raises, with the reason
         raise AssertionError("unreachable")
@@ -211,6 +211,7 @@ def _result(sweep: SweepResult, best: TrialResult) -> dict[str, Any]:
     return {
         "metric": sweep.metric,
         "eval_loss": best.eval_loss,
+        **({} if best.metric is None else {"measured": sweep.context["metric"] | {"value": best.metric}}),
         "base_eval_loss": sweep.base_eval_loss,
         "guideline_default": None
         if default is None

@@ -90,6 +90,8 @@ class Replicate:
     seed: int
     eval_loss: float | None
     """Nats per token at the full budget; None when the run ended early."""
+    metric: float | None = None
+    """The sweep's metric, where it has one."""
     outcome: str = ""
     """Of a run that ended early. `out_of_memory` and `failed` say nothing about the loss and count as
     missing; everything else, "" included, counts as lost by its config."""

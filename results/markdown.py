@@ -130,6 +130,7 @@ def answer_lines(verdict: Verdict) -> list[str]:
     lines = [
         f"Best: trial {verdict.best.number}, {verdict.metric} {loss(verdict.best.eval_loss)} nats per token."
     ]
+    lines += [] if verdict.measured is None else verdict.measured.sentences()
     lines.append(_default_line(verdict, verdict.guideline_default))
     again = verdict.default_comparison
     if again is not None and again.effect is not None:

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 from results.errors import DamagedReplicates
 from results.evidence import MARGIN, MOST_MARGIN, ROLES, Arm, Replicate
-from results.trial_facts import full_budget_loss
+from results.trial_facts import full_budget_loss, full_budget_metric
 from search_spaces import nearest
 
 CONFIRM_SUFFIX = ".confirm"
@@ -83,7 +83,13 @@ def _run(trial: FrozenTrial, names: Sequence[str], study: str) -> Replicate:
             f"trial {trial.number} of study {study!r} has a known arm and a seed; got {arm!r} and {seed!r}."
         )
     outcome = str(trial.user_attrs.get("outcome") or _OUTCOMES.get(trial.state.name, ""))
-    return Replicate(arm=str(arm), seed=seed, eval_loss=full_budget_loss(trial), outcome=outcome)
+    return Replicate(
+        arm=str(arm),
+        seed=seed,
+        eval_loss=full_budget_loss(trial),
+        metric=full_budget_metric(trial),
+        outcome=outcome,
+    )
 
 
 _OUTCOMES = {"COMPLETE": "complete", "PRUNED": "diverged", "FAIL": "failed"}

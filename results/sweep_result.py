@@ -16,7 +16,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from results.plain import finite, plain
-from results.trial_facts import full_budget_loss, sign_names
+from results.trial_facts import by_percent, full_budget_loss, full_budget_metric, sign_names
 from search_spaces import (
     DEFAULT_LABEL,
     MOVED_LABEL,
@@ -41,6 +41,8 @@ class TrialResult:
     """Its hyperparameters by dimension name, and the derived ones that guideline rows speak of."""
     eval_loss: float | None
     """Nats per token at the full budget; None for every trial that did not get there with a finite value."""
+    metric: float | None = None
+    """The sweep's metric at the full budget, where there is one."""
     outcome: str
     """complete | pruned | diverged | out_of_memory | failed | running | waiting."""
     stop_reason: str = ""
@@ -89,6 +91,23 @@ class SweepResult:
         """The trial with the lowest loss at the full budget, if any got there."""
         finished = self.finished
         return finished[0] if finished else None
+
+    @property
+    def best_by_metric(self) -> TrialResult | None:
+        """The finished trial with the best metric, of equal ones that with the lowest loss."""
+        spec = self.context.get("metric")
+        measured = [trial for trial in self.finished if trial.metric is not None]
+        if not isinstance(spec, Mapping) or not measured:
+            return None
+        sign = -1 if spec.get("direction") == "maximize" else 1
+        return min(measured, key=lambda trial: sign * (trial.metric or 0.0))  # the first of equal ones
+
+    @property
+    def chosen(self) -> TrialResult | None:
+        """The best by what the sweep searched by: the metric where that is its objective, else the loss."""
+        spec = self.context.get("metric")
+        by_metric = isinstance(spec, Mapping) and spec.get("objective")
+        return self.best_by_metric if by_metric else self.best
 
     @property
     def guideline_default(self) -> TrialResult | None:
@@ -179,16 +198,18 @@ def _dimensions(space: Mapping[str, Any] | None) -> dict[str, Dimension]:
 def _trial(trial: FrozenTrial, context: Mapping[str, Any]) -> TrialResult:
     attrs = trial.user_attrs
     config = attrs.get("config") or {}
-    percent = max(trial.intermediate_values, default=None)
+    losses = by_percent(trial)
+    percent = max(losses, default=None)
     outcome = str(attrs.get("outcome") or _OUTCOME_OF_STATE[trial.state])
     return TrialResult(
         number=trial.number,
         values=hyperparameters(trial.params, config, context),
         eval_loss=full_budget_loss(trial),
+        metric=full_budget_metric(trial),
         outcome=outcome,
         stop_reason=str(attrs.get("stop_reason") or ""),
         percent=percent,
-        last_eval_loss=None if percent is None else finite(trial.intermediate_values[percent]),
+        last_eval_loss=None if percent is None else finite(losses[percent]),
         label=str(attrs.get("label") or ""),
         rows=tuple(attrs.get("rows") or ()),
         signs=sign_names(attrs),

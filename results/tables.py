@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from results.files import atomic_write
 from results.plain import finite, plain
-from results.trial_facts import full_budget_loss
+from results.trial_facts import by_percent, full_budget_loss, full_budget_metric
 
 DERIVED = ("embedding_learning_rate", "warmup_steps", "max_steps")
 """Fields of a trial's config that follow from its parameters and the budget."""
@@ -39,9 +39,9 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
 
     `eval_loss` (nats per token) is the value at the full budget and stays empty for every other trial; what
     an unfinished or stopped trial reported last stands in `last_eval_loss` at `last_percent` of the budget.
-    Then the parameters by their own names, what follows from them (`DERIVED`), where it came from
-    (`origin`, `label`, `rows`), the stability `signs` as `name@step`, counts, times (UTC-naive, as Optuna
-    keeps them) and the place it ran at.
+    `metric` follows where the sweep has one, at the full budget. Then the parameters by their own names, what
+    follows from them (`DERIVED`), where it came from (`origin`, `label`, `rows`), the stability `signs` as
+    `name@step`, counts, times (UTC-naive, as Optuna keeps them) and the place it ran at.
     """
     trials = study.get_trials(deepcopy=False)
     parameters = _parameter_names(trials)
@@ -54,6 +54,7 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
         "eval_loss": "Float64",
         "last_eval_loss": "Float64",
         "last_percent": "Int64",
+        **({"metric": "Float64"} if has_metric(study) else {}),
         **{name: _column_type(trials, name) for name in parameters},
         "embedding_learning_rate": "Float64",
         "warmup_steps": "Int64",
@@ -73,7 +74,8 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
 def parameters_of(frame: pd.DataFrame) -> list[str]:
     """The columns of a `trials_frame` that are parameters of its study."""
     columns = list(frame.columns)
-    return columns[columns.index("last_percent") + 1 : columns.index(DERIVED[0])]
+    found = columns[columns.index("last_percent") + 1 : columns.index(DERIVED[0])]
+    return [name for name in found if name != "metric"]
 
 
 def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -84,13 +86,26 @@ def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def reports_frame(study: optuna.Study) -> pd.DataFrame:
-    """One row a report: `number` of the trial, `percent` of its budget, `eval_loss` (nats per token)."""
-    records = [
-        {"number": trial.number, "percent": percent, "eval_loss": value}
-        for trial in study.get_trials(deepcopy=False)
-        for percent, value in sorted(trial.intermediate_values.items())
-    ]
-    return _frame(records, {"number": "Int64", "percent": "Int64", "eval_loss": "Float64"})
+    """One row a report: `number` of the trial, `percent` of its budget, `eval_loss` (nats per token).
+
+    `metric` stands beside it in a sweep that has one, empty where a report did not measure it.
+    """
+    types = {"number": "Int64", "percent": "Int64", "eval_loss": "Float64"}
+    if has_metric(study):
+        types["metric"] = "Float64"
+    records = []
+    for trial in study.get_trials(deepcopy=False):
+        metrics = by_percent(trial, "metric")
+        records += [
+            {"number": trial.number, "percent": percent, "eval_loss": value, "metric": metrics.get(percent)}
+            for percent, value in by_percent(trial).items()
+        ]
+    return _frame([{name: record[name] for name in types} for record in records], types)
+
+
+def has_metric(study: optuna.Study) -> bool:
+    """Whether the sweep measured a metric beside the loss."""
+    return bool((study.user_attrs.get("context") or {}).get("metric"))
 
 
 def write_trials_csv(frame: pd.DataFrame, path: Path) -> Path:
@@ -104,15 +119,17 @@ def write_trials_csv(frame: pd.DataFrame, path: Path) -> Path:
 def _record(trial: FrozenTrial, parameters: Iterable[str]) -> dict[str, Any]:
     attrs = trial.user_attrs
     config = attrs.get("config") or {}
-    last = max(trial.intermediate_values, default=None)
+    losses = by_percent(trial)
+    last = max(losses, default=None)
     return {
         "number": trial.number,
         "state": trial.state.name,
         "outcome": attrs.get("outcome"),
         "stop_reason": attrs.get("stop_reason"),
         "eval_loss": full_budget_loss(trial),
-        "last_eval_loss": None if last is None else finite(trial.intermediate_values[last]),
+        "last_eval_loss": None if last is None else finite(losses[last]),
         "last_percent": last,
+        "metric": full_budget_metric(trial),
         **{name: trial.params.get(name) for name in parameters},
         **{name: config.get(name) for name in DERIVED},
         "origin": attrs.get("origin"),

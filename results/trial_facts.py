@@ -9,6 +9,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from results.plain import finite
 
+MEASURED = "measured:"
+"""Attributes of a trial, by percent of its budget, in which loss and metric stand where there is a metric."""
+
 
 def full_budget_loss(trial: FrozenTrial) -> float | None:
     """The value of a trial that is COMPLETE by every record of it, else None; nats per token.
@@ -22,7 +25,23 @@ def full_budget_loss(trial: FrozenTrial) -> float | None:
     done, budget = finite(attrs.get("num_steps")), finite((attrs.get("config") or {}).get("max_steps"))
     if done is not None and budget is not None and done < budget:
         return None
+    if "metric" in attrs:  # what the study minimises may be that
+        return finite(attrs.get("eval_loss"))
     return finite(trial.values[0]) if trial.values else None
+
+
+def full_budget_metric(trial: FrozenTrial) -> float | None:
+    """The metric of a trial that used its full budget with a finite loss; None for every other."""
+    return None if full_budget_loss(trial) is None else finite(trial.user_attrs.get("metric"))
+
+
+def by_percent(trial: FrozenTrial, name: str = "eval_loss") -> dict[int, float | None]:
+    """What a trial's reports measured, the loss or the `metric`, by percent of its budget, rising."""
+    attrs = trial.user_attrs
+    both = {int(key.removeprefix(MEASURED)): attrs[key] for key in attrs if key.startswith(MEASURED)}
+    if both:
+        return {percent: both[percent].get(name) for percent in sorted(both)}
+    return dict(sorted(trial.intermediate_values.items())) if name == "eval_loss" else {}
 
 
 def sign_names(attrs: Mapping[str, Any]) -> tuple[str, ...]:

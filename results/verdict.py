@@ -15,6 +15,7 @@ from results.claims import claim
 from results.errors import NothingToSay
 from results.evidence import MARGIN, Comparison
 from results.judge import judge
+from results.measured import Measured, measured
 from results.plain import finite, plain
 from results.replicates import Replicates, read_replicates
 from results.row_verdict import RowVerdict
@@ -76,6 +77,8 @@ class Verdict:
     """Share of the best's loss below which a difference does not matter."""
     replicates: Weighed | None = None
     """Arms run again on common seeds; None when none were."""
+    measured: Measured | None = None
+    """The sweep's metric; None where it has none."""
 
     @property
     def gain_over_base(self) -> float | None:
@@ -114,6 +117,7 @@ class Verdict:
                 "runs_per_config": self.runs_per_config,
                 "margin": self.margin,
                 "replicates": None if self.replicates is None else self.replicates.to_dict(),
+                **({} if self.measured is None else {"measured": self.measured.to_dict()}),
                 "outcomes": self.outcomes,
                 "edges": [asdict(edge) for edge in self.edges],
                 "caveats": self.caveats,
@@ -158,7 +162,7 @@ def judge_sweep(
     sides = [(edge.dimension, edge.side) for edge in edges]
     return Verdict(
         study=sweep.name,
-        metric=sweep.metric,
+        metric="eval_loss",
         best=None if best is None else _summary(best),
         guideline_default=None if default is None else _summary(default),
         base_eval_loss=sweep.base_eval_loss,
@@ -172,6 +176,7 @@ def judge_sweep(
         caveats=caveats(sweep, [(e.dimension, e.side, e.value, e.end) for e in edges], weighed),
         margin=margin,
         replicates=weighed,
+        measured=measured(sweep, replicates if has_runs else None),
     )
 
 

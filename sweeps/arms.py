@@ -41,8 +41,9 @@ def choose_arms(
 ) -> tuple[Arm, ...]:
     """The arms, the sweep's best first; of two that come to the same configuration only the first.
 
-    `best` of the best trials, `one_rate` as `pick_rate` found it. Raises NothingToSay when no trial finished,
-    or when there is nothing to compare the best with.
+    `best` of the best trials by loss, and the best by the metric where there is one; `one_rate` as
+    `pick_rate` found it. Raises NothingToSay when no trial finished, or when there is nothing to compare the
+    best with.
     """
     check_finished(sweep)
     finished = sweep.finished
@@ -53,7 +54,9 @@ def choose_arms(
     arms += [_arm_of(trial, f"trial {trial.number}", "best") for trial in finished[1:]]
     arms = _distinct(arms, ledger)
     others = [arm for arm in arms[1:] if arm.role == "best"]
-    arms = [arm for arm in arms if arm not in others[best - 1 :]]
+    by_metric = sweep.best_by_metric
+    named = None if by_metric is None else f"trial {by_metric.number}"
+    arms = [arm for arm in arms if arm not in others[best - 1 :] or arm.name == named]
     if rows:
         arms += _row_arms(sweep, ledger)
         arms += [one_rate] if one_rate is not None else []

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lora_runner.config import TrialConfig
 from lora_runner.messages import SessionOptions
+from lora_runner.metric import MetricSpec, objective_of
 from search_spaces import KeyPath, Problem, SearchSpace, load_guidelines
 from sweeps.checkpoint_store import CheckpointStore
 from sweeps.config import ReliabilitySection, SweepConfig, space_of
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from lora_runner.pack import PackOptions
     from lora_runner.session import Session
 
-METRIC = "eval_loss"
 MAX_SEATS = {"cuda": 32, "cpu": 8}
 """More seats than this gain nothing: the shared work is already spread thin."""
 REPORTED_PACKAGES = (
@@ -70,6 +70,8 @@ class Ledger:
     guidelines: list[dict[str, Any]]
     versions: dict[str, str] = field(default_factory=dict)
     reliability: ReliabilitySection = field(default_factory=ReliabilitySection)
+    metric: MetricSpec | None = None
+    """What is measured beside the loss, or in its place."""
     replicates: ReplicatePlan | None = None
     """In the place of a sampler, for a confirm study."""
 
@@ -187,6 +189,7 @@ def draw_up(
     )
     from lora_runner.quantization import quantization_of
     from lora_runner.targets import left_out
+    from sweeps.measured import check_prompts, metric_of
     from sweeps.workload import workload_of
 
     base = base_spec(config)
@@ -196,9 +199,12 @@ def draw_up(
     size = config.model.size or num_parameters_of(meta)
     tokenizer = load_tokenizer(base)
     tokens = trained_tokens(config, meta, tokenizer, problem_at)
+    metric = metric_of(config, problem_at)
+    wanted = metric.num_prompts if metric is not None else 0
     spec = DataSpec(**config.data.model_dump())
-    data = load_data(spec, tokenizer)
+    data = load_data(spec, tokenizer, num_prompts=wanted)
     check_ids(data, tokenizer, vocabulary_size(meta))
+    check_prompts(metric, data, problem_at)
     training = config.training
     steps = training.max_steps or steps_for_epochs(
         len(data.train),
@@ -210,7 +216,7 @@ def draw_up(
     constants = _constants(config, steps)
     if found := list(schedule_findings(space, constants, training.lr_scheduler_kwargs)):
         raise ConfigError(problem_at(key, message) for key, message in found)
-    workload = workload_of(config, space, data, tokens, problem_at)
+    workload = workload_of(config, space, data, tokens, metric, problem_at)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     share: float = config.gpus_per_worker
     if device.type == "cpu":  # one machine's memory, which several workers share
@@ -232,6 +238,8 @@ def draw_up(
     context["data_forms"] = list(data.forms)
     # As text: the file may be another one tomorrow. None: the tokenizer's own, or none.
     context["chat_template"] = data.chat_template if spec.chat_template is not None else None
+    if metric is not None:
+        context["metric"] = metric.identity() | {"num_prompts": len(data.eval_prompts)}
     context["data_account"] = data.account()
     context["num_eval_tokens"] = data.eval.num_target_tokens
     context["compute_dtype"] = str(_dtype(base)).removeprefix("torch.")
@@ -245,12 +253,13 @@ def draw_up(
         constants=constants,
         scheduler_kwargs=training.lr_scheduler_kwargs,
         trains_embeddings=config.trains_embeddings,
-        identity=_identity(config, space, context, train_digest=data.train.digest)
+        identity=_identity(config, space, context, metric, train_digest=data.train.digest)
         | {WEIGHTS: digest_of(base)},
         context=context,
         guidelines=load_guidelines(*config.guidelines).to_list(),
         versions=_versions(),
         reliability=config.reliability,
+        metric=metric,
     )
     job = Job(
         base=base,
@@ -262,6 +271,7 @@ def draw_up(
             per_device_eval_batch_size=training.per_device_eval_batch_size,
             checkpoint_seconds=config.reliability.checkpoint_seconds,
             disk_patience_seconds=config.reliability.outage_seconds,
+            metric=metric,
         ),
         stall_seconds=config.reliability.stall_seconds,
         seats=memory.seats,
@@ -341,7 +351,12 @@ def _context(
 
 
 def _identity(
-    config: SweepConfig, space: SearchSpace, context: Mapping[str, Any], *, train_digest: str
+    config: SweepConfig,
+    space: SearchSpace,
+    context: Mapping[str, Any],
+    metric: MetricSpec | None,
+    *,
+    train_digest: str,
 ) -> dict[str, Any]:
     """What must be equal for two runs to share a study; how it is searched and where it runs may change."""
     training = config.training.model_dump(
@@ -356,7 +371,8 @@ def _identity(
         },
     )
     return {
-        "metric": METRIC,
+        "metric": objective_of(metric),
+        **({} if metric is None else {"measured": context["metric"]}),
         "model": {
             "name": config.model.name,
             "revision": config.model.revision,

@@ -385,7 +385,14 @@ class Keeper:
     def _judge(self, trial: FrozenTrial, report: SeatReport) -> SeatReport | None:
         if report.outcome == PUT_BACK:  # it had its second chance
             return report.ended(OUT_OF_MEMORY, report.stop_reason or "out of memory again")
-        return judge(self.study, trial, report, pruner_name=self.ledger.search["pruner"])
+        metric = self.ledger.metric
+        return judge(
+            self.study,
+            trial,
+            report,
+            pruner_name=self.ledger.search["pruner"],
+            metric=metric if metric is not None and metric.objective else None,
+        )
 
     def _note(self, event: str) -> None:
         self._events.append(event)

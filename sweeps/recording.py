@@ -19,7 +19,9 @@ from lora_runner.messages import (
     PRUNED,
     SeatReport,
 )
+from lora_runner.metric import objective_of
 from results.files import atomic_write, atomic_write_json
+from results.trial_facts import MEASURED
 from sweeps.blueprint import Ledger
 from sweeps.checkpoint_store import Leftovers
 from sweeps.outages import is_outage
@@ -58,7 +60,7 @@ class Recorder:
 
     def describe_study(self) -> None:
         """Write down what a new study is about."""
-        self.study.set_user_attr("metric", "eval_loss")
+        self.study.set_user_attr("metric", objective_of(self.ledger.metric))
         self.study.set_user_attr("space", self.ledger.space.to_dict())
         self.study.set_user_attr("guidelines", self.ledger.guidelines)
         self.study.set_user_attr("context", self.ledger.context)
@@ -99,12 +101,27 @@ class Recorder:
             raise
 
     def record(self, reports: Iterable[tuple[FrozenTrial, SeatReport]]) -> None:
-        """The losses of several reports, those that are not there yet, in one statement."""
+        """What several reports are compared by, where it is not there yet, in one statement.
+
+        With a metric, both it and the loss stand in an attribute of each report.
+        """
+        new = [(t, report) for t, report in reports if report.percent not in t.intermediate_values]
+        for trial, report in new if self.ledger.metric is not None else []:
+            both = {"eval_loss": report.eval_loss, "metric": report.metric}
+            if report.eval_loss is not None:
+                describe(self.study, trial, **{f"{MEASURED}{report.percent}": both})
         storage_of(self.study).add_intermediate_values(
-            (trial._trial_id, report.percent, report.eval_loss)
-            for trial, report in reports
-            if report.eval_loss is not None and report.percent not in trial.intermediate_values
+            (trial._trial_id, report.percent, value)
+            for trial, report in new
+            if (value := self._compared_by(report)) is not None
         )
+
+    def _compared_by(self, report: SeatReport) -> float | None:
+        """What the study minimises: the loss, or the metric's cost where the report measured it."""
+        metric = self.ledger.metric
+        if metric is None or not metric.objective:
+            return report.eval_loss
+        return None if report.metric is None else metric.cost(report.metric)
 
     def conclude(self, trial: FrozenTrial, report: SeatReport) -> None:
         """Write down how a trial ended and tell the study: the gate of every trial that ran."""
@@ -118,6 +135,7 @@ class Recorder:
             stop_reason=report.stop_reason,
             signs=values["signs"],
             eval_loss=report.eval_loss,
+            **({} if self.ledger.metric is None else {"metric": report.metric}),
             train_loss=report.train_loss,
             num_steps=report.step,
             num_tokens=report.num_tokens,
@@ -129,9 +147,11 @@ class Recorder:
         if outcome in (DIVERGED, OUT_OF_MEMORY) and self.ledger.search["sampler"] == "tpe":
             # By its last value alone, a trial that learned fast until it broke would rank above others.
             Trial(self.study, trial._trial_id).set_constraint("trainable", 1.0)
-        value = report.eval_loss if outcome == COMPLETE else None
+        value = self._compared_by(report) if outcome == COMPLETE else None
         self.study.tell(trial.number, value, state=_STATES[outcome])
         loss = "" if report.eval_loss is None else f", evaluation loss {report.eval_loss:.4f}"
+        if self.ledger.metric is not None and report.metric is not None:
+            loss += f", {self.ledger.metric.name} {report.metric:.4f}"
         self._note(f"trial {trial.number}: {outcome}{loss} ({report.stop_reason})")
 
     def clear_away(self, trials: Iterable[FrozenTrial]) -> None:

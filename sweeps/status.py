@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from results.trial_facts import by_percent, full_budget_loss
 from search_spaces import DEFAULT_LABEL, MOVED_LABEL
 from sweeps.study import FINISHED, is_drawn_ahead
 
@@ -27,8 +28,12 @@ class Status:
     outcomes: dict[str, int] = field(default_factory=dict)
     running: list[dict[str, Any]] = field(default_factory=list)
     """number, worker, seat, percent and eval_loss of every trial that has begun and not ended."""
+    metric: str | None = None
+    """Name of the metric that is measured beside the loss."""
+    is_objective: bool = False
+    """Whether `best` is the best by it."""
     best: dict[str, Any] | None = None
-    """number, eval_loss and params."""
+    """number, eval_loss, params, and metric where there is one."""
     default_loss: float | None = None
     """Of the guideline default, once it has used its full budget."""
     base_eval_loss: float | None = None
@@ -66,6 +71,8 @@ def read_status(study: optuna.Study, target: int) -> Status:
         base_eval_loss=attributes.get("base_eval_loss"),
         seat_busy_share=attributes.get("seat_busy_share"),
     )
+    metric = (attributes.get("context") or {}).get("metric") or {}
+    status.metric, status.is_objective = metric.get("name"), bool(metric.get("objective"))
     complete = []
     for trial in study.get_trials(deepcopy=False):
         state = TrialState.WAITING if is_drawn_ahead(trial) else trial.state
@@ -74,23 +81,30 @@ def read_status(study: optuna.Study, target: int) -> Status:
         if trial.state.is_finished() and (outcome := trial.user_attrs.get("outcome")):
             status.outcomes[outcome] = status.outcomes.get(outcome, 0) + 1
         if state == TrialState.RUNNING:
-            percent = trial.last_step or 0
+            losses = by_percent(trial)
+            percent = max(losses, default=0)
             status.running.append(
                 {
                     "number": trial.number,
                     "worker": trial.user_attrs.get("worker"),
                     "seat": trial.user_attrs.get("seat"),
                     "percent": percent,
-                    "eval_loss": trial.intermediate_values.get(percent),
+                    "eval_loss": losses.get(percent),
                 }
             )
         if trial.state == TrialState.COMPLETE and trial.value is not None:
             complete.append(trial)
             if trial.user_attrs.get("label") in DEFAULT_LABELS:
-                status.default_loss = trial.value
+                status.default_loss = full_budget_loss(trial)
     if complete:
         best = min(complete, key=lambda t: (t.value, t.number))
-        status.best = {"number": best.number, "eval_loss": best.value, "params": dict(best.params)}
+        status.best = {
+            "number": best.number,
+            "eval_loss": full_budget_loss(best),
+            "params": dict(best.params),
+        }
+        if metric:
+            status.best["metric"] = best.user_attrs.get("metric")
     return status
 
 

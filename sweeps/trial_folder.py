@@ -68,8 +68,10 @@ def _report(values: Mapping[str, Any]) -> SeatReport:
         raise TypeError("A report's counts are whole numbers.")
     if report.outcome not in _OUTCOMES or not 0 <= report.percent <= 100:
         raise ValueError("No report has this outcome or percent.")
-    if report.eval_loss is not None and type(report.eval_loss) not in (float, int):
-        raise TypeError("A loss is a number.")
+    if any(
+        value is not None and type(value) not in (float, int) for value in (report.eval_loss, report.metric)
+    ):
+        raise TypeError("Losses and metrics are numbers.")
     if not all(isinstance(text, str | None) for text in (report.error, report.stop_reason)):
         raise TypeError("Words are text.")
     return report

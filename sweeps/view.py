@@ -140,7 +140,11 @@ def status_table(status: Status, events: list[str]) -> RenderableType:
         gain = ""
         if status.default_loss is not None and status.best["eval_loss"] < status.default_loss:
             gain = f", {status.default_loss - status.best['eval_loss']:.4f} below the guideline default"
-        table.add_row("best so far", f"{status.best['eval_loss']:.4f} (trial {status.best['number']}{gain})")
+        value = f"{status.best['eval_loss']:.4f}"
+        if status.best.get("metric") is not None:
+            both = (f"{status.metric} {status.best['metric']:.4f}", f"loss {value}")
+            value = ", ".join(both if status.is_objective else both[::-1])
+        table.add_row("best so far", f"{value} (trial {status.best['number']}{gain})")
     if status.elapsed_seconds and status.running:
         left = f", about {duration(status.seconds_left)} left" if status.seconds_left else ""
         table.add_row("speed", f"{status.tokens_per_second:,.0f} tokens/s{left}")

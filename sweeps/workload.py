@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from lora_runner.data import DataBundle, TokenizedSet
 from lora_runner.memory import Workload
+from lora_runner.metric import MetricSpec
 from search_spaces import KeyPath, Problem, SearchSpace
 from sweeps.config import SweepConfig
 from sweeps.errors import ConfigError
@@ -20,6 +21,7 @@ def workload_of(
     space: SearchSpace,
     data: DataBundle,
     tokens: tuple[int, ...],
+    metric: MetricSpec | None,
     problem_at: Callable[[KeyPath, str], Problem],
 ) -> Workload:
     """The largest rank, dropout and batch that the space holds, on the longest examples.
@@ -28,6 +30,7 @@ def workload_of(
     """
     training = config.training
     batch_size = int(_largest(space, "per_device_train_batch_size", training.per_device_train_batch_size))
+    eval_batch_size = training.per_device_eval_batch_size
     workload = Workload(
         target_modules=config.lora.target_modules,
         train_embeddings=config.embedding_modules or False,
@@ -36,8 +39,11 @@ def workload_of(
         lora_dropout=_largest(space, "lora_dropout", config.lora.dropout),
         batch_size=batch_size,
         length=_longest(data.train, batch_size),
-        eval_batch_size=training.per_device_eval_batch_size,
-        eval_length=_longest(data.eval, training.per_device_eval_batch_size),
+        eval_batch_size=eval_batch_size,
+        eval_length=_longest(data.eval, eval_batch_size),
+        num_prompts=0 if metric is None else min(len(data.eval_prompts), eval_batch_size),
+        prompt_length=max((len(prompt.ids) for prompt in data.eval_prompts), default=0),
+        max_new_tokens=0 if metric is None else metric.max_new_tokens,
         gradient_checkpointing=training.gradient_checkpointing,
         embedding_optimizer_bits=training.embedding_optimizer_bits,
     )

@@ -6,6 +6,7 @@ from lora_runner.data.counts import SetCounts
 from lora_runner.data.formats import Example, Message, convert, recognise
 from lora_runner.data.load import DataBundle, load_data
 from lora_runner.data.notices import Notice
+from lora_runner.data.prompts import EvalPrompt, as_text, eval_prompts
 from lora_runner.data.reading import read_records
 from lora_runner.data.records import Origin, Record
 from lora_runner.data.rendering import Rendering, StopToken
@@ -22,6 +23,7 @@ __all__ = [
     "DataBundle",
     "DataError",
     "DataSpec",
+    "EvalPrompt",
     "Example",
     "Message",
     "Notice",
@@ -35,8 +37,10 @@ __all__ = [
     "StopToken",
     "TokenizedExample",
     "TokenizedSet",
+    "as_text",
     "check_ids",
     "convert",
+    "eval_prompts",
     "load_data",
     "num_targets",
     "read_records",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -82,6 +82,8 @@ class Example:
     num_context_messages: int = 0
     """Messages at the start that never carry loss: the prompt of prompt/completion and alpaca records."""
     origin: Origin = field(compare=False, default=Origin("", 0))
+    fields: Mapping[str, Any] = field(compare=False, repr=False, default_factory=dict)
+    """The record as its file has it."""
 
     @cached_property
     def content_key(self) -> str:
@@ -107,7 +109,8 @@ def convert(records: Sequence[Record], format: str | None = None) -> tuple[str, 
             if name not in formats_of(record.fields):
                 needs = f"which needs {NEEDS[name]}; {_keys(record.fields)}"
                 raise BadRecord(f"the record does not fit the format {name!r}, {needs}")
-            examples.append(_CONVERTERS[name](record.fields, record.origin))
+            example = _CONVERTERS[name](record.fields, record.origin)
+            examples.append(replace(example, fields=record.fields))
         except BadRecord as error:
             problems.append((record.origin, str(error)))
     if problems:

@@ -9,6 +9,7 @@ from lora_runner.data.chat_template import resolve_chat_template
 from lora_runner.data.dividing import ReadSet, divide
 from lora_runner.data.forms import FORMS, rendering_forms
 from lora_runner.data.notices import Notice, columns_notice, notices_of, refuse_mostly_lost
+from lora_runner.data.prompts import EvalPrompt, eval_prompts
 from lora_runner.data.spec import DataSpec
 from lora_runner.data.tokenise import IGNORED, TokenizedExample, TokenizedSet, tokenise
 from lora_runner.errors import DataError
@@ -29,6 +30,8 @@ class DataBundle:
     """Format of the training records, as named or recognised."""
     chat_template: str | None = None
     """Text of the template that printed their conversations; None where none of them is one."""
+    eval_prompts: tuple[EvalPrompt, ...] = ()
+    """The first evaluation examples as prompts with their answers, as many as a metric wants."""
     columns_not_used: tuple[str, ...] = ()
     """Columns of the training records that hold something and are not read."""
     forms: tuple[str, ...] = ()
@@ -62,8 +65,10 @@ class DataBundle:
         }
 
 
-def load_data(spec: DataSpec, tokenizer: PreTrainedTokenizerBase) -> DataBundle:
+def load_data(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, num_prompts: int = 0) -> DataBundle:
     """Read, convert, split and tokenise the data of a sweep; `divide` says which records are used for what.
+
+    `num_prompts` evaluation examples are kept as prompts too, with their records, for a metric.
 
     Raises DataError for anything unreadable or unfit, an evaluation set of which `max_length` takes more than
     half, an empty training set.
@@ -97,6 +102,13 @@ def load_data(spec: DataSpec, tokenizer: PreTrainedTokenizerBase) -> DataBundle:
         sample_prompts=tuple(_prompt(example) for example in eval_set.examples[: spec.num_sample_prompts]),
         format=train.format,
         chat_template=conversations,
+        eval_prompts=eval_prompts(
+            evaluation.order if num_prompts else [],
+            tokenizer,
+            template,
+            max_length=spec.max_length,
+            count=num_prompts,
+        ),
         columns_not_used=train.columns_not_used,
         forms=tuple(name for name in FORMS if name in train.forms | printed | copies),
     )

@@ -52,6 +52,7 @@ def _found(facts: Facts) -> list[Block]:
     return [
         Paragraph(text=_headline(verdict)),
         Tiles(tiles=[_best_tile(verdict, facts), _default_tile(verdict), _base_tile(verdict)]),
+        *([] if verdict.measured is None else [Paragraph(text=" ".join(verdict.measured.sentences()))]),
         *_how_sure(verdict),
         _config_table(verdict),
     ]

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from results.plain import finite
 from results.report.importance_facts import Importance, read_importance
 from results.sweep_result import SweepResult, TrialResult, read_study, study_hash
+from results.trial_facts import by_percent
 from results.verdict import Verdict
 
 EARLY = ("pruned", "diverged", "out_of_memory", "failed")
@@ -113,7 +114,7 @@ def read_facts(
 
 
 def _curve(trial: FrozenTrial) -> list[tuple[int, float]]:
-    points = sorted(trial.intermediate_values.items())
+    points = by_percent(trial).items()
     return [(percent, loss) for percent, value in points if (loss := finite(value)) is not None]
 
 

@@ -1,7 +1,7 @@
 """The sweep file: what may stand in it, how it is read, and how it is written down resolved.
 
 sweep.py     SweepConfig, the file as a whole; model.py, training.py, search.py, embeddings.py,
-             reliability.py: its parts
+             reliability.py, metric.py: its parts
 fields.py    what a single value may be
 load.py      file -> config or all problems with their lines (draft.py, files.py, space.py find them)
 write.py     config -> resolved file
@@ -11,6 +11,7 @@ storage.py   where the study is kept, without its password
 from __future__ import annotations
 
 from sweeps.config.load import RESOLVED_NAME, load_sweep, load_text, parse_override, problem_at
+from sweeps.config.metric import MetricSection
 from sweeps.config.model import DataSection, ModelSection
 from sweeps.config.reliability import ReliabilitySection
 from sweeps.config.search import SearchSection
@@ -24,6 +25,7 @@ __all__ = [
     "RESOLVED_NAME",
     "DataSection",
     "LoraSection",
+    "MetricSection",
     "ModelSection",
     "ReliabilitySection",
     "SearchSection",

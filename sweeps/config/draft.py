@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from search_spaces import KeyPath, nearest
 from search_spaces.rows import PARAMETERS
+from sweeps.config.metric import MetricSection
 from sweeps.config.model import DataSection, ModelSection
 from sweeps.config.reliability import ReliabilitySection
 from sweeps.config.search import SearchSection
@@ -27,6 +28,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "data": DataSection,
     "training": TrainingSection,
     "lora": LoraSection,
+    "metric": MetricSection,
     "search": SearchSection,
     "reliability": ReliabilitySection,
     "tracking": TrackingSection,
@@ -44,6 +46,7 @@ _STAND_INS: dict[KeyPath, Any] = {
     ("training",): {"max_steps": 100},
     ("training", "max_steps"): 100,
     ("train_embeddings", "tokens"): ["stand-in"],
+    ("metric", "name"): "exact_match",
 }
 
 

@@ -32,6 +32,10 @@ def file_findings(draft: Draft, config: SweepConfig) -> Iterator[tuple[KeyPath, 
         yield from (
             (("data", "chat_template"), f"data.chat_template: {said}") for said in _missing(Path(template))
         )
+    if config.metric is not None and config.metric.file is not None and draft.is_sound("metric", "file"):
+        yield from (
+            (("metric", "file"), f"metric.file: {said}") for said in _missing(Path(config.metric.file))
+        )
     for index, file in enumerate(config.guidelines):
         if draft.is_sound("guidelines"):
             yield from ((("guidelines", index), f"guidelines: {said}") for said in _missing(Path(file)))

@@ -149,7 +149,7 @@ def _with_overrides(
     merged = copy.deepcopy(data)
     overridden: set[KeyPath] = set()
     problems: list[Problem] = []
-    short_forms = {"model": "name", "data": "train"}
+    short_forms = {"model": "name", "data": "train", "metric": "name"}
     for dotted_key, value in overrides.items():
         *above, last = dotted_key.split(".")
         owner: dict[str | int, Any] = merged

@@ -62,8 +62,18 @@ def with_absolute_paths(config: SweepConfig, folder_of: Callable[[KeyPath], Path
     if checkpoints is not None and "://" not in checkpoints:
         folder = folder_of(("reliability", "checkpoints"))
         reliability["checkpoints"] = str(absolute(checkpoints, folder))
+    metric = config.metric
+    if metric is not None and metric.is_function:
+        if metric.file is not None:
+            file = absolute(metric.file, folder_of(("metric", "file")))
+            metric = metric.model_copy(update={"file": str(file)})
+        else:
+            beside = folder_of(("metric", "name")) / f"{metric.name.partition(':')[0].replace('.', '/')}.py"
+            if beside.is_file():
+                metric = metric.model_copy(update={"file": str(beside)})
     return config.model_copy(
         update={
+            "metric": metric,
             "model": config.model.model_copy(update={"name": local(config.model.name, "model", "name")}),
             "reliability": config.reliability.model_copy(update=reliability),
             "data": config.data.model_copy(update=data),

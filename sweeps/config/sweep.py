@@ -18,6 +18,7 @@ from sweeps.config.fields import (
     shown,
     wrong,
 )
+from sweeps.config.metric import MetricSection
 from sweeps.config.model import DataSection, ModelSection
 from sweeps.config.reliability import ReliabilitySection
 from sweeps.config.search import SearchSection
@@ -96,6 +97,8 @@ class SweepConfig(Section):
     training: TrainingSection
     """The budget of a trial (max_steps or num_train_epochs) and its optimizer."""
     lora: LoraSection = LoraSection()
+    metric: MetricSection | None = None
+    """A score of the trials' answers, watched or searched by; null: the loss alone."""
     search: SearchSection = SearchSection()
     reliability: ReliabilitySection = ReliabilitySection()
     """How long the sweep bears with what fails around it, and what it keeps on disk."""

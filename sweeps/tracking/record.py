@@ -14,11 +14,19 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from results.plain import finite, plain
-from results.trial_facts import full_budget_loss, sign_names
+from results.trial_facts import by_percent, full_budget_loss, sign_names
 
 CURVES = ("train_loss", "grad_norm", "learning_rate", "num_tokens", "tokens_per_second", "peak_memory_gib")
 """What a report holds beside the evaluation loss."""
-FINAL = ("train_loss", "num_steps", "num_tokens", "tokens_per_second", "peak_memory_gib", "wall_seconds")
+FINAL = (
+    "metric",
+    "train_loss",
+    "num_steps",
+    "num_tokens",
+    "tokens_per_second",
+    "peak_memory_gib",
+    "wall_seconds",
+)
 FULL_BUDGET = "eval_loss_full_budget"
 """Only of a trial that used its full budget: `eval_loss` of the others is not comparable with it."""
 
@@ -132,9 +140,14 @@ def _points(
 ) -> tuple[Point, ...]:
     max_steps = (trial.user_attrs.get("config") or {}).get("max_steps") or 100
     points = []
-    for percent, loss in sorted(trial.intermediate_values.items()):
+    metrics = by_percent(trial, "metric")
+    for percent, loss in by_percent(trial).items():
         report = reports.get(percent, {})
-        values = {"eval_loss": finite(loss), **{name: finite(report.get(name)) for name in CURVES}}
+        values = {
+            "eval_loss": finite(loss),
+            "metric": finite(metrics.get(percent)),
+            **{name: finite(report.get(name)) for name in CURVES},
+        }
         points.append(
             Point(
                 percent=percent,

@@ -12,9 +12,12 @@ EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("*.yaml"))
 
 
 def test_there_are_examples() -> None:
-    assert {"minimal.yaml", "llama-3.1-8b-one-gpu.yaml", "llama-3.1-8b-multi-gpu.yaml"} <= {
-        p.name for p in EXAMPLES
-    }
+    assert {
+        "minimal.yaml",
+        "exact-match.yaml",
+        "llama-3.1-8b-one-gpu.yaml",
+        "llama-3.1-8b-multi-gpu.yaml",
+    } <= {p.name for p in EXAMPLES}
 
 
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)

@@ -1,0 +1,172 @@
+"""What a model's own answers are worth: a score of completions, beside the loss or in its place.
+
+The evaluation set's first prompts are continued greedily (`generation.py`) and scored by one of three
+built-in rules or by a Python function. Scores of built-in rules are means in [0, 1].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import linecache
+import math
+import sys
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from lora_runner.errors import MetricError, first_line
+
+if TYPE_CHECKING:
+    from lora_runner.data import EvalPrompt
+
+Direction = Literal["maximize", "minimize"]
+NEEDS_REFERENCE = ("exact_match", "contains")
+BUILT_IN = (*NEEDS_REFERENCE, "json_valid")
+"""Names of the built-in rules, all of them better when higher."""
+
+Function = Callable[[list[dict[str, Any]], list[str]], Any]
+"""(raw evaluation records, completions) -> a number, or one for each record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec:
+    """What is measured, how, and when; plain values that travel with a session's options."""
+
+    name: str
+    """One of BUILT_IN, or "module:function"."""
+    direction: Direction = "maximize"
+    max_new_tokens: int = 32
+    num_prompts: int = 64
+    every: int = 1
+    """1 measures at every report, n at every n-th; the last one always."""
+    objective: bool = False
+    """Whether trials are compared by it; otherwise it is watched beside the loss."""
+    source: str = field(default="", repr=False)
+    """Text of the Python file that holds the function; empty for built-in rules."""
+    file: str = ""
+    """That file's name, for tracebacks."""
+
+    def is_measured(self, percent: int, report_at: Sequence[int]) -> bool:
+        """Whether the report at this share of the budget measures it."""
+        if percent == report_at[-1]:
+            return True
+        return percent in report_at and (report_at.index(percent) + 1) % self.every == 0
+
+    def cost(self, value: float) -> float:
+        """The value as what is minimised: a study minimises, so that one to be maximised is negated there."""
+        return -value if self.direction == "maximize" else value
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for two values to be compared: of the source its digest."""
+        values = asdict(self)
+        del values["file"]
+        source = values.pop("source")
+        return values | ({"source": hashlib.sha256(source.encode()).hexdigest()} if source else {})
+
+
+def objective_of(metric: MetricSpec | None) -> str:
+    """Name of what trials are searched and ranked by."""
+    return metric.name if metric is not None and metric.objective else "eval_loss"
+
+
+class Metric:
+    """The score of one sweep's prompts. Raises MetricError when the function is not to be had."""
+
+    def __init__(self, spec: MetricSpec, prompts: Sequence[EvalPrompt]) -> None:
+        self.spec = spec
+        self.prompts = tuple(prompts)
+        self._function = None if spec.name in BUILT_IN else load_function(spec.name, spec.source, spec.file)
+
+    def stop_token_ids(self, end: int | None) -> frozenset[int]:
+        """What ends an answer: what ended those of the data, and the tokenizer's end token."""
+        learned = frozenset[int]().union(*(prompt.stop_token_ids for prompt in self.prompts))
+        return learned if end is None else learned | {end}
+
+    def score(self, completions: Sequence[str]) -> float:
+        """The mean over the prompts, or the one number that the function gave.
+
+        Raises MetricError for what is no finite number or not as many as there are prompts, and whatever the
+        function raises.
+        """
+        if self._function is None:
+            rule = _RULES[self.spec.name]
+            return math.fsum(map(rule, self.prompts, completions)) / len(self.prompts)
+        records = [dict(prompt.record) for prompt in self.prompts]
+        return _number(self.spec.name, self._function(records, list(completions)), len(records))
+
+
+def _exact_match(prompt: EvalPrompt, completion: str) -> bool:
+    return completion.strip() == prompt.reference.strip()
+
+
+def _contains(prompt: EvalPrompt, completion: str) -> bool:
+    return prompt.reference.strip() in completion
+
+
+def _json_valid(_: EvalPrompt, completion: str) -> bool:
+    try:
+        json.loads(completion)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+_RULES: Mapping[str, Callable[[Any, str], bool]] = {
+    "exact_match": _exact_match,
+    "contains": _contains,
+    "json_valid": _json_valid,
+}
+
+
+def load_function(name: str, source: str, file: str) -> Function:
+    """The function of "module:function", from the text of the module's file. Raises MetricError.
+
+    The text is run under the module's own name, so that its imports, relative ones too, work as they would in
+    the file; what it imports must be there on every machine that measures.
+    """
+    module_name, _, function_name = name.partition(":")
+    module = types.ModuleType(module_name)
+    module.__file__ = file
+    module.__package__ = module_name.rpartition(".")[0]
+    # A traceback shows the lines, on machines too that do not have the file.
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    before = sys.modules.get(module_name)
+    sys.modules[module_name] = module  # dataclasses and pickle look their module up
+    try:
+        exec(compile(source, file, "exec"), module.__dict__)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise MetricError(
+            f"{file} cannot be imported: {type(error).__name__}: {first_line(error)}", file=file
+        ) from error
+    finally:
+        if before is not None:
+            sys.modules[module_name] = before
+    function = module.__dict__.get(function_name)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise MetricError(f"{file} has no function {function_name!r}", file=file, known=known)
+    return function  # type: ignore[no-any-return]
+
+
+def _number(name: str, given: Any, num_records: int) -> float:
+    rule = f"metric {name} must return a finite number, or one for each of {num_records} records"
+    if isinstance(given, list | tuple) or getattr(given, "ndim", 0) != 0:
+        if len(given) != num_records:
+            raise MetricError(f"{rule}; got {len(given)} of them")
+        return math.fsum(_finite(value, rule) for value in given) / num_records
+    return _finite(given, rule)
+
+
+def _finite(value: Any, rule: str) -> float:
+    try:
+        # Text that reads as a number is a mistake as well: float() would take "nan" and " 1 ".
+        number = math.nan if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise MetricError(f"{rule}; got {repr(value)[:60]}")
+    return number

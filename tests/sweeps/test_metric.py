@@ -1,0 +1,274 @@
+"""A metric in a sweep: read, found, searched by or watched, and told beside the loss."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from lora_runner.config import TrialConfig
+from lora_runner.metric import MetricSpec
+from results.best import best_config
+from results.tables import parameters_of, reports_frame, trials_frame
+from results.verdict import verdict
+from sweeps.config import load_sweep, load_text, resolved
+from sweeps.errors import ConfigError
+from sweeps.keeper import Keeper
+from sweeps.measured import metric_of
+from sweeps.status import read_status
+from sweeps.sweep import Sweep
+from sweeps.tracking.record import read_records
+from tests.sweeps.conftest import SimulatedPack, bowl
+
+HEAD = "name: small\nmodel: some/model\ndata: some/data\ntraining: {max_steps: 100}\n"
+
+
+# --- the sweep file ----------------------------------------------------------------------------------
+
+
+def test_a_name_alone_and_a_mapping_are_read_and_written_down(tmp_path: Path) -> None:
+    config = load_text(HEAD + "metric: exact_match\n", tmp_path / "sweep.yaml")
+    assert config.metric is not None
+    assert (config.metric.name, config.metric.objective, config.metric.num_prompts) == (
+        "exact_match",
+        False,
+        64,
+    )
+    text = HEAD + "metric: {name: contains, max_new_tokens: 5, every: 2, objective: true, num_prompts: 7}\n"
+    config = load_text(text, tmp_path / "sweep.yaml")
+    assert load_text(resolved(config), tmp_path / "sweep.yaml") == config
+    assert load_text(HEAD, tmp_path / "sweep.yaml").metric is None
+
+
+@pytest.mark.parametrize(
+    ("given", "line", "said"),
+    [
+        ("metric: exact_mach", 5, ["got 'exact_mach'", "Did you mean 'exact_match'?", "module:function"]),
+        (
+            "metric:\n  name: contains\n  every: 0",
+            7,
+            ["metric.every must be a whole number, at least 1; got 0"],
+        ),
+        ("metric:\n  name: contains\n  direction: up", 7, ["got 'up'", "Known: maximize, minimize"]),
+        ("metric:\n  name: contains\n  direction: minimize", 7, ["contains is better when higher"]),
+        ("metric: scoring:score", 5, ["is needed for a function: maximize or minimize"]),
+        ("metric:\n  name: contains\n  objectiv: true", 7, ["Did you mean 'objective'?"]),
+        ("metric:\n  name: contains\n  file: a.py", 7, ["contains is built in"]),
+        ("metric: {objective: true}", 5, ["metric", "name"]),
+    ],
+)
+def test_mistakes_are_told_with_their_line(tmp_path: Path, given: str, line: int, said: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_text(f"{HEAD}{given}\n", tmp_path / "sweep.yaml")
+    (problem,) = error.value.problems
+    assert problem.line == line, str(problem)
+    for words in said:
+        assert words in problem.message
+
+
+def test_a_function_is_found_beside_the_file_and_its_text_is_its_identity(tmp_path: Path) -> None:
+    (tmp_path / "scoring.py").write_text("def score(records, completions):\n    return 1\n")
+    file = tmp_path / "sweep.yaml"
+    text = HEAD + "metric: {name: 'scoring:score', direction: minimize}\n"
+    config = load_text(text, file)
+    assert config.metric is not None
+    assert config.metric.file == str(tmp_path / "scoring.py")
+    spec = metric_of(config, None)  # type: ignore[arg-type]
+    assert spec is not None
+    assert spec.source == (tmp_path / "scoring.py").read_text()
+    # From a run folder, where no such file stands beside.
+    (tmp_path / "elsewhere").mkdir()
+    assert load_text(resolved(config), tmp_path / "elsewhere" / "sweep.yaml").metric == config.metric
+    before = spec.identity()
+    (tmp_path / "scoring.py").write_text("def score(records, completions):\n    return 2\n")
+    after = metric_of(config, None)  # type: ignore[arg-type]
+    assert after is not None
+    assert {k for k in before if before[k] != after.identity()[k]} == {"source"}
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "said"),
+    [
+        ("scoring:scor", "def score(records, completions): return 1\n", "Did you mean 'score'?"),
+        ("scoring:score", "import nothing_like_it\n", "cannot be imported: ModuleNotFoundError"),
+        ("scoring:score", "def score(:\n", "cannot be imported: SyntaxError"),
+        ("nowhere:score", "", "there is no module 'nowhere'"),
+    ],
+)
+def test_a_function_that_is_not_to_be_had_is_told_at_plan(
+    tmp_path: Path, tiny_model: Callable[..., Path], name: str, module: str, said: str
+) -> None:
+    (tmp_path / "scoring.py").write_text(module)
+    with pytest.raises(ConfigError) as error:
+        planned(tmp_path, tiny_model, f"{{name: '{name}', direction: maximize}}").plan()
+    (problem,) = error.value.problems
+    assert said in problem.message
+    assert problem.path == str(tmp_path / "sweep.yaml")
+    assert problem.line == 5
+
+
+def planned(folder: Path, tiny_model: Callable[..., Path], metric: str, **record: str) -> Sweep:
+    key, *_ = record or ("prompt",)
+    records = [
+        {key: f"{i}:", "completion": "a"} if key == "prompt" else {key: f"text {i}"} for i in range(40)
+    ]
+    (folder / "data.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    (folder / "sweep.yaml").write_text(
+        f"name: small\nmodel: {tiny_model('llama')}\ndata: data.jsonl\ntraining: {{max_steps: 10}}\n"
+        f"metric: {metric}\n"
+    )
+    return Sweep.load(folder / "sweep.yaml")
+
+
+def test_texts_without_prompts_are_refused_at_plan(tmp_path: Path, tiny_model: Callable[..., Path]) -> None:
+    with pytest.raises(ConfigError, match="needs evaluation records with a prompt and an answer") as error:
+        planned(tmp_path, tiny_model, "contains", text="x").plan()
+    assert error.value.problems[0].line == 5
+
+
+def test_the_plan_says_what_makes_the_study_another_one(
+    tmp_path: Path, tiny_model: Callable[..., Path]
+) -> None:
+    ledger = planned(tmp_path, tiny_model, "{name: contains, objective: true}").plan().ledger
+    assert ledger.identity["metric"] == "contains"
+    assert ledger.identity["measured"]["num_prompts"] == 2  # a twentieth of 40 records
+    watched = planned(tmp_path, tiny_model, "contains").plan()
+    assert watched.ledger.identity["metric"] == "eval_loss"
+    assert len(watched.job.data.eval_prompts) == 2
+    assert watched.job.session.metric == watched.ledger.metric
+
+
+# --- the study ------------------------------------------------------------------------------------------
+
+
+def score(config: TrialConfig, percent: int) -> float:
+    """Highest at a rate of 1e-4, where the loss (lowest at 1e-3) is not at its best."""
+    return percent / 100 / (1 + abs(config.learning_rate / 1e-4 - 1))
+
+
+class ScoringPack(SimulatedPack):
+    """Reports a metric beside the loss, at every `every`-th report and at the last."""
+
+    def reports(self) -> list[Any]:
+        metric, assignments = self.keeper.ledger.metric, {a.number: a for a in self.seats.values()}
+        assert metric is not None
+        return [
+            replace(r, metric=score(assignments[r.number].config, r.percent))
+            if metric.is_measured(r.percent, self.report_at)
+            else r
+            for r in super().reports()
+        ]
+
+
+@pytest.fixture
+def measuring(make_keeper: Callable[..., Keeper]) -> Callable[..., Keeper]:
+    """`measuring(metric, ...)`: a keeper of a sweep with this metric."""
+
+    def make(metric: MetricSpec, **options: Any) -> Keeper:
+        import tests.sweeps.conftest as plain
+
+        build = plain.build_ledger
+
+        def with_metric(*arguments: Any, **named: Any) -> Any:
+            ledger = build(*arguments, **named)
+            return replace(ledger, metric=metric, context=ledger.context | {"metric": metric.identity()})
+
+        plain.build_ledger = with_metric
+        try:
+            return make_keeper(**options)
+        finally:
+            plain.build_ledger = build
+
+    return make
+
+
+OBJECTIVE = MetricSpec(name="exact_match", objective=True)
+
+
+def test_the_objective_is_searched_pruned_and_ranked_by(measuring: Callable[..., Keeper]) -> None:
+    keeper = measuring(OBJECTIVE, trials=12)
+    ScoringPack(keeper).run()
+    trials = keeper.study.get_trials()
+    complete = [t for t in trials if t.state == TrialState.COMPLETE]
+    rates = {t.number: TrialConfig.from_dict(t.user_attrs["config"]) for t in complete}
+    for trial in complete:
+        assert trial.value == -score(rates[trial.number], 100)  # a study minimises
+        assert trial.user_attrs["eval_loss"] == bowl(rates[trial.number], 100)
+    pruned = [t for t in trials if t.state == TrialState.PRUNED]
+    assert pruned
+    assert all("exact_match 0." in t.user_attrs["stop_reason"] for t in pruned)
+    best = max(complete, key=lambda t: t.user_attrs["metric"])
+    status = read_status(keeper.study, 12)
+    assert status.best is not None
+    assert (status.best["number"], status.best["metric"]) == (best.number, best.user_attrs["metric"])
+    assert status.best["eval_loss"] == best.user_attrs["eval_loss"]
+    assert keeper.study.user_attrs["metric"] == "exact_match"
+    assert best_config(keeper.study)["sweep"]["trial"] == best.number
+
+
+def test_a_minimised_function_ranks_the_other_way(measuring: Callable[..., Keeper]) -> None:
+    spec = MetricSpec(name="scoring:score", direction="minimize", objective=True)
+    keeper = measuring(spec, trials=6, pruner="none")
+    ScoringPack(keeper).run()
+    values = {t.number: t.user_attrs["metric"] for t in keeper.study.get_trials()}
+    assert best_config(keeper.study)["sweep"]["trial"] == min(values, key=values.__getitem__)
+    assert keeper.study.best_value == min(values.values())
+
+
+def test_a_report_without_the_metric_prunes_nobody(measuring: Callable[..., Keeper]) -> None:
+    keeper = measuring(replace(OBJECTIVE, every=2), trials=8)
+    ScoringPack(keeper).run()
+    trials = keeper.study.get_trials()
+    assert {p for t in trials for p in t.intermediate_values} <= {40, 80, 100}
+    assert all(t.last_step in (40, 80, 100) for t in trials)
+    frame = reports_frame(keeper.study)
+    assert set(frame["percent"]) == {20, 40, 60, 80, 100}
+    assert frame[frame["percent"] == 20]["metric"].isna().all()
+    assert frame["eval_loss"].notna().all()
+
+
+def test_verdict_and_tables_say_both_values(measuring: Callable[..., Keeper]) -> None:
+    keeper = measuring(replace(OBJECTIVE, objective=False), trials=10, pruner="none")
+    ScoringPack(keeper).run()
+    trials = keeper.study.get_trials()
+    by_loss = min(trials, key=lambda t: t.value or 0.0)
+    by_metric = max(trials, key=lambda t: t.user_attrs["metric"])
+    assert by_loss.number != by_metric.number
+    assert by_loss.value == by_loss.user_attrs["eval_loss"]
+    said = verdict(keeper.study).measured
+    assert said is not None
+    assert said.differs
+    assert (said.by_loss.number, said.by_metric.number) == (by_loss.number, by_metric.number)
+    text = " ".join(said.sentences())
+    assert f"The best by loss is not the best by exact_match: trial {by_loss.number} has loss" in text
+    assert f"trial {by_metric.number} with {by_metric.user_attrs['metric']:.4f}" in text
+    assert verdict(keeper.study).to_dict()["measured"]["differs"] is True
+    assert best_config(keeper.study)["sweep"]["trial"] == by_loss.number
+    frame = trials_frame(keeper.study)
+    assert list(frame["metric"]) == [t.user_attrs["metric"] for t in trials]
+    assert "metric" not in parameters_of(frame)
+    record = read_records(keeper.study, keeper.folder)[0]
+    assert record.final["metric"] == trials[0].user_attrs["metric"]
+    assert [point.values["metric"] for point in record.points][-1] == trials[0].user_attrs["metric"]
+
+
+def test_a_sweep_without_a_metric_has_no_column_of_it(make_keeper: Callable[..., Keeper]) -> None:
+    keeper = make_keeper(trials=2)
+    SimulatedPack(keeper).run()
+    assert "metric" not in trials_frame(keeper.study).columns
+    assert "metric" not in reports_frame(keeper.study).columns
+    assert verdict(keeper.study).measured is None
+    assert "measured" not in verdict(keeper.study).to_dict()
+
+
+def test_the_resolved_file_is_read_from_the_run_folder(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(HEAD + "metric: exact_match\n")
+    config = load_sweep(file, overrides={"metric.objective": True}, check_files=False)
+    assert config.metric is not None
+    assert (config.metric.name, config.metric.objective) == ("exact_match", True)
