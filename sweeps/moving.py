@@ -11,13 +11,13 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
+from sweeps.config.logins import masked
 from sweeps.errors import RunFolderError, StorageUnreachable, StudyMismatch, SweepFailed
 from sweeps.journal import journal_path
 from sweeps.lease import LEASE, refuse_unless_free
 from sweeps.storage import (
     UNREADABLE,
     check_reachable,
-    masked,
     open_storage,
     outage_reason,
     sqlite_file,

@@ -10,6 +10,8 @@ from pathlib import Path
 import sqlalchemy
 import sqlalchemy.exc
 
+from sweeps.config.logins import is_plain, masked, without_secrets
+from sweeps.config.storage import HOW_TO_WRITE, check_login
 from sweeps.database import Database, engine_options
 from sweeps.errors import StorageUnreachable
 from sweeps.file_systems import network_file_system
@@ -23,7 +25,6 @@ __all__ = [
     "exchange_study_attr",
     "holds_studies",
     "is_outage",
-    "masked",
     "open_storage",
     "outage_reason",
     "sqlite_file",
@@ -42,6 +43,7 @@ def open_storage(url: str, *, for_reading: bool = False) -> StudyStorage:
 
     A reader writes nothing, and keeps no connection open.
     """
+    check_login(url)
     if not for_reading:
         _refuse_shared_sqlite(url)
     try:
@@ -58,6 +60,7 @@ def check_reachable(url: str, run_folder: Path | None = None) -> None:
     A file in `run_folder` need not exist yet, nor that folder. Warns about a place that is not to be relied
     on.
     """
+    check_login(url)
     _refuse_shared_sqlite(url)
     _warn_of_shared_journal(url)
     journal = journal_path(url)
@@ -77,6 +80,7 @@ def check_reachable(url: str, run_folder: Path | None = None) -> None:
 
 def holds_studies(url: str) -> bool:
     """Whether Optuna has ever been in there; writes nothing, not even an empty file. Raises `UNREADABLE`."""
+    check_login(url)
     if (file := journal_path(url)) is not None:
         return file.exists() and file.stat().st_size > 0
     if (file := sqlite_file(url)) is not None and not file.exists():
@@ -140,18 +144,6 @@ def _warn_of_shared_journal(url: str) -> None:
         )
 
 
-def masked(url: str) -> str:
-    """The URL with its password hidden, for messages; text that is no URL is hidden whole."""
-    if url.startswith(PREFIX):
-        return url
-    parts = _parts(url)
-    if parts is None:
-        scheme, separator, _ = url.partition("://")
-        return f"{scheme}://..." if separator else "(no database URL)"
-    # A query may hold a password too.
-    return parts.set(query={}).render_as_string(hide_password=True)
-
-
 def _parts(url: str) -> sqlalchemy.engine.URL | None:
     try:
         return sqlalchemy.engine.make_url(url)
@@ -162,15 +154,10 @@ def _parts(url: str) -> sqlalchemy.engine.URL | None:
 def _reason(error: Exception, url: str) -> str:
     if url.startswith(PREFIX):
         return outage_reason(error)
-    parts = _parts(url)
-    if parts is None:
+    if _parts(url) is None or not is_plain(url):
         # The library's own message repeats what it was given, which may be a secret.
-        return "a database URL reads like postgresql+psycopg://user@host:5432/database"
+        return HOW_TO_WRITE
     text = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
     if isinstance(error, ImportError):
         text += "; install the driver with pip install 'qlora-sweeps[postgresql]' or 'qlora-sweeps[mysql]'"
-    as_written = url.partition("://")[2].rpartition("@")[0].partition(":")[2]
-    values = [value for key, value in parts.normalized_query.items() if "pass" in key or key == "pwd"]
-    for secret in (parts.password, as_written, *(item for items in values for item in items)):
-        text = text.replace(str(secret), "***") if secret else text
-    return text
+    return without_secrets(text, url)

@@ -10,9 +10,10 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from results.plain import plain
+from sweeps.config.logins import masked
 from sweeps.errors import StorageUnreachable, StudyMismatch
 from sweeps.same_base import BASE_WEIGHTS, WEIGHTS
-from sweeps.storage import UNREADABLE, check_reachable, holds_studies, masked, open_storage
+from sweeps.storage import UNREADABLE, check_reachable, holds_studies, open_storage
 from sweeps.write_through import WriteThrough
 
 STUDY_KEY = "study_key"

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from sweeps.config.fields import check_real, check_text, check_whole, wrong
+from sweeps.config.logins import has_password
 from sweeps.config.section import Section
-from sweeps.config.storage import has_password
 
 MIN_LEASE_SECONDS = 10.0
 """A living keeper gives a sign every five seconds (sweeps.lease.BEAT_SECONDS): one may come late."""

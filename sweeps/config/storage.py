@@ -13,18 +13,21 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
 from search_spaces import nearest
 from sweeps.config.fields import check_text, wrong
+from sweeps.config.logins import QUOTED, has_password, is_plain, masked
 from sweeps.errors import StorageUnreachable
 
 ENVIRONMENT_VARIABLE = "SWEEPS_STORAGE"
 """Used when a sweep file says nothing about `storage`."""
 
+HOW_TO_WRITE = (
+    "a database URL reads like postgresql+psycopg://user@host:5432/database; in a user name or password, "
+    f"what has a meaning of its own in a URL is percent-encoded: {QUOTED}"
+)
 _DATABASES = ("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql")
 _ENV = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
-_SECRET_QUERY_KEYS = frozenset({"password", "passwd", "pwd", "sslpassword"})
 _JOURNAL = "journal:"
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]+)(\?.*)?")
 
@@ -40,7 +43,8 @@ def check_storage(value: Any) -> str | None:
     if text.startswith("env:"):
         if not _ENV.fullmatch(text):
             raise wrong(
-                f"env: takes the name of an environment variable, such as env:SWEEPS_STORAGE; got {text!r}"
+                "env: takes the name of an environment variable, such as env:SWEEPS_STORAGE; got "
+                + _unless_secret(text)
             )
         return text
     if text.startswith(_JOURNAL):
@@ -53,7 +57,8 @@ def check_storage(value: Any) -> str | None:
     database = scheme.partition("+")[0].lower()
     if database not in _DATABASES:
         hint = nearest(database, _DATABASES)
-        raise wrong(f"must be the URL of a database that Optuna opens; got {database!r}.{hint}")
+        got = repr(database) if re.fullmatch(r"[\w.-]*", database) else "something with a login in it"
+        raise wrong(f"must be the URL of a database that Optuna opens; got {got}.{hint}")
     if has_password(text):
         raise wrong(
             "must not hold a password: sweep files are copied and shared. Put the whole URL into an "
@@ -65,25 +70,24 @@ def check_storage(value: Any) -> str | None:
     return text
 
 
+def _unless_secret(text: str) -> str:
+    """As written, but nothing of what may be a URL's login."""
+    return "something with a login in it" if "@" in text or "://" in text else repr(text)
+
+
 def _check_journal(text: str) -> str:
     path = text.removeprefix(_JOURNAL)
     if path.startswith("//") or not path.strip() or path.endswith("/") or "\0" in path:
-        raise wrong(f"journal: takes the path of a file, such as journal:study.log; got {text!r}")
+        raise wrong(
+            f"journal: takes the path of a file, such as journal:study.log; got {_unless_secret(text)}"
+        )
     return text
 
 
-def has_password(url: str) -> bool:
-    """Whether a database URL holds a password, in its login or its query; True when that cannot be told."""
-    try:
-        parts = urlsplit(url)
-        query = {key.lower() for key, _ in parse_qsl(parts.query, keep_blank_values=True)}
-        if parts.scheme.partition("+")[0] == "sqlite":
-            return False
-        # A password with an unquoted "/", "?" or "#" ends the login early: then "@" stands in a later part.
-        broken = "@" in parts.path + parts.query + parts.fragment
-        return bool(parts.password) or broken or bool(query & _SECRET_QUERY_KEYS)
-    except ValueError:
-        return True
+def check_login(url: str) -> None:
+    """Raise StorageUnreachable for a URL whose password cannot be told from its host: it goes nowhere."""
+    if not url.startswith(_JOURNAL) and "://" in url and not is_plain(url):
+        raise StorageUnreachable(f"storage {masked(url)} cannot be opened: {HOW_TO_WRITE}")
 
 
 def absolute_storage(reference: str | None, folder: Path) -> str | None:
@@ -101,7 +105,7 @@ def storage_url(reference: str | None, run_folder: Path, environ: Mapping[str, s
     """The URL to open: what `env:NAME` holds, the URL itself, or `study.db` in the run folder.
 
     The result may hold a password: open it, never write or log it. Raises StorageUnreachable when the
-    variable is not set.
+    variable is not set, or its login cannot be told.
     """
     if reference is None:
         file = str(Path(os.path.abspath(run_folder)) / "study.db")
@@ -109,10 +113,12 @@ def storage_url(reference: str | None, run_folder: Path, environ: Mapping[str, s
         return "sqlite:///" + file.replace("%", "%25").replace("?", "%3F")
     name = _ENV.fullmatch(reference)
     if name is None:
+        check_login(reference)
         return reference
     url = (os.environ if environ is None else environ).get(name[1], "").strip()
     if not url:
         raise StorageUnreachable(
             f"storage: {reference} needs the environment variable {name[1]} to hold the URL; it is not set."
         )
+    check_login(url)
     return url

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator
 
 from sweeps.config.fields import check_list_of, check_one_of, check_real, check_text, wrong
+from sweeps.config.logins import has_password
 from sweeps.config.section import Section
-from sweeps.config.storage import has_password
 
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 TRACKERS: tuple[str, ...] = get_args(TrackerName)

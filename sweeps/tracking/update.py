@@ -6,11 +6,11 @@ import importlib.util
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import optuna
 from filelock import FileLock, Timeout
 
+from sweeps.config.logins import QUOTED, is_plain, without_secrets
 from sweeps.errors import SweepError, TrackingFailed, TrackingNotInstalled
 from sweeps.tracking.mlflow_runs import mlflow_uri, to_mlflow
 from sweeps.tracking.record import read_records
@@ -56,6 +56,11 @@ def track(sweep: Sweep, trackers: Sequence[str]) -> dict[str, int]:
                     if tracker == "tensorboard":
                         done[tracker] = to_tensorboard(records, folder)
                     elif tracker == "mlflow":
+                        if "://" in uri and not is_plain(uri):
+                            raise TrackingFailed(
+                                "it cannot be told where the login in the tracking URI ends; in a user name "
+                                f"or password, write {QUOTED}"
+                            )
                         # Its first words on a new database are about making tables.
                         for name in ("mlflow", "alembic"):
                             logging.getLogger(name).setLevel(logging.ERROR)
@@ -82,5 +87,4 @@ def _told(error: Exception, uri: str) -> str:
     if isinstance(error, SweepError):
         return str(error)
     text = (str(error).strip().splitlines() or [""])[0][:300]
-    password = urlsplit(uri).password
-    return f"{type(error).__name__}: {text.replace(password, '***') if password else text}"
+    return f"{type(error).__name__}: {without_secrets(text, uri)}"

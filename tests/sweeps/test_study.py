@@ -11,8 +11,9 @@ from typing import Any
 import optuna
 import pytest
 
+from sweeps.config.logins import masked
 from sweeps.errors import StorageUnreachable, StudyMismatch
-from sweeps.storage import _reason, check_reachable, masked, open_storage, transaction
+from sweeps.storage import _reason, check_reachable, open_storage, transaction
 from sweeps.study import open_study, peek
 
 IDENTITY = {

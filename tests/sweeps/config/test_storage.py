@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.config.storage import absolute_storage, check_storage, has_password, storage_url
+from sweeps.config.logins import has_password
+from sweeps.config.storage import absolute_storage, check_storage, storage_url
 from sweeps.errors import StorageUnreachable
 from sweeps.storage import open_storage, sqlite_file
 
