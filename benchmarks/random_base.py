@@ -73,6 +73,16 @@ SHAPES = {
             tied=False,
         ),
         Shape(
+            name="smollm2-135m",
+            hidden=576,
+            intermediate=1536,
+            layers=30,
+            heads=9,
+            key_value_heads=3,
+            vocabulary=49152,
+            tied=True,
+        ),
+        Shape(
             name="llama-3.2-1b",
             hidden=2048,
             intermediate=8192,

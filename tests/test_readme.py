@@ -100,3 +100,26 @@ def test_figures_beside_the_usual_stack_are_those_of_the_committed_results() -> 
     ):
         assert said in text, said
     assert figures["memory_model_error_pct"] <= 3.3
+
+
+def test_losses_of_the_real_model_are_those_of_its_page() -> None:
+    page = (ROOT / "results" / "reference" / "real.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if "|" in line]
+    losses = {cells[0].partition(" (")[0]: cells for cells in rows if len(cells) == 3}
+    said = README[README.index("`make real` does the same") :]
+    for name, called in (
+        ("untouched base", "untouched model"),
+        ("guideline default", "guideline default"),
+        ("best", "best of 8 trials"),
+    ):
+        loss, rate = losses[name][1], losses[name][2]
+        assert f"| {called} | {float(loss):.3f} |" in said
+        if rate:
+            assert f"{float(rate):.1e}".replace("e-0", "e-").replace(".0e", "e") in said
+    differences = [float(cells[3].rstrip("%")) for cells in rows if len(cells) == 4 and "%" in cells[3]]
+    assert len(differences) == 6
+    assert max(differences) < 0.0001
+    method = next(cells for cells in rows if cells[0] == "method.qlora")
+    assert f"loses {float(re.findall(r'([0-9.]+)%', method[5])[0]):.1f}% against it. Plain" in said.replace(
+        "\n", " "
+    )

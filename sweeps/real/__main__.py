@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from results.render import print_verdict
 from sweeps.errors import SweepError
 from sweeps.real.checks import QUESTION, check_model
 from sweeps.real.model import build_model, packaged_file
-from sweeps.real.page import page
+from sweeps.real.page import kept_trials, page
 from sweeps.real.run import beside_peft, real_config
 from sweeps.sweep import Sweep
 
@@ -56,12 +55,11 @@ def run(trials: int, max_steps: int, output: Path, save: Path | None, console: C
         pairs,
         command=f"python -m sweeps.real --trials {trials} --max-steps {max_steps}",
     )
-    for folder, trials_name in ((result.run_folder, None), (save, "real-trials.csv")):
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_text(folder / "real.md", said)
-            if trials_name is not None:
-                shutil.copy(result.run_folder / "trials.csv", folder / trials_name)
+    write_text(result.run_folder / "real.md", said)
+    if save is not None:
+        save.mkdir(parents=True, exist_ok=True)
+        write_text(save / "real.md", said)
+        write_text(save / "real-trials.csv", kept_trials(sweep.tables().trials))
     console.print(f"Results: {result.run_folder}", markup=False, soft_wrap=True)
 
 

