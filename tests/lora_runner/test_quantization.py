@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, MixtralConfig
 
 from lora_runner.config import TrialConfig
 from lora_runner.data import DataBundle
@@ -20,7 +20,8 @@ from lora_runner.layout import Block
 from lora_runner.memory import Workload, choose, estimate
 from lora_runner.models import BaseSpec, load_base, meta_model
 from lora_runner.pack import MicroBatch, Pack, PackOptions
-from lora_runner.quantization import quantization_of
+from lora_runner.quantization import NF4, quantization_of
+from lora_runner.unquantised import EMBEDDINGS, EXPERTS, unquantised_parameters
 
 TINY = Callable[..., Path]
 FOUR = {"load_in_4bit": True}
@@ -180,6 +181,18 @@ def test_what_stays_in_the_compute_dtype_is_said(tiny_model: TINY, stored: Calla
     assert "experts" not in dense.unquantised
     assert "other linear layers" not in dense.unquantised
     assert "other linear layers" in choose(BaseSpec(model=str(stored("skipped"))), work, most=2).unquantised
+
+
+def test_fused_experts_are_counted_as_what_stays_unquantised() -> None:
+    """bitsandbytes takes linear layers alone; the experts of a mixture are one parameter a layer."""
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = MixtralConfig(vocab_size=256, intermediate_size=128, num_local_experts=4, **sizes)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    found = unquantised_parameters(model, NF4)
+    assert found[EXPERTS] == 2 * 4 * 3 * 64 * 128
+    assert found[EMBEDDINGS] == 2 * 256 * 64
+    assert sum(found.values()) == sum(p.numel() for p in model.parameters()) - 2 * 64 * (64 + 32 + 32 + 64)
 
 
 def test_a_base_that_alone_does_not_fit_is_named_as_the_reason(tiny_model: TINY) -> None:
