@@ -102,6 +102,9 @@ def test_a_stock_template_trains_the_words_that_its_marked_twin_does(name: str) 
         twins = [words(tokenised(cut, templates()[f"{name}_training"]))[-1] for cut in last_turns(record)]
         assert len(ours) == len(twins)
         for our, twin, cut in zip(ours, twins, last_turns(record), strict=True):
+            assert words(tokenised(cut, templates()[name]))[-1] == our, (
+                "the same with and without turns behind"
+            )
             made = example(cut)
             prompt = ChatTemplate(family_tokenizer(), templates()[name]).render(
                 (made.messages or ())[:-1], made.tools, add_generation_prompt=True
