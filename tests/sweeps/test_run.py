@@ -67,7 +67,7 @@ def sweep_file(
     """Writes a sweep file over the tiny model and data with a pattern that can be learned."""
     folder = tmp_path_factory.mktemp("sweep")
     words = ["".join(chr(97 + (i * k + k) % 26) for k in range(3 + i % 5)) for i in range(1, 161)]
-    records = [{"prompt": f"{word}{i}:", "completion": word[::-1]} for i, word in enumerate(words)]
+    records = [{"prompt": f"{word}{i}:", "completion": word[::-1], "id": i} for i, word in enumerate(words)]
     data = folder / "data.jsonl"
     data.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
 
@@ -347,6 +347,7 @@ def test_ctrl_c_keeps_finished_trials_and_the_same_command_goes_on(
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 130, output
     assert "Run the same command to go on" in output
+    assert output.startswith("columns not used: id\n")  # what a reader should know of the data comes first
     left = study_trials(sweep)
     assert any(t.state == TrialState.RUNNING for t in left), [t.state for t in left]
 
