@@ -12,10 +12,17 @@ import pytest
 from optuna.trial import TrialState
 
 from lora_runner.config import TrialConfig
+from lora_runner.memory import Workload, estimate
 from lora_runner.metric import MetricSpec
+from lora_runner.models import BaseSpec
 from results.best import best_config
+from results.evidence import Replicate
+from results.measured import measured
+from results.replicates import Replicates
+from results.sweep_result import read_study
 from results.tables import parameters_of, reports_frame, trials_frame
 from results.verdict import verdict
+from sweeps.arms import choose_arms
 from sweeps.config import load_sweep, load_text, resolved
 from sweeps.errors import ConfigError
 from sweeps.keeper import Keeper
@@ -255,6 +262,42 @@ def test_verdict_and_tables_say_both_values(measuring: Callable[..., Keeper]) ->
     record = read_records(keeper.study, keeper.folder)[0]
     assert record.final["metric"] == trials[0].user_attrs["metric"]
     assert [point.values["metric"] for point in record.points][-1] == trials[0].user_attrs["metric"]
+
+
+def test_a_confirmation_runs_the_best_by_the_metric_too_and_tells_the_interval(
+    measuring: Callable[..., Keeper],
+) -> None:
+    keeper = measuring(replace(OBJECTIVE, objective=False), trials=10, pruner="none")
+    ScoringPack(keeper).run()
+    sweep = read_study(keeper.study)
+    assert sweep.best_by_metric is not None
+    arms = choose_arms(sweep, keeper.ledger, rows=False)
+    name = next(arm.name for arm in arms if dict(arm.values) == dict(sweep.best_by_metric.params))
+    runs = [
+        Replicate(arm=arm, seed=seed, eval_loss=2.0, metric=value + 0.01 * seed)
+        for seed in range(4)
+        for arm, value in (("best", 0.5), (name, 0.75 + 0.001 * seed))
+    ]
+    said = measured(sweep, Replicates(arms=arms, runs=runs))
+    assert said is not None
+    assert said.comparison is not None
+    differences = [0.25 + 0.001 * seed for seed in range(4)]
+    assert said.comparison.effect == pytest.approx(sum(differences) / 4)
+    assert said.comparison.pairs == 4
+    assert said.comparison.low is not None
+    assert 0 < said.comparison.low < 0.25 + 0.0015
+    text = " ".join(said.sentences())
+    assert f"On 4 common seeds trial {said.by_metric.number} against trial {said.by_loss.number}" in text
+    assert "exact_match +0.2515 (+0." in text
+
+
+def test_memory_counts_the_keys_and_values_of_the_answers(tiny_model: Callable[..., Path]) -> None:
+    plain = Workload(lora_r=4, batch_size=1, length=8, eval_batch_size=1, eval_length=8)
+    asking = replace(plain, num_prompts=16, prompt_length=50, max_new_tokens=70)
+    spec = BaseSpec(model=str(tiny_model("llama")))
+    extra = estimate(spec, asking).total(4) - estimate(spec, plain).total(4)
+    # 2 layers, keys and values, 2 heads of 16, fp32, 120 tokens padded to 120, 16 prompts, 4 seats.
+    assert extra > 2 * 2 * 2 * 16 * 4 * 120 * 16 * 4
 
 
 def test_a_sweep_without_a_metric_has_no_column_of_it(make_keeper: Callable[..., Keeper]) -> None:
