@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lora_runner.data import DataBundle, DataSpec, SetCounts, load_data
+from lora_runner.data.counts import Tally
 from lora_runner.errors import DataError
 
 Rows = list[dict[str, Any]]
@@ -299,3 +301,12 @@ def test_every_record_is_counted_once(data: Any, load: Callable[..., DataBundle]
         assert bundle.eval.counts.num_records == len(held_out)
     assert bundle.train.counts.num_sequences == len(bundle.train)
     assert bundle.train.counts.num_target_tokens == bundle.train.num_target_tokens
+
+
+def test_the_length_that_loses_a_tenth_loses_just_that() -> None:
+    tally = Tally(4)
+    for example in range(9):
+        tally.add(example, 5, [(4, 5)], merges=False)
+    tally.add(9, 50, [(49, 50)], merges=False)
+    counts = tally.counts(10, Counter())
+    assert (counts.max_length_for_most, counts.max_length_for_all, counts.num_dropped) == (5, 50, 10)
