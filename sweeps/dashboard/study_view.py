@@ -85,7 +85,8 @@ class StudyView(BaseStorage):
 
     def _described(self, study: FrozenStudy) -> FrozenStudy:
         shown = copy.copy(study)
-        names = {_METRIC_NAMES: [metric]} if (metric := study.user_attrs.get("metric")) else {}
+        name = _name_of_value(study.user_attrs)
+        names = {} if name is None else {_METRIC_NAMES: [name]}
         shown.system_attrs = names | self._noted(study.system_attrs)
         shown.user_attrs = _facts(study.user_attrs)
         return shown
@@ -177,3 +178,12 @@ def _facts(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _escaped(text: object) -> str:
     return _MARKDOWN.sub(r"\\\1", str(text))
+
+
+def _name_of_value(attributes: Mapping[str, Any]) -> str | None:
+    """What a study's values are: of a metric to be maximised it holds the negative."""
+    name, spec = attributes.get("metric"), (attributes.get("context") or {}).get("metric") or {}
+    if name is None:
+        return None
+    negated = spec.get("objective") and spec.get("direction") == "maximize"
+    return f"negative {name}" if negated else str(name)

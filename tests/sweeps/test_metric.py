@@ -24,6 +24,7 @@ from results.tables import parameters_of, reports_frame, trials_frame
 from results.verdict import verdict
 from sweeps.arms import choose_arms
 from sweeps.config import load_sweep, load_text, resolved
+from sweeps.dashboard.study_view import _name_of_value
 from sweeps.errors import ConfigError
 from sweeps.keeper import Keeper
 from sweeps.measured import metric_of
@@ -216,6 +217,14 @@ def test_the_objective_is_searched_pruned_and_ranked_by(measuring: Callable[...,
     assert status.best["eval_loss"] == best.user_attrs["eval_loss"]
     assert keeper.study.user_attrs["metric"] == "exact_match"
     assert best_config(keeper.study)["sweep"]["trial"] == best.number
+
+
+def test_the_dashboard_says_that_the_study_holds_the_negative() -> None:
+    context = {"metric": OBJECTIVE.identity()}
+    assert _name_of_value({"metric": "exact_match", "context": context}) == "negative exact_match"
+    watched = {"metric": replace(OBJECTIVE, objective=False).identity()}
+    assert _name_of_value({"metric": "eval_loss", "context": watched}) == "eval_loss"
+    assert _name_of_value({}) is None
 
 
 def test_a_minimised_function_ranks_the_other_way(measuring: Callable[..., Keeper]) -> None:
