@@ -9,6 +9,7 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 
 from lora_runner.files import whole_folder
+from lora_runner.targets import shortest_names
 
 if TYPE_CHECKING:
     from lora_runner.pack import Pack
@@ -51,21 +52,9 @@ def adapter_config(pack: Pack, seat: Seat) -> LoraConfig:
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         use_rslora=config.use_rslora,
-        target_modules=_target_names(pack),
+        target_modules=shortest_names(pack.base.model, pack.target_names),
         modules_to_save=in_full or None,
         trainable_token_indices=tokens,
         bias="none",
         inference_mode=True,
     )
-
-
-def _target_names(pack: Pack) -> list[str]:
-    """Last components where they say it all, full names where the same component is elsewhere left alone."""
-    wanted = set(pack.target_names)
-    leaves = sorted({name.rpartition(".")[2] for name in wanted})
-    matched = {
-        name
-        for name, module in pack.base.model.named_modules()
-        if name.rpartition(".")[2] in leaves and hasattr(module, "weight")
-    }
-    return leaves if matched == wanted else sorted(wanted)

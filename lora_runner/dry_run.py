@@ -139,7 +139,7 @@ def _keep_one_of_each_kind(
     config, decoder = text_config(model), decoder_of(model)
     lists = [m for m in decoder.modules() if isinstance(m, nn.ModuleList)]
     layers = next((found for found in lists if len(found) == config.num_hidden_layers), None)
-    if layers is None:
+    if layers is None or not _can_set_types(config):
         return [], {}
     types = getattr(config, "layer_types", None) or [None] * len(layers)
     kinds = [_kind(layer, types[index], marked) for index, layer in enumerate(layers)]
@@ -156,6 +156,13 @@ def _keep_one_of_each_kind(
     if types[0] is not None:
         config.layer_types = [types[index] for index in stay]
     return kept, missing
+
+
+def _can_set_types(config: object) -> bool:
+    """Whether a configuration's list of layer types is not one that it derives (Jamba, Mamba)."""
+    name = getattr(config, "attribute_map", {}).get("layer_types", "layer_types")
+    derived = getattr(type(config), name, None)
+    return not isinstance(derived, property) or derived.fset is not None
 
 
 def _kind(layer: nn.Module, type_: str | None, marked: Sequence[set[int]]) -> tuple[object, ...]:
@@ -175,6 +182,8 @@ def _frozen(
     """The model as `load_base` would leave it; `quantised` are the ids of the layers that are."""
     model.to(dtype).requires_grad_(False).eval()
     model.config.use_cache = False
+    if quantised:  # Jamba and FalconMamba then call layers whose weights they would read
+        model.config._is_quantized = True
     for name, module in list(model.named_modules()):
         linear = module
         if isinstance(module, Conv1D):  # bitsandbytes turns it around

@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lora_runner.dry_run import DryRun
+from lora_runner.errors import ModelError, first_line
 from lora_runner.host_memory import GAPS, LIBRARIES
 from lora_runner.memory_sizes import Coefficients, SeatState, base_bytes, cache_bytes, seat_state
 from lora_runner.memory_sizes import Workload as Workload
@@ -235,7 +236,19 @@ def estimate(
     base = base_bytes(model, dtype.itemsize, quantization, resident=resident_weights)
     seat = seat_state(model, workload)
     cache = cache_bytes(model, workload, dtype.itemsize)
-    passes, source = _passes(model, options, workload, device, dtype, quantization)
+    in_passes = NONE if resident_weights else quantization
+    coefficients = Coefficients.of(model, workload, dtype, in_passes, device)
+    try:
+        passes: Passes = _dry_run(model, options, workload, device, dtype, quantization)
+        source = "peak from a dry run"
+    except Exception as error:  # whatever a model's own code does where tensors have no values
+        why = f"{type(error).__name__}: {error}".split("\n")[0][:160]
+        if quantization and not resident_weights:
+            _refuse_if_quantisation_fails(
+                spec, options, workload, device, dtype, quantization, error.__cause__ or error
+            )
+        passes = coefficients
+        source = f"peak from coefficients, which may be far off, since a dry run failed: {why}"
     return MemoryEstimate(
         base=base,
         seat=seat,
@@ -249,32 +262,46 @@ def estimate(
     )
 
 
-def _passes(
+def _dry_run(
     model: PreTrainedModel,
     options: PackOptions,
     workload: Workload,
     device: torch.device,
     dtype: torch.dtype,
     quantization: Quantization,
-) -> tuple[Passes, str]:
-    in_passes = NONE if options.resident_weights else quantization
-    coefficients = Coefficients.of(model, workload, dtype, in_passes, device)
+) -> DryRun:
+    dry = DryRun(
+        model,
+        options,
+        device=device,
+        dtype=dtype,
+        quantization=quantization,
+        lora_r=workload.lora_r,
+        lora_dropout=workload.lora_dropout,
+    )
+    dry.train(1, 1, 2)
+    dry.evaluate(1, 1, 2)
+    return dry
+
+
+def _refuse_if_quantisation_fails(
+    spec: BaseSpec,
+    options: PackOptions,
+    workload: Workload,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantization: Quantization,
+    error: BaseException,
+) -> None:
+    """Raise ModelError where a dry run that failed goes through on weights that are not quantised."""
     try:
-        dry = DryRun(
-            model,
-            options,
-            device=device,
-            dtype=dtype,
-            quantization=quantization,
-            lora_r=workload.lora_r,
-            lora_dropout=workload.lora_dropout,
-        )
-        dry.train(1, 1, 2)
-        dry.evaluate(1, 1, 2)
-    except Exception as error:  # whatever a model's own code does where tensors have no values
-        why = f"{type(error).__name__}: {error}".split("\n")[0][:160]
-        return coefficients, f"peak from coefficients, which may be far off, since a dry run failed: {why}"
-    return dry, "peak from a dry run"
+        _dry_run(meta_model(spec), options, workload, device, dtype, NONE)
+    except Exception:  # then it fails for another reason, which may be the lack of values
+        return
+    raise ModelError(
+        f"model {spec.model!r} cannot be computed {quantization.words}: its own code reads weights that are "
+        f"quantised as if they were not ({type(error).__name__}: {first_line(error)})"
+    ) from error
 
 
 def available_memory(device: torch.device) -> float:

@@ -89,7 +89,14 @@ def _fused_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Attention as a fused kernel on CPU or CUDA keeps it: q, k, v, the output, and a sum for each row."""
+    """Attention as a fused kernel on CPU or CUDA keeps it: q, k, v, the output, and a sum for each row.
+
+    None takes one key head for all query heads (Falcon) unless it is told so: then all of QK^T is kept.
+    """
+    if key.shape[-3] != query.shape[-3] and not enable_gqa:
+        written_down = torch.ops.aten._scaled_dot_product_attention_math.default
+        whole: Tensor = written_down(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)[0]
+        return whole
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
     out: Tensor = kernel(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
     return out

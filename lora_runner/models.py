@@ -16,9 +16,9 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 from lora_runner.errors import ModelError, first_line
 from lora_runner.host_memory import keep_freed_memory
 from lora_runner.liger import use_liger
+from lora_runner.model_class import model_class
 from lora_runner.quantization import FLOATS, quantization_of
 from lora_runner.weights import tensor_types, weight_files, weights_digest
 
@@ -110,7 +111,8 @@ def load_base(spec: BaseSpec) -> Base:
     check_weights(spec)
     meta = meta_model(spec)
     num_parameters = num_parameters_of(meta)
-    kind = quantization_of(meta.config, spec.model, spec.quantization)
+    config = _config(spec)  # of the whole model, which may hold a language model's
+    kind = quantization_of(config, spec.model, spec.quantization)
     tokenizer = load_tokenizer(spec)
     device = (
         torch.device("cuda", torch.cuda.current_device())
@@ -123,7 +125,7 @@ def load_base(spec: BaseSpec) -> Base:
     quantization = {"quantization_config": nf4_config(dtype)} if kind and not kind.is_stored else {}
     try:
         with _quiet_unless_watched():
-            model, found = AutoModelForCausalLM.from_pretrained(
+            model, found = model_class(config, spec.model).from_pretrained(
                 spec.source,
                 revision=spec.revision,
                 trust_remote_code=spec.trust_remote_code,
@@ -264,12 +266,10 @@ def meta_model(spec: BaseSpec) -> PreTrainedModel:
     Raises ModelError also for weights whose quantisation cannot be computed with (`quantization.py`).
     """
     try:
-        config = AutoConfig.from_pretrained(
-            spec.source, revision=spec.revision, trust_remote_code=spec.trust_remote_code
-        )
+        config = _config(spec)
         quantization_of(config, spec.model, spec.quantization)
         with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            model: PreTrainedModel = model_class(config, spec.model).from_config(
                 config, trust_remote_code=spec.trust_remote_code
             )
     except ModelError:
@@ -278,8 +278,16 @@ def meta_model(spec: BaseSpec) -> PreTrainedModel:
         raise ModelError(
             f"the configuration of {spec.model!r} cannot be loaded: {first_line(error)}"
         ) from error
+    if hasattr(config, "quantization_config"):  # of the whole model, where only a part of it is loaded
+        model.config.quantization_config = config.quantization_config
     model.tie_weights()
     return model
+
+
+def _config(spec: BaseSpec) -> PreTrainedConfig:
+    return AutoConfig.from_pretrained(
+        spec.source, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+    )
 
 
 def vocabulary_size(model: PreTrainedModel) -> int:

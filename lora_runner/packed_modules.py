@@ -197,10 +197,10 @@ class PackedLinear(PackedModule):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])  # (T, in)
-        rows = self._context.rows_of(flat, self.name, trained=self.index is not None)
-        anchor = self._context.anchor if self.index is not None else None
         if not flat.shape[0]:  # an expert that nobody chose
             return x.new_zeros(*x.shape[:-1], self.out_features)
+        rows = self._context.rows_of(flat, self.name, trained=self.index is not None)
+        anchor = self._context.anchor if self.index is not None else None
         out: Tensor = _PackedProduct.apply(flat, anchor, self, rows)  # type: ignore[no-untyped-call]
         if self.calls_base:
             out = torch.cat([self.base(part) for part in flat.split(rows.blocks.sizes)]) + out

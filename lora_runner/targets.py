@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from peft import LoraConfig
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -99,14 +100,17 @@ def left_out(model: nn.Module) -> dict[str, LeftOut]:
     found = dict[str, LeftOut]()
     elsewhere = LeftOut("is no part of the language model: on text alone it would not move", True)
     past = LeftOut(f"the kernels of {model.config.model_type} models read as a weight, past any adapter")
-    language_model = language_model_of(model)
-    output = model.get_output_embeddings()
-    own = set(language_model.modules()) | {output}
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.Linear | Conv1D):
-            continue
+    converted = LeftOut(
+        f"peft takes, in {model.config.model_type} models, for the fused experts: those stay frozen here"
+    )
+    own = {*language_model_of(model).modules(), model.get_output_embeddings()}
+    linear = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)]
+    experts = _taken_for_experts(model)
+    for name, module in linear:
         if module not in own:
             found[name] = elsewhere
+        elif name.rpartition(".")[2] in experts:
+            found[name] = converted
         elif model.config.model_type in _PAST_ADAPTERS and name.rpartition(".")[2] == "out_proj":
             found[name] = past
         elif has_own_forward(module) and not _gives_rows(module):
@@ -115,6 +119,39 @@ def left_out(model: nn.Module) -> dict[str, LeftOut]:
                 "to which an adapter could be added (nor can peft)"
             )
     return found
+
+
+def _taken_for_experts(model: PreTrainedModel) -> set[str]:
+    """Names of layers that peft turns into parameters of fused experts, which transformers 4 called so.
+
+    A layer that still has such a name (of DeepSeek-V3's shared experts) can therefore get no adapter that
+    peft would load.
+    """
+    try:
+        from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+    except ImportError:  # an older peft converts nothing
+        return set()
+    names = {"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"}
+    config = LoraConfig(target_modules=sorted(names))
+    convert_peft_config_for_transformers(config, model, None)
+    assert config.target_modules is not None
+    return names - set(config.target_modules)
+
+
+def more_in_peft(model: PreTrainedModel) -> list[str]:
+    """Last components of what peft's own `all-linear` takes and this one leaves, fused experts among them."""
+    return sorted({name.rpartition(".")[2] for name in left_out(model)} | _taken_for_experts(model))
+
+
+def shortest_names(model: nn.Module, wanted: Sequence[str]) -> list[str]:
+    """Last components where they say it all, full names where the same component is elsewhere left alone."""
+    leaves = sorted({name.rpartition(".")[2] for name in wanted})
+    matched = {
+        name
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2] in leaves and hasattr(module, "weight")
+    }
+    return leaves if matched == set(wanted) else sorted(wanted)
 
 
 def has_own_forward(module: nn.Module) -> bool:

@@ -178,6 +178,7 @@ def draw_up(
     import torch
 
     from lora_runner.data import DataSpec, check_ids, load_data, steps_for_epochs
+    from lora_runner.frozen_parts import adapters_in_words
     from lora_runner.memory import available_memory, choose
     from lora_runner.models import (
         check_weights,
@@ -188,7 +189,7 @@ def draw_up(
         vocabulary_size,
     )
     from lora_runner.quantization import quantization_of
-    from lora_runner.targets import left_out
+    from lora_runner.targets import more_in_peft
     from sweeps.measured import check_prompts, metric_of
     from sweeps.workload import workload_of
 
@@ -232,7 +233,8 @@ def draw_up(
     context["quantization"] = quantization.name
     context["quantization_config"] = dict(quantization.settings)
     # Peft's own all-linear, which exported scripts call, would give these an adapter too, or end at them.
-    context["layers_without_adapter"] = sorted({name.rpartition(".")[2] for name in left_out(meta)})
+    context["layers_without_adapter"] = more_in_peft(meta)
+    context["adapters"] = adapters_in_words(meta, config.lora.target_modules)
     context["trainable_token_indices"] = list(tokens)
     context["data_format"] = data.format
     context["data_forms"] = list(data.forms)

@@ -33,6 +33,10 @@ def plan_view(blueprint: Blueprint, matrix_flops: float) -> RenderableType:
             f"{ledger.context['compute_dtype']}",
         ),
         ("", blueprint.base_unquantised),
+        *(
+            ("" if place else "adapters", line)
+            for place, line in enumerate(ledger.context.get("adapters", ()))
+        ),
         *(("" if place else "data", line) for place, line in enumerate(data_lines(blueprint))),
         (
             "budget",

@@ -78,6 +78,12 @@ def save_tiny_model(folder: Path, kind: str = "llama", **config: Any) -> Path:
     """A random model of `kind` with a byte-sized vocabulary and its tokenizer, the same on every call."""
     torch.manual_seed(0)
     Auto.from_config(_CONFIGS[kind](**config)).save_pretrained(folder)
+    save_tokenizer(folder)
+    return folder
+
+
+def save_tokenizer(folder: Path) -> None:
+    """One token for each byte; 1 ends a text and pads."""
     words = {"<unk>": 0, "<eos>": 1} | {chr(code): code for code in range(2, VOCABULARY)}
     core = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Split("", "isolated")
@@ -85,7 +91,6 @@ def save_tiny_model(folder: Path, kind: str = "llama", **config: Any) -> Path:
         tokenizer_object=core, eos_token="<eos>", pad_token="<eos>", unk_token="<unk>"
     )
     tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

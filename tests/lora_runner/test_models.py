@@ -135,7 +135,7 @@ def no_tokenizer(copy: Path) -> None:
     [
         (damaged_configuration, "not a valid JSON file"),
         (unknown_architecture, "nonsense"),
-        (no_causal_model, "Unrecognized configuration class"),
+        (no_causal_model, "type .vit., which holds no language model"),
         (truncated_weights, "deserializing header"),
         (missing_shard, "model-00002-of"),
         (missing_layers, r"lacks 9 of the weights .* such as model\.layers\.2\."),

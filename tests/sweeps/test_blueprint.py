@@ -15,7 +15,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, MambaConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, Mamba2Config
 
 from lora_runner.errors import DataError, ModelError
 from search_spaces import SearchSpace
@@ -146,7 +146,16 @@ def test_layers_that_get_no_adapter_are_recorded_for_exports(
 ) -> None:
     assert draw().ledger.context["layers_without_adapter"] == []
     folder = tmp_path / "mamba"
-    model = MambaConfig(vocab_size=256, hidden_size=32, num_hidden_layers=2, state_size=4, pad_token_id=1)
+    model = Mamba2Config(
+        vocab_size=256,
+        hidden_size=32,
+        num_hidden_layers=2,
+        state_size=4,
+        num_heads=4,
+        head_dim=16,
+        n_groups=1,
+        pad_token_id=1,
+    )
     AutoModelForCausalLM.from_config(model).save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny_model("llama")).save_pretrained(folder)
     context = draw(model__name=str(folder), train_embeddings=False).ledger.context

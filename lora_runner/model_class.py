@@ -1,0 +1,26 @@
+"""Which of transformers' automatic classes loads a model whose language model is to be trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig
+
+from lora_runner.errors import ModelError
+
+
+def model_class(config: PreTrainedConfig, name: str) -> Any:
+    """AutoModelForCausalLM where it knows the type: Llama 4 is then loaded without its vision tower.
+
+    Else AutoModelForImageTextToText (Qwen-VL, LLaVA, Mistral 3). Raises ModelError, with the model's `name`,
+    for a type that neither knows.
+    """
+    if "AutoModelForCausalLM" in getattr(config, "auto_map", {}):
+        return AutoModelForCausalLM
+    for known in (AutoModelForCausalLM, AutoModelForImageTextToText):
+        if type(config) in known._model_mapping:
+            return known
+    raise ModelError(
+        f"model {name!r} is of type {config.model_type!r}, which holds no language model that transformers' "
+        "AutoModelForCausalLM or AutoModelForImageTextToText could load"
+    )
