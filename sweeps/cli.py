@@ -180,6 +180,8 @@ def _run(sweep: Sweep, address: str | None) -> None:
     console.print(
         f"{status.finished} of {status.target} trials finished, {result.added} of them in this run."
     )
+    if result.failures is not None:
+        console.print(f"Not counted: {result.failures}", highlight=False, markup=False, soft_wrap=True)
     if result.interrupted:
         console.print("Interrupted; running trials were checkpointed. Run the same command to go on.")
         raise typer.Exit(INTERRUPTED)

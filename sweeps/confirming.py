@@ -25,6 +25,7 @@ from sweeps.confirmation import (
     tuned_rate,
     tuning_ledger,
 )
+from sweeps.failures import failed_trials
 from sweeps.keeper import Keeper
 from sweeps.lease import refuse_unless_free
 from sweeps.replicating import is_settled
@@ -48,6 +49,8 @@ class Progress:
     unfinished: bool = False
     """Whether runs are missing that neither a budget nor an interruption explains."""
     notes: tuple[str, ...] = ()
+    failures: str | None = None
+    """Runs that failed and were not made up for, in words."""
 
     @property
     def counts(self) -> str:
@@ -140,6 +143,7 @@ class Confirmation:
             interrupted=interrupted,
             added=status.finished - before,
             errors=tuple(errors),
+            failures=failed_trials(study, Path(ledger.run_folder)),
             unfinished=has_work(study, ledger) and not interrupted and (bool(errors) or in_time),
         )
 

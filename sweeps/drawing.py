@@ -16,9 +16,13 @@ from results.files import atomic_write_json
 from search_spaces import FirstTrial
 from sweeps.blueprint import Ledger
 from sweeps.samplers import GridSampler, make_sampler
+from sweeps.status import DEFAULT_LABELS
 from sweeps.study import describe, is_drawn_ahead
 from sweeps.trial_folder import move_aside, trial_folder
 
+RETRY_OF = "retry_of"
+"""The user attribute of a trial whose configuration failed before: the number of the first that had it."""
+_OF_A_CONFIG = ("origin", "rows", "label", "arm", "seed", "drawn_again")
 MOST_DRAWS = 50
 """Of one trial, before a space counts as used up."""
 
@@ -47,6 +51,8 @@ class Drawer:
             d.kind == "float" and d.low != d.high and d.name != "warmup_ratio"
             for d in ledger.space.dimensions
         )
+        self.num_failed_before = 0
+        """Trials that had failed when the run began."""
         self._is_exhausted = study.user_attrs.get("exhausted") == ledger.search["sampler"]
         if self._is_grid:
             study.sampler = make_sampler(ledger.search, ledger.space, 0)
@@ -156,17 +162,66 @@ class Drawer:
         self._note(f"no configuration is new after {MOST_DRAWS} draws: the space holds no more")
         return False
 
+    def try_failed_again(self) -> None:
+        """Let configurations that failed wait to be drawn once more, as many as the sweep has room for.
+
+        As trials of their own: what is told of a trial stays as it was. The guideline default comes first.
+        """
+        failed = [trial for trial in open_failures(self.study) if trial.params]
+        failed.sort(key=lambda trial: (not _is_default(trial), trial.number))
+        for trial in failed[: max(0, self.ledger.trials - self._num_taken(with_default=False))]:
+            kept = {name: trial.user_attrs[name] for name in _OF_A_CONFIG if name in trial.user_attrs}
+            self.study.enqueue_trial(trial.params, user_attrs=kept | {RETRY_OF: _root(trial)})
+            self._note(f"trial {trial.number}: failed earlier, its configuration is tried again")
+
+    def has_failed_too_often(self) -> bool:
+        """Whether the run has reached its limit on failures."""
+        failed = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        return len(failed) - self.num_failed_before >= self.ledger.reliability.max_failures
+
     def has_more(self) -> bool:
         """Whether there is a trial that nobody has been given yet."""
         return bool(self.ahead()) or self._next_number() is not None
 
     def _next_number(self) -> int | None:
-        """The number of the next trial; None when there is none to draw."""
-        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        drawn = len(self.study.get_trials(deepcopy=False)) - len(waiting)
-        if drawn >= self.ledger.trials or self._is_exhausted:
+        """Which draw of the sampler is next, counted from 0; None when there is none to draw."""
+        if self._num_taken() >= self.ledger.trials or self.has_failed_too_often():
             return None
         sampler = self.study.sampler
-        if isinstance(sampler, GridSampler) and not sampler.has_points_left(self.study):
+        is_used_up = self._is_exhausted or (
+            isinstance(sampler, GridSampler) and not sampler.has_points_left(self.study)
+        )
+        if is_used_up and not self._has_waiting():
             return None
-        return drawn
+        # A configuration that is tried again was drawn before: the sweep goes on as if nothing had failed.
+        drawn = self.study.get_trials(deepcopy=False)
+        return sum(trial.state != TrialState.WAITING and RETRY_OF not in trial.user_attrs for trial in drawn)
+
+    def _has_waiting(self) -> bool:
+        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    def _num_taken(self, *, with_default: bool = True) -> int:
+        """Trials of the sweep's number that are drawn and did not fail.
+
+        The guideline default keeps its place although it failed: every verdict compares with it.
+        """
+        trials = self.study.get_trials(deepcopy=False)
+        taken = sum(trial.state not in (TrialState.WAITING, TrialState.FAIL) for trial in trials)
+        default = [trial.state for trial in trials if _is_default(trial)]
+        return taken + (with_default and bool(default) and set(default) == {TrialState.FAIL})
+
+
+def open_failures(study: optuna.Study) -> list[FrozenTrial]:
+    """The last failed trial of every configuration that was not tried again, or failed each time."""
+    trials = study.get_trials(deepcopy=False)
+    others = {_root(trial) for trial in trials if trial.state != TrialState.FAIL}
+    last = {_root(trial): trial for trial in trials if trial.state == TrialState.FAIL}
+    return [trial for root, trial in last.items() if root not in others]
+
+
+def _root(trial: FrozenTrial) -> int:
+    return int(trial.user_attrs.get(RETRY_OF, trial.number))
+
+
+def _is_default(trial: FrozenTrial) -> bool:
+    return trial.user_attrs.get("label") in DEFAULT_LABELS

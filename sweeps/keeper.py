@@ -26,7 +26,7 @@ from sweeps.crew import FUTILE_STARTS, Crew, pause_after
 from sweeps.judging import judge
 from sweeps.lease import Hold, Owner, lease_of, wait_until_free
 from sweeps.messages import Placed, Reply, SeatTime
-from sweeps.recording import Recorder
+from sweeps.recording import Began, Recorder
 from sweeps.replicating import drawer_for
 from sweeps.same_base import BASE_EVAL_LOSS, BASE_WEIGHTS, other_base
 from sweeps.samplers import make_pruner
@@ -67,6 +67,7 @@ class Keeper:
         self._storage = open_storage(storage_url)
         self._hold: Hold | None = None
         self._leftovers: Leftovers | None = None
+        self._began = Began(seconds_ago=0.0, num_finished=0, num_failed=0, is_new=True)
         self._open()
 
     # --- the study --------------------------------------------------------------------------------
@@ -88,9 +89,12 @@ class Keeper:
             if is_new:
                 self._recorder.describe_study()
             self._drawer.enqueue_first_trials()
-            seconds, self._finished_before = self._recorder.begin(self.owner.run)
-            self._started -= seconds
+            self._began = self._recorder.begin(self.owner.run)
+            self._drawer.num_failed_before = self._began.num_failed
+            self._started -= self._began.seconds_ago
             self._drawer.put_off()
+            if self._began.is_new:
+                self._drawer.try_failed_again()
             # Those of this very run sit on their seats: only the keeper is new.
             self._take_back([t for t in self._running() if t.user_attrs.get("run") != self.owner.run])
             ours = [t for t in self._running() if t.user_attrs.get("run") == self.owner.run]
@@ -115,6 +119,7 @@ class Keeper:
         self.study = study
         self.study.pruner = make_pruner(self.ledger.search, self.ledger.report_at)
         self._drawer = drawer_for(self.ledger, study, self._note)
+        self._drawer.num_failed_before = self._began.num_failed
         if self._leftovers is None and (store := self.ledger.checkpoint_store()) is not None:
             self._leftovers = Leftovers(store.of_study(key_of(study)))
         self._recorder = Recorder(self.ledger, study, self._note, self._leftovers)
@@ -343,7 +348,8 @@ class Keeper:
 
     def _is_over(self) -> bool:
         timeout = self.ledger.search["timeout_seconds"]
-        return self._stopping or (timeout is not None and time.monotonic() - self._started > timeout)
+        is_late = timeout is not None and time.monotonic() - self._started > timeout
+        return self._stopping or is_late or self._drawer.has_failed_too_often()
 
     def _hand_out(self, trial: FrozenTrial, worker: int, seat: int) -> Assignment:
         """Written before work starts: reports of an earlier attempt no longer count."""
@@ -416,7 +422,7 @@ class Keeper:
                 pass
         status = read_status(self.study, self.ledger.trials)
         busy = {trial["worker"] for trial in status.running if trial["number"] not in self._waiting}
-        done = status.finished - self._finished_before
+        done = status.finished - self._began.num_finished
         status.tokens_per_second = self._crew.tokens_per_second(busy)
         status.elapsed_seconds = time.monotonic() - self._started
         if done > 0:

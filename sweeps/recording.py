@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -26,7 +27,7 @@ from sweeps.blueprint import Ledger
 from sweeps.checkpoint_store import Leftovers
 from sweeps.outages import is_outage
 from sweeps.status import DEFAULT_LABELS
-from sweeps.study import FINISHED, describe, storage_of
+from sweeps.study import ENDED, FINISHED, describe, storage_of
 from sweeps.trial_folder import append_line, drop_adapter, drop_checkpoint, trial_folder
 
 _STATES = {
@@ -37,6 +38,17 @@ _STATES = {
     OUT_OF_MEMORY: TrialState.PRUNED,
     FAILED: TrialState.FAIL,
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Began:
+    """How a run began."""
+
+    seconds_ago: float
+    num_finished: int
+    num_failed: int
+    is_new: bool
+    """Whether this is its first keeper."""
 
 
 class Recorder:
@@ -66,17 +78,24 @@ class Recorder:
         self.study.set_user_attr("context", self.ledger.context)
         self.study.set_user_attr("versions", self.ledger.versions)
 
-    def begin(self, run: str) -> tuple[float, int]:
-        """How long ago a run began, in seconds, and how many trials were finished then.
+    def begin(self, run: str) -> Began:
+        """When a run began, and what there was then.
 
-        A keeper that is started anew for it finds both in the study, or its time limit would start anew too.
+        A keeper that is started anew for it finds that in the study, or its limits would start anew too.
         """
         began = self.study.user_attrs.get("run_began") or {}
-        if began.get("run") != run:
+        is_new = began.get("run") != run
+        if is_new:
             finished = len(self.study.get_trials(deepcopy=False, states=FINISHED))
-            began = {"run": run, "at": time.time(), "finished": finished}
+            failed = len(self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)))
+            began = {"run": run, "at": time.time(), "finished": finished, "failed": failed}
             self.study.set_user_attr("run_began", began)
-        return max(0.0, time.time() - began["at"]), int(began["finished"])
+        return Began(
+            seconds_ago=max(0.0, time.time() - began["at"]),
+            num_finished=int(began["finished"]),
+            num_failed=int(began.get("failed", 0)),
+            is_new=is_new,
+        )
 
     def write_down(self, trial: FrozenTrial, report: SeatReport) -> None:
         """Keep a report in the trial's folder; a result stands there before the study hears of it."""
@@ -160,7 +179,7 @@ class Recorder:
         To call once the study holds that they are: then it is certain that nobody goes on from there.
         """
         known = self.study.get_trials(deepcopy=False)
-        over = [trial.number for trial in trials if known[trial.number].state in FINISHED]
+        over = [trial.number for trial in trials if known[trial.number].state in ENDED]
         for number in over:
             drop_checkpoint(self.folder, number)
         if not over:

@@ -14,7 +14,7 @@ from results.replicates import read_replicates
 from sweeps.blueprint import Ledger
 from sweeps.drawing import Drawer
 from sweeps.replicate_plan import ReplicatePlan
-from sweeps.study import FINISHED
+from sweeps.study import ENDED
 
 
 class ReplicateDrawer(Drawer):
@@ -51,12 +51,12 @@ class ReplicateDrawer(Drawer):
 
     def draw(self) -> FrozenTrial | None:
         """The next run of the plan; None when there is none, or nothing left to find out."""
-        if self._next_number() is None:
+        if (number := self._next_number()) is None:
             if self._is_settled():
                 self.put_off()
             return None
         if not self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,)):
-            arm, seed = self.plan.run(len(self.study.get_trials(deepcopy=False)))
+            arm, seed = self.plan.run(number)
             self.study.enqueue_trial(
                 dict(arm.values), user_attrs={"origin": "confirm", "arm": arm.name, "seed": seed}
             )
@@ -66,11 +66,13 @@ class ReplicateDrawer(Drawer):
         return self._put_down(trial, params, config)
 
     def _next_number(self) -> int | None:
-        return None if self._is_settled() else super()._next_number()
+        """As for any sampler; a run that failed is no other run's to stand in for."""
+        number = None if self._is_settled() else super()._next_number()
+        return number if self._has_waiting() or (number is not None and number < self.plan.size) else None
 
     def _is_settled(self) -> bool:
         """Whether every arm has its relation to the best; looked at when another run has ended."""
-        finished = len(self.study.get_trials(deepcopy=False, states=FINISHED))
+        finished = len(self.study.get_trials(deepcopy=False, states=ENDED))
         if finished != self._looked_at:
             before, self._looked_at = self._is_clear, finished
             self._is_clear = is_settled(self.study, self.plan)

@@ -71,11 +71,15 @@ class StartFault:
 
     @property
     def key(self) -> str:
-        """What is the same when it comes again: no addresses, process numbers, times or random names."""
-        text = f"{self.place} {self.said}"
-        for pattern, stand_in in _VARYING:
-            text = pattern.sub(stand_in, text)
-        return text
+        """What is the same when it comes again."""
+        return without_what_varies(f"{self.place} {self.said}")
+
+
+def without_what_varies(text: str) -> str:
+    """The words of an error that are the same when it comes again."""
+    for pattern, stand_in in _VARYING:
+        text = pattern.sub(stand_in, text)
+    return text
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -22,7 +22,7 @@ class Status:
 
     name: str
     target: int
-    """Finished trials of the whole sweep."""
+    """Finished trials of the whole sweep; failed ones do not count."""
     states: dict[str, int] = field(default_factory=dict)
     """Number of trials by Optuna's state; one that was drawn and given to nobody yet counts as waiting."""
     outcomes: dict[str, int] = field(default_factory=dict)
@@ -58,8 +58,13 @@ class Status:
 
     @property
     def finished(self) -> int:
-        """Trials that ended, in whatever way."""
+        """Trials that ended and did not fail."""
         return sum(self.states.get(state.name, 0) for state in FINISHED)
+
+    @property
+    def failed(self) -> int:
+        """Trials that failed; tried again, a configuration is another trial."""
+        return self.states.get(TrialState.FAIL.name, 0)
 
 
 def read_status(study: optuna.Study, target: int) -> Status:
@@ -110,4 +115,4 @@ def read_status(study: optuna.Study, target: int) -> Status:
 
 def as_plain(status: Status) -> dict[str, Any]:
     """A status as JSON-ready builtins."""
-    return asdict(status) | {"finished": status.finished}
+    return asdict(status) | {"finished": status.finished, "failed": status.failed}

@@ -18,7 +18,9 @@ from sweeps.write_through import WriteThrough
 
 STUDY_KEY = "study_key"
 """The user attribute of random digits by which a study is told from an earlier one of its name."""
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+"""Trials that count: what failed says nothing about its configuration, and is tried again."""
 
 
 def peek(url: str, name: str, identity: Mapping[str, Any] | None = None) -> optuna.Study | None:

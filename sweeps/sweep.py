@@ -31,6 +31,7 @@ from sweeps.config.tracking import TRACKERS
 from sweeps.confirmation import Asked
 from sweeps.confirming import Confirmation, ConfirmResult, sweep_to_confirm
 from sweeps.errors import ConfigError, RunFolderError, StartFailed, StorageUnreachable, SweepFailed
+from sweeps.failures import TRY_AGAIN, failed_trials, without_value
 from sweeps.lease import Lease, Owner, lease_of, refuse_if_held
 from sweeps.plan_data import notice_text
 from sweeps.run_folder import check_run_folder, write_run_folder
@@ -58,6 +59,8 @@ class RunResult:
     added: int
     """Trials that this run finished."""
     run_folder: Path
+    failures: str | None = None
+    """What failed and was not made up for, in words."""
 
 
 class Sweep:
@@ -230,7 +233,8 @@ class Sweep:
         if (store := blueprint.ledger.checkpoint_store()) is not None:
             store.check()
         study = peek(self.storage_url, self.config.name, blueprint.ledger.identity)
-        before = 0 if study is None else read_status(study, self.config.trials).finished
+        then = None if study is None else read_status(study, self.config.trials)
+        before, failed_before = (0, 0) if then is None else (then.finished, then.failed)
         console = console or Console()
         for notice in blueprint.data.notices:
             console.print(notice_text(notice), highlight=False, soft_wrap=True)
@@ -253,19 +257,34 @@ class Sweep:
                 self.write_results(tokenizer=Path(folder))
         except StorageUnreachable as error:
             raise SweepFailed("\n".join([*errors, str(error), GO_ON])) from None
-        if status.finished < self.config.trials and not interrupted:
-            limit = self.config.search.timeout_seconds
-            if errors:
-                raise SweepFailed(
-                    "\n".join([f"{status.finished} of {self.config.trials} trials finished.", *errors, GO_ON])
-                )
-            sampler = self.config.search.sampler
-            used_up = sampler in ("grid", self.study().user_attrs.get("exhausted"))
-            if limit is None and not used_up:
-                raise SweepFailed(
-                    f"the workers ended with {status.finished} of {self.config.trials} trials finished"
-                )
-        return RunResult(status, interrupted, status.finished - before, self.run_folder)
+        failures = failed_trials(self.study(), self.run_folder)
+        if not interrupted:
+            self._check_end(status, status.failed - failed_before, errors, failures)
+        added = status.finished - before
+        return RunResult(status, interrupted, added, self.run_folder, failures=failures)
+
+    def _check_end(self, status: Status, num_failed: int, errors: list[str], failures: str | None) -> None:
+        """Raise SweepFailed for a run that ended without what was asked; `num_failed` trials failed in it."""
+        study, limit = self.study(), self.config.reliability.max_failures
+        told = list[str]()
+        if status.finished < self.config.trials:
+            told += errors
+            in_time = self.config.search.timeout_seconds is None
+            if num_failed >= limit:
+                told.append(f"{num_failed} trials failed in this run: reliability.max_failures is {limit}.")
+            if failures is not None and (in_time or num_failed >= limit):
+                told.append(failures)
+            used_up = self.config.search.sampler in ("grid", study.user_attrs.get("exhausted"))
+            if not told and in_time and not used_up:
+                told.append("the workers ended before.")
+            again = GO_ON if failures is None else TRY_AGAIN
+        else:
+            again = "More `trials` go on from here; another space or training needs another `name`."
+        if not told and (why := without_value(study, status, self.run_folder)) is not None:
+            told.append(why)
+        if told:
+            counts = f"{status.finished} of {self.config.trials} trials finished."
+            raise SweepFailed("\n".join([counts, *told, again]))
 
     def confirm(
         self,
@@ -300,7 +319,8 @@ class Sweep:
         progress, answer = confirmation.prepare(anew=anew).run(), self.verdict(margin=margin)
         self.report(margin=margin)
         if progress.unfinished:
-            raise SweepFailed("\n".join([progress.counts, *progress.errors, GO_ON]))
+            failures = [progress.failures, TRY_AGAIN] if progress.failures else [GO_ON]
+            raise SweepFailed("\n".join([progress.counts, *progress.errors, *failures]))
         return ConfirmResult(answer, progress, self.run_folder)
 
     def _has_work(self, study: optuna.Study) -> bool:

@@ -41,5 +41,7 @@ class ReliabilitySection(Section):
     """How long a storage or disk may be away before the sweep ends cleanly, to be resumed later."""
     lease_seconds: Annotated[float, BeforeValidator(check_real(MIN_LEASE_SECONDS))] = 30.0
     """A sweep on another machine that gives no sign of life for this long has lost its study to who asks."""
+    max_failures: Annotated[int, BeforeValidator(check_whole(1))] = 10
+    """No new trial starts in a run in which this many failed; failed ones never count among `trials`."""
     keep_adapters: Annotated[int, BeforeValidator(check_whole(1))] = 8
     """Adapters of this many best trials stay in their folders, beside the guideline default's."""

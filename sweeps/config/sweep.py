@@ -103,7 +103,7 @@ class SweepConfig(Section):
     reliability: ReliabilitySection = ReliabilitySection()
     """How long the sweep bears with what fails around it, and what it keeps on disk."""
     trials: Annotated[int, BeforeValidator(check_whole(1))] = 32
-    """Finished trials of the whole sweep; running it again adds only what is missing."""
+    """Finished trials of the whole sweep, failed ones not counted; running it again adds what is missing."""
     seats: Annotated[int | Literal["auto"], BeforeValidator(_auto_or_whole)] = "auto"
     """Trials that share one base on a worker; auto: what its memory holds."""
     workers: Annotated[int | Literal["auto"], BeforeValidator(_auto_or_whole)] = "auto"

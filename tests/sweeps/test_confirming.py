@@ -92,6 +92,30 @@ def runs_of(keeper: Keeper, stored: Any) -> list[tuple[str, int]]:
     return [(t.user_attrs["arm"], t.user_attrs["seed"]) for t in stored(keeper)]
 
 
+def test_a_run_that_failed_is_run_again_by_the_next_call_and_stands_in_for_no_other(
+    confirm: Callable[..., Keeper], pack: Any, stored: Any
+) -> None:
+    failing = iter([False, True])
+
+    def loss(config: TrialConfig, percent: int) -> float | str:
+        return "failed" if next(failing, False) else noisy()(config, percent)
+
+    first = confirm(trials=6)
+    pack(first, loss, seats=1).run()
+    first.close()
+    planned = [(arm.name, seed) for arm, seed in map(first.ledger.replicates.run, range(6))]  # type: ignore[union-attr]
+    assert runs_of(first, stored) == planned
+    assert (first.status().finished, first.status().failed) == (5, 1)
+    second = confirm(trials=6)
+    pack(second, noisy(), seats=1).run()
+    trials = stored(second)
+    (failed,) = [trial for trial in trials if trial.state == TrialState.FAIL]
+    assert (trials[6].user_attrs["arm"], trials[6].user_attrs["seed"]) == planned[failed.number]
+    assert trials[6].state == TrialState.COMPLETE
+    assert len(trials) == 7
+    assert second.status().finished == 6
+
+
 # --- which arms -----------------------------------------------------------------------------------
 
 

@@ -53,7 +53,8 @@ def test_the_trial_that_takes_its_workers_down_is_failed_and_no_other(
     fleet.run()
     trials = stored(keeper)
     assert [t.number for t in trials if t.state == TrialState.FAIL] == [guilty]
-    assert sum(t.state == TrialState.COMPLETE for t in trials) == 7
+    # Another is drawn in its place; the guideline default's own is kept for it.
+    assert sum(t.state == TrialState.COMPLETE for t in trials) == (7 if guilty == 0 else 8)
     assert fleet.deaths <= LOSSES_OF_A_SUSPECT + MAX_LOST_ALONE
     assert "alone on it: its process died" in trials[guilty].user_attrs["stop_reason"]
     alone = [numbers for numbers in fleet.packs if guilty in numbers][-MAX_LOST_ALONE:]

@@ -1,0 +1,105 @@
+"""What `sweeps run` says, and the code it ends with, when trials fail or none gets to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lora_runner.config import TrialConfig
+from sweeps.keeper import Keeper
+from sweeps.run_folder import write_run_folder
+from sweeps.sweep import Sweep
+from tests.sweeps.cli.calling import Call, edit
+
+Loss = Callable[[TrialConfig, int], float | str]
+
+
+@pytest.fixture
+def on_a_pack(folder: Path, pack: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[Loss], Path]:
+    """`on_a_pack(loss)`: from now on runs train nothing, and need no Ray; the folder."""
+
+    def make(loss: Loss) -> Path:
+        def run(sweep: Sweep, blueprint: Any, *_: Any) -> tuple[bool, list[str]]:
+            write_run_folder(sweep.config)
+            keeper = Keeper(blueprint.ledger, sweep.storage_url)
+            pack(keeper, loss, seats=1).run()
+            keeper.leave()
+            return False, []
+
+        monkeypatch.setattr(Sweep, "_run_on_ray", run)
+        monkeypatch.setattr(Sweep, "write_results", lambda *_, **__: None)  # there are no adapters
+        monkeypatch.chdir(folder)
+        return folder
+
+    return make
+
+
+def good(config: TrialConfig, percent: int) -> float | str:
+    return 2 + config.learning_rate + 1 / percent
+
+
+def test_a_sweep_whose_every_trial_fails_says_why_and_once_mended_goes_on(
+    call: Call, on_a_pack: Callable[[Loss], Path]
+) -> None:
+    folder = on_a_pack(lambda *_: "failed")
+    answer = call("run", "s.yaml", "--set", "reliability.max_failures=3")
+    assert answer.code == 1
+    assert "0 of 4 trials finished." in answer.err
+    assert "3 trials failed in this run: reliability.max_failures is 3." in answer.err
+    assert (
+        "3 configurations failed, the guideline default among them; most often, 3 times, as trial 0: it"
+        in (answer.err)
+    )
+    assert "Mend it and run the same command" in answer.err
+    assert "Traceback" not in answer.err
+    on_a_pack(good)
+    answer = call("run", folder / "runs" / "small")
+    assert (answer.code, answer.err) == (0, "")
+    assert "4 of 4 trials finished, 4 of them in this run." in answer.out
+    assert "Not counted" not in answer.out
+
+
+def test_without_any_value_a_run_has_failed_whatever_its_trials_ended_as(
+    call: Call, on_a_pack: Callable[[Loss], Path]
+) -> None:
+    on_a_pack(lambda *_: "diverged")
+    for _ in range(2):
+        answer = call("run", "s.yaml")
+        assert answer.code == 1
+        assert "4 of 4 trials finished." in answer.err
+        assert (
+            "no trial has finished its full budget with a value (4 diverged; most often, 4 times"
+            in answer.err
+        )
+    # A time limit, or a space that is used up, is no success either.
+    assert call("run", "s.yaml", "--set", "search.timeout_seconds=60").code == 1
+
+
+def test_a_failure_that_was_made_up_for_is_told_and_the_run_has_succeeded(
+    call: Call, on_a_pack: Callable[[Loss], Path]
+) -> None:
+    seen: list[str] = []
+
+    def second_fails(config: TrialConfig, percent: int) -> float | str:
+        seen.extend({config.hash()} - set(seen))
+        return "failed" if seen[1:2] == [config.hash()] else good(config, percent)
+
+    on_a_pack(second_fails)
+    answer = call("run", "s.yaml", "--set", "search.pruner=none")
+    assert (answer.code, answer.err) == (0, "")
+    assert "4 of 4 trials finished" in answer.out
+    assert "Not counted: 1 configuration failed; it was failed." in answer.out
+
+
+def test_a_missing_guideline_default_is_no_success(call: Call, on_a_pack: Callable[[Loss], Path]) -> None:
+    folder = on_a_pack(
+        lambda config, percent: "failed" if abs(config.learning_rate - 2e-4) < 1e-9 else good(config, percent)
+    )
+    edit(folder / "s.yaml", "trials: 4", "trials: 3\nsearch: {pruner: none, sampler: random}")
+    answer = call("run", "s.yaml")
+    assert answer.code == 1
+    assert "2 of 3 trials finished." in answer.err
+    assert "the guideline default among them" in answer.err
