@@ -31,7 +31,7 @@ def ranked(frame: pd.DataFrame) -> pd.DataFrame:
 def trials_table(frame: pd.DataFrame, *, width: int) -> Table:
     """A table of the rows of a `trials_frame`, in their order.
 
-    Trial, evaluation loss (nats per token) and outcome are always there; then, as far as `width` cells go,
+    Trial, evaluation loss (nats per token), the sweep's metric if it has one, and outcome are always there; then, as far as `width` cells go,
     the parameters, what follows from them, the share of the budget, and the reason.
     """
     rows = frame.to_dict("records")
@@ -40,6 +40,8 @@ def trials_table(frame: pd.DataFrame, *, width: int) -> Table:
         ("eval_loss", [_loss(row) for row in rows], True),
         ("outcome", [_outcome(row) for row in rows], False),
     ]
+    if "metric" in frame:
+        columns.insert(2, ("metric", [_shown(row["metric"]) for row in rows], True))
     used = sum(map(_width, columns))
     names = [*parameters_of(frame), *DERIVED[:2]]
     optional = [(name, [_shown(row[name]) for row in rows], True) for name in names]

@@ -21,6 +21,7 @@ from results.measured import measured
 from results.replicates import Replicates
 from results.sweep_result import read_study
 from results.tables import parameters_of, reports_frame, trials_frame
+from results.trials_table import trials_table
 from results.verdict import verdict
 from sweeps.arms import choose_arms
 from sweeps.config import load_sweep, load_text, resolved
@@ -268,6 +269,8 @@ def test_verdict_and_tables_say_both_values(measuring: Callable[..., Keeper]) ->
     frame = trials_frame(keeper.study)
     assert list(frame["metric"]) == [t.user_attrs["metric"] for t in trials]
     assert "metric" not in parameters_of(frame)
+    table = trials_table(frame, width=100)
+    assert [str(column.header) for column in table.columns][:4] == ["trial", "eval_loss", "metric", "outcome"]
     record = read_records(keeper.study, keeper.folder)[0]
     assert record.final["metric"] == trials[0].user_attrs["metric"]
     assert [point.values["metric"] for point in record.points][-1] == trials[0].user_attrs["metric"]
