@@ -31,8 +31,9 @@ def ranked(frame: pd.DataFrame) -> pd.DataFrame:
 def trials_table(frame: pd.DataFrame, *, width: int) -> Table:
     """A table of the rows of a `trials_frame`, in their order.
 
-    Trial, evaluation loss (nats per token), the sweep's metric if it has one, and outcome are always there; then, as far as `width` cells go,
-    the parameters, what follows from them, the share of the budget, and the reason.
+    Trial, evaluation loss (nats per token), the sweep's metric if it has one, and outcome are always there;
+    then, as far as `width` cells go, the parameters, what follows from them, the share of the budget, and the
+    reason.
     """
     rows = frame.to_dict("records")
     columns: list[tuple[str, list[str], bool]] = [
