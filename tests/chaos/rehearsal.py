@@ -265,4 +265,6 @@ class RehearsedSweep(Sweep):
         )
         seats = config.seats if isinstance(config.seats, int) else 3
         job = RehearsedJob(seats, str(config.run_folder.absolute()), self.step_seconds)
-        return cast(Blueprint, SimpleNamespace(config=config, ledger=ledger, job=cast(Job, job)))
+        silent = SimpleNamespace(notices=(), warnings=())
+        drawn = SimpleNamespace(config=config, ledger=ledger, job=cast(Job, job), data=silent)
+        return cast(Blueprint, drawn)
