@@ -259,12 +259,18 @@ class RehearsedSweep(Sweep):
             scheduler_kwargs={},
             trains_embeddings=True,
             identity={"metric": "eval_loss", "space": space.fingerprint()},
-            context={"model": "none", "max_steps": STEPS},
+            context={"model": "none", "max_steps": STEPS, "chat_template": None},
             guidelines=load_guidelines().to_list(),
             reliability=config.reliability,
         )
         seats = config.seats if isinstance(config.seats, int) else 3
         job = RehearsedJob(seats, str(config.run_folder.absolute()), self.step_seconds)
         silent = SimpleNamespace(notices=(), warnings=())
-        drawn = SimpleNamespace(config=config, ledger=ledger, job=cast(Job, job), data=silent)
+        drawn = SimpleNamespace(
+            config=config,
+            ledger=ledger,
+            job=cast(Job, job),
+            data=silent,
+            tokenizer=SimpleNamespace(save_pretrained=lambda folder: None),
+        )
         return cast(Blueprint, drawn)
