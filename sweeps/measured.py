@@ -68,12 +68,18 @@ def _source_of(section: MetricSection, problem_at: Callable[[KeyPath, str], Prob
 
 def _importable(module: str) -> str | None:
     """The source file that Python would import."""
+    # What `load_function` has run once has no spec, and would hide the file from a second plan.
+    known = sys.modules.get(module)
+    hiding = known if known is not None and known.__spec__ is None and module != "__main__" else None
+    if hiding is not None:
+        del sys.modules[module]
     try:
-        if module in sys.modules and sys.modules[module].__spec__ is None:
-            return None
         found = importlib.util.find_spec(module)
     except (ImportError, ValueError):
         return None
+    finally:
+        if hiding is not None:
+            sys.modules[module] = hiding
     if found is None or not found.has_location or found.origin is None or not found.origin.endswith(".py"):
         return None
     return found.origin

@@ -100,6 +100,20 @@ def test_a_function_is_found_beside_the_file_and_its_text_is_its_identity(tmp_pa
     assert {k for k in before if before[k] != after.identity()[k]} == {"source"}
 
 
+def test_a_module_on_pythons_path_is_found_at_every_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "answers_scored.py").write_text("def score(records, completions):\n    return 1\n")
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    text = HEAD + "metric: {name: 'answers_scored:score', direction: maximize}\n"
+    config = load_text(text, tmp_path / "sweep.yaml")
+    first, second = (metric_of(config, None) for _ in range(2))  # type: ignore[arg-type]
+    assert first is not None
+    assert first == second
+    assert first.file == str(tmp_path / "path" / "answers_scored.py")
+
+
 @pytest.mark.parametrize(
     ("name", "module", "said"),
     [
