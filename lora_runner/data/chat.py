@@ -22,6 +22,7 @@ from lora_runner.data.printed import (
     check_tools_printed,
     is_plainly_printed,
     prints_a_second_thought,
+    unprinted_context,
 )
 from lora_runner.data.records import BadRecord
 from lora_runner.data.turn_ends import TurnEnds
@@ -77,6 +78,15 @@ class ChatRenderer:
             for number, message in enumerate(messages)
             if message.role == "assistant" and message.train and number >= example.num_context_messages
         ]
+        chats = self._chats(messages, wanted, tools, completion_only=completion_only)
+        read = messages[: wanted[-1] + 1] if wanted and completion_only else messages
+        notes = unprinted_context(self._template, read, tools, chats[-1].text)
+        return [replace(chat, notes=(*chat.notes, *notes)) for chat in chats]
+
+    def _chats(
+        self, messages: Sequence[Message], wanted: Sequence[int], tools: Tools, *, completion_only: bool
+    ) -> list[RenderedChat]:
+        """Render a conversation in the way that its template asks for."""
         if not completion_only:
             return [self._everything(messages, tools)]
         if self._template.is_marked:

@@ -57,6 +57,31 @@ def check_tools_printed(template: ChatTemplate, messages: Sequence[Message], too
         )
 
 
+def unprinted_context(
+    template: ChatTemplate, messages: Sequence[Message], tools: Tools, printed: str
+) -> tuple[str, ...]:
+    """Return a note for each role of which a turn that is no answer leaves no trace in what is printed.
+
+    Some templates skip roles that they do not know (developer), or a system turn after the first. A server's
+    prompt lacks them too, so that is no error.
+    """
+    compact, roles = _compact(printed), dict[str, None]()
+    for number, turn in enumerate(messages):
+        if turn.role in ("assistant", *roles) or _compact(turn.content) in compact:
+            continue
+        marked = [*messages]
+        marked[number] = replace(turn, content=turn.content + PROBE)
+        try:
+            if template.render(marked, tools) == template.render(messages, tools):
+                roles[turn.role] = None
+        except BadRecord:
+            continue  # it reads what it refuses
+    return tuple(
+        f"the chat template leaves out a turn of the role {role!r}, so the model never sees what stands in it"
+        for role in roles
+    )
+
+
 def check_printed(
     template: ChatTemplate, messages: Sequence[Message], number: int, tools: Tools, printed: str, start: int
 ) -> None:

@@ -401,6 +401,27 @@ def test_what_need_not_be_printed_is_no_error(make_tokenizer: Any) -> None:
     assert len(run(tokenizer, context, template=CHATML)) == 1
 
 
+@pytest.mark.parametrize("completion_only", [True, False])
+@pytest.mark.parametrize("template", [CHATML, THOUGHTS, MARKED])
+def test_a_turn_before_an_answer_that_is_not_printed_is_said(
+    make_tokenizer: Any, template: str, completion_only: bool
+) -> None:
+    turns = (("developer", "be short"), ("user", "hello"), ("assistant", "hi"), ("tool", "after it all"))
+    example, tokenizer = chat(*turns), make_tokenizer()
+    options = {"completion_only": completion_only}
+    printed = run(tokenizer, example, template=template, **options).rendering
+    changed = template.replace("m['content']", "m['content'] | upper")
+    assert printed.notes == run(tokenizer, example, template=changed, **options).rendering.notes == ()
+    skips = template.replace(" in messages ", " in messages if m['role'] != 'developer' ")
+    (note,) = run(tokenizer, example, template=skips, **options).rendering.notes
+    assert note.startswith("the chat template leaves out a turn of the role 'developer'")
+    assert note.endswith("(1 of 1 records)")
+    # What stands behind the last answer is no part of any prompt, but of a text of which all is trained.
+    cuts = template.replace(" in messages ", " in messages if m['role'] != 'tool' ")
+    cut = run(tokenizer, example, template=cuts, **options).rendering
+    assert len(cut.notes) == (0 if completion_only else 1)
+
+
 def test_marks_of_several_pieces_are_told_to_their_turns(make_tokenizer: Any, targets: Any) -> None:
     pieces = MARKED.replace(
         "{% generation %}", "{% generation %}[{% endgeneration %}{{ 'A' }}{% generation %}"
