@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,15 @@ def full_budget_loss(trial: FrozenTrial) -> float | None:
     if "metric" in attrs:  # what the study minimises may be that
         return finite(attrs.get("eval_loss"))
     return finite(trial.values[0]) if trial.values else None
+
+
+def rank(trial: FrozenTrial) -> tuple[float, float, int]:
+    """What sorts complete trials, best first: the study's value, then the loss, then the number.
+
+    A metric that counts answers is equal in many trials; everybody has to name the same one of them.
+    """
+    loss = full_budget_loss(trial)
+    return trial.value or 0.0, math.inf if loss is None else loss, trial.number
 
 
 def full_budget_metric(trial: FrozenTrial) -> float | None:

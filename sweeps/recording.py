@@ -22,7 +22,7 @@ from lora_runner.messages import (
 )
 from lora_runner.metric import objective_of
 from results.files import atomic_write, atomic_write_json
-from results.trial_facts import MEASURED
+from results.trial_facts import MEASURED, rank
 from sweeps.blueprint import Ledger
 from sweeps.checkpoint_store import Leftovers
 from sweeps.outages import is_outage
@@ -199,6 +199,6 @@ class Recorder:
 def adapters_to_keep(trials: Sequence[FrozenTrial], count: int) -> list[int]:
     """Numbers of the `count` best complete trials, and of the guideline default."""
     complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
-    best = sorted(complete, key=lambda t: (t.value, t.number))[:count]
+    best = sorted(complete, key=rank)[:count]
     default = [t for t in complete if t.user_attrs.get("label") in DEFAULT_LABELS]
     return sorted({t.number for t in (*best, *default)})

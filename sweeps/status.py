@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from results.trial_facts import by_percent, full_budget_loss
+from results.trial_facts import by_percent, full_budget_loss, rank
 from search_spaces import DEFAULT_LABEL, MOVED_LABEL
 from sweeps.study import FINISHED, is_drawn_ahead
 
@@ -102,7 +102,7 @@ def read_status(study: optuna.Study, target: int) -> Status:
             if trial.user_attrs.get("label") in DEFAULT_LABELS:
                 status.default_loss = full_budget_loss(trial)
     if complete:
-        best = min(complete, key=lambda t: (t.value, t.number))
+        best = min(complete, key=rank)
         status.best = {
             "number": best.number,
             "eval_loss": full_budget_loss(best),

@@ -29,6 +29,7 @@ from sweeps.dashboard.study_view import _name_of_value
 from sweeps.errors import ConfigError
 from sweeps.keeper import Keeper
 from sweeps.measured import metric_of
+from sweeps.recording import adapters_to_keep
 from sweeps.status import read_status
 from sweeps.sweep import Sweep
 from sweeps.tracking.record import read_records
@@ -249,6 +250,21 @@ def test_a_minimised_function_ranks_the_other_way(measuring: Callable[..., Keepe
     values = {t.number: t.user_attrs["metric"] for t in keeper.study.get_trials()}
     assert best_config(keeper.study)["sweep"]["trial"] == min(values, key=values.__getitem__)
     assert keeper.study.best_value == min(values.values())
+
+
+def test_of_equal_values_everybody_takes_the_trial_with_the_lowest_loss(
+    measuring: Callable[..., Keeper], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "score", lambda config, percent: 0.0)
+    keeper = measuring(OBJECTIVE, trials=6, pruner="none")
+    ScoringPack(keeper).run()
+    trials = keeper.study.get_trials()
+    lowest = min(trials, key=lambda t: t.user_attrs["eval_loss"]).number
+    assert lowest not in (0, 1), "the first of equal ones should be another"
+    status = read_status(keeper.study, 6)
+    assert status.best is not None
+    assert status.best["number"] == best_config(keeper.study)["sweep"]["trial"] == lowest
+    assert lowest in adapters_to_keep(trials, 1)
 
 
 def test_a_report_without_the_metric_prunes_nobody(measuring: Callable[..., Keeper]) -> None:
