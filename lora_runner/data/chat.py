@@ -30,6 +30,11 @@ from lora_runner.data.turn_ends import TurnEnds
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_OTHERWISE = (
+    "the chat template prints an earlier turn otherwise than it does when that turn is last (without its"
+    " reasoning, say)"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RenderedChat:
@@ -112,11 +117,21 @@ class ChatRenderer:
 
     def _everything(self, messages: Sequence[Message], tools: Tools) -> RenderedChat:
         text = self._template.render(messages, tools)
-        stop = None
+        stop, notes = None, set[str]()
+        for number, turn in enumerate(messages):
+            if turn.role != "assistant" or not turn.train:
+                continue
+            alone = self._template.render(messages[: number + 1], tools)
+            check_printed(self._template, messages, number, tools, alone, 0)
+            if text.startswith(alone := alone.rstrip()):
+                stop = self._ends.close(text, (0, len(alone)))[1] or stop
+            else:
+                notes.add(_OTHERWISE)
         if messages[-1].role == "assistant":
-            check_printed(self._template, messages, len(messages) - 1, tools, text, 0)
             text, _, stop = self._ended(text, (0, len(text)), messages[-1])
-        return RenderedChat(text=text, spans=((0, len(text)),), stops=(stop,), way="all")
+        return RenderedChat(
+            text=text, spans=((0, len(text)),), stops=(stop,), way="all", notes=tuple(sorted(notes))
+        )
 
     def _marked(self, messages: Sequence[Message], wanted: Sequence[int], tools: Tools) -> RenderedChat:
         text, marks = self._template.render_marked(messages, tools)
@@ -176,10 +191,7 @@ class ChatRenderer:
         check_printed(self._template, messages, number, tools, alone, 0)
         if text.startswith(alone.rstrip()):
             return set()
-        return {
-            "the chat template prints an earlier turn otherwise than it does when that turn is last (without"
-            " its reasoning, say); its {% generation %} marks are followed as they are"
-        }
+        return {f"{_OTHERWISE}; its {{% generation %}} marks are followed as they are"}
 
     def _whole(
         self, messages: Sequence[Message], turns: Sequence[_Turn], tools: Tools

@@ -326,6 +326,27 @@ def test_all_tokens_of_a_conversation_are_one_sequence_when_asked(make_tokenizer
         assert found.rendering.num_without_stop == 0
 
 
+def test_every_answer_is_looked_at_where_all_tokens_have_loss(make_tokenizer: Any) -> None:
+    def every(example: Example, template: str) -> TokenizedSet:
+        return run(make_tokenizer(), example, template=template, completion_only=False)
+
+    # The last answer's stop token has loss although a question stands behind it.
+    asked = chat(("user", "hello"), ("assistant", "hi"), ("user", "and you"))
+    assert [token.text for token in every(asked, CHATML).rendering.stop_tokens] == ["<|im_end|>"]
+    assert [token.text for token in every(asked, MARKERS).rendering.stop_tokens] == ["<|im_start|>"]
+    assert every(asked, HEADINGS).rendering.num_without_stop == 1
+    thought = Message(role="assistant", content="hi", extra={"reasoning_content": "so"})
+    longer = Example(
+        messages=(Message(role="user", content="x"), thought, *asked.messages), origin=Origin("chat.jsonl", 7)
+    )
+    with pytest.raises(DataError, match=r"chat\.jsonl:7: turn 2: .* does not print its 'reasoning_content'"):
+        every(longer, CHATML)
+    last_alone = CHATML.replace("{{ m['content'] }}", "{{ m.reasoning_content if loop.last }}{{ m.content }}")
+    (note,) = every(longer, last_alone).rendering.notes
+    assert note.startswith("the chat template prints an earlier turn otherwise than it does when")
+    assert every(TWO, CHATML).rendering.notes == ()
+
+
 def test_contents_are_parts_where_a_template_reads_nothing_else(make_tokenizer: Any, targets: Any) -> None:
     template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for part in m.content %}"
@@ -408,18 +429,18 @@ def test_a_turn_before_an_answer_that_is_not_printed_is_said(
 ) -> None:
     turns = (("developer", "be short"), ("user", "hello"), ("assistant", "hi"), ("tool", "after it all"))
     example, tokenizer = chat(*turns), make_tokenizer()
-    options = {"completion_only": completion_only}
-    printed = run(tokenizer, example, template=template, **options).rendering
-    changed = template.replace("m['content']", "m['content'] | upper")
-    assert printed.notes == run(tokenizer, example, template=changed, **options).rendering.notes == ()
-    skips = template.replace(" in messages ", " in messages if m['role'] != 'developer' ")
-    (note,) = run(tokenizer, example, template=skips, **options).rendering.notes
-    assert note.startswith("the chat template leaves out a turn of the role 'developer'")
+
+    def notes(text: str) -> list[str]:
+        found = run(tokenizer, example, template=text, completion_only=completion_only).rendering.notes
+        return [note for note in found if note.startswith("the chat template leaves out a turn of the role ")]
+
+    assert notes(template) == notes(template.replace("m['content']", "m['content'] | upper")) == []
+    (note,) = notes(template.replace(" in messages ", " in messages if m['role'] != 'developer' "))
+    assert "'developer'" in note
     assert note.endswith("(1 of 1 records)")
     # What stands behind the last answer is no part of any prompt, but of a text of which all is trained.
-    cuts = template.replace(" in messages ", " in messages if m['role'] != 'tool' ")
-    cut = run(tokenizer, example, template=cuts, **options).rendering
-    assert len(cut.notes) == (0 if completion_only else 1)
+    cut = notes(template.replace(" in messages ", " in messages if m['role'] != 'tool' "))
+    assert len(cut) == (0 if completion_only else 1)
 
 
 def test_marks_of_several_pieces_are_told_to_their_turns(make_tokenizer: Any, targets: Any) -> None:
