@@ -115,6 +115,8 @@ def _model(sweep: SweepResult) -> dict[str, Any]:
         # True only where the sweep file says so: it runs code that comes with the model.
         "trust_remote_code": context.get("trust_remote_code") is True,
         "size": context.get("model_size"),
+        # Of transformers, by which the base is loaded; None in studies of earlier versions.
+        "class": context.get("model_class"),
     }
 
 

@@ -180,6 +180,7 @@ def draw_up(
     from lora_runner.data import DataSpec, check_ids, load_data, steps_for_epochs
     from lora_runner.frozen_parts import adapters_in_words
     from lora_runner.memory import available_memory, choose
+    from lora_runner.model_class import model_class
     from lora_runner.models import (
         check_weights,
         digest_of,
@@ -235,6 +236,7 @@ def draw_up(
     # Peft's own all-linear, which exported scripts call, would give these an adapter too, or end at them.
     context["layers_without_adapter"] = more_in_peft(meta)
     context["adapters"] = adapters_in_words(meta, config.lora.target_modules)
+    context["model_class"] = model_class(meta.config, base.model).__name__
     context["trainable_token_indices"] = list(tokens)
     context["data_format"] = data.format
     context["data_forms"] = list(data.forms)

@@ -12,7 +12,7 @@ from typing import Any
 from packaging.version import Version
 
 from results.export.data_source import data_source
-from results.export.facts import dtype_name, revision_notes, section
+from results.export.facts import OTHER_CLASS, dtype_name, revision_notes, section
 from results.export.record_forms import AXOLOTL, notes_of_forms, said_of_forms
 from results.export.target import Config, Draft, Said, Target, by_code, by_keys, keys_of, lossy_of, lost
 from results.export.text import settings_yaml
@@ -47,6 +47,7 @@ def _said(config: Config) -> dict[str, Said]:
         "model": by_keys(base_model=model["name"]),
         "revision": by_keys(revision_of_model=model.get("revision")),
         "trust_remote_code": by_keys(trust_remote_code=True),
+        "model_class": lost(OTHER_CLASS),
         "lora_r": by_keys(lora_r=lora["lora_r"]),
         "lora_alpha": _whole_alpha(lora["lora_alpha"]),
         "use_rslora": by_keys(peft_use_rslora=bool(lora.get("use_rslora"))),

@@ -33,6 +33,19 @@ def dtype_name(config: Config) -> str:
     return name
 
 
+CAUSAL_LM = "AutoModelForCausalLM"
+
+
+def base_class(config: Config) -> str:
+    """The automatic class of transformers that loads the base; another one for models that see as well."""
+    return str(section(config, "model").get("class") or CAUSAL_LM)
+
+
+OTHER_CLASS = (
+    "The sweep trained the language model of a base that sees as well; how this program loads it, and "
+    "whether it trains more of it, was not compared."
+)
+
 INT8_ROUNDS = (
     "The sweep computed with the weights that the int8 base stands for; LLM.int8() rounds activations to 8 "
     "bits as well, so losses differ a little."
@@ -176,6 +189,12 @@ FACTS: tuple[Fact, ...] = (
             "quantization.load_in_8bit",
             "quantization.llm_int8_skip_modules",
         ),
+    ),
+    Fact(
+        name="model_class",
+        phrase="the class of transformers that loads the base",
+        places=("model.class",),
+        at_issue=lambda config: base_class(config) != CAUSAL_LM,
     ),
     Fact(name="compute_dtype", phrase="the compute dtype", places=("quantization.bnb_4bit_compute_dtype",)),
     Fact(name="lora_r", phrase="the rank", places=("lora.lora_r",)),

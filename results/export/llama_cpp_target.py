@@ -43,7 +43,9 @@ def _said(config: Config, merged: bool) -> dict[str, Said]:
     said = {fact.name: lost(_NO_TRAINING) for fact in FACTS}
     said |= dict.fromkeys(("lora_r", "lora_alpha", "use_rslora", "target_modules"), adapter)
     said |= dict.fromkeys(("study", "versions"), by_code(RECORD))
-    said |= dict.fromkeys(("model", "revision", "trust_remote_code"), by_code(f"{CONVERT}, {MERGE}"))
+    said |= dict.fromkeys(
+        ("model", "revision", "trust_remote_code", "model_class"), by_code(f"{CONVERT}, {MERGE}")
+    )
     said["quantization"] = lost(another_base(config))
     said |= dict.fromkeys(
         ("modules_to_save", "trainable_token_indices"), by_code(MERGE, lost=_MUST_MERGE if merged else "")

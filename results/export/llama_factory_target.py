@@ -13,7 +13,7 @@ from typing import Any
 from packaging.version import Version
 
 from results.export.data_source import DataSource, data_source
-from results.export.facts import INT8_ROUNDS, dtype_name, revision_notes, section
+from results.export.facts import INT8_ROUNDS, OTHER_CLASS, dtype_name, revision_notes, section
 from results.export.record_forms import LLAMA_FACTORY, notes_of_forms, said_of_forms
 from results.export.target import Config, Draft, Said, Target, by_code, by_keys, keys_of, lossy_of, lost
 from results.export.text import settings_yaml
@@ -90,6 +90,7 @@ def _said(config: Config) -> dict[str, Said]:
             ),
             "revision": by_keys(model_revision=model.get("revision")),
             "trust_remote_code": by_keys(trust_remote_code=True),
+            "model_class": lost(OTHER_CLASS),
             "quantization": by_keys(
                 quantization_bit=8 if in_8bit else None if four_bit is False else 4,
                 quantization_method="bnb",

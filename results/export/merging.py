@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from results.export.facts import Config, base_words, dtype_name, section, template_text
+from results.export.facts import Config, base_class, base_words, dtype_name, section, template_text
 from results.export.template import render_template
 from results.export.text import listed, literal, provenance, wrapped
 from results.tokenizer_files import TEMPLATE, tokenizer_files
@@ -31,6 +31,7 @@ def merge_script(config: Config, lossy: Sequence[str], notes: Sequence[str]) -> 
         revision=literal(model.get("revision")),
         dtype="float32" if dtype_name(config) == "float32" else "bfloat16",
         trusted=model.get("trust_remote_code") is True,
+        model_class=base_class(config),
         template=TEMPLATE,
         lossy=listed(lossy),
         notes=listed(notes),

@@ -10,7 +10,7 @@ from packaging.version import Version
 
 from results.adapter import CONFIG, WEIGHTS, check_adapter_files, check_adapter_loads
 from results.errors import ExportError
-from results.export.facts import dtype_name, quantization_arguments, revision_notes
+from results.export.facts import base_class, dtype_name, quantization_arguments, revision_notes
 from results.export.merging import MERGE, another_base, merge_script, served_files
 from results.export.target import Config, Draft, Target, section
 from results.export.text import flat, literal
@@ -40,10 +40,10 @@ merged into it, for programs that take no adapter. {notes}"""
 _CODE = """\
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer{import_quantization}
+from transformers import {model_class}, AutoTokenizer{import_quantization}
 
 model_name = {model}
-base = AutoModelForCausalLM.from_pretrained(
+base = {model_class}.from_pretrained(
     model_name,
     revision={revision},
     dtype=torch.{dtype},
@@ -77,6 +77,7 @@ def loading_code(config: Config, files: Collection[str] = ()) -> str:
     return _CODE.format(
         tokenizer="\n".join(tokenizer),
         model=literal(model["name"]),
+        model_class=base_class(config),
         revision=literal(model.get("revision")),
         dtype=dtype,
         trust="\n    trust_remote_code=True," if trusted else "",

@@ -12,6 +12,7 @@ from results.export.facts import (
     FORMS,
     INT8_ROUNDS,
     Config,
+    base_class,
     dtype_name,
     facts_of,
     form_fact,
@@ -109,6 +110,7 @@ def said_by_script(config: Config) -> dict[str, Said]:
         "model": here("MODEL"),
         "revision": here("REVISION"),
         "trust_remote_code": here("trust_remote_code"),
+        "model_class": here("load_model"),
         "quantization": by_code(f"{SCRIPT}: QUANTIZATION", lost=INT8_ROUNDS)
         if quantization.get("load_in_8bit")
         else here("QUANTIZATION", quantization.get("load_in_4bit") is not None, no_kind),
@@ -208,6 +210,7 @@ def render(
         notes=listed(notes),
         settings="\n".join(f"{name} = {value}" for name, value in values.items()),
         trusted=section(config, "model").get("trust_remote_code") is True,
+        model_class=base_class(config),
         **more,
     )
 

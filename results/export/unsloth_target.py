@@ -10,7 +10,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from results.export.facts import quantization_arguments, revision_notes, section
+from results.export.facts import OTHER_CLASS, quantization_arguments, revision_notes, section
 from results.export.target import Config, Draft, Said, Target, by_code, by_keys, lost
 from results.export.training_script import (
     DEFAULT_MAX_LENGTH,
@@ -53,6 +53,7 @@ def _said(config: Config) -> dict[str, Said]:
         "Unsloth computes the output layer from its weight alone, so rows of single tokens are not trained: "
         "all embeddings stay frozen."
     )
+    said["model_class"] = lost(OTHER_CLASS)
     others = [name for name in lora.get("modules_to_save") or [] if name not in _EMBEDDINGS]
     if others:
         said["modules_to_save"] = by_code(

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from results import TARGETS, best_config, export, read_best_config
-from results.export.facts import FACTS, facts_of
+from results.export.facts import FACTS, base_class, facts_of
 from results.export.target import lossy_of
 from search_spaces import SCHEDULERS, load_yaml
 
@@ -72,6 +72,7 @@ def configs(draw):
             "revision": draw(st.sampled_from([None, "main", "5d8e" * 10])),
             "trust_remote_code": draw(st.booleans()),
             "size": 8.03e9,
+            "class": draw(st.sampled_from([None, "AutoModelForCausalLM", "AutoModelForImageTextToText"])),
         },
         "quantization": {
             "load_in_4bit": draw(st.sampled_from([True, True, None])),
@@ -291,6 +292,8 @@ def test_every_fact_is_in_the_files_or_listed_as_lost(target, config):
                 json.loads(text)
             elif name.endswith(".py"):
                 ast.parse(text)
+        classes = {name for text in texts.values() for name in re.findall(r"AutoModelFor\w+", text)}
+        assert classes <= {base_class(config)} or target == "yaml"
         says_trust = re.search(
             r"trust.remote.code[\"']?[=: ]+(true|True)|--trust-remote-code",
             "".join(text for name, text in texts.items() if name != "config.yaml"),
