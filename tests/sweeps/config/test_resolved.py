@@ -147,6 +147,6 @@ def test_every_key_of_a_full_config_is_written(folder: Path, field: str) -> None
     (folder / "rows.yaml").write_text("rows:\n  scenario.general: {value: 3e-4}\n")
     (folder / "s.yaml").write_text(
         "name: x\nmodel: a/b\ndata: train.jsonl\ntraining: {max_steps: 9}\n"
-        "storage: env:DB\nguidelines: [rows.yaml]\n"
+        "storage: env:DB\nguidelines: [rows.yaml]\nmetric: exact_match\n"
     )
     assert f"\n{field}:" in "\n" + resolved(load_sweep(folder / "s.yaml", environ={}))
