@@ -76,6 +76,24 @@ class Block:
         return cls._on(device, ids, lengths, rows, torch.full_like(rows, -100))
 
     @classmethod
+    def after(cls, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device) -> Block:
+        """From (context, continuation) per sequence, neither empty: every token of the continuations is
+        predicted, and the last one of each is no input."""
+        sequences = [[*context, *continuation][:-1] for context, continuation in pairs]
+        lengths = tuple(map(len, sequences))
+        ends = np.cumsum(lengths)
+        rows = [
+            row
+            for end, (_, continuation) in zip(ends.tolist(), pairs, strict=True)
+            for row in range(end - len(continuation), end)
+        ]
+        ids, targets = (
+            torch.tensor([token for part in parts for token in part])
+            for parts in (sequences, [continuation for _, continuation in pairs])
+        )
+        return cls._on(device, ids, lengths, torch.tensor(rows), targets)
+
+    @classmethod
     def _on(
         cls, device: torch.device, ids: Tensor, lengths: tuple[int, ...], rows: Tensor, targets: Tensor
     ) -> Block:

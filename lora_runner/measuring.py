@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lora_runner.data import as_text
+from lora_runner.data import EvalPrompt, as_text
 from lora_runner.errors import Fault, is_device_error
-from lora_runner.metric import Metric
+from lora_runner.lm_eval_task import TaskMeasuring
+from lora_runner.metric import Metric, MetricSpec
 from lora_runner.one_by_one import for_each_seat
 from lora_runner.pack import Pack
 from lora_runner.seats import Seat
+
+
+def measuring_of(
+    pack: Pack, spec: MetricSpec, prompts: Sequence[EvalPrompt], batch_size: int
+) -> Measuring | TaskMeasuring:
+    """What measures this metric. Raises MetricError when it is not to be had on this machine."""
+    if spec.is_task:
+        return TaskMeasuring(pack, spec, batch_size)
+    return Measuring(pack, Metric(spec, prompts), batch_size)
 
 
 class Measuring:
@@ -18,7 +28,7 @@ class Measuring:
     def __init__(self, pack: Pack, metric: Metric, batch_size: int) -> None:
         self._pack, self._metric, self._batch_size = pack, metric, batch_size
 
-    def measure(self, seats: Sequence[Seat]) -> list[float | Fault]:
+    def measure(self, seats: Sequence[Seat | None]) -> list[float | Fault]:
         """The value of each seat; a Fault of the one whose answers, or whose scoring, raised."""
         return [
             texts if isinstance(texts, Fault) else self._scored(texts)

@@ -25,6 +25,7 @@ Direction = Literal["maximize", "minimize"]
 NEEDS_REFERENCE = ("exact_match", "contains")
 BUILT_IN = (*NEEDS_REFERENCE, "json_valid")
 """Names of the built-in rules, all of them better when higher."""
+TASK_PREFIX = "lm_eval:"
 
 Function = Callable[[list[dict[str, Any]], list[str]], Any]
 """(raw evaluation records, completions) -> a number, or one for each record."""
@@ -35,24 +36,32 @@ class MetricSpec:
     """What is measured, how, and when; plain values that travel with a session's options."""
 
     name: str
-    """One of BUILT_IN, or "module:function"."""
+    """One of BUILT_IN, "module:function", or "lm_eval:TASK" with ":METRIC" or without."""
     direction: Direction = "maximize"
     max_new_tokens: int = 32
+    """0 where nothing is generated: a task that compares likelihoods."""
     num_prompts: int = 64
     every: int = 1
     """1 measures at every report, n at every n-th; the last one always."""
     objective: bool = False
     """Whether trials are compared by it; otherwise it is watched beside the loss."""
     source: str = field(default="", repr=False)
-    """Text of the Python file that holds the function; empty for built-in rules."""
+    """Text of the file that holds the function, or a task of the user's own; empty for the others."""
     file: str = ""
     """That file's name, for tracebacks."""
+    prompt_length: int = 0
+    """Tokens of the longest text that a task asks; 0 where the evaluation set's prompts are asked."""
 
     def is_measured(self, percent: int, report_at: Sequence[int]) -> bool:
         """Whether the report at this share of the budget measures it."""
         if percent == report_at[-1]:
             return True
         return percent in report_at and (report_at.index(percent) + 1) % self.every == 0
+
+    @property
+    def is_task(self) -> bool:
+        """Whether a task of lm-eval asks and scores, in place of the evaluation set (`lm_eval_task.py`)."""
+        return self.name.startswith(TASK_PREFIX)
 
     def cost(self, value: float) -> float:
         """The value as what is minimised: a study minimises, so that one to be maximised is negated there."""
@@ -61,7 +70,7 @@ class MetricSpec:
     def identity(self) -> dict[str, Any]:
         """What must be equal for two values to be compared: of the source its digest."""
         values = asdict(self)
-        del values["file"]
+        del values["file"], values["prompt_length"]
         source = values.pop("source")
         return values | ({"source": hashlib.sha256(source.encode()).hexdigest()} if source else {})
 
@@ -157,11 +166,12 @@ def _number(name: str, given: Any, num_records: int) -> float:
     if isinstance(given, list | tuple) or getattr(given, "ndim", 0) != 0:
         if len(given) != num_records:
             raise MetricError(f"{rule}; got {len(given)} of them")
-        return math.fsum(_finite(value, rule) for value in given) / num_records
-    return _finite(given, rule)
+        return math.fsum(finite(value, rule) for value in given) / num_records
+    return finite(given, rule)
 
 
-def _finite(value: Any, rule: str) -> float:
+def finite(value: Any, rule: str) -> float:
+    """The value as a number. Raises MetricError, which begins with `rule`, for what is none."""
     try:
         # Text that reads as a number is a mistake as well: float() would take "nan" and " 1 ".
         number = math.nan if isinstance(value, str | bytes) else float(value)

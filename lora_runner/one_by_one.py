@@ -17,7 +17,9 @@ from lora_runner.seats import Seat
 T = TypeVar("T")
 
 
-def for_each_seat(compute: Callable[[list[Seat | None]], list[T]], seats: Sequence[Seat]) -> list[T | Fault]:
+def for_each_seat(
+    compute: Callable[[list[Seat | None]], list[T]], seats: Sequence[Seat | None]
+) -> list[T | Fault]:
     """`compute` for all seats at once, or one by one where memory or an error forbids it.
 
     A seat that fails alone has a Fault for its result. Where every one of several fails, and not for want of
@@ -40,7 +42,9 @@ def for_each_seat(compute: Callable[[list[Seat | None]], list[T]], seats: Sequen
     return found
 
 
-def _attempt(compute: Callable[[list[Seat | None]], list[T]], seats: Sequence[Seat]) -> list[T] | Fault:
+def _attempt(
+    compute: Callable[[list[Seat | None]], list[T]], seats: Sequence[Seat | None]
+) -> list[T] | Fault:
     try:
         return compute([*seats])
     except Exception as error:

@@ -378,6 +378,20 @@ class Pack:
         means: list[float] = (torch.stack(totals) / count).tolist()
         return means
 
+    @torch.no_grad()
+    def log_probabilities(self, seat: Seat | None, block: Block) -> tuple[Tensor, Tensor]:
+        """Log-probability (n,) of each target of a block by one seat, and whether no token is likelier."""
+        found: list[Tensor] = []
+        likeliest: list[Tensor] = []
+        for _, layout in self._passes([seat], [block], self.layout):
+            with self._pass([seat], layout) as (hidden, _):
+                targets = block.target_ids.to(hidden.device, non_blocking=True)
+                for turn, rows in self._turns([seat], layout.blocks):
+                    logits = self._head_logits(hidden[turn], rows).float()
+                    found.append(-F.cross_entropy(logits, targets[turn], reduction="none"))
+                    likeliest.append(logits.argmax(-1) == targets[turn])
+        return torch.cat(found), torch.cat(likeliest)
+
     def generate(
         self,
         seats: Sequence[Seat | None],

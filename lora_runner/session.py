@@ -17,7 +17,7 @@ import torch
 from lora_runner.data import BatchPlan, DataBundle, TokenizedExample, TokenizedSet
 from lora_runner.errors import Fault, ModelError, first_line, is_device_error, is_disk_trouble
 from lora_runner.layout import Block
-from lora_runner.measuring import Measuring
+from lora_runner.measuring import measuring_of
 from lora_runner.messages import (
     COMPLETE,
     DIVERGED,
@@ -28,7 +28,6 @@ from lora_runner.messages import (
     SeatReport,
     SessionOptions,
 )
-from lora_runner.metric import Metric
 from lora_runner.models import vocabulary_size
 from lora_runner.one_by_one import for_each_seat, free_memory
 from lora_runner.pack import MicroBatch, Pack
@@ -64,10 +63,11 @@ class Session:
                 f"weights are damaged, or {pack.base.compute_dtype} is too narrow for them"
             )
         self.base_repetition = repetition(self._sample([None])[0])
-        self._measuring: Measuring | None = None
-        if options.metric is not None:
-            metric = Metric(options.metric, data.eval_prompts)
-            self._measuring = Measuring(pack, metric, options.per_device_eval_batch_size)
+        self._measuring = (
+            None
+            if options.metric is None
+            else measuring_of(pack, options.metric, data.eval_prompts, options.per_device_eval_batch_size)
+        )
 
     def _make_eval_blocks(self, examples: TokenizedSet) -> list[Block]:
         # Sorted by length only so that alike ones attend together; the order changes no sum over tokens.

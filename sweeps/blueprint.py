@@ -44,6 +44,7 @@ REPORTED_PACKAGES = (
     "optuna",
     "ray",
     "triton",
+    "lm-eval",
     "qlora-sweeps",
 )
 
@@ -190,6 +191,7 @@ def draw_up(
         vocabulary_size,
     )
     from lora_runner.quantization import quantization_of
+    from lora_runner.structure import text_config
     from lora_runner.targets import more_in_peft
     from sweeps.measured import check_prompts, metric_of
     from sweeps.workload import workload_of
@@ -201,8 +203,9 @@ def draw_up(
     size = config.model.size or num_parameters_of(meta)
     tokenizer = load_tokenizer(base)
     tokens = trained_tokens(config, meta, tokenizer, problem_at)
-    metric = metric_of(config, problem_at)
-    wanted = metric.num_prompts if metric is not None else 0
+    most_positions = getattr(text_config(meta), "max_position_embeddings", None)
+    metric = metric_of(config, problem_at, tokenizer, most_positions)
+    wanted = metric.num_prompts if metric is not None and not metric.is_task else 0
     spec = DataSpec(**config.data.model_dump())
     data = load_data(spec, tokenizer, num_prompts=wanted)
     check_ids(data, tokenizer, vocabulary_size(meta))
@@ -243,7 +246,8 @@ def draw_up(
     # As text: the file may be another one tomorrow. None: the tokenizer's own, or none.
     context["chat_template"] = data.chat_template if spec.chat_template is not None else None
     if metric is not None:
-        context["metric"] = metric.identity() | {"num_prompts": len(data.eval_prompts)}
+        asked = metric.num_prompts if metric.is_task else len(data.eval_prompts)
+        context["metric"] = metric.identity() | {"num_prompts": asked}
     context["data_account"] = data.account()
     context["num_eval_tokens"] = data.eval.num_target_tokens
     context["compute_dtype"] = str(_dtype(base)).removeprefix("torch.")

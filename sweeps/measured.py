@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lora_runner.data import DataBundle
 from lora_runner.errors import MetricError
@@ -14,12 +15,25 @@ from search_spaces import KeyPath, Problem, nearest
 from sweeps.config import MetricSection, SweepConfig
 from sweeps.errors import ConfigError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def metric_of(config: SweepConfig, problem_at: Callable[[KeyPath, str], Problem]) -> MetricSpec | None:
-    """What is to be measured. Raises ConfigError for a module or function that is not to be had."""
+
+def metric_of(
+    config: SweepConfig,
+    problem_at: Callable[[KeyPath, str], Problem],
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    most_positions: int | None = None,
+) -> MetricSpec | None:
+    """What is to be measured. Raises ConfigError for a function or a task that is not to be had.
+
+    The base's `tokenizer` tells how long a task's texts are, of which it takes `most_positions` tokens.
+    """
     section = config.metric
     if section is None:
         return None
+    if section.is_task:
+        return _task_of(section, problem_at, tokenizer, most_positions)
     file, source = _source_of(section, problem_at) if section.is_function else ("", "")
     return MetricSpec(
         name=section.name,
@@ -37,12 +51,54 @@ def check_prompts(
     metric: MetricSpec | None, data: DataBundle, problem_at: Callable[[KeyPath, str], Problem]
 ) -> None:
     """Raise ConfigError where the evaluation set has no prompts to answer."""
-    if metric is not None and not data.eval_prompts:
+    if metric is not None and not metric.is_task and not data.eval_prompts:
         said = (
             f"metric {metric.name} needs evaluation records with a prompt and an answer; none of "
             f"{data.eval.source} has one that fits (format {data.format})"
         )
         raise ConfigError([problem_at(("metric", "name"), said)])
+
+
+def _task_of(
+    section: MetricSection,
+    problem_at: Callable[[KeyPath, str], Problem],
+    tokenizer: PreTrainedTokenizerBase | None,
+    most_positions: int | None,
+) -> MetricSpec:
+    """The task is loaded, with its data: what is missing must not be found out by a worker."""
+    from lora_runner.lm_eval_task import load_task
+
+    try:
+        source = Path(section.file).read_text(encoding="utf-8") if section.file else ""
+    except (OSError, ValueError) as error:
+        said = f"metric: {section.file} cannot be read: {error}"
+        raise ConfigError([problem_at(("metric", "file"), said)]) from error
+    try:
+        task = load_task(
+            section.name, source, num_documents=section.num_prompts, max_new_tokens=section.max_new_tokens
+        )
+    except MetricError as error:
+        _, name, *metric = section.name.split(":")
+        hint = nearest(metric[0] if metric else name, error.known) if error.known else ""
+        raise ConfigError([problem_at(("metric", "name"), f"metric: {error}.{hint}")]) from error
+    if section.direction not in (None, task.direction):
+        said = (
+            f"metric.direction must be {task.direction}, as task {task.name} says of {task.metric}; got "
+            f"{section.direction!r}"
+        )
+        raise ConfigError([problem_at(("metric", "direction"), said)])
+    length = 0 if tokenizer is None else task.longest(tokenizer)
+    return MetricSpec(
+        name=section.name,
+        direction=task.direction,
+        max_new_tokens=task.max_new_tokens,
+        num_prompts=task.num_documents,
+        every=section.every,
+        objective=section.objective,
+        source=source,
+        file=section.file or "",
+        prompt_length=length if most_positions is None else min(length, most_positions),
+    )
 
 
 def _source_of(section: MetricSection, problem_at: Callable[[KeyPath, str], Problem]) -> tuple[str, str]:

@@ -40,15 +40,26 @@ def workload_of(
         batch_size=batch_size,
         length=_longest(data.train, batch_size),
         eval_batch_size=eval_batch_size,
-        eval_length=_longest(data.eval, eval_batch_size),
-        num_prompts=0 if metric is None else min(len(data.eval_prompts), eval_batch_size),
-        prompt_length=max((len(prompt.ids) for prompt in data.eval_prompts), default=0),
-        max_new_tokens=0 if metric is None else metric.max_new_tokens,
+        eval_length=max(_longest(data.eval, eval_batch_size), 0 if metric is None else metric.prompt_length),
+        **_answers(data, metric, eval_batch_size),
         gradient_checkpointing=training.gradient_checkpointing,
         embedding_optimizer_bits=training.embedding_optimizer_bits,
     )
     _check_micro_batches(workload, problem_at)
     return workload
+
+
+def _answers(data: DataBundle, metric: MetricSpec | None, batch_size: int) -> dict[str, int]:
+    """Of a seat's answers to what the metric asks: how many at once, after how much, and how long."""
+    if metric is None or not metric.max_new_tokens:
+        return {}
+    longest = max((len(prompt.ids) for prompt in data.eval_prompts), default=metric.prompt_length)
+    count = metric.num_prompts if metric.is_task else len(data.eval_prompts)
+    return {
+        "num_prompts": min(count, batch_size),
+        "prompt_length": longest,
+        "max_new_tokens": metric.max_new_tokens,
+    }
 
 
 def _longest(examples: TokenizedSet, batch_size: int) -> int:

@@ -63,14 +63,13 @@ def with_absolute_paths(config: SweepConfig, folder_of: Callable[[KeyPath], Path
         folder = folder_of(("reliability", "checkpoints"))
         reliability["checkpoints"] = str(absolute(checkpoints, folder))
     metric = config.metric
-    if metric is not None and metric.is_function:
-        if metric.file is not None:
-            file = absolute(metric.file, folder_of(("metric", "file")))
-            metric = metric.model_copy(update={"file": str(file)})
-        else:
-            beside = folder_of(("metric", "name")) / f"{metric.name.partition(':')[0].replace('.', '/')}.py"
-            if beside.is_file():
-                metric = metric.model_copy(update={"file": str(beside)})
+    if metric is not None and metric.file is not None:
+        file = absolute(metric.file, folder_of(("metric", "file")))
+        metric = metric.model_copy(update={"file": str(file)})
+    elif metric is not None and metric.is_function:
+        beside = folder_of(("metric", "name")) / f"{metric.name.partition(':')[0].replace('.', '/')}.py"
+        if beside.is_file():
+            metric = metric.model_copy(update={"file": str(beside)})
     return config.model_copy(
         update={
             "metric": metric,

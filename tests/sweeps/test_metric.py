@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +135,19 @@ def test_a_function_that_is_not_to_be_had_is_told_at_plan(
     assert said in problem.message
     assert problem.path == str(tmp_path / "sweep.yaml")
     assert problem.line == 5
+
+
+def test_a_task_without_its_package_is_told_with_how_to_install_it(
+    tmp_path: Path, tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.delitem(sys.modules, "lm_eval.tasks", raising=False)
+    with pytest.raises(ConfigError, match=r'install it with: pip install "lm-eval>=') as error:
+        planned(tmp_path, tiny_model, "lm_eval:hellaswag:acc_norm").plan()
+    assert error.value.problems[0].line == 5
+    for wrong in ("'lm_eval:'", "'lm_eval:a:b:c'"):
+        with pytest.raises(ConfigError, match=r"or lm_eval:TASK\[:METRIC\]"):
+            load_text(f"{HEAD}metric: {wrong}\n", tmp_path / "s.yaml")
 
 
 def planned(folder: Path, tiny_model: Callable[..., Path], metric: str, **record: str) -> Sweep:
