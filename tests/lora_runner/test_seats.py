@@ -227,7 +227,7 @@ def test_gradients_come_through_the_layers_that_are_left_alone(
 
 
 def test_a_frozen_layer_may_see_any_rows_and_a_trained_one_only_those_of_seats() -> None:
-    """A routed expert sees a selection of tokens, and nobody knows whose."""
+    """A selection of tokens, of which nothing says whose they are: the blocks of a pass have other sizes."""
     context = PackContext(rows=Rows((None, None), (24, 24)))
     frozen, trained = (
         PackedLinear(torch.nn.Linear(8, 4), "experts.0.up_proj", index, context, resident=False)
@@ -235,7 +235,7 @@ def test_a_frozen_layer_may_see_any_rows_and_a_trained_one_only_those_of_seats()
     )
     rows = torch.randn(5, 8)
     torch.testing.assert_close(frozen(rows), torch.nn.functional.linear(rows, frozen.weight, frozen.bias))
-    with pytest.raises(ModelError, match=r"'experts.0.up_proj' was called on 5 rows of 48: .*target_modules"):
+    with pytest.raises(ModelError, match=r"'experts.0.up_proj' was called on 5 rows of 48, .*target_modules"):
         trained(rows)
 
 
