@@ -9,6 +9,7 @@ sweep asks for that.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os.path import commonprefix
@@ -261,15 +262,19 @@ class ChatRenderer:
         history = self._template.render(messages[: turn.number], tools)
         history = history[: _shared(turn.prompt, history)]
         header = turn.prompt[len(history) :]
+        words = self._after_header(messages[: turn.number], tools, turn.text, header)
         before = self._around(messages, turn, tools)
         if (
-            before is not None
+            words is None
+            and before is not None
             and turn.text.startswith(before)
             and header.strip()
             and before.rstrip().endswith(header.strip())
         ):
+            words = turn.text[len(before) :]
+        if words is not None:
             # The turns before it are printed otherwise once it is there; a server sends them as they were.
-            return turn.prompt + turn.text[len(before) :], len(turn.prompt), ()
+            return turn.prompt + words, len(turn.prompt), ()
         # The answer itself may begin as the prompt goes on, which an answer of other words does not.
         shared = _shared(turn.prompt, turn.text, turn.text if before is None else before)
         if header and shared >= len(history):
@@ -285,6 +290,23 @@ class ChatRenderer:
             " its prompt. Set chat_template to a template that marks the answers with"
             " {% generation %} ... {% endgeneration %}"
         )
+
+    def _after_header(self, messages: Sequence[Message], tools: Tools, text: str, header: str) -> str | None:
+        """Return what stands in `text` behind the `header` that follows the last of `messages`; None where
+        that turn is not found as it is printed when it is last."""
+        if not header.strip():
+            return None
+        *others, last = messages
+        history = self._template.render(messages, tools)
+        probe = self._template.render([*others, replace(last, content=PROBE + last.content)], tools)
+        if not last.content.strip() or probe.replace(PROBE, "") != history:
+            return None
+        # A template may print its header several times in one turn, before a thought and before an answer.
+        places = [match.start() for match in re.finditer(re.escape(header), text)]
+        alike = {place: _shared(text[:place][::-1], history[::-1]) for place in places}
+        place = max(places, key=alike.__getitem__, default=0)
+        found = alike.get(place, 0) >= len(history) - probe.index(PROBE)
+        return text[place + len(header) :] if found else None
 
 
 def _shared(*texts: str) -> int:

@@ -141,6 +141,51 @@ def test_what_stands_before_a_trained_turn_is_what_a_server_sends(name: str) -> 
             assert rest in ("", "<|turn>model\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "thought", "answers"),
+    [
+        (
+            "gptoss",
+            {"thinking": "Rain?"},
+            [
+                "<|channel|>final<|message|>No, wet.<|return|>",
+                "<|channel|>final<|message|>Take a coat.<|return|>",
+            ],
+        ),
+        (
+            "gptoss",
+            {"content": "I look."},
+            [
+                "<|channel|>final<|message|>No, wet.<|return|>",
+                "<|channel|>final<|message|>Take a coat.<|return|>",
+            ],
+        ),
+        (
+            "qwen3",
+            {"reasoning_content": "Rain?"},
+            [
+                "<think>\n\n</think>\n\nNo, wet.<|im_end|>",
+                "<think>\n\n</think>\n\nTake a coat.<|im_end|>",
+            ],
+        ),
+    ],
+)
+def test_an_answer_is_found_behind_turns_that_it_makes_the_template_print_otherwise(
+    name: str, thought: dict[str, str], answers: list[str]
+) -> None:
+    """gpt-oss leaves the thought before a call out once an answer is there; Qwen3 the empty thought of a turn
+    that another follows. Between the header and the answer's words both print more."""
+    user, call, result, answer = RECORDS["tools"]["messages"]
+    turns = [user, call | thought, result, answer, {"role": "assistant", "content": "Take a coat."}]
+    record = RECORDS["tools"] | {"messages": turns}
+    found = tokenised(record, templates()[name])
+    assert words(found)[1:] == answers
+    template, made = ChatTemplate(family_tokenizer(), templates()[name]), example(record)
+    for one, turn in zip(found.examples, (1, 3, 4), strict=True):
+        prompt = template.render((made.messages or ())[:turn], made.tools, add_generation_prompt=True)
+        assert before_runs(one) == [family_tokenizer()(prompt, add_special_tokens=False).input_ids]
+
+
 def before_runs(one: Any) -> list[list[int]]:
     """The ids before each run of tokens with loss."""
     labels = list(one.labels)
