@@ -77,6 +77,9 @@ def caveats(
     account = sweep.context.get("data_account")
     if isinstance(account, Mapping):
         found.extend(f"About the data: {warning}." for warning in account.get("warnings", ()))
+    # Of one sentence alone every linear layer has an adapter, which needs no word.
+    if len(adapters := sweep.context.get("adapters") or ()) > 1:
+        found.append(f"Adapters were trained {'; '.join(adapters)}.")
     if not sweep.guidelines:
         found.append("The study names no guideline rows, so none is judged.")
     return found

@@ -332,6 +332,15 @@ def test_the_first_caveat_says_that_noise_is_unknown(make_trial, make_study):
     assert result.caveats[0].startswith("One run per config")
 
 
+def test_what_of_the_model_got_no_adapter_limits_the_answer(make_trial, make_study):
+    """Nobody expects it of a plain model, so that one is not told of its layers."""
+    told = ["on 14 linear layers of the language model", "none on 2 linear layers, such as a, which b"]
+    seen = verdict(make_study(make_trial(2.0), context={"adapters": told}))
+    assert f"Adapters were trained {told[0]}; {told[1]}." in seen.caveats
+    plain = verdict(make_study(make_trial(2.0), context={"adapters": ["on 14 linear layers of the model"]}))
+    assert not any("dapter" in caveat for caveat in plain.caveats)
+
+
 def test_a_study_without_a_finished_trial_answers_without_a_best(make_trial, make_study):
     study = make_study(
         make_trial(outcome="diverged", lr=1.5e-3, signs=("nan_or_inf",), reports={20: math.inf}),
