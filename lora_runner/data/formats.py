@@ -265,7 +265,12 @@ def _conversation(
 ) -> tuple[Message, ...]:
     turns = _from_json(value)
     if not isinstance(turns, list):
-        raise BadRecord(f"{name} must be a list of turns, got {type(value).__name__}")
+        got = type(value).__name__
+        if isinstance(turns, str) and not turns.strip():
+            got = "an empty text"
+        elif isinstance(turns, str) and turns.lstrip().startswith("["):
+            got = f"text that is no JSON: {turns.strip()[:30]!r}. Write the cells of a CSV with json.dumps"
+        raise BadRecord(f"{name} must be a list of turns, got {got}")
     if not turns:
         raise BadRecord(f"{name} must hold at least one turn, got an empty list")
     return tuple(_message(turn, number, role_key, content_key) for number, turn in enumerate(turns, start=1))

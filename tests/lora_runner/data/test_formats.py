@@ -164,6 +164,11 @@ def test_alpaca_carries_a_conversation_and_a_plain_prompt() -> None:
     [
         ({"messages": []}, "messages must hold at least one turn"),
         ({"messages": "hi"}, "messages must be a list of turns, got str"),
+        ({"messages": " "}, "messages must be a list of turns, got an empty text"),
+        (
+            {"messages": str(TURNS)},  # as pandas writes a column of lists into a CSV
+            r"messages must be a list of turns, got text that is no JSON: \"\[\{'role': 'user'.*json.dumps",
+        ),
         ({"messages": ["hi"]}, "turn 1 must be an object with 'role' and 'content', got str"),
         ({"messages": [{"content": "hi"}]}, "turn 1 has no 'role'; its keys are content"),
         ({"messages": [{"role": "user"}]}, "turn 1 has no 'content'"),
