@@ -50,7 +50,7 @@ class Measuring:
     def _scored(self, texts: Sequence[str]) -> float | Fault:
         try:
             return self._metric.score(texts)
-        except Exception as error:  # whatever a user's function raises: its trial's end, and nobody else's
+        except (Exception, SystemExit) as error:  # a user's function: its trial's end, and nobody else's
             if is_device_error(error):
                 raise
             return Fault.of(error)
