@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from results.plain import plain
+from results.trial_facts import by_percent
 from sweeps.config.logins import masked
 from sweeps.errors import StorageUnreachable, StudyMismatch
 from sweeps.same_base import BASE_WEIGHTS, WEIGHTS
@@ -65,6 +66,7 @@ def open_study(
         study.set_user_attr(STUDY_KEY, secrets.token_hex(8))
     else:
         _check_ours(study, identity)
+        _take_mended_function(study, identity)
     if identity.get(WEIGHTS) is not None and study.user_attrs.get(BASE_WEIGHTS) is None:
         study.set_user_attr(BASE_WEIGHTS, identity[WEIGHTS])
     return study, is_new
@@ -102,6 +104,8 @@ def _check_ours(study: optuna.Study, identity: Mapping[str, Any]) -> None:
         raise StudyMismatch(
             f"the storage already holds a study named {name!r} that no sweep made; choose another name"
         )
+    if (function := _mended_function(study, identity)) is not None:
+        theirs = {**theirs, "measured": {**theirs["measured"], "source": function}}
     known = study.user_attrs.get(BASE_WEIGHTS)
     differing = _differences({**theirs, WEIGHTS: known or identity.get(WEIGHTS)}, _with(identity, known))
     if study.directions != [optuna.study.StudyDirection.MINIMIZE]:
@@ -112,6 +116,30 @@ def _check_ours(study: optuna.Study, identity: Mapping[str, Any]) -> None:
             f"the study {name!r} belongs to another sweep; give this one another name, or undo the change:\n"
             + "\n".join(f"  {line}" for line in differing)
         )
+
+
+def _mended_function(study: optuna.Study, identity: Mapping[str, Any]) -> str | None:
+    """The digest of a metric's function where it is another one and the study holds no value of the old one.
+
+    Such was one that raised in every trial: "mend it and run the same command".
+    """
+    theirs, ours = (
+        (given or {}).get("measured") or {} for given in (study.user_attrs.get("identity"), identity)
+    )
+    source: str | None = ours.get("source")
+    if source is None or theirs.get("source") in (None, source):
+        return None
+    trials = study.get_trials(deepcopy=False)
+    has_value = any(value is not None for trial in trials for value in by_percent(trial, "metric").values())
+    return None if has_value else source
+
+
+def _take_mended_function(study: optuna.Study, identity: Mapping[str, Any]) -> None:
+    if (source := _mended_function(study, identity)) is None:
+        return
+    known, context = study.user_attrs["identity"], study.user_attrs["context"]
+    study.set_user_attr("identity", known | {"measured": known["measured"] | {"source": source}})
+    study.set_user_attr("context", context | {"metric": context["metric"] | {"source": source}})
 
 
 def _with(identity: Mapping[str, Any], weights: str | None) -> dict[str, Any]:

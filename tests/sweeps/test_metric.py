@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 
 from lora_runner.config import TrialConfig
 from lora_runner.memory import Workload, estimate
+from lora_runner.messages import FAILED
 from lora_runner.metric import MetricSpec
 from lora_runner.models import BaseSpec
 from results.best import best_config
@@ -25,9 +26,9 @@ from results.tables import parameters_of, reports_frame, trials_frame
 from results.trials_table import trials_table
 from results.verdict import verdict
 from sweeps.arms import choose_arms
-from sweeps.config import load_sweep, load_text, resolved
+from sweeps.config import ReliabilitySection, load_sweep, load_text, resolved
 from sweeps.dashboard.study_view import _name_of_value
-from sweeps.errors import ConfigError
+from sweeps.errors import ConfigError, StudyMismatch
 from sweeps.keeper import Keeper
 from sweeps.measured import metric_of
 from sweeps.recording import adapters_to_keep
@@ -214,7 +215,13 @@ def measuring(make_keeper: Callable[..., Keeper]) -> Callable[..., Keeper]:
 
         def with_metric(*arguments: Any, **named: Any) -> Any:
             ledger = build(*arguments, **named)
-            return replace(ledger, metric=metric, context=ledger.context | {"metric": metric.identity()})
+            identity = metric.identity()
+            return replace(
+                ledger,
+                metric=metric,
+                context=ledger.context | {"metric": identity},
+                identity=ledger.identity | {"measured": identity},
+            )
 
         plain.build_ledger = with_metric
         try:
@@ -264,6 +271,25 @@ def test_a_minimised_function_ranks_the_other_way(measuring: Callable[..., Keepe
     values = {t.number: t.user_attrs["metric"] for t in keeper.study.get_trials()}
     assert best_config(keeper.study)["sweep"]["trial"] == min(values, key=values.__getitem__)
     assert keeper.study.best_value == min(values.values())
+
+
+def test_a_function_that_gave_no_value_yet_may_be_mended(measuring: Callable[..., Keeper]) -> None:
+    spec = MetricSpec(name="scoring:score", objective=True, source="raises", file="scoring.py")
+    options = {"trials": 4, "reliability": ReliabilitySection(max_failures=2)}
+    broken = measuring(spec, **options)
+    SimulatedPack(broken, loss=lambda config, percent: FAILED).run()
+    broken.leave()
+    mended = replace(spec, source="mended")
+    keeper = measuring(mended, **options)
+    assert keeper.study.user_attrs["identity"]["measured"] == mended.identity()
+    assert keeper.study.user_attrs["context"]["metric"] == mended.identity()
+    ScoringPack(keeper).run()
+    assert read_status(keeper.study, 4).finished == 4
+    keeper.leave()
+    with pytest.raises(StudyMismatch, match=r"measured\.source: the study has"):
+        measuring(replace(spec, source="another"), **options)
+    with pytest.raises(StudyMismatch, match=r"measured\.max_new_tokens"):
+        measuring(replace(mended, max_new_tokens=5), **options)
 
 
 def test_of_equal_values_everybody_takes_the_trial_with_the_lowest_loss(
