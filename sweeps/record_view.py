@@ -39,6 +39,8 @@ def _counts(sequence: ShownSequence, max_length: int) -> str:
     if sequence.num_tokens > max_length:
         lost = sequence.num_lost_target_tokens
         parts.append(f"cut at max_length {max_length:,}, which loses {lost:,} more with loss")
+    if not sequence.num_target_tokens:
+        return f"{'; '.join(parts)}; left out: nothing with loss is in it ({sequence.way})"
     stops = ", ".join(dict.fromkeys(sequence.stops))
     parts.append(f"stops with {stops}" if stops else "no stop token is trained")
     return f"{'; '.join(parts)} ({sequence.way})"

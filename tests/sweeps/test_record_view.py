@@ -16,11 +16,13 @@ def piece(text: str, trained: bool = False, cut: bool = False) -> Piece:
     return Piece(text=text, is_trained=trained, is_cut=cut)
 
 
-def sequence(*pieces: Piece, stops: Sequence[str] = ("<eos>",), lost: int = 0) -> ShownSequence:
+def sequence(
+    *pieces: Piece, stops: Sequence[str] = ("<eos>",), targets: int = 12, lost: int = 0
+) -> ShownSequence:
     return ShownSequence(
         pieces=pieces,
         num_tokens=60 + lost,
-        num_target_tokens=12,
+        num_target_tokens=targets,
         num_lost_target_tokens=lost,
         stops=tuple(stops),
         way="per turn",
@@ -56,6 +58,14 @@ def test_marks_counts_and_every_sequence_of_a_record() -> None:
         "",
         "Tokens with loss are between ⟦ and ⟧; what stands after ✂ lies beyond max_length and is never seen.",
     ]
+
+
+def test_a_sequence_without_a_token_to_learn_is_said_to_be_left_out() -> None:
+    beyond = sequence(piece("<|user|>long"), piece("a<eos>", True, True), stops=(), targets=0, lost=2)
+    assert shown(sequence(piece("a")), beyond).splitlines()[5] == (
+        "sequence 2 of 2: 62 tokens, 0 with loss; cut at max_length 60, which loses 2 more with loss; "
+        "left out: nothing with loss is in it (per turn)"
+    )
 
 
 def test_a_terminal_with_colours_needs_no_brackets() -> None:
