@@ -237,7 +237,7 @@ def main() -> int:
         print(line)
     print("struck: " + ", ".join(f"{count} {target}" for target, count in chaos.struck.items()))
     print(f"kills: {chaos.kills}")
-    for name in ("trials_checked", "lost", "twice", "left_running", "differing"):
+    for name in ("trials_checked", "given_up", "lost", "twice", "left_running", "differing"):
         print(f"{name}: {getattr(found, name)}")
     if not options.keep and not found.problems:
         shutil.rmtree(folder)

@@ -11,12 +11,16 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lora_runner.config import TrialConfig
-from lora_runner.messages import COMPLETE, PRUNED
+from lora_runner.messages import COMPLETE, FAILED, PRUNED
 from results.adapter import check_adapter_files
+from sweeps.drawing import RETRY_OF
+from sweeps.status import DEFAULT_LABELS
 from tests.chaos.rehearsal import expected
 
 _STATES = {"complete": "COMPLETE", "failed": "FAIL"}
 """Of an outcome; every other one is PRUNED."""
+GIVEN_UP = "lost its worker "
+"""How the reason begins of a trial that failed because its workers died, be it of a kill or of the trial."""
 
 
 @dataclass
@@ -24,6 +28,8 @@ class Findings:
     """Counts over the sweeps that were checked, and what was wrong, in words."""
 
     trials_checked: int = 0
+    given_up: int = 0
+    """Trials whose workers were killed so often that they failed; not wrong, another run tries them again."""
     lost: int = 0
     twice: int = 0
     left_running: int = 0
@@ -41,15 +47,22 @@ class Findings:
 
 
 def check_sweep(study: optuna.Study, run_folder: Path, asked: int) -> Findings:
-    """A finished sweep: the asked number of trials, each once, each with its own values."""
+    """A finished sweep: the asked number of trials, each once, each with its own values.
+
+    A configuration that failed may have been tried again, as a trial of its own, until one did not fail.
+    """
     found = Findings()
     trials = study.get_trials(deepcopy=False)
     finished = [trial for trial in trials if trial.state.is_finished()]
     found.trials_checked = len(finished)
-    found.lost = max(0, asked - len(finished))
+    found.given_up = sum(_was_given_up(trial) for trial in finished)
+    counted = _num_counted(finished)
+    found.lost = max(0, asked - counted)
     found.left_running = sum(trial.state == TrialState.RUNNING for trial in trials)
-    configs = Counter(trial.user_attrs.get("config_hash") for trial in finished)
-    found.twice = max(0, len(finished) - asked) + sum(count - 1 for count in configs.values())
+    configs = Counter(
+        trial.user_attrs.get("config_hash") for trial in finished if not _is_retry(trial, trials)
+    )
+    found.twice = max(0, counted - asked) + sum(count - 1 for count in configs.values())
     for trial in finished:
         wrong = _differences(trial, run_folder)
         if wrong:
@@ -62,17 +75,48 @@ def check_sweep(study: optuna.Study, run_folder: Path, asked: int) -> Findings:
     return found
 
 
+def _num_counted(finished: list[FrozenTrial]) -> int:
+    """Trials that take one of the places asked for; the guideline default does although it failed."""
+    ended = [trial for trial in finished if trial.state != TrialState.FAIL]
+    default = [trial for trial in finished if trial.user_attrs.get("label") in DEFAULT_LABELS]
+    return len(ended) + (bool(default) and all(trial.state == TrialState.FAIL for trial in default))
+
+
+def _is_retry(trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
+    """Whether the trial repeats a configuration as it may: all before it that had it failed."""
+    if RETRY_OF not in trial.user_attrs:
+        return False
+    config = trial.user_attrs.get("config_hash")
+    first = trials[trial.user_attrs[RETRY_OF]]
+    before = [t for t in trials[: trial.number] if t.user_attrs.get("config_hash") == config]
+    return first in before and all(other.state == TrialState.FAIL for other in before)
+
+
+def _was_given_up(trial: FrozenTrial) -> bool:
+    """Whether it failed because of kills, and not by its configuration."""
+    config, reason = trial.user_attrs.get("config"), str(trial.user_attrs.get("stop_reason"))
+    return (
+        trial.state == TrialState.FAIL
+        and reason.startswith(GIVEN_UP)
+        and config is not None
+        and expected(TrialConfig.from_dict(config)).outcome != FAILED
+    )
+
+
 def _differences(trial: FrozenTrial, run_folder: Path) -> list[str]:
     attributes = trial.user_attrs
     config = TrialConfig.from_dict(attributes["config"])
     truth = expected(config)
     outcome, wrong = attributes.get("outcome"), list[str]()
-    if outcome not in (truth.outcome, PRUNED):
+    given_up = _was_given_up(trial)
+    if outcome not in (truth.outcome, PRUNED) and not given_up:
         wrong.append(f"outcome {outcome!r} ({attributes.get('stop_reason')}), not {truth.outcome!r}")
     if trial.state.name != _STATES.get(str(outcome), "PRUNED"):
         wrong.append(f"state {trial.state.name} for outcome {outcome!r}")
     seen = trial.intermediate_values
-    allowed = dict(list(truth.reports.items())[: len(seen)]) if outcome == PRUNED else truth.reports
+    allowed = (
+        dict(list(truth.reports.items())[: len(seen)]) if outcome == PRUNED or given_up else truth.reports
+    )
     if seen != allowed:
         wrong.append(f"reports {seen}, not {allowed}")
     if outcome == COMPLETE:
