@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sweeps.blueprint import Job, Ledger
 from sweeps.checkpoint_store import CheckpointStore
 from sweeps.depot import Depot, mark
+from sweeps.early_ends import TellOfEarlyEnds, fault_in
 from sweeps.errors import ConfigError, SweepError
 from sweeps.keeper_actor import KeeperActor
 from sweeps.lease import Owner
@@ -250,6 +251,7 @@ def run_fleet(
     Workers hear of that from the keeper; `is_to_stop` is for a fleet that has none at the time.
     """
     when_over = _WhenOver()
+    early = TellOfEarlyEnds(office.keeper, fleet.now, end=when_over.end, is_to_stop=is_to_stop)
     trainable = tune.with_resources(tune.with_parameters(Worker, office=office, job=job), fleet.resources)
     scratch = tempfile.mkdtemp(prefix="sweeps-fleet-")
     try:
@@ -261,11 +263,12 @@ def run_fleet(
                 storage_path=scratch,
                 verbose=0,
                 stop=when_over,
-                callbacks=[_WhenNobodyIsLeft(when_over, is_to_stop)],
+                callbacks=[_WhenNobodyIsLeft(when_over, is_to_stop), early],
                 # Without end: the keeper knows which trial, worker or base is to blame, and gives it up.
                 failure_config=tune.FailureConfig(max_failures=-1),
             ),
         ).fit()
-        return [str(error) for error in results.errors]
+        errors = [fault_in(str(error)).said for error in results.errors]
+        return [error for error in errors if error not in early.given_up]
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -43,6 +43,8 @@ class KeeperActor:
         """Who is refused, worker or driver (None), and since when: a full disk may refuse reports alone."""
         self._refusals = 0
         self._starts = Starts()
+        self._begun: set[int] = set()
+        """Workers whose present life has said a word."""
         self._stopping = False
         self._lost = False
         self._errors: list[str] = []
@@ -62,6 +64,7 @@ class KeeperActor:
     # --- workers ----------------------------------------------------------------------------------
 
     def rejoin(self, worker: int, reason: str | None) -> Reply:
+        self._begun.add(worker)
         # A worker whose start raised could not know that its next life would be told.
         known = None if reason is None else self._starts.last_words(worker)
         return self._answer("rejoin", worker, known or reason)
@@ -93,6 +96,18 @@ class KeeperActor:
             self.request_stop()
         is_last = self._opened is None or self._opened.is_without(worker)
         return Reply(stop=True, over=verdict is Verdict.OVER and is_last)
+
+    def ended_early(self, worker: int, fault: StartFault, num_workers: int) -> Reply:
+        """The driver heard that a worker ended before it had started: what becomes of it.
+
+        One that told why itself has its answer, and so it has none here.
+        """
+        if worker in self._begun:
+            self._begun.discard(worker)
+            return Reply()
+        if not fault.may_pass:
+            return self.start_failed(worker, fault, num_workers)
+        return self._answer("rejoin", worker, fault.said)
 
     # --- the driver -------------------------------------------------------------------------------
 
