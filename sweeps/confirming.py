@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
+from optuna.trial import TrialState
 
 from results.evidence import MARGIN, Arm
 from results.sweep_result import SweepResult, read_study
@@ -25,13 +26,14 @@ from sweeps.confirmation import (
     tuned_rate,
     tuning_ledger,
 )
-from sweeps.failures import failed_trials
+from sweeps.failures import TRY_AGAIN, failed_trials
 from sweeps.keeper import Keeper
 from sweeps.lease import refuse_unless_free
+from sweeps.replicate_plan import ReplicatePlan
 from sweeps.replicating import is_settled
 from sweeps.status import Status, read_status
 from sweeps.storage import open_storage, transaction
-from sweeps.study import find_study, peek
+from sweeps.study import ENDED, find_study, peek
 
 RunStudy = Callable[[Ledger, optuna.Study | None], tuple[bool, list[str]]]
 """(ledger, its study if there is one) -> whether it was interrupted, and why it could not end."""
@@ -51,6 +53,19 @@ class Progress:
     notes: tuple[str, ...] = ()
     failures: str | None = None
     """Runs that failed and were not made up for, in words."""
+    failed_arms: tuple[Arm, ...] = ()
+    """Arms none of whose runs has ended in any other way."""
+
+    @property
+    def advice(self) -> str:
+        """What to do about runs that failed."""
+        if not self.failed_arms:
+            return TRY_AGAIN
+        names = " and ".join(repr(arm.name) for arm in self.failed_arms)
+        said = f"Every run of {names} failed, so nothing is said of it; the verdict above is of the others."
+        if all(arm.role in ("row", "one_rate") for arm in self.failed_arms):
+            said += " Without it, and without the other rows' values: --no-rows --anew."
+        return f"{said}\n{TRY_AGAIN}"
 
     @property
     def counts(self) -> str:
@@ -144,6 +159,7 @@ class Confirmation:
             added=status.finished - before,
             errors=tuple(errors),
             failures=failed_trials(study, Path(ledger.run_folder)),
+            failed_arms=failed_arms(study, plan),
             unfinished=has_work(study, ledger) and not interrupted and (bool(errors) or in_time),
         )
 
@@ -160,6 +176,16 @@ class Confirmation:
     def _confirm_ledger(self, one_rate: Arm | None) -> Ledger:
         tuned = 0 if self._tuning is None else self._tuning.trials
         return confirm_ledger(self._ledger, self._sweep, self._asked, one_rate, tuned)
+
+
+def failed_arms(study: optuna.Study, plan: ReplicatePlan) -> tuple[Arm, ...]:
+    """Arms of which at least one run has failed, and none has ended in any other way."""
+    ended = study.get_trials(deepcopy=False, states=ENDED)
+    outcomes = {
+        arm.name: {trial.state for trial in ended if trial.user_attrs.get("arm") == arm.name}
+        for arm in plan.arms
+    }
+    return tuple(arm for arm in plan.arms if outcomes[arm.name] == {TrialState.FAIL})
 
 
 def put_away(url: str, name: str, run_folder: Path) -> str:

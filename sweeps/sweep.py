@@ -19,6 +19,7 @@ from rich.console import Console
 from results.best import BEST_FOLDER, best_config, read_best_config, write_best
 from results.errors import NothingToSay
 from results.export import ExportResult, export
+from results.render import print_verdict
 from results.replicates import CONFIRM_SUFFIX, margin_of
 from results.report import write_report
 from results.table_files import Tables, read_tables, tables, write_tables
@@ -319,7 +320,8 @@ class Sweep:
         progress, answer = confirmation.prepare(anew=anew).run(), self.verdict(margin=margin)
         self.report(margin=margin)
         if progress.unfinished:
-            failures = [progress.failures, TRY_AGAIN] if progress.failures else [GO_ON]
+            print_verdict(answer, console or Console())  # what the other arms came to
+            failures = [progress.failures, progress.advice] if progress.failures else [GO_ON]
             raise SweepFailed("\n".join([progress.counts, *progress.errors, *failures]))
         return ConfirmResult(answer, progress, self.run_folder)
 

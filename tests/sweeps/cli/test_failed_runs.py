@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lora_runner.config import TrialConfig
+from results.sweep_result import read_study
+from sweeps.arms import choose_arms
 from sweeps.keeper import Keeper
 from sweeps.run_folder import write_run_folder
 from sweeps.sweep import Sweep
@@ -103,3 +106,27 @@ def test_a_missing_guideline_default_is_no_success(call: Call, on_a_pack: Callab
     assert answer.code == 1
     assert "2 of 3 trials finished." in answer.err
     assert "the guideline default among them" in answer.err
+
+
+def test_an_arm_whose_every_run_fails_is_named_and_the_others_have_their_verdict(
+    call: Call, on_a_pack: Callable[[Loss], Path]
+) -> None:
+    folder = on_a_pack(good)
+    edit(folder / "s.yaml", "trials: 4", "trials: 4\nsearch: {pruner: none}")
+    assert call("run", "s.yaml").code == 0
+    sweep = Sweep.load("s.yaml")
+    ledger = sweep.plan().ledger
+    broken = next(a for a in choose_arms(read_study(sweep.study()), ledger) if a.role == "row")
+    meant = ledger.trial_config(broken.values)
+
+    def one_arm_fails(config: TrialConfig, percent: int) -> float | str:
+        is_broken = config.seed != meant.seed and replace(config, seed=meant.seed) == meant
+        return "failed" if is_broken else good(config, percent)
+
+    on_a_pack(one_arm_fails)
+    answer = call("confirm", "s.yaml", "--set", "reliability.max_failures=2")
+    assert answer.code == 1
+    assert f"Every run of {broken.name!r} failed, so nothing is said of it" in answer.err
+    assert "--no-rows --anew" in answer.err
+    assert "Mend it and run the same command" in answer.err
+    assert "Guideline default: trial 0" in answer.out
