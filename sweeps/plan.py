@@ -43,6 +43,7 @@ def plan_view(blueprint: Blueprint, matrix_flops: float) -> RenderableType:
             f"{ledger.trials} trials of {ledger.context['max_steps']} steps, reported at "
             + ", ".join(f"{percent}%" for percent in ledger.report_at),
         ),
+        *(("" if place else "metric", line) for place, line in enumerate(metric_lines(blueprint))),
         ("search", f"{search.sampler} with pruner {search.pruner}, seed {search.seed}"),
         (
             "seats",
@@ -67,6 +68,24 @@ def plan_view(blueprint: Blueprint, matrix_flops: float) -> RenderableType:
         first_trials(blueprint),
         *notes(blueprint),
     )
+
+
+def metric_lines(blueprint: Blueprint) -> list[str]:
+    """What is measured beside the loss, on how much, and when; nothing without a metric."""
+    ledger = blueprint.ledger
+    if (metric := ledger.metric) is None:
+        return []
+    role = "trials are searched and ranked by it" if metric.objective else "watched beside the loss"
+    asked = ledger.context["metric"]["num_prompts"]
+    given = f"{asked} {'documents of the task' if metric.is_task else 'evaluation prompts'}"
+    if asked < metric.num_prompts:
+        given += f", all there are of the {metric.num_prompts} asked for"
+    answers = f", answers of at most {metric.max_new_tokens} tokens" if metric.max_new_tokens else ""
+    measured = [percent for percent in ledger.report_at if metric.is_measured(percent, ledger.report_at)]
+    when = "measured at " + ", ".join(f"{percent}%" for percent in measured)
+    if metric.objective and len(measured) == 1 and ledger.search["pruner"] != "none":
+        when += ", so no trial is pruned"
+    return [f"{metric.name} ({metric.direction}): {role}", f"{given}{answers}; {when}"]
 
 
 def _smaller(blueprint: Blueprint) -> str:
@@ -169,8 +188,9 @@ def time_estimate(blueprint: Blueprint, matrix_flops: float) -> str:
     train = ledger.trials * examples * mean * FORWARD_BACKWARD_FLOPS * size
     evaluate = ledger.trials * len(ledger.report_at) * blueprint.num_eval_tokens * 2 * 2 * size
     seconds = (train + evaluate) / (matrix_flops * ASSUMED_UTILISATION)
+    beside = "starting up" + ("" if ledger.metric is None else " and measuring the metric")
     return (
-        f"about {duration(seconds)} on one worker if nothing is pruned, beside starting up (estimate: "
+        f"about {duration(seconds)} on one worker if nothing is pruned, beside {beside} (estimate: "
         f"{matrix_flops / 1e12:.2g} TFLOP/s measured here, {ASSUMED_UTILISATION:.0%} of it used)"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from lora_runner.data import Notice, Rendering, StopToken
+from lora_runner.metric import MetricSpec
 from search_spaces import space_for
 from sweeps.blueprint import Blueprint, Ledger
 from sweeps.plan import plan_view, time_estimate
@@ -105,6 +107,25 @@ def test_what_does_not_fit_is_told_what_helps_and_never_a_smaller_batch_for_the_
     assert "device_map: auto" in text
     assert "lower per_device" not in text
     assert "lower seats" not in text
+
+
+def test_the_plan_says_what_is_measured_on_how_much_and_when(plan: Any) -> None:
+    def facts(metric: MetricSpec) -> str:
+        context = plan.ledger.context | {"metric": {"num_prompts": 9}}
+        plan.ledger = replace(plan.ledger, metric=metric, context=context)
+        return " ".join(" ".join(shown(plan, 200)).split())
+
+    assert "metric" not in " ".join(shown(plan))
+    text = facts(MetricSpec(name="contains", every=2, num_prompts=9))
+    assert "metric contains (maximize): watched beside the loss" in text
+    assert "9 evaluation prompts, answers of at most 32 tokens; measured at 40%, 80%, 100%" in text
+    assert "beside starting up and measuring the metric (estimate" in text
+    text = facts(MetricSpec(name="m:f", direction="minimize", every=9, objective=True))
+    assert "m:f (minimize): trials are searched and ranked by it" in text
+    assert "9 evaluation prompts, all there are of the 64 asked for, answers" in text
+    assert "measured at 100%, so no trial is pruned" in text
+    text = facts(MetricSpec(name="lm_eval:some", num_prompts=9, max_new_tokens=0))
+    assert "9 documents of the task; measured at 20%" in text
 
 
 def test_the_plan_says_how_records_became_sequences_and_what_ends_them(plan: Any) -> None:
