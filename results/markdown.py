@@ -122,13 +122,20 @@ def cost_text(row: RowVerdict) -> str:
     return f"{row.cost.difference:+.4f}{share}"
 
 
+def _best(verdict: Verdict) -> str:
+    """By what the verdict's best is: where a metric was searched by, best/ holds another trial's config."""
+    is_other = verdict.measured is not None and verdict.measured.is_objective
+    return "Best by loss" if is_other else "Best"
+
+
 def answer_lines(verdict: Verdict) -> list[str]:
     """The answer in a few sentences: the best trial, the guideline default, the untouched base."""
     if verdict.best is None:
         outcomes = ", ".join(f"{count} {name}" for name, count in verdict.outcomes.items())
         return [f"No best config: no trial finished its full budget with a finite loss ({outcomes})."]
     lines = [
-        f"Best: trial {verdict.best.number}, {verdict.metric} {loss(verdict.best.eval_loss)} nats per token."
+        f"{_best(verdict)}: trial {verdict.best.number}, {verdict.metric} {loss(verdict.best.eval_loss)} "
+        "nats per token."
     ]
     lines += [] if verdict.measured is None else verdict.measured.sentences()
     lines.append(_default_line(verdict, verdict.guideline_default))
@@ -169,7 +176,7 @@ def _answer(verdict: Verdict) -> str:
     parts = [bullets(answer_lines(verdict))]
     if verdict.best is not None:
         values = sorted(verdict.best.values.items())
-        parts.append(table(("hyperparameter", "best"), [(name, show(value)) for name, value in values]))
+        parts.append(table(("hyperparameter", _best(verdict).lower()), [(name, show(value)) for name, value in values]))
     return "\n\n".join(parts)
 
 

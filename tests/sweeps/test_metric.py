@@ -19,6 +19,7 @@ from lora_runner.metric import MetricSpec
 from lora_runner.models import BaseSpec
 from results.best import best_config
 from results.evidence import Replicate
+from results.markdown import to_markdown
 from results.measured import measured
 from results.replicates import Replicates
 from results.sweep_result import read_study
@@ -254,6 +255,9 @@ def test_the_objective_is_searched_pruned_and_ranked_by(measuring: Callable[...,
     assert status.best["eval_loss"] == best.user_attrs["eval_loss"]
     assert keeper.study.user_attrs["metric"] == "exact_match"
     assert best_config(keeper.study)["sweep"]["trial"] == best.number
+    page = to_markdown(verdict(keeper.study))
+    assert "- Best by loss: trial" in page
+    assert "| hyperparameter | best by loss |" in page
 
 
 def test_the_dashboard_says_that_the_study_holds_the_negative() -> None:
