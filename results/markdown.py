@@ -175,8 +175,8 @@ def _lower(gain: float | None) -> str:
 def _answer(verdict: Verdict) -> str:
     parts = [bullets(answer_lines(verdict))]
     if verdict.best is not None:
-        values = sorted(verdict.best.values.items())
-        parts.append(table(("hyperparameter", _best(verdict).lower()), [(name, show(value)) for name, value in values]))
+        header = ("hyperparameter", _best(verdict).lower())
+        parts.append(table(header, [(name, show(v)) for name, v in sorted(verdict.best.values.items())]))
     return "\n\n".join(parts)
 
 
