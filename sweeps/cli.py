@@ -386,6 +386,14 @@ app.add_typer(watching)
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: every expected error becomes a message and an exit code, never a traceback."""
+    try:
+        _call(arguments)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _call(arguments: list[str] | None) -> None:
+    # They take a second, in which Ctrl-C is no error either.
     from lora_runner.errors import RunnerError
     from results.errors import ResultsError
     from search_spaces import InputError
@@ -396,8 +404,6 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(error, error.exit_code)
     except (InputError, ResultsError, RunnerError) as error:
         _fail(error, 2)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
 
 
 def _fail(error: Exception, code: int) -> None:

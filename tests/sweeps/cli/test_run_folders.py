@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -187,3 +190,41 @@ def test_before_any_trial_has_ended_the_verdict_says_so_and_there_is_nothing_to_
     assert "No best config: no trial finished its full budget" in answer.out
     assert call("report", sweep.run_folder).code == 0
     assert "There is no best config" in (sweep.run_folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("lose", "said"),
+    [
+        (lambda file: file.unlink(), r"sweep.yaml:\d+: data.train: the file '.*data.jsonl' does not exist"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-9]), r"data.jsonl:60: broken JSON"),
+        (lambda file: file.write_text(file.read_text() * 2), r"train_data: the study has '\w+', this sweep"),
+    ],
+)
+def test_data_that_is_lost_or_changed_before_a_run_goes_on_is_bad_input(
+    call: Call, folder: Path, ran: Path, lose: Callable[[Path], object], said: str
+) -> None:
+    lose(folder / "data.jsonl")
+    before = listing(ran)
+    answer = call("run", ran, "--set", "trials=6")
+    assert answer.code == 2
+    assert re.search(said, answer.err), answer.err
+    assert listing(ran) == before
+    assert call("status", ran).code == 0
+
+
+@pytest.mark.parametrize("place", ["the start of the command", "the plan"])
+def test_ctrl_c_before_anything_runs_is_no_error(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if place == "the plan":
+        monkeypatch.setattr(Sweep, "plan", interrupt)
+    else:
+        loading = type("Loading", (), {"__getattr__": interrupt})()
+        monkeypatch.setitem(sys.modules, "results.errors", loading)
+    before = listing(folder)
+    answer = call("run", folder / "s.yaml")
+    assert (answer.code, answer.err) == (130, "")
+    assert listing(folder) == before
