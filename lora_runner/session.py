@@ -78,6 +78,19 @@ class Session:
     def _block(self, examples: Sequence[TokenizedExample]) -> Block:
         return Block.of([(e.input_ids, e.labels) for e in examples], self.pack.base.device)
 
+    def measure_base(self) -> float | None:
+        """The metric of the untouched base; None, with a note, where its answers or their scoring raised."""
+        if self._measuring is None or self.options.metric is None:
+            return None
+        if self.options.metric.max_new_tokens and (reason := self.pack.generator.uncached_reason):
+            self.files.note_of_base(f"answers cost a pass over the whole text for each token: {reason}")
+        [value] = self._measuring.measure([None])
+        self.alive()
+        if isinstance(value, Fault):
+            self.files.note_of_base(f"has no {self.options.metric.name} ({value.reason})")
+            return None
+        return value
+
     @property
     def base_weights(self) -> str | None:
         """Digest of the base's weights."""

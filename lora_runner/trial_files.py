@@ -84,6 +84,10 @@ class TrialFiles:
         """Remember what a person should hear of a trial."""
         self._notes.append(f"trial {assignment.number}: {text}")
 
+    def note_of_base(self, text: str) -> None:
+        """Remember what a person should hear of the untouched base."""
+        self._notes.append(f"untouched base: {text}")
+
     def take_written(self) -> list[tuple[Assignment, str]]:
         """Folders (checkpoint, adapter) written since this was asked last."""
         written, self._written = self._written, []

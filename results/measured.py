@@ -33,6 +33,8 @@ class Measured:
     by_metric: MeasuredTrial
     by_loss: MeasuredTrial
     """The trial with the lowest loss; None of its values is missing."""
+    base: float | None = None
+    """The metric of the untouched base, where it was measured."""
     comparison: Comparison | None = None
     """The best by the metric against the best by loss, in the metric's own unit: positive where `by_metric`
     has the higher value. None without replicates of both."""
@@ -63,6 +65,8 @@ class Measured:
             if self.is_objective
             else f"Watched beside the loss: {name} ({self.direction}), best in {values}."
         ]
+        if self.base is not None:
+            said.append(f"The untouched base has {name} {self.base:.4f}.")
         if not self.differs:
             said.append(f"The best by loss, trial {other.number}, has {name} {other.metric:.4f} too.")
             return said
@@ -93,6 +97,7 @@ def measured(sweep: SweepResult, replicates: Replicates | None = None) -> Measur
         is_objective=bool(spec.get("objective")),
         by_metric=_summary(by_metric),
         by_loss=_summary(by_loss),
+        base=sweep.base_metric,
         comparison=None if replicates is None else _compared(by_metric, replicates),
     )
 

@@ -73,6 +73,8 @@ class SweepResult:
     identity: Mapping[str, Any] = field(default_factory=dict)
     base_eval_loss: float | None = None
     """Nats per token of the untouched base on the same evaluation set."""
+    base_metric: float | None = None
+    """The sweep's metric of the untouched base."""
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -133,6 +135,7 @@ def read_study(study: optuna.Study) -> SweepResult:
         context=context,
         identity=(attrs.get("identity") or {}) | _weights(attrs),
         base_eval_loss=finite(attrs.get("base_eval_loss")),
+        base_metric=finite(attrs.get("base_metric")),
         versions=attrs.get("versions") or {},
     )
 

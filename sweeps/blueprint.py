@@ -19,6 +19,7 @@ from sweeps.checkpoint_store import CheckpointStore
 from sweeps.config import ReliabilitySection, SweepConfig, space_of
 from sweeps.depot import fingerprint
 from sweeps.errors import ConfigError
+from sweeps.plan_metric import metric_account
 from sweeps.replicate_plan import ReplicatePlan
 from sweeps.same_base import WEIGHTS
 from sweeps.schedule_rules import schedule_findings
@@ -420,6 +421,7 @@ def summary(blueprint: Blueprint) -> dict[str, Any]:
         "space": ledger.space.to_dict(),
         "first_trials": [asdict(trial) for trial in ledger.space.first_trials()],
         "trials": ledger.trials,
+        "metric": metric_account(blueprint),
         "seats": blueprint.job.seats,
         "memory_gib": blueprint.memory_gib,
         "memory_reason": blueprint.memory_reason,

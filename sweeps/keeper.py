@@ -28,7 +28,7 @@ from sweeps.lease import Hold, Owner, lease_of, wait_until_free
 from sweeps.messages import Placed, Reply, SeatTime
 from sweeps.recording import Began, Recorder
 from sweeps.replicating import drawer_for
-from sweeps.same_base import BASE_EVAL_LOSS, BASE_WEIGHTS, other_base
+from sweeps.same_base import BASE_EVAL_LOSS, BASE_METRIC, BASE_WEIGHTS, other_base
 from sweeps.samplers import make_pruner
 from sweeps.status import Status, read_status
 from sweeps.storage import open_storage, transaction
@@ -212,6 +212,16 @@ class Keeper:
             if weights is not None and known.get(BASE_WEIGHTS) is None:
                 self.study.set_user_attr(BASE_WEIGHTS, weights)
             self._note(f"worker {worker}: ready, untouched base {base_eval_loss:.4f}")
+        lacks = self.ledger.metric is not None and self.study.user_attrs.get(BASE_METRIC) is None
+        return Reply(measure_base=lacks)
+
+    def base_measured(self, worker: int, value: float) -> Reply:
+        """Take the metric of the untouched base; the first worker's stays."""
+        with self._together():
+            if self.study.user_attrs.get(BASE_METRIC) is None:
+                assert self.ledger.metric is not None
+                self.study.set_user_attr(BASE_METRIC, value)
+                self._note(f"worker {worker}: untouched base, {self.ledger.metric.name} {value:.4f}")
         return Reply()
 
     def ask(self, worker: int, seats: Sequence[int]) -> Reply:

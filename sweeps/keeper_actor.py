@@ -73,6 +73,9 @@ class KeeperActor:
         self._starts.started(worker)
         return self._answer("register", worker, *said)
 
+    def base_measured(self, worker: int, value: float) -> Reply:
+        return self._answer("base_measured", worker, value)
+
     def ask(self, worker: int, seats: list[int]) -> Reply:
         return self._answer("ask", worker, seats)
 

@@ -33,6 +33,8 @@ class Reply:
     """Nothing was done, the storage is away: say the same once more after this many seconds."""
     pause_seconds: float = 0.0
     """To a worker that has just died: how long to wait before it loads anything."""
+    measure_base: bool = False
+    """To a worker that has registered: the study lacks the metric of the untouched base."""
     study_key: str = ""
     """To a worker that has just started: which study's checkpoints it goes on from in a store."""
 

@@ -13,6 +13,7 @@ from results.plain import number
 from search_spaces import Dimension
 from sweeps.blueprint import Blueprint
 from sweeps.plan_data import data_lines
+from sweeps.plan_metric import metric_lines
 from sweeps.view import duration
 
 FORWARD_BACKWARD_FLOPS = 4.0
@@ -68,24 +69,6 @@ def plan_view(blueprint: Blueprint, matrix_flops: float) -> RenderableType:
         first_trials(blueprint),
         *notes(blueprint),
     )
-
-
-def metric_lines(blueprint: Blueprint) -> list[str]:
-    """What is measured beside the loss, on how much, and when; nothing without a metric."""
-    ledger = blueprint.ledger
-    if (metric := ledger.metric) is None:
-        return []
-    role = "trials are searched and ranked by it" if metric.objective else "watched beside the loss"
-    asked = ledger.context["metric"]["num_prompts"]
-    given = f"{asked} {'documents of the task' if metric.is_task else 'evaluation prompts'}"
-    if asked < metric.num_prompts:
-        given += f", all there are of the {metric.num_prompts} asked for"
-    answers = f", answers of at most {metric.max_new_tokens} tokens" if metric.max_new_tokens else ""
-    measured = [percent for percent in ledger.report_at if metric.is_measured(percent, ledger.report_at)]
-    when = "measured at " + ", ".join(f"{percent}%" for percent in measured)
-    if metric.objective and len(measured) == 1 and ledger.search["pruner"] != "none":
-        when += ", so no trial is pruned"
-    return [f"{metric.name} ({metric.direction}): {role}", f"{given}{answers}; {when}"]
 
 
 def _smaller(blueprint: Blueprint) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 WEIGHTS = "weights"
 """In a sweep's identity: the digest of its base's weights, None while nobody has read them."""
-BASE_WEIGHTS, BASE_EVAL_LOSS = "base_weights", "base_eval_loss"
-"""User attributes of a study: that digest, and the base's loss before any training.
+BASE_WEIGHTS, BASE_EVAL_LOSS, BASE_METRIC = "base_weights", "base_eval_loss", "base_metric"
+"""User attributes of a study: that digest, and the base's loss and metric before any training.
 
 They belong to the identity, but stand apart from it: a study from before there were digests gets one when it
 is next opened, and one of a hub id once a worker has read its weights.

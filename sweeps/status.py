@@ -37,6 +37,8 @@ class Status:
     default_loss: float | None = None
     """Of the guideline default, once it has used its full budget."""
     base_eval_loss: float | None = None
+    base_metric: float | None = None
+    """Of the untouched base, as its loss."""
     num_put_back: int = 0
     """Trials that memory ran out for beside their neighbours, and that were put back to be tried again."""
     seat_busy_share: float | None = None
@@ -74,6 +76,7 @@ def read_status(study: optuna.Study, target: int) -> Status:
         study.study_name,
         target,
         base_eval_loss=attributes.get("base_eval_loss"),
+        base_metric=attributes.get("base_metric"),
         seat_busy_share=attributes.get("seat_busy_share"),
     )
     metric = (attributes.get("context") or {}).get("metric") or {}

@@ -13,7 +13,7 @@ from results.plain import plain
 from results.trial_facts import by_percent
 from sweeps.config.logins import masked
 from sweeps.errors import StorageUnreachable, StudyMismatch
-from sweeps.same_base import BASE_WEIGHTS, WEIGHTS
+from sweeps.same_base import BASE_METRIC, BASE_WEIGHTS, WEIGHTS
 from sweeps.storage import UNREADABLE, check_reachable, holds_studies, open_storage
 from sweeps.write_through import WriteThrough
 
@@ -139,6 +139,7 @@ def _take_mended_function(study: optuna.Study, identity: Mapping[str, Any]) -> N
         return
     known, context = study.user_attrs["identity"], study.user_attrs["context"]
     study.set_user_attr("identity", known | {"measured": known["measured"] | {"source": source}})
+    study.set_user_attr(BASE_METRIC, None)  # the old one's
     study.set_user_attr("context", context | {"metric": context["metric"] | {"source": source}})
 
 

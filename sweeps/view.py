@@ -133,7 +133,8 @@ def status_table(status: Status, events: list[str]) -> RenderableType:
         name = "running" if status.elapsed_seconds else "unfinished"
         table.add_row(name, "  ".join(_seat(trial) for trial in status.running))
     if status.base_eval_loss is not None:
-        table.add_row("untouched base", f"{status.base_eval_loss:.4f} nats per token")
+        metric = "" if status.base_metric is None else f", {status.metric} {status.base_metric:.4f}"
+        table.add_row("untouched base", Text(f"{status.base_eval_loss:.4f} nats per token{metric}"))
     if status.default_loss is not None:
         table.add_row("guideline default", f"{status.default_loss:.4f}")
     if status.best is not None:

@@ -71,7 +71,10 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self._last_words = time.monotonic()
         self._last_tokens = 0
         self._busy_seat_seconds = 0.0
-        if self._say("register", self.session.base_eval_loss, self.session.base_weights).stop:
+        reply = self._say("register", self.session.base_eval_loss, self.session.base_weights)
+        if not reply.stop and reply.measure_base:
+            reply = self._measure_base()
+        if reply.stop:
             self._stopped = True
             return
         self._follow(self._say("ask", self.session.free_seats))
@@ -101,6 +104,11 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             "num_tokens": self.session.num_tokens,
             "over": self._over,
         }
+
+    def _measure_base(self) -> Reply:
+        with self._watch:
+            value = self.session.measure_base()
+        return Reply() if value is None else self._say("base_measured", value)
 
     def _find_files(self, office: Office, study_key: str) -> SharedFiles | ShippedFiles:
         return files_for(

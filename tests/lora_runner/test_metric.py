@@ -162,6 +162,22 @@ def test_it_is_measured_at_every_nth_report_and_at_the_last(
     assert SeatReport.from_dict(json.loads(json.dumps(reports[-1].to_dict()))) == reports[-1]
 
 
+def test_the_untouched_base_has_its_value_too(
+    session_of: Callable[..., Session], pack: Pack, asking: DataBundle
+) -> None:
+    metric = replace(function("return [len(set(c)) for c in completions]"), max_new_tokens=6)
+    session = session_of(metric)
+    prompts = [prompt.ids for prompt in asking.eval_prompts]
+    stops = Metric(metric, asking.eval_prompts).stop_token_ids(pack.base.tokenizer.eos_token_id)
+    [answers] = pack.generate([None], prompts, 6, stop_token_ids=stops)
+    texts = [pack.base.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers]
+    assert session.measure_base() == sum(len(set(text)) for text in texts) / len(texts)
+    assert session.take_notes() == []
+    failing = session_of(function("raise ZeroDivisionError('no answer')"))
+    assert failing.measure_base() is None
+    assert failing.take_notes() == ["untouched base: has no scoring:score (ZeroDivisionError: no answer)"]
+
+
 @pytest.mark.parametrize(
     "body", ["raise ZeroDivisionError('no answer')", "raise SystemExit(3)", "return math.nan"]
 )

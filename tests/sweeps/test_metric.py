@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from optuna.trial import TrialState
+from rich.console import Console
 
 from lora_runner.config import TrialConfig
 from lora_runner.memory import Workload, estimate
@@ -27,15 +28,18 @@ from results.tables import parameters_of, reports_frame, trials_frame
 from results.trials_table import trials_table
 from results.verdict import verdict
 from sweeps.arms import choose_arms
+from sweeps.blueprint import summary
 from sweeps.config import ReliabilitySection, load_sweep, load_text, resolved
 from sweeps.dashboard.study_view import _name_of_value
 from sweeps.errors import ConfigError, StudyMismatch
 from sweeps.keeper import Keeper
 from sweeps.measured import metric_of
+from sweeps.plan_metric import metric_lines
 from sweeps.recording import adapters_to_keep
 from sweeps.status import read_status
 from sweeps.sweep import Sweep
 from sweeps.tracking.record import read_records
+from sweeps.view import status_table
 from tests.sweeps.conftest import SimulatedPack, bowl
 
 HEAD = "name: small\nmodel: some/model\ndata: some/data\ntraining: {max_steps: 100}\n"
@@ -179,6 +183,15 @@ def test_the_plan_says_what_makes_the_study_another_one(
     assert ledger.identity["measured"]["num_prompts"] == 2  # a twentieth of 40 records
     watched = planned(tmp_path, tiny_model, "contains").plan()
     assert watched.ledger.identity["metric"] == "eval_loss"
+    first, second, third = metric_lines(watched)
+    assert first == "contains (maximize): watched beside the loss"
+    assert second.startswith(
+        "2 evaluation prompts, all there are of the 64 asked for, answers of at most 32 tokens; measured "
+        "at 20%"
+    )
+    assert third.startswith("the untouched base once; keys and values are kept")
+    account = summary(watched)["metric"]
+    assert (account["objective"], account["num_prompts"], account["measured_at"][-1]) == (False, 2, 100)
     assert len(watched.job.data.eval_prompts) == 2
     assert watched.job.session.metric == watched.ledger.metric
 
@@ -260,6 +273,30 @@ def test_the_objective_is_searched_pruned_and_ranked_by(measuring: Callable[...,
     assert "| hyperparameter | best by loss |" in page
 
 
+def test_the_untouched_bases_value_is_asked_for_once_and_told(measuring: Callable[..., Keeper]) -> None:
+    keeper = measuring(replace(OBJECTIVE, objective=False), trials=4, pruner="none")
+    assert keeper.register(0, 3.25).measure_base
+    assert keeper.register(1, 3.25).measure_base  # nobody has answered yet
+    keeper.base_measured(0, 0.125)
+    keeper.base_measured(1, 0.25)
+    assert not keeper.register(2, 3.25).measure_base
+    ScoringPack(keeper).run()
+    status = read_status(keeper.study, 4)
+    assert status.base_metric == 0.125
+    console = Console(width=100)
+    with console.capture() as shown:
+        console.print(status_table(status, []))
+    assert "3.2500 nats per token, exact_match 0.1250" in shown.get()
+    said = verdict(keeper.study).measured
+    assert said is not None
+    assert said.to_dict()["base"] == 0.125
+    assert "The untouched base has exact_match 0.1250." in said.sentences()
+
+
+def test_a_sweep_without_a_metric_asks_nothing_of_the_base(make_keeper: Callable[..., Keeper]) -> None:
+    assert not make_keeper().register(0, 3.25).measure_base
+
+
 def test_the_dashboard_says_that_the_study_holds_the_negative() -> None:
     context = {"metric": OBJECTIVE.identity()}
     assert _name_of_value({"metric": "exact_match", "context": context}) == "negative exact_match"
@@ -281,12 +318,14 @@ def test_a_function_that_gave_no_value_yet_may_be_mended(measuring: Callable[...
     spec = MetricSpec(name="scoring:score", objective=True, source="raises", file="scoring.py")
     options = {"trials": 4, "reliability": ReliabilitySection(max_failures=2)}
     broken = measuring(spec, **options)
+    broken.base_measured(0, 0.5)
     SimulatedPack(broken, loss=lambda config, percent: FAILED).run()
     broken.leave()
     mended = replace(spec, source="mended")
     keeper = measuring(mended, **options)
     assert keeper.study.user_attrs["identity"]["measured"] == mended.identity()
     assert keeper.study.user_attrs["context"]["metric"] == mended.identity()
+    assert keeper.register(0, 3.25).measure_base  # the base's value was the old one's
     ScoringPack(keeper).run()
     assert read_status(keeper.study, 4).finished == 4
     keeper.leave()

@@ -59,6 +59,9 @@ seats: 3
     assert len(values) == 3
     assert max(values.values()) > 0.5
     assert all(trials[number].value == -value for number, value in values.items())
+    base = sweep.study().user_attrs["base_metric"]
+    assert 0 <= base < max(values.values())
+    assert f"The untouched base has exact_match {base:.4f}." in (sweep.run_folder / "report.html").read_text()
     best = json.loads((sweep.run_folder / "best" / "adapter_config.json").read_text())
     assert best["r"] == 4
     chosen = (sweep.run_folder / "best" / "config.yaml").read_text()
