@@ -26,7 +26,7 @@ test: $(INSTALLED)
 
 # Every benchmark beside its peer; about forty minutes on 2 cores. ARGS=--save keeps the figures.
 bench: $(INSTALLED)
-	for name in update step floor orchestration scale sweep; do \
+	for name in update step floor generation orchestration scale sweep; do \
 		OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; \
 	done
 
