@@ -47,6 +47,7 @@ class EmptySession:
 
     num_seats: int
     base_eval_loss: float = 10.0
+    base_weights: None = None
     num_tokens: int = 0
     seats: dict[int, Seated] = field(default_factory=dict)
 
