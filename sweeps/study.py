@@ -148,6 +148,15 @@ def _with(identity: Mapping[str, Any], weights: str | None) -> dict[str, Any]:
     return {**identity, WEIGHTS: identity.get(WEIGHTS) or weights}
 
 
+DIGESTS = {
+    WEIGHTS: "the base's weights",
+    "measured.source": "the metric function's file",
+    "train_data": "the training records as tokens",
+    "eval_data": "the evaluation records as tokens",
+}
+"""Parts of an identity whose values say nothing to a reader -> what they are digests of."""
+
+
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], at: str = "") -> list[str]:
     lines = []
     for key in sorted({*theirs, *ours}):
@@ -156,5 +165,7 @@ def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], at: str = "
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             lines += _differences(old, new, path)
         elif old != new:
-            lines.append(f"{path}: the study has {old!r}, this sweep {new!r}")
+            what = DIGESTS.get(path)
+            named = f" (digests of {what})" if what else ""
+            lines.append(f"{path}: the study has {old!r}, this sweep {new!r}{named}")
     return lines

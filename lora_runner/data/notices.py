@@ -31,11 +31,14 @@ def notices_of(counts: SetCounts, role: str) -> Iterator[Notice]:
     if counts.num_lost_target_tokens:
         yield Notice(f"{role}: {_lost(counts)}; {_advice(counts)}", counts.lost_share > WARN_LOST)
     left_out = (
+        (counts.num_held_out, "held out for evaluation"),
         (counts.num_empty, "empty (no answer to learn)"),
         (counts.num_in_eval, "also in the evaluation set"),
         (counts.num_copies, "there more than once"),
     )
-    if parts := [f"{number:,} {why}" for number, why in left_out if number]:
+    # What evaluates is no loss: it is named only beside others, so that the sum is right.
+    if counts.num_empty or counts.num_in_eval or counts.num_copies:
+        parts = [f"{number:,} {why}" for number, why in left_out if number]
         yield Notice(f"{role}: left out of {_records(counts.num_records)}: {', '.join(parts)}")
     if counts.num_not_drawn:
         wanted = "max_train_examples" if role == "training" else "max_eval_examples"
@@ -98,7 +101,7 @@ def _lost(counts: SetCounts) -> str:
     dropped = (
         f"{counts.num_dropped:,} dropped (nothing of their answers is left)" if counts.num_dropped else ""
     )
-    cut = f"{counts.num_cut:,} cut (without the end and its stop token)" if counts.num_cut else ""
+    cut = f"{counts.num_cut:,} cut (their end, with its stop token, lies beyond it)" if counts.num_cut else ""
     return (
         f"max_length {counts.max_length:,} loses {_percent(counts.lost_share)} of the tokens with loss: of "
         f"{_records(counts.num_used + counts.num_dropped)}, {' and '.join(filter(None, (dropped, cut)))}"

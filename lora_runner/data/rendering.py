@@ -14,8 +14,8 @@ _WAYS = {
     "marked": "{records} conversation{s}, one sequence each, with loss on what the chat template marks with"
     " {{% generation %}}",
     "whole": "{records} conversation{s}, one sequence each, with loss on the assistant's turns",
-    "per turn": "{records} conversation{s} as {sequences} sequences, one for each assistant turn: the chat"
-    " template prints a turn otherwise when it is last, or no token that ends it",
+    "per turn": "{records} conversation{s} as {sequences} sequences, one for each assistant turn with what"
+    " a server would send before it: as one text they would teach other prompts or no stop token",
     "all": "{records} conversation{s}, one sequence each, with loss on every token",
     "completion": "{records} prompt{s} with loss on the completion",
     "text": "{records} text{s}",

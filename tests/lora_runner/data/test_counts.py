@@ -82,7 +82,7 @@ def test_dropped_and_cut_records_and_their_tokens_are_counted(
     assert warning.startswith(
         f"training: max_length 64 loses {1 - kept / total:.0%} of the tokens with loss: of "
     )
-    assert "of 31 records, 18 dropped (nothing of their answers is left) and 3 cut (without the" in warning
+    assert "of 31 records, 18 dropped (nothing of their answers is left) and 3 cut (their end" in warning
     assert f"max_length {counts.max_length_for_all} loses nothing" in warning
     # The advice is true: with it nothing is lost, and with the other at most a tenth.
     assert load([*long, *cut, *OK], max_length=counts.max_length_for_all).notices == ()
@@ -177,7 +177,8 @@ def test_records_without_an_answer_are_empty_in_every_format(
     rows = [empty | {name: full[name](n)} for n in range(10)]
     bundle = load([*rows, empty], None, tokenizer=make_tokenizer(chat_template=CHAT), eval_fraction=0.2)
     assert (bundle.train.counts.num_empty, bundle.train.counts.num_used) == (1, 8)
-    assert "training: left out of 11 records: 1 empty (no answer to learn)" in said(bundle)
+    left_out = "2 held out for evaluation, 1 empty (no answer to learn)"
+    assert f"training: left out of 11 records: {left_out}" in said(bundle)
     with pytest.raises(DataError, match="none of the 3 records has anything to learn"):
         load([empty] * 3, None, tokenizer=make_tokenizer(chat_template=CHAT))
 
