@@ -21,14 +21,14 @@ from benchmarks.empty_trials import (
     WARMUP_RATIOS,
     loss_of,
 )
-from lora_runner.messages import COMPLETE, Assignment, SeatReport
+from lora_runner.protocol import COMPLETE, Assignment, SeatReport
 from search_spaces import load_guidelines, space_for
-from sweeps.blueprint import Job, Ledger
-from sweeps.config.search import SearchSection
-from sweeps.fleet import office_for, plan_fleet, run_fleet, start_ray
-from sweeps.lease import Owner
-from sweeps.storage import open_storage
-from sweeps.study import open_study
+from sweeps.config.sections.search import SearchSection
+from sweeps.fleet.fleet import office_for, plan_fleet, run_fleet, start_ray
+from sweeps.plan.blueprint import StudySpec, WorkerSpec
+from sweeps.storage.open_storage import open_storage
+from sweeps.study.lease import Owner
+from sweeps.study.study import open_study
 
 MAX_STEPS = 100
 
@@ -114,7 +114,7 @@ class EmptyJob:
         return EmptySession(self.seats)
 
 
-def empty_ledger(folder: Path, trials: int) -> Ledger:
+def empty_study_spec(folder: Path, trials: int) -> StudySpec:
     """A real ledger over a space of three dimensions, TPE and successive halving."""
     low, high = LEARNING_RATES
     shortest, longest = WARMUP_RATIOS
@@ -135,7 +135,7 @@ def empty_ledger(folder: Path, trials: int) -> Ledger:
         pruner_options={"reduction_factor": REDUCTION_FACTOR},
         seed=SEED,
     )
-    return Ledger(
+    return StudySpec(
         name="empty",
         run_folder=str(folder),
         space=space,
@@ -160,15 +160,15 @@ def main() -> None:
     options = parser.parse_args()
     folder = Path.cwd() / "run"
     folder.mkdir()
-    ledger, url = empty_ledger(folder, options.trials), f"sqlite:///{folder / 'study.db'}"
+    study_spec, url = empty_study_spec(folder, options.trials), f"sqlite:///{folder / 'study.db'}"
     start_ray()
     ready = time.time()
-    with office_for(ledger, url, Owner.here("benchmark")) as office:
+    with office_for(study_spec, url, Owner.here("benchmark")) as endpoints:
         # A worker uses nothing of a job but `seats`, `stall_seconds` and `open_session`.
-        errors = run_fleet(office, cast(Job, EmptyJob(options.seats)), plan_fleet(1, 1))
+        errors = run_fleet(endpoints, cast(WorkerSpec, EmptyJob(options.seats)), plan_fleet(1, 1))
     if errors:
         raise SystemExit("\n".join(errors))
-    study, _ = open_study(open_storage(url, for_reading=True), ledger.name, ledger.identity)
+    study, _ = open_study(open_storage(url, for_reading=True), study_spec.name, study_spec.identity)
     trials: list[Any] = study.get_trials(deepcopy=False)
     ended = sorted(t.datetime_complete.timestamp() for t in trials if t.datetime_complete is not None)
     states = {state: sum(t.state.name == state for t in trials) for state in ("COMPLETE", "PRUNED")}

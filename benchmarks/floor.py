@@ -21,12 +21,13 @@ from benchmarks.measuring import forget, seconds, this_device, what_fits
 from benchmarks.random_base import SHAPES
 from benchmarks.report import Report, arguments
 from benchmarks.update import BYTES_PER_PARAMETER, copy_bandwidth
-from lora_runner import packed_embeddings, packed_modules
-from lora_runner.banks import Bank
-from lora_runner.memory_sizes import NF4_BYTES
-from lora_runner.pack import Pack
-from lora_runner.packed_modules import PackedLinear
-from lora_runner.seats import RANK_MULTIPLE
+from lora_runner.layers import embeddings as packed_embeddings
+from lora_runner.layers import linear as packed_modules
+from lora_runner.layers.adapter_bank import AdapterBank
+from lora_runner.layers.linear import PackedLinear
+from lora_runner.memory.sizes import NF4_BYTES
+from lora_runner.pack.pack import Pack
+from lora_runner.pack.seat import RANK_MULTIPLE
 
 LABEL = "part of a step: "
 PRODUCTS, DEQUANTISATION, LORA = "frozen products", "dequantisation", "LoRA"
@@ -37,7 +38,7 @@ LABELLED: tuple[tuple[Any, str, str], ...] = (
     (packed_modules, "with_shared", PRODUCTS),
     (packed_modules, "by_block", LORA),
     (packed_modules, "outer_by_block", LORA),
-    (Bank, "__init__", LORA),
+    (AdapterBank, "__init__", LORA),
     (PackedLinear, "base_weight", DEQUANTISATION),
     (PackedLinear, "masks", LORA),
     (packed_embeddings, "with_shared", LOSS),

@@ -46,9 +46,10 @@ def stages() -> list[Stage]:
     """In the order in which a reader asks: is it right, what is it worth, where does the time go."""
     # Single operations first, which explain what fails after them. By file: some of the tests of data want
     # packages that a machine for training lacks.
-    names = ("products", "invariant_attention", "update", "states_8bit", "checkpoint")
-    names += ("session", "interruptions", "out_of_memory", "exactness")
-    files = [f"tests/lora_runner/test_{name}.py" for name in names]
+    names = ("layers/test_block_matmul", "layers/test_invariant_attention", "optim/test_adamw")
+    names += ("optim/test_adamw_8bit", "test_checkpoint", "test_session", "test_interruptions")
+    names += ("pack/test_out_of_memory", "pack/test_exactness")
+    files = [f"tests/lora_runner/{name}.py" for name in names]
     return [
         # A warning that other versions of a library give is none of these tests' business.
         Stage("tests", ("-m", "pytest", "-m", "gpu", "-W", "default", "--durations=15", *files), 240),

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from lora_runner.host_memory import keep_freed_memory
-from lora_runner.liger import use_liger
-from lora_runner.models import Base, BaseSpec
+from lora_runner.base.host_memory import keep_freed_memory
+from lora_runner.base.liger import use_liger
+from lora_runner.base.load_model import Base, BaseSpec
 from sweeps.demo.base import BaseRecipe
 
 PAD = 0

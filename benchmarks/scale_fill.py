@@ -16,9 +16,9 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.empty_trials import LEARNING_RATES, REPORT_PERCENTS, SEED, loss_of
-from sweeps.database import Database
-from sweeps.journal import Journal
-from sweeps.storage import open_storage, transaction
+from sweeps.storage.journal_storage import Journal
+from sweeps.storage.open_storage import open_storage, transaction
+from sweeps.storage.sql_storage import Database
 
 PACK = 32
 """Seats of one simulated worker."""

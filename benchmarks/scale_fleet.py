@@ -16,12 +16,12 @@ from typing import Any, cast
 
 import psutil
 
-from benchmarks.empty_fleet import EmptyJob, empty_ledger
-from sweeps.blueprint import Job
-from sweeps.fleet import office_for, plan_fleet, run_fleet, start_ray
-from sweeps.lease import Owner
-from sweeps.storage import open_storage
-from sweeps.study import open_study
+from benchmarks.empty_fleet import EmptyJob, empty_study_spec
+from sweeps.fleet.fleet import office_for, plan_fleet, run_fleet, start_ray
+from sweeps.plan.blueprint import WorkerSpec
+from sweeps.storage.open_storage import open_storage
+from sweeps.study.lease import Owner
+from sweeps.study.study import open_study
 
 
 class Watch(threading.Thread):
@@ -64,9 +64,12 @@ def main() -> None:
 
     folder = Path.cwd() / "run"
     folder.mkdir()
-    ledger = empty_ledger(folder, options.trials)
+    study_spec = empty_study_spec(folder, options.trials)
     search = {"sampler": "random", "timeout_seconds": options.seconds}
-    ledger, url = replace(ledger, search=ledger.search | search), f"sqlite:///{folder / 'study.db'}"
+    study_spec, url = (
+        replace(study_spec, search=study_spec.search | search),
+        f"sqlite:///{folder / 'study.db'}",
+    )
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         for _ in range(options.workers):
@@ -75,17 +78,17 @@ def main() -> None:
         watch = Watch()
         watch.start()
         began = time.time()
-        with office_for(ledger, url, Owner.here("benchmark")) as office:
+        with office_for(study_spec, url, Owner.here("benchmark")) as endpoints:
             # Its reports are as many as its seats, so it hears from the keeper seldom: hence the patience.
-            job = cast(Job, EmptyJob(options.seats, stall_seconds=600.0))
-            errors = run_fleet(office, job, plan_fleet(options.workers, 1))
+            worker_spec = cast(WorkerSpec, EmptyJob(options.seats, stall_seconds=600.0))
+            errors = run_fleet(endpoints, worker_spec, plan_fleet(options.workers, 1))
         watch.end()
     finally:
         ray.shutdown()  # a cluster does not end the node that its driver is connected to
         cluster.shutdown()
     if errors:
         raise SystemExit("\n".join(errors))
-    study, _ = open_study(open_storage(url, for_reading=True), ledger.name, ledger.identity)
+    study, _ = open_study(open_storage(url, for_reading=True), study_spec.name, study_spec.identity)
     trials: list[Any] = study.get_trials(deepcopy=False)
     over = [t for t in trials if t.state.is_finished()]
     outcome = {

@@ -15,15 +15,15 @@ from typing import Any
 import optuna
 import psutil
 
-from benchmarks.empty_fleet import empty_ledger
+from benchmarks.empty_fleet import empty_study_spec
 from benchmarks.empty_trials import REDUCTION_FACTOR, REPORT_PERCENTS, SEED, loss_of
 from benchmarks.scale_fill import PACK, fill
 from lora_runner.config import TrialConfig
-from lora_runner.messages import COMPLETE, Assignment, SeatReport
-from sweeps.blueprint import Ledger
-from sweeps.keeper import Keeper
-from sweeps.lease import Owner
-from sweeps.samplers import make_sampler
+from lora_runner.protocol import COMPLETE, Assignment, SeatReport
+from sweeps.keeper.keeper import Keeper
+from sweeps.plan.blueprint import StudySpec
+from sweeps.study.lease import Owner
+from sweeps.study.samplers import make_sampler
 
 MOST_ASKS = 32
 LONGEST_SECONDS = 4.0
@@ -59,12 +59,12 @@ class Point:
 
 def measure(storage: str, url: str, folder: Path, *, sampler: str, finished: int, seats: int) -> Point:
     """Fill the empty storage at `url` and measure, in a process that ends with it."""
-    ledger = empty_ledger(folder, finished + seats + SPARE)
-    ledger = replace(ledger, search=ledger.search | {"sampler": sampler})
+    study_spec = empty_study_spec(folder, finished + seats + SPARE)
+    study_spec = replace(study_spec, search=study_spec.search | {"sampler": sampler})
     owner = Owner.here("benchmark")
     # Not in the process that is measured: memory that filling leaves free would hide what the keeper takes.
-    _apart(lambda: _prepare(ledger, url, owner, finished=finished, seats=seats))
-    measured = _apart(lambda: _measure(ledger, url, owner, seats))
+    _apart(lambda: _prepare(study_spec, url, owner, finished=finished, seats=seats))
+    measured = _apart(lambda: _measure(study_spec, url, owner, seats))
     return Point(storage=storage, sampler=sampler, finished=finished, seats=seats, **measured)
 
 
@@ -92,9 +92,9 @@ def _in_child(pipe: Connection, work: Callable[[], Any]) -> None:
         pipe.send((False, traceback.format_exc()))
 
 
-def _measure(ledger: Ledger, url: str, owner: Owner, seats: int) -> dict[str, float]:
+def _measure(study_spec: StudySpec, url: str, owner: Owner, seats: int) -> dict[str, float]:
     before, started = _memory(), time.perf_counter()
-    keeper = Keeper(ledger, url, owner)
+    keeper = Keeper(study_spec, url, owner)
     open_seconds = time.perf_counter() - started
     gc.collect()
     memory = _memory() - before
@@ -114,7 +114,7 @@ def _measure(ledger: Ledger, url: str, owner: Owner, seats: int) -> dict[str, fl
     last = [_report(a, 100).ended(COMPLETE, "used its full budget of nothing") for a in given]
     end_seconds = _timed(lambda: keeper.report(0, last, [], 0.0))
     keeper.close()
-    optuna_ask, optuna_report = _optuna(ledger, trials, len(pack))
+    optuna_ask, optuna_report = _optuna(study_spec, trials, len(pack))
     return {
         "open_seconds": open_seconds,
         "memory_mib": memory,
@@ -127,9 +127,9 @@ def _measure(ledger: Ledger, url: str, owner: Owner, seats: int) -> dict[str, fl
     }
 
 
-def _prepare(ledger: Ledger, url: str, owner: Owner, *, finished: int, seats: int) -> None:
+def _prepare(study_spec: StudySpec, url: str, owner: Owner, *, finished: int, seats: int) -> None:
     """A study with a few real trials, and many more like them."""
-    keeper = Keeper(ledger, url, owner)
+    keeper = Keeper(study_spec, url, owner)
     reply = keeper.ask(0, range(PACK))
     keeper.study.pruner = optuna.pruners.NopPruner()  # the seats of those that are pruned would be filled
     for percent in REPORT_PERCENTS:
@@ -145,10 +145,10 @@ def _prepare(ledger: Ledger, url: str, owner: Owner, *, finished: int, seats: in
     fill(url, patterns, finished=left, seats=seats, run=owner.run)
 
 
-def _optuna(ledger: Ledger, trials: list[Any], num_reports: int) -> tuple[float, float]:
+def _optuna(study_spec: StudySpec, trials: list[Any], num_reports: int) -> tuple[float, float]:
     """Optuna itself, in memory, its fastest: seconds per ask, and of as many reports as a pack has."""
     study = optuna.create_study(
-        sampler=make_sampler(ledger.search, ledger.space, SEED),
+        sampler=make_sampler(study_spec.search, study_spec.space, SEED),
         pruner=optuna.pruners.SuccessiveHalvingPruner(
             min_resource=REPORT_PERCENTS[0], reduction_factor=REDUCTION_FACTOR
         ),
@@ -158,7 +158,7 @@ def _optuna(ledger: Ledger, trials: list[Any], num_reports: int) -> tuple[float,
 
     def ask(_: int) -> None:
         trial = study.ask()
-        params = ledger.space.suggest(trial)
+        params = study_spec.space.suggest(trial)
         asked.append((trial, float(params["learning_rate"])))
 
     ask_seconds = _each(ask)

@@ -27,7 +27,7 @@ from benchmarks.peers.one_trial import PHASES, WAIT_SECONDS, Spec, batch_of, wri
 from benchmarks.processes import ROOT, scratch
 from benchmarks.random_base import SHAPES, random_model
 from benchmarks.report import Report, arguments
-from lora_runner.models import nf4_config
+from lora_runner.base.load_model import nf4_config
 
 SWEEP = 64
 """Trials of the sweep that is reckoned with."""

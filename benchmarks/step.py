@@ -21,11 +21,11 @@ from benchmarks.memory import live_bytes, peak_live_bytes
 from benchmarks.peers.peft_trial import PeftTrial
 from benchmarks.random_base import SHAPES, random_model
 from benchmarks.report import Report, arguments
-from lora_runner import packed_modules
-from lora_runner.layout import Block, lay_out
-from lora_runner.memory import Workload, estimate
-from lora_runner.models import BaseSpec
-from lora_runner.pack import Pack
+from lora_runner.base.load_model import BaseSpec
+from lora_runner.layers import linear as packed_modules
+from lora_runner.layout.pack_layout import Block, lay_out
+from lora_runner.memory.estimate import Workload, estimate
+from lora_runner.pack.pack import Pack
 
 COUNTED_TOKENS = 32
 """Of a sequence whose operations are counted."""

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from peft import LoraConfig
 from safetensors.torch import save_file
 
+from lora_runner.base.target_modules import shortest_names
 from lora_runner.files import whole_folder
-from lora_runner.targets import shortest_names
 
 if TYPE_CHECKING:
-    from lora_runner.pack import Pack
-    from lora_runner.seats import Seat
+    from lora_runner.pack.pack import Pack
+    from lora_runner.pack.seat import Seat
 
 
 def save_adapter(folder: Path, pack: Pack, seat: Seat) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from lora_runner.config import TrialConfig
 from lora_runner.errors import CheckpointError
 from lora_runner.files import whole_folder, write_json
-from lora_runner.seats import Seat
+from lora_runner.pack.seat import Seat
 
 _TENSORS, _STATE = "seat.safetensors", "state.json"
 _DAMAGED = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError)

@@ -14,11 +14,15 @@ from dataclasses import replace
 
 import torch
 
+from lora_runner.base.load_model import vocabulary_size
 from lora_runner.data import BatchPlan, DataBundle, TokenizedExample, TokenizedSet
 from lora_runner.errors import Fault, ModelError, first_line, is_device_error, is_disk_trouble
-from lora_runner.layout import Block
-from lora_runner.measuring import measuring_of
-from lora_runner.messages import (
+from lora_runner.layout.pack_layout import Block
+from lora_runner.metric.measure import measuring_of
+from lora_runner.pack.pack import MicroBatch, Pack
+from lora_runner.pack.seat import Seat
+from lora_runner.pack.seat_by_seat import for_each_seat, free_memory
+from lora_runner.protocol import (
     COMPLETE,
     DIVERGED,
     FAILED,
@@ -28,13 +32,9 @@ from lora_runner.messages import (
     SeatReport,
     SessionOptions,
 )
-from lora_runner.models import vocabulary_size
-from lora_runner.one_by_one import for_each_seat, free_memory
-from lora_runner.pack import MicroBatch, Pack
-from lora_runner.running import RunningTrial
-from lora_runner.seats import Seat
 from lora_runner.stability import StabilityWatch, repetition
 from lora_runner.trial_files import TrialFiles
+from lora_runner.trial_run import RunningTrial
 
 
 class Session:

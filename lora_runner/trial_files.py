@@ -12,11 +12,11 @@ from safetensors import SafetensorError
 from lora_runner.adapters import save_adapter
 from lora_runner.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from lora_runner.errors import CheckpointError, is_disk_trouble
-from lora_runner.messages import Assignment
-from lora_runner.pack import Pack
-from lora_runner.running import RunningTrial
-from lora_runner.seats import StepStats
+from lora_runner.pack.pack import Pack
+from lora_runner.pack.seat import StepStats
+from lora_runner.protocol import Assignment
 from lora_runner.stability import StabilityWatch
+from lora_runner.trial_run import RunningTrial
 
 DISK_RETRY_SECONDS = 5.0
 

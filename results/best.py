@@ -8,13 +8,13 @@ from typing import Any
 
 import optuna
 
+from files_and_text.atomic_files import replace_folder
+from files_and_text.values import finite, plain
+from files_and_text.yaml_lines import dump_yaml, load_yaml
 from results.adapter import CONFIG, WEIGHTS, check_adapter_files
 from results.errors import NothingToSay, ResultsError
-from results.files import replace_folder
-from results.plain import finite, plain
 from results.sweep_result import SweepResult, TrialResult, read_study, study_hash
 from results.tokenizer_files import tokenizer_files
-from search_spaces import dump_yaml, load_yaml
 
 BEST_FOLDER = "best"
 MERGED = "merged"

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import optuna
 import pandas as pd
 
-from results.files import atomic_write
-from results.tables import reports_frame, trials_frame, write_trials_csv
+from files_and_text.atomic_files import atomic_write
+from results.frames import reports_frame, trials_frame, write_trials_csv
 
 TRIALS_CSV, TRIALS_PARQUET, REPORTS_PARQUET = "trials.csv", "trials.parquet", "reports.parquet"
 

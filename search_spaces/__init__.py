@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from search_spaces.build import ON_REQUEST, space_for
+from search_spaces.contradictions import Disagreement, disagreements
 from search_spaces.dimension import Dimension
-from search_spaces.disagree import Disagreement, disagreements
-from search_spaces.drafts import DEFAULT_WIDEN
-from search_spaces.errors import InputError, Problem
 from search_spaces.first_trials import DEFAULT_LABEL, MOVED_LABEL
-from search_spaces.names import nearest
+from search_spaces.from_rows.dimension_draft import DEFAULT_WIDEN
+from search_spaces.guidelines import Guidelines, load_guidelines
 from search_spaces.render import commented_space_yaml, guidelines_page
 from search_spaces.rows import (
     DIMENSION_NAMES,
@@ -20,8 +19,6 @@ from search_spaces.rows import (
     When,
 )
 from search_spaces.space import FirstTrial, SearchSpace
-from search_spaces.tables import Guidelines, load_guidelines
-from search_spaces.yaml_lines import KeyPath, Lines, dump_yaml, line_of, load_yaml
 
 __all__ = [
     "DEFAULT_LABEL",
@@ -37,20 +34,12 @@ __all__ = [
     "FirstTrial",
     "GuidelineRow",
     "Guidelines",
-    "InputError",
-    "KeyPath",
-    "Lines",
-    "Problem",
     "SearchSpace",
     "Source",
     "When",
     "commented_space_yaml",
     "disagreements",
-    "dump_yaml",
     "guidelines_page",
-    "line_of",
     "load_guidelines",
-    "load_yaml",
-    "nearest",
     "space_for",
 ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from search_spaces.guidelines import load_guidelines
 from search_spaces.render import guidelines_page
-from search_spaces.tables import load_guidelines
 
 if __name__ == "__main__":
     sys.stdout.write(guidelines_page(load_guidelines()))

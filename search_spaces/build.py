@@ -14,16 +14,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from search_spaces.checks import Checks
-from search_spaces.drafts import DEFAULT_WIDEN, Draft, Run
+from files_and_text.checks import Checks
+from files_and_text.yaml_lines import KeyPath, Lines
 from search_spaces.first_trials import propose
-from search_spaces.other_drafts import batch_size_draft, convention_draft, scheduler_draft, warmup_draft
+from search_spaces.from_rows.dimension_draft import DEFAULT_WIDEN, Draft, Run
+from search_spaces.from_rows.learning_rates import embedding_ratio_draft, learning_rate_draft
+from search_spaces.from_rows.other_dimensions import (
+    batch_size_draft,
+    convention_draft,
+    scheduler_draft,
+    warmup_draft,
+)
+from search_spaces.guidelines import Guidelines, load_guidelines
 from search_spaces.overrides import Override, apply_override, read_overrides
-from search_spaces.rate_drafts import embedding_ratio_draft, learning_rate_draft
 from search_spaces.rows import METHODS, SCHEDULERS_WITHOUT_WARMUP
 from search_spaces.space import Dimension, SearchSpace
-from search_spaces.tables import Guidelines, load_guidelines
-from search_spaces.yaml_lines import KeyPath, Lines
 
 ON_REQUEST = ("lora_r", "lora_alpha", "lora_dropout", "per_device_train_batch_size", "weight_decay")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from search_spaces.drafts import Draft, Proposal
+from search_spaces.from_rows.dimension_draft import Draft, Proposal
 from search_spaces.space import FirstTrial, Value
 from search_spaces.wording import short
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from search_spaces.checks import Checks
-from search_spaces.names import nearest
+from files_and_text.checks import Checks
+from files_and_text.nearest_name import nearest
+from files_and_text.yaml_lines import KeyPath
 from search_spaces.rows import SCHEDULERS
 from search_spaces.space import Dimension, Value
-from search_spaces.yaml_lines import KeyPath
 
 KEYS = ("low", "high", "log", "step", "choices", "value")
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from files_and_text.yaml_lines import dump_yaml
 from search_spaces.build import ON_REQUEST, space_for
+from search_spaces.contradictions import Disagreement, disagreements
 from search_spaces.dimension import Dimension
-from search_spaces.disagree import Disagreement, disagreements
-from search_spaces.drafts import DEFAULT_WIDEN
+from search_spaces.from_rows.dimension_draft import DEFAULT_WIDEN
+from search_spaces.guidelines import Guidelines, load_guidelines
 from search_spaces.rows import GuidelineRow
 from search_spaces.space import SearchSpace
-from search_spaces.tables import Guidelines, load_guidelines
 from search_spaces.wording import row_says, says, short
-from search_spaces.yaml_lines import dump_yaml
 
 TITLES = {
     "scenario": "Scenario",

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from files_and_text.nearest_name import nearest
+from files_and_text.problems import InputError
+from files_and_text.yaml_lines import dump_yaml, load_yaml
 from search_spaces.dimension import Dimension, Trial, Value, dimension_from_dict
-from search_spaces.errors import InputError
-from search_spaces.names import nearest
-from search_spaces.yaml_lines import dump_yaml, load_yaml
 
 __all__ = ["Dimension", "FirstTrial", "SearchSpace", "Trial", "Value"]
 

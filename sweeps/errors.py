@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
-from search_spaces import Problem
+from files_and_text.problems import Problem
 
 
 class SweepError(Exception):

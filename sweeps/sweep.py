@@ -16,36 +16,38 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from rich.console import Console
 
+from files_and_text.nearest_name import nearest
+from files_and_text.problems import Problem
+from files_and_text.yaml_lines import KeyPath
 from results.best import BEST_FOLDER, best_config, read_best_config, write_best
 from results.errors import NothingToSay
 from results.export import ExportResult, export
-from results.render import print_verdict
-from results.replicates import CONFIRM_SUFFIX, margin_of
+from results.render.files import write_verdict
+from results.render.terminal import print_verdict
 from results.report import write_report
 from results.table_files import Tables, read_tables, tables, write_tables
-from results.verdict import Verdict, verdict
-from results.verdict_files import write_verdict
-from search_spaces import KeyPath, Problem, nearest
+from results.verdict.replicates import CONFIRM_SUFFIX, margin_of
+from results.verdict.verdict import Verdict, verdict
+from sweeps.artifacts.run_folder import check_run_folder, write_run_folder
+from sweeps.artifacts.served_tokenizer import save_tokenizer
 from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, problem_at, resolved, storage_url
-from sweeps.config.storage import absolute_storage, check_storage
-from sweeps.config.tracking import TRACKERS
-from sweeps.confirmation import Asked
-from sweeps.confirming import Confirmation, ConfirmResult, sweep_to_confirm
+from sweeps.config.sections.storage import absolute_storage, check_storage
+from sweeps.config.sections.tracking import TRACKERS
+from sweeps.confirm.confirm_plan import Asked
+from sweeps.confirm.run_confirmation import Confirmation, ConfirmResult, sweep_to_confirm
 from sweeps.errors import ConfigError, RunFolderError, StartFailed, StorageUnreachable, SweepFailed
-from sweeps.failures import TRY_AGAIN, failed_trials, without_value
-from sweeps.lease import Lease, Owner, lease_of, refuse_if_held
-from sweeps.plan_data import notice_text
-from sweeps.run_folder import check_run_folder, write_run_folder
-from sweeps.served_tokenizer import save_tokenizer
-from sweeps.signals import stop_on_signals
-from sweeps.status import Status, read_status
-from sweeps.storage import check_reachable
-from sweeps.study import peek
+from sweeps.fleet.signals import stop_on_signals
+from sweeps.keeper.failed_trials import TRY_AGAIN, failed_trials, without_value
+from sweeps.plan.data_text import notice_text
+from sweeps.storage.open_storage import check_reachable
+from sweeps.study.lease import Lease, Owner, lease_of, refuse_if_held
+from sweeps.study.status import Status, read_status
+from sweeps.study.study import peek
 
 if TYPE_CHECKING:
     from lora_runner.data import ShownRecord
-    from sweeps.blueprint import Blueprint, Ledger
-    from sweeps.moving import Move
+    from sweeps.plan.blueprint import Blueprint, StudySpec
+    from sweeps.study.move_study import Move
 
 
 GO_ON = "Run the same command to go on; nothing that was finished is lost."
@@ -100,7 +102,7 @@ class Sweep:
 
     def plan(self) -> Blueprint:
         """Validate everything and draw up what would run. Writes nothing."""
-        from sweeps.blueprint import draw_up
+        from sweeps.plan.blueprint import draw_up
 
         return draw_up(self.config, self._problem_at)
 
@@ -109,9 +111,9 @@ class Sweep:
 
         Raises DataError for a number beyond the records.
         """
+        from lora_runner.base.load_model import load_tokenizer
         from lora_runner.data import DataSpec, show_record
-        from lora_runner.models import load_tokenizer
-        from sweeps.blueprint import base_spec
+        from sweeps.plan.blueprint import base_spec
 
         tokenizer = load_tokenizer(base_spec(self.config))
         return show_record(DataSpec(**self.config.data.model_dump()), tokenizer, number)
@@ -231,9 +233,9 @@ class Sweep:
         blueprint = self.plan()
         check_run_folder(self.config)
         check_reachable(self.storage_url, self.run_folder)
-        if (store := blueprint.ledger.checkpoint_store()) is not None:
+        if (store := blueprint.study_spec.checkpoint_store()) is not None:
             store.check()
-        study = peek(self.storage_url, self.config.name, blueprint.ledger.identity)
+        study = peek(self.storage_url, self.config.name, blueprint.study_spec.identity)
         then = None if study is None else read_status(study, self.config.trials)
         before, failed_before = (0, 0) if then is None else (then.finished, then.failed)
         console = console or Console()
@@ -252,7 +254,7 @@ class Sweep:
         try:
             status = self.status()
             with TemporaryDirectory(prefix="sweeps-tokenizer-") as folder:
-                template = blueprint.ledger.context["chat_template"]
+                template = blueprint.study_spec.context["chat_template"]
                 if (problem := save_tokenizer(blueprint.tokenizer, template, Path(folder))) is not None:
                     console.print(problem, markup=False, highlight=False, soft_wrap=True)
                 self.write_results(tokenizer=Path(folder))
@@ -311,12 +313,14 @@ class Sweep:
         sweep = sweep_to_confirm(self.study(), lease_seconds=self.config.reliability.lease_seconds)
         blueprint = self.plan()
         check_run_folder(self.config)
-        peek(self.storage_url, self.config.name, blueprint.ledger.identity)
+        peek(self.storage_url, self.config.name, blueprint.study_spec.identity)
 
-        def run_study(ledger: Ledger, study: optuna.Study | None) -> tuple[bool, list[str]]:
-            return self._run_on_ray(replace(blueprint, ledger=ledger), study, address, console or Console())
+        def run_study(study_spec: StudySpec, study: optuna.Study | None) -> tuple[bool, list[str]]:
+            return self._run_on_ray(
+                replace(blueprint, study_spec=study_spec), study, address, console or Console()
+            )
 
-        confirmation = Confirmation(self.storage_url, blueprint.ledger, sweep, asked, run_study)
+        confirmation = Confirmation(self.storage_url, blueprint.study_spec, sweep, asked, run_study)
         progress, answer = confirmation.prepare(anew=anew).run(), self.verdict(margin=margin)
         self.report(margin=margin)
         if progress.unfinished:
@@ -356,9 +360,9 @@ class Sweep:
         # Ray takes a second to import; commands that only read never wait for it.
         import ray
 
-        from sweeps.fleet import office_for, plan_fleet, run_fleet, start_ray
+        from sweeps.fleet.fleet import office_for, plan_fleet, run_fleet, start_ray
+        from sweeps.fleet.live_view import View
         from sweeps.tracking import following
-        from sweeps.view import View
 
         console.print("Starting Ray ..." if address is None else f"Joining Ray at {address} ...")
         start_ray(address)
@@ -366,22 +370,22 @@ class Sweep:
         if not (self.run_folder / RESOLVED_NAME).is_file():
             write_run_folder(self.config)  # from here on the sweep exists
         # Entered once the sweep is ours, and left when the office is closed: trackers hold nothing up.
-        with ExitStack() as trackers, office_for(blueprint.ledger, self.storage_url, owner) as office:
+        with ExitStack() as trackers, office_for(blueprint.study_spec, self.storage_url, owner) as endpoints:
             write_run_folder(self.config)  # what may differ from the last run's is ours to say only now
             trackers.enter_context(following(self, console.print))
-            seats, workers = blueprint.job.seats, fleet.now
+            seats, workers = blueprint.worker_spec.seats, fleet.now
             console.print(
                 f"Loading the base on {workers} worker{'s' if workers > 1 else ''} with {seats} "
                 f"seat{'s' if seats > 1 else ''} each ..."
             )
-            keeper = office.keeper
+            keeper = endpoints.keeper
             view = View(
                 status=lambda seen: ray.get(keeper.status.remote(seen), timeout=60),
                 request_stop=lambda: ray.get(keeper.request_stop.remote(), timeout=60),
                 console=console,
             )
             with view, stop_on_signals(view.stop_wanted):
-                errors = run_fleet(office, blueprint.job, fleet, view.is_ending)
+                errors = run_fleet(endpoints, blueprint.worker_spec, fleet, view.is_ending)
             if (refused := ray.get(keeper.start_error.remote(), timeout=60)) is not None:
                 raise refused
             errors += ray.get(keeper.errors.remote(), timeout=60)
@@ -407,9 +411,9 @@ class Sweep:
         """Copy the sweep's studies to another storage, and let the run folder say that they are there now.
 
         `storage` as a sweep file has it; a relative path starts from the working directory. The old storage
-        stays as it is. Raises ConfigError, RunFolderError, and what `sweeps.moving.copy_studies` raises.
+        stays as it is. Raises ConfigError, RunFolderError, and what `copy_studies` raises.
         """
-        from sweeps.moving import Move, copy_studies
+        from sweeps.study.move_study import Move, copy_studies
 
         try:
             reference = absolute_storage(check_storage(storage), Path.cwd())
@@ -449,7 +453,7 @@ class Sweep:
 def load(path: Path | str) -> Tables:
     """The tables of a sweep file or run folder, for notebooks: `trials, reports = load("runs/demo")`.
 
-    One row a trial and one row a report (`results.tables` names the columns); typed, missing values are
+    One row a trial and one row a report (`results.frames` names the columns); typed, missing values are
     pandas' NA. Raises what `Sweep.load` and `Sweep.study` raise.
     """
     return Sweep.load(path, check_files=False).tables()

@@ -1,19 +1,19 @@
 """Datasets as people have them -> token ids with loss masks, a frozen evaluation set, and batches."""
 
-from lora_runner.data.batching import BatchPlan, steps_for_epochs
-from lora_runner.data.chat_template import resolve_chat_template
-from lora_runner.data.counts import SetCounts
-from lora_runner.data.formats import Example, Message, convert, recognise
+from lora_runner.data.chat.chat_template import resolve_chat_template
 from lora_runner.data.load import DataBundle, load_data
 from lora_runner.data.notices import Notice
-from lora_runner.data.prompts import EvalPrompt, as_text, eval_prompts
-from lora_runner.data.reading import read_records
-from lora_runner.data.records import Origin, Record
-from lora_runner.data.rendering import Rendering, StopToken
-from lora_runner.data.showing import Piece, ShownRecord, ShownSequence, show_record
+from lora_runner.data.records.formats import Example, Message, convert, recognise
+from lora_runner.data.records.read_files import read_records
+from lora_runner.data.records.record import Origin, Record
+from lora_runner.data.shown_record import Piece, ShownRecord, ShownSequence, show_record
 from lora_runner.data.spec import FORMATS, DataSpec
-from lora_runner.data.tokenise import IGNORED, TokenizedExample, TokenizedSet, num_targets, tokenise
-from lora_runner.data.vocabulary import check_ids
+from lora_runner.data.tokens.batching import BatchPlan, steps_for_epochs
+from lora_runner.data.tokens.counts import SetCounts
+from lora_runner.data.tokens.prompts import EvalPrompt, as_text, eval_prompts
+from lora_runner.data.tokens.rendering_counts import Rendering, StopToken
+from lora_runner.data.tokens.tokenize import IGNORED, TokenizedExample, TokenizedSet, num_targets, tokenise
+from lora_runner.data.tokens.vocabulary import check_ids
 from lora_runner.errors import DataError
 
 __all__ = [

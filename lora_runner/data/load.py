@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lora_runner.data.chat_template import resolve_chat_template
-from lora_runner.data.dividing import ReadSet, divide
-from lora_runner.data.forms import FORMS, rendering_forms
+from lora_runner.data.chat.chat_template import resolve_chat_template
 from lora_runner.data.notices import Notice, columns_notice, notices_of, refuse_mostly_lost
-from lora_runner.data.prompts import EvalPrompt, eval_prompts
+from lora_runner.data.records.other_readings import FORMS, rendering_forms
 from lora_runner.data.spec import DataSpec
-from lora_runner.data.tokenise import IGNORED, TokenizedExample, TokenizedSet, tokenise
+from lora_runner.data.split import ReadSet, divide
+from lora_runner.data.tokens.prompts import EvalPrompt, eval_prompts
+from lora_runner.data.tokens.tokenize import IGNORED, TokenizedExample, TokenizedSet, tokenise
 from lora_runner.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class DataBundle:
     columns_not_used: tuple[str, ...] = ()
     """Columns of the training records that hold something and are not read."""
     forms: tuple[str, ...] = ()
-    """What of the training set other trainers read otherwise (`lora_runner.data.forms`), for exports."""
+    """What of the training set other trainers read otherwise (`records/other_readings.py`), for exports."""
 
     @property
     def notices(self) -> tuple[Notice, ...]:

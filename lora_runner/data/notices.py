@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lora_runner.data.counts import SetCounts
+from lora_runner.data.tokens.counts import SetCounts
 from lora_runner.errors import DataError
 
 WARN_LOST = 0.1

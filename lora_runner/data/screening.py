@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lora_runner.data.formats import TURN_KEYS, Example, Message
-from lora_runner.data.records import Problem, Record, problems_error
+from lora_runner.data.records.formats import TURN_KEYS, Example, Message
+from lora_runner.data.records.record import Problem, Record, problems_error
 from lora_runner.errors import DataError
 
 COLUMNS_READ = {

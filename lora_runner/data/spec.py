@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lora_runner.data.records import nearest
+from lora_runner.data.records.record import nearest
 from lora_runner.errors import DataError
 
 FORMATS = ("messages", "sharegpt", "prompt_completion", "alpaca", "text")

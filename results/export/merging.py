@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from results.export.facts import Config, base_class, base_words, dtype_name, section, template_text
+from results.export.python_text import listed, literal, provenance, wrapped
 from results.export.template import render_template
-from results.export.text import listed, literal, provenance, wrapped
 from results.tokenizer_files import TEMPLATE, tokenizer_files
 
 MERGE = "merge.py"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from results.export.facts import FORMS, Config, form_fact, section
-from results.export.target import Said, by_code, lost
+from results.export.target import FactExport, by_code, lost
 
 AXOLOTL: Mapping[str, str] = {
     "json_text": "Axolotl reads no turns, tools or history that are written as JSON text; the sweep did.",
@@ -57,8 +57,8 @@ LLAMA_FACTORY: Mapping[str, str] = {
 """The same for LLaMA-Factory."""
 
 
-def said_of_forms(sentences: Mapping[str, str], where: str) -> dict[str, Said]:
-    """A Said for the fact of every form: the sentence of what is lost, or `where` it is read as it was."""
+def said_of_forms(sentences: Mapping[str, str], where: str) -> dict[str, FactExport]:
+    """A FactExport for every form: the sentence of what is lost, or `where` it is read as it was."""
     return {form_fact(form): lost(sentences[form]) if form in sentences else by_code(where) for form in FORMS}
 
 

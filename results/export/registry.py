@@ -8,21 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from files_and_text.atomic_files import atomic_copy, atomic_write, sync_folder
+from files_and_text.nearest_name import nearest
+from files_and_text.values import plain
 from results.errors import LossyExport, UnknownTarget, WouldOverwrite
-from results.export import (
-    axolotl_target,
-    llama_cpp_target,
-    llama_factory_target,
-    peft_target,
-    transformers_target,
-    trl_target,
-    unsloth_target,
-    yaml_target,
-)
 from results.export.target import Config, Draft, ExportResult, Target, lossy_of, section
-from results.files import atomic_copy, atomic_write, sync_folder
-from results.plain import plain
-from search_spaces import nearest
+from results.export.targets import axolotl as axolotl_target
+from results.export.targets import llama_cpp as llama_cpp_target
+from results.export.targets import llama_factory as llama_factory_target
+from results.export.targets import peft as peft_target
+from results.export.targets import transformers as transformers_target
+from results.export.targets import trl as trl_target
+from results.export.targets import unsloth as unsloth_target
+from results.export.targets import yaml as yaml_target
 
 TARGETS: dict[str, Target] = {
     module.TARGET.name: module.TARGET

@@ -12,11 +12,11 @@ from packaging.version import InvalidVersion, Version
 from results.errors import ExportError
 from results.export.facts import Config, facts_of, section
 
-__all__ = ["Config", "Draft", "ExportResult", "Said", "Target", "by_code", "by_keys", "lost", "section"]
+__all__ = ["Config", "Draft", "ExportResult", "FactExport", "Target", "by_code", "by_keys", "lost", "section"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class FactExport:
     """How a target says one fact: by keys of its settings file, elsewhere, or not (all of it)."""
 
     keys: Mapping[str, Any] = field(default_factory=dict)
@@ -27,19 +27,19 @@ class Said:
     """What the target will not do, a sentence; empty when it does all."""
 
 
-def by_keys(*, lost: str = "", **keys: Any) -> Said:
-    """Said by settings of the target's own file."""
-    return Said(keys=keys, lost=lost)
+def by_keys(*, lost: str = "", **keys: Any) -> FactExport:
+    """FactExport by settings of the target's own file."""
+    return FactExport(keys=keys, lost=lost)
 
 
-def by_code(where: str, *, lost: str = "") -> Said:
-    """Said elsewhere: in a script, a head, another file."""
-    return Said(where=where, lost=lost)
+def by_code(where: str, *, lost: str = "") -> FactExport:
+    """FactExport elsewhere: in a script, a head, another file."""
+    return FactExport(where=where, lost=lost)
 
 
-def lost(sentence: str) -> Said:
+def lost(sentence: str) -> FactExport:
     """Not said at all."""
-    return Said(lost=sentence)
+    return FactExport(lost=sentence)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Draft:
 
     files: Mapping[str, str | Path]
     """Name in the destination -> text, or a file to copy."""
-    said: Mapping[str, Said]
+    said: Mapping[str, FactExport]
     """Name of a fact -> how this target says it; every fact of the config has an entry."""
     notes: list[str] = field(default_factory=list)
     """What a reader should know although nothing is lost."""
@@ -101,7 +101,7 @@ class ExportResult:
     lossy: list[str]
     """What this target cannot express; also written into its files."""
     notes: list[str]
-    said: Mapping[str, Said]
+    said: Mapping[str, FactExport]
     """Name of a fact -> how the files say it."""
 
     @property
@@ -111,7 +111,7 @@ class ExportResult:
         return list(dict.fromkeys(top / file.relative_to(top).parts[0] for file in self.files))
 
 
-def lossy_of(config: Config, said: Mapping[str, Said]) -> list[str]:
+def lossy_of(config: Config, said: Mapping[str, FactExport]) -> list[str]:
     """What is not said, a sentence each, in the order of the facts.
 
     Raises ExportError for a fact of the config that the target passes over in silence.
@@ -126,7 +126,7 @@ def lossy_of(config: Config, said: Mapping[str, Said]) -> list[str]:
     return list(dict.fromkeys(said[fact.name].lost for fact in facts_of(config) if said[fact.name].lost))
 
 
-def keys_of(config: Config, said: Mapping[str, Said]) -> dict[str, Any]:
+def keys_of(config: Config, said: Mapping[str, FactExport]) -> dict[str, Any]:
     """All settings, in the order of the facts; what the config does not have is left out."""
     keys: dict[str, Any] = {}
     for fact in facts_of(config):

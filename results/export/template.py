@@ -13,7 +13,7 @@ import jinja2
 def _environment() -> jinja2.Environment:
     # Delimiters that do not occur in Python or in a shell script.
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         variable_start_string="<<",
         variable_end_string=">>",
         block_start_string="<%",
@@ -27,5 +27,5 @@ def _environment() -> jinja2.Environment:
 
 
 def render_template(name: str, **values: Any) -> str:
-    """The text of a template of this folder with these values in it."""
+    """The text of a template of templates/ with these values in it."""
     return _environment().get_template(name).render(**values)

@@ -21,9 +21,7 @@ from results.export.facts import (
     section,
     trains_embeddings,
 )
-from results.export.target import Draft, Said, by_code, by_keys, keys_of, lossy_of, lost
-from results.export.template import render_template
-from results.export.text import (
+from results.export.python_text import (
     listed,
     literal,
     literal_text,
@@ -32,6 +30,8 @@ from results.export.text import (
     settings_yaml,
     wrapped,
 )
+from results.export.target import Draft, FactExport, by_code, by_keys, keys_of, lossy_of, lost
+from results.export.template import render_template
 
 SCRIPT = "train.py"
 FORMATS = ("messages", "sharegpt", "prompt_completion", "alpaca", "text")
@@ -74,12 +74,12 @@ def effective_batch_size(config: Config) -> int:
     return int(training["per_device_train_batch_size"]) * int(training["gradient_accumulation_steps"])
 
 
-def trainer_arguments(config: Config) -> dict[str, Said]:
+def trainer_arguments(config: Config) -> dict[str, FactExport]:
     """Facts that every trainer built on transformers' Trainer says by TrainingArguments' own names."""
     training = section(config, "training")
     batch = ("per_device_train_batch_size", "gradient_accumulation_steps")
     named = ("learning_rate", "max_steps", "weight_decay", "max_grad_norm", "seed", "optim")
-    said = {name: Said(keys={name: training.get(name)}) for name in (*named, *_ADAM)}
+    said = {name: FactExport(keys={name: training.get(name)}) for name in (*named, *_ADAM)}
     said["lr_scheduler"] = by_keys(
         lr_scheduler_type=training["lr_scheduler_type"],
         lr_scheduler_kwargs=training.get("lr_scheduler_kwargs") or None,
@@ -94,7 +94,7 @@ def trainer_arguments(config: Config) -> dict[str, Said]:
     return said
 
 
-def said_by_script(config: Config) -> dict[str, Said]:
+def said_by_script(config: Config) -> dict[str, FactExport]:
     """Facts that the script itself says: the data, the 4-bit base, where it comes from."""
     data, quantization = section(config, "data"), section(config, "quantization")
     no_length = "The sweep recorded no max_length; the script cuts examples at 1024 tokens."
@@ -103,7 +103,7 @@ def said_by_script(config: Config) -> dict[str, Said]:
     no_share = "The sweep did not record what it held out; the script holds out 5% by content hash."
     held_out = any(data.get(name) is not None for name in ("eval", "eval_split", "eval_fraction"))
 
-    def here(constant: str, recorded: bool = True, otherwise: str = "") -> Said:
+    def here(constant: str, recorded: bool = True, otherwise: str = "") -> FactExport:
         return by_code(f"{SCRIPT}: {constant}", lost="" if recorded else otherwise)
 
     return {
@@ -217,7 +217,7 @@ def render(
 
 def draft_of(
     config: Config,
-    said: Mapping[str, Said],
+    said: Mapping[str, FactExport],
     *,
     template: str,
     settings: str,

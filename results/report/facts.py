@@ -11,11 +11,11 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from results.plain import finite
+from files_and_text.values import finite
 from results.report.importance_facts import Importance, read_importance
 from results.sweep_result import SweepResult, TrialResult, read_study, study_hash
 from results.trial_facts import by_percent
-from results.verdict import Verdict
+from results.verdict.verdict import Verdict
 
 EARLY = ("pruned", "diverged", "out_of_memory", "failed")
 """Outcomes of a trial that ended before its full budget."""

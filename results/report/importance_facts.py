@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import optuna
 from optuna.trial import TrialState
 
-from results.plain import finite, plural
+from files_and_text.values import finite, plural
 
 FEWEST = 10
 """Finished trials below which the shares would be chance."""

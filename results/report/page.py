@@ -14,23 +14,23 @@ import optuna
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from results.files import atomic_write
-from results.report.answer import answer
+from files_and_text.atomic_files import atomic_write
 from results.report.blocks import Plot, Section
-from results.report.curves import curves
-from results.report.data_account import data_account
 from results.report.facts import Facts, read_facts
-from results.report.importance import importance
-from results.report.next_steps import next_steps
 from results.report.palette import IN_THE_DARK
-from results.report.parallel import parallel
-from results.report.rates import rates
-from results.report.ratio_map import ratio_map
-from results.report.reproduce import reproduce
-from results.report.timeline import timeline
-from results.report.troubles import failures, signs
-from results.report.verdicts import verdicts
-from results.verdict import Verdict
+from results.report.plots.curves import curves
+from results.report.plots.importance import importance
+from results.report.plots.parallel import parallel
+from results.report.plots.rates import rates
+from results.report.plots.ratio_map import ratio_map
+from results.report.plots.timeline import timeline
+from results.report.sections.answer import answer
+from results.report.sections.data_account import data_account
+from results.report.sections.next_steps import next_steps
+from results.report.sections.reproduce import reproduce
+from results.report.sections.troubles import failures, signs
+from results.report.sections.verdicts import verdicts
+from results.verdict.verdict import Verdict
 
 REPORT_FILE = "report.html"
 
@@ -65,7 +65,7 @@ def write_report(
 ) -> Path:
     """Write `report.html` into `folder`, whole or not at all; return its path.
 
-    `verdict` is what `results.verdict.verdict` says of the same study, None while it has no trial.
+    `verdict` is what `results.verdict.verdict.verdict` says of the same study, None while it has no trial.
     `sweep_file` is the resolved sweep file's text, `run_folder` the run as a user names it, `target` the
     finished trials wanted. The same study gives the same bytes.
     """

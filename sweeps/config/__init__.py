@@ -11,14 +11,14 @@ storage.py   where the study is kept, without its password
 from __future__ import annotations
 
 from sweeps.config.load import RESOLVED_NAME, load_sweep, load_text, parse_override, problem_at
-from sweeps.config.metric import MetricSection
-from sweeps.config.model import DataSection, ModelSection
-from sweeps.config.reliability import ReliabilitySection
-from sweeps.config.search import SearchSection
+from sweeps.config.sections.metric import MetricSection
+from sweeps.config.sections.model import DataSection, ModelSection
+from sweeps.config.sections.reliability import ReliabilitySection
+from sweeps.config.sections.search import SearchSection
+from sweeps.config.sections.storage import storage_url
+from sweeps.config.sections.training import LoraSection, TrainingSection
 from sweeps.config.space import space_of
-from sweeps.config.storage import storage_url
-from sweeps.config.sweep import SweepConfig
-from sweeps.config.training import LoraSection, TrainingSection
+from sweeps.config.sweep_config import SweepConfig
 from sweeps.config.write import resolved
 
 __all__ = [

@@ -13,15 +13,16 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from search_spaces import KeyPath, nearest
+from files_and_text.nearest_name import nearest
+from files_and_text.yaml_lines import KeyPath
 from search_spaces.rows import PARAMETERS
-from sweeps.config.metric import MetricSection
-from sweeps.config.model import DataSection, ModelSection
-from sweeps.config.reliability import ReliabilitySection
-from sweeps.config.search import SearchSection
-from sweeps.config.sweep import SweepConfig
-from sweeps.config.tracking import TrackingSection
-from sweeps.config.training import LoraSection, TrainingSection
+from sweeps.config.sections.metric import MetricSection
+from sweeps.config.sections.model import DataSection, ModelSection
+from sweeps.config.sections.reliability import ReliabilitySection
+from sweeps.config.sections.search import SearchSection
+from sweeps.config.sections.tracking import TrackingSection
+from sweeps.config.sections.training import LoraSection, TrainingSection
+from sweeps.config.sweep_config import SweepConfig
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "model": ModelSection,

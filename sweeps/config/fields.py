@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from search_spaces import KeyPath, nearest
+from files_and_text.nearest_name import nearest
+from files_and_text.yaml_lines import KeyPath
 
 Check = Callable[[Any], Any]
 

@@ -7,10 +7,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from search_spaces import KeyPath, nearest
+from files_and_text.nearest_name import nearest
+from files_and_text.yaml_lines import KeyPath
 from sweeps.config.draft import Draft
 from sweeps.config.paths import DATA_SUFFIXES, is_hub_id, is_template_file
-from sweeps.config.sweep import SweepConfig
+from sweeps.config.sweep_config import SweepConfig
 
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _LFS_POINTER = b"version https://git-lfs"

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from search_spaces import InputError, KeyPath, Lines, Problem, line_of, load_yaml
+from files_and_text.problems import InputError, Problem
+from files_and_text.yaml_lines import KeyPath, Lines, line_of, load_yaml
 from sweeps.config.draft import Draft, dotted
 from sweeps.config.files import file_findings
 from sweeps.config.paths import with_absolute_paths
+from sweeps.config.sections.storage import ENVIRONMENT_VARIABLE
 from sweeps.config.space import space_findings
-from sweeps.config.storage import ENVIRONMENT_VARIABLE
-from sweeps.config.sweep import SweepConfig
+from sweeps.config.sweep_config import SweepConfig
 from sweeps.errors import ConfigError
 
 RESOLVED_NAME = "sweep.yaml"

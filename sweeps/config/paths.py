@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from search_spaces import KeyPath
-from sweeps.config.storage import absolute_storage
-from sweeps.config.sweep import SweepConfig
+from files_and_text.yaml_lines import KeyPath
+from sweeps.config.sections.storage import absolute_storage
+from sweeps.config.sweep_config import SweepConfig
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")

@@ -6,22 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from search_spaces import (
-    Guidelines,
-    InputError,
-    KeyPath,
-    Lines,
-    Problem,
-    SearchSpace,
-    load_guidelines,
-    nearest,
-    space_for,
-)
-from search_spaces.checks import Checks
+from files_and_text.checks import Checks
+from files_and_text.nearest_name import nearest
+from files_and_text.problems import InputError, Problem
+from files_and_text.yaml_lines import KeyPath, Lines
+from search_spaces import Guidelines, SearchSpace, load_guidelines, space_for
 from search_spaces.overrides import read_overrides
 from sweeps.config.draft import Draft
 from sweeps.config.fields import shown
-from sweeps.config.sweep import SweepConfig
+from sweeps.config.sweep_config import SweepConfig
 from sweeps.errors import ConfigError
 
 # What the space depends on beside the overrides themselves.

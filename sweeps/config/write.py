@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from search_spaces import dump_yaml
-from sweeps.config.section import Section
-from sweeps.config.sweep import SweepConfig
+from files_and_text.yaml_lines import dump_yaml
+from sweeps.config.sections.base import Section
+from sweeps.config.sweep_config import SweepConfig
 
 _HEADER = """\
 # The sweep file as it is run: every value written out, paths absolute. Running this file is the same sweep.

@@ -15,8 +15,8 @@ import optuna
 from sweeps.dashboard.guard import REPORT_NAME, Guard
 from sweeps.dashboard.study_view import StudyView
 from sweeps.errors import PortTaken
-from sweeps.lease import refuse_unless_free
-from sweeps.storage import open_storage
+from sweeps.storage.open_storage import open_storage
+from sweeps.study.lease import refuse_unless_free
 
 if TYPE_CHECKING:
     from sweeps.sweep import Sweep

@@ -13,9 +13,9 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
-from results.tables import DERIVED
-from sweeps.lease import LEASE
-from sweeps.study import is_drawn_ahead
+from results.frames import DERIVED
+from sweeps.study.lease import LEASE
+from sweeps.study.study import is_drawn_ahead
 
 # As `Study.set_metric_names` writes it.
 _METRIC_NAMES = "study:metric_names"

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lora_runner.errors import RunnerError
 from lora_runner.files import write_text
-from results.render import print_verdict
+from results.render.terminal import print_verdict
 from sweeps.errors import SweepError
 from sweeps.real.checks import QUESTION, check_model
 from sweeps.real.model import build_model, packaged_file
@@ -45,8 +45,8 @@ def run(trials: int, max_steps: int, output: Path, save: Path | None, console: C
     print_verdict(verdict, console)
     if result.interrupted or verdict.best is None:
         return
-    job = sweep.plan().job
-    pairs = beside_peft(job.base, job.data, verdict, result.run_folder)
+    worker_spec = sweep.plan().worker_spec
+    pairs = beside_peft(worker_spec.base, worker_spec.data, verdict, result.run_folder)
     for pair in pairs:
         console.print(f"{pair.name}: {pair.ours:.6f}, by transformers and peft {pair.peft:.6f}", markup=False)
     said = page(

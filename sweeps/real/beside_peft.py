@@ -14,11 +14,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, PreTrainedModel, get_scheduler
 
 from lora_runner.adapters import save_adapter
+from lora_runner.base.load_model import BaseSpec, load_base, nf4_config
 from lora_runner.config import TrialConfig
 from lora_runner.data import IGNORED, BatchPlan, DataBundle, TokenizedExample
-from lora_runner.layout import Block
-from lora_runner.models import BaseSpec, load_base, nf4_config
-from lora_runner.pack import MicroBatch, Pack, PackOptions
+from lora_runner.layout.pack_layout import Block
+from lora_runner.pack.pack import MicroBatch, Pack, PackOptions
 
 EVAL_BATCH_SIZE = 8
 TOLERANCE = 1e-4

@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pandas as pd
 
-from results.markdown import ROW_HEADER, answer_lines, bullets, row_cells, table
-from results.verdict import TrialSummary, Verdict
+from results.render.markdown import ROW_HEADER, answer_lines, bullets, row_cells, table
+from results.verdict.verdict import TrialSummary, Verdict
 from sweeps.real.beside_peft import Pair
 from sweeps.real.checks import QUESTION, Checked
 

@@ -6,11 +6,11 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
+from lora_runner.base.load_model import BaseSpec
 from lora_runner.config import TrialConfig
 from lora_runner.data import DataBundle
-from lora_runner.models import BaseSpec
 from results.best import BEST_FOLDER, read_best_config
-from results.verdict import Verdict
+from results.verdict.verdict import Verdict
 from sweeps.config import SweepConfig, load_text
 from sweeps.errors import SweepFailed
 from sweeps.real.beside_peft import TOLERANCE, Pair, evaluated_by_peft, trained_by_both

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from results.files import atomic_copy
+from files_and_text.atomic_files import atomic_copy
 from sweeps.tracking.record import TrialRecord
 
 FOLDER = "tensorboard"

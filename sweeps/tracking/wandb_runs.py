@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from results.files import atomic_write_json
+from files_and_text.atomic_files import atomic_write_json
 from sweeps.tracking.record import TrialRecord
 
 FOLDER = "wandb"

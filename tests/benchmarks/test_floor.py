@@ -28,7 +28,7 @@ from benchmarks.floor import (
 )
 from benchmarks.peers.peft_trial import PeftTrial
 from benchmarks.random_base import random_model
-from lora_runner.packed_modules import PackedLinear
+from lora_runner.layers.linear import PackedLinear
 from tests.benchmarks.cases import CASE
 
 

@@ -8,7 +8,7 @@ from benchmarks import generation
 from benchmarks.case import PackTrials
 from benchmarks.generation import answers, compared, prompts
 from benchmarks.report import Report
-from lora_runner.kv_cache import KeyValueCache
+from lora_runner.layout.kv_cache import KeyValueCache
 from tests.benchmarks.cases import CASE
 
 

@@ -54,8 +54,8 @@ except KeyboardInterrupt:
 
 def test_no_test_for_a_gpu_is_left_out() -> None:
     marked = {
-        f"tests/lora_runner/{path.name}"
-        for path in (gpu.ROOT / "tests" / "lora_runner").glob("test_*.py")
+        path.relative_to(gpu.ROOT).as_posix()
+        for path in (gpu.ROOT / "tests" / "lora_runner").rglob("test_*.py")
         if "mark.gpu" in path.read_text()
     }
     assert marked == {name for name in stages()[0].arguments if name.startswith("tests/")}

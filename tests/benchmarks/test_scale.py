@@ -12,7 +12,7 @@ from benchmarks.scale import sizes
 from benchmarks.scale_fill import PACK
 from benchmarks.scale_fleet import most_at_once
 from benchmarks.scale_point import measure
-from sweeps.storage import open_storage
+from sweeps.storage.open_storage import open_storage
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lora_runner.config import TrialConfig
-from lora_runner.messages import COMPLETE, FAILED, PRUNED
+from lora_runner.protocol import COMPLETE, FAILED, PRUNED
 from results.adapter import check_adapter_files
-from sweeps.drawing import RETRY_OF
-from sweeps.status import DEFAULT_LABELS
+from sweeps.keeper.trial_source import RETRY_OF
+from sweeps.study.status import DEFAULT_LABELS
 from tests.chaos.rehearsal import expected
 
 _STATES = {"complete": "COMPLETE", "failed": "FAIL"}

@@ -15,7 +15,7 @@ TARGETS = {
     "driver": 1,
     "term": 1,
     "keeper": 3,
-    "depot": 1,
+    "file_server": 1,
     "worker": 4,
     "raylet": 1,
     "storage": 1,
@@ -49,7 +49,7 @@ def ray_processes(pids: Iterator[int], title: str) -> list[psutil.Process]:
     return found
 
 
-_TITLES = {"keeper": "ray::KeeperActor", "depot": "ray::Depot", "worker": "ray::ResourceTrainable"}
+_TITLES = {"keeper": "ray::KeeperActor", "file_server": "ray::FileServer", "worker": "ray::ResourceTrainable"}
 
 
 class Nodes:

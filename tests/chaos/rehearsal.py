@@ -23,17 +23,9 @@ from safetensors.numpy import save_file
 
 from lora_runner.config import TrialConfig
 from lora_runner.files import whole_folder, write_json
-from lora_runner.messages import (
-    COMPLETE,
-    DIVERGED,
-    FAILED,
-    OUT_OF_MEMORY,
-    PUT_BACK,
-    Assignment,
-    SeatReport,
-)
+from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PUT_BACK, Assignment, SeatReport
 from search_spaces import load_guidelines, space_for
-from sweeps.blueprint import Blueprint, Job, Ledger
+from sweeps.plan.blueprint import Blueprint, StudySpec, WorkerSpec
 from sweeps.sweep import Sweep
 
 STEPS = 40
@@ -225,8 +217,8 @@ class RehearsedSession:
 
 
 @dataclass(frozen=True)
-class RehearsedJob:
-    """What a worker uses of `sweeps.blueprint.Job`."""
+class RehearsedWorkerSpec:
+    """What a worker uses of `sweeps.plan.blueprint.WorkerSpec`."""
 
     seats: int
     folder: str
@@ -248,7 +240,7 @@ class RehearsedSweep(Sweep):
         """A real ledger, and a job that trains nothing."""
         config = self.config
         space = space_for(scenario="general", model_size=8.03e9, max_steps=STEPS, train_embeddings=True)
-        ledger = Ledger(
+        study_spec = StudySpec(
             name=config.name,
             run_folder=str(config.run_folder.absolute()),
             space=space,
@@ -264,12 +256,12 @@ class RehearsedSweep(Sweep):
             reliability=config.reliability,
         )
         seats = config.seats if isinstance(config.seats, int) else 3
-        job = RehearsedJob(seats, str(config.run_folder.absolute()), self.step_seconds)
+        worker_spec = RehearsedWorkerSpec(seats, str(config.run_folder.absolute()), self.step_seconds)
         silent = SimpleNamespace(notices=(), warnings=())
         drawn = SimpleNamespace(
             config=config,
-            ledger=ledger,
-            job=cast(Job, job),
+            study_spec=study_spec,
+            worker_spec=cast(WorkerSpec, worker_spec),
             data=silent,
             tokenizer=SimpleNamespace(save_pretrained=lambda folder: None),
         )

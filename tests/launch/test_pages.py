@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from sweeps.cli import app
+from sweeps.cli.main import app
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "launch").glob("*.md")}

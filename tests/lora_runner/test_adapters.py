@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from lora_runner.adapters import save_adapter
+from lora_runner.base.load_model import nf4_config
 from lora_runner.config import TrialConfig
 from lora_runner.data import BatchPlan, DataBundle, TokenizedExample
-from lora_runner.layout import Block
-from lora_runner.models import nf4_config
-from lora_runner.pack import MicroBatch, Pack
-from lora_runner.seats import Seat
+from lora_runner.layout.pack_layout import Block
+from lora_runner.pack.pack import MicroBatch, Pack
+from lora_runner.pack.seat import Seat
 
 CONFIG = TrialConfig(
     learning_rate=2e-2,
@@ -183,5 +183,5 @@ def test_the_folder_holds_fp32_masters_and_is_written_whole(
         "adapter_model.safetensors",
     ]
     tensors = load_file(tmp_path / "a" / "adapter_model.safetensors")
-    assert len(tensors) == 2 * len(seat.lora_places) + 2
+    assert len(tensors) == 2 * len(seat.lora_offsets) + 2
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}

@@ -22,9 +22,9 @@ from lora_runner.checkpoint import _state_digest, has_checkpoint, load_checkpoin
 from lora_runner.config import TrialConfig
 from lora_runner.errors import CheckpointError
 from lora_runner.files import whole_folder, write_text
-from lora_runner.layout import Block
-from lora_runner.pack import MicroBatch, Pack
-from lora_runner.seats import Seat
+from lora_runner.layout.pack_layout import Block
+from lora_runner.pack.pack import MicroBatch, Pack
+from lora_runner.pack.seat import Seat
 
 CONFIG = TrialConfig(learning_rate=1e-2, embedding_learning_rate=1e-3, max_steps=9, lora_r=4, lora_alpha=8)
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from lora_runner.checkpoint import _state_digest
-from lora_runner.messages import Assignment, SeatReport
-from lora_runner.pack import Pack
-from lora_runner.seats import Seat
+from lora_runner.pack.pack import Pack
+from lora_runner.pack.seat import Seat
+from lora_runner.protocol import Assignment, SeatReport
 from lora_runner.session import Session
 from tests.lora_runner.configs import CONFIGS
 

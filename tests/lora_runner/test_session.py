@@ -14,12 +14,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from lora_runner.base.load_model import nf4_config
 from lora_runner.data import BatchPlan, DataBundle, TokenizedExample, TokenizedSet
 from lora_runner.errors import ModelError, TrialConfigError
-from lora_runner.messages import Assignment, SeatReport, SessionOptions
-from lora_runner.models import nf4_config
-from lora_runner.pack import MicroBatch, Pack
-from lora_runner.seats import Seat, StepStats
+from lora_runner.pack.pack import MicroBatch, Pack
+from lora_runner.pack.seat import Seat, StepStats
+from lora_runner.protocol import Assignment, SeatReport, SessionOptions
 from lora_runner.session import Session, report_steps
 from tests.lora_runner.configs import CONFIGS
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from lora_runner.config import TrialConfig
-from lora_runner.messages import COMPLETE, FAILED, OUT_OF_MEMORY, Assignment, SeatReport
-from lora_runner.pack import MicroBatch, Pack
-from lora_runner.seats import Seat
+from lora_runner.pack.pack import MicroBatch, Pack
+from lora_runner.pack.seat import Seat
+from lora_runner.protocol import COMPLETE, FAILED, OUT_OF_MEMORY, Assignment, SeatReport
 from lora_runner.session import Session
 from tests.small_disk import fill
 

@@ -11,14 +11,8 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from results import (
-    AdapterFilesError,
-    NothingToSay,
-    ResultsError,
-    best_config,
-    read_best_config,
-    write_best,
-)
+from results.best import best_config, read_best_config, write_best
+from results.errors import AdapterFilesError, NothingToSay, ResultsError
 
 ADAPTER_CONFIG = """{"peft_type": "LORA", "task_type": "CAUSAL_LM",
  "base_model_name_or_path": "example/llama-8b",

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from search_spaces import MOVED_LABEL, InputError, SearchSpace, load_yaml, space_for
+from files_and_text.problems import InputError
+from files_and_text.yaml_lines import load_yaml
+from search_spaces import MOVED_LABEL, SearchSpace, space_for
 
 
 def build(overrides: dict[str, Any], **given: Any) -> SearchSpace:

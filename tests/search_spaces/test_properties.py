@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from search_spaces import ON_REQUEST, SearchSpace, load_guidelines, load_yaml, space_for
+from files_and_text.yaml_lines import load_yaml
+from search_spaces import ON_REQUEST, SearchSpace, load_guidelines, space_for
 from search_spaces.render import commented_space_yaml
 
 GUIDELINES = load_guidelines()

@@ -12,7 +12,9 @@ from typing import Any
 import optuna
 import pytest
 
-from search_spaces import Dimension, InputError, SearchSpace, dump_yaml, space_for
+from files_and_text.problems import InputError
+from files_and_text.yaml_lines import dump_yaml
+from search_spaces import Dimension, SearchSpace, space_for
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 ROOT = Path(__file__).parents[2]

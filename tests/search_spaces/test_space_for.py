@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from search_spaces import InputError, SearchSpace, space_for
+from files_and_text.problems import InputError
+from search_spaces import SearchSpace, space_for
 
 
 def build(**given: Any) -> SearchSpace:

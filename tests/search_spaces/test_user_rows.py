@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces import InputError, load_guidelines, space_for
+from files_and_text.problems import InputError
+from search_spaces import load_guidelines, space_for
 
 
 def write(folder: Path, text: str, name: str = "mine.yaml") -> Path:

@@ -13,15 +13,15 @@ import pytest
 from optuna.trial import FrozenTrial
 
 from lora_runner.config import TrialConfig
-from lora_runner.messages import COMPLETE, Assignment, SeatReport
+from lora_runner.protocol import COMPLETE, Assignment, SeatReport
 from search_spaces import load_guidelines, space_for
-from sweeps.blueprint import Ledger
 from sweeps.config import ReliabilitySection
-from sweeps.config.search import SearchSection
-from sweeps.keeper import Keeper
-from sweeps.lease import Lease, Owner
-from sweeps.messages import Reply
-from sweeps.storage import open_storage
+from sweeps.config.sections.search import SearchSection
+from sweeps.keeper.keeper import Keeper
+from sweeps.keeper.protocol import Reply
+from sweeps.plan.blueprint import StudySpec
+from sweeps.storage.open_storage import open_storage
+from sweeps.study.lease import Lease, Owner
 
 Loss = Callable[[TrialConfig, int], float | str]
 """(config, percent) -> evaluation loss, or the outcome with which the trial ends by itself there."""
@@ -37,17 +37,17 @@ def bowl(config: TrialConfig, percent: int) -> float:
     return 2.0 + min(distance, 9.0) / 10 + 1.0 / percent
 
 
-def build_ledger(
+def build_study_spec(
     folder: Path,
     *,
     trials: int = 6,
     report_at: tuple[int, ...] = (20, 40, 60, 80, 100),
     reliability: ReliabilitySection | None = None,
     **search: Any,
-) -> Ledger:
+) -> StudySpec:
     """A ledger over the tables' own space of an 8B model, with its conditional dimension."""
     space = space_for(scenario="general", model_size=8.03e9, max_steps=100, train_embeddings=True)
-    return Ledger(
+    return StudySpec(
         name="t",
         run_folder=str(folder),
         space=space,
@@ -85,7 +85,7 @@ class SimulatedPack:
 
     def __init__(self, keeper: Keeper, loss: Loss = bowl, *, seats: int = 3, worker: int = 0) -> None:
         self.keeper, self.loss, self.worker, self.num_seats = keeper, loss, worker, seats
-        self.report_at = keeper.ledger.report_at
+        self.report_at = keeper.study_spec.report_at
         self.seats: dict[int, Assignment] = {}
         self.turns: dict[int, int] = {}
         self.stopped = False
@@ -164,7 +164,7 @@ def drawn(keeper: Keeper) -> dict[int, dict[str, Any]]:
 
 def trials_of(keeper: Keeper) -> list[FrozenTrial]:
     """What a reader finds in the storage, past every cache of the keeper, with nothing but Optuna."""
-    return read_by_optuna(str(keeper._storage.url), keeper.ledger.name)
+    return read_by_optuna(str(keeper._storage.url), keeper.study_spec.name)
 
 
 def read_by_optuna(url: str, name: str) -> list[FrozenTrial]:
@@ -234,7 +234,7 @@ def make_keeper(tmp_path: Path, new_database: Callable[[str], str]) -> Iterator[
     ) -> Keeper:
         if url is None:
             url = urls[at] = urls.get(at) or new_database(at)
-        made.append(Keeper(build_ledger(tmp_path / f"run-{at}", **options), url, owner))
+        made.append(Keeper(build_study_spec(tmp_path / f"run-{at}", **options), url, owner))
         return made[-1]
 
     yield make
@@ -274,8 +274,8 @@ def held_elsewhere() -> Iterator[Callable[[str, str], None]]:
 
 
 @pytest.fixture(scope="session")
-def ledger() -> Callable[..., Ledger]:
-    return build_ledger
+def study_spec() -> Callable[..., StudySpec]:
+    return build_study_spec
 
 
 @pytest.fixture(scope="session")

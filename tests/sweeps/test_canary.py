@@ -18,7 +18,7 @@ import optuna
 import psutil
 import pytest
 
-from sweeps.fleet import SECRET
+from sweeps.fleet.fleet import SECRET
 from tests.postgresql import PostgreSQL
 
 ROOT = Path(__file__).parent.parent.parent

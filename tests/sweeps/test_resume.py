@@ -16,10 +16,10 @@ import pytest
 import sqlalchemy.exc
 from optuna.trial import TrialState
 
-import sweeps.keeper
-from results.files import atomic_write_json
-from sweeps.keeper import Keeper
-from sweeps.waiting import MAX_LOST_ALONE
+import sweeps.keeper.keeper
+from files_and_text.atomic_files import atomic_write_json
+from sweeps.keeper.keeper import Keeper
+from sweeps.keeper.retry_queue import MAX_LOST_ALONE
 
 Make = Callable[..., Keeper]
 
@@ -217,7 +217,7 @@ def test_files_of_a_deleted_study_are_moved_aside_not_gone_on_from(make_keeper: 
     folder = Path(placed.assignment.folder)
     (folder / "checkpoint").mkdir()
     (folder / "checkpoint" / "seat.json").write_text("{}")
-    fresh = Keeper(old.ledger, str(old._storage.url).replace("old.db", "new.db"))
+    fresh = Keeper(old.study_spec, str(old._storage.url).replace("old.db", "new.db"))
     (placed,) = fresh.ask(0, [0]).start
     assert {p.name for p in Path(placed.assignment.folder).iterdir()} == {"config.json"}
     assert (folder.with_name("0000.earlier-1") / "checkpoint" / "seat.json").is_file()
@@ -269,16 +269,16 @@ def unanswered(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """The storage does what the next transaction says, and goes away before it answers."""
 
     def next_one() -> None:
-        whole = sweeps.keeper.transaction
+        whole = sweeps.keeper.keeper.transaction
 
         @contextmanager
         def cut(storage: Any) -> Iterator[None]:
-            monkeypatch.setattr(sweeps.keeper, "transaction", whole)
+            monkeypatch.setattr(sweeps.keeper.keeper, "transaction", whole)
             with whole(storage):
                 yield
             raise ConnectionResetError("server closed the connection unexpectedly")
 
-        monkeypatch.setattr(sweeps.keeper, "transaction", cut)
+        monkeypatch.setattr(sweeps.keeper.keeper, "transaction", cut)
 
     return next_one
 

@@ -22,13 +22,13 @@ from optuna.trial import TrialState
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lora_runner.base.load_model import BaseSpec, load_tokenizer, nf4_config
 from lora_runner.config import TrialConfig
 from lora_runner.data import BatchPlan, DataSpec, load_data
-from lora_runner.models import BaseSpec, load_tokenizer, nf4_config
 from results.errors import ExportError, WouldOverwrite
+from sweeps.cli.merge import merge_best
 from sweeps.errors import ConfigError, RunFolderError, StartRefused, StudyMismatch
-from sweeps.fleet import start_ray
-from sweeps.merging import merge_best
+from sweeps.fleet.fleet import start_ray
 from sweeps.sweep import Sweep
 from tests.on_ray import ON_RAY
 
@@ -298,7 +298,7 @@ def test_a_sweep_is_confirmed_on_new_seeds_and_the_same_call_goes_on(
     assert (result.progress.added, result.progress.interrupted) == (6, False)
     study = sweep.replicates()
     assert study is not None
-    train = sweep.plan().job.data.train
+    train = sweep.plan().worker_spec.data.train
     orders: dict[int, set[tuple[int, ...]]] = {}
     for trial in study.trials:
         config = TrialConfig.from_dict(trial.user_attrs["config"])
@@ -369,7 +369,7 @@ def test_ctrl_c_keeps_finished_trials_and_the_same_command_goes_on(
 
 
 def study_trials(sweep: Sweep) -> list[Any]:
-    from sweeps.study import peek
+    from sweeps.study.study import peek
 
     study = peek(sweep.storage_url, sweep.config.name)
     return [] if study is None else study.get_trials(deepcopy=False)

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lora_runner.data.formats import convert
-from lora_runner.data.reading import read_records
+from lora_runner.data.records.formats import convert
+from lora_runner.data.records.read_files import read_records
 from lora_runner.data.spec import FORMATS
 from lora_runner.errors import DataError
 

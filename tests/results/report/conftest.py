@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 
 from results.errors import NothingToSay
 from results.report import write_report
-from results.verdict import Verdict, verdict
+from results.verdict.verdict import Verdict, verdict
 from tests.results.conftest import study as make_study
 from tests.results.conftest import trial as make_trial
 

@@ -11,8 +11,8 @@ import pytest
 
 from results.report.facts import Stay, read_facts
 from results.report.importance_facts import read_importance
-from results.report.timeline import lay_out
-from results.verdict import verdict
+from results.report.plots.timeline import lay_out
+from results.verdict.verdict import verdict
 from tests.results.report.conftest import START, many_trials
 
 Make = Callable[..., Any]

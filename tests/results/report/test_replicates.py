@@ -10,9 +10,9 @@ import optuna
 import pytest
 
 from results.report import write_report
-from results.verdict import verdict
+from results.verdict.verdict import verdict
 from tests.results.report.test_page import read
-from tests.results.test_confirmed_verdict import ARMS, confirm
+from tests.results.verdict.test_confirmed_verdict import ARMS, confirm
 
 Make = Callable[..., Any]
 

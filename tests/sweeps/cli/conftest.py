@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from sweeps.cli import main
-from sweeps.keeper import Keeper
-from sweeps.run_folder import write_run_folder
+from sweeps.artifacts.run_folder import write_run_folder
+from sweeps.cli.main import main
+from sweeps.keeper.keeper import Keeper
 from sweeps.sweep import Sweep
 from tests.sweeps.cli.calling import Answer, Call
 
@@ -63,7 +63,7 @@ def ran(folder: Path, pack: Any) -> Path:
     """The run folder of a sweep that a simulated pack ran."""
     sweep = Sweep.load(folder / "s.yaml")
     write_run_folder(sweep.config)
-    keeper = Keeper(sweep.plan().ledger, sweep.storage_url)
+    keeper = Keeper(sweep.plan().study_spec, sweep.storage_url)
     keeper.register(0, 3.5)
     pack(keeper).run()
     keeper._storage.engine.dispose()

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from sweeps.keeper import Keeper
-from sweeps.run_folder import write_run_folder
+from sweeps.artifacts.run_folder import write_run_folder
+from sweeps.keeper.keeper import Keeper
 from sweeps.sweep import Sweep
 from tests.sweeps.cli.calling import Call, edit, listing
 
@@ -174,7 +174,7 @@ def test_a_confirmation_that_cannot_be_asked_for_names_every_problem(call: Call,
 def test_a_sweep_without_a_finished_trial_has_nothing_to_confirm(call: Call, folder: Path, pack: Any) -> None:
     sweep = Sweep.load(folder / "s.yaml")
     write_run_folder(sweep.config)
-    keeper = Keeper(sweep.plan().ledger, sweep.storage_url)
+    keeper = Keeper(sweep.plan().study_spec, sweep.storage_url)
     pack(keeper, lambda config, percent: "diverged").run()
     keeper.leave()
     answer = call("confirm", folder / "s.yaml")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from sweeps.cli import app
+from sweeps.cli.main import app
 from tests.sweeps.cli.calling import Call, edit, listing
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -109,7 +109,7 @@ def test_the_installed_command_ends_with_the_code(folder: Path) -> None:
 def test_reading_a_bad_file_does_not_wait_for_torch_or_ray(folder: Path) -> None:
     edit(folder / "s.yaml", "trials: 4", "trials: four")
     script = (
-        "import sys\nfrom sweeps.cli import main\n"
+        "import sys\nfrom sweeps.cli.main import main\n"
         "try:\n    main(['plan', 's.yaml'])\nexcept SystemExit as end:\n"
         "    print(end.code, [name for name in ('torch', 'ray', 'transformers') if name in sys.modules])\n"
     )

@@ -11,9 +11,9 @@ import pytest
 
 from lora_runner.config import TrialConfig
 from results.sweep_result import read_study
-from sweeps.arms import choose_arms
-from sweeps.keeper import Keeper
-from sweeps.run_folder import write_run_folder
+from sweeps.artifacts.run_folder import write_run_folder
+from sweeps.confirm.arms import choose_arms
+from sweeps.keeper.keeper import Keeper
 from sweeps.sweep import Sweep
 from tests.sweeps.cli.calling import Call, edit
 
@@ -27,7 +27,7 @@ def on_a_pack(folder: Path, pack: Any, monkeypatch: pytest.MonkeyPatch) -> Calla
     def make(loss: Loss) -> Path:
         def run(sweep: Sweep, blueprint: Any, *_: Any) -> tuple[bool, list[str]]:
             write_run_folder(sweep.config)
-            keeper = Keeper(blueprint.ledger, sweep.storage_url)
+            keeper = Keeper(blueprint.study_spec, sweep.storage_url)
             pack(keeper, loss, seats=1).run()
             keeper.leave()
             return False, []
@@ -115,9 +115,9 @@ def test_an_arm_whose_every_run_fails_is_named_and_the_others_have_their_verdict
     edit(folder / "s.yaml", "trials: 4", "trials: 4\nsearch: {pruner: none}")
     assert call("run", "s.yaml").code == 0
     sweep = Sweep.load("s.yaml")
-    ledger = sweep.plan().ledger
-    broken = next(a for a in choose_arms(read_study(sweep.study()), ledger) if a.role == "row")
-    meant = ledger.trial_config(broken.values)
+    study_spec = sweep.plan().study_spec
+    broken = next(a for a in choose_arms(read_study(sweep.study()), study_spec) if a.role == "row")
+    meant = study_spec.trial_config(broken.values)
 
     def one_arm_fails(config: TrialConfig, percent: int) -> float | str:
         is_broken = config.seed != meant.seed and replace(config, seed=meant.seed) == meant

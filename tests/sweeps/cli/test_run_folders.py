@@ -14,9 +14,9 @@ from typing import Any
 import optuna
 import pytest
 
+from sweeps.artifacts.run_folder import check_run_folder, write_run_folder
 from sweeps.errors import RunFolderError
-from sweeps.keeper import Keeper
-from sweeps.run_folder import check_run_folder, write_run_folder
+from sweeps.keeper.keeper import Keeper
 from sweeps.sweep import Sweep
 from tests.sweeps.cli.calling import Call, listing
 
@@ -177,7 +177,7 @@ def test_before_any_trial_has_ended_the_verdict_says_so_and_there_is_nothing_to_
 ) -> None:
     sweep = Sweep.load(folder / "s.yaml")
     write_run_folder(sweep.config)
-    keeper = Keeper(sweep.plan().ledger, sweep.storage_url)
+    keeper = Keeper(sweep.plan().study_spec, sweep.storage_url)
     keeper.ask(0, [0])
     keeper._storage.engine.dispose()
     before = listing(sweep.run_folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces import Problem
+from files_and_text.problems import Problem
 from sweeps.config import SweepConfig, load_sweep
 from sweeps.errors import ConfigError
 

@@ -16,9 +16,9 @@ from lora_runner.data.spec import FORMATS as DATA_FORMATS
 from lora_runner.data.spec import DataSpec
 from search_spaces import SCHEDULERS
 from sweeps.config import DataSection, SearchSection, TrainingSection
-from sweeps.config.model import FORMATS
-from sweeps.config.search import PRUNER_CLASSES, PRUNER_OPTIONS, SAMPLER_CLASSES, SAMPLER_OPTIONS
-from sweeps.config.training import SCHEDULER_OPTIONS
+from sweeps.config.sections.model import FORMATS
+from sweeps.config.sections.search import PRUNER_CLASSES, PRUNER_OPTIONS, SAMPLER_CLASSES, SAMPLER_OPTIONS
+from sweeps.config.sections.training import SCHEDULER_OPTIONS
 
 
 def test_the_data_section_is_the_data_spec() -> None:

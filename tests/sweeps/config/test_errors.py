@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from search_spaces import Problem
+from files_and_text.problems import Problem
 from sweeps import errors
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces import Problem
+from files_and_text.problems import Problem
 from sweeps.config import SweepConfig
 
 FILE = """\

@@ -11,10 +11,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from search_spaces import dump_yaml
-from search_spaces.yaml_lines import MAX_BYTES
+from files_and_text.yaml_lines import MAX_BYTES, dump_yaml
 from sweeps.config import SweepConfig, load_sweep, load_text
-from sweeps.config.sweep import SweepConfig as Whole
+from sweeps.config.sweep_config import SweepConfig as Whole
 from sweeps.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent.parent.parent

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.config.logins import has_password, is_plain, masked, without_secrets
-from sweeps.config.storage import check_storage, storage_url
+from sweeps.config.sections.storage import check_storage, storage_url
 from sweeps.errors import StorageUnreachable, SweepError
-from sweeps.storage import check_reachable, open_storage
-from sweeps.study import peek
+from sweeps.storage.open_storage import check_reachable, open_storage
+from sweeps.study.study import peek
 from sweeps.tracking.update import _told
 
 PIECES = ("hushone", "hushtwo", "hushthree")

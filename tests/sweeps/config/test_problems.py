@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces import Problem
+from files_and_text.problems import Problem
 from sweeps.config import SweepConfig, load_sweep
-from sweeps.config.reliability import MIN_LEASE_SECONDS
+from sweeps.config.sections.reliability import MIN_LEASE_SECONDS
 from sweeps.errors import ConfigError
-from sweeps.lease import BEAT_SECONDS
+from sweeps.study.lease import BEAT_SECONDS
 
 Problems = Callable[[str], list[Problem]]
 

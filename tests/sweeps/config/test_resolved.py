@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from search_spaces import ON_REQUEST
 from sweeps.config import SweepConfig, load_sweep, resolved
-from sweeps.config.training import SCHEDULER_OPTIONS
+from sweeps.config.sections.training import SCHEDULER_OPTIONS
 
 # Names that YAML readers take for something else than text.
 ODD_NAMES = ["1e-4", "no", "0x10", "2024-01-01", "1_000", "null", "12.5", "true", "007", "a"]

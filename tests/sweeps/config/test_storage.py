@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from sweeps.config.logins import has_password
-from sweeps.config.storage import absolute_storage, check_storage, storage_url
+from sweeps.config.sections.storage import absolute_storage, check_storage, storage_url
 from sweeps.errors import StorageUnreachable
-from sweeps.storage import open_storage, sqlite_file
+from sweeps.storage.open_storage import open_storage, sqlite_file
 
 
 @pytest.mark.parametrize(

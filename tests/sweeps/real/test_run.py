@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lora_runner.base.load_model import BaseSpec, load_tokenizer
 from lora_runner.config import TrialConfig
 from lora_runner.data import DataSpec, load_data
-from lora_runner.models import BaseSpec, load_tokenizer
-from results.verdict import TrialSummary, Verdict
+from results.verdict.verdict import TrialSummary, Verdict
 from sweeps.demo.docstrings import DocstringRecord
 from sweeps.errors import SweepFailed
 from sweeps.real import run

@@ -15,8 +15,8 @@ import pytest
 
 from lora_runner.config import TrialConfig
 from sweeps.dashboard import DashboardServer, open_dashboard
-from sweeps.keeper import Keeper
-from sweeps.lease import Owner
+from sweeps.keeper.keeper import Keeper
+from sweeps.study.lease import Owner
 from sweeps.sweep import Sweep
 
 FILE = """\
@@ -55,7 +55,7 @@ class Watched:
 def watched(
     tmp_path: Path,
     new_database: Callable[[str], str],
-    ledger: Callable[..., Any],
+    study_spec: Callable[..., Any],
     pack: type,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[..., Watched]]:
@@ -79,7 +79,7 @@ def watched(
         folder.mkdir(parents=True)
         text = FILE.format(trials=trials, output=tmp_path / "runs", storage=storage, more=more)
         (folder / "sweep.yaml").write_text(text, encoding="utf-8")
-        keeper = Keeper(ledger(folder, trials=trials, sampler="random"), url, owner)
+        keeper = Keeper(study_spec(folder, trials=trials, sampler="random"), url, owner)
         keepers.append(keeper)
         seats = pack(keeper, loss)
         seats.ask()

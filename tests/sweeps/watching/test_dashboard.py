@@ -17,13 +17,13 @@ import psutil
 import pytest
 from optuna_dashboard import wsgi
 
-from sweeps.cli import main
+from sweeps.cli.main import main
 from sweeps.dashboard import open_dashboard
 from sweeps.dashboard.study_view import ReadOnlyError, StudyView, trial_note
 from sweeps.errors import PortTaken, StudyHeld
-from sweeps.lease import Owner
-from sweeps.storage import open_storage
-from sweeps.study import is_drawn_ahead
+from sweeps.storage.open_storage import open_storage
+from sweeps.study.lease import Owner
+from sweeps.study.study import is_drawn_ahead
 from sweeps.sweep import Sweep
 
 

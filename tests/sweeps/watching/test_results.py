@@ -10,10 +10,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from results import AdapterFilesError, read_tables, reports_frame, trials_frame, write_tables
-from results.trials_table import ranked
+from results.errors import AdapterFilesError
+from results.frames import reports_frame, trials_frame
+from results.table_files import read_tables, write_tables
+from results.trials_text import ranked
 from sweeps import load
-from sweeps.cli import main
+from sweeps.cli.main import main
 from sweeps.errors import RunFolderError
 
 
@@ -22,7 +24,7 @@ def shown(capsys, monkeypatch):
     """`shown("results", ...)`: what the command prints, at a width of so many cells."""
 
     def run(*arguments: object, width: int = 200) -> str:
-        monkeypatch.setattr("sweeps.cli_watch.console.width", width)
+        monkeypatch.setattr("sweeps.cli.watch_commands.console.width", width)
         capsys.readouterr()
         main_ends(*arguments)
         return str(capsys.readouterr().out)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from sweeps.cli import main
+from sweeps.cli.main import main
 from sweeps.errors import ConfigError, TrackingFailed, TrackingNotInstalled
 from sweeps.sweep import Sweep
 from sweeps.tracking import following

@@ -1,0 +1,115 @@
+"""Writing files so that a reader, or a crash, never sees half of one."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from files_and_text.values import plain
+
+
+def atomic_write(path: Path, content: str | bytes) -> Path:
+    """Write `content` under a temporary name beside `path`, sync it, rename it into place; return `path`.
+
+    Text is UTF-8. Missing parent folders are made. An interrupted write leaves the old file as it was.
+    """
+    with _replacing(path) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+    return path
+
+
+def atomic_write_json(path: Path, data: Mapping[str, Any]) -> Path:
+    """`atomic_write` of indented JSON; NaN and infinities become null, numpy numbers plain ones."""
+    return atomic_write(path, json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def atomic_copy(source: Path, path: Path) -> Path:
+    """`atomic_write` of a file's bytes, in pieces: an adapter with embeddings can have gigabytes."""
+    with source.open("rb") as reading, _replacing(path) as file:
+        shutil.copyfileobj(reading, file, 1 << 22)
+    return path
+
+
+def replace_folder(folder: Path, contents: Mapping[str, Path | str], *, beside: Collection[str] = ()) -> Path:
+    """Make `folder` hold exactly `contents` (name -> file to copy, or text), whole or not at all; return it.
+
+    The new folder is filled and synced under a temporary name, then takes the old one's place by two
+    renames; the old one is removed last, so a crash at any point leaves at least one whole folder on the
+    disk. A folder that already holds these contents is left alone, with what is named in `beside`.
+    """
+    if _holds(folder, contents, beside):
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = _temporary(folder)
+    fresh.mkdir()
+    try:
+        for name, content in contents.items():
+            if isinstance(content, Path):
+                atomic_copy(content, fresh / name)
+            else:
+                atomic_write(fresh / name, content)
+        old = fresh.with_suffix(".old")
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+        sync_folder(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    return folder
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable, where the system can (a folder cannot be opened on Windows)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _holds(folder: Path, contents: Mapping[str, Path | str], beside: Collection[str]) -> bool:
+    if not folder.is_dir():
+        return False
+    places = (item.relative_to(folder) for item in folder.rglob("*") if not item.is_dir())
+    if {place.as_posix() for place in places if place.parts[0] not in beside} != set(contents):
+        return False
+    for name, content in contents.items():
+        if not (folder / name).is_file():
+            return False
+        if isinstance(content, Path):
+            if not filecmp.cmp(content, folder / name, shallow=False):
+                return False
+        elif (folder / name).read_bytes() != content.encode("utf-8"):
+            return False
+    return True

@@ -1,0 +1,250 @@
+"""Which layers of a model are trained: those that get LoRA, by peft's rules, and those trained in full."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from peft import LoraConfig
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from lora_runner.base.load_model import vocabulary_size
+from lora_runner.base.model_structure import language_model_of
+from lora_runner.errors import ModelError
+
+ALL_LINEAR = "all-linear"
+_PAST_ADAPTERS = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
+"""Types of models whose kernels read `out_proj` as a weight; peft 0.21 refuses an adapter there
+(`tuners_utils._check_lora_target_modules_mamba`)."""
+
+
+def find_targets(model: nn.Module, target_modules: str | Sequence[str]) -> list[str]:
+    """Names of the linear layers that get LoRA, in the model's own order, with peft's matching rules.
+
+    `all-linear` takes every linear layer but the output layer; GPT-2's transposed `Conv1D` counts as one. A
+    list matches full names or last components; any other string is a regular expression on the full name.
+    Of a model that also sees or hears, the language model's layers alone are meant (`left_out`). Raises
+    ModelError when an entry matches nothing, or a layer that no adapter can be added to.
+    """
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    output = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+    without = left_out(model)
+    if target_modules == ALL_LINEAR:
+        found = [n for n in linear if n not in without and model.get_submodule(n) is not output]
+        if not found:
+            raise ModelError("target_modules all-linear matches nothing: the model has no linear layer")
+        return found
+    found = _matching(linear, target_modules)
+    # What is named by a component may be elsewhere too, but not what no adapter can be added to.
+    impossible = [name for name in found if name in without and not without[name].is_elsewhere]
+    trained = [name for name in found if name not in without]
+    if impossible or not trained:
+        first = (impossible or found)[0]
+        raise ModelError(
+            f"target_modules {target_modules!r} takes {first}, which {without[first].reason}; "
+            "leave it out, or take all-linear, which does"
+        )
+    return trained
+
+
+def _matching(linear: Sequence[str], target_modules: str | Sequence[str]) -> list[str]:
+    leaves = sorted({name.rpartition(".")[2] for name in linear})
+    if isinstance(target_modules, str):
+        try:
+            found = [name for name in linear if re.fullmatch(target_modules, name)]
+        except re.error as error:
+            raise ModelError(
+                f"target_modules {target_modules!r} is no regular expression: {error}"
+            ) from error
+        if not found:
+            hint = (
+                f" For every layer of that name, write [{target_modules}]."
+                if target_modules in leaves
+                else ""
+            )
+            raise ModelError(
+                f"target_modules pattern {target_modules!r} matches the full name of no linear layer.{hint}"
+            )
+        return found
+    if not target_modules:
+        raise ModelError("target_modules is empty: name at least one layer, or all-linear")
+    for target in target_modules:
+        if not any(_matches(name, target) for name in linear):
+            near = difflib.get_close_matches(target, leaves, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ModelError(
+                f"target_modules entry {target!r} matches no linear layer.{hint} Known: {', '.join(leaves)}"
+            )
+    return [name for name in linear if any(_matches(name, target) for target in target_modules)]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Why a linear layer gets no adapter."""
+
+    reason: str
+    """After "which"."""
+    is_elsewhere: bool = False
+    """It is no part of the language model, and on text alone would never move."""
+
+
+def left_out(model: nn.Module) -> dict[str, LeftOut]:
+    """The linear layers that get no adapter whatever `target_modules` says, by full name."""
+    if not isinstance(model, PreTrainedModel):
+        return {}
+    found = dict[str, LeftOut]()
+    elsewhere = LeftOut("is no part of the language model: on text alone it would not move", True)
+    past = LeftOut(f"the kernels of {model.config.model_type} models read as a weight, past any adapter")
+    converted = LeftOut(
+        f"peft takes, in {model.config.model_type} models, for the fused experts: those stay frozen here"
+    )
+    own = {*language_model_of(model).modules(), model.get_output_embeddings()}
+    linear = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)]
+    experts = _taken_for_experts(model)
+    for name, module in linear:
+        if module not in own:
+            found[name] = elsewhere
+        elif name.rpartition(".")[2] in experts:
+            found[name] = converted
+        elif model.config.model_type in _PAST_ADAPTERS and name.rpartition(".")[2] == "out_proj":
+            found[name] = past
+        elif has_own_forward(module) and not _gives_rows(module):
+            found[name] = LeftOut(
+                f"is a {type(module).__name__}: its forward does not return a row of outputs for each row, "
+                "to which an adapter could be added (nor can peft)"
+            )
+    return found
+
+
+def _taken_for_experts(model: PreTrainedModel) -> set[str]:
+    """Names of layers that peft turns into parameters of fused experts, which transformers 4 called so.
+
+    A layer that still has such a name (of DeepSeek-V3's shared experts) can therefore get no adapter that
+    peft would load.
+    """
+    try:
+        from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+    except ImportError:  # an older peft converts nothing
+        return set()
+    names = {"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"}
+    config = LoraConfig(target_modules=sorted(names))
+    convert_peft_config_for_transformers(config, model, None)
+    assert config.target_modules is not None
+    return names - set(config.target_modules)
+
+
+def more_in_peft(model: PreTrainedModel) -> list[str]:
+    """Last components of what peft's own `all-linear` takes and this one leaves, fused experts among them."""
+    return sorted({name.rpartition(".")[2] for name in left_out(model)} | _taken_for_experts(model))
+
+
+def shortest_names(model: nn.Module, wanted: Sequence[str]) -> list[str]:
+    """Last components where they say it all, full names where the same component is elsewhere left alone."""
+    leaves = sorted({name.rpartition(".")[2] for name in wanted})
+    matched = {
+        name
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2] in leaves and hasattr(module, "weight")
+    }
+    return leaves if matched == set(wanted) else sorted(wanted)
+
+
+def has_own_forward(module: nn.Module) -> bool:
+    """Whether a linear layer's class computes something of its own, as routers do that also choose."""
+    kind = type(module)
+    return (
+        isinstance(module, nn.Linear)
+        and kind.forward is not nn.Linear.forward
+        and not kind.__module__.startswith("bitsandbytes.")
+    )
+
+
+def _gives_rows(module: nn.Module) -> bool:
+    """Whether a layer with a forward of its own maps rows (T, in) to rows (T, out)."""
+    assert isinstance(module, nn.Linear)
+    rows = torch.zeros(3, module.in_features, dtype=module.weight.dtype, device=module.weight.device)
+    try:
+        with torch.no_grad():
+            out = module(rows)
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        return False
+    return isinstance(out, torch.Tensor) and out.shape == (3, module.out_features)
+
+
+def _matches(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
+@dataclass(frozen=True)
+class SavedModules:
+    """Which layers are trained in full beside LoRA (peft's `modules_to_save`), by their full names."""
+
+    names: tuple[str, ...] = ()
+    tied: bool = False
+    """Embedding and output layer are one weight: one copy is trained and both use it."""
+    token_indices: tuple[int, ...] = ()
+    """Rising ids of the tokens whose rows alone are trained (`trainable_token_indices`); empty: all rows."""
+
+
+def find_trained(
+    model: PreTrainedModel,
+    *,
+    target_modules: str | Sequence[str],
+    train_embeddings: bool | Sequence[str],
+    trainable_token_indices: Sequence[int] = (),
+) -> tuple[list[str], SavedModules]:
+    """The layers that get LoRA, and those of which seats train their own copy or rows.
+
+    `trainable_token_indices` concern the input embeddings, and a tied output layer with them, as in peft.
+    Raises ModelError when a layer would be trained in two ways, or an id is none of the model's vocabulary.
+    """
+    targets = find_targets(model, target_modules)
+    if not trainable_token_indices:
+        saved, how = find_saved(model, train_embeddings), "in full (train_embeddings)"
+    elif train_embeddings:
+        raise ModelError(
+            "trainable_token_indices cannot stand beside train_embeddings: train a few tokens or the layers"
+        )
+    else:
+        indices = tuple(sorted(set(trainable_token_indices)))
+        size = vocabulary_size(model)
+        if beyond := [index for index in indices if not 0 <= index < size]:
+            raise ModelError(
+                f"trainable_token_indices are ids of the model's vocabulary, 0 to {size - 1}, got {beyond[0]}"
+            )
+        saved = replace(find_saved(model, ("embed_tokens",)), token_indices=indices)
+        how = "by its tokens (trainable_token_indices)"
+    if twice := sorted(set(targets) & set(saved.names)):
+        raise ModelError(
+            f"{', '.join(twice)} cannot be trained {how} and through LoRA (target_modules): choose one"
+        )
+    return targets, saved
+
+
+def find_saved(model: PreTrainedModel, wanted: bool | Sequence[str]) -> SavedModules:
+    """Resolve `train_embeddings` (true: input embeddings and output layer) to module names.
+
+    With tied embeddings both layers share the one trained copy, whichever of them was named, since training
+    them apart would untie the model.
+    """
+    if not wanted:
+        return SavedModules()
+    modules: dict[str, nn.Module | None] = {
+        "embed_tokens": model.get_input_embeddings(),
+        "lm_head": model.get_output_embeddings(),
+    }
+    chosen = list(modules) if wanted is True else list(wanted)
+    unknown = sorted(set(chosen) - set(modules))
+    if unknown:
+        raise ModelError(f"train_embeddings knows embed_tokens and lm_head, got {', '.join(unknown)}")
+    head = modules["lm_head"]
+    tied = head is not None and head.weight is modules["embed_tokens"].weight  # type: ignore[union-attr]
+    if tied:
+        chosen = list(modules)
+    names = {id(module): name for name, module in model.named_modules()}
+    return SavedModules(tuple(names[id(m)] for key in chosen if (m := modules[key]) is not None), tied)

@@ -1,0 +1,45 @@
+"""Which part of a base is not quantised, and what it takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from lora_runner.base.quantization import Quantization
+
+EMBEDDINGS, EXPERTS, LINEAR, REST = (
+    "embeddings and output layer",
+    "experts (fused parameters)",
+    "other linear layers",
+    "norms and the rest",
+)
+_FUSED_DIM = 3
+"""Of a parameter that holds a matrix for each expert."""
+
+
+def unquantised_parameters(model: PreTrainedModel, quantization: Quantization) -> dict[str, int]:
+    """Numbers of parameters that stay in the compute dtype, by what they are, the most first.
+
+    bitsandbytes quantises the weights of linear layers alone: not experts that are kept as one parameter.
+    """
+    quantised = {id(module.weight) for module in quantization.layers(model).values()}
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    embeddings = {id(parameter) for end in ends if end is not None for parameter in end.parameters()}
+    seen, found = set[int](), Counter[str]()
+    for module in model.modules():
+        linear = isinstance(module, nn.Linear | Conv1D)
+        for parameter in module.parameters(recurse=False):
+            if id(parameter) in quantised or id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            if id(parameter) in embeddings:
+                kind = EMBEDDINGS
+            elif parameter.dim() >= _FUSED_DIM:
+                kind = EXPERTS if not isinstance(module, nn.modules.conv._ConvNd) else REST
+            else:
+                kind = LINEAR if linear and parameter.dim() > 1 else REST
+            found[kind] += parameter.numel()
+    return dict(found.most_common())

@@ -1,0 +1,52 @@
+"""What of a model gets no adapter although a user may expect it, in words for a plan and a study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from lora_runner.base.model_structure import language_model_of
+from lora_runner.base.target_modules import find_targets, left_out
+
+
+def adapters_in_words(model: PreTrainedModel, target_modules: str | Sequence[str]) -> list[str]:
+    """How many layers get an adapter, then a sentence for each part that does not and why.
+
+    Raises ModelError when nothing matches `target_modules`.
+    """
+    sentences = [f"on {_layers(len(find_targets(model, target_modules)))} of the {_part(model)}"]
+    by_reason: dict[str, list[str]] = {}
+    for name, why in left_out(model).items():
+        by_reason.setdefault(why.reason, []).append(name)
+    sentences += [
+        f"none on {_layers(len(names))}, such as {names[0]}, which {reason}"
+        for reason, names in by_reason.items()
+    ]
+    if stacks := _stacks(language_model_of(model)):
+        count = sum(size for _, size in stacks)
+        sentences.append(
+            f"none on {count:,} parameters in stacks of matrices (fused experts), such as {stacks[0][0]}: "
+            "target_modules reach linear layers"
+        )
+    return sentences
+
+
+def _part(model: PreTrainedModel) -> str:
+    return "model" if language_model_of(model) is model else "language model"
+
+
+def _layers(count: int) -> str:
+    return f"{count} linear layer{'' if count == 1 else 's'}"
+
+
+def _stacks(model: nn.Module) -> list[tuple[str, int]]:
+    """Parameters that hold a matrix for each of several, by name, and their sizes."""
+    return [
+        (f"{name}.{own}", parameter.numel())
+        for name, module in model.named_modules()
+        if not isinstance(module, nn.modules.conv._ConvNd)
+        for own, parameter in module.named_parameters(recurse=False)
+        if sum(side > 1 for side in parameter.shape) > 2
+    ]

@@ -1,0 +1,139 @@
+"""One training record as the model sees it: its text with the tokens that carry loss, and where it is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from lora_runner.data.chat.chat_template import resolve_chat_template
+from lora_runner.data.spec import DataSpec
+from lora_runner.data.split import divide
+from lora_runner.data.tokens.counts import Fate
+from lora_runner.data.tokens.sequences import TrainedSequence, sequences
+from lora_runner.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SAID = {
+    Fate.USED: "trained",
+    Fate.EMPTY: "left out: it has no answer to learn",
+    Fate.HELD_OUT: "held out for evaluation, not trained",
+    Fate.IN_EVAL: "left out: the evaluation set holds a copy of it",
+    Fate.NOT_DRAWN: "not drawn (max_train_examples)",
+}
+"""What is done with a training record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A run of tokens that are treated alike, as text with its special tokens."""
+
+    text: str
+    is_trained: bool
+    """Whether they carry loss (would, for a record that is not trained)."""
+    is_cut: bool
+    """Whether they lie beyond max_length: the model never sees them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownSequence:
+    """One of the sequences that a record becomes."""
+
+    pieces: tuple[Piece, ...]
+    num_tokens: int
+    """At full length."""
+    num_target_tokens: int
+    """Tokens with loss within max_length."""
+    num_lost_target_tokens: int
+    stops: tuple[str, ...]
+    """Stop tokens with loss within max_length, in order."""
+    way: str
+    """How it was made; see TrainedSequence."""
+    notes: tuple[str, ...]
+    """What else to know of how it was made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownRecord:
+    """A training record, what is done with it, and the sequences that it becomes."""
+
+    number: int
+    """From 1, in the order in which the training records are read."""
+    num_records: int
+    place: str
+    """FILE:LINE."""
+    said: str
+    max_length: int
+    sequences: tuple[ShownSequence, ...]
+
+
+def show_record(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, number: int) -> ShownRecord:
+    """Read the data of a sweep and return its training record `number`, counted from 1.
+
+    Raises DataError for a number beyond the records, and for what `load_data` refuses in reading.
+    """
+    train, _ = divide(spec)
+    if not 1 <= number <= len(train.examples):
+        raise DataError(
+            f"the training set has the records 1 to {len(train.examples):,}; there is no record {number:,}",
+            path=spec.train,
+        )
+    example, fate = train.examples[number - 1], train.fates[number - 1]
+    template = resolve_chat_template(spec.chat_template, tokenizer)
+    made = sequences([example], tokenizer, template, completion_only=spec.completion_only)
+    shown = tuple(_shown(sequence, tokenizer, spec) for sequence in made)
+    said = SAID[fate]
+    if fate == Fate.USED and not any(sequence.num_target_tokens for sequence in shown):
+        has_targets = any(sequence.num_lost_target_tokens for sequence in shown)
+        said = (
+            f"dropped: nothing that it teaches lies within max_length {spec.max_length:,}"
+            if has_targets
+            else SAID[Fate.EMPTY]
+        )
+    return ShownRecord(
+        number=number,
+        num_records=len(train.examples),
+        place=str(example.origin),
+        said=said,
+        max_length=spec.max_length,
+        sequences=shown,
+    )
+
+
+def _shown(sequence: TrainedSequence, tokenizer: PreTrainedTokenizerBase, spec: DataSpec) -> ShownSequence:
+    ids, most = sequence.ids, spec.max_length
+    trained = [False] * len(ids)
+    for start, end in sequence.ranges if spec.completion_only else [(0, len(ids))]:
+        trained[max(start, 1) : end] = [True] * (end - max(start, 1))
+    return ShownSequence(
+        pieces=tuple(_pieces(ids, [(mark, place >= most) for place, mark in enumerate(trained)], tokenizer)),
+        num_tokens=len(ids),
+        num_target_tokens=sum(trained[:most]),
+        num_lost_target_tokens=sum(trained[most:]),
+        stops=tuple(text for place, (_, text) in sorted(sequence.stops.items()) if place < most),
+        way=sequence.way,
+        notes=sequence.notes,
+    )
+
+
+def _pieces(
+    ids: list[int], marks: Sequence[tuple[bool, bool]], tokenizer: PreTrainedTokenizerBase
+) -> Iterator[Piece]:
+    def text(tokens: list[int]) -> str:
+        return str(tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
+
+    whole, before, end = text(ids), "", 0
+    for (is_trained, is_cut), run in groupby(marks):
+        start, end = end, end + len(list(run))
+        upto = text(ids[:end])
+        # As the difference of two beginnings: a piece decoded alone may lose the blank that it begins with.
+        here = (
+            upto[len(before) :]
+            if whole.startswith(upto) and upto.startswith(before)
+            else text(ids[start:end])
+        )
+        before = upto
+        yield Piece(text=here, is_trained=is_trained, is_cut=is_cut)

@@ -1,0 +1,145 @@
+"""The records of a sweep, each with what is done with it: trained on, evaluated on, or left out and why."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from lora_runner.data.records.formats import Example, convert
+from lora_runner.data.records.other_readings import record_forms
+from lora_runner.data.records.read_files import is_single_file, read_records
+from lora_runner.data.screening import columns_not_used, is_empty, refuse_media, refuse_unwanted_answers
+from lora_runner.data.spec import DataSpec
+from lora_runner.data.tokens.counts import Fate
+from lora_runner.errors import DataError
+
+
+@dataclass(kw_only=True)
+class ReadSet:
+    """Records of one source in its order, and the fate of each."""
+
+    source: str
+    examples: list[Example]
+    format: str = ""
+    columns_not_used: tuple[str, ...] = ()
+    forms: frozenset[str] = frozenset()
+    """What other trainers read otherwise, see `forms.FORMS`."""
+    fates: list[Fate] = field(default_factory=list)
+    order: list[Example] = field(default_factory=list)
+    """Those that are used, in the order in which they are."""
+
+    @property
+    def num_by_fate(self) -> Counter[Fate]:
+        return Counter(self.fates)
+
+    def mark(self, fate: Fate, keys: set[int]) -> None:
+        """Give the used examples with these Python ids a fate."""
+        for place, example in enumerate(self.examples):
+            if self.fates[place] == Fate.USED and id(example) in keys:
+                self.fates[place] = fate
+
+    @property
+    def used(self) -> list[Example]:
+        """Examples that nothing was found against so far, in the source's order."""
+        return [e for e, fate in zip(self.examples, self.fates, strict=True) if fate == Fate.USED]
+
+
+def divide(spec: DataSpec) -> tuple[ReadSet, ReadSet]:
+    """Read the training and the evaluation records, and decide what each is used for.
+
+    The evaluation set is ordered and drawn by the hash of its records' content, so neither the order of a
+    file nor the machine changes it. Training records equal to an evaluation record are left out. Raises
+    DataError for anything unreadable or unfit, and where nothing is left to train or to evaluate on.
+    """
+    train = _read(spec, spec.train, spec.train_split)
+    if spec.eval is None and spec.eval_split is None:
+        held_out = _split_off(train.used, spec)
+        train.mark(Fate.HELD_OUT, set(map(id, held_out)))
+        source = f"{spec.train} ({spec.eval_fraction:.3g} of it by content hash)"
+        evaluation = ReadSet(
+            source=source, examples=held_out, fates=[Fate.USED] * len(held_out), order=held_out
+        )
+    else:
+        evaluation = _read_evaluation(spec)
+    left = train.used
+    known = {example.content_key for example in evaluation.order}
+    train.mark(Fate.IN_EVAL, {id(example) for example in left if example.content_key in known})
+    if not (kept := train.used):
+        raise DataError(f"all {len(left)} training records are also in the evaluation set", path=spec.train)
+    if spec.max_train_examples is not None and spec.max_train_examples < len(kept):
+        drawn = {id(example) for example in _draw(kept, spec.seed, spec.max_train_examples)}
+        train.mark(Fate.NOT_DRAWN, {id(example) for example in kept} - drawn)
+    train.order = train.used
+    return train, evaluation
+
+
+def _read(spec: DataSpec, source: str, split: str | None) -> ReadSet:
+    """Read and convert one source, refuse what must not be trained, and mark what is empty."""
+    records = read_records(source, split=split)
+    name, examples = convert(records, spec.format)
+    refuse_unwanted_answers(records, name, source)
+    refuse_media(records, examples)
+    fates = [
+        Fate.EMPTY if is_empty(example, completion_only=spec.completion_only) else Fate.USED
+        for example in examples
+    ]
+    if Fate.USED not in fates:
+        raise DataError(
+            f"none of the {len(examples):,} records has anything to learn: their answers are empty",
+            path=source,
+        )
+    return ReadSet(
+        source=source,
+        examples=examples,
+        format=name,
+        columns_not_used=columns_not_used(records, name),
+        forms=frozenset(record_forms(records, name)),
+        fates=fates,
+    )
+
+
+def _read_evaluation(spec: DataSpec) -> ReadSet:
+    source = spec.eval if spec.eval is not None else spec.train
+    if spec.eval_split is not None and is_single_file(source):
+        message = f"eval_split {spec.eval_split!r} needs a folder or a hub id, a single file has no splits"
+        raise DataError(message, path=source)
+    found = _read(spec, source, spec.eval_split)
+    distinct = _distinct(found.used)
+    found.mark(Fate.COPY, set(map(id, found.used)) - set(map(id, distinct)))
+    found.order = _draw(distinct, spec.seed, spec.max_eval_examples)
+    found.mark(Fate.NOT_DRAWN, set(map(id, distinct)) - set(map(id, found.order)))
+    if spec.eval_split is not None:
+        found.source = f"{source} (split {spec.eval_split})"
+    return found
+
+
+def _split_off(examples: Sequence[Example], spec: DataSpec) -> list[Example]:
+    """Return the distinct records with the smallest hashes, which evaluate.
+
+    What `max_eval_examples` leaves over of the share trains.
+    """
+    distinct = _distinct(examples)
+    if len(distinct) < 2:
+        raise DataError(
+            "at least two different records are needed to hold one out for evaluation; give an eval file",
+            path=spec.train,
+        )
+    share = max(1, round(len(distinct) * spec.eval_fraction))
+    share = min(share, len(distinct) - 1, spec.max_eval_examples or len(distinct))
+    return _draw(distinct, spec.seed, share)
+
+
+def _distinct(examples: Sequence[Example]) -> list[Example]:
+    """Return the first of the examples of each content."""
+    return list({example.content_key: example for example in reversed(examples)}.values())
+
+
+def _draw(examples: Sequence[Example], seed: int, count: int | None) -> list[Example]:
+    """Return up to `count` examples in the order of their seeded content hash."""
+    return sorted(examples, key=lambda example: _rank(example, seed))[:count]
+
+
+def _rank(example: Example, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}:{example.content_key}".encode()).digest()

@@ -1,0 +1,1 @@
+"""Texts with loss spans -> token ids, labels and batches."""

@@ -1,0 +1,127 @@
+"""How the records of a set became sequences, in numbers and sentences for `plan`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lora_runner.data.notices import Notice
+from lora_runner.data.tokens.sequences import TrainedSequence
+
+_WAYS = {
+    "marked": "{records} conversation{s}, one sequence each, with loss on what the chat template marks with"
+    " {{% generation %}}",
+    "whole": "{records} conversation{s}, one sequence each, with loss on the assistant's turns",
+    "per turn": "{records} conversation{s} as {sequences} sequences, one for each assistant turn with what"
+    " a server would send before it: as one text they would teach other prompts or no stop token",
+    "all": "{records} conversation{s}, one sequence each, with loss on every token",
+    "completion": "{records} prompt{s} with loss on the completion",
+    "text": "{records} text{s}",
+}
+"""How a way is called in a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopToken:
+    """A token by which completions end."""
+
+    id: int
+    text: str
+    num_turns: int
+    """Completions that teach it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendering:
+    """How a set was made; what was dropped for want of a token with loss does not count."""
+
+    num_records: int = 0
+    ways: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """(records, sequences) by way; `TrainedSequence.way` names them."""
+    stop_tokens: tuple[StopToken, ...] = ()
+    """Commonest first; what a generation ends with."""
+    num_without_stop: int = 0
+    """Records of which no sequence has a stop token with loss."""
+    num_cut_before_stop: int = 0
+    """Those of them that had one beyond max_length."""
+    notes: tuple[str, ...] = ()
+    """What else to know, each with the number of records that it holds for."""
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Token ids by which a generation of the trained model ends."""
+        return tuple(token.id for token in self.stop_tokens)
+
+    def sentences(self) -> Iterator[str]:
+        """Yield what was made of the records, and by which tokens their answers end."""
+        for way, (records, sequences) in self.ways.items():
+            yield _WAYS[way].format(
+                records=f"{records:,}", sequences=f"{sequences:,}", s="" if records == 1 else "s"
+            )
+        if self.stop_tokens:
+            named = [f"{token.text} (id {token.id}, {token.num_turns:,} times)" for token in self.stop_tokens]
+            yield f"stop token{'s' if len(named) > 1 else ''}: {', '.join(named)}"
+
+    def notices(self, role: str) -> Iterator[Notice]:
+        """Yield what is to be known of one set. `role`: training, evaluation."""
+        for note in self.notes:
+            yield Notice(f"{role}: {note}")
+        if missing := self.num_without_stop - self.num_cut_before_stop:
+            yield Notice(
+                f"{role}: {missing:,} of {self.num_records:,} records teach no stop token, so a model trained"
+                " on them may never end its answer; let the chat template print eos_token behind each answer,"
+                " inside its {% generation %} marks if it has some, and the tokenizer have an eos_token",
+                is_warning=True,
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "ways": {way: {"records": r, "sequences": s} for way, (r, s) in self.ways.items()},
+            "stop_tokens": [vars(token) for token in self.stop_tokens],
+            "records_without_stop_token": self.num_without_stop,
+            "notes": list(self.notes),
+        }
+
+
+class RenderingCount:
+    """Counts a Rendering together, sequence by sequence."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, set[int]] = {}
+        self._sequences = Counter[str]()
+        self._stops = Counter[tuple[int, str]]()
+        self._stopping, self._cut = set[int](), set[int]()
+        self._notes: dict[str, set[int]] = {}
+
+    def add(self, sequence: TrainedSequence, length: int) -> None:
+        """Add a sequence of which the first `length` tokens are kept."""
+        self._records.setdefault(sequence.way, set()).add(sequence.example)
+        self._sequences[sequence.way] += 1
+        taught = [token for position, token in sequence.stops.items() if position < length]
+        self._stops.update(taught)
+        if taught:
+            self._stopping.add(sequence.example)
+        elif sequence.stops:
+            self._cut.add(sequence.example)
+        for note in sequence.notes:
+            self._notes.setdefault(note, set()).add(sequence.example)
+
+    def result(self) -> Rendering:
+        """Return what was counted."""
+        records = set().union(*self._records.values())
+        return Rendering(
+            num_records=len(records),
+            ways={way: (len(found), self._sequences[way]) for way, found in self._records.items()},
+            stop_tokens=tuple(
+                StopToken(id=token, text=text, num_turns=count)
+                for (token, text), count in self._stops.most_common()
+            ),
+            num_without_stop=len(records - self._stopping),
+            num_cut_before_stop=len(self._cut - self._stopping),
+            notes=tuple(
+                f"{note} ({len(found):,} of {len(records):,} records)" for note, found in self._notes.items()
+            ),
+        )

@@ -1,0 +1,146 @@
+"""Examples -> sequences of token ids with the ranges that carry loss, before anything is cut or counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from lora_runner.data.chat.conversations import ChatRenderer
+from lora_runner.data.records.formats import Example
+from lora_runner.data.records.record import BadRecord, Problem, problems_error
+from lora_runner.data.tokens.encoding import Draft, encode_spans, opening
+from lora_runner.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_CHUNK = 1000  # texts per call of the tokenizer, which works on them in parallel
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedSequence:
+    """Token ids of one sequence, and the (start, end) ranges of them that carry loss."""
+
+    example: int
+    """Number of the example it was made of, from 0; one example may become several sequences."""
+    ids: list[int]
+    ranges: list[tuple[int, int]]
+    stops: Mapping[int, tuple[int, str]]
+    """Positions of stop tokens with loss -> (id, text)."""
+    way: str
+    """`marked`, `whole`, `per turn` or `all` of a conversation (chat.py tells them), `completion`, `text`."""
+    notes: tuple[str, ...] = ()
+    merges: bool = False
+    """Whether the tokenizer joins what stands before a range and its beginning into one token."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """A text on its way to a sequence."""
+
+    example: int
+    draft: Draft
+    way: str
+    stops: tuple[str | None, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def sequences(
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    chat_template: str | None,
+    *,
+    completion_only: bool = True,
+) -> Iterator[TrainedSequence]:
+    """Yield what the examples become, in their order and at full length.
+
+    Raises DataError: conversations without a template, a tokenizer without EOS, conversations the template
+    refuses.
+    """
+    texts = iter(_texts(examples, tokenizer, chat_template, completion_only))
+    first: list[int] | None = None
+    while chunk := list(islice(texts, _CHUNK)):
+        encoded = encode_spans([made.draft for made in chunk], tokenizer)
+        for made, (ids, ranges, merges) in zip(chunk, encoded, strict=True):
+            if made.draft.plain:
+                if first is None:
+                    first = opening(tokenizer)
+                if first and ids[: len(first)] != first:
+                    ids = first + ids
+                    ranges = [(start + len(first), end + len(first)) for start, end in ranges]
+                if ids[-1:] != [tokenizer.eos_token_id]:
+                    ranges = [*ranges, (len(ids), len(ids) + 1)]
+                    ids = [*ids, tokenizer.eos_token_id]
+                stops = {len(ids) - 1: (ids[-1], str(tokenizer.eos_token))}
+            else:
+                stops = dict(_stops(ids, ranges, made.stops, tokenizer))
+            yield TrainedSequence(
+                example=made.example,
+                ids=ids,
+                ranges=ranges,
+                stops=stops,
+                way=made.way,
+                notes=made.notes,
+                merges=merges,
+            )
+
+
+def _stops(
+    ids: list[int],
+    ranges: list[tuple[int, int]],
+    texts: Sequence[str | None],
+    tokenizer: PreTrainedTokenizerBase,
+) -> Iterator[tuple[int, tuple[int, str]]]:
+    for (start, end), text in zip(ranges, texts, strict=True):
+        token = None if text is None else tokenizer.convert_tokens_to_ids(text)
+        if text is not None and isinstance(token, int) and token in ids[max(start, 1) : end]:
+            yield end - 1 - ids[start:end][::-1].index(token), (token, text)
+
+
+def _texts(
+    examples: Sequence[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    chat_template: str | None,
+    completion_only: bool,
+) -> list[_Made]:
+    renderer = None if chat_template is None else ChatRenderer(tokenizer, chat_template)
+    texts: list[_Made] = []
+    problems: list[Problem] = []
+    for number, example in enumerate(examples):
+        try:
+            if example.messages is None or renderer is None:
+                draft = _plain_draft(example, tokenizer)
+                texts.append(
+                    _Made(example=number, draft=draft, way="text" if example.prompt is None else "completion")
+                )
+                continue
+            for chat in renderer.render(example, completion_only=completion_only):
+                # Where several turns share a text a server tokenises the earlier ones with their answers.
+                alone = chat.way in ("per turn", "whole") and len(chat.spans) == 1
+                draft = Draft(text=chat.text, spans=chat.spans, plain=False, prompt_alone=alone)
+                texts.append(
+                    _Made(example=number, draft=draft, way=chat.way, stops=chat.stops, notes=chat.notes)
+                )
+        except BadRecord as error:
+            problems.append((example.origin, str(error)))
+    if problems:
+        raise problems_error(problems)
+    return texts
+
+
+def _plain_draft(example: Example, tokenizer: PreTrainedTokenizerBase) -> Draft:
+    if example.prompt is None and example.text is None:
+        raise DataError(
+            "conversations need a chat template and the tokenizer has none: set chat_template to jinja text,"
+            " to the path of a template file, or to chatml for the built-in one",
+            path=example.origin.path,
+            line=example.origin.line,
+        )
+    if tokenizer.eos_token_id is None:
+        raise DataError("the tokenizer has no eos_token, which must end every completion; set one")
+    if example.prompt is not None and example.completion is not None:
+        text = example.prompt + example.completion
+        return Draft(text=text, spans=((len(example.prompt), len(text)),), plain=True)
+    return Draft(text=example.text or "", spans=((0, len(example.text or "")),), plain=True)

@@ -1,0 +1,1 @@
+"""What the base's modules become in a pack: each computes for several seats at once."""

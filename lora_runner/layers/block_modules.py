@@ -1,0 +1,152 @@
+"""Modules of a base that multiply rows by matrices of their own, called once for each block of a pass.
+
+Routers and fused experts of a mixture are no linear layers that could be replaced. Over all rows, neighbours
+would decide how many rows a product has, and with it the rounding; and an expert sees a selection of rows, of
+which nobody could tell whose they are. Inside such a call all rows belong to one seat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lora_runner.layers.linear import PackContext, PackedModule, Rows
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def call_by_block(decoder: nn.Module, context: PackContext, probe: Callable[[], object]) -> list[str]:
+    """Make the modules below `decoder` that need it compute block by block; their names.
+
+    `probe` makes a plain forward pass or several, each of one block. It shows which modules see all rows: one
+    that sees a selection is called by block through the smallest module around it that does see all.
+    """
+    seen = _Seen(context)
+    with ExitStack() as hooks:
+        for name, module in decoder.named_modules():
+            hooks.enter_context(
+                module.register_forward_pre_hook(seen.by(name), with_kwargs=True)  # type: ignore[arg-type]
+            )
+        probe()
+    wanted, replaced = set[str](), tuple[str, ...]()
+    for name, module in decoder.named_modules():
+        if name.startswith(replaced):
+            continue
+        inside = isinstance(module, PackedModule)
+        if inside:
+            replaced = (*replaced, f"{name}.")
+        if name in seen.selections if inside else _multiplies(module):
+            while name and name not in seen.all_rows:
+                name = name.rpartition(".")[0]
+            wanted.add(name)
+    outermost = [
+        name for name in sorted(wanted - {""}) if not any(name.startswith(f"{other}.") for other in wanted)
+    ]
+    for name in outermost:
+        module = decoder.get_submodule(name)
+        module.forward = ByBlock(module.forward, context)  # type: ignore[method-assign]
+    return outermost
+
+
+def _multiplies(module: nn.Module) -> bool:
+    """Whether a module that nobody replaced multiplies by itself.
+
+    It has a matrix, or a stack of them, of its own; or it mixes tokens by a convolution, as the mixers of
+    state space models do, whose scans are products too.
+    """
+    if isinstance(module, (nn.Embedding, *_CONVOLUTIONS)):
+        return False
+    has_matrix = any(sum(side > 1 for side in own.shape) > 1 for own in module.parameters(recurse=False))
+    return has_matrix or any(isinstance(child, _CONVOLUTIONS) for child in module.children())
+
+
+class _Seen:
+    """By their names, the modules that saw all rows in every call, and those that saw other rows."""
+
+    def __init__(self, context: PackContext) -> None:
+        self._context = context
+        self._saw_all, self.selections = set[str](), set[str]()
+
+    @property
+    def all_rows(self) -> set[str]:
+        return self._saw_all - self.selections
+
+    def by(self, name: str) -> Callable[..., None]:
+        def look(module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+            assert self._context.rows is not None
+            given = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None)
+            num_rows = self._context.rows.num_rows
+            if given is not None and isinstance(module, PackedModule):  # which lays its rows end to end
+                sees_all = given.shape[:-1].numel() == num_rows
+            else:
+                sees_all = given is not None and _row_dimension(given, num_rows) is not None
+            (self._saw_all if sees_all else self.selections).add(name)
+
+        return look
+
+
+class ByBlock:
+    """A module's forward, called for the rows of one block after another."""
+
+    def __init__(self, forward: Callable[..., Any], context: PackContext) -> None:
+        self._forward, self._context = forward, context
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        rows = self._context.rows
+        if rows is None or len(rows.blocks) < 2:
+            return self._forward(*args, **kwargs)
+        values = [*args, *kwargs.values()]
+        parts = [_split(value, rows) for value in values]
+        outputs = []
+        try:
+            for block in range(len(rows.blocks)):
+                self._context.rows = rows.alone(block)
+                here = [part[block] for part in parts]
+                named = dict(zip(kwargs, here[len(args) :], strict=True))
+                outputs.append(self._forward(*here[: len(args)], **named))
+        finally:
+            self._context.rows = rows
+        first = next(value for value in values if _is_of_rows(value, rows))
+        return _joined(outputs, first.dim(), _row_dimension(first, rows.num_rows) or 0)
+
+
+def _row_dimension(x: Tensor, num_rows: int) -> int | None:
+    """Along which dimension blocks of `x` stand: of rows (T, ...), (1, T, ...) or sequences (B, S, ...)."""
+    if x.dim() > 1 and x.shape[0] == num_rows:
+        return 0
+    if x.dim() > 2 and x.shape[0] * x.shape[1] == num_rows:
+        return 1 if x.shape[0] == 1 else 0
+    return None
+
+
+def _is_of_rows(value: Any, rows: Rows) -> bool:
+    return isinstance(value, Tensor) and _row_dimension(value, rows.num_rows) is not None
+
+
+def _split(value: Any, rows: Rows) -> Sequence[Any]:
+    """One value for each block: its rows of a tensor of all rows; everything else as it is."""
+    if isinstance(value, tuple | list):
+        return [type(value)(parts) for parts in zip(*(_split(one, rows) for one in value), strict=True)] or [
+            value
+        ] * len(rows.blocks)
+    if not _is_of_rows(value, rows):
+        return [value] * len(rows.blocks)
+    dimension = _row_dimension(value, rows.num_rows)
+    assert dimension is not None
+    each = rows.num_rows // value.shape[dimension]  # rows of a sequence, where sequences stand along it
+    parts: Sequence[Any] = value.split([size // each for size in rows.blocks.sizes], dim=dimension)
+    return parts
+
+
+def _joined(outputs: Sequence[Any], dimensions: int, along: int) -> Any:
+    """The blocks' outputs as one; without the batch's dimension, rows stand along the first."""
+    first = outputs[0]
+    if isinstance(first, tuple | list):
+        return type(first)([_joined(parts, dimensions, along) for parts in zip(*outputs, strict=True)])
+    if not isinstance(first, Tensor):
+        return first
+    return torch.cat(list(outputs), dim=along if first.dim() == dimensions else 0)

@@ -1,0 +1,167 @@
+"""Keys and values of sequences that are being continued, kept so that a new token costs one token's pass.
+
+They are kept as the attention function of a pack sees them, one buffer for each of its calls in a pass. A
+sequence attends in a call of its own padded length, which follows from its own length, so that nothing of it
+depends on the sequences beside it.
+
+Shapes: N sequences, T tokens of a pass, H heads of queries, G heads of keys, C room of a sequence in tokens,
+S padded length of a call, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lora_runner.layout.device_tables import OnDevices
+from lora_runner.layout.pack_layout import padded_length
+
+
+class KeyValueCache:
+    """Keys and values of all layers; filled by one pass over the prompts, then longer by a token a pass.
+
+    `lengths` are the tokens of each block's prompts, `num_new` the tokens that may follow. Sequences of
+    different blocks share a call of the attention where `together`.
+    """
+
+    def __init__(self, lengths: Sequence[Sequence[int]], num_new: int, *, together: bool) -> None:
+        self.is_filled = False
+        """Whether the pass over the prompts has been made."""
+        self._together = together
+        self._lengths = [length for block in lengths for length in block]
+        """Tokens kept of each sequence, by its row in a pass of one token each."""
+        self._blocks = [index for index, block in enumerate(lengths) for _ in block]
+        self._starts = np.cumsum([0, *self._lengths[:-1]]).tolist()
+        self._room = padded_length(max(self._lengths) + num_new)
+        # Beside each other lie those that will attend together, however many tokens follow.
+        self._order = sorted(range(len(self._lengths)), key=self._rank)
+        self._keys: list[Tensor] = []
+        self._values: list[Tensor] = []
+        self._call = 0
+
+    def _rank(self, row: int) -> tuple[int, int, int]:
+        return 0 if self._together else self._blocks[row], self._lengths[row], row
+
+    def begin_pass(self) -> None:
+        """Say that the layers will be gone through from the first one on."""
+        self._call = 0
+        if self.is_filled:
+            self._into, self._out_of = (
+                OnDevices(torch.tensor(rows)) for rows in (self._order, np.argsort(self._order))
+            )
+            self._ends = OnDevices(torch.tensor([self._lengths[row] for row in self._order]))
+
+    def end_pass(self) -> None:
+        """Count the tokens of the pass that has been made."""
+        if self.is_filled:
+            self._lengths = [length + 1 for length in self._lengths]
+        self.is_filled = True
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Forget every sequence but those of these rows, which stay in their order."""
+        new_row = {row: place for place, row in enumerate(rows)}
+        places = [place for place, row in enumerate(self._order) if row in new_row]
+        self._order = [new_row[self._order[place]] for place in places]
+        self._lengths = [self._lengths[row] for row in rows]
+        self._blocks = [self._blocks[row] for row in rows]
+        chosen = OnDevices(torch.tensor(places, dtype=torch.int64))
+        for buffers in (self._keys, self._values):
+            for index, buffer in enumerate(buffers):
+                # One after another: of a single buffer only are there two at a time.
+                buffers[index] = buffer.index_select(0, chosen.on(buffer.device))
+
+    @property
+    def positions(self) -> list[int]:
+        """The place of each sequence's next token."""
+        return list(self._lengths)
+
+    # --- what the attention function calls ------------------------------------------------------------------
+
+    def store(self, key: Tensor, value: Tensor) -> None:
+        """Keep the prompts' keys and values (1, G, T, D) of one call."""
+        if not self._keys:
+            rows = []
+            for row in self._order:
+                at = np.arange(self._room)
+                # A padded place copies a row: no uninitialised memory may meet a weight of zero.
+                rows.append(self._starts[row] + np.where(at < self._lengths[row], at, 0))
+            self._table = OnDevices(torch.from_numpy(np.concatenate(rows)))
+        for x, buffers in ((key, self._keys), (value, self._values)):
+            taken = x[0].index_select(1, self._table.on(x.device))  # (G, N·C, D)
+            # A head's keys stand in one piece that begins at a multiple of 8 rows, whatever the room.
+            buffers.append(taken.unflatten(1, (-1, self._room)).transpose(0, 1).contiguous())
+
+    def masks(
+        self,
+        mask_function: Callable[..., Any],
+        device: torch.device,
+        additive: torch.dtype | None,
+    ) -> tuple[Tensor, ...]:
+        """What each sequence's new token sees, one mask (n, 1, 1, S) for each call of the attention.
+
+        `mask_function` is transformers', of indices of batch, head, query and key. Boolean, or with
+        `additive` numbers of that type.
+        """
+        found = []
+        for first, stop, length in self._calls():
+            query = self._ends.on(device)[first:stop, None, None, None]
+            key = torch.arange(length, device=device)[None, None, None]
+            none = torch.zeros_like(query)
+            seen = mask_function(none, none[:1], query, key) & (key <= query)
+            if additive is not None:
+                low = torch.finfo(additive).min
+                seen = torch.zeros((), dtype=additive, device=device).where(seen, low)
+            found.append(seen.expand(stop - first, 1, 1, length))
+        return tuple(found)
+
+    def _calls(self) -> list[tuple[int, int, int]]:
+        """(first, stop, padded length) of sequences that attend in one call, this pass's token included."""
+        calls, first = [], 0
+        for (_, length), group in groupby(self._order, key=self._group):
+            stop = first + len(list(group))
+            calls.append((first, stop, length))
+            first = stop
+        return calls
+
+    def _group(self, row: int) -> tuple[int, int]:
+        return 0 if self._together else self._blocks[row], padded_length(self._lengths[row] + 1)
+
+    def attend(
+        self,
+        module: nn.Module,
+        inner: Callable[..., Any],
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        masks: Sequence[Tensor | None],
+        **arguments: Any,
+    ) -> Tensor:
+        """Keep a token's key and value and let it attend to its sequence: (1, H, N, D) -> (1, N, H, D).
+
+        `inner` is an attention function as transformers calls them.
+        """
+        into, ends = self._into.on(query.device), self._ends.on(query.device)
+        keys, values = self._keys[self._call], self._values[self._call]
+        self._call += 1
+        rows = torch.arange(len(into), device=query.device)
+        for x, buffer in ((key, keys), (value, values)):
+            buffer[rows, :, ends] = x[0].transpose(0, 1).index_select(0, into)
+        queries = query[0].transpose(0, 1).index_select(0, into)[:, :, None]  # (N, H, 1, D)
+        outputs = []
+        for (first, stop, length), mask in zip(self._calls(), masks, strict=True):
+            out, _ = inner(
+                module,
+                queries[first:stop],
+                keys[first:stop, :, :length],
+                values[first:stop, :, :length],
+                None if mask is None else mask.to(query.device),
+                **arguments,
+            )
+            outputs.append(out[:, 0])  # (n, H, D)
+        out = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+        return out.index_select(0, self._out_of.on(out.device))[None]

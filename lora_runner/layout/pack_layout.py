@@ -1,0 +1,221 @@
+"""How the micro-batches of several seats lie in one forward pass.
+
+A block is one seat's micro-batch: its sequences end to end, without padding. Two layouts:
+
+- end to end: all blocks in one row of T tokens. Everything but attention works on tokens one by one or block
+  by block; attention sees each sequence alone, beside others of its length (`pack_attention.py`);
+- rectangular: one sequence per row, padded on the right to the block's own width; for models whose attention
+  does not go through transformers' attention interface, or that mix tokens otherwise (state spaces,
+  convolutions). Attention is causal, so no real token ever sees a padded one. Blocks of one width share a
+  pass: were the width that of the longest neighbour, so would be a trial's products and dropout masks.
+
+Shapes: T rows of an activation, n predicting positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lora_runner.layout.device_tables import to_device
+
+LayoutKind = Literal["end_to_end", "rectangular"]
+FINEST = 8
+"""Lengths are padded to multiples of this many tokens; beyond 128, to sixteenths of the next power of two."""
+
+
+def padded_length(length: int) -> int:
+    """The length to which a sequence of `length` tokens is padded: a function of that length alone."""
+    step = max(FINEST, 1 << max(0, (length - 1).bit_length() - 4))
+    return -(-length // step) * step
+
+
+@dataclass(frozen=True)
+class Block:
+    """One seat's micro-batch: token ids and the positions whose next token is predicted."""
+
+    input_ids: Tensor  # (t,) all sequences end to end
+    lengths: tuple[int, ...]
+    """Tokens of each sequence."""
+    target_rows: Tensor  # (n,) rows of `input_ids` from which the next token is predicted
+    target_ids: Tensor  # (n,) those next tokens
+    distinct_ids: Tensor  # (u,) sorted; what a trained embedding has a gradient for
+    places: Tensor  # (t,) `input_ids` as indices into `distinct_ids`
+
+    @classmethod
+    def of(cls, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device) -> Block:
+        """From (token ids, labels) per sequence; a label but -100 is predicted from the token before it."""
+        ids = torch.tensor([token for sequence, _ in sequences for token in sequence])
+        labels = torch.tensor([label for _, given in sequences for label in given])
+        lengths = tuple(len(sequence) for sequence, _ in sequences)
+        predicts = torch.zeros(len(ids), dtype=torch.bool)
+        predicts[:-1] = labels[1:] != -100
+        predicts[torch.tensor(lengths).cumsum(0) - 1] = (
+            False  # the next row is another sequence's first token
+        )
+        rows = predicts.nonzero().squeeze(1)
+        return cls._on(device, ids, lengths, rows, labels[rows + 1] if len(rows) else rows)
+
+    @classmethod
+    def from_labels(cls, input_ids: Tensor, labels: Tensor) -> Block:
+        """From sequences of one length: token ids and labels, both (b, S), on the device they lie on."""
+        return cls.of(list(zip(input_ids.tolist(), labels.tolist(), strict=True)), input_ids.device)
+
+    @classmethod
+    def next_token(cls, sequences: Sequence[Sequence[int]], device: torch.device) -> Block:
+        """Predict only the token after each sequence's last one, as sampling does."""
+        ids = torch.tensor([token for sequence in sequences for token in sequence])
+        lengths = tuple(map(len, sequences))
+        rows = torch.tensor(lengths).cumsum(0) - 1
+        return cls._on(device, ids, lengths, rows, torch.full_like(rows, -100))
+
+    @classmethod
+    def after(cls, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device) -> Block:
+        """From (context, continuation) per sequence, neither empty: every token of the continuations is
+        predicted, and the last one of each is no input."""
+        sequences = [[*context, *continuation][:-1] for context, continuation in pairs]
+        lengths = tuple(map(len, sequences))
+        ends = np.cumsum(lengths)
+        rows = [
+            row
+            for end, (_, continuation) in zip(ends.tolist(), pairs, strict=True)
+            for row in range(end - len(continuation), end)
+        ]
+        ids, targets = (
+            torch.tensor([token for part in parts for token in part])
+            for parts in (sequences, [continuation for _, continuation in pairs])
+        )
+        return cls._on(device, ids, lengths, torch.tensor(rows), targets)
+
+    @classmethod
+    def _on(
+        cls, device: torch.device, ids: Tensor, lengths: tuple[int, ...], rows: Tensor, targets: Tensor
+    ) -> Block:
+        # Made on the host: counting there costs the device no synchronisation.
+        distinct, places = ids.unique(return_inverse=True)
+        ids, rows, targets, distinct, places = (
+            to_device(tensor, device) for tensor in (ids, rows, targets, distinct, places)
+        )
+        return cls(ids, lengths, rows, targets, distinct, places)
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(self.lengths)
+
+    @property
+    def num_targets(self) -> int:
+        return len(self.target_ids)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The inputs of one forward pass, and where each block's tokens and predictions are in it."""
+
+    kind: LayoutKind
+    blocks: tuple[Block, ...]
+    width: int
+    """Rows of every sequence in the rectangular layout."""
+    positions: tuple[int, ...] | None = None
+    """Of each sequence's first token in its text; not 0 where the tokens before it are in a cache."""
+
+    @cached_property
+    def inputs(self) -> dict[str, Tensor]:
+        """Keyword arguments of the model: one row of all tokens, or one row per sequence."""
+        ids = torch.cat([block.input_ids for block in self.blocks])
+        if self.kind == "rectangular":
+            grid = torch.zeros(len(self.lengths) * self.width, dtype=ids.dtype, device=ids.device)
+            return {"input_ids": grid.index_copy(0, self.token_rows, ids).view(-1, self.width)}
+        firsts = self.positions or (0,) * len(self.lengths)
+        positions = torch.from_numpy(
+            np.concatenate([np.arange(n) + first for n, first in zip(self.lengths, firsts, strict=True)])
+        )
+        # The mask of ones only tells transformers not to search the position ids for packed sequences.
+        return {
+            "input_ids": ids[None],
+            "position_ids": to_device(positions, ids.device)[None],
+            "attention_mask": torch.ones_like(ids)[None],
+        }
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of every sequence of the pack."""
+        return tuple(length for block in self.blocks for length in block.lengths)
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Rows of each block in an activation of all tokens."""
+        if self.kind == "rectangular":
+            return tuple(len(block.lengths) * self.width for block in self.blocks)
+        return tuple(block.num_tokens for block in self.blocks)
+
+    @cached_property
+    def token_rows(self) -> Tensor:
+        """Rows (T,) of the blocks' tokens among all rows."""
+        step = self.width if self.kind == "rectangular" else 0
+        rows, start = [], 0
+        for length in self.lengths:
+            rows.append(np.arange(start, start + length))
+            start += step or length
+        found = torch.from_numpy(np.concatenate(rows))
+        return to_device(found, self.blocks[0].input_ids.device)
+
+    @cached_property
+    def places(self) -> tuple[Tensor, ...]:
+        """Each block's `places`, for every one of its rows; padded rows read the first entry."""
+        if self.kind == "end_to_end":
+            return tuple(block.places for block in self.blocks)
+        return tuple(_grid(block.places, block.lengths, self.width) for block in self.blocks)
+
+    @cached_property
+    def target_rows(self) -> tuple[Tensor, ...]:
+        """Rows of each block's predicting positions among all rows."""
+        found, token, row = [], 0, 0
+        for block, size in zip(self.blocks, self.sizes, strict=True):
+            if self.kind == "rectangular":
+                found.append(self.token_rows[token + block.target_rows])
+            else:
+                found.append(block.target_rows + row)
+            token, row = token + block.num_tokens, row + size
+        return tuple(found)
+
+    @property
+    def num_rows(self) -> int:
+        return sum(self.sizes)
+
+    @property
+    def num_padded(self) -> int:
+        """Rows that hold no token."""
+        return self.num_rows - sum(self.lengths)
+
+
+def lay_out(
+    blocks: Sequence[Block], kind: LayoutKind, *, most_positions: int | None = None
+) -> list[tuple[list[int], Layout]]:
+    """Arrange `blocks` for as few forward passes as may be: the places of each one's blocks, and its layout.
+
+    No sequence is padded beyond `most_positions`, the model's own limit.
+    """
+    if kind == "end_to_end":
+        return [(list(range(len(blocks))), Layout(kind, tuple(blocks), 0))]
+    by_width: dict[int, list[int]] = {}
+    for place, block in enumerate(blocks):
+        longest = max(block.lengths)
+        width = padded_length(longest)
+        if most_positions is not None:
+            width = min(width, max(longest, most_positions))
+        by_width.setdefault(width, []).append(place)
+    return [
+        (places, Layout(kind, tuple(blocks[place] for place in places), width))
+        for width, places in sorted(by_width.items())
+    ]
+
+
+def _grid(values: Tensor, lengths: tuple[int, ...], width: int) -> Tensor:
+    parts = values.split(lengths)
+    return torch.cat([torch.nn.functional.pad(part, (0, width - len(part))) for part in parts])

@@ -1,0 +1,212 @@
+"""A pack on the meta device: the real code on tensors without memory, whose bytes are counted.
+
+What a step keeps for its backward pass, what it holds for a moment, how attention pads: nothing of it is
+written down a second time here. It runs, and the largest number of bytes that live at once is the answer.
+Only a layer of every kind runs; each of the others adds what one of its kind left behind.
+
+What no tensor holds is not seen: a kernel's own scratch, an allocator's rounding and gaps.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from lora_runner.base.liger import use_liger
+from lora_runner.base.load_model import Base, BaseSpec
+from lora_runner.base.model_structure import decoder_of, text_config
+from lora_runner.base.quantization import NONE, Quantization
+from lora_runner.base.target_modules import find_targets
+from lora_runner.config import TrialConfig
+from lora_runner.layers.linear import PackedLinear, RankClass
+from lora_runner.layout.pack_layout import Block
+from lora_runner.memory.meta_device import META, LiveBytes, no_launches
+from lora_runner.pack.pack import MicroBatch, Pack, PackOptions
+from lora_runner.pack.seat import Seat
+
+
+class DryRun:
+    """A pack without memory, to be run with any number of equal seats.
+
+    `model` is a whole one on the meta device, and is taken apart; `device` is the one it stands for. Raises
+    ModelError as a real pack would, and whatever a model's code raises where tensors have no values.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        options: PackOptions,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        quantization: Quantization,
+        lora_r: int,
+        lora_dropout: float,
+    ) -> None:
+        use_liger(model, device)
+        wanted = {id(model.get_submodule(name)) for name in find_targets(model, options.target_modules)}
+        # A product finds the resident copy as it finds a weight that was never quantised.
+        in_passes = NONE if options.resident_weights else quantization
+        quantised = {id(module) for module in in_passes.layers(model).values()}
+        self._layers, self._missing = _keep_one_of_each_kind(model, wanted, quantised)
+        # By full name: in the whole model, a pattern may have meant some layers only.
+        targets = tuple(name for name, module in model.named_modules() if id(module) in wanted)
+        base = _frozen(model, dtype, in_passes, quantised)
+        # The seats' own state is not counted here, so it may as well be the plain one.
+        plain = replace(options, target_modules=targets, resident_weights=False, embedding_optimizer_bits=32)
+        self._live = LiveBytes()
+        with self._live, no_launches():
+            self._pack = Pack(base, plain)
+        self._pack.attention = replace(self._pack.attention, device_type=device.type)
+        for linear in self._pack.linears:
+            linear.masks = partial(_masks, linear)  # type: ignore[method-assign]
+        self._seat = self._pack.new_seat(
+            TrialConfig(
+                learning_rate=1.0,
+                embedding_learning_rate=1.0,
+                max_steps=1,
+                lora_r=lora_r,
+                lora_alpha=1,
+                lora_dropout=lora_dropout,
+            )
+        )
+        self._marks: list[int] = []
+        for layer in self._layers:
+            layer.register_forward_pre_hook(self._mark)
+        if self._layers:
+            self._layers[-1].register_forward_hook(self._mark)
+
+    def train(self, seats: int, batch_size: int, length: int) -> int:
+        """Bytes that live at once in a step of `seats` seats, beside all weights and the seats' own state."""
+        block = self._block(batch_size, length)
+        share = MicroBatch(block, block.num_tokens, max(1, block.num_targets))
+        self._marks = []
+        with self._live, no_launches():
+            taken = self._taken(seats)
+            with self._live.watch() as peak:
+                self._pack.micro_step({seat: share for seat in taken})
+                beyond = peak()
+        left = [after - before for before, after in pairwise(self._marks[: len(self._layers) + 1])]
+        return beyond + sum(count * left[kind] for kind, count in self._missing.items())
+
+    def evaluate(self, seats: int, batch_size: int, length: int) -> int:
+        """The same of an evaluation; it keeps no layer's inside."""
+        block = self._block(batch_size, length)
+        with self._live, no_launches():
+            taken = self._taken(seats)
+            with self._live.watch() as peak:
+                self._pack.evaluate(taken, [block])
+                return peak()
+
+    def _taken(self, number: int) -> list[Seat]:
+        """Copies of one seat, since what a seat holds of its own is counted elsewhere.
+
+        Their adapters stand one behind the other, as those of a pack that has been filled.
+        """
+        seats = [copy.copy(self._seat) for _ in range(number)]
+        for device, (own, _) in self._seat.lora.items():
+            weights, gradients = (torch.empty(number, len(own), device=META) for _ in range(2))
+            for seat, row, gradient in zip(seats, weights, gradients, strict=True):
+                seat.lora = {**seat.lora, device: (row, gradient)}
+        return seats
+
+    def _block(self, batch_size: int, length: int) -> Block:
+        vocabulary = int(self._pack.model.get_input_embeddings().weight.shape[0])
+        # Distinct tokens as far as there are any: each takes a row of a trained embedding.
+        ids = (torch.arange(batch_size * length) % vocabulary).view(batch_size, length).tolist()
+        return Block.of([(row, row) for row in ids], META)
+
+    def _mark(self, *_: object) -> None:
+        self._marks.append(self._live.live)
+
+
+def _keep_one_of_each_kind(
+    model: PreTrainedModel, *marked: set[int]
+) -> tuple[list[nn.Module], dict[int, int]]:
+    """Leave the last decoder layer of each kind, and two at least: memory peaks where most lies kept before.
+
+    `marked` are ids of modules that make a difference. -> the layers that stay, and for places among them how
+    many of the same kind are gone. Where the layers cannot be told, all of them stay and none is listed.
+    """
+    config, decoder = text_config(model), decoder_of(model)
+    lists = [m for m in decoder.modules() if isinstance(m, nn.ModuleList)]
+    layers = next((found for found in lists if len(found) == config.num_hidden_layers), None)
+    if layers is None or not _can_set_types(config):
+        return [], {}
+    types = getattr(config, "layer_types", None) or [None] * len(layers)
+    kinds = [_kind(layer, types[index], marked) for index, layer in enumerate(layers)]
+    last = {kind: index for index, kind in enumerate(kinds)}
+    stay = sorted({*last.values(), max(0, len(layers) - 2)})
+    missing = {
+        stay.index(place): kinds.count(kind) - sum(kinds[i] == kind for i in stay)
+        for kind, place in last.items()
+    }
+    kept = [layers[index] for index in stay]
+    holder, _, name = next(n for n, m in decoder.named_modules() if m is layers).rpartition(".")
+    setattr(decoder.get_submodule(holder), name, nn.ModuleList(kept))
+    config.num_hidden_layers = len(kept)
+    if types[0] is not None:
+        config.layer_types = [types[index] for index in stay]
+    return kept, missing
+
+
+def _can_set_types(config: object) -> bool:
+    """Whether a configuration's list of layer types is not one that it derives (Jamba, Mamba)."""
+    name = getattr(config, "attribute_map", {}).get("layer_types", "layer_types")
+    derived = getattr(type(config), name, None)
+    return not isinstance(derived, property) or derived.fset is not None
+
+
+def _kind(layer: nn.Module, type_: str | None, marked: Sequence[set[int]]) -> tuple[object, ...]:
+    shapes = tuple((name, tuple(parameter.shape)) for name, parameter in layer.named_parameters())
+    marks = tuple(
+        (name, place)
+        for name, module in layer.named_modules()
+        for place, some in enumerate(marked)
+        if id(module) in some
+    )
+    return type(layer), type_, shapes, marks
+
+
+def _frozen(
+    model: PreTrainedModel, dtype: torch.dtype, quantization: Quantization, quantised: set[int]
+) -> Base:
+    """The model as `load_base` would leave it; `quantised` are the ids of the layers that are."""
+    model.to(dtype).requires_grad_(False).eval()
+    model.config.use_cache = False
+    if quantised:  # Jamba and FalconMamba then call layers whose weights they would read
+        model.config._is_quantized = True
+    for name, module in list(model.named_modules()):
+        linear = module
+        if isinstance(module, Conv1D):  # bitsandbytes turns it around
+            into, out = module.weight.shape
+            linear = nn.Linear(into, out, device=META, dtype=dtype)
+            model.set_submodule(name, linear)
+        if id(module) in quantised:
+            assert isinstance(linear, nn.Linear)
+            linear.weight = quantization.meta_weight(linear.weight.shape, dtype)
+    return Base(
+        model=model,
+        tokenizer=None,  # type: ignore[arg-type]  # nothing here is text
+        spec=BaseSpec(model=""),
+        compute_dtype=dtype,
+        device=META,
+        num_parameters=0,
+    )
+
+
+def _masks(linear: PackedLinear, rank_class: RankClass, dtype: torch.dtype) -> Tensor | None:
+    """`PackedLinear.masks` without its random numbers, which would be drawn for real."""
+    if not linear._context.training or not any(seat.dropout for seat in rank_class.seats):
+        return None
+    shapes = [(size, linear.in_features) for size in rank_class.blocks.sizes]
+    masks = [torch.empty(shape, dtype=torch.bool, device=META).to(dtype) * 1.0 for shape in shapes]
+    return torch.cat(masks) if len(masks) > 1 else masks[0]

@@ -1,0 +1,210 @@
+"""What a base and a seat keep, by their shapes, and coefficients for what a pass takes beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from lora_runner.base.load_model import num_parameters_of, vocabulary_size
+from lora_runner.base.model_structure import text_config
+from lora_runner.base.quantization import NF4, Quantization
+from lora_runner.base.target_modules import find_targets, find_trained
+from lora_runner.layout.pack_layout import padded_length
+from lora_runner.optim.adamw_8bit import ABSMAX_BLOCK, CHUNK
+from lora_runner.optim.flat_buffers import BLOCK
+from lora_runner.pack.pack import PackOptions, max_logits
+from lora_runner.pack.seat import RANK_MULTIPLE
+
+NF4_BYTES = NF4.bytes_of(torch.Size((1, 1)))
+"""Bytes per quantised parameter: half a byte, an 8-bit scale per block, an fp32 scale per block of those."""
+BUFFER_BYTES, TRAINED_BYTES = 4, 16
+"""Bytes per trained parameter in one buffer, and in all four: fp32 master, gradient, two moments."""
+TRAINED_8BIT_BYTES = 2 * BUFFER_BYTES + 2 * (1 + 4 / ABSMAX_BLOCK)
+"""The same where the moments are kept in 8 bits, with an fp32 scale per block."""
+UPDATE_8BIT_BYTES = 20
+"""Bytes per element that bitsandbytes 0.50 takes for a moment while it updates on a CPU: fp32 copies of both
+moments and what it computes from them (measured)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What every seat of a pack trains and computes, at its largest."""
+
+    target_modules: str | tuple[str, ...] = "all-linear"
+    train_embeddings: bool | tuple[str, ...] = False
+    trainable_token_indices: tuple[int, ...] = ()
+    lora_r: int
+    lora_dropout: float = 0.0
+    batch_size: int
+    """Sequences of a seat's micro-batch."""
+    length: int
+    """Tokens of each sequence. Of unlike ones take the mean: what they cost follows their sum."""
+    eval_batch_size: int = 0
+    """Sequences that every seat evaluates at a time; 0 leaves evaluation out."""
+    eval_length: int = 0
+    """Tokens of each of them."""
+    num_prompts: int = 0
+    """Prompts that every seat answers at a time; 0 leaves that out."""
+    prompt_length: int = 0
+    """Tokens of the longest of them."""
+    max_new_tokens: int = 0
+    """Tokens of an answer."""
+    gradient_checkpointing: bool = False
+    embedding_optimizer_bits: Literal[32, 8] = 32
+
+    def options(self, *, resident_weights: bool) -> PackOptions:
+        """Of a pack that does this."""
+        return PackOptions(
+            target_modules=self.target_modules,
+            train_embeddings=self.train_embeddings,
+            trainable_token_indices=self.trainable_token_indices,
+            gradient_checkpointing=self.gradient_checkpointing,
+            resident_weights=resident_weights,
+            embedding_optimizer_bits=self.embedding_optimizer_bits,
+        )
+
+
+def cache_bytes(model: PreTrainedModel, workload: Workload, width: int) -> int:
+    """Keys and values of a seat's answers, in `width` bytes each, as `KeyValueCache` keeps them.
+
+    A layer's come twice more while its heads read them: taken out of the buffers, and once for each head.
+    """
+    if not workload.num_prompts:
+        return 0
+    config = model.config.get_text_config()
+    heads = int(config.num_attention_heads)
+    shared = int(getattr(config, "num_key_value_heads", None) or heads)
+    size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    room = padded_length(workload.prompt_length + workload.max_new_tokens)
+    one_layer = 2 * size * width * room * workload.num_prompts
+    return one_layer * (shared * (int(config.num_hidden_layers) + 1) + heads)
+
+
+@dataclass(frozen=True)
+class SeatState:
+    """What a seat keeps for itself: parameters, gradients and moments, by parameter group."""
+
+    lora: int
+    """Elements, as the arena stores them."""
+    embeddings: int
+    bits: Literal[32, 8]
+    """Of the embeddings' moments."""
+
+    @property
+    def num_bytes(self) -> int:
+        each = TRAINED_8BIT_BYTES if self.bits == 8 else TRAINED_BYTES
+        return TRAINED_BYTES * self.lora + round(each * self.embeddings)
+
+    def filling(self, seats: int) -> int:
+        """Bytes beyond those of `seats` seats while the last one is placed.
+
+        Its last group makes each buffer in turn grow, and one of them is there twice.
+        """
+        if self.bits == 8:  # the groups have buffers of their own
+            return BUFFER_BYTES * (seats - 1) * max(self.lora, self.embeddings)
+        return BUFFER_BYTES * (seats * (self.lora + self.embeddings) - (self.embeddings or self.lora))
+
+    def updating(self, device: torch.device) -> int:
+        """Bytes beyond those of the seats while they are updated, one after another."""
+        in_8bit = self.bits == 8 and device.type == "cpu"
+        return UPDATE_8BIT_BYTES * min(self.embeddings, CHUNK) if in_8bit else 0
+
+
+def base_bytes(model: PreTrainedModel, width: int, quantization: Quantization, *, resident: bool) -> int:
+    """The frozen weights, computed with in `width` bytes each, the resident copy included."""
+    kept = [_shape(module) for module in quantization.layers(model).values()]
+    quantised = sum(shape.numel() for shape in kept)
+    total = num_parameters_of(model)
+    stored = sum(quantization.bytes_of(shape) for shape in kept)
+    return round(stored) + (total - (0 if resident else quantised)) * width
+
+
+def seat_state(model: PreTrainedModel, workload: Workload) -> SeatState:
+    """What a seat would keep on this model; ModelError when nothing matches `target_modules`."""
+    rank = -(-workload.lora_r // RANK_MULTIPLE) * RANK_MULTIPLE
+    _, saved = find_trained(
+        model,
+        target_modules=workload.target_modules,
+        train_embeddings=workload.train_embeddings,
+        trainable_token_indices=workload.trainable_token_indices,
+    )
+    lora = rank * sum(sum(weight.shape) for weight in _targets(model, workload))
+    trained = [_weight(model.get_submodule(name)) for name in saved.names]
+    once = {id(weight): weight for weight in trained}  # tied ones are one weight
+    embeddings = sum(len(saved.token_indices or w) * w.shape[1] for w in once.values())
+    lora, embeddings = (-(-size // BLOCK) * BLOCK for size in (lora, embeddings))
+    return SeatState(lora, embeddings, workload.embedding_optimizer_bits)
+
+
+def _weight(module: nn.Module) -> Tensor:
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    return weight
+
+
+def _targets(model: PreTrainedModel, workload: Workload) -> list[Tensor]:
+    return [_weight(model.get_submodule(name)) for name in find_targets(model, workload.target_modules)]
+
+
+def _shape(module: nn.Module) -> torch.Size:
+    """Of a linear layer's weight, as (out, in)."""
+    shape = _weight(module).shape
+    return torch.Size(reversed(shape)) if isinstance(module, Conv1D) else shape
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Passes of a decoder whose inside is not known, from its sizes: an estimate and no more."""
+
+    held: int
+    """Bytes whatever the tokens: the largest dequantised weight."""
+    saved: int
+    """Bytes that a token leaves behind for the backward pass."""
+    inside: int
+    """Bytes of a token while one layer computes."""
+    vocabulary: int
+    max_logits: int
+    """Elements of the logits that exist at once."""
+
+    @classmethod
+    def of(
+        cls,
+        model: PreTrainedModel,
+        workload: Workload,
+        dtype: torch.dtype,
+        quantization: Quantization,
+        device: torch.device,
+    ) -> Coefficients:
+        """`quantization` is that of weights which are dequantised in every pass."""
+        config, width = text_config(model), dtype.itemsize
+        inputs = sum(min(weight.shape) for weight in _targets(model, workload)) * width
+        layers = int(config.num_hidden_layers)
+        # Beside each target's input: norms and their fp32 copies, rotated heads, the gate.
+        layer = inputs // layers + 10 * int(config.hidden_size) * width
+        quantised = quantization.layers(model).values()
+        largest = max((_weight(module).numel() for module in quantised), default=0)
+        return cls(
+            held=largest * width,
+            saved=layers * (int(config.hidden_size) * width if workload.gradient_checkpointing else layer),
+            inside=layer,
+            vocabulary=vocabulary_size(model),
+            max_logits=max_logits(device.type),
+        )
+
+    def train(self, seats: int, batch_size: int, length: int) -> int:
+        """As a DryRun's."""
+        tokens = seats * batch_size * length
+        return self.held + tokens * (self.saved + self.inside) + self._logits(tokens, 12)
+
+    def evaluate(self, seats: int, batch_size: int, length: int) -> int:
+        """As a DryRun's."""
+        tokens = seats * batch_size * length
+        return self.held + tokens * self.inside + self._logits(tokens, 8)
+
+    def _logits(self, tokens: int, bytes_each: int) -> int:
+        """Logits, their log-softmax and, in training, the gradient, of one turn of predicting positions."""
+        return min(tokens * self.vocabulary, self.max_logits) * bytes_each

@@ -1,0 +1,56 @@
+"""A metric measured on the seats of a pack: all answer at once, each is scored by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lora_runner.data import EvalPrompt, as_text
+from lora_runner.errors import Fault, is_device_error
+from lora_runner.metric.lm_eval_task import TaskMeasuring
+from lora_runner.metric.scores import Metric, MetricSpec
+from lora_runner.pack.pack import Pack
+from lora_runner.pack.seat import Seat
+from lora_runner.pack.seat_by_seat import for_each_seat
+
+
+def measuring_of(
+    pack: Pack, spec: MetricSpec, prompts: Sequence[EvalPrompt], batch_size: int
+) -> Measuring | TaskMeasuring:
+    """What measures this metric. Raises MetricError when it is not to be had on this machine."""
+    if spec.is_task:
+        return TaskMeasuring(pack, spec, batch_size)
+    return Measuring(pack, Metric(spec, prompts), batch_size)
+
+
+class Measuring:
+    """Asks the seats of one pack; `batch_size` prompts of every seat are answered at a time."""
+
+    def __init__(self, pack: Pack, metric: Metric, batch_size: int) -> None:
+        self._pack, self._metric, self._batch_size = pack, metric, batch_size
+
+    def measure(self, seats: Sequence[Seat | None]) -> list[float | Fault]:
+        """The value of each seat; a Fault of the one whose answers, or whose scoring, raised."""
+        return [
+            texts if isinstance(texts, Fault) else self._scored(texts)
+            for texts in for_each_seat(self.answers, seats)
+        ]
+
+    def answers(self, seats: Sequence[Seat | None], /) -> list[list[str]]:
+        """What each seat answers to the prompts, as text without special tokens."""
+        tokenizer = self._pack.base.tokenizer
+        found = self._pack.generate(
+            seats,
+            [prompt.ids for prompt in self._metric.prompts],
+            self._metric.spec.max_new_tokens,
+            stop_token_ids=self._metric.stop_token_ids(tokenizer.eos_token_id),
+            batch_size=self._batch_size,
+        )
+        return [[as_text(tokenizer, ids) for ids in seat] for seat in found]
+
+    def _scored(self, texts: Sequence[str]) -> float | Fault:
+        try:
+            return self._metric.score(texts)
+        except (Exception, SystemExit) as error:  # a user's function: its trial's end, and nobody else's
+            if is_device_error(error):
+                raise
+            return Fault.of(error)

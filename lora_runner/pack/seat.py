@@ -1,0 +1,297 @@
+"""A seat: one trial's own weights, optimizer state, schedule and counters on the shared base.
+
+Its parameters, gradients and moments are segments of the pack's flat buffers (`arena.py`): one segment a
+parameter group and device. The matrices are views into them.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lora_runner.config import TrialConfig
+from lora_runner.layers.dropout import mix
+from lora_runner.layers.embeddings import PackedSaved
+from lora_runner.layers.linear import PackedLinear
+from lora_runner.optim.adamw import GroupStep
+from lora_runner.optim.adamw_8bit import States8bit
+from lora_runner.optim.flat_buffers import Arena, Segment
+from lora_runner.optim.schedules import schedule_factor
+
+LORA, EMBEDDINGS = "lora", "embeddings"
+"""The two parameter groups; each has its own peak rate, both follow one schedule."""
+SegmentKey = tuple[str, torch.device]
+"""Parameter group and device."""
+RANK_MULTIPLE = 8
+"""Adapters are stored with ranks of this multiple, padded with zeros: grouped products want 16-byte steps."""
+
+
+@dataclass(frozen=True)
+class StepStats:
+    """What one optimizer step of a seat did."""
+
+    step: int
+    """Updates made so far, this one included."""
+    loss: float
+    """Token-weighted NLL of the step's accumulation window."""
+    grad_norm: float
+    """Global norm before clipping."""
+    learning_rate: float
+    num_tokens: int
+    """Tokens of the window."""
+
+
+class PendingStats:
+    """StepStats whose loss and norm may still be on their way from the device; reading them waits."""
+
+    def __init__(self, step: int, figures: Tensor, learning_rate: float, num_tokens: int) -> None:
+        self.step, self.learning_rate, self.num_tokens = step, learning_rate, num_tokens
+        self._figures = figures  # (2,): loss, norm
+        self._arrived: torch.cuda.Event | None = None
+        if figures.is_cuda:
+            self._figures = torch.empty(2, pin_memory=True)
+            self._figures.copy_(figures, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record(torch.cuda.current_stream(figures.device))  # where the copy is queued
+
+    def read(self) -> StepStats:
+        """The figures as numbers."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        loss, norm = self._figures.tolist()
+        return StepStats(self.step, loss, norm, self.learning_rate, self.num_tokens)
+
+    @property
+    def loss(self) -> float:
+        return self.read().loss
+
+    @property
+    def grad_norm(self) -> float:
+        return self.read().grad_norm
+
+
+class Seat:
+    """One trial on the shared base.
+
+    Raises TrialConfigError when the schedule refuses its arguments, torch.OutOfMemoryError when the buffers
+    cannot grow.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        linears: Sequence[PackedLinear],
+        saved: Sequence[PackedSaved],
+        arenas: Mapping[SegmentKey, Arena],
+    ) -> None:
+        self.config = config
+        self.scaling = config.lora_scaling
+        self.dropout = config.lora_dropout
+        self.seed = config.seed
+        self.padded_rank = -(-config.lora_r // RANK_MULTIPLE) * RANK_MULTIPLE
+        self.step = 0
+        self.micro_step = 0
+        """Micro-batches of which the gradient has been computed; also the data position."""
+        self.num_tokens = 0
+        self.last_update: PendingStats | None = None
+        """What the latest update did; None before the first one of this process."""
+        self._window_loss: list[Tensor] = []
+        self._window_tokens = 0
+        self._factor = schedule_factor(config)
+        self.token_indices = saved[0].token_indices if saved else ()
+        """Ids of the tokens whose rows alone are trained."""
+        self._rates = {LORA: config.learning_rate, EMBEDDINGS: config.embedding_learning_rate or 0.0}
+        self.lora: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        """All adapters of a device, end to end, and their gradients."""
+        self.lora_offsets: dict[str, int] = {}
+        """By layer, where its A begins in there; its B stands behind it."""
+        self.saved: dict[str, Tensor] = {}
+        self.saved_gradients: dict[str, Tensor] = {}
+        self.states_8bit: dict[SegmentKey, States8bit] = {}
+        """Moments of the segments whose buffers have none."""
+        self.segments = self._place(linears, [m for m in saved if m.tied_to is None], arenas)
+        self._start_from_base(linears, saved)
+
+    def _place(
+        self,
+        linears: Sequence[PackedLinear],
+        saved: Sequence[PackedSaved],
+        arenas: Mapping[SegmentKey, Arena],
+    ) -> dict[SegmentKey, Segment]:
+        r = self.padded_rank
+        shapes: dict[SegmentKey, dict[str, tuple[int, ...]]] = {}
+        for linear in linears:
+            here = shapes.setdefault((LORA, linear.weight.device), {})
+            here[f"{linear.name}.lora_A"] = (r, linear.in_features)
+            here[f"{linear.name}.lora_B"] = (linear.out_features, r)
+        for module in saved:
+            here = shapes.setdefault((EMBEDDINGS, module.weight.device), {})
+            here[module.parameter_name] = module.trained_shape
+        segments = {}
+        for key, named in shapes.items():
+            segments[key] = Segment(named, moved=weakref.WeakMethod(self._find_weights))
+            arenas[key].place(segments[key])
+            if not arenas[key].buffers.has_moments:
+                self.states_8bit[key] = States8bit(segments[key].size, key[1])
+        return segments
+
+    def _find_weights(self, segment: Segment) -> None:
+        """Take over a segment's views, which are new after its buffers have grown."""
+        place = 0
+        for name, parameter in segment.parameters.items():
+            layer, _, kind = name.rpartition(".")
+            if kind in ("weight", "trainable_tokens_delta"):
+                layer = layer.removesuffix(".token_adapter")
+                self.saved[layer], self.saved_gradients[layer] = parameter, segment.gradients[name]
+            elif kind == "lora_A":
+                self.lora_offsets[layer] = place
+                self.lora[parameter.device] = segment.flat_parameters, segment.flat_gradients
+            place += parameter.numel()
+
+    def _start_from_base(self, linears: Sequence[PackedLinear], saved: Sequence[PackedSaved]) -> None:
+        parameters = self.parameters
+        for place, linear in enumerate(linears):
+            # peft's default: A uniform as nn.Linear's own init, B zero, so the seat starts as the base.
+            generator = torch.Generator().manual_seed(mix(self.seed, place))
+            bound = 1 / math.sqrt(linear.in_features)
+            init = torch.empty(self.config.lora_r, linear.in_features)
+            parameters[f"{linear.name}.lora_A"].copy_(init.uniform_(-bound, bound, generator=generator))
+        for module in saved:
+            if module.tied_to is None:
+                self.saved[module.name].copy_(module.trained_start())
+
+    # --- what there is to see ---------------------------------------------------------------------------
+
+    @property
+    def parameters(self) -> dict[str, Tensor]:
+        """Trained matrices by name, in the shapes that peft gives them; live views."""
+        return self._named("parameters")
+
+    @property
+    def gradients(self) -> dict[str, Tensor]:
+        """Gradient of the open accumulation window, by the same names; live views."""
+        return self._named("gradients")
+
+    def _named(self, buffer: str) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for segment in self.segments.values():
+            for name, view in getattr(segment, buffer).items():
+                found[name] = self._without_padding(name, view)
+        return found
+
+    def _without_padding(self, name: str, view: Tensor) -> Tensor:
+        r = self.config.lora_r
+        return view[:r] if name.endswith(".lora_A") else view[:, :r] if name.endswith(".lora_B") else view
+
+    @property
+    def learning_rate(self) -> float:
+        """Rate of the LoRA group in the next update."""
+        return self.config.learning_rate * self._factor(self.step)
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.config.max_steps
+
+    @property
+    def num_trained(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters.values())
+
+    @property
+    def last_stats(self) -> StepStats | None:
+        """What the latest update did, in numbers."""
+        return None if self.last_update is None else self.last_update.read()
+
+    # --- a window and its end ---------------------------------------------------------------------------
+
+    def add_micro_batch(self, loss: Tensor, num_tokens: int) -> None:
+        """Count a micro-batch whose gradient has been added; `loss` is its share of the window's mean."""
+        self._window_loss.append(loss.detach())
+        self._window_tokens += num_tokens
+        self.micro_step += 1
+
+    @property
+    def window_is_full(self) -> bool:
+        return len(self._window_loss) == self.config.gradient_accumulation_steps
+
+    def restart_window(self) -> None:
+        """Forget the gradient of a window that was cut short; its micro-batches are computed again."""
+        self.micro_step -= len(self._window_loss)
+        self._open_window()
+
+    def group_steps(self, trial: int) -> list[tuple[SegmentKey, GroupStep]]:
+        """The next update of each of the seat's segments, for `trial` of a common launch."""
+        config, factor = self.config, self._factor(self.step)
+        return [
+            (
+                key,
+                GroupStep(
+                    trial=trial,
+                    start=segment.start,
+                    stop=segment.stop,
+                    learning_rate=self._rates[key[0]] * factor,
+                    beta1=config.adam_beta1,
+                    beta2=config.adam_beta2,
+                    epsilon=config.adam_epsilon,
+                    weight_decay=config.weight_decay,
+                    max_grad_norm=config.max_grad_norm,
+                    step=self.step + 1,
+                ),
+            )
+            for key, segment in self.segments.items()
+        ]
+
+    def stepped(self, norm: Tensor) -> PendingStats:
+        """Take note of an update with this gradient norm, and open the next accumulation window."""
+        loss, rate = torch.stack(self._window_loss).sum(), self.learning_rate
+        self.step += 1
+        self.num_tokens += self._window_tokens
+        figures = torch.stack([loss, norm.to(loss.device)])
+        self.last_update = PendingStats(self.step, figures, rate, self._window_tokens)
+        self._open_window()
+        return self.last_update
+
+    def _open_window(self) -> None:
+        self._window_loss, self._window_tokens = [], 0
+        for segment in self.segments.values():
+            segment.flat_gradients.zero_()
+
+    # --- checkpoints ------------------------------------------------------------------------------------
+
+    def state_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor a checkpoint needs, by name: parameters and both moments, as live views."""
+        for index, (key, segment) in enumerate(self.segments.items()):
+            kinds = {"parameter": segment.parameters}
+            if key in self.states_8bit:
+                for name, tensor in self.states_8bit[key].state_tensors().items():
+                    yield f"{name}.8bit.{index}", tensor
+            else:
+                kinds |= {"exp_avg": segment.exp_avg, "exp_avg_sq": segment.exp_avg_sq}
+            for kind, views in kinds.items():
+                for name, view in views.items():
+                    yield f"{kind}.{name}", self._without_padding(name, view)
+
+    def load_state(
+        self, tensors: Mapping[str, Tensor], *, step: int, micro_step: int, num_tokens: int
+    ) -> None:
+        """Continue from what `state_tensors` gave.
+
+        Nothing is taken over unless everything fits: ValueError names the tensor that is missing, of another
+        shape, or not of this seat.
+        """
+        targets = dict(self.state_tensors())
+        if strangers := sorted(set(targets) ^ set(tensors)):
+            raise ValueError(f"{strangers[0]} is missing or does not belong to this seat")
+        for name, target in targets.items():
+            if tensors[name].shape != target.shape or tensors[name].dtype != target.dtype:
+                raise ValueError(
+                    f"{name} is {tensors[name].dtype} of shape {tuple(tensors[name].shape)}, "
+                    f"expected {target.dtype} of {tuple(target.shape)}"
+                )
+        for name, target in targets.items():
+            target.copy_(tensors[name])
+        self.step, self.micro_step, self.num_tokens = step, micro_step, num_tokens

@@ -1,0 +1,123 @@
+"""What passes between a session and whoever decides about trials: plain values, no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from lora_runner.config import TrialConfig
+from lora_runner.metric.scores import MetricSpec
+from lora_runner.stability import Sign
+
+COMPLETE, PRUNED, DIVERGED, OUT_OF_MEMORY, FAILED = (
+    "complete",
+    "pruned",
+    "diverged",
+    "out_of_memory",
+    "failed",
+)
+"""How a trial can end."""
+PUT_BACK = "put_back"
+"""No end: memory ran out for a trial beside its neighbours, and it may be tried once more beside fewer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """A trial for a free seat."""
+
+    number: int
+    config: TrialConfig
+    folder: str
+    """The trial's folder; checkpoint and adapter are written below it."""
+    attempt: int = 1
+    put_back: int = 0
+    """How often it has left a seat because memory ran out; the second time ends it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions:
+    """What holds for every trial of a session."""
+
+    report_at: tuple[int, ...]
+    """Percent of the budget at which a trial is evaluated and reported; ends with 100."""
+    per_device_eval_batch_size: int = 16
+    checkpoint_seconds: float = 60.0
+    """A running trial is checkpointed after the first report this long after the last checkpoint."""
+    disk_patience_seconds: float = 900.0
+    """How long a finished trial waits for a disk that is full or away before its worker gives up."""
+    sample_tokens: int = 24
+    """Length of the sampled continuations in which repetition is looked for."""
+    metric: MetricSpec | None = None
+    """What is measured beside the loss."""
+
+    def __post_init__(self) -> None:
+        rising = all(a < b for a, b in pairwise(self.report_at))
+        if not (self.report_at and rising and self.report_at[0] >= 1 and self.report_at[-1] == 100):
+            raise ValueError(f"report_at must rise within 1..100 and end with 100, got {self.report_at}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeatReport:
+    """What one trial has to say at a share of its budget; `outcome` is set when it has left its seat."""
+
+    number: int
+    attempt: int
+    percent: int
+    step: int
+    eval_loss: float | None
+    train_loss: float
+    grad_norm: float
+    learning_rate: float
+    num_tokens: int
+    tokens_per_second: float
+    wall_seconds: float
+    peak_memory_gib: float
+    signs: tuple[Sign, ...] = ()
+    outcome: str | None = None
+    stop_reason: str | None = None
+    generations: tuple[str, ...] = ()
+    error: str | None = None
+    """The traceback of a trial that failed."""
+    metric: float | None = None
+    """Value of the session's metric, where this report measured it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain builtins, as written to the trial's reports.jsonl."""
+        values = asdict(self)
+        return values | {"signs": list(values["signs"]), "generations": list(self.generations)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SeatReport:
+        """Read what `to_dict` wrote."""
+        signs = tuple(Sign(**sign) for sign in values["signs"])
+        return cls(**{**values, "signs": signs, "generations": tuple(values["generations"])})
+
+    @classmethod
+    def empty(cls, assignment: Assignment) -> SeatReport:
+        """The report of a trial that did not get to its first step."""
+        return cls(
+            number=assignment.number,
+            attempt=assignment.attempt,
+            percent=0,
+            step=0,
+            eval_loss=None,
+            train_loss=math.nan,
+            grad_norm=math.nan,
+            learning_rate=0.0,
+            num_tokens=0,
+            tokens_per_second=0.0,
+            wall_seconds=0.0,
+            peak_memory_gib=0.0,
+        )
+
+    @property
+    def is_end(self) -> bool:
+        """Whether the trial will not be trained any further."""
+        return self.outcome not in (None, PUT_BACK)
+
+    def ended(self, outcome: str, reason: str, error: str | None = None) -> SeatReport:
+        """The same report as the last one from the trial's seat; `error` is the traceback of a failure."""
+        return replace(self, outcome=outcome, stop_reason=reason, error=error)

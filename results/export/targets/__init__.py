@@ -1,0 +1,1 @@
+"""One file per program that a best config is exported to."""

@@ -1,0 +1,1 @@
+"""The guideline rows against a table of runs that somebody published."""

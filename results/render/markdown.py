@@ -1,0 +1,212 @@
+"""A verdict as a Markdown page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from files_and_text.values import loss, number, plural
+from results.verdict.claim_wording import claim_sentence, effect_text, word_text
+from results.verdict.comparisons import Weighed
+from results.verdict.conditions import show, shown_range
+from results.verdict.row_verdict import RowVerdict
+from results.verdict.verdict import TrialSummary, Verdict
+
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+
+_SHOWN_CONTEXT = (
+    "model",
+    "model_size",
+    "scenario",
+    "method",
+    "quantization",
+    "compute_dtype",
+    "max_steps",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "lora_r",
+    "lora_alpha",
+    "alpha_convention",
+    "train_embeddings",
+    "max_length",
+    "num_eval_tokens",
+)
+
+
+def to_markdown(verdict: Verdict) -> str:
+    """The whole verdict: the answer, its limits, the rows tested (with claims), the rows not tested."""
+    tested = [row for row in verdict.rows if row.is_tested]
+    untested = [row for row in verdict.rows if not row.is_tested]
+    parts = [f"# Verdict of sweep {verdict.study}", _answer(verdict)]
+    parts.append("## Limits\n\n" + bullets(verdict.caveats))
+    if verdict.replicates is not None:
+        parts.append(_replicates(verdict.replicates))
+    if tested:
+        parts.append(
+            "## Guideline rows this sweep tested\n\n"
+            f"Held fixed: {_context(verdict)}. Loss in nats per token. Distance from the nearest end of "
+            "the row's range, in log10.\n\n" + table(ROW_HEADER, [row_cells(row) for row in tested])
+        )
+        parts.append(bullets(_said(row, verdict) for row in tested))
+    if untested:
+        parts.append(
+            "## Guideline rows not tested\n\n"
+            + table(
+                ("row", "value", "why not"),
+                [(f"`{r.row.id}`", shown_range(r.row), _why(r)) for r in untested],
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+ROW_HEADER = (
+    "row",
+    "parameter",
+    "value",
+    "best",
+    "verdict",
+    "effect",
+    "position",
+    "distance",
+    "cost of the row",
+    "evidence",
+)
+
+
+def row_cells(row: RowVerdict) -> tuple[str, ...]:
+    """The cells of a tested row under `ROW_HEADER`; empty where a column has no meaning for it."""
+    return (
+        row.row.id,
+        row.row.parameter or "",
+        "" if row.row.topic == "stability" else shown_range(row.row),
+        "" if row.best_value is None else show(row.best_value),
+        word_text(row),
+        effect_text(row.comparison),
+        row.position,
+        "" if row.distance_log10 is None else f"{row.distance_log10:.2f}",
+        cost_text(row),
+        row.evidence,
+    )
+
+
+def _said(row: RowVerdict, verdict: Verdict) -> str:
+    described = row.claim if row.position != "not_tested" else ""
+    parts = [claim_sentence(row, verdict.margin), described, f"({row.row.source})"]
+    return f"`{row.row.id}`: " + " ".join(part for part in parts if part)
+
+
+def _replicates(weighed: Weighed) -> str:
+    cells = []
+    for summary in weighed.arms:
+        comparison = weighed.comparisons.get(summary.arm.name)
+        cells.append(
+            (
+                summary.arm.name,
+                summary.arm.role,
+                f"{summary.finished} of {summary.runs}",
+                loss(summary.mean),
+                "" if summary.spread is None else f"{summary.spread:.4f}",
+                "the reference" if comparison is None else effect_text(comparison) or "no common seed",
+            )
+        )
+    header = ("arm", "role", "finished", "mean loss", "spread of a run", f"against {weighed.reference.name}")
+    state = "The stopping rule is met." if weighed.clear else "Not clear yet: more seeds can change a word."
+    return f"## Replicates on common seeds\n\n{state}\n\n{table(header, cells)}"
+
+
+def cost_text(row: RowVerdict) -> str:
+    """`+0.0123 (0.50%)`, or that it was not measured."""
+    if row.cost is None:
+        return "" if row.row.topic == "stability" else "not measured"
+    share = "" if row.cost.percent is None else f" ({row.cost.percent:.2f}%)"
+    return f"{row.cost.difference:+.4f}{share}"
+
+
+def _best(verdict: Verdict) -> str:
+    """By what the verdict's best is: where a metric was searched by, best/ holds another trial's config."""
+    is_other = verdict.measured is not None and verdict.measured.is_objective
+    return "Best by loss" if is_other else "Best"
+
+
+def answer_lines(verdict: Verdict) -> list[str]:
+    """The answer in a few sentences: the best trial, the guideline default, the untouched base."""
+    if verdict.best is None:
+        outcomes = ", ".join(f"{count} {name}" for name, count in verdict.outcomes.items())
+        return [f"No best config: no trial finished its full budget with a finite loss ({outcomes})."]
+    lines = [
+        f"{_best(verdict)}: trial {verdict.best.number}, {verdict.metric} {loss(verdict.best.eval_loss)} "
+        "nats per token."
+    ]
+    lines += [] if verdict.measured is None else verdict.measured.sentences()
+    lines.append(_default_line(verdict, verdict.guideline_default))
+    again = verdict.default_comparison
+    if again is not None and again.effect is not None:
+        lines.append(
+            f"On {plural(again.pairs, 'common seed')} the guideline default's loss against the best's: "
+            f"{effect_text(again)}."
+        )
+    if verdict.base_eval_loss is None:
+        lines.append("The untouched base was not measured.")
+    else:
+        lines.append(
+            f"Untouched base: {loss(verdict.base_eval_loss)}; the best is {_lower(verdict.gain_over_base)}."
+        )
+    return lines
+
+
+def _default_line(verdict: Verdict, default: TrialSummary | None) -> str:
+    if default is None:
+        return "Guideline default: not tried."
+    if default.eval_loss is None:
+        reason = f": {default.stop_reason}" if default.stop_reason else ""
+        return f"Guideline default: trial {default.number}, {default.outcome}{reason}"
+    if verdict.best is not None and default.number == verdict.best.number:
+        return "The guideline default is the best trial."
+    return (
+        f"Guideline default: trial {default.number}, {loss(default.eval_loss)}; "
+        f"the best is {_lower(verdict.gain_over_default)}."
+    )
+
+
+def _lower(gain: float | None) -> str:
+    return "of unknown gain" if gain is None else f"{abs(gain):.4f} {'lower' if gain >= 0 else 'higher'}"
+
+
+def _answer(verdict: Verdict) -> str:
+    parts = [bullets(answer_lines(verdict))]
+    if verdict.best is not None:
+        header = ("hyperparameter", _best(verdict).lower())
+        parts.append(table(header, [(name, show(v)) for name, v in sorted(verdict.best.values.items())]))
+    return "\n\n".join(parts)
+
+
+def _context(verdict: Verdict) -> str:
+    shown = [(name, verdict.context.get(name)) for name in _SHOWN_CONTEXT]
+    named = [f"{name} {number(v) if isinstance(v, float) else v}" for name, v in shown if v is not None]
+    return ", ".join(named) or "nothing recorded"
+
+
+def _why(row: RowVerdict) -> str:
+    extra = [] if row.evidence in ("not measured", row.reason) else [row.evidence]
+    return "; ".join([row.reason, *extra, *row.stopped])
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A Markdown list; what a line quotes from elsewhere stays text."""
+    return "\n".join(f"- {literal(line)}" for line in lines)
+
+
+def literal(text: str) -> str:
+    """Text whose tags are shown and not taken for HTML, which Markdown lets through."""
+    return _TAG.sub("&lt;", text)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; a cell's own bars and line breaks are kept from breaking it."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return literal(" ".join(text.split())).replace("|", "\\|")

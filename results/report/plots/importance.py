@@ -1,0 +1,57 @@
+"""Which hyperparameters decided the loss."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from files_and_text.values import plural
+from results.report.blocks import Paragraph, Plot, Section, Table
+from results.report.facts import Facts
+from results.report.importance_facts import FIRM
+from results.report.palette import BLUE
+from results.report.plots.figures import drawn, spec
+
+
+def importance(facts: Facts) -> Section:
+    found, title = facts.importance, "What mattered"
+    if not found.shares:
+        why = f"No importances: {found.reason}."
+        return Section(id="importance", title=title, blocks=[Paragraph(text=why)])
+    names = list(found.shares)
+    shares = [100 * found.shares[name] for name in names]
+    bars = go.Bar(
+        x=shares,
+        y=[drawn(name) for name in names],
+        orientation="h",
+        marker={"color": BLUE},
+        text=[f"{share:.0f}%" for share in shares],
+        textposition="outside",
+        cliponaxis=False,
+        hoverinfo="none",
+        showlegend=False,
+    )
+    caution = (
+        ""
+        if found.is_firm
+        else f" With {plural(found.num_trials, 'finished trial')} this is a hint, not a finding; "
+        f"{FIRM} would say more."
+    )
+    plot = Plot(
+        id="plot-importance",
+        label="Share of importance of each hyperparameter",
+        caption="Optuna's importance (PED-ANOVA): how much each hyperparameter decides whether a trial is "
+        f"among the best tenth. The shares sum to 100% and say nothing of the direction.{caution}",
+        spec=spec(
+            [bars],
+            xaxis={"title": {"text": "share of importance (%)"}, "range": [0, max(shares) * 1.15]},
+            yaxis={"autorange": "reversed", "automargin": True, "ticks": ""},
+        ),
+        table=Table(
+            caption="Importances as a table",
+            header=("hyperparameter", "share"),
+            rows=[(name, f"{100 * share:.1f}%") for name, share in found.shares.items()],
+            folded=True,
+        ),
+        height=130 + 38 * len(names),
+    )
+    return Section(id="importance", title=title, blocks=[plot])

@@ -1,0 +1,1 @@
+"""The report's sections of text and tables, one file each."""

@@ -1,0 +1,114 @@
+"""What to try next: ranges to widen, dimensions to fix, doubts to settle."""
+
+from __future__ import annotations
+
+import math
+
+from files_and_text.values import number, plural
+from results.report.blocks import Block, Bullets, Code, Paragraph, Section
+from results.report.facts import Facts
+from results.verdict.verdict import Edge
+
+_MANY = 0.2
+"""A share of trials with the same trouble that is worth a change of the range or the memory."""
+_WIDER = 4.0
+"""Factor by which an end is moved out: two doublings."""
+
+
+def next_steps(facts: Facts) -> Section:
+    """Advice that follows from what was seen, each with its reason."""
+    items = [*_unfinished(facts), *_edges(facts), *_troubles(facts), *_idle(facts), *_doubt(facts)]
+    blocks: list[Block] = [Bullets(items=items)] if items else []
+    if not items:
+        blocks.append(Paragraph(text="Nothing stands out: no best value lies at the end of its range."))
+    edges = [] if facts.verdict is None else list(facts.verdict.edges)
+    if edges:
+        blocks.append(
+            Code(label="Wider ranges for the sweep file, under a new name", text=_space(facts, edges))
+        )
+    return Section(id="next", title="What to try next", blocks=blocks)
+
+
+def _unfinished(facts: Facts) -> list[str]:
+    if not facts.is_unfinished:
+        return []
+    return [f"Let the sweep finish: `sweeps run {facts.run_folder}` goes on where it stopped."]
+
+
+def _edges(facts: Facts) -> list[str]:
+    edges = [] if facts.verdict is None else facts.verdict.edges
+    return [
+        f"Widen {edge.dimension}: the best, {number(edge.value)}, lies at the {edge.side} end of what was "
+        f"searched ({number(edge.end)}), so a better value may lie beyond."
+        for edge in edges
+    ]
+
+
+def _troubles(facts: Facts) -> list[str]:
+    found, counts, ended = [], facts.outcomes, max(facts.num_ended, 1)
+    if counts["diverged"] > _MANY * ended:
+        found.append(
+            f"{plural(counts['diverged'], 'trial')} of {ended} diverged: lower the high end of "
+            "learning_rate, so that fewer trials are spent beyond the cliff."
+        )
+    if counts["out_of_memory"]:
+        found.append(
+            f"{plural(counts['out_of_memory'], 'trial')} ran out of memory: fewer `seats`, or a smaller "
+            "per_device_train_batch_size with more gradient_accumulation_steps."
+        )
+    if counts["failed"]:
+        found.append(
+            f"{plural(counts['failed'], 'trial')} failed for a reason outside of training: mend it (the "
+            "reasons stand above) and run them again."
+        )
+    return found
+
+
+def _idle(facts: Facts) -> list[str]:
+    found = facts.importance
+    return [
+        f"Fix {name}: it hardly mattered ({100 * found.shares[name]:.1f}% of the importance over "
+        f"{plural(found.num_trials, 'finished trial')}), and one dimension less leaves more trials for the "
+        "others."
+        for name in found.idle
+    ]
+
+
+def _doubt(facts: Facts) -> list[str]:
+    """Without replicates nobody knows how much of a gain is luck."""
+    verdict = facts.verdict
+    if verdict is None or verdict.best is None or verdict.replicates is not None:
+        return []
+    default = verdict.guideline_default
+    beside = (
+        " and the guideline default" if default is not None and default.number != verdict.best.number else ""
+    )
+    return [
+        f"Run the best config{beside} again on other seeds (sweeps confirm): one run per config cannot tell "
+        "a gain from luck."
+    ]
+
+
+def _space(facts: Facts, edges: list[Edge]) -> str:
+    lines = ["space:"]
+    for name in dict.fromkeys(edge.dimension for edge in edges):
+        dimension = facts.sweep.dimensions[name]
+        low, high = dimension.low or 0.0, dimension.high or 0.0
+        for edge in edges:
+            if edge.dimension == name and edge.side == "low":
+                low = low / _WIDER if dimension.log else max(low - (high - low) / 2, 0.0)
+            elif edge.dimension == name:
+                high = high * _WIDER if dimension.log else high + (high - low) / 2
+        if dimension.kind == "int":
+            low, high = math.floor(low), math.ceil(high)
+        log = ", log: true" if dimension.log else ""
+        lines.append(f"  {name}: {{low: {_yaml(low)}, high: {_yaml(high)}{log}}}")
+    return "\n".join(lines)
+
+
+def _yaml(value: float) -> str:
+    """A number that YAML 1.1 reads as one too: 1.0e-04, not 1e-4."""
+    if isinstance(value, int) or value == 0 or 0.01 <= abs(value) < 100_000:
+        return f"{value:.6g}"
+    mantissa, exponent = f"{value:.3e}".split("e")
+    return f"{mantissa.rstrip('0')}{'0' if mantissa.rstrip('0').endswith('.') else ''}e{exponent}"

@@ -1,0 +1,91 @@
+"""How to reproduce the sweep: the file, the commands, versions, seeds and fingerprints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from files_and_text.yaml_lines import load_yaml
+from results.report.blocks import Block, Code, Section, Table
+from results.report.facts import Facts
+
+
+def reproduce(facts: Facts) -> Section:
+    blocks: list[Block] = [Code(label="Commands", text=_commands(facts))]
+    if facts.sweep_file:
+        blocks.append(Code(label="sweep.yaml, every value written out", text=facts.sweep_file))
+    blocks += [
+        Table(
+            caption="Fingerprints and seeds",
+            header=("what", "value"),
+            rows=_fingerprints(facts),
+            stacked=True,
+        ),
+        Table(
+            caption="Versions that the sweep ran with",
+            header=("package", "version"),
+            rows=[(name, str(version)) for name, version in sorted(facts.sweep.versions.items())],
+        ),
+        Table(
+            caption="What holds for every trial",
+            header=("setting", "value"),
+            rows=sorted(_flat({k: v for k, v in facts.sweep.context.items() if k != "data_account"})),
+            folded=True,
+        ),
+        Table(
+            caption="Identity: what must be equal to go on with this study",
+            header=("field", "value"),
+            rows=sorted(_flat(facts.sweep.identity)),
+            folded=True,
+        ),
+    ]
+    kept = [b for b in blocks if not isinstance(b, Table) or b.rows]
+    return Section(id="reproduce", title="How to reproduce", blocks=kept)
+
+
+def _commands(facts: Facts) -> str:
+    lines = [
+        "sweeps run sweep.yaml       # the file below; the same seeds draw the same trials",
+        f"sweeps verdict {facts.run_folder}",
+        f"sweeps report {facts.run_folder}",
+    ]
+    if facts.sweep.best is not None:
+        lines.append(f"sweeps export {facts.run_folder} --to transformers")
+    return "\n".join(lines)
+
+
+def _fingerprints(facts: Facts) -> list[tuple[str, str]]:
+    identity, seeds = facts.sweep.identity, _seeds(facts.sweep_file)
+    found = {
+        "study": facts.sweep.name,
+        "study hash (over space and finished trials)": facts.study_hash,
+        "space": identity.get("space"),
+        "training data": identity.get("train_data"),
+        "evaluation data": identity.get("eval_data"),
+        "seed of the training": facts.sweep.context.get("seed", seeds.get("training")),
+        "seed of the search": seeds.get("search"),
+        "seed of the data": seeds.get("data"),
+    }
+    return [(name, str(value)) for name, value in found.items() if value is not None]
+
+
+def _seeds(sweep_file: str) -> dict[str, Any]:
+    content = load_yaml(sweep_file)[0] if sweep_file else None
+    sections = content if isinstance(content, Mapping) else {}
+    return {
+        name: section["seed"]
+        for name, section in sections.items()
+        if isinstance(section, Mapping) and section.get("seed") is not None
+    }
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as dotted names; what is not set is left out."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple):
+            if value:
+                yield f"{prefix}{name}", ", ".join(map(str, value))
+        elif value is not None:
+            yield f"{prefix}{name}", str(value)

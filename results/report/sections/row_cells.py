@@ -1,0 +1,98 @@
+"""A row's verdict as the text of cells: word, effect, interval, band, conditions; "" where it has none."""
+
+from __future__ import annotations
+
+from files_and_text.values import loss, plural
+from results.report.blocks import Badge, Tone
+from results.verdict.band import band_text
+from results.verdict.claim_wording import claim_sentence
+from results.verdict.comparisons import Weighed
+from results.verdict.row_verdict import RowVerdict
+from results.verdict.statistics import Comparison
+
+_TONES: dict[str, Tone] = {
+    "supported": "good",
+    "no_difference": "good",
+    "too_low": "bad",
+    "too_high": "bad",
+    "not_supported": "bad",
+    "undecided": "unsure",
+    "inside": "good",
+    "below": "unsure",
+    "above": "unsure",
+    "outside": "unsure",
+}
+
+
+def badge(word: str) -> Badge:
+    """A word of a verdict or a position with its sign."""
+    return Badge(text=word.replace("_", " "), tone=_TONES.get(word, "plain"))
+
+
+def effect(row: RowVerdict) -> str:
+    """Loss and percent against the best on common seeds; else what the best trial inside the row costs."""
+    compared, ends = comparison_effect(row.comparison), interval(row.comparison)
+    if compared:
+        return f"{compared}; interval {ends}" if ends else f"{compared}; too few for an interval"
+    if row.cost is None:
+        return "" if row.row.topic == "stability" else "not measured"
+    if row.cost.difference == 0:
+        return "none: it holds the best trial"
+    share = "" if row.cost.percent is None else f" ({row.cost.percent:+.2f}%)"
+    return f"{row.cost.difference:+.4f}{share}, one run"
+
+
+def comparison_effect(comparison: Comparison | None) -> str:
+    """`+0.0123 (+0.61%) on 5 seeds`; "" without a pair."""
+    if comparison is None or comparison.effect is None:
+        return ""
+    share = comparison.percent(comparison.effect)
+    percent = "" if share is None else f" ({share:+.2f}%)"
+    seeds = f" on {plural(comparison.pairs, 'seed')}" if comparison.design == "paired" else ""
+    return f"{comparison.effect:+.4f}{percent}{seeds}"
+
+
+def interval(comparison: Comparison | None) -> str:
+    """`+0.0100 to +0.0160 (95%)`; "" where there are too few pairs."""
+    if comparison is None or comparison.low is None or comparison.high is None:
+        return ""
+    return f"{comparison.low:+.4f} to {comparison.high:+.4f} ({100 * comparison.level:.4g}%)"
+
+
+def band(row: RowVerdict) -> str:
+    """The values within the margin of the best, and what lies beyond."""
+    return "" if row.band is None else band_text(row.band)
+
+
+def conditions(row: RowVerdict) -> str:
+    """The row's own condition, and where this sweep differs from it."""
+    differing = [f"{c.name} {c.here} here, {c.row} in the row" for c in row.conditions if c.differs]
+    said = row.row.condition.rstrip(".")
+    return f"{said}. Differs: {'; '.join(differing)}" if differing else said
+
+
+def sentence(row: RowVerdict, margin: float) -> str:
+    """The judgement in words; `margin` is a share of the best's loss."""
+    if row.row.topic == "stability":
+        return row.claim
+    described = row.claim if row.position != "not_tested" else ""
+    return " ".join(part for part in (claim_sentence(row, margin), described) if part)
+
+
+def arm_cells(weighed: Weighed) -> list[tuple[str, ...]]:
+    """A line for each arm that was run again: name, role, runs, mean, spread, effect, interval."""
+    cells: list[tuple[str, ...]] = []
+    for summary in weighed.arms:
+        comparison = weighed.comparisons.get(summary.arm.name)
+        cells.append(
+            (
+                summary.arm.name,
+                summary.arm.role.replace("_", " "),
+                f"{summary.finished} of {summary.runs}",
+                loss(summary.mean),
+                "" if summary.spread is None else f"{summary.spread:.4f}",
+                "the reference" if comparison is None else comparison_effect(comparison) or "no common seed",
+                interval(comparison),
+            )
+        )
+    return cells

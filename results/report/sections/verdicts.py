@@ -1,0 +1,121 @@
+"""The verdict on every guideline row, with its source and conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from results.report.blocks import Block, Paragraph, Section, Table
+from results.report.facts import Facts
+from results.report.sections import row_cells as row_words
+from results.verdict.comparisons import Weighed
+from results.verdict.conditions import show, shown_range
+from results.verdict.row_verdict import RowVerdict
+
+
+def verdicts(facts: Facts) -> Section:
+    rows = [] if facts.verdict is None else list(facts.verdict.rows)
+    tested = [row for row in rows if row.is_tested and row.row.topic != "stability"]
+    untested = [row for row in rows if not row.is_tested]
+    blocks: list[Block] = []
+    if not rows:
+        blocks.append(Paragraph(text="The study names no guideline rows, so none is judged."))
+    elif not tested:
+        blocks.append(Paragraph(text="This sweep tests no guideline row."))
+    else:
+        margin = facts.verdict.margin if facts.verdict is not None else 0.0
+        blocks += [_here(tested, margin), _table(tested), _sentences(tested, margin)]
+    if facts.verdict is not None and facts.verdict.replicates is not None:
+        blocks.append(_replicates(facts.verdict.replicates))
+    if untested:
+        blocks.append(_untested(untested))
+    return Section(id="verdict", title="Where the guidelines held", blocks=blocks)
+
+
+def _table(rows: Sequence[RowVerdict]) -> Table:
+    return Table(
+        caption="Guideline rows that this sweep tested. Loss in nats per token, against the best: positive "
+        "when the row's value is worse.",
+        header=(
+            "row",
+            "the row says",
+            "verdict",
+            "best here",
+            "loss of the row",
+            "values within the margin",
+            "conditions of the row",
+            "source",
+        ),
+        rows=[
+            (
+                row.row.id,
+                _said(row),
+                row_words.badge(row.verdict),
+                _best(row),
+                row_words.effect(row),
+                row_words.band(row),
+                row_words.conditions(row),
+                str(row.row.source),
+            )
+            for row in rows
+        ],
+        stacked=True,
+    )
+
+
+def _said(row: RowVerdict) -> str:
+    has_value = bool(row.row.choices) or row.row.low is not None
+    return " ".join(filter(None, (row.row.parameter, shown_range(row.row) if has_value else "")))
+
+
+def _best(row: RowVerdict) -> str:
+    """The best value, and where it lies against the row's."""
+    if row.best_value is None:
+        return ""
+    if not row.distance_log10:
+        return f"{show(row.best_value)}: {row.position}"
+    factor = 10 ** (row.distance_log10 if row.position == "above" else -row.distance_log10)
+    return f"{show(row.best_value)}: {row.position}, {float(f'{factor:.2g}'):g} times the row's"
+
+
+def _here(rows: Sequence[RowVerdict], margin: float) -> Paragraph:
+    """The sweep's own conditions, the same for every row."""
+    conditions = rows[0].conditions if rows else ()
+    known = [
+        c.here if c.name in c.here else f"{c.name} {c.here}"
+        for c in conditions
+        if c.here and c.name != "task"
+    ]
+    return Paragraph(
+        text=f"Conditions of this sweep: {', '.join(known) or 'none recorded'}. What a row's own conditions "
+        f"leave out, the tables do not say. The margin is {100 * margin:g}% of the best's loss."
+    )
+
+
+def _sentences(rows: Sequence[RowVerdict], margin: float) -> Table:
+    return Table(
+        caption="The same in words, with the trials it rests on",
+        header=("row", "judgement", "evidence"),
+        rows=[(row.row.id, row_words.sentence(row, margin), row.evidence) for row in rows],
+        folded=True,
+        stacked=True,
+    )
+
+
+def _replicates(weighed: Weighed) -> Table:
+    state = "the stopping rule is met" if weighed.clear else "more seeds can still change a word"
+    return Table(
+        caption=f"Configs run again on common seeds ({state}). Loss in nats per token.",
+        header=("config", "role", "finished", "mean loss", "spread of a run", "against the best", "interval"),
+        rows=row_words.arm_cells(weighed),
+        stacked=True,
+    )
+
+
+def _untested(rows: Sequence[RowVerdict]) -> Table:
+    return Table(
+        caption=f"Guideline rows not tested ({len(rows)}), and why",
+        header=("row", "value", "why not"),
+        rows=[(row.row.id, shown_range(row.row), "; ".join([row.reason, *row.stopped])) for row in rows],
+        folded=True,
+        stacked=True,
+    )

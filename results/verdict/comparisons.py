@@ -1,0 +1,124 @@
+"""All replicates of a sweep, weighed once: every arm against the best, ready to be asked by rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median, stdev
+from typing import Any
+
+from files_and_text.values import finite
+from results.sweep_result import hyperparameters
+from results.verdict.replicates import Replicates
+from results.verdict.statistics import ALPHA, MARGIN, Arm, Comparison, compare_all, is_clear, reference
+from search_spaces.dimension import Value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmSummary:
+    """One arm's runs on their own."""
+
+    arm: Arm
+    runs: int
+    finished: int
+    mean: float | None
+    """Nats per token over the runs that finished."""
+    spread: float | None
+    """Standard deviation of one run, seeds and all; None below two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weighed:
+    """What the replicates of one sweep say."""
+
+    reference: Arm
+    arms: Sequence[ArmSummary]
+    """The reference first."""
+    values: Mapping[str, Mapping[str, Value]]
+    """Arm -> its hyperparameters, derived ones too."""
+    comparisons: Mapping[str, Comparison]
+    """Arm -> the arm against the reference."""
+    margin: float
+    alpha: float
+    clear: bool
+    """Whether the stopping rule is met: every arm has its relation to the reference."""
+    run_noise: float
+    """Standard deviation of one run once its seed is accounted for, nats; 0 when not known.
+
+    From the arms' paired differences, which hold two runs' noise each; the median of the arms, as a value at
+    the cliff is noisier than the rest.
+    """
+
+    @property
+    def rounds(self) -> int:
+        """Finished runs of the reference."""
+        return self.arms[0].finished
+
+    def to_dict(self) -> dict[str, Any]:
+        """Builtins only, for verdict.json."""
+        return {
+            "margin": self.margin,
+            "alpha": self.alpha,
+            "rounds": self.rounds,
+            "clear": self.clear,
+            "run_noise": self.run_noise,
+            "reference": self.reference.name,
+            "arms": [
+                arm.arm.to_dict()
+                | {"runs": arm.runs, "finished": arm.finished, "mean": arm.mean, "spread": arm.spread}
+                for arm in self.arms
+            ],
+            "comparisons": {name: found.to_dict() for name, found in self.comparisons.items()},
+        }
+
+
+def weigh(
+    replicates: Replicates, context: Mapping[str, Any], *, margin: float = MARGIN, alpha: float = ALPHA
+) -> Weighed:
+    """Every arm against the sweep's best; `context` derives warmup steps and embedding rates."""
+    best = reference(replicates.arms)
+    arms = [best, *(arm for arm in replicates.arms if arm is not best)]
+    losses: dict[str, dict[int, float]] = {arm.name: {} for arm in replicates.arms}
+    for run in replicates.runs:
+        if run.loss is not None:
+            losses[run.arm].setdefault(run.seed, run.loss)
+    return Weighed(
+        reference=best,
+        arms=[
+            ArmSummary(
+                arm=arm,
+                runs=len({run.seed for run in replicates.runs if run.arm == arm.name}),
+                finished=len(losses[arm.name]),
+                mean=fmean(losses[arm.name].values()) if losses[arm.name] else None,
+                spread=stdev(losses[arm.name].values()) if len(losses[arm.name]) > 1 else None,
+            )
+            for arm in arms
+        ],
+        values={arm.name: _values(arm, context) for arm in replicates.arms},
+        comparisons=compare_all(replicates.arms, replicates.runs, alpha=alpha),
+        margin=margin,
+        alpha=alpha,
+        clear=len(replicates.arms) > 1
+        and is_clear(replicates.arms, replicates.runs, margin=margin, alpha=alpha),
+        run_noise=_run_noise(losses, best.name),
+    )
+
+
+def _values(arm: Arm, context: Mapping[str, Any]) -> dict[str, Value]:
+    values = hyperparameters(arm.values, {}, context)
+    ratio, steps = finite(values.get("warmup_ratio")), finite(values.get("max_steps"))
+    if "warmup_steps" not in values and ratio is not None and steps is not None:
+        values["warmup_steps"] = min(int(steps), math.ceil(ratio * steps))
+    return values
+
+
+def _run_noise(losses: Mapping[str, Mapping[int, float]], best: str) -> float:
+    theirs = losses[best]
+    differences = [
+        [ours[seed] - theirs[seed] for seed in ours.keys() & theirs.keys()]
+        for name, ours in losses.items()
+        if name != best
+    ]
+    spreads = [stdev(found) / math.sqrt(2) for found in differences if len(found) > 1]
+    return median(spreads) if spreads else 0.0

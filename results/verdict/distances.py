@@ -1,0 +1,98 @@
+"""Where a value lies against a row, how far, and what the trial that took the row's value costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from files_and_text.values import finite
+from results.sweep_result import SweepResult, TrialResult
+from results.verdict.conditions import BASE_DIMENSION
+from results.verdict.row_verdict import Cost, Position
+from search_spaces import Dimension, GuidelineRow
+from search_spaces.dimension import Value
+
+TOLERANCE = 1e-6
+"""Relative: a derived rate is a product of two drawn ones."""
+
+
+def holds_value(row: GuidelineRow, value: Value | None) -> bool:
+    """Whether a value is one of the row's choices, or inside its range (ends included)."""
+    return position_of(row, value) == "inside"
+
+
+def position_of(row: GuidelineRow, value: Value | None) -> Position:
+    """Where a value lies: inside | below | above a range, inside | outside choices, else not_tested."""
+    if row.choices:
+        return "inside" if value in row.choices else "outside"
+    found = finite(value)
+    if found is None or row.low is None or row.high is None:
+        return "not_tested"
+    if found < row.low * (1 - TOLERANCE):
+        return "below"
+    return "above" if found > row.high * (1 + TOLERANCE) else "inside"
+
+
+def distances(row: GuidelineRow, value: Value) -> tuple[float | None, float | None]:
+    """log10 distance to the nearest end and signed offset from the geometric centre; None beside a 0."""
+    found = finite(value)
+    if row.choices or found is None or row.low is None or row.high is None:
+        return None, None
+    offset = None
+    if found > 0 and row.low > 0:
+        offset = math.log10(found) - (math.log10(row.low) + math.log10(row.high)) / 2
+    position = position_of(row, value)
+    end = row.low if position == "below" else row.high
+    if position == "inside":
+        return 0.0, offset
+    return (abs(math.log10(found / end)) if found > 0 and end > 0 else None), offset
+
+
+def best_with(row: GuidelineRow, sweep: SweepResult) -> TrialResult | None:
+    """The best finished trial that has the row's parameter (there is no warmup beside `constant`)."""
+    return next((trial for trial in sweep.finished if row.parameter in trial.values), None)
+
+
+def gaps(trial: TrialResult, best: TrialResult, row: GuidelineRow, sweep: SweepResult) -> dict[str, float]:
+    """How far two trials are apart (0 to 1) in each searched dimension but the row's own."""
+    own = BASE_DIMENSION.get(row.parameter or "", row.parameter)
+    return {
+        name: gap_between(dimension, trial.values.get(name), best.values.get(name))
+        for name, dimension in sweep.dimensions.items()
+        if name != own
+    }
+
+
+def gap_between(dimension: Dimension, one: Value | None, other: Value | None) -> float:
+    """0 for equal values, 1 for opposite ends of the range, for other names, or when only one has a value."""
+    if one == other:
+        return 0.0
+    a, b = finite(one), finite(other)
+    low, high = dimension.low, dimension.high
+    if a is None or b is None or low is None or high is None or low >= high:
+        return 1.0
+    if dimension.log and min(a, b, low) > 0:
+        return abs(math.log(a / b)) / math.log(high / low)
+    return abs(a - b) / (high - low)
+
+
+def cost_of(row: GuidelineRow, sweep: SweepResult, trial: TrialResult) -> Cost | None:
+    """The trial's loss against the best; None unless both finished."""
+    best = sweep.best
+    if best is None or best.eval_loss is None or trial.eval_loss is None:
+        return None
+    difference = trial.eval_loss - best.eval_loss
+    differing = [name for name, gap in gaps(trial, best, row, sweep).items() if gap > TOLERANCE]
+    return Cost(
+        trial=trial.number,
+        eval_loss=trial.eval_loss,
+        difference=difference,
+        percent=100 * difference / best.eval_loss if best.eval_loss > 0 else None,
+        own_value=row.id in trial.rows,
+        differs_in=tuple(differing),
+    )
+
+
+def numbers_of(trials: Sequence[TrialResult], name: str) -> list[float]:
+    """The trials' finite values of one hyperparameter."""
+    return [value for trial in trials if (value := finite(trial.values.get(name))) is not None]

@@ -1,0 +1,95 @@
+"""The replicates of a sweep, read from its confirm study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from files_and_text.nearest_name import nearest
+from results.errors import DamagedReplicates
+from results.trial_facts import full_budget_loss, full_budget_metric
+from results.verdict.statistics import MARGIN, MOST_MARGIN, ROLES, Arm, Replicate
+
+CONFIRM_SUFFIX = ".confirm"
+"""The confirm study of sweep `name` is named `name` + this, in the same storage."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replicates:
+    """Arms and their runs; `arms` starts with the reference, the sweep's best."""
+
+    arms: Sequence[Arm]
+    runs: Sequence[Replicate]
+    margin: float = MARGIN
+    """At which the confirmation stops: a share of the best's loss."""
+
+
+def read_replicates(study: optuna.Study) -> Replicates:
+    """Arms and runs of a confirm study; runs that wait or are under way are left out.
+
+    Of several runs of an arm on one seed the comparisons take the first that finished. Raises
+    DamagedReplicates when the study names no arms, no best among them, runs of an arm that it does not name,
+    or a margin that is none.
+    """
+    name = study.study_name
+    arms = [_arm(entry, name) for entry in study.user_attrs.get("arms") or []]
+    if not any(arm.role == "best" for arm in arms):
+        raise DamagedReplicates(f"study {name!r} is no confirm study: its attribute `arms` names no best")
+    names = [arm.name for arm in arms]
+    if len(set(names)) != len(names):
+        raise DamagedReplicates(f"every arm of study {name!r} has a name of its own; got {names}")
+    runs = [
+        _run(trial, names, name) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()
+    ]
+    best = next(arm for arm in arms if arm.role == "best")
+    arms = [best, *(arm for arm in arms if arm is not best)]
+    return Replicates(arms=arms, runs=runs, margin=margin_of(study))
+
+
+def margin_of(study: optuna.Study | None) -> float:
+    """The margin of a confirm study; the usual one where there is none yet."""
+    margin = MARGIN if study is None else study.user_attrs.get("margin", MARGIN)
+    if study is not None and (not isinstance(margin, float) or not 0 < margin <= MOST_MARGIN):
+        raise DamagedReplicates(
+            f"the margin of study {study.study_name!r} is above 0 and at most {MOST_MARGIN:g}; got {margin!r}"
+        )
+    return float(margin)
+
+
+def _arm(entry: Any, study: str) -> Arm:
+    if not isinstance(entry, Mapping) or not {"name", "role", "values"} <= entry.keys():
+        raise DamagedReplicates(f"an arm of study {study!r} has a name, a role and values; got {entry!r}")
+    if entry["role"] not in ROLES:
+        raise DamagedReplicates(
+            f"the role of arm {entry['name']!r} of study {study!r} is none: {entry['role']!r}."
+            f"{nearest(entry['role'], ROLES)}"
+        )
+    return Arm(
+        name=str(entry["name"]),
+        role=entry["role"],
+        values=dict(entry["values"]),
+        rows=tuple(entry.get("rows") or ()),
+    )
+
+
+def _run(trial: FrozenTrial, names: Sequence[str], study: str) -> Replicate:
+    arm, seed = trial.user_attrs.get("arm"), trial.user_attrs.get("seed")
+    if arm not in names or not isinstance(seed, int):
+        raise DamagedReplicates(
+            f"trial {trial.number} of study {study!r} has a known arm and a seed; got {arm!r} and {seed!r}."
+        )
+    outcome = str(trial.user_attrs.get("outcome") or _OUTCOMES.get(trial.state.name, ""))
+    return Replicate(
+        arm=str(arm),
+        seed=seed,
+        eval_loss=full_budget_loss(trial),
+        metric=full_budget_metric(trial),
+        outcome=outcome,
+    )
+
+
+_OUTCOMES = {"COMPLETE": "complete", "PRUNED": "diverged", "FAIL": "failed"}

@@ -1,0 +1,334 @@
+"""What replicates say: paired comparisons of arms, a word for each, and when to stop replicating.
+
+Numbers in, words out: no study, no storage. An arm is one config, a replicate is one run of it on a seed; on
+one seed all arms see the same data in the same order, so their difference is free of what the seed did to
+both.
+
+Error control, in one place. A family is all arms against the reference, the best config of the sweep,
+chosen before any replicate ran. After k = pairs - MIN_PAIRS + 1 looks (three pairs are the first) a
+comparison has k two-sided t intervals of its paired differences, of the first 3, 4, ... seeds, the j-th of
+them at
+
+    1 - alpha * INTERVAL_SHARE / comparisons / (j * (j + 1)),
+
+and its interval is what they have in common. `comparisons` divides by Bonferroni rather than Holm: words
+need intervals (a difference that lies within the margin is shown by both ends), and Holm's steps have none
+that hold together. `j (j + 1)` spends the rest over looks: its reciprocals sum to 1, so the intervals of
+all arms at all numbers of pairs hold together with probability 1 - alpha * INTERVAL_SHARE, however often
+one looks and whatever the budget, and so does what they have in common: a word once earned is not lost by
+looking again. A word is a function of these intervals, so the chance of one or more wrong words in a whole
+confirmation is at most alpha, given differences that are about normal: with three pairs that cannot be
+checked. Words of sameness speak of runs that finish: three finished runs do not exclude that a fourth ends
+early.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import fmean
+from typing import Any, Literal
+
+from scipy.special import stdtrit
+
+from files_and_text.values import finite
+from search_spaces.dimension import Value
+
+Role = Literal["best", "guideline_default", "row", "one_rate"]
+ROLES: tuple[Role, ...] = ("best", "guideline_default", "row", "one_rate")
+
+MARGIN = 0.005
+"""Share of the reference's loss below which a difference does not matter."""
+MOST_MARGIN = 0.5
+"""A larger one would call anything alike."""
+
+ALPHA = 0.05
+"""Greatest chance of one or more wrong words in a confirmation."""
+
+MIN_PAIRS = 3
+"""Below this there is no interval: two differences cannot tell their own spread."""
+
+INTERVAL_SHARE = 0.8
+"""Of alpha, for the intervals; the rest is for lost runs, where each further pair divides p by about ten."""
+
+LARGEST_LOSS = 1e6
+"""Nats per token; a run that ends above it has diverged, whatever it says."""
+
+TOLERATED_LOSS_RATE = 0.1
+"""Share of runs that may end early at a value nobody would call too high."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One config that is replicated."""
+
+    name: str
+    role: Role
+    """best (the first one is the reference), guideline_default, row (the row's own value with everything else
+    at the best), one_rate (one learning rate for LoRA and embeddings, at its own best main rate)."""
+    values: Mapping[str, Value]
+    rows: tuple[str, ...] = ()
+    """Guideline rows that the arm is there to test."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the confirm study keeps it in its attribute `arms`."""
+        return {
+            "name": self.name,
+            "role": self.role,
+            "values": dict(self.values),
+            "rows": list(self.rows),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replicate:
+    """One run of an arm on a seed."""
+
+    arm: str
+    seed: int
+    eval_loss: float | None
+    """Nats per token at the full budget; None when the run ended early."""
+    metric: float | None = None
+    """The sweep's metric, where it has one."""
+    outcome: str = ""
+    """Of a run that ended early. `out_of_memory` and `failed` say nothing about the loss and count as
+    missing; everything else, "" included, counts as lost by its config."""
+
+    @property
+    def loss(self) -> float | None:
+        """The loss as a number to compute with; None when there is none, or one that no training ends at."""
+        found = finite(self.eval_loss)
+        return None if found is None or abs(found) > LARGEST_LOSS else found
+
+    @property
+    def missing(self) -> bool:
+        """Whether the run says nothing about its config's loss."""
+        return self.loss is None and self.outcome in ("out_of_memory", "failed")
+
+    @property
+    def lost(self) -> bool:
+        """Whether training itself ended the run early."""
+        return self.loss is None and not self.missing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One arm against another over the seeds that both ran on."""
+
+    arm: str
+    other: str
+    pairs: int
+    """Seeds on which both finished."""
+    effect: float | None
+    """Mean paired difference of losses, nats per token; positive when `arm` is worse. None without a pair."""
+    low: float | None
+    high: float | None
+    """Ends of the interval; None below MIN_PAIRS pairs."""
+    level: float
+    """Confidence of this one interval over all looks together, after the correction for the family."""
+    other_loss: float | None
+    """Mean loss of `other` over the pairs."""
+    lost: int = 0
+    """Seeds on which `arm` ended early and `other` finished."""
+    other_lost: int = 0
+    """Seeds on which `other` ended early."""
+    design: Literal["paired", "pooled"] = "paired"
+    """pooled: not paired by seed; the noise is that of other configs run more than once
+    (`results/published/pooled_noise.py`)."""
+    loses_runs: bool = False
+    """Whether `arm` is shown to lose more than TOLERATED_LOSS_RATE of its runs, and `other` lost none."""
+
+    def percent(self, value: float | None) -> float | None:
+        """A difference as percent of the other's loss."""
+        return None if value is None or not self.other_loss else 100 * value / self.other_loss
+
+    def to_dict(self) -> dict[str, Any]:
+        """Builtins only, with the percentages."""
+        own = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        shares = {f"{name}_percent": self.percent(getattr(self, name)) for name in ("effect", "low", "high")}
+        return own | shares
+
+
+Relation = Literal["worse", "within", "no_worse", "better", "loses_runs", "open"]
+
+
+def reference(arms: Sequence[Arm]) -> Arm:
+    """The arm that all others are compared with: the first of role `best`. ValueError when there is none."""
+    for arm in arms:
+        if arm.role == "best":
+            return arm
+    raise ValueError(f"one arm has the role 'best'; got {[arm.role for arm in arms]}")
+
+
+def compare(
+    arm: str,
+    other: str,
+    replicates: Sequence[Replicate],
+    *,
+    comparisons: int = 1,
+    alpha: float = ALPHA,
+    looks: bool = True,
+) -> Comparison:
+    """`arm` against `other`, paired by seed.
+
+    Without MIN_PAIRS pairs there is an effect but no interval. Runs that ended early make no pair; they are
+    counted, and no equivalence is ever read from an arm that lost one (`relation`). `looks=False` leaves out
+    the correction for repeated looks: only for data that is looked at once.
+    """
+    runs = _by_arm(replicates)
+    return _compared(arm, other, runs, comparisons=comparisons, alpha=alpha, looks=looks)
+
+
+def _compared(
+    arm: str, other: str, runs: _Runs, *, comparisons: int, alpha: float, looks: bool = True
+) -> Comparison:
+    ours, theirs = runs.get(arm, {}), runs.get(other, {})
+    pairs = [
+        (a, b)
+        for seed in sorted(ours.keys() & theirs.keys())
+        if (a := ours[seed].loss) is not None and (b := theirs[seed].loss) is not None
+    ]
+    ran = [
+        ours[seed].lost
+        for seed, run in theirs.items()
+        if run.loss is not None and seed in ours and not ours[seed].missing
+    ]
+    differences = [a - b for a, b in pairs]
+    share = alpha * INTERVAL_SHARE / comparisons
+    low, high = _interval(differences, share, looks=looks)
+    other_lost = sum(run.lost for run in theirs.values())
+    allowed = alpha * (1 - INTERVAL_SHARE) / comparisons / _looks(len(ran), looks)
+    return Comparison(
+        arm=arm,
+        other=other,
+        pairs=len(pairs),
+        effect=fmean(differences) if pairs else None,
+        low=low,
+        high=high,
+        level=1 - share,
+        other_loss=fmean(b for _, b in pairs) if pairs else _mean_loss(theirs.values()),
+        lost=sum(ran),
+        other_lost=other_lost,
+        loses_runs=len(ran) >= MIN_PAIRS and not other_lost and _tail(sum(ran), len(ran)) <= allowed,
+    )
+
+
+def compare_all(
+    arms: Sequence[Arm], replicates: Sequence[Replicate], *, alpha: float = ALPHA
+) -> dict[str, Comparison]:
+    """Every arm but the reference against it, as one family; keys are the arms' names."""
+    best = reference(arms)
+    others = [arm.name for arm in arms if arm.name != best.name]
+    runs = _by_arm(replicates)
+    return {name: _compared(name, best.name, runs, comparisons=len(others), alpha=alpha) for name in others}
+
+
+def relation(comparison: Comparison, margin: float = MARGIN) -> Relation:
+    """What the interval shows against the margin (a share of the other's loss).
+
+    worse: worse by more than the margin. within: apart by less than it. no_worse: not worse by more than it.
+    better: better by more than it. loses_runs: ends early too often. open: nothing yet, as always when there
+    are lost runs on either side and no difference beyond the margin among those that finished.
+    """
+    if comparison.loses_runs:
+        return "loses_runs"
+    if comparison.low is None or comparison.high is None or comparison.other_loss is None:
+        return "open"
+    bound = margin * abs(comparison.other_loss)
+    if comparison.low > bound:
+        return "worse"
+    if comparison.lost or comparison.other_lost:
+        return "open"
+    if comparison.high < -bound:
+        return "better"
+    if comparison.high < bound:
+        return "within" if comparison.low > -bound else "no_worse"
+    return "open"
+
+
+def is_clear(
+    arms: Sequence[Arm],
+    replicates: Sequence[Replicate],
+    *,
+    margin: float = MARGIN,
+    alpha: float = ALPHA,
+    min_rounds: int = MIN_PAIRS,
+) -> bool:
+    """Whether replicating can stop: after `min_rounds` full rounds, every arm has its relation to the
+    reference.
+
+    A round is a seed that every arm has run on, whatever came of it; runs of an unfinished round are left
+    out. May be asked after every round: the looks are paid for in the intervals (see the module), so stopping
+    here leaves the error rate as stated. An arm that lost some runs, but not enough to be called too high,
+    keeps it open to the end of the budget.
+    """
+    runs = _by_arm(replicates)
+    rounds = set.intersection(*(set(runs.get(arm.name, {})) for arm in arms)) if arms else set()
+    if len(rounds) < max(min_rounds, MIN_PAIRS):
+        return False
+    full = [run for run in replicates if run.seed in rounds]
+    return all(relation(c, margin) != "open" for c in compare_all(arms, full, alpha=alpha).values())
+
+
+_Runs = Mapping[str, Mapping[int, Replicate]]
+
+
+def _by_arm(replicates: Sequence[Replicate]) -> _Runs:
+    """Arm -> seed -> run; of several runs on one seed a finished one, the first."""
+    found: dict[str, dict[int, Replicate]] = {}
+    for run in replicates:
+        runs = found.setdefault(run.arm, {})
+        if run.seed not in runs or runs[run.seed].loss is None:
+            runs[run.seed] = run
+    return found
+
+
+def _mean_loss(runs: Iterable[Replicate]) -> float | None:
+    losses = [value for run in runs if (value := run.loss) is not None]
+    return fmean(losses) if losses else None
+
+
+def _interval(
+    differences: Sequence[float], share: float, *, looks: bool
+) -> tuple[float | None, float | None]:
+    """What the intervals of the first MIN_PAIRS, MIN_PAIRS + 1, ... differences have in common.
+
+    `share` is the chance that any of them may miss. Should they have nothing in common, one has missed
+    already; the last one is given. Without `looks` the last one alone, at the whole share.
+    """
+    low, high, last = -math.inf, math.inf, None
+    mean = squares = 0.0
+    for count, value in enumerate(differences, start=1):
+        # Welford's updates: every look needs the spread of the differences so far.
+        step = value - mean
+        mean += step / count
+        squares += step * (value - mean)
+        if count < MIN_PAIRS or (not looks and count < len(differences)):
+            continue
+        error = math.sqrt(squares / (count - 1) / count)
+        half = _t(share / _looks(count, looks), count - 1) * error
+        last = (mean - half, mean + half)
+        low, high = max(low, last[0]), min(high, last[1])
+    if last is None:
+        return None, None
+    return (low, high) if low <= high else last
+
+
+def _looks(pairs: int, looks: bool) -> int:
+    k = max(1, pairs - MIN_PAIRS + 1)
+    return k * (k + 1) if looks else 1
+
+
+@lru_cache(maxsize=4096)
+def _t(share: float, degrees: int) -> float:
+    """The t quantile that leaves `share` outside, both sides together."""
+    return float(-stdtrit(degrees, share / 2))
+
+
+@lru_cache(maxsize=4096)
+def _tail(lost: int, runs: int) -> float:
+    """The chance of so many lost runs or more at TOLERATED_LOSS_RATE."""
+    rate = TOLERATED_LOSS_RATE
+    return sum(math.comb(runs, k) * rate**k * (1 - rate) ** (runs - k) for k in range(lost, runs + 1))

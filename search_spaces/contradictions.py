@@ -1,0 +1,118 @@
+"""Where rows cannot both be right, found by comparing them rather than by reading."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from search_spaces.guidelines import Guidelines
+from search_spaces.rows import GuidelineRow
+from search_spaces.wording import says, short
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disagreement:
+    """Two rows that hold for one run and have no common value, or one warning of the other's."""
+
+    quantity: str
+    """What they speak of, in one unit for both."""
+    first: GuidelineRow
+    second: GuidelineRow
+    first_says: str
+    second_says: str
+    where: str = ""
+    """For which runs; "" for all that both hold for."""
+
+    @property
+    def between_documents(self) -> bool:
+        """Whether the two rows come from different documents."""
+        return self.first.source.document != self.second.source.document
+
+
+@dataclass(frozen=True)
+class _Claim:
+    row: GuidelineRow
+    low: float
+    high: float
+
+
+def disagreements(guidelines: Guidelines) -> list[Disagreement]:
+    """Every pair of rows that disagree, in the order of the rows.
+
+    An embedding rate is compared as a ratio to the default main rate (the row method.qlora). A special case
+    ("complex tasks: lower") that leaves the general rule counts too: nothing in the data tells it apart.
+    """
+    rows = list(guidelines.values())
+    main_rate = guidelines["method.qlora"].high or 2e-4
+    found = list(_apart("learning_rate", _claims(rows, {"learning_rate": 1.0})))
+    scale = {"embedding_lr_ratio": 1.0, "embedding_learning_rate": main_rate}
+    quantity = f"embedding_lr_ratio (of a main rate of {short(main_rate)})"
+    found += _apart(quantity, _claims(rows, scale))
+    found += _apart("warmup_ratio", _claims(rows, {"warmup_ratio": 1.0}))
+    found += _too_short(rows)
+    found += _other_names(rows)
+    return found
+
+
+def _claims(rows: Iterable[GuidelineRow], divisors: dict[str, float]) -> list[_Claim]:
+    return [
+        _Claim(row, row.low / divisors[row.parameter], row.high / divisors[row.parameter])
+        for row in rows
+        if row.parameter in divisors and row.low is not None and row.high is not None
+    ]
+
+
+def _apart(quantity: str, claims: list[_Claim]) -> Iterator[Disagreement]:
+    for one, two in itertools.combinations(claims, 2):
+        warnings = [claim for claim in (one, two) if claim.row.direction is not None]
+        if not one.row.when.can_hold_with(two.row.when) or len(warnings) == 2:
+            continue
+        # 1e-9: 5e-5 / 2e-4 and 0.25 are one value for a reader, whatever floats make of them.
+        common = max(one.low, two.low) <= min(one.high, two.high) * (1 + 1e-9)
+        # Against a warning it is the common value that disagrees.
+        if common == bool(warnings):
+            yield Disagreement(
+                quantity=quantity,
+                first=one.row,
+                second=two.row,
+                first_says=_said(one),
+                second_says=_said(two),
+            )
+
+
+def _said(claim: _Claim) -> str:
+    text = says(claim.low, claim.high)
+    return text if claim.row.direction is None else f"{text} is {claim.row.direction.replace('_', ' ')}"
+
+
+def _too_short(rows: list[GuidelineRow]) -> Iterator[Disagreement]:
+    """A least number of warmup steps is more than the largest share of a run that is short enough."""
+    for share, least in itertools.product(rows, rows):
+        if share.parameter != "warmup_ratio" or least.parameter != "warmup_steps":
+            continue
+        if not share.high or least.low is None:
+            continue
+        length = least.low / share.high
+        if (share.when.max_steps_low or 1) < length:
+            yield Disagreement(
+                quantity="warmup_steps",
+                first=share,
+                second=least,
+                first_says=f"at most {short(share.high)} of the run",
+                second_says=f"at least {short(least.low)} steps",
+                where=f"runs under {length:.0f} steps",
+            )
+
+
+def _other_names(rows: list[GuidelineRow]) -> Iterator[Disagreement]:
+    named = [row for row in rows if row.choices]
+    for one, two in itertools.combinations(named, 2):
+        if one.when.can_hold_with(two.when) and not set(one.choices) & set(two.choices):
+            yield Disagreement(
+                quantity="lr_scheduler_type",
+                first=one,
+                second=two,
+                first_says=" or ".join(one.choices),
+                second_says=" or ".join(two.choices),
+            )

@@ -1,0 +1,1 @@
+"""From the guideline rows that hold for a run to the range, default and values of a dimension."""

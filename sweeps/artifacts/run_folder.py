@@ -1,0 +1,46 @@
+"""The folder of a run: whose it is, and the resolved sweep file in it."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+
+from files_and_text.atomic_files import atomic_write
+from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, resolved
+from sweeps.errors import ConfigError, RunFolderError
+
+
+def check_run_folder(config: SweepConfig, *, may_differ: bool = False) -> None:
+    """RunFolderError for a folder that is none of this sweep's; `may_differ`: in its storage."""
+    folder = config.run_folder
+    if folder.exists() and not folder.is_dir():
+        raise RunFolderError(f"the run folder {folder} is a file")
+    # A run that was killed at its first write leaves a temporary file, and has not begun.
+    if not folder.is_dir() or all(fnmatch(item.name, f".{RESOLVED_NAME}.*.tmp") for item in folder.iterdir()):
+        return
+    kept = folder / RESOLVED_NAME
+    if not kept.is_file():
+        raise RunFolderError(
+            f"the folder {folder} holds files but no {RESOLVED_NAME}: it is no run of a sweep"
+        )
+    try:
+        theirs = load_sweep(kept, environ={}, check_files=False)
+    except ConfigError as error:
+        raise RunFolderError(f"the run folder {folder} holds a damaged {RESOLVED_NAME}:\n{error}") from None
+    same = (theirs.name, theirs.model.name) == (config.name, config.model.name)
+    if same and (may_differ or theirs.storage == config.storage):
+        return
+    move = f"; `sweeps move {folder} --to STORAGE` takes a study elsewhere" if same else ""
+    raise RunFolderError(
+        f"the run folder {folder} belongs to another sweep (model {theirs.model.name!r}, storage "
+        f"{theirs.storage!r}); give this one another name{move}"
+    )
+
+
+def write_run_folder(config: SweepConfig) -> None:
+    """Write the resolved config before anything starts, so that the folder alone can be run again."""
+    try:
+        atomic_write(config.run_folder / RESOLVED_NAME, resolved(config))
+    except OSError as error:
+        raise RunFolderError(
+            f"the run folder {config.run_folder} cannot be written: {error.strerror}"
+        ) from error

@@ -1,0 +1,120 @@
+"""A trial's folder in the run folder, as the keeper sees it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED, PUT_BACK, SeatReport
+
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading a file of any content can raise."""
+_OUTCOMES = (None, COMPLETE, PRUNED, DIVERGED, OUT_OF_MEMORY, FAILED, PUT_BACK)
+_COUNTS = ("number", "attempt", "percent", "step", "num_tokens")
+_WORK = ("checkpoint", "adapter", "reports.jsonl", "result.json")
+
+
+def trial_folder(number: int) -> str:
+    """`trials/0007`, relative to the run folder."""
+    return f"trials/{number:04d}"
+
+
+def result_in(run_folder: Path, trial: FrozenTrial) -> SeatReport | None:
+    """The last report of a trial that ended unheard by the study; None when there is none of its config."""
+    path = run_folder / trial.user_attrs["folder"] / "result.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values.pop("config_hash") != trial.user_attrs["config_hash"]:
+            return None
+        report = _report(values)
+    except (OSError, *_DAMAGED):
+        return None
+    return report if report.number == trial.number and report.is_end else None
+
+
+def reports_in(run_folder: Path, trial: FrozenTrial) -> list[SeatReport]:
+    """What a trial reported on its way, by rising percent, whether or not the study heard of it.
+
+    Lines that cannot be read (a kill may have cut the last one) and those of another config are left out.
+    """
+    reports: dict[int, SeatReport] = {}
+    path = run_folder / trial.user_attrs["folder"] / "reports.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        with contextlib.suppress(*_DAMAGED):
+            values = json.loads(line)
+            if values.pop("config_hash") != trial.user_attrs["config_hash"]:
+                continue
+            report = _report(values)
+            if report.number == trial.number and report.outcome is None and report.eval_loss is not None:
+                reports.setdefault(report.percent, report)
+    return [reports[percent] for percent in sorted(reports)]
+
+
+def _report(values: Mapping[str, Any]) -> SeatReport:
+    """A report that the study can take; the errors of `_DAMAGED` for any other."""
+    report = SeatReport.from_dict(values)
+    if any(type(getattr(report, name)) is not int for name in _COUNTS):
+        raise TypeError("A report's counts are whole numbers.")
+    if report.outcome not in _OUTCOMES or not 0 <= report.percent <= 100:
+        raise ValueError("No report has this outcome or percent.")
+    if any(
+        value is not None and type(value) not in (float, int) for value in (report.eval_loss, report.metric)
+    ):
+        raise TypeError("Losses and metrics are numbers.")
+    if not all(isinstance(text, str | None) for text in (report.error, report.stop_reason)):
+        raise TypeError("Words are text.")
+    return report
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file, unless it is the last one already: a worker without an answer says it again.
+
+    A last line that was cut by a kill is ended first.
+    """
+    new = f"{line}\n".encode()
+    with path.open("ab+") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - len(new) - 1))
+        tail = file.read()
+        if tail.endswith(new) and tail[: -len(new)] in (b"", b"\n"):
+            return
+        file.write(new if tail.endswith(b"\n") or not tail else b"\n" + new)
+
+
+def drop_adapter(run_folder: Path, number: int) -> None:
+    """Remove the adapter of a trial that is none of the best."""
+    adapter = run_folder / trial_folder(number) / "adapter"
+    if adapter.is_dir():
+        shutil.rmtree(adapter, ignore_errors=True)
+
+
+def drop_checkpoint(run_folder: Path, number: int) -> None:
+    """Remove what an ended trial would have gone on from; with trained embeddings that is gigabytes each."""
+    folder = run_folder / trial_folder(number)
+    # The last are what a writer that was killed left behind.
+    for name in ("checkpoint", "checkpoint.previous", ".checkpoint.*.tmp"):
+        for path in folder.glob(name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def move_aside(folder: Path) -> Path | None:
+    """Rename the folder of a trial just drawn when it holds another trial's work; returns its new place.
+
+    That happens when the study was deleted and the run folder was not. A new trial must not go on from there.
+    """
+    if not any((folder / name).exists() for name in _WORK):
+        return None
+    places = (folder.with_name(f"{folder.name}.earlier-{n}") for n in itertools.count(1))
+    place = next(place for place in places if not place.exists())
+    return folder.rename(place)

@@ -1,0 +1,71 @@
+"""`sweeps verdict --table`: the guideline rows against a table that somebody else published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from files_and_text.nearest_name import nearest
+from results.errors import TableError, WouldOverwrite
+from results.published.page import published_dict, published_page, write_published
+from results.published.table import parse_columns, read_table
+from results.published.verdicts import judge_table
+from search_spaces import METHODS, load_guidelines
+
+CONDITIONS: Mapping[str, type] = {
+    "model_size": float,
+    "max_steps": int,
+    "per_device_train_batch_size": int,
+    "gradient_accumulation_steps": int,
+    "quantization": str,
+    "alpha_convention": str,
+    "method": str,
+    "scenario": str,
+}
+
+
+def parse_conditions(settings: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE settings as the context of all runs. TableError for a key that is none or a value that is no
+    number."""
+    context: dict[str, Any] = {"method": "qlora", "scenario": "general", "train_embeddings": False}
+    for text in settings:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not equals or not value:
+            raise TableError(f"--condition takes KEY=VALUE; got {text!r}")
+        if key not in CONDITIONS:
+            raise TableError(f"{key!r} is no condition of a run.{nearest(key, CONDITIONS)}")
+        try:
+            read = CONDITIONS[key](value)
+        except ValueError:
+            raise TableError(f"{key} is a number; got {value!r}") from None
+        if not isinstance(read, str) and not 0 < read < 1e15:
+            raise TableError(f"{key} is a number above 0; got {value!r}")
+        context[key] = read
+    if context["method"] not in METHODS:
+        raise TableError(f"the method {context['method']!r} is none.{nearest(context['method'], METHODS)}")
+    return context
+
+
+def judge_published(
+    path: Path,
+    *,
+    columns: str = "",
+    conditions: Sequence[str] = (),
+    margin: float,
+    about: str = "",
+    output: Path | None = None,
+    overwrite: bool = False,
+) -> tuple[str, list[Path]]:
+    """The page on a published table, and the files written; `output` is their stem, None writes nothing."""
+    context = parse_conditions(conditions)
+    read = read_table(path, parse_columns(columns))
+    files = [] if output is None else [output.with_name(f"{output.name}.{end}") for end in ("json", "md")]
+    present = [file for file in files if file.exists()]
+    if present and not overwrite:
+        raise WouldOverwrite(present)
+    verdicts = judge_table(read, load_guidelines(), context, margin=margin)
+    page = published_page(read, verdicts, margin=margin, about=about)
+    if output is not None:
+        write_published(page, published_dict(read, verdicts, margin=margin), output)
+    return page, files

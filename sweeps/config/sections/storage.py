@@ -1,0 +1,124 @@
+"""Where the study is kept, without its password ever being written by us.
+
+A sweep file names the storage by a URL without a password, by the environment variable that holds the whole
+URL (`env:NAME`), or as a journal file (`journal:PATH`). A password in the file is refused, although the
+resolved file could be made private: sweep files are copied, committed and shared, and every copy that we
+write would carry it on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from files_and_text.nearest_name import nearest
+from sweeps.config.fields import check_text, wrong
+from sweeps.config.logins import QUOTED, has_password, is_plain, masked
+from sweeps.errors import StorageUnreachable
+
+ENVIRONMENT_VARIABLE = "SWEEPS_STORAGE"
+"""Used when a sweep file says nothing about `storage`."""
+
+HOW_TO_WRITE = (
+    "a database URL reads like postgresql+psycopg://user@host:5432/database; in a user name or password, "
+    f"what has a meaning of its own in a URL is percent-encoded: {QUOTED}"
+)
+_DATABASES = ("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql")
+_ENV = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
+_JOURNAL = "journal:"
+_SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]+)(\?.*)?")
+
+
+def check_storage(value: Any) -> str | None:
+    """Nothing, `env:NAME`, `journal:PATH`, or a database URL without a password.
+
+    Errors never repeat the URL's login.
+    """
+    if value is None:
+        return None
+    text: str = check_text()(value)
+    if text.startswith("env:"):
+        if not _ENV.fullmatch(text):
+            raise wrong(
+                "env: takes the name of an environment variable, such as env:SWEEPS_STORAGE; got "
+                + _unless_secret(text)
+            )
+        return text
+    if text.startswith(_JOURNAL):
+        return _check_journal(text)
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        raise wrong(
+            "must be a database URL such as postgresql+psycopg://user@host/database, journal:PATH or env:NAME"
+        )
+    database = scheme.partition("+")[0].lower()
+    if database not in _DATABASES:
+        hint = nearest(database, _DATABASES)
+        got = repr(database) if re.fullmatch(r"[\w.-]*", database) else "something with a login in it"
+        raise wrong(f"must be the URL of a database that Optuna opens; got {got}.{hint}")
+    if has_password(text):
+        raise wrong(
+            "must not hold a password: sweep files are copied and shared. Put the whole URL into an "
+            f"environment variable and write env:NAME (or nothing: {ENVIRONMENT_VARIABLE} is looked up), or "
+            "leave the password out and let the database's own file give it (~/.pgpass, ~/.my.cnf)"
+        )
+    if database == "sqlite" and (not _SQLITE.fullmatch(text) or ":memory:" in text or "mode=memory" in text):
+        raise wrong("must be a file, because a sweep goes on after an interruption; got SQLite in memory")
+    return text
+
+
+def _unless_secret(text: str) -> str:
+    """As written, but nothing of what may be a URL's login."""
+    return "something with a login in it" if "@" in text or "://" in text else repr(text)
+
+
+def _check_journal(text: str) -> str:
+    path = text.removeprefix(_JOURNAL)
+    if path.startswith("//") or not path.strip() or path.endswith("/") or "\0" in path:
+        raise wrong(
+            f"journal: takes the path of a file, such as journal:study.log; got {_unless_secret(text)}"
+        )
+    return text
+
+
+def check_login(url: str) -> None:
+    """Raise StorageUnreachable for a URL whose password cannot be told from its host: it goes nowhere."""
+    if not url.startswith(_JOURNAL) and "://" in url and not is_plain(url):
+        raise StorageUnreachable(f"storage {masked(url)} cannot be opened: {HOW_TO_WRITE}")
+
+
+def absolute_storage(reference: str | None, folder: Path) -> str | None:
+    """The same reference with the relative path of a SQLite file or journal resolved against `folder`."""
+    if reference is not None and reference.startswith(_JOURNAL):
+        path = Path(reference.removeprefix(_JOURNAL)).expanduser()
+        return f"{_JOURNAL}{os.path.abspath(folder / path)}"
+    match = _SQLITE.fullmatch(reference or "")
+    if match is None or match[2].startswith("file:"):
+        return reference
+    return f"{match[1]}{os.path.abspath(folder / match[2])}{match[3] or ''}"
+
+
+def storage_url(reference: str | None, run_folder: Path, environ: Mapping[str, str] | None = None) -> str:
+    """The URL to open: what `env:NAME` holds, the URL itself, or `study.db` in the run folder.
+
+    The result may hold a password: open it, never write or log it. Raises StorageUnreachable when the
+    variable is not set, or its login cannot be told.
+    """
+    if reference is None:
+        file = str(Path(os.path.abspath(run_folder)) / "study.db")
+        # In a URL the one would begin a query, and the other another character.
+        return "sqlite:///" + file.replace("%", "%25").replace("?", "%3F")
+    name = _ENV.fullmatch(reference)
+    if name is None:
+        check_login(reference)
+        return reference
+    url = (os.environ if environ is None else environ).get(name[1], "").strip()
+    if not url:
+        raise StorageUnreachable(
+            f"storage: {reference} needs the environment variable {name[1]} to hold the URL; it is not set."
+        )
+    check_login(url)
+    return url

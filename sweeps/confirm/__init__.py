@@ -1,0 +1,1 @@
+"""`sweeps confirm`: the best configuration and the tables' own on new seeds."""

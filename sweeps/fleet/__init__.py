@@ -1,0 +1,1 @@
+"""The workers on Ray: started, watched, restarted, and shown while they run."""

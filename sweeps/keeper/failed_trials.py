@@ -1,0 +1,53 @@
+"""What a run says about trials that failed, and when its end is no success."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from files_and_text.values import plural
+from sweeps.keeper.start_failures import without_what_varies
+from sweeps.keeper.trial_source import open_failures
+from sweeps.study.status import DEFAULT_LABELS, Status
+from sweeps.study.study import ENDED
+
+TRY_AGAIN = "Mend it and run the same command: configurations that failed are tried again first."
+
+
+def failed_trials(study: optuna.Study, run_folder: Path) -> str | None:
+    """How many configurations failed and did not do better since, and why most of them; None without any."""
+    failed = open_failures(study)
+    if not failed:
+        return None
+    default = any(trial.user_attrs.get("label") in DEFAULT_LABELS for trial in failed)
+    with_default = ", the guideline default among them" if default else ""
+    return f"{plural(len(failed), 'configuration')} failed{with_default}; {_most_often(failed, run_folder)}."
+
+
+def without_value(study: optuna.Study, status: Status, run_folder: Path) -> str | None:
+    """Why a study that has no trial with a value at its full budget has none; None for another."""
+    if status.best is not None:
+        return None
+    ended = study.get_trials(deepcopy=False, states=ENDED)
+    outcomes = ", ".join(f"{count} {name}" for name, count in sorted(status.outcomes.items()))
+    counts = f" ({outcomes}; {_most_often(ended, run_folder)})" if ended else ""
+    return f"no trial has finished its full budget with a value{counts}."
+
+
+def _most_often(trials: list[FrozenTrial], run_folder: Path) -> str:
+    reasons = [_reason(trial) for trial in trials]
+    ((kind, count),) = Counter(map(without_what_varies, reasons)).most_common(1)
+    example = next(
+        t for t, reason in zip(trials, reasons, strict=True) if without_what_varies(reason) == kind
+    )
+    often = "" if len(trials) == 1 else f"most often, {count} times, as trial {example.number}: "
+    file = run_folder / str(example.user_attrs.get("folder", "")) / "error.txt"
+    where = f" (see {file})" if example.state == TrialState.FAIL and file.is_file() else ""
+    return f"{often}{_reason(example).rstrip('.')}{where}"
+
+
+def _reason(trial: FrozenTrial) -> str:
+    return str(trial.user_attrs.get("stop_reason") or "no reason is known")

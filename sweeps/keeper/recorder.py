@@ -1,0 +1,197 @@
+"""What a trial's reports leave behind: in its folder first, then in the study."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from files_and_text.atomic_files import atomic_write, atomic_write_json
+from lora_runner.metric.scores import objective_of
+from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED, SeatReport
+from results.trial_facts import MEASURED, rank
+from sweeps.artifacts.checkpoint_store import Leftovers
+from sweeps.artifacts.trial_folder import append_line, drop_adapter, drop_checkpoint, trial_folder
+from sweeps.plan.blueprint import StudySpec
+from sweeps.storage.outages import is_outage
+from sweeps.study.status import DEFAULT_LABELS
+from sweeps.study.study import ENDED, FINISHED, describe, storage_of
+
+_STATES = {
+    COMPLETE: TrialState.COMPLETE,
+    # PRUNED, not FAIL: samplers learn from pruned trials and ignore failed ones.
+    PRUNED: TrialState.PRUNED,
+    DIVERGED: TrialState.PRUNED,
+    OUT_OF_MEMORY: TrialState.PRUNED,
+    FAILED: TrialState.FAIL,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Began:
+    """How a run began."""
+
+    seconds_ago: float
+    num_finished: int
+    num_failed: int
+    is_new: bool
+    """Whether this is its first keeper."""
+
+
+class Recorder:
+    """Writes reports and ends of trials of one study."""
+
+    def __init__(
+        self,
+        study_spec: StudySpec,
+        study: optuna.Study,
+        note: Callable[[str], None],
+        leftovers: Leftovers | None = None,
+    ) -> None:
+        """`leftovers` drops the checkpoints of trials that are over where these lie in a store."""
+        self.study_spec = study_spec
+        self.study = study
+        self.folder = Path(study_spec.run_folder)
+        self._note = note
+        self._leftovers = leftovers
+        self._with_adapter: set[int] | None = None
+        """Complete trials whose adapters were left where they are; None before anybody has looked."""
+
+    def describe_study(self) -> None:
+        """Write down what a new study is about."""
+        self.study.set_user_attr("metric", objective_of(self.study_spec.metric))
+        self.study.set_user_attr("space", self.study_spec.space.to_dict())
+        self.study.set_user_attr("guidelines", self.study_spec.guidelines)
+        self.study.set_user_attr("context", self.study_spec.context)
+        self.study.set_user_attr("versions", self.study_spec.versions)
+
+    def begin(self, run: str) -> Began:
+        """When a run began, and what there was then.
+
+        A keeper that is started anew for it finds that in the study, or its limits would start anew too.
+        """
+        began = self.study.user_attrs.get("run_began") or {}
+        is_new = began.get("run") != run
+        if is_new:
+            finished = len(self.study.get_trials(deepcopy=False, states=FINISHED))
+            failed = len(self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)))
+            began = {"run": run, "at": time.time(), "finished": finished, "failed": failed}
+            self.study.set_user_attr("run_began", began)
+        return Began(
+            seconds_ago=max(0.0, time.time() - began["at"]),
+            num_finished=int(began["finished"]),
+            num_failed=int(began.get("failed", 0)),
+            is_new=is_new,
+        )
+
+    def write_down(self, trial: FrozenTrial, report: SeatReport) -> None:
+        """Keep a report in the trial's folder; a result stands there before the study hears of it."""
+        folder = self.folder / trial_folder(trial.number)
+        folder.mkdir(parents=True, exist_ok=True)
+        values = report.to_dict() | {"config_hash": trial.user_attrs["config_hash"]}
+        append_line(folder / "reports.jsonl", json.dumps(values))
+        if report.error is not None:
+            atomic_write(folder / "error.txt", report.error)
+        if report.is_end:
+            atomic_write_json(folder / "result.json", values)
+
+    @contextmanager
+    def even_if_away(self, said: Sequence[tuple[FrozenTrial, SeatReport]]) -> Iterator[None]:
+        """Keep reports in the trials' folders when the storage is away before the study has them."""
+        try:
+            yield
+        except Exception as error:
+            if is_outage(error):
+                for trial, report in said:
+                    self.write_down(trial, report)
+            raise
+
+    def record(self, reports: Iterable[tuple[FrozenTrial, SeatReport]]) -> None:
+        """What several reports are compared by, where it is not there yet, in one statement.
+
+        With a metric, both it and the loss stand in an attribute of each report.
+        """
+        new = [(t, report) for t, report in reports if report.percent not in t.intermediate_values]
+        for trial, report in new if self.study_spec.metric is not None else []:
+            both = {"eval_loss": report.eval_loss, "metric": report.metric}
+            if report.eval_loss is not None:
+                describe(self.study, trial, **{f"{MEASURED}{report.percent}": both})
+        storage_of(self.study).add_intermediate_values(
+            (trial._trial_id, report.percent, value)
+            for trial, report in new
+            if (value := self._compared_by(report)) is not None
+        )
+
+    def _compared_by(self, report: SeatReport) -> float | None:
+        """What the study minimises: the loss, or the metric's cost where the report measured it."""
+        metric = self.study_spec.metric
+        if metric is None or not metric.objective:
+            return report.eval_loss
+        return None if report.metric is None else metric.cost(report.metric)
+
+    def conclude(self, trial: FrozenTrial, report: SeatReport) -> None:
+        """Write down how a trial ended and tell the study: the gate of every trial that ran."""
+        outcome = report.outcome
+        assert outcome is not None
+        values = report.to_dict()
+        describe(
+            self.study,
+            trial,
+            outcome=outcome,
+            stop_reason=report.stop_reason,
+            signs=values["signs"],
+            eval_loss=report.eval_loss,
+            **({} if self.study_spec.metric is None else {"metric": report.metric}),
+            train_loss=report.train_loss,
+            num_steps=report.step,
+            num_tokens=report.num_tokens,
+            tokens_per_second=report.tokens_per_second,
+            peak_memory_gib=report.peak_memory_gib,
+            wall_seconds=report.wall_seconds,
+            generations=values["generations"],
+        )
+        if outcome in (DIVERGED, OUT_OF_MEMORY) and self.study_spec.search["sampler"] == "tpe":
+            # By its last value alone, a trial that learned fast until it broke would rank above others.
+            Trial(self.study, trial._trial_id).set_constraint("trainable", 1.0)
+        value = self._compared_by(report) if outcome == COMPLETE else None
+        self.study.tell(trial.number, value, state=_STATES[outcome])
+        loss = "" if report.eval_loss is None else f", evaluation loss {report.eval_loss:.4f}"
+        if self.study_spec.metric is not None and report.metric is not None:
+            loss += f", {self.study_spec.metric.name} {report.metric:.4f}"
+        self._note(f"trial {trial.number}: {outcome}{loss} ({report.stop_reason})")
+
+    def clear_away(self, trials: Iterable[FrozenTrial]) -> None:
+        """Remove checkpoints of those that are over, and adapters of all but the best trials.
+
+        To call once the study holds that they are: then it is certain that nobody goes on from there.
+        """
+        known = self.study.get_trials(deepcopy=False)
+        over = [trial.number for trial in trials if known[trial.number].state in ENDED]
+        for number in over:
+            drop_checkpoint(self.folder, number)
+        if not over:
+            return
+        if self._leftovers is not None:
+            self._leftovers.drop(over)
+        # One that was not among the best once never will be: only those that were, and the new ones, count.
+        there = range(len(known)) if self._with_adapter is None else sorted({*self._with_adapter, *over})
+        complete = [known[n] for n in there if known[n].state == TrialState.COMPLETE]
+        kept = set(adapters_to_keep(complete, self.study_spec.reliability.keep_adapters))
+        for trial in complete:
+            if trial.number not in kept:
+                drop_adapter(self.folder, trial.number)
+        self._with_adapter = kept
+
+
+def adapters_to_keep(trials: Sequence[FrozenTrial], count: int) -> list[int]:
+    """Numbers of the `count` best complete trials, and of the guideline default."""
+    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+    best = sorted(complete, key=rank)[:count]
+    default = [t for t in complete if t.user_attrs.get("label") in DEFAULT_LABELS]
+    return sorted({t.number for t in (*best, *default)})

@@ -1,0 +1,97 @@
+"""The largest work that a sweep's space and data can give a seat: what its memory is planned for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from files_and_text.problems import Problem
+from files_and_text.yaml_lines import KeyPath
+from lora_runner.data import DataBundle, TokenizedSet
+from lora_runner.memory.sizes import Workload
+from lora_runner.metric.scores import MetricSpec
+from search_spaces import SearchSpace
+from sweeps.config import SweepConfig
+from sweeps.errors import ConfigError
+
+MOST_TOKENS = 2**24
+"""Of a micro-batch: one activation of an 8B model would fill a GPU, so whoever asks for more has mistyped."""
+
+
+def workload_of(
+    config: SweepConfig,
+    space: SearchSpace,
+    data: DataBundle,
+    tokens: tuple[int, ...],
+    metric: MetricSpec | None,
+    problem_at: Callable[[KeyPath, str], Problem],
+) -> Workload:
+    """The largest rank, dropout and batch that the space holds, on the longest examples.
+
+    `tokens` are the ids of `train_embeddings`. Raises ConfigError for micro-batches that no memory holds.
+    """
+    training = config.training
+    batch_size = int(_largest(space, "per_device_train_batch_size", training.per_device_train_batch_size))
+    eval_batch_size = training.per_device_eval_batch_size
+    workload = Workload(
+        target_modules=config.lora.target_modules,
+        train_embeddings=config.embedding_modules or False,
+        trainable_token_indices=tokens,
+        lora_r=int(_largest(space, "lora_r", config.lora.r)),
+        lora_dropout=_largest(space, "lora_dropout", config.lora.dropout),
+        batch_size=batch_size,
+        length=_longest(data.train, batch_size),
+        eval_batch_size=eval_batch_size,
+        eval_length=max(_longest(data.eval, eval_batch_size), 0 if metric is None else metric.prompt_length),
+        **_answers(data, metric, eval_batch_size),
+        gradient_checkpointing=training.gradient_checkpointing,
+        embedding_optimizer_bits=training.embedding_optimizer_bits,
+    )
+    _check_micro_batches(workload, problem_at)
+    return workload
+
+
+def _answers(data: DataBundle, metric: MetricSpec | None, batch_size: int) -> dict[str, int]:
+    """Of a seat's answers to what the metric asks: how many at once, after how much, and how long."""
+    if metric is None or not metric.max_new_tokens:
+        return {}
+    longest = max((len(prompt.ids) for prompt in data.eval_prompts), default=metric.prompt_length)
+    count = metric.num_prompts if metric.is_task else len(data.eval_prompts)
+    return {
+        "num_prompts": min(count, batch_size),
+        "prompt_length": longest,
+        "max_new_tokens": metric.max_new_tokens,
+    }
+
+
+def _longest(examples: TokenizedSet, batch_size: int) -> int:
+    """Mean tokens of the longest batch there can be: what a batch costs follows the sum of its lengths."""
+    longest = sorted(len(example.input_ids) for example in examples.examples)[-batch_size:]
+    return math.ceil(sum(longest) / len(longest))
+
+
+def _check_micro_batches(workload: Workload, problem_at: Callable[[KeyPath, str], Problem]) -> None:
+    sizes = {
+        "per_device_train_batch_size": (workload.batch_size, workload.length),
+        "per_device_eval_batch_size": (workload.eval_batch_size, workload.eval_length),
+    }
+    problems = [
+        problem_at(
+            ("training", key),
+            f"training.{key} x the tokens of the longest examples must be at most {MOST_TOKENS:,}; got "
+            f"{batch_size:,} x {length:,}",
+        )
+        for key, (batch_size, length) in sizes.items()
+        if batch_size * length > MOST_TOKENS
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _largest(space: SearchSpace, name: str, default: float) -> float:
+    if name not in space:
+        return default
+    dimension = space[name]
+    if dimension.choices:
+        return max(float(choice) for choice in dimension.choices)  # type: ignore[arg-type]
+    return float(dimension.high if dimension.high is not None else default)

@@ -1,0 +1,163 @@
+"""Where the study is kept: checked, opened, and written to in whole transactions."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import sqlalchemy
+import sqlalchemy.exc
+
+from sweeps.config.logins import is_plain, masked, without_secrets
+from sweeps.config.sections.storage import HOW_TO_WRITE, check_login
+from sweeps.errors import StorageUnreachable
+from sweeps.storage.file_systems import network_file_system
+from sweeps.storage.interface import StudyStorage
+from sweeps.storage.journal_file import JournalDamaged, JournalReader
+from sweeps.storage.journal_storage import PREFIX, Journal, journal_path
+from sweeps.storage.outages import StorageAway, is_outage, outage_reason
+from sweeps.storage.sql_storage import Database, engine_options
+
+__all__ = [
+    "check_reachable",
+    "exchange_study_attr",
+    "holds_studies",
+    "is_outage",
+    "open_storage",
+    "outage_reason",
+    "sqlite_file",
+    "transaction",
+]
+
+UNREADABLE = (
+    *(sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError, RuntimeError),
+    *(OSError, StorageAway, JournalDamaged),
+)
+"""What opening and reading a storage can raise."""
+
+
+def open_storage(url: str, *, for_reading: bool = False) -> StudyStorage:
+    """Open a database or journal; StorageUnreachable never shows the password.
+
+    A reader writes nothing, and keeps no connection open.
+    """
+    check_login(url)
+    if not for_reading:
+        _refuse_shared_sqlite(url)
+    try:
+        if (file := journal_path(url)) is not None:
+            return Journal(file, for_reading=for_reading)
+        return Database(url, for_reading=for_reading)
+    except UNREADABLE as error:
+        raise StorageUnreachable(f"storage {masked(url)} cannot be opened: {_reason(error, url)}") from None
+
+
+def check_reachable(url: str, run_folder: Path | None = None) -> None:
+    """Look once whether it can be worked with, writing nothing.
+
+    A file in `run_folder` need not exist yet, nor that folder. Warns about a place that is not to be relied
+    on.
+    """
+    check_login(url)
+    _refuse_shared_sqlite(url)
+    _warn_of_shared_journal(url)
+    journal = journal_path(url)
+    file = journal or sqlite_file(url)
+    if file is not None:
+        _check_file(file, url, run_folder)
+        if not file.exists():
+            return
+    try:
+        if journal is not None:
+            JournalReader(journal).read_logs(0)
+        else:
+            holds_studies(url)
+    except UNREADABLE as error:
+        raise StorageUnreachable(f"storage {masked(url)} cannot be reached: {_reason(error, url)}") from None
+
+
+def holds_studies(url: str) -> bool:
+    """Whether Optuna has ever been in there; writes nothing, not even an empty file. Raises `UNREADABLE`."""
+    check_login(url)
+    if (file := journal_path(url)) is not None:
+        return file.exists() and file.stat().st_size > 0
+    if (file := sqlite_file(url)) is not None and not file.exists():
+        return False
+    engine = sqlalchemy.create_engine(url, **engine_options(url, for_reading=True))
+    try:
+        return sqlalchemy.inspect(engine).has_table("studies")
+    finally:
+        engine.dispose()
+
+
+def transaction(storage: StudyStorage) -> AbstractContextManager[None]:
+    """Commit everything that is written inside at once, or nothing of it when an error comes out."""
+    return storage.transaction()
+
+
+def exchange_study_attr(storage: StudyStorage, study_id: int, key: str, old: str | None, new: str) -> bool:
+    """Put `new` in the place of `old` (None: of nothing); False when something else stands there."""
+    return storage.exchange_study_attr(study_id, key, old, new)
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of a SQLite URL; None for every other URL."""
+    if not url.startswith("sqlite"):
+        return None
+    parts = _parts(url)
+    return Path(parts.database.removeprefix("file:")) if parts is not None and parts.database else None
+
+
+def _check_file(file: Path, url: str, run_folder: Path | None) -> None:
+    folder = file.parent
+    if not folder.is_dir() and folder == run_folder:
+        folder = next(above for above in folder.parents if above.exists())
+    if not folder.is_dir():
+        raise StorageUnreachable(
+            f"storage {masked(url)} cannot be opened: there is no folder {str(folder)!r}"
+        )
+    for path in (folder, file):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise StorageUnreachable(
+                f"storage {masked(url)} cannot be opened: {str(path)!r} cannot be written"
+            )
+
+
+def _refuse_shared_sqlite(url: str) -> None:
+    file = sqlite_file(url)
+    if file is not None and (kind := network_file_system(file)) is not None:
+        raise StorageUnreachable(
+            f"storage {masked(url)} cannot be used: SQLite's locks do not hold on a network file system "
+            f"({kind}), and a study there breaks; use a PostgreSQL database, or a file on a local disk"
+        )
+
+
+def _warn_of_shared_journal(url: str) -> None:
+    file = journal_path(url)
+    if file is not None and (kind := network_file_system(file)) is not None:
+        warnings.warn(
+            f"storage {masked(url)} is on a network file system ({kind}), whose locks and flushes may not "
+            "hold; a PostgreSQL database or a local disk is safer",
+            stacklevel=3,
+        )
+
+
+def _parts(url: str) -> sqlalchemy.engine.URL | None:
+    try:
+        return sqlalchemy.engine.make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return None
+
+
+def _reason(error: Exception, url: str) -> str:
+    if url.startswith(PREFIX):
+        return outage_reason(error)
+    if _parts(url) is None or not is_plain(url):
+        # The library's own message repeats what it was given, which may be a secret.
+        return HOW_TO_WRITE
+    text = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    if isinstance(error, ImportError):
+        text += "; install the driver with pip install 'qlora-sweeps[postgresql]' or 'qlora-sweeps[mysql]'"
+    return without_secrets(text, url)

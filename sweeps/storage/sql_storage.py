@@ -1,0 +1,158 @@
+"""A study in a database: Optuna's tables, written to in whole transactions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
+from sqlalchemy import orm
+
+from sweeps.storage.interface import StudyStorage
+from sweeps.storage.outages import StorageAway, is_outage, outage_reason
+
+CONNECT_SECONDS = 10
+"""A host that swallows packets would otherwise hold a command for minutes."""
+LOCK_SECONDS = 60
+"""Readers such as `sweeps status` hold SQLite's lock for moments only."""
+DEAD_SECONDS = 60
+"""After this long without a sign of life of the other end, a connection is given up, by either end."""
+STATEMENT_SECONDS = 300
+"""Of one statement. The longest of ours reads all trials of a study."""
+IDLE_SECONDS = 900
+"""A transaction that a stopped process left open loses its locks; a sampler takes far less in one."""
+_POSTGRESQL = frozenset({"postgresql", "postgresql+psycopg", "postgresql+psycopg2"})
+_TAKE_CONNECT_TIMEOUT = _POSTGRESQL | {
+    f"{database}{driver}" for database in ("mysql", "mariadb") for driver in ("", "+pymysql", "+mysqldb")
+}
+_KEEP_ALIVE = {"idle": 20, "interval": 10, "count": 4}  # 20 + 4 x 10 = DEAD_SECONDS
+
+
+def engine_options(url: str, *, for_reading: bool = False) -> dict[str, Any]:
+    """Arguments of `create_engine`: what bounds the time that a dead or locked database takes."""
+    options: dict[str, Any] = {"poolclass": sqlalchemy.NullPool} if for_reading else {}
+    if url.startswith("sqlite"):
+        return options | {"connect_args": {"timeout": LOCK_SECONDS}}
+    if not for_reading:
+        options |= {"pool_pre_ping": True, "pool_recycle": 1800}
+    try:
+        parts = sqlalchemy.engine.make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return options
+    arguments: dict[str, Any] = {}
+    if parts.drivername in _TAKE_CONNECT_TIMEOUT:
+        arguments["connect_timeout"] = CONNECT_SECONDS
+    if parts.drivername in _POSTGRESQL:
+        arguments |= {"keepalives": 1, "tcp_user_timeout": DEAD_SECONDS * 1000}
+        arguments |= {f"keepalives_{name}": value for name, value in _KEEP_ALIVE.items()}
+        # Not by the driver's `options`, which connection poolers such as PgBouncer refuse.
+        options["pool_events"] = [(_bound_session, "connect")]
+    # What the URL says for itself holds.
+    options["connect_args"] = {name: value for name, value in arguments.items() if name not in parts.query}
+    return options
+
+
+def _bound_session(connection: Any, record: object) -> None:
+    """Time limits on the server's side, so that locks of a machine that vanished are freed there too."""
+    limits = {
+        "lock_timeout": LOCK_SECONDS * 1000,
+        "statement_timeout": STATEMENT_SECONDS * 1000,
+        "idle_in_transaction_session_timeout": IDLE_SECONDS * 1000,
+        **{f"tcp_keepalives_{name}": value for name, value in _KEEP_ALIVE.items()},
+        "tcp_user_timeout": DEAD_SECONDS * 1000,
+    }
+    with connection.cursor() as cursor:
+        # One that the server does not know stays as it is: set_config of unknown names would be an error.
+        cursor.execute(
+            "SELECT set_config(name, wanted.value, false) FROM pg_settings JOIN "
+            "(VALUES " + ", ".join(f"('{name}', '{value}')" for name, value in limits.items()) + ") "
+            "AS wanted(key, value) ON name = wanted.key"
+        )
+    connection.commit()
+
+
+class Database(RDBStorage, StudyStorage):
+    """Optuna's database storage, with transactions around as many of its writes as one likes."""
+
+    def __init__(self, url: str, *, for_reading: bool = False) -> None:
+        """Raises SQLAlchemy's and the driver's errors."""
+        super().__init__(url, engine_kwargs=engine_options(url, for_reading=for_reading))
+        self._in_transaction = False
+        sqlalchemy.event.listen(self.engine, "handle_error", self._end_transaction_at_once)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Optuna commits every attribute and value by itself: slow, and a crash leaves a trial half written.
+
+        Meanwhile the storage is bound to one connection.
+        """
+        own = self.scoped_session
+        with self.engine.connect() as connection, connection.begin() as opened:
+            self.scoped_session = orm.scoped_session(
+                orm.sessionmaker(bind=connection, join_transaction_mode="rollback_only")
+            )
+            self._in_transaction = True
+            try:
+                yield
+            finally:
+                self._in_transaction = False
+                self.scoped_session.remove()
+                self.scoped_session = own
+            if not opened.is_active:  # leaving now would commit nothing, without a word
+                raise StorageAway("the database took the transaction back")
+
+    def _end_transaction_at_once(self, context: sqlalchemy.engine.ExceptionContext) -> None:
+        """Optuna would try some writes again, seconds apart, and then only hear that all is over."""
+        error = context.sqlalchemy_exception or context.original_exception
+        if self._in_transaction and is_outage(error):
+            raise StorageAway(outage_reason(error)) from context.original_exception
+
+    def exchange_study_attr(self, study_id: int, key: str, old: str | None, new: str) -> bool:
+        """One statement, which also takes the database's write lock for the rest of a transaction."""
+        table = models.StudyUserAttributeModel
+        with _create_scoped_session(self.scoped_session) as session:
+            if old is None:
+                absent = session.query(table).filter_by(study_id=study_id, key=key).first() is None
+                if absent:
+                    session.add(table(study_id=study_id, key=key, value_json=json.dumps(new)))
+                    session.flush()  # another's row for this key is an IntegrityError
+                return absent
+            replaced = (
+                sqlalchemy.update(table)
+                .where(table.study_id == study_id, table.key == key, table.value_json == json.dumps(old))
+                .values(value_json=json.dumps(new))
+                .execution_options(synchronize_session=False)
+            )
+            result = session.execute(replaced)
+            return bool(getattr(result, "rowcount", 0) == 1)
+
+    def add_intermediate_values(self, values: Sequence[tuple[int, int, float]]) -> None:
+        """In one statement."""
+        stored, rows = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr, []
+        for trial_id, step, value in values:
+            number, kind = stored(value)
+            row = {"trial_id": trial_id, "step": step, "intermediate_value": number}
+            rows.append({**row, "intermediate_value_type": kind})
+        self._insert(models.TrialIntermediateValueModel, rows)
+
+    def add_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
+        """In one statement."""
+        rows = [
+            {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+            for key, value in attributes.items()
+        ]
+        self._insert(models.TrialUserAttributeModel, rows)
+
+    def close(self) -> None:
+        self.remove_session()
+        self.engine.dispose()
+
+    def _insert(self, model: type, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            with _create_scoped_session(self.scoped_session) as session:
+                session.execute(sqlalchemy.insert(model), rows)

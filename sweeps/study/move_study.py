@@ -1,0 +1,183 @@
+"""A sweep's studies in another storage: copied whole, compared, and nothing taken from the old one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+
+from sweeps.config.logins import masked
+from sweeps.errors import RunFolderError, StorageUnreachable, StudyMismatch, SweepFailed
+from sweeps.storage.interface import StudyStorage
+from sweeps.storage.journal_storage import journal_path
+from sweeps.storage.open_storage import (
+    UNREADABLE,
+    check_reachable,
+    open_storage,
+    outage_reason,
+    sqlite_file,
+    transaction,
+)
+from sweeps.study.lease import LEASE, refuse_unless_free
+from sweeps.study.study import find_study, peek
+
+_CLOCK_SECONDS = 1.0
+"""Some databases keep whole seconds alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """What was copied where."""
+
+    storage: str
+    """For the sweep file: `storage: ...`."""
+    studies: Mapping[str, int]
+    """Number of trials by name of the study."""
+
+
+def copy_studies(source: str, target: str, names: Iterable[str], *, lease_seconds: float) -> dict[str, int]:
+    """Copy studies from one storage's URL to another's, all of them or none; their numbers of trials by name.
+
+    Trials keep their number, state, parameters, values, attributes and times; the lease stays behind. What
+    stands in the target is read again and compared with what the source holds then. A name of which the
+    source has no study is passed over; so is a whole copy that nobody has worked on, as a move leaves it
+    there that is killed at its end. Raises StudyHeld, StudyMismatch for a name that is taken, RunFolderError
+    where there is nothing to copy, StorageUnreachable, and SweepFailed for a copy that differs, which is
+    removed again.
+    """
+    if _is_same(source, target):
+        raise StudyMismatch(f"the study is in {masked(target)} already; name another storage to move it to")
+    studies = _to_copy(source, names, lease_seconds)
+    check_reachable(target)
+    missing = list[optuna.Study]()
+    for study in studies:
+        there = peek(target, study.study_name)
+        if there is None:
+            missing.append(study)
+        elif LEASE in there.user_attrs or _difference(study, there) is not None:
+            raise StudyMismatch(
+                f"the storage {masked(target)} already holds a study named {study.study_name!r}; nothing was "
+                "copied"
+            )
+    storage = open_storage(target)
+    try:
+        with transaction(storage):
+            for study in missing:
+                _copy(study, storage)
+        _compare(source, target, [study.study_name for study in missing], storage)
+    except UNREADABLE as error:
+        raise StorageUnreachable(f"the study cannot be copied: {outage_reason(error)}") from None
+    finally:
+        storage.close()
+    return {study.study_name: len(study.get_trials(deepcopy=False)) for study in studies}
+
+
+def _to_copy(source: str, names: Iterable[str], lease_seconds: float) -> list[optuna.Study]:
+    asked = list(names)
+    studies = [study for name in asked if (study := peek(source, name)) is not None]
+    if not studies:
+        raise RunFolderError(f"there is no study {asked[0]!r} in {masked(source)} to move")
+    for study in studies:
+        refuse_unless_free(study, seconds=lease_seconds)
+    return studies
+
+
+def _is_same(source: str, target: str) -> bool:
+    def place(url: str) -> object:
+        file = journal_path(url) or sqlite_file(url)
+        return url if file is None else file.resolve()
+
+    return place(source) == place(target)
+
+
+def _copy(study: optuna.Study, storage: StudyStorage) -> None:
+    study_id = storage.create_new_study(study.directions, study.study_name)
+    for key, value in study._storage.get_study_system_attrs(study._study_id).items():
+        storage.set_study_system_attr(study_id, key, value)
+    for key, value in study.user_attrs.items():
+        if key != LEASE:
+            storage.set_study_user_attr(study_id, key, value)
+    for trial in study.get_trials(deepcopy=False):
+        storage.create_new_trial(study_id, template_trial=trial)
+
+
+def _compare(source: str, target: str, names: list[str], storage: StudyStorage) -> None:
+    """With what the source holds now: who started the sweep meanwhile has gone on in there."""
+    for name in names:
+        old, new = peek(source, name), peek(target, name)
+        difference = "it is not there" if old is None or new is None else _difference(old, new)
+        if difference is None:
+            continue
+        for made in names:
+            if (study := find_study(storage, made)) is not None:
+                storage.delete_study(study._study_id)
+        raise SweepFailed(
+            f"the copy of the study {name!r} differs from the study ({difference}), and was removed; is the "
+            "sweep running?"
+        )
+
+
+def _difference(old: optuna.Study, new: optuna.Study) -> str | None:
+    if old.directions != new.directions:
+        return "direction"
+    if _shown(_without_lease(old.user_attrs)) != _shown(_without_lease(new.user_attrs)):
+        return "the study's attributes"
+    if _shown(_system_attrs(old._storage, old)) != _shown(_system_attrs(new._storage, new)):
+        return "the study's system attributes"
+    theirs, ours = old.get_trials(deepcopy=False), new.get_trials(deepcopy=False)
+    if len(theirs) != len(ours):
+        return f"{len(theirs)} trials became {len(ours)}"
+    for before, after in zip(theirs, ours, strict=True):
+        if _facts(before) != _facts(after) or not _same_times(before, after):
+            return f"trial {before.number}"
+    return None
+
+
+def _without_lease(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in attributes.items() if key != LEASE}
+
+
+def _system_attrs(storage: BaseStorage, study: optuna.Study) -> Mapping[str, Any]:
+    attributes: Mapping[str, Any] = storage.get_study_system_attrs(study._study_id)
+    return attributes
+
+
+def _facts(trial: FrozenTrial) -> str:
+    return _shown(
+        {
+            "number": trial.number,
+            "state": trial.state.name,
+            "values": trial.values,
+            "params": trial.params,
+            "distributions": {name: repr(each) for name, each in trial.distributions.items()},
+            "intermediate_values": trial.intermediate_values,
+            "user_attrs": trial.user_attrs,
+            "system_attrs": trial.system_attrs,
+        }
+    )
+
+
+def _shown(value: Any) -> str:
+    """As text, in which NaN equals NaN and the order of keys says nothing."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(sorted(f"{key!r}: {_shown(item)}" for key, item in value.items())) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_shown(item) for item in value) + "]"
+    return "nan" if isinstance(value, float) and math.isnan(value) else repr(value)
+
+
+def _same_times(before: FrozenTrial, after: FrozenTrial) -> bool:
+    for old, new in (
+        (before.datetime_start, after.datetime_start),
+        (before.datetime_complete, after.datetime_complete),
+    ):
+        if (old is None) != (new is None):
+            return False
+        if old is not None and new is not None and abs((old - new).total_seconds()) > _CLOCK_SECONDS:
+            return False
+    return True

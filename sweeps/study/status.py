@@ -1,0 +1,121 @@
+"""What a sweep has come to: counted from its study, whoever is running it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from results.trial_facts import by_percent, full_budget_loss, rank
+from search_spaces import DEFAULT_LABEL, MOVED_LABEL
+from sweeps.study.study import FINISHED, is_drawn_ahead
+
+DEFAULT_LABELS = (DEFAULT_LABEL, MOVED_LABEL)
+"""Labels of the trial that holds the tables' own values: every verdict compares with it."""
+
+
+@dataclass
+class Status:
+    """A snapshot for the live view, the end of a run and `sweeps status`."""
+
+    name: str
+    target: int
+    """Finished trials of the whole sweep; failed ones do not count."""
+    states: dict[str, int] = field(default_factory=dict)
+    """Number of trials by Optuna's state; one that was drawn and given to nobody yet counts as waiting."""
+    outcomes: dict[str, int] = field(default_factory=dict)
+    running: list[dict[str, Any]] = field(default_factory=list)
+    """number, worker, seat, percent and eval_loss of every trial that has begun and not ended."""
+    metric: str | None = None
+    """Name of the metric that is measured beside the loss."""
+    is_objective: bool = False
+    """Whether `best` is the best by it."""
+    best: dict[str, Any] | None = None
+    """number, eval_loss, params, and metric where there is one."""
+    default_loss: float | None = None
+    """Of the guideline default, once it has used its full budget."""
+    base_eval_loss: float | None = None
+    base_metric: float | None = None
+    """Of the untouched base, as its loss."""
+    num_put_back: int = 0
+    """Trials that memory ran out for beside their neighbours, and that were put back to be tried again."""
+    seat_busy_share: float | None = None
+    """Share of the seats' time in which a trial sat there and the pack computed, while there were trials to
+    hand out; of the latest run, known once a trial has ended."""
+    tokens_per_second: float = 0.0
+    elapsed_seconds: float = 0.0
+    seconds_left: float | None = None
+    """None as long as no trial has finished in this run."""
+    storage_away_seconds: float = 0.0
+    """How long the keeper has been waiting for its storage; 0 while it is there."""
+    ending: bool = False
+    """Whether its keeper hands out no more trials: none is left, it was stopped, its time is up, or it cannot
+    go on."""
+    events: list[str] = field(default_factory=list)
+    """One line per change since the keeper's process began, oldest first."""
+    life: str = ""
+    """Of that process: with another one, events are counted from 0 again."""
+
+    @property
+    def finished(self) -> int:
+        """Trials that ended and did not fail."""
+        return sum(self.states.get(state.name, 0) for state in FINISHED)
+
+    @property
+    def failed(self) -> int:
+        """Trials that failed; tried again, a configuration is another trial."""
+        return self.states.get(TrialState.FAIL.name, 0)
+
+
+def read_status(study: optuna.Study, target: int) -> Status:
+    """Counts, best and guideline default of a study."""
+    attributes = study.user_attrs
+    status = Status(
+        study.study_name,
+        target,
+        base_eval_loss=attributes.get("base_eval_loss"),
+        base_metric=attributes.get("base_metric"),
+        seat_busy_share=attributes.get("seat_busy_share"),
+    )
+    metric = (attributes.get("context") or {}).get("metric") or {}
+    status.metric, status.is_objective = metric.get("name"), bool(metric.get("objective"))
+    complete = []
+    for trial in study.get_trials(deepcopy=False):
+        state = TrialState.WAITING if is_drawn_ahead(trial) else trial.state
+        status.states[state.name] = status.states.get(state.name, 0) + 1
+        status.num_put_back += bool(trial.user_attrs.get("put_back"))
+        if trial.state.is_finished() and (outcome := trial.user_attrs.get("outcome")):
+            status.outcomes[outcome] = status.outcomes.get(outcome, 0) + 1
+        if state == TrialState.RUNNING:
+            losses = by_percent(trial)
+            percent = max(losses, default=0)
+            status.running.append(
+                {
+                    "number": trial.number,
+                    "worker": trial.user_attrs.get("worker"),
+                    "seat": trial.user_attrs.get("seat"),
+                    "percent": percent,
+                    "eval_loss": losses.get(percent),
+                }
+            )
+        if trial.state == TrialState.COMPLETE and trial.value is not None:
+            complete.append(trial)
+            if trial.user_attrs.get("label") in DEFAULT_LABELS:
+                status.default_loss = full_budget_loss(trial)
+    if complete:
+        best = min(complete, key=rank)
+        status.best = {
+            "number": best.number,
+            "eval_loss": full_budget_loss(best),
+            "params": dict(best.params),
+        }
+        if metric:
+            status.best["metric"] = best.user_attrs.get("metric")
+    return status
+
+
+def as_plain(status: Status) -> dict[str, Any]:
+    """A status as JSON-ready builtins."""
+    return asdict(status) | {"finished": status.finished, "failed": status.failed}

@@ -1,0 +1,171 @@
+"""The Optuna study: found, recognised, made."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from files_and_text.values import plain
+from results.trial_facts import by_percent
+from sweeps.config.logins import masked
+from sweeps.errors import StorageUnreachable, StudyMismatch
+from sweeps.storage.cached_storage import WriteThrough
+from sweeps.storage.open_storage import UNREADABLE, check_reachable, holds_studies, open_storage
+from sweeps.study.same_base import BASE_METRIC, BASE_WEIGHTS, WEIGHTS
+
+STUDY_KEY = "study_key"
+"""The user attribute of random digits by which a study is told from an earlier one of its name."""
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+"""Trials that count: what failed says nothing about its configuration, and is tried again."""
+
+
+def peek(url: str, name: str, identity: Mapping[str, Any] | None = None) -> optuna.Study | None:
+    """The study for reading, or None where there is none yet.
+
+    StudyMismatch when `identity` is given and differs. Writes nothing:
+    neither a file nor tables in a database that Optuna has never seen.
+    """
+    try:
+        if not holds_studies(url):
+            return None
+    except UNREADABLE:
+        check_reachable(url)  # says why
+        raise StorageUnreachable(f"storage {masked(url)} cannot be read") from None
+    storage = open_storage(url, for_reading=True)
+    try:
+        study = optuna.load_study(storage=storage, study_name=name)
+    except KeyError:
+        return None
+    if identity is not None:
+        _check_ours(study, identity)
+    return study
+
+
+def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study | None:
+    """The study of this name, or None."""
+    # Asked for rather than tried: the error of a failed look-up would undo the transaction around it.
+    if name not in {study.study_name for study in storage.get_all_studies()}:
+        return None
+    return optuna.load_study(storage=storage, study_name=name)
+
+
+def open_study(
+    storage: optuna.storages.BaseStorage, name: str, identity: Mapping[str, Any]
+) -> tuple[optuna.Study, bool]:
+    """The sweep's study and whether it is new; StudyMismatch lists the fields that differ from `identity`."""
+    study = find_study(storage, name)
+    is_new = study is None
+    if study is None:
+        study = optuna.create_study(storage=storage, study_name=name, direction="minimize")
+        study.set_user_attr("identity", {key: value for key, value in identity.items() if key != WEIGHTS})
+        study.set_user_attr(STUDY_KEY, secrets.token_hex(8))
+    else:
+        _check_ours(study, identity)
+        _take_mended_function(study, identity)
+    if identity.get(WEIGHTS) is not None and study.user_attrs.get(BASE_WEIGHTS) is None:
+        study.set_user_attr(BASE_WEIGHTS, identity[WEIGHTS])
+    return study, is_new
+
+
+def describe(study: optuna.Study, trial: FrozenTrial | Trial, **attributes: Any) -> None:
+    """Write attributes of a trial, as plain builtins."""
+    values = {name: plain(value) for name, value in attributes.items()}
+    storage_of(study).set_trial_user_attrs(trial._trial_id, values)
+
+
+def key_of(study: optuna.Study) -> str:
+    """Of a study among all that ever had its name; empty for one from before studies had keys."""
+    return str(study.user_attrs.get(STUDY_KEY, ""))
+
+
+def storage_of(study: optuna.Study) -> WriteThrough:
+    """The storage of a study that was opened through `WriteThrough`, as the keeper's is."""
+    storage = study._storage
+    assert isinstance(storage, WriteThrough)
+    return storage
+
+
+def is_drawn_ahead(trial: FrozenTrial) -> bool:
+    """Whether a trial has been drawn and given to nobody yet: only then it gets an `attempt`.
+
+    Optuna knows it as running, so that samplers which look at running trials do not draw it again.
+    """
+    return trial.state == TrialState.RUNNING and "attempt" not in trial.user_attrs
+
+
+def _check_ours(study: optuna.Study, identity: Mapping[str, Any]) -> None:
+    name, theirs = study.study_name, study.user_attrs.get("identity")
+    if not isinstance(theirs, Mapping):
+        raise StudyMismatch(
+            f"the storage already holds a study named {name!r} that no sweep made; choose another name"
+        )
+    if (function := _mended_function(study, identity)) is not None:
+        theirs = {**theirs, "measured": {**theirs["measured"], "source": function}}
+    known = study.user_attrs.get(BASE_WEIGHTS)
+    differing = _differences({**theirs, WEIGHTS: known or identity.get(WEIGHTS)}, _with(identity, known))
+    if study.directions != [optuna.study.StudyDirection.MINIMIZE]:
+        found = ", ".join(direction.name.lower() for direction in study.directions)
+        differing.append(f"direction: the study has {found!r}, a sweep 'minimize'")
+    if differing:
+        raise StudyMismatch(
+            f"the study {name!r} belongs to another sweep; give this one another name, or undo the change:\n"
+            + "\n".join(f"  {line}" for line in differing)
+        )
+
+
+def _mended_function(study: optuna.Study, identity: Mapping[str, Any]) -> str | None:
+    """The digest of a metric's function where it is another one and the study holds no value of the old one.
+
+    Such was one that raised in every trial: "mend it and run the same command".
+    """
+    theirs, ours = (
+        (given or {}).get("measured") or {} for given in (study.user_attrs.get("identity"), identity)
+    )
+    source: str | None = ours.get("source")
+    if source is None or theirs.get("source") in (None, source):
+        return None
+    trials = study.get_trials(deepcopy=False)
+    has_value = any(value is not None for trial in trials for value in by_percent(trial, "metric").values())
+    return None if has_value else source
+
+
+def _take_mended_function(study: optuna.Study, identity: Mapping[str, Any]) -> None:
+    if (source := _mended_function(study, identity)) is None:
+        return
+    known, context = study.user_attrs["identity"], study.user_attrs["context"]
+    study.set_user_attr("identity", known | {"measured": known["measured"] | {"source": source}})
+    study.set_user_attr(BASE_METRIC, None)  # the old one's
+    study.set_user_attr("context", context | {"metric": context["metric"] | {"source": source}})
+
+
+def _with(identity: Mapping[str, Any], weights: str | None) -> dict[str, Any]:
+    """An identity of weights that nobody has read yet is that of the study's."""
+    return {**identity, WEIGHTS: identity.get(WEIGHTS) or weights}
+
+
+DIGESTS = {
+    WEIGHTS: "the base's weights",
+    "measured.source": "the metric function's file",
+    "train_data": "the training records as tokens",
+    "eval_data": "the evaluation records as tokens",
+}
+"""Parts of an identity whose values say nothing to a reader -> what they are digests of."""
+
+
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], at: str = "") -> list[str]:
+    lines = []
+    for key in sorted({*theirs, *ours}):
+        path = f"{at}.{key}" if at else key
+        old, new = theirs.get(key), ours.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += _differences(old, new, path)
+        elif old != new:
+            what = DIGESTS.get(path)
+            named = f" (digests of {what})" if what else ""
+            lines.append(f"{path}: the study has {old!r}, this sweep {new!r}{named}")
+    return lines

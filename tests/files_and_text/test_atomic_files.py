@@ -1,0 +1,100 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from files_and_text.atomic_files import atomic_write, atomic_write_json, replace_folder
+from files_and_text.values import number, plain
+
+
+def test_atomic_write_replaces_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "deep" / "file.txt"
+    atomic_write(path, "old")
+    atomic_write(path, "neu ü")
+    assert path.read_text(encoding="utf-8") == "neu ü"
+    assert [item.name for item in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path):
+    path = tmp_path / "file.json"
+    atomic_write_json(path, {"a": 1})
+    with pytest.raises(TypeError, match="numbers, text, lists and mappings"):
+        atomic_write_json(path, {"a": object()})
+    with pytest.raises(UnicodeEncodeError):
+        atomic_write(path, "half a character \ud800")
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [item.name for item in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_files_have_the_users_usual_permissions(tmp_path):
+    ordinary = tmp_path / "ordinary"
+    ordinary.write_text("")
+    assert atomic_write(tmp_path / "ours", "").stat().st_mode == ordinary.stat().st_mode
+
+
+def test_replace_folder_is_whole_and_leaves_an_equal_one_alone(tmp_path):
+    source = tmp_path / "weights.bin"
+    source.write_bytes(b"one")
+    folder = tmp_path / "best"
+    replace_folder(folder, {"weights.bin": source, "config.yaml": "a: 1\n"})
+    before = folder.stat().st_ino
+    replace_folder(folder, {"weights.bin": source, "config.yaml": "a: 1\n"})
+    assert folder.stat().st_ino == before
+    source.write_bytes(b"two")
+    replace_folder(folder, {"weights.bin": source})
+    assert sorted(item.name for item in folder.iterdir()) == ["weights.bin"]
+    assert (folder / "weights.bin").read_bytes() == b"two"
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["best", "weights.bin"]
+
+
+def test_replace_folder_that_fails_keeps_the_old_folder(tmp_path):
+    folder = tmp_path / "best"
+    replace_folder(folder, {"a": "1"})
+    with pytest.raises(FileNotFoundError):
+        replace_folder(folder, {"a": "2", "b": tmp_path / "missing"})
+    assert (folder / "a").read_text() == "1"
+    assert os.listdir(tmp_path) == ["best"]
+
+
+def test_plain_gives_builtins_only():
+    value = plain(
+        {
+            "f": np.float64(1e-4),
+            "i": np.int64(3),
+            "b": np.bool_(True),
+            "a": np.array([1.5, np.nan]),
+            "t": (1, "x"),
+            "inf": float("inf"),
+            "p": Path("a/b"),
+        }
+    )
+    assert value == {"f": 1e-4, "i": 3, "b": True, "a": [1.5, None], "t": [1, "x"], "inf": None, "p": "a/b"}
+    assert {key: type(item) for key, item in value.items() if key in "fib"} == {
+        "f": float,
+        "i": int,
+        "b": bool,
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(2e-4, "2e-4"), (1.234e-5, "1.23e-5"), (0.25, "0.25"), (8.03e9, "8.03e9"), (0.0, "0"), (150.0, "150"),
+     (100.0, "100"), (-3e-3, "-3e-3"), (None, "unknown"), (12345.0, "12345")],
+)  # fmt: skip
+def test_numbers_as_people_write_them(value, text):
+    assert number(value) == text
+
+
+def test_what_stands_beside_the_contents_stays_until_they_change(tmp_path: Path) -> None:
+    folder = replace_folder(tmp_path / "best", {"a": "1"}, beside=("merged",))
+    (folder / "merged").mkdir()
+    replace_folder(folder, {"a": "1"}, beside=("merged",))
+    assert (folder / "merged").is_dir()
+    replace_folder(folder, {"a": "2"}, beside=("merged",))
+    assert not (folder / "merged").exists(), "it was made of another adapter"

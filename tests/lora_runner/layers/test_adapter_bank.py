@@ -1,0 +1,90 @@
+"""A bank gives every seat's own matrices and takes every seat's own gradients, wherever the seats stand."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lora_runner.layers.adapter_bank import AdapterBank
+from lora_runner.layers.linear import in_pack_order
+
+RANK, INTO, OUT = 8, 16, 24
+CPU = torch.device("cpu")
+SIZE = 2 * RANK * (INTO + OUT)
+PLACES = {"first": 0, "second": RANK * (INTO + OUT)}
+
+
+def seats_at(*places: int, buffers: int = 1) -> list[Any]:
+    """Seats whose adapters begin at `places` of one buffer, or of several in turn."""
+    generator = torch.Generator().manual_seed(0)
+    held = [[torch.randn(max(places) + SIZE, generator=generator) for _ in range(2)] for _ in range(buffers)]
+    return [
+        SimpleNamespace(
+            lora={CPU: tuple(buffer[place : place + SIZE] for buffer in held[i % buffers])},
+            lora_offsets=PLACES,
+            padded_rank=RANK,
+        )
+        for i, place in enumerate(places)
+    ]
+
+
+def matrices(flat: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    start = PLACES[name]
+    a, b = flat[start : start + RANK * (INTO + OUT)].split([RANK * INTO, RANK * OUT])
+    return a.view(RANK, INTO), b.view(OUT, RANK)
+
+
+STANDS = {
+    "alone": ([SIZE], 1),
+    "one behind the other": ([0, SIZE, 2 * SIZE], 1),
+    "with others between": ([SIZE, 4 * SIZE, 7 * SIZE], 1),
+    "with a gap": ([0, SIZE, 3 * SIZE], 1),
+    "backwards": ([2 * SIZE, SIZE, 0], 1),
+    "the same twice": ([SIZE, SIZE], 1),
+    "in two buffers": ([0, SIZE, 2 * SIZE], 2),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("stand", list(STANDS))
+def test_every_seat_has_its_own(stand: str, dtype: torch.dtype) -> None:
+    places, buffers = STANDS[stand]
+    seats = seats_at(*places, buffers=buffers)
+    expected = [seat.lora[CPU][1].clone() for seat in seats]
+    before = [seat.lora[CPU][0].clone() for seat in seats]
+    bank = AdapterBank(seats, CPU, dtype)
+    for name in PLACES:
+        a, b = bank.matrices(name, INTO, OUT)
+        assert a.dtype == b.dtype == dtype
+        da, db = torch.randn(a.shape).to(dtype), torch.randn(b.shape).to(dtype)
+        bank.add_gradients(name, INTO, OUT, da, db)
+        for i, weights in enumerate(before):
+            own_a, own_b = matrices(weights, name)
+            assert torch.equal(a[i], own_a.to(dtype))
+            assert torch.equal(b[i], own_b.to(dtype))
+            for gradient, more in zip(matrices(expected[i], name), (da[i], db[i]), strict=True):
+                gradient += more.float()
+            if stand == "the same twice":  # then both rows go where one seat is
+                for gradient, more in zip(matrices(expected[1 - i], name), (da[i], db[i]), strict=True):
+                    gradient += more.float()
+    for seat, weights, gradient in zip(seats, before, expected, strict=True):
+        assert torch.equal(seat.lora[CPU][0], weights)
+        torch.testing.assert_close(seat.lora[CPU][1], gradient)
+
+
+def test_weights_in_fp32_that_stand_evenly_are_not_copied() -> None:
+    seats = seats_at(0, 2 * SIZE, 4 * SIZE)
+    a, _ = AdapterBank(seats, CPU, torch.float32).matrices("second", INTO, OUT)
+    assert a.untyped_storage().data_ptr() == seats[0].lora[CPU][0].untyped_storage().data_ptr()
+
+
+def test_seats_of_a_rank_stand_as_in_their_buffers() -> None:
+    seats = seats_at(2 * SIZE, 0, SIZE)
+    seats[0].padded_rank = 2 * RANK
+    assert in_pack_order([seats[0], None, *seats[1:]]) == [1, 2, 3, 0]
+    seats[0].padded_rank = RANK
+    assert in_pack_order([seats[0], None, *seats[1:]]) == [1, 2, 3, 0]

@@ -1,0 +1,343 @@
+"""Memory that runs out puts back the trial that asked for most of it, and costs no other anything."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from lora_runner.config import TrialConfig
+from lora_runner.pack.pack import MicroBatch, Pack
+from lora_runner.pack.seat import PendingStats, Seat
+from lora_runner.protocol import Assignment, SeatReport
+from lora_runner.session import Session
+from tests.lora_runner.devices import no_cuda
+
+Reports = dict[int, list[SeatReport]]
+FIRST = TrialConfig(
+    learning_rate=2e-2,
+    embedding_learning_rate=5e-3,
+    lr_scheduler_type="cosine",
+    max_steps=10,
+    per_device_train_batch_size=4,
+    lora_r=8,
+    lora_alpha=16,
+    lora_dropout=0.1,
+    seed=1,
+)
+SECOND = replace(FIRST, max_steps=6, gradient_accumulation_steps=2, lora_r=4, seed=2)
+
+
+class Tight(Pack):
+    """A GPU whose memory is too small for what the test says."""
+
+    too_much: Callable[[Sequence[Any]], bool] = staticmethod(lambda seats: False)
+    where = "start"
+
+    def train_step(self, batches: Mapping[Seat, MicroBatch]) -> dict[Seat, PendingStats]:
+        if self.where in ("start", "update") and self.too_much(list(batches)):
+            if self.where == "update":  # gradients have been added to every seat
+                self.micro_step(batches)
+                self.update([seat for seat in list(batches)[:1] if seat.window_is_full])
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.\nGPU 0 has no more.")
+        return super().train_step(batches)
+
+    def new_seat(self, config: TrialConfig) -> Seat:
+        if self.where == "place" and self.too_much([config]):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().new_seat(config)
+
+    def evaluate(self, seats: Sequence[Seat | None], blocks: Sequence[Any]) -> list[float]:
+        if self.where == "evaluate" and self.too_much(seats):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().evaluate(seats, blocks)
+
+    def generate(self, seats: Sequence[Seat | None], *arguments: Any) -> list[list[list[int]]]:
+        if self.where == "generate" and self.too_much(seats):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().generate(seats, *arguments)
+
+
+@pytest.fixture(scope="module")
+def tight(new_pack: Callable[..., Pack]) -> Tight:
+    pack = new_pack(cls=Tight)
+    assert isinstance(pack, Tight)
+    return pack
+
+
+LARGE = replace(FIRST, lora_r=64)
+LACK = "CUDA out of memory. Tried to allocate 20 MiB."
+
+
+def beside(limit: int) -> Callable[[Sequence[Any]], bool]:
+    """More than `limit` trained parameters on all seats do not fit, but not from the first step on."""
+    # Windows are half full by then, and moments are not zero.
+    return lambda seats: sum(s.num_trained for s in seats) > limit and max(s.micro_step for s in seats) >= 3
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("where", ["start", "update"])
+def test_the_largest_trial_is_put_back_and_the_others_lose_nothing(
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    tight: Tight,
+    where: str,
+    run: Callable[..., Reports],
+    numbers: Callable[..., Any],
+) -> None:
+    tight.where, tight.too_much = where, beside(230_000)
+    session = new_session(3, on=tight)
+    reports = run(session, [assign(0, FIRST), assign(1, LARGE), assign(2, SECOND)])
+    back = reports[1][-1]
+    assert back.outcome == "put_back"
+    assert not back.is_end
+    assert back.stop_reason == f"out of memory: {LACK}; the pack goes on with 2 seats"
+    assert (back.eval_loss, back.step) == (None, 3)
+    for number, config in ((0, FIRST), (2, SECOND)):
+        assert numbers(reports[number]) == numbers(
+            run(new_session(), [assign(10 + number, config)])[10 + number]
+        )
+    # Handed out again, to the pack that has shrunk, it ends as if nothing had been.
+    again = replace(assign(1, LARGE, attempt=2), put_back=1)
+    assert numbers(run(session, [again])[1]) == numbers(run(new_session(), [assign(11, LARGE)])[11])
+
+
+class Wrapping:
+    """A multimodal model's configuration: sizes stand one level down."""
+
+    def __init__(self, text: Any) -> None:
+        vars(self)["text"] = text
+
+    def get_text_config(self, **_: Any) -> Any:
+        return self.text
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings"):
+            raise AttributeError(name)
+        return getattr(vars(self)["text"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self.text, name, value)
+
+
+def test_a_wrapped_language_model_survives_too(
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    tight: Tight,
+    run: Callable[..., Reports],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tight.model, "config", Wrapping(tight.model.config))
+    tight.where, tight.too_much = "start", beside(230_000)
+    reports = run(new_session(3, on=tight), [assign(0, FIRST), assign(1, LARGE), assign(2, SECOND)])
+    assert [reports[number][-1].outcome for number in range(3)] == ["complete", "put_back", "complete"]
+
+
+@pytest.fixture
+def no_more_memory() -> Iterator[Callable[[], None]]:
+    """Called, it leaves this process no more of the GPU than it holds."""
+
+    def limit() -> None:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+        torch.cuda.set_per_process_memory_fraction(torch.cuda.memory_reserved() / total)
+
+    yield limit
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@pytest.mark.gpu
+@no_cuda
+def test_a_gpu_that_is_full_puts_back_the_largest_trial(
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    no_more_memory: Callable[[], None],
+    run: Callable[..., Reports],
+    numbers: Callable[..., Any],
+) -> None:
+    session = new_session(3)
+    largest = replace(FIRST, lora_r=4096)
+    for index, config in enumerate((FIRST, largest, SECOND)):
+        session.place(index, assign(index, config))
+    no_more_memory()
+    reports = run(session)
+    assert reports[1][-1].outcome == "put_back"
+    assert "out of memory" in (reports[1][-1].stop_reason or "")
+    with pytest.raises(torch.OutOfMemoryError):
+        session.place(session.free_seats[0], assign(3, replace(FIRST, lora_r=65536)))
+    for number, config in ((0, FIRST), (2, SECOND)):
+        assert reports[number][-1].outcome == "complete"
+        alone = run(new_session(), [assign(10 + number, config)])[10 + number]
+        assert numbers(reports[number]) == numbers(alone)
+
+
+def test_what_the_trial_that_left_had_is_given_back(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight
+) -> None:
+    tight.where, tight.too_much = "start", beside(230_000)
+    session = new_session(3, on=tight)
+    for index, config in enumerate((FIRST, LARGE, SECOND)):
+        session.place(index, assign(index, config))
+
+    def held() -> int:
+        return sum(arena.size for arena in set(tight._arenas.values()))
+
+    before = held()
+    while not any(report.outcome == "put_back" for report in session.advance(60)):
+        assert held() == before
+    alive = [segment for running in session.running for segment in running.seat.segments.values()]
+    assert held() == sum(segment.size for segment in alive) < before
+    for number in (0, 2):
+        session.remove(number)
+
+
+def test_a_pack_takes_fewer_trials_once_memory_has_run_out(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight
+) -> None:
+    tight.where, tight.too_much = "start", lambda seats: len(seats) > 2
+    session = new_session(4, on=tight)
+    for index, seed in enumerate((1, 2, 3, 4)):
+        session.place(index, assign(index, replace(FIRST, seed=seed)))
+    gone = [report for report in session.advance(60) if report.outcome == "put_back"]
+    assert (len(gone), session.num_seats, session.free_seats) == (1, 3, [])
+    gone += [report for report in session.advance(60) if report.outcome == "put_back"]
+    assert (len(gone), session.num_seats, session.free_seats) == (2, 2, [])
+    while session.running:
+        session.advance(60)
+    # For good: what stands free now is what may be filled.
+    kept = [index for index in range(4) if index not in {report.number for report in gone}]
+    assert (session.num_seats, session.free_seats) == (2, kept)
+
+
+def test_seats_that_stood_empty_when_memory_ran_out_stay_empty(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight
+) -> None:
+    """Or the trial that did not fit would find itself beside the same neighbour at once."""
+    tight.where, tight.too_much = "start", lambda seats: len(seats) > 1
+    session = new_session(4, on=tight)
+    session.place(1, assign(0, FIRST))
+    session.place(2, assign(1, replace(FIRST, seed=2)))
+    (report,) = session.advance(60)[:1]
+    assert report.outcome == "put_back"
+    assert (session.num_seats, session.free_seats, len(session.running)) == (1, [], 1)
+
+
+def test_a_trial_that_was_put_back_before_ends(
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    tight: Tight,
+    run: Callable[..., Reports],
+) -> None:
+    tight.where, tight.too_much = "start", beside(230_000)
+    session = new_session(3, on=tight)
+    second_chance = replace(assign(1, LARGE, attempt=2), put_back=1)
+    end = run(session, [assign(0, FIRST), second_chance, assign(2, SECOND)])[1][-1]
+    assert (end.outcome, end.is_end) == ("out_of_memory", True)
+    assert end.stop_reason == f"out of memory again: {LACK}; the pack goes on with 2 seats"
+    assert session.num_seats == 2
+
+
+def test_a_trial_that_is_alone_ends_at_once_and_takes_no_seat_with_it(
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    tight: Tight,
+    run: Callable[..., Reports],
+) -> None:
+    tight.where, tight.too_much = "start", lambda seats: True
+    session = new_session(2, on=tight)
+    (report,) = run(session, [assign(0, FIRST)])[0]
+    assert (report.outcome, report.percent, report.step) == ("out_of_memory", 0, 0)
+    assert report.stop_reason == f"out of memory: {LACK}"
+    assert math.isnan(report.train_loss)
+    assert session.free_seats == [0, 1]
+
+
+def test_a_trial_that_found_no_room_at_its_seat_is_put_back_too(
+    new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight
+) -> None:
+    tight.where, tight.too_much = "place", lambda seats: seats[0].lora_r == 64
+    session = new_session(3, on=tight)
+    waiting = assign(1, LARGE)
+    with pytest.raises(torch.OutOfMemoryError):
+        session.place(0, waiting)
+    alone = session.did_not_fit(waiting, SeatReport.empty(waiting), "no more", alone=True)
+    assert (alone.outcome, alone.stop_reason) == ("out_of_memory", "out of memory: no more")
+    assert session.free_seats == [0, 1, 2]
+    session.place(0, assign(0, FIRST))
+    with pytest.raises(torch.OutOfMemoryError):
+        session.place(1, waiting)
+    back = session.did_not_fit(waiting, SeatReport.empty(waiting), "no more", alone=False)
+    assert (back.outcome, back.number, back.attempt) == ("put_back", 1, 1)
+    assert (session.num_seats, session.free_seats) == (1, [])
+    assert session.has(0)
+
+
+def test_nothing_holds_the_memory_of_a_trial_when_it_is_to_be_freed(
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    tight: Tight,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tight.where, tight.too_much = "update", beside(230_000)
+    session = new_session(3, on=tight)
+    for index, config in enumerate((FIRST, LARGE, SECOND)):
+        session.place(index, assign(index, config))
+    seats = [weakref.ref(running.seat) for running in session.running]
+    buffers = [
+        weakref.ref(segment) for running in session.running for segment in running.seat.segments.values()
+    ]
+    large = [seats[1], *buffers[2:4]]
+    held: list[Any] = []
+    monkeypatch.setattr(
+        "lora_runner.session.free_memory", lambda: held.append([of_it() is not None for of_it in large])
+    )
+    while not held:
+        session.advance(60)
+    assert all(those == [False, False, False] for those in held)
+
+
+def test_an_evaluation_too_large_for_all_seats_is_made_seat_by_seat(
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    tight: Tight,
+    run: Callable[..., Reports],
+    numbers: Callable[..., Any],
+) -> None:
+    same = [replace(FIRST, seed=seed) for seed in (1, 2)]
+    for where in ("evaluate", "generate"):
+        tight.where, tight.too_much = where, lambda seats: len(seats) > 1
+        reports = run(new_session(2, on=tight), [assign(i, config) for i, config in enumerate(same)])
+        for i, config in enumerate(same):
+            assert numbers(reports[i]) == numbers(run(new_session(), [assign(10 + i, config)])[10 + i])
+
+
+def test_a_trial_whose_evaluation_never_fits_ends_and_the_others_go_on(
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    tight: Tight,
+    run: Callable[..., Reports],
+    numbers: Callable[..., Any],
+) -> None:
+    same = [replace(FIRST, seed=1), replace(FIRST, seed=2)]
+    tight.where, tight.too_much = "evaluate", lambda seats: any(s is not None and s.seed == 2 for s in seats)
+    reports = run(new_session(2, on=tight), [assign(i, config) for i, config in enumerate(same)])
+    assert [(r.percent, r.outcome, r.eval_loss) for r in reports[1]] == [(20, "out_of_memory", None)]
+    assert "per_device_eval_batch_size" in (reports[1][0].stop_reason or "")
+    assert numbers(reports[0]) == numbers(run(new_session(), [assign(10, same[0])])[10])
+
+
+def test_samples_that_do_not_fit_cost_a_trial_only_its_samples(
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    tight: Tight,
+    run: Callable[..., Reports],
+) -> None:
+    tight.where, tight.too_much = "generate", lambda seats: seats[0] is not None
+    end = run(new_session(on=tight), [assign(0, FIRST)])[0][-1]
+    assert (end.outcome, end.generations) == ("complete", ())

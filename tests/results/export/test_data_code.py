@@ -1,0 +1,89 @@
+"""The data code beside an exported script: the sweep's own, and needing nothing else of the project."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from argparse import Namespace
+
+import pytest
+from transformers import AutoTokenizer
+
+from lora_runner.data import DataSpec, load_data
+from results.best import best_config
+from results.errors import ExportError
+from results.export import data_code
+from results.export.registry import export
+
+ASK = """
+import sys
+sys.modules |= dict.fromkeys(("lora_runner", "results", "sweeps", "torch", "ray", "optuna", "transformers"))
+import qlora_data
+spec = qlora_data.DataSpec(train="no such.jsonl")
+try:
+    qlora_data.read_records(spec.train)
+except qlora_data.DataError as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def records(tmp_path):
+    file = tmp_path / "records.jsonl"
+    lines = [json.dumps({"prompt": f"add {n % 30} ", "completion": f"is {n % 30 + 1}"}) for n in range(40)]
+    file.write_text("\n".join(lines))
+    return file
+
+
+@pytest.fixture
+def config(make_trial, make_study, tiny_model):
+    return best_config(make_study(make_trial(2.0), context={"model": str(tiny_model("llama"))}))
+
+
+def test_the_folder_needs_nothing_else_of_the_project(config, tmp_path):
+    export("transformers", config, None, tmp_path / "out")
+    run = subprocess.run([sys.executable, "-c", ASK], cwd=tmp_path / "out", capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "no such file or folder" in run.stdout
+
+
+def test_data_code_that_needs_more_of_the_runner_is_refused():
+    with pytest.raises(
+        ExportError, match=r"data/x\.py imports lora_runner\.pack\.pack, which a training script"
+    ):
+        data_code.renamed(
+            "from lora_runner.data.chat.conversations import CHATML\nimport lora_runner.pack.pack\n",
+            "data/x.py",
+        )
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "selection",
+    [
+        {"eval_fraction": 0.3, "seed": 5, "max_eval_examples": 4},
+        {"eval_fraction": 0.05, "max_train_examples": 7, "max_eval_examples": None},
+    ],
+)
+def test_the_script_holds_out_and_draws_what_the_sweep_did(config, records, tmp_path, capsys, selection):
+    tokenizer = AutoTokenizer.from_pretrained(config["model"]["name"])
+    spec = DataSpec(train=str(records), max_length=512, **selection)
+    ours = load_data(spec, tokenizer)
+    config["data"] |= {"train": spec.train, "eval": None, **selection}
+    config["data"] |= {"train_digest": ours.train.digest, "eval_digest": ours.eval.digest}
+    assert export("transformers", config, None, tmp_path / "out", strict=True).lossy == []
+    script = runpy.run_path(str(tmp_path / "out" / "train.py"))
+    asked = Namespace(
+        train=script["TRAIN_DATA"], eval=script["EVAL_DATA"], chat_template=script["CHAT_TEMPLATE"]
+    )
+    train, held_out = script["load_sets"](asked, tokenizer)
+    assert [one["labels"] for one in train] == [list(one.labels) for one in ours.train.examples]
+    assert [one["input_ids"] for one in held_out] == [list(one.input_ids) for one in ours.eval.examples]
+    said = capsys.readouterr().err
+    assert f"{len(train)} training examples; token for token those of the sweep" in said
+    assert f"{len(held_out)} evaluation examples; token for token those of the sweep" in said
+    records.write_text(records.read_text() + '\n{"prompt": "a new one ", "completion": "added"}')
+    script["load_sets"](asked, tokenizer)
+    assert "warning: their tokens or labels are not those of the sweep" in capsys.readouterr().err

@@ -1,0 +1,230 @@
+"""Verdicts of a sweep with a confirm study: words, effects, bands, edges and conditions, up to the files."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+from rich.console import Console
+
+from results.errors import DamagedReplicates
+from results.render.files import write_verdict
+from results.render.markdown import to_markdown
+from results.render.terminal import render
+from results.verdict.replicates import read_replicates
+from results.verdict.row_verdict import RowVerdict
+from results.verdict.verdict import Verdict, verdict
+
+BEST = {
+    "learning_rate": 4e-4,
+    "embedding_lr_ratio": 0.125,
+    "lr_scheduler_type": "cosine",
+    "warmup_ratio": 0.05,
+}
+WOBBLE = (0.0, 0.0003, -0.0002, 0.0001, -0.0003)
+
+
+def arm(name: str, role: str, rows: tuple[str, ...] = (), **changed: Any) -> dict[str, Any]:
+    return {"name": name, "role": role, "values": BEST | changed, "rows": list(rows)}
+
+
+def confirm(*arms: tuple[dict[str, Any], float | None], seeds: int = 5) -> optuna.Study:
+    """Arms with their mean losses (None: every run diverges); seeds move all of them alike."""
+    study = optuna.create_study(study_name=f"confirm-{id(arms)}")
+    study.set_user_attr("arms", [entry for entry, _ in arms])
+    for seed in range(seeds):
+        for index, (entry, loss) in enumerate(arms):
+            attrs: dict[str, Any] = {"arm": entry["name"], "seed": seed + 100}
+            if loss is None:
+                state, value = TrialState.PRUNED, None
+                attrs["outcome"] = "diverged"
+            else:
+                state, value = TrialState.COMPLETE, loss + 0.05 * seed + WOBBLE[(seed + index) % 5]
+                attrs["outcome"] = "complete"
+            study.add_trial(create_trial(state=state, value=value, user_attrs=attrs))
+    return study
+
+
+@pytest.fixture
+def sweep(make_trial, make_study):
+    """A sweep whose best lies at 4e-4, cosine, embeddings at an eighth of it."""
+    return make_study(
+        make_trial(2.10, lr=2e-4, rows=("scenario.general",), label="guideline default"),
+        make_trial(2.00, lr=4e-4, ratio=0.125, scheduler="cosine"),
+        make_trial(2.005, lr=3e-4, ratio=0.125, scheduler="cosine"),
+        make_trial(2.40, lr=1.5e-3, scheduler="cosine"),
+    )
+
+
+def row_of(result: Verdict, row_id: str) -> RowVerdict:
+    return next(row for row in result.rows if row.row.id == row_id)
+
+
+ARMS = (
+    (arm("best", "best"), 2.0),
+    (arm("default", "guideline_default", learning_rate=2e-4, embedding_lr_ratio=0.25), 2.1),
+    (arm("rate 2e-4", "row", ("scenario.general", "size.7-8b"), learning_rate=2e-4), 2.05),
+    (arm("rate 1e-3", "row", ("boundary.too_high",), learning_rate=1e-3), None),
+    (arm("linear", "row", ("scheduler.short",), lr_scheduler_type="linear"), 2.0001),
+    (arm("constant", "row", ("scheduler.short",), lr_scheduler_type="constant"), 2.3),
+    (arm("warmup 0.1", "row", ("warmup.share_of_steps",), warmup_ratio=0.1), 2.0002),
+    (arm("one rate", "one_rate", learning_rate=2e-4, embedding_lr_ratio=1.0), 2.2),
+)
+
+
+def test_words_follow_from_the_arms(sweep):
+    result = verdict(sweep, confirm(*ARMS))
+    words = {row.row.id: row.verdict for row in result.rows}
+    assert words["scenario.general"] == "too_low"
+    assert words["size.7-8b"] == "too_low"
+    assert words["method.qlora"] == "too_low"  # 2e-4 as well, with everything else at the best
+    assert words["boundary.too_high"] == "supported"  # five of five runs at 1e-3 diverged
+    assert words["scheduler.short"] == "no_difference"  # linear is as good, cosine is not in the row
+    assert words["scheduler.lora_start"] == "no_difference"  # cosine; linear does as well
+    assert words["scheduler.decay"] == "supported"  # cosine or linear; constant is worse
+    assert words["boundary.same_rate"] == "supported"
+    assert words["embedding.when_unfrozen"] == "supported"
+    assert words["stability.spike"] == "not_tested"
+    assert words["size.70b"] == "not_tested"
+    row = row_of(result, "scenario.general")
+    assert row.comparison is not None
+    assert row.comparison.effect == pytest.approx(0.05, abs=1e-3)
+    assert row.comparison.percent(row.comparison.effect) == pytest.approx(
+        100 * row.comparison.effect / row.comparison.other_loss
+    )
+    assert row.comparison.pairs == 5
+
+
+def test_a_row_that_holds_the_best_is_supported_by_what_lies_outside(sweep):
+    """warmup.ratio is 0.03 to 0.1, the best has 0.05; without an arm outside nothing contradicts it."""
+    outside = (arm("warmup 0", "row", ("x",), warmup_ratio=0.0), 2.2)
+    words = {row.row.id: row.verdict for row in verdict(sweep, confirm(ARMS[0], outside)).rows}
+    assert words["warmup.ratio"] == "supported"
+    assert words["warmup.min_steps"] == "supported"  # 10 of 200 steps
+    alone = {row.row.id: row.verdict for row in verdict(sweep, confirm(ARMS[0], ARMS[2])).rows}
+    assert alone["warmup.ratio"] == "undecided"
+
+
+def test_a_scheduler_that_is_worse_is_not_supported(sweep):
+    result = verdict(sweep, confirm(ARMS[0], (ARMS[4][0], 2.2), ARMS[5]))
+    assert row_of(result, "scheduler.short").verdict == "not_supported"
+    assert row_of(result, "scheduler.lora_start").verdict == "supported"  # cosine, as the best
+
+
+def test_a_range_is_refuted_by_its_end_towards_the_best_alone(sweep):
+    """1e-4 being too low says nothing about 1e-4 to 2e-4."""
+    sweep.set_user_attr("context", sweep.user_attrs["context"] | {"scenario": "instruction"})
+    far = (arm("far end", "row", ("scenario.instruction",), learning_rate=1e-4), 2.3)
+    assert row_of(verdict(sweep, confirm(ARMS[0], far)), "scenario.instruction").verdict == "undecided"
+    near = (arm("near end", "row", ("scenario.instruction",), learning_rate=2e-4), 2.3)
+    assert row_of(verdict(sweep, confirm(ARMS[0], near)), "scenario.instruction").verdict == "too_low"
+    both = verdict(sweep, confirm(ARMS[0], far, near))
+    assert row_of(both, "scenario.instruction").verdict == "too_low"
+    good = (arm("inside", "row", ("x",), learning_rate=1.5e-4), 2.0001)
+    assert row_of(verdict(sweep, confirm(ARMS[0], near, good)), "scenario.instruction").verdict != "too_low"
+
+
+def test_an_arm_that_differs_in_more_is_no_test_of_a_row_it_was_not_made_for(sweep):
+    """The default has another scheduler here; in ARMS it keeps the best's, and its embedding rate."""
+    changed = {"learning_rate": 2e-4, "embedding_lr_ratio": 0.25, "lr_scheduler_type": "linear"}
+    other = arm("default", "guideline_default", **changed)
+    result = verdict(sweep, confirm(ARMS[0], (other, 2.1)))
+    assert row_of(result, "scenario.general").verdict == "undecided"
+    assert row_of(verdict(sweep, confirm(*ARMS[:2])), "scenario.general").verdict == "too_low"
+    again = result.default_comparison
+    assert again is not None
+    assert again.effect == pytest.approx(0.1, abs=1e-3)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_without_enough_replicates_nothing_is_claimed(sweep, seeds):
+    for result in (verdict(sweep), verdict(sweep, confirm(*ARMS, seeds=seeds))):
+        assert {row.verdict for row in result.rows} <= {"undecided", "not_tested"}
+        tested = [row for row in result.rows if row.position != "not_tested"]
+        assert tested
+        assert all(row.verdict == "undecided" for row in tested)
+
+
+def test_a_confirmation_that_has_not_started_is_no_replicate(sweep):
+    planned = optuna.create_study()
+    assert verdict(sweep, planned).replicates is None
+
+
+def test_the_margin_decides_what_matters(sweep):
+    assert row_of(verdict(sweep, confirm(*ARMS), margin=0.05), "scenario.general").verdict == "no_difference"
+
+
+def test_bands_edges_and_conditions_stand_in_the_row(make_trial, make_study, sweep):
+    row = row_of(verdict(sweep), "scenario.general")
+    assert row.band is not None
+    assert (row.band.low, row.band.high, row.band.beyond_high) == (3e-4, 4e-4, 1.5e-3)
+    assert not row.widen
+    edge = make_study(make_trial(2.0, lr=1.95e-3), make_trial(2.2, lr=2e-4), context={"quantization": "bf16"})
+    at_edge = row_of(verdict(edge), "scenario.general")
+    assert (at_edge.edge, at_edge.widen) == ("high", True)
+    assert "the base is bf16 here and 4-bit in the row" in at_edge.conditions_statement
+    assert "batch (8)" in at_edge.conditions_statement
+    names = {condition.name for condition in at_edge.conditions}
+    assert {"model size", "steps", "batch", "base", "alpha"} <= names
+
+
+def test_files_and_terminal_tell_it(sweep, tmp_path):
+    result = verdict(sweep, confirm(*ARMS))
+    data, page = write_verdict(result, tmp_path)
+    read = json.loads(data.read_text(), parse_constant=lambda name: 1 / 0)
+    assert read["format"] == 2
+    row = next(row for row in read["rows"] if row["id"] == "scenario.general")
+    assert row["verdict"] == "too_low"
+    assert row["comparison"]["low"] < row["comparison"]["effect"] < row["comparison"]["high"]
+    assert row["band"]["low"] == 3e-4
+    assert read["replicates"]["arms"][0]["finished"] == 5
+    text = page.read_text()
+    assert "## Replicates on common seeds" in text
+    assert "Verdict: too low: rate 2e-4 ended 0.05" in text
+    assert "5 runs of rate 1e-3 ended early where the other finished" in text
+    assert "One run per config:" not in result.caveats[0]
+    for width in (60, 120):
+        console = Console(file=io.StringIO(), width=width, no_color=True)
+        console.print(render(result))
+        shown = console.file.getvalue()
+        assert max(len(line) for line in shown.splitlines()) <= width
+        assert "too low" in shown
+    assert to_markdown(verdict(sweep)).count("Verdict: undecided") > 5
+
+
+def test_the_best_losing_runs_is_said(sweep):
+    result = verdict(sweep, confirm((ARMS[0][0], None), ARMS[2]))
+    assert any("The best itself did not finish on 5 of 5 seeds" in text for text in result.caveats)
+    assert row_of(result, "scenario.general").verdict == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("arms", "words"),
+    [
+        ([], "names no best"),
+        ([{"name": "x", "role": "row", "values": {}}], "names no best"),
+        ([{"name": "x", "role": "bset", "values": {}}], "Did you mean 'best'"),
+        ([{"name": "x"}], "a name, a role and values"),
+        ([arm("x", "best"), arm("x", "row")], "a name of its own"),
+        ([arm("y", "best")], "a known arm and a seed; got 'x'"),
+    ],
+)
+def test_a_study_that_is_no_confirmation_is_refused(arms, words):
+    study = optuna.create_study()
+    study.set_user_attr("arms", arms)
+    study.add_trial(create_trial(state=TrialState.COMPLETE, value=1.0, user_attrs={"arm": "x", "seed": 1}))
+    with pytest.raises(DamagedReplicates, match=words):
+        read_replicates(study)
+
+
+def test_runs_under_way_are_no_replicates_and_failures_are_not_divergence():
+    study = confirm(ARMS[0], ARMS[3], seeds=2)
+    study.enqueue_trial({}, user_attrs={"arm": "best", "seed": 999})
+    study.add_trial(create_trial(state=TrialState.FAIL, user_attrs={"arm": "best", "seed": 998}))
+    found = read_replicates(study)
+    assert [run.seed for run in found.runs] == [100, 100, 101, 101, 998]
+    assert [run.lost for run in found.runs] == [False, True, False, True, False]

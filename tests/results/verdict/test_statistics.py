@@ -1,0 +1,282 @@
+"""Comparisons, relations, words and the stopping rule, each against arithmetic done elsewhere."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from results.verdict.statistics import (
+    ALPHA,
+    INTERVAL_SHARE,
+    MARGIN,
+    Arm,
+    Comparison,
+    Replicate,
+    compare,
+    compare_all,
+    is_clear,
+    reference,
+    relation,
+)
+from results.verdict.words import combine, decide, decide_boundary, decide_region, decide_separate, rests_on
+
+ARMS = [
+    Arm(name="best", role="best", values={"learning_rate": 2e-4}),
+    Arm(name="row", role="row", values={"learning_rate": 1e-3}, rows=("scenario.general",)),
+    Arm(name="default", role="guideline_default", values={"learning_rate": 1e-4}),
+]
+
+
+def runs(arm: str, losses: list[float | None], outcome: str = "") -> list[Replicate]:
+    return [
+        Replicate(arm=arm, seed=seed, eval_loss=loss, outcome=outcome if loss is None else "complete")
+        for seed, loss in enumerate(losses)
+    ]
+
+
+OURS, THEIRS = [2.10, 2.13, 2.08, 2.15, 2.11, 2.14], [2.00, 2.05, 2.01, 2.04, 2.03, 2.07]
+
+
+def t_interval(pairs: int, share: float) -> tuple[float, float]:
+    """By scipy's own paired test."""
+    found = stats.ttest_rel(OURS[:pairs], THEIRS[:pairs]).confidence_interval(1 - share)
+    return float(found.low), float(found.high)
+
+
+def test_the_interval_is_what_paired_t_intervals_at_all_looks_have_in_common():
+    found = compare("a", "b", runs("a", OURS) + runs("b", THEIRS), comparisons=4)
+    share = ALPHA * INTERVAL_SHARE / 4
+    looks = [t_interval(pairs, share / (k * (k + 1))) for k, pairs in enumerate((3, 4, 5, 6), start=1)]
+    assert found.low == pytest.approx(max(low for low, _ in looks))
+    assert found.high == pytest.approx(min(high for _, high in looks))
+    assert found.level == pytest.approx(1 - share)
+    assert found.effect == pytest.approx(np.mean(OURS) - np.mean(THEIRS))
+    assert found.percent(found.effect) == pytest.approx(100 * found.effect / np.mean(THEIRS))
+
+
+def test_data_that_is_looked_at_once_has_the_plain_interval():
+    found = compare("a", "b", runs("a", OURS) + runs("b", THEIRS), looks=False)
+    assert (found.low, found.high) == pytest.approx(t_interval(6, ALPHA * INTERVAL_SHARE))
+
+
+def test_looking_again_never_widens_an_interval_nor_takes_a_word_back():
+    generator = np.random.default_rng(4)
+    for _ in range(50):
+        ours, theirs = list(2.05 + generator.normal(0, 0.003, 12)), list(2.0 + generator.normal(0, 0.003, 12))
+        found = [
+            compare("a", "b", runs("a", ours[:n]) + runs("b", theirs[:n]), comparisons=5)
+            for n in range(3, 13)
+        ]
+        words = [decide(comparison, side="below") for comparison in found]
+        assert words[-1] == "too_low"
+        assert words == sorted(words, key=lambda word: word != "undecided")
+
+
+def test_an_interval_that_contradicts_the_ones_before_stands_alone():
+    jump = [0.1, 0.1000001, 0.0999999] + [5.0 + 0.01 * k for k in range(20)]
+    found = compare("a", "b", runs("a", [2.0 + d for d in jump]) + runs("b", [2.0] * len(jump)))
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.effect < found.high
+
+
+def test_pairs_are_by_seed_whatever_the_order_and_single_runs_count_nowhere():
+    replicates = [
+        Replicate(arm="a", seed=7, eval_loss=3.0),
+        Replicate(arm="b", seed=1, eval_loss=1.0),
+        Replicate(arm="a", seed=1, eval_loss=1.5),
+        Replicate(arm="b", seed=9, eval_loss=9.0),
+        Replicate(arm="b", seed=7, eval_loss=2.0),
+    ]
+    found = compare("a", "b", replicates)
+    assert (found.pairs, found.effect, found.low) == (2, 0.75, None)
+    assert relation(found) == "open"
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 2])
+def test_below_three_pairs_nothing_is_ever_claimed(pairs):
+    found = compare("a", "b", runs("a", [9.0] * pairs) + runs("b", [1.0] * pairs))
+    assert (found.low, found.high) == (None, None)
+    for side in ("above", "below", "equal", "other"):
+        assert decide(found, side=side) == "undecided"
+
+
+def test_losses_that_are_no_numbers_are_lost_runs_not_losses():
+    replicates = runs("a", [math.nan, math.inf, 1e300, 2.0, 2.0, 2.0]) + runs("b", [2.0] * 6)
+    found = compare("a", "b", replicates)
+    assert (found.pairs, found.lost) == (3, 3)
+
+
+def test_an_arm_that_lost_a_run_is_never_the_same_nor_better():
+    same = compare("a", "b", runs("a", [2.0] * 5 + [None]) + runs("b", [2.0] * 6))
+    better = compare("a", "b", runs("a", [1.0] * 5 + [None]) + runs("b", [2.0] * 6))
+    unstable_best = compare("a", "b", runs("a", [2.0] * 6) + runs("b", [2.0] * 5 + [None]))
+    assert [relation(found) for found in (same, better, unstable_best)] == ["open"] * 3
+    worse = compare("a", "b", runs("a", [2.5] * 5 + [None]) + runs("b", [2.0] * 6))
+    assert relation(worse) == "worse"
+
+
+def test_lost_runs_above_the_best_are_evidence_and_below_it_are_none():
+    """The cliff lies to the right: four of four runs that end early make a rate too high, never too low."""
+    found = compare("row", "best", runs("row", [None] * 4) + runs("best", [2.0] * 4))
+    assert found.loses_runs
+    assert decide(found, side="above") == "too_high"
+    assert decide(found, side="below") == "undecided"
+    assert decide(found, side="other") == "not_supported"
+    assert decide_boundary(found, direction="too_high", side="above") == "supported"
+
+
+def test_few_lost_runs_or_lost_runs_of_the_best_too_are_no_proof():
+    one = compare("row", "best", runs("row", [None, 2.0, 2.0, 2.0]) + runs("best", [2.0] * 4))
+    both = compare("row", "best", runs("row", [None] * 6) + runs("best", [None] + [2.0] * 5))
+    assert not one.loses_runs
+    assert not both.loses_runs
+
+
+@pytest.mark.parametrize("outcome", ["out_of_memory", "failed"])
+def test_memory_and_machines_say_nothing_about_a_rate(outcome):
+    found = compare("row", "best", runs("row", [None] * 6, outcome) + runs("best", [2.0] * 6))
+    assert (found.lost, found.loses_runs) == (0, False)
+    assert decide(found, side="above") == "undecided"
+
+
+def interval(low: float, high: float) -> Comparison:
+    """A comparison against a best of 2.0: the margin is 0.01."""
+    return Comparison(
+        arm="a", other="b", pairs=5, effect=(low + high) / 2, low=low, high=high, level=0.99, other_loss=2.0
+    )
+
+
+WORSE, WITHIN, BETTER, OPEN = (
+    interval(0.02, 0.03),
+    interval(-0.005, 0.005),
+    interval(-0.03, -0.02),
+    interval(-0.02, 0.02),
+)
+NO_WORSE = interval(-0.02, 0.005)
+
+
+@pytest.mark.parametrize(
+    ("found", "above", "below", "other"),
+    [
+        (WORSE, "too_high", "too_low", "not_supported"),
+        (WITHIN, "no_difference", "no_difference", "no_difference"),
+        (BETTER, "supported", "supported", "supported"),
+        (NO_WORSE, "supported", "supported", "supported"),
+        (OPEN, "undecided", "undecided", "undecided"),
+        (interval(0.005, 0.02), "undecided", "undecided", "undecided"),
+        (None, "undecided", "undecided", "undecided"),
+    ],
+)
+def test_a_word_follows_from_the_interval_and_the_side(found, above, below, other):
+    assert [decide(found, side=side) for side in ("above", "below", "other")] == [above, below, other]
+
+
+def test_the_margin_is_the_users():
+    assert decide(WORSE, side="above", margin=0.02) == "no_difference"  # 0.04 of 2.0
+    assert decide(WITHIN, side="above", margin=0.001) == "undecided"
+
+
+def test_a_row_that_holds_the_best_is_tried_from_outside():
+    assert decide_region([("above", WORSE)], []) == "supported"
+    assert decide_region([("below", WITHIN)], []) == "no_difference"
+    assert decide_region([("above", BETTER)], []) == "too_low"
+    assert decide_region([("below", BETTER)], []) == "too_high"
+    assert decide_region([("above", OPEN)], []) == "undecided"
+    assert decide_region([], [("below", WITHIN)]) == "supported"
+    assert decide_region([], []) == "undecided"
+    assert decide_region([("below", WITHIN), ("above", WORSE)], []) == "supported"  # right about the cliff
+    assert decide_region([("other", WITHIN), ("other", WORSE)], []) == "no_difference"
+    assert rests_on("supported", [WITHIN, WORSE]) is WORSE
+    assert rests_on("undecided", [OPEN]) is OPEN
+    assert rests_on("undecided", []) is None
+
+
+def test_a_boundary_is_right_when_its_value_is_worse_on_its_side():
+    assert decide_boundary(WORSE, direction="too_high", side="above") == "supported"
+    assert decide_boundary(WITHIN, direction="too_high", side="above") == "too_low"
+    assert decide_boundary(WORSE, direction="too_low", side="below") == "supported"
+    assert decide_boundary(BETTER, direction="too_low", side="below") == "too_high"
+    assert decide_boundary(WORSE, direction="too_high", side="below") == "too_low"  # the best lies beyond
+    assert decide_boundary(OPEN, direction="too_high", side="above") == "undecided"
+
+
+def test_a_separate_embedding_rate_is_judged_by_one_rate_for_all():
+    words = [decide_separate(found) for found in (WORSE, WITHIN, BETTER, OPEN, None)]
+    assert words == ["supported", "no_difference", "not_supported", "undecided", "undecided"]
+
+
+def test_of_several_own_values_the_best_counts_but_a_cliff_counts_more():
+    assert combine(["too_low", "supported"]) == "supported"
+    assert combine(["too_high", "supported"]) == "too_high"
+    assert combine(["too_low", "too_low"]) == "too_low"
+    assert combine(["too_low", "undecided"]) == "undecided"
+    assert combine([]) == "undecided"
+
+
+def test_the_reference_is_the_first_best_and_every_other_arm_is_compared_with_it():
+    second = Arm(name="second", role="best", values={})
+    arms = [ARMS[1], ARMS[0], second]
+    assert reference(arms).name == "best"
+    replicates = [run for arm in arms for run in runs(arm.name, [2.0, 2.1, 2.2])]
+    found = compare_all(arms, replicates)
+    assert {name: c.other for name, c in found.items()} == {"row": "best", "second": "best"}
+    assert found["row"].level == pytest.approx(1 - ALPHA * INTERVAL_SHARE / 2)
+    with pytest.raises(ValueError, match="best"):
+        reference([ARMS[1]])
+
+
+def clear_round(seed: int) -> list[Replicate]:
+    losses = {"best": 2.0, "row": 3.0, "default": 2.5}
+    wobble = {"best": 0.0, "row": 1e-4 * (seed % 3), "default": -1e-4 * (seed % 2)}
+    return [Replicate(arm=name, seed=seed, eval_loss=loss + wobble[name]) for name, loss in losses.items()]
+
+
+def test_it_is_clear_after_three_full_rounds_and_not_before():
+    rounds = [clear_round(seed) for seed in range(3)]
+    assert not is_clear(ARMS, [*rounds[0], *rounds[1]])
+    assert not is_clear(ARMS, [*rounds[0], *rounds[1], *rounds[2][:2]])  # the third round lacks an arm
+    assert is_clear(ARMS, [*rounds[0], *rounds[1], *rounds[2]])
+    assert not is_clear(ARMS, [*rounds[0], *rounds[1], *rounds[2]], min_rounds=4)
+
+
+def test_runs_of_an_unfinished_round_change_nothing():
+    rounds = list(itertools.chain.from_iterable(clear_round(seed) for seed in range(3)))
+    stray = Replicate(arm="row", seed=99, eval_loss=None)
+    assert is_clear(ARMS, [*rounds, stray])
+
+
+def test_it_is_not_clear_while_one_arm_is_open():
+    generator = np.random.default_rng(1)
+    noisy = [
+        Replicate(arm=arm.name, seed=seed, eval_loss=2.0 + float(generator.normal(0, 0.1)))
+        for seed in range(6)
+        for arm in ARMS
+    ]
+    assert not is_clear(ARMS, noisy)
+    assert not is_clear([], [])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["best", "row", "default"]),
+            st.integers(0, 5),
+            st.none() | st.floats(allow_nan=True, allow_infinity=True),
+        ),
+        max_size=30,
+    )
+)
+def test_any_replicates_give_words_and_no_error(found):
+    replicates = [Replicate(arm=arm, seed=seed, eval_loss=loss) for arm, seed, loss in found]
+    is_clear(ARMS, replicates)
+    for comparison in compare_all(ARMS, replicates).values():
+        comparison.to_dict()
+        if comparison.low is None and not comparison.loses_runs:
+            assert decide(comparison, side="above", margin=MARGIN) == "undecided"

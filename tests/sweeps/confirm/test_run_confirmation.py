@@ -1,0 +1,516 @@
+"""Confirm studies without Ray: which arms, in which order, when they stop, and what a kill leaves."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from lora_runner.config import TrialConfig
+from results.errors import NothingToSay
+from results.sweep_result import SweepResult, read_study
+from results.verdict.replicates import margin_of, read_replicates
+from results.verdict.statistics import MARGIN, Arm
+from results.verdict.verdict import verdict
+from sweeps.confirm.arms import choose_arms, rates_to_try, space_with
+from sweeps.confirm.confirm_plan import Asked, confirm_study_spec
+from sweeps.confirm.run_confirmation import Confirmation, put_away, sweep_to_confirm
+from sweeps.errors import ConfigError, StudyHeld, StudyMismatch
+from sweeps.keeper.keeper import Keeper
+from sweeps.plan.replicate_plan import new_seeds
+from sweeps.study.study import peek
+
+Make = Callable[..., Keeper]
+
+
+def noisy(slope: float = 0.3, noise: float = 0.0005) -> Callable[[TrialConfig, int], float]:
+    """A bowl in both rates; the seed moves all runs alike, and each a little on its own."""
+
+    def loss(config: TrialConfig, percent: int) -> float:
+        main = abs(math.log10(config.learning_rate / 1e-3))
+        embedding = abs(math.log10((config.embedding_learning_rate or 1e-4) / 1e-4))
+        common = (config.seed % 89) / 500
+        own = (int(config.hash(), 16) % 100 / 50 - 1) * noise if config.seed else 0.0
+        schedule = 0.05 * (config.lr_scheduler_type == "constant")
+        return 2 + slope * (main + 0.5 * embedding) + schedule + common + own + 1 / percent
+
+    return loss
+
+
+SWEPT = {"trials": 24, "sampler": "random", "pruner": "none", "report_at": (50, 100)}
+
+
+@pytest.fixture(scope="module")
+def _swept(
+    tmp_path_factory: pytest.TempPathFactory, study_spec: Any, pack: Any, _empty_database: Path
+) -> Path:
+    """The database of a finished sweep."""
+    folder = tmp_path_factory.mktemp("swept")
+    file = folder / "study.db"
+    shutil.copy(_empty_database, file)
+    keeper = Keeper(study_spec(folder, **SWEPT), f"sqlite:///{file}")
+    keeper.register(0, 4.0)
+    pack(keeper, noisy(), seats=6).run()
+    keeper.leave()
+    return file
+
+
+@pytest.fixture
+def swept(_swept: Path, tmp_path: Path, make_keeper: Make) -> Keeper:
+    """The keeper of a finished sweep of 24 trials; its best lies near 1e-3."""
+    return make_keeper(at="study", url=f"sqlite:///{shutil.copy(_swept, tmp_path / 'study.db')}", **SWEPT)
+
+
+def asked(**options: Any) -> Asked:
+    return Asked(**{"margin": 0.005, **options})
+
+
+@pytest.fixture
+def confirm(swept: Keeper, tmp_path: Path) -> Iterator[Callable[..., Keeper]]:
+    """`confirm(trials=..., rows=...)`: a keeper of the confirm study, as a new process would open it."""
+    made: list[Keeper] = []
+
+    def make(*, at: str = "", margin: float = 0.005, **options: Any) -> Keeper:
+        arms_of = asked(margin=margin, **{"rows": False, **options})
+        study_spec = confirm_study_spec(swept.study_spec, read_study(swept.study), arms_of, None, 0)
+        study_spec = replace(
+            study_spec, name=f"{study_spec.name}{at}", run_folder=f"{study_spec.run_folder}{at}"
+        )
+        made.append(Keeper(study_spec, str(swept._storage.url)))
+        return made[-1]
+
+    yield make
+    for keeper in made:
+        keeper._storage.close()
+
+
+def runs_of(keeper: Keeper, stored: Any) -> list[tuple[str, int]]:
+    return [(t.user_attrs["arm"], t.user_attrs["seed"]) for t in stored(keeper)]
+
+
+def test_a_run_that_failed_is_run_again_by_the_next_call_and_stands_in_for_no_other(
+    confirm: Callable[..., Keeper], pack: Any, stored: Any
+) -> None:
+    failing = iter([False, True])
+
+    def loss(config: TrialConfig, percent: int) -> float | str:
+        return "failed" if next(failing, False) else noisy()(config, percent)
+
+    first = confirm(trials=6)
+    pack(first, loss, seats=1).run()
+    first.close()
+    planned = [(arm.name, seed) for arm, seed in map(first.study_spec.replicates.run, range(6))]  # type: ignore[union-attr]
+    assert runs_of(first, stored) == planned
+    assert (first.status().finished, first.status().failed) == (5, 1)
+    second = confirm(trials=6)
+    pack(second, noisy(), seats=1).run()
+    trials = stored(second)
+    (failed,) = [trial for trial in trials if trial.state == TrialState.FAIL]
+    assert (trials[6].user_attrs["arm"], trials[6].user_attrs["seed"]) == planned[failed.number]
+    assert trials[6].state == TrialState.COMPLETE
+    assert len(trials) == 7
+    assert second.status().finished == 6
+
+
+# --- which arms -----------------------------------------------------------------------------------
+
+
+def arms_by_name(swept: Keeper, **options: Any) -> dict[str, Arm]:
+    arms = choose_arms(read_study(swept.study), swept.study_spec, **options)
+    assert len({arm.name for arm in arms}) == len(arms)
+    return {arm.name: arm for arm in arms}
+
+
+def test_the_best_comes_first_then_the_default_then_each_tested_row_at_its_own_value(swept: Keeper) -> None:
+    sweep = read_study(swept.study)
+    best = sweep.best
+    assert best is not None
+    assert sweep.guideline_default is not None
+    arms = arms_by_name(swept)
+    assert list(arms)[:2] == ["best", "guideline default"]
+    assert arms["best"].values == best.params
+    assert arms["guideline default"].values == sweep.guideline_default.params
+    rate = arms["learning_rate 2e-4"]
+    assert set(rate.rows) >= {"scenario.general", "size.7-8b", "embedding.main_lr", "method.qlora"}
+    main, ratio = float(best.params["learning_rate"]), float(best.params["embedding_lr_ratio"])
+    assert rate.values["learning_rate"] == 2e-4
+    assert rate.values["embedding_lr_ratio"] == pytest.approx(main * ratio / 2e-4), (
+        "the rate stays, not the ratio"
+    )
+    for name, arm in arms.items():
+        if arm.role != "row":
+            continue
+        differing = {k for k in arm.values.keys() & best.params.keys() if arm.values[k] != best.params[k]}
+        assert differing <= {"learning_rate", "embedding_lr_ratio"} or len(differing) == 1, (name, differing)
+    answer = {row.row.id: row for row in verdict(swept.study).rows}
+    named = {row for arm in arms.values() if arm.role == "row" for row in arm.rows}
+    assert all(answer[row].is_tested for row in named)
+    assert "boundary.same_rate" not in named
+    # A row is either tried by an arm of its own, or holds the best, or wants what the best lacks.
+    for row in ("scheduler.short", "warmup.ratio", "embedding.ratio"):
+        assert row in named or answer[row].position in ("inside", "not_tested")
+
+
+def test_rows_that_come_to_one_configuration_share_an_arm_and_no_rows_means_none(swept: Keeper) -> None:
+    arms = arms_by_name(swept)
+    hashes = [swept.study_spec.trial_config(arm.values).hash() for arm in arms.values()]
+    assert len(set(hashes)) == len(hashes)
+    assert list(arms_by_name(swept, rows=False)) == ["best", "guideline default"]
+    three = arms_by_name(swept, rows=False, best=3)
+    finished = read_study(swept.study).finished
+    assert [arm.role for arm in three.values()] == ["best", "guideline_default", "best", "best"]
+    assert [arm.values for arm in three.values()][2:] == [trial.params for trial in finished[1:3]]
+
+
+def test_a_constant_schedule_brings_no_warmup_and_another_one_gets_the_default(swept: Keeper) -> None:
+    for arm in arms_by_name(swept).values():
+        config = swept.study_spec.trial_config(arm.values)
+        assert ("warmup_ratio" in arm.values) == (config.lr_scheduler_type != "constant")
+
+
+def test_the_space_has_room_for_every_arm(swept: Keeper) -> None:
+    arms = choose_arms(read_study(swept.study), swept.study_spec)
+    changed = {"learning_rate": 0.5, "lr_scheduler_type": "inverse_sqrt"}
+    far = replace(arms[0], values={**arms[0].values, **changed})
+    space = space_with(swept.study_spec.space, (*arms, far))
+    assert all(space[name].contains(value) for arm in (*arms, far) for name, value in arm.values.items())
+    assert space["learning_rate"].low == swept.study_spec.space["learning_rate"].low
+
+
+def test_one_rate_is_tried_between_the_two_of_the_best(swept: Keeper) -> None:
+    best = read_study(swept.study).best
+    assert best is not None
+    rates = rates_to_try(read_study(swept.study))
+    main = float(best.params["learning_rate"])
+    ends = sorted((main, main * float(best.params["embedding_lr_ratio"])))
+    tried = [float(arm.values["learning_rate"]) for arm in rates]
+    assert tried == sorted(tried)
+    assert tried[-1] / tried[0] >= 3.99
+    if ends[1] / ends[0] >= 4:
+        assert (tried[0], tried[-1]) == pytest.approx(ends, rel=1e-5)
+    for arm in rates:
+        config = swept.study_spec.trial_config(arm.values)
+        assert config.embedding_learning_rate == config.learning_rate
+
+
+def test_a_best_that_is_the_default_has_nothing_to_be_compared_with(make_keeper: Make, pack: Any) -> None:
+    keeper = make_keeper(at="one", trials=1)
+    with pytest.raises(NothingToSay, match="no trial that finished its full budget"):
+        choose_arms(read_study(keeper.study), keeper.study_spec)
+    pack(keeper).run()
+    with pytest.raises(NothingToSay, match="nothing to confirm trial 0"):
+        choose_arms(read_study(keeper.study), keeper.study_spec, rows=False)
+
+
+# --- the plan -------------------------------------------------------------------------------------
+
+
+def test_every_arm_runs_once_per_new_seed_seed_by_seed_and_shares_a_pack(
+    confirm: Any, swept: Keeper, pack: Any, stored: Any
+) -> None:
+    keeper = confirm(best=3, trials=12, margin=1e-6)
+    simulated = pack(keeper, noisy(), seats=4)
+    simulated.ask()
+    assert len({a.config.seed for a in simulated.seats.values()}) == 1
+    assert len({a.config.hash() for a in simulated.seats.values()}) == 4
+    simulated.run()
+    arms = [arm.name for arm in keeper.study_spec.replicates.arms]
+    seeds = new_seeds(0, 3)
+    assert runs_of(keeper, stored) == [(arm, seed) for seed in seeds for arm in arms]
+    assert len(set(seeds)) == 3
+    assert 0 not in seeds, "the sweep's own seed chose the best"
+    for trial in stored(keeper):
+        config = TrialConfig.from_dict(trial.user_attrs["config"])
+        values = keeper.study_spec.replicates.arms[arms.index(trial.user_attrs["arm"])].values
+        assert trial.params == values
+        assert config == replace(swept.study_spec.trial_config(values), seed=trial.user_attrs["seed"])
+        assert trial.state == TrialState.COMPLETE
+    assert keeper.study.user_attrs["arms"] == keeper.study_spec.replicates.described()
+
+
+def test_nothing_is_pruned_however_bad(confirm: Any, pack: Any, stored: Any) -> None:
+    keeper = confirm(trials=6)
+    pack(keeper, lambda config, percent: 50.0 if config.learning_rate < 3e-4 else 2.0, seats=2).run()
+    assert {t.state for t in stored(keeper)} == {TrialState.COMPLETE}
+
+
+def test_it_stops_when_every_arm_has_its_relation_and_leaves_no_run_open(
+    confirm: Any, pack: Any, stored: Any
+) -> None:
+    keeper = confirm(trials=40)
+    pack(keeper, noisy(slope=3.0), seats=2).run()
+    trials = stored(keeper)
+    ended = [t for t in trials if t.state.is_finished()]
+    assert 6 <= len(ended) <= 10
+    assert {t.state for t in trials} <= {TrialState.COMPLETE, TrialState.WAITING}
+    assert any("the answer is clear" in event for event in keeper.status().events)
+    assert verdict(peek_study(keeper, "t"), keeper.study).replicates.clear
+    again = confirm(trials=40)
+    assert again.ask(0, [0, 1]).start == ()
+    again.rejoin(0)
+    assert [t.state for t in stored(again)].count(TrialState.COMPLETE) == len(ended)
+
+
+def peek_study(keeper: Keeper, name: str) -> optuna.Study:
+    study = peek(str(keeper._storage.url), name)
+    assert study is not None
+    return study
+
+
+def test_a_smaller_margin_goes_on_from_what_a_larger_one_calls_clear(
+    confirm: Any, pack: Any, stored: Any
+) -> None:
+    pack(confirm(trials=20), noisy(slope=0.0), seats=2).run()
+    stricter = confirm(trials=20, margin=1e-7)
+    before = [t for t in stored(stricter) if t.state.is_finished()]
+    assert len(before) < 20
+    pack(stricter, noisy(slope=0.0), seats=2).run()
+    assert len(stored(stricter)) == 20
+    assert stored(stricter)[: len(before)] == before
+
+
+def test_an_unclear_answer_uses_its_budget_and_a_raised_one_goes_on(
+    confirm: Any, pack: Any, stored: Any
+) -> None:
+    loud = noisy(slope=0.0, noise=0.3)
+    pack(confirm(trials=7), loud, seats=2).run()
+    keeper = confirm(trials=7)
+    assert len(stored(keeper)) == 6, "whole rounds only"
+    before = stored(keeper)
+    more = confirm(trials=10)
+    pack(more, loud, seats=2).run()
+    assert stored(more)[:6] == before
+    plan = more.study_spec.replicates
+    assert runs_of(more, stored) == [(arm.name, seed) for arm, seed in map(plan.run, range(10))]
+
+
+def test_a_run_that_diverges_counts_and_infrastructure_does_not(confirm: Any, pack: Any) -> None:
+    def loss(config: TrialConfig, percent: int) -> float | str:
+        return "diverged" if config.learning_rate > 3e-4 and percent == 100 else 2.0
+
+    keeper = confirm(trials=6)
+    pack(keeper, loss, seats=2).run()
+    runs = read_replicates(keeper.study).runs
+    assert {run.arm for run in runs if run.lost} == {"best"}
+    assert len(runs) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seats", [1, 3])
+def test_whenever_a_keeper_dies_the_next_one_finishes_the_same_plan(
+    confirm: Any, pack: Any, stored: Any, seats: int
+) -> None:
+    """It is dropped after each of its calls; no run is lost, repeated or moved to another seed."""
+    options = {"trials": 6}
+    loss = noisy(slope=0.0, noise=0.2)
+    whole = confirm(at="whole", **options)
+    simulated = pack(whole, loss, seats=seats)
+    simulated.ask()
+    calls = 1
+    while simulated.seats:
+        simulated.turn()
+        calls += 1
+    expected = [(t.params, t.user_attrs["arm"], t.user_attrs["seed"], t.value) for t in stored(whole)]
+    assert len(expected) == 6
+    for dies_after in range(1, calls + 1):
+        at = f"dies{dies_after}"
+        simulated = pack(confirm(at=at, **options), loss, seats=seats)
+        simulated.ask()
+        for _ in range(dies_after - 1):
+            simulated.turn()
+        after = confirm(at=at, **options)
+        pack(after, loss, seats=seats).run()
+        found = [(t.params, t.user_attrs["arm"], t.user_attrs["seed"], t.value) for t in stored(after)]
+        assert found == expected, dies_after
+
+
+# --- the whole confirmation -----------------------------------------------------------------------
+
+
+class Runs:
+    """Runs a study with a simulated pack, as a fleet would; ends early after `calls` turns."""
+
+    def __init__(self, url: str, pack: Any, loss: Any) -> None:
+        self.url, self.pack, self.loss = url, pack, loss
+        self.turns: int | None = None
+        self.names: list[str] = []
+
+    def __call__(self, study_spec: Any, study: optuna.Study | None) -> tuple[bool, list[str]]:
+        self.names.append(study_spec.name)
+        keeper = Keeper(study_spec, self.url)
+        simulated = self.pack(keeper, self.loss, seats=4)
+        simulated.ask()
+        for turn in itertools.count():
+            if not simulated.seats or turn == self.turns:
+                break
+            simulated.turn()
+        keeper.leave()
+        return bool(simulated.seats), []
+
+
+@pytest.fixture
+def confirmation(swept: Keeper, pack: Any) -> Callable[..., tuple[Confirmation, Runs]]:
+    """`confirmation(trials=...)`: one call of `sweeps confirm` on simulated packs, and what runs them."""
+
+    def make(loss: Any = None, **options: Any) -> tuple[Confirmation, Runs]:
+        runs = Runs(str(swept._storage.url), pack, loss or noisy(slope=1.0))
+        sweep: SweepResult = read_study(peek_study(swept, "t"))
+        return Confirmation(runs.url, swept.study_spec, sweep, asked(**options), runs), runs
+
+    return make
+
+
+def test_one_rate_is_tuned_on_the_sweeps_seed_before_it_becomes_an_arm(
+    confirmation: Any, swept: Keeper
+) -> None:
+    whole, runs = confirmation(noisy(slope=2.0))
+    whole.prepare()
+    progress = whole.run()
+    assert runs.names == ["t.confirm.one-rate", "t.confirm"]
+    tuning = peek_study(swept, "t.confirm.one-rate").get_trials()
+    assert {t.user_attrs["seed"] for t in tuning} == {0}
+    best = min(tuning, key=lambda t: t.value)
+    arms = {arm.name: arm for arm in read_replicates(peek_study(swept, "t.confirm")).arms}
+    (one_rate,) = [arm for arm in arms.values() if arm.role == "one_rate"]
+    assert one_rate.values == best.params
+    assert one_rate.values["embedding_lr_ratio"] == 1.0
+    assert "One rate for LoRA and embeddings was tried at" in progress.notes[0]
+    assert progress.clear
+    answer = verdict(peek_study(swept, "t"), peek_study(swept, "t.confirm"))
+    words = {row.row.id: row.verdict for row in answer.rows}
+    assert words["scenario.general"] == "too_low"
+    assert words["boundary.same_rate"] == "supported"
+    again, runs = confirmation()
+    again.prepare()
+    assert (again.run().added, runs.names) == (0, [])
+
+
+def test_a_confirmation_keeps_its_margin_for_whoever_reads_it_later(confirmation: Any, swept: Keeper) -> None:
+    loss = noisy(slope=1.0)
+    for margin, started in ((0.02, ["t.confirm"]), (0.02, []), (0.03, [])):
+        whole, runs = confirmation(loss, rows=False, margin=margin)
+        whole.prepare()
+        assert whole.run().clear
+        assert runs.names == started
+        assert margin_of(peek_study(swept, "t.confirm")) == margin
+        answer = verdict(peek_study(swept, "t"), peek_study(swept, "t.confirm"))
+        assert answer.margin == margin
+        assert answer.replicates is not None
+        assert answer.replicates.margin == margin
+    assert verdict(peek_study(swept, "t"), peek_study(swept, "t.confirm"), margin=0.01).margin == 0.01
+    whole.prepare(anew=True)
+    assert margin_of(peek(str(swept._storage.url), "t.confirm")) == MARGIN == verdict(swept.study).margin
+
+
+def test_an_interrupted_confirmation_goes_on_in_the_stage_it_was_in(confirmation: Any, swept: Keeper) -> None:
+    whole, runs = confirmation()
+    runs.turns = 1
+    assert whole.run().interrupted
+    assert runs.names == ["t.confirm.one-rate"]
+    second, runs = confirmation()
+    second.prepare()
+    assert not second.run().interrupted
+    assert runs.names == ["t.confirm.one-rate", "t.confirm"]
+
+
+def test_a_budget_too_small_for_three_seeds_is_refused_with_the_least_one(
+    confirmation: Any, swept: Keeper
+) -> None:
+    small, _ = confirmation(trials=10)
+    with pytest.raises(
+        ConfigError, match=r"--trials is at least (\d+): .* on 3 seeds after 4 runs that tune"
+    ):
+        small.prepare()
+    assert peek(str(swept._storage.url), "t.confirm.one-rate") is None
+    two, _ = confirmation(trials=5, rows=False)
+    with pytest.raises(ConfigError, match="--trials is at least 6: 2 arms on 3 seeds; got 5"):
+        two.prepare()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"best": 0}, "--best is at least 1; got 0"),
+        ({"trials": 0}, "--trials is at least 1"),
+        ({"hours": 0.0}, "--hours is above 0"),
+        ({"hours": math.nan}, "--hours is above 0"),
+        ({"margin": 0.0}, "the margin is above 0"),
+    ],
+)
+def test_values_that_no_confirmation_can_have_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        asked(**options)
+
+
+def test_more_of_the_best_than_have_finished_are_refused(confirmation: Any, swept: Keeper) -> None:
+    finished = len(read_study(swept.study).finished)
+    with pytest.raises(ConfigError, match=f"--best is at most {finished}, .*; got {finished + 1}"):
+        confirmation(rows=False, best=finished + 1)[0].prepare()
+    confirmation(rows=False, best=finished)[0].prepare()
+
+
+def test_a_time_limit_starts_nothing_new_and_more_time_goes_on(confirmation: Any) -> None:
+    short, runs = confirmation(rows=False, hours=1e-9)
+    progress = short.run()
+    assert (progress.status.finished, progress.unfinished, progress.interrupted) == (0, False, False)
+    longer, runs = confirmation(rows=False, hours=1.0)
+    longer.prepare()
+    assert longer.run().clear
+    assert runs.names == ["t.confirm"]
+
+
+def test_a_sweep_that_goes_on_elsewhere_is_not_confirmed(swept: Keeper, held_elsewhere: Any) -> None:
+    url = str(swept._storage.url)
+    whole = sweep_to_confirm(peek_study(swept, "t"), lease_seconds=30)
+    assert len(whole.finished) == len(read_study(swept.study).finished)
+    held_elsewhere(url, "t")
+    with pytest.raises(StudyHeld, match="process 11 on node7"):
+        sweep_to_confirm(peek_study(swept, "t"), lease_seconds=30)
+
+
+def test_a_confirmation_that_runs_elsewhere_is_not_put_away(
+    confirmation: Any, swept: Keeper, held_elsewhere: Any, plainly: Any
+) -> None:
+    confirmation(rows=False)[0].run()
+    url = str(swept._storage.url)
+    held_elsewhere(url, "t.confirm")
+    before = plainly(url, "t.confirm")
+    with pytest.raises(StudyHeld, match="process 11 on node7"):
+        confirmation(rows=False)[0].prepare(anew=True)
+    assert plainly(url, "t.confirm") == before
+    assert (Path(swept.study_spec.run_folder) / "confirm").is_dir()
+
+
+def test_another_best_is_refused_until_one_starts_anew_and_the_old_runs_are_kept(
+    confirmation: Any, swept: Keeper, make_keeper: Make, pack: Any, plainly: Any
+) -> None:
+    first, _ = confirmation(rows=False)
+    first.run()
+    url = str(swept._storage.url)
+    old = plainly(url, "t.confirm")
+    more = make_keeper(at="study", url=url, **SWEPT | {"trials": 30})
+    pack(more, lambda config, percent: 1.0, seats=6).run()
+    second, runs = confirmation(rows=False)
+    with pytest.raises(StudyMismatch, match=r"confirms something else: its best is .*, the sweep's .*--anew"):
+        second.prepare()
+    second.prepare(anew=True)
+    folder = Path(swept.study_spec.run_folder)
+    assert (folder / "confirm.earlier-1" / "trials" / "0000").is_dir()
+    assert not (folder / "confirm").exists()
+    kept = plainly(url, "t.confirm.earlier-1")
+    assert [(t.number, t.params, t.value, t.user_attrs) for t in kept] == [
+        (t.number, t.params, t.value, t.user_attrs) for t in old
+    ]
+    assert peek(url, "t.confirm") is None
+    second.prepare()
+    second.run()
+    assert runs.names == ["t.confirm"]
+    assert put_away(url, "t", folder) == ".earlier-2"

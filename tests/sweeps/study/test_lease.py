@@ -1,0 +1,221 @@
+"""One keeper per study: who may take it, who is refused, and what one that lost it can still do."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from sweeps.errors import LeaseLost, RunFolderError, StudyHeld
+from sweeps.keeper.keeper import Keeper
+from sweeps.study.lease import Lease, Owner, lease_of, refuse_if_held, refuse_unless_free, wait_until_free
+from sweeps.sweep import Sweep
+
+Make = Callable[..., Keeper]
+ELSEWHERE = Owner(run="theirs", host="node7", place="node7 boot pid:[1]", pid=11, started=1.0)
+
+
+@pytest.fixture
+def neighbour() -> Any:
+    """Another living process of this machine, as an owner."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    started = psutil.Process(process.pid).create_time()
+    yield replace(Owner.here("theirs"), pid=process.pid, started=started), process
+    process.kill()
+    process.wait()
+
+
+def hold(keeper: Keeper, owner: Owner, beat: int = 7, **fields: Any) -> Lease:
+    """Put another keeper's lease into the study, as that keeper would."""
+    lease = Lease(owner=owner, keeper="another", beat=beat, seen=1e9, **fields)
+    keeper.study.set_user_attr("lease", lease.to_text())
+    return lease
+
+
+def test_every_transaction_of_a_keeper_moves_its_lease(make_keeper: Make) -> None:
+    keeper = make_keeper()
+    first = lease_of(keeper.study)
+    assert first is not None
+    assert first.owner == keeper.owner
+    keeper.ask(0, [0])
+    second = lease_of(keeper.study)
+    assert second is not None
+    assert second.beat == first.beat + 1
+
+
+def test_a_keeper_without_calls_gives_signs_of_life_through_its_status(
+    make_keeper: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = make_keeper()
+    before = lease_of(keeper.study)
+    keeper.status()
+    assert lease_of(keeper.study) == before
+    monkeypatch.setattr("sweeps.study.lease.BEAT_SECONDS", 0.0)
+    keeper.status()
+    assert lease_of(keeper.study) != before
+
+
+def test_a_keeper_that_lost_its_lease_writes_nothing_more(
+    make_keeper: Make, report: Any, stored: Any
+) -> None:
+    old = make_keeper(trials=4, sampler="random")
+    (placed,) = old.ask(0, [0]).start
+    new = make_keeper(trials=4, sampler="random")
+    (again,) = new.ask(0, [0]).start
+    before = stored(new)
+    for call in (
+        lambda: old.report(0, [report(placed.assignment, 100, 2.0, "complete")], [], 1.0),
+        lambda: old.report(0, [report(placed.assignment, 20, 2.0)], [], 1.0),
+        lambda: old.ask(0, [1]),
+        lambda: old.rejoin(0),
+        lambda: old.prepare(0, 9),
+        lambda: old.register(0, 9.0),
+    ):
+        with pytest.raises(LeaseLost, match="taken over by another sweep"):
+            call()
+    old.close()  # nor does it give away what is not its own any more
+    assert stored(new) == before
+    assert [file.name for file in Path(placed.assignment.folder).iterdir()] == ["config.json"]
+    new.report(0, [report(again.assignment, 20, 2.5)], [], 1.0)
+    assert stored(new)[0].intermediate_values == {20: 2.5}
+
+
+def test_a_study_that_a_living_process_here_holds_is_refused_with_who(
+    make_keeper: Make, neighbour: Any
+) -> None:
+    owner, process = neighbour
+    keeper = make_keeper()
+    hold(keeper, owner)
+    with pytest.raises(StudyHeld, match=f"process {process.pid} on {owner.host}, last sign of life"):
+        make_keeper()
+    with pytest.raises(StudyHeld):
+        refuse_if_held(keeper.study, Owner.here("mine"))
+    process.kill()
+    process.wait()
+    assert refuse_if_held(keeper.study, Owner.here("mine")) is None
+    make_keeper().ask(0, [0])  # at once: nobody is there any more
+
+
+def test_a_process_with_the_number_of_a_dead_one_is_not_taken_for_it(
+    make_keeper: Make, neighbour: Any
+) -> None:
+    owner, _ = neighbour
+    hold(make_keeper(), replace(owner, started=owner.started - 1000))
+    make_keeper().ask(0, [0])
+
+
+def test_a_study_given_back_is_free_at_once(make_keeper: Make, neighbour: Any) -> None:
+    keeper = make_keeper()
+    hold(keeper, neighbour[0], released=True)
+    make_keeper()
+    keeper = make_keeper(at="other")
+    keeper.close()
+    lease = lease_of(keeper.study)
+    assert lease is not None
+    assert lease.released
+
+
+def test_a_holder_elsewhere_is_watched_and_refused_when_it_lives() -> None:
+    leases = [Lease(owner=ELSEWHERE, keeper="k", beat=beat) for beat in (1, 1, 2)]
+    with pytest.raises(StudyHeld, match="process 11 on node7"):
+        wait_until_free(lambda: leases.pop(0), Owner.here("mine"), name="s", seconds=30)
+
+
+def test_a_holder_elsewhere_that_is_silent_has_lost_its_study() -> None:
+    lease = Lease(owner=ELSEWHERE, keeper="k", beat=1)
+    started = time.monotonic()
+    assert wait_until_free(lambda: lease, Owner.here("mine"), name="s", seconds=0.6) == lease
+    assert time.monotonic() - started >= 0.6
+
+
+def test_what_writes_without_a_lease_waits_for_a_silent_holder_elsewhere_alone(make_keeper: Make) -> None:
+    keeper = make_keeper()
+    refuse_unless_free(keeper.study, seconds=30)  # this process's own
+    hold(keeper, ELSEWHERE)
+    started = time.monotonic()
+    refuse_unless_free(keeper.study, seconds=0.6)
+    assert time.monotonic() - started >= 0.6
+    hold(keeper, ELSEWHERE, released=True)
+    started = time.monotonic()
+    refuse_unless_free(keeper.study, seconds=30)
+    assert time.monotonic() - started < 10
+
+
+def test_of_two_that_take_a_study_at_once_one_gets_it(
+    make_keeper: Make, study_spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have seen the same dead holder; what decides is the exchange in the database."""
+    first = make_keeper()
+    dead = hold(first, replace(ELSEWHERE, place=Owner.here("x").place, pid=2**22 - 1))
+    url = first._storage.url
+    barrier, seen, outcomes = threading.Barrier(2), [], []
+
+    def wait_for_both(*args: Any, **kwargs: Any) -> Lease | None:
+        seen.append(wait_until_free(*args, **kwargs))
+        barrier.wait(60)
+        return seen[0]
+
+    def take(number: int) -> None:
+        try:
+            # As if from two machines: neither is the other's own process.
+            me = replace(ELSEWHERE, run=f"run {number}", pid=number)
+            keeper = Keeper(study_spec(tmp_path / "run-study"), url, me)
+        except (LeaseLost, StudyHeld) as error:
+            outcomes.append(type(error).__name__)
+        else:
+            outcomes.append("held")
+            keeper._storage.engine.dispose()
+
+    monkeypatch.setattr("sweeps.keeper.keeper.wait_until_free", wait_for_both)
+    threads = [threading.Thread(target=take, args=(number,)) for number in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert seen == [dead, dead]
+    assert sorted(outcomes) == ["LeaseLost", "held"]
+
+
+def test_a_commit_whose_answer_was_lost_does_not_cost_the_lease(make_keeper: Make) -> None:
+    keeper = make_keeper()
+    hold_ = keeper._hold
+    assert hold_ is not None
+    before = hold_._held
+    keeper.ask(0, [0])
+    hold_._held = before  # as if the connection had broken before the answer came
+    keeper.ask(0, [1])
+    lease = lease_of(keeper.study)
+    assert lease is not None
+    assert before is not None
+    assert lease.beat == before.beat + 2
+
+
+# --- sweeps stop ----------------------------------------------------------------------------------
+
+
+def test_a_running_sweep_is_asked_to_stop_by_its_lease(
+    make_keeper: Make, neighbour: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, process = neighbour
+    keeper = make_keeper()
+    hold(keeper, owner)
+    sweep = Sweep.__new__(Sweep)
+    sweep.config = SimpleNamespace(name="t")  # type: ignore[assignment]
+    monkeypatch.setattr(Sweep, "study", lambda self: keeper.study)
+    assert sweep.stop().owner == owner
+    assert process.wait(20) == -signal.SIGTERM
+    with pytest.raises(RunFolderError, match="nobody is working on the sweep 't'"):
+        sweep.stop()
+    hold(keeper, ELSEWHERE)
+    with pytest.raises(RunFolderError, match=r"runs on another machine \(process 11 on node7"):
+        sweep.stop()
