@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from files_and_text.values import plain
+from files_and_text.plain_values import plain
 
 
 def atomic_write(path: Path, content: str | bytes) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 
 from files_and_text.atomic_files import replace_folder
-from files_and_text.values import finite, plain
+from files_and_text.plain_values import finite, plain
 from files_and_text.yaml_lines import dump_yaml, load_yaml
 from results.adapter import CONFIG, WEIGHTS, check_adapter_files
 from results.errors import NothingToSay, ResultsError

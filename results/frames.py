@@ -11,7 +11,7 @@ import pandas as pd
 from optuna.trial import FrozenTrial
 
 from files_and_text.atomic_files import atomic_write
-from files_and_text.values import finite, plain
+from files_and_text.plain_values import finite, plain
 from results.trial_facts import by_percent, full_budget_loss, full_budget_metric
 
 DERIVED = ("embedding_learning_rate", "warmup_steps", "max_steps")

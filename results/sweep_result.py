@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from files_and_text.values import finite, plain
+from files_and_text.plain_values import finite, plain
 from results.trial_facts import by_percent, full_budget_loss, full_budget_metric, sign_names
 from search_spaces import (
     DEFAULT_LABEL,

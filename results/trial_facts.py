@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from files_and_text.values import finite
+from files_and_text.plain_values import finite
 
 MEASURED = "measured:"
 """Attributes of a trial, by percent of its budget, in which loss and metric stand where there is a metric."""

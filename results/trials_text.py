@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from files_and_text.values import loss, number
+from files_and_text.numbers import loss, number
 from results.frames import DERIVED, parameters_of
 
 _GAP = 2

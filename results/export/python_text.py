@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from files_and_text.values import loss
+from files_and_text.numbers import loss
 from files_and_text.yaml_lines import dump_yaml
 from results.export.facts import Config, section
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from files_and_text.atomic_files import atomic_copy, atomic_write, sync_folder
 from files_and_text.nearest_name import nearest
-from files_and_text.values import plain
+from files_and_text.plain_values import plain
 from results.errors import LossyExport, UnknownTarget, WouldOverwrite
 from results.export.target import Config, Draft, ExportResult, Target, lossy_of, section
 from results.export.targets import axolotl as axolotl_target

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from files_and_text.atomic_files import atomic_write, atomic_write_json
-from files_and_text.values import loss, number, plain, plural
+from files_and_text.numbers import loss, number, plural
+from files_and_text.plain_values import plain
 from results.published.table import PublishedTable
 from results.published.verdicts import ModelVerdict
 from results.render.markdown import bullets, literal, table

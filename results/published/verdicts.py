@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from files_and_text.values import number, plural
+from files_and_text.numbers import number, plural
 from results.published.pooled_noise import NOISE_GUARD, Config, PooledNoise, compare_pooled, pooled_noise
 from results.published.table import PublishedRun, PublishedTable
 from results.sweep_result import SweepResult, TrialResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from files_and_text.values import loss, number, plural
+from files_and_text.numbers import loss, number, plural
 from results.verdict.claim_wording import claim_sentence, effect_text, word_text
 from results.verdict.comparisons import Weighed
 from results.verdict.conditions import show, shown_range

@@ -9,7 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from files_and_text.values import plural
+from files_and_text.numbers import plural
 from results.render.markdown import answer_lines
 from results.verdict.claim_wording import effect_text, word_text
 from results.verdict.conditions import show, shown_range

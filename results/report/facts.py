@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from files_and_text.values import finite
+from files_and_text.plain_values import finite
 from results.report.importance_facts import Importance, read_importance
 from results.sweep_result import SweepResult, TrialResult, read_study, study_hash
 from results.trial_facts import by_percent

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import optuna
 from optuna.trial import TrialState
 
-from files_and_text.values import finite, plural
+from files_and_text.numbers import plural
+from files_and_text.plain_values import finite
 
 FEWEST = 10
 """Finished trials below which the shares would be chance."""

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from files_and_text.values import finite, number
+from files_and_text.numbers import number
+from files_and_text.plain_values import finite
 from results.verdict.statistics import MARGIN
 from search_spaces.dimension import Value
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from files_and_text.values import loss, number, plural
+from files_and_text.numbers import loss, number, plural
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.comparisons import Weighed
 from results.verdict.conditions import conjunction

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from files_and_text.values import plural
+from files_and_text.numbers import plural
 from results.verdict.band import RATES, band_text
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.statistics import Comparison

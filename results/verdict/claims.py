@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from files_and_text.values import finite
+from files_and_text.plain_values import finite
 from results.sweep_result import SweepResult
 from results.verdict.band import Band, band_of
 from results.verdict.comparisons import Weighed

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, median, stdev
 from typing import Any
 
-from files_and_text.values import finite
+from files_and_text.plain_values import finite
 from results.sweep_result import hyperparameters
 from results.verdict.replicates import Replicates
 from results.verdict.statistics import ALPHA, MARGIN, Arm, Comparison, compare_all, is_clear, reference

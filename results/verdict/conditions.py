@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from files_and_text.values import finite, number
+from files_and_text.numbers import number
+from files_and_text.plain_values import finite
 from results.sweep_result import SweepResult
 from search_spaces import Dimension, GuidelineRow
 

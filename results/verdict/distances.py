@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from files_and_text.values import finite
+from files_and_text.plain_values import finite
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.conditions import BASE_DIMENSION
 from results.verdict.row_verdict import Cost, Position

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from files_and_text.values import finite, number, plural
+from files_and_text.numbers import number, plural
+from files_and_text.plain_values import finite
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.conditions import not_searched, other_run, searched_range, show
 from results.verdict.distances import TOLERANCE, best_with, cost_of, distances, numbers_of, position_of

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from files_and_text.values import loss, plain
+from files_and_text.numbers import loss
+from files_and_text.plain_values import plain
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.replicates import Replicates
 from results.verdict.statistics import Comparison, Replicate, compare, reference

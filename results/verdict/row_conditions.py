@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from files_and_text.values import finite, parameters
+from files_and_text.numbers import parameters
+from files_and_text.plain_values import finite
 from results.verdict.conditions import conjunction
 from search_spaces import GuidelineRow
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from files_and_text.values import plain
+from files_and_text.plain_values import plain
 from results.verdict.band import Band
 from results.verdict.row_conditions import Condition
 from results.verdict.statistics import Comparison

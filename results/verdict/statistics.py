@@ -33,7 +33,7 @@ from typing import Any, Literal
 
 from scipy.special import stdtrit
 
-from files_and_text.values import finite
+from files_and_text.plain_values import finite
 from search_spaces.dimension import Value
 
 Role = Literal["best", "guideline_default", "row", "one_rate"]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import optuna
 
-from files_and_text.values import finite, plain
+from files_and_text.plain_values import finite, plain
 from results.errors import NothingToSay
 from results.sweep_result import SweepResult, TrialResult, read_study
 from results.verdict.caveats import caveats

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from files_and_text.values import loss
+from files_and_text.numbers import loss
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.conditions import conjunction
 from results.verdict.row_verdict import Cost, RowVerdict

@@ -12,7 +12,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from files_and_text.values import finite, number
+from files_and_text.numbers import number
+from files_and_text.plain_values import finite
 from lora_runner.config import SCHEDULERS
 from lora_runner.errors import TrialConfigError
 from results.errors import NothingToSay

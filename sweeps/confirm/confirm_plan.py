@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from files_and_text.values import number, plural
+from files_and_text.numbers import number, plural
 from results.sweep_result import SweepResult
 from results.trial_facts import full_budget_loss
 from results.verdict.replicates import CONFIRM_SUFFIX

@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from files_and_text.values import plural
+from files_and_text.numbers import plural
 from sweeps.keeper.start_failures import without_what_varies
 from sweeps.keeper.trial_source import open_failures
 from sweeps.study.status import DEFAULT_LABELS, Status

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from files_and_text.values import number
+from files_and_text.numbers import number
 from search_spaces import Dimension
 from sweeps.fleet.live_view import duration
 from sweeps.plan.blueprint import Blueprint

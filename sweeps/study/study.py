@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from files_and_text.values import plain
+from files_and_text.plain_values import plain
 from results.trial_facts import by_percent
 from sweeps.config.logins import masked
 from sweeps.errors import StorageUnreachable, StudyMismatch

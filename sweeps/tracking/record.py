@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from files_and_text.values import finite, plain
+from files_and_text.plain_values import finite, plain
 from results.trial_facts import by_percent, full_budget_loss, sign_names
 
 CURVES = ("train_loss", "grad_norm", "learning_rate", "num_tokens", "tokens_per_second", "peak_memory_gib")

@@ -6,11 +6,9 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from files_and_text.atomic_files import atomic_write, atomic_write_json, replace_folder
-from files_and_text.values import number, plain
 
 
 def test_atomic_write_replaces_and_leaves_nothing_else(tmp_path):
@@ -60,35 +58,6 @@ def test_replace_folder_that_fails_keeps_the_old_folder(tmp_path):
         replace_folder(folder, {"a": "2", "b": tmp_path / "missing"})
     assert (folder / "a").read_text() == "1"
     assert os.listdir(tmp_path) == ["best"]
-
-
-def test_plain_gives_builtins_only():
-    value = plain(
-        {
-            "f": np.float64(1e-4),
-            "i": np.int64(3),
-            "b": np.bool_(True),
-            "a": np.array([1.5, np.nan]),
-            "t": (1, "x"),
-            "inf": float("inf"),
-            "p": Path("a/b"),
-        }
-    )
-    assert value == {"f": 1e-4, "i": 3, "b": True, "a": [1.5, None], "t": [1, "x"], "inf": None, "p": "a/b"}
-    assert {key: type(item) for key, item in value.items() if key in "fib"} == {
-        "f": float,
-        "i": int,
-        "b": bool,
-    }
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(2e-4, "2e-4"), (1.234e-5, "1.23e-5"), (0.25, "0.25"), (8.03e9, "8.03e9"), (0.0, "0"), (150.0, "150"),
-     (100.0, "100"), (-3e-3, "-3e-3"), (None, "unknown"), (12345.0, "12345")],
-)  # fmt: skip
-def test_numbers_as_people_write_them(value, text):
-    assert number(value) == text
 
 
 def test_what_stands_beside_the_contents_stays_until_they_change(tmp_path: Path) -> None:

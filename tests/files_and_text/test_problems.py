@@ -1,4 +1,4 @@
-"""InputError and the suggestions for misspelt names."""
+"""InputError: all problems of one input, each with its file and line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import pickle
 
 import pytest
 
-from files_and_text.nearest_name import nearest
 from files_and_text.problems import InputError, Problem
 
 
@@ -25,23 +24,3 @@ def test_survives_the_way_between_processes() -> None:
 def test_an_error_without_problems_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(TypeError):
         InputError([])
-
-
-@pytest.mark.parametrize(
-    ("name", "tail"),
-    [
-        ("cosin", " Did you mean 'cosine'? Known: linear, cosine."),
-        ("Cosine", " Did you mean 'cosine'? Known: linear, cosine."),
-        ("zzz", " Known: linear, cosine."),
-        (3, " Known: linear, cosine."),
-    ],
-)
-def test_nearest(name: object, tail: str) -> None:
-    assert nearest(name, ["linear", "cosine"]) == tail
-
-
-def test_nearest_without_names_says_nothing() -> None:
-    assert nearest("a", []) == ""
-    assert nearest("embedding-lr-ratio", ["embedding_lr_ratio"]).startswith(
-        " Did you mean 'embedding_lr_ratio'?"
-    )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from files_and_text.values import loss
+from files_and_text.numbers import loss
 from files_and_text.yaml_lines import dump_yaml
 from results.adapter import CONFIG, WEIGHTS, check_adapter_files, check_adapter_loads
 from results.errors import ExportError

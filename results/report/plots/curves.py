@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from files_and_text.values import loss, plural
+from files_and_text.numbers import loss, plural
 from results.report.blocks import Paragraph, Plot, Section, Table
 from results.report.facts import Facts
 from results.report.palette import GREEN, INK, OUTCOMES, spoken

@@ -8,7 +8,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from files_and_text.values import loss, plain
+from files_and_text.numbers import loss
+from files_and_text.plain_values import plain
 from results.report.palette import OUTCOMES, spoken
 from results.sweep_result import TrialResult
 from results.verdict.conditions import show

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from files_and_text.values import plural
+from files_and_text.numbers import plural
 from results.report.blocks import Paragraph, Plot, Section, Table
 from results.report.facts import Facts
 from results.report.importance_facts import FIRM

@@ -12,7 +12,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from files_and_text.values import finite, loss, number
+from files_and_text.numbers import loss, number
+from files_and_text.plain_values import finite
 from results.report.blocks import Paragraph, Plot, Section, Table
 from results.report.facts import Facts
 from results.report.palette import BLUE, GREEN, GREY, ORANGE, spoken

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from files_and_text.values import finite, loss, number, plural
+from files_and_text.numbers import loss, number, plural
+from files_and_text.plain_values import finite
 from results.report.blocks import Block, Paragraph, Plot, Section, Table
 from results.report.facts import Facts
 from results.report.palette import BLUE, GREEN, GREY, INK, SERIES, spoken

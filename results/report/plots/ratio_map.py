@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from files_and_text.values import finite, loss
+from files_and_text.numbers import loss
+from files_and_text.plain_values import finite
 from results.report.blocks import Paragraph, Plot, Section, Table
 from results.report.facts import Facts
 from results.report.palette import BLUE, COLOUR_SCALE, INK

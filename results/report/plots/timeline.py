@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import plotly.graph_objects as go
 
-from files_and_text.values import plural
+from files_and_text.numbers import plural
 from results.report.blocks import Paragraph, Plot, Section, Table
 from results.report.facts import Facts, Stay
 from results.report.palette import GREY, OUTCOMES, spoken

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from files_and_text.values import loss, plural
+from files_and_text.numbers import loss, plural
 from results.report.blocks import Block, Bullets, Paragraph, Section, Table, Tile, Tiles
 from results.report.facts import Facts
 from results.report.palette import spoken

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from files_and_text.values import number, plural
+from files_and_text.numbers import number, plural
 from results.report.blocks import Block, Bullets, Code, Paragraph, Section
 from results.report.facts import Facts
 from results.verdict.verdict import Edge

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from files_and_text.values import loss, plural
+from files_and_text.numbers import loss, plural
 from results.report.blocks import Badge, Tone
 from results.verdict.band import band_text
 from results.verdict.claim_wording import claim_sentence

@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from statistics import median
 
-from files_and_text.values import finite, loss, number, plural
+from files_and_text.numbers import loss, number, plural
+from files_and_text.plain_values import finite
 from results.report.blocks import Block, Cell, Paragraph, Section, Table
 from results.report.facts import Facts
 from results.report.palette import spoken

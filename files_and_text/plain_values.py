@@ -1,4 +1,4 @@
-"""Values as JSON and YAML can hold them, and as a person reads them."""
+"""Any value as JSON and YAML can hold it: plain types, no NaN."""
 
 from __future__ import annotations
 
@@ -38,33 +38,3 @@ def finite(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A number as a person writes a learning rate: 3 significant digits, 2e-4 rather than 0.0002."""
-    if value is None:
-        return "unknown"
-    if value == 0:
-        return "0"
-    if 0.01 <= abs(value) < 100_000:
-        return f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:.0f}"
-    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"
-
-
-def loss(value: float | None) -> str:
-    """A loss in nats per token with four decimals, as all tables here print it."""
-    return "unknown" if value is None else f"{value:.4f}"
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def parameters(count: float) -> str:
-    """A number of parameters as people say it: 8.03B, 5.05M."""
-    for unit, factor in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
-        if count >= factor:
-            return f"{number(count / factor)}{unit}"
-    return number(count)
