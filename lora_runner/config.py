@@ -9,18 +9,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
+from files_and_text.choices import SCHEDULERS
 from lora_runner.errors import TrialConfigError
-
-SCHEDULERS = (
-    "constant",
-    "constant_with_warmup",
-    "linear",
-    "cosine",
-    "cosine_with_min_lr",
-    "warmup_stable_decay",
-    "inverse_sqrt",
-)
-"""`lr_scheduler_type` values a trial may use, by their names in transformers."""
 
 
 def default_scheduler_kwargs(lr_scheduler_type: str, max_steps: int) -> dict[str, Any]:

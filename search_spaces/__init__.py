@@ -12,8 +12,6 @@ from search_spaces.render import commented_space_yaml, guidelines_page
 from search_spaces.rows import (
     DIMENSION_NAMES,
     METHODS,
-    SCHEDULERS,
-    SCHEDULERS_WITHOUT_WARMUP,
     GuidelineRow,
     Source,
     When,
@@ -27,8 +25,6 @@ __all__ = [
     "METHODS",
     "MOVED_LABEL",
     "ON_REQUEST",
-    "SCHEDULERS",
-    "SCHEDULERS_WITHOUT_WARMUP",
     "Dimension",
     "Disagreement",
     "FirstTrial",

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from files_and_text.checks import Checks
+from files_and_text.choices import SCHEDULERS_WITHOUT_WARMUP
 from files_and_text.yaml_lines import KeyPath, Lines
 from search_spaces.first_trials import propose
 from search_spaces.from_rows.dimension_draft import DEFAULT_WIDEN, Draft, Run
@@ -27,7 +28,7 @@ from search_spaces.from_rows.other_dimensions import (
 )
 from search_spaces.guidelines import Guidelines, load_guidelines
 from search_spaces.overrides import Override, apply_override, read_overrides
-from search_spaces.rows import METHODS, SCHEDULERS_WITHOUT_WARMUP
+from search_spaces.rows import METHODS
 from search_spaces.space import Dimension, SearchSpace
 
 ON_REQUEST = ("lora_r", "lora_alpha", "lora_dropout", "per_device_train_batch_size", "weight_decay")

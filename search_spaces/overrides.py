@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from files_and_text.checks import Checks
+from files_and_text.choices import SCHEDULERS
 from files_and_text.nearest_name import nearest
 from files_and_text.yaml_lines import KeyPath
-from search_spaces.rows import SCHEDULERS
 from search_spaces.space import Dimension, Value
 
 KEYS = ("low", "high", "log", "step", "choices", "value")

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from files_and_text.checks import Checks
+from files_and_text.choices import SCHEDULERS
 from files_and_text.yaml_lines import KeyPath
-from search_spaces.rows import DIRECTIONS, METHODS, PARAMETERS, SCHEDULERS, TOPICS, GuidelineRow, Source, When
+from search_spaces.rows import DIRECTIONS, METHODS, PARAMETERS, TOPICS, GuidelineRow, Source, When
 
 _ROW_KEYS = (
     "topic",

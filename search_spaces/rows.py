@@ -6,18 +6,6 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-# The schedules the runner has, by their transformers names. `constant` alone ignores warmup there.
-SCHEDULERS = (
-    "linear",
-    "constant",
-    "cosine",
-    "constant_with_warmup",
-    "cosine_with_min_lr",
-    "warmup_stable_decay",
-    "inverse_sqrt",
-)
-SCHEDULERS_WITHOUT_WARMUP = frozenset({"constant"})
-
 METHODS = ("qlora", "full")
 TOPICS = (
     "scenario",

@@ -7,7 +7,7 @@ from lora_runner.data.records.formats import Example, Message, convert, recognis
 from lora_runner.data.records.read_files import read_records
 from lora_runner.data.records.record import Origin, Record
 from lora_runner.data.shown_record import Piece, ShownRecord, ShownSequence, show_record
-from lora_runner.data.spec import FORMATS, DataSpec
+from lora_runner.data.spec import DataSpec
 from lora_runner.data.tokens.batching import BatchPlan, steps_for_epochs
 from lora_runner.data.tokens.counts import SetCounts
 from lora_runner.data.tokens.prompts import EvalPrompt, as_text, eval_prompts
@@ -17,7 +17,6 @@ from lora_runner.data.tokens.vocabulary import check_ids
 from lora_runner.errors import DataError
 
 __all__ = [
-    "FORMATS",
     "IGNORED",
     "BatchPlan",
     "DataBundle",

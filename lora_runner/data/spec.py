@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lora_runner.data.records.record import nearest
+from files_and_text.choices import DATA_FORMATS
+from files_and_text.nearest_name import nearest
 from lora_runner.errors import DataError
-
-FORMATS = ("messages", "sharegpt", "prompt_completion", "alpaca", "text")
-"""Record formats by name; the order is the preference when a record fits several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +28,7 @@ class DataSpec:
     eval_fraction: float = 0.05
     """Share of the distinct records held out; used only when neither `eval` nor `eval_split` is given."""
     format: str | None = None
-    """One of FORMATS; None recognises it from the records."""
+    """One of DATA_FORMATS; None recognises it from the records."""
     max_length: int = 1024
     """Tokens per example; longer ones lose their end."""
     completion_only: bool = True
@@ -50,8 +48,8 @@ class DataSpec:
         wrong: list[str] = []
         if not self.train.strip():
             wrong.append("train must name a file, a folder or a hub id, got an empty text")
-        if self.format is not None and self.format not in FORMATS:
-            wrong.append(f"format {self.format!r} does not exist.{nearest(self.format, FORMATS)}")
+        if self.format is not None and self.format not in DATA_FORMATS:
+            wrong.append(f"format {self.format!r} does not exist.{nearest(self.format, DATA_FORMATS)}")
         if not 0.0 < self.eval_fraction < 1.0:
             wrong.append(f"eval_fraction must lie strictly between 0 and 1, got {self.eval_fraction!r}")
         if self.max_length < 2:

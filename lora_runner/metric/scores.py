@@ -16,15 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from files_and_text.choices import BUILT_IN_METRICS
 from lora_runner.errors import MetricError, first_line
 
 if TYPE_CHECKING:
     from lora_runner.data import EvalPrompt
 
 Direction = Literal["maximize", "minimize"]
-NEEDS_REFERENCE = ("exact_match", "contains")
-BUILT_IN = (*NEEDS_REFERENCE, "json_valid")
-"""Names of the built-in rules, all of them better when higher."""
 TASK_PREFIX = "lm_eval:"
 
 Function = Callable[[list[dict[str, Any]], list[str]], Any]
@@ -36,7 +34,7 @@ class MetricSpec:
     """What is measured, how, and when; plain values that travel with a session's options."""
 
     name: str
-    """One of BUILT_IN, "module:function", or "lm_eval:TASK" with ":METRIC" or without."""
+    """One of BUILT_IN_METRICS, "module:function", or "lm_eval:TASK" with ":METRIC" or without."""
     direction: Direction = "maximize"
     max_new_tokens: int = 32
     """0 where nothing is generated: a task that compares likelihoods."""
@@ -86,7 +84,9 @@ class Metric:
     def __init__(self, spec: MetricSpec, prompts: Sequence[EvalPrompt]) -> None:
         self.spec = spec
         self.prompts = tuple(prompts)
-        self._function = None if spec.name in BUILT_IN else load_function(spec.name, spec.source, spec.file)
+        self._function = (
+            None if spec.name in BUILT_IN_METRICS else load_function(spec.name, spec.source, spec.file)
+        )
 
     def stop_token_ids(self, end: int | None) -> frozenset[int]:
         """What ends an answer: what ended those of the data, and the tokenizer's end token."""

@@ -1,7 +1,7 @@
 """The sweep's own data code beside a training script, so that it makes the tokens that the trials trained on.
 
 `lora_runner.data` is read as text from where it is installed and never imported: a package of its own in the
-export, with its imports renamed.
+export, with its imports renamed. The modules of `files_and_text` that it imports travel with it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from pathlib import Path
 from results.errors import ExportError
 
 PACKAGE = "qlora_data"
-_RUNNER = "lora_runner"
+_RUNNER, _GROUND = "lora_runner", "files_and_text"
+_CARRIED = (rf"{_RUNNER}\.data\b", rf"{_RUNNER}\.errors\b", rf"{_GROUND}\.\w+")
 _HEAD = (
     "# {source} of qlora-sweeps: the code that the trials' data went through. Only its imports are renamed.\n"
 )
@@ -26,33 +27,54 @@ _HEAD = (
 def data_code() -> Mapping[str, str]:
     """Path in the export -> text of the modules that turn records into token ids and labels.
 
-    Raises ExportError when the runner is not installed, or when its data code needs more of it than its
-    errors, which would have to travel too.
+    Raises ExportError when the runner is not installed, or when its data code imports other modules of the
+    project than its own, its errors and `files_and_text`.
     """
-    found = find_spec(_RUNNER)
-    if found is None or not found.submodule_search_locations:
-        raise ExportError(
-            f"a training script carries the data code of {_RUNNER}, which is not installed here"
-        )
-    folder = Path(found.submodule_search_locations[0])
-    modules = sorted((folder / "data").rglob("*.py"))
-    sources = {file: file.relative_to(folder / "data").as_posix() for file in modules}
-    sources[folder / "errors.py"] = "errors.py"
-    return {
-        f"{PACKAGE}/{name}": renamed(file.read_text(encoding="utf-8"), file.relative_to(folder).as_posix())
-        for file, name in sources.items()
-    }
+    runner, ground = _folder(_RUNNER), _folder(_GROUND)
+    waiting = [*(runner / "data").rglob("*.py"), runner / "errors.py"]
+    texts: dict[Path, str] = {}
+    while waiting:
+        file = waiting.pop()
+        if file in texts:
+            continue
+        texts[file] = file.read_text(encoding="utf-8")
+        needed = [name.split(".")[1] for name in _imports(texts[file]) if name.startswith(f"{_GROUND}.")]
+        waiting += [ground / f"{name}.py" for name in ("__init__", *needed) if needed]
+    carried = {}
+    for file in sorted(texts):
+        package = runner if runner in file.parents else ground
+        source = f"{package.name}/{file.relative_to(package).as_posix()}"
+        name = re.sub(rf"^{_RUNNER}/(data/)?", "", source)
+        carried[f"{PACKAGE}/{name}"] = renamed(texts[file], source)
+    return carried
 
 
-def renamed(text: str, place: str) -> str:
-    """The text of the runner's module `place` as a module of the export; ExportError as above."""
+def renamed(text: str, source: str) -> str:
+    """The text of the project's module `source` as a module of the export; ExportError as above."""
+    for name in _imports(text):
+        if not any(re.match(carried, name) for carried in _CARRIED):
+            raise ExportError(f"{source} imports {name}, which a training script does not carry along")
     text = re.sub(rf"\b{_RUNNER}\.data\b", PACKAGE, text)
     text = re.sub(rf"\b{_RUNNER}\.errors\b", f"{PACKAGE}.errors", text)
+    text = re.sub(rf"\b{_GROUND}\.", f"{PACKAGE}.{_GROUND}.", text)
+    return _HEAD.format(source=source) + text
+
+
+def _imports(text: str) -> list[str]:
+    """The modules of the runner and of `files_and_text` that a module imports, in functions too."""
+    names: list[str] = []
     for node in ast.walk(ast.parse(text)):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        if wrong := [name for name in names if name.split(".")[0] == _RUNNER]:
-            raise ExportError(
-                f"{_RUNNER}/{place} imports {wrong[0]}, which a training script does not carry along"
-            )
-    return _HEAD.format(source=f"{_RUNNER}/{place}") + text
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names.append(node.module or "")
+    return [name for name in names if name.split(".")[0] in (_RUNNER, _GROUND)]
+
+
+def _folder(package: str) -> Path:
+    found = find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise ExportError(
+            f"a training script carries the data code of {package}, which is not installed here"
+        )
+    return Path(found.submodule_search_locations[0])

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from files_and_text.choices import DATA_FORMATS
 from results.errors import ExportError
 from results.export.data_code import PACKAGE, data_code
 from results.export.facts import (
@@ -34,7 +35,6 @@ from results.export.target import Draft, FactExport, by_code, by_keys, keys_of, 
 from results.export.template import render_template
 
 SCRIPT = "train.py"
-FORMATS = ("messages", "sharegpt", "prompt_completion", "alpaca", "text")
 DEFAULT_MAX_LENGTH = 1024
 
 _NEEDED = (
@@ -182,7 +182,7 @@ def constants(config: Config, lora_alone: Sequence[str] = ()) -> dict[str, str]:
         "EMBEDDING_LEARNING_RATE": literal(training.get("embedding_learning_rate")),
         "TRAIN_DATA": literal(data.get("train")),
         "EVAL_DATA": literal(data.get("eval")),
-        "DATA_FORMAT": literal(data["format"] if data.get("format") in FORMATS else None),
+        "DATA_FORMAT": literal(data["format"] if data.get("format") in DATA_FORMATS else None),
         "MAX_LENGTH": literal(data.get("max_length") or DEFAULT_MAX_LENGTH),
         "COMPLETION_ONLY": literal(data.get("completion_only") is not False),
         "CHAT_TEMPLATE": literal_text(data.get("chat_template") or None),

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from files_and_text.choices import SCHEDULERS
 from files_and_text.nearest_name import nearest
 from results.errors import TableError
 from results.verdict.statistics import LARGEST_LOSS
-from search_spaces import SCHEDULERS
 from search_spaces.dimension import Value
 from search_spaces.rows import PARAMETERS
 

@@ -12,9 +12,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from files_and_text.choices import SCHEDULERS
 from files_and_text.numbers import number
 from files_and_text.plain_values import finite
-from lora_runner.config import SCHEDULERS
 from lora_runner.errors import TrialConfigError
 from results.errors import NothingToSay
 from results.sweep_result import SweepResult, TrialResult

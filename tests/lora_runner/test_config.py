@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from lora_runner.config import SCHEDULERS, TrialConfig
+from files_and_text.choices import SCHEDULERS
+from lora_runner.config import TrialConfig
 from lora_runner.errors import TrialConfigError
 
 CONFIG = TrialConfig(learning_rate=2e-4, max_steps=10)

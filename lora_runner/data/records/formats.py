@@ -9,17 +9,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from files_and_text.choices import DATA_FORMATS
+from files_and_text.nearest_name import nearest
 from lora_runner.data.records.record import (
     BadRecord,
     Origin,
     Problem,
     Record,
-    nearest,
     parse_json,
     problems_error,
 )
 from lora_runner.data.records.tool_values import decode_arguments, without_nulls
-from lora_runner.data.spec import FORMATS
 from lora_runner.errors import DataError
 
 NEEDS = {
@@ -108,8 +108,8 @@ def convert(records: Sequence[Record], format: str | None = None) -> tuple[str, 
     Raises DataError for records that fit no format or not the named one, mixed formats, wrong roles or types.
     """
     name = recognise(records) if format is None else format
-    if name not in FORMATS:
-        raise DataError(f"format {name!r} does not exist.{nearest(name, FORMATS)}")
+    if name not in DATA_FORMATS:
+        raise DataError(f"format {name!r} does not exist.{nearest(name, DATA_FORMATS)}")
     examples: list[Example] = []
     problems: list[Problem] = []
     for record in records:
@@ -127,7 +127,7 @@ def convert(records: Sequence[Record], format: str | None = None) -> tuple[str, 
 
 
 def recognise(records: Sequence[Record]) -> str:
-    """Return the one format that every record fits (the first of FORMATS when several do)."""
+    """Return the one format that every record fits (the first of DATA_FORMATS when several do)."""
     problems: list[Problem] = []
     common: tuple[str, ...] | None = None
     first: Record | None = None
@@ -152,7 +152,7 @@ def recognise(records: Sequence[Record]) -> str:
 
 
 def formats_of(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the formats whose keys a record has, in the order of FORMATS, without judging the values."""
+    """The formats whose keys a record has, in the order of DATA_FORMATS; values are not looked at."""
     has = {key for key, value in fields.items() if value is not None}
     fits = []
     turns = next((fields[key] for key in TURN_KEYS if key in has), None)

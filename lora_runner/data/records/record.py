@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,14 +52,6 @@ def problems_error(problems: Sequence[Problem]) -> DataError:
     if len(problems) > MAX_REPORTED:
         lines.append(f"... and {len(problems) - MAX_REPORTED} more bad records")
     return DataError("\n".join(lines), path=first.path, line=first.line)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'? Known: a, b." for a name that is not among the known ones."""
-    names = [str(item) for item in known]
-    close = difflib.get_close_matches(name, names, n=1)
-    guess = f" Did you mean {close[0]!r}?" if close else ""
-    return f"{guess} Known: {', '.join(names)}."
 
 
 def parse_json(text: str) -> Any:

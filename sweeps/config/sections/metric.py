@@ -7,13 +7,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
+from files_and_text.choices import BUILT_IN_METRICS
 from files_and_text.nearest_name import nearest
 from sweeps.config.fields import check_flag, check_one_of, check_text, check_whole, shown, wrong
 from sweeps.config.sections.base import Section
 
-# The same as in lora_runner.metric.scores, which is not imported here: reading a sweep file must not
-# wait for torch.
-BUILT_IN_METRICS = ("exact_match", "contains", "json_valid")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _TASK = re.compile(r"lm_eval:[^:\s]+(:[^:\s]+)?")
 

@@ -8,11 +8,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, model_validator
 
+from files_and_text.choices import DATA_FORMATS
 from sweeps.config.fields import check_flag, check_one_of, check_real, check_text, check_whole, shown, wrong
 from sweeps.config.sections.base import Section
 
-# The same as in lora_runner.data, which is not imported here: reading a sweep file must not wait for torch.
-FORMATS = ("messages", "sharegpt", "prompt_completion", "alpaca", "text")
 ComputeDtype = Literal["auto", "bfloat16", "float32"]
 
 _SIZE = re.compile(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([kKmMbBtT]?)\s*")
@@ -67,7 +66,7 @@ class DataSection(Section):
     eval_fraction: Annotated[float, BeforeValidator(check_real(above=0, below=1))] = 0.05
     """Share of the training records held out when neither eval nor eval_split is given."""
     format: Annotated[
-        str | None, BeforeValidator(check_one_of(FORMATS, aliases={"auto": None}, none=True))
+        str | None, BeforeValidator(check_one_of(DATA_FORMATS, aliases={"auto": None}, none=True))
     ] = None
     """How the records read; null: recognised from them."""
     max_length: Annotated[int, BeforeValidator(check_whole(2))] = 1024

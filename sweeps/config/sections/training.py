@@ -43,7 +43,7 @@ _COSINE: dict[str, Check] = {"num_cycles": _waves(may_end_high=True)}
 _SHARE = check_real(0, below=1)
 _SHAPES = check_one_of(("linear", "cosine", "1-sqrt"))
 
-# What transformers' schedule functions take, for every schedule of search_spaces.rows.SCHEDULERS.
+# What transformers' schedule functions take, for every one of SCHEDULERS.
 SCHEDULER_OPTIONS: dict[str, dict[str, Check]] = {
     "constant": {},
     "constant_with_warmup": {},

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from files_and_text.choices import DATA_FORMATS
 from lora_runner.data.records.formats import convert
 from lora_runner.data.records.read_files import read_records
-from lora_runner.data.spec import FORMATS
 from lora_runner.errors import DataError
 
 KEYS = (
@@ -70,7 +70,7 @@ def test_any_bytes(tmp_path: Path, suffix: str, raw: bytes) -> None:
 @fuzz
 @given(
     st.lists(st.dictionaries(st.sampled_from(KEYS), values, max_size=4), min_size=1, max_size=3),
-    st.none() | st.sampled_from(FORMATS),
+    st.none() | st.sampled_from(DATA_FORMATS),
     st.booleans(),
 )
 @example([{"messages": "[" * 100_000}], None, True)

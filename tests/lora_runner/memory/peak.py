@@ -13,8 +13,7 @@ from lora_runner.config import TrialConfig
 from lora_runner.layout.pack_layout import Block
 from lora_runner.memory.estimate import Workload
 from lora_runner.memory.meta_device import no_launches
-from lora_runner.pack.options import PackOptions
-from lora_runner.pack.pack import MicroBatch, Pack
+from lora_runner.pack.pack import MicroBatch, Pack, PackOptions
 
 
 def peak_bytes(

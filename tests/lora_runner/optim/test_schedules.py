@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from lora_runner.config import SCHEDULERS, TrialConfig
+from files_and_text.choices import SCHEDULERS
+from lora_runner.config import TrialConfig
 from lora_runner.errors import TrialConfigError
 from lora_runner.optim.schedules import schedule_factor, schedule_kwargs
 

@@ -222,7 +222,7 @@ def _script(target: str, config: dict[str, Any], folder: Path) -> dict[str, Any]
     files = _draft(target, config).files
     for name, text in files.items():
         if not (folder / name).exists() or name == "train.py":
-            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text, encoding="utf-8")
     names: dict[str, Any] = {"__name__": "train", "__file__": str(folder / "train.py")}
     stub = types.ModuleType("unsloth")

@@ -19,7 +19,8 @@ from results.export.registry import export
 
 ASK = """
 import sys
-sys.modules |= dict.fromkeys(("lora_runner", "results", "sweeps", "torch", "ray", "optuna", "transformers"))
+OURS = ("files_and_text", "lora_runner", "search_spaces", "results", "sweeps")
+sys.modules |= dict.fromkeys((*OURS, "torch", "ray", "optuna", "transformers"))
 import qlora_data
 spec = qlora_data.DataSpec(train="no such.jsonl")
 try:
@@ -50,13 +51,37 @@ def test_the_folder_needs_nothing_else_of_the_project(config, tmp_path):
 
 
 def test_data_code_that_needs_more_of_the_runner_is_refused():
-    with pytest.raises(
-        ExportError, match=r"data/x\.py imports lora_runner\.pack\.pack, which a training script"
-    ):
-        data_code.renamed(
-            "from lora_runner.data.chat.conversations import CHATML\nimport lora_runner.pack.pack\n",
-            "data/x.py",
-        )
+    text = "from lora_runner.data.chat.conversations import CHATML\nimport lora_runner.pack.pack\n"
+    rule = r"lora_runner/data/x\.py imports lora_runner\.pack\.pack, which a training script"
+    with pytest.raises(ExportError, match=rule):
+        data_code.renamed(text, "lora_runner/data/x.py")
+
+
+def test_what_the_data_code_imports_is_carried_and_nothing_else(monkeypatch, tmp_path):
+    files = {
+        "lora_runner/errors.py": "import errno\n",
+        "lora_runner/files.py": "import os\n",
+        "lora_runner/data/__init__.py": "from lora_runner.data.records.a import x\n",
+        "lora_runner/data/records/a.py": "def x():\n    from files_and_text.first import y\n",
+        "files_and_text/__init__.py": "",
+        "files_and_text/first.py": "from files_and_text.second import y\n",
+        "files_and_text/second.py": "from lora_runner.errors import DataError\n",
+        "files_and_text/unused.py": "import yaml\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(data_code, "_folder", lambda package: tmp_path / package)
+    carried = data_code.data_code.__wrapped__()
+    lines = {name.removeprefix("qlora_data/"): text.partition("\n")[2] for name, text in carried.items()}
+    assert lines == {
+        "__init__.py": "from qlora_data.records.a import x\n",
+        "errors.py": "import errno\n",
+        "records/a.py": "def x():\n    from qlora_data.files_and_text.first import y\n",
+        "files_and_text/__init__.py": "",
+        "files_and_text/first.py": "from qlora_data.files_and_text.second import y\n",
+        "files_and_text/second.py": "from qlora_data.errors import DataError\n",
+    }
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from files_and_text.choices import SCHEDULERS
 from files_and_text.yaml_lines import load_yaml
 from results.best import best_config, read_best_config
 from results.export import TARGETS
 from results.export.facts import FACTS, base_class, facts_of
 from results.export.registry import export
 from results.export.target import lossy_of
-from search_spaces import SCHEDULERS
 
 KEYS = yaml.safe_load(Path(__file__).with_name("published_keys.yaml").read_text(encoding="utf-8"))
 SETTINGS = {

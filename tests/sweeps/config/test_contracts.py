@@ -11,12 +11,10 @@ import optuna
 import pytest
 import transformers
 
+from files_and_text.choices import SCHEDULERS
 from lora_runner.config import TrialConfig
-from lora_runner.data.spec import FORMATS as DATA_FORMATS
 from lora_runner.data.spec import DataSpec
-from search_spaces import SCHEDULERS
 from sweeps.config import DataSection, SearchSection, TrainingSection
-from sweeps.config.sections.model import FORMATS
 from sweeps.config.sections.search import PRUNER_CLASSES, PRUNER_OPTIONS, SAMPLER_CLASSES, SAMPLER_OPTIONS
 from sweeps.config.sections.training import SCHEDULER_OPTIONS
 
@@ -24,7 +22,6 @@ from sweeps.config.sections.training import SCHEDULER_OPTIONS
 def test_the_data_section_is_the_data_spec() -> None:
     spec = DataSpec(train="x")
     assert DataSection.model_validate("x").model_dump() == dataclasses.asdict(spec)
-    assert FORMATS == DATA_FORMATS
 
 
 def test_the_training_section_has_the_trials_own_defaults() -> None:

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from files_and_text.choices import SCHEDULERS
 from lora_runner.optim.schedules import schedule_factor
-from search_spaces import SCHEDULERS, SearchSpace, space_for
+from search_spaces import SearchSpace, space_for
 from sweeps.config import TrainingSection, load_sweep, problem_at
 from sweeps.errors import ConfigError
 from sweeps.plan.blueprint import draw_up
