@@ -25,7 +25,7 @@ from lora_runner.protocol import COMPLETE, Assignment, SeatReport
 from search_spaces import load_guidelines, space_for
 from sweeps.config.sections.search import SearchSection
 from sweeps.fleet.fleet import office_for, plan_fleet, run_fleet, start_ray
-from sweeps.plan.blueprint import StudySpec, WorkerSpec
+from sweeps.plan.specs import StudySpec, WorkerSpec
 from sweeps.storage.open_storage import open_storage
 from sweeps.study.lease import Owner
 from sweeps.study.study import open_study

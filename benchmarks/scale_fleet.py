@@ -18,7 +18,7 @@ import psutil
 
 from benchmarks.empty_fleet import EmptyJob, empty_study_spec
 from sweeps.fleet.fleet import office_for, plan_fleet, run_fleet, start_ray
-from sweeps.plan.blueprint import WorkerSpec
+from sweeps.plan.specs import WorkerSpec
 from sweeps.storage.open_storage import open_storage
 from sweeps.study.lease import Owner
 from sweeps.study.study import open_study

@@ -21,7 +21,7 @@ from benchmarks.scale_fill import PACK, fill
 from lora_runner.config import TrialConfig
 from lora_runner.protocol import COMPLETE, Assignment, SeatReport
 from sweeps.keeper.keeper import Keeper
-from sweeps.plan.blueprint import StudySpec
+from sweeps.plan.specs import StudySpec
 from sweeps.study.lease import Owner
 from sweeps.study.samplers import make_sampler
 

@@ -31,3 +31,12 @@ def parameters(count: float) -> str:
         if count >= factor:
             return f"{number(count / factor)}{unit}"
     return number(count)
+
+
+def duration(seconds: float) -> str:
+    """`95` -> '1 min 35 s'; hours once there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -38,7 +38,7 @@ from sweeps.confirm.run_confirmation import Confirmation, ConfirmResult, sweep_t
 from sweeps.errors import ConfigError, RunFolderError, StartFailed, StorageUnreachable, SweepFailed
 from sweeps.fleet.signals import stop_on_signals
 from sweeps.keeper.failed_trials import TRY_AGAIN, failed_trials, without_value
-from sweeps.plan.data_text import notice_text
+from sweeps.plan.plan_text import notice_text
 from sweeps.storage.open_storage import check_reachable
 from sweeps.study.lease import Lease, Owner, lease_of, refuse_if_held
 from sweeps.study.status import Status, read_status
@@ -46,7 +46,8 @@ from sweeps.study.study import peek
 
 if TYPE_CHECKING:
     from lora_runner.data import ShownRecord
-    from sweeps.plan.blueprint import Blueprint, StudySpec
+    from sweeps.plan.blueprint import Blueprint
+    from sweeps.plan.specs import StudySpec
     from sweeps.study.move_study import Move
 
 
@@ -102,9 +103,9 @@ class Sweep:
 
     def plan(self) -> Blueprint:
         """Validate everything and draw up what would run. Writes nothing."""
-        from sweeps.plan.blueprint import draw_up
+        from sweeps.plan.build_blueprint import build_blueprint
 
-        return draw_up(self.config, self._problem_at)
+        return build_blueprint(self.config, self._problem_at)
 
     def show_record(self, number: int) -> ShownRecord:
         """Training record `number`, from 1 in the order of the files, as the model sees it. Writes nothing.
@@ -113,7 +114,7 @@ class Sweep:
         """
         from lora_runner.base.load_model import load_tokenizer
         from lora_runner.data import DataSpec, show_record
-        from sweeps.plan.blueprint import base_spec
+        from sweeps.plan.build_blueprint import base_spec
 
         tokenizer = load_tokenizer(base_spec(self.config))
         return show_record(DataSpec(**self.config.data.model_dump()), tokenizer, number)

@@ -142,8 +142,8 @@ def plan(
 ) -> None:
     """Validate; show the space with each range's source, seats, time and memory estimates."""
     from sweeps.cli.show_record import print_record
-    from sweeps.plan.blueprint import summary
-    from sweeps.plan.plan_text import measure_matrix_flops, plan_view
+    from sweeps.plan.plan_text import plan_view
+    from sweeps.plan.time_estimate import measure_matrix_flops
 
     sweep = _load(path, settings)
     if show_record is not None:
@@ -157,7 +157,7 @@ def plan(
     if as_json:
         for warning in blueprint.data.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        print(json.dumps(summary(blueprint), indent=2, default=str))
+        print(json.dumps(blueprint.summary(), indent=2, default=str))
     else:
         console.print(plan_view(blueprint, measure_matrix_flops()))
 

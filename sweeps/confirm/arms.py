@@ -25,7 +25,7 @@ from results.verdict.statistics import Arm
 from results.verdict.verdict import judge_sweep
 from search_spaces import Dimension, GuidelineRow, SearchSpace
 from search_spaces.dimension import Value
-from sweeps.plan.blueprint import StudySpec
+from sweeps.plan.specs import StudySpec
 
 NEEDS_MEMORY = frozenset({"per_device_train_batch_size", "lora_r"})
 """A value beyond what was searched would not fit the seats that were planned."""

@@ -22,8 +22,8 @@ from results.verdict.statistics import MIN_PAIRS, MOST_MARGIN, Arm
 from sweeps.confirm.arms import choose_arms, pick_rate, rates_to_try, space_with
 from sweeps.errors import ConfigError, StudyMismatch
 from sweeps.keeper.replicate_source import is_settled
-from sweeps.plan.blueprint import StudySpec
 from sweeps.plan.replicate_plan import ReplicatePlan, new_seeds
+from sweeps.plan.specs import StudySpec
 from sweeps.study.status import read_status
 
 ONE_RATE_SUFFIX = f"{CONFIRM_SUFFIX}.one-rate"

@@ -28,8 +28,8 @@ from sweeps.confirm.confirm_plan import (
 from sweeps.keeper.failed_trials import TRY_AGAIN, failed_trials
 from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.replicate_source import is_settled
-from sweeps.plan.blueprint import StudySpec
 from sweeps.plan.replicate_plan import ReplicatePlan
+from sweeps.plan.specs import StudySpec
 from sweeps.storage.open_storage import open_storage, transaction
 from sweeps.study.lease import refuse_unless_free
 from sweeps.study.status import Status, read_status

@@ -24,7 +24,7 @@ from sweeps.errors import ConfigError, SweepError
 from sweeps.fleet.early_exits import TellOfEarlyEnds, fault_in
 from sweeps.fleet.worker import Worker
 from sweeps.keeper.actor import KeeperActor
-from sweeps.plan.blueprint import StudySpec, WorkerSpec
+from sweeps.plan.specs import StudySpec, WorkerSpec
 from sweeps.study.lease import Owner
 
 SPARE_WORKERS = 64

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from files_and_text.numbers import duration
 from sweeps.study.status import Status
 
 SHOWN_EVENTS = 6
@@ -159,12 +160,3 @@ def status_table(status: Status, events: list[str]) -> RenderableType:
 def _seat(trial: dict[str, object]) -> str:
     loss = trial.get("eval_loss")
     return f"#{trial['number']} {trial['percent']}%" + (f" {loss:.3f}" if isinstance(loss, float) else "")
-
-
-def duration(seconds: float) -> str:
-    """`95` -> '1 min 35 s'; hours once there are any."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

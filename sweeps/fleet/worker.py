@@ -20,7 +20,7 @@ from sweeps.artifacts.worker_files import RETRY_SECONDS, SharedFiles, ShippedFil
 from sweeps.fleet.watchdog import StallWatch
 from sweeps.keeper.protocol import Reply, SeatTime
 from sweeps.keeper.start_failures import StartFault
-from sweeps.plan.blueprint import WorkerSpec
+from sweeps.plan.specs import WorkerSpec
 
 if TYPE_CHECKING:
     from sweeps.fleet.fleet import Endpoints

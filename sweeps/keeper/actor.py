@@ -18,7 +18,7 @@ from sweeps.errors import LeaseLost, StartFailed, StartRefused, StudyHeld, Sweep
 from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.protocol import Reply
 from sweeps.keeper.start_failures import FILE, StartFault, Starts, Verdict
-from sweeps.plan.blueprint import StudySpec
+from sweeps.plan.specs import StudySpec
 from sweeps.storage.open_storage import is_outage, outage_reason
 from sweeps.study.lease import Owner
 from sweeps.study.status import Status

@@ -28,7 +28,7 @@ from sweeps.keeper.recorder import Began, Recorder
 from sweeps.keeper.replicate_source import drawer_for
 from sweeps.keeper.retry_queue import RetryQueue, is_suspect
 from sweeps.keeper.worker_registry import FUTILE_STARTS, WorkerRegistry, pause_after
-from sweeps.plan.blueprint import StudySpec
+from sweeps.plan.specs import StudySpec
 from sweeps.storage.cached_storage import WriteThrough
 from sweeps.storage.open_storage import open_storage, transaction
 from sweeps.study.lease import Hold, Owner, lease_of, wait_until_free

@@ -18,7 +18,7 @@ from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PRUN
 from results.trial_facts import MEASURED, rank
 from sweeps.artifacts.checkpoint_store import Leftovers
 from sweeps.artifacts.trial_folder import append_line, drop_adapter, drop_checkpoint, trial_folder
-from sweeps.plan.blueprint import StudySpec
+from sweeps.plan.specs import StudySpec
 from sweeps.storage.outages import is_outage
 from sweeps.study.status import DEFAULT_LABELS
 from sweeps.study.study import ENDED, FINISHED, describe, storage_of

@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial
 from results.verdict.replicates import read_replicates
 from results.verdict.statistics import is_clear
 from sweeps.keeper.trial_source import TrialSource
-from sweeps.plan.blueprint import StudySpec
 from sweeps.plan.replicate_plan import ReplicatePlan
+from sweeps.plan.specs import StudySpec
 from sweeps.study.study import ENDED
 
 

@@ -15,7 +15,7 @@ from lora_runner.config import TrialConfig
 from lora_runner.errors import TrialConfigError
 from search_spaces import FirstTrial
 from sweeps.artifacts.trial_folder import move_aside, trial_folder
-from sweeps.plan.blueprint import StudySpec
+from sweeps.plan.specs import StudySpec
 from sweeps.study.samplers import GridSampler, make_sampler
 from sweeps.study.status import DEFAULT_LABELS
 from sweeps.study.study import describe, is_drawn_ahead

@@ -1,25 +1,22 @@
-"""`sweeps plan`: what would run, where each range comes from, and what it would take."""
+"""The text of `sweeps plan`: what would run, where each range comes from, and what it would take."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from files_and_text.numbers import number
+from files_and_text.numbers import number, parameters
 from search_spaces import Dimension
-from sweeps.fleet.live_view import duration
-from sweeps.plan.blueprint import Blueprint
-from sweeps.plan.data_text import data_lines
-from sweeps.plan.metric_text import metric_lines
+from sweeps.plan.blueprint import Blueprint, metric_summary
+from sweeps.plan.time_estimate import time_estimate
 
-FORWARD_BACKWARD_FLOPS = 4.0
-"""Operations per parameter and token of a QLoRA step: forward 2, backward 2 (frozen weights have none)."""
-ASSUMED_UTILISATION = 0.35
-"""Share of the device's matrix speed that a step is assumed to reach; `plan` says so."""
+if TYPE_CHECKING:
+    from lora_runner.data import Notice
 
 
 def plan_view(blueprint: Blueprint, matrix_flops: float) -> RenderableType:
@@ -30,31 +27,23 @@ def plan_view(blueprint: Blueprint, matrix_flops: float) -> RenderableType:
         ("model", config.model.name),
         (
             "",
-            f"{_count(float(study_spec.context['model_size']))} parameters {blueprint.base_kind}, "
+            f"{parameters(float(study_spec.context['model_size']))} parameters {blueprint.base_kind}, "
             f"computed in {study_spec.context['compute_dtype']}",
         ),
-        ("", blueprint.base_unquantised),
-        *(
-            ("" if place else "adapters", line)
-            for place, line in enumerate(study_spec.context.get("adapters", ()))
-        ),
-        *(("" if place else "data", line) for place, line in enumerate(data_lines(blueprint))),
+        ("", blueprint.base_unquantized),
+        *_rows("adapters", study_spec.context.get("adapters", ())),
+        *_rows("data", data_lines(blueprint)),
         (
             "budget",
             f"{study_spec.trials} trials of {study_spec.context['max_steps']} steps, reported at "
             + ", ".join(f"{percent}%" for percent in study_spec.report_at),
         ),
-        *(("" if place else "metric", line) for place, line in enumerate(metric_lines(blueprint))),
+        *_rows("metric", metric_lines(blueprint)),
         ("search", f"{search.sampler} with pruner {search.pruner}, seed {search.seed}"),
         (
             "seats",
             f"{worker_spec.seats} per worker; estimated peak {blueprint.memory_gib:.2f} of "
-            f"{blueprint.memory_available_gib:.1f} GiB"
-            + (
-                f", which does not fit: {_smaller(blueprint)}"
-                if blueprint.memory_gib > blueprint.memory_available_gib
-                else ""
-            ),
+            f"{blueprint.memory_available_gib:.1f} GiB{_does_not_fit(blueprint)}",
         ),
         ("", blueprint.memory_reason),
         ("time", time_estimate(blueprint, matrix_flops)),
@@ -71,15 +60,65 @@ def plan_view(blueprint: Blueprint, matrix_flops: float) -> RenderableType:
     )
 
 
-def _smaller(blueprint: Blueprint) -> str:
+def _does_not_fit(blueprint: Blueprint) -> str:
+    """What to do where the estimated peak exceeds the available memory; empty where it fits."""
+    if blueprint.memory_gib <= blueprint.memory_available_gib:
+        return ""
     if blueprint.base_gib > blueprint.memory_available_gib:
-        return (
-            f"the base alone takes {blueprint.base_gib:.2f} GiB, whatever the batch; use a machine with more "
+        remedy = (
+            f"the base alone takes {blueprint.base_gib:.2f} GiB at any batch size; use a machine with more "
             "memory, model.device_map: auto over several GPUs, or a smaller base"
         )
-    if blueprint.worker_spec.seats > 1:
-        return "lower seats"
-    return "lower per_device_train_batch_size (and raise gradient_accumulation_steps) or data.max_length"
+    elif blueprint.worker_spec.seats > 1:
+        remedy = "lower seats"
+    else:
+        remedy = (
+            "lower per_device_train_batch_size (and raise gradient_accumulation_steps) or data.max_length"
+        )
+    return f", which does not fit: {remedy}"
+
+
+def data_lines(blueprint: Blueprint) -> list[Text]:
+    """How much data there is, how records became sequences, and what was lost on the way."""
+    return [
+        Text(
+            f"{blueprint.num_train_examples:,} training examples with {blueprint.num_train_tokens:,} tokens; "
+            f"{blueprint.num_eval_tokens:,} predicted tokens in the evaluation set"
+        ),
+        *map(Text, blueprint.data.train.rendering.sentences()),
+        *map(notice_text, blueprint.data.notices),
+    ]
+
+
+def notice_text(notice: Notice) -> Text:
+    """A notice as a line for a terminal; a warning is marked as one."""
+    return Text(f"warning: {notice.text}", style="yellow") if notice.is_warning else Text(notice.text)
+
+
+def metric_lines(blueprint: Blueprint) -> list[str]:
+    """What the metric decides, on how much it is measured, and when; empty for a sweep without one."""
+    summary, metric = metric_summary(blueprint.study_spec), blueprint.study_spec.metric
+    if summary is None or metric is None:
+        return []
+    role = "trials are searched and ranked by it" if metric.objective else "recorded beside the loss"
+    num_prompts, measured_at = summary["num_prompts"], summary["measured_at"]
+    prompts = f"{num_prompts} {'documents of the task' if metric.is_task else 'evaluation prompts'}"
+    if num_prompts < metric.num_prompts:
+        prompts += f" (of the {metric.num_prompts} asked for, there are no more)"
+    answers = f", answers of at most {metric.max_new_tokens} tokens" if metric.max_new_tokens else ""
+    when = "measured at " + ", ".join(f"{percent}%" for percent in measured_at)
+    if metric.objective and len(measured_at) == 1 and blueprint.study_spec.search["pruner"] != "none":
+        when += ", so no trial is pruned"
+    return [
+        f"{metric.name} ({metric.direction}): {role}",
+        f"{prompts}{answers}; {when}",
+        f"measured once on the untouched base; {summary['cache']}",
+    ]
+
+
+def _rows(name: str, lines: Sequence[str | Text]) -> list[tuple[str, str | Text]]:
+    """`name` beside the first line only."""
+    return [("" if index else name, line) for index, line in enumerate(lines)]
 
 
 def _heading(text: str) -> Text:
@@ -90,17 +129,10 @@ def _two_columns(*rows: tuple[str, str | Text]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
-    for name, said in rows:
+    for name, value in rows:
         # As Text: names of folders and models may hold brackets, which rich would read as markup.
-        table.add_row(name, Text(said) if isinstance(said, str) else said)
+        table.add_row(name, Text(value) if isinstance(value, str) else value)
     return table
-
-
-def _count(number: float) -> str:
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return f"{number:.0f}"
 
 
 def _shown(value: object) -> str:
@@ -155,45 +187,3 @@ def notes(blueprint: Blueprint) -> list[RenderableType]:
     told = {dimension.note for dimension in space.dimensions}
     lines = [line for key in ("notes", "dropped") for line in space.context.get(key, ()) if line not in told]
     return [Text(), *(Text(f"- {line}", style="dim") for line in lines)] if lines else []
-
-
-def time_estimate(blueprint: Blueprint, matrix_flops: float) -> str:
-    """An upper estimate: every trial runs its full budget, one worker."""
-    study_spec = blueprint.study_spec
-    constants = study_spec.constants
-    examples = (
-        constants["max_steps"]
-        * constants["per_device_train_batch_size"]
-        * constants["gradient_accumulation_steps"]
-    )
-    mean = blueprint.num_train_tokens / blueprint.num_train_examples
-    size = float(study_spec.context["model_size"])
-    train = study_spec.trials * examples * mean * FORWARD_BACKWARD_FLOPS * size
-    evaluate = study_spec.trials * len(study_spec.report_at) * blueprint.num_eval_tokens * 2 * 2 * size
-    seconds = (train + evaluate) / (matrix_flops * ASSUMED_UTILISATION)
-    beside = "starting up" + ("" if study_spec.metric is None else " and measuring the metric")
-    return (
-        f"about {duration(seconds)} on one worker if nothing is pruned, beside {beside} (estimate: "
-        f"{matrix_flops / 1e12:.2g} TFLOP/s measured here, {ASSUMED_UTILISATION:.0%} of it used)"
-    )
-
-
-def measure_matrix_flops() -> float:
-    """Speed of a large product on this machine's device, in operations per second, within a second."""
-    import time
-
-    import torch
-
-    cuda = torch.cuda.is_available()
-    n, dtype = (8192, torch.bfloat16) if cuda else (1024, torch.float32)
-    a = torch.randn(n, n, device="cuda" if cuda else "cpu", dtype=dtype)
-    best = float("inf")
-    for _ in range(4):
-        if cuda:
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        a @ a
-        if cuda:
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - started)
-    return 2.0 * n**3 / best

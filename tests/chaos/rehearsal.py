@@ -25,7 +25,8 @@ from lora_runner.config import TrialConfig
 from lora_runner.files import whole_folder, write_json
 from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PUT_BACK, Assignment, SeatReport
 from search_spaces import load_guidelines, space_for
-from sweeps.plan.blueprint import Blueprint, StudySpec, WorkerSpec
+from sweeps.plan.blueprint import Blueprint
+from sweeps.plan.specs import StudySpec, WorkerSpec
 from sweeps.sweep import Sweep
 
 STEPS = 40
@@ -218,7 +219,7 @@ class RehearsedSession:
 
 @dataclass(frozen=True)
 class RehearsedWorkerSpec:
-    """What a worker uses of `sweeps.plan.blueprint.WorkerSpec`."""
+    """What a worker uses of `sweeps.plan.specs.WorkerSpec`."""
 
     seats: int
     folder: str

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from lora_runner.data import resolve_chat_template
 from sweeps.artifacts.served_tokenizer import save_tokenizer
 from sweeps.config import load_sweep
-from sweeps.plan.blueprint import draw_up
+from sweeps.plan.build_blueprint import build_blueprint
 
 TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}>{{ message.content }}{{ eos_token }}\n{% endfor %}"
@@ -38,7 +38,7 @@ def context(tmp_path: Path, tiny_model: Callable[..., Path]) -> Callable[[str, d
         texts = [line.replace("hello", f"hello {number}") for number, line in enumerate(lines)]
         (tmp_path / "data.jsonl").write_text("\n".join(texts))
         (tmp_path / "s.yaml").write_text(SWEEP.format(model=tiny_model("llama"), template=template))
-        return draw_up(load_sweep(tmp_path / "s.yaml")).study_spec.context["chat_template"]
+        return build_blueprint(load_sweep(tmp_path / "s.yaml")).study_spec.context["chat_template"]
 
     return of
 

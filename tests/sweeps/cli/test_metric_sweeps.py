@@ -34,9 +34,8 @@ from sweeps.errors import ConfigError, StudyMismatch
 from sweeps.fleet.live_view import status_table
 from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.recorder import adapters_to_keep
-from sweeps.plan.blueprint import summary
 from sweeps.plan.metric_setup import metric_of
-from sweeps.plan.metric_text import metric_lines
+from sweeps.plan.plan_text import metric_lines
 from sweeps.study.status import read_status
 from sweeps.sweep import Sweep
 from sweeps.tracking.record import read_records
@@ -184,13 +183,13 @@ def test_the_plan_says_what_makes_the_study_another_one(
     watched = planned(tmp_path, tiny_model, "contains").plan()
     assert watched.study_spec.identity["metric"] == "eval_loss"
     first, second, third = metric_lines(watched)
-    assert first == "contains (maximize): watched beside the loss"
+    assert first == "contains (maximize): recorded beside the loss"
     assert second.startswith(
-        "2 evaluation prompts, all there are of the 64 asked for, answers of at most 32 tokens; measured "
-        "at 20%"
+        "2 evaluation prompts (of the 64 asked for, there are no more), answers of at most 32 tokens; "
+        "measured at 20%"
     )
-    assert third.startswith("the untouched base once; keys and values are kept")
-    account = summary(watched)["metric"]
+    assert third.startswith("measured once on the untouched base; keys and values are cached")
+    account = watched.summary()["metric"]
     assert (account["objective"], account["num_prompts"], account["measured_at"][-1]) == (False, 2, 100)
     assert len(watched.worker_spec.data.eval_prompts) == 2
     assert watched.worker_spec.session.metric == watched.study_spec.metric

@@ -21,7 +21,9 @@ from lora_runner.errors import DataError, ModelError
 from search_spaces import SearchSpace
 from sweeps.config import load_sweep
 from sweeps.errors import ConfigError
-from sweeps.plan.blueprint import Blueprint, StudySpec, draw_up, summary
+from sweeps.plan.blueprint import Blueprint
+from sweeps.plan.build_blueprint import build_blueprint
+from sweeps.plan.specs import StudySpec
 from sweeps.sweep import Sweep
 
 MakeLedger = Callable[..., StudySpec]
@@ -131,7 +133,7 @@ def draw(tmp_path: Path, tiny_model: Callable[..., Path]) -> Draw:
     (tmp_path / "s.yaml").write_text(SWEEP.format(model=tiny_model("llama")))
 
     def draw(**overrides: Any) -> Blueprint:
-        return draw_up(
+        return build_blueprint(
             load_sweep(
                 tmp_path / "s.yaml",
                 overrides={"output": str(tmp_path / "runs")}
@@ -178,7 +180,7 @@ def test_a_blueprint_holds_what_is_counted_from_model_and_data(draw: Draw, tmp_p
     assert (account["train"]["num_used"], account["train"]["num_held_out"]) == (48, 12)
     assert account["eval"]["num_records"] == blueprint.data.eval.counts.num_used == 12
     assert (account["warnings"], account["notices"]) == ([], [])
-    assert json.loads(json.dumps(account)) == account == summary(blueprint)["data"]
+    assert json.loads(json.dumps(account)) == account == blueprint.summary()["data"]
     assert study_spec.context["modules_to_save"] == ["embed_tokens", "lm_head"]
     assert (study_spec.context["trust_remote_code"], study_spec.context["embedding_optimizer_bits"]) == (
         False,
@@ -258,7 +260,7 @@ def test_a_budget_in_epochs_becomes_steps(draw: Draw) -> None:
 
 def test_the_summary_is_json_and_its_space_reads_back(draw: Draw) -> None:
     blueprint = draw()
-    read = json.loads(json.dumps(summary(blueprint), allow_nan=False))
+    read = json.loads(json.dumps(blueprint.summary(), allow_nan=False))
     assert SearchSpace.from_dict(read["space"]).fingerprint() == blueprint.study_spec.space.fingerprint()
     assert read["trials"] == 6
     assert read["seats"] == 6
@@ -368,7 +370,7 @@ def test_tokens_that_the_model_cannot_train_are_refused_with_their_lines(
     with pytest.raises(ConfigError, match=r"^override train_embeddings\.tokens: .* got 999"):
         Sweep.load(tmp_path / "s.yaml", {"train_embeddings.tokens": [999]}).plan()
     with pytest.raises(ConfigError, match=r"^train_embeddings\.tokens\[0\] .* got 999"):
-        draw_up(load_sweep(tmp_path / "s.yaml", overrides={"train_embeddings.tokens": [999]}))
+        build_blueprint(load_sweep(tmp_path / "s.yaml", overrides={"train_embeddings.tokens": [999]}))
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -15,8 +15,10 @@ from rich.console import Console
 from lora_runner.data import Notice, Rendering, StopToken
 from lora_runner.metric.scores import MetricSpec
 from search_spaces import space_for
-from sweeps.plan.blueprint import Blueprint, StudySpec
-from sweeps.plan.plan_text import plan_view, time_estimate
+from sweeps.plan.blueprint import Blueprint
+from sweeps.plan.plan_text import plan_view
+from sweeps.plan.specs import StudySpec
+from sweeps.plan.time_estimate import time_estimate
 
 FLOPS = 1e12
 
@@ -44,7 +46,7 @@ def blueprint(study_spec: StudySpec, **changed: Any) -> Any:
         memory_reason="12 seats: 13 would take 68.3 GiB",
         base_gib=5.6,
         base_kind="in NF4",
-        base_unquantised="2.1 GiB of it stay in bfloat16: embeddings and output layer 2.1",
+        base_unquantized="2.1 GiB of it stay in bfloat16: embeddings and output layer 2.1",
         num_train_examples=1000,
         num_train_tokens=250_000,
         num_eval_tokens=4096,
@@ -67,7 +69,7 @@ def test_the_plan_states_what_would_run(plan: Blueprint) -> None:
     text = "\n".join(shown(plan))
     for fact in (
         "example/a model [8B]",
-        "8.03 B parameters in NF4, computed in bfloat16",
+        "8.03B parameters in NF4, computed in bfloat16",
         "2.1 GiB of it stay in bfloat16: embeddings and output layer 2.1",
         "1,000 training examples with 250,000 tokens; 4,096 predicted tokens",
         "16 trials of 100 steps, reported at 20%, 40%, 60%, 80%, 100%",
@@ -103,7 +105,7 @@ def test_what_does_not_fit_is_told_what_helps_and_never_a_smaller_batch_for_the_
     assert "lower per_device_train_batch_size" in " ".join(" ".join(shown(plan)).split())
     plan.base_gib = 60.5
     text = " ".join(" ".join(shown(plan)).split())
-    assert "which does not fit: the base alone takes 60.50 GiB, whatever the batch" in text
+    assert "which does not fit: the base alone takes 60.50 GiB at any batch size" in text
     assert "device_map: auto" in text
     assert "lower per_device" not in text
     assert "lower seats" not in text
@@ -117,12 +119,12 @@ def test_the_plan_says_what_is_measured_on_how_much_and_when(plan: Any) -> None:
 
     assert "metric" not in " ".join(shown(plan))
     text = facts(MetricSpec(name="contains", every=2, num_prompts=9))
-    assert "metric contains (maximize): watched beside the loss" in text
+    assert "metric contains (maximize): recorded beside the loss" in text
     assert "9 evaluation prompts, answers of at most 32 tokens; measured at 40%, 80%, 100%" in text
-    assert "beside starting up and measuring the metric (estimate" in text
+    assert "plus starting up and measuring the metric (estimate" in text
     text = facts(MetricSpec(name="m:f", direction="minimize", every=9, objective=True))
     assert "m:f (minimize): trials are searched and ranked by it" in text
-    assert "9 evaluation prompts, all there are of the 64 asked for, answers" in text
+    assert "9 evaluation prompts (of the 64 asked for, there are no more), answers" in text
     assert "measured at 100%, so no trial is pruned" in text
     text = facts(MetricSpec(name="lm_eval:some", num_prompts=9, max_new_tokens=0))
     assert "9 documents of the task; measured at 20%" in text

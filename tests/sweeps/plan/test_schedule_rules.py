@@ -18,7 +18,7 @@ from lora_runner.optim.schedules import schedule_factor
 from search_spaces import SearchSpace, space_for
 from sweeps.config import TrainingSection, load_sweep, problem_at
 from sweeps.errors import ConfigError
-from sweeps.plan.blueprint import draw_up
+from sweeps.plan.build_blueprint import build_blueprint
 from sweeps.plan.schedule_rules import schedule_findings
 from sweeps.plan.trial_config import trial_config
 
@@ -200,7 +200,7 @@ training:
       num_decay_steps: 10
 """)
     with pytest.raises(ConfigError) as refused:
-        draw_up(load_sweep(file, environ={}), lambda key, message: problem_at(file, key, message))
+        build_blueprint(load_sweep(file, environ={}), lambda key, message: problem_at(file, key, message))
     minimum, decay = refused.value.problems
     assert (minimum.line, decay.line) == (11, 13)
     assert "min_lr must be below" in minimum.message

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from results.sweep_result import read_study
 from sweeps.errors import StudyMismatch
 from sweeps.keeper.keeper import Keeper
-from sweeps.plan.blueprint import StudySpec
+from sweeps.plan.specs import StudySpec
 from sweeps.study.same_base import other_base
 from sweeps.study.study import peek
 from sweeps.sweep import Sweep

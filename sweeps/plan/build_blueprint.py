@@ -1,0 +1,183 @@
+"""Builds the blueprint: reads the model's configuration and the data, and estimates what fits.
+
+Imports torch and transformers, which takes seconds: import this module only where a sweep is planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from files_and_text.problems import Problem
+from files_and_text.yaml_lines import KeyPath
+from lora_runner.base.load_model import (
+    BaseSpec,
+    check_weights,
+    load_tokenizer,
+    meta_model,
+    num_parameters_of,
+    resolve_dtype,
+    vocabulary_size,
+)
+from lora_runner.base.model_structure import text_config
+from lora_runner.base.quantization import quantization_of
+from lora_runner.data import DataSpec, check_ids, load_data, steps_for_epochs
+from lora_runner.memory.estimate import available_memory, choose
+from lora_runner.protocol import SessionOptions
+from search_spaces import load_guidelines
+from sweeps.artifacts.file_server import fingerprint
+from sweeps.config import SweepConfig, space_of
+from sweeps.errors import ConfigError
+from sweeps.plan.blueprint import Blueprint
+from sweeps.plan.metric_setup import check_prompts, metric_of
+from sweeps.plan.schedule_rules import schedule_findings
+from sweeps.plan.specs import StudySpec, WorkerSpec
+from sweeps.plan.study_identity import package_versions, study_context, study_identity
+from sweeps.plan.trained_tokens import trained_tokens
+from sweeps.plan.workload import workload_of
+
+MAX_SEATS = {"cuda": 32, "cpu": 8}
+"""More seats gain nothing: the cost of the base's forward pass per seat is small by then."""
+
+
+def base_spec(config: SweepConfig) -> BaseSpec:
+    """The base that the sweep file names."""
+    return BaseSpec(
+        model=config.model.name,
+        revision=config.model.revision,
+        trust_remote_code=config.model.trust_remote_code,
+        compute_dtype=config.model.compute_dtype,
+        device_map=config.model.device_map,
+    )
+
+
+def build_blueprint(
+    config: SweepConfig,
+    problem_at: Callable[[KeyPath, str], Problem] = lambda _, message: Problem(message),
+) -> Blueprint:
+    """Read the model's configuration and the data, build the space, and estimate what fits. Writes nothing.
+
+    `problem_at` finds the file and line of a key. Raises ConfigError, ModelError or DataError for anything
+    that would fail later.
+    """
+    base = base_spec(config)
+    check_weights(base)
+    meta = meta_model(base)
+    quantization = quantization_of(meta.config, base.model, base.quantization)
+    size = config.model.size or num_parameters_of(meta)
+    tokenizer = load_tokenizer(base)
+    token_ids = trained_tokens(config, meta, tokenizer, problem_at)
+    max_positions = getattr(text_config(meta), "max_position_embeddings", None)
+    metric = metric_of(config, problem_at, tokenizer, max_positions)
+    num_prompts = metric.num_prompts if metric is not None and not metric.is_task else 0
+    data = load_data(DataSpec(**config.data.model_dump()), tokenizer, num_prompts=num_prompts)
+    check_ids(data, tokenizer, vocabulary_size(meta))
+    check_prompts(metric, data, problem_at)
+    training = config.training
+    max_steps = training.max_steps or steps_for_epochs(
+        len(data.train),
+        training.per_device_train_batch_size,
+        training.gradient_accumulation_steps,
+        training.num_train_epochs or 1,
+    )
+    space = space_of(config, model_size=float(size), max_steps=max_steps)
+    constants = _constants(config, max_steps)
+    if found := list(schedule_findings(space, constants, training.lr_scheduler_kwargs)):
+        raise ConfigError(problem_at(key, message) for key, message in found)
+    workload = workload_of(config, space, data, token_ids, metric, problem_at)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    memory = choose(
+        base,
+        workload,
+        most=min(MAX_SEATS[device.type], config.trials),
+        seats=None if config.seats == "auto" else config.seats,
+        available=_share_of_device(config, device) * available_memory(device),
+    )
+    context = study_context(
+        config,
+        space,
+        data,
+        meta,
+        quantization,
+        metric,
+        model_size=float(size),
+        max_steps=max_steps,
+        compute_dtype=str(resolve_dtype(base.compute_dtype, device)).removeprefix("torch."),
+        token_ids=token_ids,
+    )
+    study_spec = StudySpec(
+        name=config.name,
+        run_folder=str(config.run_folder.absolute()),
+        space=space,
+        trials=config.trials,
+        search=config.search.model_dump(),
+        report_at=training.report_percents,
+        constants=constants,
+        scheduler_kwargs=training.lr_scheduler_kwargs,
+        trains_embeddings=config.trains_embeddings,
+        identity=study_identity(config, space, base, context, metric, train_digest=data.train.digest),
+        context=context,
+        guidelines=load_guidelines(*config.guidelines).to_list(),
+        versions=package_versions(),
+        reliability=config.reliability,
+        metric=metric,
+    )
+    worker_spec = WorkerSpec(
+        base=base,
+        model_fingerprint=fingerprint(Path(base.model)) if Path(base.model).is_dir() else None,
+        data=data,
+        pack=workload.options(resident_weights=memory.resident_weights),
+        session=SessionOptions(
+            report_at=training.report_percents,
+            per_device_eval_batch_size=training.per_device_eval_batch_size,
+            checkpoint_seconds=config.reliability.checkpoint_seconds,
+            disk_patience_seconds=config.reliability.outage_seconds,
+            metric=metric,
+        ),
+        stall_seconds=config.reliability.stall_seconds,
+        seats=memory.seats,
+    )
+    return Blueprint(
+        config=config,
+        study_spec=study_spec,
+        worker_spec=worker_spec,
+        tokenizer=tokenizer,
+        memory_gib=memory.estimate.peak(memory.seats) / 2**30,
+        memory_available_gib=memory.estimate.available / 2**30,
+        memory_reason=memory.reason,
+        base_gib=memory.smallest_base / 2**30,
+        base_kind=quantization.words,
+        base_unquantized=memory.unquantised,
+        num_train_examples=len(data.train),
+        num_train_tokens=data.train.num_tokens,
+        num_eval_tokens=data.eval.num_target_tokens,
+    )
+
+
+def _share_of_device(config: SweepConfig, device: torch.device) -> float:
+    """What a worker may use of the memory of one GPU, or of the machine, as a factor."""
+    if device.type == "cuda":
+        return config.gpus_per_worker
+    return 1 / (1 if config.workers == "auto" else config.workers)  # the workers share one machine's memory
+
+
+def _constants(config: SweepConfig, steps: int) -> dict[str, Any]:
+    training, lora = config.training, config.lora
+    return {
+        "max_steps": steps,
+        "per_device_train_batch_size": training.per_device_train_batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "adam_beta1": training.adam_beta1,
+        "adam_beta2": training.adam_beta2,
+        "adam_epsilon": training.adam_epsilon,
+        "lora_r": lora.r,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "use_rslora": lora.use_rslora,
+        "seed": training.seed,
+    }

@@ -1,0 +1,97 @@
+"""What the driver sends to the keeper and to the workers: frozen data, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from lora_runner.config import TrialConfig
+from lora_runner.metric.scores import MetricSpec
+from lora_runner.protocol import SessionOptions
+from search_spaces import SearchSpace
+from sweeps.artifacts.checkpoint_store import CheckpointStore
+from sweeps.artifacts.worker_files import Call, model_folder
+from sweeps.config import ReliabilitySection
+from sweeps.plan.replicate_plan import ReplicatePlan
+from sweeps.plan.trial_config import trial_config
+
+if TYPE_CHECKING:
+    from lora_runner.base.load_model import BaseSpec
+    from lora_runner.data import DataBundle
+    from lora_runner.pack.pack import PackOptions
+    from lora_runner.session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySpec:
+    """What the keeper needs to draw trials and to recognise its study."""
+
+    name: str
+    run_folder: str
+    space: SearchSpace
+    trials: int
+    """Finished trials of the whole sweep."""
+    search: dict[str, Any]
+    """The sweep file's `search` section."""
+    report_at: tuple[int, ...]
+    """Percents of the budget at which every trial reports."""
+    constants: dict[str, Any]
+    """Fields of a TrialConfig that the space does not vary; `max_steps` is for the configured batch size."""
+    scheduler_kwargs: dict[str, dict[str, Any]]
+    trains_embeddings: bool
+    identity: dict[str, Any]
+    """What must be equal for two runs to share a study; compared when the study is opened again."""
+    context: dict[str, Any]
+    """The conditions under which the results hold."""
+    guidelines: list[dict[str, Any]]
+    versions: dict[str, str] = field(default_factory=dict)
+    reliability: ReliabilitySection = field(default_factory=ReliabilitySection)
+    metric: MetricSpec | None = None
+    """What is measured besides the loss, or instead of it."""
+    replicates: ReplicatePlan | None = None
+    """Instead of a sampler, for a confirm study."""
+
+    def checkpoint_store(self) -> CheckpointStore | None:
+        """Where checkpoints are kept if not in the run folder. Raises StorageUnreachable."""
+        url = self.reliability.checkpoints
+        return None if url is None else CheckpointStore(url, self.name)
+
+    def trial_config(self, params: Mapping[str, Any]) -> TrialConfig:
+        """A trial's full configuration from its parameters in the study. Raises TrialConfigError."""
+        return trial_config(params, self.constants, self.scheduler_kwargs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSpec:
+    """What a worker needs to train: base, data, pack and session options."""
+
+    base: BaseSpec
+    model_fingerprint: str | None
+    """Of a model folder: tells a worker whether it sees the same one. None for a hub id."""
+    data: DataBundle
+    """Tokenized once, by the driver, so that every worker trains and evaluates on the same tokens."""
+    pack: PackOptions
+    session: SessionOptions
+    seats: int
+    stall_seconds: float
+    """A worker that completes no step and no evaluation for this long is ended."""
+
+    def open_session(self, num_threads: int, call: Call, alive: Callable[[], None]) -> Session:
+        """Load the base in this process and evaluate it untouched; no seat is taken yet.
+
+        `num_threads`: torch's, on a machine without a GPU. `call` asks the file server for files that only
+        the driver's machine has. `alive` is called while another worker fetches them. Raises ModelError.
+        """
+        # torch takes seconds to import; the driver and the keeper handle specs without it.
+        import torch
+
+        from lora_runner.base.load_model import load_base
+        from lora_runner.pack.pack import Pack
+        from lora_runner.session import Session
+
+        if not torch.cuda.is_available():
+            torch.set_num_threads(num_threads)
+        folder = model_folder(self.base.model, self.model_fingerprint, call, alive=alive)
+        base = load_base(replace(self.base, folder=folder))
+        return Session(Pack(base, self.pack), self.data, self.session, num_seats=self.seats)
