@@ -27,7 +27,7 @@ from sweeps.config.sections.search import SearchSection
 from sweeps.fleet.fleet import office_for, plan_fleet, run_fleet, start_ray
 from sweeps.plan.specs import StudySpec, WorkerSpec
 from sweeps.storage.open_storage import open_storage
-from sweeps.study.lease import Owner
+from sweeps.study.lease import DriverProcess
 from sweeps.study.study import open_study
 
 MAX_STEPS = 100
@@ -163,7 +163,7 @@ def main() -> None:
     study_spec, url = empty_study_spec(folder, options.trials), f"sqlite:///{folder / 'study.db'}"
     start_ray()
     ready = time.time()
-    with office_for(study_spec, url, Owner.here("benchmark")) as endpoints:
+    with office_for(study_spec, url, DriverProcess.current("benchmark")) as endpoints:
         # A worker uses nothing of a job but `seats`, `stall_seconds` and `open_session`.
         errors = run_fleet(endpoints, cast(WorkerSpec, EmptyJob(options.seats)), plan_fleet(1, 1))
     if errors:

@@ -16,9 +16,9 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.empty_trials import LEARNING_RATES, REPORT_PERCENTS, SEED, loss_of
-from sweeps.storage.journal_storage import Journal
-from sweeps.storage.open_storage import open_storage, transaction
-from sweeps.storage.sql_storage import Database
+from sweeps.storage.journal_storage import JournalStudyStorage
+from sweeps.storage.open_storage import open_storage
+from sweeps.storage.sql_storage import SqlStudyStorage
 
 PACK = 32
 """Seats of one simulated worker."""
@@ -36,11 +36,11 @@ def fill(url: str, patterns: Sequence[FrozenTrial], *, finished: int, seats: int
         study_id = storage.get_all_studies()[0]._study_id
         number = len(storage.get_all_trials(study_id, deepcopy=False))
         trials = _copies(patterns, finished=finished, seats=seats, run=run, number=number)
-        if isinstance(storage, Database):
+        if isinstance(storage, SqlStudyStorage):
             _insert(storage.engine, study_id, list(trials))
         else:
-            assert isinstance(storage, Journal)
-            with transaction(storage):
+            assert isinstance(storage, JournalStudyStorage)
+            with storage.transaction():
                 for trial in trials:
                     storage.create_new_trial(study_id, trial)
     finally:

@@ -20,7 +20,7 @@ from benchmarks.empty_fleet import EmptyJob, empty_study_spec
 from sweeps.fleet.fleet import office_for, plan_fleet, run_fleet, start_ray
 from sweeps.plan.specs import WorkerSpec
 from sweeps.storage.open_storage import open_storage
-from sweeps.study.lease import Owner
+from sweeps.study.lease import DriverProcess
 from sweeps.study.study import open_study
 
 
@@ -78,7 +78,7 @@ def main() -> None:
         watch = Watch()
         watch.start()
         began = time.time()
-        with office_for(study_spec, url, Owner.here("benchmark")) as endpoints:
+        with office_for(study_spec, url, DriverProcess.current("benchmark")) as endpoints:
             # Its reports are as many as its seats, so it hears from the keeper seldom: hence the patience.
             worker_spec = cast(WorkerSpec, EmptyJob(options.seats, stall_seconds=600.0))
             errors = run_fleet(endpoints, worker_spec, plan_fleet(options.workers, 1))

@@ -22,7 +22,7 @@ from lora_runner.config import TrialConfig
 from lora_runner.protocol import COMPLETE, Assignment, SeatReport
 from sweeps.keeper.keeper import Keeper
 from sweeps.plan.specs import StudySpec
-from sweeps.study.lease import Owner
+from sweeps.study.lease import DriverProcess
 from sweeps.study.samplers import make_sampler
 
 MOST_ASKS = 32
@@ -61,7 +61,7 @@ def measure(storage: str, url: str, folder: Path, *, sampler: str, finished: int
     """Fill the empty storage at `url` and measure, in a process that ends with it."""
     study_spec = empty_study_spec(folder, finished + seats + SPARE)
     study_spec = replace(study_spec, search=study_spec.search | {"sampler": sampler})
-    owner = Owner.here("benchmark")
+    owner = DriverProcess.current("benchmark")
     # Not in the process that is measured: memory that filling leaves free would hide what the keeper takes.
     _apart(lambda: _prepare(study_spec, url, owner, finished=finished, seats=seats))
     measured = _apart(lambda: _measure(study_spec, url, owner, seats))
@@ -92,7 +92,7 @@ def _in_child(pipe: Connection, work: Callable[[], Any]) -> None:
         pipe.send((False, traceback.format_exc()))
 
 
-def _measure(study_spec: StudySpec, url: str, owner: Owner, seats: int) -> dict[str, float]:
+def _measure(study_spec: StudySpec, url: str, owner: DriverProcess, seats: int) -> dict[str, float]:
     before, started = _memory(), time.perf_counter()
     keeper = Keeper(study_spec, url, owner)
     open_seconds = time.perf_counter() - started
@@ -127,7 +127,7 @@ def _measure(study_spec: StudySpec, url: str, owner: Owner, seats: int) -> dict[
     }
 
 
-def _prepare(study_spec: StudySpec, url: str, owner: Owner, *, finished: int, seats: int) -> None:
+def _prepare(study_spec: StudySpec, url: str, owner: DriverProcess, *, finished: int, seats: int) -> None:
     """A study with a few real trials, and many more like them."""
     keeper = Keeper(study_spec, url, owner)
     reply = keeper.ask(0, range(PACK))

@@ -40,7 +40,7 @@ from sweeps.fleet.signals import stop_on_signals
 from sweeps.keeper.failed_trials import TRY_AGAIN, failed_trials, without_value
 from sweeps.plan.plan_text import notice_text
 from sweeps.storage.open_storage import check_reachable
-from sweeps.study.lease import Lease, Owner, lease_of, refuse_if_held
+from sweeps.study.lease import DriverProcess, Lease, lease_of, refuse_if_held
 from sweeps.study.status import Status, read_status
 from sweeps.study.study import peek
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from lora_runner.data import ShownRecord
     from sweeps.plan.blueprint import Blueprint
     from sweeps.plan.specs import StudySpec
-    from sweeps.study.move_study import Move
+    from sweeps.study.move_study import MovedStudies
 
 
 GO_ON = "Run the same command to go on; nothing that was finished is lost."
@@ -352,7 +352,7 @@ class Sweep:
         self, blueprint: Blueprint, study: optuna.Study | None, address: str | None, console: Console
     ) -> tuple[bool, list[str]]:
         """Whether the run was interrupted, and why it could not be brought to its end."""
-        owner = Owner.here(secrets.token_hex(8))
+        owner = DriverProcess.current(secrets.token_hex(8))
         if study is not None and (lease := refuse_if_held(study, owner)) is not None:
             console.print(
                 f"The study was held by {lease.holder()}; waiting up to "
@@ -408,13 +408,13 @@ class Sweep:
         os.kill(lease.owner.pid, signal.SIGTERM)
         return lease
 
-    def move(self, storage: str) -> Move:
+    def move(self, storage: str) -> MovedStudies:
         """Copy the sweep's studies to another storage, and let the run folder say that they are there now.
 
         `storage` as a sweep file has it; a relative path starts from the working directory. The old storage
         stays as it is. Raises ConfigError, RunFolderError, and what `copy_studies` raises.
         """
-        from sweeps.study.move_study import Move, copy_studies
+        from sweeps.study.move_study import MovedStudies, copy_studies
 
         try:
             reference = absolute_storage(check_storage(storage), Path.cwd())
@@ -434,7 +434,7 @@ class Sweep:
         if began:
             write_run_folder(config.model_copy(update={"storage": reference}))
         assert reference is not None
-        return Move(storage=reference, studies=studies)
+        return MovedStudies(storage=reference, studies=studies)
 
     def write_results(self, *, tokenizer: Path | None = None) -> None:
         """Write the tables, the verdict and best/ as far as there is anything to say, and the report.

@@ -30,10 +30,10 @@ from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.replicate_source import is_settled
 from sweeps.plan.replicate_plan import ReplicatePlan
 from sweeps.plan.specs import StudySpec
-from sweeps.storage.open_storage import open_storage, transaction
+from sweeps.storage.open_storage import open_storage
 from sweeps.study.lease import refuse_unless_free
 from sweeps.study.status import Status, read_status
-from sweeps.study.study import ENDED, find_study, peek
+from sweeps.study.study import ENDED_STATES, find_study, peek
 
 RunStudy = Callable[[StudySpec, optuna.Study | None], tuple[bool, list[str]]]
 """(ledger, its study if there is one) -> whether it was interrupted, and why it could not end."""
@@ -180,7 +180,7 @@ class Confirmation:
 
 def failed_arms(study: optuna.Study, plan: ReplicatePlan) -> tuple[Arm, ...]:
     """Arms of which at least one run has failed, and none has ended in any other way."""
-    ended = study.get_trials(deepcopy=False, states=ENDED)
+    ended = study.get_trials(deepcopy=False, states=ENDED_STATES)
     outcomes = {
         arm.name: {trial.state for trial in ended if trial.user_attrs.get("arm") == arm.name}
         for arm in plan.arms
@@ -204,7 +204,7 @@ def put_away(url: str, name: str, run_folder: Path) -> str:
             if not any(f"{name}{suffix}{e}" in known for suffix in CONFIRM_STUDIES)
             and not folder.with_name(f"{FOLDER}{e}").exists()
         )
-        with transaction(storage):
+        with storage.transaction():
             for suffix in CONFIRM_STUDIES:
                 if (study := find_study(storage, f"{name}{suffix}")) is not None:
                     _rename(storage, study, f"{name}{suffix}{ending}")

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from results.frames import DERIVED
 from sweeps.study.lease import LEASE
-from sweeps.study.study import is_drawn_ahead
+from sweeps.study.study import is_prefetched
 
 # As `Study.set_metric_names` writes it.
 _METRIC_NAMES = "study:metric_names"
@@ -155,7 +155,7 @@ def trial_note(trial: FrozenTrial) -> str:
 
 def _as_shown(trial: FrozenTrial) -> FrozenTrial:
     shown = copy.copy(trial)
-    if is_drawn_ahead(trial):
+    if is_prefetched(trial):
         shown.state = TrialState.WAITING
     attributes = dict(trial.user_attrs)
     config = attributes.pop("config", None) or {}

@@ -25,7 +25,7 @@ from sweeps.fleet.early_exits import TellOfEarlyEnds, fault_in
 from sweeps.fleet.worker import Worker
 from sweeps.keeper.actor import KeeperActor
 from sweeps.plan.specs import StudySpec, WorkerSpec
-from sweeps.study.lease import Owner
+from sweeps.study.lease import DriverProcess
 
 SPARE_WORKERS = 64
 """Workers beyond those that a cluster has room for now, which start on nodes that join it."""
@@ -92,7 +92,7 @@ class Endpoints:
 
 
 @contextlib.contextmanager
-def office_for(study_spec: StudySpec, storage_url: str, owner: Owner) -> Iterator[Endpoints]:
+def office_for(study_spec: StudySpec, storage_url: str, owner: DriverProcess) -> Iterator[Endpoints]:
     """Keeper and depot of a run, as actors; errors of the study are raised here as they are."""
     with private_file(storage_url) as secret:
         keeper = _beside_driver(KeeperActor).remote(study_spec, secret, owner)

@@ -19,8 +19,8 @@ from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.protocol import Reply
 from sweeps.keeper.start_failures import FILE, StartFault, Starts, Verdict
 from sweeps.plan.specs import StudySpec
-from sweeps.storage.open_storage import is_outage, outage_reason
-from sweeps.study.lease import Owner
+from sweeps.storage.outages import is_outage, outage_reason
+from sweeps.study.lease import DriverProcess
 from sweeps.study.status import Status
 
 LONGEST_WAIT_SECONDS = 5.0
@@ -30,7 +30,7 @@ _ABANDON = Reply(stop=True, abandon=True, over=True)
 class KeeperActor:
     """Answers workers and the driver; a call that the storage refuses for now is to be made again."""
 
-    def __init__(self, study_spec: StudySpec, secret: str, owner: Owner) -> None:
+    def __init__(self, study_spec: StudySpec, secret: str, owner: DriverProcess) -> None:
         """Only remember: Ray hands errors of a method on with their type, but none of a constructor.
 
         `secret` is a private file that holds the storage's URL, which Ray would keep in its object store.

@@ -12,7 +12,7 @@ from files_and_text.numbers import plural
 from sweeps.keeper.start_failures import without_what_varies
 from sweeps.keeper.trial_source import open_failures
 from sweeps.study.status import DEFAULT_LABELS, Status
-from sweeps.study.study import ENDED
+from sweeps.study.study import ENDED_STATES
 
 TRY_AGAIN = "Mend it and run the same command: configurations that failed are tried again first."
 
@@ -31,7 +31,7 @@ def without_value(study: optuna.Study, status: Status, run_folder: Path) -> str 
     """Why a study that has no trial with a value at its full budget has none; None for another."""
     if status.best is not None:
         return None
-    ended = study.get_trials(deepcopy=False, states=ENDED)
+    ended = study.get_trials(deepcopy=False, states=ENDED_STATES)
     outcomes = ", ".join(f"{count} {name}" for name, count in sorted(status.outcomes.items()))
     counts = f" ({outcomes}; {_most_often(ended, run_folder)})" if ended else ""
     return f"no trial has finished its full budget with a value{counts}."

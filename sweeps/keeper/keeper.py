@@ -29,13 +29,13 @@ from sweeps.keeper.replicate_source import drawer_for
 from sweeps.keeper.retry_queue import RetryQueue, is_suspect
 from sweeps.keeper.worker_registry import FUTILE_STARTS, WorkerRegistry, pause_after
 from sweeps.plan.specs import StudySpec
-from sweeps.storage.cached_storage import WriteThrough
-from sweeps.storage.open_storage import open_storage, transaction
-from sweeps.study.lease import Hold, Owner, lease_of, wait_until_free
-from sweeps.study.same_base import BASE_EVAL_LOSS, BASE_METRIC, BASE_WEIGHTS, other_base
+from sweeps.storage.cached_storage import CachedStorage
+from sweeps.storage.open_storage import open_storage
+from sweeps.study.base_check import BASE_EVAL_LOSS, BASE_METRIC, BASE_WEIGHTS, base_difference
+from sweeps.study.lease import DriverProcess, HeldLease, lease_of, wait_until_free
 from sweeps.study.samplers import make_pruner
 from sweeps.study.status import Status, read_status
-from sweeps.study.study import describe, find_study, is_drawn_ahead, key_of, open_study
+from sweeps.study.study import find_study, is_prefetched, open_study, set_user_attrs, study_key_of
 
 
 class Keeper:
@@ -50,12 +50,12 @@ class Keeper:
         self,
         study_spec: StudySpec,
         storage_url: str,
-        owner: Owner | None = None,
+        owner: DriverProcess | None = None,
         events: list[str] | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study_spec = study_spec
-        self.owner = owner or Owner.here(secrets.token_hex(8))
+        self.owner = owner or DriverProcess.current(secrets.token_hex(8))
         self.folder = Path(study_spec.run_folder)
         self._started = time.monotonic()
         self._life = secrets.token_hex(4)
@@ -65,7 +65,7 @@ class Keeper:
         """Why the sweep may not come to its end."""
         self._crew = WorkerRegistry()
         self._storage = open_storage(storage_url)
-        self._hold: Hold | None = None
+        self._held_lease: HeldLease | None = None
         self._leftovers: Leftovers | None = None
         self._began = Began(seconds_ago=0.0, num_finished=0, num_failed=0, is_new=True)
         self._open()
@@ -84,10 +84,10 @@ class Keeper:
                 name=name,
                 seconds=self.study_spec.reliability.lease_seconds,
             )
-        with transaction(self._storage):
-            study, is_new = open_study(WriteThrough(self._storage), name, self.study_spec.identity)
-            self._hold = Hold(study._study_id, name, self.owner, found)
-            lease = self._hold.renew(self._storage)
+        with self._storage.transaction():
+            study, is_new = open_study(CachedStorage(self._storage), name, self.study_spec.identity)
+            self._held_lease = HeldLease(study._study_id, name, self.owner, found)
+            lease = self._held_lease.renew(self._storage)
             self._use_study(study)
             if is_new:
                 self._recorder.describe_study()
@@ -102,14 +102,14 @@ class Keeper:
             self._take_back([t for t in self._running() if t.user_attrs.get("run") != self.owner.run])
             ours = [t for t in self._running() if t.user_attrs.get("run") == self.owner.run]
             self._crew.live = {t.user_attrs["worker"] for t in ours}
-        self._hold.kept(lease)
+        self._held_lease.kept(lease)
         self._recorder.clear_away(self.study.get_trials(deepcopy=False))
 
     def close(self) -> None:
         """Give the lease back, so that the next sweep need not wait for it to run out."""
-        if self._hold is not None:
-            with transaction(self._storage):
-                self._hold.release(self._storage)
+        if self._held_lease is not None:
+            with self._storage.transaction():
+                self._held_lease.release(self._storage)
         if self._leftovers is not None:
             self._leftovers.finish()
 
@@ -124,14 +124,14 @@ class Keeper:
         self._drawer = drawer_for(self.study_spec, study, self._note)
         self._drawer.num_failed_before = self._began.num_failed
         if self._leftovers is None and (store := self.study_spec.checkpoint_store()) is not None:
-            self._leftovers = Leftovers(store.of_study(key_of(study)))
+            self._leftovers = Leftovers(store.of_study(study_key_of(study)))
         self._recorder = Recorder(self.study_spec, study, self._note, self._leftovers)
         self._waiting = RetryQueue(study, (), self._note)
         self._stale = False
 
     def _refresh(self) -> None:
         if self._stale:
-            storage = WriteThrough(self._storage)
+            storage = CachedStorage(self._storage)
             self._use_study(optuna.load_study(storage=storage, study_name=self.study_spec.name))
             # Never from memory: of a commit without an answer only the study knows whether it stands.
             numbers = [t.number for t in self._running() if t.user_attrs.get("run") != self.owner.run]
@@ -140,19 +140,19 @@ class Keeper:
     @contextmanager
     def _together(self) -> Iterator[None]:
         """What is written inside reaches the study at once or not at all, and so with what is kept here."""
-        assert self._hold is not None
+        assert self._held_lease is not None
         self._refresh()
         num_events, futile_starts = len(self._events), self._crew.futile_starts()
         try:
-            with transaction(self._storage):
-                lease = self._hold.renew(self._storage)
+            with self._storage.transaction():
+                lease = self._held_lease.renew(self._storage)
                 yield
         except BaseException:
             self._crew.take_back(futile_starts)
             del self._events[num_events:]
             self._stale = True  # memory holds what was taken back
             raise
-        self._hold.kept(lease)
+        self._held_lease.kept(lease)
 
     # --- the calls of a worker --------------------------------------------------------------------
 
@@ -178,7 +178,7 @@ class Keeper:
         if self._is_over() or not (self._waiting or self._drawer.has_more()):
             return self._nothing(worker, stop=True)
         self._crew.live.add(worker)
-        return Reply(pause_seconds=pause, study_key=key_of(self.study))
+        return Reply(pause_seconds=pause, study_key=study_key_of(self.study))
 
     def prepare(self, worker: int, trials: int = 1) -> None:
         """Draw until `trials` lie ready for this worker, so that its next report need not wait for the draw.
@@ -199,7 +199,7 @@ class Keeper:
         """
         with self._together():
             known = self.study.user_attrs
-            difference = other_base(
+            difference = base_difference(
                 known,
                 weights=weights,
                 base_eval_loss=base_eval_loss,
@@ -367,7 +367,7 @@ class Keeper:
     def _hand_out(self, trial: FrozenTrial, worker: int, seat: int) -> Assignment:
         """Written before work starts: reports of an earlier attempt no longer count."""
         attempt = int(trial.user_attrs.get("attempt", 0)) + 1
-        describe(self.study, trial, worker=worker, seat=seat, attempt=attempt, run=self.owner.run)
+        set_user_attrs(self.study, trial, worker=worker, seat=seat, attempt=attempt, run=self.owner.run)
         return Assignment(
             number=trial.number,
             config=TrialConfig.from_dict(trial.user_attrs["config"]),
@@ -384,7 +384,7 @@ class Keeper:
     def _running(self) -> list[FrozenTrial]:
         """Trials that have begun and not ended."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [trial for trial in running if not is_drawn_ahead(trial)]
+        return [trial for trial in running if not is_prefetched(trial)]
 
     def _is_on(self, trial: FrozenTrial, worker: int) -> bool:
         return trial.user_attrs.get("worker") == worker and trial.user_attrs.get("run") == self.owner.run
@@ -430,7 +430,7 @@ class Keeper:
     def status(self, events_from: int = 0) -> Status:
         """A snapshot; `events_from` skips events that were read before."""
         self._refresh()
-        if self._hold is not None and self._hold.is_due:
+        if self._held_lease is not None and self._held_lease.is_due:
             with self._together():
                 pass
         status = read_status(self.study, self.study_spec.trials)

@@ -21,7 +21,7 @@ from sweeps.artifacts.trial_folder import append_line, drop_adapter, drop_checkp
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.outages import is_outage
 from sweeps.study.status import DEFAULT_LABELS
-from sweeps.study.study import ENDED, FINISHED, describe, storage_of
+from sweeps.study.study import COUNTED_STATES, ENDED_STATES, set_user_attrs, storage_of
 
 _STATES = {
     COMPLETE: TrialState.COMPLETE,
@@ -79,7 +79,7 @@ class Recorder:
         began = self.study.user_attrs.get("run_began") or {}
         is_new = began.get("run") != run
         if is_new:
-            finished = len(self.study.get_trials(deepcopy=False, states=FINISHED))
+            finished = len(self.study.get_trials(deepcopy=False, states=COUNTED_STATES))
             failed = len(self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)))
             began = {"run": run, "at": time.time(), "finished": finished, "failed": failed}
             self.study.set_user_attr("run_began", began)
@@ -121,7 +121,7 @@ class Recorder:
         for trial, report in new if self.study_spec.metric is not None else []:
             both = {"eval_loss": report.eval_loss, "metric": report.metric}
             if report.eval_loss is not None:
-                describe(self.study, trial, **{f"{MEASURED}{report.percent}": both})
+                set_user_attrs(self.study, trial, **{f"{MEASURED}{report.percent}": both})
         storage_of(self.study).add_intermediate_values(
             (trial._trial_id, report.percent, value)
             for trial, report in new
@@ -140,7 +140,7 @@ class Recorder:
         outcome = report.outcome
         assert outcome is not None
         values = report.to_dict()
-        describe(
+        set_user_attrs(
             self.study,
             trial,
             outcome=outcome,
@@ -172,7 +172,7 @@ class Recorder:
         To call once the study holds that they are: then it is certain that nobody goes on from there.
         """
         known = self.study.get_trials(deepcopy=False)
-        over = [trial.number for trial in trials if known[trial.number].state in ENDED]
+        over = [trial.number for trial in trials if known[trial.number].state in ENDED_STATES]
         for number in over:
             drop_checkpoint(self.folder, number)
         if not over:

@@ -14,7 +14,7 @@ from results.verdict.statistics import is_clear
 from sweeps.keeper.trial_source import TrialSource
 from sweeps.plan.replicate_plan import ReplicatePlan
 from sweeps.plan.specs import StudySpec
-from sweeps.study.study import ENDED
+from sweeps.study.study import ENDED_STATES
 
 
 class ReplicateSource(TrialSource):
@@ -72,7 +72,7 @@ class ReplicateSource(TrialSource):
 
     def _is_settled(self) -> bool:
         """Whether every arm has its relation to the best; looked at when another run has ended."""
-        finished = len(self.study.get_trials(deepcopy=False, states=ENDED))
+        finished = len(self.study.get_trials(deepcopy=False, states=ENDED_STATES))
         if finished != self._looked_at:
             before, self._looked_at = self._is_clear, finished
             self._is_clear = is_settled(self.study, self.plan)

@@ -15,7 +15,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lora_runner.protocol import FAILED
-from sweeps.study.study import describe
+from sweeps.study.study import set_user_attrs
 
 LOSSES_OF_A_SUSPECT = 2
 """A trial that lost its worker this often without a report in between goes on alone."""
@@ -43,12 +43,12 @@ class RetryQueue:
 
     def add(self, trial: FrozenTrial) -> None:
         """Let a trial wait for a seat; the study says so, for a keeper that follows this one."""
-        describe(self.study, trial, run=None)
+        set_user_attrs(self.study, trial, run=None)
         self._numbers = sorted({*self._numbers, trial.number})
 
     def put_back(self, trial: FrozenTrial, reason: str | None) -> None:
         """Let a trial wait for another seat; that it had this chance stands in the study."""
-        describe(self.study, trial, put_back=1)
+        set_user_attrs(self.study, trial, put_back=1)
         self._note(f"trial {trial.number}: put back by worker {trial.user_attrs['worker']} ({reason})")
         self.add(trial)
 
@@ -56,11 +56,11 @@ class RetryQueue:
         """Count the loss of a trial's worker; False when the trial was given up for it."""
         losses, losses_alone = losses_of(trial)
         losses, losses_alone = losses + 1, losses_alone + alone
-        describe(self.study, trial, lost_workers=[losses, losses_alone])
+        set_user_attrs(self.study, trial, lost_workers=[losses, losses_alone])
         if losses_alone < MAX_LOST_ALONE:
             return True
         reason = f"lost its worker {losses} times, {losses_alone} of them alone on it: {reason}"
-        describe(self.study, trial, outcome=FAILED, stop_reason=reason)
+        set_user_attrs(self.study, trial, outcome=FAILED, stop_reason=reason)
         self.study.tell(trial.number, state=TrialState.FAIL)
         self._note(f"trial {trial.number}: failed, {reason}")
         return False
@@ -68,7 +68,7 @@ class RetryQueue:
     def cleared(self, trial: FrozenTrial) -> None:
         """A trial has reported something new: whatever took its workers down, it got over it."""
         if losses_of(trial) != (0, 0):
-            describe(self.study, trial, lost_workers=[0, 0])
+            set_user_attrs(self.study, trial, lost_workers=[0, 0])
 
     def next_for(
         self, worker: int, companions: Iterable[FrozenTrial], *, has_others: bool

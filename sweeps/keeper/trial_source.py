@@ -18,7 +18,7 @@ from sweeps.artifacts.trial_folder import move_aside, trial_folder
 from sweeps.plan.specs import StudySpec
 from sweeps.study.samplers import GridSampler, make_sampler
 from sweeps.study.status import DEFAULT_LABELS
-from sweeps.study.study import describe, is_drawn_ahead
+from sweeps.study.study import is_prefetched, set_user_attrs
 
 RETRY_OF = "retry_of"
 """The user attribute of a trial whose configuration failed before: the number of the first that had it."""
@@ -85,7 +85,7 @@ class TrialSource:
     def ahead(self) -> list[FrozenTrial]:
         """Trials drawn and given to nobody yet, in the order in which they were drawn."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [trial for trial in running if is_drawn_ahead(trial)]
+        return [trial for trial in running if is_prefetched(trial)]
 
     def put_off(self) -> None:
         """Make the trials drawn ahead what the tables' first trials are: values that wait to be drawn.
@@ -112,7 +112,7 @@ class TrialSource:
                 config = self.study_spec.trial_config(params)
             except TrialConfigError as error:
                 described = self._described(trial)
-                describe(self.study, trial, **described, outcome="failed", stop_reason=str(error))
+                set_user_attrs(self.study, trial, **described, outcome="failed", stop_reason=str(error))
                 self.study.tell(trial.number, state=TrialState.FAIL)
                 self._note(f"trial {trial.number}: failed, {error}")
                 continue
@@ -126,7 +126,7 @@ class TrialSource:
     def _put_down(self, trial: Trial, params: Mapping[str, Any], config: TrialConfig) -> FrozenTrial:
         """Write what a trial is to the study and into its folder."""
         values, digest = config.to_dict(), config.hash()
-        describe(self.study, trial, **self._described(trial), config=values, config_hash=digest)
+        set_user_attrs(self.study, trial, **self._described(trial), config=values, config_hash=digest)
         folder = Path(self.study_spec.run_folder) / trial_folder(trial.number)
         if moved := move_aside(folder):
             self._note(f"trial {trial.number}: files of an earlier study moved to {moved.name}")

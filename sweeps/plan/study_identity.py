@@ -13,7 +13,7 @@ from lora_runner.base.untrained_parts import adapters_in_words
 from lora_runner.metric.scores import MetricSpec, objective_of
 from search_spaces import SearchSpace
 from sweeps.config import SweepConfig
-from sweeps.study.same_base import WEIGHTS
+from sweeps.study.base_check import WEIGHTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

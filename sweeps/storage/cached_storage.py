@@ -13,10 +13,10 @@ from optuna.storages import BaseStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.storage.interface import StudyStorage
+from sweeps.storage.study_storage import StudyStorage
 
 
-class WriteThrough(_CachedStorage):
+class CachedStorage(_CachedStorage):
     """Optuna's cache, but for a process that nobody writes beside: trials are read from the storage once.
 
     Optuna's own reads every unfinished trial again, with all its attributes, whenever anybody asks for

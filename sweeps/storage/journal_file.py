@@ -35,7 +35,7 @@ from typing import Any
 from optuna.storages.journal import BaseJournalBackend, JournalFileSymlinkLock
 
 from sweeps.storage.file_systems import network_file_system
-from sweeps.storage.outages import StorageAway
+from sweeps.storage.outages import StorageOutage
 
 LOCK_SECONDS = 60
 """Other writers are waited for this long; a transaction takes a small part of a second."""
@@ -146,7 +146,7 @@ class JournalWriter(JournalReader):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other writers out, and see that the file ends with a whole batch. Raises StorageAway."""
+        """Keep other writers out, and see that the file ends with a whole batch. Raises StorageOutage."""
         has_flock = self._take_flock()
         try:
             self._append_lock.is_ours_alone = has_flock and self._is_local
@@ -207,7 +207,7 @@ class JournalWriter(JournalReader):
         data = "".join(f"{record}\n" for record in records).encode("utf-8")
         with self._append_lock.held():
             if os.fstat(self._file).st_size != self._offset:
-                raise StorageAway(f"{self.path} was written to by another program meanwhile")
+                raise StorageOutage(f"{self.path} was written to by another program meanwhile")
             try:
                 left = memoryview(data)
                 while left:
@@ -246,7 +246,7 @@ class JournalWriter(JournalReader):
                 if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EINTR):
                     raise
             if time.monotonic() > until:
-                raise StorageAway(f"{self.path} is locked by another process")
+                raise StorageOutage(f"{self.path} is locked by another process")
             time.sleep(0.005)
 
     def _check_there(self) -> None:
@@ -254,9 +254,9 @@ class JournalWriter(JournalReader):
         try:
             there, mine = os.stat(self.path), os.fstat(self._file)
         except FileNotFoundError:
-            raise StorageAway(f"{self.path} is gone") from None
+            raise StorageOutage(f"{self.path} is gone") from None
         if (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
-            raise StorageAway(f"{self.path} is another file than the one that was opened")
+            raise StorageOutage(f"{self.path} is another file than the one that was opened")
 
 
 class _AppendLock(JournalFileSymlinkLock):

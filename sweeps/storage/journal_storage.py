@@ -12,23 +12,23 @@ from optuna.storages.journal import JournalStorage
 from optuna.storages.journal._storage import JournalOperation, JournalStorageReplayResult
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.storage.interface import StudyStorage
 from sweeps.storage.journal_file import JournalReader, JournalWriter
+from sweeps.storage.study_storage import StudyStorage
 
-PREFIX = "journal:"
+JOURNAL_PREFIX = "journal:"
 
 
 def journal_path(url: str) -> Path | None:
     """The file of `journal:PATH`; None for every other storage."""
-    return Path(url.removeprefix(PREFIX)) if url.startswith(PREFIX) else None
+    return Path(url.removeprefix(JOURNAL_PREFIX)) if url.startswith(JOURNAL_PREFIX) else None
 
 
-class Journal(JournalStorage, StudyStorage):
+class JournalStudyStorage(JournalStorage, StudyStorage):
     """Optuna's journal storage over a file of whole batches. All reads are answered from memory."""
 
     def __init__(self, path: Path, *, for_reading: bool = False) -> None:
-        """Raises OSError, StorageAway and JournalDamaged."""
-        self.url = f"{PREFIX}{path}"
+        """Raises OSError, StorageOutage and JournalDamaged."""
+        self.url = f"{JOURNAL_PREFIX}{path}"
         self.file = JournalReader(path) if for_reading else JournalWriter(path)
         super().__init__(self.file)
 

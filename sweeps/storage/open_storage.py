@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import sqlalchemy
@@ -14,26 +13,15 @@ from sweeps.config.logins import is_plain, masked, without_secrets
 from sweeps.config.sections.storage import HOW_TO_WRITE, check_login
 from sweeps.errors import StorageUnreachable
 from sweeps.storage.file_systems import network_file_system
-from sweeps.storage.interface import StudyStorage
 from sweeps.storage.journal_file import JournalDamaged, JournalReader
-from sweeps.storage.journal_storage import PREFIX, Journal, journal_path
-from sweeps.storage.outages import StorageAway, is_outage, outage_reason
-from sweeps.storage.sql_storage import Database, engine_options
+from sweeps.storage.journal_storage import JOURNAL_PREFIX, JournalStudyStorage, journal_path
+from sweeps.storage.outages import StorageOutage, outage_reason
+from sweeps.storage.sql_storage import SqlStudyStorage, engine_options
+from sweeps.storage.study_storage import StudyStorage
 
-__all__ = [
-    "check_reachable",
-    "exchange_study_attr",
-    "holds_studies",
-    "is_outage",
-    "open_storage",
-    "outage_reason",
-    "sqlite_file",
-    "transaction",
-]
-
-UNREADABLE = (
+STORAGE_ERRORS = (
     *(sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError, RuntimeError),
-    *(OSError, StorageAway, JournalDamaged),
+    *(OSError, StorageOutage, JournalDamaged),
 )
 """What opening and reading a storage can raise."""
 
@@ -48,9 +36,9 @@ def open_storage(url: str, *, for_reading: bool = False) -> StudyStorage:
         _refuse_shared_sqlite(url)
     try:
         if (file := journal_path(url)) is not None:
-            return Journal(file, for_reading=for_reading)
-        return Database(url, for_reading=for_reading)
-    except UNREADABLE as error:
+            return JournalStudyStorage(file, for_reading=for_reading)
+        return SqlStudyStorage(url, for_reading=for_reading)
+    except STORAGE_ERRORS as error:
         raise StorageUnreachable(f"storage {masked(url)} cannot be opened: {_reason(error, url)}") from None
 
 
@@ -74,12 +62,12 @@ def check_reachable(url: str, run_folder: Path | None = None) -> None:
             JournalReader(journal).read_logs(0)
         else:
             holds_studies(url)
-    except UNREADABLE as error:
+    except STORAGE_ERRORS as error:
         raise StorageUnreachable(f"storage {masked(url)} cannot be reached: {_reason(error, url)}") from None
 
 
 def holds_studies(url: str) -> bool:
-    """Whether Optuna has ever been in there; writes nothing, not even an empty file. Raises `UNREADABLE`."""
+    """Whether the storage has Optuna's tables or records; writes nothing. Raises `STORAGE_ERRORS`."""
     check_login(url)
     if (file := journal_path(url)) is not None:
         return file.exists() and file.stat().st_size > 0
@@ -90,16 +78,6 @@ def holds_studies(url: str) -> bool:
         return sqlalchemy.inspect(engine).has_table("studies")
     finally:
         engine.dispose()
-
-
-def transaction(storage: StudyStorage) -> AbstractContextManager[None]:
-    """Commit everything that is written inside at once, or nothing of it when an error comes out."""
-    return storage.transaction()
-
-
-def exchange_study_attr(storage: StudyStorage, study_id: int, key: str, old: str | None, new: str) -> bool:
-    """Put `new` in the place of `old` (None: of nothing); False when something else stands there."""
-    return storage.exchange_study_attr(study_id, key, old, new)
 
 
 def sqlite_file(url: str) -> Path | None:
@@ -152,7 +130,7 @@ def _parts(url: str) -> sqlalchemy.engine.URL | None:
 
 
 def _reason(error: Exception, url: str) -> str:
-    if url.startswith(PREFIX):
+    if url.startswith(JOURNAL_PREFIX):
         return outage_reason(error)
     if _parts(url) is None or not is_plain(url):
         # The library's own message repeats what it was given, which may be a secret.

@@ -42,7 +42,7 @@ _REFUSED = re.compile(
 )
 
 
-class StorageAway(Exception):
+class StorageOutage(Exception):
     """Raised by our own storages: locked by another process, or gone, for now."""
 
 
@@ -76,7 +76,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_away(error: BaseException) -> bool:
-    if isinstance(error, StorageAway | ConnectionError | TimeoutError):
+    if isinstance(error, StorageOutage | ConnectionError | TimeoutError):
         return True
     if isinstance(error, OSError):
         return error.errno in _AWAY_ERRNOS

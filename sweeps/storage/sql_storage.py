@@ -13,8 +13,8 @@ from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from sqlalchemy import orm
 
-from sweeps.storage.interface import StudyStorage
-from sweeps.storage.outages import StorageAway, is_outage, outage_reason
+from sweeps.storage.outages import StorageOutage, is_outage, outage_reason
+from sweeps.storage.study_storage import StudyStorage
 
 CONNECT_SECONDS = 10
 """A host that swallows packets would otherwise hold a command for minutes."""
@@ -76,7 +76,7 @@ def _bound_session(connection: Any, record: object) -> None:
     connection.commit()
 
 
-class Database(RDBStorage, StudyStorage):
+class SqlStudyStorage(RDBStorage, StudyStorage):
     """Optuna's database storage, with transactions around as many of its writes as one likes."""
 
     def __init__(self, url: str, *, for_reading: bool = False) -> None:
@@ -104,13 +104,13 @@ class Database(RDBStorage, StudyStorage):
                 self.scoped_session.remove()
                 self.scoped_session = own
             if not opened.is_active:  # leaving now would commit nothing, without a word
-                raise StorageAway("the database took the transaction back")
+                raise StorageOutage("the database took the transaction back")
 
     def _end_transaction_at_once(self, context: sqlalchemy.engine.ExceptionContext) -> None:
         """Optuna would try some writes again, seconds apart, and then only hear that all is over."""
         error = context.sqlalchemy_exception or context.original_exception
         if self._in_transaction and is_outage(error):
-            raise StorageAway(outage_reason(error)) from context.original_exception
+            raise StorageOutage(outage_reason(error)) from context.original_exception
 
     def exchange_study_attr(self, study_id: int, key: str, old: str | None, new: str) -> bool:
         """One statement, which also takes the database's write lock for the rest of a transaction."""

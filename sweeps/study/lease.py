@@ -23,8 +23,7 @@ import optuna
 import psutil
 
 from sweeps.errors import LeaseLost, StudyHeld
-from sweeps.storage.interface import StudyStorage
-from sweeps.storage.open_storage import exchange_study_attr
+from sweeps.storage.study_storage import StudyStorage
 
 LEASE = "lease"
 """The study's user attribute."""
@@ -34,7 +33,7 @@ _LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Owner:
+class DriverProcess:
     """The driver on whose behalf a keeper works."""
 
     run: str
@@ -47,7 +46,7 @@ class Owner:
     """Of the process, so that another one with its number is not taken for it."""
 
     @classmethod
-    def here(cls, run: str) -> Owner:
+    def current(cls, run: str) -> DriverProcess:
         """This process."""
         me = psutil.Process()
         return cls(run=run, host=socket.gethostname(), place=_place(), pid=me.pid, started=me.create_time())
@@ -64,7 +63,7 @@ class Owner:
             return False
         return not gone
 
-    def is_same_process(self, other: Owner) -> bool:
+    def is_same_process(self, other: DriverProcess) -> bool:
         """Whether both stand for one driver."""
         return (self.place, self.pid) == (other.place, other.pid) and abs(self.started - other.started) <= 1
 
@@ -73,7 +72,7 @@ class Owner:
 class Lease:
     """What stands in the study."""
 
-    owner: Owner
+    owner: DriverProcess
     keeper: str
     """Of this life of the keeper: one that was started anew is another."""
     beat: int
@@ -86,7 +85,7 @@ class Lease:
     def from_text(cls, text: str) -> Lease:
         """Read what the study holds."""
         values = json.loads(text)
-        return cls(**{**values, "owner": Owner(**values["owner"])})
+        return cls(**{**values, "owner": DriverProcess(**values["owner"])})
 
     def to_text(self) -> str:
         """As the study holds it."""
@@ -104,7 +103,7 @@ def lease_of(study: optuna.Study) -> Lease | None:
     return None if text is None else Lease.from_text(text)
 
 
-def refuse_if_held(study: optuna.Study, me: Owner) -> Lease | None:
+def refuse_if_held(study: optuna.Study, me: DriverProcess) -> Lease | None:
     """StudyHeld when another living process of this machine holds the study; the lease when one elsewhere
     may.
 
@@ -120,7 +119,7 @@ def refuse_if_held(study: optuna.Study, me: Owner) -> Lease | None:
 
 
 def wait_until_free(
-    read: Callable[[], Lease | None], me: Owner, *, name: str, seconds: float
+    read: Callable[[], Lease | None], me: DriverProcess, *, name: str, seconds: float
 ) -> Lease | None:
     """The lease that may be taken over, or None where there never was one.
 
@@ -151,7 +150,7 @@ def refuse_unless_free(study: optuna.Study, *, seconds: float) -> None:
 
     For what writes to a study without taking its lease. A holder elsewhere is watched for up to `seconds`.
     """
-    me = Owner.here(secrets.token_hex(8))
+    me = DriverProcess.current(secrets.token_hex(8))
     wait_until_free(lambda: lease_of(study), me, name=study.study_name, seconds=seconds)
 
 
@@ -162,10 +161,10 @@ def _refusal(name: str, lease: Lease) -> str:
     )
 
 
-class Hold:
+class HeldLease:
     """A lease in one's own hand. `renew` belongs at the head of every transaction, inside it."""
 
-    def __init__(self, study_id: int, name: str, owner: Owner, found: Lease | None) -> None:
+    def __init__(self, study_id: int, name: str, owner: DriverProcess, found: Lease | None) -> None:
         """`found` is the lease in whose place the first `renew` puts this one's own."""
         self._study_id = study_id
         self._name = name
@@ -213,7 +212,7 @@ class Hold:
 
     def _exchange(self, storage: StudyStorage, following: Lease) -> bool:
         held = None if self._held is None else self._held.to_text()
-        return exchange_study_attr(storage, self._study_id, LEASE, held, following.to_text())
+        return storage.exchange_study_attr(self._study_id, LEASE, held, following.to_text())
 
 
 def _place() -> str:

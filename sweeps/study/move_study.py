@@ -13,16 +13,10 @@ from optuna.trial import FrozenTrial
 
 from sweeps.config.logins import masked
 from sweeps.errors import RunFolderError, StorageUnreachable, StudyMismatch, SweepFailed
-from sweeps.storage.interface import StudyStorage
 from sweeps.storage.journal_storage import journal_path
-from sweeps.storage.open_storage import (
-    UNREADABLE,
-    check_reachable,
-    open_storage,
-    outage_reason,
-    sqlite_file,
-    transaction,
-)
+from sweeps.storage.open_storage import STORAGE_ERRORS, check_reachable, open_storage, sqlite_file
+from sweeps.storage.outages import outage_reason
+from sweeps.storage.study_storage import StudyStorage
 from sweeps.study.lease import LEASE, refuse_unless_free
 from sweeps.study.study import find_study, peek
 
@@ -31,7 +25,7 @@ _CLOCK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Move:
+class MovedStudies:
     """What was copied where."""
 
     storage: str
@@ -66,11 +60,11 @@ def copy_studies(source: str, target: str, names: Iterable[str], *, lease_second
             )
     storage = open_storage(target)
     try:
-        with transaction(storage):
+        with storage.transaction():
             for study in missing:
                 _copy(study, storage)
         _compare(source, target, [study.study_name for study in missing], storage)
-    except UNREADABLE as error:
+    except STORAGE_ERRORS as error:
         raise StorageUnreachable(f"the study cannot be copied: {outage_reason(error)}") from None
     finally:
         storage.close()

@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from results.trial_facts import by_percent, full_budget_loss, rank
 from search_spaces import DEFAULT_LABEL, MOVED_LABEL
-from sweeps.study.study import FINISHED, is_drawn_ahead
+from sweeps.study.study import COUNTED_STATES, is_prefetched
 
 DEFAULT_LABELS = (DEFAULT_LABEL, MOVED_LABEL)
 """Labels of the trial that holds the tables' own values: every verdict compares with it."""
@@ -61,7 +61,7 @@ class Status:
     @property
     def finished(self) -> int:
         """Trials that ended and did not fail."""
-        return sum(self.states.get(state.name, 0) for state in FINISHED)
+        return sum(self.states.get(state.name, 0) for state in COUNTED_STATES)
 
     @property
     def failed(self) -> int:
@@ -83,7 +83,7 @@ def read_status(study: optuna.Study, target: int) -> Status:
     status.metric, status.is_objective = metric.get("name"), bool(metric.get("objective"))
     complete = []
     for trial in study.get_trials(deepcopy=False):
-        state = TrialState.WAITING if is_drawn_ahead(trial) else trial.state
+        state = TrialState.WAITING if is_prefetched(trial) else trial.state
         status.states[state.name] = status.states.get(state.name, 0) + 1
         status.num_put_back += bool(trial.user_attrs.get("put_back"))
         if trial.state.is_finished() and (outcome := trial.user_attrs.get("outcome")):

@@ -13,14 +13,14 @@ from files_and_text.plain_values import plain
 from results.trial_facts import by_percent
 from sweeps.config.logins import masked
 from sweeps.errors import StorageUnreachable, StudyMismatch
-from sweeps.storage.cached_storage import WriteThrough
-from sweeps.storage.open_storage import UNREADABLE, check_reachable, holds_studies, open_storage
-from sweeps.study.same_base import BASE_METRIC, BASE_WEIGHTS, WEIGHTS
+from sweeps.storage.cached_storage import CachedStorage
+from sweeps.storage.open_storage import STORAGE_ERRORS, check_reachable, holds_studies, open_storage
+from sweeps.study.base_check import BASE_METRIC, BASE_WEIGHTS, WEIGHTS
 
 STUDY_KEY = "study_key"
 """The user attribute of random digits by which a study is told from an earlier one of its name."""
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+ENDED_STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+COUNTED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
 """Trials that count: what failed says nothing about its configuration, and is tried again."""
 
 
@@ -33,7 +33,7 @@ def peek(url: str, name: str, identity: Mapping[str, Any] | None = None) -> optu
     try:
         if not holds_studies(url):
             return None
-    except UNREADABLE:
+    except STORAGE_ERRORS:
         check_reachable(url)  # says why
         raise StorageUnreachable(f"storage {masked(url)} cannot be read") from None
     storage = open_storage(url, for_reading=True)
@@ -72,25 +72,25 @@ def open_study(
     return study, is_new
 
 
-def describe(study: optuna.Study, trial: FrozenTrial | Trial, **attributes: Any) -> None:
+def set_user_attrs(study: optuna.Study, trial: FrozenTrial | Trial, **attributes: Any) -> None:
     """Write attributes of a trial, as plain builtins."""
     values = {name: plain(value) for name, value in attributes.items()}
     storage_of(study).set_trial_user_attrs(trial._trial_id, values)
 
 
-def key_of(study: optuna.Study) -> str:
+def study_key_of(study: optuna.Study) -> str:
     """Of a study among all that ever had its name; empty for one from before studies had keys."""
     return str(study.user_attrs.get(STUDY_KEY, ""))
 
 
-def storage_of(study: optuna.Study) -> WriteThrough:
-    """The storage of a study that was opened through `WriteThrough`, as the keeper's is."""
+def storage_of(study: optuna.Study) -> CachedStorage:
+    """The storage of a study that was opened through `CachedStorage`, as the keeper's is."""
     storage = study._storage
-    assert isinstance(storage, WriteThrough)
+    assert isinstance(storage, CachedStorage)
     return storage
 
 
-def is_drawn_ahead(trial: FrozenTrial) -> bool:
+def is_prefetched(trial: FrozenTrial) -> bool:
     """Whether a trial has been drawn and given to nobody yet: only then it gets an `attempt`.
 
     Optuna knows it as running, so that samplers which look at running trials do not draw it again.

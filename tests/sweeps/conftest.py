@@ -21,7 +21,7 @@ from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.protocol import Reply
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.open_storage import open_storage
-from sweeps.study.lease import Lease, Owner
+from sweeps.study.lease import DriverProcess, Lease
 
 Loss = Callable[[TrialConfig, int], float | str]
 """(config, percent) -> evaluation loss, or the outcome with which the trial ends by itself there."""
@@ -230,7 +230,7 @@ def make_keeper(tmp_path: Path, new_database: Callable[[str], str]) -> Iterator[
     made: list[Keeper] = []
 
     def make(
-        *, at: str = "study", url: str | None = None, owner: Owner | None = None, **options: Any
+        *, at: str = "study", url: str | None = None, owner: DriverProcess | None = None, **options: Any
     ) -> Keeper:
         if url is None:
             url = urls[at] = urls.get(at) or new_database(at)
@@ -246,7 +246,7 @@ def make_keeper(tmp_path: Path, new_database: Callable[[str], str]) -> Iterator[
 def held_elsewhere() -> Iterator[Callable[[str, str], None]]:
     """`held_elsewhere(url, name)`: from now on a keeper on another machine gives signs of life."""
     over, threads = threading.Event(), list[threading.Thread]()
-    owner = Owner(run="theirs", host="node7", place="node7 boot pid:[1]", pid=11, started=1.0)
+    owner = DriverProcess(run="theirs", host="node7", place="node7 boot pid:[1]", pid=11, started=1.0)
 
     def hold(url: str, name: str) -> None:
         storage = open_storage(url)

@@ -16,10 +16,10 @@ import pytest
 import sqlalchemy.exc
 from optuna.trial import TrialState
 
-import sweeps.keeper.keeper
 from files_and_text.atomic_files import atomic_write_json
 from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.retry_queue import MAX_LOST_ALONE
+from sweeps.storage.sql_storage import SqlStudyStorage
 
 Make = Callable[..., Keeper]
 
@@ -269,16 +269,16 @@ def unanswered(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """The storage does what the next transaction says, and goes away before it answers."""
 
     def next_one() -> None:
-        whole = sweeps.keeper.keeper.transaction
+        whole = SqlStudyStorage.transaction
 
         @contextmanager
-        def cut(storage: Any) -> Iterator[None]:
-            monkeypatch.setattr(sweeps.keeper.keeper, "transaction", whole)
+        def cut(storage: SqlStudyStorage) -> Iterator[None]:
+            monkeypatch.setattr(SqlStudyStorage, "transaction", whole)
             with whole(storage):
                 yield
             raise ConnectionResetError("server closed the connection unexpectedly")
 
-        monkeypatch.setattr(sweeps.keeper.keeper, "transaction", cut)
+        monkeypatch.setattr(SqlStudyStorage, "transaction", cut)
 
     return next_one
 

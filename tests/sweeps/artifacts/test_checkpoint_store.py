@@ -16,7 +16,7 @@ import pytest
 from sweeps.artifacts.checkpoint_store import CheckpointStore, Leftovers
 from sweeps.config import ReliabilitySection
 from sweeps.errors import StorageUnreachable
-from sweeps.study.study import key_of
+from sweeps.study.study import study_key_of
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -128,7 +128,7 @@ def test_opening_a_study_drops_what_is_left_of_ended_trials_and_asks_for_no_othe
     keeper = make_keeper(reliability=ReliabilitySection(checkpoints=url), **options)
     pack(keeper).run()
     keeper.close()
-    store = keeper.study_spec.checkpoint_store().of_study(key_of(keeper.study))
+    store = keeper.study_spec.checkpoint_store().of_study(study_key_of(keeper.study))
     for number in (2, 17):  # one that ended when nobody could reach the store, one that is still to come
         store.save(number, checkpoint(tmp_path / "c", 1))
     dropped = []
@@ -171,7 +171,7 @@ def test_a_keeper_that_closes_waits_for_its_last_trials_checkpoints_to_go(
 ) -> None:
     options = {"trials": 3, "sampler": "random", "pruner": "none", "report_at": (100,)}
     keeper = make_keeper(reliability=ReliabilitySection(checkpoints=url), **options)
-    store = keeper.study_spec.checkpoint_store().of_study(key_of(keeper.study))
+    store = keeper.study_spec.checkpoint_store().of_study(study_key_of(keeper.study))
     for number in range(3):
         store.save(number, checkpoint(tmp_path / "c", 1))
     drop = CheckpointStore.drop

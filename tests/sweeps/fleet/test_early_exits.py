@@ -16,7 +16,7 @@ from sweeps.errors import StartFailed
 from sweeps.fleet.early_exits import TellOfEarlyEnds, fault_in
 from sweeps.keeper.actor import KeeperActor
 from sweeps.keeper.protocol import Reply
-from sweeps.study.lease import Owner
+from sweeps.study.lease import DriverProcess
 from tests.chaos import rehearsal
 from tests.on_ray import ON_RAY
 
@@ -74,7 +74,7 @@ def test_a_death_may_pass_and_an_environment_that_fails_does_not() -> None:
 def actor(tmp_path: Path, new_database: Callable[[str], str], study_spec: Any) -> Any:
     secret = tmp_path / "secret"
     secret.write_text(new_database("study"), encoding="utf-8")
-    made = KeeperActor(study_spec(tmp_path / "run"), str(secret), Owner.here("a run"))
+    made = KeeperActor(study_spec(tmp_path / "run"), str(secret), DriverProcess.current("a run"))
     made.open()
     yield made
     assert made._opened is not None

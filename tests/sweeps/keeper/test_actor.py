@@ -15,7 +15,7 @@ from sweeps.config import ReliabilitySection
 from sweeps.errors import StudyMismatch
 from sweeps.keeper.actor import KeeperActor
 from sweeps.keeper.keeper import Keeper
-from sweeps.study.lease import Owner
+from sweeps.study.lease import DriverProcess
 
 Make = Callable[..., KeeperActor]
 
@@ -33,7 +33,7 @@ def make_actor(
         reliability = options.pop("reliability", {})
         plan = study_spec(tmp_path / "run", trials=6, sampler="random", pruner="none", **options)
         plan = type(plan)(**{**vars(plan), "reliability": ReliabilitySection(**reliability)})
-        made.append(KeeperActor(plan, str(secret), Owner.here(run)))
+        made.append(KeeperActor(plan, str(secret), DriverProcess.current(run)))
         return made[-1]
 
     yield make
@@ -159,7 +159,7 @@ def test_a_keeper_started_anew_that_finds_its_study_with_another_does_so_too(
     make_actor: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_actor("another").open()
-    monkeypatch.setattr(Owner, "is_same_process", lambda *_: False)
+    monkeypatch.setattr(DriverProcess, "is_same_process", lambda *_: False)
     reply = make_actor().report(0, [], [0], 1.0)
     assert reply.stop
     assert reply.abandon
@@ -302,7 +302,7 @@ def test_what_makes_a_study_unusable_is_raised_as_it_is(
     actor = make_actor()
     other = type(actor._study_spec)(**{**vars(actor._study_spec), "identity": {"metric": "accuracy"}})
     with pytest.raises(StudyMismatch, match="accuracy"):
-        KeeperActor(other, str(tmp_path / "secret"), Owner.here("another")).open()
+        KeeperActor(other, str(tmp_path / "secret"), DriverProcess.current("another")).open()
 
 
 def test_started_anew_by_ray_it_opens_the_study_by_itself_and_hears_a_stop_again(make_actor: Make) -> None:

@@ -12,7 +12,7 @@ from lora_runner.config import TrialConfig
 from sweeps.config import ReliabilitySection
 from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.trial_source import open_failures
-from sweeps.study.lease import Owner
+from sweeps.study.lease import DriverProcess
 
 Make = Callable[..., Keeper]
 Broken = Callable[[TrialConfig], bool]
@@ -30,7 +30,7 @@ def unless(broken: Broken) -> Callable[[TrialConfig, int], float | str]:
 def run(make: Make, pack: Any, name: str, broken: Broken, *, seats: int = 3, **options: Any) -> Keeper:
     """A run of the sweep, by a keeper of its own."""
     options = {"sampler": "random", "pruner": "none", **options}
-    keeper = make(owner=Owner.here(name), **options)
+    keeper = make(owner=DriverProcess.current(name), **options)
     pack(keeper, unless(broken), seats=seats).run()
     keeper.close()
     return keeper
@@ -126,7 +126,7 @@ def test_a_keeper_that_is_started_anew_counts_on_and_tries_nothing_again(
 ) -> None:
     options: dict[str, Any] = {"trials": 8, "sampler": "random", "pruner": "none"}
     options["reliability"] = ReliabilitySection(max_failures=4)
-    owner = Owner.here("one run")
+    owner = DriverProcess.current("one run")
     simulated = pack(make_keeper(owner=owner, **options), unless(lambda _: True), seats=3)
     simulated.ask()
     simulated.turn()

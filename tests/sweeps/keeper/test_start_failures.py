@@ -15,7 +15,7 @@ from sweeps.artifacts.worker_files import StoreAway
 from sweeps.errors import StartFailed, StartRefused
 from sweeps.keeper.actor import KeeperActor
 from sweeps.keeper.start_failures import StartFault, Starts, Verdict
-from sweeps.study.lease import Owner
+from sweeps.study.lease import DriverProcess
 
 AGAIN, GIVEN_UP, OVER = Verdict.AGAIN, Verdict.GIVEN_UP, Verdict.OVER
 
@@ -181,7 +181,7 @@ def test_a_start_that_succeeds_clears_what_was_before() -> None:
 def actor(tmp_path: Path, new_database: Callable[[str], str], study_spec: Any) -> Any:
     secret = tmp_path / "secret"
     secret.write_text(new_database("study"), encoding="utf-8")
-    made = KeeperActor(study_spec(tmp_path / "run"), str(secret), Owner.here("a run"))
+    made = KeeperActor(study_spec(tmp_path / "run"), str(secret), DriverProcess.current("a run"))
     made.open()
     yield made
     assert made._opened is not None

@@ -15,9 +15,9 @@ import time
 
 import optuna
 
-from sweeps.storage.cached_storage import WriteThrough
-from sweeps.storage.open_storage import open_storage, transaction
-from sweeps.study.study import describe, open_study, peek
+from sweeps.storage.cached_storage import CachedStorage
+from sweeps.storage.open_storage import open_storage
+from sweeps.study.study import open_study, peek, set_user_attrs
 
 
 def text_of(number: int) -> str:
@@ -27,14 +27,14 @@ def text_of(number: int) -> str:
 
 def write_until_killed(url: str, pipe: int) -> None:
     storage = open_storage(url)
-    with transaction(storage):
-        study, _ = open_study(WriteThrough(storage), "s", {})
+    with storage.transaction():
+        study, _ = open_study(CachedStorage(storage), "s", {})
         start = len(study.get_trials(deepcopy=False))
     os.write(pipe, b"ready\n")
     for number in range(start, start + 100_000):
-        with transaction(storage):
+        with storage.transaction():
             trial = study.ask()
-            describe(study, trial, first=number, text=text_of(number), last=number)
+            set_user_attrs(study, trial, first=number, text=text_of(number), last=number)
             study._storage.add_intermediate_values([(trial._trial_id, s, float(number)) for s in range(5)])
             study.set_user_attr("told", number)
             study.tell(trial, float(number))

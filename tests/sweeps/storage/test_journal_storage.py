@@ -17,19 +17,19 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 
 import sweeps.storage.journal_file
 from sweeps.errors import StorageUnreachable
-from sweeps.storage.cached_storage import WriteThrough
+from sweeps.storage.cached_storage import CachedStorage
 from sweeps.storage.journal_file import JournalReader
-from sweeps.storage.journal_storage import Journal
-from sweeps.storage.open_storage import check_reachable, open_storage, transaction
-from sweeps.storage.outages import StorageAway, is_outage
-from sweeps.study.study import describe, find_study, open_study, peek
+from sweeps.storage.journal_storage import JournalStudyStorage
+from sweeps.storage.open_storage import check_reachable, open_storage
+from sweeps.storage.outages import StorageOutage, is_outage
+from sweeps.study.study import find_study, open_study, peek, set_user_attrs
 
 
-def add_trial(storage: Journal, number: int, name: str = "s") -> None:
-    study, _ = open_study(WriteThrough(storage), name, {})
-    with transaction(storage):
+def add_trial(storage: JournalStudyStorage, number: int, name: str = "s") -> None:
+    study, _ = open_study(CachedStorage(storage), name, {})
+    with storage.transaction():
         trial = study.ask()
-        describe(study, trial, first=number, second=[number] * 20, third="ü")
+        set_user_attrs(study, trial, first=number, second=[number] * 20, third="ü")
         study.tell(trial, float(number))
 
 
@@ -43,11 +43,11 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def opened(path: Path) -> Iterator[Callable[[], Journal]]:
-    journals: list[Journal] = []
+def opened(path: Path) -> Iterator[Callable[[], JournalStudyStorage]]:
+    journals: list[JournalStudyStorage] = []
 
-    def opened() -> Journal:
-        journals.append(Journal(path))
+    def opened() -> JournalStudyStorage:
+        journals.append(JournalStudyStorage(path))
         return journals[-1]
 
     yield opened
@@ -56,7 +56,7 @@ def opened(path: Path) -> Iterator[Callable[[], Journal]]:
 
 
 @pytest.fixture
-def written(path: Path, opened: Callable[[], Journal]) -> tuple[bytes, bytes]:
+def written(path: Path, opened: Callable[[], JournalStudyStorage]) -> tuple[bytes, bytes]:
     """What two trials left in the file, and what a third one added: a batch of several records."""
     journal = opened()
     for number in range(2):
@@ -89,7 +89,7 @@ def test_a_batch_cut_anywhere_has_not_happened(
         assert reader is not None
         assert values(reader.get_trials()) == [0.0, 1.0]
         assert path.read_bytes() == before + last[:cut]  # a reader leaves it
-        journal = Journal(path)
+        journal = JournalStudyStorage(path)
         assert path.read_bytes() == before
         assert kept.read_bytes() == last[:cut]
         kept.unlink()
@@ -101,7 +101,10 @@ def test_a_batch_cut_anywhere_has_not_happened(
 
 @pytest.mark.parametrize("hole", [(0, 40), (60, 300), (300, None)])
 def test_a_batch_whose_content_did_not_reach_the_disk_has_not_happened(
-    path: Path, written: tuple[bytes, bytes], opened: Callable[[], Journal], hole: tuple[int, int | None]
+    path: Path,
+    written: tuple[bytes, bytes],
+    opened: Callable[[], JournalStudyStorage],
+    hole: tuple[int, int | None],
 ) -> None:
     """After a power failure a file may be as long as it should be and hold zeros."""
     before, last = written
@@ -114,7 +117,7 @@ def test_a_batch_whose_content_did_not_reach_the_disk_has_not_happened(
 
 
 def test_torn_ends_are_kept_one_by_one(
-    path: Path, written: tuple[bytes, bytes], opened: Callable[[], Journal]
+    path: Path, written: tuple[bytes, bytes], opened: Callable[[], JournalStudyStorage]
 ) -> None:
     before, last = written
     for cut in (10, 20, 30):
@@ -125,7 +128,7 @@ def test_torn_ends_are_kept_one_by_one(
 
 
 def test_damage_before_the_end_is_refused_and_left_as_it_is(
-    path: Path, written: tuple[bytes, bytes], opened: Callable[[], Journal]
+    path: Path, written: tuple[bytes, bytes], opened: Callable[[], JournalStudyStorage]
 ) -> None:
     before, last = written
     lines = before.splitlines(keepends=True)
@@ -161,7 +164,7 @@ def test_a_file_that_is_no_journal_is_refused_and_left_as_it_is(path: Path, text
 
 
 def test_a_journal_that_optuna_wrote_is_read_and_written_on(
-    path: Path, opened: Callable[[], Journal], plainly: Callable[..., Any]
+    path: Path, opened: Callable[[], JournalStudyStorage], plainly: Callable[..., Any]
 ) -> None:
     theirs = optuna.create_study(study_name="s", storage=JournalStorage(JournalFileBackend(str(path))))
     theirs.set_user_attr("identity", {})
@@ -180,31 +183,31 @@ def test_a_journal_that_optuna_wrote_is_read_and_written_on(
 
 
 def test_what_another_program_writes_during_a_transaction_is_not_lost(
-    path: Path, opened: Callable[[], Journal], plainly: Callable[..., Any]
+    path: Path, opened: Callable[[], JournalStudyStorage], plainly: Callable[..., Any]
 ) -> None:
     journal = opened()
     add_trial(journal, 0)
     theirs = optuna.load_study(study_name="s", storage=JournalStorage(JournalFileBackend(str(path))))
-    study = find_study(WriteThrough(journal), "s")
+    study = find_study(CachedStorage(journal), "s")
     assert study is not None
 
     def interrupted() -> None:
-        with transaction(journal):
+        with journal.transaction():
             study.ask()
             theirs.add_trial(optuna.trial.create_trial(value=5.0))
 
-    with pytest.raises(StorageAway, match="written to by another program") as caught:
+    with pytest.raises(StorageOutage, match="written to by another program") as caught:
         interrupted()
     assert is_outage(caught.value)  # the same call again succeeds
     add_trial(journal, 1)
     assert values(plainly(f"journal:{path}", "s")) == [0.0, 5.0, 1.0]
 
 
-def test_writers_wait_for_each_other(path: Path, opened: Callable[[], Journal]) -> None:
+def test_writers_wait_for_each_other(path: Path, opened: Callable[[], JournalStudyStorage]) -> None:
     one, other = opened(), opened()
-    study, _ = open_study(WriteThrough(one), "s", {})
+    study, _ = open_study(CachedStorage(one), "s", {})
     done = threading.Thread(target=add_trial, args=(other, 1))
-    with transaction(one):
+    with one.transaction():
         done.start()
         trial = study.ask()
         done.join(timeout=0.2)
@@ -218,30 +221,30 @@ def test_writers_wait_for_each_other(path: Path, opened: Callable[[], Journal]) 
 
 
 def test_a_lock_that_is_held_too_long_is_an_outage(
-    opened: Callable[[], Journal], monkeypatch: pytest.MonkeyPatch
+    opened: Callable[[], JournalStudyStorage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweeps.storage.journal_file, "LOCK_SECONDS", 0.1)
     one, other = opened(), opened()
     add_trial(one, 0)
 
     def waits_in_vain() -> None:
-        with transaction(one):
+        with one.transaction():
             add_trial(other, 1)
 
-    with pytest.raises(StorageAway, match="locked by another process") as caught:
+    with pytest.raises(StorageOutage, match="locked by another process") as caught:
         waits_in_vain()
     assert is_outage(caught.value)
     add_trial(other, 2)
 
 
 def test_the_lock_of_a_killed_writer_does_not_hold_up_the_next(
-    path: Path, opened: Callable[[], Journal]
+    path: Path, opened: Callable[[], JournalStudyStorage]
 ) -> None:
     add_trial(opened(), 0)
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from sweeps.storage.journal_storage import Journal\n"
-        "journal = Journal(Path(sys.argv[1]))\n"
+        "from sweeps.storage.journal_storage import JournalStudyStorage\n"
+        "journal = JournalStudyStorage(Path(sys.argv[1]))\n"
         "with journal.file.locked(), journal.file._append_lock.held(): os.kill(os.getpid(), signal.SIGKILL)"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(path)], timeout=60)
@@ -252,7 +255,9 @@ def test_the_lock_of_a_killed_writer_does_not_hold_up_the_next(
     assert not os.path.lexists(f"{path}.lock")
 
 
-def test_the_lock_of_a_writer_of_optunas_own_is_waited_for(path: Path, opened: Callable[[], Journal]) -> None:
+def test_the_lock_of_a_writer_of_optunas_own_is_waited_for(
+    path: Path, opened: Callable[[], JournalStudyStorage]
+) -> None:
     journal = opened()
     theirs = optuna.storages.journal.JournalFileSymlinkLock(str(path))
     theirs.acquire()
@@ -266,32 +271,32 @@ def test_the_lock_of_a_writer_of_optunas_own_is_waited_for(path: Path, opened: C
 
 
 def test_a_file_that_was_taken_away_is_not_written_to(
-    path: Path, opened: Callable[[], Journal], tmp_path: Path
+    path: Path, opened: Callable[[], JournalStudyStorage], tmp_path: Path
 ) -> None:
     journal = opened()
     add_trial(journal, 0)
     path.rename(tmp_path / "elsewhere")
-    with pytest.raises(StorageAway, match="is gone"):
+    with pytest.raises(StorageOutage, match="is gone"):
         add_trial(journal, 1)
     path.write_bytes((tmp_path / "elsewhere").read_bytes())
-    with pytest.raises(StorageAway, match="another file than the one"):
+    with pytest.raises(StorageOutage, match="another file than the one"):
         add_trial(journal, 1)
     (tmp_path / "elsewhere").rename(path)
     add_trial(journal, 1)
 
 
-def test_transactions_do_not_nest(opened: Callable[[], Journal]) -> None:
+def test_transactions_do_not_nest(opened: Callable[[], JournalStudyStorage]) -> None:
     journal = opened()
-    study, _ = open_study(WriteThrough(journal), "s", {})
-    with transaction(journal):
+    study, _ = open_study(CachedStorage(journal), "s", {})
+    with journal.transaction():
         study.set_user_attr("note", 1)
-        with pytest.raises(RuntimeError, match="open already"), transaction(journal):
+        with pytest.raises(RuntimeError, match="open already"), journal.transaction():
             pass
         study.set_user_attr("note", 2)
     assert study.user_attrs["note"] == 2
 
 
-def test_reading_goes_on_where_it_stopped(path: Path, opened: Callable[[], Journal]) -> None:
+def test_reading_goes_on_where_it_stopped(path: Path, opened: Callable[[], JournalStudyStorage]) -> None:
     journal = opened()
     reader = JournalReader(path)
     seen: list[dict[str, Any]] = []

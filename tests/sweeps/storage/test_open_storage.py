@@ -11,11 +11,11 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
-from sweeps.storage.cached_storage import WriteThrough
-from sweeps.storage.interface import StudyStorage
-from sweeps.storage.open_storage import exchange_study_attr, holds_studies, open_storage, transaction
-from sweeps.study.lease import Owner
-from sweeps.study.study import describe, find_study, key_of, open_study, peek, storage_of
+from sweeps.storage.cached_storage import CachedStorage
+from sweeps.storage.open_storage import holds_studies, open_storage
+from sweeps.storage.study_storage import StudyStorage
+from sweeps.study.lease import DriverProcess
+from sweeps.study.study import find_study, open_study, peek, set_user_attrs, storage_of, study_key_of
 
 TIMES = ("_datetime_start", "datetime_complete")
 NewUrl = Callable[..., str]
@@ -56,15 +56,15 @@ def writes(study: optuna.Study) -> list[Callable[[], object]]:
         lambda: storage.set_study_system_attr(study._study_id, "system", {"key": 1}),
         lambda: study.enqueue_trial({"rate": 1e-3}),
         lambda: study.ask(space),
-        lambda: describe(study, trial, first=1, second={"a": [1.5, None]}),
-        lambda: describe(study, trial, first=2),
+        lambda: set_user_attrs(study, trial, first=1, second={"a": [1.5, None]}),
+        lambda: set_user_attrs(study, trial, first=2),
         lambda: trial.set_user_attr("third", "ü"),
         lambda: trial.set_constraint("trainable", -1.0),
         lambda: storage.add_intermediate_values(
             [(trial._trial_id, 20, 2.5), (trial._trial_id, 40, math.inf), (trial._trial_id, 60, -math.inf)]
         ),
         lambda: trial.report(1.5, 80),
-        lambda: exchange_study_attr(storage._storage, study._study_id, "lease", None, "mine"),
+        lambda: storage._storage.exchange_study_attr(study._study_id, "lease", None, "mine"),
         lambda: study.tell(trial.number, 1.25),
         lambda: study.add_trial(
             optuna.trial.create_trial(
@@ -78,18 +78,18 @@ def test_memory_and_storage_agree_after_every_write(
     new_url: NewUrl, opened: Opened, plainly: Plainly
 ) -> None:
     storage = opened(url := new_url())
-    study, _ = open_study(WriteThrough(storage), "s", {"metric": "eval_loss"})
-    with transaction(storage):
+    study, _ = open_study(CachedStorage(storage), "s", {"metric": "eval_loss"})
+    with storage.transaction():
         following = writes(study)
     for write in following:
-        with transaction(storage):
+        with storage.transaction():
             write()
         assert seen(study.get_trials()) == seen(plainly(url, "s"))
     mine, theirs = study.user_attrs, peek(url, "s")
     assert theirs is not None
     assert mine == theirs.user_attrs
     expected = {"identity": {"metric": "eval_loss"}, "note": ["text", 1, None], "lease": "mine"}
-    assert mine == expected | {"study_key": key_of(study)}
+    assert mine == expected | {"study_key": study_key_of(study)}
     ids = study._study_id, theirs._study_id
     assert storage.get_study_system_attrs(ids[0]) == theirs._storage.get_study_system_attrs(ids[1])
     assert study.best_trial.value == theirs.best_trial.value == 1.25
@@ -103,16 +103,16 @@ def test_an_error_at_any_point_takes_everything_back(
     new_url: NewUrl, opened: Opened, plainly: Plainly
 ) -> None:
     storage = opened(url := new_url())
-    study, _ = open_study(WriteThrough(storage), "s", {})
-    with transaction(storage):
+    study, _ = open_study(CachedStorage(storage), "s", {})
+    with storage.transaction():
         study.ask({"rate": FloatDistribution(1e-5, 1e-2, log=True)})
     before, attributes = seen(plainly(url, "s")), study.user_attrs
     for fails_after in range(1, 14):
 
         def fails(fails_after: int = fails_after) -> None:
-            study = find_study(WriteThrough(storage), "s")
+            study = find_study(CachedStorage(storage), "s")
             assert study is not None
-            with transaction(storage):
+            with storage.transaction():
                 for write in writes(study)[:fails_after]:
                     write()
                 if fails_after == 13:
@@ -123,13 +123,13 @@ def test_an_error_at_any_point_takes_everything_back(
         with pytest.raises(ValueError, match=r"an error of our own|Cannot tell a COMPLETE trial"):
             fails()
         assert seen(plainly(url, "s")) == before
-        again = find_study(WriteThrough(storage), "s")
+        again = find_study(CachedStorage(storage), "s")
         assert again is not None
         assert again.user_attrs == attributes
         assert seen(again.get_trials()) == before
-    again = find_study(WriteThrough(storage), "s")
+    again = find_study(CachedStorage(storage), "s")
     assert again is not None
-    with transaction(storage):
+    with storage.transaction():
         for write in writes(again):
             write()
     assert seen(again.get_trials()) == seen(plainly(url, "s"))
@@ -140,10 +140,10 @@ def test_nothing_of_a_transaction_is_seen_before_its_end(
     new_url: NewUrl, opened: Opened, plainly: Plainly
 ) -> None:
     storage = opened(url := new_url())
-    study, _ = open_study(WriteThrough(storage), "s", {})
+    study, _ = open_study(CachedStorage(storage), "s", {})
     reader = peek(url, "s")
     assert reader is not None
-    with transaction(storage):
+    with storage.transaction():
         for write in writes(study):
             write()
         assert reader.get_trials() == []
@@ -154,19 +154,19 @@ def test_nothing_of_a_transaction_is_seen_before_its_end(
 
 def test_of_two_that_exchange_an_attribute_one_succeeds(new_url: NewUrl, opened: Opened) -> None:
     one, other = opened(url := new_url()), opened(url)
-    study, _ = open_study(WriteThrough(one), "s", {})
+    study, _ = open_study(CachedStorage(one), "s", {})
     key = (study._study_id, "lease")
     assert find_study(other, "s") is not None
-    assert exchange_study_attr(one, *key, None, "one")
-    assert not exchange_study_attr(other, *key, None, "other")
-    assert not exchange_study_attr(other, *key, "none", "other")
-    assert exchange_study_attr(other, *key, "one", "other")
-    with transaction(one):
-        assert not exchange_study_attr(one, *key, "one", "one again")
-        assert exchange_study_attr(one, *key, "other", "one again")
+    assert one.exchange_study_attr(*key, None, "one")
+    assert not other.exchange_study_attr(*key, None, "other")
+    assert not other.exchange_study_attr(*key, "none", "other")
+    assert other.exchange_study_attr(*key, "one", "other")
+    with one.transaction():
+        assert not one.exchange_study_attr(*key, "one", "one again")
+        assert one.exchange_study_attr(*key, "other", "one again")
     assert other.get_study_user_attrs(key[0])["lease"] == "one again"
-    with transaction(other):
-        assert exchange_study_attr(other, *key, "one again", "other again")
+    with other.transaction():
+        assert other.exchange_study_attr(*key, "one again", "other again")
     assert one.get_study_user_attrs(key[0])["lease"] == "other again"
 
 
@@ -174,13 +174,13 @@ def test_two_studies_in_one_storage_are_numbered_apart(
     new_url: NewUrl, opened: Opened, plainly: Plainly
 ) -> None:
     one, other = opened(url := new_url()), opened(url)
-    first, _ = open_study(WriteThrough(one), "first", {})
-    second, _ = open_study(WriteThrough(other), "second", {})
+    first, _ = open_study(CachedStorage(one), "first", {})
+    second, _ = open_study(CachedStorage(other), "second", {})
     for turn in range(3):
         for storage, study in ((one, first), (other, second)):
-            with transaction(storage):
+            with storage.transaction():
                 trial = study.ask()
-                describe(study, trial, turn=turn)
+                set_user_attrs(study, trial, turn=turn)
                 study.tell(trial, float(turn))
     for name in ("first", "second"):
         trials = plainly(url, name)
@@ -203,10 +203,10 @@ def test_an_empty_storage_holds_no_studies_and_stays_empty(
 
 def test_a_reader_writes_nothing(new_url: NewUrl, opened: Opened) -> None:
     storage = opened(url := new_url())
-    open_study(WriteThrough(storage), "s", {})
+    open_study(CachedStorage(storage), "s", {})
     reader = opened(url, for_reading=True)
     if url.startswith("journal:"):
-        with pytest.raises(TypeError, match="was opened for reading"), transaction(reader):
+        with pytest.raises(TypeError, match="was opened for reading"), reader.transaction():
             pass
         with pytest.raises(TypeError, match="was opened for reading"):
             reader.set_study_user_attr(0, "note", 1)
@@ -216,7 +216,7 @@ def test_a_sweep_is_the_same_on_every_storage(
     new_url: NewUrl, make_keeper: Callable[..., Any], pack: Any, plainly: Plainly
 ) -> None:
     """And goes on when its keeper dies: a new one reads what the old one wrote."""
-    options = {"trials": 8, "startup_trials": 2, "owner": Owner.here("a run")}
+    options = {"trials": 8, "startup_trials": 2, "owner": DriverProcess.current("a run")}
     pack(expected := make_keeper(**options), seats=2).run()
     simulated = pack(make_keeper(url=(url := new_url("other")), at="other", **options), seats=2)
     simulated.run()

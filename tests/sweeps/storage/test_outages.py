@@ -16,19 +16,20 @@ import sqlalchemy
 
 import sweeps.storage.sql_storage
 from sweeps.errors import StorageUnreachable, StudyMismatch
-from sweeps.storage.cached_storage import WriteThrough
-from sweeps.storage.interface import StudyStorage
-from sweeps.storage.open_storage import is_outage, open_storage, outage_reason, transaction
-from sweeps.study.study import describe, find_study, open_study
+from sweeps.storage.cached_storage import CachedStorage
+from sweeps.storage.open_storage import open_storage
+from sweeps.storage.outages import is_outage, outage_reason
+from sweeps.storage.study_storage import StudyStorage
+from sweeps.study.study import find_study, open_study, set_user_attrs
 from tests.small_disk import fill
 
 
 def add_trial(storage: StudyStorage, value: float = 1.0, text: str = "") -> None:
     """As a call of the keeper does it: on what the storage holds, in one transaction."""
-    with transaction(storage):
-        study, _ = open_study(WriteThrough(storage), "s", {})
+    with storage.transaction():
+        study, _ = open_study(CachedStorage(storage), "s", {})
         trial = study.ask()
-        describe(study, trial, text=text)
+        set_user_attrs(study, trial, text=text)
         study.tell(trial, value)
 
 
@@ -84,8 +85,8 @@ def test_a_postgresql_that_is_stopped_is_an_outage_until_it_is_back(
     for mode in ("fast", "immediate"):
 
         def interrupted(mode: str = mode) -> None:
-            with transaction(storage):
-                study = find_study(WriteThrough(storage), "s")
+            with storage.transaction():
+                study = find_study(CachedStorage(storage), "s")
                 assert study is not None
                 study.ask()
                 postgresql.stop(mode)

@@ -18,11 +18,18 @@ import pytest
 
 from sweeps.errors import LeaseLost, RunFolderError, StudyHeld
 from sweeps.keeper.keeper import Keeper
-from sweeps.study.lease import Lease, Owner, lease_of, refuse_if_held, refuse_unless_free, wait_until_free
+from sweeps.study.lease import (
+    DriverProcess,
+    Lease,
+    lease_of,
+    refuse_if_held,
+    refuse_unless_free,
+    wait_until_free,
+)
 from sweeps.sweep import Sweep
 
 Make = Callable[..., Keeper]
-ELSEWHERE = Owner(run="theirs", host="node7", place="node7 boot pid:[1]", pid=11, started=1.0)
+ELSEWHERE = DriverProcess(run="theirs", host="node7", place="node7 boot pid:[1]", pid=11, started=1.0)
 
 
 @pytest.fixture
@@ -30,12 +37,12 @@ def neighbour() -> Any:
     """Another living process of this machine, as an owner."""
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     started = psutil.Process(process.pid).create_time()
-    yield replace(Owner.here("theirs"), pid=process.pid, started=started), process
+    yield replace(DriverProcess.current("theirs"), pid=process.pid, started=started), process
     process.kill()
     process.wait()
 
 
-def hold(keeper: Keeper, owner: Owner, beat: int = 7, **fields: Any) -> Lease:
+def hold(keeper: Keeper, owner: DriverProcess, beat: int = 7, **fields: Any) -> Lease:
     """Put another keeper's lease into the study, as that keeper would."""
     lease = Lease(owner=owner, keeper="another", beat=beat, seen=1e9, **fields)
     keeper.study.set_user_attr("lease", lease.to_text())
@@ -99,10 +106,10 @@ def test_a_study_that_a_living_process_here_holds_is_refused_with_who(
     with pytest.raises(StudyHeld, match=f"process {process.pid} on {owner.host}, last sign of life"):
         make_keeper()
     with pytest.raises(StudyHeld):
-        refuse_if_held(keeper.study, Owner.here("mine"))
+        refuse_if_held(keeper.study, DriverProcess.current("mine"))
     process.kill()
     process.wait()
-    assert refuse_if_held(keeper.study, Owner.here("mine")) is None
+    assert refuse_if_held(keeper.study, DriverProcess.current("mine")) is None
     make_keeper().ask(0, [0])  # at once: nobody is there any more
 
 
@@ -128,13 +135,13 @@ def test_a_study_given_back_is_free_at_once(make_keeper: Make, neighbour: Any) -
 def test_a_holder_elsewhere_is_watched_and_refused_when_it_lives() -> None:
     leases = [Lease(owner=ELSEWHERE, keeper="k", beat=beat) for beat in (1, 1, 2)]
     with pytest.raises(StudyHeld, match="process 11 on node7"):
-        wait_until_free(lambda: leases.pop(0), Owner.here("mine"), name="s", seconds=30)
+        wait_until_free(lambda: leases.pop(0), DriverProcess.current("mine"), name="s", seconds=30)
 
 
 def test_a_holder_elsewhere_that_is_silent_has_lost_its_study() -> None:
     lease = Lease(owner=ELSEWHERE, keeper="k", beat=1)
     started = time.monotonic()
-    assert wait_until_free(lambda: lease, Owner.here("mine"), name="s", seconds=0.6) == lease
+    assert wait_until_free(lambda: lease, DriverProcess.current("mine"), name="s", seconds=0.6) == lease
     assert time.monotonic() - started >= 0.6
 
 
@@ -156,7 +163,7 @@ def test_of_two_that_take_a_study_at_once_one_gets_it(
 ) -> None:
     """Both have seen the same dead holder; what decides is the exchange in the database."""
     first = make_keeper()
-    dead = hold(first, replace(ELSEWHERE, place=Owner.here("x").place, pid=2**22 - 1))
+    dead = hold(first, replace(ELSEWHERE, place=DriverProcess.current("x").place, pid=2**22 - 1))
     url = first._storage.url
     barrier, seen, outcomes = threading.Barrier(2), [], []
 
@@ -188,7 +195,7 @@ def test_of_two_that_take_a_study_at_once_one_gets_it(
 
 def test_a_commit_whose_answer_was_lost_does_not_cost_the_lease(make_keeper: Make) -> None:
     keeper = make_keeper()
-    hold_ = keeper._hold
+    hold_ = keeper._held_lease
     assert hold_ is not None
     before = hold_._held
     keeper.ask(0, [0])

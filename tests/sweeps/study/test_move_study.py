@@ -21,7 +21,7 @@ from sweeps.cli.main import main
 from sweeps.config import load_sweep
 from sweeps.errors import RunFolderError, StorageUnreachable, StudyHeld, StudyMismatch, SweepFailed
 from sweeps.keeper.keeper import Keeper
-from sweeps.study.lease import LEASE, Lease, Owner
+from sweeps.study.lease import LEASE, DriverProcess, Lease
 from sweeps.study.move_study import copy_studies
 from sweeps.sweep import Sweep
 
@@ -188,7 +188,7 @@ def test_a_running_sweep_is_not_moved(make_keeper: Make, tmp_path: Path) -> None
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         started = psutil.Process(process.pid).create_time()
-        owner = replace(Owner.here("theirs"), pid=process.pid, started=started)
+        owner = replace(DriverProcess.current("theirs"), pid=process.pid, started=started)
         lease = Lease(owner=owner, keeper="another", beat=7, seen=1e9)
         keeper.study.set_user_attr(LEASE, lease.to_text())
         with pytest.raises(StudyHeld, match=f"process {process.pid}"):

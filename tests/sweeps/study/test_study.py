@@ -13,7 +13,7 @@ import pytest
 
 from sweeps.config.logins import masked
 from sweeps.errors import StorageUnreachable, StudyMismatch
-from sweeps.storage.open_storage import _reason, check_reachable, open_storage, transaction
+from sweeps.storage.open_storage import _reason, check_reachable, open_storage
 from sweeps.study.study import open_study, peek
 
 IDENTITY = {
@@ -191,7 +191,7 @@ def test_a_transaction_is_seen_whole_by_others_or_not_at_all(url: str) -> None:
     storage = open_storage(url)
     study, _ = open_study(storage, "mine", IDENTITY)
     reader = optuna.load_study(study_name="mine", storage=url)
-    with transaction(storage):
+    with storage.transaction():
         trial = study.ask()
         trial.set_user_attr("first", 1)
         assert reader.get_trials() == []
@@ -199,7 +199,7 @@ def test_a_transaction_is_seen_whole_by_others_or_not_at_all(url: str) -> None:
     assert reader.get_trials()[0].user_attrs == {"first": 1, "second": 2}
 
     def fails() -> None:
-        with transaction(storage):
+        with storage.transaction():
             trial.set_user_attr("third", 3)
             study.tell(trial, 1.0)
             raise RuntimeError("the process dies")

@@ -16,7 +16,7 @@ import pytest
 from lora_runner.config import TrialConfig
 from sweeps.dashboard import DashboardServer, open_dashboard
 from sweeps.keeper.keeper import Keeper
-from sweeps.study.lease import Owner
+from sweeps.study.lease import DriverProcess
 from sweeps.sweep import Sweep
 
 FILE = """\
@@ -67,7 +67,7 @@ def watched(
         trials: int = 6,
         turns: int | None = None,
         more: str = "",
-        owner: Owner | None = None,
+        owner: DriverProcess | None = None,
         url: str | None = None,
     ) -> Watched:
         if url is None:

@@ -22,8 +22,8 @@ from sweeps.dashboard import open_dashboard
 from sweeps.dashboard.study_view import ReadOnlyError, StudyView, trial_note
 from sweeps.errors import PortTaken, StudyHeld
 from sweeps.storage.open_storage import open_storage
-from sweeps.study.lease import Owner
-from sweeps.study.study import is_drawn_ahead
+from sweeps.study.lease import DriverProcess
+from sweeps.study.study import is_prefetched
 from sweeps.sweep import Sweep
 
 
@@ -137,7 +137,9 @@ def test_writable_takes_a_note_from_its_own_page_alone(watched, serve):
 def test_writable_is_refused_while_the_sweep_runs_and_read_only_is_not(watched, serve):
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as driver:
         started = psutil.Process(driver.pid).create_time()
-        sweep = watched(turns=1, owner=replace(Owner.here("x"), pid=driver.pid, started=started)).sweep
+        sweep = watched(
+            turns=1, owner=replace(DriverProcess.current("x"), pid=driver.pid, started=started)
+        ).sweep
         with pytest.raises(StudyHeld):
             open_dashboard(sweep, writable=True)
         assert serve(sweep)("/api/studies/1").code == 200
@@ -220,7 +222,7 @@ def test_a_trial_that_nobody_has_been_given_yet_is_waiting(watched, serve):
     running = watched(trials=20, turns=2)
     states = [t["state"] for t in serve(running.sweep)("/api/studies/1").json["trials"]]
     assert states.count("Running") == len(running.pack.seats)
-    ahead = [trial.number for trial in running.sweep.study().trials if is_drawn_ahead(trial)]
+    ahead = [trial.number for trial in running.sweep.study().trials if is_prefetched(trial)]
     assert ahead
     assert {states[number] for number in ahead} == {"Waiting"}
 

@@ -17,7 +17,7 @@ from results.sweep_result import read_study
 from sweeps.errors import StudyMismatch
 from sweeps.keeper.keeper import Keeper
 from sweeps.plan.specs import StudySpec
-from sweeps.study.same_base import other_base
+from sweeps.study.base_check import base_difference
 from sweeps.study.study import peek
 from sweeps.sweep import Sweep
 
@@ -115,7 +115,7 @@ def test_another_loss_of_the_untouched_base_is_refused_and_nothing_of_it_kept(ma
 def test_losses_may_differ_by_the_noise_of_their_dtype(dtype: str, noise: float) -> None:
     def compare(loss: float) -> str | None:
         study = {"base_eval_loss": 2.0}
-        return other_base(study, weights=None, base_eval_loss=loss, compute_dtype=dtype)
+        return base_difference(study, weights=None, base_eval_loss=loss, compute_dtype=dtype)
 
     assert compare(2.0 * (1 + 0.9 * noise)) is None
     assert compare(2.0 * (1 - 1.1 * noise)) is not None

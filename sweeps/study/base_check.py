@@ -21,7 +21,7 @@ stays far below one rounding of the dtype, for float32 below that of the quantis
 one architecture lie far above: a fine-tune moves this loss by percents."""
 
 
-def other_base(
+def base_difference(
     study: Mapping[str, Any], *, weights: str | None, base_eval_loss: float, compute_dtype: str
 ) -> str | None:
     """What tells a worker's base from the study's, with both values; None when nothing does.
