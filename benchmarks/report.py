@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lora_runner.files import write_json, write_text
+from files_and_text.atomic_files import atomic_write, atomic_write_json
 
 FOLDER = Path(__file__).parents[1] / "results" / "reference"
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "triton", "ray", "optuna", "accelerate")
@@ -59,8 +59,8 @@ class Report:
         path = FOLDER / f"bench-{self.name}-{'gpu' if 'gpu' in about else 'cpu'}"
         tables = [{"title": t, "columns": c, "rows": r} for t, c, r in self.tables]
         said = {"fixed": self.fixed, "command": self.command, "machine": about, "figures": self.figures}
-        write_json(path.with_suffix(".json"), said | {"notes": self.notes, "tables": tables})
-        write_text(path.with_suffix(".md"), self._text(about) + "\n")
+        atomic_write_json(path.with_suffix(".json"), said | {"notes": self.notes, "tables": tables})
+        atomic_write(path.with_suffix(".md"), self._text(about) + "\n")
 
     def _text(self, about: dict[str, str]) -> str:
         """The report in Markdown, columns aligned so that it reads well on a terminal too."""

@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a crash, never sees half of one."""
+"""Files and folders that are written whole or not at all, whatever crashes."""
 
 from __future__ import annotations
 
@@ -37,33 +37,48 @@ def atomic_copy(source: Path, path: Path) -> Path:
     return path
 
 
-def replace_folder(folder: Path, contents: Mapping[str, Path | str], *, beside: Collection[str] = ()) -> Path:
-    """Make `folder` hold exactly `contents` (name -> file to copy, or text), whole or not at all; return it.
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Fill a temporary folder that becomes `target` when the block ends without an error.
 
-    The new folder is filled and synced under a temporary name, then takes the old one's place by two
-    renames; the old one is removed last, so a crash at any point leaves at least one whole folder on the
-    disk. A folder that already holds these contents is left alone, with what is named in `beside`.
+    The old `target` is kept as `<name>.previous` until the new one is in place, so a crash at any point
+    leaves one of the two whole. Temporary folders of writers that were killed are removed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    previous = target.with_name(f"{target.name}.previous")
+    _remove_temporaries(target)
+    fresh = _temporary(target)
+    fresh.mkdir()
+    try:
+        yield fresh
+        for file in fresh.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+        sync_folder(fresh)
+        if target.exists():
+            # A `previous` beside a `target` was left by a crash; either may be the one that can be read.
+            target.rename(target.with_name(f".{target.name}.old.tmp") if previous.exists() else previous)
+        fresh.rename(target)
+        sync_folder(target.parent)
+        shutil.rmtree(previous, ignore_errors=True)
+    finally:
+        _remove_temporaries(target)
+
+
+def replace_folder(folder: Path, contents: Mapping[str, Path | str], *, beside: Collection[str] = ()) -> Path:
+    """Make `folder` hold exactly `contents` (name -> file to copy, or text), as `whole_folder`; return it.
+
+    A folder that already holds these contents is left alone, with what is named in `beside`.
     """
     if _holds(folder, contents, beside):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = _temporary(folder)
-    fresh.mkdir()
-    try:
+    with whole_folder(folder) as fresh:
         for name, content in contents.items():
             if isinstance(content, Path):
                 atomic_copy(content, fresh / name)
             else:
                 atomic_write(fresh / name, content)
-        old = fresh.with_suffix(".old")
-        if folder.exists():
-            folder.rename(old)
-        fresh.rename(folder)
-        sync_folder(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
     return folder
 
 
@@ -98,11 +113,16 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
+def _remove_temporaries(path: Path) -> None:
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
 def _holds(folder: Path, contents: Mapping[str, Path | str], beside: Collection[str]) -> bool:
     if not folder.is_dir():
         return False
-    places = (item.relative_to(folder) for item in folder.rglob("*") if not item.is_dir())
-    if {place.as_posix() for place in places if place.parts[0] not in beside} != set(contents):
+    paths = (item.relative_to(folder) for item in folder.rglob("*") if not item.is_dir())
+    if {path.as_posix() for path in paths if path.parts[0] not in beside} != set(contents):
         return False
     for name, content in contents.items():
         if not (folder / name).is_file():

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from peft import LoraConfig
 from safetensors.torch import save_file
 
+from files_and_text.atomic_files import whole_folder
 from lora_runner.base.target_modules import shortest_names
-from lora_runner.files import whole_folder
 
 if TYPE_CHECKING:
     from lora_runner.pack.pack import Pack

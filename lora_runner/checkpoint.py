@@ -11,9 +11,9 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from files_and_text.atomic_files import atomic_write, whole_folder
 from lora_runner.config import TrialConfig
 from lora_runner.errors import CheckpointError
-from lora_runner.files import whole_folder, write_json
 from lora_runner.pack.seat import Seat
 
 _TENSORS, _STATE = "seat.safetensors", "state.json"
@@ -40,7 +40,9 @@ def save_checkpoint(folder: Path, seat: Seat, progress: dict[str, Any]) -> None:
             "progress": progress,
             "sha256": _digest(temporary / _TENSORS),
         }
-        write_json(temporary / _STATE, state | {_OWN_DIGEST: _state_digest(state)})
+        state |= {_OWN_DIGEST: _state_digest(state)}
+        # Not atomic_write_json: a NaN must come back as one.
+        atomic_write(temporary / _STATE, json.dumps(state, indent=2, sort_keys=True) + "\n")
 
 
 def has_checkpoint(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from lora_runner.files import whole_folder
+from files_and_text.atomic_files import whole_folder
 from sweeps.errors import StorageUnreachable
 
 FINISH_SECONDS = 10.0

@@ -13,10 +13,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from files_and_text.atomic_files import atomic_write
+from files_and_text.atomic_files import atomic_write, whole_folder
 from lora_runner.base.weights_digest import tensor_samples
 from lora_runner.errors import is_disk_trouble
-from lora_runner.files import whole_folder
 from sweeps.artifacts.trial_folder import trial_folder
 
 PIECE_BYTES = 64 * 2**20

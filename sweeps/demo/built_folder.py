@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+
+from files_and_text.atomic_files import atomic_write_json, whole_folder
 
 RECORD_NAME = "base.json"
 """What a build says of itself, beside the sizes of its files."""
@@ -45,29 +45,8 @@ def build_once(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> Path:
     with FileLock(folder.with_name(folder.name + ".lock")):
         if is_built(folder):  # the other process was first
             return folder
-        for left in folder.parent.glob(f".{folder.name}.*"):  # of a build that was killed: the lock is ours
-            shutil.rmtree(left, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
+        with whole_folder(folder) as work:
             described = fill(work)
             sizes = {path.name: path.stat().st_size for path in sorted(work.iterdir())}
-            (work / RECORD_NAME).write_text(json.dumps({**described, "files": sizes}, indent=2) + "\n")
-            for path in [*work.iterdir(), work]:
-                _fsync(path)
-            if folder.exists():  # incomplete, or is_built had found it
-                shutil.rmtree(folder)
-            os.replace(work, folder)
-            _fsync(folder.parent)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+            atomic_write_json(work / RECORD_NAME, {**described, "files": sizes})
     return folder
-
-
-def _fsync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # Windows opens no folders
-        return
-    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -10,13 +10,12 @@ import ast
 import hashlib
 import inspect
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from files_and_text.atomic_files import atomic_write
 from sweeps.demo.corpus import (
     FunctionNode,
     SourceFile,
@@ -172,13 +171,4 @@ def _write_lines(path: Path, records: list[DocstringRecord]) -> None:
         json.dumps({"prompt": record.prompt, "completion": record.completion}, ensure_ascii=False) + "\n"
         for record in records
     ]
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    atomic_write(path, "".join(lines))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from files_and_text.atomic_files import atomic_write
 from lora_runner.errors import RunnerError
-from lora_runner.files import write_text
 from results.render.terminal import print_verdict
 from sweeps.errors import SweepError
 from sweeps.real.checks import QUESTION, check_model
@@ -55,11 +55,11 @@ def run(trials: int, max_steps: int, output: Path, save: Path | None, console: C
         pairs,
         command=f"python -m sweeps.real --trials {trials} --max-steps {max_steps}",
     )
-    write_text(result.run_folder / "real.md", said)
+    atomic_write(result.run_folder / "real.md", said)
     if save is not None:
         save.mkdir(parents=True, exist_ok=True)
-        write_text(save / "real.md", said)
-        write_text(save / "real-trials.csv", kept_trials(sweep.tables().trials))
+        atomic_write(save / "real.md", said)
+        atomic_write(save / "real-trials.csv", kept_trials(sweep.tables().trials))
     console.print(f"Results: {result.run_folder}", markup=False, soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lora_runner.files import write_text
+from files_and_text.atomic_files import atomic_write
 from sweeps.demo.corpus import library_root
 from sweeps.demo.docstrings import DocstringRecord, read_records
 
@@ -40,5 +40,5 @@ def write_conversations(folder: Path, *, source_root: Path | None = None) -> tup
             for record in records
             if record.is_eval == is_eval
         ]
-        write_text(path, "".join(lines))
+        atomic_write(path, "".join(lines))
     return paths

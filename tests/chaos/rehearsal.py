@@ -21,8 +21,8 @@ from typing import Any, cast
 import numpy
 from safetensors.numpy import save_file
 
+from files_and_text.atomic_files import atomic_write_json, whole_folder
 from lora_runner.config import TrialConfig
-from lora_runner.files import whole_folder, write_json
 from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PUT_BACK, Assignment, SeatReport
 from search_spaces import load_guidelines, space_for
 from sweeps.plan.blueprint import Blueprint
@@ -158,7 +158,7 @@ class RehearsedSession:
     def save(self, number: int) -> None:
         seated = next(s for s in self.running if s.assignment.number == number)
         with whole_folder(Path(seated.assignment.folder) / "checkpoint") as temporary:
-            write_json(temporary / "state.json", {"step": seated.step, "state": seated.state})
+            atomic_write_json(temporary / "state.json", {"step": seated.step, "state": seated.state})
         seated.saved_at = time.monotonic()
         self._written.append((seated.assignment, "checkpoint"))
 
@@ -211,7 +211,7 @@ class RehearsedSession:
             return report
         with whole_folder(Path(seated.assignment.folder) / "adapter") as temporary:
             save_file({"w": numpy.zeros((2, 2), numpy.float32)}, temporary / "adapter_model.safetensors")
-            write_json(temporary / "adapter_config.json", {"peft_type": "LORA", "r": 1})
+            atomic_write_json(temporary / "adapter_config.json", {"peft_type": "LORA", "r": 1})
         self._written.append((seated.assignment, "adapter"))
         self.remove(number)
         return report.ended(COMPLETE, "used its full budget")

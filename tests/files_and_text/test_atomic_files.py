@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from files_and_text.atomic_files import atomic_write, atomic_write_json, replace_folder
+from files_and_text.atomic_files import atomic_write, atomic_write_json, replace_folder, whole_folder
 
 
 def test_atomic_write_replaces_and_leaves_nothing_else(tmp_path):
@@ -67,3 +68,45 @@ def test_what_stands_beside_the_contents_stays_until_they_change(tmp_path: Path)
     assert (folder / "merged").is_dir()
     replace_folder(folder, {"a": "2"}, beside=("merged",))
     assert not (folder / "merged").exists(), "it was made of another adapter"
+
+
+def test_writing_fails_and_what_stood_before_stands(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    with whole_folder(target) as temporary:
+        (temporary / "a").write_text("old")
+
+    def fail() -> None:
+        with whole_folder(target) as temporary:
+            (temporary / "a").write_text("new")
+            raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space left"):
+        fail()
+    assert (target / "a").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("standing", [("folder",), ("folder.previous",), ("folder", "folder.previous")])
+def test_one_of_old_and_new_stands_at_every_moment(tmp_path: Path, standing: tuple[str, ...]) -> None:
+    """Also beside the leftovers of an earlier crash."""
+    target, previous = tmp_path / "folder", tmp_path / "folder.previous"
+    for path in (tmp_path / name for name in standing):
+        path.mkdir()
+        (path / "a").write_text(path.name)
+
+    seen: list[set[str]] = []
+
+    def look(_frame: object, event: str, called: object) -> None:
+        if event.startswith("c_") and getattr(called, "__name__", "") in ("rename", "unlink", "rmdir"):
+            seen.append({p.name for p in (target, previous) if os.path.isfile(p / "a")})
+
+    sys.setprofile(look)
+    try:
+        with whole_folder(target) as temporary:
+            (temporary / "a").write_text("new")
+    finally:
+        sys.setprofile(None)
+    assert len(seen) >= 4
+    assert all(seen)
+    assert (target / "a").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import random
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +17,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from files_and_text.atomic_files import atomic_write
 from lora_runner.checkpoint import _state_digest, has_checkpoint, load_checkpoint, save_checkpoint
 from lora_runner.config import TrialConfig
 from lora_runner.errors import CheckpointError
-from lora_runner.files import whole_folder, write_text
 from lora_runner.layout.pack_layout import Block
 from lora_runner.pack.pack import MicroBatch, Pack
 from lora_runner.pack.seat import Seat
@@ -148,55 +147,6 @@ def test_killed_before_the_old_one_was_removed(pack: Pack, trained: Seat, folder
     assert load_checkpoint(folder, pack.new_seat(CONFIG))[0] == {"at": 2}
 
 
-def test_writing_fails_and_what_stood_before_stands(tmp_path: Path) -> None:
-    target = tmp_path / "folder"
-    with whole_folder(target) as temporary:
-        (temporary / "a").write_text("old")
-
-    def fail() -> None:
-        with whole_folder(target) as temporary:
-            (temporary / "a").write_text("new")
-            raise OSError("no space left on device")
-
-    with pytest.raises(OSError, match="no space left"):
-        fail()
-    assert (target / "a").read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
-
-
-@pytest.mark.parametrize("standing", [("folder",), ("folder.previous",), ("folder", "folder.previous")])
-def test_one_of_old_and_new_stands_at_every_moment(tmp_path: Path, standing: tuple[str, ...]) -> None:
-    """Also beside the leftovers of an earlier crash."""
-    target, previous = tmp_path / "folder", tmp_path / "folder.previous"
-    for path in (tmp_path / name for name in standing):
-        path.mkdir()
-        (path / "a").write_text(path.name)
-
-    seen: list[set[str]] = []
-
-    def look(_frame: object, event: str, called: object) -> None:
-        if event.startswith("c_") and getattr(called, "__name__", "") in ("rename", "unlink", "rmdir"):
-            seen.append({p.name for p in (target, previous) if os.path.isfile(p / "a")})
-
-    sys.setprofile(look)
-    try:
-        with whole_folder(target) as temporary:
-            (temporary / "a").write_text("new")
-    finally:
-        sys.setprofile(None)
-    assert len(seen) >= 4
-    assert all(seen)
-    assert (target / "a").read_text() == "new"
-    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
-
-
-def test_text_is_written_whole(tmp_path: Path) -> None:
-    write_text(tmp_path / "a" / "b.txt", "old")
-    write_text(tmp_path / "a" / "b.txt", "new")
-    assert (tmp_path / "a" / "b.txt").read_text() == "new"
-    assert os.listdir(tmp_path / "a") == ["b.txt"]
-
-
 # --- damage -------------------------------------------------------------------------------------------------
 
 
@@ -299,7 +249,7 @@ def test_tensors_of_another_trial_do_not_pass_for_this_ones(pack: Pack, trained:
 
 def signed(folder: Path, values: dict[str, Any]) -> None:
     """A state whose own checksum is right, whatever it says."""
-    write_text(folder / "state.json", json.dumps(values | {"state_sha256": _state_digest(values)}))
+    atomic_write(folder / "state.json", json.dumps(values | {"state_sha256": _state_digest(values)}))
 
 
 def damaged(raw: bytes, generator: random.Random) -> bytes:

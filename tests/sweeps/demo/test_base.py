@@ -108,7 +108,7 @@ def test_leftovers_of_a_killed_build_and_a_damaged_base_are_replaced(
 ) -> None:
     folder = build_base(tmp_path / "cache", recipe=small_recipe, source_root=long_library)
     sound = files_of(folder)
-    left = folder.parent / f".{folder.name}.killed"
+    left = folder.parent / f".{folder.name}.killed.tmp"
     left.mkdir()
     (folder / "model.safetensors").write_bytes(b"half")
     assert not is_built(folder)
