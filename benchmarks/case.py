@@ -10,7 +10,8 @@ import torch
 from benchmarks.random_base import Shape, random_base
 from lora_runner.config import TrialConfig
 from lora_runner.layout.pack_layout import Block
-from lora_runner.pack.pack import MicroBatch, Pack, PackOptions
+from lora_runner.pack.options import PackOptions
+from lora_runner.pack.pack import MicroBatch, Pack
 from lora_runner.pack.seat import Seat
 
 BATCH_SIZE = 4

@@ -43,7 +43,7 @@ LABELLED: tuple[tuple[Any, str, str], ...] = (
     (PackedLinear, "masks", LORA),
     (packed_embeddings, "with_shared", LOSS),
     (F, "cross_entropy", LOSS),
-    (Pack, "_head_logits", LOSS),
+    (Pack, "head_logits", LOSS),
     (Pack, "update", UPDATE),
 )
 """Functions, by the part of a step that they do."""

@@ -18,7 +18,7 @@ from benchmarks.case import Case, PackTrials
 from benchmarks.measuring import seconds, this_device
 from benchmarks.random_base import SHAPES
 from benchmarks.report import Report, arguments
-from lora_runner.metric.generation import Generator
+from lora_runner.pack.generation import Generator
 
 PROMPTS, SHORTEST, LONGEST, NEW_TOKENS = 8, 40, 64, 32
 Answers = list[list[list[int]]]

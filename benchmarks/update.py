@@ -17,8 +17,9 @@ from torch import nn
 from benchmarks.measuring import forget, seconds, this_device
 from benchmarks.random_base import SHAPES, Shape
 from benchmarks.report import Report, arguments
-from lora_runner.optim.adamw import GroupStep, clip_and_step, squared_norms
+from lora_runner.optim.adamw import clip_and_step, squared_norms
 from lora_runner.optim.flat_buffers import BLOCK, FlatBuffers
+from lora_runner.optim.group_step import GroupStep
 
 RANK = 16
 MAX_GRAD_NORM = 1.0

@@ -29,7 +29,8 @@ from lora_runner.config import TrialConfig
 from lora_runner.layers.linear import PackedLinear, RankClass
 from lora_runner.layout.pack_layout import Block
 from lora_runner.memory.meta_device import META, LiveBytes, no_launches
-from lora_runner.pack.pack import MicroBatch, Pack, PackOptions
+from lora_runner.pack.options import PackOptions
+from lora_runner.pack.pack import MicroBatch, Pack
 from lora_runner.pack.seat import Seat
 
 

@@ -22,7 +22,7 @@ from lora_runner.base.unquantized_part import unquantised_parameters
 from lora_runner.errors import ModelError, first_line
 from lora_runner.memory.dry_run import DryRun
 from lora_runner.memory.sizes import Coefficients, SeatState, Workload, base_bytes, cache_bytes, seat_state
-from lora_runner.pack.pack import PackOptions
+from lora_runner.pack.options import PackOptions
 
 RESERVE = 0.85
 """Share of the device's memory that is planned for; the rest is for what is not foreseen."""

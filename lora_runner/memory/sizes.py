@@ -17,7 +17,8 @@ from lora_runner.base.target_modules import find_targets, find_trained
 from lora_runner.layout.pack_layout import padded_length
 from lora_runner.optim.adamw_8bit import ABSMAX_BLOCK, CHUNK
 from lora_runner.optim.flat_buffers import BLOCK
-from lora_runner.pack.pack import PackOptions, max_logits
+from lora_runner.pack.options import PackOptions
+from lora_runner.pack.packed_model import max_logits
 from lora_runner.pack.seat import RANK_MULTIPLE
 
 NF4_BYTES = NF4.bytes_of(torch.Size((1, 1)))

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from lora_runner.errors import ModelError
-from lora_runner.optim.adamw import GroupStep, clip
+from lora_runner.optim.adamw import clip
+from lora_runner.optim.group_step import GroupStep
 
 ABSMAX_BLOCK = 256
 """Elements that share a scale; fixed in bitsandbytes' optimizer kernels."""

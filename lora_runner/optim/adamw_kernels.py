@@ -28,8 +28,8 @@ import triton.language as tl
 from torch import Tensor
 
 from lora_runner.layout.device_tables import to_device
-from lora_runner.optim.adamw import CLIP_EPSILON, GroupStep
 from lora_runner.optim.flat_buffers import BLOCK, FlatBuffers
+from lora_runner.optim.group_step import CLIP_EPSILON, GroupStep
 
 OPTIONS: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": False}
 """Of every launch. Without fusion a product and a sum are contracted only where a kernel says so, whatever

@@ -18,9 +18,9 @@ from lora_runner.config import TrialConfig
 from lora_runner.layers.dropout import mix
 from lora_runner.layers.embeddings import PackedSaved
 from lora_runner.layers.linear import PackedLinear
-from lora_runner.optim.adamw import GroupStep
 from lora_runner.optim.adamw_8bit import States8bit
 from lora_runner.optim.flat_buffers import Arena, Segment
+from lora_runner.optim.group_step import GroupStep
 from lora_runner.optim.schedules import schedule_factor
 
 LORA, EMBEDDINGS = "lora", "embeddings"

@@ -19,7 +19,7 @@ from sweeps.plan.trial_config import trial_config
 if TYPE_CHECKING:
     from lora_runner.base.load_model import BaseSpec
     from lora_runner.data import DataBundle
-    from lora_runner.pack.pack import PackOptions
+    from lora_runner.pack.options import PackOptions
     from lora_runner.session import Session
 
 

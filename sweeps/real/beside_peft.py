@@ -18,7 +18,8 @@ from lora_runner.base.load_model import BaseSpec, load_base, nf4_config
 from lora_runner.config import TrialConfig
 from lora_runner.data import IGNORED, BatchPlan, DataBundle, TokenizedExample
 from lora_runner.layout.pack_layout import Block
-from lora_runner.pack.pack import MicroBatch, Pack, PackOptions
+from lora_runner.pack.options import PackOptions
+from lora_runner.pack.pack import MicroBatch, Pack
 
 EVAL_BATCH_SIZE = 8
 TOLERANCE = 1e-4

@@ -14,7 +14,8 @@ from torch import nn
 from lora_runner.base.load_model import BaseSpec, load_base
 from lora_runner.config import TrialConfig
 from lora_runner.data import DataBundle, TokenizedExample, TokenizedSet
-from lora_runner.pack.pack import Pack, PackOptions
+from lora_runner.pack.options import PackOptions
+from lora_runner.pack.pack import Pack
 from lora_runner.protocol import Assignment, SeatReport, SessionOptions
 from lora_runner.session import Session
 from tests.lora_runner import efficient_on_a_cpu as on_a_cpu

@@ -29,7 +29,8 @@ from lora_runner.config import TrialConfig
 from lora_runner.errors import ModelError, RunnerError
 from lora_runner.layout.pack_layout import Block
 from lora_runner.memory.estimate import Workload, estimate
-from lora_runner.pack.pack import MicroBatch, Pack, PackOptions
+from lora_runner.pack.options import PackOptions
+from lora_runner.pack.pack import MicroBatch, Pack
 
 TINY = Callable[..., Path]
 

@@ -21,7 +21,8 @@ from lora_runner.data import DataBundle
 from lora_runner.errors import ModelError
 from lora_runner.layout.pack_layout import Block
 from lora_runner.memory.estimate import Workload, choose, estimate
-from lora_runner.pack.pack import MicroBatch, Pack, PackOptions
+from lora_runner.pack.options import PackOptions
+from lora_runner.pack.pack import MicroBatch, Pack
 
 TINY = Callable[..., Path]
 FOUR = {"load_in_4bit": True}

@@ -18,7 +18,8 @@ from lora_runner.base.untrained_parts import adapters_in_words
 from lora_runner.config import TrialConfig
 from lora_runner.errors import ModelError
 from lora_runner.layout.pack_layout import Block
-from lora_runner.pack.pack import Pack, PackOptions
+from lora_runner.pack.options import PackOptions
+from lora_runner.pack.pack import Pack
 from tests.conftest import save_tokenizer
 from tests.lora_runner.base.architectures import ARCHITECTURES
 

@@ -16,7 +16,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from lora_runner.base.load_model import BaseSpec, load_base
 from lora_runner.layers.invariant_attention import invariant_attention
 from lora_runner.layout.pack_layout import Block
-from lora_runner.pack.pack import Pack, PackOptions
+from lora_runner.pack.options import PackOptions
+from lora_runner.pack.pack import Pack
 from tests.lora_runner.devices import no_cuda
 
 BACKWARD = torch.ops.aten._scaled_dot_product_efficient_attention_backward.default

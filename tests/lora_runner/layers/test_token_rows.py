@@ -24,7 +24,8 @@ from lora_runner.config import TrialConfig
 from lora_runner.errors import CheckpointError, ModelError, TrialConfigError
 from lora_runner.layout.pack_layout import Block
 from lora_runner.pack.convert_model import silence_dropout
-from lora_runner.pack.pack import MicroBatch, Pack, PackOptions
+from lora_runner.pack.options import PackOptions
+from lora_runner.pack.pack import MicroBatch, Pack
 from lora_runner.pack.seat import EMBEDDINGS, Seat
 
 TINY = Callable[..., Path]
@@ -289,7 +290,7 @@ def test_logits_taken_in_turns_give_the_same(
 ) -> None:
     pack = new_pack(tiny_model("llama", tie_word_embeddings=tied))
     whole = train(pack, {i: pack.new_seat(config) for i, config in enumerate(CONFIGS)})
-    monkeypatch.setattr("lora_runner.pack.pack.MAX_LOGITS", 256 * 5)
+    monkeypatch.setattr("lora_runner.pack.packed_model.MAX_LOGITS", 256 * 5)
     in_turns = train(pack, {i: pack.new_seat(config) for i, config in enumerate(CONFIGS)})
     for i in whole:
         assert in_turns[i] == [pytest.approx(pair, rel=1e-5) for pair in whole[i]]

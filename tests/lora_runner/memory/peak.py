@@ -13,7 +13,8 @@ from lora_runner.config import TrialConfig
 from lora_runner.layout.pack_layout import Block
 from lora_runner.memory.estimate import Workload
 from lora_runner.memory.meta_device import no_launches
-from lora_runner.pack.pack import MicroBatch, Pack, PackOptions
+from lora_runner.pack.options import PackOptions
+from lora_runner.pack.pack import MicroBatch, Pack
 
 
 def peak_bytes(

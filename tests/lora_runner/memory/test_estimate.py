@@ -23,7 +23,7 @@ from lora_runner.memory import estimate as memory
 from lora_runner.memory.dry_run import DryRun
 from lora_runner.memory.estimate import Beside, MemoryEstimate, Workload, available_memory, choose, estimate
 from lora_runner.memory.sizes import SeatState
-from lora_runner.pack import pack
+from lora_runner.pack import packed_model
 from lora_runner.pack.pack import Pack
 from tests.lora_runner.memory.peak import peak_bytes
 
@@ -164,7 +164,7 @@ def test_logits_exist_a_turn_at_a_time(
     whole = estimate(large, USUAL)
     beside = whole.total(4) - whole.base - 4 * whole.per_seat
     assert beside > 4 * 4 * 63 * 4096 * 12  # logits, their log-softmax, the gradient
-    monkeypatch.setattr(pack, "MAX_LOGITS", 4096 * 63)  # a sixteenth
+    monkeypatch.setattr(packed_model, "MAX_LOGITS", 4096 * 63)  # a sixteenth
     turns = estimate(large, USUAL)
     assert turns.total(4) < whole.total(4) - 0.8 * 4 * 4 * 63 * 4096 * 12
 
@@ -426,7 +426,8 @@ from lora_runner.layout.pack_layout import Block
 from lora_runner.memory.estimate import estimate
 from lora_runner.memory.sizes import Workload
 from lora_runner.base.load_model import BaseSpec, load_base
-from lora_runner.pack.pack import MicroBatch, Pack, PackOptions
+from lora_runner.pack.options import PackOptions
+from lora_runner.pack.pack import MicroBatch, Pack
 spec = BaseSpec(model=sys.argv[1])
 said = estimate(spec, Workload(lora_r=8, batch_size=4, length=120), resident_weights=True).peak(4)
 pack = Pack(load_base(spec), PackOptions(resident_weights=True))

@@ -15,7 +15,7 @@ from lora_runner.base.load_model import nf4_config
 from lora_runner.metric.lm_eval_model import TaskModel
 from lora_runner.pack.convert_model import silence_dropout
 from lora_runner.pack.pack import Pack
-from tests.lora_runner.metric.test_generation import trained
+from tests.lora_runner.pack.test_generation import trained
 
 PAIRS = [("2+2=", "4"), ("the sky is", " blue"), ("a", "bcdefgh"), ("", "xyz"), ("q", ""), ("2+2=", "5")]
 

@@ -23,7 +23,7 @@ from lora_runner.pack.pack import Pack
 from sweeps.config import load_text
 from sweeps.errors import ConfigError
 from sweeps.sweep import Sweep
-from tests.lora_runner.metric.test_generation import trained
+from tests.lora_runner.pack.test_generation import trained
 
 pytestmark = [
     pytest.mark.skipif(

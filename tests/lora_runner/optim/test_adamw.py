@@ -17,8 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lora_runner.optim import adamw as update
 from lora_runner.optim import adamw_kernels as kernels
-from lora_runner.optim.adamw import GroupStep
 from lora_runner.optim.flat_buffers import BLOCK, FlatBuffers
+from lora_runner.optim.group_step import GroupStep
 from tests.lora_runner.devices import no_cuda
 
 NAMES = ("parameters", "gradients", "exp_avg", "exp_avg_sq")

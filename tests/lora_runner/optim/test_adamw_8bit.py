@@ -10,9 +10,10 @@ from torch import Tensor
 
 from lora_runner.errors import ModelError
 from lora_runner.optim import adamw_8bit as states_8bit
-from lora_runner.optim.adamw import GroupStep, clip_and_step, squared_norms
+from lora_runner.optim.adamw import clip_and_step, squared_norms
 from lora_runner.optim.adamw_8bit import States8bit
 from lora_runner.optim.flat_buffers import BLOCK, FlatBuffers
+from lora_runner.optim.group_step import GroupStep
 from tests.lora_runner.devices import no_cuda
 
 SIZE = 64 * BLOCK

@@ -16,8 +16,8 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from lora_runner.optim import adamw_kernels as kernels
-from lora_runner.optim.adamw import GroupStep
 from lora_runner.optim.flat_buffers import BLOCK, FlatBuffers
+from lora_runner.optim.group_step import GroupStep
 
 KERNELS = ("block_squares_kernel", "trial_squares_kernel", "adamw_kernel")
 ORIGINAL = {name: getattr(kernels, name) for name in KERNELS}

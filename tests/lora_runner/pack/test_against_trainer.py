@@ -21,7 +21,8 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 from lora_runner.base.load_model import BaseSpec, load_base, nf4_config
 from lora_runner.config import TrialConfig
 from lora_runner.data import BatchPlan, DataBundle
-from lora_runner.pack.pack import Pack, PackOptions
+from lora_runner.pack.options import PackOptions
+from lora_runner.pack.pack import Pack
 from lora_runner.protocol import Assignment, SessionOptions
 from lora_runner.session import Session
 

@@ -19,8 +19,9 @@ from lora_runner.base.load_model import BaseSpec, load_base
 from lora_runner.config import TrialConfig
 from lora_runner.layers import onednn_matmul as onednn
 from lora_runner.layout.pack_layout import Block
-from lora_runner.pack import pack as pack_module
-from lora_runner.pack.pack import MicroBatch, Pack, PackOptions
+from lora_runner.pack import packed_model
+from lora_runner.pack.options import PackOptions
+from lora_runner.pack.pack import MicroBatch, Pack
 from lora_runner.pack.seat import Seat
 from tests.lora_runner.devices import DEVICE, no_cuda
 
@@ -332,33 +333,33 @@ def test_a_longer_neighbour_changes_no_width_and_no_mask(all_packs: dict[str, Wa
 def test_logits_that_are_cut_are_cut_by_the_trial_alone(
     usual: Watched, drawn: list[Trial], rows: int
 ) -> None:
-    """As with a large vocabulary: the logits of a micro-batch are computed in several turns."""
+    """As with a large vocabulary: the logits of a micro-batch are computed in several chunks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pack_module, "MAX_LOGITS", rows * VOCABULARY)
+        patch.setattr(packed_model, "MAX_LOGITS", rows * VOCABULARY)
         for trial, packed in zip(drawn, train(usual, drawn), strict=True):
             alone = train(usual, [replace(trial, rounds_off=frozenset())])[0]
             assert_same(packed, alone, f"trial {trial.config.seed} of {len(drawn)}")
 
 
-def test_rows_that_want_a_place_of_their_own_get_a_turn_for_each_block(
+def test_where_rows_need_alignment_each_block_gets_its_own_chunks(
     usual: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on CUDA, where a row of an odd vocabulary is summed from wherever its memory is aligned."""
+    """As on CUDA, where a sum over an odd vocabulary depends on how its memory is aligned."""
     trials = [USUAL, changed(seed=2)]
     expected, blocks = train(usual, trials), list[int]()
-    logits = usual._head_logits
+    logits = usual.head_logits
 
     def counted(hidden: Tensor, rows: Any) -> Tensor:
         blocks.append(len(rows.blocks))
         return logits(hidden, rows)
 
-    monkeypatch.setattr(usual, "_head_logits", counted)
+    monkeypatch.setattr(usual, "head_logits", counted)
     train(usual, trials)
     assert max(blocks) == 2
     blocks.clear()
-    monkeypatch.setattr(pack_module, "may_share_a_turn", lambda vocabulary, device: False)
+    monkeypatch.setattr(packed_model, "can_share_chunk", lambda vocabulary, device: False)
     for ours, theirs in zip(train(usual, trials), expected, strict=True):
-        assert_same(ours, theirs, "in turns")
+        assert_same(ours, theirs, "in chunks")
     assert set(blocks) == {1}
 
 

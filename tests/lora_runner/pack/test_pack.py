@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, get_scheduler
 from lora_runner.base.load_model import BaseSpec, load_base, nf4_config
 from lora_runner.config import TrialConfig
 from lora_runner.layout.pack_layout import Block
-from lora_runner.pack.pack import MicroBatch, Pack, PackOptions
+from lora_runner.pack.options import PackOptions
+from lora_runner.pack.pack import MicroBatch, Pack
 from lora_runner.pack.seat import Seat
 
 TINY = Callable[..., Path]

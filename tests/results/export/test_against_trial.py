@@ -16,7 +16,8 @@ from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, SFTConfig, T
 from lora_runner.base.load_model import BaseSpec, load_base
 from lora_runner.config import TrialConfig
 from lora_runner.data import DataSpec, load_data
-from lora_runner.pack.pack import Pack, PackOptions
+from lora_runner.pack.options import PackOptions
+from lora_runner.pack.pack import Pack
 from lora_runner.protocol import Assignment, SessionOptions
 from lora_runner.session import Session
 from results.best import best_config

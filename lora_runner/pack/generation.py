@@ -20,7 +20,7 @@ from lora_runner.layout.kv_cache import KeyValueCache
 from lora_runner.layout.pack_layout import Block
 
 if TYPE_CHECKING:
-    from lora_runner.pack.pack import Pack
+    from lora_runner.pack.packed_model import PackedModel
     from lora_runner.pack.seat import Seat
 
 _Refused = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError)
@@ -30,7 +30,7 @@ _Refused = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, Key
 class Generator:
     """Continues prompts on the seats of one pack."""
 
-    def __init__(self, pack: Pack) -> None:
+    def __init__(self, pack: PackedModel) -> None:
         self._pack = pack
         self._reason: str | None = None
 
@@ -94,7 +94,11 @@ class _Texts:
     """Prompts of every seat, in pack order, on their way to longer texts."""
 
     def __init__(
-        self, pack: Pack, seats: Sequence[Seat | None], prompts: Sequence[Sequence[int]], max_new_tokens: int
+        self,
+        pack: PackedModel,
+        seats: Sequence[Seat | None],
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
     ) -> None:
         self._pack, self._seats, self._prompts = pack, list(seats), prompts
         self._max_new_tokens = max_new_tokens

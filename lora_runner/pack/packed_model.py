@@ -1,0 +1,234 @@
+"""The base of a pack: its modules replaced, and one forward pass for the blocks of several seats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from lora_runner.base.load_model import Base, vocabulary_size
+from lora_runner.base.model_structure import text_config
+from lora_runner.errors import ModelError, first_line
+from lora_runner.layers.attention import PACK_ATTENTION, Grids, Inner, attention_over
+from lora_runner.layers.block_modules import call_by_block
+from lora_runner.layers.linear import PackContext, Rows, in_pack_order
+from lora_runner.layout.kv_cache import KeyValueCache
+from lora_runner.layout.pack_layout import Block, Layout, LayoutKind, lay_out
+from lora_runner.pack.convert_model import keep_weights, replace_modules, split_model, train_checkpointed
+from lora_runner.pack.options import PackOptions
+from lora_runner.pack.seat import Seat
+
+LAYOUTS: tuple[LayoutKind, ...] = ("end_to_end", "rectangular")
+"""In the order in which they are tried."""
+MAX_LOGITS = 1 << 27
+"""Elements of logits held at once: half a GiB in fp32. More positions are computed in chunks."""
+MAX_LOGITS_ON_CPU = 1 << 24
+"""The same on a CPU, which needs no large matmuls to be fast: 341 positions of 49,152 tokens."""
+_MODEL_ERRORS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError)
+"""What a model's own code raises on inputs that it does not support."""
+
+
+class PackedModel:
+    """A base whose modules compute for several seats. They are replaced in place: a base serves one pack.
+
+    Raises ModelError when nothing matches `target_modules` or the model cannot compute packed rows.
+    """
+
+    def __init__(self, base: Base, options: PackOptions) -> None:
+        self.base = base
+        self.options = options
+        self.model = base.model
+        self.context = PackContext()
+        keep_weights(self.model)
+        self.linears, self.saved = replace_modules(
+            self.model,
+            self.context,
+            target_modules=options.target_modules,
+            train_embeddings=options.train_embeddings,
+            trainable_token_indices=options.trainable_token_indices,
+            resident=options.resident_weights,
+        )
+        self.target_names = tuple(linear.name for linear in self.linears)
+        self.attention = Inner(str(self.model.config._attn_implementation), base.device.type)
+        self.most_positions: int | None = getattr(text_config(self.model), "max_position_embeddings", None)
+        self._decoder, self._head = split_model(self.model)
+        if options.gradient_checkpointing:
+            # transformers renamed the method: new versions warn about the old name, old ones lack the new.
+            enable = getattr(self.model, "activation_checkpointing_enable", None)
+            (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
+            train_checkpointed(self.model)
+        self.layout, self.layout_reason = self._choose_layout()
+
+    # --- one forward pass -------------------------------------------------------------------------------
+
+    def plan_passes(
+        self, seats: Sequence[Seat | None], blocks: Sequence[Block], kind: LayoutKind
+    ) -> Iterator[tuple[list[int], Layout]]:
+        """The forward passes that `blocks` need: indices into `seats`, in pack order, and their layout."""
+        order = in_pack_order(seats)
+        laid = lay_out([blocks[i] for i in order], kind, most_positions=self.most_positions)
+        for indices, layout in laid:
+            yield [order[i] for i in indices], layout
+
+    @contextmanager
+    def forward_pass(
+        self,
+        seats: Sequence[Seat | None],
+        layout: Layout,
+        *,
+        training: bool = False,
+        cache: KeyValueCache | None = None,
+    ) -> Iterator[tuple[Tensor, Rows]]:
+        """Hidden states (n, h) of the predicting positions, block after block, and the owners of all rows.
+
+        The context lasts until the `with` block ends: gradient checkpointing computes layers again during
+        the backward pass and must find the same seats. Then they are dropped, so that the memory of a seat
+        that leaves is free at once.
+        """
+        context, config = self.context, self.model.config
+        try:
+            rows = context.rows = Rows(seats, layout.sizes)
+            context.places, context.distinct = layout.places, [block.distinct_ids for block in layout.blocks]
+            if training:
+                context.anchor = torch.zeros((), device=self.base.device, requires_grad=True)
+            if layout.kind == "rectangular":
+                config._attn_implementation = self.attention.name
+                hidden = self._decoder(**layout.inputs)[0]
+            else:
+                config._attn_implementation = PACK_ATTENTION
+                lengths = [block.lengths for block in layout.blocks]
+                grids = Grids.of(lengths, together=self.attention.may_meet)
+                with attention_over(grids, self.attention, cache):
+                    hidden = self._decoder(**layout.inputs)[0]
+            target_rows = torch.cat(layout.target_rows).to(hidden.device, non_blocking=True)
+            predicting = hidden.flatten(0, 1).index_select(0, target_rows)
+            # A base spread over devices may keep a tied output layer on the first of them.
+            yield predicting.to(self.logits_device, non_blocking=True), rows
+        finally:
+            config._attn_implementation = self.attention.name
+            self.context.__init__()  # type: ignore[misc]
+
+    def logit_chunks(
+        self, seats: Sequence[Seat | None], blocks: Sequence[Block]
+    ) -> Iterator[tuple[slice, Rows]]:
+        """Slices of the predicting positions whose logits fit in `max_logits`, and the owners of their rows.
+
+        A block is cut where its own positions demand it, never where a neighbour's do.
+        """
+        vocabulary = int(self.model.get_output_embeddings().weight.shape[0])
+        most = max(1, max_logits(self.attention.device_type) // vocabulary)
+        can_share = can_share_chunk(vocabulary, self.logits_device)
+        start = stop = 0
+        chunk: list[tuple[Seat | None, int]] = []
+        for seat, block in zip(seats, blocks, strict=True):
+            for first in range(0, block.num_targets, most):
+                size = min(most, block.num_targets - first)
+                if chunk and not (can_share and stop - start + size <= most):
+                    yield slice(start, stop), Rows(*zip(*chunk, strict=True))
+                    start, chunk = stop, []
+                chunk.append((seat, size))
+                stop += size
+        if chunk:
+            yield slice(start, stop), Rows(*zip(*chunk, strict=True))
+
+    def head_logits(self, hidden: Tensor, rows: Rows) -> Tensor:
+        """Logits (rows, V) of hidden states, with whatever the model does to them after its output layer."""
+        self.context.rows = rows
+        logits: Tensor = self._head(inputs_embeds=hidden[None]).logits[0]
+        return logits
+
+    @property
+    def logits_device(self) -> torch.device:
+        """The output layer's."""
+        device: torch.device = self.model.get_output_embeddings().weight.device
+        return device
+
+    def logits(
+        self,
+        seats: Sequence[Seat | None],
+        blocks: Sequence[Block],
+        kind: LayoutKind,
+        cache: KeyValueCache | None = None,
+    ) -> list[Tensor]:
+        """Logits (n, V) of each block's predicting positions, which should be few.
+
+        `cache` keeps the keys and values of the seats, in pack order; once filled, it holds the tokens before
+        those of `blocks`.
+        """
+        found: dict[int, Tensor] = {}
+        for indices, layout in self.plan_passes(seats, blocks, kind):
+            if cache is not None and cache.is_filled:
+                layout = replace(layout, positions=tuple(cache.positions))
+            present = [seats[i] for i in indices]
+            with self.forward_pass(present, layout, cache=cache) as (hidden, _):
+                chunks = self.logit_chunks(present, layout.blocks)
+                parts = [self.head_logits(hidden[chunk], rows) for chunk, rows in chunks]
+            logits = torch.cat(parts).split([block.num_targets for block in layout.blocks])
+            found.update(zip(indices, logits, strict=True))
+        return [found[i] for i in range(len(seats))]
+
+    # --- the layout, chosen once ------------------------------------------------------------------------
+
+    def _choose_layout(self) -> tuple[LayoutKind, str]:
+        """The end-to-end layout if it gives the plain model's logits on small blocks, else rectangular."""
+        generator = torch.Generator().manual_seed(0)
+        vocabulary = vocabulary_size(self.model)
+        batches = [torch.randint(vocabulary, shape, generator=generator) for shape in ((2, 12), (1, 7))]
+        blocks = [Block.of([(row, row) for row in ids.tolist()], self.base.device) for ids in batches]
+        plain = list[Tensor]()
+
+        def compute_plain_logits() -> None:
+            for ids in batches:
+                self.context.rows = Rows([None], [ids.numel()])
+                logits = self.model(input_ids=ids.to(self.base.device)).logits
+                plain.append(logits[:, :-1].flatten(0, 1))
+
+        with torch.no_grad():
+            try:
+                self.called_by_block = call_by_block(self._decoder, self.context, compute_plain_logits)
+            except torch.OutOfMemoryError:
+                raise
+            except _MODEL_ERRORS as error:
+                raise ModelError(
+                    f"model {self.base.spec.model!r} does not compute as it is loaded: "
+                    f"{type(error).__name__}: {first_line(error)}"
+                ) from error
+            reasons = list[str]()
+            for kind in LAYOUTS:
+                reason = self._why_unsuitable(kind) or self._try_layout(kind, blocks, torch.cat(plain))
+                if reason is None:
+                    return kind, reasons[0] if reasons else "its logits are those of the plain model"
+                reasons.append(reason)
+        raise ModelError(f"model {self.base.spec.model!r} cannot be trained in a pack: " + "; ".join(reasons))
+
+    def _why_unsuitable(self, kind: LayoutKind) -> str | None:
+        """Why a layout fails where small blocks would not show it."""
+        if kind == "end_to_end" and getattr(text_config(self.model), "attn_temperature_tuning", False):
+            # Llama 4 counts the rows before a token, from some thousands on.
+            return "its attention scales with a token's place in the row (attn_temperature_tuning)"
+        return None
+
+    def _try_layout(self, kind: LayoutKind, blocks: list[Block], plain: Tensor) -> str | None:
+        """Why a layout fails; None when it works."""
+        try:
+            packed = torch.cat(self.logits([None, None], blocks, kind))
+        except _MODEL_ERRORS as error:
+            return f"{kind} rows are not supported: {type(error).__name__}: {error}"[:200]
+        difference = float((plain.float() - packed.float()).abs().max() / plain.float().abs().max())
+        tolerance = 1e-4 if self.base.compute_dtype == torch.float32 else 5e-2
+        if difference <= tolerance:
+            return None
+        return f"{kind} logits differ from the plain model's by {difference:.1e}"
+
+
+def max_logits(device_type: str) -> int:
+    """Elements of logits held at once on a device."""
+    return min(MAX_LOGITS, MAX_LOGITS_ON_CPU) if device_type == "cpu" else MAX_LOGITS
+
+
+def can_share_chunk(vocabulary: int, device: torch.device) -> bool:
+    """Whether a row's log-softmax is the same at any offset: CUDA reads 16 aligned bytes at a time."""
+    return device.type != "cuda" or vocabulary % 4 == 0
