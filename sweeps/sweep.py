@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from rich.console import Console
 
-from files_and_text.nearest_name import nearest
 from files_and_text.problems import Problem
 from files_and_text.yaml_lines import KeyPath
 from results.best import BEST_FOLDER, best_config, read_best_config, write_best
@@ -32,7 +31,6 @@ from sweeps.artifacts.run_folder import check_run_folder, write_run_folder
 from sweeps.artifacts.served_tokenizer import save_tokenizer
 from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, problem_at, resolved, storage_url
 from sweeps.config.sections.storage import absolute_storage, check_storage
-from sweeps.config.sections.tracking import TRACKERS
 from sweeps.confirm.confirm_plan import Asked
 from sweeps.confirm.run_confirmation import Confirmation, ConfirmResult, sweep_to_confirm
 from sweeps.errors import ConfigError, RunFolderError, StartFailed, StorageUnreachable, SweepFailed
@@ -42,7 +40,9 @@ from sweeps.plan.plan_text import notice_text
 from sweeps.storage.open_storage import check_reachable
 from sweeps.study.lease import DriverProcess, Lease, lease_of, refuse_if_held
 from sweeps.study.status import Status, read_status
-from sweeps.study.study import peek
+from sweeps.study.study import peek, started_study
+from sweeps.tracking.follow import following
+from sweeps.tracking.update import check_installed, track
 
 if TYPE_CHECKING:
     from lora_runner.data import ShownRecord
@@ -121,10 +121,7 @@ class Sweep:
 
     def study(self) -> optuna.Study:
         """The study, for reading. RunFolderError when the sweep has not started."""
-        study = peek(self.storage_url, self.config.name)
-        if study is None:
-            raise RunFolderError(f"sweep {self.config.name!r} has no study yet; start it with `sweeps run`")
-        return study
+        return started_study(self.storage_url, self.config.name)
 
     def status(self) -> Status:
         """Counts, best and guideline default as the study has them now."""
@@ -150,20 +147,7 @@ class Sweep:
         Returns for each the number of trials that there was something new of. Raises TrackingNotInstalled or
         TrackingFailed.
         """
-        from sweeps.tracking import track
-
-        chosen = trackers or self.config.tracking.to
-        if unknown := [name for name in chosen if name not in TRACKERS]:
-            raise ConfigError([f"no tracker is named {unknown[0]!r}.{nearest(unknown[0], TRACKERS)}"])
-        if not chosen:
-            known = ", ".join(TRACKERS)
-            raise ConfigError([f"name a tracker (--to, or tracking: {{to: [...]}} in the file): {known}"])
-        return track(self, chosen)
-
-    def _check_trackers(self) -> None:
-        from sweeps.tracking import check_installed
-
-        check_installed(self.config.tracking.to)
+        return track(self.config, trackers or self.config.tracking.to)
 
     def replicates(self) -> optuna.Study | None:
         """The confirm study, for reading; None before the first replicate was planned."""
@@ -229,8 +213,7 @@ class Sweep:
         Ctrl-C and SIGTERM checkpoint the running trials and end. Raises a SweepError; nothing is written
         before the data, the model and the storage have been found in order.
         """
-        if self.config.tracking.to:
-            self._check_trackers()
+        check_installed(self.config.tracking.to)
         blueprint = self.plan()
         check_run_folder(self.config)
         check_reachable(self.storage_url, self.run_folder)
@@ -363,7 +346,6 @@ class Sweep:
 
         from sweeps.fleet.fleet import office_for, plan_fleet, run_fleet, start_ray
         from sweeps.fleet.live_view import View
-        from sweeps.tracking import following
 
         console.print("Starting Ray ..." if address is None else f"Joining Ray at {address} ...")
         start_ray(address)
@@ -373,7 +355,7 @@ class Sweep:
         # Entered once the sweep is ours, and left when the office is closed: trackers hold nothing up.
         with ExitStack() as trackers, office_for(blueprint.study_spec, self.storage_url, owner) as endpoints:
             write_run_folder(self.config)  # what may differ from the last run's is ours to say only now
-            trackers.enter_context(following(self, console.print))
+            trackers.enter_context(following(self.config, console.print))
             seats, workers = blueprint.worker_spec.seats, fleet.now
             console.print(
                 f"Loading the base on {workers} worker{'s' if workers > 1 else ''} with {seats} "

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from files_and_text.plain_values import plain
 from results.trial_facts import by_percent
 from sweeps.config.logins import masked
-from sweeps.errors import StorageUnreachable, StudyMismatch
+from sweeps.errors import RunFolderError, StorageUnreachable, StudyMismatch
 from sweeps.storage.cached_storage import CachedStorage
 from sweeps.storage.open_storage import STORAGE_ERRORS, check_reachable, holds_studies, open_storage
 from sweeps.study.base_check import BASE_METRIC, BASE_WEIGHTS, WEIGHTS
@@ -43,6 +43,13 @@ def peek(url: str, name: str, identity: Mapping[str, Any] | None = None) -> optu
         return None
     if identity is not None:
         _check_ours(study, identity)
+    return study
+
+
+def started_study(url: str, name: str) -> optuna.Study:
+    """The study for reading; RunFolderError when the sweep has not started."""
+    if (study := peek(url, name)) is None:
+        raise RunFolderError(f"sweep {name!r} has no study yet; start it with `sweeps run`")
     return study
 
 

@@ -1,17 +1,10 @@
-"""One run per trial in TensorBoard, MLflow or Weights & Biases, by request.
+"""One run per trial in TensorBoard, MLflow or Weights & Biases, on request.
 
-A tracker reads the study like any other reader and is in nobody's way: neither the keeper nor a worker knows
-of it. Whatever it does it does again without harm, and a second time changes nothing.
+Trackers only read the study; neither the keeper nor the workers know of them. Updating a tracker twice
+changes nothing the second time.
 
-record.py                                            what is told about a trial
-tensorboard_runs.py, mlflow_runs.py, wandb_runs.py   to whom
-update.py                                            one pass over a sweep
-follow.py                                            a process of its own beside a running sweep
+record.py                                            what is sent about a trial
+tensorboard_runs.py, mlflow_runs.py, wandb_runs.py   one file per tracker
+update.py                                            bring all trackers up to date once
+follow.py                                            a separate process that does so while the sweep runs
 """
-
-from __future__ import annotations
-
-from sweeps.tracking.follow import following
-from sweeps.tracking.update import check_installed, track
-
-__all__ = ["check_installed", "following", "track"]

@@ -1,4 +1,4 @@
-"""`python -m sweeps.tracking RUN` follows a running sweep; `sweeps run` starts it."""
+"""`python -m sweeps.tracking RUN_FOLDER` follows a running sweep; `sweeps run` starts it."""
 
 import sys
 

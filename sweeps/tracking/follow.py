@@ -1,7 +1,7 @@
-"""A process beside a running sweep that brings its trackers up to date every now and then.
+"""A separate process that brings a running sweep's trackers up to date at intervals.
 
-A process of its own, so that nothing a tracker does (threads, exit handlers, a server that hangs, a crash)
-can reach the sweep. It ends when its input does, which happens however the sweep's process ends.
+It is a separate process so that nothing a tracker does (threads, exit handlers, a server that hangs, a crash)
+can affect the sweep. It ends when its standard input is closed, which happens however the sweep ends.
 """
 
 from __future__ import annotations
@@ -13,41 +13,42 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from sweeps.sweep import Sweep
+from sweeps.config import SweepConfig, load_sweep
+from sweeps.errors import SweepError
+from sweeps.tracking.update import track
 
 LOG_NAME = "tracking.log"
-LAST_PASS_SECONDS = 120.0
+LAST_UPDATE_SECONDS = 120.0
 
 
 @contextlib.contextmanager
 def following(
-    sweep: Sweep, say: Callable[[str], None], *, last_pass_seconds: float = LAST_PASS_SECONDS
+    config: SweepConfig, say: Callable[[str], None], *, last_update_seconds: float = LAST_UPDATE_SECONDS
 ) -> Iterator[None]:
-    """While this is open, the trackers that a sweep asks for follow it; nothing of theirs is raised here.
+    """Keep the trackers of `tracking.to` up to date while this is open; their errors are never raised here.
 
-    The run folder holds the sweep's file already. At the end the trackers get a last pass of at most
-    `last_pass_seconds`; `say` hears it when that is not enough, or fails.
+    The sweep file must be in the run folder already. On exit the trackers are updated once more, for at most
+    `last_update_seconds`; `say` receives a message when that takes longer or fails.
     """
-    if not sweep.config.tracking.to:
+    if not config.tracking.to:
         yield
         return
-    log = sweep.run_folder / LOG_NAME
+    run_folder = config.run_folder
+    log = run_folder / LOG_NAME
     process = None
     try:
         with log.open("ab") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "sweeps.tracking", str(sweep.run_folder)],
+                [sys.executable, "-m", "sweeps.tracking", str(run_folder)],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,  # Ctrl-C in the terminal is for the sweep alone
             )
     except OSError as error:
-        say(f"tracking could not start ({error.strerror}); sweeps track {sweep.run_folder} does it later")
-    seconds = last_pass_seconds
+        say(f"tracking could not start ({error.strerror}); to update the trackers: sweeps track {run_folder}")
+    seconds = last_update_seconds
     try:
         yield
     except KeyboardInterrupt:
@@ -55,7 +56,7 @@ def following(
         raise
     finally:
         if process is not None and not _ended_well(process, seconds):
-            say(f"tracking is not up to date, see {log}; sweeps track {sweep.run_folder} makes up for it")
+            say(f"tracking is not up to date, see {log}; to update the trackers: sweeps track {run_folder}")
 
 
 def _ended_well(process: subprocess.Popen[bytes], seconds: float) -> bool:
@@ -73,22 +74,18 @@ def _ended_well(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 
 def follow(run_folder: Path, ended: threading.Event) -> bool:
-    """Bring the trackers up to date until `ended`, and once more then; whether that last pass succeeded."""
-    from sweeps.errors import SweepError
-    from sweeps.sweep import Sweep
-    from sweeps.tracking.update import track
-
+    """Update the trackers until `ended`, and once more then; returns whether that last update succeeded."""
     last = ""
     while True:
         is_last = ended.is_set()
         seconds, succeeded = 30.0, False
         try:
-            sweep = Sweep.load(run_folder, check_files=False)
-            seconds = sweep.config.tracking.every_seconds
-            done = track(sweep, sweep.config.tracking.to)
-            succeeded, said = True, ", ".join(f"{name} {count}" for name, count in done.items())
-            said = f"trials brought up to date: {said}" if any(done.values()) else ""
-        except SweepError as error:  # the study is not there yet, or a tracker is away
+            config = load_sweep(run_folder, check_files=False)
+            seconds = config.tracking.every_seconds
+            updated = track(config, config.tracking.to)
+            succeeded, said = True, ", ".join(f"{name} {count}" for name, count in updated.items())
+            said = f"trials brought up to date: {said}" if any(updated.values()) else ""
+        except SweepError as error:  # there is no study yet, or a tracker cannot be reached
             said = str(error)
         if said and said != last:
             print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {said}", flush=True)

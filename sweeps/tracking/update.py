@@ -1,24 +1,25 @@
-"""One pass over a sweep: every tracker is brought up to date with the study."""
+"""Bring every tracker up to date with the study, once."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import optuna
 from filelock import FileLock, Timeout
 
+from files_and_text.nearest_name import nearest
+from sweeps.config import SweepConfig, storage_url
 from sweeps.config.logins import QUOTED, is_plain, without_secrets
-from sweeps.errors import SweepError, TrackingFailed, TrackingNotInstalled
+from sweeps.config.sections.tracking import TRACKERS, TrackingSection
+from sweeps.errors import ConfigError, SweepError, TrackingFailed, TrackingNotInstalled
+from sweeps.study.study import started_study
 from sweeps.tracking.mlflow_runs import mlflow_uri, to_mlflow
-from sweeps.tracking.record import read_records
+from sweeps.tracking.record import TrialRecord, read_records
 from sweeps.tracking.tensorboard_runs import to_tensorboard
 from sweeps.tracking.wandb_runs import to_wandb
-
-if TYPE_CHECKING:
-    from sweeps.sweep import Sweep
 
 _PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 _LOCK = ".tracking.lock"
@@ -26,7 +27,7 @@ _LOCK_SECONDS = 60
 
 
 def check_installed(trackers: Sequence[str]) -> None:
-    """TrackingNotInstalled, with the command that mends it, when a tracker's package is missing."""
+    """TrackingNotInstalled, with the command that installs it, when a tracker's package is missing."""
     missing = [name for name in trackers if importlib.util.find_spec(_PACKAGES[name]) is None]
     if missing:
         raise TrackingNotInstalled(
@@ -35,51 +36,62 @@ def check_installed(trackers: Sequence[str]) -> None:
         )
 
 
-def track(sweep: Sweep, trackers: Sequence[str]) -> dict[str, int]:
-    """Bring trackers up to date; return for each the number of trials that there was something new of.
+def track(config: SweepConfig, trackers: Sequence[str]) -> dict[str, int]:
+    """Update the trackers; returns for each the number of trials for which there was something new.
 
-    Runs already there are updated, never made twice; one pass at a time per run folder. Every tracker is
-    tried before TrackingFailed says what became of those that failed. Also raises what `Sweep.study` raises.
+    Runs that exist are updated, never made twice. One process at a time does this for a run folder. Every
+    tracker is tried before TrackingFailed is raised with one line per failure. ConfigError for a name that
+    is no tracker's, or for none; also raises what `started_study` raises.
     """
+    if unknown := [name for name in trackers if name not in TRACKERS]:
+        raise ConfigError([f"no tracker is named {unknown[0]!r}.{nearest(unknown[0], TRACKERS)}"])
+    if not trackers:
+        known = ", ".join(TRACKERS)
+        raise ConfigError([f"name a tracker (--to, or tracking: {{to: [...]}} in the file): {known}"])
     check_installed(trackers)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder = sweep.run_folder
-    records = read_records(sweep.study(), folder)
-    config = sweep.config.tracking
-    uri = mlflow_uri(config.mlflow_tracking_uri, folder)
-    done: dict[str, int] = {}
+    folder = config.run_folder
+    study = started_study(storage_url(config.storage, folder), config.name)
+    records = read_records(study, folder)
+    uri = mlflow_uri(config.tracking.mlflow_tracking_uri, folder)
+    updated: dict[str, int] = {}
     failed: list[str] = []
     try:
         with FileLock(folder / _LOCK, timeout=_LOCK_SECONDS):
             for tracker in trackers:
                 try:
-                    if tracker == "tensorboard":
-                        done[tracker] = to_tensorboard(records, folder)
-                    elif tracker == "mlflow":
-                        if "://" in uri and not is_plain(uri):
-                            raise TrackingFailed(
-                                "it cannot be told where the login in the tracking URI ends; in a user name "
-                                f"or password, write {QUOTED}"
-                            )
-                        # Its first words on a new database are about making tables.
-                        for name in ("mlflow", "alembic"):
-                            logging.getLogger(name).setLevel(logging.ERROR)
-                        done[tracker] = to_mlflow(records, uri)
-                    else:
-                        done[tracker] = to_wandb(
-                            records,
-                            folder,
-                            project=config.wandb_project,
-                            entity=config.wandb_entity,
-                            mode=config.wandb_mode,
-                        )
-                except Exception as error:  # whatever another program makes of its disk or its network
+                    updated[tracker] = _update(tracker, records, folder, config.tracking, uri)
+                except Exception as error:  # anything a tracker's package, its disk or its network raises
                     failed.append(f"{tracker}: {_told(error, uri)}")
     except Timeout:
         raise TrackingFailed(f"another process has been tracking this sweep for {_LOCK_SECONDS} s") from None
     if failed:
         raise TrackingFailed("\n".join(failed))
-    return done
+    return updated
+
+
+def _update(
+    tracker: str, records: Sequence[TrialRecord], run_folder: Path, settings: TrackingSection, uri: str
+) -> int:
+    if tracker == "tensorboard":
+        return to_tensorboard(records, run_folder)
+    if tracker == "wandb":
+        return to_wandb(
+            records,
+            run_folder,
+            project=settings.wandb_project,
+            entity=settings.wandb_entity,
+            mode=settings.wandb_mode,
+        )
+    if "://" in uri and not is_plain(uri):
+        raise TrackingFailed(
+            "it is not clear where the login in the tracking URI ends; in a user name or password, write "
+            f"{QUOTED}"
+        )
+    # On a new database both log the creation of every table.
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return to_mlflow(records, uri)
 
 
 def _told(error: Exception, uri: str) -> str:

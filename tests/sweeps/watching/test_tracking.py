@@ -19,7 +19,7 @@ from filelock import FileLock
 from sweeps.cli.main import main
 from sweeps.errors import ConfigError, TrackingFailed, TrackingNotInstalled
 from sweeps.sweep import Sweep
-from sweeps.tracking import following
+from sweeps.tracking.follow import following
 from sweeps.tracking.mlflow_runs import KEY, _create, _experiment, to_mlflow
 from sweeps.tracking.record import TrialRecord, read_records
 
@@ -340,7 +340,7 @@ def test_trackers_are_named_rightly_in_the_command_and_the_file(watched):
 def test_a_process_of_its_own_follows_the_sweep_to_its_end(watched):
     run = watched(trials=6, turns=1, more="tracking: {to: [tensorboard], every_seconds: 1}")
     heard: list[str] = []
-    with following(run.sweep, heard.append):
+    with following(run.sweep.config, heard.append):
         deadline = time.monotonic() + 60
         while not (run.folder / "tensorboard").exists():
             assert time.monotonic() < deadline
@@ -364,7 +364,7 @@ def test_a_tracker_that_hangs_or_fails_holds_nothing_up_and_raises_nothing(watch
         run = watched(trials=3, more="tracking: {to: [mlflow]}")
         heard: list[str] = []
         begun = time.monotonic()
-        with following(run.sweep, heard.append, last_pass_seconds=6):
+        with following(run.sweep.config, heard.append, last_update_seconds=6):
             pass
         assert 5 < time.monotonic() - begun < 20
     assert len(heard) == 1
@@ -372,19 +372,19 @@ def test_a_tracker_that_hangs_or_fails_holds_nothing_up_and_raises_nothing(watch
     heard.clear()
     with (
         pytest.raises(ZeroDivisionError),
-        following(run.sweep, heard.append, last_pass_seconds=0.1),
+        following(run.sweep.config, heard.append, last_update_seconds=0.1),
     ):
         raise ZeroDivisionError  # the sweep's own errors are its own
     assert len(heard) == 1
     begun = time.monotonic()
-    with pytest.raises(KeyboardInterrupt), following(run.sweep, heard.append):
+    with pytest.raises(KeyboardInterrupt), following(run.sweep.config, heard.append):
         raise KeyboardInterrupt  # the second Ctrl-C
     assert time.monotonic() - begun < 5
 
 
 def test_a_sweep_without_trackers_starts_no_process(watched):
     run = watched(trials=3, turns=1)
-    with following(run.sweep, pytest.fail):
+    with following(run.sweep.config, pytest.fail):
         pass
     assert not (run.folder / "tracking.log").exists()
 
