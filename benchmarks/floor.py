@@ -35,13 +35,13 @@ ATTENTION, LOSS, UPDATE = "attention", "output layer and loss", "update"
 COPIES, OTHER, GAPS = "copies and fills", "norms, activations and the rest", "gaps"
 PARTS = (PRODUCTS, DEQUANTISATION, LORA, ATTENTION, OTHER, LOSS, UPDATE, COPIES)
 LABELLED: tuple[tuple[Any, str, str], ...] = (
-    (packed_modules, "with_shared", PRODUCTS),
-    (packed_modules, "by_block", LORA),
+    (packed_modules, "matmul_shared", PRODUCTS),
+    (packed_modules, "matmul_by_block", LORA),
     (packed_modules, "outer_by_block", LORA),
     (AdapterBank, "__init__", LORA),
     (PackedLinear, "base_weight", DEQUANTISATION),
     (PackedLinear, "masks", LORA),
-    (packed_embeddings, "with_shared", LOSS),
+    (packed_embeddings, "matmul_shared", LOSS),
     (F, "cross_entropy", LOSS),
     (Pack, "head_logits", LOSS),
     (Pack, "update", UPDATE),
@@ -49,12 +49,12 @@ LABELLED: tuple[tuple[Any, str, str], ...] = (
 """Functions, by the part of a step that they do."""
 NAMED = (
     ("attention", ATTENTION),
-    ("_togrid", ATTENTION),
-    ("_fromgrid", ATTENTION),
-    ("_headproduct", LOSS),
+    ("_tobuckets", ATTENTION),
+    ("_frombuckets", ATTENTION),
+    ("_packedheadfunction", LOSS),
     ("logsoftmax", LOSS),
     ("nllloss", LOSS),
-    ("_packedproduct", LORA),  # what is none of its products: scales, sums, gradients that are added
+    ("_packedlinearfunction", LORA),  # what is none of its products: scales, sums, gradients that are added
 )
 """Parts of names of operations and of autograd's nodes, in small letters."""
 

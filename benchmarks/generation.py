@@ -18,7 +18,7 @@ from benchmarks.case import Case, PackTrials
 from benchmarks.measuring import seconds, this_device
 from benchmarks.random_base import SHAPES
 from benchmarks.report import Report, arguments
-from lora_runner.pack.generation import Generator
+from lora_runner.pack.generation import TextGenerator
 
 PROMPTS, SHORTEST, LONGEST, NEW_TOKENS = 8, 40, 64, 32
 Answers = list[list[list[int]]]
@@ -33,7 +33,7 @@ def prompts(case: Case) -> list[list[int]]:
 
 def answers(trials: PackTrials, asked: Sequence[Sequence[int]], *, cached: bool) -> Answers:
     """New tokens, [seat][prompt]; none of them ends an answer."""
-    without = patch.object(Generator, "uncached_reason", "asked for")
+    without = patch.object(TextGenerator, "uncached_reason", "asked for")
     with nullcontext() if cached else without:
         return trials.pack.generate(trials.seats, asked, NEW_TOKENS, stop_token_ids=())
 

@@ -182,7 +182,7 @@ def packs(report: Report, case: Case, seats: Sequence[int], steps: int, start: f
     with what_fits(report, f"a pack's base{kept}"):
         pack = case.new_pack()
         for at_once in seats:
-            pack.give_back()
+            pack.release_memory()
             forget(case.device)
             with what_fits(report, f"a pack of {at_once}{kept}"):
                 trials = PackTrials(case, at_once, pack)

@@ -23,7 +23,7 @@ from benchmarks.random_base import SHAPES, random_model
 from benchmarks.report import Report, arguments
 from lora_runner.base.load_model import BaseSpec
 from lora_runner.layers import linear as packed_modules
-from lora_runner.layout.pack_layout import Block, lay_out
+from lora_runner.layout.pack_layout import Block, plan_layouts
 from lora_runner.memory.estimate import Workload, estimate
 from lora_runner.pack.pack import Pack
 
@@ -147,7 +147,7 @@ def one_product_gain(case: Case, pack: Pack, num_seats: int, repetitions: int) -
     step = partial(pack.train_step, trials.batches())
 
     def inexact() -> None:
-        with patch.object(packed_modules, "with_shared", lambda x, weight, _: x @ weight):
+        with patch.object(packed_modules, "matmul_shared", lambda x, weight, _: x @ weight):
             step()
 
     times: tuple[list[float], list[float]] = ([], [])
@@ -162,7 +162,7 @@ def padded_shares(case: Case, pack: Pack, num_seats: int) -> tuple[float, float]
     """Share of the computed rows that hold no token, in the pack and in peft's batches."""
     sequences = [case.sequences(i) for i in range(num_seats)]
     blocks = [Block.of([(row, row) for row in rows], case.device) for rows in sequences]
-    layouts = [layout for _, layout in lay_out(blocks, pack.layout)]
+    layouts = [layout for _, layout in plan_layouts(blocks, pack.layout)]
     real = sum(len(row) for rows in sequences for row in rows)
     padded = sum(len(rows) * max(map(len, rows)) for rows in sequences)
     share = sum(layout.num_padded for layout in layouts) / sum(layout.num_rows for layout in layouts)
@@ -207,7 +207,7 @@ class Bench:
             filled(case, self.pack, 1, 0)  # what is made with the first step belongs to no size
         found = {}
         for num_seats in seats:
-            self.pack.give_back()
+            self.pack.release_memory()
             forget(self.device)
             with what_fits(self.report, f"{case.title}: a pack of {num_seats}"):
                 found[num_seats] = self._pack_of(case, self.pack, num_seats)

@@ -18,7 +18,7 @@ from lora_runner.base.load_model import vocabulary_size
 from lora_runner.data import BatchPlan, DataBundle, TokenizedExample, TokenizedSet
 from lora_runner.errors import Fault, ModelError, first_line, is_device_error, is_disk_trouble
 from lora_runner.layout.pack_layout import Block
-from lora_runner.metric.measure import measuring_of
+from lora_runner.metric.measure import make_evaluator
 from lora_runner.pack.pack import MicroBatch, Pack
 from lora_runner.pack.seat import Seat
 from lora_runner.pack.seat_by_seat import for_each_seat, free_memory
@@ -32,9 +32,9 @@ from lora_runner.protocol import (
     SeatReport,
     SessionOptions,
 )
+from lora_runner.running_trial import RunningTrial
 from lora_runner.stability import StabilityWatch, repetition
 from lora_runner.trial_files import TrialFiles
-from lora_runner.trial_run import RunningTrial
 
 
 class Session:
@@ -63,10 +63,10 @@ class Session:
                 f"weights are damaged, or {pack.base.compute_dtype} is too narrow for them"
             )
         self.base_repetition = repetition(self._sample([None])[0])
-        self._measuring = (
+        self._evaluator = (
             None
             if options.metric is None
-            else measuring_of(pack, options.metric, data.eval_prompts, options.per_device_eval_batch_size)
+            else make_evaluator(pack, options.metric, data.eval_prompts, options.per_device_eval_batch_size)
         )
 
     def _make_eval_blocks(self, examples: TokenizedSet) -> list[Block]:
@@ -80,11 +80,11 @@ class Session:
 
     def measure_base(self) -> float | None:
         """The metric of the untouched base; None, with a note, where its answers or their scoring raised."""
-        if self._measuring is None or self.options.metric is None:
+        if self._evaluator is None or self.options.metric is None:
             return None
         if self.options.metric.max_new_tokens and (reason := self.pack.generator.uncached_reason):
             self.files.note_of_base(f"answers cost a pass over the whole text for each token: {reason}")
-        [value] = self._measuring.measure([None])
+        [value] = self._evaluator.measure([None])
         self.alive()
         if isinstance(value, Fault):
             self.files.note_of_base(f"has no {self.options.metric.name} ({value.reason})")
@@ -157,7 +157,7 @@ class Session:
         else:
             self._closed.update(self.free_seats)
             free_memory()
-            self.pack.give_back()
+            self.pack.release_memory()
             outcome = OUT_OF_MEMORY if assignment.put_back else PUT_BACK
             again = " again" if assignment.put_back else ""
             reason = f"out of memory{again}: {reason}; the pack goes on with {self.num_seats} seats"
@@ -315,11 +315,11 @@ class Session:
     def _measure(self, trials: list[RunningTrial], faults: dict[int, Fault]) -> dict[int, float]:
         """The metric of those whose report measures it; what it raises is added to `faults`."""
         spec, scores = self.options.metric, dict[int, float]()
-        if spec is None or self._measuring is None:
+        if spec is None or self._evaluator is None:
             return scores
         percents = self.options.report_at
         measured = [r for r in trials if spec.is_measured(r.report_steps[r.seat.step], percents)]
-        values = self._measuring.measure([running.seat for running in measured])
+        values = self._evaluator.measure([running.seat for running in measured])
         for running, value in zip(measured, values, strict=True):
             if isinstance(value, Fault):
                 faults[id(running)] = value

@@ -15,8 +15,8 @@ from lora_runner.errors import CheckpointError, is_disk_trouble
 from lora_runner.pack.pack import Pack
 from lora_runner.pack.seat import StepStats
 from lora_runner.protocol import Assignment
+from lora_runner.running_trial import RunningTrial
 from lora_runner.stability import StabilityWatch
-from lora_runner.trial_run import RunningTrial
 
 DISK_RETRY_SECONDS = 5.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 
-LIBRARIES = int(0.6 * 2**30)
+LIBRARY_BYTES = int(0.6 * 2**30)
 """Bytes of a worker before it loads a model: Python, torch, transformers, peft, bitsandbytes, Ray."""
 GAPS = 0.5
 """Bytes of gaps for each byte of tensors that come and go.

@@ -72,7 +72,7 @@ class Base:
     """Whose kernels norms, activations and rotary embeddings use, and why."""
 
 
-def files_of(spec: BaseSpec) -> Path | None:
+def local_folder(spec: BaseSpec) -> Path | None:
     """The folder that holds a base's files on this machine; None for a hub id that is not there yet."""
     if Path(spec.source).is_dir():
         return Path(spec.source)
@@ -83,9 +83,9 @@ def files_of(spec: BaseSpec) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
-def digest_of(spec: BaseSpec) -> str | None:
+def base_digest(spec: BaseSpec) -> str | None:
     """`weights_digest` of a base; None for a hub id whose weights are not on this machine yet."""
-    folder = files_of(spec)
+    folder = local_folder(spec)
     if folder is None or not all(file.exists() for file in weight_files(folder)):
         return None
     return weights_digest(folder) if weight_files(folder) else None
@@ -139,7 +139,7 @@ def load_base(spec: BaseSpec) -> Base:
         raise ModelError(f"model {spec.model!r} cannot be loaded: {first_line(error)}") from error
     _check_whole(model, spec, sorted(found["missing_keys"]))
     if kind.is_stored:
-        _unquantised_in(model, dtype)
+        _cast_unquantized(model, dtype)
     model.requires_grad_(False)
     model.eval()
     model.config.use_cache = False
@@ -150,12 +150,12 @@ def load_base(spec: BaseSpec) -> Base:
         compute_dtype=dtype,
         device=device,
         num_parameters=num_parameters,
-        weights=digest_of(spec),
+        weights=base_digest(spec),
         kernels=use_liger(model, device),
     )
 
 
-def _unquantised_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
+def _cast_unquantized(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Cast what is not quantised: transformers leaves it as it is stored when other weights are quantised."""
     kept = model._keep_in_fp32_modules_strict or ()
     for name, parameter in model.named_parameters():

@@ -189,7 +189,7 @@ def _shown(method: str, stored: Mapping[str, Any]) -> str:
     return names.get(method, method.upper()) + (f" ({bits} bits)" if bits else "")
 
 
-def dequantised(layer: nn.Module) -> Tensor:
+def dequantized_weight(layer: nn.Module) -> Tensor:
     """The weight (out, in) that a layer of bitsandbytes stands for; of others the weight itself.
 
     int8 weights are multiplied with their rows' scales. bitsandbytes' own layer also rounds activations to

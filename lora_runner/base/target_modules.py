@@ -23,17 +23,17 @@ _PAST_ADAPTERS = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nem
 (`tuners_utils._check_lora_target_modules_mamba`)."""
 
 
-def find_targets(model: nn.Module, target_modules: str | Sequence[str]) -> list[str]:
+def find_target_modules(model: nn.Module, target_modules: str | Sequence[str]) -> list[str]:
     """Names of the linear layers that get LoRA, in the model's own order, with peft's matching rules.
 
     `all-linear` takes every linear layer but the output layer; GPT-2's transposed `Conv1D` counts as one. A
     list matches full names or last components; any other string is a regular expression on the full name.
-    Of a model that also sees or hears, the language model's layers alone are meant (`left_out`). Raises
-    ModelError when an entry matches nothing, or a layer that no adapter can be added to.
+    Of a multimodal model only the language model's layers count (`untrainable_layers`). Raises ModelError
+    when an entry matches nothing, or a layer that no adapter can be added to.
     """
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     output = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
-    without = left_out(model)
+    without = untrainable_layers(model)
     if target_modules == ALL_LINEAR:
         found = [n for n in linear if n not in without and model.get_submodule(n) is not output]
         if not found:
@@ -84,7 +84,7 @@ def _matching(linear: Sequence[str], target_modules: str | Sequence[str]) -> lis
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class Untrainable:
     """Why a linear layer gets no adapter."""
 
     reason: str
@@ -93,14 +93,14 @@ class LeftOut:
     """It is no part of the language model, and on text alone would never move."""
 
 
-def left_out(model: nn.Module) -> dict[str, LeftOut]:
+def untrainable_layers(model: nn.Module) -> dict[str, Untrainable]:
     """The linear layers that get no adapter whatever `target_modules` says, by full name."""
     if not isinstance(model, PreTrainedModel):
         return {}
-    found = dict[str, LeftOut]()
-    elsewhere = LeftOut("is no part of the language model: on text alone it would not move", True)
-    past = LeftOut(f"the kernels of {model.config.model_type} models read as a weight, past any adapter")
-    converted = LeftOut(
+    found = dict[str, Untrainable]()
+    elsewhere = Untrainable("is no part of the language model: on text alone it would not move", True)
+    past = Untrainable(f"the kernels of {model.config.model_type} models read as a weight, past any adapter")
+    converted = Untrainable(
         f"peft takes, in {model.config.model_type} models, for the fused experts: those stay frozen here"
     )
     own = {*language_model_of(model).modules(), model.get_output_embeddings()}
@@ -114,7 +114,7 @@ def left_out(model: nn.Module) -> dict[str, LeftOut]:
         elif model.config.model_type in _PAST_ADAPTERS and name.rpartition(".")[2] == "out_proj":
             found[name] = past
         elif has_own_forward(module) and not _gives_rows(module):
-            found[name] = LeftOut(
+            found[name] = Untrainable(
                 f"is a {type(module).__name__}: its forward does not return a row of outputs for each row, "
                 "to which an adapter could be added (nor can peft)"
             )
@@ -138,9 +138,9 @@ def _taken_for_experts(model: PreTrainedModel) -> set[str]:
     return names - set(config.target_modules)
 
 
-def more_in_peft(model: PreTrainedModel) -> list[str]:
+def extra_peft_targets(model: PreTrainedModel) -> list[str]:
     """Last components of what peft's own `all-linear` takes and this one leaves, fused experts among them."""
-    return sorted({name.rpartition(".")[2] for name in left_out(model)} | _taken_for_experts(model))
+    return sorted({name.rpartition(".")[2] for name in untrainable_layers(model)} | _taken_for_experts(model))
 
 
 def shortest_names(model: nn.Module, wanted: Sequence[str]) -> list[str]:
@@ -181,7 +181,7 @@ def _matches(name: str, target: str) -> bool:
 
 
 @dataclass(frozen=True)
-class SavedModules:
+class ModulesToSave:
     """Which layers are trained in full beside LoRA (peft's `modules_to_save`), by their full names."""
 
     names: tuple[str, ...] = ()
@@ -191,21 +191,21 @@ class SavedModules:
     """Rising ids of the tokens whose rows alone are trained (`trainable_token_indices`); empty: all rows."""
 
 
-def find_trained(
+def find_trained_modules(
     model: PreTrainedModel,
     *,
     target_modules: str | Sequence[str],
     train_embeddings: bool | Sequence[str],
     trainable_token_indices: Sequence[int] = (),
-) -> tuple[list[str], SavedModules]:
+) -> tuple[list[str], ModulesToSave]:
     """The layers that get LoRA, and those of which seats train their own copy or rows.
 
     `trainable_token_indices` concern the input embeddings, and a tied output layer with them, as in peft.
     Raises ModelError when a layer would be trained in two ways, or an id is none of the model's vocabulary.
     """
-    targets = find_targets(model, target_modules)
+    targets = find_target_modules(model, target_modules)
     if not trainable_token_indices:
-        saved, how = find_saved(model, train_embeddings), "in full (train_embeddings)"
+        saved, how = find_modules_to_save(model, train_embeddings), "in full (train_embeddings)"
     elif train_embeddings:
         raise ModelError(
             "trainable_token_indices cannot stand beside train_embeddings: train a few tokens or the layers"
@@ -217,7 +217,7 @@ def find_trained(
             raise ModelError(
                 f"trainable_token_indices are ids of the model's vocabulary, 0 to {size - 1}, got {beyond[0]}"
             )
-        saved = replace(find_saved(model, ("embed_tokens",)), token_indices=indices)
+        saved = replace(find_modules_to_save(model, ("embed_tokens",)), token_indices=indices)
         how = "by its tokens (trainable_token_indices)"
     if twice := sorted(set(targets) & set(saved.names)):
         raise ModelError(
@@ -226,14 +226,14 @@ def find_trained(
     return targets, saved
 
 
-def find_saved(model: PreTrainedModel, wanted: bool | Sequence[str]) -> SavedModules:
+def find_modules_to_save(model: PreTrainedModel, wanted: bool | Sequence[str]) -> ModulesToSave:
     """Resolve `train_embeddings` (true: input embeddings and output layer) to module names.
 
     With tied embeddings both layers share the one trained copy, whichever of them was named, since training
     them apart would untie the model.
     """
     if not wanted:
-        return SavedModules()
+        return ModulesToSave()
     modules: dict[str, nn.Module | None] = {
         "embed_tokens": model.get_input_embeddings(),
         "lm_head": model.get_output_embeddings(),
@@ -247,4 +247,4 @@ def find_saved(model: PreTrainedModel, wanted: bool | Sequence[str]) -> SavedMod
     if tied:
         chosen = list(modules)
     names = {id(module): name for name, module in model.named_modules()}
-    return SavedModules(tuple(names[id(m)] for key in chosen if (m := modules[key]) is not None), tied)
+    return ModulesToSave(tuple(names[id(m)] for key in chosen if (m := modules[key]) is not None), tied)

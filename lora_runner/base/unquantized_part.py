@@ -20,19 +20,19 @@ _FUSED_DIM = 3
 """Of a parameter that holds a matrix for each expert."""
 
 
-def unquantised_parameters(model: PreTrainedModel, quantization: Quantization) -> dict[str, int]:
+def unquantized_parameters(model: PreTrainedModel, quantization: Quantization) -> dict[str, int]:
     """Numbers of parameters that stay in the compute dtype, by what they are, the most first.
 
     bitsandbytes quantises the weights of linear layers alone: not experts that are kept as one parameter.
     """
-    quantised = {id(module.weight) for module in quantization.layers(model).values()}
+    quantized = {id(module.weight) for module in quantization.layers(model).values()}
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     embeddings = {id(parameter) for end in ends if end is not None for parameter in end.parameters()}
     seen, found = set[int](), Counter[str]()
     for module in model.modules():
         linear = isinstance(module, nn.Linear | Conv1D)
         for parameter in module.parameters(recurse=False):
-            if id(parameter) in quantised or id(parameter) in seen:
+            if id(parameter) in quantized or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
             if id(parameter) in embeddings:

@@ -25,7 +25,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from lora_runner.layers.invariant_attention import invariant_attention
-from lora_runner.layout.device_tables import OnDevices
+from lora_runner.layout.device_copies import DeviceCopies
 from lora_runner.layout.kv_cache import KeyValueCache
 from lora_runner.layout.pack_layout import padded_length
 
@@ -34,17 +34,19 @@ PACK_ATTENTION = "pack"
 
 
 @dataclass(frozen=True)
-class Grids:
+class LengthBuckets:
     """Where each token lies when sequences of one padded length stand together, and the way back."""
 
     shapes: tuple[tuple[int, int], ...]  # (B, S) a call
-    to_grid: OnDevices | None  # (Σ B·S,) row of the pack for each place of the grids; None: they are the same
-    from_grid: OnDevices | None  # (T,) place in the grids for each row of the pack
-    is_padding: OnDevices | None  # (Σ B·S,) bool; None when nothing is padded
+    to_buckets: (
+        DeviceCopies | None
+    )  # (Σ B·S,) row of the pack for each place of the grids; None: they are the same
+    from_buckets: DeviceCopies | None  # (T,) place in the grids for each row of the pack
+    is_padding: DeviceCopies | None  # (Σ B·S,) bool; None when nothing is padded
     num_padded: int
 
     @classmethod
-    def of(cls, lengths: Sequence[Sequence[int]], *, together: bool) -> Grids:
+    def of(cls, lengths: Sequence[Sequence[int]], *, together: bool) -> LengthBuckets:
         """Grids for the blocks' sequence `lengths`; `together` lets sequences of different blocks meet."""
         sequences, start = [], 0  # (padded length, block, first row, length)
         for index, block in enumerate(lengths):
@@ -60,48 +62,48 @@ class Grids:
             at = np.arange(padded)
             rows.append(first + np.where(at < length, at, 0))
             padding.append(at >= length)
-        to_grid, is_padding = np.concatenate(rows), np.concatenate(padding)
+        to_buckets, is_padding = np.concatenate(rows), np.concatenate(padding)
         num_padded = int(is_padding.sum())
-        if num_padded == 0 and np.array_equal(to_grid, np.arange(start)):
+        if num_padded == 0 and np.array_equal(to_buckets, np.arange(start)):
             return cls(shapes, None, None, None, 0)
-        from_grid = np.empty(start, dtype=np.int64)
+        from_buckets = np.empty(start, dtype=np.int64)
         real = np.flatnonzero(~is_padding)
-        from_grid[to_grid[real]] = real
+        from_buckets[to_buckets[real]] = real
         there, back, padded_places = (
-            OnDevices(torch.from_numpy(table)) for table in (to_grid, from_grid, is_padding)
+            DeviceCopies(torch.from_numpy(table)) for table in (to_buckets, from_buckets, is_padding)
         )
         return cls(shapes, there, back, padded_places if num_padded else None, num_padded)
 
 
-class _ToGrid(torch.autograd.Function):
+class _ToBuckets(torch.autograd.Function):
     """Rows (dimension 1) of the pack -> places of the grids. Padded places copy a row, without gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, grids: Grids) -> Tensor:
+    def forward(ctx: Any, x: Tensor, grids: LengthBuckets) -> Tensor:
         ctx.grids = grids
-        assert grids.to_grid is not None
-        return x.index_select(1, grids.to_grid.on(x.device))
+        assert grids.to_buckets is not None
+        return x.index_select(1, grids.to_buckets.on(x.device))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         # A gather, where autograd's own backward would scatter: no atomics, nothing to be zeroed.
-        return grads[0].index_select(1, ctx.grids.from_grid.on(grads[0].device)), None
+        return grads[0].index_select(1, ctx.grids.from_buckets.on(grads[0].device)), None
 
 
-class _FromGrid(torch.autograd.Function):
+class _FromBuckets(torch.autograd.Function):
     """Places of the grids (dimension 0) -> rows of the pack."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, grids: Grids) -> Tensor:
+    def forward(ctx: Any, x: Tensor, grids: LengthBuckets) -> Tensor:
         ctx.grids = grids
-        assert grids.from_grid is not None
-        return x.index_select(0, grids.from_grid.on(x.device))
+        assert grids.from_buckets is not None
+        return x.index_select(0, grids.from_buckets.on(x.device))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        grids: Grids = ctx.grids
-        assert grids.to_grid is not None
-        grad = grads[0].index_select(0, grids.to_grid.on(grads[0].device))
+        grids: LengthBuckets = ctx.grids
+        assert grids.to_buckets is not None
+        grad = grads[0].index_select(0, grids.to_buckets.on(grads[0].device))
         if grids.is_padding is not None:
             grad.masked_fill_(grids.is_padding.on(grad.device)[:, None, None], 0.0)
         return grad, None
@@ -111,7 +113,7 @@ class _FromGrid(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class Inner:
+class AttentionImplementation:
     """The attention that a pack's own calls, once for each of the grids."""
 
     name: str
@@ -119,7 +121,7 @@ class Inner:
     device_type: str
 
     @property
-    def may_meet(self) -> bool:
+    def can_mix_blocks(self) -> bool:
         """Whether a sequence comes out the same whatever stands beside it in the call."""
         return self.name == "sdpa"
 
@@ -136,18 +138,20 @@ class Inner:
 class PackMask:
     """What stands where transformers expects an attention mask: the grids, and a mask for each of them."""
 
-    inner: Inner
-    grids: Grids
+    inner: AttentionImplementation
+    grids: LengthBuckets
     masks: tuple[Tensor | None, ...]
     cache: KeyValueCache | None = None
     """Keeps keys and values; once it is filled, `masks` are for its calls and not for the grids."""
 
 
-_current: tuple[Grids, Inner, KeyValueCache | None] | None = None
+_current: tuple[LengthBuckets, AttentionImplementation, KeyValueCache | None] | None = None
 
 
 @contextmanager
-def attention_over(grids: Grids, inner: Inner, cache: KeyValueCache | None = None) -> Iterator[None]:
+def attend_in_buckets(
+    grids: LengthBuckets, inner: AttentionImplementation, cache: KeyValueCache | None = None
+) -> Iterator[None]:
     """Make `grids` those that the registered mask function describes, for the forward pass inside.
 
     `cache` keeps the keys and values of this pass; where it holds those of earlier ones, its sequences go on.
@@ -201,7 +205,7 @@ def _pack_attention(
         if cache.is_filled:
             return cache.attend(module, attend, query, key, value, attention_mask.masks, **arguments), None
         cache.store(key, value)
-    laid = [_laid(x[0], grids) for x in (query, key, value)]
+    laid = [_in_buckets(x[0], grids) for x in (query, key, value)]
     sizes = [count * length for count, length in grids.shapes]
     outputs = []
     for shape, mask, part in zip(
@@ -215,11 +219,11 @@ def _pack_attention(
         out, _ = attend(module, q, k, v, here, **arguments)  # (B, S, H, D)
         outputs.append(out.flatten(0, 1))
     out = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
-    return (out if grids.from_grid is None else _FromGrid.apply(out, grids))[None], None  # type: ignore[no-untyped-call]
+    return (out if grids.from_buckets is None else _FromBuckets.apply(out, grids))[None], None  # type: ignore[no-untyped-call]
 
 
-def _laid(x: Tensor, grids: Grids) -> Tensor:
-    return x if grids.to_grid is None else _ToGrid.apply(x, grids)  # type: ignore[no-any-return,no-untyped-call]
+def _in_buckets(x: Tensor, grids: LengthBuckets) -> Tensor:
+    return x if grids.to_buckets is None else _ToBuckets.apply(x, grids)  # type: ignore[no-any-return,no-untyped-call]
 
 
 AttentionInterface.register(PACK_ATTENTION, _pack_attention)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lora_runner.layers import onednn_matmul as onednn
-from lora_runner.layout.device_tables import OnDevices
+from lora_runner.layout.device_copies import DeviceCopies
 
 GROUPED_CAPABILITIES = (9, 10)
 """Major compute capabilities for which torch has a grouped kernel, in bfloat16."""
@@ -35,14 +35,14 @@ class Blocks:
 
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = tuple(sizes)
-        self.ends = OnDevices(torch.tensor(self.sizes, dtype=torch.int32).cumsum(0, dtype=torch.int32))
+        self.ends = DeviceCopies(torch.tensor(self.sizes, dtype=torch.int32).cumsum(0, dtype=torch.int32))
         """Where each block ends, (G,) int32."""
 
     def __len__(self) -> int:
         return len(self.sizes)
 
 
-def by_block(x: Tensor, weights: Tensor, blocks: Blocks) -> Tensor:
+def matmul_by_block(x: Tensor, weights: Tensor, blocks: Blocks) -> Tensor:
     """Block g of `x` (T, k) times `weights[g]` (G, k, n) -> (T, n)."""
     with _threads_for(weights.shape[1] * weights.shape[2], x.device):
         if _groupable(x, weights):
@@ -53,21 +53,21 @@ def by_block(x: Tensor, weights: Tensor, blocks: Blocks) -> Tensor:
         return out
 
 
-def with_shared(x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
+def matmul_shared(x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
     """Every block of `x` (T, k) times one `weight` (k, n) -> (T, n)."""
-    if onednn.takes(x, weight):
+    if onednn.is_used_for(x, weight):
         if len(blocks) == 1:
             return onednn.product(x, weight)
         out = x.new_empty(x.shape[0], weight.shape[1])
         for rows, into in zip(x.split(blocks.sizes), out.split(blocks.sizes), strict=True):
-            product_into(into, rows, weight)
+            matmul_into(into, rows, weight)
         return out
-    return by_block(x, weight.expand(len(blocks), *weight.shape), blocks)
+    return matmul_by_block(x, weight.expand(len(blocks), *weight.shape), blocks)
 
 
-def product_into(out: Tensor, x: Tensor, weight: Tensor) -> None:
-    """Write one block's `x` (t, k) times `weight` (k, n) to `out` (t, n), as `with_shared` computes it."""
-    if onednn.takes(x, weight):
+def matmul_into(out: Tensor, x: Tensor, weight: Tensor) -> None:
+    """Write one block's `x` (t, k) times `weight` (k, n) to `out` (t, n), as `matmul_shared` computes it."""
+    if onednn.is_used_for(x, weight):
         out.copy_(onednn.product(x, weight))
     else:
         _multiply_into(out, x, weight)

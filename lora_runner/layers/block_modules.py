@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_runner.layers.linear import PackContext, PackedModule, Rows
+from lora_runner.layers.linear import PackContext, PackedModule, RowOwners
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -25,7 +25,7 @@ def call_by_block(decoder: nn.Module, context: PackContext, probe: Callable[[], 
     `probe` makes a plain forward pass or several, each of one block. It shows which modules see all rows: one
     that sees a selection is called by block through the smallest module around it that does see all.
     """
-    seen = _Seen(context)
+    seen = _RowsSeen(context)
     with ExitStack() as hooks:
         for name, module in decoder.named_modules():
             hooks.enter_context(
@@ -64,7 +64,7 @@ def _multiplies(module: nn.Module) -> bool:
     return has_matrix or any(isinstance(child, _CONVOLUTIONS) for child in module.children())
 
 
-class _Seen:
+class _RowsSeen:
     """By their names, the modules that saw all rows in every call, and those that saw other rows."""
 
     def __init__(self, context: PackContext) -> None:
@@ -123,11 +123,11 @@ def _row_dimension(x: Tensor, num_rows: int) -> int | None:
     return None
 
 
-def _is_of_rows(value: Any, rows: Rows) -> bool:
+def _is_of_rows(value: Any, rows: RowOwners) -> bool:
     return isinstance(value, Tensor) and _row_dimension(value, rows.num_rows) is not None
 
 
-def _split(value: Any, rows: Rows) -> Sequence[Any]:
+def _split(value: Any, rows: RowOwners) -> Sequence[Any]:
     """One value for each block: its rows of a tensor of all rows; everything else as it is."""
     if isinstance(value, tuple | list):
         return [type(value)(parts) for parts in zip(*(_split(one, rows) for one in value), strict=True)] or [

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lora_runner.layers.adapter_bank import SeatWeights
-from lora_runner.layers.block_matmul import by_block, outer_by_block, product_into, with_shared
-from lora_runner.layers.linear import PackContext, PackedModule, Rows
+from lora_runner.layers.block_matmul import matmul_by_block, matmul_into, matmul_shared, outer_by_block
+from lora_runner.layers.linear import PackContext, PackedModule, RowOwners
 
 
-class PackedSaved(PackedModule):
+class PackedSavedModule(PackedModule):
     """A layer of which each seat may train its own copy, or its own rows of some tokens."""
 
     tied_to: str | None = None
@@ -64,13 +64,13 @@ class PackedSaved(PackedModule):
         return weight.index_select(0, self.tokens) if self.token_indices else weight
 
 
-class PackedEmbedding(PackedSaved):
+class PackedEmbedding(PackedSavedModule):
     """The input embeddings."""
 
     def __init__(self, base: nn.Embedding, name: str, context: PackContext) -> None:
         super().__init__(base, name, context)
         # torch keeps the gradient of this row at zero; here it is done where rows are taken.
-        self.never_trained, base.padding_idx = base.padding_idx, None
+        self.padding_idx, base.padding_idx = base.padding_idx, None
 
     def forward(self, ids: Tensor) -> Tensor:
         context = self._context
@@ -98,7 +98,7 @@ class _TakeRows(torch.autograd.Function):
         ctx: Any, seat: SeatWeights, module: PackedEmbedding, distinct: Tensor, anchor: Tensor | None
     ) -> Tensor:
         ctx.gradient, ctx.distinct = seat.saved_gradients[module.owner], distinct
-        ctx.never = module.never_trained
+        ctx.never = module.padding_idx
         return seat.saved[module.owner].index_select(0, distinct)
 
     @staticmethod
@@ -122,7 +122,7 @@ class _TakeTokenRows(torch.autograd.Function):
         ctx: Any, seat: SeatWeights, module: PackedEmbedding, distinct: Tensor, anchor: Tensor | None
     ) -> Tensor:
         ctx.gradient, ctx.distinct = seat.saved_gradients[module.owner], distinct
-        ctx.tokens, ctx.never = module.tokens, module.never_trained
+        ctx.tokens, ctx.never = module.tokens, module.padding_idx
         frozen = module.weight.detach().index_select(0, distinct)
         row = torch.searchsorted(module.tokens, distinct).clamp_(max=len(module.tokens) - 1)
         is_trained = module.tokens.index_select(0, row) == distinct
@@ -139,16 +139,16 @@ class _TakeTokenRows(torch.autograd.Function):
         return None, None, None, None
 
 
-class PackedHead(PackedSaved):
+class PackedHead(PackedSavedModule):
     """The output layer; it too computes block by block."""
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
         rows = self._context.rows_of(flat, self.name, trained=True)
-        out: Tensor = _HeadProduct.apply(flat, self._context.anchor, self, rows)  # type: ignore[no-untyped-call]
+        out: Tensor = _PackedHeadFunction.apply(flat, self._context.anchor, self, rows)  # type: ignore[no-untyped-call]
         return out.view(*x.shape[:-1], out.shape[-1])
 
-    def copies(self, rows: Rows) -> list[Tensor | None]:
+    def copies(self, rows: RowOwners) -> list[Tensor | None]:
         """Each block's trained copy (V, h), None where it uses the base's."""
         if self.token_indices:
             return [None] * len(rows.seats)
@@ -165,20 +165,20 @@ class PackedHead(PackedSaved):
         return -len(self.token_indices) % 8
 
 
-class _HeadProduct(torch.autograd.Function):
+class _PackedHeadFunction(torch.autograd.Function):
     """(T, h) -> (T, V): the base's weight for all blocks at once, or every seat's own copy.
 
     Columns of tokens that are trained alone are computed again, with each seat's own rows.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor | None, module: PackedHead, rows: Rows) -> Tensor:
+    def forward(ctx: Any, x: Tensor, anchor: Tensor | None, module: PackedHead, rows: RowOwners) -> Tensor:
         copies = module.copies(rows)
         ctx.module, ctx.rows = module, rows
         ctx.shared = all(copy is None for copy in copies)
         ctx.save_for_backward(None if ctx.shared and not module.token_indices else x)
         if ctx.shared:
-            out = with_shared(x, module.weight.detach().t(), rows.blocks)
+            out = matmul_shared(x, module.weight.detach().t(), rows.blocks)
         else:
             out = x.new_empty(x.shape[0], module.weight.shape[0])
             for copy, part, into in zip(
@@ -186,9 +186,11 @@ class _HeadProduct(torch.autograd.Function):
             ):
                 # The master is fp32; the product runs in the base's dtype, as the frozen weight would.
                 own = (module.weight.detach() if copy is None else copy).to(x.dtype)
-                product_into(into, part, own.t())
+                matmul_into(into, part, own.t())
         for c in rows.classes if module.token_indices else ():
-            own = by_block(x[c.start : c.stop], module.token_rows(c.seats, x.dtype).transpose(1, 2), c.blocks)
+            own = matmul_by_block(
+                x[c.start : c.stop], module.token_rows(c.seats, x.dtype).transpose(1, 2), c.blocks
+            )
             out[c.start : c.stop].index_copy_(1, module.tokens, own[:, : len(module.tokens)])
         return out if module.bias is None else out.add_(module.bias.to(x.dtype))
 
@@ -196,7 +198,7 @@ class _HeadProduct(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,), (x,), module, rows = grads, ctx.saved_tensors, ctx.module, ctx.rows
         if ctx.shared:
-            dx = with_shared(grad, module.weight.detach(), rows.blocks)
+            dx = matmul_shared(grad, module.weight.detach(), rows.blocks)
             if module.token_indices:
                 _add_token_gradients(dx, grad, x, module, rows)
             return dx, None, None, None
@@ -205,7 +207,7 @@ class _HeadProduct(torch.autograd.Function):
         for seat, copy, part, here, into in zip(
             rows.seats, module.copies(rows), x.split(sizes), grad.split(sizes), dx.split(sizes), strict=True
         ):
-            product_into(into, here, (module.weight.detach() if copy is None else copy).to(grad.dtype))
+            matmul_into(into, here, (module.weight.detach() if copy is None else copy).to(grad.dtype))
             if copy is not None:
                 gradient = seat.saved_gradients[module.owner]
                 if gradient.dtype == grad.dtype:
@@ -215,7 +217,7 @@ class _HeadProduct(torch.autograd.Function):
         return dx, None, None, None
 
 
-def _add_token_gradients(dx: Tensor, grad: Tensor, x: Tensor, module: PackedHead, rows: Rows) -> None:
+def _add_token_gradients(dx: Tensor, grad: Tensor, x: Tensor, module: PackedHead, rows: RowOwners) -> None:
     """Correct `dx` (T, h) from the base's rows to the seats' own, and add the gradient of those."""
     pad, num_tokens = nn.functional.pad, len(module.tokens)
     base = pad(module.trained_start().to(grad.dtype), (0, 0, 0, module.num_padding))
@@ -223,7 +225,7 @@ def _add_token_gradients(dx: Tensor, grad: Tensor, x: Tensor, module: PackedHead
         here = pad(grad[c.start : c.stop].index_select(1, module.tokens), (0, module.num_padding))  # (t, n')
         # The difference, because taking these columns out of `grad` beforehand would copy all of it.
         moved = module.token_rows(c.seats, grad.dtype) - base  # (G, n', h)
-        dx[c.start : c.stop].add_(by_block(here, moved, c.blocks))
+        dx[c.start : c.stop].add_(matmul_by_block(here, moved, c.blocks))
         drows = outer_by_block(here, x[c.start : c.stop], c.blocks)[:, :num_tokens]  # (G, n, h)
         torch._foreach_add_(
             [seat.saved_gradients[module.owner] for seat in c.seats], [*drows.to(torch.float32)]

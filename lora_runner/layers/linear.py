@@ -18,15 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_runner.base.quantization import dequantised
+from lora_runner.base.quantization import dequantized_weight
 from lora_runner.errors import ModelError
 from lora_runner.layers.adapter_bank import AdapterBank, SeatWeights
-from lora_runner.layers.block_matmul import Blocks, by_block, outer_by_block, with_shared
+from lora_runner.layers.block_matmul import Blocks, matmul_by_block, matmul_shared, outer_by_block
 from lora_runner.layers.dropout import dropout_factors, dropout_key
-from lora_runner.layout.device_tables import OnDevices
+from lora_runner.layout.device_copies import DeviceCopies
 
 
-class RankClass:
+class RankGroup:
     """Consecutive blocks whose adapters have one shape, so that one product serves them all."""
 
     def __init__(self, start: int, owned: Sequence[tuple[SeatWeights, int]]) -> None:
@@ -34,10 +34,10 @@ class RankClass:
         self.blocks = Blocks([size for _, size in owned])
         self.start, self.stop = start, start + sum(self.blocks.sizes)
         factors = [seat.scaling for seat in self.seats]
-        self._scale: float | OnDevices = factors[0]
+        self._scale: float | DeviceCopies = factors[0]
         if len(set(factors)) > 1:
             rows = [factor for factor, n in zip(factors, self.blocks.sizes, strict=True) for _ in range(n)]
-            self._scale = OnDevices(torch.tensor(rows)[:, None])
+            self._scale = DeviceCopies(torch.tensor(rows)[:, None])
         self._banks: dict[tuple[torch.device, torch.dtype], AdapterBank] = {}
 
     def scale_on(self, device: torch.device) -> float | Tensor:
@@ -52,48 +52,48 @@ class RankClass:
         return self._banks[key]
 
 
-class Rows:
-    """Who owns which rows of an activation. Seats stand in the order of `in_pack_order`; None is the base."""
+class RowOwners:
+    """Who owns which rows of an activation. Seats stand in the order of `pack_order`; None is the base."""
 
     def __init__(self, seats: Sequence[SeatWeights | None], sizes: Sequence[int]) -> None:
         present = [(seat, size) for seat, size in zip(seats, sizes, strict=True) if size]
         self.seats = tuple(seat for seat, _ in present)
         self.blocks = Blocks([size for _, size in present])
         self.num_rows = sum(self.blocks.sizes)
-        self.classes: list[RankClass] = []
+        self.classes: list[RankGroup] = []
         start = 0
-        for _, group in groupby(present, key=lambda owned: _stored_rank(owned[0])):
+        for _, group in groupby(present, key=lambda owned: _padded_rank(owned[0])):
             members = list(group)
             owned = [(seat, size) for seat, size in members if seat is not None]
             if owned:
-                self.classes.append(RankClass(start, owned))
+                self.classes.append(RankGroup(start, owned))
             start += sum(size for _, size in members)
-        self._alone: dict[int, Rows] = {}
+        self._alone: dict[int, RowOwners] = {}
 
-    def alone(self, block: int) -> Rows:
+    def alone(self, block: int) -> RowOwners:
         """Those of one block, as if it were the only one."""
         if block not in self._alone:
-            self._alone[block] = Rows([self.seats[block]], [self.blocks.sizes[block]])
+            self._alone[block] = RowOwners([self.seats[block]], [self.blocks.sizes[block]])
         return self._alone[block]
 
-    def selection(self, num_rows: int) -> Rows:
+    def selection(self, num_rows: int) -> RowOwners:
         """Any `num_rows` of these rows, which have one owner."""
-        found = Rows(self.seats, [num_rows])
+        found = RowOwners(self.seats, [num_rows])
         for of_selection, of_all in zip(found.classes, self.classes, strict=True):
             of_selection._banks = of_all._banks
         return found
 
 
-def _stored_rank(seat: SeatWeights | None) -> int:
+def _padded_rank(seat: SeatWeights | None) -> int:
     return 0 if seat is None else seat.padded_rank
 
 
-def in_pack_order(seats: Sequence[SeatWeights | None]) -> list[int]:
-    """Indices of `seats` in the order of their blocks in a pass: ranks together, as `Rows` wants them.
+def pack_order(seats: Sequence[SeatWeights | None]) -> list[int]:
+    """Indices of `seats` in the order of their blocks in a pass: ranks together, as `RowOwners` wants them.
 
     Within a rank they stand as in their buffers, so that a bank finds them at equal distances.
     """
-    return sorted(range(len(seats)), key=lambda index: (_stored_rank(seats[index]), _place(seats[index])))
+    return sorted(range(len(seats)), key=lambda index: (_padded_rank(seats[index]), _place(seats[index])))
 
 
 def _place(seat: SeatWeights | None) -> int:
@@ -104,7 +104,7 @@ def _place(seat: SeatWeights | None) -> int:
 class PackContext:
     """The pass that is under way."""
 
-    rows: Rows | None = None
+    rows: RowOwners | None = None
     places: Sequence[Tensor] = ()
     """Each block's token ids as indices into its `distinct`."""
     distinct: Sequence[Tensor] = ()
@@ -115,7 +115,7 @@ class PackContext:
     def training(self) -> bool:
         return self.anchor is not None
 
-    def rows_of(self, x: Tensor, name: str, *, trained: bool) -> Rows:
+    def rows_of(self, x: Tensor, name: str, *, trained: bool) -> RowOwners:
         """Owners of the rows of `x`.
 
         A selection has one where the pass, or a module called by block, has one. A frozen layer may see any
@@ -127,7 +127,7 @@ class PackContext:
         if len(self.rows.seats) == 1:
             return self.rows.selection(x.shape[0])
         if not trained:
-            return Rows([None], [x.shape[0]])
+            return RowOwners([None], [x.shape[0]])
         raise ModelError(
             f"module {name!r} was called on {x.shape[0]} rows of {self.rows.num_rows}, and nothing says "
             "whose they are; leave it out of target_modules"
@@ -190,7 +190,7 @@ class PackedLinear(PackedModule):
         """The frozen weight (out, in) in `dtype`: the resident copy, or dequantised now."""
         if self._resident is not None and self._resident.dtype == dtype:
             return self._resident
-        weight = dequantised(self.base).to(dtype)
+        weight = dequantized_weight(self.base).to(dtype)
         if self._keep_resident:
             self._resident = weight
         return weight
@@ -201,45 +201,45 @@ class PackedLinear(PackedModule):
             return x.new_zeros(*x.shape[:-1], self.out_features)
         rows = self._context.rows_of(flat, self.name, trained=self.index is not None)
         anchor = self._context.anchor if self.index is not None else None
-        out: Tensor = _PackedProduct.apply(flat, anchor, self, rows)  # type: ignore[no-untyped-call]
+        out: Tensor = _PackedLinearFunction.apply(flat, anchor, self, rows)  # type: ignore[no-untyped-call]
         if self.calls_base:
             out = torch.cat([self.base(part) for part in flat.split(rows.blocks.sizes)]) + out
         return out.view(*x.shape[:-1], self.out_features)
 
-    def frozen_product(self, x: Tensor, blocks: Blocks) -> Tensor:
+    def frozen_forward(self, x: Tensor, blocks: Blocks) -> Tensor:
         """What of the frozen weight is multiplied here: (T, in) -> (T, out)."""
         if self.calls_base:
             return x.new_zeros(x.shape[0], self.out_features)
-        out = with_shared(x, self.base_weight(x.dtype).t(), blocks)
+        out = matmul_shared(x, self.base_weight(x.dtype).t(), blocks)
         if self.bias is not None:
             out += self.bias.to(x.dtype)
         return out
 
-    def frozen_gradient(self, grad: Tensor, blocks: Blocks) -> Tensor:
+    def frozen_backward(self, grad: Tensor, blocks: Blocks) -> Tensor:
         """What goes back through it: (T, out) -> (T, in)."""
         if self.calls_base:
             return grad.new_zeros(grad.shape[0], self.in_features)
-        return with_shared(grad, self.base_weight(grad.dtype), blocks)
+        return matmul_shared(grad, self.base_weight(grad.dtype), blocks)
 
-    def masks(self, rank_class: RankClass, dtype: torch.dtype) -> Tensor | None:
+    def masks(self, rank_group: RankGroup, dtype: torch.dtype) -> Tensor | None:
         """Factors (t, in) of the seats' dropout on their own rows; None where nothing is dropped."""
         assert self.index is not None
-        if not self._context.training or not any(seat.dropout for seat in rank_class.seats):
+        if not self._context.training or not any(seat.dropout for seat in rank_group.seats):
             return None
         masks = []
-        for seat, size in zip(rank_class.seats, rank_class.blocks.sizes, strict=True):
+        for seat, size in zip(rank_group.seats, rank_group.blocks.sizes, strict=True):
             key = dropout_key(seat.seed, self.index, seat.micro_step)
             shape = (size, self.in_features)
             masks.append(dropout_factors(shape, seat.dropout, key, self.weight.device, dtype))
         return torch.cat(masks) if len(masks) > 1 else masks[0]
 
 
-class _PackedProduct(torch.autograd.Function):
+class _PackedLinearFunction(torch.autograd.Function):
     """(T, in) -> (T, out): one frozen weight, dequantised once per direction, and the seats' own branches."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor | None, module: PackedLinear, rows: Rows) -> Tensor:
-        out = module.frozen_product(x, rows.blocks)
+    def forward(ctx: Any, x: Tensor, anchor: Tensor | None, module: PackedLinear, rows: RowOwners) -> Tensor:
+        out = module.frozen_forward(x, rows.blocks)
         ctx.module, ctx.rows = module, rows
         kept = [x]
         classes = rows.classes if module.index is not None else ()
@@ -247,9 +247,11 @@ class _PackedProduct(torch.autograd.Function):
             part = x[c.start : c.stop]
             mask = module.masks(c, x.dtype)
             a, b = c.bank(x.device, x.dtype).matrices(*module.shape)
-            shrunk = by_block(part if mask is None else part * mask, a.transpose(1, 2), c.blocks)  # (t, r)
+            shrunk = matmul_by_block(
+                part if mask is None else part * mask, a.transpose(1, 2), c.blocks
+            )  # (t, r)
             shrunk *= c.scale_on(x.device)
-            out[c.start : c.stop].add_(by_block(shrunk, b.transpose(1, 2), c.blocks))
+            out[c.start : c.stop].add_(matmul_by_block(shrunk, b.transpose(1, 2), c.blocks))
             kept.append(shrunk)
         ctx.save_for_backward(*(kept if anchor is not None and classes else ()))
         return out
@@ -258,19 +260,19 @@ class _PackedProduct(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad, module, rows = grads[0], ctx.module, ctx.rows
         x, *all_shrunk = ctx.saved_tensors or (grad,)
-        dx = module.frozen_gradient(grad, rows.blocks) if ctx.needs_input_grad[0] else None
+        dx = module.frozen_backward(grad, rows.blocks) if ctx.needs_input_grad[0] else None
         for c, shrunk in zip(rows.classes if all_shrunk else (), all_shrunk, strict=True):
             here = grad[c.start : c.stop]
             part = x[c.start : c.stop]
             mask = module.masks(c, grad.dtype)
             bank = c.bank(grad.device, grad.dtype)
             a, b = bank.matrices(*module.shape)
-            dshrunk = by_block(here, b, c.blocks)  # (t, r)
+            dshrunk = matmul_by_block(here, b, c.blocks)  # (t, r)
             dshrunk *= c.scale_on(grad.device)
             db = outer_by_block(here, shrunk, c.blocks)  # (G, out, r)
             da = outer_by_block(dshrunk, part if mask is None else part * mask, c.blocks)  # (G, r, in)
             bank.add_gradients(*module.shape, da, db)
             if dx is not None:
-                through = by_block(dshrunk, a, c.blocks)  # (t, in)
+                through = matmul_by_block(dshrunk, a, c.blocks)  # (t, in)
                 dx[c.start : c.stop].add_(through if mask is None else through.mul_(mask))
         return dx, None, None, None

@@ -21,7 +21,7 @@ A matter of the weight alone, or a trial's numbers would depend on its neighbour
 """
 
 
-def takes(x: Tensor, weight: Tensor) -> bool:
+def is_used_for(x: Tensor, weight: Tensor) -> bool:
     """Whether `x` (t, k) times `weight` (k, n) is to be computed here."""
     return (
         weight.numel() >= WIDE
@@ -42,13 +42,13 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
 def is_faster() -> bool:
     """Whether this CPU has AVX-512 that MKL leaves alone: the same answer in every process on it."""
     return (
-        is_there()
+        is_available()
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
         and "AuthenticAMD" in _cpu_description()
     )
 
 
-def is_there() -> bool:
+def is_available() -> bool:
     """Whether this build of torch has oneDNN."""
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 

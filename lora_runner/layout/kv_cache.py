@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lora_runner.layout.device_tables import OnDevices
+from lora_runner.layout.device_copies import DeviceCopies
 from lora_runner.layout.pack_layout import padded_length
 
 
@@ -52,9 +52,9 @@ class KeyValueCache:
         self._call = 0
         if self.is_filled:
             self._into, self._out_of = (
-                OnDevices(torch.tensor(rows)) for rows in (self._order, np.argsort(self._order))
+                DeviceCopies(torch.tensor(rows)) for rows in (self._order, np.argsort(self._order))
             )
-            self._ends = OnDevices(torch.tensor([self._lengths[row] for row in self._order]))
+            self._ends = DeviceCopies(torch.tensor([self._lengths[row] for row in self._order]))
 
     def end_pass(self) -> None:
         """Count the tokens of the pass that has been made."""
@@ -69,7 +69,7 @@ class KeyValueCache:
         self._order = [new_row[self._order[place]] for place in places]
         self._lengths = [self._lengths[row] for row in rows]
         self._blocks = [self._blocks[row] for row in rows]
-        chosen = OnDevices(torch.tensor(places, dtype=torch.int64))
+        chosen = DeviceCopies(torch.tensor(places, dtype=torch.int64))
         for buffers in (self._keys, self._values):
             for index, buffer in enumerate(buffers):
                 # One after another: of a single buffer only are there two at a time.
@@ -90,7 +90,7 @@ class KeyValueCache:
                 at = np.arange(self._room)
                 # A padded place copies a row: no uninitialised memory may meet a weight of zero.
                 rows.append(self._starts[row] + np.where(at < self._lengths[row], at, 0))
-            self._table = OnDevices(torch.from_numpy(np.concatenate(rows)))
+            self._table = DeviceCopies(torch.from_numpy(np.concatenate(rows)))
         for x, buffers in ((key, self._keys), (value, self._values)):
             taken = x[0].index_select(1, self._table.on(x.device))  # (G, N·C, D)
             # A head's keys stand in one piece that begins at a multiple of 8 rows, whatever the room.

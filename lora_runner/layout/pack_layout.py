@@ -23,16 +23,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lora_runner.layout.device_tables import to_device
+from lora_runner.layout.device_copies import to_device
 
 LayoutKind = Literal["end_to_end", "rectangular"]
-FINEST = 8
+LENGTH_MULTIPLE = 8
 """Lengths are padded to multiples of this many tokens; beyond 128, to sixteenths of the next power of two."""
 
 
 def padded_length(length: int) -> int:
     """The length to which a sequence of `length` tokens is padded: a function of that length alone."""
-    step = max(FINEST, 1 << max(0, (length - 1).bit_length() - 4))
+    step = max(LENGTH_MULTIPLE, 1 << max(0, (length - 1).bit_length() - 4))
     return -(-length // step) * step
 
 
@@ -194,12 +194,12 @@ class Layout:
         return self.num_rows - sum(self.lengths)
 
 
-def lay_out(
-    blocks: Sequence[Block], kind: LayoutKind, *, most_positions: int | None = None
+def plan_layouts(
+    blocks: Sequence[Block], kind: LayoutKind, *, max_positions: int | None = None
 ) -> list[tuple[list[int], Layout]]:
     """Arrange `blocks` for as few forward passes as may be: the places of each one's blocks, and its layout.
 
-    No sequence is padded beyond `most_positions`, the model's own limit.
+    No sequence is padded beyond `max_positions`, the model's own limit.
     """
     if kind == "end_to_end":
         return [(list(range(len(blocks))), Layout(kind, tuple(blocks), 0))]
@@ -207,8 +207,8 @@ def lay_out(
     for place, block in enumerate(blocks):
         longest = max(block.lengths)
         width = padded_length(longest)
-        if most_positions is not None:
-            width = min(width, max(longest, most_positions))
+        if max_positions is not None:
+            width = min(width, max(longest, max_positions))
         by_width.setdefault(width, []).append(place)
     return [
         (places, Layout(kind, tuple(blocks[place] for place in places), width))

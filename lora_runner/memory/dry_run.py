@@ -24,9 +24,9 @@ from lora_runner.base.liger import use_liger
 from lora_runner.base.load_model import Base, BaseSpec
 from lora_runner.base.model_structure import decoder_of, text_config
 from lora_runner.base.quantization import NONE, Quantization
-from lora_runner.base.target_modules import find_targets
+from lora_runner.base.target_modules import find_target_modules
 from lora_runner.config import TrialConfig
-from lora_runner.layers.linear import PackedLinear, RankClass
+from lora_runner.layers.linear import PackedLinear, RankGroup
 from lora_runner.layout.pack_layout import Block
 from lora_runner.memory.meta_device import META, LiveBytes, no_launches
 from lora_runner.pack.options import PackOptions
@@ -53,14 +53,16 @@ class DryRun:
         lora_dropout: float,
     ) -> None:
         use_liger(model, device)
-        wanted = {id(model.get_submodule(name)) for name in find_targets(model, options.target_modules)}
+        wanted = {
+            id(model.get_submodule(name)) for name in find_target_modules(model, options.target_modules)
+        }
         # A product finds the resident copy as it finds a weight that was never quantised.
         in_passes = NONE if options.resident_weights else quantization
-        quantised = {id(module) for module in in_passes.layers(model).values()}
-        self._layers, self._missing = _keep_one_of_each_kind(model, wanted, quantised)
+        quantized = {id(module) for module in in_passes.layers(model).values()}
+        self._layers, self._missing = _keep_one_of_each_kind(model, wanted, quantized)
         # By full name: in the whole model, a pattern may have meant some layers only.
         targets = tuple(name for name, module in model.named_modules() if id(module) in wanted)
-        base = _frozen(model, dtype, in_passes, quantised)
+        base = _frozen(model, dtype, in_passes, quantized)
         # The seats' own state is not counted here, so it may as well be the plain one.
         plain = replace(options, target_modules=targets, resident_weights=False, embedding_optimizer_bits=32)
         self._live = LiveBytes()
@@ -178,12 +180,12 @@ def _kind(layer: nn.Module, type_: str | None, marked: Sequence[set[int]]) -> tu
 
 
 def _frozen(
-    model: PreTrainedModel, dtype: torch.dtype, quantization: Quantization, quantised: set[int]
+    model: PreTrainedModel, dtype: torch.dtype, quantization: Quantization, quantized: set[int]
 ) -> Base:
-    """The model as `load_base` would leave it; `quantised` are the ids of the layers that are."""
+    """The model as `load_base` would leave it; `quantized` are the ids of the layers that are."""
     model.to(dtype).requires_grad_(False).eval()
     model.config.use_cache = False
-    if quantised:  # Jamba and FalconMamba then call layers whose weights they would read
+    if quantized:  # Jamba and FalconMamba then call layers whose weights they would read
         model.config._is_quantized = True
     for name, module in list(model.named_modules()):
         linear = module
@@ -191,7 +193,7 @@ def _frozen(
             into, out = module.weight.shape
             linear = nn.Linear(into, out, device=META, dtype=dtype)
             model.set_submodule(name, linear)
-        if id(module) in quantised:
+        if id(module) in quantized:
             assert isinstance(linear, nn.Linear)
             linear.weight = quantization.meta_weight(linear.weight.shape, dtype)
     return Base(
@@ -204,10 +206,10 @@ def _frozen(
     )
 
 
-def _masks(linear: PackedLinear, rank_class: RankClass, dtype: torch.dtype) -> Tensor | None:
+def _masks(linear: PackedLinear, rank_group: RankGroup, dtype: torch.dtype) -> Tensor | None:
     """`PackedLinear.masks` without its random numbers, which would be drawn for real."""
-    if not linear._context.training or not any(seat.dropout for seat in rank_class.seats):
+    if not linear._context.training or not any(seat.dropout for seat in rank_group.seats):
         return None
-    shapes = [(size, linear.in_features) for size in rank_class.blocks.sizes]
+    shapes = [(size, linear.in_features) for size in rank_group.blocks.sizes]
     masks = [torch.empty(shape, dtype=torch.bool, device=META).to(dtype) * 1.0 for shape in shapes]
     return torch.cat(masks) if len(masks) > 1 else masks[0]

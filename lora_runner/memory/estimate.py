@@ -15,21 +15,21 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
-from lora_runner.base.host_memory import GAPS, LIBRARIES
+from lora_runner.base.host_memory import GAPS, LIBRARY_BYTES
 from lora_runner.base.load_model import BaseSpec, meta_model, resolve_dtype
 from lora_runner.base.quantization import NONE, Quantization, quantization_of
-from lora_runner.base.unquantized_part import unquantised_parameters
+from lora_runner.base.unquantized_part import unquantized_parameters
 from lora_runner.errors import ModelError, first_line
 from lora_runner.memory.dry_run import DryRun
 from lora_runner.memory.sizes import Coefficients, SeatState, Workload, base_bytes, cache_bytes, seat_state
 from lora_runner.pack.options import PackOptions
 
-RESERVE = 0.85
+PLANNED_SHARE = 0.85
 """Share of the device's memory that is planned for; the rest is for what is not foreseen."""
 GIB = 2**30
 
 
-class Passes(Protocol):
+class PassMemory(Protocol):
     """What lives beside all weights and the seats' own state while a pack computes, in bytes."""
 
     def train(self, seats: int, batch_size: int, length: int) -> int: ...
@@ -38,7 +38,7 @@ class Passes(Protocol):
 
 
 @dataclass(frozen=True)
-class Beside:
+class ProcessOverhead:
     """What a process takes beside its tensors."""
 
     libraries: int = 0
@@ -56,11 +56,11 @@ class MemoryEstimate:
         base: int,
         seat: SeatState,
         workload: Workload,
-        passes: Passes,
+        passes: PassMemory,
         device: torch.device,
         available: float,
         source: str,
-        beside: Beside = Beside(),  # frozen
+        beside: ProcessOverhead = ProcessOverhead(),  # frozen
         cache: int = 0,
     ) -> None:
         self.base = base
@@ -116,7 +116,7 @@ class MemoryEstimate:
 
     def max_seats(self, most: int) -> int:
         """Up to `most` seats that fit into the planned share of the memory; 0 when not even one does."""
-        planned = self.available * RESERVE
+        planned = self.available * PLANNED_SHARE
         if self.peak(1) > planned:
             return 0
         fits, too_many, per_seat = 1, most + 1, float("inf")
@@ -133,7 +133,7 @@ class MemoryEstimate:
 
 
 @dataclass(frozen=True)
-class Choice:
+class SeatChoice:
     """How a pack is to be filled."""
 
     seats: int
@@ -144,13 +144,13 @@ class Choice:
     reason: str
     smallest_base: int
     """Bytes of the base without its dequantised copy: less than this no seats and no batch can make it."""
-    unquantised: str
+    unquantized: str
     """What of the base stays in the compute dtype, in words."""
 
 
-def choose(
+def choose_seats(
     spec: BaseSpec, workload: Workload, *, most: int, seats: int | None = None, available: float | None = None
-) -> Choice:
+) -> SeatChoice:
     """As many seats as fit, up to `most`, and the dequantised base in memory where it fits beside them.
 
     `seats` is a number that has been decided already. `available` is in bytes; for a worker of several GPUs
@@ -162,16 +162,16 @@ def choose(
     """
     model = meta_model(spec)
     quantization = quantization_of(model.config, spec.model, spec.quantization)
-    unquantised = _unquantised(model, quantization, resolve_dtype(spec.compute_dtype, _device()))
+    unquantized = _unquantised(model, quantization, resolve_dtype(spec.compute_dtype, _device()))
     plain = estimate(spec, workload, available=available)
-    planned = f"{RESERVE:.0%} of {plain.available / GIB:.3g} GiB"
+    planned = f"{PLANNED_SHARE:.0%} of {plain.available / GIB:.3g} GiB"
     if seats is not None:
         chosen, why = seats, "as asked"
     else:
         chosen = max(1, plain.max_seats(most))
-        if plain.peak(chosen) > plain.available * RESERVE:
+        if plain.peak(chosen) > plain.available * PLANNED_SHARE:
             why = f"even one does not fit into {planned}"
-            if plain.base > plain.available * RESERVE:
+            if plain.base > plain.available * PLANNED_SHARE:
                 why += f": the base alone takes {plain.base / GIB:.3g} GiB"
         elif chosen == most:
             why = "no more are of use"
@@ -181,20 +181,20 @@ def choose(
     best, stays = plain, False
     if quantization:
         resident = estimate(spec, workload, resident_weights=True, available=plain.available)
-        stays = resident.peak(chosen) <= resident.available * RESERVE
+        stays = resident.peak(chosen) <= resident.available * PLANNED_SHARE
         copy = f"the dequantised base ({(resident.base - plain.base) / GIB:.3g} GiB)"
         if stays:
             best = resident
             reason += f"; {copy} fits beside and stays"
         else:
             reason += f"; {copy} does not fit beside and is made layer by layer in every pass"
-    return Choice(
+    return SeatChoice(
         seats=chosen,
         resident_weights=stays,
         estimate=best,
         reason=f"{reason}{best.parts(chosen)}; {best.source}",
         smallest_base=plain.base,
-        unquantised=unquantised,
+        unquantized=unquantized,
     )
 
 
@@ -203,7 +203,7 @@ def _device() -> torch.device:
 
 
 def _unquantised(model: PreTrainedModel, quantization: Quantization, dtype: torch.dtype) -> str:
-    parts = {name: n * dtype.itemsize for name, n in unquantised_parameters(model, quantization).items()}
+    parts = {name: n * dtype.itemsize for name, n in unquantized_parameters(model, quantization).items()}
     each = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
     name = str(dtype).removeprefix("torch.")
     return f"{_size(sum(parts.values()))} of it stay in {name}: {each}"
@@ -238,7 +238,7 @@ def estimate(
     in_passes = NONE if resident_weights else quantization
     coefficients = Coefficients.of(model, workload, dtype, in_passes, device)
     try:
-        passes: Passes = _dry_run(model, options, workload, device, dtype, quantization)
+        passes: PassMemory = _dry_run(model, options, workload, device, dtype, quantization)
         source = "peak from a dry run"
     except Exception as error:  # whatever a model's own code does where tensors have no values
         why = f"{type(error).__name__}: {error}".split("\n")[0][:160]
@@ -256,7 +256,7 @@ def estimate(
         device=device,
         available=available_memory(device) if available is None else available,
         source=source,
-        beside=Beside(LIBRARIES, GAPS) if device.type == "cpu" else Beside(),
+        beside=ProcessOverhead(LIBRARY_BYTES, GAPS) if device.type == "cpu" else ProcessOverhead(),
         cache=cache,
     )
 

@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from lora_runner.base.load_model import num_parameters_of, vocabulary_size
 from lora_runner.base.model_structure import text_config
 from lora_runner.base.quantization import NF4, Quantization
-from lora_runner.base.target_modules import find_targets, find_trained
+from lora_runner.base.target_modules import find_target_modules, find_trained_modules
 from lora_runner.layout.pack_layout import padded_length
 from lora_runner.optim.adamw_8bit import ABSMAX_BLOCK, CHUNK
 from lora_runner.optim.flat_buffers import BLOCK
@@ -119,16 +119,16 @@ class SeatState:
 def base_bytes(model: PreTrainedModel, width: int, quantization: Quantization, *, resident: bool) -> int:
     """The frozen weights, computed with in `width` bytes each, the resident copy included."""
     kept = [_shape(module) for module in quantization.layers(model).values()]
-    quantised = sum(shape.numel() for shape in kept)
+    quantized = sum(shape.numel() for shape in kept)
     total = num_parameters_of(model)
     stored = sum(quantization.bytes_of(shape) for shape in kept)
-    return round(stored) + (total - (0 if resident else quantised)) * width
+    return round(stored) + (total - (0 if resident else quantized)) * width
 
 
 def seat_state(model: PreTrainedModel, workload: Workload) -> SeatState:
     """What a seat would keep on this model; ModelError when nothing matches `target_modules`."""
     rank = -(-workload.lora_r // RANK_MULTIPLE) * RANK_MULTIPLE
-    _, saved = find_trained(
+    _, saved = find_trained_modules(
         model,
         target_modules=workload.target_modules,
         train_embeddings=workload.train_embeddings,
@@ -148,7 +148,9 @@ def _weight(module: nn.Module) -> Tensor:
 
 
 def _targets(model: PreTrainedModel, workload: Workload) -> list[Tensor]:
-    return [_weight(model.get_submodule(name)) for name in find_targets(model, workload.target_modules)]
+    return [
+        _weight(model.get_submodule(name)) for name in find_target_modules(model, workload.target_modules)
+    ]
 
 
 def _shape(module: nn.Module) -> torch.Size:
@@ -186,8 +188,8 @@ class Coefficients:
         layers = int(config.num_hidden_layers)
         # Beside each target's input: norms and their fp32 copies, rotated heads, the gate.
         layer = inputs // layers + 10 * int(config.hidden_size) * width
-        quantised = quantization.layers(model).values()
-        largest = max((_weight(module).numel() for module in quantised), default=0)
+        quantized = quantization.layers(model).values()
+        largest = max((_weight(module).numel() for module in quantized), default=0)
         return cls(
             held=largest * width,
             saved=layers * (int(config.hidden_size) * width if workload.gradient_checkpointing else layer),

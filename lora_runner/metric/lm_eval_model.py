@@ -54,7 +54,7 @@ class TaskModel:
             length = answer_length(request.args[1], self._max_new_tokens)
             by_length.setdefault(length, []).append(place)
         for length, places in by_length.items():
-            most = self._pack.most_positions
+            most = self._pack.max_positions
             room = None if most is None else max(1, most - length)
             texts_before = [requests[place].args[0] for place in places]
             prompts = [(self._encode(text) or [self._first_token])[-(room or 0) :] for text in texts_before]
@@ -83,7 +83,7 @@ class TaskModel:
 
     def _shortened(self, context: list[int], continuation: list[int]) -> Pair:
         """The end of what has more tokens than the model has positions."""
-        most = self._pack.most_positions
+        most = self._pack.max_positions
         if most is None or len(context) + len(continuation) - 1 <= most:
             return context, continuation
         whole = [*context, *continuation][-(most + 1) :]
@@ -92,7 +92,7 @@ class TaskModel:
 
     def _windows(self, ids: list[int]) -> list[Pair]:
         """Each token predicted once, after as many as the model takes; the first window begins the text."""
-        most = self._pack.most_positions or max(1, len(ids))
+        most = self._pack.max_positions or max(1, len(ids))
         whole, pairs = [self._first_token, *ids], []
         done = 1
         while done < len(whole):

@@ -159,7 +159,7 @@ def _model_class() -> type[TaskModel]:
     return SeatModel
 
 
-class TaskMeasuring:
+class TaskEvaluator:
     """Asks the seats of one pack a task, one seat after the other."""
 
     def __init__(self, pack: Pack, spec: MetricSpec, batch_size: int) -> None:

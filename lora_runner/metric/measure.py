@@ -6,23 +6,23 @@ from collections.abc import Sequence
 
 from lora_runner.data import EvalPrompt, as_text
 from lora_runner.errors import Fault, is_device_error
-from lora_runner.metric.lm_eval_task import TaskMeasuring
+from lora_runner.metric.lm_eval_task import TaskEvaluator
 from lora_runner.metric.scores import Metric, MetricSpec
 from lora_runner.pack.pack import Pack
 from lora_runner.pack.seat import Seat
 from lora_runner.pack.seat_by_seat import for_each_seat
 
 
-def measuring_of(
+def make_evaluator(
     pack: Pack, spec: MetricSpec, prompts: Sequence[EvalPrompt], batch_size: int
-) -> Measuring | TaskMeasuring:
+) -> PromptEvaluator | TaskEvaluator:
     """What measures this metric. Raises MetricError when it is not to be had on this machine."""
     if spec.is_task:
-        return TaskMeasuring(pack, spec, batch_size)
-    return Measuring(pack, Metric(spec, prompts), batch_size)
+        return TaskEvaluator(pack, spec, batch_size)
+    return PromptEvaluator(pack, Metric(spec, prompts), batch_size)
 
 
-class Measuring:
+class PromptEvaluator:
     """Asks the seats of one pack; `batch_size` prompts of every seat are answered at a time."""
 
     def __init__(self, pack: Pack, metric: Metric, batch_size: int) -> None:

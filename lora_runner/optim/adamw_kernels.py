@@ -27,7 +27,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lora_runner.layout.device_tables import to_device
+from lora_runner.layout.device_copies import to_device
 from lora_runner.optim.flat_buffers import BLOCK, FlatBuffers
 from lora_runner.optim.group_step import CLIP_EPSILON, GroupStep
 
@@ -124,7 +124,7 @@ def adamw_kernel(
 
 
 @dataclass(frozen=True)
-class Tables:
+class LaunchTables:
     """Where the blocks of a launch lie; tensors are on the device."""
 
     rows: tuple[int, ...]
@@ -185,14 +185,14 @@ def _hyperparameters(group: GroupStep) -> tuple[float, ...]:
     return (group.learning_rate, *betas, group.epsilon, group.weight_decay, *rest)
 
 
-def _tables_of(groups: Sequence[GroupStep], num_trials: int, device: torch.device) -> Tables:
+def _tables_of(groups: Sequence[GroupStep], num_trials: int, device: torch.device) -> LaunchTables:
     places = tuple((group.trial, group.start // BLOCK, group.stop // BLOCK) for group in groups)
     return _tables(places, num_trials, device)
 
 
 # Seats with different accumulation windows are ready in changing company; 4 bytes per block and set.
 @lru_cache(maxsize=16)
-def _tables(places: tuple[tuple[int, int, int], ...], num_trials: int, device: torch.device) -> Tables:
+def _tables(places: tuple[tuple[int, int, int], ...], num_trials: int, device: torch.device) -> LaunchTables:
     """Tables for groups given as (trial, first block, last block + 1)."""
     # A stable sort: a trial's groups keep the caller's order, in which its squares are summed.
     rows = sorted(range(len(places)), key=lambda place: places[place][0])
@@ -205,7 +205,7 @@ def _tables(places: tuple[tuple[int, int, int], ...], num_trials: int, device: t
     for trial, count in zip(trials, counts, strict=True):
         per_trial[trial] += count
     block_rows = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(counts, dtype=torch.int64))
-    return Tables(
+    return LaunchTables(
         rows=tuple(rows),
         num_blocks=num_blocks,
         block_rows=_on_device(block_rows, torch.int32, device),

@@ -74,7 +74,7 @@ class Segment:
             tell(self)
 
 
-class Arena:
+class SegmentAllocator:
     """Segments of seats that come and go, in buffers that grow when no gap is wide enough."""
 
     def __init__(self, device: torch.device, *, has_moments: bool = True) -> None:

@@ -12,9 +12,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.pytorch_utils import Conv1D
 
 from lora_runner.base.model_structure import decoder_of
-from lora_runner.base.target_modules import find_trained, has_own_forward
+from lora_runner.base.target_modules import find_trained_modules, has_own_forward
 from lora_runner.errors import ModelError
-from lora_runner.layers.embeddings import PackedEmbedding, PackedHead, PackedSaved
+from lora_runner.layers.embeddings import PackedEmbedding, PackedHead, PackedSavedModule
 from lora_runner.layers.linear import PackContext, PackedLinear
 
 
@@ -26,12 +26,12 @@ def replace_modules(
     train_embeddings: bool | tuple[str, ...],
     trainable_token_indices: tuple[int, ...] = (),
     resident: bool,
-) -> tuple[list[PackedLinear], list[PackedSaved]]:
+) -> tuple[list[PackedLinear], list[PackedSavedModule]]:
     """Replace linear, embedding and output layers in place; the ones that seats train, in the model's order.
 
     Raises ModelError when nothing matches `target_modules`, or a layer would be trained in two ways.
     """
-    targets, saved = find_trained(
+    targets, saved = find_trained_modules(
         model,
         target_modules=target_modules,
         train_embeddings=train_embeddings,
@@ -73,17 +73,17 @@ def _replace_linear(
 
 def _replace_saved(
     model: PreTrainedModel, context: PackContext, trained: tuple[str, ...], tied: bool, targets: list[str]
-) -> list[PackedSaved]:
+) -> list[PackedSavedModule]:
     """Wrap trained embeddings, and the output layer always, so that it too computes block by block."""
     output = model.get_output_embeddings()
     names = {id(module): name for name, module in model.named_modules()}
     wrapped = dict.fromkeys(trained)
     if output is not None and id(output) in names and names[id(output)] not in targets:
         wrapped[names[id(output)]] = None
-    saved: list[PackedSaved] = []
+    saved: list[PackedSavedModule] = []
     for name in wrapped:
         base = model.get_submodule(name)
-        module: PackedSaved = (
+        module: PackedSavedModule = (
             PackedEmbedding(base, name, context)
             if isinstance(base, nn.Embedding)
             else PackedHead(base, name, context)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lora_runner.layers.linear import in_pack_order
+from lora_runner.layers.linear import pack_order
 from lora_runner.layout.kv_cache import KeyValueCache
 from lora_runner.layout.pack_layout import Block
 
@@ -27,7 +27,7 @@ _Refused = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, Key
 """What a model's own code raises where it does not know what it is given."""
 
 
-class Generator:
+class TextGenerator:
     """Continues prompts on the seats of one pack."""
 
     def __init__(self, pack: PackedModel) -> None:
@@ -59,10 +59,12 @@ class Generator:
             return found
         # Prompts of about one length together; as everywhere, a matter of the prompts alone.
         places = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
-        order = in_pack_order(seats)
+        order = pack_order(seats)
         for start in range(0, len(places), batch_size):
             batch = places[start : start + batch_size]
-            done = _Texts(self._pack, [seats[i] for i in order], [prompts[i] for i in batch], max_new_tokens)
+            done = _GrowingTexts(
+                self._pack, [seats[i] for i in order], [prompts[i] for i in batch], max_new_tokens
+            )
             done.grow(stop_token_ids, cached=not self.uncached_reason)
             for index, continued in zip(order, done.new, strict=True):
                 for place, ids in zip(batch, continued, strict=True):
@@ -81,7 +83,7 @@ class Generator:
         try:
             with torch.no_grad():
                 cached, whole = (
-                    _Texts(pack, seats, prompts, 3).follow(cached=cached) for cached in (True, False)
+                    _GrowingTexts(pack, seats, prompts, 3).follow(cached=cached) for cached in (True, False)
                 )
         except _Refused as error:
             return f"it takes no kept keys and values: {type(error).__name__}: {error}"[:200]
@@ -90,7 +92,7 @@ class Generator:
         return "" if difference <= tolerance else f"kept keys and values move its logits by {difference:.1e}"
 
 
-class _Texts:
+class _GrowingTexts:
     """Prompts of every seat, in pack order, on their way to longer texts."""
 
     def __init__(
@@ -106,7 +108,7 @@ class _Texts:
         """Token ids added so far, [seat][prompt]."""
         self._open = [list(range(len(prompts))) for _ in seats]
         """Places of the prompts of each seat that are still continued."""
-        most = pack.most_positions
+        most = pack.max_positions
         self._room = [max_new_tokens if most is None else min(max_new_tokens, most - len(p)) for p in prompts]
 
     def grow(self, stop_token_ids: frozenset[int], *, cached: bool) -> None:
@@ -161,7 +163,7 @@ class _Texts:
         """The same, of the newest tokens alone; each call must follow one token after the other."""
         pack = self._pack
         lengths = [[len(self._prompts[place]) for place in self._open[seat]] for seat in self._present]
-        cache = KeyValueCache(lengths or [[1]], self._max_new_tokens, together=pack.attention.may_meet)
+        cache = KeyValueCache(lengths or [[1]], self._max_new_tokens, together=pack.attention.can_mix_blocks)
         known = [(seat, place) for seat in self._present for place in self._open[seat]]
 
         def next_logits() -> list[Tensor]:

@@ -17,12 +17,12 @@ from torch import Tensor
 from lora_runner.base.load_model import Base
 from lora_runner.config import TrialConfig
 from lora_runner.errors import ModelError, TrialConfigError
-from lora_runner.layout.device_tables import to_device
+from lora_runner.layout.device_copies import to_device
 from lora_runner.layout.pack_layout import Block, Layout
 from lora_runner.optim.adamw import clip_and_step, squared_norms
-from lora_runner.optim.flat_buffers import Arena
+from lora_runner.optim.flat_buffers import SegmentAllocator
 from lora_runner.optim.group_step import GroupStep
-from lora_runner.pack.generation import Generator
+from lora_runner.pack.generation import TextGenerator
 from lora_runner.pack.options import PackOptions
 from lora_runner.pack.packed_model import PackedModel
 from lora_runner.pack.seat import EMBEDDINGS, LORA, PendingStats, Seat, SegmentKey
@@ -44,12 +44,12 @@ class Pack(PackedModel):
 
     def __init__(self, base: Base, options: PackOptions) -> None:
         super().__init__(base, options)
-        self._arenas: dict[SegmentKey, Arena] = {}
+        self._allocators: dict[SegmentKey, SegmentAllocator] = {}
         for device in {module.weight.device for module in (*self.linears, *self.saved)}:
-            self._arenas[LORA, device] = self._arenas[EMBEDDINGS, device] = Arena(device)
+            self._allocators[LORA, device] = self._allocators[EMBEDDINGS, device] = SegmentAllocator(device)
             if options.embedding_optimizer_bits == 8:
-                self._arenas[EMBEDDINGS, device] = Arena(device, has_moments=False)
-        self.generator = Generator(self)
+                self._allocators[EMBEDDINGS, device] = SegmentAllocator(device, has_moments=False)
+        self.generator = TextGenerator(self)
 
     def new_seat(self, config: TrialConfig) -> Seat:
         """A seat at step 0: LoRA initialised from the trial's seed, embeddings copied from the base.
@@ -60,12 +60,12 @@ class Pack(PackedModel):
         if self.saved and config.embedding_learning_rate is None:
             names = ", ".join(module.name for module in self.saved)
             raise TrialConfigError(f"embedding_learning_rate is needed: this pack trains {names}")
-        return Seat(config, self.linears, self.saved, self._arenas)
+        return Seat(config, self.linears, self.saved, self._allocators)
 
-    def give_back(self) -> None:
+    def release_memory(self) -> None:
         """Free the memory of seats that have left; the others keep their numbers."""
-        for arena in set(self._arenas.values()):
-            arena.compact()
+        for allocator in set(self._allocators.values()):
+            allocator.compact()
 
     # --- a step: micro-batches -> layout -> forward and backward -> update ------------------------------
 
@@ -118,21 +118,22 @@ class Pack(PackedModel):
         """Clip and step each of `seats`, and open their next windows; no other seat changes."""
         if not seats:
             return {}
-        steps: dict[Arena, list[GroupStep]] = {}
+        steps: dict[SegmentAllocator, list[GroupStep]] = {}
         in_8bit: list[tuple[Seat, SegmentKey, GroupStep]] = []
         for trial, seat in enumerate(seats):
             for key, step in seat.group_steps(trial):
-                steps.setdefault(self._arenas[key], []).append(step)
+                steps.setdefault(self._allocators[key], []).append(step)
                 if key in seat.states_8bit:
                     in_8bit.append((seat, key, step))
         home = self.base.device
         squares = [
-            squared_norms(arena.buffers, groups, len(seats)).to(home) for arena, groups in steps.items()
+            squared_norms(allocator.buffers, groups, len(seats)).to(home)
+            for allocator, groups in steps.items()
         ]
         norms = torch.stack(squares).sum(0).sqrt_()
-        for arena, groups in steps.items():
-            if arena.buffers.has_moments:
-                clip_and_step(arena.buffers, groups, norms.to(arena.device))
+        for allocator, groups in steps.items():
+            if allocator.buffers.has_moments:
+                clip_and_step(allocator.buffers, groups, norms.to(allocator.device))
         for seat, key, step in in_8bit:
             segment = seat.segments[key]
             seat.states_8bit[key].clip_and_step(

@@ -12,11 +12,16 @@ from torch import Tensor
 from lora_runner.base.load_model import Base, vocabulary_size
 from lora_runner.base.model_structure import text_config
 from lora_runner.errors import ModelError, first_line
-from lora_runner.layers.attention import PACK_ATTENTION, Grids, Inner, attention_over
+from lora_runner.layers.attention import (
+    PACK_ATTENTION,
+    AttentionImplementation,
+    LengthBuckets,
+    attend_in_buckets,
+)
 from lora_runner.layers.block_modules import call_by_block
-from lora_runner.layers.linear import PackContext, Rows, in_pack_order
+from lora_runner.layers.linear import PackContext, RowOwners, pack_order
 from lora_runner.layout.kv_cache import KeyValueCache
-from lora_runner.layout.pack_layout import Block, Layout, LayoutKind, lay_out
+from lora_runner.layout.pack_layout import Block, Layout, LayoutKind, plan_layouts
 from lora_runner.pack.convert_model import keep_weights, replace_modules, split_model, train_checkpointed
 from lora_runner.pack.options import PackOptions
 from lora_runner.pack.seat import Seat
@@ -52,8 +57,10 @@ class PackedModel:
             resident=options.resident_weights,
         )
         self.target_names = tuple(linear.name for linear in self.linears)
-        self.attention = Inner(str(self.model.config._attn_implementation), base.device.type)
-        self.most_positions: int | None = getattr(text_config(self.model), "max_position_embeddings", None)
+        self.attention = AttentionImplementation(
+            str(self.model.config._attn_implementation), base.device.type
+        )
+        self.max_positions: int | None = getattr(text_config(self.model), "max_position_embeddings", None)
         self._decoder, self._head = split_model(self.model)
         if options.gradient_checkpointing:
             # transformers renamed the method: new versions warn about the old name, old ones lack the new.
@@ -68,8 +75,8 @@ class PackedModel:
         self, seats: Sequence[Seat | None], blocks: Sequence[Block], kind: LayoutKind
     ) -> Iterator[tuple[list[int], Layout]]:
         """The forward passes that `blocks` need: indices into `seats`, in pack order, and their layout."""
-        order = in_pack_order(seats)
-        laid = lay_out([blocks[i] for i in order], kind, most_positions=self.most_positions)
+        order = pack_order(seats)
+        laid = plan_layouts([blocks[i] for i in order], kind, max_positions=self.max_positions)
         for indices, layout in laid:
             yield [order[i] for i in indices], layout
 
@@ -81,7 +88,7 @@ class PackedModel:
         *,
         training: bool = False,
         cache: KeyValueCache | None = None,
-    ) -> Iterator[tuple[Tensor, Rows]]:
+    ) -> Iterator[tuple[Tensor, RowOwners]]:
         """Hidden states (n, h) of the predicting positions, block after block, and the owners of all rows.
 
         The context lasts until the `with` block ends: gradient checkpointing computes layers again during
@@ -90,7 +97,7 @@ class PackedModel:
         """
         context, config = self.context, self.model.config
         try:
-            rows = context.rows = Rows(seats, layout.sizes)
+            rows = context.rows = RowOwners(seats, layout.sizes)
             context.places, context.distinct = layout.places, [block.distinct_ids for block in layout.blocks]
             if training:
                 context.anchor = torch.zeros((), device=self.base.device, requires_grad=True)
@@ -100,8 +107,8 @@ class PackedModel:
             else:
                 config._attn_implementation = PACK_ATTENTION
                 lengths = [block.lengths for block in layout.blocks]
-                grids = Grids.of(lengths, together=self.attention.may_meet)
-                with attention_over(grids, self.attention, cache):
+                grids = LengthBuckets.of(lengths, together=self.attention.can_mix_blocks)
+                with attend_in_buckets(grids, self.attention, cache):
                     hidden = self._decoder(**layout.inputs)[0]
             target_rows = torch.cat(layout.target_rows).to(hidden.device, non_blocking=True)
             predicting = hidden.flatten(0, 1).index_select(0, target_rows)
@@ -113,7 +120,7 @@ class PackedModel:
 
     def logit_chunks(
         self, seats: Sequence[Seat | None], blocks: Sequence[Block]
-    ) -> Iterator[tuple[slice, Rows]]:
+    ) -> Iterator[tuple[slice, RowOwners]]:
         """Slices of the predicting positions whose logits fit in `max_logits`, and the owners of their rows.
 
         A block is cut where its own positions demand it, never where a neighbour's do.
@@ -127,14 +134,14 @@ class PackedModel:
             for first in range(0, block.num_targets, most):
                 size = min(most, block.num_targets - first)
                 if chunk and not (can_share and stop - start + size <= most):
-                    yield slice(start, stop), Rows(*zip(*chunk, strict=True))
+                    yield slice(start, stop), RowOwners(*zip(*chunk, strict=True))
                     start, chunk = stop, []
                 chunk.append((seat, size))
                 stop += size
         if chunk:
-            yield slice(start, stop), Rows(*zip(*chunk, strict=True))
+            yield slice(start, stop), RowOwners(*zip(*chunk, strict=True))
 
-    def head_logits(self, hidden: Tensor, rows: Rows) -> Tensor:
+    def head_logits(self, hidden: Tensor, rows: RowOwners) -> Tensor:
         """Logits (rows, V) of hidden states, with whatever the model does to them after its output layer."""
         self.context.rows = rows
         logits: Tensor = self._head(inputs_embeds=hidden[None]).logits[0]
@@ -182,7 +189,7 @@ class PackedModel:
 
         def compute_plain_logits() -> None:
             for ids in batches:
-                self.context.rows = Rows([None], [ids.numel()])
+                self.context.rows = RowOwners([None], [ids.numel()])
                 logits = self.model(input_ids=ids.to(self.base.device)).logits
                 plain.append(logits[:, :-1].flatten(0, 1))
 

@@ -1,6 +1,6 @@
 """A seat: one trial's own weights, optimizer state, schedule and counters on the shared base.
 
-Its parameters, gradients and moments are segments of the pack's flat buffers (`arena.py`): one segment a
+Its parameters, gradients and moments are segments of the pack's flat buffers (`allocator.py`): one segment a
 parameter group and device. The matrices are views into them.
 """
 
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from lora_runner.config import TrialConfig
 from lora_runner.layers.dropout import mix
-from lora_runner.layers.embeddings import PackedSaved
+from lora_runner.layers.embeddings import PackedSavedModule
 from lora_runner.layers.linear import PackedLinear
 from lora_runner.optim.adamw_8bit import States8bit
-from lora_runner.optim.flat_buffers import Arena, Segment
+from lora_runner.optim.flat_buffers import Segment, SegmentAllocator
 from lora_runner.optim.group_step import GroupStep
 from lora_runner.optim.schedules import schedule_factor
 
@@ -86,8 +86,8 @@ class Seat:
         self,
         config: TrialConfig,
         linears: Sequence[PackedLinear],
-        saved: Sequence[PackedSaved],
-        arenas: Mapping[SegmentKey, Arena],
+        saved: Sequence[PackedSavedModule],
+        allocators: Mapping[SegmentKey, SegmentAllocator],
     ) -> None:
         self.config = config
         self.scaling = config.lora_scaling
@@ -114,14 +114,14 @@ class Seat:
         self.saved_gradients: dict[str, Tensor] = {}
         self.states_8bit: dict[SegmentKey, States8bit] = {}
         """Moments of the segments whose buffers have none."""
-        self.segments = self._place(linears, [m for m in saved if m.tied_to is None], arenas)
+        self.segments = self._place(linears, [m for m in saved if m.tied_to is None], allocators)
         self._start_from_base(linears, saved)
 
     def _place(
         self,
         linears: Sequence[PackedLinear],
-        saved: Sequence[PackedSaved],
-        arenas: Mapping[SegmentKey, Arena],
+        saved: Sequence[PackedSavedModule],
+        allocators: Mapping[SegmentKey, SegmentAllocator],
     ) -> dict[SegmentKey, Segment]:
         r = self.padded_rank
         shapes: dict[SegmentKey, dict[str, tuple[int, ...]]] = {}
@@ -135,8 +135,8 @@ class Seat:
         segments = {}
         for key, named in shapes.items():
             segments[key] = Segment(named, moved=weakref.WeakMethod(self._find_weights))
-            arenas[key].place(segments[key])
-            if not arenas[key].buffers.has_moments:
+            allocators[key].place(segments[key])
+            if not allocators[key].buffers.has_moments:
                 self.states_8bit[key] = States8bit(segments[key].size, key[1])
         return segments
 
@@ -153,7 +153,7 @@ class Seat:
                 self.lora[parameter.device] = segment.flat_parameters, segment.flat_gradients
             place += parameter.numel()
 
-    def _start_from_base(self, linears: Sequence[PackedLinear], saved: Sequence[PackedSaved]) -> None:
+    def _start_from_base(self, linears: Sequence[PackedLinear], saved: Sequence[PackedSavedModule]) -> None:
         parameters = self.parameters
         for place, linear in enumerate(linears):
             # peft's default: A uniform as nn.Linear's own init, B zero, so the seat starts as the base.

@@ -25,7 +25,7 @@ from lora_runner.base.load_model import (
 from lora_runner.base.model_structure import text_config
 from lora_runner.base.quantization import quantization_of
 from lora_runner.data import DataSpec, check_ids, load_data, steps_for_epochs
-from lora_runner.memory.estimate import available_memory, choose
+from lora_runner.memory.estimate import available_memory, choose_seats
 from lora_runner.protocol import SessionOptions
 from search_spaces import load_guidelines
 from sweeps.artifacts.file_server import fingerprint
@@ -89,7 +89,7 @@ def build_blueprint(
         raise ConfigError(problem_at(key, message) for key, message in found)
     workload = workload_of(config, space, data, token_ids, metric, problem_at)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    memory = choose(
+    memory = choose_seats(
         base,
         workload,
         most=min(MAX_SEATS[device.type], config.trials),
@@ -150,7 +150,7 @@ def build_blueprint(
         memory_reason=memory.reason,
         base_gib=memory.smallest_base / 2**30,
         base_kind=quantization.words,
-        base_unquantized=memory.unquantised,
+        base_unquantized=memory.unquantized,
         num_train_examples=len(data.train),
         num_train_tokens=data.train.num_tokens,
         num_eval_tokens=data.eval.num_target_tokens,

@@ -25,17 +25,17 @@ def metric_of(
     config: SweepConfig,
     problem_at: Callable[[KeyPath, str], Problem],
     tokenizer: PreTrainedTokenizerBase | None = None,
-    most_positions: int | None = None,
+    max_positions: int | None = None,
 ) -> MetricSpec | None:
     """What is to be measured. Raises ConfigError for a function or a task that is not to be had.
 
-    The base's `tokenizer` tells how long a task's texts are, of which it takes `most_positions` tokens.
+    The base's `tokenizer` tells how long a task's texts are, of which it takes `max_positions` tokens.
     """
     section = config.metric
     if section is None:
         return None
     if section.is_task:
-        return _task_of(section, problem_at, tokenizer, most_positions)
+        return _task_of(section, problem_at, tokenizer, max_positions)
     file, source = _source_of(section, problem_at) if section.is_function else ("", "")
     return MetricSpec(
         name=section.name,
@@ -65,7 +65,7 @@ def _task_of(
     section: MetricSection,
     problem_at: Callable[[KeyPath, str], Problem],
     tokenizer: PreTrainedTokenizerBase | None,
-    most_positions: int | None,
+    max_positions: int | None,
 ) -> MetricSpec:
     """The task is loaded, with its data: what is missing must not be found out by a worker."""
     from lora_runner.metric.lm_eval_task import load_task
@@ -99,7 +99,7 @@ def _task_of(
         objective=section.objective,
         source=source,
         file=section.file or "",
-        prompt_length=length if most_positions is None else min(length, most_positions),
+        prompt_length=length if max_positions is None else min(length, max_positions),
     )
 
 

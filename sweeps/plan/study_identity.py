@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from lora_runner.base.load_model import digest_of
+from lora_runner.base.describe_adapters import describe_adapters
+from lora_runner.base.load_model import base_digest
 from lora_runner.base.model_class import model_class
-from lora_runner.base.target_modules import more_in_peft
-from lora_runner.base.untrained_parts import adapters_in_words
+from lora_runner.base.target_modules import extra_peft_targets
 from lora_runner.metric.scores import MetricSpec, objective_of
 from search_spaces import SearchSpace
 from sweeps.config import SweepConfig
@@ -78,8 +78,8 @@ def study_context(
         "quantization": quantization.name,
         "quantization_config": dict(quantization.settings),
         # peft's all-linear, which exported scripts use, would add adapters to these, or fail on them.
-        "layers_without_adapter": more_in_peft(model),
-        "adapters": adapters_in_words(model, config.lora.target_modules),
+        "layers_without_adapter": extra_peft_targets(model),
+        "adapters": describe_adapters(model, config.lora.target_modules),
         "model_class": model_class(model.config, config.model.name).__name__,
         "trainable_token_indices": list(token_ids),
         "data_format": data.format,
@@ -136,7 +136,7 @@ def study_identity(
         "lora": config.lora.model_dump(mode="json"),
         "training": training | {"max_steps": context["max_steps"]},
         "report_at": list(config.training.report_percents),
-        WEIGHTS: digest_of(base),
+        WEIGHTS: base_digest(base),
     }
 
 

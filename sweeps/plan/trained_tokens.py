@@ -31,10 +31,10 @@ def trained_tokens(
     ModelError when a layer would be trained in two ways or target_modules match nothing.
     """
     # torch and transformers take seconds to import; the keeper does without them.
-    from lora_runner.base.target_modules import find_trained
+    from lora_runner.base.target_modules import find_trained_modules
 
     indices = _token_indices(config.embedding_tokens, tokenizer, model, problem_at)
-    find_trained(
+    find_trained_modules(
         model,
         target_modules=config.lora.target_modules,
         train_embeddings=config.embedding_modules,

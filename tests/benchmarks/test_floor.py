@@ -91,7 +91,7 @@ def test_what_is_done_is_found_in_its_part(
     owner, name = {
         DEQUANTISATION: (PackedLinear, "base_weight"),
         LORA: (floor.packed_modules, "outer_by_block"),
-        PRODUCTS: (floor.packed_modules, "with_shared"),
+        PRODUCTS: (floor.packed_modules, "matmul_shared"),
         LOSS: (floor.F, "cross_entropy"),
         UPDATE: (floor.Pack, "update"),
     }[part]

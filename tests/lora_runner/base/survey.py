@@ -18,10 +18,10 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
+from lora_runner.base.describe_adapters import describe_adapters
 from lora_runner.base.load_model import BaseSpec, load_base, meta_model, nf4_config
 from lora_runner.base.model_class import model_class
 from lora_runner.base.model_structure import decoder_of
-from lora_runner.base.untrained_parts import adapters_in_words
 from lora_runner.config import TrialConfig
 from lora_runner.errors import ModelError
 from lora_runner.layout.pack_layout import Block
@@ -91,7 +91,7 @@ def survey(name: str, folder: Path) -> Outcome:
         name=name,
         model=model,
         layout=pack.layout,
-        adapters=tuple(adapters_in_words(meta_model(spec), "all-linear")),
+        adapters=tuple(describe_adapters(meta_model(spec), "all-linear")),
         num_layers=len(pack.target_names),
         num_still=sum(not alone[0][f"{layer}.lora_B"].any() for layer in pack.target_names),
         by_block=tuple(sorted({type(decoder.get_submodule(n)).__name__ for n in pack.called_by_block})),

@@ -24,7 +24,7 @@ from lora_runner.base.load_model import (
     meta_model,
     nf4_config,
 )
-from lora_runner.base.target_modules import find_saved, find_targets
+from lora_runner.base.target_modules import find_modules_to_save, find_target_modules
 from lora_runner.config import TrialConfig
 from lora_runner.errors import ModelError, RunnerError
 from lora_runner.layout.pack_layout import Block
@@ -265,17 +265,17 @@ def structure(tiny_model: TINY) -> Any:
 
 
 def test_targets_are_matched_by_pefts_rules(structure: Any) -> None:
-    every = find_targets(structure, "all-linear")
+    every = find_target_modules(structure, "all-linear")
     assert len(every) == 2 * 7
     assert "lm_head" not in every
-    assert find_targets(structure, ("v_proj", "q_proj")) == [
+    assert find_target_modules(structure, ("v_proj", "q_proj")) == [
         f"model.layers.{layer}.self_attn.{side}_proj" for layer in (0, 1) for side in "qv"
     ]
-    assert find_targets(structure, ("layers.1.mlp.up_proj", "lm_head")) == [
+    assert find_target_modules(structure, ("layers.1.mlp.up_proj", "lm_head")) == [
         "model.layers.1.mlp.up_proj",
         "lm_head",
     ]
-    assert find_targets(structure, r".*\.0\.self_attn\.[qk]_proj") == [
+    assert find_target_modules(structure, r".*\.0\.self_attn\.[qk]_proj") == [
         "model.layers.0.self_attn.q_proj",
         "model.layers.0.self_attn.k_proj",
     ]
@@ -299,36 +299,39 @@ def test_targets_are_matched_by_pefts_rules(structure: Any) -> None:
 )
 def test_targets_that_match_nothing_are_an_error(structure: Any, targets: Any, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        find_targets(structure, targets)
+        find_target_modules(structure, targets)
 
 
 def test_a_model_whose_layers_are_not_linear(tiny_model: TINY) -> None:
     """GPT-2's transposed layers become ordinary ones when they are quantised, and only then."""
     spec = BaseSpec(model=str(tiny_model("gpt2")))
-    assert len(find_targets(meta_model(spec), "all-linear")) == 2 * 4
+    assert len(find_target_modules(meta_model(spec), "all-linear")) == 2 * 4
     assert Pack(load_base(spec), PackOptions()).target_names == tuple(
-        find_targets(meta_model(spec), "all-linear")
+        find_target_modules(meta_model(spec), "all-linear")
     )
     with pytest.raises(ModelError, match=r"c_attn keeps its weight transposed \(Conv1D\)"):
         Pack(load_base(BaseSpec(model=spec.model, quantization="none")), PackOptions())
     with pytest.raises(ModelError, match="the model has no linear layer"):
-        find_targets(torch.nn.Embedding(3, 3), "all-linear")
+        find_target_modules(torch.nn.Embedding(3, 3), "all-linear")
 
 
 def test_layers_trained_in_full(structure: Any, tiny_model: TINY) -> None:
     both = ("model.embed_tokens", "lm_head")
-    assert find_saved(structure, False).names == ()
-    assert find_saved(structure, True).names == both
-    assert find_saved(structure, ("lm_head",)).names == ("lm_head",)
-    assert not find_saved(structure, True).tied
+    assert find_modules_to_save(structure, False).names == ()
+    assert find_modules_to_save(structure, True).names == both
+    assert find_modules_to_save(structure, ("lm_head",)).names == ("lm_head",)
+    assert not find_modules_to_save(structure, True).tied
     tied = meta_model(BaseSpec(model=str(tiny_model("llama", tie_word_embeddings=True))))
     for wanted in (True, ("lm_head",), ("embed_tokens",)):
-        assert (find_saved(tied, wanted).names, find_saved(tied, wanted).tied) == (both, True)
+        assert (find_modules_to_save(tied, wanted).names, find_modules_to_save(tied, wanted).tied) == (
+            both,
+            True,
+        )
     for unknown in (("embed_token",), ("lm_head", "norm")):
         with pytest.raises(
             ModelError, match=f"train_embeddings knows embed_tokens and lm_head, got {unknown[-1]}"
         ):
-            find_saved(structure, unknown)
+            find_modules_to_save(structure, unknown)
 
 
 def test_a_layer_is_trained_in_one_way_only(tiny_model: TINY) -> None:

@@ -15,12 +15,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from lora_runner.base.load_model import BaseSpec, load_base, meta_model
 from lora_runner.base.quantization import NF4, quantization_of
-from lora_runner.base.unquantized_part import EMBEDDINGS, EXPERTS, unquantised_parameters
+from lora_runner.base.unquantized_part import EMBEDDINGS, EXPERTS, unquantized_parameters
 from lora_runner.config import TrialConfig
 from lora_runner.data import DataBundle
 from lora_runner.errors import ModelError
 from lora_runner.layout.pack_layout import Block
-from lora_runner.memory.estimate import Workload, choose, estimate
+from lora_runner.memory.estimate import Workload, choose_seats, estimate
 from lora_runner.pack.options import PackOptions
 from lora_runner.pack.pack import MicroBatch, Pack
 
@@ -177,11 +177,14 @@ def test_other_quantisations_are_refused_by_their_config(
 
 def test_what_stays_in_the_compute_dtype_is_said(tiny_model: TINY, stored: Callable[..., Path]) -> None:
     work = Workload(lora_r=8, batch_size=2, length=16)
-    dense = choose(BaseSpec(model=str(tiny_model("llama"))), work, most=2)
-    assert "of it stay in float32: embeddings and output layer" in dense.unquantised
-    assert "experts" not in dense.unquantised
-    assert "other linear layers" not in dense.unquantised
-    assert "other linear layers" in choose(BaseSpec(model=str(stored("skipped"))), work, most=2).unquantised
+    dense = choose_seats(BaseSpec(model=str(tiny_model("llama"))), work, most=2)
+    assert "of it stay in float32: embeddings and output layer" in dense.unquantized
+    assert "experts" not in dense.unquantized
+    assert "other linear layers" not in dense.unquantized
+    assert (
+        "other linear layers"
+        in choose_seats(BaseSpec(model=str(stored("skipped"))), work, most=2).unquantized
+    )
 
 
 def test_fused_experts_are_counted_as_what_stays_unquantised() -> None:
@@ -190,7 +193,7 @@ def test_fused_experts_are_counted_as_what_stays_unquantised() -> None:
     config = MixtralConfig(vocab_size=256, intermediate_size=128, num_local_experts=4, **sizes)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    found = unquantised_parameters(model, NF4)
+    found = unquantized_parameters(model, NF4)
     assert found[EXPERTS] == 2 * 4 * 3 * 64 * 128
     assert found[EMBEDDINGS] == 2 * 256 * 64
     assert sum(found.values()) == sum(p.numel() for p in model.parameters()) - 2 * 64 * (64 + 32 + 32 + 64)
@@ -199,8 +202,8 @@ def test_fused_experts_are_counted_as_what_stays_unquantised() -> None:
 def test_a_base_that_alone_does_not_fit_is_named_as_the_reason(tiny_model: TINY) -> None:
     spec, work = BaseSpec(model=str(tiny_model("llama"))), Workload(lora_r=8, batch_size=2, length=16)
     base = estimate(spec, work).base
-    found = choose(spec, work, most=2, available=base)
+    found = choose_seats(spec, work, most=2, available=base)
     assert found.smallest_base == base
     assert "even one does not fit into 85% of" in found.reason
     assert "the base alone takes" in found.reason
-    assert "the base alone" not in choose(spec, work, most=2, available=1.3 * base).reason
+    assert "the base alone" not in choose_seats(spec, work, most=2, available=1.3 * base).reason

@@ -11,10 +11,10 @@ from peft import PeftModel
 from transformers import PreTrainedModel, T5Config
 
 from lora_runner.adapters import save_adapter
+from lora_runner.base.describe_adapters import describe_adapters
 from lora_runner.base.load_model import BaseSpec, load_base
 from lora_runner.base.model_class import model_class
-from lora_runner.base.target_modules import find_targets, more_in_peft
-from lora_runner.base.untrained_parts import adapters_in_words
+from lora_runner.base.target_modules import extra_peft_targets, find_target_modules
 from lora_runner.config import TrialConfig
 from lora_runner.errors import ModelError
 from lora_runner.layout.pack_layout import Block
@@ -41,14 +41,14 @@ def test_only_the_language_model_of_a_multimodal_one_gets_adapters(
     structure: Callable[[str], PreTrainedModel],
 ) -> None:
     model = structure("Gemma 3 (multimodal)")
-    every = find_targets(model, "all-linear")
+    every = find_target_modules(model, "all-linear")
     assert len(every) == 2 * 7
     assert all(".language_model." in name for name in every)
-    assert find_targets(model, ("q_proj",)) == [name for name in every if name.endswith("q_proj")]
+    assert find_target_modules(model, ("q_proj",)) == [name for name in every if name.endswith("q_proj")]
     with pytest.raises(ModelError, match=r"takes model\.vision_tower.*no part of the language model"):
-        find_targets(model, ("fc1",))
-    assert "fc1" in more_in_peft(model)
-    assert "on 14 linear layers of the language model" in adapters_in_words(model, "all-linear")
+        find_target_modules(model, ("fc1",))
+    assert "fc1" in extra_peft_targets(model)
+    assert "on 14 linear layers of the language model" in describe_adapters(model, "all-linear")
 
 
 @pytest.mark.parametrize(
@@ -64,21 +64,21 @@ def test_what_no_adapter_can_be_added_to_is_left_out_or_refused(
     structure: Callable[[str], PreTrainedModel], name: str, target: str, reason: str
 ) -> None:
     model = structure(name)
-    assert not any(found.endswith(f".{target}") for found in find_targets(model, "all-linear"))
+    assert not any(found.endswith(f".{target}") for found in find_target_modules(model, "all-linear"))
     with pytest.raises(ModelError, match=rf"takes .*{target}.*{reason}"):
-        find_targets(model, (target,))
-    assert target in more_in_peft(model)
-    assert any(reason in sentence for sentence in adapters_in_words(model, "all-linear"))
+        find_target_modules(model, (target,))
+    assert target in extra_peft_targets(model)
+    assert any(reason in sentence for sentence in describe_adapters(model, "all-linear"))
 
 
 def test_peft_takes_experts_for_all_linear_where_no_linear_layer_tells(
     structure: Callable[[str], PreTrainedModel],
 ) -> None:
     """So other programs are to be told names."""
-    assert {"gate_proj", "down_proj"} < set(more_in_peft(structure("Qwen3-MoE")))
-    assert {"w1", "w2", "w3"} < set(more_in_peft(structure("Mixtral")))
+    assert {"gate_proj", "down_proj"} < set(extra_peft_targets(structure("Qwen3-MoE")))
+    assert {"w1", "w2", "w3"} < set(extra_peft_targets(structure("Mixtral")))
     for name in ("Llama", "Falcon", "GPT-OSS"):
-        assert more_in_peft(structure(name)) == []
+        assert extra_peft_targets(structure(name)) == []
 
 
 def test_a_model_without_a_language_model_is_refused() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lora_runner.layers.adapter_bank import AdapterBank
-from lora_runner.layers.linear import in_pack_order
+from lora_runner.layers.linear import pack_order
 
 RANK, INTO, OUT = 8, 16, 24
 CPU = torch.device("cpu")
@@ -85,6 +85,6 @@ def test_weights_in_fp32_that_stand_evenly_are_not_copied() -> None:
 def test_seats_of_a_rank_stand_as_in_their_buffers() -> None:
     seats = seats_at(2 * SIZE, 0, SIZE)
     seats[0].padded_rank = 2 * RANK
-    assert in_pack_order([seats[0], None, *seats[1:]]) == [1, 2, 3, 0]
+    assert pack_order([seats[0], None, *seats[1:]]) == [1, 2, 3, 0]
     seats[0].padded_rank = RANK
-    assert in_pack_order([seats[0], None, *seats[1:]]) == [1, 2, 3, 0]
+    assert pack_order([seats[0], None, *seats[1:]]) == [1, 2, 3, 0]

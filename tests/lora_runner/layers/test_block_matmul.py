@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from lora_runner.layers import onednn_matmul as onednn
-from lora_runner.layers.block_matmul import Blocks, by_block, outer_by_block, product_into, with_shared
+from lora_runner.layers.block_matmul import (
+    Blocks,
+    matmul_by_block,
+    matmul_into,
+    matmul_shared,
+    outer_by_block,
+)
 from tests.lora_runner.devices import DEVICE
 
 pytestmark = pytest.mark.gpu
@@ -40,23 +46,23 @@ def near(out: Tensor, exact: Tensor) -> bool:
 def test_a_product_with_a_frozen_weight(rows: int, columns: int, transposed: bool) -> None:
     weight = drawn(columns, rows).t() if transposed else drawn(rows, columns)
     x = drawn(sum(SIZES), rows, seed=1)
-    together = with_shared(x, weight, Blocks(SIZES))
+    together = matmul_shared(x, weight, Blocks(SIZES))
     assert near(together, x.double() @ weight.double())
     for size, part in zip(SIZES, parts(), strict=True):
-        assert torch.equal(with_shared(x[part].clone(), weight, Blocks([size])), together[part])
+        assert torch.equal(matmul_shared(x[part].clone(), weight, Blocks([size])), together[part])
 
 
 @pytest.mark.parametrize("rank", [8, 16, 64])
 def test_products_with_adapters_of_their_own(rank: int) -> None:
     x, adapters = drawn(sum(SIZES), NARROW), drawn(len(SIZES), rank, NARROW, seed=1)
-    shrunk = by_block(x, adapters.transpose(1, 2), Blocks(SIZES))
-    grown = by_block(shrunk, adapters, Blocks(SIZES))
+    shrunk = matmul_by_block(x, adapters.transpose(1, 2), Blocks(SIZES))
+    grown = matmul_by_block(shrunk, adapters, Blocks(SIZES))
     for i, (size, part) in enumerate(zip(SIZES, parts(), strict=True)):
         assert near(shrunk[part], x[part].double() @ adapters[i].t().double())
         one = Blocks([size])
-        alone = by_block(x[part].clone(), adapters[i : i + 1].transpose(1, 2), one)
+        alone = matmul_by_block(x[part].clone(), adapters[i : i + 1].transpose(1, 2), one)
         assert torch.equal(alone, shrunk[part])
-        assert torch.equal(by_block(alone, adapters[i : i + 1], one), grown[part])
+        assert torch.equal(matmul_by_block(alone, adapters[i : i + 1], one), grown[part])
 
 
 @pytest.mark.parametrize("rank", [8, 16, 64])
@@ -78,7 +84,7 @@ def test_narrow_sides(into: int, out: int) -> None:
     def outcome(rows: slice, sizes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         blocks, (here, back) = Blocks(sizes), (x[rows].clone(), grad[rows].clone())
         outer = outer_by_block(back, here, blocks)
-        return with_shared(here, weight.t(), blocks), with_shared(back, weight, blocks), outer
+        return matmul_shared(here, weight.t(), blocks), matmul_shared(back, weight, blocks), outer
 
     forward, backward, outer = outcome(slice(None), sizes)
     assert near(forward, x.double() @ weight.double().t())
@@ -145,9 +151,9 @@ def test_a_cpu_multiplies_with_a_narrow_weight_on_one_thread(
         for rows in (4, 40_000):
             x, blocks = torch.zeros(rows, 128, device=cpu), Blocks([rows])
             for product in (
-                lambda x=x, blocks=blocks: with_shared(x, torch.zeros(128, 128), blocks),
+                lambda x=x, blocks=blocks: matmul_shared(x, torch.zeros(128, 128), blocks),
                 lambda x=x, blocks=blocks: outer_by_block(x, x, blocks),
-                lambda x=x, blocks=blocks: with_shared(x, torch.zeros(128, 136), blocks),
+                lambda x=x, blocks=blocks: matmul_shared(x, torch.zeros(128, 136), blocks),
             ):
                 with raising:
                     product()
@@ -160,7 +166,7 @@ def test_a_cpu_multiplies_with_a_narrow_weight_on_one_thread(
 @pytest.fixture
 def by_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a CPU where oneDNN is the faster, with weights of any size."""
-    if not onednn.is_there():
+    if not onednn.is_available():
         pytest.skip("this build of torch has no oneDNN")
     monkeypatch.setattr(onednn, "WIDE", 0)
     monkeypatch.setattr(onednn, "is_faster", lambda: True)
@@ -174,31 +180,33 @@ def test_a_wide_product_by_onednn(transposed: bool) -> None:
     weight = torch.randn(352, 128, device=cpu)
     weight = weight.t().contiguous().t() if transposed else weight
     x = torch.randn(sum(SIZES), 352, device=cpu)
-    assert onednn.takes(x, weight)
-    together = with_shared(x, weight, Blocks(SIZES))
+    assert onednn.is_used_for(x, weight)
+    together = matmul_shared(x, weight, Blocks(SIZES))
     assert float((together.double() - x.double() @ weight.double()).abs().max()) < 1e-4
     for shift, (size, part) in enumerate(zip(SIZES, parts(), strict=True)):
         moved = torch.empty(size * 352 + shift, device=cpu)[shift:].view(size, 352).copy_(x[part])
-        assert torch.equal(with_shared(moved, weight, Blocks([size])), together[part])
+        assert torch.equal(matmul_shared(moved, weight, Blocks([size])), together[part])
         into = torch.empty(size, 128, device=cpu)
-        product_into(into, moved, weight)
+        matmul_into(into, moved, weight)
         assert torch.equal(into, together[part])
 
 
 def test_onednn_is_left_alone_where_it_is_no_gain(monkeypatch: pytest.MonkeyPatch) -> None:
-    def takes(capability: str, vendor: str, size: int = 1024, dtype: torch.dtype = torch.float32) -> bool:
+    def is_used_for(
+        capability: str, vendor: str, size: int = 1024, dtype: torch.dtype = torch.float32
+    ) -> bool:
         onednn.is_faster.cache_clear()
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
         monkeypatch.setattr(onednn, "_cpu_description", lambda: f"vendor_id\t: {vendor}\n")
-        monkeypatch.setattr(onednn, "is_there", lambda: True)
+        monkeypatch.setattr(onednn, "is_available", lambda: True)
         x = torch.zeros(1, size, dtype=dtype, device="cpu")
-        return onednn.takes(x, x.expand(size, size))
+        return onednn.is_used_for(x, x.expand(size, size))
 
     try:
-        assert takes("AVX512", "AuthenticAMD")
-        assert not takes("AVX2", "AuthenticAMD")
-        assert not takes("AVX512", "GenuineIntel")
-        assert not takes("AVX512", "AuthenticAMD", size=256)
-        assert not takes("AVX512", "AuthenticAMD", dtype=torch.bfloat16)
+        assert is_used_for("AVX512", "AuthenticAMD")
+        assert not is_used_for("AVX2", "AuthenticAMD")
+        assert not is_used_for("AVX512", "GenuineIntel")
+        assert not is_used_for("AVX512", "AuthenticAMD", size=256)
+        assert not is_used_for("AVX512", "AuthenticAMD", dtype=torch.bfloat16)
     finally:
         onednn.is_faster.cache_clear()

@@ -28,7 +28,7 @@ def folder(tiny_model: Callable[..., Path]) -> Path:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("resident", [False, True], ids=["dequantised", "resident"])
+@pytest.mark.parametrize("resident", [False, True], ids=["dequantized_weight", "resident"])
 def test_a_pack_of_eight_dispatches_a_fifth_of_what_peft_does(
     folder: Path, dtype: str, resident: bool
 ) -> None:

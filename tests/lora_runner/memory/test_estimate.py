@@ -17,11 +17,18 @@ from lora_runner.base.liger import use_liger
 from lora_runner.base.load_model import BaseSpec, load_base, meta_model
 from lora_runner.base.quantization import NF4 as NF4_KIND
 from lora_runner.errors import ModelError
-from lora_runner.layers.attention import Inner
+from lora_runner.layers.attention import AttentionImplementation
 from lora_runner.layers.invariant_attention import invariant_attention
 from lora_runner.memory import estimate as memory
 from lora_runner.memory.dry_run import DryRun
-from lora_runner.memory.estimate import Beside, MemoryEstimate, Workload, available_memory, choose, estimate
+from lora_runner.memory.estimate import (
+    MemoryEstimate,
+    ProcessOverhead,
+    Workload,
+    available_memory,
+    choose_seats,
+    estimate,
+)
 from lora_runner.memory.sizes import SeatState
 from lora_runner.pack import packed_model
 from lora_runner.pack.pack import Pack
@@ -253,7 +260,7 @@ def test_on_a_cpu_what_fits_is_the_process() -> None:
         device=CPU,
         available=100.0,
         source="",
-        beside=Beside(libraries=7, gaps=0.5),
+        beside=ProcessOverhead(libraries=7, gaps=0.5),
     )
     assert (found.total(3), found.passing(3), found.peak(3)) == (10 + 12, 12, 7 + 10 + 12 + 6)
     assert found.max_seats(32) == 11  # 17 + 6 a seat in 85
@@ -279,7 +286,7 @@ def test_the_last_seat_to_come_finds_its_buffers_twice() -> None:
 @pytest.mark.slow
 def test_as_many_seats_as_fit_then_the_dequantised_base(spec: BaseSpec) -> None:
     plain, resident = estimate(spec, USUAL), estimate(spec, USUAL, resident_weights=True)
-    roomy = choose(spec, USUAL, most=3, available=1e12)
+    roomy = choose_seats(spec, USUAL, most=3, available=1e12)
     assert (roomy.seats, roomy.resident_weights) == (3, True)
     assert roomy.estimate.total(3) == resident.total(3)
     assert "3 seats: no more are of use" in roomy.reason
@@ -287,36 +294,36 @@ def test_as_many_seats_as_fit_then_the_dequantised_base(spec: BaseSpec) -> None:
     assert roomy.reason.endswith("peak from a dry run")
 
     # Room for three seats, not for a fourth, nor for the copy.
-    narrow = choose(spec, USUAL, most=8, available=(plain.peak(3) + 1) / 0.85)
+    narrow = choose_seats(spec, USUAL, most=8, available=(plain.peak(3) + 1) / 0.85)
     assert plain.peak(3) < resident.peak(3) < plain.peak(4)
     assert (narrow.seats, narrow.resident_weights) == (3, False)
     assert narrow.estimate.total(3) == plain.total(3)
     assert "4 would take" in narrow.reason
     assert "does not fit beside and is made layer by layer" in narrow.reason
     # Room for the copy as well.
-    assert choose(spec, USUAL, most=8, available=(resident.peak(3) + 1) / 0.85).resident_weights
+    assert choose_seats(spec, USUAL, most=8, available=(resident.peak(3) + 1) / 0.85).resident_weights
 
-    tight = choose(spec, USUAL, most=8, available=plain.base)
+    tight = choose_seats(spec, USUAL, most=8, available=plain.base)
     assert (tight.seats, tight.resident_weights) == (1, False)
     assert "1 seat: even one does not fit" in tight.reason
 
 
 def test_a_number_of_seats_that_was_asked_for_is_kept(spec: BaseSpec) -> None:
-    asked = choose(spec, USUAL, most=2, seats=5, available=1e12)
+    asked = choose_seats(spec, USUAL, most=2, seats=5, available=1e12)
     assert (asked.seats, asked.resident_weights) == (5, True)
     assert "5 seats: as asked" in asked.reason
-    assert choose(spec, USUAL, most=2, seats=5, available=1.0).seats == 5
+    assert choose_seats(spec, USUAL, most=2, seats=5, available=1.0).seats == 5
 
 
 def test_a_base_that_is_not_quantised_has_no_copy(spec: BaseSpec) -> None:
-    found = choose(replace_spec(spec, quantization="none"), USUAL, most=2, available=1e12)
+    found = choose_seats(replace_spec(spec, quantization="none"), USUAL, most=2, available=1e12)
     assert not found.resident_weights
-    assert "dequantised" not in found.reason
+    assert "dequantized_weight" not in found.reason
 
 
 def test_available_memory_is_that_of_the_machine() -> None:
     assert 2**26 < available_memory(CPU) < 2**50
-    assert memory.RESERVE < 1
+    assert memory.PLANNED_SHARE < 1
 
 
 # --- what a pack really uses --------------------------------------------------------------------------------
@@ -482,7 +489,7 @@ def test_what_a_pack_keeps_on_cuda_is_counted(tiny_model: TINY, monkeypatch: pyt
     base = load_base(spec)
     assert "Liger" in use_liger(base.model, torch.device("cuda"))
     monkeypatch.setattr(Pack, "_choose_layout", lambda self: ("end_to_end", "its values mean nothing here"))
-    monkeypatch.setattr(Inner, "of", lambda self, module: invariant_attention)
+    monkeypatch.setattr(AttentionImplementation, "of", lambda self, module: invariant_attention)
     measured = peak_bytes(base, options, USUAL, seats=2, launch=False)
     kept = estimate(spec, USUAL, resident_weights=True)
     assert kept.base + 2 * kept.per_seat + on_cuda == pytest.approx(measured, rel=0.02)

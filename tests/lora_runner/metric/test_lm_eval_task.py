@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from lora_runner.base.load_model import nf4_config
 from lora_runner.errors import Fault, MetricError
-from lora_runner.metric.lm_eval_task import TaskMeasuring, load_task
+from lora_runner.metric.lm_eval_task import TaskEvaluator, load_task
 from lora_runner.metric.scores import MetricSpec
 from lora_runner.pack.pack import Pack
 from sweeps.config import load_text
@@ -90,7 +90,7 @@ def test_its_own_model_class_gives_the_untouched_bases_value(
 
     source = task(kind, pack)
     spec = MetricSpec(name="lm_eval:letters", source=source, num_prompts=9)
-    [ours] = TaskMeasuring(pack, spec, batch_size=4).measure([None])
+    [ours] = TaskEvaluator(pack, spec, batch_size=4).measure([None])
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "letters.yaml").write_text(source)
     plain = AutoModelForCausalLM.from_pretrained(
@@ -111,7 +111,7 @@ def test_its_own_model_class_gives_the_untouched_bases_value(
 
 def test_every_seat_has_its_own_value_and_the_same_again(pack: Pack, task: Callable[..., str]) -> None:
     spec = MetricSpec(name="lm_eval:letters", source=task("loglikelihood_rolling"), num_prompts=5)
-    measuring = TaskMeasuring(pack, spec, batch_size=2)
+    measuring = TaskEvaluator(pack, spec, batch_size=2)
     seats = [trained(pack, 8, 1), None, trained(pack, 32, 2)]
     together = measuring.measure(seats)
     assert not any(isinstance(value, Fault) for value in together)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from lora_runner.optim.flat_buffers import BLOCK, Arena, Segment
+from lora_runner.optim.flat_buffers import BLOCK, Segment, SegmentAllocator
 
 CPU = torch.device("cpu")
 
@@ -21,17 +21,17 @@ class Owner:
         assert segment.parameters  # and nothing of it is held
 
 
-def placed(arena: Arena, owner: Owner, numel: int, value: float) -> Segment:
+def placed(allocator: SegmentAllocator, owner: Owner, numel: int, value: float) -> Segment:
     """A segment whose four buffers hold value, value + 0.1, ... everywhere."""
     segment = Segment({"weight": (numel,)}, moved=weakref.WeakMethod(owner.moved))
-    arena.place(segment)
-    for index, (kind, _) in enumerate(arena.buffers.present()):
+    allocator.place(segment)
+    for index, (kind, _) in enumerate(allocator.buffers.present()):
         getattr(segment, kind)["weight"].fill_(value + index / 10)
     return segment
 
 
-def held(arena: Arena, segment: Segment) -> list[set[float]]:
-    kinds = [kind for kind, _ in arena.buffers.present()]
+def held(allocator: SegmentAllocator, segment: Segment) -> list[set[float]]:
+    kinds = [kind for kind, _ in allocator.buffers.present()]
     return [set(getattr(segment, kind)["weight"].tolist()) for kind in kinds]
 
 
@@ -50,32 +50,32 @@ def held(arena: Arena, segment: Segment) -> list[set[float]]:
 def test_compacting_closes_gaps_and_keeps_what_is_there(
     blocks: tuple[int, ...], gone: set[int], has_moments: bool
 ) -> None:
-    arena, owner = Arena(CPU, has_moments=has_moments), Owner()
+    allocator, owner = SegmentAllocator(CPU, has_moments=has_moments), Owner()
     segments: list[Any] = [
-        placed(arena, owner, count * BLOCK - 3, float(place + 1)) for place, count in enumerate(blocks)
+        placed(allocator, owner, count * BLOCK - 3, float(place + 1)) for place, count in enumerate(blocks)
     ]
     for place in gone:
         segments[place] = None
     gc.collect()
-    before = {place: held(arena, s) for place, s in enumerate(segments) if s is not None}
-    arena.compact()
+    before = {place: held(allocator, s) for place, s in enumerate(segments) if s is not None}
+    allocator.compact()
     left = {place: s for place, s in enumerate(segments) if s is not None}
-    assert arena.size == sum(segment.size for segment in left.values())
-    assert {place: held(arena, segment) for place, segment in left.items()} == before
+    assert allocator.size == sum(segment.size for segment in left.values())
+    assert {place: held(allocator, segment) for place, segment in left.items()} == before
     for segment in left.values():
         assert segment.parameters["weight"].data_ptr() == segment.flat_parameters.data_ptr()
     # And the next one finds its place as ever, zeroed.
     late = Segment({"weight": (7,)}, moved=weakref.WeakMethod(owner.moved))
-    arena.place(late)
+    allocator.place(late)
     assert late.start == sum(segment.size for segment in left.values())
     assert late.parameters["weight"].tolist() == [0.0] * 7
-    assert {place: held(arena, segment) for place, segment in left.items()} == before
+    assert {place: held(allocator, segment) for place, segment in left.items()} == before
 
 
 def test_a_buffer_that_finds_no_memory_to_shrink_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    arena, owner = Arena(CPU), Owner()
-    first, second = placed(arena, owner, BLOCK, 1.0), placed(arena, owner, 2 * BLOCK, 2.0)
-    expected = held(arena, second)
+    allocator, owner = SegmentAllocator(CPU), Owner()
+    first, second = placed(allocator, owner, BLOCK, 1.0), placed(allocator, owner, 2 * BLOCK, 2.0)
+    expected = held(allocator, second)
     del first
 
     def full(*_: Any, **__: Any) -> torch.Tensor:
@@ -83,9 +83,9 @@ def test_a_buffer_that_finds_no_memory_to_shrink_stays(monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patch:
         patch.setattr("lora_runner.optim.flat_buffers.torch.zeros", full)
-        arena.compact()
-    assert (second.start, arena.size) == (0, 3 * BLOCK)
-    assert held(arena, second) == expected
-    arena.compact()
-    assert arena.size == 2 * BLOCK
-    assert held(arena, second) == expected
+        allocator.compact()
+    assert (second.start, allocator.size) == (0, 3 * BLOCK)
+    assert held(allocator, second) == expected
+    allocator.compact()
+    assert allocator.size == 2 * BLOCK
+    assert held(allocator, second) == expected

@@ -282,7 +282,7 @@ def test_every_trial_is_bit_equal_to_itself_alone(
 
 @pytest.mark.gpu
 @no_cuda
-@pytest.mark.parametrize("resident", [False, True], ids=["dequantised", "resident"])
+@pytest.mark.parametrize("resident", [False, True], ids=["dequantized_weight", "resident"])
 @pytest.mark.parametrize("shape", ["llama-3.2-1b", "llama-3.1-8b"])
 def test_every_trial_is_bit_equal_to_itself_alone_at_sizes_of_real_models(shape: str, resident: bool) -> None:
     """Which kernel a GPU takes follows from sizes that tiny models never reach."""
@@ -302,7 +302,7 @@ def test_every_trial_is_bit_equal_to_itself_alone_at_sizes_of_real_models(shape:
         assert_same(packed, train(pack, [trial])[0], f"trial {trial.config.seed} of {len(drawn)}")
 
 
-@pytest.mark.skipif(not onednn.is_there(), reason="this build of torch has no oneDNN")
+@pytest.mark.skipif(not onednn.is_available(), reason="this build of torch has no oneDNN")
 @pytest.mark.parametrize("kind", ["frozen tied embeddings", "trained embeddings"])
 def test_every_trial_is_bit_equal_to_itself_alone_where_onednn_multiplies(
     all_packs: dict[str, Watched], monkeypatch: pytest.MonkeyPatch, kind: str

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from lora_runner.adapters import save_adapter
 from lora_runner.base.load_model import nf4_config
-from lora_runner.layers.linear import in_pack_order
+from lora_runner.layers.linear import pack_order
 from lora_runner.layout.kv_cache import KeyValueCache
 from lora_runner.layout.pack_layout import Block
 from lora_runner.pack.convert_model import silence_dropout
@@ -57,9 +57,11 @@ def test_a_seats_texts_are_its_own_in_any_pack(any_pack: Pack) -> None:
 
 def logits_of(pack: Pack, seats: Sequence[Seat], steps: int) -> list[torch.Tensor]:
     """Logits of each seat's prompts' next tokens, then of `steps` given ones."""
-    order = in_pack_order(seats)
+    order = pack_order(seats)
     seats = [seats[i] for i in order]
-    cache = KeyValueCache([list(map(len, PROMPTS))] * len(seats), steps, together=pack.attention.may_meet)
+    cache = KeyValueCache(
+        [list(map(len, PROMPTS))] * len(seats), steps, together=pack.attention.can_mix_blocks
+    )
     blocks, seen = [Block.next_token(PROMPTS, pack.base.device)] * len(seats), []
     for step in range(steps + 1):
         with torch.no_grad():

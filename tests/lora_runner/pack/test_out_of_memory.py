@@ -186,7 +186,7 @@ def test_what_the_trial_that_left_had_is_given_back(
         session.place(index, assign(index, config))
 
     def held() -> int:
-        return sum(arena.size for arena in set(tight._arenas.values()))
+        return sum(allocator.size for allocator in set(tight._allocators.values()))
 
     before = held()
     while not any(report.outcome == "put_back" for report in session.advance(60)):

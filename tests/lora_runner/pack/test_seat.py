@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from lora_runner.base.load_model import nf4_config
 from lora_runner.config import TrialConfig
 from lora_runner.errors import ModelError
-from lora_runner.layers.linear import PackContext, PackedLinear, Rows
+from lora_runner.layers.linear import PackContext, PackedLinear, RowOwners
 from lora_runner.layout.pack_layout import Block
 from lora_runner.pack.pack import MicroBatch, Pack
 from lora_runner.pack.seat import EMBEDDINGS, LORA, Seat, StepStats
@@ -148,12 +148,12 @@ def test_gradients_land_in_the_flat_buffers(pack: Pack) -> None:
     pack.micro_step({seat: MicroBatch(block, 24, 22)})
     assert seat.num_trained == sum(p.numel() for p in seat.parameters.values())
     for segment in seat.segments.values():
-        arena = pack._arenas[LORA, pack.base.device].buffers
+        allocator = pack._allocators[LORA, pack.base.device].buffers
         assert segment.flat_gradients.any()
         for name in segment.shapes:
             for buffer, views in (
-                (arena.parameters, segment.parameters),
-                (arena.gradients, segment.gradients),
+                (allocator.parameters, segment.parameters),
+                (allocator.gradients, segment.gradients),
             ):
                 offset = views[name].data_ptr() - buffer.data_ptr()
                 assert segment.start * 4 <= offset < segment.stop * 4
@@ -178,10 +178,10 @@ def test_a_seat_keeps_its_state_when_the_buffers_grow_and_others_leave(pack: Pac
     segments = [s for seat in (first, newer, *others) for s in seat.segments.values()]
     places = sorted((s.start, s.stop) for s in segments)
     assert all(left[1] <= right[0] for left, right in pairwise(places))
-    size = pack._arenas[LORA, pack.base.device].size
+    size = pack._allocators[LORA, pack.base.device].size
     del newer, others, segments
     pack.new_seat(replace(CONFIG, lora_r=64))
-    assert pack._arenas[LORA, pack.base.device].size == size  # what was left is used again
+    assert pack._allocators[LORA, pack.base.device].size == size  # what was left is used again
 
 
 @pytest.mark.parametrize("targets", [("q_proj",), ("gate_proj", "v_proj"), (r"model.layers.0.mlp.up_proj",)])
@@ -228,7 +228,7 @@ def test_gradients_come_through_the_layers_that_are_left_alone(
 
 def test_a_frozen_layer_may_see_any_rows_and_a_trained_one_only_those_of_seats() -> None:
     """A selection of tokens, of which nothing says whose they are: the blocks of a pass have other sizes."""
-    context = PackContext(rows=Rows((None, None), (24, 24)))
+    context = PackContext(rows=RowOwners((None, None), (24, 24)))
     frozen, trained = (
         PackedLinear(torch.nn.Linear(8, 4), "experts.0.up_proj", index, context, resident=False)
         for index in (None, 0)
@@ -287,13 +287,13 @@ def test_nothing_of_a_nan_window_stays_in_the_next(pack: Pack) -> None:
 def test_a_seat_asks_for_all_its_memory_when_it_is_made(pack: Pack) -> None:
     """Master, gradient and both moments: a seat that does not fit fails before it trains."""
     seat = pack.new_seat(CONFIG)
-    arena = pack._arenas[LORA, pack.base.device]
+    allocator = pack._allocators[LORA, pack.base.device]
     held = sum(segment.size for segment in seat.segments.values())
-    assert seat.num_trained <= held <= arena.size
-    before = [buffer.data_ptr() for _, buffer in arena.buffers.present()]
+    assert seat.num_trained <= held <= allocator.size
+    before = [buffer.data_ptr() for _, buffer in allocator.buffers.present()]
     put_gradients(seat)
     update(pack, seat)
-    assert [buffer.data_ptr() for _, buffer in arena.buffers.present()] == before
+    assert [buffer.data_ptr() for _, buffer in allocator.buffers.present()] == before
 
 
 def test_embeddings_may_keep_their_moments_in_8_bits(new_pack: Callable[..., Pack]) -> None:

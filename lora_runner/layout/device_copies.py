@@ -13,7 +13,7 @@ def to_device(host: Tensor, device: torch.device) -> Tensor:
     return host.to(device, non_blocking=True)
 
 
-class OnDevices:
+class DeviceCopies:
     """A host tensor and its copies, each made when first asked for."""
 
     def __init__(self, host: Tensor) -> None:

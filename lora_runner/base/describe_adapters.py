@@ -8,17 +8,17 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lora_runner.base.model_structure import language_model_of
-from lora_runner.base.target_modules import find_targets, left_out
+from lora_runner.base.target_modules import find_target_modules, untrainable_layers
 
 
-def adapters_in_words(model: PreTrainedModel, target_modules: str | Sequence[str]) -> list[str]:
+def describe_adapters(model: PreTrainedModel, target_modules: str | Sequence[str]) -> list[str]:
     """How many layers get an adapter, then a sentence for each part that does not and why.
 
     Raises ModelError when nothing matches `target_modules`.
     """
-    sentences = [f"on {_layers(len(find_targets(model, target_modules)))} of the {_part(model)}"]
+    sentences = [f"on {_layers(len(find_target_modules(model, target_modules)))} of the {_part(model)}"]
     by_reason: dict[str, list[str]] = {}
-    for name, why in left_out(model).items():
+    for name, why in untrainable_layers(model).items():
         by_reason.setdefault(why.reason, []).append(name)
     sentences += [
         f"none on {_layers(len(names))}, such as {names[0]}, which {reason}"
