@@ -7,19 +7,20 @@ from collections.abc import Iterable
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """The tail of an error about an unknown name: " Did you mean 'x'? Known: a, b, c.".
+    """The end of an error about an unknown name: " Did you mean 'x'? Known: a, b, c.".
 
-    Starts with a space, so that it can be put after a sentence; names keep the order given; without a
-    similar name only the known ones are listed.
+    Starts with a space, so that it can follow a sentence; "" where no names are known.
     """
     names = list(dict.fromkeys(known))
-    if not names:
-        return ""
+    return f"{did_you_mean(name, names)} Known: {', '.join(names)}." if names else ""
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """ " Did you mean 'x'?", or "" where no known name is similar."""
     # Compared without case or separators, since "Cosine" and "embedding-lr-ratio" are the usual slips.
-    folded = {_fold(item): item for item in reversed(names)}
+    folded = {_fold(item): item for item in reversed(list(known))}
     matches = difflib.get_close_matches(_fold(str(name)), list(folded), n=1, cutoff=0.6)
-    hint = f" Did you mean {folded[matches[0]]!r}?" if matches else ""
-    return f"{hint} Known: {', '.join(names)}."
+    return f" Did you mean {folded[matches[0]]!r}?" if matches else ""
 
 
 def _fold(name: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from files_and_text.checks import Checks
-from files_and_text.nearest_name import nearest
+from files_and_text.nearest_name import did_you_mean, nearest
 from files_and_text.problems import InputError
 from files_and_text.yaml_lines import load_yaml
 from search_spaces.read_rows import read_row, row_from_dict
@@ -144,7 +144,7 @@ def _read_file(path: Path, known: Mapping[str, GuidelineRow]) -> dict[str, Guide
         if base is None and isinstance(value, Mapping) and "topic" not in value and known:
             # Without a topic it cannot be a new row, so the id was meant to be a known one.
             checks.add(
-                f"there is no row {row_id!r}, and a new row needs a topic.{_near_id(row_id, known)}", at
+                f"there is no row {row_id!r}, and a new row needs a topic.{did_you_mean(row_id, known)}", at
             )
             continue
         row = read_row(
@@ -154,12 +154,6 @@ def _read_file(path: Path, known: Mapping[str, GuidelineRow]) -> dict[str, Guide
             rows[row_id] = row
     checks.raise_if_any()
     return rows
-
-
-def _near_id(row_id: str, known: Iterable[str]) -> str:
-    """Only the suggestion: a list of all ids would bury it."""
-    hint = nearest(row_id, known)
-    return hint[: hint.index(" Known:")]
 
 
 def _is_between(rows: list[GuidelineRow], model_size: float) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from files_and_text.nearest_name import nearest
 from lora_runner.base.load_model import vocabulary_size
 from lora_runner.base.model_structure import language_model_of
 from lora_runner.errors import ModelError
@@ -75,10 +75,8 @@ def _matching(linear: Sequence[str], target_modules: str | Sequence[str]) -> lis
         raise ModelError("target_modules is empty: name at least one layer, or all-linear")
     for target in target_modules:
         if not any(_matches(name, target) for name in linear):
-            near = difflib.get_close_matches(target, leaves, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
             raise ModelError(
-                f"target_modules entry {target!r} matches no linear layer.{hint} Known: {', '.join(leaves)}"
+                f"target_modules entry {target!r} matches no linear layer.{nearest(target, leaves)}"
             )
     return [name for name in linear if any(_matches(name, target) for target in target_modules)]
 

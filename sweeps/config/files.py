@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from files_and_text.nearest_name import nearest
+from files_and_text.nearest_name import did_you_mean
 from files_and_text.yaml_lines import KeyPath
 from sweeps.config.draft import Draft
 from sweeps.config.paths import DATA_SUFFIXES, is_hub_id, is_template_file
@@ -125,5 +125,5 @@ def _missing(path: Path, *, kind: str = "file") -> Iterator[str]:
     if not path.parent.is_dir():
         yield f"the {kind} {str(path)!r} does not exist, nor does the one above it"
         return
-    hint, known, _ = nearest(path.name, (entry.name for entry in path.parent.iterdir())).partition(" Known:")
-    yield f"the {kind} {str(path)!r} does not exist." + (hint if known else "")
+    hint = did_you_mean(path.name, (entry.name for entry in path.parent.iterdir()))
+    yield f"the {kind} {str(path)!r} does not exist.{hint}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from files_and_text.nearest_name import nearest
+from files_and_text.nearest_name import did_you_mean
 from files_and_text.problems import Problem
 from files_and_text.yaml_lines import KeyPath
 from sweeps.config import SweepConfig
@@ -95,7 +95,6 @@ def _like(token: object, tokenizer: Any) -> str:
     """The special or added token that was perhaps meant, and some of the others."""
     added = sorted(tokenizer.get_added_vocab(), key=tokenizer.get_added_vocab().get)
     names = list(dict.fromkeys([*tokenizer.all_special_tokens, *added]))
-    hint, _, _ = nearest(token, names).partition(" Known:")
     more = f" and {len(names) - _MOST_SHOWN} more" if len(names) > _MOST_SHOWN else ""
     shown = ", ".join(names[:_MOST_SHOWN]) or "none"
-    return f"{hint} Its special and added tokens: {shown}{more}."
+    return f"{did_you_mean(token, names)} Its special and added tokens: {shown}{more}."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import json
 import re
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from files_and_text.nearest_name import did_you_mean
 from lora_runner.data.records.hub import is_saved_dataset, read_hub, read_saved_dataset
 from lora_runner.data.records.record import Origin, Problem, Record, parse_json, problems_error
 from lora_runner.errors import DataError
@@ -69,8 +69,8 @@ def _looks_like_a_path(source: str) -> bool:
 def _missing(path: Path) -> str:
     if not path.parent.is_dir():
         return f"no such file; the folder {str(path.parent)!r} does not exist either"
-    close = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
-    return "no such file or folder" + (f". Did you mean {close[0]!r}?" if close else "")
+    hint = did_you_mean(path.name, (entry.name for entry in path.parent.iterdir()))
+    return f"no such file or folder{'.' if hint else ''}{hint}"
 
 
 def _files_of(folder: Path, split: str | None) -> list[Path]:
