@@ -57,17 +57,17 @@ class EmptySession:
         return [seat for seat in range(self.num_seats) if seat not in self.seats]
 
     @property
-    def running(self) -> list[Seated]:
+    def trials(self) -> list[Seated]:
         """Trials on their seats."""
         return list(self.seats.values())
 
-    def place(self, index: int, assignment: Assignment) -> None:
+    def start_trial(self, index: int, assignment: Assignment) -> None:
         """Seat a trial."""
         self.seats[index] = Seated(assignment)
 
-    def has(self, number: int) -> bool:
+    def has_trial(self, number: int) -> bool:
         """Whether a trial has a seat."""
-        return any(seated.assignment.number == number for seated in self.running)
+        return any(seated.assignment.number == number for seated in self.trials)
 
     def remove(self, number: int) -> None:
         """Free a trial's seat."""
@@ -76,7 +76,7 @@ class EmptySession:
     def save(self, number: int) -> None:
         """Nothing to keep."""
 
-    def alive(self) -> None:
+    def heartbeat(self) -> None:
         """Nobody watches."""
 
     def take_written(self) -> list[Any]:
@@ -89,7 +89,7 @@ class EmptySession:
 
     def advance(self, max_seconds: float) -> list[SeatReport]:
         """The next report of every seat, without any work."""
-        return [self._next(seated) for seated in self.running]
+        return [self._next(seated) for seated in self.trials]
 
     def _next(self, seated: Seated) -> SeatReport:
         percent = REPORT_PERCENTS[seated.reports]

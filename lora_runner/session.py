@@ -50,7 +50,7 @@ class Session:
         self.seats: list[RunningTrial | None] = [None] * num_seats
         self._closed: set[int] = set()
         """Seats that are filled no more, because memory ran out."""
-        self.alive: Callable[[], None] = lambda: None
+        self.heartbeat: Callable[[], None] = lambda: None
         """Called whenever something has been done; a watchdog's."""
         self.files = TrialFiles(options.disk_patience_seconds)
         self.num_tokens = 0
@@ -85,7 +85,7 @@ class Session:
         if self.options.metric.max_new_tokens and (reason := self.pack.generator.uncached_reason):
             self.files.note_of_base(f"answers cost a pass over the whole text for each token: {reason}")
         [value] = self._evaluator.measure([None])
-        self.alive()
+        self.heartbeat()
         if isinstance(value, Fault):
             self.files.note_of_base(f"has no {self.options.metric.name} ({value.reason})")
             return None
@@ -109,10 +109,10 @@ class Session:
         return len(self.seats) - len(self._closed)
 
     @property
-    def running(self) -> list[RunningTrial]:
+    def trials(self) -> list[RunningTrial]:
         return [running for running in self.seats if running is not None]
 
-    def place(self, index: int, assignment: Assignment) -> None:
+    def start_trial(self, index: int, assignment: Assignment) -> None:
         """Seat a trial, from its checkpoint when its folder has one.
 
         A checkpoint that cannot be used (damaged, or of another configuration) means a fresh start, since
@@ -120,7 +120,7 @@ class Session:
         when the trial cannot be seated; the seat is then still free.
         """
         if self.seats[index] is not None:
-            raise ValueError(f"seat {index} is taken, trial {assignment.number} cannot be placed there")
+            raise ValueError(f"seat {index} is taken, trial {assignment.number} cannot start there")
         config = assignment.config
         running = RunningTrial(
             assignment=assignment,
@@ -134,15 +134,15 @@ class Session:
         self.files.restore(running)
         self.seats[index] = running
 
-    def has(self, number: int) -> bool:
+    def has_trial(self, number: int) -> bool:
         """Whether a trial is on one of the seats."""
-        return any(running.assignment.number == number for running in self.running)
+        return any(running.assignment.number == number for running in self.trials)
 
     def remove(self, number: int) -> None:
         """Free the seat of a trial that was stopped from outside."""
         self.seats[self._index(number)] = None
 
-    def did_not_fit(
+    def report_out_of_memory(
         self, assignment: Assignment, report: SeatReport, reason: str, *, alone: bool
     ) -> SeatReport:
         """What becomes of a trial that has left its seat, or got none, because memory ran out.
@@ -193,7 +193,7 @@ class Session:
         Trials that ended by themselves (full budget, diverged) or did not fit have left their seats when this
         returns.
         """
-        for running in self.running:
+        for running in self.trials:
             # Not at the report itself: a checkpoint that stood before its report was delivered would, after a
             # crash, go on behind it, and the report would be lost. Trials that were stopped for it need none,
             # either.
@@ -201,32 +201,32 @@ class Session:
                 self.save(running.assignment.number)
         deadline = time.monotonic() + max_seconds
         reports: list[SeatReport] = []
-        while self.running and not reports and time.monotonic() < deadline:
+        while self.trials and not reports and time.monotonic() < deadline:
             reports = self._step()
-            self.alive()
+            self.heartbeat()
         return reports
 
     def _step(self) -> list[SeatReport]:
         started = time.monotonic()
-        steps = {running.assignment.number: running.seat.step for running in self.running}
+        steps = {running.assignment.number: running.seat.step for running in self.trials}
         lacking, failure = None, None
         try:
-            self.pack.train_step({r.seat: self._next_micro_batch(r) for r in self.running})
+            self.pack.train_step({r.seat: self._next_micro_batch(r) for r in self.trials})
         except torch.OutOfMemoryError as error:
             lacking = first_line(error)  # and no more of it: its traceback holds the step's activations
         except Exception as error:
             if is_device_error(error) or is_disk_trouble(error):
                 raise
-            if any(r.seat.step != steps[r.assignment.number] for r in self.running):
+            if any(r.seat.step != steps[r.assignment.number] for r in self.trials):
                 raise
             failure = error
         elapsed = time.monotonic() - started
         reports = [] if failure is None else self._one_by_one(failure)
         if lacking is not None:
             assignment, report = self._largest_leaves()
-            reports = [self.did_not_fit(assignment, report, lacking, alone=not self.running)]
+            reports = [self.report_out_of_memory(assignment, report, lacking, alone=not self.trials)]
         due: list[RunningTrial] = []
-        for running in self.running:
+        for running in self.trials:
             running.wall_seconds += elapsed
             update = running.seat.last_update
             if update is None or update.step == steps[running.assignment.number]:
@@ -249,16 +249,16 @@ class Session:
         A trial that fails alone has ended. Where all of several fail, it is no trial's fault: that is raised.
         """
         failed: list[tuple[RunningTrial, Fault]] = []
-        for running in self.running:
+        for running in self.trials:
             running.restart_window()
-        for running in self.running:
+        for running in self.trials:
             try:
                 self.pack.train_step({running.seat: self._next_micro_batch(running)})
             except Exception as error:
                 if is_device_error(error) or is_disk_trouble(error):
                     raise
                 failed.append((running, Fault.of(error)))
-        if len(failed) == len(self.running) > 1:
+        if len(failed) == len(self.trials) > 1:
             raise failure
         reports = []
         for running, fault in failed:
@@ -285,7 +285,7 @@ class Session:
         losses = for_each_seat(
             lambda seats: self.pack.evaluate(seats, self._eval_blocks), [running.seat for running in whole]
         )
-        self.alive()
+        self.heartbeat()
         eval_losses, faults = dict[int, float](), dict[int, Fault]()
         for running, loss in zip(whole, losses, strict=True):
             if isinstance(loss, Fault):
@@ -325,7 +325,7 @@ class Session:
                 faults[id(running)] = value
             else:
                 scores[id(running)] = value
-        self.alive()
+        self.heartbeat()
         return scores
 
     def _outcome(self, running: RunningTrial, fault: Fault | None) -> str | None:
@@ -350,7 +350,7 @@ class Session:
             running.watch.after_samples(running.seat.step, samples)
             running.watch.at_end(running.seat.step)
             texts[id(running)] = tuple(str(self.pack.base.tokenizer.decode(ids)) for ids in samples)
-            self.files.adapter(running, self.pack, self.alive)
+            self.files.adapter(running, self.pack, self.heartbeat)
         return texts
 
     def _sample(self, seats: Sequence[Seat | None], /) -> list[list[list[int]]]:
@@ -391,8 +391,8 @@ class Session:
 
         A method of its own, so that no variable holds the seat when its memory is to be freed.
         """
-        largest = max(self.running, key=lambda r: (self._memory_weight(r), r.assignment.number))
-        for running in self.running:
+        largest = max(self.trials, key=lambda r: (self._memory_weight(r), r.assignment.number))
+        for running in self.trials:
             running.restart_window()
         self.remove(largest.assignment.number)
         return largest.assignment, self._seat_report(largest, None, None)

@@ -72,7 +72,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
                 raise
             self._stopped = True
             return
-        self.session.alive = self._watch.alive
+        self.session.heartbeat = self._watch.alive
         self._last_words = time.monotonic()
         self._last_tokens = 0
         self._busy_seat_seconds = 0.0
@@ -93,19 +93,19 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         """
         if self._stopped:
             return {"done": True, "running": 0, "num_tokens": 0, "over": self._over}
-        taken, started = len(self.session.running), time.monotonic()
+        taken, started = len(self.session.trials), time.monotonic()
         with self._watch:
             reports = self.session.advance(TURN_SECONDS)
         self._busy_seat_seconds += taken * (time.monotonic() - started)
         self._deliver()
         self._follow(self._exchange(reports))
-        if not (self._stopped or self.session.running):
+        if not (self._stopped or self.session.trials):
             # Asked once more: an answer that was lost may have given a trial to a seat that is free only now.
             self._follow(self._say("ask", self.session.free_seats))
-        done = self._stopped or not self.session.running
+        done = self._stopped or not self.session.trials
         return {
             "done": done,
-            "running": len(self.session.running),
+            "running": len(self.session.trials),
             "num_tokens": self.session.num_tokens,
             "over": self._over,
         }
@@ -174,14 +174,14 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
     def _fill(self, reply: Reply) -> list[SeatReport]:
         """Reports of trials that could not be seated."""
         for number in reply.leave:
-            if self.session.has(number):
+            if self.session.has_trial(number):
                 self.session.remove(number)
-        self._files.keep_only({running.assignment.number for running in self.session.running})
+        self._files.keep_only({running.assignment.number for running in self.session.trials})
         if reply.stop:
             if not reply.abandon:
                 # A trial whose last report was not recorded goes on from before it, and makes it again.
                 unheard = self._said if reply.unheard else frozenset()
-                for running in self.session.running:
+                for running in self.session.trials:
                     if (number := running.assignment.number) not in unheard:
                         with self._watch:
                             self.session.save(number)
@@ -196,7 +196,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             local = self._localised(placed.assignment)
             if isinstance(local, Reply):
                 return self._fill(local)
-            alone = not self.session.running
+            alone = not self.session.trials
             failure = self._place(placed.seat, local)
             if failure is None:
                 continue
@@ -208,7 +208,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         # After all have been tried: where one does not fit, a smaller one may.
         for assignment, failure, alone in too_large:
             empty = SeatReport.empty(assignment)
-            report = self.session.did_not_fit(assignment, empty, failure.reason, alone=alone)
+            report = self.session.report_out_of_memory(assignment, empty, failure.reason, alone=alone)
             broken.append(replace(report, error=failure.traceback))
         return broken
 
@@ -246,7 +246,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         """
         try:
             with self._watch:
-                self.session.place(seat, assignment)
+                self.session.start_trial(seat, assignment)
         except Exception as error:
             if is_disk_trouble(error) or is_device_error(error):
                 raise  # this machine's

@@ -107,12 +107,12 @@ class RehearsedSession:
         self.checkpoint_seconds = checkpoint_seconds
         self.num_tokens = 0
         self.closed: set[int] = set()
-        self.alive: Callable[[], None] = lambda: None
+        self.heartbeat: Callable[[], None] = lambda: None
         self._written: list[tuple[Assignment, str]] = []
         self._wanted: list[int] = []
 
     @property
-    def running(self) -> list[Seated]:
+    def trials(self) -> list[Seated]:
         return [seated for seated in self.seats if seated is not None]
 
     @property
@@ -123,8 +123,8 @@ class RehearsedSession:
     def num_seats(self) -> int:
         return len(self.seats) - len(self.closed)
 
-    def has(self, number: int) -> bool:
-        return any(seated.assignment.number == number for seated in self.running)
+    def has_trial(self, number: int) -> bool:
+        return any(seated.assignment.number == number for seated in self.trials)
 
     def remove(self, number: int) -> None:
         self.seats = [
@@ -132,7 +132,7 @@ class RehearsedSession:
             for seated in self.seats
         ]
 
-    def place(self, index: int, assignment: Assignment) -> None:
+    def start_trial(self, index: int, assignment: Assignment) -> None:
         assert index in self.free_seats
         kind = kind_of(assignment.config)
         if kind == "no memory":
@@ -150,13 +150,13 @@ class RehearsedSession:
             break
         self.seats[index] = seated
 
-    def did_not_fit(
+    def report_out_of_memory(
         self, assignment: Assignment, report: SeatReport, reason: str, *, alone: bool
     ) -> SeatReport:
         return report.ended(OUT_OF_MEMORY if alone or assignment.put_back else PUT_BACK, reason)
 
     def save(self, number: int) -> None:
-        seated = next(s for s in self.running if s.assignment.number == number)
+        seated = next(s for s in self.trials if s.assignment.number == number)
         with whole_folder(Path(seated.assignment.folder) / "checkpoint") as temporary:
             atomic_write_json(temporary / "state.json", {"step": seated.step, "state": seated.state})
         seated.saved_at = time.monotonic()
@@ -171,18 +171,18 @@ class RehearsedSession:
 
     def advance(self, max_seconds: float) -> list[SeatReport]:
         for number in self._wanted:
-            if self.has(number):
+            if self.has_trial(number):
                 self.save(number)
         self._wanted = []
         reports: list[SeatReport] = []
         deadline = time.monotonic() + max_seconds
-        while self.running and not reports and time.monotonic() < deadline:
+        while self.trials and not reports and time.monotonic() < deadline:
             time.sleep(self.step_seconds)
-            for seated in self.running:
+            for seated in self.trials:
                 report = self._step(seated)
                 if report is not None:
                     reports.append(report)
-            self.alive()
+            self.heartbeat()
         return reports
 
     def _step(self, seated: Seated) -> SeatReport | None:

@@ -134,8 +134,8 @@ def run() -> Callable[..., dict[int, list[SeatReport]]]:
         line, reports = list(waiting), dict[int, list[SeatReport]]()
         while True:
             for index in session.free_seats[: len(line)]:
-                session.place(index, line.pop(0))
-            if not session.running:
+                session.start_trial(index, line.pop(0))
+            if not session.trials:
                 return reports
             for report in session.advance(60):
                 reports.setdefault(report.number, []).append(report)

@@ -31,7 +31,7 @@ def weights(seat: Seat) -> dict[str, torch.Tensor]:
 def advance_to(session: Session, number: int, micro_step: int) -> list[SeatReport]:
     """Train micro-batch by micro-batch until a trial has computed as many as said."""
     reports: list[SeatReport] = []
-    (running,) = [r for r in session.running if r.assignment.number == number]
+    (running,) = [r for r in session.trials if r.assignment.number == number]
     while running.seat.micro_step < micro_step:
         reports += session._step()
     return reports
@@ -50,20 +50,20 @@ def test_an_interrupted_trial_ends_as_if_it_had_never_been(
     numbers: Callable[..., Any],
 ) -> None:
     never = new_session()
-    never.place(0, assign(0, RESUMED))
-    seat = never.running[0].seat
+    never.start_trial(0, assign(0, RESUMED))
+    seat = never.trials[0].seat
     expected = run(never)[0]
 
     broken_off = new_session(2)
-    broken_off.place(0, assign(1, RESUMED))
-    broken_off.place(1, assign(2, CONFIGS[0]))
+    broken_off.start_trial(0, assign(1, RESUMED))
+    broken_off.start_trial(1, assign(2, CONFIGS[0]))
     before = [r for r in advance_to(broken_off, 1, micro_step) if r.number == 1]
     broken_off.save(1)
-    watch = broken_off.running[0].watch
+    watch = broken_off.trials[0].watch
 
     later = new_session(3, on=new_pack())  # another process would load the base again
-    later.place(2, assign(1, RESUMED, attempt=2))
-    resumed = later.running[0]
+    later.start_trial(2, assign(1, RESUMED, attempt=2))
+    resumed = later.trials[0]
     assert resumed.seat.step == micro_step // 3
     assert resumed.wall_seconds > 0
     assert resumed.watch == watch
@@ -81,7 +81,7 @@ def test_saving_in_the_middle_of_a_window_does_not_disturb_the_trial_that_goes_o
     numbers: Callable[..., Any],
 ) -> None:
     session = new_session()
-    session.place(0, assign(0, RESUMED))
+    session.start_trial(0, assign(0, RESUMED))
     before = advance_to(session, 0, 5)
     session.save(0)
     assert numbers([*before, *run(session)[0]]) == numbers(run(new_session(), [assign(1, RESUMED)])[1])
@@ -122,7 +122,7 @@ def test_a_damaged_checkpoint_means_the_one_before_it_or_a_fresh_start(
 ) -> None:
     session = new_session()
     assignment = assign(0, CONFIGS[0])
-    session.place(0, assignment)
+    session.start_trial(0, assignment)
     advance_to(session, 0, 3)
     session.save(0)
     folder = Path(assignment.folder)
@@ -135,8 +135,8 @@ def test_a_damaged_checkpoint_means_the_one_before_it_or_a_fresh_start(
     damage(folder / "checkpoint")
     for _, step in enumerate((3, 0)):
         again = new_session()
-        again.place(0, assignment)
-        assert again.running[0].seat.step == step
+        again.start_trial(0, assignment)
+        assert again.trials[0].seat.step == step
         assert numbers(run(again)[0])[-1:] == expected
         (folder / "checkpoint.previous" / "seat.safetensors").write_bytes(b"")
 
@@ -148,13 +148,13 @@ def test_a_checkpoint_of_another_configuration_is_not_continued(
     numbers: Callable[..., Any],
 ) -> None:
     session = new_session()
-    session.place(0, assign(0, CONFIGS[0]))
+    session.start_trial(0, assign(0, CONFIGS[0]))
     advance_to(session, 0, 3)
     session.save(0)
     other = replace(CONFIGS[0], learning_rate=1e-3)
     again = new_session()
-    again.place(0, assign(0, other))
-    assert again.running[0].seat.step == 0
+    again.start_trial(0, assign(0, other))
+    assert again.trials[0].seat.step == 0
     assert numbers(run(again)[0]) == numbers(run(new_session(), [assign(1, other)])[1])
 
 
@@ -163,8 +163,8 @@ def test_checkpoints_follow_their_reports_and_are_spared_trials_that_leave(
 ) -> None:
     session = new_session(2, checkpoint_seconds=0.0)
     stays, leaves = assign(0, CONFIGS[0]), assign(1, replace(CONFIGS[0], seed=5))
-    session.place(0, stays)
-    session.place(1, leaves)
+    session.start_trial(0, stays)
+    session.start_trial(1, leaves)
     assert [(r.number, r.percent) for r in session.advance(60)] == [(0, 20), (1, 20)]
     # The reports have not reached anybody yet: a crash now must make the trials report again.
     assert not (Path(stays.folder) / "checkpoint").exists()

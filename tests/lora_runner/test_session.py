@@ -116,13 +116,13 @@ def test_a_trial_stopped_from_outside_frees_its_seat_and_its_memory(
     new_session: Callable[..., Session], assign: Callable[..., Assignment]
 ) -> None:
     session = new_session(2)
-    session.place(0, assign(0, CONFIGS[0]))
-    session.place(1, assign(1, CONFIGS[1]))
+    session.start_trial(0, assign(0, CONFIGS[0]))
+    session.start_trial(1, assign(1, CONFIGS[1]))
     session.advance(60)
-    assert session.has(0)
-    buffers = [weakref.ref(segment) for segment in session.running[0].seat.segments.values()]
+    assert session.has_trial(0)
+    buffers = [weakref.ref(segment) for segment in session.trials[0].seat.segments.values()]
     session.remove(0)
-    assert not session.has(0)
+    assert not session.has_trial(0)
     assert session.free_seats == [0]
     # Nothing may hold on to the weights: the next trial is placed before the next forward pass.
     assert [buffer() for buffer in buffers] == [None, None]
@@ -134,10 +134,10 @@ def test_a_seat_is_given_to_one_trial_only(
     new_session: Callable[..., Session], assign: Callable[..., Assignment]
 ) -> None:
     session = new_session()
-    session.place(0, assign(0, CONFIGS[0]))
+    session.start_trial(0, assign(0, CONFIGS[0]))
     with pytest.raises(ValueError, match="seat 0 is taken"):
-        session.place(0, assign(1, CONFIGS[1]))
-    assert session.has(0)
+        session.start_trial(0, assign(1, CONFIGS[1]))
+    assert session.has_trial(0)
 
 
 def test_a_trial_that_cannot_be_seated_leaves_its_seat_free(
@@ -152,7 +152,7 @@ def test_a_trial_that_cannot_be_seated_leaves_its_seat_free(
         ({"lr_scheduler_kwargs": {"power": 2}}, "refuses lr_scheduler_kwargs"),
     ):
         with pytest.raises(TrialConfigError, match=message):
-            session.place(0, assign(0, replace(CONFIGS[0], **change)))  # type: ignore[arg-type]
+            session.start_trial(0, assign(0, replace(CONFIGS[0], **change)))  # type: ignore[arg-type]
         assert session.free_seats == [0]
 
 
@@ -227,10 +227,10 @@ def test_a_trial_full_of_nan_ends_when_the_next_step_is_read(
     new_session: Callable[..., Session], assign: Callable[..., Assignment], run: Callable[..., Reports]
 ) -> None:
     session = new_session(2)
-    session.place(0, assign(0, CONFIGS[0]))
-    session.place(1, assign(1, CONFIGS[1]))
+    session.start_trial(0, assign(0, CONFIGS[0]))
+    session.start_trial(1, assign(1, CONFIGS[1]))
     session.advance(60)
-    sick = session.running[0].seat
+    sick = session.trials[0].seat
     with torch.no_grad():
         sick.parameters["model.embed_tokens.weight"].fill_(torch.nan)
     step = sick.step
@@ -239,7 +239,7 @@ def test_a_trial_full_of_nan_ends_when_the_next_step_is_read(
     assert report.stop_reason == f"loss nan at step {step + 1}"
     assert [(sign.sign, sign.step) for sign in report.signs] == [("nan_or_inf", step + 1)]
     assert math.isnan(report.train_loss)
-    assert not session.has(0)
+    assert not session.has_trial(0)
     assert run(session)[1][-1].outcome == "complete"
 
 
@@ -277,9 +277,9 @@ def test_advance_returns_when_its_time_is_up(
 ) -> None:
     session = new_session()
     assert session.advance(60) == []  # nobody is seated
-    session.place(0, assign(0, CONFIGS[0]))
+    session.start_trial(0, assign(0, CONFIGS[0]))
     assert session.advance(0) == []
-    assert session.running[0].seat.step == 0
+    assert session.trials[0].seat.step == 0
 
 
 def test_a_trial_without_prompts_has_no_samples(

@@ -50,10 +50,10 @@ def test_a_checkpoint_that_finds_no_space_leaves_the_one_before_it(
 ) -> None:
     expected = run(new_session(), [assign(0, CONFIG)])[0]
     session = new_session()
-    session.place(0, on(assign(1, CONFIG), small_disk))
+    session.start_trial(0, on(assign(1, CONFIG), small_disk))
     before = session.advance(60)
     session.save(1)
-    assert session.take_written() == [(session.running[0].assignment, "checkpoint")]
+    assert session.take_written() == [(session.trials[0].assignment, "checkpoint")]
     reported = [*before, *session.advance(60)]
     filling = fill(small_disk)
     session.save(1)
@@ -64,8 +64,8 @@ def test_a_checkpoint_that_finds_no_space_leaves_the_one_before_it(
     # It goes on all the same; and another process goes on from the older checkpoint.
     filling.unlink()
     again = new_session()
-    again.place(0, on(assign(1, CONFIG), small_disk))
-    assert again.running[0].seat.step == 2
+    again.start_trial(0, on(assign(1, CONFIG), small_disk))
+    assert again.trials[0].seat.step == 2
     assert again.take_notes() == []
     assert numbers([*reported, *run(session)[1]]) == numbers(expected)
     assert numbers([*before, *run(again)[1]]) == numbers(expected)
@@ -80,7 +80,7 @@ def test_an_adapter_waits_for_space(
 ) -> None:
     monkeypatch.setattr("lora_runner.trial_files.DISK_RETRY_SECONDS", 0.1)
     session, alive = new_session(), []
-    session.alive = lambda: alive.append(1)
+    session.heartbeat = lambda: alive.append(1)
     filling = fill(small_disk)
     threading.Timer(3, filling.unlink).start()
     reports = run(session, [on(assign(0, CONFIG), small_disk)])[0]

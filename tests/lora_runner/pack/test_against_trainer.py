@@ -65,11 +65,11 @@ def ours(pack: Pack, bundle: DataBundle, config: TrialConfig, folder: Path) -> d
     """Train one trial through a session. -> losses and norms by step, weights before and after."""
     every_step = tuple(round(100 * (i + 1) / config.max_steps) for i in range(config.max_steps))
     session = Session(pack, bundle, SessionOptions(report_at=every_step, sample_tokens=0), num_seats=1)
-    session.place(0, Assignment(number=0, config=config, folder=str(folder), attempt=1))
-    seat = session.running[0].seat
+    session.start_trial(0, Assignment(number=0, config=config, folder=str(folder), attempt=1))
+    seat = session.trials[0].seat
     start = {name: tensor.detach().clone() for name, tensor in seat.parameters.items()}
     reports = []
-    while session.running:
+    while session.trials:
         reports += session.advance()
     assert [report.step for report in reports] == list(range(1, config.max_steps + 1))
     return {

@@ -164,13 +164,13 @@ def test_a_gpu_that_is_full_puts_back_the_largest_trial(
     session = new_session(3)
     largest = replace(FIRST, lora_r=4096)
     for index, config in enumerate((FIRST, largest, SECOND)):
-        session.place(index, assign(index, config))
+        session.start_trial(index, assign(index, config))
     no_more_memory()
     reports = run(session)
     assert reports[1][-1].outcome == "put_back"
     assert "out of memory" in (reports[1][-1].stop_reason or "")
     with pytest.raises(torch.OutOfMemoryError):
-        session.place(session.free_seats[0], assign(3, replace(FIRST, lora_r=65536)))
+        session.start_trial(session.free_seats[0], assign(3, replace(FIRST, lora_r=65536)))
     for number, config in ((0, FIRST), (2, SECOND)):
         assert reports[number][-1].outcome == "complete"
         alone = run(new_session(), [assign(10 + number, config)])[10 + number]
@@ -183,7 +183,7 @@ def test_what_the_trial_that_left_had_is_given_back(
     tight.where, tight.too_much = "start", beside(230_000)
     session = new_session(3, on=tight)
     for index, config in enumerate((FIRST, LARGE, SECOND)):
-        session.place(index, assign(index, config))
+        session.start_trial(index, assign(index, config))
 
     def held() -> int:
         return sum(allocator.size for allocator in set(tight._allocators.values()))
@@ -191,7 +191,7 @@ def test_what_the_trial_that_left_had_is_given_back(
     before = held()
     while not any(report.outcome == "put_back" for report in session.advance(60)):
         assert held() == before
-    alive = [segment for running in session.running for segment in running.seat.segments.values()]
+    alive = [segment for running in session.trials for segment in running.seat.segments.values()]
     assert held() == sum(segment.size for segment in alive) < before
     for number in (0, 2):
         session.remove(number)
@@ -203,12 +203,12 @@ def test_a_pack_takes_fewer_trials_once_memory_has_run_out(
     tight.where, tight.too_much = "start", lambda seats: len(seats) > 2
     session = new_session(4, on=tight)
     for index, seed in enumerate((1, 2, 3, 4)):
-        session.place(index, assign(index, replace(FIRST, seed=seed)))
+        session.start_trial(index, assign(index, replace(FIRST, seed=seed)))
     gone = [report for report in session.advance(60) if report.outcome == "put_back"]
     assert (len(gone), session.num_seats, session.free_seats) == (1, 3, [])
     gone += [report for report in session.advance(60) if report.outcome == "put_back"]
     assert (len(gone), session.num_seats, session.free_seats) == (2, 2, [])
-    while session.running:
+    while session.trials:
         session.advance(60)
     # For good: what stands free now is what may be filled.
     kept = [index for index in range(4) if index not in {report.number for report in gone}]
@@ -221,11 +221,11 @@ def test_seats_that_stood_empty_when_memory_ran_out_stay_empty(
     """Or the trial that did not fit would find itself beside the same neighbour at once."""
     tight.where, tight.too_much = "start", lambda seats: len(seats) > 1
     session = new_session(4, on=tight)
-    session.place(1, assign(0, FIRST))
-    session.place(2, assign(1, replace(FIRST, seed=2)))
+    session.start_trial(1, assign(0, FIRST))
+    session.start_trial(2, assign(1, replace(FIRST, seed=2)))
     (report,) = session.advance(60)[:1]
     assert report.outcome == "put_back"
-    assert (session.num_seats, session.free_seats, len(session.running)) == (1, [], 1)
+    assert (session.num_seats, session.free_seats, len(session.trials)) == (1, [], 1)
 
 
 def test_a_trial_that_was_put_back_before_ends(
@@ -265,17 +265,17 @@ def test_a_trial_that_found_no_room_at_its_seat_is_put_back_too(
     session = new_session(3, on=tight)
     waiting = assign(1, LARGE)
     with pytest.raises(torch.OutOfMemoryError):
-        session.place(0, waiting)
-    alone = session.did_not_fit(waiting, SeatReport.empty(waiting), "no more", alone=True)
+        session.start_trial(0, waiting)
+    alone = session.report_out_of_memory(waiting, SeatReport.empty(waiting), "no more", alone=True)
     assert (alone.outcome, alone.stop_reason) == ("out_of_memory", "out of memory: no more")
     assert session.free_seats == [0, 1, 2]
-    session.place(0, assign(0, FIRST))
+    session.start_trial(0, assign(0, FIRST))
     with pytest.raises(torch.OutOfMemoryError):
-        session.place(1, waiting)
-    back = session.did_not_fit(waiting, SeatReport.empty(waiting), "no more", alone=False)
+        session.start_trial(1, waiting)
+    back = session.report_out_of_memory(waiting, SeatReport.empty(waiting), "no more", alone=False)
     assert (back.outcome, back.number, back.attempt) == ("put_back", 1, 1)
     assert (session.num_seats, session.free_seats) == (1, [])
-    assert session.has(0)
+    assert session.has_trial(0)
 
 
 def test_nothing_holds_the_memory_of_a_trial_when_it_is_to_be_freed(
@@ -287,10 +287,10 @@ def test_nothing_holds_the_memory_of_a_trial_when_it_is_to_be_freed(
     tight.where, tight.too_much = "update", beside(230_000)
     session = new_session(3, on=tight)
     for index, config in enumerate((FIRST, LARGE, SECOND)):
-        session.place(index, assign(index, config))
-    seats = [weakref.ref(running.seat) for running in session.running]
+        session.start_trial(index, assign(index, config))
+    seats = [weakref.ref(running.seat) for running in session.trials]
     buffers = [
-        weakref.ref(segment) for running in session.running for segment in running.seat.segments.values()
+        weakref.ref(segment) for running in session.trials for segment in running.seat.segments.values()
     ]
     large = [seats[1], *buffers[2:4]]
     held: list[Any] = []

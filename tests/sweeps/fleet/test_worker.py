@@ -55,7 +55,7 @@ def make_worker_spec(
             self.num_tokens = 0
 
         @property
-        def running(self) -> list[Any]:
+        def trials(self) -> list[Any]:
             return [SimpleNamespace(assignment=assignment) for assignment, _ in self.trials.values()]
 
         @property
@@ -66,13 +66,13 @@ def make_worker_spec(
         def num_seats(self) -> int:
             return seats - len(self.closed)
 
-        def has(self, number: int) -> bool:
+        def has_trial(self, number: int) -> bool:
             return any(assignment.number == number for assignment, _ in self.trials.values())
 
         def remove(self, number: int) -> None:
             self.trials = {seat: t for seat, t in self.trials.items() if t[0].number != number}
 
-        def place(self, seat: int, assignment: Assignment) -> None:
+        def start_trial(self, seat: int, assignment: Assignment) -> None:
             assert seat in self.free_seats
             # A keeper that finds a result there takes the trial for ended.
             assert not Path(assignment.folder, "result.json").exists()
@@ -82,14 +82,14 @@ def make_worker_spec(
                 raise OutOfMemoryError("CUDA out of memory.\nGPU 0 has no more.")
             self.trials[seat] = (assignment, 0)
 
-        def did_not_fit(
+        def report_out_of_memory(
             self, assignment: Assignment, report: SeatReport, reason: str, *, alone: bool
         ) -> SeatReport:
             if not alone:
                 self.closed.update(self.free_seats)
             return report.ended(OUT_OF_MEMORY if assignment.put_back else PUT_BACK, reason)
 
-        def alive(self) -> None:
+        def heartbeat(self) -> None:
             pass
 
         def take_written(self) -> list[Any]:

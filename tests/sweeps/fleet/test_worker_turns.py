@@ -34,20 +34,20 @@ class Seats:
         self.num_seats, self.num_tokens = 2, 0
 
     @property
-    def running(self) -> list[Any]:
+    def trials(self) -> list[Any]:
         return [SimpleNamespace(assignment=assignment) for assignment in self.seats.values()]
 
     @property
     def free_seats(self) -> list[int]:
         return [seat for seat in range(self.num_seats) if seat not in self.seats]
 
-    def has(self, number: int) -> bool:
+    def has_trial(self, number: int) -> bool:
         return any(assignment.number == number for assignment in self.seats.values())
 
     def remove(self, number: int) -> None:
         self.seats = {seat: a for seat, a in self.seats.items() if a.number != number}
 
-    def place(self, seat: int, assignment: Assignment) -> None:
+    def start_trial(self, seat: int, assignment: Assignment) -> None:
         self.seats[seat] = assignment
 
     def save(self, number: int) -> None:
@@ -106,7 +106,7 @@ def test_before_it_ends_a_worker_asks_for_seats_that_became_free_with_the_last_a
     start = (Placed(0, assignment(7)),)
     worker = make_worker(session, Reply(leave=(1,)), Reply(start=start), Reply(leave=(7,)), Reply(over=True))
     assert not worker.step()["done"]
-    assert session.has(7)
+    assert session.has_trial(7)
     assert worker.step()["done"]
     assert worker.asked == [("report",), ("ask", [0, 1])] * 2
 
@@ -124,7 +124,7 @@ def test_a_machine_that_fails_while_a_trial_is_seated_is_no_fault_of_the_trial(
     def fail(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(session, "place", fail)
+    monkeypatch.setattr(session, "start_trial", fail)
     with pytest.raises(type(error), match=str(error.args[-1])):
         worker._follow(Reply(start=(Placed(0, assignment(1)),)))
 
@@ -139,7 +139,7 @@ def test_a_thousand_trials_that_cannot_be_seated_are_told_one_after_another(
     def fail(*_: Any) -> None:
         raise ValueError("lora_r must be at least 1, got 0")
 
-    monkeypatch.setattr(session, "place", fail)
+    monkeypatch.setattr(session, "start_trial", fail)
     worker._follow(worker._say("ask", [0]))
     assert len(worker.asked) == 1001
 
@@ -195,7 +195,7 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(make_worker: Any, clock:
     worker = make_worker(session, Reply(), Reply(), Reply())
     worker._files = StoreThatIsAway(3)
     worker._follow(start)
-    assert session.has(7)
+    assert session.has_trial(7)
     assert len(clock) == 3
     assert worker.said == [
         ["trial 7: its checkpoints cannot be reached, waiting (ConnectionError: the bucket is gone)"],
