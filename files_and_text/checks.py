@@ -21,7 +21,7 @@ class Checks:
 
     def add(self, message: str, at: KeyPath) -> None:
         """Remember a problem of the value at this key path."""
-        self.problems.append(Problem(message, self._path, line_of(self._lines, at)))
+        self.problems.append(Problem(message, self._path, line_of(self._lines, at), at))
 
     def raise_if_any(self) -> None:
         """Raise InputError with all problems so far, if there are any."""

@@ -7,7 +7,7 @@ ValueError
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Problem:
     """The file as the user named it; None when there is none."""
     line: int | None = None
     """Counted from 1; None when unknown."""
+    key: tuple[str | int, ...] = field(default=(), compare=False)
+    """The key path in the input, from which a caller that knows the file finds the line."""
 
     def __str__(self) -> str:
         line = None if self.line is None else str(self.line)

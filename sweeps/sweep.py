@@ -30,7 +30,7 @@ from results.verdict.verdict import Verdict, verdict
 from sweeps.artifacts.run_folder import check_run_folder, write_run_folder
 from sweeps.artifacts.served_tokenizer import save_tokenizer
 from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, problem_at, resolved, storage_url
-from sweeps.config.sections.storage import absolute_storage, check_storage
+from sweeps.config.storage_url import absolute_storage, check_storage
 from sweeps.confirm.confirm_plan import Asked
 from sweeps.confirm.run_confirmation import Confirmation, ConfirmResult, sweep_to_confirm
 from sweeps.errors import ConfigError, RunFolderError, StartFailed, StorageUnreachable, SweepFailed

@@ -6,10 +6,9 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from files_and_text.yaml_lines import KeyPath
-from sweeps.config.sections.storage import absolute_storage
+from sweeps.config.storage_url import absolute_storage
 from sweeps.config.sweep_config import SweepConfig
 
 DATA_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -29,9 +28,9 @@ def is_hub_id(text: str, *, data: bool = False) -> bool:
     return _HUB_ID.fullmatch(name) is not None and (not colon or _CONFIG.fullmatch(config) is not None)
 
 
-def is_template_file(text: str) -> bool:
-    """Whether a chat template names a file, rather than being Jinja text or `chatml`."""
-    return text != "chatml" and "{" not in text and "\n" not in text
+def is_template_file(text: str | None) -> bool:
+    """Whether a chat template names a file, rather than being Jinja text, `chatml` or the tokenizer's own."""
+    return text is not None and text != "chatml" and "{" not in text and "\n" not in text
 
 
 def absolute(text: str, folder: Path) -> Path:
@@ -42,42 +41,37 @@ def absolute(text: str, folder: Path) -> Path:
 def with_absolute_paths(config: SweepConfig, folder_of: Callable[[KeyPath], Path]) -> SweepConfig:
     """The same config with all local paths absolute; `folder_of` tells where a key's relative path starts."""
 
-    def local(text: str | None, *key: str | int, suffixes: tuple[str, ...] = ()) -> str | None:
-        if text is None or not is_local(text, folder_of(key), suffixes=suffixes):
-            return text
+    def path(text: str, *key: str | int) -> str:
         return str(absolute(text, folder_of(key)))
 
-    data: dict[str, Any] = {
-        key: local(getattr(config.data, key), "data", key, suffixes=DATA_SUFFIXES)
-        for key in ("train", "eval")
+    def source(text: str, *key: str | int, suffixes: tuple[str, ...] = ()) -> str:
+        return path(text, *key) if is_local(text, folder_of(key), suffixes=suffixes) else text
+
+    model, data, metric = config.model, config.data, config.metric
+    changes: dict[str, dict[str, str | None]] = {
+        "model": {"name": source(model.name, "model", "name")},
+        "data": {
+            "train": source(data.train, "data", "train", suffixes=DATA_SUFFIXES),
+            "eval": data.eval and source(data.eval, "data", "eval", suffixes=DATA_SUFFIXES),
+        },
     }
-    template = config.data.chat_template
-    if template is not None and is_template_file(template):
-        data["chat_template"] = str(absolute(template, folder_of(("data", "chat_template"))))
-    files = tuple(
-        str(absolute(file, folder_of(("guidelines", index)))) for index, file in enumerate(config.guidelines)
-    )
-    reliability: dict[str, Any] = {}
+    if is_template_file(data.chat_template):
+        changes["data"]["chat_template"] = path(str(data.chat_template), "data", "chat_template")
     checkpoints = config.reliability.checkpoints
     if checkpoints is not None and "://" not in checkpoints:
-        folder = folder_of(("reliability", "checkpoints"))
-        reliability["checkpoints"] = str(absolute(checkpoints, folder))
-    metric = config.metric
+        changes["reliability"] = {"checkpoints": path(checkpoints, "reliability", "checkpoints")}
     if metric is not None and metric.file is not None:
-        file = absolute(metric.file, folder_of(("metric", "file")))
-        metric = metric.model_copy(update={"file": str(file)})
+        changes["metric"] = {"file": path(metric.file, "metric", "file")}
     elif metric is not None and metric.is_function:
-        beside = folder_of(("metric", "name")) / f"{metric.name.partition(':')[0].replace('.', '/')}.py"
-        if beside.is_file():
-            metric = metric.model_copy(update={"file": str(beside)})
+        module = metric.name.partition(":")[0].replace(".", "/")
+        beside = folder_of(("metric", "name")) / f"{module}.py"
+        changes["metric"] = {"file": str(beside) if beside.is_file() else None}
+    sections = {name: getattr(config, name).model_copy(update=changed) for name, changed in changes.items()}
     return config.model_copy(
         update={
-            "metric": metric,
-            "model": config.model.model_copy(update={"name": local(config.model.name, "model", "name")}),
-            "reliability": config.reliability.model_copy(update=reliability),
-            "data": config.data.model_copy(update=data),
-            "guidelines": files,
+            **sections,
+            "guidelines": tuple(path(file, "guidelines", at) for at, file in enumerate(config.guidelines)),
             "storage": absolute_storage(config.storage, folder_of(("storage",))),
-            "output": str(absolute(config.output, folder_of(("output",)))),
+            "output": path(config.output, "output"),
         }
     )

@@ -1,20 +1,18 @@
-"""The search space of a config, and what is wrong with what the user says about it."""
+"""The search space of a config, and what is wrong with what the sweep file says about it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from files_and_text.checks import Checks
 from files_and_text.nearest_name import nearest
 from files_and_text.problems import InputError, Problem
-from files_and_text.yaml_lines import KeyPath, Lines
+from files_and_text.yaml_lines import KeyPath
 from search_spaces import Guidelines, SearchSpace, load_guidelines, space_for
 from search_spaces.overrides import read_overrides
-from sweeps.config.draft import Draft
-from sweeps.config.fields import shown
 from sweeps.config.sweep_config import SweepConfig
+from sweeps.config.validation import shown
 from sweeps.errors import ConfigError
 
 # What the space depends on beside the overrides themselves.
@@ -45,50 +43,45 @@ def space_of(
         raise ConfigError(error.problems) from None
 
 
-def space_findings(draft: Draft, config: SweepConfig) -> Iterator[tuple[KeyPath, str] | Problem]:
-    """What is wrong with the guideline files (problems of their own lines), the scenario and the space."""
+def space_problems(
+    config: SweepConfig, is_sound: Callable[..., bool], problem: Callable[[KeyPath, str], Problem]
+) -> list[Problem]:
+    """What is wrong with the guideline files (with lines of their own), the scenario and the ranges.
+
+    `is_sound` tells which keys are right so far; `problem` finds the line of a key.
+    """
     guidelines: Guidelines | None = None
-    if draft.is_sound("guidelines") and all(Path(file).is_file() for file in config.guidelines):
+    problems: list[Problem] = []
+    if is_sound("guidelines") and all(Path(file).is_file() for file in config.guidelines):
         try:
             guidelines = load_guidelines(*config.guidelines)
         except InputError as error:
-            yield from error.problems
-    scenario_known = False
-    if guidelines is not None and draft.is_sound("scenario"):
-        scenario_known = config.scenario in guidelines.scenarios()
-        if not scenario_known:
-            hint = nearest(config.scenario, guidelines.scenarios())
-            yield ("scenario",), f"scenario must be one of the tables'; got {shown(config.scenario)}.{hint}"
-    if not draft.is_sound("space"):
-        return
-    keys = _numbered(config.space)
-    lines = {key: number for number, key in enumerate(keys)}
-    checks = Checks(None, lines)
+            problems += error.problems
+    known_scenario = guidelines is not None and config.scenario in guidelines.scenarios()
+    if guidelines is not None and is_sound("scenario") and not known_scenario:
+        hint = nearest(config.scenario, guidelines.scenarios())
+        said = f"scenario must be in the guideline tables; got {shown(config.scenario)}.{hint}"
+        problems.append(problem(("scenario",), said))
+    if not is_sound("space"):
+        return problems
+    checks = Checks()
     overrides = read_overrides(config.space, checks, ("space",))
-    if (
-        "embedding_lr_ratio" in overrides
-        and not config.trains_embeddings
-        and draft.is_sound("train_embeddings")
-    ):
-        checks.add(
-            "space.embedding_lr_ratio has no effect: train_embeddings is false",
-            ("space", "embedding_lr_ratio"),
-        )
+    unused = "embedding_lr_ratio" in overrides and not config.trains_embeddings
+    if unused and is_sound("train_embeddings"):
+        said = "space.embedding_lr_ratio has no effect: train_embeddings is false"
+        checks.add(said, ("space", "embedding_lr_ratio"))
     size, steps = config.model.size, config.training.max_steps
-    sound = scenario_known and not checks.problems and all(draft.is_sound(*key) for key in _SPACE_KEYS)
+    sound = known_scenario and not checks.problems and all(is_sound(*key) for key in _SPACE_KEYS)
     if guidelines is not None and sound and size is not None and steps is not None:
         # Only with the true size and length: an end that the user leaves open comes from their rows.
         try:
-            _space(config, guidelines, size, steps, lines)
+            _space(config, guidelines, size, steps)
         except InputError as error:
             checks.problems = error.problems
-    for problem in checks.problems:
-        yield keys[problem.line or 0], problem.message
+    return problems + [problem(item.key, item.message) for item in checks.problems]
 
 
-def _space(
-    config: SweepConfig, guidelines: Guidelines, size: float, steps: int, lines: Lines | None = None
-) -> SearchSpace:
+def _space(config: SweepConfig, guidelines: Guidelines, size: float, steps: int) -> SearchSpace:
     return space_for(
         scenario=config.scenario,
         model_size=size,
@@ -99,26 +92,4 @@ def _space(
         overrides=config.space,
         widen=config.search.widen,
         guidelines=guidelines,
-        lines=lines,
     )
-
-
-def _numbered(space: dict[str, Any]) -> list[KeyPath]:
-    """Every key path of the overrides.
-
-    `search_spaces` tells where a problem stands by a line. Given a path's place in this list as its line, it
-    tells the path, which also finds the keys that came from the command line.
-    """
-    keys: list[KeyPath] = []
-
-    def walk(value: Any, key: KeyPath) -> None:
-        keys.append(key)
-        if isinstance(value, dict):
-            for name, item in value.items():
-                walk(item, (*key, name))
-        elif isinstance(value, list | tuple):
-            for index, item in enumerate(value):
-                walk(item, (*key, index))
-
-    walk(space, ("space",))
-    return keys

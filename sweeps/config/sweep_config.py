@@ -4,143 +4,125 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
-from sweeps.config.fields import (
-    Finding,
-    all_wrong,
-    check_list_of,
-    check_text,
-    check_whole,
-    shown,
-    wrong,
-)
+from sweeps.config.field_types import PositiveInt, Text
 from sweeps.config.sections.base import Section
-from sweeps.config.sections.embeddings import EMBEDDING_MODULES, TrainedTokens, check_embeddings
+from sweeps.config.sections.data import DataSection
+from sweeps.config.sections.embeddings import EMBEDDING_MODULES, TrainedTokens, TrainEmbeddings
 from sweeps.config.sections.metric import MetricSection
-from sweeps.config.sections.model import DataSection, ModelSection
+from sweeps.config.sections.model import ModelSection
 from sweeps.config.sections.reliability import ReliabilitySection
 from sweeps.config.sections.search import SearchSection
-from sweeps.config.sections.storage import check_storage
 from sweeps.config.sections.tracking import TrackingSection
 from sweeps.config.sections.training import LoraSection, TrainingSection
+from sweeps.config.storage_url import check_storage
+from sweeps.config.validation import refusal, shown
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
-def _name(value: Any) -> str:
-    text: str = check_text()(value)
+def _name(text: str) -> str:
     if not _NAME.fullmatch(text) or text.endswith("."):
         rule = "must be at most 80 letters, digits, '.', '_' and '-' (it names the run folder and the study)"
-        raise wrong(f"{rule}; got {shown(text)}")
+        raise ValueError(f"{rule}; got {shown(text)}")
     return text
 
 
-def _method(value: Any) -> str:
-    if value == "qlora":
-        return "qlora"
+def _method(value: Any) -> Any:
     if value == "full":
-        raise wrong(
-            "must be qlora; got 'full': full fine-tuning stands in the tables, but is not trained here yet"
+        raise ValueError(
+            "must be qlora; got 'full': the tables cover full fine-tuning, but it is not trained here yet"
         )
-    raise wrong(f"must be qlora (adapters on a 4-bit base); got {shown(value)}")
-
-
-def _auto_or_whole(value: Any) -> Any:
-    if value == "auto":
-        return value
-    try:
-        return check_whole(1)(value)
-    except ValueError:
-        raise wrong(f"must be auto or a whole number, at least 1; got {shown(value)}") from None
-
-
-def _space(value: Any) -> dict[str, dict[str, Any]]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise wrong(f"must be a mapping from dimensions to their ranges; got {shown(value)}")
-    found: list[Finding] = [
-        ((key,), f"must be a mapping such as {{low: 1e-5, high: 1e-3}} or {{value: 2e-4}}; got {shown(item)}")
-        for key, item in value.items()
-        if not isinstance(item, dict)
-    ]
-    if found:
-        raise all_wrong(found)
+    if value != "qlora":
+        raise ValueError(f"must be qlora (adapters on a 4-bit base); got {shown(value)}")
     return value
+
+
+def _space(value: Any) -> Any:
+    if isinstance(value, dict):
+        rule = "must be a mapping such as {low: 1e-5, high: 1e-3} or {value: 2e-4}"
+        found = [
+            ((key,), f"{rule}; got {shown(item)}")
+            for key, item in value.items()
+            if not isinstance(item, dict)
+        ]
+        if found:
+            raise refusal(found)
+    elif value is not None:
+        raise ValueError(f"must be a mapping from dimensions to their ranges; got {shown(value)}")
+    return value or {}
 
 
 class SweepConfig(Section):
     """One sweep: a base model, data, a space, a way to search it, and where it runs.
 
-    Paths in a config made by `load_sweep` are absolute. Whether files and rows exist is checked there.
+    Paths in a config from `load_sweep` are absolute. Whether files and rows exist is checked there.
     """
 
-    name: Annotated[str, BeforeValidator(_name)]
+    name: Annotated[Text, AfterValidator(_name)]
     """Of the run folder and the Optuna study."""
     model: ModelSection
     """Hub id or local folder, or a mapping."""
     data: DataSection
     """Training file or hub id, or a mapping."""
-    scenario: Annotated[str, BeforeValidator(check_text())] = "general"
+    scenario: Text = "general"
     """The scenario of the guideline tables that the ranges start from."""
     method: Annotated[Literal["qlora"], BeforeValidator(_method)] = "qlora"
-    train_embeddings: Annotated[bool | tuple[str, ...] | TrainedTokens, BeforeValidator(check_embeddings)] = (
-        False
-    )
+    train_embeddings: TrainEmbeddings = False
     """true: embed_tokens and lm_head; or a list of them; or {tokens: [...]}, the rows of a few tokens (of
-    embed_tokens, and of an lm_head tied to it). They get a learning rate of their own."""
+    embed_tokens, and of an lm_head tied to it). They have a learning rate of their own."""
     space: Annotated[dict[str, dict[str, Any]], BeforeValidator(_space)] = Field(default_factory=dict)
-    """Ranges that replace the tables' own, per dimension."""
+    """Ranges that replace those of the tables, per dimension."""
     training: TrainingSection
     """The budget of a trial (max_steps or num_train_epochs) and its optimizer."""
     lora: LoraSection = LoraSection()
+    """The adapter."""
     metric: MetricSection | None = None
-    """A score of the trials' answers, watched or searched by; null: the loss alone."""
+    """A score of the trials' answers, shown or searched by; null: the loss alone."""
     search: SearchSection = SearchSection()
+    """The sampler and the pruner."""
     reliability: ReliabilitySection = ReliabilitySection()
-    """How long the sweep bears with what fails around it, and what it keeps on disk."""
-    trials: Annotated[int, BeforeValidator(check_whole(1))] = 32
+    """How long the sweep tolerates failures around it, and what it keeps on disk."""
+    trials: PositiveInt = 32
     """Finished trials of the whole sweep, failed ones not counted; running it again adds what is missing."""
-    seats: Annotated[int | Literal["auto"], BeforeValidator(_auto_or_whole)] = "auto"
-    """Trials that share one base on a worker; auto: what its memory holds."""
-    workers: Annotated[int | Literal["auto"], BeforeValidator(_auto_or_whole)] = "auto"
+    seats: Literal["auto"] | PositiveInt = "auto"
+    """Trials that share one base on a worker; auto: as many as its memory holds."""
+    workers: Literal["auto"] | PositiveInt = "auto"
     """Workers of the fleet; auto: one per GPU of the cluster, or one on a machine without GPUs."""
-    gpus_per_worker: Annotated[int, BeforeValidator(check_whole(1))] = 1
+    gpus_per_worker: PositiveInt = 1
     """More than 1 only with model.device_map: auto."""
     tracking: TrackingSection = TrackingSection()
     """One run per trial in TensorBoard, MLflow or Weights & Biases."""
-    storage: Annotated[str | None, BeforeValidator(check_storage)] = None
+    storage: Annotated[Text, AfterValidator(check_storage)] | None = None
     """Database URL without a password, or env:NAME; null: SQLite in the run folder."""
-    output: Annotated[str, BeforeValidator(check_text())] = "runs"
+    output: Text = "runs"
     """The folder that holds the run folder."""
-    guidelines: Annotated[tuple[str, ...], BeforeValidator(check_list_of(check_text(), what="files"))] = ()
-    """Files with guideline rows of the user's own, over the built-in ones."""
+    guidelines: Annotated[tuple[Text, ...], Field(title="files")] = ()
+    """Files with guideline rows of your own, which take precedence over the built-in ones."""
 
-    @model_validator(mode="after")
-    def _gpus_are_used(self) -> Self:
-        if self.gpus_per_worker > 1 and self.model.device_map is None:
-            rule = "must be 1 unless model.device_map is auto, which spreads the base"
-            raise wrong(
-                f"{rule}; got {self.gpus_per_worker}",
-                "gpus_per_worker",
-                involves=("gpus_per_worker", "model"),
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _moments_of_single_rows_are_exact(self) -> Self:
-        if self.embedding_tokens and self.training.embedding_optimizer_bits == 8:
+    @field_validator("training")
+    @classmethod
+    def _moments_of_single_rows_are_exact(
+        cls, training: TrainingSection, info: ValidationInfo
+    ) -> TrainingSection:
+        tokens = isinstance(info.data.get("train_embeddings"), TrainedTokens)
+        if tokens and training.embedding_optimizer_bits == 8:
             # 8-bit moments share a scale with neighbouring rows, so a row without gradient drifts.
-            raise wrong(
-                "must be 32 beside train_embeddings: {tokens: ...}, where 8 saves nothing; got 8",
-                "training",
-                "embedding_optimizer_bits",
-                involves=("train_embeddings", "training"),
-            )
-        return self
+            rule = "must be 32 beside train_embeddings: {tokens: ...}, where 8 saves nothing; got 8"
+            raise refusal([(("embedding_optimizer_bits",), rule)])
+        return training
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _gpus_are_used(cls, count: int, info: ValidationInfo) -> int:
+        model = info.data.get("model")
+        if count > 1 and model is not None and model.device_map is None:
+            rule = "must be 1 unless model.device_map is auto, which spreads the base"
+            raise ValueError(f"{rule}; got {count}")
+        return count
 
     @property
     def run_folder(self) -> Path:

@@ -9,7 +9,7 @@ from files_and_text.nearest_name import did_you_mean
 from files_and_text.problems import Problem
 from files_and_text.yaml_lines import KeyPath
 from sweeps.config import SweepConfig
-from sweeps.config.draft import dotted
+from sweeps.config.validation import dotted
 from sweeps.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from pathlib import Path
 import sqlalchemy
 import sqlalchemy.exc
 
-from sweeps.config.logins import is_plain, masked, without_secrets
-from sweeps.config.sections.storage import HOW_TO_WRITE, check_login
+from sweeps.config.storage_url import HOW_TO_WRITE, check_login
+from sweeps.config.url_passwords import is_plain, masked, without_secrets
 from sweeps.errors import StorageUnreachable
 from sweeps.storage.file_systems import network_file_system
 from sweeps.storage.journal_file import JournalDamaged, JournalReader

@@ -11,7 +11,7 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from sweeps.config.logins import masked
+from sweeps.config.url_passwords import masked
 from sweeps.errors import RunFolderError, StorageUnreachable, StudyMismatch, SweepFailed
 from sweeps.storage.journal_storage import journal_path
 from sweeps.storage.open_storage import STORAGE_ERRORS, check_reachable, open_storage, sqlite_file

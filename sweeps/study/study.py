@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from files_and_text.plain_values import plain
 from results.trial_facts import by_percent
-from sweeps.config.logins import masked
+from sweeps.config.url_passwords import masked
 from sweeps.errors import RunFolderError, StorageUnreachable, StudyMismatch
 from sweeps.storage.cached_storage import CachedStorage
 from sweeps.storage.open_storage import STORAGE_ERRORS, check_reachable, holds_studies, open_storage

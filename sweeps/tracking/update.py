@@ -12,8 +12,8 @@ from filelock import FileLock, Timeout
 
 from files_and_text.nearest_name import nearest
 from sweeps.config import SweepConfig, storage_url
-from sweeps.config.logins import QUOTED, is_plain, without_secrets
 from sweeps.config.sections.tracking import TRACKERS, TrackingSection
+from sweeps.config.url_passwords import QUOTED, is_plain, without_secrets
 from sweeps.errors import ConfigError, SweepError, TrackingFailed, TrackingNotInstalled
 from sweeps.study.study import started_study
 from sweeps.tracking.mlflow_runs import mlflow_uri, to_mlflow

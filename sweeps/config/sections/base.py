@@ -1,27 +1,24 @@
-"""The base of every part of a sweep file."""
+"""The base class of the sections of a sweep file."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from sweeps.config.fields import shown, wrong
-
 
 class Section(BaseModel):
-    """A frozen mapping of known keys; one with nothing under it stands for its defaults."""
+    """A frozen mapping of known keys. With nothing under it (`lora:` alone) it means its defaults."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True
     )
+    short_form: ClassVar[str | None] = None
+    """The key that a text in the section's place stands for: `model: NAME` is `model: {name: NAME}`."""
 
     @model_validator(mode="before")
     @classmethod
-    def _is_mapping(cls, data: Any) -> Any:
-        if data is None:
-            # `lora:` with every key below it commented out.
-            return {}
-        if not isinstance(data, dict | cls):
-            raise wrong(f"must be a mapping of keys; got {shown(data)}")
-        return data
+    def _from_short_form(cls, data: Any) -> Any:
+        if isinstance(data, str) and cls.short_form is not None:
+            return {cls.short_form: data}
+        return {} if data is None else data

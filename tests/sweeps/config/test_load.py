@@ -220,7 +220,7 @@ def test_a_config_is_frozen_and_checked_in_python_too() -> None:
     )
     with pytest.raises(ValidationError):
         config.trials = 3  # type: ignore[misc]
-    with pytest.raises(ValidationError, match="whole number"):
+    with pytest.raises(ValidationError, match="greater than or equal to 1"):
         SweepConfig.model_validate({**config.model_dump(), "trials": 0})
 
 

@@ -25,10 +25,10 @@ GOOD = HEAD + "training: {max_steps: 100}\n"
 
 # What is written below GOOD (line 5 on), the line of the problem, and words that the message must hold.
 BELOW_GOOD = [
-    ("trails: 3", 5, ["unknown key 'trails'", "Did you mean 'trials'?"]),
-    ("lora:\n  rank: 3", 6, ["unknown key 'rank' in lora", "Known: r, alpha"]),
-    ("lora:\n  max_steps: 3", 6, ["It stands under training"]),
-    ("lora:\n  trials: 3", 6, ["It stands at the top of the file"]),
+    ("trails: 3", 5, ["trails is an unknown key", "Did you mean 'trials'?"]),
+    ("lora:\n  rank: 3", 6, ["lora.rank is an unknown key", "Known: r, alpha"]),
+    ("lora:\n  max_steps: 3", 6, ["It belongs under training"]),
+    ("lora:\n  trials: 3", 6, ["It belongs at the top of the file"]),
     ("learning_rate: 1e-4", 5, ["its range stands under space"]),
     ("lora: 16", 5, ["lora must be a mapping of keys; got 16"]),
     ("lora: {r: 1.5}", 5, ["lora.r must be a whole number, at least 1; got 1.5"]),
@@ -62,7 +62,7 @@ BELOW_GOOD = [
     ("search: {sampler: tpa}", 5, ["search.sampler", "got 'tpa'", "Did you mean 'tpe'?"]),
     ("search: {sampler: GPSample}", 5, ["Did you mean 'GPSampler'?"]),
     ("search: {pruner: asha}", 5, ["Known: successive_halving, hyperband, median, none."]),
-    ("search:\n  sampler: random\n  sampler_options:\n    multivariate: true", 8, ["random sampler. It takes none"]),
+    ("search:\n  sampler: random\n  sampler_options:\n    multivariate: true", 8, ["unknown key; the random sampler takes none"]),
     ("search:\n  sampler_options:\n    multivariat: true", 7, ["Did you mean 'multivariate'?"]),
     ("search:\n  sampler_options: {group: true}", 6, ["multivariate: true"]),
     ("search:\n  pruner_options: {bootstrap_count: 2}", 6, ["works only with a number for min_resource"]),
@@ -106,7 +106,7 @@ WHOLE_FILES = [
     ("name: x\ndata: train.jsonl\ntraining: {max_steps: 1}", 1, ["model is missing", "local folder"]),
     ("name: x\nmodel: a/b\ntraining: {max_steps: 1}", 1, ["data is missing"]),
     (HEAD, 1, ["training is missing", "max_steps or num_train_epochs"]),
-    (HEAD + "training:\n", 4, ["training needs max_steps or num_train_epochs; got neither"]),
+    (HEAD + "training:\n", 4, ["training.num_train_epochs or max_steps must be given; got neither"]),
     (HEAD + "training: {evaluations: 5}", 4, ["got neither"]),
     (HEAD + "training:\n  max_steps: 10\n  num_train_epochs: 2", 6, ["keep one; got 2 epochs beside max_steps 10"]),
     (HEAD + "training:\n  max_steps: 10\n  evaluations: 11", 6, ["at most max_steps, 10; got 11"]),
@@ -118,12 +118,12 @@ WHOLE_FILES = [
     (
         HEAD + "training:\n  max_steps: 9\n  lr_scheduler_kwargs:\n    cosin: {}",
         7,
-        ["training.lr_scheduler_kwargs.cosin is not known", "Did you mean 'cosine'?"],
+        ["training.lr_scheduler_kwargs.cosin is an unknown key", "Did you mean 'cosine'?"],
     ),
     (
         HEAD + "training:\n  max_steps: 9\n  lr_scheduler_kwargs:\n    linear: {power: 2}",
         7,
-        ["scheduler linear. It takes none"],
+        ["unknown key; the scheduler linear takes none"],
     ),
     (
         HEAD + "training:\n  max_steps: 9\n  lr_scheduler_kwargs:\n    cosine_with_min_lr: {min_lr: 0, min_lr_rate: 0}",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.config.logins import has_password
-from sweeps.config.sections.storage import absolute_storage, check_storage, storage_url
+from sweeps.config.storage_url import absolute_storage, check_storage, storage_url
+from sweeps.config.url_passwords import has_password
 from sweeps.errors import StorageUnreachable
 from sweeps.storage.open_storage import open_storage, sqlite_file
 
@@ -71,7 +71,7 @@ def test_relative_sqlite_files(tmp_path: Path) -> None:
     "text", ["journal:", "journal: ", "journal:///study.log", "journal:folder/", "journal:a\0b"]
 )
 def test_a_journal_needs_the_path_of_a_file(text: str) -> None:
-    with pytest.raises(ValueError, match=r"journal: takes the path of a file|journal:PATH|control"):
+    with pytest.raises(ValueError, match=r"must give the path of a file after journal:"):
         check_storage(text)
 
 

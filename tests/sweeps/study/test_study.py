@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 import pytest
 
-from sweeps.config.logins import masked
+from sweeps.config.url_passwords import masked
 from sweeps.errors import StorageUnreachable, StudyMismatch
 from sweeps.storage.open_storage import _reason, check_reachable, open_storage
 from sweeps.study.study import open_study, peek

@@ -4,49 +4,47 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from files_and_text.nearest_name import did_you_mean
 from files_and_text.yaml_lines import KeyPath
-from sweeps.config.draft import Draft
 from sweeps.config.paths import DATA_SUFFIXES, is_hub_id, is_template_file
 from sweeps.config.sweep_config import SweepConfig
+from sweeps.config.validation import dotted
 
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _LFS_POINTER = b"version https://git-lfs"
 
 
-def file_findings(draft: Draft, config: SweepConfig) -> Iterator[tuple[KeyPath, str]]:
-    """What is wrong with the files named in `config`, the draft's own with absolute paths.
+def file_findings(config: SweepConfig, is_sound: Callable[..., bool]) -> Iterator[tuple[KeyPath, str]]:
+    """What is wrong with the files named in a config with absolute paths, with the key of each.
 
-    Keys that the draft refused are not looked at.
+    `is_sound` tells which keys are right so far; others are not looked at.
     """
-    if draft.is_sound("model", "name"):
-        yield from ((("model", "name"), said) for said in _model(config.model.name))
-    for key in ("train", "eval"):
-        source = getattr(config.data, key)
-        if source is not None and draft.is_sound("data", key):
+    for key, said in _findings(config):
+        if is_sound(*key):
+            yield key, said
+
+
+def _findings(config: SweepConfig) -> Iterator[tuple[KeyPath, str]]:
+    data, metric = config.data, config.metric
+    yield from ((("model", "name"), said) for said in _model(config.model.name))
+    for key, source in (("train", data.train), ("eval", data.eval)):
+        if source is not None:
             yield from ((("data", key), f"data.{key}: {said}") for said in _data(source))
-    template = config.data.chat_template
-    if template is not None and is_template_file(template) and draft.is_sound("data", "chat_template"):
-        yield from (
-            (("data", "chat_template"), f"data.chat_template: {said}") for said in _missing(Path(template))
-        )
-    if config.metric is not None and config.metric.file is not None and draft.is_sound("metric", "file"):
-        yield from (
-            (("metric", "file"), f"metric.file: {said}") for said in _missing(Path(config.metric.file))
-        )
-    for index, file in enumerate(config.guidelines):
-        if draft.is_sound("guidelines"):
-            yield from ((("guidelines", index), f"guidelines: {said}") for said in _missing(Path(file)))
-    if draft.is_sound("output"):
-        folder = Path(config.output)
-        taken = next(
-            (path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None
-        )
-        if taken is not None:
-            yield ("output",), f"output must be a folder; got {str(folder)!r}, where {str(taken)!r} is a file"
+    files: list[tuple[KeyPath, str | None]] = [
+        (("data", "chat_template"), data.chat_template if is_template_file(data.chat_template) else None),
+        (("metric", "file"), None if metric is None else metric.file),
+        *((("guidelines", index), file) for index, file in enumerate(config.guidelines)),
+    ]
+    for path, file in files:
+        if file is not None:
+            yield from ((path, f"{dotted(path)}: {said}") for said in _missing(Path(file)))
+    folder = Path(config.output)
+    taken = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
+    if taken is not None:
+        yield ("output",), f"output must be a folder; got {str(folder)!r}, where {str(taken)!r} is a file"
 
 
 def _data(source: str) -> Iterator[str]:

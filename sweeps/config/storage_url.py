@@ -12,11 +12,9 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from files_and_text.nearest_name import nearest
-from sweeps.config.fields import check_text, wrong
-from sweeps.config.logins import QUOTED, has_password, is_plain, masked
+from sweeps.config.url_passwords import QUOTED, has_password, is_plain, masked
 from sweeps.errors import StorageUnreachable
 
 ENVIRONMENT_VARIABLE = "SWEEPS_STORAGE"
@@ -32,18 +30,12 @@ _JOURNAL = "journal:"
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]+)(\?.*)?")
 
 
-def check_storage(value: Any) -> str | None:
-    """Nothing, `env:NAME`, `journal:PATH`, or a database URL without a password.
-
-    Errors never repeat the URL's login.
-    """
-    if value is None:
-        return None
-    text: str = check_text()(value)
+def check_storage(text: str) -> str:
+    """`env:NAME`, `journal:PATH` or a database URL without a password; errors never repeat a login."""
     if text.startswith("env:"):
         if not _ENV.fullmatch(text):
-            raise wrong(
-                "env: takes the name of an environment variable, such as env:SWEEPS_STORAGE; got "
+            raise ValueError(
+                "must give the name of an environment variable after env:, such as env:SWEEPS_STORAGE; got "
                 + _unless_secret(text)
             )
         return text
@@ -51,22 +43,24 @@ def check_storage(value: Any) -> str | None:
         return _check_journal(text)
     scheme, separator, _ = text.partition("://")
     if not separator:
-        raise wrong(
+        raise ValueError(
             "must be a database URL such as postgresql+psycopg://user@host/database, journal:PATH or env:NAME"
         )
     database = scheme.partition("+")[0].lower()
     if database not in _DATABASES:
         hint = nearest(database, _DATABASES)
         got = repr(database) if re.fullmatch(r"[\w.-]*", database) else "something with a login in it"
-        raise wrong(f"must be the URL of a database that Optuna opens; got {got}.{hint}")
+        raise ValueError(f"must be the URL of a database that Optuna opens; got {got}.{hint}")
     if has_password(text):
-        raise wrong(
+        raise ValueError(
             "must not hold a password: sweep files are copied and shared. Put the whole URL into an "
             f"environment variable and write env:NAME (or nothing: {ENVIRONMENT_VARIABLE} is looked up), or "
             "leave the password out and let the database's own file give it (~/.pgpass, ~/.my.cnf)"
         )
     if database == "sqlite" and (not _SQLITE.fullmatch(text) or ":memory:" in text or "mode=memory" in text):
-        raise wrong("must be a file, because a sweep goes on after an interruption; got SQLite in memory")
+        raise ValueError(
+            "must be a file, because a sweep goes on after an interruption; got SQLite in memory"
+        )
     return text
 
 
@@ -78,8 +72,9 @@ def _unless_secret(text: str) -> str:
 def _check_journal(text: str) -> str:
     path = text.removeprefix(_JOURNAL)
     if path.startswith("//") or not path.strip() or path.endswith("/") or "\0" in path:
-        raise wrong(
-            f"journal: takes the path of a file, such as journal:study.log; got {_unless_secret(text)}"
+        raise ValueError(
+            "must give the path of a file after journal:, such as journal:study.log; got "
+            + _unless_secret(text)
         )
     return text
 

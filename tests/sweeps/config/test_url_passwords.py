@@ -12,8 +12,8 @@ import sqlalchemy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.config.logins import has_password, is_plain, masked, without_secrets
-from sweeps.config.sections.storage import check_storage, storage_url
+from sweeps.config.storage_url import check_storage, storage_url
+from sweeps.config.url_passwords import has_password, is_plain, masked, without_secrets
 from sweeps.errors import StorageUnreachable, SweepError
 from sweeps.storage.open_storage import check_reachable, open_storage
 from sweeps.study.study import peek
@@ -120,6 +120,6 @@ def test_urls_that_can_be_told_are_plain(url: str) -> None:
     ],
 )
 def test_a_sweep_files_storage_is_refused_without_it(reference: str) -> None:
-    with pytest.raises(ValueError, match=r"password|takes the|must be") as caught:
+    with pytest.raises(ValueError, match=r"password|must give the|must be") as caught:
         check_storage(reference)
     assert "hush" not in str(caught.value)
