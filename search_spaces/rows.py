@@ -91,22 +91,22 @@ class When:
         low, high = self.max_steps_low, self.max_steps_high
         return (low is None or max_steps >= low) and (high is None or max_steps <= high)
 
-    def holds(
-        self, *, scenario: str, model_size: float | None, max_steps: int, method: str, train_embeddings: bool
-    ) -> bool:
-        """Whether the row speaks of such a run (`model_size` in parameters; None leaves the size unasked).
+    def scenario_holds(self, scenario: str, max_steps: int) -> bool:
+        """Whether a run of this scenario and length is one that the row speaks of.
 
         A scenario holds because the user names it, whatever the number of steps; one that the table defines
         by a number of steps ("Short Training (<100 steps)") holds for every run of that length too.
         """
-        if self.scenario is not None and self.scenario == scenario:
-            steps = True
-        elif self.scenario is not None and not self.by_steps:
-            steps = False
-        else:
-            steps = self.steps_hold(max_steps)
+        if self.scenario is not None and (self.scenario == scenario or not self.by_steps):
+            return self.scenario == scenario
+        return self.steps_hold(max_steps)
+
+    def holds(
+        self, *, scenario: str, model_size: float | None, max_steps: int, method: str, train_embeddings: bool
+    ) -> bool:
+        """Whether the row speaks of such a run (`model_size` in parameters; None leaves the size unasked)."""
         return (
-            steps
+            self.scenario_holds(scenario, max_steps)
             and self.method in (None, method)
             and self.train_embeddings in (None, train_embeddings)
             and (model_size is None or self.size_distance(model_size) == 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,17 +11,16 @@ from typing import Any
 
 from files_and_text.atomic_files import atomic_write, atomic_write_json
 from files_and_text.numbers import loss, number, plural
-from files_and_text.plain_values import plain
+from results.published.decide import Bracket, ModelVerdict
 from results.published.table import PublishedTable
-from results.published.verdicts import ModelVerdict
 from results.render.markdown import bullets, literal, table
-from results.verdict.band import band_text
-from results.verdict.claim_wording import effect_text, word_text
-from results.verdict.conditions import conjunction, show, shown_range
+from results.text.comparisons import band_text, effect_text, word_text
+from results.text.conditions import shown_conditions
+from results.text.limitations import limitation_text
+from results.text.values import conjunction, show, shown_range
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.statistics import MARGIN
-from results.verdict.verdict import FORMAT
-from results.verdict.words import CLAIMS, WORDS
+from results.verdict.word_rules import CLAIMS, WORDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,25 +89,6 @@ _EVIDENCE = (
 )
 
 
-def published_dict(
-    read: PublishedTable, verdicts: Sequence[ModelVerdict], *, margin: float
-) -> dict[str, Any]:
-    """Builtins only; of every model the tested rows."""
-    result: dict[str, Any] = plain(
-        {
-            "format": FORMAT,
-            "table": read.name,
-            "sha256": read.sha256,
-            "columns": dict(read.columns),
-            "runs": len(read.runs),
-            "left_out": list(read.left_out),
-            "margin": margin,
-            "models": [_as_dict(model) for model in verdicts],
-        }
-    )
-    return result
-
-
 def write_published(page: str, data: dict[str, Any], stem: Path) -> tuple[Path, Path]:
     """Write STEM.json and STEM.md, each whole; return their paths."""
     return (
@@ -138,10 +119,10 @@ def _answers(
 def _answer(advice: Advice, margin: float) -> str:
     said = []
     for word in WORDS:
-        on = [model.model for model, row in advice.found if row.verdict == word]
+        on = [model.model for model, row in advice.found if row.word == word]
         if on and word in CLAIMS:
             said.append(f"{word.replace('_', ' ')} on {_names(on, len(advice.found))}")
-    undecided = sum(row.verdict == "undecided" for _, row in advice.found)
+    undecided = sum(row.word == "undecided" for _, row in advice.found)
     if undecided:
         said.append(f"undecided on {plural(undecided, 'model')}")
     percent, more, less = 100 * margin, [], []
@@ -172,11 +153,22 @@ def _pivot(verdicts: Sequence[ModelVerdict], advices: Sequence[Advice]) -> str:
         for advice in advices:
             row = next((row for found, row in advice.found if found is model), None)
             cost = None if row is None else model.costs.get(row.row.id)
-            cells.append(
-                "" if row is None else f"{word_text(row)}, {'cost unknown' if cost is None else cost}"
-            )
+            cells.append("" if row is None else f"{word_text(row)}, {cost_text(cost)}")
         rows.append(cells)
     return table(header, rows)
+
+
+def cost_text(cost: Bracket | None) -> str:
+    """`+1.20%`, `+1.00% to +2.00%`, or the one bound that is known."""
+    if cost is None:
+        return "cost unknown"
+    if cost.least is None or cost.most is None:
+        if cost.least is None and cost.most is None:
+            return "not known"
+        return f"at most {cost.most:+.2f}%" if cost.least is None else f"at least {cost.least:+.2f}%"
+    if math.isclose(cost.least, cost.most):
+        return f"{cost.least:+.2f}%"
+    return f"{cost.least:+.2f}% to {cost.most:+.2f}%"
 
 
 def _title(advice: Advice) -> str:
@@ -199,7 +191,7 @@ def _limits(verdicts: Sequence[ModelVerdict]) -> Iterable[str]:
         yield f"Nothing up to the best rate was run twice, so noise is unknown there: {_names(alone)}."
     for model in verdicts:
         if model.noise.spread is not None:
-            yield f"{_short(model.model)}: {model.verdict.caveats[0]}"
+            yield f"{_short(model.model)}: {limitation_text(model.verdict.limitations[0])}"
     yield (
         "The best config was chosen by these very losses, the lowest of several noisy ones; the intervals "
         "allow for that, the costs without an interval do not."
@@ -207,7 +199,12 @@ def _limits(verdicts: Sequence[ModelVerdict]) -> Iterable[str]:
 
 
 def _conditions(advices: Sequence[Advice]) -> Iterable[str]:
-    found = [c for advice in advices for _, row in advice.found for c in row.conditions]
+    found = [
+        condition
+        for advice in advices
+        for _, row in advice.found
+        for condition in shown_conditions(row.measurement.conditions)
+    ]
     differing = dict.fromkeys((c.name, c.here, c.row) for c in found if c.differs)
     for name, ours, theirs in differing:
         yield f"{name}: {ours} here, {theirs} in the rows that say it."
@@ -234,40 +231,6 @@ def _model(model: ModelVerdict) -> tuple[str, ...]:
         str(len(model.configs)),
         str(sum(len(config.losses) > 1 for config in model.configs)),
     )
-
-
-def _as_dict(model: ModelVerdict) -> dict[str, Any]:
-    verdict = model.verdict
-    best, noise = verdict.best, model.noise
-    return {
-        "model": model.model,
-        "model_size": verdict.context.get("model_size"),
-        "best": None if best is None else {"values": dict(best.values), "eval_loss": best.eval_loss},
-        "edges": [{"dimension": edge.dimension, "side": edge.side} for edge in verdict.edges],
-        "noise": {
-            "spread": noise.spread,
-            "degrees": noise.degrees,
-            "configs": noise.groups,
-            "highest_rate": noise.highest_rate,
-        },
-        "caveats": list(verdict.caveats),
-        "rows": [_row(model, row) for row in verdict.rows if row.is_tested],
-    }
-
-
-def _row(model: ModelVerdict, row: RowVerdict) -> dict[str, Any]:
-    cost = model.costs.get(row.row.id)
-    return {
-        "id": row.row.id,
-        "value": shown_range(row.row),
-        "verdict": row.verdict,
-        "position": row.position,
-        "distance_log10": row.distance_log10,
-        "cost_percent": None if cost is None else [cost.least, cost.most],
-        "comparison": None if row.comparison is None else row.comparison.to_dict(),
-        "edge": row.edge,
-        "conditions_statement": row.conditions_statement,
-    }
 
 
 def _names(models: Sequence[str], of: int = 0) -> str:

@@ -1,39 +1,20 @@
-"""Comparing configs of a table without seeds: the noise of a run comes from configs that were run more than
-once."""
+"""Comparisons in a table without seeds: the noise of a run comes from configs that were run several times."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from scipy.special import stdtrit
 
+from results.published.configs import Config
 from results.verdict.statistics import ALPHA, Comparison
-from search_spaces.dimension import Value
 
 NOISE_GUARD = 3.0
 """Factor on the noise when a compared rate lies above every rate that was run twice: noise grows with the
 rate. In the one model of the committed table that has replicates at both, it was 3 times larger at 1e-3 than
 at 4e-5."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """One config of one model and the losses of its runs, nats per token."""
-
-    name: str
-    values: Mapping[str, Value]
-    losses: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        return fmean(self.losses)
-
-    @property
-    def rate(self) -> float:
-        return float(self.values["learning_rate"])
 
 
 @dataclass(frozen=True, kw_only=True)

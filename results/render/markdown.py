@@ -6,11 +6,15 @@ import re
 from collections.abc import Iterable, Sequence
 
 from files_and_text.numbers import loss, number, plural
-from results.verdict.claim_wording import claim_sentence, effect_text, word_text
-from results.verdict.comparisons import Weighed
-from results.verdict.conditions import show, shown_range
+from results.sweep_result import TrialResult
+from results.text.comparisons import effect_text, verdict_sentence, word_text
+from results.text.limitations import limitation_text
+from results.text.metric import metric_sentences
+from results.text.rows import description, early_ends, evidence, reason_not_tested
+from results.text.values import show, shown_range
+from results.verdict.arm_comparisons import ArmComparisons
 from results.verdict.row_verdict import RowVerdict
-from results.verdict.verdict import TrialSummary, Verdict
+from results.verdict.verdict import Verdict
 
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
@@ -38,7 +42,7 @@ def to_markdown(verdict: Verdict) -> str:
     tested = [row for row in verdict.rows if row.is_tested]
     untested = [row for row in verdict.rows if not row.is_tested]
     parts = [f"# Verdict of sweep {verdict.study}", _answer(verdict)]
-    parts.append("## Limits\n\n" + bullets(verdict.caveats))
+    parts.append("## Limits\n\n" + bullets(map(limitation_text, verdict.limitations)))
     if verdict.replicates is not None:
         parts.append(_replicates(verdict.replicates))
     if tested:
@@ -75,30 +79,31 @@ ROW_HEADER = (
 
 def row_cells(row: RowVerdict) -> tuple[str, ...]:
     """The cells of a tested row under `ROW_HEADER`; empty where a column has no meaning for it."""
+    measurement = row.measurement
     return (
         row.row.id,
         row.row.parameter or "",
         "" if row.row.topic == "stability" else shown_range(row.row),
-        "" if row.best_value is None else show(row.best_value),
+        "" if measurement.best_value is None else show(measurement.best_value),
         word_text(row),
         effect_text(row.comparison),
-        row.position,
-        "" if row.distance_log10 is None else f"{row.distance_log10:.2f}",
+        measurement.position,
+        "" if measurement.distance_log10 is None else f"{measurement.distance_log10:.2f}",
         cost_text(row),
-        row.evidence,
+        evidence(row),
     )
 
 
 def _said(row: RowVerdict, verdict: Verdict) -> str:
-    described = row.claim if row.position != "not_tested" else ""
-    parts = [claim_sentence(row, verdict.margin), described, f"({row.row.source})"]
+    described = description(row) if row.measurement.is_tested else ""
+    parts = [verdict_sentence(row, verdict.margin), described, f"({row.row.source})"]
     return f"`{row.row.id}`: " + " ".join(part for part in parts if part)
 
 
-def _replicates(weighed: Weighed) -> str:
+def _replicates(found: ArmComparisons) -> str:
     cells = []
-    for summary in weighed.arms:
-        comparison = weighed.comparisons.get(summary.arm.name)
+    for summary in found.arms:
+        comparison = found.comparisons.get(summary.arm.name)
         cells.append(
             (
                 summary.arm.name,
@@ -109,22 +114,23 @@ def _replicates(weighed: Weighed) -> str:
                 "the reference" if comparison is None else effect_text(comparison) or "no common seed",
             )
         )
-    header = ("arm", "role", "finished", "mean loss", "spread of a run", f"against {weighed.reference.name}")
-    state = "The stopping rule is met." if weighed.clear else "Not clear yet: more seeds can change a word."
+    header = ("arm", "role", "finished", "mean loss", "spread of a run", f"against {found.reference.name}")
+    state = "The stopping rule is met." if found.clear else "Not clear yet: more seeds can change a word."
     return f"## Replicates on common seeds\n\n{state}\n\n{table(header, cells)}"
 
 
 def cost_text(row: RowVerdict) -> str:
     """`+0.0123 (0.50%)`, or that it was not measured."""
-    if row.cost is None:
+    cost = row.measurement.cost
+    if cost is None:
         return "" if row.row.topic == "stability" else "not measured"
-    share = "" if row.cost.percent is None else f" ({row.cost.percent:.2f}%)"
-    return f"{row.cost.difference:+.4f}{share}"
+    share = "" if cost.percent is None else f" ({cost.percent:.2f}%)"
+    return f"{cost.difference:+.4f}{share}"
 
 
 def _best(verdict: Verdict) -> str:
     """By what the verdict's best is: where a metric was searched by, best/ holds another trial's config."""
-    is_other = verdict.measured is not None and verdict.measured.is_objective
+    is_other = verdict.by_metric is not None and verdict.by_metric.is_objective
     return "Best by loss" if is_other else "Best"
 
 
@@ -137,7 +143,7 @@ def answer_lines(verdict: Verdict) -> list[str]:
         f"{_best(verdict)}: trial {verdict.best.number}, {verdict.metric} {loss(verdict.best.eval_loss)} "
         "nats per token."
     ]
-    lines += [] if verdict.measured is None else verdict.measured.sentences()
+    lines += [] if verdict.by_metric is None else metric_sentences(verdict.by_metric)
     lines.append(_default_line(verdict, verdict.guideline_default))
     again = verdict.default_comparison
     if again is not None and again.effect is not None:
@@ -154,7 +160,7 @@ def answer_lines(verdict: Verdict) -> list[str]:
     return lines
 
 
-def _default_line(verdict: Verdict, default: TrialSummary | None) -> str:
+def _default_line(verdict: Verdict, default: TrialResult | None) -> str:
     if default is None:
         return "Guideline default: not tried."
     if default.eval_loss is None:
@@ -187,8 +193,9 @@ def _context(verdict: Verdict) -> str:
 
 
 def _why(row: RowVerdict) -> str:
-    extra = [] if row.evidence in ("not measured", row.reason) else [row.evidence]
-    return "; ".join([row.reason, *extra, *row.stopped])
+    reason, seen = reason_not_tested(row), evidence(row)
+    extra = [] if seen in ("not measured", reason) else [seen]
+    return "; ".join([reason, *extra, *early_ends(row)])
 
 
 def bullets(lines: Iterable[str]) -> str:

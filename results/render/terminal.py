@@ -11,8 +11,11 @@ from rich.text import Text
 
 from files_and_text.numbers import plural
 from results.render.markdown import answer_lines
-from results.verdict.claim_wording import effect_text, word_text
-from results.verdict.conditions import show, shown_range
+from results.text.comparisons import effect_text, word_text
+from results.text.limitations import limitation_text
+from results.text.rows import description
+from results.text.values import show, shown_range
+from results.verdict.measure import Cost
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.verdict import Verdict
 
@@ -50,13 +53,13 @@ def render(verdict: Verdict) -> RenderableType:
     tested = [row for row in verdict.rows if row.is_tested]
     if tested:
         parts.append(verdict_table(verdict))
-        parts.extend(Text(row.claim, style="dim") for row in tested if row.row.topic == "stability")
+        parts.extend(Text(description(row), style="dim") for row in tested if row.row.topic == "stability")
     untested = len(verdict.rows) - len(tested)
     if untested:
         parts.append(
             Text(f"{plural(untested, 'guideline row')} not tested; verdict.md says why.", style="dim")
         )
-    parts.extend(Text(f"- {caveat}", style="dim") for caveat in verdict.caveats)
+    parts.extend(Text(f"- {limitation_text(found)}", style="dim") for found in verdict.limitations)
     return Group(*parts)
 
 
@@ -75,37 +78,32 @@ def verdict_table(verdict: Verdict) -> Table:
         table.add_column(name, justify=justify, overflow="fold", no_wrap=not wraps)
     for row in verdict.rows:
         if row.is_tested and row.row.topic != "stability":
-            table.add_row(*(_replicated_cells(row) if replicated else _cells(row)))
+            table.add_row(*_cells(row, replicated=replicated))
     return table
 
 
-def _cells(row: RowVerdict) -> tuple[str | Text, ...]:
+def _cells(row: RowVerdict, *, replicated: bool) -> tuple[str | Text, ...]:
+    measured = row.measurement
+    best = "" if measured.best_value is None else show(measured.best_value)
+    if replicated:
+        word = Text(word_text(row), style=_WORD_STYLES.get(row.word, ""))
+        return row.row.id, shown_range(row.row), best, word, effect_text(row.comparison)
     return (
         row.row.id,
         shown_range(row.row),
-        "" if row.best_value is None else show(row.best_value),
-        Text(row.position, style=_STYLES.get(row.position, "")),
-        "" if row.distance_log10 is None else f"{row.distance_log10:.2f}",
-        _share(row),
-        "" if row.cost is None else f"#{row.cost.trial}",
+        best,
+        Text(measured.position, style=_STYLES.get(measured.position, "")),
+        "" if measured.distance_log10 is None else f"{measured.distance_log10:.2f}",
+        _share(measured.cost),
+        "" if measured.cost is None else f"#{measured.cost.trial}",
     )
 
 
-def _replicated_cells(row: RowVerdict) -> tuple[str | Text, ...]:
-    return (
-        row.row.id,
-        shown_range(row.row),
-        "" if row.best_value is None else show(row.best_value),
-        Text(word_text(row), style=_WORD_STYLES.get(row.verdict, "")),
-        effect_text(row.comparison),
-    )
-
-
-def _share(row: RowVerdict) -> str:
-    """What the row costs in percent of the best loss; the loss itself stands in verdict.md."""
-    if row.cost is None:
+def _share(cost: Cost | None) -> str:
+    """What the row costs in percent of the best loss; verdict.md has the loss itself."""
+    if cost is None:
         return "?"
-    return f"{row.cost.difference:+.4f}" if row.cost.percent is None else f"{row.cost.percent:+.2f}%"
+    return f"{cost.difference:+.4f}" if cost.percent is None else f"{cost.percent:+.2f}%"
 
 
 def print_verdict(verdict: Verdict, console: Console | None = None) -> None:

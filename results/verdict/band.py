@@ -1,19 +1,21 @@
-"""Which values of one hyperparameter came within the margin of the best, and where that ends."""
+"""Which values of a hyperparameter came within the margin of the best, and best values at an end of the
+search."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
-from files_and_text.numbers import number
 from files_and_text.plain_values import finite
+from results.sweep_result import TrialResult
 from results.verdict.statistics import MARGIN
+from search_spaces import Dimension
 from search_spaces.dimension import Value
 
-RATES = ("learning_rate", "embedding_learning_rate", "embedding_lr_ratio")
-"""Hyperparameters with a flat side and a cliff: too much of them costs more than too little."""
+EDGE_SHARE = 0.05
+"""A best value is at the edge when it is this close to an end, as a share of the searched range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,19 +37,15 @@ class Band:
     num_within: int
     num_trials: int
 
-    @property
-    def advice(self) -> str:
-        """Which end to take: of a rate the lower one, from the best down; "" where the ends are alike."""
-        if self.parameter not in RATES or self.low is None or finite(self.best) is None:
-            return ""
-        best = float(self.best)
-        if self.low == best:
-            return f"take {number(best)}, the low end of the band"
-        return f"take {number(self.low)} to {number(best)}, not more: above the band the loss is a cliff"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Builtins only, with the advice."""
-        return asdict(self) | {"names": list(self.names), "advice": self.advice}
+@dataclass(frozen=True, kw_only=True)
+class Edge:
+    """The best value lies at an end of what was searched: the real best may lie beyond."""
+
+    dimension: str
+    side: Literal["low", "high"]
+    value: float
+    end: float
 
 
 def band_of(
@@ -93,16 +91,22 @@ def band_of(
     )
 
 
-def band_text(band: Band) -> str:
-    """`1e-4 to 3e-4 (outside: 5e-5 and 1e-3)`, or the names."""
-    if band.names:
-        return " or ".join(band.names)
-    low, high = number(band.low), number(band.high)
-    ends = [number(end) for end in (band.beyond_low, band.beyond_high) if end is not None]
-    open_sides = [
-        side for side, end in (("below", band.beyond_low), ("above", band.beyond_high)) if end is None
-    ]
-    notes = ([f"outside: {' and '.join(ends)}"] if ends else []) + (
-        [f"open {' and '.join(open_sides)}"] if open_sides else []
-    )
-    return (low if low == high else f"{low} to {high}") + f" ({'; '.join(notes)})"
+def find_edges(best: TrialResult, dimensions: Mapping[str, Dimension]) -> list[Edge]:
+    """Searched ranges at whose end the best value lies; nothing lies beyond a low end of 0."""
+    edges = []
+    for name, dimension in dimensions.items():
+        value, low, high = finite(best.values.get(name)), dimension.low, dimension.high
+        if value is None or low is None or high is None or dimension.fixed:
+            continue
+        share = _share(value, low, high, dimension.log)
+        if share <= EDGE_SHARE and low > 0:
+            edges.append(Edge(dimension=name, side="low", value=value, end=low))
+        elif share >= 1 - EDGE_SHARE:
+            edges.append(Edge(dimension=name, side="high", value=value, end=high))
+    return edges
+
+
+def _share(value: float, low: float, high: float, log: bool) -> float:
+    if log and min(value, low) > 0:
+        return math.log(value / low) / math.log(high / low)
+    return (value - low) / (high - low)

@@ -8,9 +8,10 @@ from typing import Any
 
 from files_and_text.nearest_name import nearest
 from results.errors import TableError, WouldOverwrite
-from results.published.page import published_dict, published_page, write_published
+from results.published.decide import judge_table
+from results.published.json_data import published_data
+from results.published.page import published_page, write_published
 from results.published.table import parse_columns, read_table
-from results.published.verdicts import judge_table
 from search_spaces import METHODS, load_guidelines
 
 CONDITIONS: Mapping[str, type] = {
@@ -67,5 +68,5 @@ def judge_published(
     verdicts = judge_table(read, load_guidelines(), context, margin=margin)
     page = published_page(read, verdicts, margin=margin, about=about)
     if output is not None:
-        write_published(page, published_dict(read, verdicts, margin=margin), output)
+        write_published(page, published_data(read, verdicts, margin=margin), output)
     return page, files

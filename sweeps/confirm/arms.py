@@ -18,11 +18,10 @@ from files_and_text.plain_values import finite
 from lora_runner.errors import TrialConfigError
 from results.errors import NothingToSay
 from results.sweep_result import SweepResult, TrialResult
-from results.verdict.claims import SEPARATE_RATE_ROWS
-from results.verdict.conditions import BASE_DIMENSION, other_run
-from results.verdict.distances import holds_value
+from results.verdict.decide import SEPARATE_RATE_ROWS
+from results.verdict.measure import measure
+from results.verdict.row_values import dimension_name, holds_value
 from results.verdict.statistics import Arm
-from results.verdict.verdict import judge_sweep
 from search_spaces import Dimension, GuidelineRow, SearchSpace
 from search_spaces.dimension import Value
 from sweeps.plan.specs import StudySpec
@@ -148,7 +147,7 @@ def _row_arms(sweep: SweepResult, study_spec: StudySpec) -> list[Arm]:
     assert best is not None
     arms = []
     for row in tested_rows(sweep):
-        dimension = BASE_DIMENSION.get(row.parameter or "", row.parameter or "")
+        dimension = dimension_name(row)
         for value in _own_values(row, best.values.get(row.parameter or "")):
             params = _with_value(best.params, row.parameter or "", value, study_spec)
             if dimension in NEEDS_MEMORY and not study_spec.space[dimension].contains(params[dimension]):
@@ -162,15 +161,14 @@ def tested_rows(sweep: SweepResult) -> list[GuidelineRow]:
     """Rows with a value that an arm can take, in a parameter that the sweep searched and the best has."""
     best = sweep.best
     return [
-        found.row
-        for found in judge_sweep(sweep).rows
-        if found.is_tested
-        and found.row.topic != "stability"
-        and found.row.id not in SEPARATE_RATE_ROWS
-        and other_run(found.row, sweep.context) is None
-        and BASE_DIMENSION.get(found.row.parameter or "", found.row.parameter) in sweep.dimensions
+        row
+        for row in sweep.guidelines
+        if row.topic != "stability"
+        and row.id not in SEPARATE_RATE_ROWS
+        and dimension_name(row) in sweep.dimensions
         and best is not None
-        and found.row.parameter in best.values
+        and row.parameter in best.values
+        and measure(row, sweep).is_tested
     ]
 
 

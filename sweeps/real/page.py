@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 import pandas as pd
 
 from results.render.markdown import ROW_HEADER, answer_lines, bullets, row_cells, table
-from results.verdict.verdict import TrialSummary, Verdict
+from results.sweep_result import TrialResult
+from results.verdict.verdict import Verdict
 from sweeps.real.beside_peft import Pair
 from sweeps.real.checks import QUESTION, Checked
 
@@ -94,7 +95,7 @@ def _loss(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _rate(trial: TrialSummary) -> str:
+def _rate(trial: TrialResult) -> str:
     return f"{trial.values['learning_rate']:.3g}"
 
 

@@ -12,7 +12,7 @@ from files_and_text.numbers import loss
 from files_and_text.plain_values import plain
 from results.report.palette import OUTCOMES, spoken
 from results.sweep_result import TrialResult
-from results.verdict.conditions import show
+from results.text.values import show
 
 LOSS_AXIS = "evaluation loss (nats per token)"
 PERCENT_AXIS = "share of the budget (%)"

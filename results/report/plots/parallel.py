@@ -19,7 +19,7 @@ from results.report.facts import Facts
 from results.report.palette import BLUE, GREEN, GREY, ORANGE, spoken
 from results.report.plots.figures import drawn, spec
 from results.sweep_result import TrialResult
-from results.verdict.conditions import show
+from results.text.values import show
 from search_spaces import Dimension
 
 _FEWEST = 2

@@ -24,7 +24,7 @@ from results.report.plots.figures import (
     spec,
 )
 from results.sweep_result import TrialResult
-from results.verdict.conditions import show, shown_range
+from results.text.values import show, shown_range
 from search_spaces import GuidelineRow
 
 RATE, SCHEDULER = "learning_rate", "lr_scheduler_type"

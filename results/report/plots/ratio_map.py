@@ -20,7 +20,7 @@ from results.report.plots.figures import (
     spec,
 )
 from results.sweep_result import TrialResult
-from results.verdict.conditions import show
+from results.text.values import show
 
 RATE, RATIO = "learning_rate", "embedding_lr_ratio"
 _EARLY = ("pruned", "diverged", "out_of_memory", "failed")

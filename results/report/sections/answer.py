@@ -7,7 +7,9 @@ from results.report.blocks import Block, Bullets, Paragraph, Section, Table, Til
 from results.report.facts import Facts
 from results.report.palette import spoken
 from results.report.sections.row_cells import comparison_effect, interval
-from results.verdict.conditions import show
+from results.text.limitations import limitation_text
+from results.text.metric import metric_sentences
+from results.text.values import show
 from results.verdict.verdict import Verdict
 
 _FIRST = ("learning_rate", "embedding_learning_rate", "lr_scheduler_type", "warmup_steps", "warmup_ratio")
@@ -52,7 +54,11 @@ def _found(facts: Facts) -> list[Block]:
     return [
         Paragraph(text=_headline(verdict)),
         Tiles(tiles=[_best_tile(verdict, facts), _default_tile(verdict), _base_tile(verdict)]),
-        *([] if verdict.measured is None else [Paragraph(text=" ".join(verdict.measured.sentences()))]),
+        *(
+            []
+            if verdict.by_metric is None
+            else [Paragraph(text=" ".join(metric_sentences(verdict.by_metric)))]
+        ),
         *_how_sure(verdict),
         _config_table(verdict),
     ]
@@ -114,7 +120,7 @@ def _how_sure(verdict: Verdict) -> list[Block]:
     """What replicates say of the gain, or that there are none."""
     comparison = verdict.default_comparison
     said, ends = comparison_effect(comparison), interval(comparison)
-    doubts = Bullets(items=list(verdict.caveats))
+    doubts = Bullets(items=[limitation_text(found) for found in verdict.limitations])
     if not said:
         return [Paragraph(tone="unsure", text="How sure: not yet. What stands against it:"), doubts]
     text = f"How sure: run again, the guideline default's loss against the best's is {said}"

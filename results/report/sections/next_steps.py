@@ -7,7 +7,7 @@ import math
 from files_and_text.numbers import number, plural
 from results.report.blocks import Block, Bullets, Code, Paragraph, Section
 from results.report.facts import Facts
-from results.verdict.verdict import Edge
+from results.verdict.band import Edge
 
 _MANY = 0.2
 """A share of trials with the same trouble that is worth a change of the range or the memory."""

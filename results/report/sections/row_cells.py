@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from files_and_text.numbers import loss, plural
 from results.report.blocks import Badge, Tone
-from results.verdict.band import band_text
-from results.verdict.claim_wording import claim_sentence
-from results.verdict.comparisons import Weighed
+from results.text.comparisons import band_text, verdict_sentence
+from results.text.conditions import shown_conditions
+from results.text.rows import description
+from results.verdict.arm_comparisons import ArmComparisons
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.statistics import Comparison
 
@@ -34,12 +35,13 @@ def effect(row: RowVerdict) -> str:
     compared, ends = comparison_effect(row.comparison), interval(row.comparison)
     if compared:
         return f"{compared}; interval {ends}" if ends else f"{compared}; too few for an interval"
-    if row.cost is None:
+    cost = row.measurement.cost
+    if cost is None:
         return "" if row.row.topic == "stability" else "not measured"
-    if row.cost.difference == 0:
+    if cost.difference == 0:
         return "none: it holds the best trial"
-    share = "" if row.cost.percent is None else f" ({row.cost.percent:+.2f}%)"
-    return f"{row.cost.difference:+.4f}{share}, one run"
+    share = "" if cost.percent is None else f" ({cost.percent:+.2f}%)"
+    return f"{cost.difference:+.4f}{share}, one run"
 
 
 def comparison_effect(comparison: Comparison | None) -> str:
@@ -66,7 +68,8 @@ def band(row: RowVerdict) -> str:
 
 def conditions(row: RowVerdict) -> str:
     """The row's own condition, and where this sweep differs from it."""
-    differing = [f"{c.name} {c.here} here, {c.row} in the row" for c in row.conditions if c.differs]
+    shown = shown_conditions(row.measurement.conditions)
+    differing = [f"{c.name} {c.here} here, {c.row} in the row" for c in shown if c.differs]
     said = row.row.condition.rstrip(".")
     return f"{said}. Differs: {'; '.join(differing)}" if differing else said
 
@@ -74,16 +77,16 @@ def conditions(row: RowVerdict) -> str:
 def sentence(row: RowVerdict, margin: float) -> str:
     """The judgement in words; `margin` is a share of the best's loss."""
     if row.row.topic == "stability":
-        return row.claim
-    described = row.claim if row.position != "not_tested" else ""
-    return " ".join(part for part in (claim_sentence(row, margin), described) if part)
+        return description(row)
+    described = description(row) if row.measurement.is_tested else ""
+    return " ".join(part for part in (verdict_sentence(row, margin), described) if part)
 
 
-def arm_cells(weighed: Weighed) -> list[tuple[str, ...]]:
+def arm_cells(found: ArmComparisons) -> list[tuple[str, ...]]:
     """A line for each arm that was run again: name, role, runs, mean, spread, effect, interval."""
     cells: list[tuple[str, ...]] = []
-    for summary in weighed.arms:
-        comparison = weighed.comparisons.get(summary.arm.name)
+    for summary in found.arms:
+        comparison = found.comparisons.get(summary.arm.name)
         cells.append(
             (
                 summary.arm.name,

@@ -12,6 +12,7 @@ from results.report.blocks import Block, Cell, Paragraph, Section, Table
 from results.report.facts import Facts
 from results.report.palette import spoken
 from results.sweep_result import TrialResult
+from results.text.rows import description
 
 _SHOWN_NUMBERS = 12
 _TROUBLES = ("failed", "out_of_memory", "diverged")
@@ -73,7 +74,7 @@ def _meanings(facts: Facts) -> list[Block]:
                 (
                     row.row.id,
                     f"{row.row.condition} ({spoken(row.row.direction or '')})",
-                    row.claim,
+                    description(row),
                 )
                 for row in tested
             ],

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from results.report.blocks import Block, Paragraph, Section, Table
 from results.report.facts import Facts
 from results.report.sections import row_cells as row_words
-from results.verdict.comparisons import Weighed
-from results.verdict.conditions import show, shown_range
+from results.text.conditions import shown_conditions
+from results.text.rows import early_ends, evidence, reason_not_tested
+from results.text.values import show, shown_range
+from results.verdict.arm_comparisons import ArmComparisons
 from results.verdict.row_verdict import RowVerdict
 
 
@@ -49,7 +51,7 @@ def _table(rows: Sequence[RowVerdict]) -> Table:
             (
                 row.row.id,
                 _said(row),
-                row_words.badge(row.verdict),
+                row_words.badge(row.word),
                 _best(row),
                 row_words.effect(row),
                 row_words.band(row),
@@ -69,17 +71,18 @@ def _said(row: RowVerdict) -> str:
 
 def _best(row: RowVerdict) -> str:
     """The best value, and where it lies against the row's."""
-    if row.best_value is None:
+    found = row.measurement
+    if found.best_value is None:
         return ""
-    if not row.distance_log10:
-        return f"{show(row.best_value)}: {row.position}"
-    factor = 10 ** (row.distance_log10 if row.position == "above" else -row.distance_log10)
-    return f"{show(row.best_value)}: {row.position}, {float(f'{factor:.2g}'):g} times the row's"
+    if not found.distance_log10:
+        return f"{show(found.best_value)}: {found.position}"
+    factor = 10 ** (found.distance_log10 if found.position == "above" else -found.distance_log10)
+    return f"{show(found.best_value)}: {found.position}, {float(f'{factor:.2g}'):g} times the row's"
 
 
 def _here(rows: Sequence[RowVerdict], margin: float) -> Paragraph:
     """The sweep's own conditions, the same for every row."""
-    conditions = rows[0].conditions if rows else ()
+    conditions = shown_conditions(rows[0].measurement.conditions) if rows else []
     known = [
         c.here if c.name in c.here else f"{c.name} {c.here}"
         for c in conditions
@@ -95,18 +98,18 @@ def _sentences(rows: Sequence[RowVerdict], margin: float) -> Table:
     return Table(
         caption="The same in words, with the trials it rests on",
         header=("row", "judgement", "evidence"),
-        rows=[(row.row.id, row_words.sentence(row, margin), row.evidence) for row in rows],
+        rows=[(row.row.id, row_words.sentence(row, margin), evidence(row)) for row in rows],
         folded=True,
         stacked=True,
     )
 
 
-def _replicates(weighed: Weighed) -> Table:
-    state = "the stopping rule is met" if weighed.clear else "more seeds can still change a word"
+def _replicates(found: ArmComparisons) -> Table:
+    state = "the stopping rule is met" if found.clear else "more seeds can still change a word"
     return Table(
         caption=f"Configs run again on common seeds ({state}). Loss in nats per token.",
         header=("config", "role", "finished", "mean loss", "spread of a run", "against the best", "interval"),
-        rows=row_words.arm_cells(weighed),
+        rows=row_words.arm_cells(found),
         stacked=True,
     )
 
@@ -115,7 +118,10 @@ def _untested(rows: Sequence[RowVerdict]) -> Table:
     return Table(
         caption=f"Guideline rows not tested ({len(rows)}), and why",
         header=("row", "value", "why not"),
-        rows=[(row.row.id, shown_range(row.row), "; ".join([row.reason, *row.stopped])) for row in rows],
+        rows=[
+            (row.row.id, shown_range(row.row), "; ".join([reason_not_tested(row), *early_ends(row)]))
+            for row in rows
+        ],
         folded=True,
         stacked=True,
     )

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from results.best import best_config
 from results.export.registry import export
-from results.verdict.row_conditions import conditions_of, statement
+from results.text.conditions import conditions_statement
+from results.verdict.applicability import conditions_of
 from search_spaces import load_guidelines
 
 FOUR = {"load_in_4bit": True, "bnb_4bit_use_double_quant": False}
@@ -86,7 +87,7 @@ def test_a_study_from_before_kinds_were_recorded_reads_as_it_did(make_trial, mak
 def test_a_row_about_4_bit_bases_says_that_int8_is_none():
     row = next(row for row in load_guidelines().values() if row.when.method == "qlora")
     for kind in KINDS:
-        said = statement(conditions_of(row, {"quantization": kind}))
+        said = conditions_statement(conditions_of(row, {"quantization": kind}))
         assert ("the base is int8 here and 4-bit in the row" in said) == (kind == "int8")
 
 

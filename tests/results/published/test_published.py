@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from results.errors import TableError
-from results.published.page import published_dict, published_page
-from results.published.pooled_noise import Config, compare_pooled, pooled_noise
+from results.published.configs import Config, size_from_name
+from results.published.decide import ModelVerdict, judge_table
+from results.published.json_data import published_data
+from results.published.page import cost_text, published_page
+from results.published.pooled_noise import compare_pooled, pooled_noise
 from results.published.table import PublishedTable, parse_columns, read_table
-from results.published.verdicts import ModelVerdict, judge_table, size_from_name
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.statistics import ALPHA, MARGIN, relation
 from search_spaces import load_guidelines
@@ -190,22 +192,22 @@ def test_replicates_are_pooled_and_make_words(tmp_path):
     squares = 2 * 0.0001**2 + 0.0001**2 / 2 + 0.0002**2 / 2 + 0.0001**2 / 2
     assert model.noise.spread == pytest.approx(math.sqrt(squares / 4 + 1e-8 / 12))
     row = row_of(model, "method.qlora")  # 2e-4
-    assert row.verdict == "too_low"
+    assert row.word == "too_low"
     assert row.comparison is not None
     assert row.comparison.effect == pytest.approx(1.0501 - 1.00005)
     assert row.comparison.design == "pooled"
-    assert str(model.costs["method.qlora"]) == "+5.00%"
+    assert cost_text(model.costs["method.qlora"]) == "+5.00%"
     # 1e-3 lies between the best, 8e-4, and 2e-3, which is far worse: where it turns is not known.
-    assert row_of(model, "boundary.too_high").verdict == "undecided"
+    assert row_of(model, "boundary.too_high").word == "undecided"
     tried = judged(tmp_path, TABLE.replace("2e-3,16", "1e-3,16"))["org/tiny-8B"]
-    assert row_of(tried, "boundary.too_high").verdict == "supported"
+    assert row_of(tried, "boundary.too_high").word == "supported"
     assert row_of(model, "size.7-8b").is_tested  # the size is in the name
 
 
 def test_without_replicates_nothing_is_claimed(tmp_path):
     model = judged(tmp_path)["org/other"]
-    assert {row.verdict for row in model.verdict.rows} <= {"undecided", "not_tested"}
-    assert str(model.costs["method.qlora"]) == "at most +5.26%"
+    assert {row.word for row in model.verdict.rows} <= {"undecided", "not_tested"}
+    assert cost_text(model.costs["method.qlora"]) == "at most +5.26%"
     assert not row_of(model, "size.7-8b").is_tested
 
 
@@ -216,11 +218,11 @@ def test_a_rate_between_two_tried_ones_is_bracketed_by_them(tmp_path):
     cost = model.costs["method.qlora"]
     assert cost.least == pytest.approx(100 * (1.0201 / 1.00005 - 1))
     assert cost.most == pytest.approx(100 * (1.09015 / 1.00005 - 1))
-    assert row_of(model, "method.qlora").verdict == "too_low"  # 4e-4 is already
+    assert row_of(model, "method.qlora").word == "too_low"  # 4e-4 is already
 
 
 def test_the_margin_of_the_user_counts(tmp_path):
-    assert row_of(judged(tmp_path, margin=0.2)["org/tiny-8B"], "method.qlora").verdict == "no_difference"
+    assert row_of(judged(tmp_path, margin=0.2)["org/tiny-8B"], "method.qlora").word == "no_difference"
 
 
 @pytest.mark.parametrize(
@@ -287,7 +289,7 @@ def test_the_page_answers_first_and_breaks_no_table(tmp_path):
     assert "line 14: eval_loss is 'nan'" in page
     lines = [line for line in page.splitlines() if line.startswith("|")]
     assert all(line.endswith("|") for line in lines)
-    json.dumps(published_dict(table, verdicts, margin=MARGIN), allow_nan=False)
+    json.dumps(published_data(table, verdicts, margin=MARGIN), allow_nan=False)
 
 
 def test_names_of_a_table_are_text_on_the_page_and_never_elements(tmp_path):
@@ -308,7 +310,7 @@ def test_the_committed_reference_is_what_the_published_table_gives():
         "per_device_train_batch_size": 128,
     }
     verdicts = judge_table(table, load_guidelines(), context)
-    found = json.loads(json.dumps(published_dict(table, verdicts, margin=MARGIN)))
+    found = json.loads(json.dumps(published_data(table, verdicts, margin=MARGIN)))
     committed = json.loads(REFERENCE.read_text())
     for ours, theirs in zip(found["models"], committed["models"], strict=True):
         assert ours["best"] == theirs["best"]

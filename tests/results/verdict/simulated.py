@@ -17,7 +17,7 @@ from results.verdict.statistics import (
     is_clear,
     reference,
 )
-from results.verdict.words import Side, Word, decide
+from results.verdict.word_rules import Side, Word, value_word
 
 ROW_RATES = {"row.low": 2e-5, "row.mid": 1e-4, "row.default": 2e-4, "row.high": 1e-3}
 
@@ -136,4 +136,4 @@ def _words(arms: Sequence[Arm], found: dict[str, object]) -> dict[str, Word]:
     best = float(reference(arms).values["learning_rate"])
     rates = {arm.name: float(arm.values["learning_rate"]) for arm in arms}
     sides: dict[str, Side] = {name: "above" if rate > best else "below" for name, rate in rates.items()}
-    return {name: decide(c, side=sides[name]) for name, c in found.items()}  # type: ignore[arg-type]
+    return {name: value_word(c, side=sides[name]) for name, c in found.items()}  # type: ignore[arg-type]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from results.verdict.band import band_of, band_text
+from results.text.comparisons import band_advice, band_text
+from results.verdict.band import band_of
 
 RATES = [(1e-5, 2.2), (5e-5, 2.02), (1e-4, 2.005), (2e-4, 2.0), (4e-4, 2.008), (1e-3, 2.5)]
 
@@ -21,10 +22,10 @@ def test_the_band_is_the_hull_of_the_values_within_the_margin():
 def test_of_a_rate_the_low_end_is_advised_and_of_warmup_neither():
     band = band_of("learning_rate", RATES)
     assert band is not None
-    assert "take 1e-4 to 2e-4, not more" in band.advice
+    assert "take 1e-4 to 2e-4, not more" in band_advice(band)
     warmup = band_of("warmup_ratio", [(0.0, 2.0), (0.1, 2.0)])
     assert warmup is not None
-    assert warmup.advice == ""
+    assert band_advice(warmup) == ""
 
 
 def test_a_side_that_was_not_tried_is_open():

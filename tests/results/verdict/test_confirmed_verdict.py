@@ -15,6 +15,8 @@ from results.errors import DamagedReplicates
 from results.render.files import write_verdict
 from results.render.markdown import to_markdown
 from results.render.terminal import render
+from results.text.conditions import conditions_statement, shown_conditions
+from results.text.limitations import limitation_text
 from results.verdict.replicates import read_replicates
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.verdict import Verdict, verdict
@@ -60,6 +62,10 @@ def sweep(make_trial, make_study):
     )
 
 
+def limitations(result: Verdict) -> list[str]:
+    return [limitation_text(found) for found in result.limitations]
+
+
 def row_of(result: Verdict, row_id: str) -> RowVerdict:
     return next(row for row in result.rows if row.row.id == row_id)
 
@@ -78,7 +84,7 @@ ARMS = (
 
 def test_words_follow_from_the_arms(sweep):
     result = verdict(sweep, confirm(*ARMS))
-    words = {row.row.id: row.verdict for row in result.rows}
+    words = {row.row.id: row.word for row in result.rows}
     assert words["scenario.general"] == "too_low"
     assert words["size.7-8b"] == "too_low"
     assert words["method.qlora"] == "too_low"  # 2e-4 as well, with everything else at the best
@@ -102,30 +108,30 @@ def test_words_follow_from_the_arms(sweep):
 def test_a_row_that_holds_the_best_is_supported_by_what_lies_outside(sweep):
     """warmup.ratio is 0.03 to 0.1, the best has 0.05; without an arm outside nothing contradicts it."""
     outside = (arm("warmup 0", "row", ("x",), warmup_ratio=0.0), 2.2)
-    words = {row.row.id: row.verdict for row in verdict(sweep, confirm(ARMS[0], outside)).rows}
+    words = {row.row.id: row.word for row in verdict(sweep, confirm(ARMS[0], outside)).rows}
     assert words["warmup.ratio"] == "supported"
     assert words["warmup.min_steps"] == "supported"  # 10 of 200 steps
-    alone = {row.row.id: row.verdict for row in verdict(sweep, confirm(ARMS[0], ARMS[2])).rows}
+    alone = {row.row.id: row.word for row in verdict(sweep, confirm(ARMS[0], ARMS[2])).rows}
     assert alone["warmup.ratio"] == "undecided"
 
 
 def test_a_scheduler_that_is_worse_is_not_supported(sweep):
     result = verdict(sweep, confirm(ARMS[0], (ARMS[4][0], 2.2), ARMS[5]))
-    assert row_of(result, "scheduler.short").verdict == "not_supported"
-    assert row_of(result, "scheduler.lora_start").verdict == "supported"  # cosine, as the best
+    assert row_of(result, "scheduler.short").word == "not_supported"
+    assert row_of(result, "scheduler.lora_start").word == "supported"  # cosine, as the best
 
 
 def test_a_range_is_refuted_by_its_end_towards_the_best_alone(sweep):
     """1e-4 being too low says nothing about 1e-4 to 2e-4."""
     sweep.set_user_attr("context", sweep.user_attrs["context"] | {"scenario": "instruction"})
     far = (arm("far end", "row", ("scenario.instruction",), learning_rate=1e-4), 2.3)
-    assert row_of(verdict(sweep, confirm(ARMS[0], far)), "scenario.instruction").verdict == "undecided"
+    assert row_of(verdict(sweep, confirm(ARMS[0], far)), "scenario.instruction").word == "undecided"
     near = (arm("near end", "row", ("scenario.instruction",), learning_rate=2e-4), 2.3)
-    assert row_of(verdict(sweep, confirm(ARMS[0], near)), "scenario.instruction").verdict == "too_low"
+    assert row_of(verdict(sweep, confirm(ARMS[0], near)), "scenario.instruction").word == "too_low"
     both = verdict(sweep, confirm(ARMS[0], far, near))
-    assert row_of(both, "scenario.instruction").verdict == "too_low"
+    assert row_of(both, "scenario.instruction").word == "too_low"
     good = (arm("inside", "row", ("x",), learning_rate=1.5e-4), 2.0001)
-    assert row_of(verdict(sweep, confirm(ARMS[0], near, good)), "scenario.instruction").verdict != "too_low"
+    assert row_of(verdict(sweep, confirm(ARMS[0], near, good)), "scenario.instruction").word != "too_low"
 
 
 def test_an_arm_that_differs_in_more_is_no_test_of_a_row_it_was_not_made_for(sweep):
@@ -133,8 +139,8 @@ def test_an_arm_that_differs_in_more_is_no_test_of_a_row_it_was_not_made_for(swe
     changed = {"learning_rate": 2e-4, "embedding_lr_ratio": 0.25, "lr_scheduler_type": "linear"}
     other = arm("default", "guideline_default", **changed)
     result = verdict(sweep, confirm(ARMS[0], (other, 2.1)))
-    assert row_of(result, "scenario.general").verdict == "undecided"
-    assert row_of(verdict(sweep, confirm(*ARMS[:2])), "scenario.general").verdict == "too_low"
+    assert row_of(result, "scenario.general").word == "undecided"
+    assert row_of(verdict(sweep, confirm(*ARMS[:2])), "scenario.general").word == "too_low"
     again = result.default_comparison
     assert again is not None
     assert again.effect == pytest.approx(0.1, abs=1e-3)
@@ -143,10 +149,10 @@ def test_an_arm_that_differs_in_more_is_no_test_of_a_row_it_was_not_made_for(swe
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_without_enough_replicates_nothing_is_claimed(sweep, seeds):
     for result in (verdict(sweep), verdict(sweep, confirm(*ARMS, seeds=seeds))):
-        assert {row.verdict for row in result.rows} <= {"undecided", "not_tested"}
-        tested = [row for row in result.rows if row.position != "not_tested"]
+        assert {row.word for row in result.rows} <= {"undecided", "not_tested"}
+        tested = [row for row in result.rows if row.measurement.position != "not_tested"]
         assert tested
-        assert all(row.verdict == "undecided" for row in tested)
+        assert all(row.word == "undecided" for row in tested)
 
 
 def test_a_confirmation_that_has_not_started_is_no_replicate(sweep):
@@ -155,20 +161,22 @@ def test_a_confirmation_that_has_not_started_is_no_replicate(sweep):
 
 
 def test_the_margin_decides_what_matters(sweep):
-    assert row_of(verdict(sweep, confirm(*ARMS), margin=0.05), "scenario.general").verdict == "no_difference"
+    assert row_of(verdict(sweep, confirm(*ARMS), margin=0.05), "scenario.general").word == "no_difference"
 
 
 def test_bands_edges_and_conditions_stand_in_the_row(make_trial, make_study, sweep):
     row = row_of(verdict(sweep), "scenario.general")
     assert row.band is not None
     assert (row.band.low, row.band.high, row.band.beyond_high) == (3e-4, 4e-4, 1.5e-3)
-    assert not row.widen
+    assert not row.edge
     edge = make_study(make_trial(2.0, lr=1.95e-3), make_trial(2.2, lr=2e-4), context={"quantization": "bf16"})
     at_edge = row_of(verdict(edge), "scenario.general")
-    assert (at_edge.edge, at_edge.widen) == ("high", True)
-    assert "the base is bf16 here and 4-bit in the row" in at_edge.conditions_statement
-    assert "batch (8)" in at_edge.conditions_statement
-    names = {condition.name for condition in at_edge.conditions}
+    assert at_edge.edge == "high"
+    assert "the base is bf16 here and 4-bit in the row" in conditions_statement(
+        at_edge.measurement.conditions
+    )
+    assert "batch (8)" in conditions_statement(at_edge.measurement.conditions)
+    names = {condition.name for condition in shown_conditions(at_edge.measurement.conditions)}
     assert {"model size", "steps", "batch", "base", "alpha"} <= names
 
 
@@ -186,7 +194,7 @@ def test_files_and_terminal_tell_it(sweep, tmp_path):
     assert "## Replicates on common seeds" in text
     assert "Verdict: too low: rate 2e-4 ended 0.05" in text
     assert "5 runs of rate 1e-3 ended early where the other finished" in text
-    assert "One run per config:" not in result.caveats[0]
+    assert "One run per config:" not in limitations(result)[0]
     for width in (60, 120):
         console = Console(file=io.StringIO(), width=width, no_color=True)
         console.print(render(result))
@@ -198,8 +206,8 @@ def test_files_and_terminal_tell_it(sweep, tmp_path):
 
 def test_the_best_losing_runs_is_said(sweep):
     result = verdict(sweep, confirm((ARMS[0][0], None), ARMS[2]))
-    assert any("The best itself did not finish on 5 of 5 seeds" in text for text in result.caveats)
-    assert row_of(result, "scenario.general").verdict == "undecided"
+    assert any("The best itself did not finish on 5 of 5 seeds" in text for text in limitations(result))
+    assert row_of(result, "scenario.general").word == "undecided"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from results.verdict.statistics import (
     is_clear,
 )
 from results.verdict.verdict import Verdict, judge_sweep
-from results.verdict.words import CLAIMS
+from results.verdict.word_rules import CLAIMS
 from search_spaces import Dimension, GuidelineRow, Source
 from tests.results.verdict.simulated import ROW_RATES, Noise, Truth, arms_of, confirm, run_round
 
@@ -143,17 +143,17 @@ def claims_what_is_not_so(row: RowVerdict, truth: Truth, best: float) -> bool:
     outside = [rate for rate in (2e-5, 1e-4, 2e-4, 1e-3) if not low <= rate <= high]
     differences = {rate: truth.loss(rate) - truth.loss(best) for rate in outside}
     cost = truth.loss(min(max(truth.best_rate, low), high)) - truth.loss(best)
-    if row.verdict not in CLAIMS:
+    if row.word not in CLAIMS:
         return False
     if direction:  # 1e-3 is called too high
-        return (cost > bound) != (row.verdict == "supported") if best < low else row.verdict != "too_low"
+        return (cost > bound) != (row.word == "supported") if best < low else row.word != "too_low"
     if low <= best <= high:
         apart = any(d > bound for d in differences.values()) or low < high
         same = any(abs(d) < bound for d in differences.values())
         better = any(d < -bound for d in differences.values())
-        return not {"supported": apart, "no_difference": same}.get(row.verdict, better)
-    if row.verdict in ("too_low", "too_high"):
-        return cost <= bound or (row.verdict == "too_low") != (high < best)
+        return not {"supported": apart, "no_difference": same}.get(row.word, better)
+    if row.word in ("too_low", "too_high"):
+        return cost <= bound or (row.word == "too_low") != (high < best)
     return cost >= bound
 
 
@@ -166,7 +166,7 @@ def test_whole_verdicts_claim_what_is_so(best_rate):
         noise = Noise(run=float(generator.uniform(0.0005, 0.008)))
         result, best = confirmed_sweep(truth, noise, generator)
         wrong += any(claims_what_is_not_so(row, truth, best) for row in result.rows)
-        claims += sum(row.verdict in CLAIMS for row in result.rows)
+        claims += sum(row.word in CLAIMS for row in result.rows)
     assert wrong / 200 <= ALPHA
     assert claims >= 200  # of a thousand
 

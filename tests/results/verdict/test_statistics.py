@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from results.render.json_data import comparison_data
 from results.verdict.statistics import (
     ALPHA,
     INTERVAL_SHARE,
@@ -24,7 +25,14 @@ from results.verdict.statistics import (
     reference,
     relation,
 )
-from results.verdict.words import combine, decide, decide_boundary, decide_region, decide_separate, rests_on
+from results.verdict.word_rules import (
+    boundary_word,
+    combine,
+    region_word,
+    rests_on,
+    separate_rate_word,
+    value_word,
+)
 
 ARMS = [
     Arm(name="best", role="best", values={"learning_rate": 2e-4}),
@@ -73,7 +81,7 @@ def test_looking_again_never_widens_an_interval_nor_takes_a_word_back():
             compare("a", "b", runs("a", ours[:n]) + runs("b", theirs[:n]), comparisons=5)
             for n in range(3, 13)
         ]
-        words = [decide(comparison, side="below") for comparison in found]
+        words = [value_word(comparison, side="below") for comparison in found]
         assert words[-1] == "too_low"
         assert words == sorted(words, key=lambda word: word != "undecided")
 
@@ -104,7 +112,7 @@ def test_below_three_pairs_nothing_is_ever_claimed(pairs):
     found = compare("a", "b", runs("a", [9.0] * pairs) + runs("b", [1.0] * pairs))
     assert (found.low, found.high) == (None, None)
     for side in ("above", "below", "equal", "other"):
-        assert decide(found, side=side) == "undecided"
+        assert value_word(found, side=side) == "undecided"
 
 
 def test_losses_that_are_no_numbers_are_lost_runs_not_losses():
@@ -126,10 +134,10 @@ def test_lost_runs_above_the_best_are_evidence_and_below_it_are_none():
     """The cliff lies to the right: four of four runs that end early make a rate too high, never too low."""
     found = compare("row", "best", runs("row", [None] * 4) + runs("best", [2.0] * 4))
     assert found.loses_runs
-    assert decide(found, side="above") == "too_high"
-    assert decide(found, side="below") == "undecided"
-    assert decide(found, side="other") == "not_supported"
-    assert decide_boundary(found, direction="too_high", side="above") == "supported"
+    assert value_word(found, side="above") == "too_high"
+    assert value_word(found, side="below") == "undecided"
+    assert value_word(found, side="other") == "not_supported"
+    assert boundary_word(found, direction="too_high", side="above") == "supported"
 
 
 def test_few_lost_runs_or_lost_runs_of_the_best_too_are_no_proof():
@@ -143,7 +151,7 @@ def test_few_lost_runs_or_lost_runs_of_the_best_too_are_no_proof():
 def test_memory_and_machines_say_nothing_about_a_rate(outcome):
     found = compare("row", "best", runs("row", [None] * 6, outcome) + runs("best", [2.0] * 6))
     assert (found.lost, found.loses_runs) == (0, False)
-    assert decide(found, side="above") == "undecided"
+    assert value_word(found, side="above") == "undecided"
 
 
 def interval(low: float, high: float) -> Comparison:
@@ -175,40 +183,40 @@ NO_WORSE = interval(-0.02, 0.005)
     ],
 )
 def test_a_word_follows_from_the_interval_and_the_side(found, above, below, other):
-    assert [decide(found, side=side) for side in ("above", "below", "other")] == [above, below, other]
+    assert [value_word(found, side=side) for side in ("above", "below", "other")] == [above, below, other]
 
 
 def test_the_margin_is_the_users():
-    assert decide(WORSE, side="above", margin=0.02) == "no_difference"  # 0.04 of 2.0
-    assert decide(WITHIN, side="above", margin=0.001) == "undecided"
+    assert value_word(WORSE, side="above", margin=0.02) == "no_difference"  # 0.04 of 2.0
+    assert value_word(WITHIN, side="above", margin=0.001) == "undecided"
 
 
 def test_a_row_that_holds_the_best_is_tried_from_outside():
-    assert decide_region([("above", WORSE)], []) == "supported"
-    assert decide_region([("below", WITHIN)], []) == "no_difference"
-    assert decide_region([("above", BETTER)], []) == "too_low"
-    assert decide_region([("below", BETTER)], []) == "too_high"
-    assert decide_region([("above", OPEN)], []) == "undecided"
-    assert decide_region([], [("below", WITHIN)]) == "supported"
-    assert decide_region([], []) == "undecided"
-    assert decide_region([("below", WITHIN), ("above", WORSE)], []) == "supported"  # right about the cliff
-    assert decide_region([("other", WITHIN), ("other", WORSE)], []) == "no_difference"
+    assert region_word([("above", WORSE)], []) == "supported"
+    assert region_word([("below", WITHIN)], []) == "no_difference"
+    assert region_word([("above", BETTER)], []) == "too_low"
+    assert region_word([("below", BETTER)], []) == "too_high"
+    assert region_word([("above", OPEN)], []) == "undecided"
+    assert region_word([], [("below", WITHIN)]) == "supported"
+    assert region_word([], []) == "undecided"
+    assert region_word([("below", WITHIN), ("above", WORSE)], []) == "supported"  # right about the cliff
+    assert region_word([("other", WITHIN), ("other", WORSE)], []) == "no_difference"
     assert rests_on("supported", [WITHIN, WORSE]) is WORSE
     assert rests_on("undecided", [OPEN]) is OPEN
     assert rests_on("undecided", []) is None
 
 
 def test_a_boundary_is_right_when_its_value_is_worse_on_its_side():
-    assert decide_boundary(WORSE, direction="too_high", side="above") == "supported"
-    assert decide_boundary(WITHIN, direction="too_high", side="above") == "too_low"
-    assert decide_boundary(WORSE, direction="too_low", side="below") == "supported"
-    assert decide_boundary(BETTER, direction="too_low", side="below") == "too_high"
-    assert decide_boundary(WORSE, direction="too_high", side="below") == "too_low"  # the best lies beyond
-    assert decide_boundary(OPEN, direction="too_high", side="above") == "undecided"
+    assert boundary_word(WORSE, direction="too_high", side="above") == "supported"
+    assert boundary_word(WITHIN, direction="too_high", side="above") == "too_low"
+    assert boundary_word(WORSE, direction="too_low", side="below") == "supported"
+    assert boundary_word(BETTER, direction="too_low", side="below") == "too_high"
+    assert boundary_word(WORSE, direction="too_high", side="below") == "too_low"  # the best lies beyond
+    assert boundary_word(OPEN, direction="too_high", side="above") == "undecided"
 
 
 def test_a_separate_embedding_rate_is_judged_by_one_rate_for_all():
-    words = [decide_separate(found) for found in (WORSE, WITHIN, BETTER, OPEN, None)]
+    words = [separate_rate_word(found) for found in (WORSE, WITHIN, BETTER, OPEN, None)]
     assert words == ["supported", "no_difference", "not_supported", "undecided", "undecided"]
 
 
@@ -277,6 +285,6 @@ def test_any_replicates_give_words_and_no_error(found):
     replicates = [Replicate(arm=arm, seed=seed, eval_loss=loss) for arm, seed, loss in found]
     is_clear(ARMS, replicates)
     for comparison in compare_all(ARMS, replicates).values():
-        comparison.to_dict()
+        comparison_data(comparison)
         if comparison.low is None and not comparison.loses_runs:
-            assert decide(comparison, side="above", margin=MARGIN) == "undecided"
+            assert value_word(comparison, side="above", margin=MARGIN) == "undecided"

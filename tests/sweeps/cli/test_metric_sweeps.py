@@ -20,10 +20,12 @@ from lora_runner.metric.scores import MetricSpec
 from lora_runner.protocol import FAILED
 from results.best import best_config
 from results.frames import parameters_of, reports_frame, trials_frame
+from results.render.json_data import verdict_data
 from results.render.markdown import to_markdown
 from results.sweep_result import read_study
+from results.text.metric import metric_sentences
 from results.trials_text import trials_table
-from results.verdict.metric_verdict import measured
+from results.verdict.metric_comparison import compare_metric
 from results.verdict.replicates import Replicates
 from results.verdict.statistics import Replicate
 from results.verdict.verdict import verdict
@@ -286,10 +288,10 @@ def test_the_untouched_bases_value_is_asked_for_once_and_told(measuring: Callabl
     with console.capture() as shown:
         console.print(status_table(status, []))
     assert "3.2500 nats per token, exact_match 0.1250" in shown.get()
-    said = verdict(keeper.study).measured
+    said = verdict(keeper.study).by_metric
     assert said is not None
-    assert said.to_dict()["base"] == 0.125
-    assert "The untouched base has exact_match 0.1250." in said.sentences()
+    assert said.base == 0.125
+    assert "The untouched base has exact_match 0.1250." in metric_sentences(said)
 
 
 def test_a_sweep_without_a_metric_asks_nothing_of_the_base(make_keeper: Callable[..., Keeper]) -> None:
@@ -369,14 +371,14 @@ def test_verdict_and_tables_say_both_values(measuring: Callable[..., Keeper]) ->
     by_metric = max(trials, key=lambda t: t.user_attrs["metric"])
     assert by_loss.number != by_metric.number
     assert by_loss.value == by_loss.user_attrs["eval_loss"]
-    said = verdict(keeper.study).measured
+    said = verdict(keeper.study).by_metric
     assert said is not None
     assert said.differs
     assert (said.by_loss.number, said.by_metric.number) == (by_loss.number, by_metric.number)
-    text = " ".join(said.sentences())
+    text = " ".join(metric_sentences(said))
     assert f"The best by loss is not the best by exact_match: trial {by_loss.number} has loss" in text
     assert f"trial {by_metric.number} with {by_metric.user_attrs['metric']:.4f}" in text
-    assert verdict(keeper.study).to_dict()["measured"]["differs"] is True
+    assert verdict_data(verdict(keeper.study))["measured"]["differs"] is True
     assert best_config(keeper.study)["sweep"]["trial"] == by_loss.number
     frame = trials_frame(keeper.study)
     assert list(frame["metric"]) == [t.user_attrs["metric"] for t in trials]
@@ -402,7 +404,7 @@ def test_a_confirmation_runs_the_best_by_the_metric_too_and_tells_the_interval(
         for seed in range(4)
         for arm, value in (("best", 0.5), (name, 0.75 + 0.001 * seed))
     ]
-    said = measured(sweep, Replicates(arms=arms, runs=runs))
+    said = compare_metric(sweep, Replicates(arms=arms, runs=runs))
     assert said is not None
     assert said.comparison is not None
     differences = [0.25 + 0.001 * seed for seed in range(4)]
@@ -410,7 +412,7 @@ def test_a_confirmation_runs_the_best_by_the_metric_too_and_tells_the_interval(
     assert said.comparison.pairs == 4
     assert said.comparison.low is not None
     assert 0 < said.comparison.low < 0.25 + 0.0015
-    text = " ".join(said.sentences())
+    text = " ".join(metric_sentences(said))
     assert f"On 4 common seeds trial {said.by_metric.number} against trial {said.by_loss.number}" in text
     assert "exact_match +0.2515 (+0." in text
 
@@ -429,8 +431,8 @@ def test_a_sweep_without_a_metric_has_no_column_of_it(make_keeper: Callable[...,
     SimulatedPack(keeper).run()
     assert "metric" not in trials_frame(keeper.study).columns
     assert "metric" not in reports_frame(keeper.study).columns
-    assert verdict(keeper.study).measured is None
-    assert "measured" not in verdict(keeper.study).to_dict()
+    assert verdict(keeper.study).by_metric is None
+    assert "measured" not in verdict_data(verdict(keeper.study))
 
 
 def test_the_resolved_file_is_read_from_the_run_folder(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_the_best_comes_first_then_the_default_then_each_tested_row_at_its_own_v
     assert "boundary.same_rate" not in named
     # A row is either tried by an arm of its own, or holds the best, or wants what the best lacks.
     for row in ("scheduler.short", "warmup.ratio", "embedding.ratio"):
-        assert row in named or answer[row].position in ("inside", "not_tested")
+        assert row in named or answer[row].measurement.position in ("inside", "not_tested")
 
 
 def test_rows_that_come_to_one_configuration_share_an_arm_and_no_rows_means_none(swept: Keeper) -> None:
@@ -385,7 +385,7 @@ def test_one_rate_is_tuned_on_the_sweeps_seed_before_it_becomes_an_arm(
     assert "One rate for LoRA and embeddings was tried at" in progress.notes[0]
     assert progress.clear
     answer = verdict(peek_study(swept, "t"), peek_study(swept, "t.confirm"))
-    words = {row.row.id: row.verdict for row in answer.rows}
+    words = {row.row.id: row.word for row in answer.rows}
     assert words["scenario.general"] == "too_low"
     assert words["boundary.same_rate"] == "supported"
     again, runs = confirmation()

@@ -14,7 +14,8 @@ import pytest
 from lora_runner.base.load_model import BaseSpec, load_tokenizer
 from lora_runner.config import TrialConfig
 from lora_runner.data import DataSpec, load_data
-from results.verdict.verdict import TrialSummary, Verdict
+from results.sweep_result import TrialResult
+from results.verdict.verdict import Verdict
 from sweeps.demo.docstrings import DocstringRecord
 from sweeps.errors import SweepFailed
 from sweeps.real import run
@@ -88,8 +89,8 @@ def test_figures_that_differ_are_refused() -> None:
 
 
 def test_the_page_holds_losses_and_both_sides() -> None:
-    def trial(number: int, loss: float, rate: float) -> TrialSummary:
-        return TrialSummary(
+    def trial(number: int, loss: float, rate: float) -> TrialResult:
+        return TrialResult(
             number=number,
             outcome="complete",
             eval_loss=loss,
@@ -109,7 +110,7 @@ def test_the_page_holds_losses_and_both_sides() -> None:
         outcomes={"complete": 8},
         context={},
         runs_per_config=1,
-        caveats=(),
+        limitations=(),
     )
     pairs = [Pair("untouched base, evaluation", 4.33863, 4.338634)]
     said = page(verdict, Checked(18.74, "Paris."), pairs, command="make real")

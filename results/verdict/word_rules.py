@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from results.verdict.statistics import MARGIN, Comparison, Relation, relation
@@ -23,12 +23,46 @@ WORDS: tuple[Word, ...] = (
 rate."""
 
 CLAIMS = frozenset(WORDS) - {"undecided", "not_tested"}
+"""Words that can be wrong: the family-wise error rate is about them."""
 
 Side = Literal["above", "below", "equal", "other"]
 """Where an arm's value lies against the best's; `other` for names."""
 
+_WORSE: Mapping[Side, Word] = {
+    "above": "too_high",
+    "below": "too_low",
+    "other": "not_supported",
+    "equal": "undecided",
+}
+_LOSES_RUNS: Mapping[Side, Word] = {
+    "above": "too_high",
+    "below": "undecided",
+    "other": "not_supported",
+    "equal": "undecided",
+}
+_BETTER_OUTSIDE: Mapping[Side, Word] = {
+    "above": "too_low",
+    "below": "too_high",
+    "other": "not_supported",
+}
+_SEPARATE: Mapping[Relation, Word] = {
+    "worse": "supported",
+    "loses_runs": "supported",
+    "within": "no_difference",
+    "no_worse": "not_supported",
+    "better": "not_supported",
+    "open": "undecided",
+}
+_RESTS_ON: Mapping[Word, frozenset[Relation]] = {
+    "supported": frozenset({"worse", "loses_runs"}),
+    "no_difference": frozenset({"within"}),
+    "too_low": frozenset({"better"}),
+    "too_high": frozenset({"better"}),
+    "not_supported": frozenset({"better"}),
+}
 
-def decide(
+
+def value_word(
     comparison: Comparison | None, *, side: Side, holds_best: bool = False, margin: float = MARGIN
 ) -> Word:
     """The word for a row whose own value is the comparison's arm and whose best is the other.
@@ -37,14 +71,14 @@ def decide(
     margin: too high above it, too low below it. Not worse by more than the margin: supported when the best
     lies in the row or the row may even be better, no_difference when both ends lie within the margin. The
     sides are not alike: the loss is flat to the left of the best rate and a cliff to its right, so runs that
-    end early make a value above the best too high, and one below the best undecided, since no slow rate
-    explains them.
+    end early make a value above the best too high, and one below the best undecided, since a low rate does
+    not explain them.
     """
     if comparison is None:
         return "undecided"
     found = relation(comparison, margin)
     if found == "loses_runs":
-        return {"above": "too_high", "other": "not_supported"}.get(side, "undecided")  # type: ignore[return-value]
+        return _LOSES_RUNS[side]
     if found == "worse":
         return _WORSE[side]
     if found in ("better", "no_worse"):
@@ -54,13 +88,13 @@ def decide(
     return "undecided"
 
 
-def decide_region(
+def region_word(
     outside: Sequence[tuple[Side, Comparison]],
     inside: Sequence[tuple[Side, Comparison]],
     *,
     margin: float = MARGIN,
 ) -> Word:
-    """The word for a row in whose range the best itself lies: it is tried by arms that differ in its
+    """The word for a row in whose range the best itself lies: it is tested by arms that differ in its
     parameter alone.
 
     An arm outside that is better by more than the margin refutes the row, one that is worse supports it, one
@@ -70,7 +104,7 @@ def decide_region(
     seen = [(side, relation(comparison, margin)) for side, comparison in outside]
     for side, found in seen:
         if found == "better" and side != "equal":
-            return {"above": "too_low", "below": "too_high"}.get(side, "not_supported")  # type: ignore[return-value]
+            return _BETTER_OUTSIDE[side]
     relations = {found for _, found in seen}
     # A name beside which another does as well matters little, however bad a third is; a range with a cliff
     # on one side is right about that side.
@@ -80,25 +114,25 @@ def decide_region(
         return "supported"
     if "within" in relations:
         return "no_difference"
-    own = [decide(comparison, side=side, holds_best=True, margin=margin) for side, comparison in inside]
+    own = [value_word(comparison, side=side, holds_best=True, margin=margin) for side, comparison in inside]
     return "supported" if "supported" in own else "undecided"
 
 
 def rests_on(word: Word, comparisons: Sequence[Comparison], margin: float = MARGIN) -> Comparison | None:
-    """Of the comparisons that `decide_region` was given, outside first, the one to show beside its word."""
-    wanted = _SHOWS.get(word, frozenset())
+    """Of the comparisons that `region_word` was given, outside first, the one to show beside its word."""
+    wanted = _RESTS_ON.get(word, frozenset())
     shown = [comparison for comparison in comparisons if relation(comparison, margin) in wanted]
     return next(iter(shown or comparisons), None)
 
 
-def decide_boundary(
+def boundary_word(
     comparison: Comparison | None, *, direction: str, side: Side, margin: float = MARGIN
 ) -> Word:
     """The word for a row that calls a value too high or too low; the comparison's arm takes that value.
 
     Supported when it is worse than a best on the other side. When it is no worse, or the best lies beyond it,
-    the boundary itself stands in the wrong place: too_low when good values lie above it, too_high when they
-    lie below.
+    the boundary itself is in the wrong place: too_low when good values lie above it, too_high when they lie
+    below.
     """
     if comparison is None:
         return "undecided"
@@ -107,49 +141,25 @@ def decide_boundary(
     if found in ("within", "no_worse", "better"):
         return misplaced
     if found == "worse":
-        return "supported" if side == _SIDE_OF[direction] else misplaced
-    if found == "loses_runs" and side == "above":
-        return "supported" if direction == "too_high" else "undecided"
+        said_side = "above" if direction == "too_high" else "below"
+        return "supported" if side == said_side else misplaced
+    if found == "loses_runs" and side == "above" and direction == "too_high":
+        return "supported"
     return "undecided"
 
 
-def decide_separate(comparison: Comparison | None, *, margin: float = MARGIN) -> Word:
-    """The word for rules that want a rate of their own for embeddings; the arm has one rate for all, tuned
-    itself."""
-    if comparison is None:
-        return "undecided"
-    return _SEPARATE[relation(comparison, margin)]
+def separate_rate_word(comparison: Comparison | None, *, margin: float = MARGIN) -> Word:
+    """The word for rules that want a separate learning rate for embeddings; the arm has one for all, itself
+    tuned."""
+    return "undecided" if comparison is None else _SEPARATE[relation(comparison, margin)]
 
 
 def combine(words: Sequence[Word]) -> Word:
     """One word for a row with several arms of its own: its best value counts, but a cliff at its high end
     more."""
-    for word in ("too_high", "supported", "no_difference"):
+    order: tuple[Word, ...] = ("too_high", "supported", "no_difference")
+    for word in order:
         if word in words:
-            return word  # type: ignore[return-value]
+            return word
     claimed = set(words)
     return claimed.pop() if len(claimed) == 1 else "undecided"
-
-
-_WORSE: dict[Side, Word] = {
-    "above": "too_high",
-    "below": "too_low",
-    "other": "not_supported",
-    "equal": "undecided",
-}
-_SIDE_OF = {"too_high": "above", "too_low": "below"}
-_SEPARATE: dict[Relation, Word] = {
-    "worse": "supported",
-    "loses_runs": "supported",
-    "within": "no_difference",
-    "no_worse": "not_supported",
-    "better": "not_supported",
-    "open": "undecided",
-}
-_SHOWS: dict[Word, frozenset[Relation]] = {
-    "supported": frozenset({"worse", "loses_runs"}),
-    "no_difference": frozenset({"within"}),
-    "too_low": frozenset({"better"}),
-    "too_high": frozenset({"better"}),
-    "not_supported": frozenset({"better"}),
-}

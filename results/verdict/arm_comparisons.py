@@ -1,4 +1,4 @@
-"""All replicates of a sweep, weighed once: every arm against the best, ready to be asked by rows."""
+"""The replicates of a sweep: every arm on its own and against the best."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class ArmSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Weighed:
-    """What the replicates of one sweep say."""
+class ArmComparisons:
+    """What the replicates of one sweep show."""
 
     reference: Arm
     arms: Sequence[ArmSummary]
@@ -46,8 +46,8 @@ class Weighed:
     run_noise: float
     """Standard deviation of one run once its seed is accounted for, nats; 0 when not known.
 
-    From the arms' paired differences, which hold two runs' noise each; the median of the arms, as a value at
-    the cliff is noisier than the rest.
+    From the arms' paired differences, which hold two runs' noise each; the median of the arms, as a learning
+    rate near divergence is noisier than the rest.
     """
 
     @property
@@ -55,35 +55,18 @@ class Weighed:
         """Finished runs of the reference."""
         return self.arms[0].finished
 
-    def to_dict(self) -> dict[str, Any]:
-        """Builtins only, for verdict.json."""
-        return {
-            "margin": self.margin,
-            "alpha": self.alpha,
-            "rounds": self.rounds,
-            "clear": self.clear,
-            "run_noise": self.run_noise,
-            "reference": self.reference.name,
-            "arms": [
-                arm.arm.to_dict()
-                | {"runs": arm.runs, "finished": arm.finished, "mean": arm.mean, "spread": arm.spread}
-                for arm in self.arms
-            ],
-            "comparisons": {name: found.to_dict() for name, found in self.comparisons.items()},
-        }
 
-
-def weigh(
+def compare_arms(
     replicates: Replicates, context: Mapping[str, Any], *, margin: float = MARGIN, alpha: float = ALPHA
-) -> Weighed:
-    """Every arm against the sweep's best; `context` derives warmup steps and embedding rates."""
+) -> ArmComparisons:
+    """Compare every arm with the sweep's best; warmup steps and embedding rates follow from `context`."""
     best = reference(replicates.arms)
     arms = [best, *(arm for arm in replicates.arms if arm is not best)]
     losses: dict[str, dict[int, float]] = {arm.name: {} for arm in replicates.arms}
     for run in replicates.runs:
         if run.loss is not None:
             losses[run.arm].setdefault(run.seed, run.loss)
-    return Weighed(
+    return ArmComparisons(
         reference=best,
         arms=[
             ArmSummary(

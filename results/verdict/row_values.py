@@ -1,19 +1,27 @@
-"""Where a value lies against a row, how far, and what the trial that took the row's value costs."""
+"""Where a value lies against a row's range, and how far two trials are apart."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import Literal
 
 from files_and_text.plain_values import finite
 from results.sweep_result import SweepResult, TrialResult
-from results.verdict.conditions import BASE_DIMENSION
-from results.verdict.row_verdict import Cost, Position
 from search_spaces import Dimension, GuidelineRow
 from search_spaces.dimension import Value
 
+Position = Literal["inside", "below", "above", "outside", "not_tested"]
+
 TOLERANCE = 1e-6
-"""Relative: a derived rate is a product of two drawn ones."""
+"""Relative: a derived rate is the product of two searched values."""
+
+BASE_DIMENSION = {"embedding_learning_rate": "embedding_lr_ratio", "warmup_steps": "warmup_ratio"}
+"""Derived quantity -> the dimension that is searched for it."""
+
+
+def dimension_name(row: GuidelineRow) -> str:
+    """The searched dimension that the row's parameter is, or is derived from; "" without a parameter."""
+    return BASE_DIMENSION.get(row.parameter or "", row.parameter or "")
 
 
 def holds_value(row: GuidelineRow, value: Value | None) -> bool:
@@ -48,14 +56,9 @@ def distances(row: GuidelineRow, value: Value) -> tuple[float | None, float | No
     return (abs(math.log10(found / end)) if found > 0 and end > 0 else None), offset
 
 
-def best_with(row: GuidelineRow, sweep: SweepResult) -> TrialResult | None:
-    """The best finished trial that has the row's parameter (there is no warmup beside `constant`)."""
-    return next((trial for trial in sweep.finished if row.parameter in trial.values), None)
-
-
 def gaps(trial: TrialResult, best: TrialResult, row: GuidelineRow, sweep: SweepResult) -> dict[str, float]:
     """How far two trials are apart (0 to 1) in each searched dimension but the row's own."""
-    own = BASE_DIMENSION.get(row.parameter or "", row.parameter)
+    own = dimension_name(row)
     return {
         name: gap_between(dimension, trial.values.get(name), best.values.get(name))
         for name, dimension in sweep.dimensions.items()
@@ -76,23 +79,9 @@ def gap_between(dimension: Dimension, one: Value | None, other: Value | None) ->
     return abs(a - b) / (high - low)
 
 
-def cost_of(row: GuidelineRow, sweep: SweepResult, trial: TrialResult) -> Cost | None:
-    """The trial's loss against the best; None unless both finished."""
-    best = sweep.best
-    if best is None or best.eval_loss is None or trial.eval_loss is None:
-        return None
-    difference = trial.eval_loss - best.eval_loss
-    differing = [name for name, gap in gaps(trial, best, row, sweep).items() if gap > TOLERANCE]
-    return Cost(
-        trial=trial.number,
-        eval_loss=trial.eval_loss,
-        difference=difference,
-        percent=100 * difference / best.eval_loss if best.eval_loss > 0 else None,
-        own_value=row.id in trial.rows,
-        differs_in=tuple(differing),
-    )
-
-
-def numbers_of(trials: Sequence[TrialResult], name: str) -> list[float]:
-    """The trials' finite values of one hyperparameter."""
-    return [value for trial in trials if (value := finite(trial.values.get(name))) is not None]
+def is_close(one: Value | None, other: Value | None) -> bool:
+    """Whether two values are the same within TOLERANCE; None equals nothing."""
+    a, b = finite(one), finite(other)
+    if a is None or b is None:
+        return one is not None and one == other
+    return abs(a - b) <= TOLERANCE * max(abs(a), abs(b))

@@ -1,16 +1,22 @@
-"""A row's word and what it rests on, as a sentence."""
+"""The effect of one arm against another, bands, and what a row's word rests on."""
 
 from __future__ import annotations
 
-from files_and_text.numbers import plural
-from results.verdict.band import RATES, band_text
+from files_and_text.numbers import number, plural
+from files_and_text.plain_values import finite
+from results.text.conditions import conditions_statement
+from results.text.values import sentence
+from results.verdict.band import Band
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.statistics import Comparison
+
+RATES = ("learning_rate", "embedding_learning_rate", "embedding_lr_ratio")
+"""Hyperparameters whose loss is flat on the low side and a cliff on the high side."""
 
 
 def word_text(row: RowVerdict) -> str:
     """`too low` for `too_low`."""
-    return row.verdict.replace("_", " ")
+    return row.word.replace("_", " ")
 
 
 def effect_text(comparison: Comparison | None) -> str:
@@ -25,18 +31,43 @@ def effect_text(comparison: Comparison | None) -> str:
     return f"{effect:+.2f}%{interval}"
 
 
-def claim_sentence(row: RowVerdict, margin: float) -> str:
+def band_text(band: Band) -> str:
+    """`1e-4 to 3e-4 (outside: 5e-5 and 1e-3)`, or the names."""
+    if band.names:
+        return " or ".join(band.names)
+    low, high = number(band.low), number(band.high)
+    ends = [number(end) for end in (band.beyond_low, band.beyond_high) if end is not None]
+    open_sides = [
+        side for side, end in (("below", band.beyond_low), ("above", band.beyond_high)) if end is None
+    ]
+    notes = ([f"outside: {' and '.join(ends)}"] if ends else []) + (
+        [f"open {' and '.join(open_sides)}"] if open_sides else []
+    )
+    return (low if low == high else f"{low} to {high}") + f" ({'; '.join(notes)})"
+
+
+def band_advice(band: Band) -> str:
+    """Which end to take: of a rate the lower one, from the best down; "" where the ends are alike."""
+    best = finite(band.best)
+    if band.parameter not in RATES or band.low is None or best is None:
+        return ""
+    if band.low == best:
+        return f"take {number(best)}, the low end of the band"
+    return f"take {number(band.low)} to {number(best)}, not more: above the band the loss is a cliff"
+
+
+def verdict_sentence(row: RowVerdict, margin: float) -> str:
     """The word, the effect in loss and percent, the interval, the band, and what to do at an edge."""
     parts = [f"Verdict: {word_text(row)}{_because(row.comparison, margin)}."]
-    if row.band is not None and row.position != "not_tested":
-        band = row.band
-        parts.append(f"Within {100 * margin:g}% of the best: {row.row.parameter} {band_text(band)}.")
-        if band.advice and row.row.parameter in RATES:
-            parts.append(f"{band.advice[0].upper()}{band.advice[1:]}.")
+    if row.band is not None and row.measurement.is_tested:
+        parts.append(f"Within {100 * margin:g}% of the best: {row.row.parameter} {band_text(row.band)}.")
+        if advice := band_advice(row.band):
+            parts.append(sentence(advice))
     if row.edge:
         parts.append(f"The best lies at the {row.edge} end of what was searched: widen it.")
-    if row.conditions_statement.startswith("Conditions differ"):
-        parts.append(row.conditions_statement)
+    statement = conditions_statement(row.measurement.conditions)
+    if statement.startswith("Conditions differ"):
+        parts.append(statement)
     return " ".join(parts)
 
 

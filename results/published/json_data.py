@@ -1,0 +1,68 @@
+"""The verdicts on a published table as builtins, for its JSON file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from files_and_text.plain_values import plain
+from results.published.decide import ModelVerdict
+from results.published.table import PublishedTable
+from results.render.json_data import FORMAT, comparison_data
+from results.text.conditions import conditions_statement
+from results.text.limitations import limitation_text
+from results.text.values import shown_range
+from results.verdict.row_verdict import RowVerdict
+
+
+def published_data(
+    table: PublishedTable, verdicts: Sequence[ModelVerdict], *, margin: float
+) -> dict[str, Any]:
+    """Builtins only; of every model the tested rows."""
+    found: dict[str, Any] = plain(
+        {
+            "format": FORMAT,
+            "table": table.name,
+            "sha256": table.sha256,
+            "columns": dict(table.columns),
+            "runs": len(table.runs),
+            "left_out": list(table.left_out),
+            "margin": margin,
+            "models": [_model(model) for model in verdicts],
+        }
+    )
+    return found
+
+
+def _model(model: ModelVerdict) -> dict[str, Any]:
+    verdict = model.verdict
+    best, noise = verdict.best, model.noise
+    return {
+        "model": model.model,
+        "model_size": verdict.context.get("model_size"),
+        "best": None if best is None else {"values": best.values, "eval_loss": best.eval_loss},
+        "edges": [{"dimension": edge.dimension, "side": edge.side} for edge in verdict.edges],
+        "noise": {
+            "spread": noise.spread,
+            "degrees": noise.degrees,
+            "configs": noise.groups,
+            "highest_rate": noise.highest_rate,
+        },
+        "caveats": [limitation_text(limitation) for limitation in verdict.limitations],
+        "rows": [_row(model, row) for row in verdict.rows if row.is_tested],
+    }
+
+
+def _row(model: ModelVerdict, row: RowVerdict) -> dict[str, Any]:
+    cost = model.costs.get(row.row.id)
+    return {
+        "id": row.row.id,
+        "value": shown_range(row.row),
+        "verdict": row.word,
+        "position": row.measurement.position,
+        "distance_log10": row.measurement.distance_log10,
+        "cost_percent": None if cost is None else [cost.least, cost.most],
+        "comparison": comparison_data(row.comparison),
+        "edge": row.edge,
+        "conditions_statement": conditions_statement(row.measurement.conditions),
+    }

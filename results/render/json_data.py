@@ -1,0 +1,147 @@
+"""A verdict as builtins for verdict.json, with its sentences."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from files_and_text.plain_values import plain
+from results.sweep_result import TrialResult
+from results.text.comparisons import band_advice
+from results.text.conditions import conditions_statement, shown_conditions
+from results.text.limitations import limitation_text
+from results.text.rows import description, early_ends, evidence, reason_not_tested
+from results.verdict.arm_comparisons import ArmComparisons
+from results.verdict.band import Band
+from results.verdict.measure import Measurement
+from results.verdict.metric_comparison import MetricComparison
+from results.verdict.row_verdict import RowVerdict
+from results.verdict.statistics import Comparison
+from results.verdict.verdict import Verdict
+
+FORMAT = 2
+"""Of verdict.json; rises when a field changes its meaning."""
+
+_SIGN_COUNTS = (
+    "signs",
+    "trials",
+    "num_others",
+    "num_on_said_side_of_best",
+    "median_with_sign",
+    "median_without_sign",
+)
+
+
+def verdict_data(verdict: Verdict) -> dict[str, Any]:
+    """The whole verdict, builtins only."""
+    found: dict[str, Any] = plain(
+        {
+            "format": FORMAT,
+            "study": verdict.study,
+            "metric": verdict.metric,
+            "best": _trial(verdict.best),
+            "guideline_default": _trial(verdict.guideline_default),
+            "base_eval_loss": verdict.base_eval_loss,
+            "gain_over_base": verdict.gain_over_base,
+            "gain_over_default": verdict.gain_over_default,
+            "runs_per_config": verdict.runs_per_config,
+            "margin": verdict.margin,
+            "replicates": None if verdict.replicates is None else _replicates(verdict.replicates),
+            **({} if verdict.by_metric is None else {"measured": _metric(verdict.by_metric)}),
+            "outcomes": verdict.outcomes,
+            "edges": [asdict(edge) for edge in verdict.edges],
+            "caveats": [limitation_text(limitation) for limitation in verdict.limitations],
+            "context": verdict.context,
+            "rows": [row_data(row) for row in verdict.rows],
+        }
+    )
+    return found
+
+
+def row_data(found: RowVerdict) -> dict[str, Any]:
+    """Builtins only, the row's own fields first."""
+    measurement = found.measurement
+    cost = measurement.cost
+    data: dict[str, Any] = plain(
+        found.row.to_dict()
+        | {
+            "verdict": found.word,
+            "edge": found.edge,
+            "conditions_statement": conditions_statement(measurement.conditions),
+            "position": measurement.position,
+            "reason": reason_not_tested(found),
+            "best_value": measurement.best_value,
+            "best_trial": measurement.best_trial,
+            "distance_log10": measurement.distance_log10,
+            "centre_offset_log10": measurement.centre_offset_log10,
+            "evidence": evidence(found),
+            "stopped": early_ends(found),
+            "details": _details(measurement),
+            "claim": description(found),
+            "cost": None if cost is None else asdict(cost),
+            "comparison": comparison_data(found.comparison),
+            "band": None if found.band is None else _band(found.band),
+            "widen": bool(found.edge),
+            "conditions": [asdict(shown) for shown in shown_conditions(measurement.conditions)],
+        }
+    )
+    return data
+
+
+def comparison_data(comparison: Comparison | None) -> dict[str, Any] | None:
+    """Its fields, and the differences in percent too."""
+    if comparison is None:
+        return None
+    differences = {name: getattr(comparison, name) for name in ("effect", "low", "high")}
+    shares = {f"{name}_percent": comparison.percent(value) for name, value in differences.items()}
+    return asdict(comparison) | shares
+
+
+def _trial(trial: TrialResult | None) -> dict[str, Any] | None:
+    names = ("number", "outcome", "eval_loss", "values", "label", "stop_reason")
+    return None if trial is None else {name: getattr(trial, name) for name in names}
+
+
+def _details(measurement: Measurement) -> dict[str, Any]:
+    beyond, signs = measurement.beyond, measurement.signs
+    if beyond is not None:
+        return {"trials": beyond.trials, "outcomes": beyond.outcomes, "signs": beyond.signs}
+    return {} if signs is None else {name: getattr(signs, name) for name in _SIGN_COUNTS}
+
+
+def _band(band: Band) -> dict[str, Any]:
+    return asdict(band) | {"advice": band_advice(band)}
+
+
+def _replicates(found: ArmComparisons) -> dict[str, Any]:
+    return {
+        "margin": found.margin,
+        "alpha": found.alpha,
+        "rounds": found.rounds,
+        "clear": found.clear,
+        "run_noise": found.run_noise,
+        "reference": found.reference.name,
+        "arms": [
+            arm.arm.to_dict()
+            | {"runs": arm.runs, "finished": arm.finished, "mean": arm.mean, "spread": arm.spread}
+            for arm in found.arms
+        ],
+        "comparisons": {name: comparison_data(comparison) for name, comparison in found.comparisons.items()},
+    }
+
+
+def _metric(found: MetricComparison) -> dict[str, Any]:
+    by_metric, by_loss = (
+        {"number": trial.number, "metric": trial.metric, "eval_loss": trial.eval_loss}
+        for trial in (found.by_metric, found.by_loss)
+    )
+    return {
+        "name": found.name,
+        "direction": found.direction,
+        "is_objective": found.is_objective,
+        "by_metric": by_metric,
+        "by_loss": by_loss,
+        "base": found.base,
+        "comparison": comparison_data(found.comparison),
+        "differs": found.differs,
+    }

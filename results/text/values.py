@@ -1,0 +1,40 @@
+"""Values and ranges of hyperparameters as a person writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from files_and_text.numbers import number
+from files_and_text.plain_values import finite
+from search_spaces import Dimension, GuidelineRow
+
+
+def show(value: object) -> str:
+    """A parameter's value as a person writes it."""
+    return number(finite(value)) if isinstance(value, float) else str(value)
+
+
+def shown_range(row: GuidelineRow) -> str:
+    """The row's own value, range or names."""
+    if row.choices:
+        return " or ".join(row.choices)
+    if row.low is None or row.high is None:
+        return "no value"
+    return number(row.low) if row.low == row.high else f"{number(row.low)} to {number(row.high)}"
+
+
+def searched_range(dimension: Dimension | None) -> str:
+    """What was searched in a dimension, for a reason; "" when unknown."""
+    if dimension is None or dimension.low is None or dimension.high is None:
+        return ""
+    return f"; {dimension.name} was searched from {number(dimension.low)} to {number(dimension.high)}"
+
+
+def conjunction(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def sentence(text: str) -> str:
+    """With a capital and a full stop."""
+    return f"{text[0].upper()}{text[1:]}."

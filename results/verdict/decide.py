@@ -1,0 +1,186 @@
+"""The finished verdict on a row, from what single runs measured and what replicates show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from files_and_text.plain_values import finite
+from results.sweep_result import SweepResult
+from results.verdict.arm_comparisons import ArmComparisons
+from results.verdict.band import Edge, band_of
+from results.verdict.measure import Measurement, measure
+from results.verdict.row_values import (
+    BASE_DIMENSION,
+    TOLERANCE,
+    dimension_name,
+    gap_between,
+    holds_value,
+    is_close,
+)
+from results.verdict.row_verdict import RowVerdict
+from results.verdict.statistics import MARGIN, Arm, Comparison
+from results.verdict.word_rules import (
+    Side,
+    Word,
+    boundary_word,
+    combine,
+    region_word,
+    rests_on,
+    separate_rate_word,
+    value_word,
+)
+from search_spaces import GuidelineRow
+from search_spaces.dimension import Value
+
+SEPARATE_RATE_ROWS = frozenset(
+    {"boundary.same_rate", "embedding.when_unfrozen", "embedding.when_beside_lora"}
+)
+"""Rows that want a separate learning rate for embeddings: answered by the arm that has one rate for all,
+itself tuned."""
+
+
+def decide(
+    row: GuidelineRow,
+    sweep: SweepResult,
+    compared: ArmComparisons | None,
+    *,
+    edges: Sequence[Edge] = (),
+    margin: float = MARGIN,
+) -> RowVerdict:
+    """Measure and decide one row. Without replicates a tested row is undecided."""
+    measurement = measure(row, sweep)
+    word: Word = "undecided" if measurement.is_tested else "not_tested"
+    comparison: Comparison | None = None
+    if compared is not None and measurement.applies:
+        word, comparison = _by_arms(row, sweep, compared) or (word, comparison)
+    noise = 0.0 if compared is None else compared.run_noise
+    return row_verdict(row, sweep, measurement, word, comparison, edges=edges, margin=margin, noise=noise)
+
+
+def row_verdict(
+    row: GuidelineRow,
+    sweep: SweepResult,
+    measurement: Measurement,
+    word: Word,
+    comparison: Comparison | None,
+    *,
+    edges: Sequence[Edge],
+    margin: float,
+    noise: float = 0.0,
+) -> RowVerdict:
+    """The row's word with the band of its parameter and the edge at which the best lies."""
+    name = row.parameter or ""
+    if not measurement.applies or row.topic == "stability" or word == "not_tested":
+        return RowVerdict(row=row, measurement=measurement, word=word, comparison=comparison)
+    points = [
+        (trial.values[name], trial.eval_loss)
+        for trial in sweep.finished
+        if name in trial.values and trial.eval_loss is not None
+    ]
+    return RowVerdict(
+        row=row,
+        measurement=measurement,
+        word=word,
+        comparison=comparison,
+        band=band_of(name, points, margin=margin, noise=noise),
+        edge=next((edge.side for edge in edges if edge.dimension == dimension_name(row)), ""),
+    )
+
+
+def _by_arms(
+    row: GuidelineRow, sweep: SweepResult, compared: ArmComparisons
+) -> tuple[Word, Comparison | None] | None:
+    """The word and the comparison it rests on; None when no arm bears on the row."""
+    margin, found = compared.margin, compared.comparisons
+    if row.topic == "stability":
+        return None
+    if row.id in SEPARATE_RATE_ROWS:
+        one_rate = next((found[a.arm.name] for a in compared.arms if a.arm.role == "one_rate"), None)
+        if one_rate is not None:
+            return separate_rate_word(one_rate, margin=margin), one_rate
+    name = row.parameter or ""
+    best = compared.values[compared.reference.name].get(name)
+    if best is None:
+        return None
+    own, contrasts = _arms_of(row, sweep, compared)
+    sided = [(_side(compared.values[arm.name].get(name), best), found[arm.name]) for arm in own]
+    if row.topic == "boundary":
+        words = [
+            boundary_word(c, direction=row.direction or "too_high", side=side, margin=margin)
+            for side, c in sided
+        ]
+        return (combine(words), sided[0][1]) if words else None
+    if holds_value(row, best):
+        outside = [(_side(compared.values[arm.name].get(name), best), found[arm.name]) for arm in contrasts]
+        shown = [comparison for _, comparison in outside + sided]
+        if not shown:
+            return None
+        word = region_word(outside, sided, margin=margin)
+        return word, rests_on(word, shown, margin)
+    if not sided:
+        return None
+    said = [
+        _word_of_range(row, compared.values[arm.name].get(name), side, c, margin)
+        for arm, (side, c) in zip(own, sided, strict=True)
+    ]
+    word = combine([word for word in said if word is not None])
+    return word, min((c for _, c in sided), key=lambda c: float("inf") if c.effect is None else c.effect)
+
+
+def _word_of_range(
+    row: GuidelineRow, value: Value | None, side: Side, comparison: Comparison, margin: float
+) -> Word | None:
+    """A range is too low or too high when its end nearest to the best is; only runs that end early count
+    anywhere. None for a worse value elsewhere in the range, which says nothing about that end."""
+    word = value_word(comparison, side=side, margin=margin)
+    end = row.high if side == "below" else row.low
+    if word in ("too_low", "too_high") and not comparison.loses_runs and end is not None:
+        return word if is_close(value, end) else None
+    return word
+
+
+def _arms_of(row: GuidelineRow, sweep: SweepResult, compared: ArmComparisons) -> tuple[list[Arm], list[Arm]]:
+    """Arms of the row's own value, and arms outside the row, that differ from the best in its parameter
+    alone."""
+    own: list[Arm] = []
+    outside: list[Arm] = []
+    name = row.parameter or ""
+    for summary in compared.arms:
+        arm = summary.arm
+        value = compared.values[arm.name].get(name)
+        if arm is compared.reference or arm.role == "one_rate" or value is None:
+            continue
+        named = arm.role == "row" and row.id in arm.rows
+        if not named and not _differs_only_in(name, arm, sweep, compared):
+            continue
+        (own if holds_value(row, value) else outside).append(arm)
+    return own, outside
+
+
+def _differs_only_in(name: str, arm: Arm, sweep: SweepResult, compared: ArmComparisons) -> bool:
+    """Whether every other searched dimension is the best's; a dimension that one of the two lacks is left
+    out.
+
+    With another main learning rate the embeddings may keep their rate instead of their ratio, as the first
+    trials do.
+    """
+    ours, best = compared.values[arm.name], compared.values[compared.reference.name]
+    base = BASE_DIMENSION.get(name, name)
+    for other, dimension in sweep.dimensions.items():
+        if other == base or other not in ours or other not in best:
+            continue
+        if gap_between(dimension, ours[other], best[other]) <= TOLERANCE:
+            continue
+        kept = is_close(ours.get("embedding_learning_rate"), best.get("embedding_learning_rate"))
+        if not (name == "learning_rate" and other == "embedding_lr_ratio" and kept):
+            return False
+    return not is_close(ours.get(name), best.get(name))
+
+
+def _side(value: Value | None, best: Value) -> Side:
+    a, b = finite(value), finite(best)
+    if a is None or b is None:
+        return "equal" if value == best else "other"
+    if is_close(a, b):
+        return "equal"
+    return "above" if a > b else "below"

@@ -1,0 +1,125 @@
+"""The limitations of a verdict as codes with their numbers; `results.text` has the sentence of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from results.sweep_result import SweepResult, TrialResult
+from results.verdict.arm_comparisons import ArmComparisons
+from results.verdict.band import Edge
+from results.verdict.statistics import MIN_PAIRS, relation
+from search_spaces import MOVED_LABEL
+
+Code = Literal[
+    "no_best",
+    "one_run",
+    "replicated",
+    "lowest_of_several",
+    "few_replicates",
+    "best_lost_runs",
+    "better_arms",
+    "older_best",
+    "no_better_than_base",
+    "edge",
+    "no_default",
+    "default_moved",
+    "default_unfinished",
+    "unfinished",
+    "without_loss",
+    "data_warning",
+    "adapters",
+    "no_rows",
+    "noise_unknown",  # of a published table, as the next
+    "pooled_noise",
+]
+
+
+@dataclass(frozen=True)
+class Limitation:
+    """One limitation."""
+
+    code: Code
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """The numbers and names that its sentence holds."""
+
+
+def limitations_of(
+    sweep: SweepResult, edges: Sequence[Edge], compared: ArmComparisons | None
+) -> list[Limitation]:
+    """The most important first."""
+    found = [*_of_best(sweep, compared), *_of_base(sweep)]
+    found += [
+        Limitation("edge", {"dimension": e.dimension, "side": e.side, "value": e.value, "end": e.end})
+        for e in edges
+    ]
+    found += [*_of_default(sweep.guideline_default), *_of_trials(sweep)]
+    account = sweep.context.get("data_account")
+    warnings = account.get("warnings", ()) if isinstance(account, Mapping) else ()
+    found += [Limitation("data_warning", {"warning": warning}) for warning in warnings]
+    # A single sentence means that every linear layer has an adapter, which is no limitation.
+    if len(adapters := sweep.context.get("adapters") or ()) > 1:
+        found.append(Limitation("adapters", {"adapters": adapters}))
+    if not sweep.guidelines:
+        found.append(Limitation("no_rows"))
+    return found
+
+
+def _of_best(sweep: SweepResult, compared: ArmComparisons | None) -> list[Limitation]:
+    found = []
+    if sweep.best is None:
+        found.append(Limitation("no_best"))
+    else:
+        found.append(Limitation("one_run") if compared is None else _replicated(compared))
+        found.append(Limitation("lowest_of_several", {"finished": len(sweep.finished)}))
+    return found + ([] if compared is None else _of_replicates(compared, sweep.best))
+
+
+def _replicated(compared: ArmComparisons) -> Limitation:
+    seeds = max(arm.runs for arm in compared.arms)
+    facts = {"arms": len(compared.arms), "seeds": seeds, "alpha": compared.alpha, "margin": compared.margin}
+    return Limitation("replicated", facts)
+
+
+def _of_replicates(compared: ArmComparisons, best: TrialResult | None) -> list[Limitation]:
+    found, again = [], compared.arms[0]
+    if compared.rounds < MIN_PAIRS:
+        found.append(Limitation("few_replicates", {"finished": compared.rounds, "needed": MIN_PAIRS}))
+    if lost := again.runs - again.finished:
+        found.append(Limitation("best_lost_runs", {"lost": lost, "runs": again.runs}))
+    better = [name for name, c in compared.comparisons.items() if relation(c, compared.margin) == "better"]
+    if better:
+        found.append(Limitation("better_arms", {"arms": better}))
+    drawn = None if best is None else best.values.get("learning_rate")
+    if drawn is not None and drawn != compared.values[compared.reference.name].get("learning_rate"):
+        found.append(Limitation("older_best"))
+    return found
+
+
+def _of_base(sweep: SweepResult) -> list[Limitation]:
+    best, base = sweep.best, sweep.base_eval_loss
+    if best is None or best.eval_loss is None or base is None or best.eval_loss < base:
+        return []
+    return [Limitation("no_better_than_base", {"best": best.eval_loss, "base": base})]
+
+
+def _of_default(default: TrialResult | None) -> list[Limitation]:
+    if default is None:
+        return [Limitation("no_default")]
+    found = []
+    if default.label == MOVED_LABEL:
+        found.append(Limitation("default_moved", {"trial": default.number}))
+    if default.eval_loss is None:
+        found.append(Limitation("default_unfinished", {"trial": default.number, "outcome": default.outcome}))
+    return found
+
+
+def _of_trials(sweep: SweepResult) -> list[Limitation]:
+    found = []
+    if unfinished := sum(trial.outcome in ("running", "waiting") for trial in sweep.trials):
+        found.append(Limitation("unfinished", {"trials": unfinished}))
+    doubtful = [t.number for t in sweep.trials if t.outcome == "complete" and t.eval_loss is None]
+    if doubtful:
+        found.append(Limitation("without_loss", {"trials": doubtful}))
+    return found
