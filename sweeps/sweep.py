@@ -45,7 +45,7 @@ from sweeps.tracking.follow import following
 from sweeps.tracking.update import check_installed, track
 
 if TYPE_CHECKING:
-    from lora_runner.data import ShownRecord
+    from lora_runner.data import RecordView
     from sweeps.plan.blueprint import Blueprint
     from sweeps.plan.specs import StudySpec
     from sweeps.study.move_study import MovedStudies
@@ -107,7 +107,7 @@ class Sweep:
 
         return build_blueprint(self.config, self._problem_at)
 
-    def show_record(self, number: int) -> ShownRecord:
+    def show_record(self, number: int) -> RecordView:
         """Training record `number`, from 1 in the order of the files, as the model sees it. Writes nothing.
 
         Raises DataError for a number beyond the records.

@@ -22,7 +22,7 @@ from benchmarks.workload import Workload
 IGNORED = -100
 
 
-def tokenise(path: str, tokenizer: Any, max_length: int) -> list[dict[str, list[int]]]:
+def tokenize(path: str, tokenizer: Any, max_length: int) -> list[dict[str, list[int]]]:
     """Prompt and completion as one sequence with EOS, loss on the completion only."""
     examples = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
@@ -136,7 +136,7 @@ def main() -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(work.model)
-    data = {name: tokenise(getattr(work, name), tokenizer, work.max_length) for name in ("train", "eval")}
+    data = {name: tokenize(getattr(work, name), tokenizer, work.max_length) for name in ("train", "eval")}
     cores = len(os.sched_getaffinity(0))
     threads = max(1, cores // options.processes)
     ray.init(

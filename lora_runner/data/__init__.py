@@ -2,18 +2,20 @@
 
 from lora_runner.data.chat.chat_template import resolve_chat_template
 from lora_runner.data.load import DataBundle, load_data
-from lora_runner.data.notices import Notice
-from lora_runner.data.records.formats import Example, Message, convert, recognise
+from lora_runner.data.record_view import RecordView, SequenceView, TokenRun, show_record
+from lora_runner.data.records.convert import convert
+from lora_runner.data.records.example import Example, Message
+from lora_runner.data.records.formats import recognize
 from lora_runner.data.records.read_files import read_records
 from lora_runner.data.records.record import Origin, Record
-from lora_runner.data.shown_record import Piece, ShownRecord, ShownSequence, show_record
 from lora_runner.data.spec import DataSpec
 from lora_runner.data.tokens.batching import BatchPlan, steps_for_epochs
-from lora_runner.data.tokens.counts import SetCounts
-from lora_runner.data.tokens.prompts import EvalPrompt, as_text, eval_prompts
-from lora_runner.data.tokens.rendering_counts import Rendering, StopToken
-from lora_runner.data.tokens.tokenize import IGNORED, TokenizedExample, TokenizedSet, num_targets, tokenise
-from lora_runner.data.tokens.vocabulary import check_ids
+from lora_runner.data.tokens.eval_prompts import EvalPrompt, decode_text, eval_prompts
+from lora_runner.data.tokens.rendering_counts import RenderingCounts, StopToken
+from lora_runner.data.tokens.set_counts import SetCounts
+from lora_runner.data.tokens.tokenize import IGNORED, TokenizedExample, TokenizedSet, num_targets, tokenize
+from lora_runner.data.user_notices import DataNotice
+from lora_runner.data.vocabulary_check import check_token_ids
 from lora_runner.errors import DataError
 
 __all__ = [
@@ -21,31 +23,31 @@ __all__ = [
     "BatchPlan",
     "DataBundle",
     "DataError",
+    "DataNotice",
     "DataSpec",
     "EvalPrompt",
     "Example",
     "Message",
-    "Notice",
     "Origin",
-    "Piece",
     "Record",
-    "Rendering",
+    "RecordView",
+    "RenderingCounts",
+    "SequenceView",
     "SetCounts",
-    "ShownRecord",
-    "ShownSequence",
     "StopToken",
+    "TokenRun",
     "TokenizedExample",
     "TokenizedSet",
-    "as_text",
-    "check_ids",
+    "check_token_ids",
     "convert",
+    "decode_text",
     "eval_prompts",
     "load_data",
     "num_targets",
     "read_records",
-    "recognise",
+    "recognize",
     "resolve_chat_template",
     "show_record",
     "steps_for_epochs",
-    "tokenise",
+    "tokenize",
 ]

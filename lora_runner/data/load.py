@@ -6,12 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lora_runner.data.chat.chat_template import resolve_chat_template
-from lora_runner.data.notices import Notice, columns_notice, notices_of, refuse_mostly_lost
-from lora_runner.data.records.other_readings import FORMS, rendering_forms
+from lora_runner.data.records.export_forms import FORMS, rendering_forms
 from lora_runner.data.spec import DataSpec
-from lora_runner.data.split import ReadSet, divide
-from lora_runner.data.tokens.prompts import EvalPrompt, eval_prompts
-from lora_runner.data.tokens.tokenize import IGNORED, TokenizedExample, TokenizedSet, tokenise
+from lora_runner.data.tokens.eval_prompts import EvalPrompt, eval_prompts
+from lora_runner.data.tokens.tokenize import IGNORED, TokenizedExample, TokenizedSet, tokenize
+from lora_runner.data.train_eval_split import RecordSet, split_records
+from lora_runner.data.user_notices import (
+    DataNotice,
+    columns_notice,
+    count_notices,
+    refuse_mostly_lost,
+    rendering_notices,
+)
 from lora_runner.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,16 +41,16 @@ class DataBundle:
     columns_not_used: tuple[str, ...] = ()
     """Columns of the training records that hold something and are not read."""
     forms: tuple[str, ...] = ()
-    """What of the training set other trainers read otherwise (`records/other_readings.py`), for exports."""
+    """What of the training set other trainers read otherwise (`records/export_forms.py`), for exports."""
 
     @property
-    def notices(self) -> tuple[Notice, ...]:
+    def notices(self) -> tuple[DataNotice, ...]:
         """What a user should know of it: records and tokens that were lost, and what else looks wrong."""
         return (
-            *notices_of(self.train.counts, "training"),
-            *notices_of(self.eval.counts, "evaluation"),
-            *self.train.rendering.notices("training"),
-            *self.eval.rendering.notices("evaluation"),
+            *count_notices(self.train.counts, "training"),
+            *count_notices(self.eval.counts, "evaluation"),
+            *rendering_notices(self.train.rendering, "training"),
+            *rendering_notices(self.eval.rendering, "evaluation"),
             *columns_notice(self.columns_not_used),
         )
 
@@ -66,7 +72,7 @@ class DataBundle:
 
 
 def load_data(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, num_prompts: int = 0) -> DataBundle:
-    """Read, convert, split and tokenise the data of a sweep; `divide` says which records are used for what.
+    """Read, convert, split and tokenize the data of a sweep; `split_records` decides what each record is for.
 
     `num_prompts` evaluation examples are kept as prompts too, with their records, for a metric.
 
@@ -74,22 +80,22 @@ def load_data(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, num_prompts
     half, an empty training set.
     """
     template = resolve_chat_template(spec.chat_template, tokenizer)
-    train, evaluation = divide(spec)
+    train, evaluation = split_records(spec)
 
-    def tokenised(found: ReadSet) -> TokenizedSet:
-        return tokenise(
+    def tokenize_set(found: RecordSet) -> TokenizedSet:
+        return tokenize(
             found.order,
             tokenizer,
             source=found.source,
             max_length=spec.max_length,
             completion_only=spec.completion_only,
             chat_template=template,
-            fates=found.num_by_fate,
+            statuses=found.num_by_status,
         )
 
-    eval_set = tokenised(evaluation)
+    eval_set = tokenize_set(evaluation)
     _check_targets(eval_set, "evaluation", spec)
-    train_set = tokenised(train)
+    train_set = tokenize_set(train)
     _check_targets(train_set, "training", spec)
     refuse_mostly_lost(eval_set.counts, eval_set.source, train_set.counts)
     conversations = template if any(example.messages is not None for example in train.order) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lora_runner.data import EvalPrompt, as_text
+from lora_runner.data import EvalPrompt, decode_text
 from lora_runner.errors import Fault, is_device_error
 from lora_runner.metric.lm_eval_task import TaskEvaluator
 from lora_runner.metric.scores import Metric, MetricSpec
@@ -45,7 +45,7 @@ class PromptEvaluator:
             stop_token_ids=self._metric.stop_token_ids(tokenizer.eos_token_id),
             batch_size=self._batch_size,
         )
-        return [[as_text(tokenizer, ids) for ids in seat] for seat in found]
+        return [[decode_text(tokenizer, ids) for ids in seat] for seat in found]
 
     def _scored(self, texts: Sequence[str]) -> float | Fault:
         try:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from lora_runner.data import Piece, ShownRecord, ShownSequence
+    from lora_runner.data import RecordView, SequenceView, TokenRun
 
 OPEN, CLOSE = "⟦", "⟧"
 """Around trained tokens where there are no colours."""
@@ -20,7 +20,7 @@ TRAINED, BEYOND = "bold green", "dim strike"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 
-def print_record(record: ShownRecord, console: Console) -> None:
+def print_record(record: RecordView, console: Console) -> None:
     """Print what is done with the record and every sequence that it becomes, as the model sees it."""
     colours = console.color_system is not None
     lines = [Text(f"record {record.number:,} of {record.num_records:,}, {record.place}: {record.said}")]
@@ -34,7 +34,7 @@ def print_record(record: ShownRecord, console: Console) -> None:
         console.print(line, soft_wrap=True, highlight=False)
 
 
-def _counts(sequence: ShownSequence, max_length: int) -> str:
+def _counts(sequence: SequenceView, max_length: int) -> str:
     parts = [f"{sequence.num_tokens:,} tokens, {sequence.num_target_tokens:,} with loss"]
     if sequence.num_tokens > max_length:
         lost = sequence.num_lost_target_tokens
@@ -46,7 +46,7 @@ def _counts(sequence: ShownSequence, max_length: int) -> str:
     return f"{'; '.join(parts)} ({sequence.way})"
 
 
-def _marked(pieces: tuple[Piece, ...], colours: bool) -> Iterator[tuple[str, str]]:
+def _marked(pieces: tuple[TokenRun, ...], colours: bool) -> Iterator[tuple[str, str]]:
     is_cut = False
     for piece in pieces:
         if piece.is_cut and not is_cut:

@@ -16,7 +16,7 @@ from sweeps.plan.blueprint import Blueprint, metric_summary
 from sweeps.plan.time_estimate import time_estimate
 
 if TYPE_CHECKING:
-    from lora_runner.data import Notice
+    from lora_runner.data import DataNotice
 
 
 def plan_view(blueprint: Blueprint, matrix_flops: float) -> RenderableType:
@@ -90,7 +90,7 @@ def data_lines(blueprint: Blueprint) -> list[Text]:
     ]
 
 
-def notice_text(notice: Notice) -> Text:
+def notice_text(notice: DataNotice) -> Text:
     """A notice as a line for a terminal; a warning is marked as one."""
     return Text(f"warning: {notice.text}", style="yellow") if notice.is_warning else Text(notice.text)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class StudySpec:
-    """What the keeper needs to draw trials and to recognise its study."""
+    """What the keeper needs to draw trials and to recognize its study."""
 
     name: str
     run_folder: str

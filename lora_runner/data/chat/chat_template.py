@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from lora_runner.data.records.formats import Message
+from lora_runner.data.records.example import Message
 from lora_runner.data.records.record import BadRecord
-from lora_runner.data.records.tool_values import encode_arguments
+from lora_runner.data.records.tool_calls import encode_arguments
 from lora_runner.errors import DataError
 
 if TYPE_CHECKING:

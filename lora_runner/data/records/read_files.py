@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from files_and_text.nearest_name import did_you_mean
-from lora_runner.data.records.hub import is_saved_dataset, read_hub, read_saved_dataset
+from lora_runner.data.records.hf_datasets import is_saved_dataset, read_hub, read_saved_dataset
 from lora_runner.data.records.record import Origin, Problem, Record, parse_json, problems_error
 from lora_runner.errors import DataError
 

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lora_runner.data.notices import Notice
-from lora_runner.data.tokens.sequences import TrainedSequence
+from lora_runner.data.tokens.build_sequences import TokenSequence
 
 _WAYS = {
     "marked": "{records} conversation{s}, one sequence each, with loss on what the chat template marks with"
@@ -34,12 +33,12 @@ class StopToken:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rendering:
+class RenderingCounts:
     """How a set was made; what was dropped for want of a token with loss does not count."""
 
     num_records: int = 0
     ways: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """(records, sequences) by way; `TrainedSequence.way` names them."""
+    """(records, sequences) by way; `TokenSequence.way` names them."""
     stop_tokens: tuple[StopToken, ...] = ()
     """Commonest first; what a generation ends with."""
     num_without_stop: int = 0
@@ -64,18 +63,6 @@ class Rendering:
             named = [f"{token.text} (id {token.id}, {token.num_turns:,} times)" for token in self.stop_tokens]
             yield f"stop token{'s' if len(named) > 1 else ''}: {', '.join(named)}"
 
-    def notices(self, role: str) -> Iterator[Notice]:
-        """Yield what is to be known of one set. `role`: training, evaluation."""
-        for note in self.notes:
-            yield Notice(f"{role}: {note}")
-        if missing := self.num_without_stop - self.num_cut_before_stop:
-            yield Notice(
-                f"{role}: {missing:,} of {self.num_records:,} records teach no stop token, so a model trained"
-                " on them may never end its answer; let the chat template print eos_token behind each answer,"
-                " inside its {% generation %} marks if it has some, and the tokenizer have an eos_token",
-                is_warning=True,
-            )
-
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
@@ -86,8 +73,8 @@ class Rendering:
         }
 
 
-class RenderingCount:
-    """Counts a Rendering together, sequence by sequence."""
+class RenderingCounter:
+    """Counts a RenderingCounts together, sequence by sequence."""
 
     def __init__(self) -> None:
         self._records: dict[str, set[int]] = {}
@@ -96,7 +83,7 @@ class RenderingCount:
         self._stopping, self._cut = set[int](), set[int]()
         self._notes: dict[str, set[int]] = {}
 
-    def add(self, sequence: TrainedSequence, length: int) -> None:
+    def add(self, sequence: TokenSequence, length: int) -> None:
         """Add a sequence of which the first `length` tokens are kept."""
         self._records.setdefault(sequence.way, set()).add(sequence.example)
         self._sequences[sequence.way] += 1
@@ -109,10 +96,10 @@ class RenderingCount:
         for note in sequence.notes:
             self._notes.setdefault(note, set()).add(sequence.example)
 
-    def result(self) -> Rendering:
+    def result(self) -> RenderingCounts:
         """Return what was counted."""
         records = set().union(*self._records.values())
-        return Rendering(
+        return RenderingCounts(
             num_records=len(records),
             ways={way: (len(found), self._sequences[way]) for way, found in self._records.items()},
             stop_tokens=tuple(

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lora_runner.data.records.formats import Example
-from lora_runner.data.screening import remarks
-from lora_runner.data.tokens.counts import Fate, SetCounts, Tally
-from lora_runner.data.tokens.rendering_counts import Rendering, RenderingCount
-from lora_runner.data.tokens.sequences import TrainedSequence, sequences
+from lora_runner.data.records.example import Example
+from lora_runner.data.records.record_checks import count_suspicious
+from lora_runner.data.records.record_status import RecordStatus
+from lora_runner.data.tokens.build_sequences import TokenSequence, build_sequences
+from lora_runner.data.tokens.rendering_counts import RenderingCounter, RenderingCounts
+from lora_runner.data.tokens.set_counts import SetCounter, SetCounts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,7 +34,7 @@ class TokenizedExample:
 
     input_ids: Sequence[
         int
-    ]  # (length,), int32 arrays when made by `tokenise`: half the memory of Python ints or less
+    ]  # (length,), int32 arrays when made by `tokenize`: half the memory of Python ints or less
     labels: Sequence[int]  # (length,)
 
 
@@ -51,7 +52,7 @@ class TokenizedSet:
     """What became of the records."""
     digest: str
     """Sha256 of all ids and labels in order: equal digests, equal sets."""
-    rendering: Rendering = field(default_factory=Rendering)
+    rendering: RenderingCounts = field(default_factory=RenderingCounts)
     """How the records became sequences, and by which tokens completions end."""
 
     @classmethod
@@ -61,7 +62,7 @@ class TokenizedSet:
         *,
         source: str,
         counts: SetCounts | None = None,
-        rendering: Rendering | None = None,
+        rendering: RenderingCounts | None = None,
     ) -> TokenizedSet:
         """Count and digest the examples; without `counts` each is a record of which nothing was lost."""
         kept = tuple(examples)
@@ -79,7 +80,7 @@ class TokenizedSet:
                 num_target_tokens=num_target_tokens,
             ),
             digest=_digest(kept),
-            rendering=rendering or Rendering(),
+            rendering=rendering or RenderingCounts(),
         )
 
     def __len__(self) -> int:
@@ -91,7 +92,7 @@ def num_targets(example: TokenizedExample) -> int:
     return len(example.labels) - example.labels.count(IGNORED)
 
 
-def tokenise(
+def tokenize(
     examples: Sequence[Example],
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -99,37 +100,37 @@ def tokenise(
     max_length: int,
     completion_only: bool = True,
     chat_template: str | None = None,
-    fates: Mapping[Fate, int] | None = None,
+    statuses: Mapping[RecordStatus, int] | None = None,
 ) -> TokenizedSet:
     """Tokenise examples, keep the first `max_length` tokens of each, drop those without a token to learn.
 
     Conversations follow the chat template to the letter: BOS and end-of-turn tokens are those it prints.
     Prompts, completions and texts begin as the tokenizer begins a text (BOS or not, never twice) and end with
-    EOS. `chat_template` is the template's text (`chat.resolve_chat_template`), None when there is none.
-    `fates` are the numbers of records by what was done with them before, for the counts.
+    EOS. `chat_template` is the template's text (`resolve_chat_template`), None when there is none.
+    `statuses` are the numbers of records by what was done with them before, for the counts.
     Raises DataError: conversations without a template, a tokenizer without EOS, conversations the template
     refuses.
     """
     kept: list[TokenizedExample] = []
-    tally, rendering = Tally(max_length), RenderingCount()
-    for sequence in sequences(examples, tokenizer, chat_template, completion_only=completion_only):
-        example, ranges = tokenised(sequence, max_length=max_length, completion_only=completion_only)
-        tally.add(sequence.example, len(sequence.ids), ranges, merges=sequence.merges)
+    counter, rendering = SetCounter(max_length), RenderingCounter()
+    for sequence in build_sequences(examples, tokenizer, chat_template, completion_only=completion_only):
+        example, ranges = truncate_and_label(sequence, max_length=max_length, completion_only=completion_only)
+        counter.add(sequence.example, len(sequence.ids), ranges, merges=sequence.merges)
         if num_targets(example):
             kept.append(example)
             rendering.add(sequence, len(example.input_ids))
-    used = [examples[number] for number in sorted(tally.used)]
-    counts = tally.counts(
+    used = [examples[number] for number in sorted(counter.used)]
+    counts = counter.counts(
         len(examples),
-        Counter(fates),
+        Counter(statuses),
         num_repeated=len(used) - len({example.content_key for example in used}),
-        **remarks(used),
+        **count_suspicious(used),
     )
     return TokenizedSet.of(kept, source=source, counts=counts, rendering=rendering.result())
 
 
-def tokenised(
-    sequence: TrainedSequence, *, max_length: int, completion_only: bool
+def truncate_and_label(
+    sequence: TokenSequence, *, max_length: int, completion_only: bool
 ) -> tuple[TokenizedExample, list[tuple[int, int]]]:
     """Cut a sequence to `max_length` tokens and label it; returns its ranges with loss at full length too."""
     ranges = sequence.ranges if completion_only else [(0, len(sequence.ids))]

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from files_and_text.choices import DATA_FORMATS
-from lora_runner.data.records.formats import convert
+from lora_runner.data.records.convert import convert
 from lora_runner.data.records.read_files import read_records
 from lora_runner.errors import DataError
 

@@ -51,7 +51,7 @@ def test_the_folder_needs_nothing_else_of_the_project(config, tmp_path):
 
 
 def test_data_code_that_needs_more_of_the_runner_is_refused():
-    text = "from lora_runner.data.chat.conversations import CHATML\nimport lora_runner.pack.pack\n"
+    text = "from lora_runner.data.chat.chat_renderer import CHATML\nimport lora_runner.pack.pack\n"
     rule = r"lora_runner/data/x\.py imports lora_runner\.pack\.pack, which a training script"
     with pytest.raises(ExportError, match=rule):
         data_code.renamed(text, "lora_runner/data/x.py")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_runner.data.records.other_readings import FORMS as RUNNERS_FORMS
+from lora_runner.data.records.export_forms import FORMS as RUNNERS_FORMS
 from results.export.facts import FORMS
 from results.export.record_forms import AXOLOTL, LLAMA_FACTORY
 from tests.results.export.data_forms import (

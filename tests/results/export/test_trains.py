@@ -14,9 +14,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from lora_runner.data.records.formats import convert
+from lora_runner.data.records.convert import convert
 from lora_runner.data.records.read_files import read_records
-from lora_runner.data.tokens.tokenize import tokenise
+from lora_runner.data.tokens.tokenize import tokenize
 from results.best import best_config
 from results.export.registry import export
 
@@ -203,7 +203,7 @@ def test_the_script_reads_records_as_the_sweep_does(tiny_model, make_trial, make
     tokenizer.chat_template = TEMPLATE
     ours = script["load_examples"](str(lines), tokenizer)
     _, examples = convert(read_records(str(lines)), format)
-    expected = tokenise(examples, tokenizer, source="data", max_length=64, chat_template=TEMPLATE)
+    expected = tokenize(examples, tokenizer, source="data", max_length=64, chat_template=TEMPLATE)
     assert len(ours) == len(expected.examples) > 0
     for mine, theirs in zip(ours, expected.examples, strict=True):
         assert mine["input_ids"] == list(theirs.input_ids)

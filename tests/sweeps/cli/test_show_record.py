@@ -8,18 +8,18 @@ from collections.abc import Sequence
 import pytest
 from rich.console import Console
 
-from lora_runner.data import Piece, ShownRecord, ShownSequence
+from lora_runner.data import RecordView, SequenceView, TokenRun
 from sweeps.cli.show_record import print_record
 
 
-def piece(text: str, trained: bool = False, cut: bool = False) -> Piece:
-    return Piece(text=text, is_trained=trained, is_cut=cut)
+def piece(text: str, trained: bool = False, cut: bool = False) -> TokenRun:
+    return TokenRun(text=text, is_trained=trained, is_cut=cut)
 
 
 def sequence(
-    *pieces: Piece, stops: Sequence[str] = ("<eos>",), targets: int = 12, lost: int = 0
-) -> ShownSequence:
-    return ShownSequence(
+    *pieces: TokenRun, stops: Sequence[str] = ("<eos>",), targets: int = 12, lost: int = 0
+) -> SequenceView:
+    return SequenceView(
         pieces=pieces,
         num_tokens=60 + lost,
         num_target_tokens=targets,
@@ -30,8 +30,8 @@ def sequence(
     )
 
 
-def shown(*sequences: ShownSequence, colours: bool = False) -> str:
-    record = ShownRecord(
+def shown(*sequences: SequenceView, colours: bool = False) -> str:
+    record = RecordView(
         number=3, num_records=2000, place="d.jsonl:7", said="trained", max_length=60, sequences=sequences
     )
     system = "standard" if colours else None

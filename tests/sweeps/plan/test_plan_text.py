@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lora_runner.data import Notice, Rendering, StopToken
+from lora_runner.data import DataNotice, RenderingCounts, StopToken
 from lora_runner.metric.scores import MetricSpec
 from search_spaces import space_for
 from sweeps.plan.blueprint import Blueprint
@@ -36,7 +36,7 @@ def blueprint(study_spec: StudySpec, **changed: Any) -> Any:
     return SimpleNamespace(
         study_spec=study_spec,
         worker_spec=SimpleNamespace(seats=12),
-        data=SimpleNamespace(notices=(), train=SimpleNamespace(rendering=Rendering())),
+        data=SimpleNamespace(notices=(), train=SimpleNamespace(rendering=RenderingCounts())),
         config=SimpleNamespace(
             model=SimpleNamespace(name="example/a model [8B]"),
             search=SimpleNamespace(sampler="tpe", pruner="successive_halving", seed=3),
@@ -84,8 +84,8 @@ def test_the_plan_says_what_was_lost_of_the_data_and_nothing_else(plan: Any) -> 
     before = shown(plan, 200)
     assert not any(line.startswith("      ") and "record" in line for line in before)
     plan.data.notices = (
-        Notice("evaluation: 2 records [of 3] not drawn"),
-        Notice("training: cut", is_warning=True),
+        DataNotice("evaluation: 2 records [of 3] not drawn"),
+        DataNotice("training: cut", is_warning=True),
     )
     lines = shown(plan, 200)
     place = next(i for i, line in enumerate(lines) if line.startswith("data"))
@@ -131,7 +131,7 @@ def test_the_plan_says_what_is_measured_on_how_much_and_when(plan: Any) -> None:
 
 
 def test_the_plan_says_how_records_became_sequences_and_what_ends_them(plan: Any) -> None:
-    plan.data.train.rendering = Rendering(
+    plan.data.train.rendering = RenderingCounts(
         num_records=901,
         ways={"whole": (1, 1), "per turn": (900, 2000)},
         stop_tokens=(

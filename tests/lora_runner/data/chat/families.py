@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 
 from lora_runner.data import Example, convert
 from lora_runner.data.records.record import Origin, Record
-from lora_runner.data.tokens.tokenize import TokenizedSet, tokenise
+from lora_runner.data.tokens.tokenize import TokenizedSet, tokenize
 from lora_runner.errors import DataError
 
 _SPECIAL = re.compile(
@@ -126,9 +126,9 @@ def example(record: dict[str, Any]) -> Example:
     return convert([Record(record, Origin("chat.jsonl", 1))])[1][0]
 
 
-def tokenised(record: dict[str, Any], template: str) -> TokenizedSet:
+def tokenized_record(record: dict[str, Any], template: str) -> TokenizedSet:
     """One record with one template; raises DataError where it is refused."""
-    return tokenise(
+    return tokenize(
         [example(record)], family_tokenizer(), source="chat.jsonl", max_length=10**6, chat_template=template
     )
 
@@ -136,7 +136,7 @@ def tokenised(record: dict[str, Any], template: str) -> TokenizedSet:
 def outcome(record: dict[str, Any], template: str) -> str:
     """Way, sequences and stop tokens, or why the record is refused, in a cell of a table."""
     try:
-        found = tokenised(record, template).rendering
+        found = tokenized_record(record, template).rendering
     except DataError as error:
         return f"refused: {_short(error.message)}"
     ((way, (_, sequences)),) = found.ways.items()

@@ -19,7 +19,7 @@ from tests.lora_runner.data.chat.families import (
     outcome,
     page,
     templates,
-    tokenised,
+    tokenized_record,
 )
 
 MARKED = sorted(
@@ -52,7 +52,7 @@ def test_a_marked_template_trains_transformers_own_mask(name: str) -> None:
     compared = 0
     for record in RECORDS.values():
         try:
-            found = tokenised(record, templates()[name])
+            found = tokenized_record(record, templates()[name])
         except DataError:
             continue
         ids, mask = masked(name, record)
@@ -96,13 +96,15 @@ def test_a_stock_template_trains_the_words_that_its_marked_twin_does(name: str) 
     """Each turn as the twin marks it when it is last; what a server's prompt has already is no word."""
     for record in RECORDS.values():
         try:
-            ours = words(tokenised(record, templates()[name]))
+            ours = words(tokenized_record(record, templates()[name]))
         except DataError:
             continue
-        twins = [words(tokenised(cut, templates()[f"{name}_training"]))[-1] for cut in last_turns(record)]
+        twins = [
+            words(tokenized_record(cut, templates()[f"{name}_training"]))[-1] for cut in last_turns(record)
+        ]
         assert len(ours) == len(twins)
         for our, twin, cut in zip(ours, twins, last_turns(record), strict=True):
-            assert words(tokenised(cut, templates()[name]))[-1] == our, (
+            assert words(tokenized_record(cut, templates()[name]))[-1] == our, (
                 "the same with and without turns behind"
             )
             made = example(cut)
@@ -123,7 +125,7 @@ def test_what_stands_before_a_trained_turn_is_what_a_server_sends(name: str) -> 
         return
     for record in RECORDS.values():
         try:
-            found = tokenised(record, templates()[name])
+            found = tokenized_record(record, templates()[name])
         except DataError:
             continue
         if found.rendering.notes:  # which say that the answer does not follow the prompt
@@ -178,7 +180,7 @@ def test_an_answer_is_found_behind_turns_that_it_makes_the_template_print_otherw
     user, call, result, answer = RECORDS["tools"]["messages"]
     turns = [user, call | thought, result, answer, {"role": "assistant", "content": "Take a coat."}]
     record = RECORDS["tools"] | {"messages": turns}
-    found = tokenised(record, templates()[name])
+    found = tokenized_record(record, templates()[name])
     assert words(found)[1:] == answers
     template, made = ChatTemplate(family_tokenizer(), templates()[name]), example(record)
     for one, turn in zip(found.examples, (1, 3, 4), strict=True):

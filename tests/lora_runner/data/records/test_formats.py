@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from lora_runner.data.records.formats import Example, Message, convert, plain_alpaca_prompt, recognise
+from lora_runner.data.records.convert import convert, plain_alpaca_prompt
+from lora_runner.data.records.example import Example, Message
+from lora_runner.data.records.formats import recognize
 from lora_runner.data.records.record import Origin, Record
 from lora_runner.errors import DataError
 
@@ -38,12 +40,12 @@ def one(fields: dict[str, Any], format: str | None = None) -> Example:
     ],
 )
 def test_formats_are_recognised_by_their_keys(fields: dict[str, Any], name: str) -> None:
-    assert recognise(records(fields, fields)) == name
+    assert recognize(records(fields, fields)) == name
 
 
 def test_a_later_record_decides_between_two_formats_that_the_first_fits() -> None:
     both = {"instruction": "a", "output": "b", "text": "c"}
-    assert recognise(records(both, {"text": "d"}, both)) == "text"
+    assert recognize(records(both, {"text": "d"}, both)) == "text"
 
 
 def test_mixed_formats_name_the_first_line_that_differs() -> None:

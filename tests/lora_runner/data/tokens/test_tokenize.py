@@ -11,14 +11,14 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from lora_runner.data import IGNORED, Example, Message, TokenizedExample, TokenizedSet, num_targets
-from lora_runner.data.records.formats import convert
+from lora_runner.data.records.convert import convert
 from lora_runner.data.records.record import Origin, Record
-from lora_runner.data.tokens.tokenize import tokenise
+from lora_runner.data.tokens.tokenize import tokenize
 from lora_runner.errors import DataError
 
 
 def run(tokenizer: Any, *examples: Example, max_length: int = 200, **options: Any) -> TokenizedSet:
-    return tokenise(examples, tokenizer, source="f.jsonl", max_length=max_length, **options)
+    return tokenize(examples, tokenizer, source="f.jsonl", max_length=max_length, **options)
 
 
 def pair(prompt: str, completion: str) -> Example:

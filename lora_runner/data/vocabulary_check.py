@@ -16,7 +16,7 @@ MAX_NAMED = 5
 """Tokens named in the error; the rest are counted."""
 
 
-def check_ids(data: DataBundle, tokenizer: PreTrainedTokenizerBase, num_embeddings: int) -> None:
+def check_token_ids(data: DataBundle, tokenizer: PreTrainedTokenizerBase, num_embeddings: int) -> None:
     """Refuse data that hold a token without a row among the model's `num_embeddings` embeddings.
 
     Raises DataError, which names the tokens, their ids, and how many sequences of each set hold them.

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lora_runner.data.records.formats import Example
-from lora_runner.data.tokens.sequences import sequences
+from lora_runner.data.records.example import Example
+from lora_runner.data.tokens.build_sequences import build_sequences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,7 +39,7 @@ def eval_prompts(
     Left out are texts, which have no prompt, and prompts that alone fill `max_length`.
     """
     found: list[EvalPrompt] = []
-    for sequence in sequences(examples, tokenizer, chat_template):
+    for sequence in build_sequences(examples, tokenizer, chat_template):
         start, end = next(((a, b) for a, b in sequence.ranges if b > a), (0, 0))
         if not 1 < start < max_length:  # what stands before a text is at most its BOS
             continue
@@ -47,7 +47,7 @@ def eval_prompts(
         found.append(
             EvalPrompt(
                 ids=tuple(sequence.ids[:start]),
-                reference=as_text(tokenizer, sequence.ids[start:stop]),
+                reference=decode_text(tokenizer, sequence.ids[start:stop]),
                 record=examples[sequence.example].fields,
                 stop_token_ids=frozenset(token for token, _ in sequence.stops.values()),
             )
@@ -57,6 +57,6 @@ def eval_prompts(
     return tuple(found)
 
 
-def as_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+def decode_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     """How completions and references are read: decoded, without special tokens."""
     return str(tokenizer.decode(list(ids), skip_special_tokens=True))

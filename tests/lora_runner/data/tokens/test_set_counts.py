@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lora_runner.data import DataBundle, DataSpec, SetCounts, load_data
-from lora_runner.data.tokens.counts import Tally
+from lora_runner.data.tokens.set_counts import SetCounter
 from lora_runner.errors import DataError
 
 Rows = list[dict[str, Any]]
@@ -305,9 +305,9 @@ def test_every_record_is_counted_once(data: Any, load: Callable[..., DataBundle]
 
 
 def test_the_length_that_loses_a_tenth_loses_just_that() -> None:
-    tally = Tally(4)
+    counter = SetCounter(4)
     for example in range(9):
-        tally.add(example, 5, [(4, 5)], merges=False)
-    tally.add(9, 50, [(49, 50)], merges=False)
-    counts = tally.counts(10, Counter())
+        counter.add(example, 5, [(4, 5)], merges=False)
+    counter.add(9, 50, [(49, 50)], merges=False)
+    counts = counter.counts(10, Counter())
     assert (counts.max_length_for_most, counts.max_length_for_all, counts.num_dropped) == (5, 50, 10)

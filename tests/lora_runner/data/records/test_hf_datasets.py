@@ -15,7 +15,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from datasets import Dataset, DatasetDict
-from lora_runner.data.records.hub import read_hub
+from lora_runner.data.records.hf_datasets import read_hub
 from lora_runner.data.records.read_files import read_records
 from lora_runner.errors import DataError
 

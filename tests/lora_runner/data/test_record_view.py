@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lora_runner.data import IGNORED, DataSpec, ShownRecord, load_data, show_record
+from lora_runner.data import IGNORED, DataSpec, RecordView, load_data, show_record
 from lora_runner.errors import DataError
 
 CHAT = (
@@ -47,7 +47,7 @@ FORMS: dict[str, tuple[str | None, Any]] = {
 }
 
 
-def text(record: ShownRecord, *, trained: bool | None = None) -> list[str]:
+def text(record: RecordView, *, trained: bool | None = None) -> list[str]:
     return [
         "".join(p.text for p in sequence.pieces if not p.is_cut and trained in (None, p.is_trained))
         for sequence in record.sequences

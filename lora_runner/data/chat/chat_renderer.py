@@ -16,16 +16,16 @@ from os.path import commonprefix
 from typing import TYPE_CHECKING
 
 from lora_runner.data.chat.chat_template import PROBE, ChatTemplate, Span, Tools
-from lora_runner.data.chat.stop_tokens import TurnEnds
-from lora_runner.data.chat.template_check import (
-    SECOND_THOUGHT,
-    check_printed,
+from lora_runner.data.chat.dropped_content import (
+    SECOND_THOUGHT_NOTE,
     check_tools_printed,
+    check_turn_printed,
     is_plainly_printed,
     prints_a_second_thought,
     unprinted_context,
 )
-from lora_runner.data.records.formats import Example, Message
+from lora_runner.data.chat.end_of_turn import EndOfTurn
+from lora_runner.data.records.example import Example, Message
 from lora_runner.data.records.record import BadRecord
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class ChatRenderer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
         self._template = ChatTemplate(tokenizer, template)
-        self._ends = TurnEnds(tokenizer, self._template)
+        self._ends = EndOfTurn(tokenizer, self._template)
 
     def render(self, example: Example, *, completion_only: bool = True) -> list[RenderedChat]:
         """Render one conversation; `completion_only` False puts loss on all of it.
@@ -107,13 +107,13 @@ class ChatRenderer:
         ]
         for turn in turns:
             start = _shared(turn.prompt, turn.text)
-            check_printed(self._template, messages, turn.number, tools, turn.text, start)
+            check_turn_printed(self._template, messages, turn.number, tools, turn.text, start)
         whole = self._whole(messages, turns, tools)
         chats = [self._alone(messages, turn, tools) for turn in turns] if whole is None else [whole]
         if any(
             prints_a_second_thought(messages[turn.number], turn.text[len(turn.prompt) :]) for turn in turns
         ):
-            return [replace(chat, notes=(*chat.notes, SECOND_THOUGHT)) for chat in chats]
+            return [replace(chat, notes=(*chat.notes, SECOND_THOUGHT_NOTE)) for chat in chats]
         return chats
 
     def _everything(self, messages: Sequence[Message], tools: Tools) -> RenderedChat:
@@ -123,7 +123,7 @@ class ChatRenderer:
             if turn.role != "assistant" or not turn.train:
                 continue
             alone = self._template.render(messages[: number + 1], tools)
-            check_printed(self._template, messages, number, tools, alone, 0)
+            check_turn_printed(self._template, messages, number, tools, alone, 0)
             if text.startswith(alone := alone.rstrip()):
                 stop = self._ends.close(text, (0, len(alone)))[1] or stop
             else:
@@ -189,7 +189,7 @@ class ChatRenderer:
         """Check a turn of a marked template; return what to know where it is printed in full when it is last
         alone."""
         alone = self._template.render(messages[: number + 1], tools)
-        check_printed(self._template, messages, number, tools, alone, 0)
+        check_turn_printed(self._template, messages, number, tools, alone, 0)
         if text.startswith(alone.rstrip()):
             return set()
         return {f"{_OTHERWISE}; its {{% generation %}} marks are followed as they are"}

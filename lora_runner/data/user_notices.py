@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lora_runner.data.tokens.counts import SetCounts
+from lora_runner.data.tokens.rendering_counts import RenderingCounts
+from lora_runner.data.tokens.set_counts import SetCounts
 from lora_runner.errors import DataError
 
 WARN_LOST = 0.1
@@ -19,17 +20,17 @@ MAX_NAMED = 8
 
 
 @dataclass(frozen=True)
-class Notice:
+class DataNotice:
     """One sentence about the data."""
 
     text: str
     is_warning: bool = False
 
 
-def notices_of(counts: SetCounts, role: str) -> Iterator[Notice]:
+def count_notices(counts: SetCounts, role: str) -> Iterator[DataNotice]:
     """Yield what is to be said of one set; nothing where nothing was lost. `role`: training, evaluation."""
     if counts.num_lost_target_tokens:
-        yield Notice(f"{role}: {_lost(counts)}; {_advice(counts)}", counts.lost_share > WARN_LOST)
+        yield DataNotice(f"{role}: {_lost(counts)}; {_advice(counts)}", counts.lost_share > WARN_LOST)
     left_out = (
         (counts.num_held_out, "held out for evaluation"),
         (counts.num_empty, "empty (no answer to learn)"),
@@ -39,45 +40,58 @@ def notices_of(counts: SetCounts, role: str) -> Iterator[Notice]:
     # What evaluates is no loss: it is named only beside others, so that the sum is right.
     if counts.num_empty or counts.num_in_eval or counts.num_copies:
         parts = [f"{number:,} {why}" for number, why in left_out if number]
-        yield Notice(f"{role}: left out of {_records(counts.num_records)}: {', '.join(parts)}")
+        yield DataNotice(f"{role}: left out of {_records(counts.num_records)}: {', '.join(parts)}")
     if counts.num_not_drawn:
         wanted = "max_train_examples" if role == "training" else "max_eval_examples"
-        yield Notice(f"{role}: {_records(counts.num_not_drawn)} not drawn ({wanted})")
+        yield DataNotice(f"{role}: {_records(counts.num_not_drawn)} not drawn ({wanted})")
     if counts.num_repeated:
-        yield Notice(
+        yield DataNotice(
             f"{role}: {_records(counts.num_repeated)} repeated; a copy trains as often as it is there"
         )
     if counts.num_merging:
-        yield Notice(
+        yield DataNotice(
             f"{role}: in {_records(counts.num_merging)} the tokenizer would join the end of the prompt and "
             "the beginning of the answer into one token; let a blank or line break between them stand at the "
             "answer's beginning",
             is_warning=True,
         )
     if counts.num_placeholders:
-        yield Notice(
+        yield DataNotice(
             f"{role}: {_records(counts.num_placeholders)} with a placeholder of a picture, sound or video "
             "(<image> or the like), which is trained as text",
             is_warning=True,
         )
     if counts.num_missing_texts:
-        yield Notice(
+        yield DataNotice(
             f"{role}: {_records(counts.num_missing_texts)} with an answer that reads nan, None or null, as "
             "programs write a missing value; trained as it stands",
             is_warning=True,
         )
     if counts.num_blank_turns:
-        yield Notice(
+        yield DataNotice(
             f"{role}: {_records(counts.num_blank_turns)} in which one of the assistant's turns is empty and "
             'trained as an answer ("weight": 0 in the turn leaves it out)'
         )
 
 
-def columns_notice(names: tuple[str, ...]) -> Iterator[Notice]:
+def rendering_notices(rendering: RenderingCounts, role: str) -> Iterator[DataNotice]:
+    """Yield what to know of how one set became sequences. `role`: training, evaluation."""
+    for note in rendering.notes:
+        yield DataNotice(f"{role}: {note}")
+    if missing := rendering.num_without_stop - rendering.num_cut_before_stop:
+        yield DataNotice(
+            f"{role}: {missing:,} of {rendering.num_records:,} records teach no stop token, so a model"
+            " trained on them may never end its answer; let the chat template print eos_token behind each"
+            " answer, inside its {% generation %} marks if it has some, and the tokenizer have an eos_token",
+            is_warning=True,
+        )
+
+
+def columns_notice(names: tuple[str, ...]) -> Iterator[DataNotice]:
     """Yield one sentence that names the columns which are not read, if there are any."""
     if names:
         more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-        yield Notice(f"columns not used: {', '.join(names[:MAX_NAMED])}{more}")
+        yield DataNotice(f"columns not used: {', '.join(names[:MAX_NAMED])}{more}")
 
 
 def refuse_mostly_lost(counts: SetCounts, source: str, train: SetCounts) -> None:

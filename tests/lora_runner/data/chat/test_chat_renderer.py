@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from lora_runner.data import Example, Message, TokenizedSet, resolve_chat_template
 from lora_runner.data.records.record import Origin
-from lora_runner.data.tokens.tokenize import tokenise
+from lora_runner.data.tokens.tokenize import tokenize
+from lora_runner.data.user_notices import rendering_notices
 from lora_runner.errors import DataError
 
 CHATML = (
@@ -70,7 +71,7 @@ TWO = chat(
 def run(tokenizer: Any, *examples: Example, template: str | None = None, **options: Any) -> TokenizedSet:
     options = {"max_length": 500, **options}
     found = resolve_chat_template(template, tokenizer)
-    return tokenise(examples, tokenizer, source="chat.jsonl", chat_template=found, **options)
+    return tokenize(examples, tokenizer, source="chat.jsonl", chat_template=found, **options)
 
 
 @pytest.mark.parametrize(
@@ -466,16 +467,20 @@ def test_arguments_are_text_where_a_template_joins_them_to_text(make_tokenizer: 
 
 def test_a_second_thought_and_a_missing_stop_are_said(make_tokenizer: Any) -> None:
     thought = chat(("user", "x"), ("assistant", "<think>\nwhy\n</think>\nno"))
-    (note,) = run(make_tokenizer(), thought, template=THOUGHTS).rendering.notices("training")
+    (note,) = rendering_notices(run(make_tokenizer(), thought, template=THOUGHTS).rendering, "training")
     assert note.text.startswith("training: the chat template prints a thought of its own before the <think>")
     assert not note.is_warning
     bare = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}\n{% endfor %}"
-    (warning,) = run(make_tokenizer(), TWO, template=bare).rendering.notices("training")
+    (warning,) = rendering_notices(run(make_tokenizer(), TWO, template=bare).rendering, "training")
     assert warning.text.startswith("training: 1 of 1 records teach no stop token")
     assert warning.is_warning
     # What is cut off is told as that: the record teaches to stop where max_length allows.
     cut = run(make_tokenizer(), TWO, template=CHATML, max_length=12).rendering
-    assert (cut.num_without_stop, cut.num_cut_before_stop, list(cut.notices("training"))) == (1, 1, [])
+    assert (cut.num_without_stop, cut.num_cut_before_stop, list(rendering_notices(cut, "training"))) == (
+        1,
+        1,
+        [],
+    )
     assert list(cut.sentences()) == ["1 conversation, one sequence each, with loss on the assistant's turns"]
 
 

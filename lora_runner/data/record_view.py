@@ -8,27 +8,27 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from lora_runner.data.chat.chat_template import resolve_chat_template
+from lora_runner.data.records.record_status import RecordStatus
 from lora_runner.data.spec import DataSpec
-from lora_runner.data.split import divide
-from lora_runner.data.tokens.counts import Fate
-from lora_runner.data.tokens.sequences import TrainedSequence, sequences
+from lora_runner.data.tokens.build_sequences import TokenSequence, build_sequences
+from lora_runner.data.train_eval_split import split_records
 from lora_runner.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SAID = {
-    Fate.USED: "trained",
-    Fate.EMPTY: "left out: it has no answer to learn",
-    Fate.HELD_OUT: "held out for evaluation, not trained",
-    Fate.IN_EVAL: "left out: the evaluation set holds a copy of it",
-    Fate.NOT_DRAWN: "not drawn (max_train_examples)",
+    RecordStatus.USED: "trained",
+    RecordStatus.EMPTY: "left out: it has no answer to learn",
+    RecordStatus.HELD_OUT: "held out for evaluation, not trained",
+    RecordStatus.IN_EVAL: "left out: the evaluation set holds a copy of it",
+    RecordStatus.NOT_DRAWN: "not drawn (max_train_examples)",
 }
 """What is done with a training record."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class TokenRun:
     """A run of tokens that are treated alike, as text with its special tokens."""
 
     text: str
@@ -39,10 +39,10 @@ class Piece:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShownSequence:
+class SequenceView:
     """One of the sequences that a record becomes."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[TokenRun, ...]
     num_tokens: int
     """At full length."""
     num_target_tokens: int
@@ -51,13 +51,13 @@ class ShownSequence:
     stops: tuple[str, ...]
     """Stop tokens with loss within max_length, in order."""
     way: str
-    """How it was made; see TrainedSequence."""
+    """How it was made; see TokenSequence."""
     notes: tuple[str, ...]
     """What else to know of how it was made."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShownRecord:
+class RecordView:
     """A training record, what is done with it, and the sequences that it becomes."""
 
     number: int
@@ -67,33 +67,33 @@ class ShownRecord:
     """FILE:LINE."""
     said: str
     max_length: int
-    sequences: tuple[ShownSequence, ...]
+    sequences: tuple[SequenceView, ...]
 
 
-def show_record(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, number: int) -> ShownRecord:
+def show_record(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, number: int) -> RecordView:
     """Read the data of a sweep and return its training record `number`, counted from 1.
 
     Raises DataError for a number beyond the records, and for what `load_data` refuses in reading.
     """
-    train, _ = divide(spec)
+    train, _ = split_records(spec)
     if not 1 <= number <= len(train.examples):
         raise DataError(
             f"the training set has the records 1 to {len(train.examples):,}; there is no record {number:,}",
             path=spec.train,
         )
-    example, fate = train.examples[number - 1], train.fates[number - 1]
+    example, status = train.examples[number - 1], train.statuses[number - 1]
     template = resolve_chat_template(spec.chat_template, tokenizer)
-    made = sequences([example], tokenizer, template, completion_only=spec.completion_only)
+    made = build_sequences([example], tokenizer, template, completion_only=spec.completion_only)
     shown = tuple(_shown(sequence, tokenizer, spec) for sequence in made)
-    said = SAID[fate]
-    if fate == Fate.USED and not any(sequence.num_target_tokens for sequence in shown):
+    said = SAID[status]
+    if status == RecordStatus.USED and not any(sequence.num_target_tokens for sequence in shown):
         has_targets = any(sequence.num_lost_target_tokens for sequence in shown)
         said = (
             f"dropped: nothing that it teaches lies within max_length {spec.max_length:,}"
             if has_targets
-            else SAID[Fate.EMPTY]
+            else SAID[RecordStatus.EMPTY]
         )
-    return ShownRecord(
+    return RecordView(
         number=number,
         num_records=len(train.examples),
         place=str(example.origin),
@@ -103,12 +103,12 @@ def show_record(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, number: int)
     )
 
 
-def _shown(sequence: TrainedSequence, tokenizer: PreTrainedTokenizerBase, spec: DataSpec) -> ShownSequence:
+def _shown(sequence: TokenSequence, tokenizer: PreTrainedTokenizerBase, spec: DataSpec) -> SequenceView:
     ids, most = sequence.ids, spec.max_length
     trained = [False] * len(ids)
     for start, end in sequence.ranges if spec.completion_only else [(0, len(ids))]:
         trained[max(start, 1) : end] = [True] * (end - max(start, 1))
-    return ShownSequence(
+    return SequenceView(
         pieces=tuple(_pieces(ids, [(mark, place >= most) for place, mark in enumerate(trained)], tokenizer)),
         num_tokens=len(ids),
         num_target_tokens=sum(trained[:most]),
@@ -121,7 +121,7 @@ def _shown(sequence: TrainedSequence, tokenizer: PreTrainedTokenizerBase, spec: 
 
 def _pieces(
     ids: list[int], marks: Sequence[tuple[bool, bool]], tokenizer: PreTrainedTokenizerBase
-) -> Iterator[Piece]:
+) -> Iterator[TokenRun]:
     def text(tokens: list[int]) -> str:
         return str(tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
 
@@ -136,4 +136,4 @@ def _pieces(
             else text(ids[start:end])
         )
         before = upto
-        yield Piece(text=here, is_trained=is_trained, is_cut=is_cut)
+        yield TokenRun(text=here, is_trained=is_trained, is_cut=is_cut)

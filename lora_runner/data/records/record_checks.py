@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lora_runner.data.records.formats import TURN_KEYS, Example, Message
+from lora_runner.data.records.example import Example, Message
+from lora_runner.data.records.formats import TURN_KEYS
 from lora_runner.data.records.record import Problem, Record, problems_error
 from lora_runner.errors import DataError
 
@@ -18,7 +19,7 @@ COLUMNS_READ = {
     "alpaca": ("instruction", "input", "output", "system", "history"),
     "text": ("text",),
 }
-"""What the conversion of each format (`formats.py`) looks at; of several lists of turns, at the first."""
+"""What the conversion of each format (`convert.py`) looks at; of several lists of turns, at the first."""
 
 MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "audios")
 _PLACEHOLDER = re.compile(
@@ -98,7 +99,7 @@ def is_empty(example: Example, *, completion_only: bool = True) -> bool:
     return not ((example.completion if example.prompt is not None else example.text) or "").strip()
 
 
-def remarks(examples: Sequence[Example]) -> Counter[str]:
+def count_suspicious(examples: Sequence[Example]) -> Counter[str]:
     """Count examples by what about them is to be looked at, under the names of the fields of SetCounts."""
     found = Counter[str]()
     for example in examples:

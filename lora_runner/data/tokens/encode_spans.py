@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draft:
-    """A text to tokenise and its character ranges with loss; `plain`: BOS and EOS are still to be added."""
+class TextWithSpans:
+    """A text to tokenize and its character ranges with loss; `plain`: BOS and EOS are still to be added."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
@@ -22,7 +22,7 @@ class Draft:
     """What stands before the loss is a prompt that a server tokenises alone; so are those of plain texts."""
 
 
-def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return what the tokenizer itself puts before a text: BOS, or nothing."""
     plain = _encode(["a"], tokenizer)[0]
     whole = list(tokenizer("a", verbose=False).input_ids)
@@ -42,7 +42,7 @@ def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[li
 
 
 def encode_spans(
-    drafts: Sequence[Draft], tokenizer: PreTrainedTokenizerBase
+    drafts: Sequence[TextWithSpans], tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[tuple[list[int], list[tuple[int, int]], bool]]:
     """Yield the ids of each draft, its spans as token ranges, and whether a token of the whole text spans the
     beginning of one. A token that spans the edge of a span is in it, as in transformers' assistant masks.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lora_runner.data import Example, Message, convert, read_records
 from lora_runner.data.records.record import Origin, Record
-from lora_runner.data.records.tool_values import decode_arguments, encode_arguments, without_nulls
+from lora_runner.data.records.tool_calls import decode_arguments, encode_arguments, without_nulls
 
 
 def schema(name: str, **properties: str) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from lora_runner.data.chat.conversations import ChatRenderer
-from lora_runner.data.records.formats import Example
+from lora_runner.data.chat.chat_renderer import ChatRenderer
+from lora_runner.data.records.example import Example
 from lora_runner.data.records.record import BadRecord, Problem, problems_error
-from lora_runner.data.tokens.encoding import Draft, encode_spans, opening
+from lora_runner.data.tokens.encode_spans import TextWithSpans, encode_spans, start_ids
 from lora_runner.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _CHUNK = 1000  # texts per call of the tokenizer, which works on them in paralle
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainedSequence:
+class TokenSequence:
     """Token ids of one sequence, and the (start, end) ranges of them that carry loss."""
 
     example: int
@@ -30,30 +30,30 @@ class TrainedSequence:
     stops: Mapping[int, tuple[int, str]]
     """Positions of stop tokens with loss -> (id, text)."""
     way: str
-    """`marked`, `whole`, `per turn` or `all` of a conversation (chat.py tells them), `completion`, `text`."""
+    """`marked`, `whole`, `per turn` or `all` of a conversation (see chat_renderer); `completion`, `text`."""
     notes: tuple[str, ...] = ()
     merges: bool = False
     """Whether the tokenizer joins what stands before a range and its beginning into one token."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Made:
+class _RenderedText:
     """A text on its way to a sequence."""
 
     example: int
-    draft: Draft
+    draft: TextWithSpans
     way: str
     stops: tuple[str | None, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def sequences(
+def build_sequences(
     examples: Sequence[Example],
     tokenizer: PreTrainedTokenizerBase,
     chat_template: str | None,
     *,
     completion_only: bool = True,
-) -> Iterator[TrainedSequence]:
+) -> Iterator[TokenSequence]:
     """Yield what the examples become, in their order and at full length.
 
     Raises DataError: conversations without a template, a tokenizer without EOS, conversations the template
@@ -66,7 +66,7 @@ def sequences(
         for made, (ids, ranges, merges) in zip(chunk, encoded, strict=True):
             if made.draft.plain:
                 if first is None:
-                    first = opening(tokenizer)
+                    first = start_ids(tokenizer)
                 if first and ids[: len(first)] != first:
                     ids = first + ids
                     ranges = [(start + len(first), end + len(first)) for start, end in ranges]
@@ -76,7 +76,7 @@ def sequences(
                 stops = {len(ids) - 1: (ids[-1], str(tokenizer.eos_token))}
             else:
                 stops = dict(_stops(ids, ranges, made.stops, tokenizer))
-            yield TrainedSequence(
+            yield TokenSequence(
                 example=made.example,
                 ids=ids,
                 ranges=ranges,
@@ -104,24 +104,28 @@ def _texts(
     tokenizer: PreTrainedTokenizerBase,
     chat_template: str | None,
     completion_only: bool,
-) -> list[_Made]:
+) -> list[_RenderedText]:
     renderer = None if chat_template is None else ChatRenderer(tokenizer, chat_template)
-    texts: list[_Made] = []
+    texts: list[_RenderedText] = []
     problems: list[Problem] = []
     for number, example in enumerate(examples):
         try:
             if example.messages is None or renderer is None:
                 draft = _plain_draft(example, tokenizer)
                 texts.append(
-                    _Made(example=number, draft=draft, way="text" if example.prompt is None else "completion")
+                    _RenderedText(
+                        example=number, draft=draft, way="text" if example.prompt is None else "completion"
+                    )
                 )
                 continue
             for chat in renderer.render(example, completion_only=completion_only):
                 # Where several turns share a text a server tokenises the earlier ones with their answers.
                 alone = chat.way in ("per turn", "whole") and len(chat.spans) == 1
-                draft = Draft(text=chat.text, spans=chat.spans, plain=False, prompt_alone=alone)
+                draft = TextWithSpans(text=chat.text, spans=chat.spans, plain=False, prompt_alone=alone)
                 texts.append(
-                    _Made(example=number, draft=draft, way=chat.way, stops=chat.stops, notes=chat.notes)
+                    _RenderedText(
+                        example=number, draft=draft, way=chat.way, stops=chat.stops, notes=chat.notes
+                    )
                 )
         except BadRecord as error:
             problems.append((example.origin, str(error)))
@@ -130,7 +134,7 @@ def _texts(
     return texts
 
 
-def _plain_draft(example: Example, tokenizer: PreTrainedTokenizerBase) -> Draft:
+def _plain_draft(example: Example, tokenizer: PreTrainedTokenizerBase) -> TextWithSpans:
     if example.prompt is None and example.text is None:
         raise DataError(
             "conversations need a chat template and the tokenizer has none: set chat_template to jinja text,"
@@ -142,5 +146,5 @@ def _plain_draft(example: Example, tokenizer: PreTrainedTokenizerBase) -> Draft:
         raise DataError("the tokenizer has no eos_token, which must end every completion; set one")
     if example.prompt is not None and example.completion is not None:
         text = example.prompt + example.completion
-        return Draft(text=text, spans=((len(example.prompt), len(text)),), plain=True)
-    return Draft(text=example.text or "", spans=((0, len(example.text or "")),), plain=True)
+        return TextWithSpans(text=text, spans=((len(example.prompt), len(text)),), plain=True)
+    return TextWithSpans(text=example.text or "", spans=((0, len(example.text or "")),), plain=True)

@@ -7,46 +7,54 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from lora_runner.data.records.formats import Example, convert
-from lora_runner.data.records.other_readings import record_forms
+from lora_runner.data.records.convert import convert
+from lora_runner.data.records.example import Example
+from lora_runner.data.records.export_forms import record_forms
 from lora_runner.data.records.read_files import is_single_file, read_records
-from lora_runner.data.screening import columns_not_used, is_empty, refuse_media, refuse_unwanted_answers
+from lora_runner.data.records.record_checks import (
+    columns_not_used,
+    is_empty,
+    refuse_media,
+    refuse_unwanted_answers,
+)
+from lora_runner.data.records.record_status import RecordStatus
 from lora_runner.data.spec import DataSpec
-from lora_runner.data.tokens.counts import Fate
 from lora_runner.errors import DataError
 
 
 @dataclass(kw_only=True)
-class ReadSet:
-    """Records of one source in its order, and the fate of each."""
+class RecordSet:
+    """Records of one source in its order, and the status of each."""
 
     source: str
     examples: list[Example]
     format: str = ""
     columns_not_used: tuple[str, ...] = ()
     forms: frozenset[str] = frozenset()
-    """What other trainers read otherwise, see `forms.FORMS`."""
-    fates: list[Fate] = field(default_factory=list)
+    """What other trainers read otherwise, see `export_forms.FORMS`."""
+    statuses: list[RecordStatus] = field(default_factory=list)
     order: list[Example] = field(default_factory=list)
     """Those that are used, in the order in which they are."""
 
     @property
-    def num_by_fate(self) -> Counter[Fate]:
-        return Counter(self.fates)
+    def num_by_status(self) -> Counter[RecordStatus]:
+        return Counter(self.statuses)
 
-    def mark(self, fate: Fate, keys: set[int]) -> None:
-        """Give the used examples with these Python ids a fate."""
+    def mark(self, status: RecordStatus, keys: set[int]) -> None:
+        """Give the used examples with these Python ids a status."""
         for place, example in enumerate(self.examples):
-            if self.fates[place] == Fate.USED and id(example) in keys:
-                self.fates[place] = fate
+            if self.statuses[place] == RecordStatus.USED and id(example) in keys:
+                self.statuses[place] = status
 
     @property
     def used(self) -> list[Example]:
         """Examples that nothing was found against so far, in the source's order."""
-        return [e for e, fate in zip(self.examples, self.fates, strict=True) if fate == Fate.USED]
+        return [
+            e for e, status in zip(self.examples, self.statuses, strict=True) if status == RecordStatus.USED
+        ]
 
 
-def divide(spec: DataSpec) -> tuple[ReadSet, ReadSet]:
+def split_records(spec: DataSpec) -> tuple[RecordSet, RecordSet]:
     """Read the training and the evaluation records, and decide what each is used for.
 
     The evaluation set is ordered and drawn by the hash of its records' content, so neither the order of a
@@ -56,60 +64,60 @@ def divide(spec: DataSpec) -> tuple[ReadSet, ReadSet]:
     train = _read(spec, spec.train, spec.train_split)
     if spec.eval is None and spec.eval_split is None:
         held_out = _split_off(train.used, spec)
-        train.mark(Fate.HELD_OUT, set(map(id, held_out)))
+        train.mark(RecordStatus.HELD_OUT, set(map(id, held_out)))
         source = f"{spec.train} ({spec.eval_fraction:.3g} of it by content hash)"
-        evaluation = ReadSet(
-            source=source, examples=held_out, fates=[Fate.USED] * len(held_out), order=held_out
+        evaluation = RecordSet(
+            source=source, examples=held_out, statuses=[RecordStatus.USED] * len(held_out), order=held_out
         )
     else:
         evaluation = _read_evaluation(spec)
     left = train.used
     known = {example.content_key for example in evaluation.order}
-    train.mark(Fate.IN_EVAL, {id(example) for example in left if example.content_key in known})
+    train.mark(RecordStatus.IN_EVAL, {id(example) for example in left if example.content_key in known})
     if not (kept := train.used):
         raise DataError(f"all {len(left)} training records are also in the evaluation set", path=spec.train)
     if spec.max_train_examples is not None and spec.max_train_examples < len(kept):
         drawn = {id(example) for example in _draw(kept, spec.seed, spec.max_train_examples)}
-        train.mark(Fate.NOT_DRAWN, {id(example) for example in kept} - drawn)
+        train.mark(RecordStatus.NOT_DRAWN, {id(example) for example in kept} - drawn)
     train.order = train.used
     return train, evaluation
 
 
-def _read(spec: DataSpec, source: str, split: str | None) -> ReadSet:
+def _read(spec: DataSpec, source: str, split: str | None) -> RecordSet:
     """Read and convert one source, refuse what must not be trained, and mark what is empty."""
     records = read_records(source, split=split)
     name, examples = convert(records, spec.format)
     refuse_unwanted_answers(records, name, source)
     refuse_media(records, examples)
-    fates = [
-        Fate.EMPTY if is_empty(example, completion_only=spec.completion_only) else Fate.USED
+    statuses = [
+        RecordStatus.EMPTY if is_empty(example, completion_only=spec.completion_only) else RecordStatus.USED
         for example in examples
     ]
-    if Fate.USED not in fates:
+    if RecordStatus.USED not in statuses:
         raise DataError(
             f"none of the {len(examples):,} records has anything to learn: their answers are empty",
             path=source,
         )
-    return ReadSet(
+    return RecordSet(
         source=source,
         examples=examples,
         format=name,
         columns_not_used=columns_not_used(records, name),
         forms=frozenset(record_forms(records, name)),
-        fates=fates,
+        statuses=statuses,
     )
 
 
-def _read_evaluation(spec: DataSpec) -> ReadSet:
+def _read_evaluation(spec: DataSpec) -> RecordSet:
     source = spec.eval if spec.eval is not None else spec.train
     if spec.eval_split is not None and is_single_file(source):
         message = f"eval_split {spec.eval_split!r} needs a folder or a hub id, a single file has no splits"
         raise DataError(message, path=source)
     found = _read(spec, source, spec.eval_split)
     distinct = _distinct(found.used)
-    found.mark(Fate.COPY, set(map(id, found.used)) - set(map(id, distinct)))
+    found.mark(RecordStatus.COPY, set(map(id, found.used)) - set(map(id, distinct)))
     found.order = _draw(distinct, spec.seed, spec.max_eval_examples)
-    found.mark(Fate.NOT_DRAWN, set(map(id, distinct)) - set(map(id, found.order)))
+    found.mark(RecordStatus.NOT_DRAWN, set(map(id, distinct)) - set(map(id, found.order)))
     if spec.eval_split is not None:
         found.source = f"{source} (split {spec.eval_split})"
     return found

@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from lora_runner.data.chat.chat_template import PROBE, ChatTemplate, Tools
-from lora_runner.data.records.formats import Message
+from lora_runner.data.records.example import Message
 from lora_runner.data.records.record import BadRecord
 
 _MEANT = re.compile(r"reason|think|thought|tool_calls|function_call|tool_plan|refusal", re.IGNORECASE)
 """Names of fields that are a part of the answer; others (ids, names, dates) need not be printed."""
 _REASONING = ("reasoning_content", "reasoning", "thinking")
-SECOND_THOUGHT = (
+SECOND_THOUGHT_NOTE = (
     "the chat template prints a thought of its own before the <think> of the content, which is trained as a"
     " second one; put the reasoning into the field that the template reads (reasoning_content)"
 )
@@ -82,7 +82,7 @@ def unprinted_context(
     )
 
 
-def check_printed(
+def check_turn_printed(
     template: ChatTemplate, messages: Sequence[Message], number: int, tools: Tools, printed: str, start: int
 ) -> None:
     """Check that the last of `messages`[: number + 1] stands in full in what is printed for them.

@@ -4,26 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from typing import Any
+
+from lora_runner.data.records.record_status import RecordStatus
 
 KEPT_BY_ADVICE = 0.9
 """Share of the tokens with loss that `max_length_for_most` keeps: more than a tenth lost is a warning."""
-
-
-class Fate(StrEnum):
-    """What is done with a record before anything is tokenised."""
-
-    USED = "used"
-    EMPTY = "empty"
-    HELD_OUT = "held_out"
-    """A training record that evaluates, where no evaluation set is named."""
-    IN_EVAL = "in_eval"
-    """A training record whose copy evaluates."""
-    COPY = "copy"
-    """An evaluation record that the evaluation set holds already."""
-    NOT_DRAWN = "not_drawn"
-    """Beyond max_train_examples or max_eval_examples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +79,7 @@ class SetCounts:
         return asdict(self) | {"lost_share": self.lost_share}
 
 
-class Tally:
+class SetCounter:
     """Counts the sequences of one set while they are made."""
 
     def __init__(self, max_length: int) -> None:
@@ -129,9 +115,9 @@ class Tally:
         """Numbers of the examples of which a token with loss is left."""
         return self._kept
 
-    def counts(self, num_examples: int, fates: Counter[Fate], **more: Any) -> SetCounts:
-        """Return the counts of a set of which `num_examples` came this far, and `fates` before it."""
-        held = sum(number for fate, number in fates.items() if fate != Fate.USED)
+    def counts(self, num_examples: int, statuses: Counter[RecordStatus], **more: Any) -> SetCounts:
+        """Return the counts of a set of which `num_examples` came this far, and `statuses` before it."""
+        held = sum(number for status, number in statuses.items() if status != RecordStatus.USED)
         per_length = self._targets_by_position()
         total = sum(per_length)
         return SetCounts(
@@ -139,11 +125,11 @@ class Tally:
             num_used=len(self._kept),
             num_sequences=self._num_sequences,
             num_dropped=len(self._with_targets - self._kept),
-            num_empty=fates[Fate.EMPTY] + num_examples - len(self._with_targets),
-            num_held_out=fates[Fate.HELD_OUT],
-            num_in_eval=fates[Fate.IN_EVAL],
-            num_copies=fates[Fate.COPY],
-            num_not_drawn=fates[Fate.NOT_DRAWN],
+            num_empty=statuses[RecordStatus.EMPTY] + num_examples - len(self._with_targets),
+            num_held_out=statuses[RecordStatus.HELD_OUT],
+            num_in_eval=statuses[RecordStatus.IN_EVAL],
+            num_copies=statuses[RecordStatus.COPY],
+            num_not_drawn=statuses[RecordStatus.NOT_DRAWN],
             num_truncated=len(self._truncated),
             num_cut=len(self._cut & self._kept),
             num_merging=len(self._merging & self._kept),

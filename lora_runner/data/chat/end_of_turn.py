@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lora_runner.data.chat.chat_template import PROBE, ChatTemplate, Span
-from lora_runner.data.records.formats import Message
+from lora_runner.data.records.example import Message
 from lora_runner.data.records.record import BadRecord
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _CALL = Message(
 _RESULT = Message(role="tool", content="a", extra={"name": "f", "tool_call_id": "call00000"})
 
 
-class TurnEnds:
+class EndOfTurn:
     """How a template's turns end, found out with a conversation of its own.
 
     `printed`: the template prints an end-of-turn token. `marker`: it prints none, and the token that begins
