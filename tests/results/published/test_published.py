@@ -343,5 +343,5 @@ def test_the_readme_says_what_the_reference_says():
     assert [round(cost, 2) for cost in small] == [0.24]
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert "On 193 published LoRA runs of 12 models" in readme
-    assert "the best rate tried is 3e-4 or 1e-3, above the table's 2e-4 on all of them" in readme
-    assert "too low beyond noise on two, costs at most 0.24% on one" in readme
+    assert "the best learning rate tried is 3e-4 or 1e-3, above the table's 2e-4 on all of them" in readme
+    assert "2e-4 is too low beyond noise on two models and costs at most 0.24% on one" in readme
