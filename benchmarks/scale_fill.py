@@ -16,6 +16,7 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.empty_trials import LEARNING_RATES, REPORT_PERCENTS, SEED, loss_of
+from files_and_text.trial_paths import trial_folder
 from sweeps.storage.journal_storage import JournalStudyStorage
 from sweeps.storage.open_storage import open_storage
 from sweeps.storage.sql_storage import SqlStudyStorage
@@ -58,7 +59,7 @@ def _copies(
         rate = math.exp(generator.uniform(low, high))
         trial.params = trial.params | {"learning_rate": rate}
         config = trial.user_attrs["config"] | {"learning_rate": rate}
-        attributes = trial.user_attrs | {"folder": f"trials/{trial.number:04d}", "config": config}
+        attributes = trial.user_attrs | {"folder": trial_folder(trial.number), "config": config}
         trial.intermediate_values = {p: loss_of(rate, p) for p in trial.intermediate_values}
         if index >= finished:
             seat = index - finished

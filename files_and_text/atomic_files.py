@@ -45,8 +45,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
     leaves one of the two whole. Temporary folders of writers that were killed are removed.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    previous = target.with_name(f"{target.name}.previous")
-    _remove_temporaries(target)
+    previous = previous_folder(target)
+    remove_temporaries(target)
     fresh = _temporary(target)
     fresh.mkdir()
     try:
@@ -63,7 +63,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
         sync_folder(target.parent)
         shutil.rmtree(previous, ignore_errors=True)
     finally:
-        _remove_temporaries(target)
+        remove_temporaries(target)
 
 
 def replace_folder(folder: Path, contents: Mapping[str, Path | str], *, beside: Collection[str] = ()) -> Path:
@@ -113,7 +113,13 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
-def _remove_temporaries(path: Path) -> None:
+def previous_folder(folder: Path) -> Path:
+    """Where `whole_folder` keeps the old folder until the new one is in place."""
+    return folder.with_name(f"{folder.name}.previous")
+
+
+def remove_temporaries(path: Path) -> None:
+    """Remove temporary folders of `path` that killed writers left behind."""
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
 

@@ -9,6 +9,7 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 
 from files_and_text.atomic_files import whole_folder
+from files_and_text.trial_paths import ADAPTER_WEIGHTS
 from lora_runner.base.target_modules import shortest_names
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def save_adapter(folder: Path, pack: Pack, seat: Seat) -> None:
             # safetensors refuses two names for one piece of memory.
             tensors[f"base_model.model.{module.name}.weight"] = weight.clone() if module.tied_to else weight
     with whole_folder(folder) as temporary:
-        save_file(tensors, temporary / "adapter_model.safetensors")
+        save_file(tensors, temporary / ADAPTER_WEIGHTS)
         adapter_config(pack, seat).save_pretrained(str(temporary))
 
 

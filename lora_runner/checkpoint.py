@@ -11,12 +11,12 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from files_and_text.atomic_files import atomic_write, whole_folder
+from files_and_text.atomic_files import atomic_write, previous_folder, whole_folder
+from files_and_text.trial_paths import STATE_FILE, TENSORS_FILE
 from lora_runner.config import TrialConfig
 from lora_runner.errors import CheckpointError
 from lora_runner.pack.seat import Seat
 
-_TENSORS, _STATE = "seat.safetensors", "state.json"
 _DAMAGED = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError)
 _FORMAT = 2
 """Counted up when a field changes its meaning: another format is a fresh start, never a guess. In format 1
@@ -28,7 +28,8 @@ def save_checkpoint(folder: Path, seat: Seat, progress: dict[str, Any]) -> None:
     """Write the seat and the caller's `progress` (JSON-ready) to `folder`, replacing an older one whole."""
     with whole_folder(folder) as temporary:
         save_file(
-            {name: tensor.contiguous().cpu() for name, tensor in seat.state_tensors()}, temporary / _TENSORS
+            {name: tensor.contiguous().cpu() for name, tensor in seat.state_tensors()},
+            temporary / TENSORS_FILE,
         )
         state = {
             "format": _FORMAT,
@@ -38,16 +39,16 @@ def save_checkpoint(folder: Path, seat: Seat, progress: dict[str, Any]) -> None:
             "micro_step": seat.micro_step,
             "num_tokens": seat.num_tokens,
             "progress": progress,
-            "sha256": _digest(temporary / _TENSORS),
+            "sha256": _digest(temporary / TENSORS_FILE),
         }
         state |= {_OWN_DIGEST: _state_digest(state)}
         # Not atomic_write_json: a NaN must come back as one.
-        atomic_write(temporary / _STATE, json.dumps(state, indent=2, sort_keys=True) + "\n")
+        atomic_write(temporary / STATE_FILE, json.dumps(state, indent=2, sort_keys=True) + "\n")
 
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether `folder` or the one before it holds a checkpoint."""
-    return any((candidate / _STATE).is_file() for candidate in _candidates(folder))
+    return any((candidate / STATE_FILE).is_file() for candidate in (folder, previous_folder(folder)))
 
 
 def load_checkpoint(
@@ -60,8 +61,8 @@ def load_checkpoint(
     the trial differs; the seat is then as it was.
     """
     problems: list[str] = []
-    for candidate in _candidates(folder):
-        if not (candidate / _STATE).is_file():
+    for candidate in (folder, previous_folder(folder)):
+        if not (candidate / STATE_FILE).is_file():
             continue
         try:
             return _load(candidate, seat, read_progress), problems
@@ -70,12 +71,8 @@ def load_checkpoint(
     raise CheckpointError("; ".join(problems) or f"{folder} holds no checkpoint")
 
 
-def _candidates(folder: Path) -> tuple[Path, Path]:
-    return folder, folder.with_name(f"{folder.name}.previous")
-
-
 def _load(folder: Path, seat: Seat, read_progress: Callable[[dict[str, Any]], Any]) -> Any:
-    state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+    state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
     if state["format"] != _FORMAT:
         raise CheckpointError(f"the checkpoint has format {state['format']}, not {_FORMAT}")
     if TrialConfig.from_dict(state["config"]) != seat.config:
@@ -83,10 +80,10 @@ def _load(folder: Path, seat: Seat, read_progress: Callable[[dict[str, Any]], An
     # Rows of other tokens have the same names and shapes.
     if tuple(state.get("trainable_token_indices", ())) != seat.token_indices:
         raise CheckpointError("the checkpoint belongs to a pack that trains other tokens")
-    if state["sha256"] != _digest(folder / _TENSORS):
-        raise CheckpointError(f"{_TENSORS} does not match its checksum")
+    if state["sha256"] != _digest(folder / TENSORS_FILE):
+        raise CheckpointError(f"{TENSORS_FILE} does not match its checksum")
     if state[_OWN_DIGEST] != _state_digest(state):
-        raise CheckpointError(f"{_STATE} does not match its checksum")
+        raise CheckpointError(f"{STATE_FILE} does not match its checksum")
     counts = {name: state[name] for name in ("step", "micro_step", "num_tokens")}
     if any(type(count) is not int or count < 0 for count in counts.values()):
         raise CheckpointError(f"the checkpoint's counts must be whole numbers, got {counts}")
@@ -94,7 +91,7 @@ def _load(folder: Path, seat: Seat, read_progress: Callable[[dict[str, Any]], An
     if not isinstance(progress, dict):
         raise CheckpointError(f"the checkpoint's progress must be a mapping, got {type(progress).__name__}")
     read = read_progress(progress)
-    seat.load_state(load_file(folder / _TENSORS), **counts)
+    seat.load_state(load_file(folder / TENSORS_FILE), **counts)
     return read
 
 

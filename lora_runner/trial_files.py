@@ -1,4 +1,4 @@
-"""What a running trial leaves on disk and goes on from: checkpoints on its way, the adapter at its end."""
+"""What a running trial leaves on disk: checkpoints on its way, the adapter at its end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from files_and_text.trial_paths import ADAPTER, CHECKPOINT
 from lora_runner.adapters import save_adapter
 from lora_runner.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from lora_runner.errors import CheckpointError, is_disk_trouble
@@ -22,79 +23,77 @@ DISK_RETRY_SECONDS = 5.0
 
 
 class TrialFiles:
-    """Writes and reads trials' folders, and remembers what was written and what a person should hear of."""
+    """Writes and reads trials' folders, and collects what was written and notes for the user."""
 
     def __init__(self, patience_seconds: float) -> None:
         self._patience_seconds = patience_seconds
         self._written: list[tuple[Assignment, str]] = []
         self._notes: list[str] = []
 
-    def restore(self, running: RunningTrial) -> None:
-        """Let a trial go on from its checkpoint, if its folder holds one that can be used."""
-        number, folder = running.assignment.number, running.folder / "checkpoint"
+    def restore(self, trial: RunningTrial) -> None:
+        """Resume a trial from its checkpoint, if its folder holds one that can be used."""
+        folder = trial.folder / CHECKPOINT
         if not has_checkpoint(folder):
             return
         try:
-            (watch, wall_seconds, stats), problems = load_checkpoint(folder, running.seat, _read_progress)
-        except CheckpointError as error:  # nothing of the seat has been touched
-            self._notes.append(f"trial {number}: starts over, no checkpoint can be used ({error})")
+            (watch, wall_seconds, stats), problems = load_checkpoint(folder, trial.seat, _read_progress)
+        except CheckpointError as error:  # the seat is unchanged
+            self.note(trial.assignment, f"starts over, no checkpoint can be used ({error})")
             return
         for problem in problems:
-            self._notes.append(
-                f"trial {number}: goes on from the one before a damaged checkpoint ({problem})"
-            )
-        running.watch, running.wall_seconds, running.last_stats = watch, wall_seconds, stats
+            self.note(trial.assignment, f"goes on from the one before a damaged checkpoint ({problem})")
+        trial.watch, trial.wall_seconds, trial.last_stats = watch, wall_seconds, stats
 
-    def checkpoint(self, running: RunningTrial) -> None:
-        """Checkpoint a trial between two windows; when the disk does not take it, the one before remains."""
-        running.read()
+    def checkpoint(self, trial: RunningTrial) -> None:
+        """Checkpoint a trial between two windows; when the disk refuses it, the previous one remains."""
+        trial.read()
         progress = {
-            "watch": running.watch.to_dict(),
-            "wall_seconds": running.wall_seconds,
-            "last_stats": asdict(running.last_stats) if running.last_stats else None,
+            "watch": trial.watch.to_dict(),
+            "wall_seconds": trial.wall_seconds,
+            "last_stats": asdict(trial.last_stats) if trial.last_stats else None,
         }
         try:
-            save_checkpoint(running.folder / "checkpoint", running.seat, progress)
+            save_checkpoint(trial.folder / CHECKPOINT, trial.seat, progress)
         except (OSError, SafetensorError) as error:
             if not is_disk_trouble(error):
                 raise
-            self._notes.append(f"trial {running.assignment.number}: no checkpoint was written ({error})")
+            self.note(trial.assignment, f"no checkpoint was written ({error})")
         else:
-            self._written.append((running.assignment, "checkpoint"))
-        running.checkpointed_at = time.monotonic()
-        running.wants_checkpoint = False
+            self._written.append((trial.assignment, CHECKPOINT))
+        trial.checkpointed_at = time.monotonic()
+        trial.wants_checkpoint = False
 
-    def adapter(self, running: RunningTrial, pack: Pack, alive: Callable[[], None]) -> None:
-        """Write a trial's adapter, waiting for a disk that is full or away: it has used its whole budget."""
+    def adapter(self, trial: RunningTrial, pack: Pack, heartbeat: Callable[[], None]) -> None:
+        """Write a finished trial's adapter; wait while the disk is full or unreachable."""
         deadline = time.monotonic() + self._patience_seconds
         while True:
             try:
-                save_adapter(running.folder / "adapter", pack, running.seat)
+                save_adapter(trial.folder / ADAPTER, pack, trial.seat)
             except (OSError, SafetensorError) as error:
                 if not is_disk_trouble(error) or time.monotonic() > deadline:
                     raise
-                self._notes.append(f"trial {running.assignment.number}: waits for the disk ({error})")
-                alive()
+                self.note(trial.assignment, f"waits for the disk ({error})")
+                heartbeat()
                 time.sleep(min(DISK_RETRY_SECONDS, self._patience_seconds))
             else:
-                self._written.append((running.assignment, "adapter"))
+                self._written.append((trial.assignment, ADAPTER))
                 return
 
     def note(self, assignment: Assignment, text: str) -> None:
-        """Remember what a person should hear of a trial."""
+        """Add a note on a trial."""
         self._notes.append(f"trial {assignment.number}: {text}")
 
     def note_of_base(self, text: str) -> None:
-        """Remember what a person should hear of the untouched base."""
+        """Add a note on the untrained base."""
         self._notes.append(f"untouched base: {text}")
 
     def take_written(self) -> list[tuple[Assignment, str]]:
-        """Folders (checkpoint, adapter) written since this was asked last."""
+        """Folders (checkpoint, adapter) written since the last call."""
         written, self._written = self._written, []
         return written
 
     def take_notes(self) -> list[str]:
-        """What was noted since this was asked last."""
+        """Notes since the last call."""
         notes, self._notes = self._notes, []
         return notes
 

@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from files_and_text.trial_paths import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from results.errors import AdapterFilesError
-
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 
 
 def check_adapter_files(folder: Path) -> dict[str, Any]:
@@ -20,18 +18,18 @@ def check_adapter_files(folder: Path) -> dict[str, Any]:
     Raises AdapterFilesError when a file is missing, the config is no LoRA config, or the weights' file is
     shorter than its own header says (a copy that was cut off).
     """
-    for name in (CONFIG, WEIGHTS):
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (folder / name).is_file():
             raise AdapterFilesError(
-                f"an adapter folder holds {CONFIG} and {WEIGHTS}; {folder / name} is missing"
+                f"an adapter folder holds {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}; {folder / name} is missing"
             )
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise AdapterFilesError(f"{folder / CONFIG} is not JSON: {error}") from None
+        raise AdapterFilesError(f"{folder / ADAPTER_CONFIG} is not JSON: {error}") from None
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise AdapterFilesError(f"{folder / CONFIG} must describe a LoRA adapter (peft_type LORA)")
-    tensor_shapes(folder / WEIGHTS)
+        raise AdapterFilesError(f"{folder / ADAPTER_CONFIG} must describe a LoRA adapter (peft_type LORA)")
+    tensor_shapes(folder / ADAPTER_WEIGHTS)
     return config
 
 

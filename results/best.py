@@ -8,10 +8,12 @@ from typing import Any
 
 import optuna
 
+from files_and_text import trial_paths
 from files_and_text.atomic_files import replace_folder
 from files_and_text.plain_values import finite, plain
+from files_and_text.trial_paths import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from files_and_text.yaml_lines import dump_yaml, load_yaml
-from results.adapter import CONFIG, WEIGHTS, check_adapter_files
+from results.adapter import check_adapter_files
 from results.errors import NothingToSay, ResultsError
 from results.sweep_result import SweepResult, TrialResult, read_study, study_hash
 from results.tokenizer_files import tokenizer_files
@@ -71,9 +73,9 @@ def write_best(study: optuna.Study, run_folder: Path, *, tokenizer: Path | None 
     if best is None:
         best_config(study)  # raises, with the reason
         raise AssertionError("unreachable")
-    adapter = trial_folder(best, run_folder) / "adapter"
+    adapter = trial_folder(best, run_folder) / ADAPTER
     config = best_config(study, adapter_config=check_adapter_files(adapter))
-    contents: dict[str, Path | str] = {name: adapter / name for name in (CONFIG, WEIGHTS)}
+    contents: dict[str, Path | str] = {name: adapter / name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)}
     contents[CONFIG_FILE] = _HEAD + dump_yaml(config)
     folder = run_folder / BEST_FOLDER
     contents |= (tokenizer_files(tokenizer) if tokenizer is not None else {}) or tokenizer_files(folder)
@@ -99,7 +101,7 @@ def read_best_config(path: Path) -> dict[str, Any]:
 
 def trial_folder(trial: TrialResult, run_folder: Path) -> Path:
     """The trial's own folder in the run; raises ResultsError when the study points outside it."""
-    relative = PurePosixPath(trial.folder or f"trials/{trial.number:04d}")
+    relative = PurePosixPath(trial.folder or trial_paths.trial_folder(trial.number))
     if relative.is_absolute() or ".." in relative.parts:
         raise ResultsError(
             f"a trial's folder lies inside its run; trial {trial.number} names {trial.folder!r}"

@@ -17,10 +17,10 @@ from queue import SimpleQueue
 from typing import Any
 
 from files_and_text.atomic_files import whole_folder
+from files_and_text.trial_paths import STATE_FILE, checkpoint_folders, trial_name
 from sweeps.errors import StorageUnreachable
 
 FINISH_SECONDS = 10.0
-_STATE = "state.json"
 _SLOTS = ("a", "b")
 
 
@@ -68,10 +68,10 @@ class CheckpointStore:
         """Put a trial's checkpoint into the slot that does not hold its newest one."""
         steps = self._steps(number)
         slot = min(_SLOTS, key=lambda name: (steps[name], name))
-        target = f"{self._root}/{number:04d}/{slot}"
-        self._remove(f"{target}/{_STATE}")
+        target = f"{self._root}/{trial_name(number)}/{slot}"
+        self._remove(f"{target}/{STATE_FILE}")
         self._files.makedirs(target, exist_ok=True)
-        names = sorted((file.name for file in folder.iterdir()), key=lambda name: name == _STATE)
+        names = sorted((file.name for file in folder.iterdir()), key=lambda name: name == STATE_FILE)
         for name in names:
             self._files.put_file(str(folder / name), f"{target}/{name}")
 
@@ -79,11 +79,12 @@ class CheckpointStore:
         """Make `folder`/checkpoint the newest one of a trial, and checkpoint.previous the other."""
         steps = self._steps(number)
         slots = sorted((name for name in _SLOTS if steps[name] >= 0), key=lambda name: -steps[name])
-        for name in ("checkpoint", "checkpoint.previous"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-        for name, slot in zip(("checkpoint", "checkpoint.previous"), slots, strict=False):
-            with whole_folder(folder / name) as temporary:
-                for path in self._files.ls(f"{self._root}/{number:04d}/{slot}", detail=False):
+        targets = checkpoint_folders(folder)
+        for target in targets:
+            shutil.rmtree(target, ignore_errors=True)
+        for target, slot in zip(targets, slots, strict=False):
+            with whole_folder(target) as temporary:
+                for path in self._files.ls(f"{self._root}/{trial_name(number)}/{slot}", detail=False):
                     self._files.get_file(path, str(temporary / Path(path).name))
 
     def numbers(self) -> set[int]:
@@ -98,7 +99,7 @@ class CheckpointStore:
 
     def drop(self, number: int) -> None:
         """Remove what an ended trial would have gone on from."""
-        self._remove(f"{self._root}/{number:04d}", recursive=True)
+        self._remove(f"{self._root}/{trial_name(number)}", recursive=True)
 
     def _steps(self, number: int) -> dict[str, int]:
         """The micro-step of each slot's checkpoint; -1 for a slot without a whole one."""
@@ -106,7 +107,7 @@ class CheckpointStore:
         for slot in _SLOTS:
             try:
                 state: dict[str, Any] = json.loads(
-                    self._files.cat_file(f"{self._root}/{number:04d}/{slot}/{_STATE}")
+                    self._files.cat_file(f"{self._root}/{trial_name(number)}/{slot}/{STATE_FILE}")
                 )
                 steps[slot] = int(state.get("micro_step", state["step"]))
             except (FileNotFoundError, ValueError, KeyError, TypeError):

@@ -14,15 +14,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from files_and_text.atomic_files import atomic_write, whole_folder
+from files_and_text.trial_paths import ADAPTER, CHECKPOINT, checkpoint_folders, trial_folder
 from lora_runner.base.weights_digest import tensor_samples
 from lora_runner.errors import is_disk_trouble
-from sweeps.artifacts.trial_folder import trial_folder
 
 PIECE_BYTES = 64 * 2**20
 """Of a model's file in one message."""
 MARK = ".run"
 """In the run folder: a worker that reads the right token there sees the driver's files."""
-SHIPPED = ("checkpoint", "adapter")
+SHIPPED = (CHECKPOINT, ADAPTER)
 
 
 def mark(run_folder: Path, run: str) -> None:
@@ -109,7 +109,7 @@ class FileServer:
     def checkpoints(self, number: int, attempt: int) -> dict[str, dict[str, bytes]]:
         """The checkpoint of a trial and the one before it, by folder name, as far as they are there."""
         self._attempts[number] = max(attempt, self._attempts.get(number, 0))
-        folders = [self._folder / trial_folder(number) / f"checkpoint{end}" for end in ("", ".previous")]
+        folders = checkpoint_folders(self._folder / trial_folder(number))
         return {folder.name: read_folder(folder) for folder in folders if folder.is_dir()}
 
     def listing(self, folder: str) -> dict[str, int]:

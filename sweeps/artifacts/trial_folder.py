@@ -12,23 +12,27 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from files_and_text.atomic_files import remove_temporaries
+from files_and_text.trial_paths import (
+    ADAPTER,
+    CHECKPOINT,
+    REPORTS_FILE,
+    RESULT_FILE,
+    checkpoint_folders,
+    trial_folder,
+)
 from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED, PUT_BACK, SeatReport
 
 _DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What reading a file of any content can raise."""
 _OUTCOMES = (None, COMPLETE, PRUNED, DIVERGED, OUT_OF_MEMORY, FAILED, PUT_BACK)
 _COUNTS = ("number", "attempt", "percent", "step", "num_tokens")
-_WORK = ("checkpoint", "adapter", "reports.jsonl", "result.json")
-
-
-def trial_folder(number: int) -> str:
-    """`trials/0007`, relative to the run folder."""
-    return f"trials/{number:04d}"
+_WORK = (CHECKPOINT, ADAPTER, REPORTS_FILE, RESULT_FILE)
 
 
 def result_in(run_folder: Path, trial: FrozenTrial) -> SeatReport | None:
     """The last report of a trial that ended unheard by the study; None when there is none of its config."""
-    path = run_folder / trial.user_attrs["folder"] / "result.json"
+    path = run_folder / trial.user_attrs["folder"] / RESULT_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values.pop("config_hash") != trial.user_attrs["config_hash"]:
@@ -45,7 +49,7 @@ def reports_in(run_folder: Path, trial: FrozenTrial) -> list[SeatReport]:
     Lines that cannot be read (a kill may have cut the last one) and those of another config are left out.
     """
     reports: dict[int, SeatReport] = {}
-    path = run_folder / trial.user_attrs["folder"] / "reports.jsonl"
+    path = run_folder / trial.user_attrs["folder"] / REPORTS_FILE
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -94,18 +98,17 @@ def append_line(path: Path, line: str) -> None:
 
 def drop_adapter(run_folder: Path, number: int) -> None:
     """Remove the adapter of a trial that is none of the best."""
-    adapter = run_folder / trial_folder(number) / "adapter"
+    adapter = run_folder / trial_folder(number) / ADAPTER
     if adapter.is_dir():
         shutil.rmtree(adapter, ignore_errors=True)
 
 
 def drop_checkpoint(run_folder: Path, number: int) -> None:
     """Remove what an ended trial would have gone on from; with trained embeddings that is gigabytes each."""
-    folder = run_folder / trial_folder(number)
-    # The last are what a writer that was killed left behind.
-    for name in ("checkpoint", "checkpoint.previous", ".checkpoint.*.tmp"):
-        for path in folder.glob(name):
-            shutil.rmtree(path, ignore_errors=True)
+    newest, previous = checkpoint_folders(run_folder / trial_folder(number))
+    for folder in (newest, previous):
+        shutil.rmtree(folder, ignore_errors=True)
+    remove_temporaries(newest)
 
 
 def move_aside(folder: Path) -> Path | None:

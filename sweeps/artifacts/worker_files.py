@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from files_and_text.trial_paths import ADAPTER, CHECKPOINT, trial_name
 from lora_runner.errors import first_line
 from lora_runner.protocol import Assignment
 from sweeps.artifacts.checkpoint_store import CheckpointStore
@@ -74,7 +75,7 @@ class ShippedFiles:
         files = read_folder(Path(assignment.folder) / name)
         deadline, notes = time.monotonic() + self._patience_seconds, list[str]()
         while trouble := self._call("receive", assignment.number, assignment.attempt, name, files):
-            if name != "adapter":
+            if name != ADAPTER:
                 return [f"trial {assignment.number}: no {name} was written ({trouble})"]
             if time.monotonic() > deadline:
                 raise OSError(trouble)
@@ -94,7 +95,7 @@ class ShippedFiles:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _folder(self, number: int) -> Path:
-        return self._scratch / f"{number:04d}"
+        return self._scratch / trial_name(number)
 
 
 class StoredFiles(ShippedFiles):
@@ -123,7 +124,7 @@ class StoredFiles(ShippedFiles):
 
     def deliver(self, assignment: Assignment, name: str) -> list[str]:
         """`ShippedFiles.deliver`, but for checkpoints; where one is not taken, the one before remains."""
-        if name != "checkpoint":
+        if name != CHECKPOINT:
             return super().deliver(assignment, name)
         try:
             self._store.save(assignment.number, Path(assignment.folder) / name)

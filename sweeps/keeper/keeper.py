@@ -18,10 +18,11 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from files_and_text.trial_paths import trial_folder
 from lora_runner.config import TrialConfig
 from lora_runner.protocol import OUT_OF_MEMORY, PUT_BACK, Assignment, SeatReport
 from sweeps.artifacts.checkpoint_store import Leftovers
-from sweeps.artifacts.trial_folder import reports_in, result_in, trial_folder
+from sweeps.artifacts.trial_folder import reports_in, result_in
 from sweeps.keeper.protocol import Placed, Reply, SeatTime
 from sweeps.keeper.pruning import judge
 from sweeps.keeper.recorder import Began, Recorder

@@ -13,11 +13,12 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from files_and_text.atomic_files import atomic_write, atomic_write_json
+from files_and_text.trial_paths import REPORTS_FILE, RESULT_FILE, trial_folder
 from lora_runner.metric.scores import objective_of
 from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED, SeatReport
 from results.trial_facts import MEASURED, rank
 from sweeps.artifacts.checkpoint_store import Leftovers
-from sweeps.artifacts.trial_folder import append_line, drop_adapter, drop_checkpoint, trial_folder
+from sweeps.artifacts.trial_folder import append_line, drop_adapter, drop_checkpoint
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.outages import is_outage
 from sweeps.study.status import DEFAULT_LABELS
@@ -95,11 +96,11 @@ class Recorder:
         folder = self.folder / trial_folder(trial.number)
         folder.mkdir(parents=True, exist_ok=True)
         values = report.to_dict() | {"config_hash": trial.user_attrs["config_hash"]}
-        append_line(folder / "reports.jsonl", json.dumps(values))
+        append_line(folder / REPORTS_FILE, json.dumps(values))
         if report.error is not None:
             atomic_write(folder / "error.txt", report.error)
         if report.is_end:
-            atomic_write_json(folder / "result.json", values)
+            atomic_write_json(folder / RESULT_FILE, values)
 
     @contextmanager
     def even_if_away(self, said: Sequence[tuple[FrozenTrial, SeatReport]]) -> Iterator[None]:

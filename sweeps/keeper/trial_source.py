@@ -11,10 +11,11 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from files_and_text.atomic_files import atomic_write_json
+from files_and_text.trial_paths import trial_folder
 from lora_runner.config import TrialConfig
 from lora_runner.errors import TrialConfigError
 from search_spaces import FirstTrial
-from sweeps.artifacts.trial_folder import move_aside, trial_folder
+from sweeps.artifacts.trial_folder import move_aside
 from sweeps.plan.specs import StudySpec
 from sweeps.study.samplers import GridSampler, make_sampler
 from sweeps.study.status import DEFAULT_LABELS

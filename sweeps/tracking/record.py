@@ -14,6 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from files_and_text.plain_values import finite, plain
+from files_and_text.trial_paths import REPORTS_FILE
 from results.trial_facts import by_percent, full_budget_loss, sign_names
 
 CURVES = ("train_loss", "grad_norm", "learning_rate", "num_tokens", "tokens_per_second", "peak_memory_gib")
@@ -162,7 +163,7 @@ def _points(
 def _reports(folder: Path) -> dict[int, dict[str, Any]]:
     """A trial's own reports by percent, the latest of each; those that cannot be read are left out."""
     try:
-        lines = (folder / "reports.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = (folder / REPORTS_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return {}
     found = {}

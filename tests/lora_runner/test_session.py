@@ -175,7 +175,7 @@ def test_a_seat_at_its_start_has_the_bases_loss(
     pack: Pack, new_session: Callable[..., Session], bundle: DataBundle
 ) -> None:
     session = new_session()
-    assert pack.evaluate([pack.new_seat(CONFIGS[0])], session._eval_blocks) == pytest.approx(
+    assert pack.evaluate([pack.new_seat(CONFIGS[0])], session.reporter.eval_blocks) == pytest.approx(
         [session.base_eval_loss]
     )
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from packaging.version import Version
 
+from files_and_text.trial_paths import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from files_and_text.yaml_lines import dump_yaml
-from results.adapter import CONFIG, WEIGHTS, check_adapter_files, check_adapter_loads
+from results.adapter import check_adapter_files, check_adapter_loads
 from results.errors import ExportError
 from results.export.facts import FACTS, revision_notes, section, template_text, trains_embeddings
 from results.export.merging import MERGE, another_base, merge_script, served_files
@@ -39,7 +40,7 @@ _MUST_MERGE = (
 
 
 def _said(config: Config, merged: bool) -> dict[str, FactExport]:
-    adapter = by_code(CONFIG)
+    adapter = by_code(ADAPTER_CONFIG)
     said = {fact.name: lost(_NO_TRAINING) for fact in FACTS}
     said |= dict.fromkeys(("lora_r", "lora_alpha", "use_rslora", "target_modules"), adapter)
     said |= dict.fromkeys(("study", "versions"), by_code(RECORD))
@@ -65,7 +66,7 @@ def _adapter_config(config: Config, adapter: Mapping[str, Any]) -> tuple[dict[st
     changed |= {"use_rslora": False, "lora_alpha": alpha * math.sqrt(rank)}
     return changed, [
         f"The adapter was trained with rsLoRA, alpha / sqrt(r) = {alpha:g} / sqrt({rank}). llama.cpp "
-        f"computes alpha / r, so this copy of {CONFIG} holds alpha * sqrt(r) = "
+        f"computes alpha / r, so this copy of {ADAPTER_CONFIG} holds alpha * sqrt(r) = "
         f"{changed['lora_alpha']:g}: the same product."
     ]
 
@@ -99,8 +100,8 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
     }
     return Draft(
         files={
-            CONFIG: json.dumps(written, indent=2, sort_keys=True) + "\n",
-            WEIGHTS: adapter_folder / WEIGHTS,
+            ADAPTER_CONFIG: json.dumps(written, indent=2, sort_keys=True) + "\n",
+            ADAPTER_WEIGHTS: adapter_folder / ADAPTER_WEIGHTS,
             CONVERT: render_template("convert.sh.jinja", **values),
             MERGE: merge_script(config, lossy, notes),
             RECORD: dump_yaml(dict(config)),

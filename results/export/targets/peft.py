@@ -9,8 +9,9 @@ from pathlib import Path
 from packaging.version import Version
 
 from files_and_text.numbers import loss
+from files_and_text.trial_paths import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from files_and_text.yaml_lines import dump_yaml
-from results.adapter import CONFIG, WEIGHTS, check_adapter_files, check_adapter_loads
+from results.adapter import check_adapter_files, check_adapter_loads
 from results.errors import ExportError
 from results.export.facts import base_class, dtype_name, quantization_arguments, revision_notes
 from results.export.merging import MERGE, another_base, merge_script, served_files
@@ -124,8 +125,8 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
     )
     return Draft(
         files={
-            CONFIG: json.dumps(adapter_config, indent=2, sort_keys=True) + "\n",
-            WEIGHTS: adapter_folder / WEIGHTS,
+            ADAPTER_CONFIG: json.dumps(adapter_config, indent=2, sort_keys=True) + "\n",
+            ADAPTER_WEIGHTS: adapter_folder / ADAPTER_WEIGHTS,
             "README.md": readme,
             MERGE: merge_script(config, [another_base(config)], notes),
             "config.yaml": dump_yaml(dict(config)),

@@ -1,0 +1,199 @@
+"""Reports of trials: evaluation loss and metric, and at the end of the budget samples and the adapter."""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import torch
+
+from lora_runner.data import DataBundle, TokenizedSet
+from lora_runner.errors import Fault, ModelError
+from lora_runner.layout.pack_layout import Block
+from lora_runner.metric.evaluator import make_evaluator
+from lora_runner.pack.pack import Pack
+from lora_runner.pack.seat import Seat
+from lora_runner.pack.seat_by_seat import for_each_seat
+from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, SeatReport, SessionOptions
+from lora_runner.running_trial import RunningTrial, block_of
+from lora_runner.stability import repetition
+from lora_runner.trial_files import TrialFiles
+
+
+class Reporter:
+    """Evaluates the trials of one session. `heartbeat` is called after each piece of work.
+
+    Raises ModelError when the untrained base has no finite loss on the evaluation set.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        data: DataBundle,
+        options: SessionOptions,
+        files: TrialFiles,
+        heartbeat: Callable[[], None],
+    ) -> None:
+        self._pack, self._data, self._options, self._files = pack, data, options, files
+        self._heartbeat = heartbeat
+        self.eval_blocks = _eval_blocks(data.eval, options.per_device_eval_batch_size, pack.base.device)
+        self.base_eval_loss = pack.evaluate([None], self.eval_blocks)[0]
+        if not math.isfinite(self.base_eval_loss):
+            raise ModelError(
+                f"the untrained base {pack.base.spec.model!r} has evaluation loss {self.base_eval_loss}: its "
+                f"weights are damaged, or {pack.base.compute_dtype} is too narrow for them"
+            )
+        self.base_repetition = repetition(self._sample([None])[0])
+        self._evaluator = (
+            None
+            if options.metric is None
+            else make_evaluator(pack, options.metric, data.eval_prompts, options.per_device_eval_batch_size)
+        )
+
+    def measure_base(self) -> float | None:
+        """The metric of the untrained base; None, with a note, where its answers or their scoring raised."""
+        if self._evaluator is None or self._options.metric is None:
+            return None
+        if self._options.metric.max_new_tokens and (reason := self._pack.generator.uncached_reason):
+            self._files.note_of_base(f"answers cost a pass over the whole text for each token: {reason}")
+        [value] = self._evaluator.measure([None])
+        self._heartbeat()
+        if isinstance(value, Fault):
+            self._files.note_of_base(f"has no {self._options.metric.name} ({value.reason})")
+            return None
+        return value
+
+    def report(self, due: list[RunningTrial]) -> list[SeatReport]:
+        """Evaluate trials that are due, and finish those that have used their budget; a report for each."""
+        started = time.monotonic()
+        sound = [trial for trial in due if not trial.watch.diverged]
+        eval_losses, faults = self._evaluate(sound)
+        scores = self._measure([t for t in sound if not t.watch.diverged and id(t) not in faults], faults)
+        outcomes = {id(trial): _outcome(trial, faults.get(id(trial))) for trial in due}
+        texts = self._finish([trial for trial in sound if outcomes[id(trial)] == COMPLETE])
+        for trial in sound:
+            trial.wall_seconds += time.monotonic() - started
+        reports = []
+        for trial in due:
+            key = id(trial)
+            report = self.seat_report(trial, outcomes[key], eval_losses.get(key), texts.get(key, ()))
+            report = replace(report, metric=scores.get(key))
+            reports.append(failed(report, faults[key]) if outcomes[key] == FAILED else report)
+        return reports
+
+    def _evaluate(self, trials: list[RunningTrial]) -> tuple[dict[int, float], dict[int, Fault]]:
+        """The evaluation loss of each trial that has one, and what the others raised, by `id`."""
+        results = for_each_seat(
+            lambda seats: self._pack.evaluate(seats, self.eval_blocks), [trial.seat for trial in trials]
+        )
+        self._heartbeat()
+        losses, faults = dict[int, float](), dict[int, Fault]()
+        for trial, loss in zip(trials, results, strict=True):
+            if isinstance(loss, Fault):
+                faults[id(trial)] = loss
+            else:
+                losses[id(trial)] = loss
+                trial.watch.after_evaluation(trial.seat.step, loss)
+        return losses, faults
+
+    def _measure(self, trials: list[RunningTrial], faults: dict[int, Fault]) -> dict[int, float]:
+        """The metric of those whose report measures it; what it raises is added to `faults`."""
+        spec, scores = self._options.metric, dict[int, float]()
+        if spec is None or self._evaluator is None:
+            return scores
+        percents = self._options.report_at
+        measured = [t for t in trials if spec.is_measured(t.report_steps[t.seat.step], percents)]
+        values = self._evaluator.measure([trial.seat for trial in measured])
+        for trial, value in zip(measured, values, strict=True):
+            if isinstance(value, Fault):
+                faults[id(trial)] = value
+            else:
+                scores[id(trial)] = value
+        self._heartbeat()
+        return scores
+
+    def _finish(self, ended: list[RunningTrial]) -> dict[int, tuple[str, ...]]:
+        """Sample from trials that used their full budget, look for signs in their curves, save adapters."""
+        if not ended:
+            return {}
+        texts = {}
+        sampled = for_each_seat(self._sample, [trial.seat for trial in ended])
+        for trial, samples in zip(ended, sampled, strict=True):
+            if isinstance(samples, Fault):
+                # Samples are only a diagnosis: the trial is complete without them.
+                self._files.note(trial.assignment, f"no text could be sampled ({samples.reason})")
+                samples = []
+            trial.watch.after_samples(trial.seat.step, samples)
+            trial.watch.at_end(trial.seat.step)
+            texts[id(trial)] = tuple(str(self._pack.base.tokenizer.decode(ids)) for ids in samples)
+            self._files.adapter(trial, self._pack, self._heartbeat)
+        return texts
+
+    def _sample(self, seats: Sequence[Seat | None], /) -> list[list[list[int]]]:
+        if not self._data.sample_prompts or self._options.sample_tokens == 0:
+            return [[] for _ in seats]
+        return self._pack.generate(seats, self._data.sample_prompts, self._options.sample_tokens)
+
+    def seat_report(
+        self,
+        trial: RunningTrial,
+        outcome: str | None,
+        eval_loss: float | None,
+        texts: Iterable[str] = (),
+    ) -> SeatReport:
+        """The report of a trial as it stands."""
+        seat, stats = trial.seat, trial.last_stats
+        reasons = {
+            COMPLETE: f"used its full budget of {seat.config.max_steps} steps",
+            DIVERGED: trial.watch.diverged,
+            OUT_OF_MEMORY: "out of memory in the evaluation, even alone: lower per_device_eval_batch_size",
+        }
+        return SeatReport(
+            number=trial.number,
+            attempt=trial.assignment.attempt,
+            percent=trial.report_steps.get(seat.step, 100 * seat.step // seat.config.max_steps),
+            step=seat.step,
+            eval_loss=eval_loss,
+            train_loss=stats.loss if stats else float("nan"),
+            grad_norm=stats.grad_norm if stats else float("nan"),
+            learning_rate=stats.learning_rate if stats else 0.0,
+            num_tokens=seat.num_tokens,
+            tokens_per_second=seat.num_tokens / trial.wall_seconds if trial.wall_seconds else 0.0,
+            wall_seconds=trial.wall_seconds,
+            peak_memory_gib=peak_memory_gib(self._pack.base.device),
+            signs=tuple(trial.watch.signs),
+            outcome=outcome,
+            stop_reason=reasons.get(outcome) if outcome else None,
+            generations=tuple(texts),
+        )
+
+
+def failed(report: SeatReport, fault: Fault) -> SeatReport:
+    """The report of a trial that ended with a fault."""
+    outcome = OUT_OF_MEMORY if fault.is_memory else FAILED
+    return report.ended(outcome, fault.reason, error=fault.traceback)
+
+
+def _outcome(trial: RunningTrial, fault: Fault | None) -> str | None:
+    """How a trial that is due for a report has ended; None when it goes on."""
+    if trial.watch.diverged:
+        return DIVERGED
+    if fault is not None:
+        return OUT_OF_MEMORY if fault.is_memory else FAILED
+    return COMPLETE if trial.seat.finished else None
+
+
+def _eval_blocks(examples: TokenizedSet, batch_size: int, device: torch.device) -> list[Block]:
+    # Sorted by length only so that similar ones attend together; the order changes no sum over tokens.
+    ordered = sorted(examples.examples, key=lambda e: len(e.input_ids))
+    return [block_of(ordered[i : i + batch_size], device) for i in range(0, len(ordered), batch_size)]
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """The allocator's peak on CUDA; the process's peak resident memory on CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
