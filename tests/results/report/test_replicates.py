@@ -11,8 +11,8 @@ import pytest
 
 from results.report import write_report
 from results.verdict.verdict import verdict
+from tests.results.confirm_studies import ARMS, confirm
 from tests.results.report.test_page import read
-from tests.results.verdict.test_confirmed_verdict import ARMS, confirm
 
 Make = Callable[..., Any]
 
