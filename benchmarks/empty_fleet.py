@@ -24,7 +24,7 @@ from benchmarks.empty_trials import (
 from lora_runner.protocol import COMPLETE, Assignment, SeatReport
 from search_spaces import load_guidelines, space_for
 from sweeps.config.sections.search import SearchSection
-from sweeps.fleet.fleet import office_for, plan_fleet, run_fleet, start_ray
+from sweeps.fleet.fleet import open_endpoints, plan_fleet, run_fleet, start_ray
 from sweeps.plan.specs import StudySpec, WorkerSpec
 from sweeps.storage.open_storage import open_storage
 from sweeps.study.lease import DriverProcess
@@ -163,7 +163,7 @@ def main() -> None:
     study_spec, url = empty_study_spec(folder, options.trials), f"sqlite:///{folder / 'study.db'}"
     start_ray()
     ready = time.time()
-    with office_for(study_spec, url, DriverProcess.current("benchmark")) as endpoints:
+    with open_endpoints(study_spec, url, DriverProcess.current("benchmark")) as endpoints:
         # A worker uses nothing of a job but `seats`, `stall_seconds` and `open_session`.
         errors = run_fleet(endpoints, cast(WorkerSpec, EmptyJob(options.seats)), plan_fleet(1, 1))
     if errors:

@@ -17,7 +17,7 @@ from typing import Any, cast
 import psutil
 
 from benchmarks.empty_fleet import EmptyJob, empty_study_spec
-from sweeps.fleet.fleet import office_for, plan_fleet, run_fleet, start_ray
+from sweeps.fleet.fleet import open_endpoints, plan_fleet, run_fleet, start_ray
 from sweeps.plan.specs import WorkerSpec
 from sweeps.storage.open_storage import open_storage
 from sweeps.study.lease import DriverProcess
@@ -78,7 +78,7 @@ def main() -> None:
         watch = Watch()
         watch.start()
         began = time.time()
-        with office_for(study_spec, url, DriverProcess.current("benchmark")) as endpoints:
+        with open_endpoints(study_spec, url, DriverProcess.current("benchmark")) as endpoints:
             # Its reports are as many as its seats, so it hears from the keeper seldom: hence the patience.
             worker_spec = cast(WorkerSpec, EmptyJob(options.seats, stall_seconds=600.0))
             errors = run_fleet(endpoints, worker_spec, plan_fleet(options.workers, 1))

@@ -344,7 +344,7 @@ class Sweep:
         # Ray takes a second to import; commands that only read never wait for it.
         import ray
 
-        from sweeps.fleet.fleet import office_for, plan_fleet, run_fleet, start_ray
+        from sweeps.fleet.fleet import open_endpoints, plan_fleet, run_fleet, start_ray
         from sweeps.fleet.live_view import View
 
         console.print("Starting Ray ..." if address is None else f"Joining Ray at {address} ...")
@@ -353,7 +353,10 @@ class Sweep:
         if not (self.run_folder / RESOLVED_NAME).is_file():
             write_run_folder(self.config)  # from here on the sweep exists
         # Entered once the sweep is ours, and left when the office is closed: trackers hold nothing up.
-        with ExitStack() as trackers, office_for(blueprint.study_spec, self.storage_url, owner) as endpoints:
+        with (
+            ExitStack() as trackers,
+            open_endpoints(blueprint.study_spec, self.storage_url, owner) as endpoints,
+        ):
             write_run_folder(self.config)  # what may differ from the last run's is ours to say only now
             trackers.enter_context(following(self.config, console.print))
             seats, workers = blueprint.worker_spec.seats, fleet.now

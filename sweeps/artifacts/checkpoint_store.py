@@ -97,8 +97,8 @@ class CheckpointStore:
         names = {Path(path).name for path in paths}
         return {int(name) for name in names if name.isdecimal()}
 
-    def drop(self, number: int) -> None:
-        """Remove what an ended trial would have gone on from."""
+    def remove(self, number: int) -> None:
+        """Remove a trial's checkpoints."""
         self._remove(f"{self._root}/{trial_name(number)}", recursive=True)
 
     def _steps(self, number: int) -> dict[str, int]:
@@ -121,34 +121,34 @@ class CheckpointStore:
             return
 
 
-class Leftovers:
-    """Drops checkpoints of trials that are over, in a thread of its own: a store may be slow, or hang."""
+class CheckpointCleaner:
+    """Removes ended trials' checkpoints in a thread of its own, since a store may be slow, or hang."""
 
     def __init__(self, store: CheckpointStore) -> None:
-        """`store` is the study's part of it."""
+        """`store`: the study's part."""
         self._store = store
-        self._over = SimpleQueue[set[int] | None]()
+        self._ended = SimpleQueue[set[int] | None]()
         self._thread: threading.Thread | None = None
 
-    def drop(self, numbers: Iterable[int]) -> None:
-        """Let the checkpoints of these trials be removed; one that cannot be remains, and harms nobody."""
-        self._over.put(set(numbers))
+    def remove(self, numbers: Iterable[int]) -> None:
+        """Remove the checkpoints of these trials soon; those that cannot be removed are left behind."""
+        self._ended.put(set(numbers))
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="leftovers", daemon=True)
+            self._thread = threading.Thread(target=self._work, name="checkpoint-cleaner", daemon=True)
             self._thread.start()
 
     def finish(self, seconds: float = FINISH_SECONDS) -> None:
-        """Wait until all that were named are gone, but no longer than this; the last call."""
+        """Wait until all of them are removed, for at most `seconds`; no calls after this one."""
         if self._thread is not None:
-            self._over.put(None)
+            self._ended.put(None)
             self._thread.join(seconds)
 
     def _work(self) -> None:
-        while (over := self._over.get()) is not None:
-            left = set[int]()
+        while (ended := self._ended.get()) is not None:
+            present = set[int]()
             with contextlib.suppress(Exception):
-                # When a study is opened, few of those that are over have left anything: no call for each.
-                left = self._store.numbers() & over
-            for number in sorted(left):
+                # One listing instead of many calls: few ended trials have checkpoints left.
+                present = self._store.numbers() & ended
+            for number in sorted(present):
                 with contextlib.suppress(Exception):
-                    self._store.drop(number)
+                    self._store.remove(number)

@@ -30,7 +30,7 @@ _COUNTS = ("number", "attempt", "percent", "step", "num_tokens")
 _WORK = (CHECKPOINT, ADAPTER, REPORTS_FILE, RESULT_FILE)
 
 
-def result_in(run_folder: Path, trial: FrozenTrial) -> SeatReport | None:
+def read_result(run_folder: Path, trial: FrozenTrial) -> SeatReport | None:
     """The last report of a trial that ended unheard by the study; None when there is none of its config."""
     path = run_folder / trial.user_attrs["folder"] / RESULT_FILE
     try:
@@ -43,7 +43,7 @@ def result_in(run_folder: Path, trial: FrozenTrial) -> SeatReport | None:
     return report if report.number == trial.number and report.is_end else None
 
 
-def reports_in(run_folder: Path, trial: FrozenTrial) -> list[SeatReport]:
+def read_reports(run_folder: Path, trial: FrozenTrial) -> list[SeatReport]:
     """What a trial reported on its way, by rising percent, whether or not the study heard of it.
 
     Lines that cannot be read (a kill may have cut the last one) and those of another config are left out.
@@ -96,14 +96,14 @@ def append_line(path: Path, line: str) -> None:
         file.write(new if tail.endswith(b"\n") or not tail else b"\n" + new)
 
 
-def drop_adapter(run_folder: Path, number: int) -> None:
+def remove_adapter(run_folder: Path, number: int) -> None:
     """Remove the adapter of a trial that is none of the best."""
     adapter = run_folder / trial_folder(number) / ADAPTER
     if adapter.is_dir():
         shutil.rmtree(adapter, ignore_errors=True)
 
 
-def drop_checkpoint(run_folder: Path, number: int) -> None:
+def remove_checkpoint(run_folder: Path, number: int) -> None:
     """Remove what an ended trial would have gone on from; with trained embeddings that is gigabytes each."""
     newest, previous = checkpoint_folders(run_folder / trial_folder(number))
     for folder in (newest, previous):
@@ -111,7 +111,7 @@ def drop_checkpoint(run_folder: Path, number: int) -> None:
     remove_temporaries(newest)
 
 
-def move_aside(folder: Path) -> Path | None:
+def set_aside(folder: Path) -> Path | None:
     """Rename the folder of a trial just drawn when it holds another trial's work; returns its new place.
 
     That happens when the study was deleted and the run folder was not. A new trial must not go on from there.

@@ -25,14 +25,14 @@ Call = Callable[..., Any]
 RETRY_SECONDS = 5.0
 
 
-class StoreAway(Exception):
+class StoreUnreachable(Exception):
     """Raised for a store of checkpoints that does not answer, which is no fault of any trial."""
 
 
 class SharedFiles:
     """The worker sees the run folder: trials' folders are what they are for the driver."""
 
-    def localise(self, assignment: Assignment) -> Assignment:
+    def fetch_checkpoints(self, assignment: Assignment) -> Assignment:
         """The assignment with a folder that this worker can write to."""
         return assignment
 
@@ -58,7 +58,7 @@ class ShippedFiles:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(mode=0o700)
 
-    def localise(self, assignment: Assignment) -> Assignment:
+    def fetch_checkpoints(self, assignment: Assignment) -> Assignment:
         """The assignment with a local folder, which holds the trial's checkpoint if it has one."""
         folder = self._folder(assignment.number)
         shutil.rmtree(folder, ignore_errors=True)
@@ -108,10 +108,10 @@ class StoredFiles(ShippedFiles):
         super().__init__(call, scratch, patience_seconds=patience_seconds)
         self._store = store
 
-    def localise(self, assignment: Assignment) -> Assignment:
+    def fetch_checkpoints(self, assignment: Assignment) -> Assignment:
         """The assignment with a local folder, which holds the trial's checkpoints if it has any.
 
-        Raises StoreAway: without an answer nobody knows whether there are any.
+        Raises StoreUnreachable: without an answer nobody knows whether there are any.
         """
         folder = self._folder(assignment.number)
         shutil.rmtree(folder, ignore_errors=True)
@@ -119,7 +119,7 @@ class StoredFiles(ShippedFiles):
         try:
             self._store.load(assignment.number, folder)
         except Exception as error:  # each file system has errors of its own
-            raise StoreAway(f"{type(error).__name__}: {first_line(error)}") from error
+            raise StoreUnreachable(f"{type(error).__name__}: {first_line(error)}") from error
         return replace(assignment, folder=str(folder))
 
     def deliver(self, assignment: Assignment, name: str) -> list[str]:
@@ -133,7 +133,7 @@ class StoredFiles(ShippedFiles):
         return []
 
 
-def files_for(
+def choose_worker_files(
     run_folder: str,
     run: str,
     call: Call,

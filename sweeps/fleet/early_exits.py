@@ -1,7 +1,7 @@
-"""Workers that end before they can tell the keeper: our package, the job or the environment is missing there.
+"""Workers that end before they can call the keeper: a node lacks a package or its environment fails.
 
-Ray Tune alone hears of them, as text. What it says goes to the keeper, which judges it as an error that a
-worker reports itself (`starting.py`).
+Only Ray Tune notices, and gives their error as text. It is passed to the keeper, which treats it like an
+error that a worker reports itself (`keeper/start_failures.py`).
 """
 
 from __future__ import annotations
@@ -17,58 +17,57 @@ from ray import tune
 
 from lora_runner.errors import is_disk_trouble
 from sweeps.keeper.protocol import Reply
-from sweeps.keeper.start_failures import MOST_SAID, StartFault
+from sweeps.keeper.start_failures import StartFault, shortened
 
-ANSWER_SECONDS = 60.0
-NO_WORDS = "its process died before it could say anything"
+REPLY_SECONDS = 60.0
+NO_MESSAGE = "its process died before it could report an error"
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _FAILURE = re.compile(r"^Failure # \d+ \(occurred at .*\)\n", re.MULTILINE)
-"""The head that Tune puts above each error of a worker in its file."""
+"""The heading of each error in the file that Tune keeps for a worker."""
 _FRAME = re.compile(r'^\s*File "([^<"][^"]*)", line (\d+)', re.MULTILINE)
 _RAISED = re.compile(r"^([A-Za-z_][\w.]*): (.*)$", re.MULTILINE)
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
-_PASSING = {
+_TRANSIENT = {
     "OutOfMemoryError",
     *(kind.__name__ for kind in (MemoryError, TimeoutError, ConnectionError)),
     *(kind.__name__ for kind in ConnectionError.__subclasses__()),
 }
 
 
-def fault_in(text: str) -> StartFault:
-    """What Ray says of the end of a worker: an error of Python, an environment that fails, or else a death.
+def parse_ray_error(text: str) -> StartFault:
+    """What Ray writes when a worker ends: a Python error, an environment that fails, or a death.
 
-    A death may pass: of a node, or of a process that found no memory.
+    A death counts as transient: a node may have gone, or the process may have run out of memory.
     """
-    text = _COLOUR.sub("", _FAILURE.split(text)[-1]).strip()
+    text = _ANSI_COLOUR.sub("", _FAILURE.split(text)[-1]).strip()
     frames, raised = _FRAME.findall(text), _RAISED.findall(text)
     if frames and raised:
-        name, words = raised[-1]
-        number = _ERRNO.search(words)
-        may_pass = name.rpartition(".")[2] in _PASSING or (
+        name, message = raised[-1]
+        number = _ERRNO.search(message)
+        is_transient = name.rpartition(".")[2] in _TRANSIENT or (
             number is not None and is_disk_trouble(OSError(int(number[1]), ""))
         )
-        return _fault(f"{name}: {words}", text, place=":".join(frames[-1]), may_pass=may_pass)
+        return _fault(f"{name}: {message}", text, location=":".join(frames[-1]), is_transient=is_transient)
     if re.search(r"runtime[ _]env", text):
-        return _fault(text, text, may_pass=False)
-    return _fault(text.partition("\n")[0] or NO_WORDS, text, may_pass=True)
+        return _fault(text, text, is_transient=False)
+    return _fault(text.partition("\n")[0] or NO_MESSAGE, text, is_transient=True)
 
 
-def _fault(said: str, text: str, *, place: str = "", may_pass: bool) -> StartFault:
-    said = " ".join(said.split())
+def _fault(message: str, text: str, *, location: str = "", is_transient: bool) -> StartFault:
     return StartFault(
-        said=said if len(said) <= MOST_SAID else f"{said[:MOST_SAID]}...",
-        place=place,
+        message=shortened(" ".join(message.split())),
+        location=location,
         traceback=text,
         is_bad_input=False,
-        may_pass=may_pass,
+        is_transient=is_transient,
     )
 
 
-class TellOfEarlyEnds(tune.Callback):  # type: ignore[misc]  # Ray ships no types
-    """Tells the keeper how a worker ended that never started, and does what it answers.
+class ReportEarlyExits(tune.Callback):  # type: ignore[misc]  # Ray ships no types
+    """Reports to the keeper the error of a worker that never called it, and follows the reply.
 
-    `end` ends the whole fleet. A worker that is given up gets one more try by Tune, and no other.
+    `end` ends the whole fleet. Tune starts a worker that is given up once more, but not again.
     """
 
     def __init__(
@@ -79,9 +78,9 @@ class TellOfEarlyEnds(tune.Callback):  # type: ignore[misc]  # Ray ships no type
         self._end = end
         self._is_to_stop = is_to_stop
         self._started: set[int] = set()
-        """Workers whose present life has begun: they speak for themselves."""
+        """Workers whose present process runs: they report their errors themselves."""
         self.given_up: set[str] = set()
-        """What was said of those that are given up; the keeper tells of them."""
+        """Errors of workers that are given up; the keeper lists them."""
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         self._started.add(trial.config["worker"])
@@ -92,16 +91,16 @@ class TellOfEarlyEnds(tune.Callback):  # type: ignore[misc]  # Ray ships no type
         if worker in self._started:
             self._started.discard(worker)
             return
-        fault = fault_in(_last_words(trial))
-        call = self._keeper.ended_early.remote(worker, fault, self._num_workers)
+        fault = parse_ray_error(_error_text(trial))
+        reply_ref = self._keeper.report_early_exit.remote(worker, fault, self._num_workers)
         try:
-            reply: Reply = ray.get(call, timeout=ANSWER_SECONDS)
+            reply: Reply = ray.get(reply_ref, timeout=REPLY_SECONDS)
         except ray.exceptions.GetTimeoutError:
-            return  # the next end is told as well
-        if reply.over:
+            return  # the next early exit is reported too
+        if reply.fleet_done:
             self._end()
         elif reply.stop:
-            self.given_up.add(fault.said)
+            self.given_up.add(fault.message)
             trial.max_failures = 0
         elif not any(other.status == "RUNNING" for other in trials):
             self._wait(reply.pause_seconds)
@@ -112,11 +111,11 @@ class TellOfEarlyEnds(tune.Callback):  # type: ignore[misc]  # Ray ships no type
             time.sleep(0.2)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune keeps a copy on disk, which nobody ever reads."""
+        """Tune pickles its callbacks to disk; nothing reads them back."""
         return {}
 
 
-def _last_words(trial: Any) -> str:
+def _error_text(trial: Any) -> str:
     try:
         return Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
     except (OSError, TypeError):  # Tune could not write it

@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sweeps.artifacts.checkpoint_store import CheckpointStore
 from sweeps.artifacts.file_server import FileServer, mark
 from sweeps.errors import ConfigError, SweepError
-from sweeps.fleet.early_exits import TellOfEarlyEnds, fault_in
+from sweeps.fleet.early_exits import ReportEarlyExits, parse_ray_error
 from sweeps.fleet.worker import Worker
 from sweeps.keeper.actor import KeeperActor
 from sweeps.plan.specs import StudySpec, WorkerSpec
@@ -92,7 +92,7 @@ class Endpoints:
 
 
 @contextlib.contextmanager
-def office_for(study_spec: StudySpec, storage_url: str, owner: DriverProcess) -> Iterator[Endpoints]:
+def open_endpoints(study_spec: StudySpec, storage_url: str, owner: DriverProcess) -> Iterator[Endpoints]:
     """Keeper and depot of a run, as actors; errors of the study are raised here as they are."""
     with private_file(storage_url) as secret:
         keeper = _beside_driver(KeeperActor).remote(study_spec, secret, owner)
@@ -254,7 +254,7 @@ def run_fleet(
     Workers hear of that from the keeper; `is_to_stop` is for a fleet that has none at the time.
     """
     when_over = _WhenOver()
-    early = TellOfEarlyEnds(endpoints.keeper, fleet.now, end=when_over.end, is_to_stop=is_to_stop)
+    early = ReportEarlyExits(endpoints.keeper, fleet.now, end=when_over.end, is_to_stop=is_to_stop)
     trainable = tune.with_resources(
         tune.with_parameters(Worker, endpoints=endpoints, worker_spec=worker_spec), fleet.resources
     )
@@ -273,7 +273,7 @@ def run_fleet(
                 failure_config=tune.FailureConfig(max_failures=-1),
             ),
         ).fit()
-        errors = [fault_in(str(error)).said for error in results.errors]
+        errors = [parse_ray_error(str(error)).message for error in results.errors]
         return [error for error in errors if error not in early.given_up]
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 
-class StallWatch:
+class Watchdog:
     """Ends the process when a `with` block goes on for `seconds` without a call of `alive`.
 
     Python's own watchdog thread does it, in C and without the interpreter's lock, so it also ends a process
@@ -35,7 +35,7 @@ class StallWatch:
             return None
         return f"no progress for {self._seconds:g} s, it stood at {where[0]}"
 
-    def __enter__(self) -> StallWatch:
+    def __enter__(self) -> Watchdog:
         self._depth += 1
         self.alive()
         return self

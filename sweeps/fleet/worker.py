@@ -16,8 +16,14 @@ from ray import tune
 
 from lora_runner.errors import Fault, is_device_error, is_disk_trouble
 from lora_runner.protocol import FAILED, Assignment, SeatReport
-from sweeps.artifacts.worker_files import RETRY_SECONDS, SharedFiles, ShippedFiles, StoreAway, files_for
-from sweeps.fleet.watchdog import StallWatch
+from sweeps.artifacts.worker_files import (
+    RETRY_SECONDS,
+    SharedFiles,
+    ShippedFiles,
+    StoreUnreachable,
+    choose_worker_files,
+)
+from sweeps.fleet.watchdog import Watchdog
 from sweeps.keeper.protocol import Reply, SeatTime
 from sweeps.keeper.start_failures import StartFault
 from sweeps.plan.specs import WorkerSpec
@@ -51,7 +57,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self._notes: list[str] = []
         self.session: Any = None
         self._files: SharedFiles | ShippedFiles = SharedFiles()
-        self._watch = StallWatch(f"{endpoints.run}-{self.index}", worker_spec.stall_seconds)
+        self._watch = Watchdog(f"{endpoints.run}-{self.index}", worker_spec.stall_seconds)
         before = self._watch.last_words()
         reply = self._say("rejoin", "its process died" if before is None else before)
         if reply.stop:
@@ -62,13 +68,13 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         try:
             self._files = self._find_files(endpoints, reply.study_key)
             # Nothing that could be learned before these trials are drawn: the base takes its time to load.
-            self.keeper.prepare.remote(self.index, worker_spec.seats)
+            self.keeper.prefetch.remote(self.index, worker_spec.seats)
             with self._watch:
                 threads = max(1, len(os.sched_getaffinity(0)) // num_workers)
                 self.session = worker_spec.open_session(threads, self._fetch, self._watch.alive)
         except Exception as error:
             # Whether another process might do better is for the keeper to say, who hears of all workers.
-            if not self._say("start_failed", StartFault.of(error), num_workers).stop:
+            if not self._say("report_start_failure", StartFault.from_error(error), num_workers).stop:
                 raise
             self._stopped = True
             return
@@ -83,6 +89,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             self._stopped = True
             return
         self._follow(self._say("ask", self.session.free_seats))
+        self.keeper.start_succeeded.remote(self.index)
 
     def step(self) -> dict[str, Any]:
         """Train until a trial has something to report, and let the keeper answer.
@@ -113,10 +120,10 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
     def _measure_base(self) -> Reply:
         with self._watch:
             value = self.session.measure_base()
-        return Reply() if value is None else self._say("base_measured", value)
+        return Reply() if value is None else self._say("record_base_metric", value)
 
     def _find_files(self, endpoints: Endpoints, study_key: str) -> SharedFiles | ShippedFiles:
-        return files_for(
+        return choose_worker_files(
             endpoints.run_folder,
             endpoints.run,
             self._fetch,
@@ -131,10 +138,10 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         """Call the keeper, again and again while its storage is away."""
         while True:
             reply: Reply = ray.get(getattr(self.keeper, method).remote(self.index, *said))
-            if reply.again_in is None:
-                self._over = reply.over
+            if reply.retry_in_seconds is None:
+                self._over = reply.fleet_done
                 return reply
-            time.sleep(reply.again_in)
+            time.sleep(reply.retry_in_seconds)
 
     def _fetch(self, method: str, *arguments: Any) -> Any:
         answer = ray.get(getattr(self._depot, method).remote(*arguments))
@@ -180,9 +187,9 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         if reply.stop:
             if not reply.abandon:
                 # A trial whose last report was not recorded goes on from before it, and makes it again.
-                unheard = self._said if reply.unheard else frozenset()
+                not_recorded = self._said if reply.not_recorded else frozenset()
                 for running in self.session.trials:
-                    if (number := running.assignment.number) not in unheard:
+                    if (number := running.assignment.number) not in not_recorded:
                         with self._watch:
                             self.session.save(number)
                 self._deliver()
@@ -190,7 +197,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             return []
         if reply.start:
             # Not waited for: the keeper draws while this worker trains, and before it answers it again.
-            self.keeper.prepare.remote(self.index)
+            self.keeper.prefetch.remote(self.index)
         broken, too_large = list[SeatReport](), list[tuple[Assignment, Fault, bool]]()
         for placed in reply.start:
             local = self._localised(placed.assignment)
@@ -215,14 +222,15 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
     def _localised(self, assignment: Assignment) -> Assignment | Reply:
         """A trial with its files on this machine, or the keeper's word to stop while their store is away.
 
-        Raises StoreAway when that takes too long: this process ends, and what it had goes to other workers.
+        Raises StoreUnreachable when that takes too long: this process ends, and what it had goes to other
+        workers.
         """
         since, was_said = time.monotonic(), False
         while True:
             try:
                 with self._watch:
-                    return self._files.localise(assignment)
-            except StoreAway as error:
+                    return self._files.fetch_checkpoints(assignment)
+            except StoreUnreachable as error:
                 away = time.monotonic() - since
                 is_too_long = away >= self._patience_seconds
                 if is_too_long or not was_said:

@@ -1,7 +1,7 @@
-"""The keeper as a Ray actor: patient with its storage, started anew by Ray when it dies.
+"""The keeper as a Ray actor: it waits for a storage that is away, and Ray restarts it when it dies.
 
-Ray starts it again with the same arguments and repeats the calls that got no answer. That is why it opens the
-study by itself when a call finds it closed, and why no call does anything twice (`keeper.py`).
+Ray restarts it with the same arguments and repeats the calls that got no answer. So the study is opened by
+the first call that needs it, and every call may be made twice (`keeper.py`).
 """
 
 from __future__ import annotations
@@ -17,39 +17,40 @@ from files_and_text.atomic_files import atomic_write
 from sweeps.errors import LeaseLost, StartFailed, StartRefused, StudyHeld, SweepError
 from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.protocol import Reply
-from sweeps.keeper.start_failures import FILE, StartFault, Starts, Verdict
+from sweeps.keeper.start_failures import START_ERROR_FILE, StartDecision, StartFailures, StartFault
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.outages import is_outage, outage_reason
 from sweeps.study.lease import DriverProcess
 from sweeps.study.status import Status
 
-LONGEST_WAIT_SECONDS = 5.0
-_ABANDON = Reply(stop=True, abandon=True, over=True)
+MAX_RETRY_SECONDS = 5.0
+_ABANDON = Reply(stop=True, abandon=True, fleet_done=True)
 
 
 class KeeperActor:
-    """Answers workers and the driver; a call that the storage refuses for now is to be made again."""
+    """Answers workers and the driver; while the storage is away, callers are told to retry."""
 
     def __init__(self, study_spec: StudySpec, secret: str, owner: DriverProcess) -> None:
-        """Only remember: Ray hands errors of a method on with their type, but none of a constructor.
+        """Opens nothing: Ray passes on the type of an error raised by a method, but not by a constructor.
 
-        `secret` is a private file that holds the storage's URL, which Ray would keep in its object store.
+        `secret`: a private file with the storage's URL; as an argument, Ray would keep it in its object
+        store.
         """
         self._study_spec = study_spec
         self._secret = secret
         self._owner = owner
         self._opened: Keeper | None = None
         self._away_since: dict[int | None, float] = {}
-        """Who is refused, worker or driver (None), and since when: a full disk may refuse reports alone."""
+        """By caller (None: the driver), since when its calls fail: a full disk may fail reports only."""
         self._refusals = 0
-        self._starts = Starts()
-        self._begun: set[int] = set()
-        """Workers whose present life has said a word."""
+        self._start_failures = StartFailures()
+        self._has_called: set[int] = set()
+        """Workers whose present process has called."""
         self._stopping = False
         self._lost = False
         self._errors: list[str] = []
         self._events: list[str] = []
-        """The keeper's own and this actor's, in one list."""
+        """The keeper's and this actor's."""
         self._last_status: Status | None = None
 
     def open(self) -> None:
@@ -57,103 +58,106 @@ class KeeperActor:
         self._keeper()
 
     def close(self) -> None:
-        """Give the study's lease back."""
+        """Release the study's lease."""
         if self._opened is not None and not self._lost:
             self._opened.close()
 
     # --- workers ----------------------------------------------------------------------------------
 
     def rejoin(self, worker: int, reason: str | None) -> Reply:
-        self._begun.add(worker)
-        # A worker whose start raised could not know that its next life would be told.
-        known = None if reason is None else self._starts.last_words(worker)
-        return self._answer("rejoin", worker, known or reason)
+        self._has_called.add(worker)
+        # The error of a failed start says more than the new process knows.
+        error = None if reason is None else self._start_failures.pop_last_error(worker)
+        return self._answer("rejoin", worker, error or reason)
 
-    def register(self, worker: int, *said: Any) -> Reply:
-        self._starts.started(worker)
-        return self._answer("register", worker, *said)
+    def register(self, worker: int, *arguments: Any) -> Reply:
+        return self._answer("register", worker, *arguments)
 
-    def base_measured(self, worker: int, value: float) -> Reply:
-        return self._answer("base_measured", worker, value)
+    def start_succeeded(self, worker: int) -> None:
+        """A worker has completed its start: earlier failures no longer count."""
+        self._start_failures.record_success(worker)
+
+    def record_base_metric(self, worker: int, value: float) -> Reply:
+        return self._answer("record_base_metric", worker, value)
 
     def ask(self, worker: int, seats: list[int]) -> Reply:
         return self._answer("ask", worker, seats)
 
-    def report(self, worker: int, *said: Any) -> Reply:
-        return self._answer("report", worker, *said)
+    def report(self, worker: int, *arguments: Any) -> Reply:
+        return self._answer("report", worker, *arguments)
 
-    def prepare(self, worker: int, trials: int = 1) -> None:
-        self._answer("prepare", worker, trials)
+    def prefetch(self, worker: int, trials: int = 1) -> None:
+        self._answer("prefetch", worker, trials)
 
-    def start_failed(self, worker: int, fault: StartFault, num_workers: int) -> Reply:
-        """A worker could not load the base or the data: whether it stops, or tries once more."""
-        verdict = self._starts.failed(worker, fault, num_workers)
-        self._events.append(f"worker {worker}: could not start, {verdict.value}: {fault.said}")
-        if verdict is Verdict.AGAIN:
+    def report_start_failure(self, worker: int, fault: StartFault, num_workers: int) -> Reply:
+        """A worker could not start. The reply tells it to stop, or else it is restarted."""
+        decision = self._start_failures.record_failure(worker, fault, num_workers)
+        self._events.append(f"worker {worker}: could not start, {decision.value}: {fault.message}")
+        if decision is StartDecision.RETRY:
             return Reply()
-        if verdict is Verdict.GIVEN_UP:
-            self._errors.append(f"worker {worker} cannot start: {fault.said}")
+        if decision is StartDecision.GIVE_UP:
+            self._errors.append(f"worker {worker} cannot start: {fault.message}")
         else:
             with contextlib.suppress(OSError):
-                atomic_write(Path(self._study_spec.run_folder) / FILE, fault.traceback)
+                atomic_write(Path(self._study_spec.run_folder) / START_ERROR_FILE, fault.traceback)
             self.request_stop()
-        is_last = self._opened is None or self._opened.is_without(worker)
-        return Reply(stop=True, over=verdict is Verdict.OVER and is_last)
+        is_last = self._opened is None or self._opened.is_last_worker(worker)
+        return Reply(stop=True, fleet_done=decision is StartDecision.END_SWEEP and is_last)
 
-    def ended_early(self, worker: int, fault: StartFault, num_workers: int) -> Reply:
-        """The driver heard that a worker ended before it had started: what becomes of it.
+    def report_early_exit(self, worker: int, fault: StartFault, num_workers: int) -> Reply:
+        """The driver learned from Ray that a worker ended before it could call.
 
-        One that told why itself has its answer, and so it has none here.
+        Does nothing if it has called: then it reported its error itself.
         """
-        if worker in self._begun:
-            self._begun.discard(worker)
+        if worker in self._has_called:
+            self._has_called.discard(worker)
             return Reply()
-        if not fault.may_pass:
-            return self.start_failed(worker, fault, num_workers)
-        return self._answer("rejoin", worker, fault.said)
+        if not fault.is_transient:
+            return self.report_start_failure(worker, fault, num_workers)
+        return self._answer("rejoin", worker, fault.message)
 
     # --- the driver -------------------------------------------------------------------------------
 
     def request_stop(self) -> None:
-        """Let every worker checkpoint its trials and end, also while the storage is away."""
+        """Make every worker checkpoint its trials and end, even while the storage is away."""
         self._stopping = True
         if self._opened is not None:
             self._opened.request_stop()
 
     def errors(self) -> list[str]:
-        """Why the sweep could not go on, beside what no worker could start for."""
-        return [*self._errors, *(self._opened.troubles if self._opened is not None else [])]
+        """Why the sweep could not go on, except for `start_error`."""
+        return [*self._errors, *(self._opened.errors if self._opened is not None else [])]
 
     def start_error(self) -> SweepError | None:
-        """What no worker could start for, when that ended the sweep."""
-        if self._starts.fatal is None:
+        """The error that kept every worker from starting, if that ended the sweep."""
+        if self._start_failures.fatal is None:
             return None
-        kind = StartRefused if self._starts.fatal.is_bad_input else StartFailed
-        return kind(self._starts.described(Path(self._study_spec.run_folder)))
+        kind = StartRefused if self._start_failures.fatal.is_bad_input else StartFailed
+        return kind(self._start_failures.fatal_message(Path(self._study_spec.run_folder)))
 
     def status(self, events_from: int = 0) -> Status | None:
-        """A snapshot, the last known one while the storage is away; None before there is one."""
+        """A snapshot; while the storage is away the last one, or None if there is none."""
         status: Status | None
         try:
             status = self._keeper().status(events_from)
-            self._back(None)
+            self._storage_is_back(None)
         except Exception as error:
-            self._judge(error, None)
+            self._handle(error, None)
             status = self._last_status
-        gave_up = self._stopping or self._lost
+        is_ending = self._stopping or self._lost
         if status is None:
-            if not gave_up:
+            if not is_ending:
                 return None
             status = Status(self._study_spec.name, self._study_spec.trials)
         self._last_status = status
         return replace(
             status,
-            ending=status.ending or gave_up,
+            ending=status.ending or is_ending,
             events=self._events[events_from:],
             storage_away_seconds=self._away_seconds(),
         )
 
-    # --- patience ---------------------------------------------------------------------------------
+    # --- storage outages --------------------------------------------------------------------------
 
     def _keeper(self) -> Keeper:
         if self._opened is None:
@@ -169,17 +173,17 @@ class KeeperActor:
         try:
             reply = getattr(self._keeper(), method)(worker, *arguments) or Reply()
         except Exception as error:
-            reply = self._judge(error, worker)
-            if reply.stop and self._opened is not None and method != "prepare":  # whose answer nobody hears
-                reply = replace(reply, over=reply.over or self._opened.is_without(worker))
+            reply = self._handle(error, worker)
+            if reply.stop and self._opened is not None and method != "prefetch":  # nobody waits for its reply
+                reply = replace(reply, fleet_done=reply.fleet_done or self._opened.is_last_worker(worker))
             return reply
-        if method != "prepare":  # may have had nothing to write
-            self._back(worker)
+        if method != "prefetch":  # it may have written nothing
+            self._storage_is_back(worker)
         return reply
 
-    def _judge(self, error: Exception, caller: int | None) -> Reply:
-        """What an error of the keeper means for whoever called: wait, or stop."""
-        # Held: this actor was started anew, and found its study with another.
+    def _handle(self, error: Exception, caller: int | None) -> Reply:
+        """The reply after an error of the keeper: retry, or stop."""
+        # StudyHeld: this actor was restarted, and another keeper has the study.
         if isinstance(error, LeaseLost | StudyHeld):
             if not self._lost:
                 self._errors.append(str(error))
@@ -190,7 +194,7 @@ class KeeperActor:
             if text not in self._errors:
                 self._errors.append(text)
             self.request_stop()
-            return Reply(stop=True, unheard=True)
+            return Reply(stop=True, not_recorded=True)
         if not self._away_since:
             self._refusals = 0
             self._events.append(f"the storage is away, waiting for it: {outage_reason(error)}")
@@ -203,10 +207,10 @@ class KeeperActor:
                     f"{self._study_spec.reliability.outage_seconds:g}): {outage_reason(error)}"
                 )
             self.request_stop()
-            return Reply(stop=True, unheard=True)
-        return Reply(again_in=min(LONGEST_WAIT_SECONDS, 0.1 * 2.0 ** min(10, self._refusals)))
+            return Reply(stop=True, not_recorded=True)
+        return Reply(retry_in_seconds=min(MAX_RETRY_SECONDS, 0.1 * 2.0 ** min(10, self._refusals)))
 
-    def _back(self, caller: int | None) -> None:
+    def _storage_is_back(self, caller: int | None) -> None:
         away = self._away_seconds()
         if self._away_since.pop(caller, None) is not None and not self._away_since:
             self._events.append(f"the storage is back after {away:.0f} s")

@@ -1,4 +1,4 @@
-"""What a run says about trials that failed, and when its end is no success."""
+"""What a run says at its end about failed trials, and about a study without any value."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from files_and_text.numbers import plural
-from sweeps.keeper.start_failures import without_what_varies
+from sweeps.keeper.start_failures import normalized
 from sweeps.keeper.trial_source import open_failures
 from sweeps.study.status import DEFAULT_LABELS, Status
 from sweeps.study.study import ENDED_STATES
 
-TRY_AGAIN = "Mend it and run the same command: configurations that failed are tried again first."
+TRY_AGAIN = "Fix it and run the same command: failed configurations are tried again first."
 
 
 def failed_trials(study: optuna.Study, run_folder: Path) -> str | None:
-    """How many configurations failed and did not do better since, and why most of them; None without any."""
+    """How many configurations have only failed, and the most frequent reason; None if there are none."""
     failed = open_failures(study)
     if not failed:
         return None
@@ -28,7 +28,7 @@ def failed_trials(study: optuna.Study, run_folder: Path) -> str | None:
 
 
 def without_value(study: optuna.Study, status: Status, run_folder: Path) -> str | None:
-    """Why a study that has no trial with a value at its full budget has none; None for another."""
+    """Why no trial has a value at its full budget; None if one has."""
     if status.best is not None:
         return None
     ended = study.get_trials(deepcopy=False, states=ENDED_STATES)
@@ -39,10 +39,8 @@ def without_value(study: optuna.Study, status: Status, run_folder: Path) -> str 
 
 def _most_often(trials: list[FrozenTrial], run_folder: Path) -> str:
     reasons = [_reason(trial) for trial in trials]
-    ((kind, count),) = Counter(map(without_what_varies, reasons)).most_common(1)
-    example = next(
-        t for t, reason in zip(trials, reasons, strict=True) if without_what_varies(reason) == kind
-    )
+    ((kind, count),) = Counter(map(normalized, reasons)).most_common(1)
+    example = next(t for t, reason in zip(trials, reasons, strict=True) if normalized(reason) == kind)
     often = "" if len(trials) == 1 else f"most often, {count} times, as trial {example.number}: "
     file = run_folder / str(example.user_attrs.get("folder", "")) / "error.txt"
     where = f" (see {file})" if example.state == TrialState.FAIL and file.is_file() else ""

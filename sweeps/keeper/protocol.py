@@ -1,4 +1,4 @@
-"""What passes between the keeper and its workers: plain values, no torch."""
+"""What the keeper and its workers send each other: plain values, no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lora_runner.protocol import Assignment
 
 
 @dataclass(frozen=True)
-class Placed:
+class SeatAssignment:
     """A trial and the seat it is meant for."""
 
     seat: int
@@ -20,30 +20,31 @@ class Reply:
     """What a worker does next: which trials leave their seats, which start, and whether to stop."""
 
     leave: tuple[int, ...] = ()
-    start: tuple[Placed, ...] = ()
+    """Numbers of trials."""
+    start: tuple[SeatAssignment, ...] = ()
     stop: bool = False
-    """Checkpoint what is running and end."""
+    """Checkpoint the running trials and end."""
     abandon: bool = False
     """With `stop`: end without writing anything, because another sweep holds the study now."""
-    unheard: bool = False
-    """With `stop`: what the call said was not recorded."""
-    over: bool = False
-    """With nothing to start: no worker has anything left to do, so none that is still to come will."""
-    again_in: float | None = None
-    """Nothing was done, the storage is away: say the same once more after this many seconds."""
+    not_recorded: bool = False
+    """With `stop`: the reports of this call were not recorded."""
+    fleet_done: bool = False
+    """With nothing to start: no worker has anything left to do, nor will one that starts later."""
+    retry_in_seconds: float | None = None
+    """The storage is away and nothing was done: make the same call again after this time."""
     pause_seconds: float = 0.0
-    """To a worker that has just died: how long to wait before it loads anything."""
+    """Reply to `rejoin`: how long to wait before loading the base."""
     measure_base: bool = False
-    """To a worker that has registered: the study lacks the metric of the untouched base."""
+    """Reply to `register`: the study lacks the metric of the untouched base."""
     study_key: str = ""
-    """To a worker that has just started: which study's checkpoints it goes on from in a store."""
+    """Reply to `rejoin`: the study whose checkpoints the worker reads from a checkpoint store."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SeatTime:
-    """What a worker's seats did since its last word."""
+    """How long a worker's seats were busy since its last report."""
 
     busy_seat_seconds: float
-    """A trial sat there and the pack computed."""
+    """Time in which a trial was on the seat and the pack computed, summed over seats."""
     seat_seconds: float
-    """Of all its seats together, whatever they did."""
+    """All time, summed over seats."""

@@ -1,4 +1,4 @@
-"""What a trial's reports leave behind: in its folder first, then in the study."""
+"""Writes reports and the ends of trials: into the trial's folder first, then into the study."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from files_and_text.trial_paths import REPORTS_FILE, RESULT_FILE, trial_folder
 from lora_runner.metric.scores import objective_of
 from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED, SeatReport
 from results.trial_facts import MEASURED, rank
-from sweeps.artifacts.checkpoint_store import Leftovers
-from sweeps.artifacts.trial_folder import append_line, drop_adapter, drop_checkpoint
+from sweeps.artifacts.checkpoint_store import CheckpointCleaner
+from sweeps.artifacts.trial_folder import append_line, remove_adapter, remove_checkpoint
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.outages import is_outage
 from sweeps.study.status import DEFAULT_LABELS
@@ -35,47 +35,47 @@ _STATES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Began:
-    """How a run began."""
+class RunStart:
+    """What the study held when this run of the sweep started."""
 
     seconds_ago: float
     num_finished: int
     num_failed: int
     is_new: bool
-    """Whether this is its first keeper."""
+    """Whether this keeper is the run's first."""
 
 
 class Recorder:
-    """Writes reports and ends of trials of one study."""
+    """Writes to one study and its run folder."""
 
     def __init__(
         self,
         study_spec: StudySpec,
         study: optuna.Study,
         note: Callable[[str], None],
-        leftovers: Leftovers | None = None,
+        cleaner: CheckpointCleaner | None = None,
     ) -> None:
-        """`leftovers` drops the checkpoints of trials that are over where these lie in a store."""
+        """`cleaner` removes ended trials' checkpoints from a checkpoint store, if there is one."""
         self.study_spec = study_spec
         self.study = study
         self.folder = Path(study_spec.run_folder)
         self._note = note
-        self._leftovers = leftovers
+        self._cleaner = cleaner
         self._with_adapter: set[int] | None = None
-        """Complete trials whose adapters were left where they are; None before anybody has looked."""
+        """Complete trials that have kept their adapters; None before the first look."""
 
     def describe_study(self) -> None:
-        """Write down what a new study is about."""
+        """Record what a new study is about."""
         self.study.set_user_attr("metric", objective_of(self.study_spec.metric))
         self.study.set_user_attr("space", self.study_spec.space.to_dict())
         self.study.set_user_attr("guidelines", self.study_spec.guidelines)
         self.study.set_user_attr("context", self.study_spec.context)
         self.study.set_user_attr("versions", self.study_spec.versions)
 
-    def begin(self, run: str) -> Began:
-        """When a run began, and what there was then.
+    def start_run(self, run: str) -> RunStart:
+        """When this run started and what the study held then.
 
-        A keeper that is started anew for it finds that in the study, or its limits would start anew too.
+        Kept in the study, so that a restarted keeper goes on counting towards the run's limits.
         """
         began = self.study.user_attrs.get("run_began") or {}
         is_new = began.get("run") != run
@@ -84,15 +84,15 @@ class Recorder:
             failed = len(self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)))
             began = {"run": run, "at": time.time(), "finished": finished, "failed": failed}
             self.study.set_user_attr("run_began", began)
-        return Began(
+        return RunStart(
             seconds_ago=max(0.0, time.time() - began["at"]),
             num_finished=int(began["finished"]),
             num_failed=int(began.get("failed", 0)),
             is_new=is_new,
         )
 
-    def write_down(self, trial: FrozenTrial, report: SeatReport) -> None:
-        """Keep a report in the trial's folder; a result stands there before the study hears of it."""
+    def write_report(self, trial: FrozenTrial, report: SeatReport) -> None:
+        """Append a report to the trial's folder; a final one is also written as the trial's result."""
         folder = self.folder / trial_folder(trial.number)
         folder.mkdir(parents=True, exist_ok=True)
         values = report.to_dict() | {"config_hash": trial.user_attrs["config_hash"]}
@@ -103,22 +103,24 @@ class Recorder:
             atomic_write_json(folder / RESULT_FILE, values)
 
     @contextmanager
-    def even_if_away(self, said: Sequence[tuple[FrozenTrial, SeatReport]]) -> Iterator[None]:
-        """Keep reports in the trials' folders when the storage is away before the study has them."""
+    def keep_reports_in_outage(self, reports: Sequence[tuple[FrozenTrial, SeatReport]]) -> Iterator[None]:
+        """Write reports to the trials' folders if the storage is away when the block runs."""
         try:
             yield
         except Exception as error:
             if is_outage(error):
-                for trial, report in said:
-                    self.write_down(trial, report)
+                for trial, report in reports:
+                    self.write_report(trial, report)
             raise
 
     def record(self, reports: Iterable[tuple[FrozenTrial, SeatReport]]) -> None:
-        """What several reports are compared by, where it is not there yet, in one statement.
+        """Add the intermediate values of new reports to the study, in one statement.
 
-        With a metric, both it and the loss stand in an attribute of each report.
+        With a metric, an attribute of the trial holds both the loss and the metric of each report.
         """
-        new = [(t, report) for t, report in reports if report.percent not in t.intermediate_values]
+        new = [
+            (trial, report) for trial, report in reports if report.percent not in trial.intermediate_values
+        ]
         for trial, report in new if self.study_spec.metric is not None else []:
             both = {"eval_loss": report.eval_loss, "metric": report.metric}
             if report.eval_loss is not None:
@@ -126,18 +128,18 @@ class Recorder:
         storage_of(self.study).add_intermediate_values(
             (trial._trial_id, report.percent, value)
             for trial, report in new
-            if (value := self._compared_by(report)) is not None
+            if (value := self._objective(report)) is not None
         )
 
-    def _compared_by(self, report: SeatReport) -> float | None:
-        """What the study minimises: the loss, or the metric's cost where the report measured it."""
+    def _objective(self, report: SeatReport) -> float | None:
+        """What the study minimizes: the loss, or the metric's cost if the report measured it."""
         metric = self.study_spec.metric
         if metric is None or not metric.objective:
             return report.eval_loss
         return None if report.metric is None else metric.cost(report.metric)
 
-    def conclude(self, trial: FrozenTrial, report: SeatReport) -> None:
-        """Write down how a trial ended and tell the study: the gate of every trial that ran."""
+    def record_end(self, trial: FrozenTrial, report: SeatReport) -> None:
+        """Record how a trial ended, and tell the study. Every trial that ran ends here."""
         outcome = report.outcome
         assert outcome is not None
         values = report.to_dict()
@@ -158,35 +160,38 @@ class Recorder:
             generations=values["generations"],
         )
         if outcome in (DIVERGED, OUT_OF_MEMORY) and self.study_spec.search["sampler"] == "tpe":
-            # By its last value alone, a trial that learned fast until it broke would rank above others.
+            # TPE would otherwise rank a trial that learned fast before it broke above others, by its last
+            # value.
             Trial(self.study, trial._trial_id).set_constraint("trainable", 1.0)
-        value = self._compared_by(report) if outcome == COMPLETE else None
+        value = self._objective(report) if outcome == COMPLETE else None
         self.study.tell(trial.number, value, state=_STATES[outcome])
         loss = "" if report.eval_loss is None else f", evaluation loss {report.eval_loss:.4f}"
         if self.study_spec.metric is not None and report.metric is not None:
             loss += f", {self.study_spec.metric.name} {report.metric:.4f}"
         self._note(f"trial {trial.number}: {outcome}{loss} ({report.stop_reason})")
 
-    def clear_away(self, trials: Iterable[FrozenTrial]) -> None:
-        """Remove checkpoints of those that are over, and adapters of all but the best trials.
+    def remove_leftovers(self, trials: Iterable[FrozenTrial]) -> None:
+        """Remove the checkpoints of `trials` that have ended, and the adapters of all but the best trials.
 
-        To call once the study holds that they are: then it is certain that nobody goes on from there.
+        Call this only after the transaction that ended them: from then on no trial is resumed from these
+        files.
         """
         known = self.study.get_trials(deepcopy=False)
-        over = [trial.number for trial in trials if known[trial.number].state in ENDED_STATES]
-        for number in over:
-            drop_checkpoint(self.folder, number)
-        if not over:
+        ended = [trial.number for trial in trials if known[trial.number].state in ENDED_STATES]
+        for number in ended:
+            remove_checkpoint(self.folder, number)
+        if not ended:
             return
-        if self._leftovers is not None:
-            self._leftovers.drop(over)
-        # One that was not among the best once never will be: only those that were, and the new ones, count.
-        there = range(len(known)) if self._with_adapter is None else sorted({*self._with_adapter, *over})
-        complete = [known[n] for n in there if known[n].state == TrialState.COMPLETE]
+        if self._cleaner is not None:
+            self._cleaner.remove(ended)
+        # A trial that has dropped out of the best never returns: look only at those kept before and the new
+        # ones.
+        numbers = range(len(known)) if self._with_adapter is None else sorted({*self._with_adapter, *ended})
+        complete = [known[n] for n in numbers if known[n].state == TrialState.COMPLETE]
         kept = set(adapters_to_keep(complete, self.study_spec.reliability.keep_adapters))
         for trial in complete:
             if trial.number not in kept:
-                drop_adapter(self.folder, trial.number)
+                remove_adapter(self.folder, trial.number)
         self._with_adapter = kept
 
 

@@ -1,4 +1,4 @@
-"""Drawing the trials of a confirm study: by its plan instead of a sampler, until the answer is clear."""
+"""Draws the trials of a confirm study from its plan, until the answer is clear."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from sweeps.study.study import ENDED_STATES
 
 
 class ReplicateSource(TrialSource):
-    """Hands out (arm, seed) in the plan's order; an interrupted plan goes on where it stood.
+    """Draws (arm, seed) in the plan's order, and resumes an interrupted plan.
 
-    Which run a trial is stands in its attributes `arm` and `seed`. Of a plan that has become clear nothing
-    more is handed out; runs that are under way end and count.
+    A trial's user attributes `arm` and `seed` say which run of the plan it is. Once the answer is clear, no
+    more runs are started; those that are running finish and count.
     """
 
     def __init__(
@@ -29,31 +29,31 @@ class ReplicateSource(TrialSource):
     ) -> None:
         super().__init__(study_spec, study, note)
         self.plan = plan
-        # Every value is given; Optuna asks its sampler all the same.
+        # All values are enqueued, but Optuna wants a sampler.
         study.sampler = RandomSampler(seed=0)
-        self._looked_at, self._is_clear = -1, False
+        self._num_ended, self._is_clear = -1, False
 
     def enqueue_first_trials(self) -> None:
-        """A plan has no proposals; what its runs are of is written down before the first of them."""
+        """Record the plan's arms and margin; it has no first trials."""
         if "arms" not in self.study.user_attrs:
             self.study.set_user_attr("arms", self.plan.described())
         if self.study.user_attrs.get("margin") != self.plan.margin:
             self.study.set_user_attr("margin", self.plan.margin)
 
-    def ahead(self) -> list[FrozenTrial]:
-        """Trials drawn and given to nobody yet; none once the answer is clear."""
-        return [] if self._is_settled() else super().ahead()
+    def prefetched(self) -> list[FrozenTrial]:
+        """Runs that are drawn and have no seat yet; none once the answer is clear."""
+        return [] if self._is_settled() else super().prefetched()
 
-    def put_off(self) -> None:
-        """Make all trials drawn ahead values that wait to be drawn, also when the answer is clear."""
-        for trial in super().ahead():
-            self._let_wait(trial)
+    def requeue_prefetched(self) -> None:
+        """As for any study, also once the answer is clear."""
+        for trial in super().prefetched():
+            self._requeue(trial)
 
     def draw(self) -> FrozenTrial | None:
-        """The next run of the plan; None when there is none, or nothing left to find out."""
+        """The next run of the plan; None when there is none or the answer is clear."""
         if (number := self._next_number()) is None:
             if self._is_settled():
-                self.put_off()
+                self.requeue_prefetched()
             return None
         if not self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,)):
             arm, seed = self.plan.run(number)
@@ -63,33 +63,33 @@ class ReplicateSource(TrialSource):
         trial = self.study.ask()
         params = self.study_spec.space.suggest(trial)
         config = replace(self.study_spec.trial_config(params), seed=trial.user_attrs["seed"])
-        return self._put_down(trial, params, config)
+        return self._record(trial, params, config)
 
     def _next_number(self) -> int | None:
-        """As for any sampler; a run that failed is no other run's to stand in for."""
+        """As for any study, but no other run takes the place of a failed one."""
         number = None if self._is_settled() else super()._next_number()
         return number if self._has_waiting() or (number is not None and number < self.plan.size) else None
 
     def _is_settled(self) -> bool:
-        """Whether every arm has its relation to the best; looked at when another run has ended."""
-        finished = len(self.study.get_trials(deepcopy=False, states=ENDED_STATES))
-        if finished != self._looked_at:
-            before, self._looked_at = self._is_clear, finished
+        """`is_settled`, computed again only after another run has ended."""
+        num_ended = len(self.study.get_trials(deepcopy=False, states=ENDED_STATES))
+        if num_ended != self._num_ended:
+            before, self._num_ended = self._is_clear, num_ended
             self._is_clear = is_settled(self.study, self.plan)
             if self._is_clear and not before:
-                self._note(f"the answer is clear after {finished} runs: no more are started")
+                self._note(f"the answer is clear after {num_ended} runs: no more are started")
         return self._is_clear
 
 
-def drawer_for(study_spec: StudySpec, study: optuna.Study, note: Callable[[str], None]) -> TrialSource:
-    """What draws the trials of this ledger's study."""
+def trial_source_for(study_spec: StudySpec, study: optuna.Study, note: Callable[[str], None]) -> TrialSource:
+    """The source of this study's trials."""
     if study_spec.replicates is None:
         return TrialSource(study_spec, study, note)
     return ReplicateSource(study_spec, study, note, study_spec.replicates)
 
 
 def is_settled(study: optuna.Study, plan: ReplicatePlan) -> bool:
-    """Whether the runs that have ended answer what the plan asks, at its margin."""
+    """Whether the runs that have ended answer the plan's question at its margin."""
     if not plan.stops_early:
         return False
     return is_clear(plan.arms, read_replicates(study).runs, margin=plan.margin)

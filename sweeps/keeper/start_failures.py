@@ -1,6 +1,6 @@
-"""Workers that cannot start: which errors would come again, and what they mean for the fleet.
+"""Workers that cannot start: which errors are worth a retry, when a worker is given up, when the sweep ends.
 
-Kept in memory alone, as everything about workers: a keeper that is started anew counts from there.
+Kept in memory only: a restarted keeper begins to count again.
 """
 
 from __future__ import annotations
@@ -15,19 +15,18 @@ from enum import Enum
 from pathlib import Path
 
 from lora_runner.errors import RunnerError, is_device_error, is_disk_trouble
-from sweeps.artifacts.worker_files import StoreAway
+from sweeps.artifacts.worker_files import StoreUnreachable
 from sweeps.errors import ConfigError
 from sweeps.storage.outages import is_outage
 
-FILE = "start_error.txt"
-"""In the run folder: the whole traceback of what no worker could start for."""
-TRIES = 2
-"""An error that comes this often with the same words will always come."""
-MOST_SAID = 600
-"""Characters of an error in a message."""
+START_ERROR_FILE = "start_error.txt"
+"""In the run folder: the traceback of the error that kept every worker from starting."""
+MAX_TRIES = 2
+"""An error that a worker reports this often with the same text counts as permanent."""
+MAX_MESSAGE_LENGTH = 600
 
-_HTTP = frozenset({"requests", "httpx", "httpcore", "urllib3", "aiohttp"})
-_PASSING_STATUS = frozenset({408, 425, 429})
+_HTTP_PACKAGES = frozenset({"requests", "httpx", "httpcore", "urllib3", "aiohttp"})
+_TRANSIENT_STATUS = frozenset({408, 425, 429})
 _VARYING = [
     (re.compile(pattern), f"<{what}>")
     for pattern, what in (
@@ -43,40 +42,44 @@ _VARYING = [
 
 @dataclass(frozen=True, kw_only=True)
 class StartFault:
-    """Why a worker could not start, as plain words: the error itself may not travel between processes."""
+    """Why a worker could not start, as text: the exception itself may not survive pickling."""
 
-    said: str
-    place: str
+    message: str
+    location: str
     """FILE:LINE of the code that raised it."""
     traceback: str
     is_bad_input: bool
-    """Whether the error is about what was given: the model, the data, the sweep file."""
-    may_pass: bool
-    """Whether another try may do: memory, a device, a disk or a network that is away."""
+    """Whether the error is about the user's input: the model, the data, the sweep file."""
+    is_transient: bool
+    """Whether a retry may succeed: memory, a device, or a disk or network that is away."""
 
     @classmethod
-    def of(cls, error: BaseException) -> StartFault:
-        """What remains of an error."""
+    def from_error(cls, error: BaseException) -> StartFault:
+        """What the keeper needs to know of an error."""
         is_bad_input = isinstance(error, RunnerError | ConfigError)
-        words = " ".join(str(error).split()) or "it says nothing"
-        words = words if len(words) <= MOST_SAID else f"{words[:MOST_SAID]}..."
+        message = shortened(" ".join(str(error).split()) or "no message")
         frames = traceback.extract_tb(error.__traceback__)
         return cls(
-            said=words if is_bad_input else f"{type(error).__name__}: {words}",
-            place=f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "",
+            message=message if is_bad_input else f"{type(error).__name__}: {message}",
+            location=f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "",
             traceback="".join(traceback.format_exception(error)),
             is_bad_input=is_bad_input,
-            may_pass=_may_pass(list(_chain(error))),
+            is_transient=_is_transient(list(_chain(error))),
         )
 
     @property
     def key(self) -> str:
-        """What is the same when it comes again."""
-        return without_what_varies(f"{self.place} {self.said}")
+        """Equal for two occurrences of one error."""
+        return normalized(f"{self.location} {self.message}")
 
 
-def without_what_varies(text: str) -> str:
-    """The words of an error that are the same when it comes again."""
+def shortened(message: str) -> str:
+    """A message cut to `MAX_MESSAGE_LENGTH` characters."""
+    return message if len(message) <= MAX_MESSAGE_LENGTH else f"{message[:MAX_MESSAGE_LENGTH]}..."
+
+
+def normalized(text: str) -> str:
+    """An error's text without what differs between occurrences: addresses, times, process numbers."""
     for pattern, stand_in in _VARYING:
         text = pattern.sub(stand_in, text)
     return text
@@ -91,91 +94,95 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         following = following.__cause__ or following.__context__
 
 
-def _may_pass(chain: Sequence[BaseException]) -> bool:
-    # A ConnectionError by its type, but somebody wants it so.
-    is_wanted = any(type(error).__name__ == "OfflineModeIsEnabled" for error in chain)
-    return not is_wanted and any(map(_passes, chain))
+def _is_transient(chain: Sequence[BaseException]) -> bool:
+    # By its type a ConnectionError, but set on purpose (HF_HUB_OFFLINE).
+    is_offline_mode = any(type(error).__name__ == "OfflineModeIsEnabled" for error in chain)
+    return not is_offline_mode and any(map(_may_pass, chain))
 
 
-def _passes(error: BaseException) -> bool:
+def _may_pass(error: BaseException) -> bool:
     name = type(error).__name__
-    if isinstance(error, MemoryError | StoreAway) or name == "OutOfMemoryError" or is_device_error(error):
+    if (
+        isinstance(error, MemoryError | StoreUnreachable)
+        or name == "OutOfMemoryError"
+        or is_device_error(error)
+    ):
         return True
     if "can't allocate memory" in str(error):  # torch, on a CPU
         return True
     packages = {base.__module__.partition(".")[0] for base in type(error).__mro__}
     status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is not None and packages & _HTTP:
-        return bool(status >= 500 or status in _PASSING_STATUS)
-    return bool(packages & (_HTTP | {"ray"})) or is_disk_trouble(error) or is_outage(error)
+    if status is not None and packages & _HTTP_PACKAGES:
+        return bool(status >= 500 or status in _TRANSIENT_STATUS)
+    return bool(packages & (_HTTP_PACKAGES | {"ray"})) or is_disk_trouble(error) or is_outage(error)
 
 
-class Verdict(Enum):
-    """What becomes of a worker that could not start, and of the fleet."""
+class StartDecision(Enum):
+    """What happens after a worker could not start."""
 
-    AGAIN = "it tries once more"
-    GIVEN_UP = "it ends, and the others go on"
-    OVER = "no worker can start"
+    RETRY = "trying again"
+    GIVE_UP = "given up, the others go on"
+    END_SWEEP = "no worker can start"
 
 
-class Starts:
-    """Decides by what was heard of all workers of a run.
+class StartFailures:
+    """Decides from the failed starts of all workers of a run.
 
-    An error that may pass is tried again. Any other is tried twice on a worker. One that has then come twice
-    with the same words gives up the worker: its machine is broken. It ends the sweep when no other worker has
-    ever started and not failed since, and either two workers said the same, or there is none that is still to
-    be heard.
+    A transient error is retried. Any other is retried once in a new process. A worker that reports it twice
+    with the same text is given up: its machine is broken. The sweep ends if no other worker is able to start,
+    and either two workers reported the same error or every worker has been given up.
     """
 
     def __init__(self) -> None:
         self.fatal: StartFault | None = None
-        """What ended the sweep."""
-        self.workers: tuple[int, ...] = ()
-        """Those that said it."""
+        """The error that ended the sweep."""
+        self.fatal_workers: tuple[int, ...] = ()
+        """The workers that reported it."""
         self._able: set[int] = set()
-        """Workers that have started, and not failed to since."""
+        """Workers whose last start succeeded."""
         self._given_up: set[int] = set()
         self._counts: defaultdict[str, Counter[int]] = defaultdict(Counter)
-        self._last: dict[int, str] = {}
+        self._last_errors: dict[int, str] = {}
 
-    def started(self, worker: int) -> None:
-        """A worker has loaded the base and measured it."""
+    def record_success(self, worker: int) -> None:
+        """A worker has completed its start."""
         self._able.add(worker)
-        self._last.pop(worker, None)
+        self._last_errors.pop(worker, None)
         for count in self._counts.values():
             count.pop(worker, None)
 
-    def last_words(self, worker: int) -> str | None:
-        """Why the worker's last life could not start; None when that is not known. Read once."""
-        return self._last.pop(worker, None)
+    def pop_last_error(self, worker: int) -> str | None:
+        """Why the worker's previous start failed; None if that is not known. Given once."""
+        return self._last_errors.pop(worker, None)
 
-    def failed(self, worker: int, fault: StartFault, num_workers: int) -> Verdict:
-        """A worker of a fleet that has room for `num_workers` could not start."""
+    def record_failure(self, worker: int, fault: StartFault, num_workers: int) -> StartDecision:
+        """A worker could not start, in a fleet with room for `num_workers`."""
         self._able.discard(worker)
-        self._last[worker] = f"{fault.said} ({fault.place})"
+        self._last_errors[worker] = f"{fault.message} ({fault.location})"
         if self.fatal is not None:
-            return Verdict.OVER
-        if fault.may_pass:
-            return Verdict.AGAIN
+            return StartDecision.END_SWEEP
+        if fault.is_transient:
+            return StartDecision.RETRY
         count = self._counts[fault.key]
         count[worker] += 1
-        is_certain = count[worker] >= TRIES
-        if is_certain:
+        is_permanent = count[worker] >= MAX_TRIES
+        if is_permanent:
             self._given_up.add(worker)
-        nobody_else = len(self._given_up) >= num_workers
-        if not self._able and (len(count) > 1 or (is_certain and nobody_else)):
-            self.fatal, self.workers = fault, tuple(sorted(count))
-            return Verdict.OVER
-        return Verdict.GIVEN_UP if is_certain else Verdict.AGAIN
+        all_given_up = len(self._given_up) >= num_workers
+        if not self._able and (len(count) > 1 or (is_permanent and all_given_up)):
+            self.fatal, self.fatal_workers = fault, tuple(sorted(count))
+            return StartDecision.END_SWEEP
+        return StartDecision.GIVE_UP if is_permanent else StartDecision.RETRY
 
-    def described(self, run_folder: Path) -> str:
-        """The error that ended the sweep, for a person: what, where, how sure, and what to do."""
+    def fatal_message(self, run_folder: Path) -> str:
+        """The error that ended the sweep: what it is, where it was raised, and what to do."""
         assert self.fatal is not None
-        said = self.fatal.said if self.fatal.is_bad_input else f"{self.fatal.said}\n  at {self.fatal.place}"
-        names = " and ".join(map(str, self.workers[:2]))
-        by = f"workers {names} said the same" if len(self.workers) > 1 else f"worker {names} said so twice"
+        fault = self.fatal
+        error = fault.message if fault.is_bad_input else f"{fault.message}\n  at {fault.location}"
+        names = " and ".join(map(str, self.fatal_workers[:2]))
+        seen = f"workers {names}" if len(self.fatal_workers) > 1 else f"worker {names}, twice"
         return (
-            f"no worker can start: {said}\n"
-            f"  {by}, so it would come again. Mend it and run the same command; nothing that was finished is "
-            f"lost. Its traceback: {run_folder / FILE}"
+            f"no worker can start: {error}\n"
+            f"  reported by {seen}. Fix it and run the same command; finished trials are kept. "
+            f"Traceback: {run_folder / START_ERROR_FILE}"
         )

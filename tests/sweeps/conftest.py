@@ -95,7 +95,7 @@ class SimulatedPack:
         return [seat for seat in range(self.num_seats) if seat not in self.seats]
 
     def ask(self) -> Reply:
-        self.keeper.prepare(self.worker, self.num_seats)
+        self.keeper.prefetch(self.worker, self.num_seats)
         return self.follow(self.keeper.ask(self.worker, self.free))
 
     def follow(self, reply: Reply) -> Reply:
@@ -106,7 +106,7 @@ class SimulatedPack:
             self.seats[placed.seat] = placed.assignment
             self.turns[placed.assignment.number] = 0
         if reply.start:
-            self.keeper.prepare(self.worker)
+            self.keeper.prefetch(self.worker)
         self.stopped = self.stopped or reply.stop
         return reply
 

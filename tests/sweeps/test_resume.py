@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from files_and_text.atomic_files import atomic_write_json
 from sweeps.keeper.keeper import Keeper
-from sweeps.keeper.retry_queue import MAX_LOST_ALONE
+from sweeps.keeper.retry_queue import MAX_LOSSES_ALONE
 from sweeps.storage.sql_storage import SqlStudyStorage
 
 Make = Callable[..., Keeper]
@@ -83,7 +83,7 @@ def test_a_worker_that_restarts_gets_its_own_trials_back_first(
 
 def test_a_trial_that_keeps_losing_its_worker_is_failed(make_keeper: Make, stored: Any) -> None:
     keeper = make_keeper(trials=2)
-    for attempt in range(1, MAX_LOST_ALONE + 1):
+    for attempt in range(1, MAX_LOSSES_ALONE + 1):
         (placed,) = keeper.ask(0, [0]).start
         assert (placed.assignment.number, placed.assignment.attempt) == (0, attempt)
         keeper.rejoin(0)
@@ -92,16 +92,16 @@ def test_a_trial_that_keeps_losing_its_worker_is_failed(make_keeper: Make, store
     assert stored(keeper)[0].state == TrialState.FAIL
     assert stored(keeper)[0].user_attrs["outcome"] == "failed"
     assert stored(keeper)[0].user_attrs["stop_reason"] == (
-        f"lost its worker {MAX_LOST_ALONE} times, {MAX_LOST_ALONE} of them alone on it: its process died"
+        f"lost its worker {MAX_LOSSES_ALONE} times, {MAX_LOSSES_ALONE} of them alone on it: its process died"
     )
 
 
 def test_a_sweep_that_is_interrupted_often_loses_no_trial(make_keeper: Make, pack: Any, stored: Any) -> None:
-    for _ in range(MAX_LOST_ALONE + 2):
+    for _ in range(MAX_LOSSES_ALONE + 2):
         keeper = make_keeper(trials=1)
         (placed,) = keeper.ask(0, [0]).start
     assert placed.assignment.number == 0
-    assert placed.assignment.attempt == MAX_LOST_ALONE + 2
+    assert placed.assignment.attempt == MAX_LOSSES_ALONE + 2
     assert stored(keeper)[0].state == TrialState.RUNNING
 
 
@@ -345,7 +345,7 @@ def test_checkpoints_of_trials_that_ended_unseen_are_removed(make_keeper: Make, 
 
 def test_the_checkpoint_of_a_trial_that_is_given_up_is_removed(make_keeper: Make) -> None:
     keeper = make_keeper(trials=1)
-    for _ in range(MAX_LOST_ALONE):
+    for _ in range(MAX_LOSSES_ALONE):
         (placed,) = keeper.ask(0, [0]).start
         (Path(placed.assignment.folder) / "checkpoint").mkdir(exist_ok=True)
         keeper.rejoin(0)

@@ -13,7 +13,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from sweeps.artifacts.checkpoint_store import CheckpointStore, Leftovers
+from sweeps.artifacts.checkpoint_store import CheckpointCleaner, CheckpointStore
 from sweeps.config import ReliabilitySection
 from sweeps.errors import StorageUnreachable
 from sweeps.study.study import study_key_of
@@ -58,8 +58,8 @@ def test_the_newest_and_the_one_before_it_are_kept(store: CheckpointStore, tmp_p
         store.save(3, checkpoint(tmp_path / "c", step))
         assert loaded(store, 3, tmp_path / "w") == expected
     assert loaded(store, 4, tmp_path / "w") == [None, None]
-    store.drop(3)
-    store.drop(3)
+    store.remove(3)
+    store.remove(3)
     assert loaded(store, 3, tmp_path / "w") == [None, None]
 
 
@@ -132,9 +132,9 @@ def test_opening_a_study_drops_what_is_left_of_ended_trials_and_asks_for_no_othe
     for number in (2, 17):  # one that ended when nobody could reach the store, one that is still to come
         store.save(number, checkpoint(tmp_path / "c", 1))
     dropped = []
-    drop = CheckpointStore.drop
+    drop = CheckpointStore.remove
     monkeypatch.setattr(
-        CheckpointStore, "drop", lambda self, number: (dropped.append(number), drop(self, number))
+        CheckpointStore, "remove", lambda self, number: (dropped.append(number), drop(self, number))
     )
     again = make_keeper(reliability=ReliabilitySection(checkpoints=url), **options)
     again.close()
@@ -153,7 +153,7 @@ def test_a_store_that_hangs_holds_no_keeper_up(
         return set()
 
     monkeypatch.setattr(CheckpointStore, "numbers", hang)
-    monkeypatch.setattr(Leftovers.finish, "__defaults__", (0.1,))
+    monkeypatch.setattr(CheckpointCleaner.finish, "__defaults__", (0.1,))
     options = {"trials": 6, "sampler": "random", "pruner": "none", "report_at": (100,)}
     began = time.monotonic()
     for _ in range(2):
@@ -174,8 +174,8 @@ def test_a_keeper_that_closes_waits_for_its_last_trials_checkpoints_to_go(
     store = keeper.study_spec.checkpoint_store().of_study(study_key_of(keeper.study))
     for number in range(3):
         store.save(number, checkpoint(tmp_path / "c", 1))
-    drop = CheckpointStore.drop
-    monkeypatch.setattr(CheckpointStore, "drop", lambda self, number: (time.sleep(0.1), drop(self, number)))
+    drop = CheckpointStore.remove
+    monkeypatch.setattr(CheckpointStore, "remove", lambda self, number: (time.sleep(0.1), drop(self, number)))
     pack(keeper).run()
     keeper.close()
     assert store.numbers() == set()

@@ -13,7 +13,13 @@ from lora_runner.config import TrialConfig
 from lora_runner.protocol import Assignment
 from sweeps.artifacts.checkpoint_store import CheckpointStore
 from sweeps.artifacts.file_server import FileServer, fingerprint, mark
-from sweeps.artifacts.worker_files import SharedFiles, ShippedFiles, StoreAway, files_for, model_folder
+from sweeps.artifacts.worker_files import (
+    SharedFiles,
+    ShippedFiles,
+    StoreUnreachable,
+    choose_worker_files,
+    model_folder,
+)
 from tests.small_disk import fill
 
 
@@ -44,10 +50,10 @@ def write(folder: Path, **files: str) -> None:
 
 def test_a_worker_that_sees_the_run_folder_writes_there_itself(run_folder: Path, call: Any) -> None:
     mark(run_folder, "this-run")
-    files = files_for(str(run_folder), "this-run", call)
+    files = choose_worker_files(str(run_folder), "this-run", call)
     assert isinstance(files, SharedFiles)
     placed = assignment(3, run_folder / "trials" / "0003")
-    assert files.localise(placed) == placed
+    assert files.fetch_checkpoints(placed) == placed
 
 
 @pytest.mark.parametrize("found", [None, "another run"])
@@ -56,7 +62,7 @@ def test_a_folder_of_the_same_name_that_is_not_this_runs_is_not_taken_for_it(
 ) -> None:
     if found is not None:
         mark(run_folder, found)
-    assert isinstance(files_for(str(run_folder), "this-run", call), ShippedFiles)
+    assert isinstance(choose_worker_files(str(run_folder), "this-run", call), ShippedFiles)
 
 
 def test_a_trial_moves_from_worker_to_worker_with_its_checkpoint(
@@ -64,7 +70,7 @@ def test_a_trial_moves_from_worker_to_worker_with_its_checkpoint(
 ) -> None:
     home = run_folder / "trials" / "0003"
     first = ShippedFiles(call, tmp_path / "first")
-    placed = first.localise(assignment(3, home))
+    placed = first.fetch_checkpoints(assignment(3, home))
     assert Path(placed.folder) != home
     write(Path(placed.folder) / "checkpoint", state="step 1")
     first.deliver(placed, "checkpoint")
@@ -73,7 +79,7 @@ def test_a_trial_moves_from_worker_to_worker_with_its_checkpoint(
     assert (home / "checkpoint" / "state").read_text() == "step 2"
 
     second = ShippedFiles(call, tmp_path / "second")
-    again = second.localise(assignment(3, home, attempt=2))
+    again = second.fetch_checkpoints(assignment(3, home, attempt=2))
     assert (Path(again.folder) / "checkpoint" / "state").read_text() == "step 2"
     # The first was cut off, not dead, and goes on for a while.
     write(Path(placed.folder) / "checkpoint", state="step 3 of a ghost")
@@ -92,7 +98,7 @@ def test_the_checkpoint_before_the_last_travels_too(run_folder: Path, tmp_path: 
     home = run_folder / "trials" / "0001"
     write(home / "checkpoint", state="torn")
     write(home / "checkpoint.previous", state="whole")
-    placed = ShippedFiles(call, tmp_path / "scratch").localise(assignment(1, home))
+    placed = ShippedFiles(call, tmp_path / "scratch").fetch_checkpoints(assignment(1, home))
     assert (Path(placed.folder) / "checkpoint.previous" / "state").read_text() == "whole"
 
 
@@ -101,8 +107,8 @@ def test_a_worker_leaves_nothing_on_its_machine(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for _ in range(2):  # the first of them is killed
-        files = files_for(str(run_folder), "this-run", call, worker=4)
-        placed = files.localise(assignment(3, run_folder / "trials" / "0003"))
+        files = choose_worker_files(str(run_folder), "this-run", call, worker=4)
+        placed = files.fetch_checkpoints(assignment(3, run_folder / "trials" / "0003"))
         write(Path(placed.folder) / "checkpoint", state="step 1")
         assert len(list(tmp_path.glob("sweeps-*"))) == 1
     files.close()
@@ -116,7 +122,7 @@ def test_a_disk_of_the_drivers_that_is_full_ends_no_worker(
     files = ShippedFiles(
         lambda method, *said: getattr(file_server, method)(*said), tmp_path / "scratch", patience_seconds=30
     )
-    placed = files.localise(assignment(3, small_disk / "trials" / "0003"))
+    placed = files.fetch_checkpoints(assignment(3, small_disk / "trials" / "0003"))
     for name in ("checkpoint", "adapter"):
         write(Path(placed.folder) / name, state="s" * 100_000)
     filling = fill(small_disk)
@@ -133,14 +139,14 @@ def test_a_store_that_all_workers_reach_carries_checkpoints_and_the_driver_gets_
 ) -> None:
     home, store = run_folder / "trials" / "0003", CheckpointStore(f"file://{tmp_path}/stored", "s")
     mark(run_folder, "this run")  # even where the run folder is seen
-    first = files_for(str(run_folder), "this run", call, worker=1, store=store)
-    placed = first.localise(assignment(3, home))
+    first = choose_worker_files(str(run_folder), "this run", call, worker=1, store=store)
+    placed = first.fetch_checkpoints(assignment(3, home))
     for step in ("1", "2"):
         write(Path(placed.folder) / "checkpoint", **{"state.json": f'{{"step": {step}}}', "tensors": step})
         assert first.deliver(placed, "checkpoint") == []
     assert not (home / "checkpoint").exists()
-    second = files_for(str(run_folder), "this run", call, worker=2, store=store)
-    again = second.localise(assignment(3, home, attempt=2))
+    second = choose_worker_files(str(run_folder), "this run", call, worker=2, store=store)
+    again = second.fetch_checkpoints(assignment(3, home, attempt=2))
     assert (Path(again.folder) / "checkpoint" / "tensors").read_text() == "2"
     assert (Path(again.folder) / "checkpoint.previous" / "tensors").read_text() == "1"
     write(Path(again.folder) / "adapter", weights="w")
@@ -154,8 +160,8 @@ def test_a_store_that_all_workers_reach_carries_checkpoints_and_the_driver_gets_
     said = second.deliver(again, "checkpoint")
     assert said == ["trial 3: no checkpoint was stored (the bucket is gone)"]
     monkeypatch.setattr(store, "load", fail)
-    with pytest.raises(StoreAway, match="OSError: the bucket is gone"):
-        second.localise(assignment(3, home, attempt=3))
+    with pytest.raises(StoreUnreachable, match="OSError: the bucket is gone"):
+        second.fetch_checkpoints(assignment(3, home, attempt=3))
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "/etc/passwd", "..", ""])

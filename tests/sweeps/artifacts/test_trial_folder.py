@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState
 
 from lora_runner.protocol import SeatReport
-from sweeps.artifacts.trial_folder import reports_in, result_in
+from sweeps.artifacts.trial_folder import read_reports, read_result
 
 FIELDS = sorted(SeatReport.__dataclass_fields__)
 ANYTHING = st.recursive(
@@ -59,7 +59,7 @@ def check(folder: Path, raw: bytes) -> int:
     trial = folder / "trials" / "0007"
     (trial / "result.json").write_bytes(raw)
     (trial / "reports.jsonl").write_bytes(raw)
-    result, reports = result_in(folder, TRIAL), reports_in(folder, TRIAL)
+    result, reports = read_result(folder, TRIAL), read_reports(folder, TRIAL)
     for report in (*([] if result is None else [result]), *reports):
         assert report.number == 7
         assert type(report.percent) is int
@@ -112,4 +112,4 @@ def test_what_is_no_report_at_all(folder: Path, raw: bytes) -> None:
 def test_a_folder_is_no_file(folder: Path) -> None:
     for name in ("result.json", "reports.jsonl"):
         (folder / "trials" / "0007" / name).mkdir()
-    assert (result_in(folder, TRIAL), reports_in(folder, TRIAL)) == (None, [])
+    assert (read_result(folder, TRIAL), read_reports(folder, TRIAL)) == (None, [])

@@ -56,7 +56,7 @@ def test_a_sweep_whose_every_trial_fails_says_why_and_once_mended_goes_on(
         "3 configurations failed, the guideline default among them; most often, 3 times, as trial 0: it"
         in (answer.err)
     )
-    assert "Mend it and run the same command" in answer.err
+    assert "Fix it and run the same command" in answer.err
     assert "Traceback" not in answer.err
     on_a_pack(good)
     answer = call("run", folder / "runs" / "small")
@@ -128,5 +128,5 @@ def test_an_arm_whose_every_run_fails_is_named_and_the_others_have_their_verdict
     assert answer.code == 1
     assert f"Every run of {broken.name!r} failed, so nothing is said of it" in answer.err
     assert "--no-rows --anew" in answer.err
-    assert "Mend it and run the same command" in answer.err
+    assert "Fix it and run the same command" in answer.err
     assert "Guideline default: trial 0" in answer.out

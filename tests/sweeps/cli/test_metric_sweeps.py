@@ -278,8 +278,8 @@ def test_the_untouched_bases_value_is_asked_for_once_and_told(measuring: Callabl
     keeper = measuring(replace(OBJECTIVE, objective=False), trials=4, pruner="none")
     assert keeper.register(0, 3.25).measure_base
     assert keeper.register(1, 3.25).measure_base  # nobody has answered yet
-    keeper.base_measured(0, 0.125)
-    keeper.base_measured(1, 0.25)
+    keeper.record_base_metric(0, 0.125)
+    keeper.record_base_metric(1, 0.25)
     assert not keeper.register(2, 3.25).measure_base
     ScoringPack(keeper).run()
     status = read_status(keeper.study, 4)
@@ -319,7 +319,7 @@ def test_a_function_that_gave_no_value_yet_may_be_mended(measuring: Callable[...
     spec = MetricSpec(name="scoring:score", objective=True, source="raises", file="scoring.py")
     options = {"trials": 4, "reliability": ReliabilitySection(max_failures=2)}
     broken = measuring(spec, **options)
-    broken.base_measured(0, 0.5)
+    broken.record_base_metric(0, 0.5)
     SimulatedPack(broken, loss=lambda config, percent: FAILED).run()
     broken.leave()
     mended = replace(spec, source="mended")

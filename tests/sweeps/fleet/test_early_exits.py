@@ -13,7 +13,7 @@ import ray
 from rich.console import Console
 
 from sweeps.errors import StartFailed
-from sweeps.fleet.early_exits import TellOfEarlyEnds, fault_in
+from sweeps.fleet.early_exits import ReportEarlyExits, parse_ray_error
 from sweeps.keeper.actor import KeeperActor
 from sweeps.keeper.protocol import Reply
 from sweeps.study.lease import DriverProcess
@@ -52,19 +52,22 @@ MISSING = "ModuleNotFoundError: No module named 'ours'"
     ],
 )
 def test_the_last_error_is_read_with_its_place(raised: str, may_pass: bool) -> None:
-    fault = fault_in(NO_MODULE.format(raised=raised))
-    assert (fault.said, fault.place, fault.may_pass) == (raised, "/home/u/job.py:37", may_pass)
+    fault = parse_ray_error(NO_MODULE.format(raised=raised))
+    assert (fault.message, fault.location, fault.is_transient) == (raised, "/home/u/job.py:37", may_pass)
     assert "earlier" not in fault.traceback
     assert "\x1b" not in fault.traceback
 
 
 def test_a_death_may_pass_and_an_environment_that_fails_does_not() -> None:
-    died = fault_in(DIED)
-    assert (died.said, died.may_pass) == ("The actor died unexpectedly before finishing this task.", True)
-    assert fault_in("").may_pass
-    failed = fault_in(ENVIRONMENT)
-    assert not failed.may_pass
-    assert "pip found no package 'x'" in failed.said
+    died = parse_ray_error(DIED)
+    assert (died.message, died.is_transient) == (
+        "The actor died unexpectedly before finishing this task.",
+        True,
+    )
+    assert parse_ray_error("").is_transient
+    failed = parse_ray_error(ENVIRONMENT)
+    assert not failed.is_transient
+    assert "pip found no package 'x'" in failed.message
 
 
 # --- the keeper -----------------------------------------------------------------------------------
@@ -82,26 +85,26 @@ def actor(tmp_path: Path, new_database: Callable[[str], str], study_spec: Any) -
 
 
 def test_the_same_words_twice_end_the_sweep(actor: KeeperActor) -> None:
-    fault = fault_in(NO_MODULE.format(raised=MISSING))
-    assert actor.ended_early(0, fault, 1) == Reply()
-    assert actor.ended_early(0, fault, 1).over
+    fault = parse_ray_error(NO_MODULE.format(raised=MISSING))
+    assert actor.report_early_exit(0, fault, 1) == Reply()
+    assert actor.report_early_exit(0, fault, 1).fleet_done
     error = actor.start_error()
     assert error is not None
     assert str(error).startswith(f"no worker can start: {MISSING}\n  at /home/u/job.py:37\n")
 
 
 def test_a_worker_that_told_the_keeper_itself_counts_once(actor: KeeperActor) -> None:
-    fault = fault_in(NO_MODULE.format(raised=MISSING))
+    fault = parse_ray_error(NO_MODULE.format(raised=MISSING))
     actor.rejoin(0, "it starts")
-    assert not actor.start_failed(0, fault, 1).stop
-    assert actor.ended_early(0, fault, 1) == Reply()
+    assert not actor.report_start_failure(0, fault, 1).stop
+    assert actor.report_early_exit(0, fault, 1) == Reply()
     assert actor.start_error() is None
 
 
 def test_processes_that_die_without_a_word_are_given_up_after_a_while(actor: KeeperActor) -> None:
-    replies = [actor.ended_early(0, fault_in(DIED), 1) for _ in range(13)]
+    replies = [actor.report_early_exit(0, parse_ray_error(DIED), 1) for _ in range(13)]
     assert [reply.stop for reply in replies] == [False] * 12 + [True]
-    assert replies[-1].over
+    assert replies[-1].fleet_done
     (error,) = actor.errors()
     assert "given up, it died 12 times" in error
     assert error.endswith("the last time: The actor died unexpectedly before finishing this task.")
@@ -118,10 +121,10 @@ class _Keeper:
         left = list(replies)
 
         def answer(worker: int, fault: Any, num_workers: int) -> Reply:
-            self.heard.append(fault.said)
+            self.heard.append(fault.message)
             return left.pop(0)
 
-        self.ended_early = SimpleNamespace(remote=answer)
+        self.report_early_exit = SimpleNamespace(remote=answer)
 
 
 def test_a_worker_that_is_given_up_gets_one_more_try_and_one_that_started_is_not_told_of(
@@ -132,8 +135,8 @@ def test_a_worker_that_is_given_up_gets_one_more_try_and_one_that_started_is_not
     trial = SimpleNamespace(
         config={"worker": 0}, error_file=str(tmp_path / "error.txt"), max_failures=-1, status="PENDING"
     )
-    keeper, ended = _Keeper(Reply(), Reply(stop=True), Reply(stop=True, over=True)), list[str]()
-    callback = TellOfEarlyEnds(keeper, 2, end=lambda: ended.append("over"), is_to_stop=lambda: False)
+    keeper, ended = _Keeper(Reply(), Reply(stop=True), Reply(stop=True, fleet_done=True)), list[str]()
+    callback = ReportEarlyExits(keeper, 2, end=lambda: ended.append("over"), is_to_stop=lambda: False)
     callback.on_trial_start(0, [trial], trial)
     callback.on_trial_recover(0, [trial], trial)
     assert keeper.heard == []

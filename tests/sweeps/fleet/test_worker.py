@@ -16,7 +16,7 @@ from rich.console import Console
 
 from lora_runner.protocol import COMPLETE, OUT_OF_MEMORY, PUT_BACK, Assignment, SeatReport
 from sweeps.errors import StartFailed
-from sweeps.fleet.fleet import Fleet, office_for, plan_fleet, run_fleet, start_ray
+from sweeps.fleet.fleet import Fleet, open_endpoints, plan_fleet, run_fleet, start_ray
 from sweeps.fleet.live_view import View
 from sweeps.keeper.keeper import Keeper
 from sweeps.study.lease import DriverProcess
@@ -133,7 +133,7 @@ def test_what_finds_no_room_is_put_back_and_tried_once_more_on_fewer_seats(
     log = tmp_path / "placed"
     url = new_database("study")
     plan = study_spec(tmp_path / "run", trials=8, report_at=(50, 100), sampler="random", pruner="none")
-    with office_for(plan, url, DriverProcess.current("a run")) as endpoints:
+    with open_endpoints(plan, url, DriverProcess.current("a run")) as endpoints:
         assert run_fleet(endpoints, make_worker_spec(4, str(log), room=2, never=1), plan_fleet(1, 1)) == []
         status = ray.get(endpoints.keeper.status.remote())
     tried = [
@@ -168,7 +168,7 @@ def test_trials_lie_ready_before_they_are_asked_for_and_seats_are_busy(
     url = new_database("study")
     plan = study_spec(tmp_path / "run", trials=10, report_at=(50, 100), sampler="random", pruner="none")
     log = tmp_path / "placed"
-    with office_for(plan, url, DriverProcess.current("a run")) as endpoints:
+    with open_endpoints(plan, url, DriverProcess.current("a run")) as endpoints:
         worker_spec = make_worker_spec(3, str(log), room=3, turn_seconds=2.0)
         assert run_fleet(endpoints, worker_spec, plan_fleet(1, 1)) == []
         share = ray.get(endpoints.keeper.status.remote()).seat_busy_share
@@ -200,7 +200,7 @@ def test_an_error_that_comes_again_at_the_second_start_ends_the_sweep_at_once(
             return {}["head_dim"]
 
     plan, log = study_spec(tmp_path / "run", trials=2), str(tmp_path / "starts")
-    with office_for(plan, new_database("study"), DriverProcess.current("a run")) as endpoints:
+    with open_endpoints(plan, new_database("study"), DriverProcess.current("a run")) as endpoints:
         assert run_fleet(endpoints, WorkerSpec(), plan_fleet(1, 1)) == []  # type: ignore[arg-type]
         error = ray.get(endpoints.keeper.start_error.remote())
         assert ray.get(endpoints.keeper.errors.remote()) == []
@@ -216,7 +216,7 @@ def test_a_fleet_whose_node_has_gone_ends_when_it_is_to_stop(
     plan = study_spec(tmp_path / "run", trials=2, report_at=(50, 100), sampler="random", pruner="none")
     nowhere = Fleet(now=1, most=1, resources={"a node that never comes": 1})
     started = time.monotonic()
-    with office_for(plan, new_database("study"), DriverProcess.current("a run")) as endpoints:
+    with open_endpoints(plan, new_database("study"), DriverProcess.current("a run")) as endpoints:
         worker_spec = make_worker_spec(1, str(tmp_path / "placed"), room=1)
         assert run_fleet(endpoints, worker_spec, nowhere, lambda: time.monotonic() - started > 5) == []
     assert time.monotonic() - started > 5
@@ -227,7 +227,7 @@ def test_it_ends_too_when_its_time_has_run_out_meanwhile(
 ) -> None:
     plan = study_spec(tmp_path / "run", trials=2, sampler="random", pruner="none", timeout_seconds=2.0)
     nowhere = Fleet(now=1, most=1, resources={"a node that never comes": 1})
-    with office_for(plan, new_database("study"), DriverProcess.current("a run")) as endpoints:
+    with open_endpoints(plan, new_database("study"), DriverProcess.current("a run")) as endpoints:
         worker_spec, keeper = make_worker_spec(1, str(tmp_path / "placed"), room=1), endpoints.keeper
         view = View(
             lambda seen: ray.get(keeper.status.remote(seen)), lambda: None, Console(file=io.StringIO())

@@ -11,12 +11,12 @@ import pytest
 
 from lora_runner.config import TrialConfig
 from lora_runner.protocol import Assignment, SeatReport
-from sweeps.artifacts.worker_files import SharedFiles, StoreAway
+from sweeps.artifacts.worker_files import SharedFiles, StoreUnreachable
 from sweeps.fleet.worker import Worker
 from sweeps.keeper.keeper import Keeper
-from sweeps.keeper.protocol import Placed, Reply
+from sweeps.keeper.protocol import Reply, SeatAssignment
 from sweeps.keeper.retry_queue import losses_of
-from sweeps.keeper.worker_registry import FUTILE_STARTS
+from sweeps.keeper.worker_registry import MAX_FUTILE_STARTS
 
 
 def assignment(number: int) -> Assignment:
@@ -75,7 +75,7 @@ def make_worker(monkeypatch: pytest.MonkeyPatch) -> Any:
         worker._last_words, worker._last_tokens, worker._busy_seat_seconds = 0.0, 0, 0.0
         worker._watch, worker._files = contextlib.nullcontext(), SharedFiles()
         worker._patience_seconds = 60.0
-        worker.keeper = SimpleNamespace(prepare=SimpleNamespace(remote=lambda *_: None))
+        worker.keeper = SimpleNamespace(prefetch=SimpleNamespace(remote=lambda *_: None))
         worker.asked, worker.said = [], []
         answers = iter(replies)
 
@@ -95,7 +95,7 @@ def test_a_trial_whose_report_was_not_recorded_is_not_saved_behind_it(
     make_worker: Any, unheard: bool, saved: list[int]
 ) -> None:
     session = Seats(1, 2, reporting=(1,))
-    make_worker(session, Reply(stop=True, unheard=unheard)).step()
+    make_worker(session, Reply(stop=True, not_recorded=unheard)).step()
     assert session.saved == saved
 
 
@@ -103,8 +103,10 @@ def test_before_it_ends_a_worker_asks_for_seats_that_became_free_with_the_last_a
     make_worker: Any,
 ) -> None:
     session = Seats(1, reporting=(1,))
-    start = (Placed(0, assignment(7)),)
-    worker = make_worker(session, Reply(leave=(1,)), Reply(start=start), Reply(leave=(7,)), Reply(over=True))
+    start = (SeatAssignment(0, assignment(7)),)
+    worker = make_worker(
+        session, Reply(leave=(1,)), Reply(start=start), Reply(leave=(7,)), Reply(fleet_done=True)
+    )
     assert not worker.step()["done"]
     assert session.has_trial(7)
     assert worker.step()["done"]
@@ -126,15 +128,15 @@ def test_a_machine_that_fails_while_a_trial_is_seated_is_no_fault_of_the_trial(
 
     monkeypatch.setattr(session, "start_trial", fail)
     with pytest.raises(type(error), match=str(error.args[-1])):
-        worker._follow(Reply(start=(Placed(0, assignment(1)),)))
+        worker._follow(Reply(start=(SeatAssignment(0, assignment(1)),)))
 
 
 def test_a_thousand_trials_that_cannot_be_seated_are_told_one_after_another(
     make_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = Seats()
-    starts = [Reply(start=(Placed(0, assignment(number)),)) for number in range(1000)]
-    worker = make_worker(session, *starts, Reply(over=True))
+    starts = [Reply(start=(SeatAssignment(0, assignment(number)),)) for number in range(1000)]
+    worker = make_worker(session, *starts, Reply(fleet_done=True))
 
     def fail(*_: Any) -> None:
         raise ValueError("lora_r must be at least 1, got 0")
@@ -169,10 +171,10 @@ class StoreThatIsAway:
     def __init__(self, failures: int) -> None:
         self.left = failures
 
-    def localise(self, assignment: Assignment) -> Assignment:
+    def fetch_checkpoints(self, assignment: Assignment) -> Assignment:
         if self.left:
             self.left -= 1
-            raise StoreAway("ConnectionError: the bucket is gone")
+            raise StoreUnreachable("ConnectionError: the bucket is gone")
         return assignment
 
     def keep_only(self, numbers: Any) -> None:
@@ -191,7 +193,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_a_store_that_is_away_for_a_while_is_waited_for(make_worker: Any, clock: list[float]) -> None:
     session = Seats(2)
-    start = Reply(start=(Placed(1, assignment(7)),))
+    start = Reply(start=(SeatAssignment(1, assignment(7)),))
     worker = make_worker(session, Reply(), Reply(), Reply())
     worker._files = StoreThatIsAway(3)
     worker._follow(start)
@@ -208,7 +210,7 @@ def test_a_stop_is_heard_while_the_store_is_away(make_worker: Any, clock: list[f
     session = Seats(2)
     worker = make_worker(session, Reply(), Reply(stop=True))
     worker._files = StoreThatIsAway(1000)
-    worker._follow(Reply(start=(Placed(1, assignment(7)),)))
+    worker._follow(Reply(start=(SeatAssignment(1, assignment(7)),)))
     assert worker._stopped
     assert session.saved == [2]
 
@@ -218,8 +220,8 @@ def test_a_store_that_stays_away_ends_the_worker_and_fails_no_trial(
 ) -> None:
     worker = make_worker(Seats(2), *[Reply()] * 1000)
     worker._files = StoreThatIsAway(1000)
-    with pytest.raises(StoreAway):
-        worker._follow(Reply(start=(Placed(1, assignment(7)),)))
+    with pytest.raises(StoreUnreachable):
+        worker._follow(Reply(start=(SeatAssignment(1, assignment(7)),)))
     assert sum(clock) == worker._patience_seconds
     assert worker.asked[-1] == ("rejoin",)
     assert "cannot be reached, given up after 60 s (ConnectionError" in worker.said[-2][0]
@@ -229,13 +231,13 @@ def test_a_store_that_stays_away_ends_the_worker_and_fails_no_trial(
 def test_trials_that_a_worker_gives_back_have_lost_nothing(make_keeper: Any) -> None:
     keeper: Keeper = make_keeper(trials=6, sampler="random", pruner="none")
     given = [p.assignment.number for p in keeper.ask(0, [0]).start]
-    for _ in range(FUTILE_STARTS + 1):
+    for _ in range(MAX_FUTILE_STARTS + 1):
         keeper.rejoin(0, None)
         assert [p.assignment.number for p in keeper.ask(0, [0]).start] == given
     assert losses_of(keeper.study.trials[given[0]]) == (0, 0)
-    assert not any(keeper.rejoin(0).stop for _ in range(FUTILE_STARTS)), "only its starts count"
+    assert not any(keeper.rejoin(0).stop for _ in range(MAX_FUTILE_STARTS)), "only its starts count"
     assert not keeper.rejoin(0, None).stop
-    assert keeper.troubles == []
+    assert keeper.errors == []
     assert keeper.rejoin(0).stop
 
 

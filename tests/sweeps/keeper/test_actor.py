@@ -77,7 +77,7 @@ def test_while_the_storage_is_away_workers_are_told_to_say_it_again_and_nothing_
     impatient(actor)
     release = request.getfixturevalue("lock")
     said = [report(placed.assignment, 20, 2.5)]
-    waits = [actor.report(0, said, [], 1.0).again_in for _ in range(4)]
+    waits = [actor.report(0, said, [], 1.0).retry_in_seconds for _ in range(4)]
     assert all(wait is not None and 0 < wait <= 5 for wait in waits)
     assert waits == sorted(waits)
     # What was said stands on disk already.
@@ -85,7 +85,7 @@ def test_while_the_storage_is_away_workers_are_told_to_say_it_again_and_nothing_
     status = actor.status()
     assert status is None or status.storage_away_seconds > 0
     release()
-    assert actor.report(0, said, [], 1.0).again_in is None
+    assert actor.report(0, said, [], 1.0).retry_in_seconds is None
     assert actor._opened is not None
     assert stored(actor._opened)[0].intermediate_values == {20: 2.5}
     assert (Path(placed.assignment.folder) / "reports.jsonl").read_text().count("\n") == 1
@@ -129,7 +129,7 @@ def test_a_report_that_was_never_heard_is_judged_by_the_next_keeper(
     for assignment, loss in zip(starts[1:], (9.0, 2.0), strict=True):
         for percent in (20, 40):
             trial = stored(keeper)[assignment.number]
-            keeper._recorder.write_down(trial, report(assignment, percent, loss))
+            keeper._recorder.write_report(trial, report(assignment, percent, loss))
     with (Path(starts[2].folder) / "reports.jsonl").open("a") as file:
         file.write('{"half a li')
     trials = stored(make_keeper(trials=4, sampler="random"))
@@ -147,7 +147,7 @@ def test_a_keeper_that_lost_its_lease_tells_workers_to_leave_everything_as_it_is
         reply = first.ask(0, [0])
         assert reply.stop
         assert reply.abandon
-        assert reply.over, "nobody has anything left to do"
+        assert reply.fleet_done, "nobody has anything left to do"
     status = first.status()
     assert status is not None
     assert status.ending
@@ -175,17 +175,17 @@ def test_a_disk_that_takes_no_reports_ends_the_sweep_although_the_storage_answer
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("sweeps.keeper.recorder.Recorder.write_down", full)
+    monkeypatch.setattr("sweeps.keeper.recorder.Recorder.write_report", full)
     until = time.monotonic() + 20
     while not (reply := actor.report(0, [report(placed.assignment, 20, 2.5)], [], 1.0)).stop:
         assert time.monotonic() < until, "it goes on for ever"
         status = actor.status()
         assert status is not None
         assert status.storage_away_seconds > 0
-        assert actor.report(1, [], [], 1.0).again_in is None
-        actor.prepare(0)
+        assert actor.report(1, [], [], 1.0).retry_in_seconds is None
+        actor.prefetch(0)
         time.sleep(0.05)
-    assert reply.unheard, "the trial must not go on from behind its report"
+    assert reply.not_recorded, "the trial must not go on from behind its report"
     assert [e for e in status.events if "storage" in e] == [
         "the storage is away, waiting for it: [Errno 28] No space left on device"
     ]
@@ -225,7 +225,7 @@ def test_that_nothing_more_comes_hears_the_last_worker_that_an_error_of_our_own_
     monkeypatch.setattr(actor._opened, "report", broken)
     replies = [actor.report(worker, [], [], 1.0) for worker in (0, 1)]
     assert [reply.stop for reply in replies] == [True, True]
-    assert [reply.over for reply in replies] == [False, True], "worker 1 was still to checkpoint"
+    assert [reply.fleet_done for reply in replies] == [False, True], "worker 1 was still to checkpoint"
     status = actor.status()
     assert status is not None
     assert status.ending
@@ -242,9 +242,9 @@ def test_who_has_not_heard_of_the_end_is_waited_for(
     def broken(*_: Any) -> None:
         raise KeyError("a mistake")
 
-    monkeypatch.setattr(actor._opened, "prepare", broken)
-    actor.prepare(0)
-    assert [actor.report(worker, [], [], 1.0).over for worker in (1, 0)] == [False, True]
+    monkeypatch.setattr(actor._opened, "prefetch", broken)
+    actor.prefetch(0)
+    assert [actor.report(worker, [], [], 1.0).fleet_done for worker in (1, 0)] == [False, True]
 
 
 def test_a_keeper_started_anew_knows_who_is_still_to_checkpoint(make_actor: Make) -> None:
@@ -253,7 +253,7 @@ def test_a_keeper_started_anew_knows_who_is_still_to_checkpoint(make_actor: Make
         assert actor.ask(worker, [0]).start
     again = make_actor()
     again.request_stop()
-    assert [again.ask(worker, []).over for worker in (0, 1)] == [False, True]
+    assert [again.ask(worker, []).fleet_done for worker in (0, 1)] == [False, True]
 
 
 def test_with_no_trial_left_it_says_that_nothing_more_comes(make_actor: Make, report: Any) -> None:

@@ -140,7 +140,7 @@ def test_the_worst_of_a_pack_is_pruned_with_a_reason_and_the_default_never(
         assert trial.user_attrs["stop_reason"].startswith(
             "successive_halving at 20% of the budget: evaluation loss "
         )
-        assert trial.user_attrs["stop_reason"].endswith("of 8 there")
+        assert trial.user_attrs["stop_reason"].endswith(" of 8")
         assert trial.value == trial.intermediate_values[20]
     simulated.run()
     assert stored(keeper)[0].state == TrialState.COMPLETE
@@ -158,7 +158,7 @@ def test_all_values_of_a_pack_count_in_every_decision(make_keeper: Make, pack: A
     states = {t.number: t.state for t in stored(keeper)}
     assert states[1] == TrialState.PRUNED  # trial 0 is the guideline default
     assert states[3] == TrialState.RUNNING
-    assert "is number 3 of 4 there" in stored(keeper)[1].user_attrs["stop_reason"]
+    assert "ranks 3 of 4" in stored(keeper)[1].user_attrs["stop_reason"]
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_a_trial_that_was_put_back_comes_before_new_ones_and_may_complete(
 ) -> None:
     keeper = make_keeper(trials=4, pruner="none")
     starts = [placed.assignment for placed in keeper.ask(0, [0, 1]).start]
-    keeper.prepare(0)
+    keeper.prefetch(0)
     keeper.report(0, [report(starts[1], 20, None, "put_back")], [], 1.0)
     reply = keeper.report(0, [report(starts[0], 100, 2.0, "complete")], [0], 1.0)
     assert [(p.seat, p.assignment.number, p.assignment.attempt) for p in reply.start] == [(0, 1, 2)]

@@ -9,8 +9,8 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeps.keeper.keeper import Keeper
-from sweeps.keeper.retry_queue import LOSSES_OF_A_SUSPECT, MAX_LOST_ALONE
-from sweeps.keeper.worker_registry import FUTILE_STARTS
+from sweeps.keeper.retry_queue import MAX_LOSSES_ALONE, SUSPECT_LOSSES
+from sweeps.keeper.worker_registry import MAX_FUTILE_STARTS
 
 Make = Callable[..., Keeper]
 
@@ -55,16 +55,16 @@ def test_the_trial_that_takes_its_workers_down_is_failed_and_no_other(
     assert [t.number for t in trials if t.state == TrialState.FAIL] == [guilty]
     # Another is drawn in its place; the guideline default's own is kept for it.
     assert sum(t.state == TrialState.COMPLETE for t in trials) == (7 if guilty == 0 else 8)
-    assert fleet.deaths <= LOSSES_OF_A_SUSPECT + MAX_LOST_ALONE
+    assert fleet.deaths <= SUSPECT_LOSSES + MAX_LOSSES_ALONE
     assert "alone on it: its process died" in trials[guilty].user_attrs["stop_reason"]
-    alone = [numbers for numbers in fleet.packs if guilty in numbers][-MAX_LOST_ALONE:]
-    assert alone == [{guilty}] * MAX_LOST_ALONE
+    alone = [numbers for numbers in fleet.packs if guilty in numbers][-MAX_LOSSES_ALONE:]
+    assert alone == [{guilty}] * MAX_LOSSES_ALONE
 
 
 def test_a_report_in_between_clears_a_trial(make_keeper: Make, report: Any, stored: Any) -> None:
     """Machines may be taken away again and again: a trial that gets on is not to blame."""
     keeper = make_keeper(trials=2, pruner="none", report_at=tuple(range(1, 101)))
-    for percent in range(1, 3 * MAX_LOST_ALONE):
+    for percent in range(1, 3 * MAX_LOSSES_ALONE):
         (placed,) = keeper.ask(0, [0]).start
         keeper.report(0, [report(placed.assignment, percent, 2.0)], [], 1.0)
         keeper.rejoin(0)
@@ -77,7 +77,7 @@ def test_a_report_that_only_repeats_an_earlier_one_does_not(
     make_keeper: Make, report: Any, stored: Any
 ) -> None:
     keeper = make_keeper(trials=1, pruner="none")
-    for _ in range(MAX_LOST_ALONE):
+    for _ in range(MAX_LOSSES_ALONE):
         (placed,) = keeper.ask(0, [0]).start
         keeper.report(0, [report(placed.assignment, 20, 2.0)], [], 1.0)
         keeper.rejoin(0)
@@ -86,7 +86,7 @@ def test_a_report_that_only_repeats_an_earlier_one_does_not(
 
 def test_blame_outlives_the_keeper(make_keeper: Make, stored: Any) -> None:
     keeper = make_keeper(trials=1)
-    for _ in range(MAX_LOST_ALONE - 1):
+    for _ in range(MAX_LOSSES_ALONE - 1):
         keeper.ask(0, [0])
         keeper.rejoin(0)
     keeper = make_keeper(trials=1)
@@ -99,7 +99,7 @@ def test_blame_outlives_the_keeper(make_keeper: Make, stored: Any) -> None:
 def test_a_worker_that_dies_before_any_trial_reports_is_given_up_in_the_end(make_keeper: Make) -> None:
     keeper = make_keeper(trials=4)
     pauses = []
-    for _ in range(FUTILE_STARTS):
+    for _ in range(MAX_FUTILE_STARTS):
         reply = keeper.rejoin(0)
         assert not reply.stop
         pauses.append(reply.pause_seconds)
@@ -187,10 +187,10 @@ def test_a_reply_that_was_lost_is_given_again(make_keeper: Make, report: Any, st
 
 def test_what_is_given_up_is_told_at_the_end(make_keeper: Make) -> None:
     keeper = make_keeper(trials=4)
-    for _ in range(FUTILE_STARTS + 1):
+    for _ in range(MAX_FUTILE_STARTS + 1):
         keeper.rejoin(3, "no progress for 9 s")
-    (trouble,) = keeper.troubles
-    assert trouble.startswith(f"worker 3: given up, it died {FUTILE_STARTS} times in a row")
+    (trouble,) = keeper.errors
+    assert trouble.startswith(f"worker 3: given up, it died {MAX_FUTILE_STARTS} times in a row")
     assert trouble.endswith("no progress for 9 s")
 
 
@@ -201,5 +201,5 @@ def test_a_worker_on_which_nothing_runs_does_not_use_up_the_sweep(make_keeper: M
         if keeper.rejoin(0).stop:
             break
         keeper.ask(0, [0, 1])
-    assert len(keeper.troubles) == 1
+    assert len(keeper.errors) == 1
     assert sum(t.state == TrialState.FAIL for t in stored(keeper)) <= 3

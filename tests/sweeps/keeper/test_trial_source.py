@@ -93,7 +93,7 @@ def test_a_freed_seat_finds_its_next_trial_drawn(
 ) -> None:
     keeper = make_keeper(trials=6, startup_trials=1)
     (placed,) = keeper.ask(0, [0]).start
-    keeper.prepare(0)
+    keeper.prefetch(0)
     spare = stored(keeper)[1]
     assert ahead(stored(keeper)) == [1]
     assert spare.params.keys() >= {"learning_rate"}
@@ -102,10 +102,10 @@ def test_a_freed_seat_finds_its_next_trial_drawn(
     # Nobody works on it, and whoever looks is not told otherwise.
     assert [t["number"] for t in keeper.status().running] == [0]
     assert keeper.status().states["RUNNING"] == 1
-    keeper.prepare(0)
+    keeper.prefetch(0)
     assert ahead(stored(keeper)) == [1]
 
-    monkeypatch.setattr(keeper._drawer, "draw", lambda: pytest.fail("drawn while a seat waits"))
+    monkeypatch.setattr(keeper._source, "draw", lambda: pytest.fail("drawn while a seat waits"))
     reply = keeper.report(0, [report(placed.assignment, 100, 2.0, "complete")], [0], 1.0)
     assert [(p.assignment.number, p.assignment.attempt) for p in reply.start] == [(1, 1)]
     assert reply.start[0].assignment.config == TrialConfig.from_dict(spare.user_attrs["config"])
@@ -115,15 +115,15 @@ def test_one_trial_lies_ready_for_every_worker_and_none_beyond_the_target(
     make_keeper: Make, stored: Any
 ) -> None:
     keeper = make_keeper(trials=7, sampler="random")
-    keeper.prepare(0, 2)  # both seats, while the base loads
-    keeper.prepare(1, 2)
+    keeper.prefetch(0, 2)  # both seats, while the base loads
+    keeper.prefetch(1, 2)
     assert ahead(stored(keeper)) == [0, 1, 2, 3]
     assert [p.assignment.number for p in keeper.ask(0, [0, 1]).start] == [0, 1]
     assert [p.assignment.number for p in keeper.ask(1, [0, 1]).start] == [2, 3]
-    keeper.prepare(0)
+    keeper.prefetch(0)
     assert ahead(stored(keeper)) == [4, 5, 6]  # worker 1 has not said yet that it needs one only
-    keeper.prepare(1)
-    keeper.prepare(0, 50)
+    keeper.prefetch(1)
+    keeper.prefetch(0, 50)
     assert ahead(stored(keeper)) == [4, 5, 6]
     assert sum(t.state != TrialState.WAITING for t in stored(keeper)) == 7
 
@@ -189,7 +189,7 @@ def test_a_trial_drawn_ahead_and_never_used_runs_on_nowhere_and_is_drawn_again_a
     else:
         keeper._started -= 3601
     simulated.run()
-    keeper.prepare(0)
+    keeper.prefetch(0)
     assert [t.state for t in stored(keeper)[2:]] == [TrialState.WAITING] * (len(stored(keeper)) - 2)
     assert ("RUNNING" in keeper.status().states) == (how == "stop")
 
@@ -204,7 +204,7 @@ def test_a_trial_drawn_ahead_does_not_take_a_sweep_beyond_a_lower_target(
 ) -> None:
     first = make_keeper(trials=8, sampler="random")
     first.ask(0, [0, 1])
-    first.prepare(0)
+    first.prefetch(0)
     assert ahead(stored(first)) == [2]
     fewer = make_keeper(trials=2, sampler="random")
     pack(fewer, seats=3).run()
@@ -222,8 +222,8 @@ def test_a_draw_that_fails_leaves_nothing_behind(
             "sweeps.keeper.trial_source.atomic_write_json", lambda *_: (_ for _ in ()).throw(OSError("full"))
         )
         with pytest.raises(OSError, match="full"):
-            keeper.prepare(0)
+            keeper.prefetch(0)
     assert stored(keeper) == before
     assert keeper.status().states == status.states
-    keeper.prepare(0)
+    keeper.prefetch(0)
     assert ahead(stored(keeper)) == [1]

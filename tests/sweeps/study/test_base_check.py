@@ -90,9 +90,9 @@ def test_weights_of_a_hub_id_are_known_once_a_worker_has_read_them(make_keeper: 
     assert keeper.study.user_attrs["base_weights"] == "aa"
     assert not keeper.register(1, 3.25, "aa").stop
     assert keeper.register(2, 3.25, "bb").stop
-    assert keeper.troubles == [
-        "worker 2 has other weights under the name of the base: the weights have digest bb, the study's base "
-        "aa"
+    assert keeper.errors == [
+        "worker 2 has a base with the same name but other weights: the weights have digest bb, "
+        "the study's base aa"
     ]
     keeper.close()
     unread = replace(keeper.study_spec, identity=keeper.study_spec.identity | {"weights": None})
@@ -105,10 +105,13 @@ def test_another_loss_of_the_untouched_base_is_refused_and_nothing_of_it_kept(ma
     keeper.register(0, 3.25)
     assert not keeper.register(1, 3.2501).stop
     assert keeper.register(2, 3.5).stop
-    (trouble,) = keeper.troubles
+    (trouble,) = keeper.errors
     assert "evaluation loss 3.500000, the study's 3.250000" in trouble
     assert keeper.study.user_attrs["base_eval_loss"] == 3.25
-    assert any("worker 2 has other weights" in event for event in keeper.status().events)
+    assert any(
+        "worker 2 has a base with the same name but other weights" in event
+        for event in keeper.status().events
+    )
 
 
 @pytest.mark.parametrize(("dtype", "noise"), [("float32", 1e-3), ("bfloat16", 1e-2)])

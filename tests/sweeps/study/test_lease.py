@@ -85,7 +85,7 @@ def test_a_keeper_that_lost_its_lease_writes_nothing_more(
         lambda: old.report(0, [report(placed.assignment, 20, 2.0)], [], 1.0),
         lambda: old.ask(0, [1]),
         lambda: old.rejoin(0),
-        lambda: old.prepare(0, 9),
+        lambda: old.prefetch(0, 9),
         lambda: old.register(0, 9.0),
     ):
         with pytest.raises(LeaseLost, match="taken over by another sweep"):

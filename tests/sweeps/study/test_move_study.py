@@ -142,13 +142,13 @@ def test_a_move_that_was_killed_before_the_folder_knew_is_made_again(
     make_keeper: Make, new_url: Callable[[str], str], plainly: Plainly
 ) -> None:
     keeper, new = make_keeper(), new_url("new")
-    keeper.prepare(0, 2)
+    keeper.prefetch(0, 2)
     old = str(keeper._storage.url)
     first = copy_studies(old, new, ("t",), lease_seconds=0)
     assert copy_studies(old, new, ("t",), lease_seconds=0) == first
     copied = [everything(t) for t in plainly(new, "t")]
     # Not a copy any more: the sweep has gone on here since.
-    keeper.prepare(0, 3)
+    keeper.prefetch(0, 3)
     with pytest.raises(StudyMismatch, match="already holds a study named 't'"):
         copy_studies(old, new, ("t",), lease_seconds=0)
     assert [everything(t) for t in plainly(new, "t")] == copied
@@ -207,7 +207,7 @@ def test_a_sweep_that_goes_on_meanwhile_leaves_no_copy_behind(
     compare = sweeps.study.move_study._compare
 
     def after_another_trial(*arguments: Any) -> None:
-        keeper.prepare(0, 1)
+        keeper.prefetch(0, 1)
         compare(*arguments)
 
     monkeypatch.setattr(sweeps.study.move_study, "_compare", after_another_trial)
