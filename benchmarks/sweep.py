@@ -230,7 +230,7 @@ def main() -> None:
 
 def prepare(folder: Path, trials: int, train_embeddings: bool) -> Workload:
     """The demo's base and dataset, built if missing, with the evaluation set cut to size."""
-    from sweeps.demo.run import demo_config
+    from sweeps.demo.demo_sweep import demo_config
 
     demo = demo_config()
     assert demo.data.eval is not None

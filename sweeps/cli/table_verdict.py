@@ -1,4 +1,4 @@
-"""`sweeps verdict --table`: the guideline rows against a table that somebody else published."""
+"""`sweeps table-verdict`: the guideline rows checked against a published table of runs."""
 
 from __future__ import annotations
 
@@ -27,15 +27,14 @@ CONDITIONS: Mapping[str, type] = {
 
 
 def parse_conditions(settings: Sequence[str]) -> dict[str, Any]:
-    """KEY=VALUE settings as the context of all runs. TableError for a key that is none or a value that is no
-    number."""
+    """KEY=VALUE settings as the context of all runs; TableError for an unknown key or a bad value."""
     context: dict[str, Any] = {"method": "qlora", "scenario": "general", "train_embeddings": False}
     for text in settings:
         key, equals, value = (part.strip() for part in text.partition("="))
         if not equals or not value:
             raise TableError(f"--condition takes KEY=VALUE; got {text!r}")
         if key not in CONDITIONS:
-            raise TableError(f"{key!r} is no condition of a run.{nearest(key, CONDITIONS)}")
+            raise TableError(f"{key!r} is not a condition of a run.{nearest(key, CONDITIONS)}")
         try:
             read = CONDITIONS[key](value)
         except ValueError:
@@ -44,11 +43,11 @@ def parse_conditions(settings: Sequence[str]) -> dict[str, Any]:
             raise TableError(f"{key} is a number above 0; got {value!r}")
         context[key] = read
     if context["method"] not in METHODS:
-        raise TableError(f"the method {context['method']!r} is none.{nearest(context['method'], METHODS)}")
+        raise TableError(f"there is no method {context['method']!r}.{nearest(context['method'], METHODS)}")
     return context
 
 
-def judge_published(
+def judge_table_file(
     path: Path,
     *,
     columns: str = "",
@@ -58,7 +57,7 @@ def judge_published(
     output: Path | None = None,
     overwrite: bool = False,
 ) -> tuple[str, list[Path]]:
-    """The page on a published table, and the files written; `output` is their stem, None writes nothing."""
+    """The page about the table, and the files written: OUTPUT.json and OUTPUT.md, none without `output`."""
     context = parse_conditions(conditions)
     read = read_table(path, parse_columns(columns))
     files = [] if output is None else [output.with_name(f"{output.name}.{end}") for end in ("json", "md")]

@@ -1,4 +1,4 @@
-"""The commands that look at a sweep, running or over: results, dashboard, track."""
+"""The commands that look at a sweep, running or ended: status, results, dashboard, track."""
 
 from __future__ import annotations
 
@@ -6,41 +6,43 @@ import json
 import signal
 import sys
 import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-if TYPE_CHECKING:
-    from sweeps.sweep import Sweep
+from sweeps.cli.arguments import JsonOption, SweepArgument, console, load_to_read
 
 app = typer.Typer()
-console = Console()
-
-FileArgument = Annotated[Path, typer.Argument(help="a sweep file or a run folder")]
+PANEL = "Look at a sweep, also while it runs"
 
 
-def _load(path: Path) -> Sweep:
-    from sweeps.sweep import Sweep
+@app.command(rich_help_panel=PANEL)
+def status(path: SweepArgument, as_json: JsonOption = False) -> None:
+    """Show the trials by state, the best so far and the guideline default."""
+    from sweeps.fleet.live_view import status_table
+    from sweeps.study.status import as_plain
 
-    return Sweep.load(path, check_files=False)
+    now = load_to_read(path).status()
+    if as_json:
+        print(json.dumps(as_plain(now), indent=2))
+    else:
+        console.print(status_table(now, []))
 
 
-@app.command()
+@app.command(rich_help_panel=PANEL)
 def results(
-    path: FileArgument,
-    top: Annotated[int | None, typer.Option(min=1, help="only the best so many trials")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="machine-readable")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="all columns, as in trials.csv")] = False,
+    path: SweepArgument,
+    top: Annotated[int | None, typer.Option(min=1, metavar="N", help="only the N best trials")] = None,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="print all columns, as in trials.csv")] = False,
 ) -> None:
-    """The trials, best first; a loss in brackets is not one of the full budget."""
+    """List the trials, best first; a loss in brackets was reached before the end of the training."""
     from results.frames import records_of
     from results.trials_text import ranked, trials_table
 
     if as_json and as_csv:
         raise typer.BadParameter("give one of --json and --csv")
-    frame = ranked(_load(path).tables().trials)
+    frame = ranked(load_to_read(path).tables().trials)
     shown = frame if top is None else frame.head(top)
     if as_json:
         print(json.dumps(records_of(shown), indent=2))
@@ -52,40 +54,42 @@ def results(
             console.print(f"{len(shown)} of {len(frame)} trials", style="dim", highlight=False)
 
 
-@app.command()
+@app.command(rich_help_panel=PANEL)
 def dashboard(
-    path: FileArgument,
+    path: SweepArgument,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="default: the first free one from 8080 on")
+        int | None, typer.Option(min=1, max=65535, help="default: the first free port from 8080 on")
     ] = None,
-    writable: Annotated[bool, typer.Option("--writable", help="let it change the study")] = False,
+    writable: Annotated[bool, typer.Option("--writable", help="allow changes to the study")] = False,
 ) -> None:
-    """optuna-dashboard on the study, on this machine only, also of a running sweep."""
-    from sweeps.dashboard import open_dashboard
+    """Serve optuna-dashboard for the study, on this machine only (127.0.0.1)."""
+    from sweeps.dashboard.server import open_dashboard
 
-    sweep = _load(path)
+    sweep = load_to_read(path)
     server = open_dashboard(sweep, port=port, writable=writable)
     mode = "writable: end it before the sweep goes on" if writable else "read-only"
-    where = f"Dashboard of {sweep.config.name}: {server.url} ({mode}; Ctrl-C ends it)"
-    warnings.simplefilter("ignore")  # a page's plots warn of few trials, which the page shows
+    warnings.simplefilter("ignore")  # plots warn of few trials, which the page itself shows
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        # Not through rich, which an interrupt half way makes print a line twice.
-        print(where, flush=True)
+        # Not through rich, which prints a line twice when it is interrupted half way.
+        print(f"Dashboard of {sweep.config.name}: {server.url} ({mode}; Ctrl-C ends it)", flush=True)
         server.serve()
     except KeyboardInterrupt:
         print("Dashboard closed.")
 
 
-@app.command()
+@app.command(rich_help_panel=PANEL)
 def track(
-    path: FileArgument,
+    path: SweepArgument,
     to: Annotated[
-        list[str] | None, typer.Option(help="tensorboard, mlflow or wandb; default: the file's tracking.to")
+        list[str] | None,
+        typer.Option(
+            metavar="TRACKER", help="tensorboard, mlflow or wandb; default: tracking.to of the sweep file"
+        ),
     ] = None,
 ) -> None:
-    """Bring TensorBoard, MLflow or Weights & Biases up to date: one run per trial, never two."""
-    for tracker, trials in _load(path).track(*to or ()).items():
+    """Bring TensorBoard, MLflow or Weights & Biases up to date, with one run per trial."""
+    for tracker, trials in load_to_read(path).track(*to or ()).items():
         console.print(f"{tracker}: {trials} trials brought up to date", highlight=False)
 
 

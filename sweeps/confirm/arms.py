@@ -1,9 +1,9 @@
-"""Which configurations a confirmation runs again: the best, the guideline default, and each row's own value.
+"""The arms of a confirmation: the best trials, the guideline default, and each row's own value.
 
-Every arm of a row takes the row's own value and keeps everything else at the best. Of a range that is its
-end nearest to the best, the only one that can refute it; a row that holds the best has no arm of its own,
-since its value is the best's, and is tried by the arms that lie outside. Beside another main rate the
-embeddings keep their rate, as in the tables' first trials, and not the ratio.
+A row's arm takes the row's own value and everything else from the best trial. For a range, that value is the
+end nearest to the best, because only it can refute the row. A row whose range contains the best has no arm:
+its value is the best's, and the arms outside the range test it. When an arm changes the learning rate, the
+embedding learning rate keeps its value, not its ratio, as in the tables' first trials.
 """
 
 from __future__ import annotations
@@ -27,11 +27,7 @@ from search_spaces.dimension import Value
 from sweeps.plan.specs import StudySpec
 
 NEEDS_MEMORY = frozenset({"per_device_train_batch_size", "lora_r"})
-"""A value beyond what was searched would not fit the seats that were planned."""
-NUM_RATES = 4
-"""That one rate for all is tried at, before the best of them becomes its arm."""
-LEAST_SPAN = 4.0
-"""Between the lowest and the highest of them."""
+"""The planned seats may have no memory for values of these beyond the searched range."""
 
 Params = Mapping[str, Value]
 
@@ -44,10 +40,10 @@ def choose_arms(
     rows: bool = True,
     one_rate: Arm | None = None,
 ) -> tuple[Arm, ...]:
-    """The arms, the sweep's best first; of two that come to the same configuration only the first.
+    """The arms, the sweep's best first; of arms with the same configuration only the first.
 
-    `best` of the best trials by loss, and the best by the metric where there is one; `one_rate` as
-    `pick_rate` found it. Raises NothingToSay when no trial finished, or when there is nothing to compare the
+    They include the `best` best trials by loss, and the best by the metric where there is one; `one_rate` is
+    that of `pick_rate`. Raises NothingToSay when no trial finished, or when there is nothing to compare the
     best with.
     """
     check_finished(sweep)
@@ -68,8 +64,8 @@ def choose_arms(
     arms = _distinct(arms, study_spec)
     if len(arms) == 1:
         raise NothingToSay(
-            f"there is nothing to confirm trial {top.number} of sweep {sweep.name!r} against: it is the "
-            "guideline default itself, and no other value is asked for"
+            f"there is nothing to compare trial {top.number} of sweep {sweep.name!r} with: it is the "
+            "guideline default itself, and no other configuration was asked for"
         )
     return tuple(arms)
 
@@ -84,7 +80,7 @@ def check_finished(sweep: SweepResult) -> None:
 
 
 def space_with(space: SearchSpace, arms: tuple[Arm, ...]) -> SearchSpace:
-    """The space with room for every arm, a row's own value beyond the searched range too."""
+    """The space widened to contain every arm, also row values beyond the searched range."""
     dimensions = []
     for dimension in space.dimensions:
         values = [arm.values[dimension.name] for arm in arms if dimension.name in arm.values]
@@ -99,44 +95,6 @@ def space_with(space: SearchSpace, arms: tuple[Arm, ...]) -> SearchSpace:
         assert high is not None
         dimensions.append(replace(dimension, low=min(low, *numbers, low), high=max(high, *numbers, high)))
     return replace(space, dimensions=tuple(dimensions), proposals=())
-
-
-# --- one rate for all -----------------------------------------------------------------------------
-
-
-def rates_to_try(sweep: SweepResult) -> tuple[Arm, ...]:
-    """Candidates for one rate of LoRA and embeddings, everything else at the best; empty without two rates.
-
-    Evenly (in log) from the lower of the best's two rates to the higher, where the best common one lies when
-    the loss is a bowl in each, and over a factor of `LEAST_SPAN` at least.
-    """
-    best = sweep.best
-    if best is None or "embedding_lr_ratio" not in best.params:
-        return ()
-    main = float(best.params["learning_rate"])
-    low, high = sorted((main, main * float(best.params["embedding_lr_ratio"])))
-    if high / low < LEAST_SPAN:
-        middle = math.sqrt(low * high)
-        low, high = middle / math.sqrt(LEAST_SPAN), middle * math.sqrt(LEAST_SPAN)
-    step = (high / low) ** (1 / (NUM_RATES - 1))
-    rates = [float(f"{low * step**index:.6g}") for index in range(NUM_RATES)]
-    return tuple(
-        Arm(
-            name=f"one rate {number(rate)}",
-            role="one_rate",
-            values={**best.params, "learning_rate": rate, "embedding_lr_ratio": 1.0},
-        )
-        for rate in rates
-    )
-
-
-def pick_rate(candidates: tuple[Arm, ...], losses: Mapping[str, float]) -> Arm | None:
-    """The candidate with the lowest loss as the arm `one rate`; None when none finished."""
-    tried = [arm for arm in candidates if arm.name in losses]
-    if not tried:
-        return None
-    chosen = min(tried, key=lambda arm: losses[arm.name])
-    return replace(chosen, rows=tuple(sorted(SEPARATE_RATE_ROWS)))
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -158,7 +116,7 @@ def _row_arms(sweep: SweepResult, study_spec: StudySpec) -> list[Arm]:
 
 
 def tested_rows(sweep: SweepResult) -> list[GuidelineRow]:
-    """Rows with a value that an arm can take, in a parameter that the sweep searched and the best has."""
+    """Tested rows that can have an arm: of a parameter that the sweep searched and the best trial has."""
     best = sweep.best
     return [
         row
@@ -184,7 +142,8 @@ def _own_values(row: GuidelineRow, best: Value | None) -> list[Value]:
 
 
 def _with_value(best: Params, parameter: str, value: Value, study_spec: StudySpec) -> dict[str, Value]:
-    """The best's parameters with one of them, or one derived from them, set; each that exists has a value."""
+    """The best's parameters with `parameter`, or the one it is derived from, set; every active one has a
+    value."""
     params = dict(best)
     rate = float(params["learning_rate"])
     match parameter:
@@ -215,7 +174,7 @@ def _as_in(dimension: Dimension, value: Value) -> Value:
 
 
 def _share(steps: int, total: int) -> float:
-    """The share of `total` that is rounded up to exactly `steps`: 3 / 49 * 49 is more than 3 in floats."""
+    """The share of `total` that rounds up to exactly `steps`: in floats, 3 / 49 * 49 is more than 3."""
     steps = min(steps, total)
     share = steps / total
     while math.ceil(share * total) > steps:
@@ -231,9 +190,9 @@ def _arm_of(trial: TrialResult, name: str, role: str) -> Arm:
 
 
 def _distinct(arms: list[Arm], study_spec: StudySpec) -> list[Arm]:
-    """One arm per configuration, the first, with the rows of all; what is no configuration is left out.
+    """The first arm of each configuration, with the rows of all; invalid configurations are left out.
 
-    A row whose value comes to the best's own configuration is not tried by it.
+    Arms of best trials get no rows: a row is not tested by the best's own configuration.
     """
     found: dict[str, Arm] = {}
     for arm in arms:

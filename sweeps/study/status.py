@@ -68,6 +68,11 @@ class Status:
         """Trials that failed; tried again, a configuration is another trial."""
         return self.states.get(TrialState.FAIL.name, 0)
 
+    @property
+    def has_work(self) -> bool:
+        """Whether trials are missing or have not ended."""
+        return self.finished < self.target or self.states.get(TrialState.RUNNING.name, 0) > 0
+
 
 def read_status(study: optuna.Study, target: int) -> Status:
     """Counts, best and guideline default of a study."""

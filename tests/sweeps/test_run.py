@@ -26,7 +26,7 @@ from lora_runner.base.load_model import BaseSpec, load_tokenizer, nf4_config
 from lora_runner.config import TrialConfig
 from lora_runner.data import BatchPlan, DataSpec, load_data
 from results.errors import ExportError, WouldOverwrite
-from sweeps.cli.merge import merge_best
+from sweeps.cli.merge_adapter import merge_best
 from sweeps.errors import ConfigError, RunFolderError, StartRefused, StudyMismatch
 from sweeps.fleet.fleet import start_ray
 from sweeps.sweep import Sweep
@@ -346,7 +346,7 @@ def test_ctrl_c_keeps_finished_trials_and_the_same_command_goes_on(
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 130, output
-    assert "Run the same command to go on" in output
+    assert "Run the same command to continue" in output
     assert output.startswith("columns not used: id\n")  # what a reader should know of the data comes first
     left = study_trials(sweep)
     assert any(t.state == TrialState.RUNNING for t in left), [t.state for t in left]

@@ -17,24 +17,27 @@ def test_export_writes_the_best_config_once(call: Call, folder: Path, ran: Path)
     assert all(str(file) in answer.out for file in files)
     study = optuna.load_study(study_name="small", storage=f"sqlite:///{ran / 'study.db'}")
     assert str(study.best_trial.user_attrs["config"]["learning_rate"])[:5] in files[0].read_text()
-    again = call("export", ran, "--to", "yaml", "--destination", folder / "mine")
+    again = call("export", ran, "--to", "yaml", "--output", folder / "mine")
     assert again.code == 0, again.err
     (folder / "mine" / files[0].name).write_text("edited by hand")
-    refused = call("export", ran, "--to", "yaml", "--destination", folder / "mine")
+    refused = call("export", ran, "--to", "yaml", "--output", folder / "mine")
     assert refused.code == 2
     assert (folder / "mine" / files[0].name).read_text() == "edited by hand"
-    assert call("export", ran, "--to", "yaml", "--destination", folder / "mine", "--overwrite").code == 0
+    assert call("export", ran, "--to", "yaml", "--output", folder / "mine", "--overwrite").code == 0
+    for old in (("--destination", folder / "old"), (f"--destination={folder / 'older'}",)):
+        assert call("export", ran, "--to", "yaml", *old).code == 0
+    assert {"old", "older"} <= {p.name for p in folder.iterdir()}
 
 
 def test_what_a_target_cannot_say_is_on_the_terminal_and_strict_refuses_it(
     call: Call, folder: Path, ran: Path
 ) -> None:
     before = listing(ran)
-    refused = call("export", ran, "--to", "llama-factory", "--strict", "--destination", folder / "out")
+    refused = call("export", ran, "--to", "llama-factory", "--strict", "--output", folder / "out")
     assert refused.code == 2
     assert "llama-factory cannot express all of the config" in refused.err
     assert not (folder / "out").exists()
-    answer = call("export", ran, "--to", "llama-factory", "--destination", folder / "out")
+    answer = call("export", ran, "--to", "llama-factory", "--output", folder / "out")
     assert answer.code == 0, answer.err
     assert "not expressed by llama-factory:" in answer.out
     assert listing(ran) == before
@@ -45,9 +48,7 @@ def test_what_a_target_cannot_say_is_on_the_terminal_and_strict_refuses_it(
         written = list((ran / "export" / target).iterdir())
         assert all(str(place) in answer.out for place in written)
         assert any("\nwarmup_steps: " in file.read_text() for file in written if file.suffix == ".yaml")
-        refused = call(
-            "export", ran, "--to", target, "--target-version", "0.1", "--destination", folder / "old"
-        )
+        refused = call("export", ran, "--to", target, "--target-version", "0.1", "--output", folder / "old")
         assert refused.code == 2
         assert "is written for" in refused.err
     assert not (folder / "old").exists()

@@ -12,6 +12,7 @@ import pytest
 from lora_runner.config import TrialConfig
 from results.sweep_result import read_study
 from sweeps.artifacts.run_folder import write_run_folder
+from sweeps.config import SweepConfig, storage_url
 from sweeps.confirm.arms import choose_arms
 from sweeps.keeper.keeper import Keeper
 from sweeps.sweep import Sweep
@@ -25,14 +26,14 @@ def on_a_pack(folder: Path, pack: Any, monkeypatch: pytest.MonkeyPatch) -> Calla
     """`on_a_pack(loss)`: from now on runs train nothing, and need no Ray; the folder."""
 
     def make(loss: Loss) -> Path:
-        def run(sweep: Sweep, blueprint: Any, *_: Any) -> tuple[bool, list[str]]:
-            write_run_folder(sweep.config)
-            keeper = Keeper(blueprint.study_spec, sweep.storage_url)
+        def run(config: SweepConfig, blueprint: Any, *_: Any, **__: Any) -> tuple[bool, list[str]]:
+            write_run_folder(config)
+            keeper = Keeper(blueprint.study_spec, storage_url(config.storage, config.run_folder))
             pack(keeper, loss, seats=1).run()
             keeper.leave()
             return False, []
 
-        monkeypatch.setattr(Sweep, "_run_on_ray", run)
+        monkeypatch.setattr("sweeps.run.run_on_ray.run_on_ray", run)
         monkeypatch.setattr(Sweep, "write_results", lambda *_, **__: None)  # there are no adapters
         monkeypatch.chdir(folder)
         return folder
@@ -126,7 +127,7 @@ def test_an_arm_whose_every_run_fails_is_named_and_the_others_have_their_verdict
     on_a_pack(one_arm_fails)
     answer = call("confirm", "s.yaml", "--set", "reliability.max_failures=2")
     assert answer.code == 1
-    assert f"Every run of {broken.name!r} failed, so nothing is said of it" in answer.err
+    assert f"Every run of {broken.name!r} failed, so the verdict above says nothing about it" in answer.err
     assert "--no-rows --anew" in answer.err
     assert "Fix it and run the same command" in answer.err
     assert "Guideline default: trial 0" in answer.out

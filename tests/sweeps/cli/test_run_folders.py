@@ -154,8 +154,8 @@ def test_a_margin_that_is_none_is_refused_and_nothing_is_written(call: Call, ran
     [
         (("verdict",), "verdict.json"),
         (("report",), "report.html"),
-        (("export", "--to", "yaml", "--destination", "{}/sweep.yaml"), "sweep.yaml"),
-        (("export", "--to", "yaml", "--destination", "{}/sweep.yaml/below"), "sweep.yaml"),
+        (("export", "--to", "yaml", "--output", "{}/sweep.yaml"), "sweep.yaml"),
+        (("export", "--to", "yaml", "--output", "{}/sweep.yaml/below"), "sweep.yaml"),
     ],
 )
 def test_a_place_that_cannot_be_written_is_one_line_and_exit_code_2(

@@ -1,4 +1,4 @@
-"""`sweeps verdict --table`: exit codes, messages, and what is written."""
+"""`sweeps table-verdict`: exit codes, messages, and what is written."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_a_table_is_judged_and_written_on_request_only(call: Call, table: Path, tmp_path: Path) -> None:
-    answer = call("verdict", "--table", table, "--columns", COLUMNS)
+    answer = call("table-verdict", table, "--columns", COLUMNS)
     assert answer.code == 0, answer.err
     assert "6 runs of 1 model" in answer.out
     assert "line 8: eval_loss is 'oops', no number" in answer.out
     assert sorted(tmp_path.iterdir()) == [table]
     stem = tmp_path / "out" / "page"
-    answer = call("verdict", "--table", table, "--columns", COLUMNS, "--output", stem)
+    answer = call("table-verdict", table, "--columns", COLUMNS, "--output", stem)
     assert answer.code == 0, answer.err
     read = json.loads((tmp_path / "out" / "page.json").read_text())
     words = {row["id"]: row["verdict"] for row in read["models"][0]["rows"]}
@@ -47,7 +47,7 @@ def test_a_table_is_judged_and_written_on_request_only(call: Call, table: Path, 
 def test_files_that_are_there_are_replaced_on_request_only(call: Call, table: Path, tmp_path: Path) -> None:
     kept = tmp_path / "page.md"
     kept.write_text("mine")
-    arguments = ("verdict", "--table", table, "--columns", COLUMNS, "--output", tmp_path / "page")
+    arguments = ("table-verdict", table, "--columns", COLUMNS, "--output", tmp_path / "page")
     answer = call(*arguments)
     assert answer.code == 2
     assert "page.md" in answer.err
@@ -58,14 +58,14 @@ def test_files_that_are_there_are_replaced_on_request_only(call: Call, table: Pa
 
 
 def test_conditions_stand_beside_the_rows_own(call: Call, table: Path) -> None:
-    answer = call("verdict", "--table", table, "--columns", COLUMNS, "--condition", "quantization=16-bit")
+    answer = call("table-verdict", table, "--columns", COLUMNS, "--condition", "quantization=16-bit")
     assert answer.code == 0
     assert "base: 16-bit here, 4-bit in the rows that say it." in answer.out
 
 
 def test_the_margin_is_in_percent(call: Call, table: Path) -> None:
-    strict = call("verdict", "--table", table, "--columns", COLUMNS).out
-    loose = call("verdict", "--table", table, "--columns", COLUMNS, "--margin", 20).out
+    strict = call("table-verdict", table, "--columns", COLUMNS).out
+    loose = call("table-verdict", table, "--columns", COLUMNS, "--margin", 20).out
     assert "too low on base-8B" in strict
     assert "too low on base-8B" not in loose
     assert "no difference on base-8B" in loose
@@ -80,7 +80,7 @@ def test_the_margin_is_in_percent(call: Call, table: Path) -> None:
         (("--columns", COLUMNS, "--condition", "max_steps=many"), "max_steps is a number; got 'many'"),
         (("--columns", COLUMNS, "--condition", "max_steps=0"), "a number above 0"),
         (("--columns", COLUMNS, "--condition", "max_steps"), "takes KEY=VALUE"),
-        (("--columns", COLUMNS, "--condition", "method=lora"), "the method 'lora' is none"),
+        (("--columns", COLUMNS, "--condition", "method=lora"), "there is no method 'lora'"),
         (("--columns", COLUMNS, "--margin", 0), "above 0 and at most 50 percent"),
         (("--columns", COLUMNS, "--margin", "nan"), "above 0 and at most 50 percent"),
     ],
@@ -88,21 +88,21 @@ def test_the_margin_is_in_percent(call: Call, table: Path) -> None:
 def test_bad_input_is_one_line_and_writes_nothing(
     call: Call, table: Path, tmp_path: Path, arguments: tuple[object, ...], words: str
 ) -> None:
-    answer = call("verdict", "--table", table, "--output", tmp_path / "page", *arguments)
+    answer = call("table-verdict", table, "--output", tmp_path / "page", *arguments)
     assert answer.code == 2
     assert words in answer.err
     assert len(answer.err.strip().splitlines()) == 1
     assert sorted(tmp_path.iterdir()) == [table]
 
 
-def test_either_a_sweep_or_a_table(call: Call, table: Path, tmp_path: Path) -> None:
-    for arguments in (("verdict",), ("verdict", tmp_path, "--table", table)):
-        answer = call(*arguments)
-        assert answer.code == 2
-        assert "or else a --table" in answer.err
-    answer = call("verdict", tmp_path, "--columns", COLUMNS)
-    assert answer.code == 2
-    assert "go with a --table" in answer.err
-    answer = call("verdict", "--table", tmp_path / "none.csv")
+def test_a_table_that_is_not_there_is_bad_input(call: Call, tmp_path: Path) -> None:
+    answer = call("table-verdict", tmp_path / "none.csv")
     assert answer.code == 2
     assert "No such file" in answer.err
+
+
+def test_the_old_form_of_the_command_still_works(call: Call, table: Path) -> None:
+    now = call("table-verdict", table, "--columns", COLUMNS)
+    for old in (("--table", table), (f"--table={table}",)):
+        assert call("verdict", *old, "--columns", COLUMNS) == now
+    assert call("verdict", table.parent, "--table", table).code == 2

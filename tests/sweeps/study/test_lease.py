@@ -221,7 +221,7 @@ def test_a_running_sweep_is_asked_to_stop_by_its_lease(
     monkeypatch.setattr(Sweep, "study", lambda self: keeper.study)
     assert sweep.stop().owner == owner
     assert process.wait(20) == -signal.SIGTERM
-    with pytest.raises(RunFolderError, match="nobody is working on the sweep 't'"):
+    with pytest.raises(RunFolderError, match="the sweep 't' is not running"):
         sweep.stop()
     hold(keeper, ELSEWHERE)
     with pytest.raises(RunFolderError, match=r"runs on another machine \(process 11 on node7"):

@@ -20,9 +20,12 @@ from results.sweep_result import SweepResult, read_study
 from results.verdict.replicates import margin_of, read_replicates
 from results.verdict.statistics import MARGIN, Arm
 from results.verdict.verdict import verdict
-from sweeps.confirm.arms import choose_arms, rates_to_try, space_with
-from sweeps.confirm.confirm_plan import Asked, confirm_study_spec
-from sweeps.confirm.run_confirmation import Confirmation, put_away, sweep_to_confirm
+from sweeps.confirm.arms import choose_arms, space_with
+from sweeps.confirm.confirmation import Confirmation, sweep_to_confirm
+from sweeps.confirm.one_rate import rates_to_try
+from sweeps.confirm.request import ConfirmRequest
+from sweeps.confirm.set_aside import set_aside
+from sweeps.confirm.study_specs import confirm_study_spec
 from sweeps.errors import ConfigError, StudyHeld, StudyMismatch
 from sweeps.keeper.keeper import Keeper
 from sweeps.plan.replicate_plan import new_seeds
@@ -69,8 +72,8 @@ def swept(_swept: Path, tmp_path: Path, make_keeper: Make) -> Keeper:
     return make_keeper(at="study", url=f"sqlite:///{shutil.copy(_swept, tmp_path / 'study.db')}", **SWEPT)
 
 
-def asked(**options: Any) -> Asked:
-    return Asked(**{"margin": 0.005, **options})
+def request(**options: Any) -> ConfirmRequest:
+    return ConfirmRequest(**{"margin": 0.005, **options})
 
 
 @pytest.fixture
@@ -79,7 +82,7 @@ def confirm(swept: Keeper, tmp_path: Path) -> Iterator[Callable[..., Keeper]]:
     made: list[Keeper] = []
 
     def make(*, at: str = "", margin: float = 0.005, **options: Any) -> Keeper:
-        arms_of = asked(margin=margin, **{"rows": False, **options})
+        arms_of = request(margin=margin, **{"rows": False, **options})
         study_spec = confirm_study_spec(swept.study_spec, read_study(swept.study), arms_of, None, 0)
         study_spec = replace(
             study_spec, name=f"{study_spec.name}{at}", run_folder=f"{study_spec.run_folder}{at}"
@@ -206,7 +209,7 @@ def test_a_best_that_is_the_default_has_nothing_to_be_compared_with(make_keeper:
     with pytest.raises(NothingToSay, match="no trial that finished its full budget"):
         choose_arms(read_study(keeper.study), keeper.study_spec)
     pack(keeper).run()
-    with pytest.raises(NothingToSay, match="nothing to confirm trial 0"):
+    with pytest.raises(NothingToSay, match="nothing to compare trial 0"):
         choose_arms(read_study(keeper.study), keeper.study_spec, rows=False)
 
 
@@ -363,7 +366,7 @@ def confirmation(swept: Keeper, pack: Any) -> Callable[..., tuple[Confirmation, 
     def make(loss: Any = None, **options: Any) -> tuple[Confirmation, Runs]:
         runs = Runs(str(swept._storage.url), pack, loss or noisy(slope=1.0))
         sweep: SweepResult = read_study(peek_study(swept, "t"))
-        return Confirmation(runs.url, swept.study_spec, sweep, asked(**options), runs), runs
+        return Confirmation(runs.url, swept.study_spec, sweep, request(**options), runs), runs
 
     return make
 
@@ -431,7 +434,7 @@ def test_a_budget_too_small_for_three_seeds_is_refused_with_the_least_one(
         small.prepare()
     assert peek(str(swept._storage.url), "t.confirm.one-rate") is None
     two, _ = confirmation(trials=5, rows=False)
-    with pytest.raises(ConfigError, match="--trials is at least 6: 2 arms on 3 seeds; got 5"):
+    with pytest.raises(ConfigError, match="--trials is at least 6: 2 configurations on 3 seeds; got 5"):
         two.prepare()
 
 
@@ -447,7 +450,7 @@ def test_a_budget_too_small_for_three_seeds_is_refused_with_the_least_one(
 )
 def test_values_that_no_confirmation_can_have_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        asked(**options)
+        request(**options)
 
 
 def test_more_of_the_best_than_have_finished_are_refused(confirmation: Any, swept: Keeper) -> None:
@@ -476,7 +479,7 @@ def test_a_sweep_that_goes_on_elsewhere_is_not_confirmed(swept: Keeper, held_els
         sweep_to_confirm(peek_study(swept, "t"), lease_seconds=30)
 
 
-def test_a_confirmation_that_runs_elsewhere_is_not_put_away(
+def test_a_confirmation_that_runs_elsewhere_is_not_set_aside(
     confirmation: Any, swept: Keeper, held_elsewhere: Any, plainly: Any
 ) -> None:
     confirmation(rows=False)[0].run()
@@ -499,7 +502,7 @@ def test_another_best_is_refused_until_one_starts_anew_and_the_old_runs_are_kept
     more = make_keeper(at="study", url=url, **SWEPT | {"trials": 30})
     pack(more, lambda config, percent: 1.0, seats=6).run()
     second, runs = confirmation(rows=False)
-    with pytest.raises(StudyMismatch, match=r"confirms something else: its best is .*, the sweep's .*--anew"):
+    with pytest.raises(StudyMismatch, match=r"other configurations: its best is .*, the sweep's is .*--anew"):
         second.prepare()
     second.prepare(anew=True)
     folder = Path(swept.study_spec.run_folder)
@@ -513,4 +516,4 @@ def test_another_best_is_refused_until_one_starts_anew_and_the_old_runs_are_kept
     second.prepare()
     second.run()
     assert runs.names == ["t.confirm"]
-    assert put_away(url, "t", folder) == ".earlier-2"
+    assert set_aside(url, "t", folder) == ".earlier-2"

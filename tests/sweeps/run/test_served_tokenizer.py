@@ -10,9 +10,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from lora_runner.data import resolve_chat_template
-from sweeps.artifacts.served_tokenizer import save_tokenizer
 from sweeps.config import load_sweep
 from sweeps.plan.build_blueprint import build_blueprint
+from sweeps.run.served_tokenizer import served_tokenizer
 
 TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}>{{ message.content }}{{ eos_token }}\n{% endfor %}"
@@ -51,23 +51,27 @@ def test_the_study_holds_the_text_and_not_the_files_name(context, tiny_model) ->
     assert context("chat.jinja", {"prompt": "hi ", "completion": "hello"}) is None
 
 
-def test_the_saved_tokenizer_prompts_as_the_trials_were(tmp_path: Path, tiny_model) -> None:
+def test_the_saved_tokenizer_prompts_as_the_trials_were(tiny_model) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model("llama"))
     own = tokenizer.chat_template
-    assert save_tokenizer(tokenizer, TEMPLATE, tmp_path / "with") is None
-    assert save_tokenizer(tokenizer, None, tmp_path / "own") is None
+    with served_tokenizer(tokenizer, TEMPLATE, pytest.fail) as folder:
+        served = AutoTokenizer.from_pretrained(folder)
+    with served_tokenizer(tokenizer, None, pytest.fail) as folder:
+        assert AutoTokenizer.from_pretrained(folder).chat_template == own
     assert tokenizer.chat_template == own
-    served = AutoTokenizer.from_pretrained(tmp_path / "with")
     prompt = served.apply_chat_template(TURNS[:1], add_generation_prompt=True, tokenize=False)
     assert prompt == f"<user>hi{tokenizer.eos_token}\n<assistant>"
-    assert AutoTokenizer.from_pretrained(tmp_path / "own").chat_template == own
     assert served("hello there").input_ids == tokenizer("hello there").input_ids
 
 
-def test_a_tokenizer_that_cannot_be_saved_is_said_and_costs_nothing(tmp_path: Path) -> None:
+def test_a_tokenizer_that_cannot_be_saved_is_said_and_costs_nothing() -> None:
     class Broken:
         def save_pretrained(self, folder: Path) -> None:
             raise NotImplementedError("no vocabulary file")
 
-    said = save_tokenizer(Broken(), None, tmp_path)
-    assert said == "best/ gets no tokenizer, it cannot be saved: NotImplementedError: no vocabulary file"
+    said: list[str] = []
+    with served_tokenizer(Broken(), None, said.append) as folder:
+        assert list(folder.iterdir()) == []
+    assert said == [
+        "best/ gets no tokenizer, because it cannot be saved: NotImplementedError: no vocabulary file"
+    ]

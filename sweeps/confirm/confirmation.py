@@ -1,8 +1,7 @@
-"""Confirming a sweep: what may be written is checked first, then one rate is tuned, then all arms run."""
+"""A confirmation from start to end: check what may be written, tune one rate, run all arms."""
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,46 +14,42 @@ from results.sweep_result import SweepResult, read_study
 from results.verdict.statistics import MARGIN, Arm
 from results.verdict.verdict import Verdict
 from sweeps.confirm.arms import check_finished
-from sweeps.confirm.confirm_plan import (
-    CONFIRM_STUDIES,
-    FOLDER,
-    Asked,
-    check_same,
-    confirm_study_spec,
-    has_work,
-    tuned_rate,
-    tuning_study_spec,
-)
+from sweeps.confirm.one_rate import tuned_rate
+from sweeps.confirm.request import ConfirmRequest
+from sweeps.confirm.set_aside import refuse_if_running, set_aside
+from sweeps.confirm.study_specs import check_same_arms, confirm_study_spec, has_work, tuning_study_spec
 from sweeps.keeper.failed_trials import TRY_AGAIN, failed_trials
 from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.replicate_source import is_settled
 from sweeps.plan.replicate_plan import ReplicatePlan
 from sweeps.plan.specs import StudySpec
-from sweeps.storage.open_storage import open_storage
 from sweeps.study.lease import refuse_unless_free
 from sweeps.study.status import Status, read_status
-from sweeps.study.study import ENDED_STATES, find_study, peek
+from sweeps.study.study import ENDED_STATES, peek
 
 RunStudy = Callable[[StudySpec, optuna.Study | None], tuple[bool, list[str]]]
-"""(ledger, its study if there is one) -> whether it was interrupted, and why it could not end."""
+"""(what to run, its study if there is one) -> whether it was interrupted, and why it could not be
+completed."""
 
 
 @dataclass
 class Progress:
-    """What a confirmation has come to."""
+    """How far a confirmation is."""
 
     status: Status
     clear: bool = False
+    """Whether every arm has its relation to the best."""
     interrupted: bool = False
     added: int = 0
+    """Runs finished in this call."""
     errors: tuple[str, ...] = ()
     unfinished: bool = False
-    """Whether runs are missing that neither a budget nor an interruption explains."""
+    """Whether runs are missing for another reason than the budget or an interruption."""
     notes: tuple[str, ...] = ()
     failures: str | None = None
-    """Runs that failed and were not made up for, in words."""
+    """Runs that failed and have not been made up for, in words."""
     failed_arms: tuple[Arm, ...] = ()
-    """Arms none of whose runs has ended in any other way."""
+    """Arms of which every run that ended has failed."""
 
     @property
     def advice(self) -> str:
@@ -62,18 +57,18 @@ class Progress:
         if not self.failed_arms:
             return TRY_AGAIN
         names = " and ".join(repr(arm.name) for arm in self.failed_arms)
-        said = f"Every run of {names} failed, so nothing is said of it; the verdict above is of the others."
+        advice = f"Every run of {names} failed, so the verdict above says nothing about it."
         if all(arm.role in ("row", "one_rate") for arm in self.failed_arms):
-            said += " Without it, and without the other rows' values: --no-rows --anew."
-        return f"{said}\n{TRY_AGAIN}"
+            advice += " To leave out all rows' values: --no-rows --anew."
+        return f"{advice}\n{TRY_AGAIN}"
 
     @property
     def counts(self) -> str:
-        """How far it is, in words."""
+        """The number of runs, in words."""
         status = self.status
         return (
-            f"{status.finished} of at most {status.target} runs of {status.name} finished; "
-            f"{self.added} runs in this call."
+            f"{status.finished} of at most {status.target} runs of {status.name} finished, {self.added} of "
+            "them in this call."
         )
 
 
@@ -90,51 +85,54 @@ class ConfirmResult:
 def sweep_to_confirm(study: optuna.Study, *, lease_seconds: float) -> SweepResult:
     """The sweep as it is now.
 
-    NothingToSay when no trial finished; StudyHeld while the sweep itself goes on and its best may change,
-    which for one on another machine shows within `lease_seconds`.
+    NothingToSay when no trial finished; StudyHeld while the sweep itself is running and its best may change
+    (for a sweep on another machine it takes up to `lease_seconds` to find out).
     """
     check_finished(read_study(study))
     refuse_unless_free(study, seconds=lease_seconds)
-    return read_study(study)  # its holder may have ended it meanwhile
+    return read_study(study)  # the run that held it may have ended it meanwhile
 
 
 class Confirmation:
-    """One call of `sweeps confirm`: `ledger` and `sweep` are those of the sweep itself."""
+    """One call of `sweeps confirm`; `study_spec` and `sweep` are those of the sweep that is confirmed."""
 
     def __init__(
-        self, url: str, study_spec: StudySpec, sweep: SweepResult, asked: Asked, run_study: RunStudy
+        self,
+        url: str,
+        study_spec: StudySpec,
+        sweep: SweepResult,
+        request: ConfirmRequest,
+        run_study: RunStudy,
     ) -> None:
-        self._url, self._study_spec, self._sweep, self._asked = url, study_spec, sweep, asked
+        self._url, self._study_spec, self._sweep, self._request = url, study_spec, sweep, request
         self._run_study = run_study
-        self._tuning = tuning_study_spec(study_spec, sweep, asked)
+        self._tuning = tuning_study_spec(study_spec, sweep, request)
 
     def prepare(self, *, anew: bool = False) -> Confirmation:
-        """Raise what keeps this from running, before anything is written; `anew` puts away what is there."""
+        """Raise, before anything is written, what makes it impossible; `anew` sets a present one aside."""
         confirm = self._confirm_study_spec(self._one_rate()[0])
+        name, run_folder = self._study_spec.name, Path(self._study_spec.run_folder)
         if anew:
-            for ending in CONFIRM_STUDIES:
-                if (study := peek(self._url, f"{self._study_spec.name}{ending}")) is not None:
-                    refuse_unless_free(study, seconds=self._study_spec.reliability.lease_seconds)
-            put_away(self._url, self._study_spec.name, Path(self._study_spec.run_folder))
+            refuse_if_running(self._url, name, lease_seconds=self._study_spec.reliability.lease_seconds)
+            set_aside(self._url, name, run_folder)
             return self
         if self._tuning is not None:
-            check_same(peek(self._url, self._tuning.name), self._tuning)
-        check_same(peek(self._url, confirm.name), confirm)
+            check_same_arms(peek(self._url, self._tuning.name), self._tuning)
+        check_same_arms(peek(self._url, confirm.name), confirm)
         return self
 
     def run(self) -> Progress:
         """Run what is missing."""
-        deadline = None if self._asked.hours is None else time.monotonic() + 3600 * self._asked.hours
+        deadline = None if self._request.hours is None else time.monotonic() + 3600 * self._request.hours
+        num_tuned = 0
         if self._tuning is not None:
             progress = self._run(self._tuning, deadline)
             if progress.interrupted or has_work(peek(self._url, self._tuning.name), self._tuning):
                 return progress
-            added = progress.added
-        else:
-            added = 0
+            num_tuned = progress.added
         one_rate, note = self._one_rate()
         progress = self._run(self._confirm_study_spec(one_rate), deadline)
-        return replace(progress, added=progress.added + added, notes=(note,) if note else ())
+        return replace(progress, added=progress.added + num_tuned, notes=(note,) if note else ())
 
     def _run(self, study_spec: StudySpec, deadline: float | None) -> Progress:
         plan = study_spec.replicates
@@ -148,7 +146,7 @@ class Confirmation:
             interrupted, errors = self._run_study(timed, study)
             study = peek(self._url, study_spec.name)
         elif study is not None and study.user_attrs.get("margin", MARGIN) != plan.margin:
-            Keeper(study_spec, self._url).leave()  # it writes down what is asked now, without a worker
+            Keeper(study_spec, self._url).leave()  # only writes the new margin into the study
         assert study is not None
         status = read_status(study, study_spec.trials)
         in_time = deadline is None or time.monotonic() < deadline
@@ -164,61 +162,25 @@ class Confirmation:
         )
 
     def _one_rate(self) -> tuple[Arm | None, str]:
-        """The arm of one rate, as far as it is known, and what to say about it."""
+        """The arm of one rate and a sentence about it; before the tuning, a candidate in its place."""
         if self._tuning is None or self._tuning.replicates is None:
             return None, ""
         plan = self._tuning.replicates
         study = peek(self._url, self._tuning.name)
         if study is None or has_work(study, self._tuning):
-            return plan.arms[0], ""  # which one does not matter to what is checked before
+            return plan.arms[0], ""  # the checks before a run do not depend on which one it is
         return tuned_rate(study, plan)
 
     def _confirm_study_spec(self, one_rate: Arm | None) -> StudySpec:
-        tuned = 0 if self._tuning is None else self._tuning.trials
-        return confirm_study_spec(self._study_spec, self._sweep, self._asked, one_rate, tuned)
+        num_tuned = 0 if self._tuning is None else self._tuning.trials
+        return confirm_study_spec(self._study_spec, self._sweep, self._request, one_rate, num_tuned)
 
 
 def failed_arms(study: optuna.Study, plan: ReplicatePlan) -> tuple[Arm, ...]:
-    """Arms of which at least one run has failed, and none has ended in any other way."""
+    """Arms of which every run that ended has failed."""
     ended = study.get_trials(deepcopy=False, states=ENDED_STATES)
     outcomes = {
         arm.name: {trial.state for trial in ended if trial.user_attrs.get("arm") == arm.name}
         for arm in plan.arms
     }
     return tuple(arm for arm in plan.arms if outcomes[arm.name] == {TrialState.FAIL})
-
-
-def put_away(url: str, name: str, run_folder: Path) -> str:
-    """Give the studies and the folder of an earlier confirmation other names; returns what was added to them.
-
-    Nothing is lost: `small.confirm` becomes `small.confirm.earlier-1`.
-    """
-    storage = open_storage(url)
-    try:
-        known = {study.study_name for study in storage.get_all_studies()}
-        folder = run_folder / FOLDER
-        endings = (f".earlier-{number}" for number in itertools.count(1))
-        ending = next(
-            e
-            for e in endings
-            if not any(f"{name}{suffix}{e}" in known for suffix in CONFIRM_STUDIES)
-            and not folder.with_name(f"{FOLDER}{e}").exists()
-        )
-        with storage.transaction():
-            for suffix in CONFIRM_STUDIES:
-                if (study := find_study(storage, f"{name}{suffix}")) is not None:
-                    _rename(storage, study, f"{name}{suffix}{ending}")
-    finally:
-        storage.close()
-    if folder.is_dir():
-        folder.rename(folder.with_name(f"{FOLDER}{ending}"))
-    return ending
-
-
-def _rename(storage: optuna.storages.BaseStorage, study: optuna.Study, name: str) -> None:
-    """Optuna has no renaming: the study is copied under its new name, and the old one deleted."""
-    copy = optuna.create_study(storage=storage, study_name=name, directions=study.directions)
-    for key, value in study.user_attrs.items():
-        copy.set_user_attr(key, value)
-    copy.add_trials(study.get_trials(deepcopy=False))
-    storage.delete_study(study._study_id)

@@ -1,0 +1,140 @@
+"""The commands that judge and write results: verdict, table-verdict, report, export, merge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sweeps.cli.arguments import (
+    MarginOption,
+    SweepArgument,
+    console,
+    file_errors,
+    load_to_read,
+    share_of,
+)
+from sweeps.console import say
+
+app = typer.Typer()
+PANEL = "Judge, write and use the results"
+
+
+@app.command(rich_help_panel=PANEL)
+def verdict(path: SweepArgument, margin: MarginOption = None) -> None:
+    """Check a sweep's results against the guideline tables; writes verdict.json and verdict.md."""
+    from results.render.terminal import print_verdict
+
+    share = None if margin is None else share_of(margin)
+    with file_errors():
+        answer = load_to_read(path).verdict(margin=share)
+    print_verdict(answer, console)
+
+
+@app.command(rich_help_panel=PANEL)
+def table_verdict(
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="CSV file with one run a line")],
+    columns: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME=COLUMN,...",
+            help="what the columns hold: model=...,learning_rate=...,rank=...,eval_loss=...",
+        ),
+    ] = "",
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="what holds for all runs, such as max_steps=780"),
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(help="largest difference that counts as none, in percent of the loss")
+    ] = 0.5,
+    about: Annotated[str, typer.Option(help="sentence for the head of the page")] = "",
+    output: Annotated[Path | None, typer.Option(help="write OUTPUT.json and OUTPUT.md")] = None,
+    overwrite: Annotated[bool, typer.Option(help="replace OUTPUT.json and OUTPUT.md")] = False,
+) -> None:
+    """Check a published table of runs against the guideline tables."""
+    from rich.markdown import Markdown
+
+    from sweeps.cli.table_verdict import judge_table_file
+
+    share = share_of(margin)
+    with file_errors():
+        page, files = judge_table_file(
+            table,
+            columns=columns,
+            conditions=condition or [],
+            margin=share,
+            about=about,
+            output=output,
+            overwrite=overwrite,
+        )
+    console.print(Markdown(page))
+    for file in files:
+        say(console, f"wrote {file}")
+
+
+@app.command(rich_help_panel=PANEL)
+def report(path: SweepArgument, margin: MarginOption = None) -> None:
+    """Write report.html: verdict, evidence and plots on one page that needs no network."""
+    share = None if margin is None else share_of(margin)
+    with file_errors():
+        written = load_to_read(path).report(margin=share)
+    say(console, f"wrote {written}")
+
+
+@app.command(rich_help_panel=PANEL)
+def export(
+    path: SweepArgument,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="TARGET",
+            help="peft, transformers, trl, unsloth, axolotl, llama-factory, llama.cpp or yaml",
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option(help="folder to write; default: export/TARGET in the run folder")
+    ] = None,
+    target_version: Annotated[
+        str | None,
+        typer.Option(
+            help="version of the target to write for, such as 0.24; default: the one the export is "
+            "written for"
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option(help="fail when the target cannot express all of the configuration")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option(help="replace the files of an earlier export")] = False,
+) -> None:
+    """Write the best configuration for another program.
+
+    What that program cannot express is listed here and in the written files.
+    """
+    with file_errors():
+        result = load_to_read(path).export(
+            to, output, target_version=target_version, strict=strict, overwrite=overwrite
+        )
+    for file in result.places:
+        say(console, f"wrote {file}")
+    for line in result.lossy:
+        say(console, f"not expressed by {result.target}: {line}", style="yellow")
+    for line in result.notes:
+        say(console, f"note: {line}", style="dim")
+
+
+@app.command(rich_help_panel=PANEL)
+def merge(
+    path: SweepArgument,
+    output: Annotated[
+        Path | None, typer.Option(help="folder to write; default: best/merged in the run folder")
+    ] = None,
+) -> None:
+    """Merge the best adapter into its base model, in 16 bits, for programs that load no adapters."""
+    from sweeps.cli.merge_adapter import merge_best
+
+    with file_errors():
+        folder = merge_best(load_to_read(path), output)
+    say(console, f"wrote {folder}")

@@ -1,0 +1,138 @@
+"""The studies of a confirmation as the keeper runs them, and whether a present one can be continued."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from files_and_text.numbers import number, plural
+from results.sweep_result import SweepResult
+from results.verdict.replicates import CONFIRM_SUFFIX
+from results.verdict.statistics import MIN_PAIRS, Arm
+from sweeps.confirm.arms import choose_arms, space_with
+from sweeps.confirm.one_rate import rates_to_try
+from sweeps.confirm.request import ConfirmRequest
+from sweeps.confirm.set_aside import FOLDER, ONE_RATE_SUFFIX
+from sweeps.errors import ConfigError, StudyMismatch
+from sweeps.keeper.replicate_source import is_settled
+from sweeps.plan.replicate_plan import ReplicatePlan, new_seeds
+from sweeps.plan.specs import StudySpec
+from sweeps.study.status import read_status
+
+MAX_SEEDS = 8
+"""Without a budget; every further look widens the intervals."""
+MAX_SEEDS_IN_TIME = 32
+"""With a budget in hours."""
+
+
+def tuning_study_spec(study_spec: StudySpec, sweep: SweepResult, request: ConfirmRequest) -> StudySpec | None:
+    """The runs that tune one rate for LoRA and embeddings; None when that is not asked for.
+
+    On the sweep's own seed: runs on the new seeds are kept for the comparison.
+    """
+    candidates = rates_to_try(sweep) if request.rows else ()
+    if not candidates:
+        return None
+    plan = ReplicatePlan(arms=candidates, seeds=(int(study_spec.constants["seed"]),), stops_early=False)
+    return _study_spec(study_spec, plan, suffix=ONE_RATE_SUFFIX, folder=f"{FOLDER}/one-rate")
+
+
+def confirm_study_spec(
+    study_spec: StudySpec, sweep: SweepResult, request: ConfirmRequest, one_rate: Arm | None, num_tuned: int
+) -> StudySpec:
+    """The confirm study; `num_tuned` runs of the budget are spent already."""
+    arms = choose_arms(sweep, study_spec, best=request.best, rows=request.rows, one_rate=one_rate)
+    if request.best > len(sweep.finished):
+        raise ConfigError(
+            [f"--best is at most {len(sweep.finished)}, the sweep's finished trials; got {request.best}"]
+        )
+    seeds = MAX_SEEDS if request.hours is None else MAX_SEEDS_IN_TIME
+    if request.trials is not None:
+        seeds = (request.trials - num_tuned) // len(arms)
+        if seeds < MIN_PAIRS:
+            least = num_tuned + MIN_PAIRS * len(arms)
+            spent = f" after {plural(num_tuned, 'run')} that tune one rate" if num_tuned else ""
+            raise ConfigError(
+                [
+                    f"--trials is at least {least}: {plural(len(arms), 'configuration')} on {MIN_PAIRS} "
+                    f"seeds{spent}; got {request.trials}. --no-rows leaves only the guideline default beside "
+                    "the best"
+                ]
+            )
+    plan = ReplicatePlan(
+        arms=arms, seeds=new_seeds(int(study_spec.constants["seed"]), seeds), margin=request.margin
+    )
+    return _study_spec(study_spec, plan, suffix=CONFIRM_SUFFIX, folder=FOLDER)
+
+
+def check_same_arms(study: optuna.Study | None, study_spec: StudySpec) -> None:
+    """StudyMismatch when a present confirm study has other arms than would be chosen now."""
+    if study is None or study_spec.replicates is None:
+        return
+    theirs, ours = _by_name(study.user_attrs.get("arms")), _by_name(study_spec.replicates.described())
+    if theirs == ours:
+        return
+    best = [f"its best is {_values(theirs.get('best'))}, the sweep's is {_values(ours['best'])}"]
+    changed = [name for name in ours if name in theirs and theirs[name] != ours[name] and name != "best"]
+    differences = [
+        *(best if "best" in ours and theirs.get("best") != ours["best"] else ()),
+        *_listed("it lacks", [name for name in ours if name not in theirs]),
+        *_listed("it also has", [name for name in theirs if name not in ours]),
+        *_listed("it has other values for", changed),
+    ]
+    raise StudyMismatch(
+        f"the study {study.study_name!r} confirms other configurations: {'; '.join(differences)}. Use the "
+        "same --best and --rows as before, or start over with --anew, which keeps the old runs under another "
+        "name"
+    )
+
+
+def has_work(study: optuna.Study | None, study_spec: StudySpec) -> bool:
+    """Whether runs are left to do."""
+    plan = study_spec.replicates
+    assert plan is not None
+    if study is None:
+        return True
+    status = read_status(study, plan.size)
+    if status.states.get("RUNNING", 0):
+        return True
+    return status.finished < plan.size and not is_settled(study, plan)
+
+
+def _study_spec(study_spec: StudySpec, plan: ReplicatePlan, *, suffix: str, folder: str) -> StudySpec:
+    return replace(
+        study_spec,
+        name=f"{study_spec.name}{suffix}",
+        run_folder=str(Path(study_spec.run_folder) / folder),
+        space=space_with(study_spec.space, plan.arms),
+        trials=plan.size,
+        search=study_spec.search
+        | {"sampler": "random", "pruner": "none", "pruner_options": {}, "timeout_seconds": None},
+        identity=study_spec.identity | {"arms": plan.described()},
+        # The adapters of replicates are not used.
+        reliability=study_spec.reliability.model_copy(update={"keep_adapters": 1}),
+        replicates=plan,
+    )
+
+
+def _by_name(arms: Any) -> dict[str, Mapping[str, Any]]:
+    return {str(arm["name"]): arm for arm in arms or []}
+
+
+def _values(arm: Mapping[str, Any] | None) -> str:
+    if arm is None:
+        return "none"
+    values = (f"{k} {number(v) if isinstance(v, float) else v}" for k, v in arm["values"].items())
+    return f"({', '.join(values)})"
+
+
+def _listed(words: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    shown = ", ".join(repr(name) for name in names[:3])
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return [f"{words} {shown}{more}"]

@@ -1,0 +1,51 @@
+"""The results in the run folder: trials and reports as tables, best/, the verdict and the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+
+from results.best import write_best
+from results.errors import NothingToSay
+from results.render.files import write_verdict
+from results.report import write_report
+from results.table_files import write_tables
+from results.verdict.verdict import verdict
+from sweeps.config import RESOLVED_NAME, SweepConfig, resolved
+
+
+def write_result_files(
+    config: SweepConfig, study: optuna.Study, replicates: optuna.Study | None, *, tokenizer: Path | None
+) -> None:
+    """Write all result files, as far as there are results.
+
+    `tokenizer` is a folder with the tokenizer for best/; with None best/ keeps the one it has.
+    """
+    write_tables(study, config.run_folder)
+    try:
+        write_best(study, config.run_folder, tokenizer=tokenizer)
+        write_verdict(verdict(study, replicates), config.run_folder)
+    except NothingToSay:
+        pass  # the report says why
+    write_report_file(config, study, replicates)
+
+
+def write_report_file(
+    config: SweepConfig, study: optuna.Study, replicates: optuna.Study | None, *, margin: float | None = None
+) -> Path:
+    """Write report.html; returns its path."""
+    folder = config.run_folder
+    try:
+        answer = verdict(study, replicates, margin=margin)
+    except NothingToSay:
+        answer = None
+    sweep_file = folder / RESOLVED_NAME
+    return write_report(
+        study,
+        answer,
+        folder,
+        sweep_file=sweep_file.read_text(encoding="utf-8") if sweep_file.is_file() else resolved(config),
+        run_folder=f"{folder.parent.name}/{folder.name}",
+        target=config.trials,
+    )

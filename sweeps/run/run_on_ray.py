@@ -1,0 +1,85 @@
+"""A planned sweep on Ray: start or join Ray, open the keeper, train on the workers, show progress."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import ExitStack
+
+import optuna
+import ray
+from rich.console import Console
+
+from files_and_text.numbers import plural
+from sweeps.artifacts.run_folder import write_run_folder
+from sweeps.config import RESOLVED_NAME, SweepConfig, storage_url
+from sweeps.errors import SweepFailed
+from sweeps.fleet.fleet import open_endpoints, plan_fleet, run_fleet, start_ray
+from sweeps.fleet.live_view import View
+from sweeps.fleet.signals import stop_on_signals
+from sweeps.plan.blueprint import Blueprint
+from sweeps.run.run_end import CONTINUE
+from sweeps.study.lease import DriverProcess, refuse_if_held
+from sweeps.tracking.follow import following
+
+
+def run_on_ray(
+    config: SweepConfig,
+    blueprint: Blueprint,
+    study: optuna.Study | None,
+    *,
+    address: str | None,
+    console: Console,
+) -> tuple[bool, list[str]]:
+    """Whether the run was interrupted, and the errors for which it could not be completed.
+
+    `study` is the present one, None before the first run. Raises SweepFailed when Ray itself fails,
+    StartFailed when no worker can start, StudyHeld when another run works on the study.
+    """
+    try:
+        return _run_on_ray(config, blueprint, study, address, console)
+    except Exception as error:
+        if not type(error).__module__.startswith("ray."):
+            raise
+        line = next(iter(str(error).splitlines()), "")
+        raise SweepFailed(
+            f"Ray failed during the sweep ({type(error).__name__}: {line})\n{CONTINUE}"
+        ) from error
+
+
+def _run_on_ray(
+    config: SweepConfig,
+    blueprint: Blueprint,
+    study: optuna.Study | None,
+    address: str | None,
+    console: Console,
+) -> tuple[bool, list[str]]:
+    owner = DriverProcess.current(secrets.token_hex(8))
+    if study is not None and (lease := refuse_if_held(study, owner)) is not None:
+        console.print(
+            f"The study was held by {lease.holder()}; waiting up to "
+            f"{config.reliability.lease_seconds:g} s for a sign of life."
+        )
+    console.print("Starting Ray ..." if address is None else f"Joining Ray at {address} ...")
+    start_ray(address)
+    fleet = plan_fleet(config.workers, config.gpus_per_worker, may_grow=address is not None)
+    if not (config.run_folder / RESOLVED_NAME).is_file():
+        write_run_folder(config)  # from here on the sweep exists
+    url = storage_url(config.storage, config.run_folder)
+    # Tracking begins once the study is ours and ends after the keeper is closed, so it delays nothing.
+    with ExitStack() as tracking, open_endpoints(blueprint.study_spec, url, owner) as endpoints:
+        write_run_folder(config)  # only who holds the study may change what the last run wrote
+        tracking.enter_context(following(config, console.print))
+        workers, seats = plural(fleet.now, "worker"), plural(blueprint.worker_spec.seats, "seat")
+        console.print(f"Loading the base on {workers} with {seats} each ...")
+        keeper = endpoints.keeper
+        view = View(
+            status=lambda seen: ray.get(keeper.status.remote(seen), timeout=60),
+            request_stop=lambda: ray.get(keeper.request_stop.remote(), timeout=60),
+            console=console,
+        )
+        with view, stop_on_signals(view.stop_wanted):
+            errors = run_fleet(endpoints, blueprint.worker_spec, fleet, view.is_ending)
+        if (start_error := ray.get(keeper.start_error.remote(), timeout=60)) is not None:
+            raise start_error
+        errors += ray.get(keeper.errors.remote(), timeout=60)
+        return view.stop_wanted.is_set(), errors

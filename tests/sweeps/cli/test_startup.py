@@ -1,0 +1,54 @@
+"""What the command line imports: nothing large before a command needs it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LARGE = (
+    "torch",
+    "transformers",
+    "ray",
+    "optuna",
+    "sqlalchemy",
+    "scipy",
+    "pandas",
+    "numpy",
+    "yaml",
+)
+SCRIPT = """
+import sys
+from sweeps.cli.main import main
+try:
+    main(sys.argv[2:])
+except SystemExit as end:
+    print(end.code, *(name for name in sys.argv[1].split(",") if name in sys.modules))
+"""
+
+
+def imported_by(*arguments: object) -> list[str]:
+    """Exit code and large packages that are loaded at the end of a command, and what it printed before."""
+    command = [sys.executable, "-c", SCRIPT, ",".join(LARGE), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["run", "--help"]])
+def test_help_and_version_import_nothing_large(arguments: list[str]) -> None:
+    assert imported_by(*arguments)[-1] == "0"
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert imported_by("--version")[0] == f"sweeps {importlib.metadata.version('qlora-sweeps')}"
+
+
+def test_status_imports_neither_torch_nor_ray_nor_pandas_nor_scipy(ran: Path) -> None:
+    code, *packages = imported_by("status", ran)[-1].split()
+    assert code == "0"
+    assert not {"torch", "transformers", "ray", "pandas", "scipy"} & set(packages)
+    assert "optuna" in packages
