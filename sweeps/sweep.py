@@ -96,11 +96,11 @@ class Sweep:
         Raises DataError for a number beyond the records.
         """
         from lora_runner.base.load_model import load_tokenizer
-        from lora_runner.data import DataSpec, show_record
+        from lora_runner.data import show_record
         from sweeps.plan.build_blueprint import base_spec
 
         tokenizer = load_tokenizer(base_spec(self.config))
-        return show_record(DataSpec(**self.config.data.model_dump()), tokenizer, number)
+        return show_record(self.config.data, tokenizer, number)
 
     # --- run --------------------------------------------------------------------------------------
 

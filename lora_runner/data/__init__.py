@@ -8,7 +8,6 @@ from lora_runner.data.records.example import Example, Message
 from lora_runner.data.records.formats import recognize
 from lora_runner.data.records.read_files import read_records
 from lora_runner.data.records.record import Origin, Record
-from lora_runner.data.spec import DataSpec
 from lora_runner.data.tokens.batching import BatchPlan, steps_for_epochs
 from lora_runner.data.tokens.eval_prompts import EvalPrompt, decode_text, eval_prompts
 from lora_runner.data.tokens.rendering_counts import RenderingCounts, StopToken
@@ -16,6 +15,7 @@ from lora_runner.data.tokens.set_counts import SetCounts
 from lora_runner.data.tokens.tokenize import IGNORED, TokenizedExample, TokenizedSet, num_targets, tokenize
 from lora_runner.data.user_notices import DataNotice
 from lora_runner.data.vocabulary_check import check_token_ids
+from lora_runner.data_spec import DataSpec
 from lora_runner.errors import DataError
 
 __all__ = [

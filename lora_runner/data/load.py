@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from lora_runner.data.chat.chat_template import resolve_chat_template
 from lora_runner.data.records.export_forms import FORMS, rendering_forms
-from lora_runner.data.spec import DataSpec
 from lora_runner.data.tokens.eval_prompts import EvalPrompt, eval_prompts
 from lora_runner.data.tokens.tokenize import IGNORED, TokenizedExample, TokenizedSet, tokenize
 from lora_runner.data.train_eval_split import RecordSet, split_records
@@ -18,6 +17,7 @@ from lora_runner.data.user_notices import (
     refuse_mostly_lost,
     rendering_notices,
 )
+from lora_runner.data_spec import DataSpec
 from lora_runner.errors import DataError
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from lora_runner.data.chat.chat_template import resolve_chat_template
 from lora_runner.data.records.record_status import RecordStatus
-from lora_runner.data.spec import DataSpec
 from lora_runner.data.tokens.build_sequences import TokenSequence, build_sequences
 from lora_runner.data.train_eval_split import split_records
+from lora_runner.data_spec import DataSpec
 from lora_runner.errors import DataError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from lora_runner.data.records.record_checks import (
     refuse_unwanted_answers,
 )
 from lora_runner.data.records.record_status import RecordStatus
-from lora_runner.data.spec import DataSpec
+from lora_runner.data_spec import DataSpec
 from lora_runner.errors import DataError
 
 

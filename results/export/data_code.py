@@ -17,7 +17,7 @@ from results.errors import ExportError
 
 PACKAGE = "qlora_data"
 _RUNNER, _GROUND = "lora_runner", "files_and_text"
-_CARRIED = (rf"{_RUNNER}\.data\b", rf"{_RUNNER}\.errors\b", rf"{_GROUND}\.\w+")
+_CARRIED = (rf"{_RUNNER}\.data\b", rf"{_RUNNER}\.(data_spec|errors)\b", rf"{_GROUND}\.\w+")
 _HEAD = (
     "# {source} of qlora-sweeps: the code that the trials' data went through. Only its imports are renamed.\n"
 )
@@ -28,18 +28,21 @@ def data_code() -> Mapping[str, str]:
     """Path in the export -> text of the modules that turn records into token ids and labels.
 
     Raises ExportError when the runner is not installed, or when its data code imports other modules of the
-    project than its own, its errors and `files_and_text`.
+    project than its own, `data_spec`, `errors` and `files_and_text`.
     """
     runner, ground = _folder(_RUNNER), _folder(_GROUND)
-    waiting = [*(runner / "data").rglob("*.py"), runner / "errors.py"]
+    waiting = [*(runner / "data").rglob("*.py")]
     texts: dict[Path, str] = {}
     while waiting:
         file = waiting.pop()
         if file in texts:
             continue
         texts[file] = file.read_text(encoding="utf-8")
-        needed = [name.split(".")[1] for name in _imports(texts[file]) if name.startswith(f"{_GROUND}.")]
-        waiting += [ground / f"{name}.py" for name in ("__init__", *needed) if needed]
+        for top, module, *_ in (name.split(".") for name in _imports(texts[file])):
+            if top == _GROUND:
+                waiting += [ground / "__init__.py", ground / f"{module}.py"]
+            elif module in ("data_spec", "errors"):
+                waiting.append(runner / f"{module}.py")
     carried = {}
     for file in sorted(texts):
         package = runner if runner in file.parents else ground
@@ -55,7 +58,7 @@ def renamed(text: str, source: str) -> str:
         if not any(re.match(carried, name) for carried in _CARRIED):
             raise ExportError(f"{source} imports {name}, which a training script does not carry along")
     text = re.sub(rf"\b{_RUNNER}\.data\b", PACKAGE, text)
-    text = re.sub(rf"\b{_RUNNER}\.errors\b", f"{PACKAGE}.errors", text)
+    text = re.sub(rf"\b{_RUNNER}\.(data_spec|errors)\b", rf"{PACKAGE}.\1", text)
     text = re.sub(rf"\b{_GROUND}\.", f"{PACKAGE}.{_GROUND}.", text)
     return _HEAD.format(source=source) + text
 

@@ -12,8 +12,9 @@ from files_and_text.nearest_name import nearest
 from files_and_text.problems import InputError, Problem
 from files_and_text.yaml_lines import dump_yaml
 from lora_runner.config import default_scheduler_kwargs
+from lora_runner.data_spec import DataSpec
 from search_spaces import Guidelines, SearchSpace, commented_space_yaml, load_guidelines, space_for
-from sweeps.config import DataSection, LoraSection, SweepConfig, TrainingSection, load_text
+from sweeps.config import LoraSection, SweepConfig, TrainingSection, load_text
 from sweeps.config.paths import DATA_SUFFIXES, absolute, is_local
 from sweeps.errors import ConfigError
 
@@ -75,7 +76,7 @@ def init_sweep(
         eval="# eval: eval.jsonl"
         if eval is None
         else _line("eval", _written(eval, file, suffixes=DATA_SUFFIXES)),
-        max_length=DataSection.model_fields["max_length"].default,
+        max_length=DataSpec.max_length,
         scenarios=", ".join(tables.scenarios()),
         scenario=_line("scenario", scenario),
         guidelines=_line(

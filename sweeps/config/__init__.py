@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sweeps.config.load import RESOLVED_NAME, load_sweep, load_text, parse_override, problem_at
 from sweeps.config.resolved_file import resolved
-from sweeps.config.sections.data import DataSection
 from sweeps.config.sections.metric import MetricSection
 from sweeps.config.sections.model import ModelSection
 from sweeps.config.sections.reliability import ReliabilitySection
@@ -16,7 +15,6 @@ from sweeps.config.sweep_config import SweepConfig
 
 __all__ = [
     "RESOLVED_NAME",
-    "DataSection",
     "LoraSection",
     "MetricSection",
     "ModelSection",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Callable
@@ -48,15 +49,14 @@ def with_absolute_paths(config: SweepConfig, folder_of: Callable[[KeyPath], Path
         return path(text, *key) if is_local(text, folder_of(key), suffixes=suffixes) else text
 
     model, data, metric = config.model, config.data, config.metric
-    changes: dict[str, dict[str, str | None]] = {
-        "model": {"name": source(model.name, "model", "name")},
-        "data": {
-            "train": source(data.train, "data", "train", suffixes=DATA_SUFFIXES),
-            "eval": data.eval and source(data.eval, "data", "eval", suffixes=DATA_SUFFIXES),
-        },
-    }
-    if is_template_file(data.chat_template):
-        changes["data"]["chat_template"] = path(str(data.chat_template), "data", "chat_template")
+    data = dataclasses.replace(
+        data,
+        train=source(data.train, "data", "train", suffixes=DATA_SUFFIXES),
+        eval=data.eval and source(data.eval, "data", "eval", suffixes=DATA_SUFFIXES),
+    )
+    if is_template_file(template := data.chat_template):
+        data = dataclasses.replace(data, chat_template=path(str(template), "data", "chat_template"))
+    changes: dict[str, dict[str, str | None]] = {"model": {"name": source(model.name, "model", "name")}}
     checkpoints = config.reliability.checkpoints
     if checkpoints is not None and "://" not in checkpoints:
         changes["reliability"] = {"checkpoints": path(checkpoints, "reliability", "checkpoints")}
@@ -70,6 +70,7 @@ def with_absolute_paths(config: SweepConfig, folder_of: Callable[[KeyPath], Path
     return config.model_copy(
         update={
             **sections,
+            "data": data,
             "guidelines": tuple(path(file, "guidelines", at) for at, file in enumerate(config.guidelines)),
             "storage": absolute_storage(config.storage, folder_of(("storage",))),
             "output": path(config.output, "output"),

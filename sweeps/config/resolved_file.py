@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from files_and_text.yaml_lines import dump_yaml
+from lora_runner.data_spec import DataSpec
 from sweeps.config.sections.base import Section
+from sweeps.config.sections.data import DataSection
 from sweeps.config.sweep_config import SweepConfig
 
 _HEADER = """\
@@ -21,14 +23,12 @@ def resolved(config: SweepConfig) -> str:
 
 def _plain(value: Any) -> Any:
     """Builtins alone; nulls that are the default are left out of sections, never out of a user's mapping."""
-    if isinstance(value, Section):
-        fields = type(value).model_fields
+    if isinstance(value, Section | DataSpec):
+        fields = (DataSection if isinstance(value, DataSpec) else type(value)).model_fields
         items = {name: getattr(value, name) for name in fields}
         # A null that differs from the default says something (max_eval_examples: all of them).
-        told = {
-            name: item for name, item in items.items() if item is not None or fields[name].default is not None
-        }
-        return {name: _plain(item) for name, item in told.items()}
+        told = (name for name, item in items.items() if item is not None or fields[name].default is not None)
+        return {name: _plain(items[name]) for name in told}
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 
 from sweeps.config.field_types import PositiveInt, Text
 from sweeps.config.sections.base import Section
-from sweeps.config.sections.data import DataSection
+from sweeps.config.sections.data import Data
 from sweeps.config.sections.embeddings import EMBEDDING_MODULES, TrainedTokens, TrainEmbeddings
 from sweeps.config.sections.metric import MetricSection
 from sweeps.config.sections.model import ModelSection
@@ -66,7 +66,7 @@ class SweepConfig(Section):
     """Of the run folder and the Optuna study."""
     model: ModelSection
     """Hub id or local folder, or a mapping."""
-    data: DataSection
+    data: Data
     """Training file or hub id, or a mapping."""
     scenario: Text = "general"
     """The scenario of the guideline tables that the ranges start from."""

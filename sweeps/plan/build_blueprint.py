@@ -24,7 +24,7 @@ from lora_runner.base.load_model import (
 )
 from lora_runner.base.model_structure import text_config
 from lora_runner.base.quantization import quantization_of
-from lora_runner.data import DataSpec, check_token_ids, load_data, steps_for_epochs
+from lora_runner.data import check_token_ids, load_data, steps_for_epochs
 from lora_runner.memory.estimate import available_memory, choose_seats
 from lora_runner.protocol import SessionOptions
 from search_spaces import load_guidelines
@@ -73,7 +73,7 @@ def build_blueprint(
     max_positions = getattr(text_config(meta), "max_position_embeddings", None)
     metric = metric_of(config, problem_at, tokenizer, max_positions)
     num_prompts = metric.num_prompts if metric is not None and not metric.is_task else 0
-    data = load_data(DataSpec(**config.data.model_dump()), tokenizer, num_prompts=num_prompts)
+    data = load_data(config.data, tokenizer, num_prompts=num_prompts)
     check_token_ids(data, tokenizer, vocabulary_size(meta))
     check_prompts(metric, data, problem_at)
     training = config.training

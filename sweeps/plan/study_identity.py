@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,7 @@ def study_context(
         "embedding_optimizer_bits": config.training.embedding_optimizer_bits,
         "max_length": config.data.max_length,
         "completion_only": config.data.completion_only,
-        "data": config.data.model_dump(mode="json"),
+        "data": dataclasses.asdict(config.data),
         "eval_set_hash": data.eval.digest,
         "seed": config.training.seed,
         "space_notes": space.context.get("notes", []),

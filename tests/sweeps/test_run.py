@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lora_runner.base.load_model import BaseSpec, load_tokenizer, nf4_config
 from lora_runner.config import TrialConfig
-from lora_runner.data import BatchPlan, DataSpec, load_data
+from lora_runner.data import BatchPlan, load_data
 from results.errors import ExportError, WouldOverwrite
 from sweeps.cli.merge_adapter import merge_best
 from sweeps.errors import ConfigError, RunFolderError, StartRefused, StudyMismatch
@@ -136,7 +136,7 @@ def test_the_best_adapter_gives_its_reported_loss_in_plain_transformers_and_peft
     study = sweep.study()
     config = sweep.config
     base = BaseSpec(model=config.model.name)
-    data = load_data(DataSpec(**config.data.model_dump()), load_tokenizer(base))
+    data = load_data(config.data, load_tokenizer(base))
     plain = AutoModelForCausalLM.from_pretrained(
         config.model.name, quantization_config=nf4_config(torch.float32), dtype=torch.float32
     )

@@ -13,15 +13,23 @@ import transformers
 
 from files_and_text.choices import SCHEDULERS
 from lora_runner.config import TrialConfig
-from lora_runner.data.spec import DataSpec
-from sweeps.config import DataSection, SearchSection, TrainingSection
+from lora_runner.data_spec import DataSpec
+from lora_runner.errors import DataError
+from sweeps.config import SearchSection, TrainingSection
+from sweeps.config.sections.data import DataSection
 from sweeps.config.sections.search import PRUNER_CLASSES, PRUNER_OPTIONS, SAMPLER_CLASSES, SAMPLER_OPTIONS
 from sweeps.config.sections.training import SCHEDULER_OPTIONS
 
 
 def test_the_data_section_is_the_data_spec() -> None:
-    spec = DataSpec(train="x")
-    assert DataSection.model_validate("x").model_dump() == dataclasses.asdict(spec)
+    assert DataSection.model_validate("x").model_dump() == dataclasses.asdict(DataSpec(train="x"))
+    for field in dataclasses.fields(DataSpec):
+        for bound, limit in field.metadata.items():
+            outside = {"ge": limit - 1, "gt": limit, "le": limit + 1, "lt": limit}[bound]
+            with pytest.raises(ValueError, match=field.name):
+                DataSection.model_validate({"train": "x", field.name: outside})
+            with pytest.raises(DataError, match=field.name):
+                DataSpec(train="x", **{field.name: outside})
 
 
 def test_the_training_section_has_the_trials_own_defaults() -> None:
