@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number as a person writes a learning rate: 3 significant digits, 2e-4 rather than 0.0002."""
-    if value is None:
+    """A number as a person writes a learning rate: 3 significant digits, 2e-4 rather than 0.0002.
+
+    "unknown" for None, NaN and infinities.
+    """
+    if value is None or not math.isfinite(value):
         return "unknown"
     if value == 0:
         return "0"
@@ -13,6 +18,21 @@ def number(value: float | None, digits: int = 3) -> str:
         return f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:.0f}"
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"
+
+
+def number_range(low: float, high: float) -> str:
+    """`2e-4`, or `1e-4 to 3e-4`."""
+    return number(low) if low == high else f"{number(low)} to {number(high)}"
+
+
+def value_text(value: object) -> str:
+    """A hyperparameter's value: floats as `number`, everything else as it is."""
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def six_digits(value: float) -> float:
+    """Six significant digits: 5e-05 / 5 is 1e-05 and not 1.0000000000000001e-05."""
+    return float(f"{value:.6g}")
 
 
 def loss(value: float | None) -> str:
@@ -33,8 +53,10 @@ def parameters(count: float) -> str:
     return number(count)
 
 
-def duration(seconds: float) -> str:
-    """`95` -> '1 min 35 s'; hours once there are any."""
+def duration(seconds: float, *, decimals: int = 0) -> str:
+    """`95` -> '1 min 35 s', hours once there are any; `decimals` only below a minute."""
+    if decimals and seconds < 60:
+        return f"{seconds:.{decimals}f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from files_and_text.numbers import loss, number
+from files_and_text.numbers import loss, value_text
 from results.frames import DERIVED, parameters_of
 
 _GAP = 2
@@ -85,6 +85,4 @@ def _outcome(row: dict[Any, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    if pd.isna(value):
-        return ""
-    return number(value) if isinstance(value, float) else str(value)
+    return "" if pd.isna(value) else value_text(value)

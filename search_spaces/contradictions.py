@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from files_and_text.numbers import number, number_range
 from search_spaces.guidelines import Guidelines
 from search_spaces.rows import GuidelineRow
-from search_spaces.wording import says, short
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +47,10 @@ def disagreements(guidelines: Guidelines) -> list[Disagreement]:
     main_rate = guidelines["method.qlora"].high or 2e-4
     found = list(_apart("learning_rate", _claims(rows, {"learning_rate": 1.0})))
     scale = {"embedding_lr_ratio": 1.0, "embedding_learning_rate": main_rate}
-    quantity = f"embedding_lr_ratio (of a main rate of {short(main_rate)})"
+    quantity = f"embedding_lr_ratio (of a main rate of {number(main_rate)})"
     found += _apart(quantity, _claims(rows, scale))
     found += _apart("warmup_ratio", _claims(rows, {"warmup_ratio": 1.0}))
-    found += _too_short(rows)
+    found += _too_number(rows)
     found += _other_names(rows)
     return found
 
@@ -82,11 +82,11 @@ def _apart(quantity: str, claims: list[_Claim]) -> Iterator[Disagreement]:
 
 
 def _said(claim: _Claim) -> str:
-    text = says(claim.low, claim.high)
+    text = number_range(claim.low, claim.high)
     return text if claim.row.direction is None else f"{text} is {claim.row.direction.replace('_', ' ')}"
 
 
-def _too_short(rows: list[GuidelineRow]) -> Iterator[Disagreement]:
+def _too_number(rows: list[GuidelineRow]) -> Iterator[Disagreement]:
     """A least number of warmup steps is more than the largest share of a run that is short enough."""
     for share, least in itertools.product(rows, rows):
         if share.parameter != "warmup_ratio" or least.parameter != "warmup_steps":
@@ -99,8 +99,8 @@ def _too_short(rows: list[GuidelineRow]) -> Iterator[Disagreement]:
                 quantity="warmup_steps",
                 first=share,
                 second=least,
-                first_says=f"at most {short(share.high)} of the run",
-                second_says=f"at least {short(least.low)} steps",
+                first_says=f"at most {number(share.high)} of the run",
+                second_says=f"at least {number(least.low)} steps",
                 where=f"runs under {length:.0f} steps",
             )
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from files_and_text.numbers import six_digits
+
 Value = float | int | str
 KINDS = ("float", "int", "categorical")
 
@@ -104,7 +106,7 @@ class Dimension:
             values = [low + round((value - low) / step) * step for value in values]
             values = [value if value <= high else value - step for value in values]
         # The ends exactly: exp(log(x)) can fall just outside, and Optuna refuses values outside.
-        values = [min(max(float(f"{value:.6g}"), low), high) for value in values]
+        values = [min(max(six_digits(value), low), high) for value in values]
         kept = list(dict.fromkeys(values))
         return [int(value) for value in kept] if self.kind == "int" else list(kept)
 

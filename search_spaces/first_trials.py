@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from files_and_text.numbers import value_text
 from search_spaces.from_rows.dimension_draft import Draft, Proposal
 from search_spaces.space import FirstTrial, Value
-from search_spaces.wording import short
 
 DEFAULT_LABEL = "guideline default"
 MOVED_LABEL = "guideline default, moved into the given ranges"
@@ -88,10 +88,8 @@ def _trial(
 
 
 def _label(name: str, proposal: Proposal) -> str:
-    value = proposal.value if isinstance(proposal.value, str) else short(proposal.value)
-    return f"{name} {value} of {', '.join(proposal.rows)}"
+    return f"{name} {value_text(proposal.value)} of {', '.join(proposal.rows)}"
 
 
 def _named(draft: Draft, value: Value, rows: tuple[str, ...]) -> str:
-    shown = value if isinstance(value, str) else short(value)
-    return f"{draft.final.name} {shown}" + (f" ({', '.join(rows)})" if rows else "")
+    return f"{draft.final.name} {value_text(value)}" + (f" ({', '.join(rows)})" if rows else "")

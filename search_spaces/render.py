@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from files_and_text.numbers import number, number_range, value_text
 from files_and_text.yaml_lines import dump_yaml
 from search_spaces.build import ON_REQUEST, space_for
 from search_spaces.contradictions import Disagreement, disagreements
@@ -12,7 +13,6 @@ from search_spaces.from_rows.dimension_draft import DEFAULT_WIDEN
 from search_spaces.guidelines import Guidelines, load_guidelines
 from search_spaces.rows import GuidelineRow
 from search_spaces.space import SearchSpace
-from search_spaces.wording import row_says, says, short
 
 TITLES = {
     "scenario": "Scenario",
@@ -100,10 +100,9 @@ def _range(dimension: Dimension) -> str:
 
 
 def _explained(dimension: Dimension, space: SearchSpace, tables: Guidelines) -> list[str]:
-    default = dimension.default if isinstance(dimension.default, str) else short(dimension.default)
-    head = f"{dimension.name}: default {default}"
+    head = f"{dimension.name}: default {value_text(dimension.default)}"
     if dimension.guideline_low is not None and dimension.guideline_high is not None:
-        head += f", the tables span {says(dimension.guideline_low, dimension.guideline_high)}"
+        head += f", the tables span {number_range(dimension.guideline_low, dimension.guideline_high)}"
         factor = space.context.get("widen", {}).get(dimension.name)
         head += f", widened by a factor of {factor:g}" if factor else ""
     lines = [head + "."]
@@ -112,7 +111,7 @@ def _explained(dimension: Dimension, space: SearchSpace, tables: Guidelines) -> 
             lines.append(f"  {row_id}")
             continue
         row = tables[row_id]
-        said = row_says(row) if row.parameter == dimension.name else f"{row.parameter} {row_says(row)}"
+        said = _own_value(row) if row.parameter == dimension.name else f"{row.parameter} {_own_value(row)}"
         lines.append(f"  {row_id}: {said} ({row.condition})")
     if dimension.active_when is not None:
         deciding, values = dimension.active_when
@@ -133,7 +132,7 @@ def _table(rows: Iterable[GuidelineRow], documents: list[str]) -> str:
         source = f"{number}, {row.source.section}" if row.source.section else str(number)
         if row.source.url:
             source = f"[{_cell(source)}]({row.source.url})"
-        cells = [f"`{row.id}`", row.parameter and f"`{row.parameter}`", row_says(row), row.condition]
+        cells = [f"`{row.id}`", row.parameter and f"`{row.parameter}`", _own_value(row), row.condition]
         cells += [_holds_when(row), row.note, source]
         lines.append("| " + " | ".join(_cell(cell or "") for cell in cells) + " |")
     return "\n".join(lines)
@@ -155,17 +154,25 @@ def _disagreement_table(items: Iterable[Disagreement]) -> str:
     return "\n".join(table)
 
 
+def _own_value(row: GuidelineRow) -> str:
+    """The row's number, range or names, with "too high" where it says so; "" when it gives none."""
+    if row.choices:
+        return " or ".join(row.choices)
+    text = "" if row.low is None or row.high is None else number_range(row.low, row.high)
+    return text if row.direction is None else f"{text} {row.direction.replace('_', ' ')}".strip()
+
+
 def _holds_when(row: GuidelineRow) -> str:
     parts = []
     for name, value in row.when.to_dict().items():
         if not isinstance(value, dict):
             parts.append(f"{name} {str(value).lower()}")
         elif "low" not in value:
-            parts.append(f"{name} up to {short(value['high'])}")
+            parts.append(f"{name} up to {number(value['high'])}")
         elif "high" not in value:
-            parts.append(f"{name} from {short(value['low'])}")
+            parts.append(f"{name} from {number(value['low'])}")
         else:
-            parts.append(f"{name} {says(value['low'], value['high'])}")
+            parts.append(f"{name} {number_range(value['low'], value['high'])}")
     return "; ".join(parts)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 from transformers import PreTrainedModel
 
+from files_and_text.numbers import plural
 from lora_runner.base.model_structure import language_model_of
 from lora_runner.base.target_modules import find_target_modules, untrainable_layers
 
@@ -16,12 +17,14 @@ def describe_adapters(model: PreTrainedModel, target_modules: str | Sequence[str
 
     Raises ModelError when nothing matches `target_modules`.
     """
-    sentences = [f"on {_layers(len(find_target_modules(model, target_modules)))} of the {_part(model)}"]
+    sentences = [
+        f"on {plural(len(find_target_modules(model, target_modules)), 'linear layer')} of the {_part(model)}"
+    ]
     by_reason: dict[str, list[str]] = {}
     for name, why in untrainable_layers(model).items():
         by_reason.setdefault(why.reason, []).append(name)
     sentences += [
-        f"none on {_layers(len(names))}, such as {names[0]}, which {reason}"
+        f"none on {plural(len(names), 'linear layer')}, such as {names[0]}, which {reason}"
         for reason, names in by_reason.items()
     ]
     if stacks := _stacks(language_model_of(model)):
@@ -35,10 +38,6 @@ def describe_adapters(model: PreTrainedModel, target_modules: str | Sequence[str
 
 def _part(model: PreTrainedModel) -> str:
     return "model" if language_model_of(model) is model else "language model"
-
-
-def _layers(count: int) -> str:
-    return f"{count} linear layer{'' if count == 1 else 's'}"
 
 
 def _stacks(model: nn.Module) -> list[tuple[str, int]]:

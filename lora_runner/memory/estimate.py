@@ -15,6 +15,7 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
+from files_and_text.numbers import plural
 from lora_runner.base.host_memory import GAPS, LIBRARY_BYTES
 from lora_runner.base.load_model import BaseSpec, meta_model, resolve_dtype
 from lora_runner.base.quantization import NONE, Quantization, quantization_of
@@ -177,7 +178,7 @@ def choose_seats(
             why = "no more are of use"
         else:
             why = f"{chosen + 1} would take {plain.peak(chosen + 1) / GIB:.3g} GiB, more than {planned}"
-    reason = f"{_seats(chosen)}: {why}"
+    reason = f"{plural(chosen, 'seat')}: {why}"
     best, stays = plain, False
     if quantization:
         resident = estimate(spec, workload, resident_weights=True, available=plain.available)
@@ -214,10 +215,6 @@ def _size(num_bytes: float) -> str:
         if num_bytes >= size / 10:
             return f"{num_bytes / size:.3g} {unit}"
     return f"{num_bytes / 2**10:.3g} KiB"
-
-
-def _seats(number: int) -> str:
-    return f"{number} seat{'' if number == 1 else 's'}"
 
 
 def estimate(

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from files_and_text.atomic_files import atomic_write, atomic_write_json
-from files_and_text.numbers import loss, number, plural
+from files_and_text.numbers import loss, number, plural, value_text
 from results.published.decide import Bracket, ModelVerdict
 from results.published.table import PublishedTable
 from results.render.markdown import bullets, literal, table
 from results.text.comparisons import band_text, effect_text, word_text
 from results.text.conditions import shown_conditions
 from results.text.limitations import limitation_text
-from results.text.values import conjunction, show, shown_range
+from results.text.values import conjunction, shown_range
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.statistics import MARGIN
 from results.verdict.word_rules import CLAIMS, WORDS
@@ -224,7 +224,9 @@ def _model(model: ModelVerdict) -> tuple[str, ...]:
     return (
         model.model,
         "not in its name" if size is None else f"{number(size / 1e9)}B",
-        "" if best is None else ", ".join(f"{name} {show(value)}" for name, value in best.values.items()),
+        ""
+        if best is None
+        else ", ".join(f"{name} {value_text(value)}" for name, value in best.values.items()),
         "" if best is None else loss(best.eval_loss),
         "" if band is None else band_text(band),
         str(sum(len(config.losses) for config in model.configs)),

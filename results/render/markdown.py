@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from files_and_text.numbers import loss, number, plural
+from files_and_text.numbers import loss, number, plural, value_text
 from results.sweep_result import TrialResult
 from results.text.comparisons import effect_text, verdict_sentence, word_text
 from results.text.limitations import limitation_text
 from results.text.metric import metric_sentences
 from results.text.rows import description, early_ends, evidence, reason_not_tested
-from results.text.values import show, shown_range
+from results.text.values import shown_range
 from results.verdict.arm_comparisons import ArmComparisons
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.verdict import Verdict
@@ -84,7 +84,7 @@ def row_cells(row: RowVerdict) -> tuple[str, ...]:
         row.row.id,
         row.row.parameter or "",
         "" if row.row.topic == "stability" else shown_range(row.row),
-        "" if measurement.best_value is None else show(measurement.best_value),
+        "" if measurement.best_value is None else value_text(measurement.best_value),
         word_text(row),
         effect_text(row.comparison),
         measurement.position,
@@ -182,7 +182,9 @@ def _answer(verdict: Verdict) -> str:
     parts = [bullets(answer_lines(verdict))]
     if verdict.best is not None:
         header = ("hyperparameter", _best(verdict).lower())
-        parts.append(table(header, [(name, show(v)) for name, v in sorted(verdict.best.values.items())]))
+        parts.append(
+            table(header, [(name, value_text(v)) for name, v in sorted(verdict.best.values.items())])
+        )
     return "\n\n".join(parts)
 
 

@@ -9,12 +9,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from files_and_text.numbers import plural
+from files_and_text.numbers import plural, value_text
 from results.render.markdown import answer_lines
 from results.text.comparisons import effect_text, word_text
 from results.text.limitations import limitation_text
 from results.text.rows import description
-from results.text.values import show, shown_range
+from results.text.values import shown_range
 from results.verdict.measure import Cost
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.verdict import Verdict
@@ -84,7 +84,7 @@ def verdict_table(verdict: Verdict) -> Table:
 
 def _cells(row: RowVerdict, *, replicated: bool) -> tuple[str | Text, ...]:
     measured = row.measurement
-    best = "" if measured.best_value is None else show(measured.best_value)
+    best = "" if measured.best_value is None else value_text(measured.best_value)
     if replicated:
         word = Text(word_text(row), style=_WORD_STYLES.get(row.word, ""))
         return row.row.id, shown_range(row.row), best, word, effect_text(row.comparison)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from files_and_text.numbers import loss, number, plural
+from files_and_text.numbers import loss, number, plural, value_text
 from results.sweep_result import TrialResult
 from results.text.conditions import exclusion
-from results.text.values import conjunction, searched_range, sentence, show, shown_range
+from results.text.values import conjunction, searched_range, sentence, shown_range
 from results.verdict.measure import BeyondBoundary, Cost, SignCounts
 from results.verdict.row_verdict import RowVerdict
 
@@ -27,7 +27,7 @@ def reason_not_tested(found: RowVerdict) -> str:
         case "no_trial_with_parameter":
             return f"no trial has a value of {name}"
         case "held_fixed":
-            return f"{name} was not searched: every trial held it at {show(measurement.held_at)}"
+            return f"{name} was not searched: every trial held it at {value_text(measurement.held_at)}"
         case "not_in_space":
             return f"{name} was not in the search space"
         case "no_trial_beyond":
@@ -96,7 +96,7 @@ def _of_value(found: RowVerdict) -> str:
     distance = measurement.distance_log10
     far = f", by {distance:.2f} in log10" if distance else ""
     name, best = row.parameter, measurement.best_trial
-    parts = [f"The best {name}, {show(measurement.best_value)} (trial {best}), {where}{far}."]
+    parts = [f"The best {name}, {value_text(measurement.best_value)} (trial {best}), {where}{far}."]
     if best != measurement.lowest_trial:
         parts.append(
             f"The best trial, {measurement.lowest_trial}, has no {name}; trial {best} is the best of those "
@@ -140,7 +140,7 @@ def _early_end(trial: TrialResult) -> str:
 def _beyond(found: RowVerdict, beyond: BeyondBoundary) -> str:
     """What became of the trials at or beyond a boundary's value."""
     row = found.row
-    side = f"at {show(row.low)} {'or below' if row.direction == 'too_low' else 'or above'}"
+    side = f"at {value_text(row.low)} {'or below' if row.direction == 'too_low' else 'or above'}"
     if not beyond.trials:
         return f"no trial {side}{searched_range(found.measurement.searched)}"
     said = f"{plural(len(beyond.trials), 'trial')} {side}: "

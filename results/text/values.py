@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from files_and_text.numbers import number
-from files_and_text.plain_values import finite
+from files_and_text.numbers import number, number_range
 from search_spaces import Dimension, GuidelineRow
-
-
-def show(value: object) -> str:
-    """A parameter's value as a person writes it."""
-    return number(finite(value)) if isinstance(value, float) else str(value)
 
 
 def shown_range(row: GuidelineRow) -> str:
@@ -20,7 +14,7 @@ def shown_range(row: GuidelineRow) -> str:
         return " or ".join(row.choices)
     if row.low is None or row.high is None:
         return "no value"
-    return number(row.low) if row.low == row.high else f"{number(row.low)} to {number(row.high)}"
+    return number_range(row.low, row.high)
 
 
 def searched_range(dimension: Dimension | None) -> str:

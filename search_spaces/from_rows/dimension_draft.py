@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from files_and_text.numbers import six_digits
 from search_spaces.guidelines import Guidelines
 from search_spaces.rows import GuidelineRow
 from search_spaces.space import Dimension, Value
@@ -119,7 +120,13 @@ def widened(
     note: str = "",
 ) -> Dimension:
     low, high = span
-    ends = [max(tidy(low / factor), limits[0]), min(tidy(high * factor), limits[1]), low, high, default]
+    ends = [
+        max(six_digits(low / factor), limits[0]),
+        min(six_digits(high * factor), limits[1]),
+        low,
+        high,
+        default,
+    ]
     if include is not None:
         ends.append(include)
     return Dimension(
@@ -134,8 +141,3 @@ def widened(
         rows=tuple(row.id for row in rows),
         note=note,
     )
-
-
-def tidy(value: float) -> float:
-    """Six significant digits: 5e-05 / 5 should read 1e-05."""
-    return float(f"{value:.6g}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from files_and_text.numbers import six_digits
 from search_spaces.from_rows.dimension_draft import (
     ONE_RATE_FOR_ALL,
     Draft,
@@ -11,7 +12,6 @@ from search_spaces.from_rows.dimension_draft import (
     holding,
     rows_for,
     span,
-    tidy,
     with_numbers,
 )
 from search_spaces.guidelines import Guidelines
@@ -84,7 +84,7 @@ def warmup_draft(tables: Guidelines, run: Run, factor: float) -> Draft:
         name="warmup_ratio",
         kind="float",
         low=0.0,  # no warmup at all: what a row about warmup has to beat
-        high=max(high, min(tidy(high * factor), MOST_WARMUP)),
+        high=max(high, min(six_digits(high * factor), MOST_WARMUP)),
         guideline_low=low,
         guideline_high=high,
         default=default,

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from files_and_text.numbers import number, parameters
+from files_and_text.numbers import number, parameters, value_text
 from search_spaces import Dimension
 from sweeps.plan.blueprint import Blueprint, metric_summary
 from sweeps.plan.time_estimate import time_estimate
@@ -135,10 +135,6 @@ def _two_columns(*rows: tuple[str, str | Text]) -> Table:
     return table
 
 
-def _shown(value: object) -> str:
-    return number(value) if isinstance(value, float) else str(value)
-
-
 def space_table(dimensions: Iterable[Dimension]) -> Table:
     """One line per dimension: what is searched, what the tables say, and their default."""
     table = Table(title="\nSearch space", title_justify="left", box=SIMPLE_HEAD, padding=(0, 2, 0, 0))
@@ -148,7 +144,7 @@ def space_table(dimensions: Iterable[Dimension]) -> Table:
     for d in dimensions:
         says = ", ".join(d.guideline_choices) if d.choices else _range(d.guideline_low, d.guideline_high)
         searched = ", ".join(map(str, d.choices)) if d.choices else _range(d.low, d.high, log=d.log)
-        table.add_row(d.name, searched, says, _shown(d.default))
+        table.add_row(d.name, searched, says, value_text(d.default))
     return table
 
 
@@ -172,11 +168,11 @@ def sources(dimensions: Iterable[Dimension]) -> Table:
 def first_trials(blueprint: Blueprint) -> Table:
     """The tables' own values, in the order in which they are tried; after the first, what differs from it."""
     first, *others = blueprint.study_spec.space.first_trials()[: max(1, blueprint.study_spec.trials // 2)]
-    rows = [("0", f"{first.label}: " + ", ".join(f"{k} {_shown(v)}" for k, v in first.params.items()))]
+    rows = [("0", f"{first.label}: " + ", ".join(f"{k} {value_text(v)}" for k, v in first.params.items()))]
     for index, other in enumerate(others, start=1):
         changed = {name: value for name, value in other.params.items() if first.params.get(name) != value}
         # The label names one difference and its row; what had to change with it follows.
-        more = [f"{k} {_shown(v)}" for k, v in changed.items() if not other.label.startswith(f"{k} ")]
+        more = [f"{k} {value_text(v)}" for k, v in changed.items() if not other.label.startswith(f"{k} ")]
         rows.append((str(index), "; ".join([other.label, *more])))
     return _two_columns(*rows)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from files_and_text.numbers import plural
 from files_and_text.yaml_lines import KeyPath
 from lora_runner.config import TrialConfig
 from search_spaces import Dimension, SearchSpace
@@ -70,7 +71,7 @@ def _decay_findings(
         return
     shortest = min(too_long, key=lambda trial: trial.max_steps)
     decay = shortest.lr_scheduler_kwargs["num_decay_steps"]
-    steps = f"{shortest.max_steps} step" + ("" if shortest.max_steps == 1 else "s")
+    steps = plural(shortest.max_steps, "step")
     searched = f" with {_BATCH} {getattr(shortest, _BATCH)}" if _BATCH in space else ""
     longest = (
         f"space.warmup_ratio up to {max(_ends(space['warmup_ratio'])):g}" if "warmup_ratio" in space else ""

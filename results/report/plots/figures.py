@@ -8,11 +8,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from files_and_text.numbers import loss
+from files_and_text.numbers import loss, six_digits, value_text
 from files_and_text.plain_values import plain
 from results.report.palette import OUTCOMES, spoken
 from results.sweep_result import TrialResult
-from results.text.values import show
 
 LOSS_AXIS = "evaluation loss (nats per token)"
 PERCENT_AXIS = "share of the budget (%)"
@@ -40,7 +39,9 @@ def hover(trial: TrialResult, *, names: Sequence[str]) -> str:
         lines.append(f"loss {loss(trial.eval_loss)}")
     elif trial.last_eval_loss is not None:
         lines.append(f"loss {loss(trial.last_eval_loss)} at {trial.percent}% of the budget")
-    lines += [f"{drawn(name)} {drawn(show(trial.values[name]))}" for name in names if name in trial.values]
+    lines += [
+        f"{drawn(name)} {drawn(value_text(trial.values[name]))}" for name in names if name in trial.values
+    ]
     if trial.label:
         lines.append(drawn(trial.label[:80]))
     return "<br>".join(lines)
@@ -73,7 +74,7 @@ def spec(traces: Sequence[Any], **layout: Any) -> Mapping[str, Any]:
 def _short(value: Any) -> Any:
     """Six digits are more than a screen shows, and half the bytes."""
     if isinstance(value, float):
-        return float(f"{value:.6g}")
+        return six_digits(value)
     if isinstance(value, list):
         return [_short(item) for item in value]
     return {name: _short(item) for name, item in value.items()} if isinstance(value, dict) else value

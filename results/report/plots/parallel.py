@@ -12,14 +12,13 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from files_and_text.numbers import loss, number
+from files_and_text.numbers import loss, number, value_text
 from files_and_text.plain_values import finite
 from results.report.blocks import Paragraph, Plot, Section, Table
 from results.report.facts import Facts
 from results.report.palette import BLUE, GREEN, GREY, ORANGE, spoken
 from results.report.plots.figures import drawn, spec
 from results.sweep_result import TrialResult
-from results.text.values import show
 from search_spaces import Dimension
 
 _FEWEST = 2
@@ -215,7 +214,7 @@ def _table(facts: Facts, trials: Sequence[TrialResult]) -> Table:
                 str(t.number),
                 spoken(t.outcome),
                 "" if t.eval_loss is None else loss(t.eval_loss),
-                *(show(t.params[name]) if name in t.params else "" for name in names),
+                *(value_text(t.params[name]) if name in t.params else "" for name in names),
             )
             for t in ordered
         ],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from files_and_text.numbers import loss, number, plural
+from files_and_text.numbers import loss, number, plural, value_text
 from files_and_text.plain_values import finite
 from results.report.blocks import Block, Paragraph, Plot, Section, Table
 from results.report.facts import Facts
@@ -24,7 +24,7 @@ from results.report.plots.figures import (
     spec,
 )
 from results.sweep_result import TrialResult
-from results.text.values import show, shown_range
+from results.text.values import shown_range
 from search_spaces import GuidelineRow
 
 RATE, SCHEDULER = "learning_rate", "lr_scheduler_type"
@@ -273,7 +273,7 @@ def _table(trials: Sequence[TrialResult]) -> Table:
         rows=[
             (
                 str(t.number),
-                show(t.values[RATE]),
+                value_text(t.values[RATE]),
                 str(t.values.get(SCHEDULER, "")),
                 spoken(t.outcome),
                 "" if t.eval_loss is None else loss(t.eval_loss),

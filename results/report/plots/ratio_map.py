@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from files_and_text.numbers import loss
+from files_and_text.numbers import loss, value_text
 from files_and_text.plain_values import finite
 from results.report.blocks import Paragraph, Plot, Section, Table
 from results.report.facts import Facts
@@ -20,7 +20,6 @@ from results.report.plots.figures import (
     spec,
 )
 from results.sweep_result import TrialResult
-from results.text.values import show
 
 RATE, RATIO = "learning_rate", "embedding_lr_ratio"
 _EARLY = ("pruned", "diverged", "out_of_memory", "failed")
@@ -166,7 +165,7 @@ def _table(finished: Sequence[TrialResult]) -> Table:
         caption="Both rates and the loss of every finished trial, as a table, best first",
         header=("trial", "learning rate", "embedding ratio", "evaluation loss (nats per token)"),
         rows=[
-            (str(t.number), show(t.values[RATE]), show(t.values[RATIO]), loss(t.eval_loss))
+            (str(t.number), value_text(t.values[RATE]), value_text(t.values[RATIO]), loss(t.eval_loss))
             for t in sorted(finished, key=lambda t: (t.eval_loss, t.number))
         ],
         folded=True,

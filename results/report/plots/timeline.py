@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import plotly.graph_objects as go
 
-from files_and_text.numbers import plural
+from files_and_text.numbers import duration, plural
 from results.report.blocks import Paragraph, Plot, Section, Table
 from results.report.facts import Facts, Stay
 from results.report.palette import GREY, OUTCOMES, spoken
@@ -103,7 +103,7 @@ def _plot(facts: Facts, bars: Sequence[Bar], pauses: Sequence[Pause]) -> Plot:
     if pauses:
         parts.append(
             f"{plural(len(pauses), 'pause')} without any trial cut out (dashed): "
-            f"{', '.join(_length(p.seconds) for p in pauses)}."
+            f"{', '.join(duration(p.seconds, decimals=1) for p in pauses)}."
         )
     if facts.seat_busy_share is not None:
         parts.append(f"In the latest run seats were busy {facts.seat_busy_share:.1%} of the time.")
@@ -162,18 +162,10 @@ def _bars(bars: Sequence[Bar], outcome: str, size: float) -> object:
         hoverinfo="text",
         hovertext=[
             f"<b>trial {bar.stay.number}</b> {spoken(outcome)}"
-            f"<br>worker {bar.stay.worker}, seat {bar.stay.seat}<br>{_length(bar.length)}"
+            f"<br>worker {bar.stay.worker}, seat {bar.stay.seat}<br>{duration(bar.length, decimals=1)}"
             for bar in bars
         ],
     )
-
-
-def _length(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def _table(bars: Sequence[Bar]) -> Table:
@@ -186,8 +178,8 @@ def _table(bars: Sequence[Bar]) -> Table:
                 str(bar.stay.worker),
                 str(bar.stay.seat),
                 spoken(bar.stay.outcome),
-                _length(bar.begin),
-                _length(bar.length),
+                duration(bar.begin, decimals=1),
+                duration(bar.length, decimals=1),
                 f"{bar.stay.start:%Y-%m-%d %H:%M:%S}",
             )
             for bar in sorted(bars, key=lambda b: b.stay.number)

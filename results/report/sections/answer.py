@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from files_and_text.numbers import loss, plural
+from files_and_text.numbers import loss, plural, value_text
 from results.report.blocks import Block, Bullets, Paragraph, Section, Table, Tile, Tiles
 from results.report.facts import Facts
 from results.report.palette import spoken
 from results.report.sections.row_cells import comparison_effect, interval
 from results.text.limitations import limitation_text
 from results.text.metric import metric_sentences
-from results.text.values import show
 from results.verdict.verdict import Verdict
 
 _FIRST = ("learning_rate", "embedding_learning_rate", "lr_scheduler_type", "warmup_steps", "warmup_ratio")
@@ -67,7 +66,7 @@ def _found(facts: Facts) -> list[Block]:
 def _headline(verdict: Verdict) -> str:
     assert verdict.best is not None
     values = verdict.best.values
-    shown = [f"{name} {show(values[name])}" for name in _FIRST[:4] if name in values]
+    shown = [f"{name} {value_text(values[name])}" for name in _FIRST[:4] if name in values]
     return f"Use {', '.join(shown)}." if shown else f"Use the values of trial {verdict.best.number}."
 
 
@@ -137,5 +136,8 @@ def _config_table(verdict: Verdict) -> Table:
     return Table(
         caption="The best config beside the guideline default",
         header=("hyperparameter", "best", "guideline default"),
-        rows=[(name, show(best[name]), show(default[name]) if name in default else "") for name in names],
+        rows=[
+            (name, value_text(best[name]), value_text(default[name]) if name in default else "")
+            for name in names
+        ],
     )

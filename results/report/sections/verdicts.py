@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from files_and_text.numbers import value_text
 from results.report.blocks import Block, Paragraph, Section, Table
 from results.report.facts import Facts
 from results.report.sections import row_cells as row_words
 from results.text.conditions import shown_conditions
 from results.text.rows import early_ends, evidence, reason_not_tested
-from results.text.values import show, shown_range
+from results.text.values import shown_range
 from results.verdict.arm_comparisons import ArmComparisons
 from results.verdict.row_verdict import RowVerdict
 
@@ -75,9 +76,9 @@ def _best(row: RowVerdict) -> str:
     if found.best_value is None:
         return ""
     if not found.distance_log10:
-        return f"{show(found.best_value)}: {found.position}"
+        return f"{value_text(found.best_value)}: {found.position}"
     factor = 10 ** (found.distance_log10 if found.position == "above" else -found.distance_log10)
-    return f"{show(found.best_value)}: {found.position}, {float(f'{factor:.2g}'):g} times the row's"
+    return f"{value_text(found.best_value)}: {found.position}, {float(f'{factor:.2g}'):g} times the row's"
 
 
 def _here(rows: Sequence[RowVerdict], margin: float) -> Paragraph:
