@@ -12,13 +12,13 @@ from typing import Any
 
 import sqlalchemy
 from optuna.distributions import CategoricalDistribution, distribution_to_json
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.empty_trials import LEARNING_RATES, REPORT_PERCENTS, SEED, loss_of
 from files_and_text.trial_paths import trial_folder
 from sweeps.storage.journal_storage import JournalStudyStorage
 from sweeps.storage.open_storage import open_storage
+from sweeps.storage.optuna_private import models, study_id_of
 from sweeps.storage.sql_storage import SqlStudyStorage
 
 PACK = 32
@@ -34,7 +34,7 @@ def fill(url: str, patterns: Sequence[FrozenTrial], *, finished: int, seats: int
     """
     storage = open_storage(url)
     try:
-        study_id = storage.get_all_studies()[0]._study_id
+        study_id = study_id_of(storage.get_all_studies()[0])
         number = len(storage.get_all_trials(study_id, deepcopy=False))
         trials = _copies(patterns, finished=finished, seats=seats, run=run, number=number)
         if isinstance(storage, SqlStudyStorage):

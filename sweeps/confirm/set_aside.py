@@ -9,6 +9,7 @@ import optuna
 
 from results.verdict.replicates import CONFIRM_SUFFIX
 from sweeps.storage.open_storage import open_storage
+from sweeps.storage.optuna_private import study_id_of
 from sweeps.study.lease import refuse_unless_free
 from sweeps.study.study import find_study, peek
 
@@ -59,4 +60,4 @@ def _rename(storage: optuna.storages.BaseStorage, study: optuna.Study, name: str
     for key, value in study.user_attrs.items():
         copy.set_user_attr(key, value)
     copy.add_trials(study.get_trials(deepcopy=False))
-    storage.delete_study(study._study_id)
+    storage.delete_study(study_id_of(study))

@@ -16,6 +16,7 @@ from sweeps.dashboard.guard import REPORT_NAME, Guard
 from sweeps.dashboard.study_view import StudyView
 from sweeps.errors import PortTaken
 from sweeps.storage.open_storage import open_storage
+from sweeps.storage.optuna_private import storage_of, study_id_of
 from sweeps.study.lease import refuse_unless_free
 
 if TYPE_CHECKING:
@@ -90,13 +91,13 @@ def open_dashboard(sweep: Sweep, *, port: int | None = None, writable: bool = Fa
             return "[Report of this sweep](/report)"
         return f"No report yet: `sweeps report {sweep.run_folder}` writes it, and it is then linked here."
 
-    view = StudyView(study._storage, study._study_id, writable=writable, study_note=study_note)
+    view = StudyView(storage_of(study), study_id_of(study), writable=writable, study_note=study_note)
     # Its messages repeat those of the database driver, which may name what it was given.
     log = logging.getLogger("optuna_dashboard")
     log.propagate, log.handlers = False, [logging.NullHandler()]
     guard = Guard(
         wsgi(view),
-        home=f"/dashboard/studies/{study._study_id}",
+        home=f"/dashboard/studies/{study_id_of(study)}",
         run_folder=sweep.run_folder,
         writable=writable,
         failed=_OncePerMessage(sys.stderr),

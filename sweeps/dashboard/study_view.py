@@ -10,10 +10,10 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from results.frames import DERIVED
+from sweeps.storage.optuna_private import FrozenStudy, study_id_of, trial_id_of
 from sweeps.study.lease import LEASE
 from sweeps.study.study import is_prefetched
 
@@ -48,7 +48,7 @@ class StudyView(BaseStorage):
     # --- read -------------------------------------------------------------------------------------
 
     def get_all_studies(self) -> list[FrozenStudy]:
-        studies = [s for s in self._storage.get_all_studies() if s._study_id == self._study_id]
+        studies = [s for s in self._storage.get_all_studies() if study_id_of(s) == self._study_id]
         return [self._described(study) for study in studies]
 
     def get_study_id_from_name(self, study_name: str) -> int:
@@ -96,7 +96,7 @@ class StudyView(BaseStorage):
         if "dashboard:note_ver" in attributes:
             notes = {}
         for trial in self._storage.get_all_trials(self._study_id, deepcopy=False):
-            at = f"dashboard:{trial._trial_id}:note"
+            at = f"dashboard:{trial_id_of(trial)}:note"
             if f"{at}_ver" not in attributes and (note := trial_note(trial)):
                 notes |= {f"{at}_ver": 1, f"{at}_str:0": note}
         return {**attributes, **notes}

@@ -32,9 +32,10 @@ from sweeps.keeper.worker_registry import MAX_FUTILE_STARTS, WorkerRegistry, res
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.cached_storage import CachedStorage
 from sweeps.storage.open_storage import open_storage
+from sweeps.storage.optuna_private import study_id_of
 from sweeps.study.base_check import BASE_EVAL_LOSS, BASE_METRIC, BASE_WEIGHTS, base_difference
 from sweeps.study.lease import DriverProcess, HeldLease, lease_of, wait_until_free
-from sweeps.study.samplers import make_pruner
+from sweeps.study.pruners import make_pruner
 from sweeps.study.status import Status, read_status
 from sweeps.study.study import find_study, is_prefetched, open_study, set_user_attrs, study_key_of
 
@@ -87,7 +88,7 @@ class Keeper:
             )
         with self._storage.transaction():
             study, is_new = open_study(CachedStorage(self._storage), name, self.study_spec.identity)
-            self._held_lease = HeldLease(study._study_id, name, self.owner, found)
+            self._held_lease = HeldLease(study_id_of(study), name, self.owner, found)
             lease = self._held_lease.renew(self._storage)
             self._use_study(study)
             if is_new:

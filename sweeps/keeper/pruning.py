@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial
 
 from lora_runner.metric.scores import MetricSpec
 from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, PRUNED, SeatReport
+from sweeps.storage.optuna_private import storage_of, trial_id_of
 from sweeps.study.status import DEFAULT_LABELS
 
 
@@ -44,7 +45,7 @@ def final_report(
         if report.metric is None:
             return None
         value, text = metric.cost(report.metric), f"{metric.name} {report.metric:.4f}"
-    if not study.pruner.prune(study, study._storage.get_trial(trial._trial_id)):
+    if not study.pruner.prune(study, storage_of(study).get_trial(trial_id_of(trial))):
         return None
     reported = [t.intermediate_values.get(report.percent) for t in study.get_trials(deepcopy=False)]
     others = [other for other in reported if other is not None]

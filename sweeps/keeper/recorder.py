@@ -20,9 +20,10 @@ from results.trial_facts import MEASURED, rank
 from sweeps.artifacts.checkpoint_store import CheckpointCleaner
 from sweeps.artifacts.trial_folder import append_line, remove_adapter, remove_checkpoint
 from sweeps.plan.specs import StudySpec
+from sweeps.storage.optuna_private import trial_id_of
 from sweeps.storage.outages import is_outage
 from sweeps.study.status import DEFAULT_LABELS
-from sweeps.study.study import COUNTED_STATES, ENDED_STATES, set_user_attrs, storage_of
+from sweeps.study.study import COUNTED_STATES, ENDED_STATES, cached_storage_of, set_user_attrs
 
 _STATES = {
     COMPLETE: TrialState.COMPLETE,
@@ -125,8 +126,8 @@ class Recorder:
             both = {"eval_loss": report.eval_loss, "metric": report.metric}
             if report.eval_loss is not None:
                 set_user_attrs(self.study, trial, **{f"{MEASURED}{report.percent}": both})
-        storage_of(self.study).add_intermediate_values(
-            (trial._trial_id, report.percent, value)
+        cached_storage_of(self.study).add_intermediate_values(
+            (trial_id_of(trial), report.percent, value)
             for trial, report in new
             if (value := self._objective(report)) is not None
         )
@@ -162,7 +163,7 @@ class Recorder:
         if outcome in (DIVERGED, OUT_OF_MEMORY) and self.study_spec.search["sampler"] == "tpe":
             # TPE would otherwise rank a trial that learned fast before it broke above others, by its last
             # value.
-            Trial(self.study, trial._trial_id).set_constraint("trainable", 1.0)
+            Trial(self.study, trial_id_of(trial)).set_constraint("trainable", 1.0)
         value = self._objective(report) if outcome == COMPLETE else None
         self.study.tell(trial.number, value, state=_STATES[outcome])
         loss = "" if report.eval_loss is None else f", evaluation loss {report.eval_loss:.4f}"

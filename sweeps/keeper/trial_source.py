@@ -17,6 +17,7 @@ from lora_runner.errors import TrialConfigError
 from search_spaces import FirstTrial
 from sweeps.artifacts.trial_folder import set_aside
 from sweeps.plan.specs import StudySpec
+from sweeps.storage.optuna_private import storage_of, trial_id_of
 from sweeps.study.samplers import GridSampler, make_sampler
 from sweeps.study.status import DEFAULT_LABELS
 from sweeps.study.study import is_prefetched, set_user_attrs
@@ -98,7 +99,7 @@ class TrialSource:
             self._requeue(trial)
 
     def _requeue(self, trial: FrozenTrial) -> None:
-        self.study._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+        storage_of(self.study).set_trial_state_values(trial_id_of(trial), TrialState.WAITING)
 
     def draw(self) -> FrozenTrial | None:
         """A new trial, recorded in the study and on disk; None when there is none to draw."""
@@ -135,7 +136,7 @@ class TrialSource:
             folder / "config.json",
             {"number": trial.number, "params": dict(params), "config": values, "config_hash": digest},
         )
-        return self.study._storage.get_trial(trial._trial_id)
+        return storage_of(self.study).get_trial(trial_id_of(trial))
 
     def _ensure_new_config(self, number: int) -> bool:
         """If the sampler would repeat a configuration, enqueue a new one; False when none is found.

@@ -5,93 +5,110 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
-from optuna.storages._cached_storage import _CachedStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from sweeps.storage.optuna_private import FrozenStudy, trial_id_of
 from sweeps.storage.study_storage import StudyStorage
 
 
-class CachedStorage(_CachedStorage):
-    """Optuna's cache, but for a process that nobody writes beside: trials are read from the storage once.
+@dataclass
+class _Study:
+    trials: dict[int, FrozenTrial] = field(default_factory=dict)
+    """By number, rising."""
+    unfinished: set[int] = field(default_factory=set)
+    """Numbers: every call of the keeper asks for these, and must not cost more with every finished trial."""
+    distributions: dict[str, BaseDistribution] = field(default_factory=dict)
+    """By parameter: the first one that was set."""
 
-    Optuna's own reads every unfinished trial again, with all its attributes, whenever anybody asks for
-    trials, dozens of times per drawn trial. That was most of what a pack's report cost. What is kept here is
-    what the storage would give back; after a transaction that failed it is not, so make a new one.
+
+class CachedStorage(BaseStorage):
+    """Trials of a storage that no other process writes to: read once, then kept as the storage has them.
+
+    Optuna's own cache reads every unfinished trial again whenever trials are asked for, dozens of times for
+    each new trial. A trial is known here once its study was asked for trials. After a transaction that
+    failed, memory differs from the storage: make a new object.
     """
 
-    def __init__(self, backend: StudyStorage) -> None:
-        super().__init__(backend)  # type: ignore[arg-type]  # Optuna's own is for databases only
-        self._storage = backend
-        self._read: set[int] = set()
-        self._unfinished: dict[int, set[int]] = {}
-        """Numbers by study: asked for at every call of the keeper, which must not cost more with every trial
-        that has ended."""
+    def __init__(self, storage: StudyStorage) -> None:
+        self._storage = storage
+        self._studies: dict[int, _Study] = {}
+        self._places: dict[int, tuple[int, int]] = {}
+        """Trial id -> (study id, number)."""
 
-    # --- read -------------------------------------------------------------------------------------
-
-    def _read_trials_from_remote_storage(self, study_id: int) -> None:
-        if study_id not in self._read:
-            super()._read_trials_from_remote_storage(study_id)
-            self._read.add(study_id)
-            trials = self._studies[study_id].trials
-            self._studies[study_id].trials = {number: trials[number] for number in sorted(trials)}
+    # --- trials, read from memory -----------------------------------------------------------------
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """By number. Only unfinished ones are looked at where only those are wanted."""
-        self._read_trials_from_remote_storage(study_id)
-        kept = self._studies[study_id].trials
+        """By number. Finished ones are not looked at where none is wanted."""
+        study = self._study(study_id)
         if states is None:
-            trials = list(kept.values())
+            trials = list(study.trials.values())
         elif any(state in states for state in TrialState if state.is_finished()):
-            trials = [trial for trial in kept.values() if trial.state in states]
+            trials = [trial for trial in study.trials.values() if trial.state in states]
         else:
-            unfinished = sorted(self._unfinished.get(study_id, ()))
-            trials = [kept[number] for number in unfinished if kept[number].state in states]
+            trials = [study.trials[number] for number in sorted(study.unfinished)]
+            trials = [trial for trial in trials if trial.state in states]
         return copy.deepcopy(trials) if deepcopy else trials
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """A copy, because a `Trial` writes into what it is given."""
-        return copy.deepcopy(self._kept(trial_id))
+        return copy.deepcopy(self._trial(trial_id))
 
-    def get_best_trial(self, study_id: int) -> FrozenTrial:
-        return BaseStorage.get_best_trial(self, study_id)
+    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
+        return trial_id_of(self._study(study_id).trials[trial_number])
 
-    def get_heartbeat_interval(self) -> None:
-        """Optuna's heartbeats have no part in asking and telling."""
+    def _study(self, study_id: int) -> _Study:
+        if study_id not in self._studies:
+            trials = self._storage.get_all_trials(study_id, deepcopy=False)
+            self._studies[study_id] = _Study()
+            for trial in sorted(trials, key=lambda trial: trial.number):
+                self._keep(study_id, trial)
+        return self._studies[study_id]
 
-    def _kept(self, trial_id: int) -> FrozenTrial:
-        study_id, number = self._trial_id_to_study_id_and_number[trial_id]
+    def _trial(self, trial_id: int) -> FrozenTrial:
+        study_id, number = self._places[trial_id]
         return self._studies[study_id].trials[number]
 
-    # --- write ------------------------------------------------------------------------------------
+    def _keep(self, study_id: int, trial: FrozenTrial) -> None:
+        study = self._studies[study_id]
+        study.trials[trial.number] = trial
+        self._places[trial_id_of(trial)] = (study_id, trial.number)
+        (study.unfinished.discard if trial.state.is_finished() else study.unfinished.add)(trial.number)
+
+    # --- trials, written to both ------------------------------------------------------------------
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        trial_id = super().create_new_trial(study_id, template_trial)
-        if template_trial is not None:
-            for kind in ("user_attrs", "system_attrs"):
-                self._add(trial_id, kind, _as_stored(getattr(template_trial, kind)))
-        return trial_id
+        self._study(study_id)
+        trial = copy.copy(self._storage.create_trial(study_id, template_trial))
+        trial.user_attrs, trial.system_attrs = _as_stored(trial.user_attrs), _as_stored(trial.system_attrs)
+        self._keep(study_id, trial)
+        return trial_id_of(trial)
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
-        super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
+        known = self._studies[self._places[trial_id][0]].distributions
+        self._storage.set_param(
+            trial_id, param_name, param_value_internal, distribution, known.get(param_name)
+        )
+        known.setdefault(param_name, distribution)
         self._add(trial_id, "params", {param_name: distribution.to_external_repr(param_value_internal)})
         self._add(trial_id, "distributions", {param_name: distribution})
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        done = super().set_trial_state_values(trial_id, state, values)
+        done = self._storage.set_trial_state_values(trial_id, state, values)
         if done:
-            trial = copy.copy(self._kept(trial_id))
+            trial = copy.copy(self._trial(trial_id))
             trial.state = state
             if values is not None:
                 trial.values = list(values)
@@ -99,11 +116,11 @@ class CachedStorage(_CachedStorage):
                 trial.datetime_start = datetime.now()
             if state.is_finished():
                 trial.datetime_complete = datetime.now()
-            self._replace(trial)
+            self._keep(self._places[trial_id][0], trial)
         return done
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        super().set_trial_intermediate_value(trial_id, step, intermediate_value)
+        self._storage.set_trial_intermediate_value(trial_id, step, intermediate_value)
         self._add(trial_id, "intermediate_values", {step: intermediate_value})
 
     def add_intermediate_values(self, values: Iterable[tuple[int, int, float]]) -> None:
@@ -114,47 +131,63 @@ class CachedStorage(_CachedStorage):
             self._add(trial_id, "intermediate_values", {step: value})
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        super().set_trial_user_attr(trial_id, key, value)
+        self._storage.set_trial_user_attr(trial_id, key, value)
         self._add(trial_id, "user_attrs", {key: _as_stored(value)})
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        super().set_trial_system_attr(trial_id, key, value)
+        self._storage.set_trial_system_attr(trial_id, key, value)
         self._add(trial_id, "system_attrs", {key: _as_stored(value)})
 
     def set_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
         """Several at once: those that the trial does not have yet go to the storage in one statement."""
-        known = self._kept(trial_id).user_attrs
+        known = self._trial(trial_id).user_attrs
         for key, value in attributes.items():
             if key in known:
                 self.set_trial_user_attr(trial_id, key, value)
-        new = {key: value for key, value in attributes.items() if key not in known}
-        if not new:
-            return
-        self._storage.add_trial_user_attrs(trial_id, new)
-        self._add(trial_id, "user_attrs", {key: _as_stored(value) for key, value in new.items()})
+        if new := {key: value for key, value in attributes.items() if key not in known}:
+            self._storage.add_trial_user_attrs(trial_id, new)
+            self._add(trial_id, "user_attrs", _as_stored(new))
 
     def _add(self, trial_id: int, kind: str, values: Mapping[Any, Any]) -> None:
-        """Into a new trial object: whoever got the old one goes on seeing what was true then."""
-        trial = copy.copy(self._kept(trial_id))
+        """Into a new trial object: whoever holds the old one keeps seeing what was true then."""
+        trial = copy.copy(self._trial(trial_id))
         setattr(trial, kind, {**getattr(trial, kind), **values})
-        self._replace(trial)
+        self._keep(self._places[trial_id][0], trial)
 
-    def _replace(self, trial: FrozenTrial) -> None:
-        study_id, number = self._trial_id_to_study_id_and_number[trial._trial_id]
-        self._studies[study_id].trials[number] = trial
-        self._count(study_id, trial)
+    # --- studies, passed on -----------------------------------------------------------------------
 
-    def _add_trials_to_cache(self, study_id: int, trials: list[FrozenTrial]) -> None:
-        super()._add_trials_to_cache(study_id, trials)
-        for trial in trials:
-            self._count(study_id, trial)
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
+        return self._storage.create_new_study(directions, study_name)
 
-    def _count(self, study_id: int, trial: FrozenTrial) -> None:
-        unfinished = self._unfinished.setdefault(study_id, set())
-        if trial.state.is_finished():
-            unfinished.discard(trial.number)
-        else:
-            unfinished.add(trial.number)
+    def delete_study(self, study_id: int) -> None:
+        self._storage.delete_study(study_id)
+        if study := self._studies.pop(study_id, None):
+            for trial in study.trials.values():
+                del self._places[trial_id_of(trial)]
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._storage.set_study_user_attr(study_id, key, value)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._storage.set_study_system_attr(study_id, key, value)
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return self._storage.get_study_id_from_name(study_name)
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        return self._storage.get_study_name_from_id(study_id)
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return self._storage.get_study_directions(study_id)
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._storage.get_study_user_attrs(study_id)
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._storage.get_study_system_attrs(study_id)
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        return self._storage.get_all_studies()
 
 
 def _as_stored(value: Any) -> Any:

@@ -32,9 +32,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from optuna.storages.journal import BaseJournalBackend, JournalFileSymlinkLock
+from optuna.storages.journal import BaseJournalBackend
 
 from sweeps.storage.file_systems import network_file_system
+from sweeps.storage.optuna_private import MarkedSymlinkLock
 from sweeps.storage.outages import StorageOutage
 
 LOCK_SECONDS = 60
@@ -259,12 +260,11 @@ class JournalWriter(JournalReader):
             raise StorageOutage(f"{self.path} is another file than the one that was opened")
 
 
-class _AppendLock(JournalFileSymlinkLock):
+class _AppendLock(MarkedSymlinkLock):
     """The lock of Optuna's own writers, marked as ours by how the link's target is written."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self._lock_target_file = f".//./{path.name}"
+        super().__init__(path, target=f".//./{path.name}")
         self.is_ours_alone = False
         """Whether a link with our mark can only be left over from a process that was killed."""
 
@@ -272,15 +272,14 @@ class _AppendLock(JournalFileSymlinkLock):
         """Without the second name that Optuna's own leaves behind when it is killed in between."""
         if not self.is_ours_alone:
             super().release()
-        elif os.readlink(self._lock_file) == self._lock_target_file:
-            os.unlink(self._lock_file)
+        elif os.readlink(self.link) == self.target:
+            os.unlink(self.link)
 
     @contextmanager
     def held(self) -> Iterator[None]:
         if self.is_ours_alone:
             with suppress(OSError):  # none there, or not a link
-                if os.readlink(self._lock_file) == self._lock_target_file:
-                    os.unlink(self._lock_file)
+                self.release()
         self.acquire()
         try:
             yield

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy
+from optuna.distributions import BaseDistribution
 from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
-from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.trial import FrozenTrial
 from sqlalchemy import orm
 
+from sweeps.storage.optuna_private import create_sql_trial, models, set_sql_param, sql_session
 from sweeps.storage.outages import StorageOutage, is_outage, outage_reason
 from sweeps.storage.study_storage import StudyStorage
 
@@ -115,7 +116,7 @@ class SqlStudyStorage(RDBStorage, StudyStorage):
     def exchange_study_attr(self, study_id: int, key: str, old: str | None, new: str) -> bool:
         """One statement, which also takes the database's write lock for the rest of a transaction."""
         table = models.StudyUserAttributeModel
-        with _create_scoped_session(self.scoped_session) as session:
+        with sql_session(self.scoped_session) as session:
             if old is None:
                 absent = session.query(table).filter_by(study_id=study_id, key=key).first() is None
                 if absent:
@@ -148,11 +149,24 @@ class SqlStudyStorage(RDBStorage, StudyStorage):
         ]
         self._insert(models.TrialUserAttributeModel, rows)
 
+    def create_trial(self, study_id: int, template: FrozenTrial | None) -> FrozenTrial:
+        return create_sql_trial(self, study_id, template)
+
+    def set_param(
+        self,
+        trial_id: int,
+        name: str,
+        value: float,
+        distribution: BaseDistribution,
+        earlier: BaseDistribution | None,
+    ) -> None:
+        set_sql_param(self, trial_id, name, value, distribution, earlier)
+
     def close(self) -> None:
         self.remove_session()
         self.engine.dispose()
 
     def _insert(self, model: type, rows: list[dict[str, Any]]) -> None:
         if rows:
-            with _create_scoped_session(self.scoped_session) as session:
+            with sql_session(self.scoped_session) as session:
                 session.execute(sqlalchemy.insert(model), rows)

@@ -1,73 +1,65 @@
-"""What the keeper needs of a storage beyond Optuna's own interface; a database and a journal file give it."""
+"""What the keeper needs of a storage beyond Optuna's own interface."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NoReturn
 
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 
 class StudyStorage(BaseStorage):
-    """Optuna's storage with transactions and writes of many values at once."""
+    """Optuna's storage with transactions, and with writes of many values at once."""
 
     url: str
     """May hold a password."""
 
     @abc.abstractmethod
     def transaction(self) -> AbstractContextManager[None]:
-        """Commit everything that is written inside at once, or nothing of it when an error comes out.
+        """Commit all writes made inside together, or none of them when an error is raised.
 
-        For one thread, and not within another. What was read from here before an error may be stale after it.
+        For one thread; transactions do not nest. What was read before an error may be stale after it.
         """
 
     @abc.abstractmethod
     def exchange_study_attr(self, study_id: int, key: str, old: str | None, new: str) -> bool:
-        """Put `new` in the place of `old` in a study's text attribute; False when something else is there.
+        """Replace the text `old` of a study's attribute by `new`; False when it holds anything else.
 
-        `old` None: nothing may stand there yet. Of two that try, one succeeds; inside a transaction, no other
-        writes to this study until its end.
+        `old` None: only where the attribute is not set. Of two that try, one succeeds; inside a transaction,
+        no other process writes to this study until the transaction ends.
         """
 
     @abc.abstractmethod
     def add_intermediate_values(self, values: Sequence[tuple[int, int, float]]) -> None:
-        """(trial id, step, value) of steps that have no value yet."""
+        """Write (trial id, step, value) of steps that have no value yet."""
 
     @abc.abstractmethod
     def add_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
-        """Attributes that the trial does not have yet."""
+        """Write attributes that the trial does not have yet."""
+
+    @abc.abstractmethod
+    def create_trial(self, study_id: int, template: FrozenTrial | None) -> FrozenTrial:
+        """`create_new_trial`, returning the trial and not its id alone."""
+
+    @abc.abstractmethod
+    def set_param(
+        self,
+        trial_id: int,
+        name: str,
+        value: float,
+        distribution: BaseDistribution,
+        earlier: BaseDistribution | None,
+    ) -> None:
+        """`set_trial_param`, given the distribution of this name in an earlier trial where it is known."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Let go of connections and files."""
+        """Close connections and files."""
 
-    # --- what Optuna's cache asks of the storage behind it ----------------------------------------
-
-    @abc.abstractmethod
-    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
-        """A new trial as it stands in the storage."""
-
-    @abc.abstractmethod
-    def _set_trial_param(
-        self,
-        trial_id: int,
-        param_name: str,
-        param_value_internal: float,
-        distribution: BaseDistribution,
-        previous_distribution: BaseDistribution | None,
-    ) -> None:
-        """`set_trial_param`, with the distribution of this name where it is known."""
-
-    @abc.abstractmethod
-    def _get_trials(
-        self,
-        study_id: int,
-        states: Container[TrialState] | None,
-        included_trial_ids: set[int],
-        trial_id_greater_than: int,
-    ) -> list[FrozenTrial]:
-        """Trials by number: those of the given ids, and all with a greater id than the given one."""
+    def __reduce__(self) -> NoReturn:
+        """A copy would share the file, or lack what ends a transaction at the first error."""
+        raise TypeError("a storage is not pickled: open it in the process that uses it")

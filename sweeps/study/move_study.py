@@ -15,6 +15,7 @@ from sweeps.config.url_passwords import masked
 from sweeps.errors import RunFolderError, StorageUnreachable, StudyMismatch, SweepFailed
 from sweeps.storage.journal_storage import journal_path
 from sweeps.storage.open_storage import STORAGE_ERRORS, check_reachable, open_storage, sqlite_file
+from sweeps.storage.optuna_private import storage_of, study_id_of
 from sweeps.storage.outages import outage_reason
 from sweeps.storage.study_storage import StudyStorage
 from sweeps.study.lease import LEASE, refuse_unless_free
@@ -91,7 +92,7 @@ def _is_same(source: str, target: str) -> bool:
 
 def _copy(study: optuna.Study, storage: StudyStorage) -> None:
     study_id = storage.create_new_study(study.directions, study.study_name)
-    for key, value in study._storage.get_study_system_attrs(study._study_id).items():
+    for key, value in storage_of(study).get_study_system_attrs(study_id_of(study)).items():
         storage.set_study_system_attr(study_id, key, value)
     for key, value in study.user_attrs.items():
         if key != LEASE:
@@ -109,7 +110,7 @@ def _compare(source: str, target: str, names: list[str], storage: StudyStorage) 
             continue
         for made in names:
             if (study := find_study(storage, made)) is not None:
-                storage.delete_study(study._study_id)
+                storage.delete_study(study_id_of(study))
         raise SweepFailed(
             f"the copy of the study {name!r} differs from the study ({difference}), and was removed; is the "
             "sweep running?"
@@ -121,7 +122,7 @@ def _difference(old: optuna.Study, new: optuna.Study) -> str | None:
         return "direction"
     if _shown(_without_lease(old.user_attrs)) != _shown(_without_lease(new.user_attrs)):
         return "the study's attributes"
-    if _shown(_system_attrs(old._storage, old)) != _shown(_system_attrs(new._storage, new)):
+    if _shown(_system_attrs(storage_of(old), old)) != _shown(_system_attrs(storage_of(new), new)):
         return "the study's system attributes"
     theirs, ours = old.get_trials(deepcopy=False), new.get_trials(deepcopy=False)
     if len(theirs) != len(ours):
@@ -137,7 +138,7 @@ def _without_lease(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _system_attrs(storage: BaseStorage, study: optuna.Study) -> Mapping[str, Any]:
-    attributes: Mapping[str, Any] = storage.get_study_system_attrs(study._study_id)
+    attributes: Mapping[str, Any] = storage.get_study_system_attrs(study_id_of(study))
     return attributes
 
 

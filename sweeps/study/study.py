@@ -15,6 +15,7 @@ from sweeps.config.url_passwords import masked
 from sweeps.errors import RunFolderError, StorageUnreachable, StudyMismatch
 from sweeps.storage.cached_storage import CachedStorage
 from sweeps.storage.open_storage import STORAGE_ERRORS, check_reachable, holds_studies, open_storage
+from sweeps.storage.optuna_private import storage_of, trial_id_of
 from sweeps.study.base_check import BASE_METRIC, BASE_WEIGHTS, WEIGHTS
 
 STUDY_KEY = "study_key"
@@ -82,7 +83,7 @@ def open_study(
 def set_user_attrs(study: optuna.Study, trial: FrozenTrial | Trial, **attributes: Any) -> None:
     """Write attributes of a trial, as plain builtins."""
     values = {name: plain(value) for name, value in attributes.items()}
-    storage_of(study).set_trial_user_attrs(trial._trial_id, values)
+    cached_storage_of(study).set_trial_user_attrs(trial_id_of(trial), values)
 
 
 def study_key_of(study: optuna.Study) -> str:
@@ -90,9 +91,9 @@ def study_key_of(study: optuna.Study) -> str:
     return str(study.user_attrs.get(STUDY_KEY, ""))
 
 
-def storage_of(study: optuna.Study) -> CachedStorage:
+def cached_storage_of(study: optuna.Study) -> CachedStorage:
     """The storage of a study that was opened through `CachedStorage`, as the keeper's is."""
-    storage = study._storage
+    storage = storage_of(study)
     assert isinstance(storage, CachedStorage)
     return storage
 

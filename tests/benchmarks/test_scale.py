@@ -13,6 +13,7 @@ from benchmarks.scale_fill import PACK
 from benchmarks.scale_fleet import most_at_once
 from benchmarks.scale_point import measure
 from sweeps.storage.open_storage import open_storage
+from sweeps.storage.optuna_private import study_id_of
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,7 @@ def test_a_filled_study_is_worked_on_by_a_keeper(tmp_path: Path, url: str) -> No
     point = measure("it", url, tmp_path / "run", sampler="random", finished=60, seats=PACK + 8)
     assert all(math.isfinite(value) and value > 0 for value in vars(point).values() if type(value) is float)
     storage = open_storage(url, for_reading=True)
-    trials = storage.get_all_trials(storage.get_all_studies()[0]._study_id)
+    trials = storage.get_all_trials(study_id_of(storage.get_all_studies()[0]))
     assert [trial.number for trial in trials] == list(range(len(trials)))
     states = [trial.state.name for trial in trials]
     # The pack of the first worker has ended, that of the second still sits there.

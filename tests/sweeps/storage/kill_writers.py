@@ -17,6 +17,7 @@ import optuna
 
 from sweeps.storage.cached_storage import CachedStorage
 from sweeps.storage.open_storage import open_storage
+from sweeps.storage.optuna_private import storage_of, trial_id_of
 from sweeps.study.study import open_study, peek, set_user_attrs
 
 
@@ -35,7 +36,9 @@ def write_until_killed(url: str, pipe: int) -> None:
         with storage.transaction():
             trial = study.ask()
             set_user_attrs(study, trial, first=number, text=text_of(number), last=number)
-            study._storage.add_intermediate_values([(trial._trial_id, s, float(number)) for s in range(5)])
+            storage_of(study).add_intermediate_values(
+                [(trial_id_of(trial), s, float(number)) for s in range(5)]
+            )
             study.set_user_attr("told", number)
             study.tell(trial, float(number))
         os.write(pipe, f"{number}\n".encode())

@@ -11,6 +11,7 @@ import sqlalchemy
 from optuna.trial import TrialState
 
 from sweeps.keeper.keeper import Keeper
+from sweeps.storage.optuna_private import storage_of, trial_id_of
 
 TIMES = ("_datetime_start", "datetime_complete")
 """The database's clock and the memory's are read one after the other."""
@@ -72,7 +73,7 @@ def test_whoever_holds_a_trial_sees_it_as_it_was(make_keeper: Callable[..., Keep
     assert before.intermediate_values == {}
     assert "outcome" not in before.user_attrs
     assert not before.state.is_finished()
-    given = keeper.study._storage.get_trial(before._trial_id)
+    given = storage_of(keeper.study).get_trial(trial_id_of(before))
     given.user_attrs["mine"] = given.params["mine"] = 1
     kept = keeper.study.get_trials(deepcopy=False)[0]
     assert "mine" not in {**kept.user_attrs, **kept.params}

@@ -13,9 +13,10 @@ from optuna.trial import TrialState
 
 from sweeps.storage.cached_storage import CachedStorage
 from sweeps.storage.open_storage import holds_studies, open_storage
+from sweeps.storage.optuna_private import storage_of, study_id_of, trial_id_of
 from sweeps.storage.study_storage import StudyStorage
 from sweeps.study.lease import DriverProcess
-from sweeps.study.study import find_study, open_study, peek, set_user_attrs, storage_of, study_key_of
+from sweeps.study.study import cached_storage_of, find_study, open_study, peek, set_user_attrs, study_key_of
 
 TIMES = ("_datetime_start", "datetime_complete")
 NewUrl = Callable[..., str]
@@ -48,12 +49,12 @@ def without_ids(trials: list[Any]) -> list[dict[str, Any]]:
 
 def writes(study: optuna.Study) -> list[Callable[[], object]]:
     """One of each kind of write, in an order in which they make sense."""
-    storage = storage_of(study)
+    storage = cached_storage_of(study)
     trial = study.ask({"rate": FloatDistribution(1e-5, 1e-2, log=True)})
     space = {"rate": FloatDistribution(1e-5, 1e-2, log=True), "decay": FloatDistribution(0, 1)}
     return [
         lambda: study.set_user_attr("note", ["text", 1, None]),
-        lambda: storage.set_study_system_attr(study._study_id, "system", {"key": 1}),
+        lambda: storage.set_study_system_attr(study_id_of(study), "system", {"key": 1}),
         lambda: study.enqueue_trial({"rate": 1e-3}),
         lambda: study.ask(space),
         lambda: set_user_attrs(study, trial, first=1, second={"a": [1.5, None]}),
@@ -61,10 +62,14 @@ def writes(study: optuna.Study) -> list[Callable[[], object]]:
         lambda: trial.set_user_attr("third", "ü"),
         lambda: trial.set_constraint("trainable", -1.0),
         lambda: storage.add_intermediate_values(
-            [(trial._trial_id, 20, 2.5), (trial._trial_id, 40, math.inf), (trial._trial_id, 60, -math.inf)]
+            [
+                (trial_id_of(trial), 20, 2.5),
+                (trial_id_of(trial), 40, math.inf),
+                (trial_id_of(trial), 60, -math.inf),
+            ]
         ),
         lambda: trial.report(1.5, 80),
-        lambda: storage._storage.exchange_study_attr(study._study_id, "lease", None, "mine"),
+        lambda: storage._storage.exchange_study_attr(study_id_of(study), "lease", None, "mine"),
         lambda: study.tell(trial.number, 1.25),
         lambda: study.add_trial(
             optuna.trial.create_trial(
@@ -90,8 +95,8 @@ def test_memory_and_storage_agree_after_every_write(
     assert mine == theirs.user_attrs
     expected = {"identity": {"metric": "eval_loss"}, "note": ["text", 1, None], "lease": "mine"}
     assert mine == expected | {"study_key": study_key_of(study)}
-    ids = study._study_id, theirs._study_id
-    assert storage.get_study_system_attrs(ids[0]) == theirs._storage.get_study_system_attrs(ids[1])
+    ids = study_id_of(study), study_id_of(theirs)
+    assert storage.get_study_system_attrs(ids[0]) == storage_of(theirs).get_study_system_attrs(ids[1])
     assert study.best_trial.value == theirs.best_trial.value == 1.25
     first = theirs.get_trials()[0]
     assert first.intermediate_values == {20: 2.5, 40: math.inf, 60: -math.inf, 80: 1.5}
@@ -155,7 +160,7 @@ def test_nothing_of_a_transaction_is_seen_before_its_end(
 def test_of_two_that_exchange_an_attribute_one_succeeds(new_url: NewUrl, opened: Opened) -> None:
     one, other = opened(url := new_url()), opened(url)
     study, _ = open_study(CachedStorage(one), "s", {})
-    key = (study._study_id, "lease")
+    key = (study_id_of(study), "lease")
     assert find_study(other, "s") is not None
     assert one.exchange_study_attr(*key, None, "one")
     assert not other.exchange_study_attr(*key, None, "other")

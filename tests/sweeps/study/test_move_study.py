@@ -21,6 +21,7 @@ from sweeps.cli.main import main
 from sweeps.config import load_sweep
 from sweeps.errors import RunFolderError, StorageUnreachable, StudyHeld, StudyMismatch, SweepFailed
 from sweeps.keeper.keeper import Keeper
+from sweeps.storage.optuna_private import storage_of, study_id_of
 from sweeps.study.lease import LEASE, DriverProcess, Lease
 from sweeps.study.move_study import copy_studies
 from sweeps.sweep import Sweep
@@ -102,7 +103,7 @@ def test_the_confirm_study_goes_along_and_values_that_are_no_numbers_too(
     for name in ("t", "t.confirm"):
         study = optuna.create_study(storage=storage, study_name=name)
         study.set_user_attr("identity", {"nested": {"a": [1, 2.5, None, "é"]}})
-        storage.set_study_system_attr(study._study_id, "kept", {"by": "optuna"})
+        storage.set_study_system_attr(study_id_of(study), "kept", {"by": "optuna"})
         trial = study.ask()
         trial.suggest_float("x", 1e-5, 1e-1, log=True)
         for step, value in enumerate((float("nan"), float("inf"), -float("inf"), 1e-300)):
@@ -119,7 +120,7 @@ def test_the_confirm_study_goes_along_and_values_that_are_no_numbers_too(
         copied = sweeps.study.move_study.peek(new, name)
         assert copied is not None
         assert copied.user_attrs == {"identity": {"nested": {"a": [1, 2.5, None, "é"]}}}
-        assert copied._storage.get_study_system_attrs(copied._study_id) == {"kept": {"by": "optuna"}}
+        assert storage_of(copied).get_study_system_attrs(study_id_of(copied)) == {"kept": {"by": "optuna"}}
     assert sweeps.study.move_study.peek(new, "another") is None
 
 

@@ -13,7 +13,8 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeps.keeper.keeper import Keeper
-from sweeps.study.samplers import SuccessiveHalving
+from sweeps.storage.optuna_private import storage_of, trial_id_of
+from sweeps.study.pruners import SuccessiveHalving
 
 Make = Callable[..., Keeper]
 
@@ -166,7 +167,7 @@ def test_what_a_pruner_remembers_of_ended_trials_changes_no_decision() -> None:
         trial, steps = running.pop(generator.randrange(len(running)))
         step = steps.pop(0)
         trial.report(generator.choice([math.inf, math.nan, *map(float, range(9))]), step)
-        frozen = study._storage.get_trial(trial._trial_id)
+        frozen = storage_of(study).get_trial(trial_id_of(trial))
         # One that was made for this decision has nothing to remember.
         decided = lasting.prune(study, frozen)
         assert decided == SuccessiveHalving(20, 2).prune(study, frozen)
@@ -188,4 +189,4 @@ def test_a_pruner_forgets_when_it_is_given_another_study() -> None:
             study.tell(trial, loss)
         last = study.ask()
         last.report(5.0, 20)
-        assert pruner.prune(study, study._storage.get_trial(last._trial_id)) is decision
+        assert pruner.prune(study, storage_of(study).get_trial(trial_id_of(last))) is decision

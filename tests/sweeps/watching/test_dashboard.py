@@ -22,6 +22,7 @@ from sweeps.dashboard import open_dashboard
 from sweeps.dashboard.study_view import ReadOnlyError, StudyView, trial_note
 from sweeps.errors import PortTaken, StudyHeld
 from sweeps.storage.open_storage import open_storage
+from sweeps.storage.optuna_private import storage_of, study_id_of
 from sweeps.study.lease import DriverProcess
 from sweeps.study.study import is_prefetched
 from sweeps.sweep import Sweep
@@ -30,12 +31,12 @@ from sweeps.sweep import Sweep
 def whole_study(sweep: Sweep) -> Any:
     """Everything that stands in the study."""
     study = sweep.study()
-    return study.user_attrs, study._storage.get_study_system_attrs(study._study_id), study.get_trials()
+    return study.user_attrs, storage_of(study).get_study_system_attrs(study_id_of(study)), study.get_trials()
 
 
 def view_of(sweep: Sweep, *, writable: bool = False) -> StudyView:
     study = sweep.study()
-    return StudyView(study._storage, study._study_id, writable=writable, study_note=lambda: "the note")
+    return StudyView(storage_of(study), study_id_of(study), writable=writable, study_note=lambda: "the note")
 
 
 def routes(view: StudyView, method: str | None = None) -> list[tuple[str, str]]:
@@ -159,8 +160,8 @@ def test_other_studies_of_the_database_are_neither_shown_nor_deleted(watched, se
     other = optuna.create_study(storage=open_storage(sweep.storage_url), study_name="other")
     ask = serve(sweep, writable=True)
     assert [s["study_name"] for s in ask("/api/studies").json["study_summaries"]] == ["t"]
-    assert ask(f"/api/studies/{other._study_id}").code == 404
-    assert ask(f"/api/studies/{other._study_id}", "DELETE", {}).code == 404
+    assert ask(f"/api/studies/{study_id_of(other)}").code == 404
+    assert ask(f"/api/studies/{study_id_of(other)}", "DELETE", {}).code == 404
     assert ask("/api/studies", "POST", {"study_name": "new", "directions": ["minimize"]}).code == 500
     names = {s.study_name for s in optuna.get_all_study_summaries(open_storage(sweep.storage_url))}
     assert names == {"t", "other"}

@@ -17,6 +17,7 @@ from results.trials_text import ranked
 from sweeps import load
 from sweeps.cli.main import main
 from sweeps.errors import RunFolderError
+from sweeps.storage.optuna_private import storage_of, trial_id_of
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_top_json_and_csv(watched, shown):
 def test_a_reason_is_never_read_as_markup(watched, shown):
     run = watched(trials=1, turns=1)
     study = run.keeper.study
-    study._storage.set_trial_user_attr(study.trials[0]._trial_id, "stop_reason", "[red]no[/red]")
+    storage_of(study).set_trial_user_attr(trial_id_of(study.trials[0]), "stop_reason", "[red]no[/red]")
     assert "[red]no[/red]" in shown("results", run.folder)
 
 
