@@ -13,7 +13,7 @@ from files_and_text.atomic_files import replace_folder
 from files_and_text.plain_values import finite, plain
 from files_and_text.trial_paths import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from files_and_text.yaml_lines import dump_yaml, load_yaml
-from results.adapter import check_adapter_files
+from results.adapter_files import check_adapter_files
 from results.errors import NothingToSay, ResultsError
 from results.sweep_result import SweepResult, TrialResult, read_study, study_hash
 from results.tokenizer_files import tokenizer_files

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from files_and_text.choices import SCHEDULERS_WITHOUT_WARMUP
 from files_and_text.plain_values import finite, plain
-from results.trial_facts import by_percent, full_budget_loss, full_budget_metric, sign_names
+from results.stored_trials import by_percent, full_budget_loss, full_budget_metric, sign_names
 from search_spaces import (
     DEFAULT_LABEL,
     MOVED_LABEL,

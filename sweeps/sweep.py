@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from files_and_text.yaml_lines import KeyPath
     from lora_runner.data import RecordView
     from results.export import ExportResult
-    from results.table_files import Tables
+    from results.tables import Tables
     from results.verdict.verdict import Verdict
     from sweeps.confirm.confirmation import ConfirmResult
     from sweeps.plan.blueprint import Blueprint
@@ -291,7 +291,7 @@ class Sweep:
 
         From the parquet files in the run folder when the study cannot be read any more.
         """
-        from results.table_files import read_tables, tables
+        from results.tables import read_tables, tables
 
         try:
             return tables(self.study())
@@ -375,7 +375,7 @@ class Sweep:
 def load(path: Path | str) -> Tables:
     """The tables of a sweep file or run folder, for notebooks: `trials, reports = load("runs/demo")`.
 
-    One row per trial and one per report (`results.frames` names the columns); typed, missing values are
+    One row per trial and one per report (`results.tables` names the columns); typed, missing values are
     pandas' NA. Raises what `Sweep.load` and `Sweep.study` raise.
     """
     return Sweep.load(path, check_files=False).tables()

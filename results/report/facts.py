@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from files_and_text.plain_values import finite
 from results.report.importance_facts import Importance, read_importance
+from results.stored_trials import by_percent
 from results.sweep_result import SweepResult, TrialResult, read_study, study_hash
-from results.trial_facts import by_percent
 from results.verdict.verdict import Verdict
 
 EARLY = ("pruned", "diverged", "out_of_memory", "failed")

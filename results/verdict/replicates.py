@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 from files_and_text.nearest_name import nearest
 from results.errors import DamagedReplicates
-from results.trial_facts import full_budget_loss, full_budget_metric
+from results.stored_trials import full_budget_loss, full_budget_metric
 from results.verdict.statistics import MARGIN, MOST_MARGIN, ROLES, Arm, Replicate
 
 CONFIRM_SUFFIX = ".confirm"

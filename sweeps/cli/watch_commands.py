@@ -37,8 +37,8 @@ def results(
     as_csv: Annotated[bool, typer.Option("--csv", help="print all columns, as in trials.csv")] = False,
 ) -> None:
     """List the trials, best first; a loss in brackets was reached before the end of the training."""
-    from results.frames import records_of
-    from results.trials_text import ranked, trials_table
+    from results.render.trials_table import ranked, trials_table
+    from results.tables import records_of
 
     if as_json and as_csv:
         raise typer.BadParameter("give one of --json and --csv")

@@ -13,8 +13,8 @@ import optuna
 from optuna.trial import TrialState
 
 from files_and_text.numbers import number
+from results.stored_trials import full_budget_loss
 from results.sweep_result import SweepResult
-from results.trial_facts import full_budget_loss
 from results.verdict.decide import SEPARATE_RATE_ROWS
 from results.verdict.statistics import Arm
 from sweeps.plan.replicate_plan import ReplicatePlan

@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from results.frames import DERIVED
+from results.tables import DERIVED
 from sweeps.storage.optuna_private import FrozenStudy, study_id_of, trial_id_of
 from sweeps.study.lease import LEASE
 from sweeps.study.study import is_prefetched

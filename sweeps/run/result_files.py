@@ -10,7 +10,7 @@ from results.best import write_best
 from results.errors import NothingToSay
 from results.render.files import write_verdict
 from results.report import write_report
-from results.table_files import write_tables
+from results.tables import write_tables
 from results.verdict.verdict import verdict
 from sweeps.config import RESOLVED_NAME, SweepConfig, resolved
 

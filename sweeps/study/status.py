@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from results.trial_facts import by_percent, full_budget_loss, rank
+from results.stored_trials import by_percent, full_budget_loss, rank
 from search_spaces import DEFAULT_LABEL, MOVED_LABEL
 from sweeps.study.study import COUNTED_STATES, is_prefetched
 

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from files_and_text.plain_values import plain
-from results.trial_facts import by_percent
+from results.stored_trials import by_percent
 from sweeps.config.url_passwords import masked
 from sweeps.errors import RunFolderError, StorageUnreachable, StudyMismatch
 from sweeps.storage.cached_storage import CachedStorage

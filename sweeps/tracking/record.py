@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 
 from files_and_text.plain_values import finite, plain
 from files_and_text.trial_paths import REPORTS_FILE
-from results.trial_facts import by_percent, full_budget_loss, sign_names
+from results.stored_trials import by_percent, full_budget_loss, sign_names
 
 CURVES = ("train_loss", "grad_norm", "learning_rate", "num_tokens", "tokens_per_second", "peak_memory_gib")
 """What a report holds beside the evaluation loss."""

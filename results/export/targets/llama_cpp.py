@@ -17,7 +17,7 @@ from packaging.version import Version
 
 from files_and_text.trial_paths import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from files_and_text.yaml_lines import dump_yaml
-from results.adapter import check_adapter_files, check_adapter_loads
+from results.adapter_files import check_adapter_files, check_adapter_loads
 from results.errors import ExportError
 from results.export.facts import FACTS, revision_notes, section, template_text, trains_embeddings
 from results.export.merging import MERGE, another_base, merge_script, served_files

@@ -11,7 +11,7 @@ from packaging.version import Version
 from files_and_text.numbers import loss
 from files_and_text.trial_paths import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from files_and_text.yaml_lines import dump_yaml
-from results.adapter import check_adapter_files, check_adapter_loads
+from results.adapter_files import check_adapter_files, check_adapter_loads
 from results.errors import ExportError
 from results.export.facts import base_class, dtype_name, quantization_arguments, revision_notes
 from results.export.merging import MERGE, another_base, merge_script, served_files

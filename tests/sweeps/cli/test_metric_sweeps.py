@@ -19,12 +19,12 @@ from lora_runner.memory.estimate import Workload, estimate
 from lora_runner.metric.scores import MetricSpec
 from lora_runner.protocol import FAILED
 from results.best import best_config
-from results.frames import parameters_of, reports_frame, trials_frame
 from results.render.json_data import verdict_data
 from results.render.markdown import to_markdown
+from results.render.trials_table import trials_table
 from results.sweep_result import read_study
+from results.tables import parameters_of, reports_frame, trials_frame
 from results.text.metric import metric_sentences
-from results.trials_text import trials_table
 from results.verdict.metric_comparison import compare_metric
 from results.verdict.replicates import Replicates
 from results.verdict.statistics import Replicate

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from results.adapter import check_adapter_loads
+from results.adapter_files import check_adapter_loads
 from sweeps.fleet.fleet import _ENVIRONMENT
 from sweeps.sweep import Sweep
 from tests.on_ray import ON_RAY

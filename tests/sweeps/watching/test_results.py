@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 
 from results.errors import AdapterFilesError
-from results.frames import reports_frame, trials_frame
-from results.table_files import read_tables, write_tables
-from results.trials_text import ranked
+from results.render.trials_table import ranked
+from results.tables import read_tables, reports_frame, trials_frame, write_tables
 from sweeps import load
 from sweeps.cli.main import main
 from sweeps.errors import RunFolderError

@@ -9,7 +9,7 @@ import optuna
 import pandas as pd
 import pytest
 
-from results.frames import reports_frame, trials_frame, write_trials_csv
+from results.tables import reports_frame, trials_frame, write_trials_csv
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from files_and_text.numbers import loss, value_text
-from results.frames import DERIVED, parameters_of
+from results.tables import DERIVED, parameters_of
 
 _GAP = 2
 _REASON_WIDTH = 24

@@ -1,10 +1,11 @@
-"""The study as pandas tables: one row a trial, one row a report."""
+"""The study as pandas tables, one row per trial and one per report, and as CSV and parquet files."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 import pandas as pd
@@ -12,7 +13,9 @@ from optuna.trial import FrozenTrial
 
 from files_and_text.atomic_files import atomic_write
 from files_and_text.plain_values import finite, plain
-from results.trial_facts import by_percent, full_budget_loss, full_budget_metric
+from results.stored_trials import by_percent, full_budget_loss, full_budget_metric
+
+TRIALS_CSV, TRIALS_PARQUET, REPORTS_PARQUET = "trials.csv", "trials.parquet", "reports.parquet"
 
 DERIVED = ("embedding_learning_rate", "warmup_steps", "max_steps")
 """Fields of a trial's config that follow from its parameters and the budget."""
@@ -32,6 +35,31 @@ _PLACE: dict[str, str] = {
     "folder": "string",
     "config_hash": "string",
 }
+
+
+class Tables(NamedTuple):
+    """`trials_frame` and `reports_frame` of one study."""
+
+    trials: pd.DataFrame
+    reports: pd.DataFrame
+
+
+def tables(study: optuna.Study) -> Tables:
+    """Both tables of a study."""
+    return Tables(trials_frame(study), reports_frame(study))
+
+
+def write_tables(study: optuna.Study, folder: Path) -> None:
+    """Write trials.csv, trials.parquet and reports.parquet into a folder, each whole or not at all."""
+    trials, reports = tables(study)
+    write_trials_csv(trials, folder / TRIALS_CSV)
+    _write_parquet(trials, folder / TRIALS_PARQUET)
+    _write_parquet(reports, folder / REPORTS_PARQUET)
+
+
+def read_tables(folder: Path) -> Tables:
+    """Read back what `write_tables` wrote, values and types; FileNotFoundError when there is nothing."""
+    return Tables(pd.read_parquet(folder / TRIALS_PARQUET), pd.read_parquet(folder / REPORTS_PARQUET))
 
 
 def trials_frame(study: optuna.Study) -> pd.DataFrame:
@@ -114,6 +142,12 @@ def write_trials_csv(frame: pd.DataFrame, path: Path) -> Path:
     Floats keep all their digits, so that reading the file gives the same numbers.
     """
     return atomic_write(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def _write_parquet(frame: pd.DataFrame, path: Path) -> Path:
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return atomic_write(path, buffer.getvalue())
 
 
 def _record(trial: FrozenTrial, parameters: Iterable[str]) -> dict[str, Any]:
