@@ -1,6 +1,6 @@
-"""The adapters of several seats as one tensor, for products that serve all of them.
+"""The adapters of several seats as one tensor, for matmuls that serve all of them.
 
-Shapes: G seats, S elements of a seat's adapters on a device, r rank (as stored).
+Shapes: G seats, S elements of a seat's adapters on a device, r padded rank.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torch import Tensor
 
 
 class SeatWeights(Protocol):
-    """What a packed module asks of the seat that owns a block; every weight has its gradient buffer."""
+    """What a packed module needs of the seat that owns a block; every weight has its gradient buffer."""
 
     lora: dict[torch.device, tuple[Tensor, Tensor]]  # all matrices on a device, flat, and their gradients
-    lora_offsets: dict[str, int]  # module name -> where its A (r, in) begins there; B (out, r) stands behind
+    lora_offsets: dict[str, int]  # module name -> offset of its A (r, in); B (out, r) follows
     saved: dict[str, Tensor]  # module name -> full weight (V, h), or its rows of the trained tokens (n, h)
     saved_gradients: dict[str, Tensor]
     padded_rank: int
@@ -28,15 +28,15 @@ class SeatWeights(Protocol):
 
 
 class AdapterBank:
-    """The adapters of a class's seats on one device, a row (S,) each, in the dtype of their products.
+    """The adapters of a rank group's seats on one device, a row (S,) each, in the dtype of the matmuls.
 
-    Gone through once a pass, not once a layer. Seats of one shape mostly stand at equal distances in their
-    buffers: then gradients are added to all of them at once, and weights in fp32 are read where they are.
+    Made once per pass, not once per layer. Seats of one shape mostly lie at equal distances in their buffers:
+    then gradients are added to all of them at once, and fp32 weights are read in place.
     """
 
     def __init__(self, seats: Sequence[SeatWeights], device: torch.device, dtype: torch.dtype) -> None:
         weights, gradients = zip(*(seat.lora[device] for seat in seats), strict=True)
-        self._places, self._rank = seats[0].lora_offsets, seats[0].padded_rank
+        self._offsets, self._rank = seats[0].lora_offsets, seats[0].padded_rank
         self._each_gradient = gradients
         self._gradients = _one_view(gradients)
         own = _one_view(weights) if dtype == torch.float32 else None
@@ -51,7 +51,7 @@ class AdapterBank:
         return self._of(self._weights, name, into, out)
 
     def add_gradients(self, name: str, into: int, out: int, da: Tensor, db: Tensor) -> None:
-        """Add (G, r, in) and (G, out, r) to what the seats have for one layer."""
+        """Add gradients (G, r, in) and (G, out, r) of one layer."""
         if self._gradients is not None:
             a, b = self._of(self._gradients, name, into, out)
             a.add_(da)
@@ -64,18 +64,18 @@ class AdapterBank:
         )
 
     def _of(self, rows: Tensor, name: str, into: int, out: int) -> tuple[Tensor, Tensor]:
-        (count, _), apart = rows.shape, rows.stride(0)
-        rank, place = self._rank, rows.storage_offset() + self._places[name]
-        a = rows.as_strided((count, rank, into), (apart, into, 1), place)
-        return a, rows.as_strided((count, out, rank), (apart, rank, 1), place + rank * into)
+        (count, _), distance = rows.shape, rows.stride(0)
+        rank, offset = self._rank, rows.storage_offset() + self._offsets[name]
+        a = rows.as_strided((count, rank, into), (distance, into, 1), offset)
+        return a, rows.as_strided((count, out, rank), (distance, rank, 1), offset + rank * into)
 
 
 def _one_view(rows: Sequence[Tensor]) -> Tensor | None:
-    """(G, S) of rows that stand in one buffer at equal distances; None when they do not."""
+    """(G, S) of rows that lie in one buffer at equal distances; None when they do not."""
     first = rows[0]
-    places = [row.storage_offset() for row in rows]
-    apart = places[1] - places[0] if len(rows) > 1 else len(first)
+    offsets = [row.storage_offset() for row in rows]
+    distance = offsets[1] - offsets[0] if len(rows) > 1 else len(first)
     storages = {row.untyped_storage()._cdata for row in rows}
-    if len(storages) > 1 or apart < len(first) or any(y - x != apart for x, y in pairwise(places)):
+    if len(storages) > 1 or distance < len(first) or any(y - x != distance for x, y in pairwise(offsets)):
         return None
-    return first.as_strided((len(rows), len(first)), (apart, 1))
+    return first.as_strided((len(rows), len(first)), (distance, 1))

@@ -1,8 +1,8 @@
-"""Matrix products of several blocks of rows in one call, each block as it would be computed alone.
+"""Matmuls of several blocks of rows in one call, with the same bits for each block as on its own.
 
-A single product over all rows would let the number of a neighbour's rows choose the kernel, and with it the
-rounding. Grouped products keep every block's own shape: on CPU, and in bfloat16 on compute capabilities 9 and
-10, they are one dispatched operation, elsewhere one product per block.
+In a single matmul over all rows the number of a neighbour's rows would choose the kernel, and with it the
+rounding. Grouped matmuls keep every block's own shape: on a CPU, and in bfloat16 on compute capabilities 9
+and 10, they are one dispatched operation, elsewhere one matmul per block.
 
 Shapes: T rows of G blocks, k and n the sides of a weight.
 """
@@ -24,14 +24,14 @@ GROUPED_CAPABILITIES = (9, 10)
 """Major compute capabilities for which torch has a grouped kernel, in bfloat16."""
 
 NARROW = 1 << 14
-"""Elements of a weight up to which a CPU multiplies with it on one thread: waking the others takes longer.
+"""Weights of up to this many elements use one thread on a CPU: waking the others takes longer.
 
-A matter of the weight alone, or a trial's numbers would depend on its neighbours' rows.
+Decided by the weight alone, or a trial's numbers would depend on its neighbours' rows.
 """
 
 
 class Blocks:
-    """Consecutive blocks of rows, by their sizes; none is empty."""
+    """Sizes of consecutive blocks of rows; none is empty."""
 
     def __init__(self, sizes: Sequence[int]) -> None:
         self.sizes = tuple(sizes)
@@ -57,7 +57,7 @@ def matmul_shared(x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
     """Every block of `x` (T, k) times one `weight` (k, n) -> (T, n)."""
     if onednn.is_used_for(x, weight):
         if len(blocks) == 1:
-            return onednn.product(x, weight)
+            return onednn.matmul(x, weight)
         out = x.new_empty(x.shape[0], weight.shape[1])
         for rows, into in zip(x.split(blocks.sizes), out.split(blocks.sizes), strict=True):
             matmul_into(into, rows, weight)
@@ -66,18 +66,18 @@ def matmul_shared(x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
 
 
 def matmul_into(out: Tensor, x: Tensor, weight: Tensor) -> None:
-    """Write one block's `x` (t, k) times `weight` (k, n) to `out` (t, n), as `matmul_shared` computes it."""
+    """Write one block's `x` (t, k) times `weight` (k, n) to `out` (t, n), as `matmul_shared`."""
     if onednn.is_used_for(x, weight):
-        out.copy_(onednn.product(x, weight))
+        out.copy_(onednn.matmul(x, weight))
     else:
         _multiply_into(out, x, weight)
 
 
 def _multiply_into(out: Tensor, x: Tensor, weight: Tensor) -> None:
     if _is_aligned(out):
-        torch.mm(_at_own_address(x), weight, out=out)
+        torch.mm(_aligned_copy(x), weight, out=out)
     else:
-        out.copy_(_at_own_address(x) @ weight)
+        out.copy_(_aligned_copy(x) @ weight)
 
 
 def outer_by_block(a: Tensor, b: Tensor, blocks: Blocks) -> Tensor:
@@ -86,25 +86,25 @@ def outer_by_block(a: Tensor, b: Tensor, blocks: Blocks) -> Tensor:
         if _groupable(a.t(), b):
             return F.grouped_mm(a.t(), b, offs=blocks.ends.on(a.device))
         pairs = zip(a.split(blocks.sizes), b.split(blocks.sizes), strict=True)
-        return torch.stack([_at_own_address(left).t() @ _at_own_address(right) for left, right in pairs])
+        return torch.stack([_aligned_copy(left).t() @ _aligned_copy(right) for left, right in pairs])
 
 
-def _at_own_address(rows: Tensor) -> Tensor:
-    """`rows`, copied where their neighbours' number would decide how they are aligned.
+def _aligned_copy(rows: Tensor) -> Tensor:
+    """`rows`, copied if their alignment depends on how many rows precede them.
 
-    Kernels treat what stands before an aligned address apart, and so add it up in another order.
+    Kernels treat elements before an aligned address separately, which changes the order of a sum.
     """
     return rows if _is_aligned(rows) else rows.clone()
 
 
 def _is_aligned(rows: Tensor) -> bool:
-    """Whether every row begins at a multiple of 16 bytes, whichever of them is the first."""
+    """Whether every row begins at a multiple of 16 bytes, whichever is the first."""
     return rows.shape[1] * rows.element_size() % 16 == 0
 
 
 @contextmanager
 def _threads_for(num_elements: int, device: torch.device) -> Iterator[None]:
-    """Inside, one thread if a weight of so many elements is narrow; as many as there are if not."""
+    """One thread inside, if a weight of so many elements is narrow."""
     if num_elements > NARROW or device.type != "cpu":
         yield
         return
@@ -117,18 +117,18 @@ def _threads_for(num_elements: int, device: torch.device) -> Iterator[None]:
 
 
 def _groupable(a: Tensor, b: Tensor) -> bool:
-    """Whether torch takes both in one operation; asked for every product, and so in few words."""
+    """Whether torch multiplies both in one operation; checked for every matmul, so it must be fast."""
     if a.is_cuda and not _grouped_on(a.device, a.dtype):
-        return False  # there, torch would loop too, and ask the host for the sizes
+        return False  # torch would loop as well, and wait for the sizes on the host
     in_16_bytes = 16 // a.element_size()
-    return _steps_by(in_16_bytes, a) and _steps_by(in_16_bytes, b)
+    return _has_strides(in_16_bytes, a) and _has_strides(in_16_bytes, b)
 
 
-def _steps_by(multiple: int, x: Tensor) -> bool:
-    """Whether the matrices in `x` lie as grouped_mm wants them.
+def _has_strides(multiple: int, x: Tensor) -> bool:
+    """Whether the strides of `x` are what grouped_mm needs.
 
-    One of the last two directions is contiguous; a step in any other is a multiple. A matrix of one row or
-    column is contiguous in both, which says nothing: its longer direction decides.
+    One of the last two dimensions is contiguous; every other stride is a multiple. A matrix of one row or
+    column is contiguous in both: its longer dimension decides.
     """
     rows, columns = x.shape[-2:]
     *outer, down, right = x.stride()

@@ -1,8 +1,8 @@
-"""Modules of a base that multiply rows by matrices of their own, called once for each block of a pass.
+"""Modules of a base that multiply by matrices of their own, called once for each block of a pass.
 
-Routers and fused experts of a mixture are no linear layers that could be replaced. Over all rows, neighbours
-would decide how many rows a product has, and with it the rounding; and an expert sees a selection of rows, of
-which nobody could tell whose they are. Inside such a call all rows belong to one seat.
+Routers and fused experts are no linear layers that could be replaced. Called on all rows at once, the
+rounding of their matmuls would depend on the neighbours' rows, and an expert would see a selection of rows
+without known owners. Called block by block, all rows belong to one seat.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def call_by_block(decoder: nn.Module, context: PackContext, probe: Callable[[], object]) -> list[str]:
-    """Make the modules below `decoder` that need it compute block by block; their names.
+    """Make the modules below `decoder` that need it compute block by block; returns their names.
 
-    `probe` makes a plain forward pass or several, each of one block. It shows which modules see all rows: one
-    that sees a selection is called by block through the smallest module around it that does see all.
+    `probe` makes one or more plain forward passes, each of one block. They show which modules see all rows:
+    for a module that sees a selection, the smallest module around it that sees all rows is called block by
+    block.
     """
     seen = _RowsSeen(context)
     with ExitStack() as hooks:
         for name, module in decoder.named_modules():
             hooks.enter_context(
-                module.register_forward_pre_hook(seen.by(name), with_kwargs=True)  # type: ignore[arg-type]
+                module.register_forward_pre_hook(seen.hook(name), with_kwargs=True)  # type: ignore[arg-type]
             )
         probe()
     wanted, replaced = set[str](), tuple[str, ...]()
@@ -53,10 +54,10 @@ def call_by_block(decoder: nn.Module, context: PackContext, probe: Callable[[], 
 
 
 def _multiplies(module: nn.Module) -> bool:
-    """Whether a module that nobody replaced multiplies by itself.
+    """Whether a module that was not replaced has matmuls of its own.
 
-    It has a matrix, or a stack of them, of its own; or it mixes tokens by a convolution, as the mixers of
-    state space models do, whose scans are products too.
+    It owns a matrix or a stack of them, or it mixes tokens by a convolution, as the mixers of state space
+    models do, whose scans are matmuls too.
     """
     if isinstance(module, (nn.Embedding, *_CONVOLUTIONS)):
         return False
@@ -65,7 +66,7 @@ def _multiplies(module: nn.Module) -> bool:
 
 
 class _RowsSeen:
-    """By their names, the modules that saw all rows in every call, and those that saw other rows."""
+    """Names of the modules that saw all rows in every call, and of those that saw a selection."""
 
     def __init__(self, context: PackContext) -> None:
         self._context = context
@@ -75,22 +76,22 @@ class _RowsSeen:
     def all_rows(self) -> set[str]:
         return self._saw_all - self.selections
 
-    def by(self, name: str) -> Callable[..., None]:
-        def look(module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+    def hook(self, name: str) -> Callable[..., None]:
+        def record(module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
             assert self._context.rows is not None
             given = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None)
             num_rows = self._context.rows.num_rows
-            if given is not None and isinstance(module, PackedModule):  # which lays its rows end to end
+            if given is not None and isinstance(module, PackedModule):  # which flattens its rows
                 sees_all = given.shape[:-1].numel() == num_rows
             else:
                 sees_all = given is not None and _row_dimension(given, num_rows) is not None
             (self._saw_all if sees_all else self.selections).add(name)
 
-        return look
+        return record
 
 
 class ByBlock:
-    """A module's forward, called for the rows of one block after another."""
+    """A module's forward, called for one block after another."""
 
     def __init__(self, forward: Callable[..., Any], context: PackContext) -> None:
         self._forward, self._context = forward, context
@@ -115,7 +116,7 @@ class ByBlock:
 
 
 def _row_dimension(x: Tensor, num_rows: int) -> int | None:
-    """Along which dimension blocks of `x` stand: of rows (T, ...), (1, T, ...) or sequences (B, S, ...)."""
+    """The dimension along which `x` has blocks: rows (T, ...), (1, T, ...) or sequences (B, S, ...)."""
     if x.dim() > 1 and x.shape[0] == num_rows:
         return 0
     if x.dim() > 2 and x.shape[0] * x.shape[1] == num_rows:
@@ -128,7 +129,7 @@ def _is_of_rows(value: Any, rows: RowOwners) -> bool:
 
 
 def _split(value: Any, rows: RowOwners) -> Sequence[Any]:
-    """One value for each block: its rows of a tensor of all rows; everything else as it is."""
+    """One value per block: its rows of a tensor of all rows; everything else unchanged."""
     if isinstance(value, tuple | list):
         return [type(value)(parts) for parts in zip(*(_split(one, rows) for one in value), strict=True)] or [
             value
@@ -137,13 +138,13 @@ def _split(value: Any, rows: RowOwners) -> Sequence[Any]:
         return [value] * len(rows.blocks)
     dimension = _row_dimension(value, rows.num_rows)
     assert dimension is not None
-    each = rows.num_rows // value.shape[dimension]  # rows of a sequence, where sequences stand along it
+    each = rows.num_rows // value.shape[dimension]  # rows per entry: more than 1 for sequences
     parts: Sequence[Any] = value.split([size // each for size in rows.blocks.sizes], dim=dimension)
     return parts
 
 
 def _joined(outputs: Sequence[Any], dimensions: int, along: int) -> Any:
-    """The blocks' outputs as one; without the batch's dimension, rows stand along the first."""
+    """The blocks' outputs as one; without the batch dimension, rows are the first dimension."""
     first = outputs[0]
     if isinstance(first, tuple | list):
         return type(first)([_joined(parts, dimensions, along) for parts in zip(*outputs, strict=True)])

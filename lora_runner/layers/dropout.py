@@ -1,8 +1,8 @@
 """Dropout masks as a pure function of (seed, step, micro-batch, layer, element).
 
-Counter-based (Philox 4x64-10, Salmon et al., 2011): nothing is drawn in sequence, so a trial has the same
-masks alone, in any pack, after a resume, and when gradient checkpointing computes a layer again. One 64-bit
-word serves four elements, so a rate is kept to 1/65536.
+Counter-based (Philox 4x64-10, Salmon et al., 2011), with no state between draws: a trial has the same masks
+alone, in any pack, after a resume, and when gradient checkpointing recomputes a layer. One 64-bit word
+serves four elements, so the dropout probability is rounded to 1/65536.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LEVELS = 1 << 16
 
 
 def dropout_key(seed: int, layer: int, micro_step: int) -> tuple[int, int]:
-    """Philox's two 64-bit key words; `micro_step` counts all micro-batches: it says step and micro-batch."""
+    """Philox's two 64-bit key words; `micro_step` counts the micro-batches of all steps."""
     return mix(seed, layer), micro_step
 
 
@@ -28,7 +28,7 @@ def threshold(p: float) -> int:
 def dropout_factors(
     shape: tuple[int, int], p: float, key: tuple[int, int], device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """What dropout multiplies with: 0, or what keeps the mean; by the element's place in row-major order."""
+    """Factors by which dropout multiplies: 0, or what keeps the mean; drawn by row-major index."""
     if p == 0:
         return torch.ones(shape, device=device, dtype=dtype)
     limit = threshold(p)
@@ -36,7 +36,7 @@ def dropout_factors(
 
 
 def keep_mask(shape: tuple[int, int], limit: int, key: tuple[int, int], device: torch.device) -> Tensor:
-    """Elements whose 16 random bits reach `limit`, (rows, columns) bool."""
+    """Whether each element's 16 random bits reach `limit`, (rows, columns) bool."""
     if device.type == "cuda":
         from lora_runner.layers.dropout_kernel import philox_keep_mask  # needs triton
 

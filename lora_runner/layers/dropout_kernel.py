@@ -1,4 +1,4 @@
-"""The masks of dropout.py on CUDA: the same Philox 4x64-10 stream as NumPy's, bit for bit, in Triton."""
+"""The masks of dropout.py in Triton: NumPy's Philox 4x64-10 stream, bit for bit."""
 
 # mypy: disable-error-code="import-untyped, untyped-decorator, no-untyped-def"
 from __future__ import annotations
@@ -10,16 +10,16 @@ from torch import Tensor
 from triton.language.random import philox_impl
 
 ELEMENTS = 16
-"""Of one counter: four 64-bit words of four elements each."""
+"""Per counter: four 64-bit words of four elements each."""
 COUNTERS = 128
-"""Counters of one program."""
+"""Per program."""
 ROUNDS = 10
 
 
-# Not specialised: a key of 1 would become a constant, and every new key might be compiled anew.
+# Not specialised: a key of 1 would become a constant, and new keys might be compiled again.
 @triton.jit(do_not_specialize=["key0", "key1", "limit", "num_counters"])
 def keep_kernel(out, key0, key1, limit, num_counters, COUNTERS: tl.constexpr, ROUNDS: tl.constexpr):
-    """Write 16 bytes of 0 or 1 a counter, as two 64-bit words; out (num_counters, 2) int64."""
+    """Write 16 bytes of 0 or 1 per counter, as two 64-bit words; out (num_counters, 2) int64."""
     index = tl.program_id(0) * COUNTERS + tl.arange(0, COUNTERS)
     # NumPy counts up before it draws: its first words come from counter 1.
     counter = (index + 1).to(tl.uint64)
@@ -45,7 +45,7 @@ def _keeps(word, limit):
 def philox_keep_mask(
     shape: tuple[int, int], limit: int, key: tuple[int, int], device: torch.device
 ) -> Tensor:
-    """`dropout.keep_mask` on the device; the host waits for nothing."""
+    """`dropout.keep_mask` on the device; the host does not wait."""
     count = shape[0] * shape[1]
     counters = -(-count // ELEMENTS)
     out = torch.empty(counters, 2, dtype=torch.int64, device=device)

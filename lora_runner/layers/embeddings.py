@@ -1,11 +1,11 @@
-"""Embedding and output layer for several seats at once: frozen, trained in full, or a few rows of them.
+"""Embedding and output layer for several seats at once: frozen, trained in full, or only a few rows.
 
 Of a layer trained in full (peft's `modules_to_save`) each seat has its own copy (V, h). Where only some
 tokens are trained (peft's `trainable_token_indices`), a seat has their rows (n, h) and reads all others from
-the base: nothing of the matrix's size is made for a seat, in either direction. With tied embeddings both
-layers use what the seat keeps under the input embeddings' name.
+the base; no tensor of the matrix's size is made per seat. With tied embeddings both layers use what the seat
+keeps under the input embeddings' name.
 
-Shapes: T rows of an activation, t of one rank's blocks, G blocks, V vocabulary, h hidden, n trained tokens, u
+Shapes: T rows of an activation, t rows of a rank group, G blocks, V vocabulary, h hidden, n trained tokens, u
 distinct ids of a block.
 """
 
@@ -24,17 +24,17 @@ from lora_runner.layers.linear import PackContext, PackedModule, RowOwners
 
 
 class PackedSavedModule(PackedModule):
-    """A layer of which each seat may train its own copy, or its own rows of some tokens."""
+    """A layer of which each seat may train its own copy, or its own rows for some tokens."""
 
     tied_to: str | None = None
     """Name whose trained copy this module uses, for models that tie embeddings and output layer."""
     token_indices: tuple[int, ...] = ()
-    """Ids, rising, of the tokens whose rows alone are trained; empty: all rows, if any."""
+    """Sorted ids of the only tokens whose rows are trained; empty: all rows, if any."""
 
     def train_only(self, token_indices: Sequence[int]) -> None:
-        """Leave all rows but those of these ids to the base; the ids must be rising."""
+        """Train only the rows of these ids, which must be sorted."""
         self.token_indices = tuple(token_indices)
-        # Made once: no step has to wait for them.
+        # Made once, so that no step waits for it.
         self._tokens = torch.tensor(self.token_indices, device=self.weight.device)
 
     @property
@@ -44,12 +44,12 @@ class PackedSavedModule(PackedModule):
 
     @property
     def owner(self) -> str:
-        """Name under which seats keep the trained copy or rows."""
+        """The name under which seats keep the trained copy or rows."""
         return self.tied_to or self.name
 
     @property
     def parameter_name(self) -> str:
-        """What the trained matrix is called, as in peft."""
+        """The trained matrix's name, as in peft."""
         return f"{self.owner}.{'token_adapter.trainable_tokens_delta' if self.token_indices else 'weight'}"
 
     @property
@@ -59,7 +59,7 @@ class PackedSavedModule(PackedModule):
         return len(self.token_indices) or vocabulary, hidden
 
     def trained_start(self) -> Tensor:
-        """The base's own values of what is trained, `trained_shape`."""
+        """The base's values of what is trained, `trained_shape`."""
         weight = self.weight.detach()
         return weight.index_select(0, self.tokens) if self.token_indices else weight
 
@@ -69,7 +69,7 @@ class PackedEmbedding(PackedSavedModule):
 
     def __init__(self, base: nn.Embedding, name: str, context: PackContext) -> None:
         super().__init__(base, name, context)
-        # torch keeps the gradient of this row at zero; here it is done where rows are taken.
+        # torch keeps the gradient of this row at zero; `_TakeRows` does it here.
         self.padding_idx, base.padding_idx = base.padding_idx, None
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -82,8 +82,8 @@ class PackedEmbedding(PackedSavedModule):
                 outputs.append(self.base(flat[start : start + size]))
             else:
                 # Only the rows that occur: neither forward nor backward touches the whole matrix.
-                taken = take.apply(seat, self, context.distinct[index], context.anchor)  # type: ignore[no-untyped-call]
-                out = functional_call(self.base, {"weight": taken}, (context.places[index],))
+                taken = take.apply(seat, self, context.distinct_ids[index], context.anchor)  # type: ignore[no-untyped-call]
+                out = functional_call(self.base, {"weight": taken}, (context.distinct_indices[index],))
                 outputs.append(out.to(self.weight.dtype))
             start += size
         out = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
@@ -91,30 +91,30 @@ class PackedEmbedding(PackedSavedModule):
 
 
 class _TakeRows(torch.autograd.Function):
-    """Rows (u, h) of a seat's copy; the gradient joins theirs, in no order: the ids are distinct."""
+    """Rows (u, h) of a seat's copy. The ids are distinct, so their gradients add up in any order."""
 
     @staticmethod
     def forward(
         ctx: Any, seat: SeatWeights, module: PackedEmbedding, distinct: Tensor, anchor: Tensor | None
     ) -> Tensor:
         ctx.gradient, ctx.distinct = seat.saved_gradients[module.owner], distinct
-        ctx.never = module.padding_idx
+        ctx.padding_idx = module.padding_idx
         return seat.saved[module.owner].index_select(0, distinct)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
         grad = grads[0]
-        if ctx.never is not None:
-            grad = grad.masked_fill((ctx.distinct == ctx.never)[:, None], 0.0)
+        if ctx.padding_idx is not None:
+            grad = grad.masked_fill((ctx.distinct == ctx.padding_idx)[:, None], 0.0)
         ctx.gradient.index_add_(0, ctx.distinct, grad)
         return None, None, None, None
 
 
 class _TakeTokenRows(torch.autograd.Function):
-    """Rows (u, h) of the base, in its dtype, with the seat's own in the places of the trained tokens.
+    """Rows (u, h) of the base, in its dtype, with the seat's own rows for the trained tokens.
 
-    Which of the tokens occur is found out on the device, in tensors of shapes known beforehand: both lists of
-    ids are sorted and without repetition, so each looks its entries up in the other.
+    Which of the tokens occur is computed on the device, in tensors of known shapes: both lists of ids are
+    sorted and distinct, so each is searched in the other.
     """
 
     @staticmethod
@@ -122,7 +122,7 @@ class _TakeTokenRows(torch.autograd.Function):
         ctx: Any, seat: SeatWeights, module: PackedEmbedding, distinct: Tensor, anchor: Tensor | None
     ) -> Tensor:
         ctx.gradient, ctx.distinct = seat.saved_gradients[module.owner], distinct
-        ctx.tokens, ctx.never = module.tokens, module.padding_idx
+        ctx.tokens, ctx.padding_idx = module.tokens, module.padding_idx
         frozen = module.weight.detach().index_select(0, distinct)
         row = torch.searchsorted(module.tokens, distinct).clamp_(max=len(module.tokens) - 1)
         is_trained = module.tokens.index_select(0, row) == distinct
@@ -131,16 +131,16 @@ class _TakeTokenRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
-        place = torch.searchsorted(ctx.distinct, ctx.tokens).clamp_(max=len(ctx.distinct) - 1)
-        is_frozen = ctx.distinct.index_select(0, place) != ctx.tokens  # it does not occur here
-        if ctx.never is not None:
-            is_frozen |= ctx.tokens == ctx.never
-        ctx.gradient += grads[0].index_select(0, place).masked_fill_(is_frozen[:, None], 0.0)
+        index = torch.searchsorted(ctx.distinct, ctx.tokens).clamp_(max=len(ctx.distinct) - 1)
+        is_frozen = ctx.distinct.index_select(0, index) != ctx.tokens  # does not occur in this block
+        if ctx.padding_idx is not None:
+            is_frozen |= ctx.tokens == ctx.padding_idx
+        ctx.gradient += grads[0].index_select(0, index).masked_fill_(is_frozen[:, None], 0.0)
         return None, None, None, None
 
 
 class PackedHead(PackedSavedModule):
-    """The output layer; it too computes block by block."""
+    """The output layer, computed block by block as well."""
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
@@ -149,26 +149,26 @@ class PackedHead(PackedSavedModule):
         return out.view(*x.shape[:-1], out.shape[-1])
 
     def copies(self, rows: RowOwners) -> list[Tensor | None]:
-        """Each block's trained copy (V, h), None where it uses the base's."""
+        """Each block's trained copy (V, h); None where it uses the base's."""
         if self.token_indices:
             return [None] * len(rows.seats)
         return [None if seat is None else seat.saved.get(self.owner) for seat in rows.seats]
 
     def token_rows(self, seats: Sequence[SeatWeights], dtype: torch.dtype) -> Tensor:
-        """The seats' rows of the trained tokens (G, n', h), in the dtype of the product."""
+        """The seats' rows of the trained tokens (G, n', h), in the dtype of the matmul."""
         rows = torch.stack([seat.saved[self.owner] for seat in seats]).to(dtype)
         return nn.functional.pad(rows, (0, 0, 0, self.num_padding))
 
     @property
     def num_padding(self) -> int:
-        """Rows of zeros up to n', a multiple of 8 as ranks are: grouped products want 16-byte steps."""
+        """Rows of zeros up to n', a multiple of 8 as ranks are: grouped matmuls need 16-byte strides."""
         return -len(self.token_indices) % 8
 
 
 class _PackedHeadFunction(torch.autograd.Function):
     """(T, h) -> (T, V): the base's weight for all blocks at once, or every seat's own copy.
 
-    Columns of tokens that are trained alone are computed again, with each seat's own rows.
+    Where only some tokens are trained, their columns are computed again with each seat's own rows.
     """
 
     @staticmethod
@@ -184,14 +184,16 @@ class _PackedHeadFunction(torch.autograd.Function):
             for copy, part, into in zip(
                 copies, x.split(rows.blocks.sizes), out.split(rows.blocks.sizes), strict=True
             ):
-                # The master is fp32; the product runs in the base's dtype, as the frozen weight would.
+                # The master weight is fp32; the matmul runs in the base's dtype, as with the frozen weight.
                 own = (module.weight.detach() if copy is None else copy).to(x.dtype)
                 matmul_into(into, part, own.t())
-        for c in rows.classes if module.token_indices else ():
+        for group in rows.rank_groups if module.token_indices else ():
             own = matmul_by_block(
-                x[c.start : c.stop], module.token_rows(c.seats, x.dtype).transpose(1, 2), c.blocks
+                x[group.start : group.stop],
+                module.token_rows(group.seats, x.dtype).transpose(1, 2),
+                group.blocks,
             )
-            out[c.start : c.stop].index_copy_(1, module.tokens, own[:, : len(module.tokens)])
+            out[group.start : group.stop].index_copy_(1, module.tokens, own[:, : len(module.tokens)])
         return out if module.bias is None else out.add_(module.bias.to(x.dtype))
 
     @staticmethod
@@ -221,12 +223,14 @@ def _add_token_gradients(dx: Tensor, grad: Tensor, x: Tensor, module: PackedHead
     """Correct `dx` (T, h) from the base's rows to the seats' own, and add the gradient of those."""
     pad, num_tokens = nn.functional.pad, len(module.tokens)
     base = pad(module.trained_start().to(grad.dtype), (0, 0, 0, module.num_padding))
-    for c in rows.classes:
-        here = pad(grad[c.start : c.stop].index_select(1, module.tokens), (0, module.num_padding))  # (t, n')
-        # The difference, because taking these columns out of `grad` beforehand would copy all of it.
-        moved = module.token_rows(c.seats, grad.dtype) - base  # (G, n', h)
-        dx[c.start : c.stop].add_(matmul_by_block(here, moved, c.blocks))
-        drows = outer_by_block(here, x[c.start : c.stop], c.blocks)[:, :num_tokens]  # (G, n, h)
+    for group in rows.rank_groups:
+        here = pad(
+            grad[group.start : group.stop].index_select(1, module.tokens), (0, module.num_padding)
+        )  # (t, n')
+        # The difference, because removing these columns from `grad` beforehand would copy all of it.
+        difference = module.token_rows(group.seats, grad.dtype) - base  # (G, n', h)
+        dx[group.start : group.stop].add_(matmul_by_block(here, difference, group.blocks))
+        drows = outer_by_block(here, x[group.start : group.stop], group.blocks)[:, :num_tokens]  # (G, n, h)
         torch._foreach_add_(
-            [seat.saved_gradients[module.owner] for seat in c.seats], [*drows.to(torch.float32)]
+            [seat.saved_gradients[module.owner] for seat in group.seats], [*drows.to(torch.float32)]
         )

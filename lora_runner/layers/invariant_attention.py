@@ -1,9 +1,8 @@
 """Attention on CUDA whose bits do not depend on what else is in the call.
 
-Flash attention, torch's choice there, splits the keys by how many blocks would keep the device busy, and adds
-the gradients of queries in the order in which blocks end. Memory-efficient attention computes each head of a
-sequence by itself, and its backward pass does too as long as the keys are not split, which torch leaves to
-its switch for deterministic algorithms.
+Flash attention, torch's default there, splits the keys by how many blocks keep the device busy, and adds
+query gradients in the order in which blocks end. Memory-efficient attention computes each head of a sequence
+separately, also in the backward pass if the keys are not split; torch's deterministic mode ensures that.
 
 Shapes: B sequences, H heads, S their length, D head size.
 """
@@ -33,7 +32,7 @@ class _EfficientAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, bias, out, log_sumexp, seed, offset = ctx.saved_tensors
-        with _keys_in_one_piece():
+        with _unsplit_keys():
             dquery, dkey, dvalue, _ = torch.ops.aten._scaled_dot_product_efficient_attention_backward(
                 grads[0],
                 query,
@@ -53,10 +52,10 @@ class _EfficientAttention(torch.autograd.Function):
 
 
 @contextmanager
-def _keys_in_one_piece() -> Iterator[None]:
-    """torch's deterministic algorithms for what is called inside, and for nothing else.
+def _unsplit_keys() -> Iterator[None]:
+    """torch's deterministic algorithms for the calls inside.
 
-    A step as a whole could not have them: they want settings of cuBLAS that are made before it starts.
+    A whole step cannot use them: they need cuBLAS settings made before the process starts.
     """
     before = (
         torch.are_deterministic_algorithms_enabled(),
@@ -80,9 +79,8 @@ def invariant_attention(
 ) -> tuple[Tensor, None]:
     """Attend as transformers' sdpa does without dropout; (B, H, S, D) -> (B, S, H, D).
 
-    Key and value may have fewer heads than the query. Causal without a mask; a boolean one (1, 1, S, S) says
-    what is seen. S and D are multiples of 8, as the kernel demands in bfloat16; it raises RuntimeError
-    otherwise.
+    Key and value may have fewer heads than the query. Causal without a mask; a boolean mask (1, 1, S, S) says
+    what is visible. S and D must be multiples of 8 in bfloat16; otherwise the kernel raises RuntimeError.
     """
     groups = query.shape[1] // key.shape[1]
     if groups > 1:

@@ -1,11 +1,11 @@
-"""Modules of the base model that compute for several seats at once.
+"""Linear layers that compute for several seats at once, and the record of which rows belong to which seat.
 
-The base's modules are replaced in place: every linear layer by `PackedLinear`, embedding and output layer
-by those of `packed_embeddings.py`. They read from the shared `PackContext` which rows of their input
-belong to which seat. Products are grouped by block (`products.py`): nothing depends on a neighbour.
-Gradients go straight into the seats' flat buffers; autograd only carries those of activations.
+Every linear layer of the base is replaced by a `PackedLinear`, embedding and output layer by the modules of
+`embeddings.py`. The shared `PackContext` tells them which rows of their input belong to which seat. Matmuls
+are grouped by block (`block_matmul.py`), so nothing depends on a neighbour. Weight gradients are added to the
+seats' flat buffers; autograd only carries those of activations.
 
-Shapes: T rows of an activation, t of one rank's blocks, G blocks, r rank (as stored).
+Shapes: T rows of an activation, t rows of a rank group, G blocks, r padded rank.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lora_runner.layout.device_copies import DeviceCopies
 
 
 class RankGroup:
-    """Consecutive blocks whose adapters have one shape, so that one product serves them all."""
+    """Consecutive blocks whose adapters have one shape, so that one matmul serves them all."""
 
     def __init__(self, start: int, owned: Sequence[tuple[SeatWeights, int]]) -> None:
         self.seats = tuple(seat for seat, _ in owned)
@@ -41,11 +41,11 @@ class RankGroup:
         self._banks: dict[tuple[torch.device, torch.dtype], AdapterBank] = {}
 
     def scale_on(self, device: torch.device) -> float | Tensor:
-        """What each row's branch is multiplied with: one factor, or (t, 1)."""
+        """LoRA scaling of each row: one factor, or (t, 1)."""
         return self._scale if isinstance(self._scale, float) else self._scale.on(device)
 
     def bank(self, device: torch.device, dtype: torch.dtype) -> AdapterBank:
-        """The seats' adapters on a device, made when first asked for."""
+        """The seats' adapters on a device, made on first use."""
         key = device, dtype
         if key not in self._banks:
             self._banks[key] = AdapterBank(self.seats, device, dtype)
@@ -53,33 +53,33 @@ class RankGroup:
 
 
 class RowOwners:
-    """Who owns which rows of an activation. Seats stand in the order of `pack_order`; None is the base."""
+    """Which rows of an activation belong to which seat, in `pack_order`; None is the plain base."""
 
     def __init__(self, seats: Sequence[SeatWeights | None], sizes: Sequence[int]) -> None:
         present = [(seat, size) for seat, size in zip(seats, sizes, strict=True) if size]
         self.seats = tuple(seat for seat, _ in present)
         self.blocks = Blocks([size for _, size in present])
         self.num_rows = sum(self.blocks.sizes)
-        self.classes: list[RankGroup] = []
+        self.rank_groups: list[RankGroup] = []
         start = 0
         for _, group in groupby(present, key=lambda owned: _padded_rank(owned[0])):
             members = list(group)
             owned = [(seat, size) for seat, size in members if seat is not None]
             if owned:
-                self.classes.append(RankGroup(start, owned))
+                self.rank_groups.append(RankGroup(start, owned))
             start += sum(size for _, size in members)
         self._alone: dict[int, RowOwners] = {}
 
     def alone(self, block: int) -> RowOwners:
-        """Those of one block, as if it were the only one."""
+        """The owner of one block, as in a pass of that block only."""
         if block not in self._alone:
             self._alone[block] = RowOwners([self.seats[block]], [self.blocks.sizes[block]])
         return self._alone[block]
 
     def selection(self, num_rows: int) -> RowOwners:
-        """Any `num_rows` of these rows, which have one owner."""
+        """The owner of any `num_rows` of these rows, which must have one owner."""
         found = RowOwners(self.seats, [num_rows])
-        for of_selection, of_all in zip(found.classes, self.classes, strict=True):
+        for of_selection, of_all in zip(found.rank_groups, self.rank_groups, strict=True):
             of_selection._banks = of_all._banks
         return found
 
@@ -89,27 +89,30 @@ def _padded_rank(seat: SeatWeights | None) -> int:
 
 
 def pack_order(seats: Sequence[SeatWeights | None]) -> list[int]:
-    """Indices of `seats` in the order of their blocks in a pass: ranks together, as `RowOwners` wants them.
+    """Indices of `seats` in the order of their blocks in a pass: equal ranks together.
 
-    Within a rank they stand as in their buffers, so that a bank finds them at equal distances.
+    Within a rank they are in the order of their buffers, so that `AdapterBank` finds equal distances.
     """
-    return sorted(range(len(seats)), key=lambda index: (_padded_rank(seats[index]), _place(seats[index])))
+    return sorted(
+        range(len(seats)), key=lambda index: (_padded_rank(seats[index]), _buffer_offset(seats[index]))
+    )
 
 
-def _place(seat: SeatWeights | None) -> int:
+def _buffer_offset(seat: SeatWeights | None) -> int:
     return 0 if seat is None else min((int(own.storage_offset()) for own, _ in seat.lora.values()), default=0)
 
 
 @dataclass
 class PackContext:
-    """The pass that is under way."""
+    """What packed modules need to know of the current pass."""
 
     rows: RowOwners | None = None
-    places: Sequence[Tensor] = ()
-    """Each block's token ids as indices into its `distinct`."""
-    distinct: Sequence[Tensor] = ()
+    distinct_ids: Sequence[Tensor] = ()
+    """Each block's sorted distinct token ids."""
+    distinct_indices: Sequence[Tensor] = ()
+    """Each block's tokens as indices into its `distinct_ids`."""
     anchor: Tensor | None = None
-    """In training, an input that wants a gradient, so that autograd calls the backward that fills buffers."""
+    """In training, an input that requires a gradient, so that autograd calls the layers' backward."""
 
     @property
     def training(self) -> bool:
@@ -118,8 +121,8 @@ class PackContext:
     def rows_of(self, x: Tensor, name: str, *, trained: bool) -> RowOwners:
         """Owners of the rows of `x`.
 
-        A selection has one where the pass, or a module called by block, has one. A frozen layer may see any
-        other selection, as one block of nobody.
+        A selection of rows has an owner if the pass, or a module called by block, has a single one. A frozen
+        layer may see any other selection, as one block without an owner.
         """
         assert self.rows is not None
         if x.shape[0] == self.rows.num_rows:
@@ -129,13 +132,13 @@ class PackContext:
         if not trained:
             return RowOwners([None], [x.shape[0]])
         raise ModelError(
-            f"module {name!r} was called on {x.shape[0]} rows of {self.rows.num_rows}, and nothing says "
-            "whose they are; leave it out of target_modules"
+            f"module {name!r} was called on {x.shape[0]} rows of {self.rows.num_rows}, and nothing tells "
+            "which seats they belong to; leave it out of target_modules"
         )
 
 
 class PackedModule(nn.Module):
-    """What packed modules share: the base's module, its full name, and the pass under way."""
+    """What packed modules share: the base's module, its full name, and the current pass."""
 
     def __init__(self, base: nn.Module, name: str, context: PackContext) -> None:
         super().__init__()
@@ -151,7 +154,7 @@ class PackedModule(nn.Module):
 
     @property
     def bias(self) -> Tensor | None:
-        """The base's bias, where it has one."""
+        """The base's bias, if any."""
         bias: Tensor | None = getattr(self.base, "bias", None)
         return bias
 
@@ -160,10 +163,10 @@ class PackedModule(nn.Module):
 
 
 class PackedLinear(PackedModule):
-    """A frozen linear layer, quantised or not, with a LoRA branch per seat; without one when it is no target.
+    """A frozen linear layer, quantised or not, with a LoRA branch per seat if it is a target.
 
-    Source: LoRA (Hu et al., 2021). The branch computes in the dtype of its input, on fp32 masters, as under
-    autocast. With `calls_base` the frozen part is what the base's own forward gives, block by block.
+    Source: LoRA (Hu et al., 2021). The branch computes in the dtype of its input, on fp32 master weights, as
+    under autocast. With `calls_base` the frozen part is the base's own forward, block by block.
     """
 
     def __init__(
@@ -179,10 +182,10 @@ class PackedLinear(PackedModule):
         super().__init__(base, name, context)
         self.calls_base = calls_base
         self.index = index
-        """Place among the trained layers, which keys its dropout; None for a layer that only computes."""
+        """Index among the trained layers, part of the dropout key; None for a layer without LoRA."""
         self.in_features, self.out_features = base.in_features, base.out_features
         self.shape = name, base.in_features, base.out_features
-        """As a bank asks for it."""
+        """Arguments of `AdapterBank.matrices`."""
         self._resident: Tensor | None = None
         self._keep_resident = resident
 
@@ -197,7 +200,7 @@ class PackedLinear(PackedModule):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])  # (T, in)
-        if not flat.shape[0]:  # an expert that nobody chose
+        if not flat.shape[0]:  # an expert without tokens
             return x.new_zeros(*x.shape[:-1], self.out_features)
         rows = self._context.rows_of(flat, self.name, trained=self.index is not None)
         anchor = self._context.anchor if self.index is not None else None
@@ -207,7 +210,7 @@ class PackedLinear(PackedModule):
         return out.view(*x.shape[:-1], self.out_features)
 
     def frozen_forward(self, x: Tensor, blocks: Blocks) -> Tensor:
-        """What of the frozen weight is multiplied here: (T, in) -> (T, out)."""
+        """The frozen part: (T, in) -> (T, out); zeros if the base computes it."""
         if self.calls_base:
             return x.new_zeros(x.shape[0], self.out_features)
         out = matmul_shared(x, self.base_weight(x.dtype).t(), blocks)
@@ -216,13 +219,13 @@ class PackedLinear(PackedModule):
         return out
 
     def frozen_backward(self, grad: Tensor, blocks: Blocks) -> Tensor:
-        """What goes back through it: (T, out) -> (T, in)."""
+        """Its gradient: (T, out) -> (T, in)."""
         if self.calls_base:
             return grad.new_zeros(grad.shape[0], self.in_features)
         return matmul_shared(grad, self.base_weight(grad.dtype), blocks)
 
     def masks(self, rank_group: RankGroup, dtype: torch.dtype) -> Tensor | None:
-        """Factors (t, in) of the seats' dropout on their own rows; None where nothing is dropped."""
+        """Dropout factors (t, in) of the seats' own rows; None where nothing is dropped."""
         assert self.index is not None
         if not self._context.training or not any(seat.dropout for seat in rank_group.seats):
             return None
@@ -235,25 +238,25 @@ class PackedLinear(PackedModule):
 
 
 class _PackedLinearFunction(torch.autograd.Function):
-    """(T, in) -> (T, out): one frozen weight, dequantised once per direction, and the seats' own branches."""
+    """(T, in) -> (T, out): one frozen weight, dequantized once per direction, and each seat's LoRA branch."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, anchor: Tensor | None, module: PackedLinear, rows: RowOwners) -> Tensor:
         out = module.frozen_forward(x, rows.blocks)
         ctx.module, ctx.rows = module, rows
         kept = [x]
-        classes = rows.classes if module.index is not None else ()
-        for c in classes:
-            part = x[c.start : c.stop]
-            mask = module.masks(c, x.dtype)
-            a, b = c.bank(x.device, x.dtype).matrices(*module.shape)
+        groups = rows.rank_groups if module.index is not None else ()
+        for group in groups:
+            part = x[group.start : group.stop]
+            mask = module.masks(group, x.dtype)
+            a, b = group.bank(x.device, x.dtype).matrices(*module.shape)
             shrunk = matmul_by_block(
-                part if mask is None else part * mask, a.transpose(1, 2), c.blocks
+                part if mask is None else part * mask, a.transpose(1, 2), group.blocks
             )  # (t, r)
-            shrunk *= c.scale_on(x.device)
-            out[c.start : c.stop].add_(matmul_by_block(shrunk, b.transpose(1, 2), c.blocks))
+            shrunk *= group.scale_on(x.device)
+            out[group.start : group.stop].add_(matmul_by_block(shrunk, b.transpose(1, 2), group.blocks))
             kept.append(shrunk)
-        ctx.save_for_backward(*(kept if anchor is not None and classes else ()))
+        ctx.save_for_backward(*(kept if anchor is not None and groups else ()))
         return out
 
     @staticmethod
@@ -261,18 +264,18 @@ class _PackedLinearFunction(torch.autograd.Function):
         grad, module, rows = grads[0], ctx.module, ctx.rows
         x, *all_shrunk = ctx.saved_tensors or (grad,)
         dx = module.frozen_backward(grad, rows.blocks) if ctx.needs_input_grad[0] else None
-        for c, shrunk in zip(rows.classes if all_shrunk else (), all_shrunk, strict=True):
-            here = grad[c.start : c.stop]
-            part = x[c.start : c.stop]
-            mask = module.masks(c, grad.dtype)
-            bank = c.bank(grad.device, grad.dtype)
+        for group, shrunk in zip(rows.rank_groups if all_shrunk else (), all_shrunk, strict=True):
+            here = grad[group.start : group.stop]
+            part = x[group.start : group.stop]
+            mask = module.masks(group, grad.dtype)
+            bank = group.bank(grad.device, grad.dtype)
             a, b = bank.matrices(*module.shape)
-            dshrunk = matmul_by_block(here, b, c.blocks)  # (t, r)
-            dshrunk *= c.scale_on(grad.device)
-            db = outer_by_block(here, shrunk, c.blocks)  # (G, out, r)
-            da = outer_by_block(dshrunk, part if mask is None else part * mask, c.blocks)  # (G, r, in)
+            dshrunk = matmul_by_block(here, b, group.blocks)  # (t, r)
+            dshrunk *= group.scale_on(grad.device)
+            db = outer_by_block(here, shrunk, group.blocks)  # (G, out, r)
+            da = outer_by_block(dshrunk, part if mask is None else part * mask, group.blocks)  # (G, r, in)
             bank.add_gradients(*module.shape, da, db)
             if dx is not None:
-                through = matmul_by_block(dshrunk, a, c.blocks)  # (t, in)
-                dx[c.start : c.stop].add_(through if mask is None else through.mul_(mask))
+                through = matmul_by_block(dshrunk, a, group.blocks)  # (t, in)
+                dx[group.start : group.stop].add_(through if mask is None else through.mul_(mask))
         return dx, None, None, None

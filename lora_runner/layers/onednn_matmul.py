@@ -1,8 +1,8 @@
-"""Products in float32 by oneDNN, on CPUs where torch's own are slow.
+"""Matmuls in float32 by oneDNN, on CPUs where torch's own are slow.
 
-torch multiplies with MKL, which uses AVX-512 on Intel's CPUs alone. oneDNN, which comes with torch as well,
-asks the CPU: on two cores of an AMD EPYC (Zen 5) 404 to 459 GFLOP/s beside MKL's 202 to 215, on blocks of 300
-rows and weights of 576 x 1536.
+torch multiplies with MKL, which uses AVX-512 on Intel CPUs only. oneDNN, which also comes with torch, uses it
+wherever the CPU has it: on two cores of an AMD EPYC (Zen 5) 404 to 459 GFLOP/s beside MKL's 202 to 215, on
+blocks of 300 rows and weights of 576 x 1536.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 WIDE = 1 << 18
-"""Elements of a weight from which oneDNN is used: it compiles a kernel for each new number of rows (about a
-millisecond), which narrow weights do not earn back.
+"""oneDNN is used for weights of at least this many elements: it compiles a kernel for each new number of rows
+(about a millisecond), which smaller weights do not repay.
 
-A matter of the weight alone, or a trial's numbers would depend on its neighbours' rows.
+Decided by the weight alone, or a trial's numbers would depend on its neighbours' rows.
 """
 
 
 def is_used_for(x: Tensor, weight: Tensor) -> bool:
-    """Whether `x` (t, k) times `weight` (k, n) is to be computed here."""
+    """Whether oneDNN multiplies `x` (t, k) by `weight` (k, n)."""
     return (
         weight.numel() >= WIDE
         and x.device.type == "cpu"
@@ -31,16 +31,16 @@ def is_used_for(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def product(x: Tensor, weight: Tensor) -> Tensor:
+def matmul(x: Tensor, weight: Tensor) -> Tensor:
     """`x` (t, k) times `weight` (k, n), which may be transposed -> (t, n)."""
-    # What torch.compile makes of a linear layer on a CPU; eager code has no public name for it.
+    # What torch.compile uses for a linear layer on a CPU; it has no public name.
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight.t(), None, "none", [], "")
     return out
 
 
 @lru_cache
 def is_faster() -> bool:
-    """Whether this CPU has AVX-512 that MKL leaves alone: the same answer in every process on it."""
+    """Whether this CPU has AVX-512 that MKL does not use; the same in every process on it."""
     return (
         is_available()
         and torch.backends.cpu.get_cpu_capability() == "AVX512"

@@ -1,4 +1,4 @@
-"""Small tables made on the host and wanted on each device that a base is spread over."""
+"""Small tensors made on the host and copied to the devices of a base without waiting."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def to_device(host: Tensor, device: torch.device) -> Tensor:
-    """A copy on `device` for which the host does not wait: from pinned memory, which torch keeps so long."""
+    """A copy on `device`, through pinned memory, for which the host does not wait."""
     if device.type == "cuda" and host.device.type == "cpu":
         host = host.pin_memory()
     return host.to(device, non_blocking=True)
 
 
 class DeviceCopies:
-    """A host tensor and its copies, each made when first asked for."""
+    """A host tensor and its copies, each made on first use."""
 
     def __init__(self, host: Tensor) -> None:
         self.host = host

@@ -1,11 +1,10 @@
-"""Keys and values of sequences that are being continued, kept so that a new token costs one token's pass.
+"""A key-value cache for generation in the end-to-end layout.
 
-They are kept as the attention function of a pack sees them, one buffer for each of its calls in a pass. A
-sequence attends in a call of its own padded length, which follows from its own length, so that nothing of it
-depends on the sequences beside it.
+Keys and values are kept as the attention function of a pack sees them, one buffer per call in a pass. A
+sequence attends in a call of its own padded length, so it does not depend on the other sequences.
 
-Shapes: N sequences, T tokens of a pass, H heads of queries, G heads of keys, C room of a sequence in tokens,
-S padded length of a call, D head size.
+Shapes: N sequences, T tokens of a pass, H query heads, G key heads, C capacity of a sequence in tokens, S
+padded length of a call, D head size.
 """
 
 from __future__ import annotations
@@ -23,32 +22,32 @@ from lora_runner.layout.pack_layout import padded_length
 
 
 class KeyValueCache:
-    """Keys and values of all layers; filled by one pass over the prompts, then longer by a token a pass.
+    """Keys and values of all layers; filled by one pass over the prompts, then one token per pass.
 
-    `lengths` are the tokens of each block's prompts, `num_new` the tokens that may follow. Sequences of
-    different blocks share a call of the attention where `together`.
+    `lengths` are the tokens of each block's prompts, `num_new` the most that may follow. With `mix_blocks`,
+    sequences of different blocks share an attention call.
     """
 
-    def __init__(self, lengths: Sequence[Sequence[int]], num_new: int, *, together: bool) -> None:
+    def __init__(self, lengths: Sequence[Sequence[int]], num_new: int, *, mix_blocks: bool) -> None:
         self.is_filled = False
         """Whether the pass over the prompts has been made."""
-        self._together = together
+        self._mix_blocks = mix_blocks
         self._lengths = [length for block in lengths for length in block]
-        """Tokens kept of each sequence, by its row in a pass of one token each."""
+        """Cached tokens of each sequence, by its row in a pass of one token each."""
         self._blocks = [index for index, block in enumerate(lengths) for _ in block]
         self._starts = np.cumsum([0, *self._lengths[:-1]]).tolist()
-        self._room = padded_length(max(self._lengths) + num_new)
-        # Beside each other lie those that will attend together, however many tokens follow.
-        self._order = sorted(range(len(self._lengths)), key=self._rank)
+        self._capacity = padded_length(max(self._lengths) + num_new)
+        # Sequences that will attend together are adjacent, however many tokens follow.
+        self._order = sorted(range(len(self._lengths)), key=self._sort_key)
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
         self._call = 0
 
-    def _rank(self, row: int) -> tuple[int, int, int]:
-        return 0 if self._together else self._blocks[row], self._lengths[row], row
+    def _sort_key(self, row: int) -> tuple[int, int, int]:
+        return 0 if self._mix_blocks else self._blocks[row], self._lengths[row], row
 
     def begin_pass(self) -> None:
-        """Say that the layers will be gone through from the first one on."""
+        """Start a pass through the layers."""
         self._call = 0
         if self.is_filled:
             self._into, self._out_of = (
@@ -57,27 +56,27 @@ class KeyValueCache:
             self._ends = DeviceCopies(torch.tensor([self._lengths[row] for row in self._order]))
 
     def end_pass(self) -> None:
-        """Count the tokens of the pass that has been made."""
+        """Count the tokens of the pass."""
         if self.is_filled:
             self._lengths = [length + 1 for length in self._lengths]
         self.is_filled = True
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Forget every sequence but those of these rows, which stay in their order."""
-        new_row = {row: place for place, row in enumerate(rows)}
-        places = [place for place, row in enumerate(self._order) if row in new_row]
-        self._order = [new_row[self._order[place]] for place in places]
+        """Drop every sequence but those of these rows, which keep their order."""
+        new_row = {row: index for index, row in enumerate(rows)}
+        kept = [index for index, row in enumerate(self._order) if row in new_row]
+        self._order = [new_row[self._order[index]] for index in kept]
         self._lengths = [self._lengths[row] for row in rows]
         self._blocks = [self._blocks[row] for row in rows]
-        chosen = DeviceCopies(torch.tensor(places, dtype=torch.int64))
+        chosen = DeviceCopies(torch.tensor(kept, dtype=torch.int64))
         for buffers in (self._keys, self._values):
             for index, buffer in enumerate(buffers):
-                # One after another: of a single buffer only are there two at a time.
+                # One after another, so that only one buffer exists twice.
                 buffers[index] = buffer.index_select(0, chosen.on(buffer.device))
 
     @property
     def positions(self) -> list[int]:
-        """The place of each sequence's next token."""
+        """The position of each sequence's next token."""
         return list(self._lengths)
 
     # --- what the attention function calls ------------------------------------------------------------------
@@ -87,14 +86,14 @@ class KeyValueCache:
         if not self._keys:
             rows = []
             for row in self._order:
-                at = np.arange(self._room)
-                # A padded place copies a row: no uninitialised memory may meet a weight of zero.
+                at = np.arange(self._capacity)
+                # Padding copies a row: uninitialised memory could hold NaN, which a weight of zero keeps.
                 rows.append(self._starts[row] + np.where(at < self._lengths[row], at, 0))
             self._table = DeviceCopies(torch.from_numpy(np.concatenate(rows)))
         for x, buffers in ((key, self._keys), (value, self._values)):
             taken = x[0].index_select(1, self._table.on(x.device))  # (G, N·C, D)
-            # A head's keys stand in one piece that begins at a multiple of 8 rows, whatever the room.
-            buffers.append(taken.unflatten(1, (-1, self._room)).transpose(0, 1).contiguous())
+            # A head's keys are contiguous and start at a multiple of 8 rows.
+            buffers.append(taken.unflatten(1, (-1, self._capacity)).transpose(0, 1).contiguous())
 
     def masks(
         self,
@@ -102,10 +101,10 @@ class KeyValueCache:
         device: torch.device,
         additive: torch.dtype | None,
     ) -> tuple[Tensor, ...]:
-        """What each sequence's new token sees, one mask (n, 1, 1, S) for each call of the attention.
+        """What each sequence's new token sees, one mask (n, 1, 1, S) per attention call.
 
-        `mask_function` is transformers', of indices of batch, head, query and key. Boolean, or with
-        `additive` numbers of that type.
+        `mask_function` is transformers', of batch, head, query and key indices. Boolean; additive of dtype
+        `additive` if given.
         """
         found = []
         for first, stop, length in self._calls():
@@ -120,7 +119,7 @@ class KeyValueCache:
         return tuple(found)
 
     def _calls(self) -> list[tuple[int, int, int]]:
-        """(first, stop, padded length) of sequences that attend in one call, this pass's token included."""
+        """(first, stop, padded length) of the sequences of each attention call, with this pass's token."""
         calls, first = [], 0
         for (_, length), group in groupby(self._order, key=self._group):
             stop = first + len(list(group))
@@ -129,21 +128,21 @@ class KeyValueCache:
         return calls
 
     def _group(self, row: int) -> tuple[int, int]:
-        return 0 if self._together else self._blocks[row], padded_length(self._lengths[row] + 1)
+        return 0 if self._mix_blocks else self._blocks[row], padded_length(self._lengths[row] + 1)
 
     def attend(
         self,
         module: nn.Module,
-        inner: Callable[..., Any],
+        attention: Callable[..., Any],
         query: Tensor,
         key: Tensor,
         value: Tensor,
         masks: Sequence[Tensor | None],
         **arguments: Any,
     ) -> Tensor:
-        """Keep a token's key and value and let it attend to its sequence: (1, H, N, D) -> (1, N, H, D).
+        """Cache each token's key and value and let it attend to its sequence: (1, H, N, D) -> (1, N, H, D).
 
-        `inner` is an attention function as transformers calls them.
+        `attention` is an attention function of transformers.
         """
         into, ends = self._into.on(query.device), self._ends.on(query.device)
         keys, values = self._keys[self._call], self._values[self._call]
@@ -154,7 +153,7 @@ class KeyValueCache:
         queries = query[0].transpose(0, 1).index_select(0, into)[:, :, None]  # (N, H, 1, D)
         outputs = []
         for (first, stop, length), mask in zip(self._calls(), masks, strict=True):
-            out, _ = inner(
+            out, _ = attention(
                 module,
                 queries[first:stop],
                 keys[first:stop, :, :length],

@@ -1,13 +1,13 @@
-"""How the micro-batches of several seats lie in one forward pass.
+"""How the micro-batches of several seats are arranged in one forward pass.
 
 A block is one seat's micro-batch: its sequences end to end, without padding. Two layouts:
 
-- end to end: all blocks in one row of T tokens. Everything but attention works on tokens one by one or block
-  by block; attention sees each sequence alone, beside others of its length (`pack_attention.py`);
+- end to end: all blocks in one row of T tokens. Everything but attention works token by token or block by
+  block; attention takes the sequences apart again (`layers/attention.py`);
 - rectangular: one sequence per row, padded on the right to the block's own width; for models whose attention
-  does not go through transformers' attention interface, or that mix tokens otherwise (state spaces,
-  convolutions). Attention is causal, so no real token ever sees a padded one. Blocks of one width share a
-  pass: were the width that of the longest neighbour, so would be a trial's products and dropout masks.
+  does not use transformers' attention interface, or that mix tokens in other ways (state spaces,
+  convolutions). Attention is causal, so no real token sees padding. Only blocks of one width share a pass: a
+  width set by a neighbour would change a trial's matmuls and dropout masks.
 
 Shapes: T rows of an activation, n predicting positions.
 """
@@ -27,11 +27,11 @@ from lora_runner.layout.device_copies import to_device
 
 LayoutKind = Literal["end_to_end", "rectangular"]
 LENGTH_MULTIPLE = 8
-"""Lengths are padded to multiples of this many tokens; beyond 128, to sixteenths of the next power of two."""
+"""Lengths are padded to multiples of this; beyond 128 tokens, to sixteenths of the next power of two."""
 
 
 def padded_length(length: int) -> int:
-    """The length to which a sequence of `length` tokens is padded: a function of that length alone."""
+    """The length to which a sequence of `length` tokens is padded; depends on that length alone."""
     step = max(LENGTH_MULTIPLE, 1 << max(0, (length - 1).bit_length() - 4))
     return -(-length // step) * step
 
@@ -45,12 +45,12 @@ class Block:
     """Tokens of each sequence."""
     target_rows: Tensor  # (n,) rows of `input_ids` from which the next token is predicted
     target_ids: Tensor  # (n,) those next tokens
-    distinct_ids: Tensor  # (u,) sorted; what a trained embedding has a gradient for
-    places: Tensor  # (t,) `input_ids` as indices into `distinct_ids`
+    distinct_ids: Tensor  # (u,) sorted; a trained embedding has gradients for these rows
+    distinct_indices: Tensor  # (t,) `input_ids` as indices into `distinct_ids`
 
     @classmethod
     def of(cls, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device) -> Block:
-        """From (token ids, labels) per sequence; a label but -100 is predicted from the token before it."""
+        """From (token ids, labels) per sequence; a label but -100 is predicted from the token before."""
         ids = torch.tensor([token for sequence, _ in sequences for token in sequence])
         labels = torch.tensor([label for _, given in sequences for label in given])
         lengths = tuple(len(sequence) for sequence, _ in sequences)
@@ -64,12 +64,12 @@ class Block:
 
     @classmethod
     def from_labels(cls, input_ids: Tensor, labels: Tensor) -> Block:
-        """From sequences of one length: token ids and labels, both (b, S), on the device they lie on."""
+        """From token ids and labels (b, S) of sequences of one length, on their device."""
         return cls.of(list(zip(input_ids.tolist(), labels.tolist(), strict=True)), input_ids.device)
 
     @classmethod
     def next_token(cls, sequences: Sequence[Sequence[int]], device: torch.device) -> Block:
-        """Predict only the token after each sequence's last one, as sampling does."""
+        """Predict only the token after each sequence's end, as in generation."""
         ids = torch.tensor([token for sequence in sequences for token in sequence])
         lengths = tuple(map(len, sequences))
         rows = torch.tensor(lengths).cumsum(0) - 1
@@ -77,8 +77,9 @@ class Block:
 
     @classmethod
     def after(cls, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device) -> Block:
-        """From (context, continuation) per sequence, neither empty: every token of the continuations is
-        predicted, and the last one of each is no input."""
+        """From (context, continuation) per sequence, neither empty; every continuation token is predicted,
+        and
+        the last is no input."""
         sequences = [[*context, *continuation][:-1] for context, continuation in pairs]
         lengths = tuple(map(len, sequences))
         ends = np.cumsum(lengths)
@@ -97,12 +98,12 @@ class Block:
     def _on(
         cls, device: torch.device, ids: Tensor, lengths: tuple[int, ...], rows: Tensor, targets: Tensor
     ) -> Block:
-        # Made on the host: counting there costs the device no synchronisation.
-        distinct, places = ids.unique(return_inverse=True)
-        ids, rows, targets, distinct, places = (
-            to_device(tensor, device) for tensor in (ids, rows, targets, distinct, places)
+        # On the host, where `unique` needs no synchronisation with a device.
+        distinct, indices = ids.unique(return_inverse=True)
+        ids, rows, targets, distinct, indices = (
+            to_device(tensor, device) for tensor in (ids, rows, targets, distinct, indices)
         )
-        return cls(ids, lengths, rows, targets, distinct, places)
+        return cls(ids, lengths, rows, targets, distinct, indices)
 
     @property
     def num_tokens(self) -> int:
@@ -115,14 +116,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Layout:
-    """The inputs of one forward pass, and where each block's tokens and predictions are in it."""
+    """The inputs of one forward pass, and the rows of each block's tokens and predictions."""
 
     kind: LayoutKind
     blocks: tuple[Block, ...]
     width: int
     """Rows of every sequence in the rectangular layout."""
     positions: tuple[int, ...] | None = None
-    """Of each sequence's first token in its text; not 0 where the tokens before it are in a cache."""
+    """Position of each sequence's first token; not 0 when the tokens before it are in a cache."""
 
     @cached_property
     def inputs(self) -> dict[str, Tensor]:
@@ -135,7 +136,7 @@ class Layout:
         positions = torch.from_numpy(
             np.concatenate([np.arange(n) + first for n, first in zip(self.lengths, firsts, strict=True)])
         )
-        # The mask of ones only tells transformers not to search the position ids for packed sequences.
+        # The mask of ones keeps transformers from searching the position ids for packed sequences.
         return {
             "input_ids": ids[None],
             "position_ids": to_device(positions, ids.device)[None],
@@ -166,11 +167,11 @@ class Layout:
         return to_device(found, self.blocks[0].input_ids.device)
 
     @cached_property
-    def places(self) -> tuple[Tensor, ...]:
-        """Each block's `places`, for every one of its rows; padded rows read the first entry."""
+    def distinct_indices(self) -> tuple[Tensor, ...]:
+        """Each block's `distinct_indices` for all its rows; padded rows read the first entry."""
         if self.kind == "end_to_end":
-            return tuple(block.places for block in self.blocks)
-        return tuple(_grid(block.places, block.lengths, self.width) for block in self.blocks)
+            return tuple(block.distinct_indices for block in self.blocks)
+        return tuple(_grid(block.distinct_indices, block.lengths, self.width) for block in self.blocks)
 
     @cached_property
     def target_rows(self) -> tuple[Tensor, ...]:
@@ -197,22 +198,22 @@ class Layout:
 def plan_layouts(
     blocks: Sequence[Block], kind: LayoutKind, *, max_positions: int | None = None
 ) -> list[tuple[list[int], Layout]]:
-    """Arrange `blocks` for as few forward passes as may be: the places of each one's blocks, and its layout.
+    """Arrange `blocks` in few forward passes: the indices of each pass's blocks, and its layout.
 
     No sequence is padded beyond `max_positions`, the model's own limit.
     """
     if kind == "end_to_end":
         return [(list(range(len(blocks))), Layout(kind, tuple(blocks), 0))]
     by_width: dict[int, list[int]] = {}
-    for place, block in enumerate(blocks):
+    for index, block in enumerate(blocks):
         longest = max(block.lengths)
         width = padded_length(longest)
         if max_positions is not None:
             width = min(width, max(longest, max_positions))
-        by_width.setdefault(width, []).append(place)
+        by_width.setdefault(width, []).append(index)
     return [
-        (places, Layout(kind, tuple(blocks[place] for place in places), width))
-        for width, places in sorted(by_width.items())
+        (indices, Layout(kind, tuple(blocks[i] for i in indices), width))
+        for width, indices in sorted(by_width.items())
     ]
 
 

@@ -1,8 +1,8 @@
 """Clipping and AdamW for all trials of a pack at once, in place on the flat buffers of one device.
 
-On CUDA a whole pack is three launches of Triton kernels (kernels.py), however many trials and matrices it
-has; elsewhere torch's own fused AdamW runs once per segment. In two steps, because a base can be spread over
-several devices and the norm a trial is clipped by then sums over all of them.
+On CUDA a whole pack takes three launches of Triton kernels (`adamw_kernels.py`), however many trials and
+matrices it has; elsewhere torch's fused AdamW runs once per segment. Norms and updates are two functions,
+because a base can be spread over several devices and a trial's norm then sums over all of them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from lora_runner.optim.group_step import CLIP_EPSILON, GroupStep
 
 @torch.no_grad()
 def squared_norms(buffers: FlatBuffers, groups: Sequence[GroupStep], num_trials: int) -> Tensor:
-    """Sum of squares of each trial's gradient on this device. -> (num_trials,) fp32 there; 0 without a group.
+    """Sum of squares of each trial's gradient on this device: (num_trials,) fp32; 0 without a group.
 
-    A trial's sum depends on its own gradient and the order of its groups alone, to the last bit. The host
-    does not wait for the device. ValueError: segments that overlap or end outside the buffers, a trial's
-    number outside 0..num_trials-1.
+    A trial's bits depend only on its own gradient and the order of its groups. The host does not wait for the
+    device. ValueError: segments that overlap or end outside the buffers, a trial number outside
+    0..num_trials-1.
     """
     _check(buffers, groups, num_trials)
     if buffers.gradients.is_cuda:
@@ -32,8 +32,8 @@ def squared_norms(buffers: FlatBuffers, groups: Sequence[GroupStep], num_trials:
         return kernels.squared_norms(buffers, groups, num_trials)
     sums = [torch.zeros((), dtype=torch.float64, device=buffers.gradients.device) for _ in range(num_trials)]
     for group in groups:
-        # Block by block: over a whole flat buffer of 33 million elements torch's CPU norm, which adds up in
-        # fp32, is off by 0.2%; this is not, and as fast (measured on torch 2.13).
+        # Block by block: torch's CPU norm sums in fp32 and is off by 0.2% over 33 million elements; this is
+        # exact and as fast (measured on torch 2.13).
         blocks = buffers.gradients[group.start : group.stop].view(-1, BLOCK)
         norms = torch.linalg.vector_norm(blocks, dim=1).double()
         sums[group.trial] = sums[group.trial] + norms.square().sum()
@@ -44,11 +44,11 @@ def squared_norms(buffers: FlatBuffers, groups: Sequence[GroupStep], num_trials:
 def clip_and_step(buffers: FlatBuffers, groups: Sequence[GroupStep], norms: Tensor) -> None:
     """Clip each trial's gradient by its norm and apply AdamW to its groups, in place.
 
-    norms: (num_trials,) fp32, each trial's norm over all devices. Gradients count times
-    min(1, max_grad_norm / (norm + 1e-6)), as in torch.nn.utils.clip_grad_norm_; the update is that of
-    torch.optim.AdamW(fused=True), decay decoupled, bias corrections in double precision. Elements of no group
-    keep every bit. Whether the gradient buffer holds the clipped gradient afterwards is not defined. The host
-    does not wait for the device. Errors as in `squared_norms`.
+    norms: (num_trials,) fp32, each trial's norm over all devices. Gradients are scaled by min(1,
+    max_grad_norm / (norm + 1e-6)), as in torch.nn.utils.clip_grad_norm_; the update is that of
+    torch.optim.AdamW(fused=True): decoupled decay, bias corrections in double precision. Elements outside the
+    groups do not change. Whether the gradient buffer holds clipped gradients afterwards is undefined. The
+    host does not wait for the device. Errors as in `squared_norms`.
     """
     _check(buffers, groups, norms.numel())
     if not groups:
@@ -90,8 +90,8 @@ def _check(buffers: FlatBuffers, groups: Sequence[GroupStep], num_trials: int) -
     ordered = sorted(groups, key=lambda group: group.start)
     for left, right in pairwise(ordered):
         if left.stop > right.start:
-            places = f"{left.start} to {left.stop} and {right.start} to {right.stop}"
-            raise ValueError(f"segments must not overlap, got {places}")
+            segments = f"{left.start} to {left.stop} and {right.start} to {right.stop}"
+            raise ValueError(f"segments must not overlap, got {segments}")
     if ordered and ordered[-1].stop > (size := buffers.parameters.numel()):
         raise ValueError(f"segments end inside the buffers of {size} elements, got {ordered[-1].stop}")
     if strangers := [group.trial for group in groups if not 0 <= group.trial < num_trials]:

@@ -1,4 +1,4 @@
-"""AdamW moments in 8 bits for one segment, where trained embeddings would not fit otherwise.
+"""AdamW with moments in 8 bits for one segment, for trained embeddings that would not fit otherwise.
 
 The moments are bitsandbytes' blockwise dynamic 8 bit (Dettmers et al. 2022, arXiv 2110.02861): 256 elements
 share one fp32 scale. Parameters and gradients stay fp32: a trained parameter takes 10.03 bytes instead of 16.
@@ -26,11 +26,11 @@ CHUNK = 2**24
 class States8bit:
     """Both moments of one flat fp32 parameter segment, in 8 bits: 2.03 bytes per element instead of 8.
 
-    This is another optimizer than AdamW with fp32 states, if a close one. After 20 steps from equal weights,
-    half of each gradient noise, the two differ by 1.4% of the distance moved (norms), a single weight by as
-    much as 1.0 learning rates: measured with bitsandbytes 0.50.2 on a CPU, and held to 2% and 2.0 on each
-    device by `test_8bit_states_stay_close_to_fp32`. bitsandbytes itself advises 32-bit states for embeddings
-    (`bitsandbytes.nn.StableEmbedding`), so use these only where memory forces it, and say so.
+    The result is close to AdamW with fp32 states, not equal. After 20 steps from equal weights, with
+    gradients that are half noise, the two differ by 1.4% of the distance moved (norms), a single weight by up
+    to 1.0 learning rates: measured with bitsandbytes 0.50.2 on a CPU; `test_8bit_states_stay_close_to_fp32`
+    holds each device to 2% and 2.0. bitsandbytes advises 32-bit states for embeddings
+    (`bitsandbytes.nn.StableEmbedding`), so use these only where memory demands it.
 
     Runs on CUDA and, with bitsandbytes 0.50.2, on a CPU. ModelError: bitsandbytes has no kernel for the
     device. ValueError: `num_elements` is not a multiple of 256.
@@ -43,7 +43,7 @@ class States8bit:
         self._signed = bnb.create_dynamic_map(signed=True).to(device)  # (256,) fp32, the value of each code
         self._unsigned = bnb.create_dynamic_map(signed=False).to(device)
         num_scales = num_elements // ABSMAX_BLOCK
-        # Whatever value code 0 has: times a scale of 0 it is 0.
+        # Any code is 0 with a scale of 0.
         self._tensors = {
             "exp_avg": torch.zeros(num_elements, dtype=torch.uint8, device=device),
             "exp_avg_absmax": torch.zeros(num_scales, device=device),
@@ -53,17 +53,17 @@ class States8bit:
 
     @torch.no_grad()
     def clip_and_step(self, parameters: Tensor, gradients: Tensor, group: GroupStep, norm: Tensor) -> None:
-        """Clip the segment's gradient, in place, and apply AdamW, as `update.clip_and_step` does.
+        """Clip the segment's gradient, in place, and apply AdamW, as `adamw.clip_and_step` does.
 
-        parameters, gradients: (num_elements,) fp32, the segment itself. group: its hyperparameters; its place
-        is not used. norm: () fp32, the trial's over all devices. The host does not wait for the device.
+        parameters, gradients: (num_elements,) fp32, the segment itself. group: its hyperparameters; start and
+        stop are not used. norm: () fp32, the trial's over all devices. The host does not wait for the device.
         """
         states = self._tensors
         size = states["exp_avg"].numel()
         if parameters.shape != (size,) or gradients.shape != (size,):
             shapes = f"{tuple(parameters.shape)} and {tuple(gradients.shape)}"
             raise ValueError(f"parameters and gradients of these states have {size} elements, got {shapes}")
-        # Not bitsandbytes' gnorm_scale: that is a number of the host, which would have to wait for the norm.
+        # Not bitsandbytes' gnorm_scale: a Python number, for which the host would have to wait.
         clip(gradients, group, norm.to(gradients.device, non_blocking=True))
         for start in range(0, size, CHUNK):
             here = slice(start, start + CHUNK)
@@ -95,8 +95,7 @@ class States8bit:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from what `state_tensors` gave.
 
-        Nothing is taken over unless everything fits: ValueError names the tensor that is missing, of another
-        shape or type, or not of these states.
+        All or nothing: ValueError names a tensor that is missing, of another shape or dtype, or unknown.
         """
         if strangers := sorted(set(self._tensors) ^ set(tensors)):
             raise ValueError(f"{strangers[0]} is missing or does not belong to 8-bit states")
@@ -113,7 +112,7 @@ class States8bit:
 
 @lru_cache
 def _require_kernel(device: torch.device) -> None:
-    """Try one block where it is not certain: older versions refuse a CPU with a bare RuntimeError."""
+    """Try one block: older versions refuse a CPU with a bare RuntimeError."""
     if device.type == "cuda":
         return
     codes = torch.zeros(2, ABSMAX_BLOCK, dtype=torch.uint8, device=device)

@@ -1,17 +1,17 @@
-"""The update's Triton kernels and their launches: sums of squares per trial, then one AdamW for a whole pack.
+"""The update in Triton: sums of squares per trial, then one AdamW launch for a whole pack.
 
-A launch has one program per block of BLOCK elements. What a program reads beside its block:
+A launch has one program per block of BLOCK elements. A program also reads:
 
-block_rows        (num_blocks,) int32   row of the group a block belongs to; its trial's blocks lie together
-row_offsets       (num_rows,) int32     what to add to a program's number to get its block's in the buffers
+block_rows        (num_blocks,) int32   row of the group a block belongs to; a trial's blocks are adjacent
+row_offsets       (num_rows,) int32     program number + offset = block number in the buffers
 row_trials        (num_rows,) int32
 trial_bounds      (num_trials + 1,) int32   where a trial's blocks start in the launch
 hyperparameters   (num_rows, 8) fp32    see `_hyperparameters`
 
-All but the last depend on the segments alone and are kept on the device between updates.
+All but the last depend only on the segments and stay on the device between updates.
 """
 
-# Triton has no types, and what a kernel handles is none of Python's.
+# Triton is untyped; mypy cannot check kernels.
 # mypy: disable-error-code="import-untyped, untyped-decorator, no-untyped-def"
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from lora_runner.optim.flat_buffers import BLOCK, FlatBuffers
 from lora_runner.optim.group_step import CLIP_EPSILON, GroupStep
 
 OPTIONS: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": False}
-"""Of every launch. Without fusion a product and a sum are contracted only where a kernel says so, whatever
-the default of the Triton version: a trial's numbers do not change with it. 4 warps give each thread two
-vectors of 4 elements per buffer."""
+"""For every launch. Without fusion, fma is used only where a kernel says so, whatever the default of the
+Triton version, so a trial's numbers do not change with it. 4 warps give each thread two vectors of 4 elements
+per
+buffer."""
 SUM_CHUNK = 1024
 """Partial sums that the second stage adds at a time, lane by lane."""
 NUM_HYPERPARAMETERS = 8
@@ -58,10 +59,10 @@ def trial_squares_kernel(partials, trial_bounds, squares, CHUNK: tl.constexpr):
     first = tl.load(trial_bounds + trial)
     stop = tl.load(trial_bounds + trial + 1)
     total = tl.zeros((CHUNK,), tl.float64)
-    # Not a range, which the interpreter of Triton 3.6 cannot take over loaded bounds.
+    # Not a range: the interpreter of Triton 3.6 has none over loaded bounds.
     while first < stop:
-        places = first + tl.arange(0, CHUNK)
-        total += tl.load(partials + places, mask=places < stop, other=0.0).to(tl.float64)
+        offsets = first + tl.arange(0, CHUNK)
+        total += tl.load(partials + offsets, mask=offsets < stop, other=0.0).to(tl.float64)
         first += CHUNK
     tl.store(squares + trial, tl.sum(total).to(tl.float32))
 
@@ -83,8 +84,8 @@ def adamw_kernel(
 ):
     """Clip and update one block, with the operations of torch's fused CUDA kernel in their order.
 
-    That is `adam_math` of ATen/native/cuda/fused_adam_utils.cuh (torch 2.13): its fma stand here as fma, the
-    product that nvcc contracts (decay) too; divisions and the root are rounded correctly, as nvcc's are.
+    That is `adam_math` of ATen/native/cuda/fused_adam_utils.cuh (torch 2.13): each fma of it, and the product
+    that nvcc contracts (decay), is an fma here; divisions and the root are correctly rounded, as nvcc's are.
     """
     program = tl.program_id(0)
     row = tl.load(block_rows + program)
@@ -106,7 +107,7 @@ def adamw_kernel(
     exp_avg_sq = tl.load(exp_avg_sqs + elements)
 
     scale = tl.div_rn(max_grad_norm, norm + CLIP_EPSILON)
-    # Not tl.minimum, which drops a NaN: torch's clamp keeps it, and the trial is seen to have diverged.
+    # Not tl.minimum, which drops a NaN: like torch's clamp this keeps it, and the trial counts as diverged.
     scale = tl.where(scale > 1.0, 1.0, scale)
     gradient = gradient * tl.where(max_grad_norm > 0.0, scale, 1.0)
 
@@ -125,10 +126,10 @@ def adamw_kernel(
 
 @dataclass(frozen=True)
 class LaunchTables:
-    """Where the blocks of a launch lie; tensors are on the device."""
+    """Where the blocks of a launch are; tensors are on the device."""
 
     rows: tuple[int, ...]
-    """Of each row, the place of its group in the caller's list."""
+    """Index of each row's group in the caller's list."""
     num_blocks: int
     block_rows: Tensor
     row_offsets: Tensor
@@ -137,7 +138,7 @@ class LaunchTables:
 
 
 def squared_norms(buffers: FlatBuffers, groups: Sequence[GroupStep], num_trials: int) -> Tensor:
-    """See `update.squared_norms`, which checks the arguments."""
+    """See `adamw.squared_norms`, which checks the arguments."""
     gradients = buffers.gradients
     tables = _tables_of(groups, num_trials, gradients.device)
     squares = torch.empty(num_trials, device=gradients.device)
@@ -154,11 +155,11 @@ def squared_norms(buffers: FlatBuffers, groups: Sequence[GroupStep], num_trials:
 
 
 def clip_and_step(buffers: FlatBuffers, groups: Sequence[GroupStep], norms: Tensor) -> None:
-    """See `update.clip_and_step`, which checks the arguments; at least one group."""
+    """See `adamw.clip_and_step`, which checks the arguments; at least one group."""
     device = buffers.parameters.device
     tables = _tables_of(groups, norms.numel(), device)
     hyperparameters = _on_device(
-        [_hyperparameters(groups[place]) for place in tables.rows], torch.float32, device
+        [_hyperparameters(groups[index]) for index in tables.rows], torch.float32, device
     )
     with torch.cuda.device_of(buffers.parameters):
         adamw_kernel[(tables.num_blocks,)](
@@ -179,27 +180,29 @@ def clip_and_step(buffers: FlatBuffers, groups: Sequence[GroupStep], norms: Tens
 
 
 def _hyperparameters(group: GroupStep) -> tuple[float, ...]:
-    """A row of the table, in the order in which `adamw_kernel` reads it."""
+    """A row of the table, in the order that `adamw_kernel` reads."""
     betas = (group.beta1, group.beta2)
     rest = (*group.bias_corrections, group.max_grad_norm)
     return (group.learning_rate, *betas, group.epsilon, group.weight_decay, *rest)
 
 
 def _tables_of(groups: Sequence[GroupStep], num_trials: int, device: torch.device) -> LaunchTables:
-    places = tuple((group.trial, group.start // BLOCK, group.stop // BLOCK) for group in groups)
-    return _tables(places, num_trials, device)
+    segments = tuple((group.trial, group.start // BLOCK, group.stop // BLOCK) for group in groups)
+    return _tables(segments, num_trials, device)
 
 
-# Seats with different accumulation windows are ready in changing company; 4 bytes per block and set.
+# Seats with different accumulation windows update in changing sets; 4 bytes per block and set.
 @lru_cache(maxsize=16)
-def _tables(places: tuple[tuple[int, int, int], ...], num_trials: int, device: torch.device) -> LaunchTables:
+def _tables(
+    segments: tuple[tuple[int, int, int], ...], num_trials: int, device: torch.device
+) -> LaunchTables:
     """Tables for groups given as (trial, first block, last block + 1)."""
     # A stable sort: a trial's groups keep the caller's order, in which its squares are summed.
-    rows = sorted(range(len(places)), key=lambda place: places[place][0])
-    trials = [places[row][0] for row in rows]
-    counts = [places[row][2] - places[row][1] for row in rows]
+    rows = sorted(range(len(segments)), key=lambda index: segments[index][0])
+    trials = [segments[row][0] for row in rows]
+    counts = [segments[row][2] - segments[row][1] for row in rows]
     firsts = [0, *accumulate(counts)]
-    offsets = [places[row][1] - first for row, first in zip(rows, firsts, strict=False)]
+    offsets = [segments[row][1] - first for row, first in zip(rows, firsts, strict=False)]
     num_blocks = firsts.pop()
     per_trial = [0] * num_trials
     for trial, count in zip(trials, counts, strict=True):

@@ -1,8 +1,8 @@
 """Flat fp32 buffers that hold the trained state of all seats of a pack on one device.
 
-Parameters, gradients and both moments of a (seat, group) lie in one segment, at the same place in four
-buffers, so that one launch clips and updates a whole pack. Segments start at multiples of BLOCK: a block of
-the update never spans two of them.
+Parameters, gradients and both moments of a (seat, group) are a segment: the same slice of four buffers, so
+that one launch clips and updates a whole pack. Segments start at multiples of BLOCK, so a block of the update
+never spans two of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 1024
-"""Elements; the unit in which segments are laid out and the update's kernels work."""
+"""Elements per block, the unit of segments and of the update's kernels."""
 
 
 @dataclass
@@ -28,18 +28,19 @@ class FlatBuffers:
     exp_avg: Tensor
     exp_avg_sq: Tensor
     has_moments: bool = field(default=True, kw_only=True)
-    """False where the moments are kept elsewhere, in 8 bits; the two buffers are then empty."""
+    """False when the moments are kept elsewhere, in 8 bits; the two buffers are then empty."""
 
     def present(self) -> list[tuple[str, Tensor]]:
-        """The buffers by name, without moments that are kept elsewhere."""
+        """The buffers by name, without moments kept elsewhere."""
         names = [buffer.name for buffer in fields(self)][: 4 if self.has_moments else 2]
         return [(name, getattr(self, name)) for name in names]
 
 
 class Segment:
-    """The place of named matrices in the buffers; the views follow when the buffers move.
+    """A slice of the buffers with its named matrices as views, which follow when the buffers move.
 
-    `moved` is called with the segment when its views are new ones; weak, for the arena keeps no seat alive.
+    `moved` is called with the segment when its views are new; a weak reference, so that the allocator keeps
+    no seat alive.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Segment:
         return self.start + self.size
 
     def bind(self, buffers: FlatBuffers) -> None:
-        """Make the views those of `buffers`."""
+        """Point the views into `buffers`."""
         start = self.start
         self.flat_parameters = buffers.parameters[start : self.stop]
         self.flat_gradients = buffers.gradients[start : self.stop]
@@ -75,7 +76,7 @@ class Segment:
 
 
 class SegmentAllocator:
-    """Segments of seats that come and go, in buffers that grow when no gap is wide enough."""
+    """Allocates segments for seats that come and go; the buffers grow when no gap is wide enough."""
 
     def __init__(self, device: torch.device, *, has_moments: bool = True) -> None:
         self.device = device
@@ -85,16 +86,16 @@ class SegmentAllocator:
 
     @property
     def size(self) -> int:
-        """Elements that all buffers have room for."""
+        """Elements of each buffer."""
         return min(len(buffer) for _, buffer in self.buffers.present())
 
-    def place(self, segment: Segment) -> None:
-        """Give `segment` a zeroed place; it is free again when nobody holds the segment any more.
+    def allocate(self, segment: Segment) -> None:
+        """Give `segment` a zeroed slice; it is free again when nothing references the segment.
 
-        Raises torch.OutOfMemoryError, and is then as it was.
+        Raises torch.OutOfMemoryError and then changes nothing.
         """
         start = 0
-        for other in sorted(self._segments, key=lambda placed: placed.start):
+        for other in sorted(self._segments, key=lambda allocated: allocated.start):
             if start + segment.size <= other.start:
                 break
             start = other.stop
@@ -107,15 +108,15 @@ class SegmentAllocator:
         segment.bind(self.buffers)
 
     def compact(self) -> None:
-        """Close the gaps of segments that are gone, and shrink the buffers to what is left.
+        """Close the gaps of freed segments, and shrink the buffers to what is left.
 
-        A buffer that finds no memory for its smaller copy stays as long as it was.
+        A buffer keeps its length if there is no memory for its smaller copy.
         """
         size = 0
-        for segment in sorted(self._segments, key=lambda placed: placed.start):
+        for segment in sorted(self._segments, key=lambda allocated: allocated.start):
             if gap := segment.start - size:
                 for _, buffer in self.buffers.present():
-                    # The two places may overlap; pieces of the gap's width do not, and need no memory.
+                    # Source and target may overlap; pieces of the gap's width do not, and need no memory.
                     for here in range(segment.start, segment.stop, gap):
                         piece = buffer[here : min(here + gap, segment.stop)]
                         buffer[here - gap : here - gap + len(piece)] = piece
@@ -127,7 +128,7 @@ class SegmentAllocator:
 
     def _resize(self, size: int) -> None:
         for kind in [kind for kind, _ in self.buffers.present()]:
-            # One after another, each released at once: never more than one of them exists twice.
+            # One after another, so that only one of them exists twice.
             old = getattr(self.buffers, kind)
             if len(old) == size:
                 continue

@@ -12,17 +12,17 @@ CLIP_EPSILON = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class GroupStep:
-    """The segment of one (seat, group) that is updated now, with its hyperparameters of this update.
+    """The segment of one (seat, group), with the hyperparameters of this update.
 
-    ValueError says which rule a field breaks.
+    ValueError names the rule that a field breaks.
     """
 
     trial: int
-    """From 0; the groups of one trial are clipped by their common norm."""
+    """Index from 0; the groups of one trial are clipped by their common norm."""
     start: int
     """Elements, a multiple of BLOCK."""
     stop: int
-    """Elements, a multiple of BLOCK; what pads the segment is zero and stays zero."""
+    """Elements, a multiple of BLOCK; padding is zero and stays zero."""
     learning_rate: float
     beta1: float
     beta2: float

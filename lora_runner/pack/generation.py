@@ -163,7 +163,9 @@ class _GrowingTexts:
         """The same, of the newest tokens alone; each call must follow one token after the other."""
         pack = self._pack
         lengths = [[len(self._prompts[place]) for place in self._open[seat]] for seat in self._present]
-        cache = KeyValueCache(lengths or [[1]], self._max_new_tokens, together=pack.attention.can_mix_blocks)
+        cache = KeyValueCache(
+            lengths or [[1]], self._max_new_tokens, mix_blocks=pack.attention.can_mix_blocks
+        )
         known = [(seat, place) for seat in self._present for place in self._open[seat]]
 
         def next_logits() -> list[Tensor]:

@@ -98,7 +98,8 @@ class PackedModel:
         context, config = self.context, self.model.config
         try:
             rows = context.rows = RowOwners(seats, layout.sizes)
-            context.places, context.distinct = layout.places, [block.distinct_ids for block in layout.blocks]
+            context.distinct_ids = [block.distinct_ids for block in layout.blocks]
+            context.distinct_indices = layout.distinct_indices
             if training:
                 context.anchor = torch.zeros((), device=self.base.device, requires_grad=True)
             if layout.kind == "rectangular":
@@ -107,8 +108,8 @@ class PackedModel:
             else:
                 config._attn_implementation = PACK_ATTENTION
                 lengths = [block.lengths for block in layout.blocks]
-                grids = LengthBuckets.of(lengths, together=self.attention.can_mix_blocks)
-                with attend_in_buckets(grids, self.attention, cache):
+                buckets = LengthBuckets.of(lengths, mix_blocks=self.attention.can_mix_blocks)
+                with attend_in_buckets(buckets, self.attention, cache):
                     hidden = self._decoder(**layout.inputs)[0]
             target_rows = torch.cat(layout.target_rows).to(hidden.device, non_blocking=True)
             predicting = hidden.flatten(0, 1).index_select(0, target_rows)

@@ -135,7 +135,7 @@ class Seat:
         segments = {}
         for key, named in shapes.items():
             segments[key] = Segment(named, moved=weakref.WeakMethod(self._find_weights))
-            allocators[key].place(segments[key])
+            allocators[key].allocate(segments[key])
             if not allocators[key].buffers.has_moments:
                 self.states_8bit[key] = States8bit(segments[key].size, key[1])
         return segments

@@ -24,7 +24,7 @@ class Owner:
 def placed(allocator: SegmentAllocator, owner: Owner, numel: int, value: float) -> Segment:
     """A segment whose four buffers hold value, value + 0.1, ... everywhere."""
     segment = Segment({"weight": (numel,)}, moved=weakref.WeakMethod(owner.moved))
-    allocator.place(segment)
+    allocator.allocate(segment)
     for index, (kind, _) in enumerate(allocator.buffers.present()):
         getattr(segment, kind)["weight"].fill_(value + index / 10)
     return segment
@@ -66,7 +66,7 @@ def test_compacting_closes_gaps_and_keeps_what_is_there(
         assert segment.parameters["weight"].data_ptr() == segment.flat_parameters.data_ptr()
     # And the next one finds its place as ever, zeroed.
     late = Segment({"weight": (7,)}, moved=weakref.WeakMethod(owner.moved))
-    allocator.place(late)
+    allocator.allocate(late)
     assert late.start == sum(segment.size for segment in left.values())
     assert late.parameters["weight"].tolist() == [0.0] * 7
     assert {place: held(allocator, segment) for place, segment in left.items()} == before

@@ -60,7 +60,7 @@ def logits_of(pack: Pack, seats: Sequence[Seat], steps: int) -> list[torch.Tenso
     order = pack_order(seats)
     seats = [seats[i] for i in order]
     cache = KeyValueCache(
-        [list(map(len, PROMPTS))] * len(seats), steps, together=pack.attention.can_mix_blocks
+        [list(map(len, PROMPTS))] * len(seats), steps, mix_blocks=pack.attention.can_mix_blocks
     )
     blocks, seen = [Block.next_token(PROMPTS, pack.base.device)] * len(seats), []
     for step in range(steps + 1):
