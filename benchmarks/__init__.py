@@ -1,8 +1,14 @@
-"""The program beside its peers, measured in one run; `make bench` runs all, each is a module with a main.
+"""The program measured beside its peers, both in one run; `make bench` runs all of it.
 
-sweep.py            trials per hour of a whole sweep, beside Ray Tune + OptunaSearch + Trainer + peft
-step.py             a pack's step, beside as many solo peft steps
-update.py           clipping and AdamW, beside torch's and bitsandbytes' optimizers
-orchestration.py    cost of a trial without training, beside raw Ray Tune + OptunaSearch + ASHA
-report.py           tables, figures, machine and versions, on the terminal and in results/reference/
+Each file here is a command, `python -m benchmarks.NAME`; the folders hold their parts.
+
+sweep.py          trials per hour of a whole sweep, beside Ray Tune + OptunaSearch + Trainer + peft
+step.py           a pack's training step, beside as many peft steps in turn
+floor.py          where a step's time goes, and the least time that the hardware allows
+update.py         clipping and AdamW, beside torch's and bitsandbytes' optimizers
+generation.py     answers with a key-value cache and without
+side_by_side.py   trials per hour of one device, beside one peft process per trial
+orchestration.py  cost of a trial without training, beside Ray Tune + OptunaSearch + ASHA
+scale.py          the keeper and the fleet at many seats and finished trials
+gpu.py            the tests and benchmarks that need a CUDA device
 """

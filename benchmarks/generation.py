@@ -14,10 +14,10 @@ from unittest.mock import patch
 
 import torch
 
-from benchmarks.case import Case, PackTrials
-from benchmarks.measuring import seconds, this_device
-from benchmarks.random_base import SHAPES
-from benchmarks.report import Report, arguments
+from benchmarks.harness.report import Report, arguments
+from benchmarks.harness.timing import seconds, this_device
+from benchmarks.training_steps.case import Case, PackTrials
+from benchmarks.training_steps.random_llama import SHAPES
 from lora_runner.pack.generation import TextGenerator
 
 PROMPTS, SHORTEST, LONGEST, NEW_TOKENS = 8, 40, 64, 32

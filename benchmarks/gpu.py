@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.processes import ROOT
-from benchmarks.report import FOLDER
+from benchmarks.harness.processes import ROOT
+from benchmarks.harness.report import FOLDER
 
 GRACE_SECONDS = 10
 """From the interruption of a stage that takes too long to its end."""

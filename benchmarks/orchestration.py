@@ -1,6 +1,6 @@
 """What a trial costs without its training: `python -m benchmarks.orchestration [--save] [--quick]`.
 
-Ours is the real fleet (`benchmarks/empty_fleet.py`), the peer Ray Tune with OptunaSearch and ASHA
+Ours is the real fleet (`benchmarks/empty_trials/fleet.py`), the peer Ray Tune with OptunaSearch and ASHA
 (`benchmarks/peers/tune_asha.py`). Trials report instantly, so all that is left is drawing, placing,
 reporting, deciding and writing down.
 """
@@ -11,9 +11,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.empty_trials import REDUCTION_FACTOR, REPORT_PERCENTS
-from benchmarks.processes import run_python, scratch
-from benchmarks.report import Report, arguments
+from benchmarks.empty_trials.losses import REDUCTION_FACTOR, REPORT_PERCENTS
+from benchmarks.harness.processes import run_python, scratch
+from benchmarks.harness.report import Report, arguments
 
 OUR_TRIALS, PEER_TRIALS = 200, 40
 QUICK_OUR_TRIALS, QUICK_PEER_TRIALS = 16, 4
@@ -49,7 +49,7 @@ def measure(name: str, module: str, arguments: Sequence[str]) -> Side:
         cpu_seconds=process.cpu_seconds,
         ray_ready=said["ready"] - process.started,
         ended=tuple(moment - process.started for moment in said["ended"]),
-        num_pruned=said["states"]["PRUNED"],
+        num_pruned=said["states"].get("PRUNED", 0),
     )
 
 
@@ -67,7 +67,7 @@ def main() -> None:
     sides = [
         measure(
             f"this program, {options.seats} seats",
-            "benchmarks.empty_fleet",
+            "benchmarks.empty_trials.fleet",
             ["--trials", str(trials), "--seats", str(options.seats)],
         ),
         peer,

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import ROOT, run_python, scratch
-from benchmarks.report import Report, arguments
-from benchmarks.scale_point import Point, measure
+from benchmarks.empty_trials.keeper_timings import Point, measure
+from benchmarks.harness.processes import ROOT, run_python, scratch
+from benchmarks.harness.report import Report, arguments
 
 FINISHED, SEATS = (100, 1000, 3000, 10_000), (8, 100, 1000)
 QUICK_FINISHED, QUICK_SEATS = (50, 100), (8, 40)
@@ -123,8 +123,9 @@ def measure_fleet(report: Report, *, trials: int, workers: int, seats: int, seco
     """The real fleet; its keeper's whole time by trial, early and late."""
     with scratch() as folder:
         outcome = folder / "outcome.json"
-        said = ["--trials", trials, "--workers", workers, "--seats", seats, "--seconds", seconds]
-        run_python(["-m", "benchmarks.scale_fleet", str(outcome), *map(str, said)], folder)
+        size = ["--trials", trials, "--nodes", workers, "--seats", seats, "--seconds", seconds]
+        options = ["--sampler", "random", *map(str, size)]
+        run_python(["-m", "benchmarks.empty_trials.fleet", str(outcome), *options], folder)
         fleet = json.loads(outcome.read_text())
     ended = fleet["ended"]
     report.table(
@@ -140,8 +141,8 @@ def measure_fleet(report: Report, *, trials: int, workers: int, seats: int, seco
         ],
         [
             [
-                *(fleet["workers"], len(ended), fleet["most_at_once"], ended[-1] - fleet["began"]),
-                1e3 * (ended[-1] - fleet["began"]) / len(ended),
+                *(fleet["workers"], len(ended), fleet["most_at_once"], ended[-1] - fleet["ready"]),
+                1e3 * (ended[-1] - fleet["ready"]) / len(ended),
                 1e3 * fleet["keeper_cpu_seconds"] / len(ended),
                 fleet["keeper_peak_mib"],
             ]
@@ -152,8 +153,8 @@ def measure_fleet(report: Report, *, trials: int, workers: int, seats: int, seco
         report.note(f"of {trials} trials, {len(ended)} fitted the {seconds:.0f} s that the fleet was given")
     report.figure("fleet_trials", len(ended))
     report.figure("fleet_under_way_at_once", fleet["most_at_once"])
-    report.figure("fleet_left_running", fleet["left"])
-    report.figure("fleet_seconds_per_trial", (ended[-1] - fleet["began"]) / len(ended))
+    report.figure("fleet_left_running", fleet["states"].get("RUNNING", 0))
+    report.figure("fleet_seconds_per_trial", (ended[-1] - fleet["ready"]) / len(ended))
     report.figure("fleet_keeper_peak_mib", fleet["keeper_peak_mib"])
 
 

@@ -6,28 +6,23 @@ which they mostly do not. Both sides train for a few steps, of which a trial has
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import subprocess
-import sys
-import time
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
-from benchmarks.case import Case, PackTrials
-from benchmarks.measuring import forget, seconds, this_device, what_fits
-from benchmarks.memory import used_bytes
-from benchmarks.peers.one_trial import PHASES, WAIT_SECONDS, Spec, batch_of, write
-from benchmarks.processes import ROOT, scratch
-from benchmarks.random_base import SHAPES, random_model
-from benchmarks.report import Report, arguments
-from lora_runner.base.load_model import nf4_config
+from benchmarks.harness.memory import used_bytes
+from benchmarks.harness.processes import scratch
+from benchmarks.harness.report import Report, arguments
+from benchmarks.harness.timing import forget, seconds, this_device, what_fits
+from benchmarks.peers.peft_process import PHASES, Spec, batch_of
+from benchmarks.peers.peft_processes import PeftProcesses, write_base
+from benchmarks.training_steps.case import Case, PackTrials
+from benchmarks.training_steps.random_llama import SHAPES
 
 SWEEP = 64
 """Trials of the sweep that is reckoned with."""
@@ -63,68 +58,7 @@ class Side:
 # --- the peer -----------------------------------------------------------------------------------------------
 
 
-def write_base(case: Case, folder: Path) -> None:
-    """The random model of the case, quantised, as a folder that transformers loads."""
-    model = random_model(case.shape, case.device, case.dtype)
-    model.config.quantization_config = nf4_config(case.dtype)
-    model.save_pretrained(folder)
-
-
-class Processes:
-    """Trials that have started together; leaving kills what is still there."""
-
-    def __init__(self, specs: Sequence[Spec]) -> None:
-        self.specs = specs
-        self._logs = [spec.file("log", spec.index).open("w+") for spec in specs]
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
-            "HF_HUB_OFFLINE": "1",
-            "OMP_WAIT_POLICY": "PASSIVE",
-        }
-        self._running = [
-            subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.peers.one_trial", str(write(spec))],
-                env=environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-            for spec, log in zip(specs, self._logs, strict=True)
-        ]
-
-    def __enter__(self) -> Processes:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process, log in zip(self._running, self._logs, strict=True):
-            with suppress(ProcessLookupError):
-                process.kill()
-            process.wait()
-            log.close()
-
-    def meet(self, word: str) -> None:
-        """Wait until every process has said `word` or has ended; TimeoutError when one does neither."""
-        until = time.monotonic() + WAIT_SECONDS
-        for spec, process in zip(self.specs, self._running, strict=True):
-            while process.poll() is None and not spec.file(word, spec.index).exists():
-                if time.monotonic() > until:
-                    raise TimeoutError(f"process {spec.index} did not say {word} in {WAIT_SECONDS} s")
-                time.sleep(0.02)
-
-    def found(self) -> list[dict[str, Any]]:
-        """What all of them have found; RuntimeError with the end of one's output when it failed."""
-        results = []
-        for spec, process, log in zip(self.specs, self._running, self._logs, strict=True):
-            code = process.wait(WAIT_SECONDS)
-            if code:
-                log.seek(0)
-                lines = log.read().strip().splitlines()[-3:]
-                raise RuntimeError(f"process {spec.index} ended with {code}: {' | '.join(lines)}")
-            path = spec.file("trial", spec.index).with_suffix(".found.json")
-            results.append(json.loads(path.read_text()))
-        return results
-
-
-def peer(case: Case, base: Path, meeting: Path, at_once: int, steps: int) -> list[Side]:
+def peft_sides(case: Case, base: Path, meeting: Path, at_once: int, steps: int) -> list[Side]:
     """One process per trial, `at_once` of them; a phase in which memory ran out is left out."""
     meeting.mkdir()
     cores = len(os.sched_getaffinity(0))
@@ -142,7 +76,7 @@ def peer(case: Case, base: Path, meeting: Path, at_once: int, steps: int) -> lis
         )
         for index in range(at_once)
     ]
-    with Processes(specs) as processes:
+    with PeftProcesses(specs) as processes:
         for phase in PHASES:
             processes.meet(f"ready-{phase}")
             specs[0].file(f"go-{phase}").touch()
@@ -306,7 +240,7 @@ def compare(report: Report, case: Case, given: Namespace, steps: int) -> None:
         forget(case.device)
         for at_once in given.processes:
             try:
-                more = peer(case, folder / "base", folder / f"at-once-{at_once}", at_once, steps)
+                more = peft_sides(case, folder / "base", folder / f"at-once-{at_once}", at_once, steps)
             except (RuntimeError, TimeoutError, subprocess.TimeoutExpired) as error:
                 report.note(f"{at_once} processes at once: {error}")
                 break

@@ -4,172 +4,31 @@ from __future__ import annotations
 
 import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
-from statistics import mean, median
-from tempfile import TemporaryDirectory
 from typing import Any
-from unittest.mock import patch
 
-from benchmarks.case import BATCH_SIZE, Case, PackTrials
-from benchmarks.counting import OperationCounter
-from benchmarks.launches import count_launches
-from benchmarks.measuring import forget, seconds, this_device, what_fits
-from benchmarks.memory import live_bytes, peak_live_bytes
+from benchmarks.harness.kernel_launches import count_launches
+from benchmarks.harness.memory import live_bytes
+from benchmarks.harness.report import Report, arguments
+from benchmarks.harness.timing import forget, this_device, what_fits
 from benchmarks.peers.peft_trial import PeftTrial
-from benchmarks.random_base import SHAPES, random_model
-from benchmarks.report import Report, arguments
-from lora_runner.base.load_model import BaseSpec
-from lora_runner.layers import linear as packed_modules
-from lora_runner.layout.pack_layout import Block, plan_layouts
-from lora_runner.memory.estimate import Workload, estimate
+from benchmarks.training_steps.case import BATCH_SIZE, Case, PackTrials
+from benchmarks.training_steps.random_llama import SHAPES, random_model
+from benchmarks.training_steps.step_measurements import (
+    StepMeasurement,
+    count_operations,
+    fill_seats,
+    one_product_gain,
+    padded_shares,
+    peft_alone,
+    predicted_peaks,
+    step_times,
+)
 from lora_runner.pack.pack import Pack
 
-COUNTED_TOKENS = 32
-"""Of a sequence whose operations are counted."""
 MIB = 2**20
-
-
-@dataclass
-class Measured:
-    """Of one pack, or of one trial through peft."""
-
-    peak: int = 0
-    """Bytes of its own live tensors at the worst moment of a step, its base included."""
-    seconds: float = 0.0
-    """Of a step of all its trials."""
-    in_turn: float = 0.0
-    """Seconds of a step of as many trials through peft, one after another."""
-    operations: tuple[int, int, int] = (0, 0, 0)
-    """Of a step, as `count` counts them."""
-    launches: int = 0
-    """Kernels of a step; on CUDA."""
-
-
-# --- what is measured ---------------------------------------------------------------------------------------
-
-
-def peft_alone(case: Case, peft: PeftTrial, repetitions: int) -> Measured:
-    """One trial, and nothing else on the device."""
-    batches = [peft.batch(case.sequences(i)) for i in range(repetitions)]
-    longest = peft.batch(case.sequences(0, equal=True))
-    peft.steps([longest])
-    peft.steps(batches[:1])
-    with peak_live_bytes(case.device) as memory:
-        peft.steps(batches[:1])
-    times = [seconds(partial(peft.steps, [batch]), case.device) for batch in batches]
-    return Measured(memory.peak, mean(times))
-
-
-def filled(case: Case, pack: Pack, num_seats: int, foreign: int) -> tuple[PackTrials, int]:
-    """Trials on the seats of `pack`, and the peak of seating them and of a step, in bytes.
-
-    Without the `foreign` ones that live beside the pack.
-    """
-    with peak_live_bytes(case.device) as measured:
-        trials = PackTrials(case, num_seats, pack)
-        pack.train_step(trials.batches())
-    return trials, measured.peak - foreign
-
-
-def predicted_peaks(case: Case, seats: Sequence[int]) -> dict[int, int]:
-    """The memory model's answer for the packs that `filled` fills, from the model's configuration alone."""
-    found = {}
-    with TemporaryDirectory() as folder:
-        case.shape.config().save_pretrained(folder)
-        dtype: Any = str(case.dtype).removeprefix("torch.")
-        spec = BaseSpec(model=folder, compute_dtype=dtype)
-        for num_seats in seats:
-            work = Workload(
-                train_embeddings=case.train_embeddings,
-                lora_r=case.rank,
-                lora_dropout=case.dropout,
-                batch_size=BATCH_SIZE,
-                length=round(case.num_real(num_seats) / (num_seats * BATCH_SIZE)),
-                gradient_checkpointing=case.checkpointing,
-            )
-            found[num_seats] = estimate(spec, work, resident_weights=case.resident).total(num_seats)
-    return found
-
-
-def count(trials: PackTrials, peft: PeftTrial) -> dict[str, tuple[int, int, int]]:
-    """(all, computing, with the update) operations of a whole step, on sequences of one length.
-
-    A short one: the number does not depend on it, and a pack that just fits the device with sequences that
-    are cut may not with whole ones.
-    """
-    case, pack, seats = trials.case, trials.pack, range(len(trials.seats))
-    sequences = [[row[:COUNTED_TOKENS] for row in case.sequences(i, equal=True)] for i in seats]
-    batches = trials.batches(sequences)
-    batch = peft.batch(sequences[0])
-    runs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
-        "pack": (lambda: pack.micro_step(batches), lambda: pack.update(trials.seats)),
-        "peft": (lambda: peft.pass_(batch), peft.update),
-    }
-    found = {}
-    for name, (passes, update) in runs.items():
-        passes()  # the first one also makes what is kept
-        update()
-        with OperationCounter() as counter:
-            passes()
-        of_passes = (counter.num_operations, counter.num_computing)
-        with counter:
-            update()
-        found[name] = (*of_passes, counter.num_operations)
-    return found
-
-
-def step_times(trials: PackTrials, peft: PeftTrial, repetitions: int) -> tuple[float, float]:
-    """Median seconds of a pack's step, and seconds of the same trials' steps through peft in turn.
-
-    The two take turns, so that a machine that slows down slows both: after every step of the pack come some
-    of the trials, so that each has come at least once in the end.
-    """
-    case, pack, num_seats = trials.case, trials.pack, len(trials.seats)
-    batches = trials.batches()
-    alone = [peft.batch(case.sequences(i)) for i in range(num_seats)]
-    in_turn: list[list[float]] = [[] for _ in alone]
-    own = []
-    pack.train_step(batches)
-    peft.steps(alone[:1])
-    for repetition in range(repetitions):
-        own.append(seconds(partial(pack.train_step, batches), case.device))
-        for i in {*range(repetition, num_seats, repetitions), repetition % num_seats}:
-            in_turn[i].append(seconds(partial(peft.steps, alone[i : i + 1]), case.device))
-    return median(own), sum(map(median, in_turn))
-
-
-def one_product_gain(case: Case, pack: Pack, num_seats: int, repetitions: int) -> float:
-    """Percent of a step's time that one inexact product over all blocks would save on the frozen weights."""
-    trials = PackTrials(case, num_seats, pack)
-    step = partial(pack.train_step, trials.batches())
-
-    def inexact() -> None:
-        with patch.object(packed_modules, "matmul_shared", lambda x, weight, _: x @ weight):
-            step()
-
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(2 * repetitions):
-        for kept, run in zip(times, (step, inexact), strict=True):
-            kept.append(seconds(run, case.device))
-    exact, fast = map(median, times)
-    return 100 * (1 - fast / exact)
-
-
-def padded_shares(case: Case, pack: Pack, num_seats: int) -> tuple[float, float]:
-    """Share of the computed rows that hold no token, in the pack and in peft's batches."""
-    sequences = [case.sequences(i) for i in range(num_seats)]
-    blocks = [Block.of([(row, row) for row in rows], case.device) for rows in sequences]
-    layouts = [layout for _, layout in plan_layouts(blocks, pack.layout)]
-    real = sum(len(row) for rows in sequences for row in rows)
-    padded = sum(len(rows) * max(map(len, rows)) for rows in sequences)
-    share = sum(layout.num_padded for layout in layouts) / sum(layout.num_rows for layout in layouts)
-    return share, 1 - real / padded
-
-
-# --- what is said about it ----------------------------------------------------------------------------------
 
 
 class Bench:
@@ -185,7 +44,7 @@ class Bench:
         self.foreign = 0
         """Bytes of peft's side while it rests."""
 
-    def peft_side(self, cases: Sequence[Case]) -> dict[tuple[Case, bool], Measured]:
+    def peft_side(self, cases: Sequence[Case]) -> dict[tuple[Case, bool], StepMeasurement]:
         """Every case through peft, without gradient checkpointing and with it."""
         found = {}
         for case, checkpointing in product(cases, (False, True)):
@@ -200,11 +59,11 @@ class Bench:
         self.foreign = live_bytes(self.device)
         return found
 
-    def pack_side(self, case: Case, seats: Sequence[int]) -> dict[int, Measured]:
+    def pack_side(self, case: Case, seats: Sequence[int]) -> dict[int, StepMeasurement]:
         """Packs of every size that fits beside peft's own base."""
         if self.pack is None:
             self.pack = self.case.new_pack()
-            filled(case, self.pack, 1, 0)  # what is made with the first step belongs to no size
+            fill_seats(case, self.pack, 1, 0)  # what is made with the first step belongs to no size
         found = {}
         for num_seats in seats:
             self.pack.release_memory()
@@ -215,20 +74,22 @@ class Bench:
                 break
         return found
 
-    def _pack_of(self, case: Case, pack: Pack, num_seats: int) -> Measured:
-        trials, peak = filled(case, pack, num_seats, self.foreign)
-        measured = Measured(peak, operations=count(trials, self.peft)["pack"])
+    def _pack_of(self, case: Case, pack: Pack, num_seats: int) -> StepMeasurement:
+        trials, peak = fill_seats(case, pack, num_seats, self.foreign)
+        measured = StepMeasurement(peak, operations=count_operations(trials, self.peft)["pack"])
         measured.seconds, measured.in_turn = step_times(trials, self.peft, self.repetitions)
         if self.device.type == "cuda":
             batches = trials.batches()
             measured.launches = count_launches(lambda: pack.train_step(batches), self.device)
         return measured
 
-    def tell(self, case: Case, peft: dict[bool, Measured], packs: dict[int, Measured], suffix: str) -> None:
+    def tell(
+        self, case: Case, peft: dict[bool, StepMeasurement], packs: dict[int, StepMeasurement], suffix: str
+    ) -> None:
         """One table and its figures."""
         assert self.pack is not None
         on_cuda = self.device.type == "cuda"
-        solo_operations = count(PackTrials(case, 1, self.pack), self.peft)["peft"]
+        solo_operations = count_operations(PackTrials(case, 1, self.pack), self.peft)["peft"]
         solo_launches = 0
         if on_cuda:
             batch = self.peft.batch(case.sequences(0))
@@ -270,8 +131,8 @@ class Bench:
         self,
         case: Case,
         pack: Pack,
-        solo: Measured | None,
-        packs: dict[int, Measured],
+        solo: StepMeasurement | None,
+        packs: dict[int, StepMeasurement],
         predicted: dict[int, int],
         suffix: str,
     ) -> None:

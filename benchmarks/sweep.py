@@ -16,9 +16,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.processes import Finished, run_python, scratch
-from benchmarks.report import Report, arguments
-from benchmarks.workload import Workload
+from benchmarks.harness.processes import Finished, run_python, scratch
+from benchmarks.harness.report import Report, arguments
+from benchmarks.peers.sweep_workload import Workload
 from sweeps.sweep import Sweep
 
 TRIALS, QUICK_TRIALS, PROBE_TRIALS = 48, 2, 2

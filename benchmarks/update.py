@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.measuring import forget, seconds, this_device
-from benchmarks.random_base import SHAPES, Shape
-from benchmarks.report import Report, arguments
+from benchmarks.harness.report import Report, arguments
+from benchmarks.harness.timing import calls_at_once, copy_bandwidth, forget, seconds, this_device
+from benchmarks.training_steps.random_llama import SHAPES, Shape
 from lora_runner.optim.adamw import clip_and_step, squared_norms
 from lora_runner.optim.flat_buffers import BLOCK, FlatBuffers
 from lora_runner.optim.group_step import GroupStep
@@ -28,7 +28,6 @@ BYTES_PER_PARAMETER = 32
 """What ours must move on CUDA: the gradient for the norm, then 4 buffers read and 3 written."""
 BYTES_HELD = 8 + 4 * 8 + 2
 """Per parameter with all contenders at hand: itself, gradient, moments four times in fp32, once in 8 bits."""
-AT_ONCE_SECONDS = 0.05
 OURS, FUSED, FOREACH = "pack", "torch fused", "torch foreach"
 RATIOS = {
     FUSED: "fused_adamw",
@@ -139,7 +138,7 @@ def medians(
     for name, update in made.items():
         try:
             update()
-            updates[name] = at_once(update, device)
+            updates[name] = calls_at_once(update, device)
         except (RuntimeError, NotImplementedError) as error:
             text = f"{name} does not run on {device.type}: {str(error).splitlines()[0]}"
             if text not in report.notes:
@@ -149,29 +148,6 @@ def medians(
         for name, calls in updates.items():
             times[name].append(seconds(made[name], device, calls))
     return {name: median(found) for name, found in times.items()}
-
-
-def at_once(update: Callable[[], Any], device: torch.device) -> int:
-    """Calls of one repetition: on CUDA the host runs ahead of the device, as it does in training.
-
-    Ten of what is fast; of what takes long, as many as last AT_ONCE_SECONDS, for a device may be lent by the
-    minute.
-    """
-    taken = seconds(update, device)
-    return min(10, max(1, round(AT_ONCE_SECONDS / taken))) if device.type == "cuda" else 1
-
-
-def copy_bandwidth(device: torch.device, num_elements: int) -> float:
-    """Bytes read and written per second by torch's copy of a buffer of that many fp32 elements."""
-    source = torch.zeros(num_elements, device=device)
-    target = torch.empty_like(source)
-
-    def copy() -> None:
-        target.copy_(source)
-
-    calls = at_once(copy, device)
-    times = [seconds(copy, device, calls) for _ in range(12)]
-    return 2 * source.nbytes / median(times[2:])
 
 
 def free_bytes(device: torch.device) -> int:

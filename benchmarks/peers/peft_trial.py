@@ -10,8 +10,8 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from benchmarks.case import LEARNING_RATE, LORA_ALPHA, MAX_GRAD_NORM, Case, Sequences
-from benchmarks.random_base import PAD
+from benchmarks.training_steps.case import LEARNING_RATE, LORA_ALPHA, MAX_GRAD_NORM, Case, Sequences
+from benchmarks.training_steps.random_llama import PAD
 
 
 class PeftTrial:

@@ -1,4 +1,4 @@
-"""Ray Tune with OptunaSearch and ASHA on trials that train nothing; the peer of `benchmarks/empty_fleet.py`.
+"""Ray Tune with OptunaSearch and ASHA on trials that train nothing, beside `benchmarks.empty_trials.fleet`.
 
 `python -m benchmarks.peers.tune_asha OUTCOME --trials N` writes when Ray was ready and trials ended.
 """
@@ -17,7 +17,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from benchmarks.empty_trials import (
+from benchmarks.empty_trials.losses import (
     LEARNING_RATES,
     REDUCTION_FACTOR,
     REPORT_PERCENTS,

@@ -17,7 +17,7 @@ import ray
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
-from benchmarks.workload import Workload
+from benchmarks.peers.sweep_workload import Workload
 
 IGNORED = -100
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.case import Case
-from benchmarks.random_base import Shape
+from benchmarks.training_steps.case import Case
+from benchmarks.training_steps.random_llama import Shape
 
 CASE = Case(
     shape=Shape(

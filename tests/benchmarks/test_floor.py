@@ -11,23 +11,22 @@ import torch
 from torch.autograd import DeviceType
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import floor
-from benchmarks.case import Case, PackTrials
-from benchmarks.floor import (
+from benchmarks.peers.peft_trial import PeftTrial
+from benchmarks.training_steps import step_profile
+from benchmarks.training_steps.case import Case, PackTrials
+from benchmarks.training_steps.lower_bound import Ceilings, LowerBound
+from benchmarks.training_steps.random_llama import random_model
+from benchmarks.training_steps.step_profile import (
     DEQUANTISATION,
     LORA,
     LOSS,
     PARTS,
     PRODUCTS,
     UPDATE,
-    Ceilings,
-    Floor,
     part_of,
-    watch,
-    watched,
+    profile_step,
+    profiled,
 )
-from benchmarks.peers.peft_trial import PeftTrial
-from benchmarks.random_base import random_model
 from lora_runner.layers.linear import PackedLinear
 from tests.benchmarks.cases import CASE
 
@@ -52,7 +51,7 @@ def test_the_floor_is_what_torch_counts_in_a_model_that_is_not_quantised(train_e
     rows = [case.sequences(0)[0]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Case, "sequences", lambda self, trial, equal=False: rows)
-        least = Floor.of(case, 1)
+        least = LowerBound.of(case, 1)
         peft = PeftTrial(case, model)
         with FlopCounterMode(display=False) as counter:
             peft.pass_(peft.batch(rows))
@@ -64,23 +63,23 @@ def test_the_floor_is_what_torch_counts_in_a_model_that_is_not_quantised(train_e
 
 
 def test_a_floor_is_no_faster_than_products_weights_or_update() -> None:
-    least = Floor.of(CASE, 2)
+    least = LowerBound.of(CASE, 2)
     slow, fast = 1e6, 1e12
     assert least.seconds(Ceilings(copies=fast, products=slow)) == pytest.approx(
         least.operations / slow, rel=1e-3
     )
     bytes_alone = least.weight_bytes + least.update_bytes
     assert least.seconds(Ceilings(copies=slow, products=fast)) == pytest.approx(bytes_alone / slow)
-    assert Floor.of(CASE, 4).update_bytes == 2 * least.update_bytes
-    assert Floor.of(CASE, 4).weight_bytes == least.weight_bytes
+    assert LowerBound.of(CASE, 4).update_bytes == 2 * least.update_bytes
+    assert LowerBound.of(CASE, 4).weight_bytes == least.weight_bytes
 
 
 @pytest.mark.slow
 def test_all_parts_are_seen_and_nothing_twice(trials: PackTrials) -> None:
     batches = trials.batches()
-    shares = watch(lambda: trials.pack.train_step(batches), CASE.device)
+    shares = profile_step(lambda: trials.pack.train_step(batches), CASE.device)
     assert 0 < sum(shares.seconds.values()) <= shares.wall
-    assert {part for part, spent in shares.seconds.items() if spent > 0} == {*PARTS} - {floor.COPIES}
+    assert {part for part, spent in shares.seconds.items() if spent > 0} == {*PARTS} - {step_profile.COPIES}
 
 
 @pytest.mark.slow
@@ -90,10 +89,10 @@ def test_what_is_done_is_found_in_its_part(
 ) -> None:
     owner, name = {
         DEQUANTISATION: (PackedLinear, "base_weight"),
-        LORA: (floor.packed_modules, "outer_by_block"),
-        PRODUCTS: (floor.packed_modules, "matmul_shared"),
-        LOSS: (floor.F, "cross_entropy"),
-        UPDATE: (floor.Pack, "update"),
+        LORA: (step_profile.packed_modules, "outer_by_block"),
+        PRODUCTS: (step_profile.packed_modules, "matmul_shared"),
+        LOSS: (step_profile.F, "cross_entropy"),
+        UPDATE: (step_profile.Pack, "update"),
     }[part]
     function, burden = getattr(owner, name), torch.eye(2)
 
@@ -103,15 +102,15 @@ def test_what_is_done_is_found_in_its_part(
 
     monkeypatch.setattr(owner, name, burdened)
     batches = trials.batches()
-    events, _ = watched(lambda: trials.pack.train_step(batches), CASE.device)
+    events, _ = profiled(lambda: trials.pack.train_step(batches), CASE.device)
     assert {part_of(event) for event in events if event.name == "aten::_linalg_det"} == {part}
 
 
 @pytest.mark.slow
-def test_the_function_that_was_watched_is_itself_again(trials: PackTrials) -> None:
-    before = [getattr(owner, name) for owner, name, _ in floor.LABELLED]
-    watch(lambda: trials.pack.train_step(trials.batches()), CASE.device)
-    assert [getattr(owner, name) for owner, name, _ in floor.LABELLED] == before
+def test_a_profiled_function_is_itself_again(trials: PackTrials) -> None:
+    before = [getattr(owner, name) for owner, name, _ in step_profile.LABELLED]
+    profile_step(lambda: trials.pack.train_step(trials.batches()), CASE.device)
+    assert [getattr(owner, name) for owner, name, _ in step_profile.LABELLED] == before
 
 
 def event_of(name: str, device: DeviceType = DeviceType.CPU, **also: Any) -> SimpleNamespace:
@@ -133,8 +132,8 @@ def test_every_kernel_of_a_gpu_counts_once(monkeypatch: pytest.MonkeyPatch) -> N
     copy, copy_there = kernel_of("Memcpy HtoD", 2.0)
     softmax, softmax_there = kernel_of("softmax", 8.0)
     _, lonely = kernel_of("lonely", 5.0)
-    echo, echo_there = kernel_of(floor.LABEL + PRODUCTS, 100.0, is_user_annotation=True)
-    label = event_of(floor.LABEL + PRODUCTS, kernels=[echo], is_user_annotation=True)
+    echo, echo_there = kernel_of(step_profile.LABEL + PRODUCTS, 100.0, is_user_annotation=True)
+    label = event_of(step_profile.LABEL + PRODUCTS, kernels=[echo], is_user_annotation=True)
     events = [
         label,
         event_of("aten::mm", cpu_parent=label, kernels=[gemm]),
@@ -142,9 +141,9 @@ def test_every_kernel_of_a_gpu_counts_once(monkeypatch: pytest.MonkeyPatch) -> N
         event_of("aten::_log_softmax", cpu_parent=event_of("LogSoftmaxBackward0"), kernels=[softmax]),
         *(gemm_there, copy_there, softmax_there, lonely, echo_there),
     ]
-    monkeypatch.setattr(floor, "watched", lambda step, device: (events, 1e-4))
-    shares = watch(lambda: None, torch.device("cuda"))
-    assert shares.kernels == {PRODUCTS: 1, LOSS: 1, floor.OTHER: 1, floor.COPIES: 0}
-    expected = {PRODUCTS: 40e-6, LOSS: 8e-6, floor.OTHER: 5e-6, floor.COPIES: 2e-6}
+    monkeypatch.setattr(step_profile, "profiled", lambda step, device: (events, 1e-4))
+    shares = profile_step(lambda: None, torch.device("cuda"))
+    assert shares.kernels == {PRODUCTS: 1, LOSS: 1, step_profile.OTHER: 1, step_profile.COPIES: 0}
+    expected = {PRODUCTS: 40e-6, LOSS: 8e-6, step_profile.OTHER: 5e-6, step_profile.COPIES: 2e-6}
     assert dict(shares.seconds) == pytest.approx(expected)
     assert shares.gaps == pytest.approx(45e-6)

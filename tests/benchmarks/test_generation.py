@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import generation
-from benchmarks.case import PackTrials
 from benchmarks.generation import answers, compared, prompts
-from benchmarks.report import Report
+from benchmarks.harness.report import Report
+from benchmarks.training_steps.case import PackTrials
 from lora_runner.layout.kv_cache import KeyValueCache
 from tests.benchmarks.cases import CASE
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import report as module
-from benchmarks.report import Report, shown
+from benchmarks.harness import report as module
+from benchmarks.harness.report import Report, shown
 
 
 def a_report() -> Report:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.empty_trials import loss_of
+from benchmarks.empty_trials.filled_study import PACK
+from benchmarks.empty_trials.fleet import most_at_once
+from benchmarks.empty_trials.keeper_timings import measure
+from benchmarks.empty_trials.losses import loss_of
 from benchmarks.scale import sizes
-from benchmarks.scale_fill import PACK
-from benchmarks.scale_fleet import most_at_once
-from benchmarks.scale_point import measure
 from sweeps.storage.open_storage import open_storage
 from sweeps.storage.optuna_private import study_id_of
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from benchmarks import side_by_side
-from benchmarks.case import Case, PackTrials
-from benchmarks.report import Report
-from benchmarks.side_by_side import PHASES, Processes, Side, compare, peer, tell, tokens_a_step, write_base
+from benchmarks.harness.report import Report
+from benchmarks.peers.peft_processes import PeftProcesses, write_base
+from benchmarks.side_by_side import PHASES, Side, compare, peft_sides, tell, tokens_a_step
+from benchmarks.training_steps.case import Case, PackTrials
 from tests.benchmarks.cases import CASE
 
 
@@ -53,7 +54,7 @@ def test_the_ratio_is_that_of_the_best() -> None:
 @pytest.mark.slow
 def test_two_processes_train_what_two_seats_train(tmp_path: Path) -> None:
     write_base(CASE, tmp_path / "base")
-    sides = peer(CASE, tmp_path / "base", tmp_path / "meeting", 2, steps=3)
+    sides = peft_sides(CASE, tmp_path / "base", tmp_path / "meeting", 2, steps=3)
     assert [one.name for one in sides] == ["peft", "peft, gradient checkpointing"]
     found = [json.loads((tmp_path / "meeting" / f"trial-{i}.found.json").read_text()) for i in (0, 1)]
     for one, phase in zip(sides, PHASES, strict=True):
@@ -70,14 +71,14 @@ def test_leaving_ends_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Of which one waits for a word that never comes."""
     write_base(CASE, tmp_path / "base")
 
-    def meet(self: Processes, word: str) -> None:
+    def meet(self: PeftProcesses, word: str) -> None:
         ready(self, word)
         raise TimeoutError("process 0 did not say ready")
 
-    ready = Processes.meet
-    monkeypatch.setattr(Processes, "meet", meet)
+    ready = PeftProcesses.meet
+    monkeypatch.setattr(PeftProcesses, "meet", meet)
     with pytest.raises(TimeoutError):
-        peer(CASE, tmp_path / "base", tmp_path / "meeting", 1, steps=1)
+        peft_sides(CASE, tmp_path / "base", tmp_path / "meeting", 1, steps=1)
     assert not [child for child in psutil.Process().children() if "benchmarks" in " ".join(child.cmdline())]
 
 

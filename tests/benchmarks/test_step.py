@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from benchmarks import step
-from benchmarks.case import Case, PackTrials
-from benchmarks.report import Report
+from benchmarks.harness.report import Report
 from benchmarks.step import Bench
+from benchmarks.training_steps import step_measurements
+from benchmarks.training_steps.case import Case, PackTrials
 from tests.benchmarks.cases import CASE
 
 
@@ -28,7 +29,7 @@ def test_a_micro_batch_is_a_matter_of_its_trial() -> None:
 def test_what_does_not_fit_is_noted_and_the_rest_is_told(
     monkeypatch: pytest.MonkeyPatch, train_embeddings: bool
 ) -> None:
-    alone = step.peft_alone
+    alone = step_measurements.peft_alone
     new_seats = PackTrials.__init__
 
     def full(self: PackTrials, *given: Any) -> None:
@@ -71,18 +72,18 @@ def test_peft_forgets_that_it_has_checkpointed() -> None:
     """Or the side that is beaten would do more work than it has to."""
     bench = Bench(Report(name="nothing", fixed="", command=""), CASE, 1)
     trials = PackTrials(bench.case, 1, bench.case.new_pack())
-    before = step.count(trials, bench.peft)["peft"]
+    before = step_measurements.count_operations(trials, bench.peft)["peft"]
     bench.peft.checkpoint(True)
-    assert step.count(trials, bench.peft)["peft"] > before
+    assert step_measurements.count_operations(trials, bench.peft)["peft"] > before
     bench.peft.checkpoint(False)
-    assert step.count(trials, bench.peft)["peft"] == before
+    assert step_measurements.count_operations(trials, bench.peft)["peft"] == before
 
 
 @pytest.mark.slow
 def test_every_trial_comes_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step of the pack counts once whatever its trials; each of them counts for itself."""
     bench = Bench(Report(name="nothing", fixed="", command=""), CASE, 2)
-    monkeypatch.setattr(step, "seconds", lambda run, device: (run(), 1.0)[1])
+    monkeypatch.setattr(step_measurements, "seconds", lambda run, device: (run(), 1.0)[1])
     for seats in (1, 5):
         trials = PackTrials(bench.case, seats, bench.case.new_pack())
-        assert step.step_times(trials, bench.peft, repetitions=2) == (1.0, seats)
+        assert step_measurements.step_times(trials, bench.peft, repetitions=2) == (1.0, seats)

@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from benchmarks.counting import OperationCounter
+from benchmarks.harness.operation_counter import OperationCounter
 from lora_runner.base.load_model import BaseSpec, load_base, nf4_config
 from lora_runner.config import TrialConfig
 from lora_runner.layout.pack_layout import Block

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from benchmarks.random_base import SHAPES, random_base
+from benchmarks.training_steps.random_llama import SHAPES, random_base
 from files_and_text.choices import SCHEDULERS
 from lora_runner.base.load_model import BaseSpec, load_base
 from lora_runner.config import TrialConfig

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LOOK_SECONDS = 0.25
 """Between two looks at a side's processes; what one uses after the last look is not counted."""
 

@@ -1,7 +1,7 @@
-"""A trial as people run it: a process that loads the model, trains through peft, and ends.
+"""One trial per process, as it is usually run: load the model, train with peft, end.
 
-`python -m benchmarks.peers.one_trial SPEC` tells by files in its folder when it is ready to train, and begins
-when all of its kind are to begin; `benchmarks/side_by_side.py` is the other side.
+`python -m benchmarks.peers.peft_process SPEC` is started by `benchmarks/side_by_side.py`. Processes that
+train at once wait for each other through files in a folder.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ def main() -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from benchmarks.case import Case
-    from benchmarks.measuring import forget, seconds, this_device
-    from benchmarks.memory import used_bytes
+    from benchmarks.harness.memory import used_bytes
+    from benchmarks.harness.timing import forget, seconds, this_device
     from benchmarks.peers.peft_trial import PeftTrial
-    from benchmarks.random_base import Shape
+    from benchmarks.training_steps.case import Case
+    from benchmarks.training_steps.random_llama import Shape
 
     torch.set_num_threads(spec.threads)
     imported = time.time()

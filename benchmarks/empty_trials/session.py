@@ -1,18 +1,12 @@
-"""Our side of the orchestration benchmark: the real keeper, fleet, worker and study, nothing to train.
-
-`python -m benchmarks.empty_fleet OUTCOME --trials N --seats K` writes when Ray was ready and trials ended.
-"""
+"""A session and a study spec for trials that train nothing; keeper, fleet and worker are the real ones."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from benchmarks.empty_trials import (
+from benchmarks.empty_trials.losses import (
     LEARNING_RATES,
     REDUCTION_FACTOR,
     REPORT_PERCENTS,
@@ -24,17 +18,13 @@ from benchmarks.empty_trials import (
 from lora_runner.protocol import COMPLETE, Assignment, SeatReport
 from search_spaces import load_guidelines, space_for
 from sweeps.config.sections.search import SearchSection
-from sweeps.fleet.fleet import open_endpoints, plan_fleet, run_fleet, start_ray
-from sweeps.plan.specs import StudySpec, WorkerSpec
-from sweeps.storage.open_storage import open_storage
-from sweeps.study.lease import DriverProcess
-from sweeps.study.study import open_study
+from sweeps.plan.specs import StudySpec
 
 MAX_STEPS = 100
 
 
 @dataclass
-class Seated:
+class EmptyTrial:
     """A trial on its seat."""
 
     assignment: Assignment
@@ -49,7 +39,7 @@ class EmptySession:
     base_eval_loss: float = 10.0
     base_weights: None = None
     num_tokens: int = 0
-    seats: dict[int, Seated] = field(default_factory=dict)
+    seats: dict[int, EmptyTrial] = field(default_factory=dict)
 
     @property
     def free_seats(self) -> list[int]:
@@ -57,13 +47,13 @@ class EmptySession:
         return [seat for seat in range(self.num_seats) if seat not in self.seats]
 
     @property
-    def trials(self) -> list[Seated]:
+    def trials(self) -> list[EmptyTrial]:
         """Trials on their seats."""
         return list(self.seats.values())
 
     def start_trial(self, index: int, assignment: Assignment) -> None:
         """Seat a trial."""
-        self.seats[index] = Seated(assignment)
+        self.seats[index] = EmptyTrial(assignment)
 
     def has_trial(self, number: int) -> bool:
         """Whether a trial has a seat."""
@@ -77,7 +67,7 @@ class EmptySession:
         """Nothing to keep."""
 
     def heartbeat(self) -> None:
-        """Nobody watches."""
+        """Nothing watches for hangs."""
 
     def take_written(self) -> list[Any]:
         """Nothing was written."""
@@ -91,7 +81,7 @@ class EmptySession:
         """The next report of every seat, without any work."""
         return [self._next(seated) for seated in self.trials]
 
-    def _next(self, seated: Seated) -> SeatReport:
+    def _next(self, seated: EmptyTrial) -> SeatReport:
         percent = REPORT_PERCENTS[seated.reports]
         seated.reports += 1
         loss = loss_of(seated.assignment.config.learning_rate, percent)
@@ -103,19 +93,19 @@ class EmptySession:
 
 
 @dataclass(frozen=True)
-class EmptyJob:
-    """A job whose session trains nothing."""
+class EmptyWorkerSpec:
+    """What a worker uses of a WorkerSpec; its session trains nothing."""
 
     seats: int
     stall_seconds: float = 60.0
 
     def open_session(self, num_threads: int, call: Any, alive: Any) -> EmptySession:
-        """No base, no data, no torch."""
+        """Open a session without base, data or torch."""
         return EmptySession(self.seats)
 
 
 def empty_study_spec(folder: Path, trials: int) -> StudySpec:
-    """A real ledger over a space of three dimensions, TPE and successive halving."""
+    """A real study spec: three dimensions, TPE, successive halving."""
     low, high = LEARNING_RATES
     shortest, longest = WARMUP_RATIOS
     space = space_for(
@@ -149,31 +139,3 @@ def empty_study_spec(folder: Path, trials: int) -> StudySpec:
         context={"model": "none"},
         guidelines=load_guidelines().to_list(),
     )
-
-
-def main() -> None:
-    """Run the fleet and write the moments, in seconds since the epoch."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("outcome", type=Path)
-    parser.add_argument("--trials", type=int, required=True)
-    parser.add_argument("--seats", type=int, required=True)
-    options = parser.parse_args()
-    folder = Path.cwd() / "run"
-    folder.mkdir()
-    study_spec, url = empty_study_spec(folder, options.trials), f"sqlite:///{folder / 'study.db'}"
-    start_ray()
-    ready = time.time()
-    with open_endpoints(study_spec, url, DriverProcess.current("benchmark")) as endpoints:
-        # A worker uses nothing of a job but `seats`, `stall_seconds` and `open_session`.
-        errors = run_fleet(endpoints, cast(WorkerSpec, EmptyJob(options.seats)), plan_fleet(1, 1))
-    if errors:
-        raise SystemExit("\n".join(errors))
-    study, _ = open_study(open_storage(url, for_reading=True), study_spec.name, study_spec.identity)
-    trials: list[Any] = study.get_trials(deepcopy=False)
-    ended = sorted(t.datetime_complete.timestamp() for t in trials if t.datetime_complete is not None)
-    states = {state: sum(t.state.name == state for t in trials) for state in ("COMPLETE", "PRUNED")}
-    options.outcome.write_text(json.dumps({"ready": ready, "ended": ended, "states": states}))
-
-
-if __name__ == "__main__":
-    main()

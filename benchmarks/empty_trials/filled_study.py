@@ -14,7 +14,7 @@ import sqlalchemy
 from optuna.distributions import CategoricalDistribution, distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
 
-from benchmarks.empty_trials import LEARNING_RATES, REPORT_PERCENTS, SEED, loss_of
+from benchmarks.empty_trials.losses import LEARNING_RATES, REPORT_PERCENTS, SEED, loss_of
 from files_and_text.trial_paths import trial_folder
 from sweeps.storage.journal_storage import JournalStudyStorage
 from sweeps.storage.open_storage import open_storage

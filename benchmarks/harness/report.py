@@ -15,7 +15,7 @@ from typing import Any
 
 from files_and_text.atomic_files import atomic_write, atomic_write_json
 
-FOLDER = Path(__file__).parents[1] / "results" / "reference"
+FOLDER = Path(__file__).parents[2] / "results" / "reference"
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "triton", "ray", "optuna", "accelerate")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from benchmarks.random_base import Shape, random_base
+from benchmarks.training_steps.random_llama import Shape, random_base
 from lora_runner.config import TrialConfig
 from lora_runner.layout.pack_layout import Block
 from lora_runner.pack.options import PackOptions

@@ -15,9 +15,9 @@ from typing import Any
 import optuna
 import psutil
 
-from benchmarks.empty_fleet import empty_study_spec
-from benchmarks.empty_trials import REDUCTION_FACTOR, REPORT_PERCENTS, SEED, loss_of
-from benchmarks.scale_fill import PACK, fill
+from benchmarks.empty_trials.filled_study import PACK, fill
+from benchmarks.empty_trials.losses import REDUCTION_FACTOR, REPORT_PERCENTS, SEED, loss_of
+from benchmarks.empty_trials.session import empty_study_spec
 from lora_runner.config import TrialConfig
 from lora_runner.protocol import COMPLETE, Assignment, SeatReport
 from sweeps.keeper.keeper import Keeper

@@ -6,11 +6,14 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from statistics import median
 from typing import Any
 
 import torch
 
-from benchmarks.report import Report
+from benchmarks.harness.report import Report
+
+AT_ONCE_SECONDS = 0.05
 
 
 def this_device() -> tuple[torch.device, torch.dtype]:
@@ -50,3 +53,26 @@ def what_fits(report: Report, what: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         report.note(f"{what} did not fit.")
+
+
+def calls_at_once(update: Callable[[], Any], device: torch.device) -> int:
+    """Calls of one repetition: on CUDA the host runs ahead of the device, as it does in training.
+
+    Ten of what is fast; of what takes long, as many as last AT_ONCE_SECONDS, for a device may be lent by the
+    minute.
+    """
+    taken = seconds(update, device)
+    return min(10, max(1, round(AT_ONCE_SECONDS / taken))) if device.type == "cuda" else 1
+
+
+def copy_bandwidth(device: torch.device, num_elements: int) -> float:
+    """Bytes read and written per second by torch's copy of a buffer of that many fp32 elements."""
+    source = torch.zeros(num_elements, device=device)
+    target = torch.empty_like(source)
+
+    def copy() -> None:
+        target.copy_(source)
+
+    calls = calls_at_once(copy, device)
+    times = [seconds(copy, device, calls) for _ in range(12)]
+    return 2 * source.nbytes / median(times[2:])

@@ -1,0 +1,1 @@
+"""Parts of the benchmarks whose trials train nothing: orchestration and scale."""

@@ -1,0 +1,1 @@
+"""What all benchmarks use: reports, processes, time, memory, and counts of operations."""
