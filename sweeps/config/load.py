@@ -9,14 +9,12 @@ from typing import Any
 
 from files_and_text.problems import InputError, Problem
 from files_and_text.yaml_lines import KeyPath, load_yaml
-from sweeps.config.named_files import file_findings
+from sweeps.config.named_files import check_named_files
 from sweeps.config.partial_config import PartialConfig
-from sweeps.config.paths import with_absolute_paths
-from sweeps.config.space import space_problems
+from sweeps.config.space import check_space
 from sweeps.config.storage_url import ENVIRONMENT_VARIABLE
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.config.sweep_source import SweepSource
-from sweeps.config.validation import dotted
 from sweeps.errors import ConfigError
 
 RESOLVED_NAME = "sweep.yaml"
@@ -80,20 +78,15 @@ def _load(source: SweepSource, environ: Mapping[str, str], check_files: bool) ->
     if source.data.get("storage") is None and environ.get(ENVIRONMENT_VARIABLE, "").strip():
         # Written down, so that a run folder is not opened as another study where the variable is missing.
         source.data["storage"] = f"env:{ENVIRONMENT_VARIABLE}"
-    partial = PartialConfig(source.data)
-    config = with_absolute_paths(partial.config, source.folder_of)
-    problems = source.problems + [
-        source.problem(key, f"{dotted(key)} {said}") for key, said in partial.findings
-    ]
+    partial = PartialConfig(source)
     if check_files:
-        problems += [source.problem(*finding) for finding in file_findings(config, partial.is_sound)]
-    problems += space_problems(config, partial.is_sound, source.problem)
-    if problems:
-        in_order = sorted(
-            dict.fromkeys(problems), key=lambda item: (item.path != str(source.file), item.line or 0)
-        )
-        raise ConfigError(in_order)
-    return config
+        check_named_files(partial)
+    check_space(partial)
+    if partial.problems:
+        file, distinct = str(source.file), list(dict.fromkeys(partial.problems))
+        distinct.sort(key=lambda problem: (problem.path != file, problem.line or 0))
+        raise ConfigError(distinct)
+    return partial.config
 
 
 def parse_override(text: str) -> tuple[str, Any]:

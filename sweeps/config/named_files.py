@@ -4,47 +4,41 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from files_and_text.nearest_name import did_you_mean
 from files_and_text.yaml_lines import KeyPath
+from sweeps.config.partial_config import PartialConfig
 from sweeps.config.paths import DATA_SUFFIXES, is_hub_id, is_template_file
-from sweeps.config.sweep_config import SweepConfig
 from sweeps.config.validation import dotted
 
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _LFS_POINTER = b"version https://git-lfs"
 
 
-def file_findings(config: SweepConfig, is_sound: Callable[..., bool]) -> Iterator[tuple[KeyPath, str]]:
-    """What is wrong with the files named in a config with absolute paths, with the key of each.
-
-    `is_sound` tells which keys are right so far; others are not looked at.
-    """
-    for key, said in _findings(config):
-        if is_sound(*key):
-            yield key, said
-
-
-def _findings(config: SweepConfig) -> Iterator[tuple[KeyPath, str]]:
+def check_named_files(partial: PartialConfig) -> None:
+    """Report what is wrong with the files that the config names."""
+    config = partial.config
     data, metric = config.data, config.metric
-    yield from ((("model", "name"), said) for said in _model(config.model.name))
+    for said in _model(config.model.name):
+        partial.add(("model", "name"), said)
     for key, source in (("train", data.train), ("eval", data.eval)):
-        if source is not None:
-            yield from ((("data", key), f"data.{key}: {said}") for said in _data(source))
+        for said in () if source is None else _data(source):
+            partial.add(("data", key), f"data.{key}: {said}")
     files: list[tuple[KeyPath, str | None]] = [
         (("data", "chat_template"), data.chat_template if is_template_file(data.chat_template) else None),
         (("metric", "file"), None if metric is None else metric.file),
         *((("guidelines", index), file) for index, file in enumerate(config.guidelines)),
     ]
     for path, file in files:
-        if file is not None:
-            yield from ((path, f"{dotted(path)}: {said}") for said in _missing(Path(file)))
+        for said in () if file is None else _missing(Path(file)):
+            partial.add(path, f"{dotted(path)}: {said}")
     folder = Path(config.output)
-    taken = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
-    if taken is not None:
-        yield ("output",), f"output must be a folder; got {str(folder)!r}, where {str(taken)!r} is a file"
+    for taken in (path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()):
+        partial.add(
+            ("output",), f"output must be a folder; got {str(folder)!r}, where {str(taken)!r} is a file"
+        )
 
 
 def _data(source: str) -> Iterator[str]:

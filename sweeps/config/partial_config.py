@@ -8,8 +8,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from files_and_text.yaml_lines import KeyPath
+from sweeps.config.paths import with_absolute_paths
 from sweeps.config.sweep_config import SweepConfig
-from sweeps.config.validation import Finding, findings
+from sweeps.config.sweep_source import SweepSource
+from sweeps.config.validation import dotted, findings
 
 # What takes the place of a required key that is wrong or missing; nothing is checked against it.
 _STAND_INS: dict[KeyPath, Any] = {
@@ -24,17 +26,23 @@ _STAND_INS: dict[KeyPath, Any] = {
 
 
 class PartialConfig:
-    """A config of everything right, the findings about the rest, and which keys those are."""
+    """The config of everything right, with absolute paths, and every problem found so far."""
 
-    def __init__(self, data: dict[str | int, Any]) -> None:
-        self.findings: list[Finding] = []
-        self._data = copy.deepcopy(data)
+    def __init__(self, source: SweepSource) -> None:
+        self.problems = list(source.problems)
+        self._source = source
+        self._data = copy.deepcopy(source.data)
         self._wrong: set[KeyPath] = set()
-        self.config = self._validate()
+        self.config = with_absolute_paths(self._validate(), source.folder_of)
 
     def is_sound(self, *path: str | int) -> bool:
         """Whether the key came from the user and is right, so that further checks of it mean something."""
         return not any(path[:length] in self._wrong for length in range(1, len(path) + 1))
+
+    def add(self, key: KeyPath, message: str) -> None:
+        """Report what is wrong with a key, unless something was before."""
+        if self.is_sound(*key):
+            self.problems.append(self._source.problem(key, message))
 
     def _validate(self) -> SweepConfig:
         # Every pass takes out all that it finds wrong, so a few passes do; the limit is for bugs here.
@@ -43,8 +51,9 @@ class PartialConfig:
                 return SweepConfig.model_validate(self._data)
             except ValidationError as error:
                 found = findings(error, SweepConfig.model_json_schema())
-            # What later passes find follows from what was taken out.
-            self.findings = self.findings or found
+            if not self._wrong:  # What later passes find follows from what was taken out.
+                for path, said in found:
+                    self.add(path, f"{dotted(path)} {said}")
             for path, _ in found:
                 self._take_out(path)
         raise RuntimeError("the sweep file's problems could not be separated; this is a bug")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from files_and_text.checks import Checks
 from files_and_text.nearest_name import nearest
-from files_and_text.problems import InputError, Problem
+from files_and_text.problems import InputError
 from files_and_text.yaml_lines import KeyPath
 from search_spaces import Guidelines, SearchSpace, load_guidelines, space_for
 from search_spaces.overrides import read_overrides
+from sweeps.config.partial_config import PartialConfig
 from sweeps.config.sweep_config import SweepConfig
 from sweeps.config.validation import shown
 from sweeps.errors import ConfigError
@@ -43,27 +43,22 @@ def space_of(
         raise ConfigError(error.problems) from None
 
 
-def space_problems(
-    config: SweepConfig, is_sound: Callable[..., bool], problem: Callable[[KeyPath, str], Problem]
-) -> list[Problem]:
-    """What is wrong with the guideline files (with lines of their own), the scenario and the ranges.
-
-    `is_sound` tells which keys are right so far; `problem` finds the line of a key.
-    """
+def check_space(partial: PartialConfig) -> None:
+    """Report what is wrong with the guideline files (at lines of their own), the scenario and the ranges."""
+    config, is_sound = partial.config, partial.is_sound
     guidelines: Guidelines | None = None
-    problems: list[Problem] = []
     if is_sound("guidelines") and all(Path(file).is_file() for file in config.guidelines):
         try:
             guidelines = load_guidelines(*config.guidelines)
         except InputError as error:
-            problems += error.problems
+            partial.problems += error.problems
     known_scenario = guidelines is not None and config.scenario in guidelines.scenarios()
-    if guidelines is not None and is_sound("scenario") and not known_scenario:
+    if guidelines is not None and not known_scenario:
         hint = nearest(config.scenario, guidelines.scenarios())
         said = f"scenario must be in the guideline tables; got {shown(config.scenario)}.{hint}"
-        problems.append(problem(("scenario",), said))
+        partial.add(("scenario",), said)
     if not is_sound("space"):
-        return problems
+        return
     checks = Checks()
     overrides = read_overrides(config.space, checks, ("space",))
     unused = "embedding_lr_ratio" in overrides and not config.trains_embeddings
@@ -78,7 +73,8 @@ def space_problems(
             _space(config, guidelines, size, steps)
         except InputError as error:
             checks.problems = error.problems
-    return problems + [problem(item.key, item.message) for item in checks.problems]
+    for problem in checks.problems:
+        partial.add(problem.key, problem.message)
 
 
 def _space(config: SweepConfig, guidelines: Guidelines, size: float, steps: int) -> SearchSpace:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from sweeps.config.field_types import PositiveInt, Text
 from sweeps.config.sections.base import Section
@@ -56,6 +56,24 @@ def _space(value: Any) -> Any:
     return value or {}
 
 
+def _exact_moments_of_rows(training: TrainingSection, info: ValidationInfo) -> TrainingSection:
+    if (
+        isinstance(info.data.get("train_embeddings"), TrainedTokens)
+        and training.embedding_optimizer_bits == 8
+    ):
+        # 8-bit moments share a scale with neighbouring rows, so a row without gradient drifts.
+        rule = "must be 32 beside train_embeddings: {tokens: ...}, where 8 saves nothing; got 8"
+        raise refusal([(("embedding_optimizer_bits",), rule)])
+    return training
+
+
+def _used_gpus(count: int, info: ValidationInfo) -> int:
+    model = info.data.get("model")
+    if count > 1 and model is not None and model.device_map is None:
+        raise ValueError(f"must be 1 unless model.device_map is auto, which spreads the base; got {count}")
+    return count
+
+
 class SweepConfig(Section):
     """One sweep: a base model, data, a space, a way to search it, and where it runs.
 
@@ -76,7 +94,7 @@ class SweepConfig(Section):
     embed_tokens, and of an lm_head tied to it). They have a learning rate of their own."""
     space: Annotated[dict[str, dict[str, Any]], BeforeValidator(_space)] = Field(default_factory=dict)
     """Ranges that replace those of the tables, per dimension."""
-    training: TrainingSection
+    training: Annotated[TrainingSection, AfterValidator(_exact_moments_of_rows)]
     """The budget of a trial (max_steps or num_train_epochs) and its optimizer."""
     lora: LoraSection = LoraSection()
     """The adapter."""
@@ -92,7 +110,7 @@ class SweepConfig(Section):
     """Trials that share one base on a worker; auto: as many as its memory holds."""
     workers: Literal["auto"] | PositiveInt = "auto"
     """Workers of the fleet; auto: one per GPU of the cluster, or one on a machine without GPUs."""
-    gpus_per_worker: PositiveInt = 1
+    gpus_per_worker: Annotated[PositiveInt, AfterValidator(_used_gpus)] = 1
     """More than 1 only with model.device_map: auto."""
     tracking: TrackingSection = TrackingSection()
     """One run per trial in TensorBoard, MLflow or Weights & Biases."""
@@ -102,27 +120,6 @@ class SweepConfig(Section):
     """The folder that holds the run folder."""
     guidelines: Annotated[tuple[Text, ...], Field(title="files")] = ()
     """Files with guideline rows of your own, which take precedence over the built-in ones."""
-
-    @field_validator("training")
-    @classmethod
-    def _moments_of_single_rows_are_exact(
-        cls, training: TrainingSection, info: ValidationInfo
-    ) -> TrainingSection:
-        tokens = isinstance(info.data.get("train_embeddings"), TrainedTokens)
-        if tokens and training.embedding_optimizer_bits == 8:
-            # 8-bit moments share a scale with neighbouring rows, so a row without gradient drifts.
-            rule = "must be 32 beside train_embeddings: {tokens: ...}, where 8 saves nothing; got 8"
-            raise refusal([(("embedding_optimizer_bits",), rule)])
-        return training
-
-    @field_validator("gpus_per_worker")
-    @classmethod
-    def _gpus_are_used(cls, count: int, info: ValidationInfo) -> int:
-        model = info.data.get("model")
-        if count > 1 and model is not None and model.device_map is None:
-            rule = "must be 1 unless model.device_map is auto, which spreads the base"
-            raise ValueError(f"{rule}; got {count}")
-        return count
 
     @property
     def run_folder(self) -> Path:

@@ -165,7 +165,7 @@ def _share_of_device(config: SweepConfig, device: torch.device) -> float:
 
 
 def _constants(config: SweepConfig, steps: int) -> dict[str, Any]:
-    training, lora = config.training, config.lora
+    training = config.training
     return {
         "max_steps": steps,
         "per_device_train_batch_size": training.per_device_train_batch_size,
@@ -175,9 +175,6 @@ def _constants(config: SweepConfig, steps: int) -> dict[str, Any]:
         "adam_beta1": training.adam_beta1,
         "adam_beta2": training.adam_beta2,
         "adam_epsilon": training.adam_epsilon,
-        "lora_r": lora.r,
-        "lora_alpha": lora.alpha,
-        "lora_dropout": lora.dropout,
-        "use_rslora": lora.use_rslora,
+        **config.lora.trial_values,
         "seed": training.seed,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from files_and_text.choices import BUILT_IN_METRICS
 from files_and_text.nearest_name import nearest
@@ -28,6 +28,22 @@ def _name(text: str) -> str:
     raise ValueError(f"{rule}; got {shown(text)}.{nearest(text, BUILT_IN_METRICS)}")
 
 
+def _of_a_function(file: str, info: ValidationInfo) -> str:
+    name = info.data.get("name")
+    if name in BUILT_IN_METRICS:
+        raise ValueError(f"is for a function (module:function), {name} is built in; got {shown(file)}")
+    return file
+
+
+def _direction_of(direction: str | None, info: ValidationInfo) -> str | None:
+    name = info.data.get("name")
+    if name in BUILT_IN_METRICS and direction == "minimize":
+        raise ValueError(f"must be maximize: {name} is better when higher; got 'minimize'")
+    if name is not None and name not in BUILT_IN_METRICS and not _is_task(name) and direction is None:
+        raise ValueError(f"is needed for a function: maximize or minimize; got nothing for {name}")
+    return direction
+
+
 class MetricSection(Section):
     """What answers to evaluation prompts are worth; `metric: NAME` is short for `metric: {name: NAME}`."""
 
@@ -38,11 +54,13 @@ class MetricSection(Section):
     equals the record's own, blanks around both ignored; contains: it contains the record's own; json_valid:
     it is JSON; these are means in [0, 1]. A function is called with (records, completions). A task needs the
     package lm-eval."""
-    file: Text | None = None
+    file: Annotated[Text, AfterValidator(_of_a_function)] | None = None
     """Python file of the function; null: MODULE.py beside the sweep file if there is one, else the module as
     Python imports it. Its text is sent to every worker; what it imports must be installed there. For
     lm_eval:TASK: the YAML file of a task of your own."""
-    direction: Literal["maximize", "minimize"] | None = Field(default=None, validate_default=True)
+    direction: Annotated[
+        Literal["maximize", "minimize"] | None, AfterValidator(_direction_of), Field(validate_default=True)
+    ] = None
     """null: maximize for the built-in metrics, what the task says for lm_eval; required for a function."""
     max_new_tokens: PositiveInt = 32
     """Most tokens of an answer; a stop token ends it sooner. A task's own max_gen_toks takes precedence."""
@@ -53,24 +71,6 @@ class MetricSection(Section):
     """1: measured at every evaluation; n: at every n-th; always at the last."""
     objective: Flag = False
     """true: trials are searched, pruned and ranked by this metric; false: by the loss."""
-
-    @field_validator("file")
-    @classmethod
-    def _no_file_of_a_built_in(cls, file: str | None, info: ValidationInfo) -> str | None:
-        name = info.data.get("name")
-        if file is not None and name in BUILT_IN_METRICS:
-            raise ValueError(f"is for a function (module:function), {name} is built in; got {shown(file)}")
-        return file
-
-    @field_validator("direction")
-    @classmethod
-    def _direction_fits(cls, direction: str | None, info: ValidationInfo) -> str | None:
-        name = info.data.get("name")
-        if name in BUILT_IN_METRICS and direction == "minimize":
-            raise ValueError(f"must be maximize: {name} is better when higher; got 'minimize'")
-        if name is not None and name not in BUILT_IN_METRICS and not _is_task(name) and direction is None:
-            raise ValueError(f"is needed for a function: maximize or minimize; got nothing for {name}")
-        return direction
 
     @property
     def is_built_in(self) -> bool:

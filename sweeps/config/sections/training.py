@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from sweeps.config.field_types import (
     NUMBER,
     Flag,
     NonNegativeFloat,
+    Percent,
     PositiveFloat,
     PositiveInt,
     Seed,
@@ -98,12 +99,40 @@ def _rising_percents(fractions: tuple[float, ...]) -> tuple[float, ...]:
     return fractions
 
 
+# Rules between two keys. Fields are validated in order, and `info.data` has the earlier ones that are right:
+# a rule is silent when the other key is wrong by itself.
+def _one_budget(epochs: float | None, info: ValidationInfo) -> float | None:
+    max_steps = info.data.get("max_steps", ...)
+    if epochs is None and max_steps is None:
+        raise ValueError("or max_steps must be given; got neither")
+    if epochs is not None and isinstance(max_steps, int):
+        both = f"{epochs:g} epochs beside max_steps {max_steps}"
+        raise ValueError(f"cannot stand beside max_steps, keep one; got {both}")
+    return epochs
+
+
+def _fit_the_budget(evaluations: int, info: ValidationInfo) -> int:
+    # The default count is not held against a short run: there, evaluations coincide.
+    max_steps = info.data.get("max_steps")
+    if max_steps is not None and evaluations > max_steps:
+        raise ValueError(f"must be at most max_steps, {max_steps}; got {evaluations}")
+    return evaluations
+
+
+def _without_evaluations(fractions: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+    if info.data.get("evaluations") is not None:
+        raise ValueError(f"cannot stand beside evaluations, keep one; got {list(fractions)}")
+    return fractions
+
+
 class TrainingSection(Section):
     """One trial's budget and the constants of its optimizer."""
 
     max_steps: PositiveInt | None = None
     """Optimizer steps of a full trial; this or num_train_epochs."""
-    num_train_epochs: PositiveFloat | None = Field(default=None, validate_default=True)
+    num_train_epochs: Annotated[
+        PositiveFloat | None, AfterValidator(_one_budget), Field(validate_default=True)
+    ] = None
     """Passes over the training examples of a full trial; this or max_steps."""
     per_device_train_batch_size: PositiveInt = 8
     """Examples of one micro-batch of one trial."""
@@ -111,13 +140,14 @@ class TrainingSection(Section):
     """Micro-batches of one optimizer step."""
     per_device_eval_batch_size: PositiveInt = 8
     """Examples of one evaluation batch; changes speed and memory, never the loss."""
-    evaluations: Annotated[int, Field(ge=1, le=100), NUMBER] | None = None
+    evaluations: Annotated[Percent, AfterValidator(_fit_the_budget)] | None = None
     """Equally spaced evaluations of a full trial, at which it may be pruned; null: 5, or report_at."""
     report_at: (
         Annotated[
             tuple[Annotated[float, Field(gt=0, le=1), NUMBER], ...],
             Field(title="fractions of the budget"),
             AfterValidator(_rising_percents),
+            AfterValidator(_without_evaluations),
         ]
         | None
     ) = None
@@ -139,38 +169,6 @@ class TrainingSection(Section):
     seed: Seed = 0
     """Of the adapter's initial weights, the order of examples and dropout; the same for every trial."""
 
-    # Fields are validated in order, and `info.data` holds the earlier ones that are right. So a rule between
-    # two keys is silent when one of them is wrong by itself.
-    @field_validator("num_train_epochs")
-    @classmethod
-    def _one_budget(cls, epochs: float | None, info: ValidationInfo) -> float | None:
-        if "max_steps" in info.data:
-            max_steps = info.data["max_steps"]
-            if epochs is None and max_steps is None:
-                raise ValueError("or max_steps must be given; got neither")
-            if epochs is not None and max_steps is not None:
-                both = f"{epochs:g} epochs beside max_steps {max_steps}"
-                raise ValueError(f"cannot stand beside max_steps, keep one; got {both}")
-        return epochs
-
-    @field_validator("evaluations")
-    @classmethod
-    def _evaluations_fit_the_budget(cls, evaluations: int | None, info: ValidationInfo) -> int | None:
-        # The default count is not held against a short run: there, evaluations coincide.
-        max_steps = info.data.get("max_steps")
-        if max_steps is not None and (evaluations or 0) > max_steps:
-            raise ValueError(f"must be at most max_steps, {max_steps}; got {evaluations}")
-        return evaluations
-
-    @field_validator("report_at")
-    @classmethod
-    def _one_plan_of_evaluations(
-        cls, fractions: tuple[float, ...] | None, info: ValidationInfo
-    ) -> tuple[float, ...] | None:
-        if fractions is not None and info.data.get("evaluations") is not None:
-            raise ValueError(f"cannot stand beside evaluations, keep one; got {list(fractions)}")
-        return fractions
-
     @property
     def report_percents(self) -> tuple[int, ...]:
         """The evaluations of a full trial, in percent of its budget: rising, the last is 100."""
@@ -181,17 +179,34 @@ class TrainingSection(Section):
 
 
 class LoraSection(Section):
-    """The adapter, where the search does not vary it."""
+    """The adapter, where the search does not vary it.
+
+    A key with `lora_` before it, as the space and the trials have it (lora_alpha), is read too.
+    """
 
     r: PositiveInt = 16
-    """Rank; the space and the trials call it lora_r."""
+    """Rank."""
     alpha: PositiveInt = 16
-    """Scales the adapter's output by alpha / r, or alpha / sqrt(r) with use_rslora; lora_alpha in a trial."""
+    """The adapter's output is scaled by alpha / r, or alpha / sqrt(r) with use_rslora."""
     dropout: Share = 0.0
-    """Share of the adapter's input set to zero in training; lora_dropout in a trial."""
+    """Share of the adapter's input set to zero in training."""
     target_modules: (
         Literal["all-linear"]
         | Annotated[tuple[Text, ...], Field(title="module names, such as [q_proj, v_proj]", min_length=1)]
     ) = "all-linear"
     """all-linear (every linear layer but the output layer), or a list of module names."""
     use_rslora: Flag = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_prefix(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        names = {f"lora_{name}": name for name in ("r", "alpha", "dropout") if name not in data}
+        return {names.get(key, key): value for key, value in data.items()}
+
+    @property
+    def trial_values(self) -> dict[str, Any]:
+        """The section in the words of a trial: r is lora_r there."""
+        values = {f"lora_{name}": getattr(self, name) for name in ("r", "alpha", "dropout")}
+        return values | {"use_rslora": self.use_rslora}

@@ -1,4 +1,4 @@
-"""When a trial reports, and what its schedule is told."""
+"""When a trial reports, and what the adapter's settings are called."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.config import TrainingSection
+from sweeps.config import LoraSection, TrainingSection
 
 
 def section(**values: Any) -> TrainingSection:
@@ -25,3 +25,16 @@ def test_no_two_evaluations_share_a_percent(count: int) -> None:
     assert len(set(percents)) == count
     assert percents[0] >= 1
     assert percents[-1] == 100
+
+
+def test_the_adapter_is_read_in_the_words_of_a_trial_too() -> None:
+    section = LoraSection.model_validate({"lora_r": 8, "lora_alpha": 32, "dropout": 0.1})
+    assert section == LoraSection(r=8, alpha=32, dropout=0.1)
+    assert section.trial_values == {
+        "lora_r": 8,
+        "lora_alpha": 32,
+        "lora_dropout": 0.1,
+        "use_rslora": False,
+    }
+    with pytest.raises(ValueError, match="lora_r"):
+        LoraSection.model_validate({"lora_r": 8, "r": 8})
