@@ -1,1 +1,1 @@
-"""Where a study is kept: a database or a journal file, written to in whole transactions."""
+"""Where a study is stored: in a database or a journal file, written to in whole transactions."""

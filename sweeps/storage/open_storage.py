@@ -1,4 +1,4 @@
-"""Where the study is kept: checked, opened, and written to in whole transactions."""
+"""Check and open the storage that a URL names: a database, or `journal:PATH`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ STORAGE_ERRORS = (
     *(sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError, RuntimeError),
     *(OSError, StorageOutage, JournalDamaged),
 )
-"""What opening and reading a storage can raise."""
+"""Errors that opening and reading a storage can raise."""
 
 
 def open_storage(url: str, *, for_reading: bool = False) -> StudyStorage:
-    """Open a database or journal; StorageUnreachable never shows the password.
+    """Open a database or journal. Raises StorageUnreachable, whose message never holds the password.
 
-    A reader writes nothing, and keeps no connection open.
+    With `for_reading`, nothing is written and no connection stays open.
     """
     check_login(url)
     if not for_reading:
@@ -43,10 +43,10 @@ def open_storage(url: str, *, for_reading: bool = False) -> StudyStorage:
 
 
 def check_reachable(url: str, run_folder: Path | None = None) -> None:
-    """Look once whether it can be worked with, writing nothing.
+    """Raise StorageUnreachable if the storage cannot be used; writes nothing.
 
-    A file in `run_folder` need not exist yet, nor that folder. Warns about a place that is not to be relied
-    on.
+    A file in `run_folder` need not exist yet, nor that folder. For a journal on a network file system there
+    is a warning.
     """
     check_login(url)
     _refuse_shared_sqlite(url)
@@ -107,8 +107,8 @@ def _refuse_shared_sqlite(url: str) -> None:
     file = sqlite_file(url)
     if file is not None and (kind := network_file_system(file)) is not None:
         raise StorageUnreachable(
-            f"storage {masked(url)} cannot be used: SQLite's locks do not hold on a network file system "
-            f"({kind}), and a study there breaks; use a PostgreSQL database, or a file on a local disk"
+            f"storage {masked(url)} cannot be used: SQLite's locks do not work on a network file system "
+            f"({kind}), and the study would be damaged; use a PostgreSQL database or a file on a local disk"
         )
 
 
@@ -116,8 +116,8 @@ def _warn_of_shared_journal(url: str) -> None:
     file = journal_path(url)
     if file is not None and (kind := network_file_system(file)) is not None:
         warnings.warn(
-            f"storage {masked(url)} is on a network file system ({kind}), whose locks and flushes may not "
-            "hold; a PostgreSQL database or a local disk is safer",
+            f"storage {masked(url)} is on a network file system ({kind}), where locks and flushes may "
+            "not work; a PostgreSQL database or a file on a local disk is safer",
             stacklevel=3,
         )
 
@@ -133,7 +133,7 @@ def _reason(error: Exception, url: str) -> str:
     if url.startswith(JOURNAL_PREFIX):
         return outage_reason(error)
     if _parts(url) is None or not is_plain(url):
-        # The library's own message repeats what it was given, which may be a secret.
+        # The library's own message repeats the text, which may be a password.
         return HOW_TO_WRITE
     text = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
     if isinstance(error, ImportError):

@@ -1,4 +1,4 @@
-"""A study in a database: Optuna's tables, written to in whole transactions."""
+"""A study in a database: Optuna's own storage and tables, written to in whole transactions."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from sweeps.storage.outages import StorageOutage, is_outage, outage_reason
 from sweeps.storage.study_storage import StudyStorage
 
 CONNECT_SECONDS = 10
-"""A host that swallows packets would otherwise hold a command for minutes."""
+"""A host that drops packets would otherwise block a command for minutes."""
 LOCK_SECONDS = 60
-"""Readers such as `sweeps status` hold SQLite's lock for moments only."""
+"""How long to wait for a lock; readers such as `sweeps status` hold SQLite's for moments only."""
 DEAD_SECONDS = 60
-"""After this long without a sign of life of the other end, a connection is given up, by either end."""
+"""A connection is closed after this long without an answer from the other end."""
 STATEMENT_SECONDS = 300
-"""Of one statement. The longest of ours reads all trials of a study."""
+"""Limit of one statement. The longest of ours reads all trials of a study."""
 IDLE_SECONDS = 900
-"""A transaction that a stopped process left open loses its locks; a sampler takes far less in one."""
+"""The server ends a transaction that is idle for this long, to free its locks; a sampler takes far less."""
 _POSTGRESQL = frozenset({"postgresql", "postgresql+psycopg", "postgresql+psycopg2"})
 _TAKE_CONNECT_TIMEOUT = _POSTGRESQL | {
     f"{database}{driver}" for database in ("mysql", "mariadb") for driver in ("", "+pymysql", "+mysqldb")
@@ -35,7 +35,7 @@ _KEEP_ALIVE = {"idle": 20, "interval": 10, "count": 4}  # 20 + 4 x 10 = DEAD_SEC
 
 
 def engine_options(url: str, *, for_reading: bool = False) -> dict[str, Any]:
-    """Arguments of `create_engine`: what bounds the time that a dead or locked database takes."""
+    """Arguments of `create_engine` that limit how long a dead or locked database blocks a call."""
     options: dict[str, Any] = {"poolclass": sqlalchemy.NullPool} if for_reading else {}
     if url.startswith("sqlite"):
         return options | {"connect_args": {"timeout": LOCK_SECONDS}}
@@ -51,15 +51,15 @@ def engine_options(url: str, *, for_reading: bool = False) -> dict[str, Any]:
     if parts.drivername in _POSTGRESQL:
         arguments |= {"keepalives": 1, "tcp_user_timeout": DEAD_SECONDS * 1000}
         arguments |= {f"keepalives_{name}": value for name, value in _KEEP_ALIVE.items()}
-        # Not by the driver's `options`, which connection poolers such as PgBouncer refuse.
-        options["pool_events"] = [(_bound_session, "connect")]
-    # What the URL says for itself holds.
+        # Not in the driver's `options`, which connection poolers such as PgBouncer refuse.
+        options["pool_events"] = [(_set_server_limits, "connect")]
+    # Settings in the URL take precedence.
     options["connect_args"] = {name: value for name, value in arguments.items() if name not in parts.query}
     return options
 
 
-def _bound_session(connection: Any, record: object) -> None:
-    """Time limits on the server's side, so that locks of a machine that vanished are freed there too."""
+def _set_server_limits(connection: Any, record: object) -> None:
+    """Set time limits on the server, so that it frees the locks of a machine that vanished."""
     limits = {
         "lock_timeout": LOCK_SECONDS * 1000,
         "statement_timeout": STATEMENT_SECONDS * 1000,
@@ -68,7 +68,7 @@ def _bound_session(connection: Any, record: object) -> None:
         "tcp_user_timeout": DEAD_SECONDS * 1000,
     }
     with connection.cursor() as cursor:
-        # One that the server does not know stays as it is: set_config of unknown names would be an error.
+        # Names that the server does not know are skipped: set_config would fail for them.
         cursor.execute(
             "SELECT set_config(name, wanted.value, false) FROM pg_settings JOIN "
             "(VALUES " + ", ".join(f"('{name}', '{value}')" for name, value in limits.items()) + ") "
@@ -78,7 +78,7 @@ def _bound_session(connection: Any, record: object) -> None:
 
 
 class SqlStudyStorage(RDBStorage, StudyStorage):
-    """Optuna's database storage, with transactions around as many of its writes as one likes."""
+    """Optuna's database storage, with transactions around any number of its writes."""
 
     def __init__(self, url: str, *, for_reading: bool = False) -> None:
         """Raises SQLAlchemy's and the driver's errors."""
@@ -88,9 +88,9 @@ class SqlStudyStorage(RDBStorage, StudyStorage):
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Optuna commits every attribute and value by itself: slow, and a crash leaves a trial half written.
+        """Optuna commits each attribute and value by itself: slow, and a crash leaves a trial half written.
 
-        Meanwhile the storage is bound to one connection.
+        Inside, the storage uses one connection.
         """
         own = self.scoped_session
         with self.engine.connect() as connection, connection.begin() as opened:
@@ -104,24 +104,24 @@ class SqlStudyStorage(RDBStorage, StudyStorage):
                 self._in_transaction = False
                 self.scoped_session.remove()
                 self.scoped_session = own
-            if not opened.is_active:  # leaving now would commit nothing, without a word
-                raise StorageOutage("the database took the transaction back")
+            if not opened.is_active:  # leaving now would commit nothing and raise nothing
+                raise StorageOutage("the database rolled the transaction back")
 
     def _end_transaction_at_once(self, context: sqlalchemy.engine.ExceptionContext) -> None:
-        """Optuna would try some writes again, seconds apart, and then only hear that all is over."""
+        """Optuna would repeat some writes, seconds apart, although the transaction is lost."""
         error = context.sqlalchemy_exception or context.original_exception
         if self._in_transaction and is_outage(error):
             raise StorageOutage(outage_reason(error)) from context.original_exception
 
     def exchange_study_attr(self, study_id: int, key: str, old: str | None, new: str) -> bool:
-        """One statement, which also takes the database's write lock for the rest of a transaction."""
+        """One statement, which also takes the database's write lock until the transaction ends."""
         table = models.StudyUserAttributeModel
         with sql_session(self.scoped_session) as session:
             if old is None:
                 absent = session.query(table).filter_by(study_id=study_id, key=key).first() is None
                 if absent:
                     session.add(table(study_id=study_id, key=key, value_json=json.dumps(new)))
-                    session.flush()  # another's row for this key is an IntegrityError
+                    session.flush()  # IntegrityError if another process has just added the row
                 return absent
             replaced = (
                 sqlalchemy.update(table)

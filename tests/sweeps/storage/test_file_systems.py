@@ -68,7 +68,7 @@ def test_sqlite_on_a_network_file_system_is_refused_and_a_journal_warned_of(
     )
     for refused in (check_reachable, open_storage):
         with pytest.raises(
-            StorageUnreachable, match=r"locks do not hold .*\(nfs4\).*use a PostgreSQL"
+            StorageUnreachable, match=r"locks do not work .*\(nfs4\).*use a PostgreSQL"
         ) as caught:
             refused(f"sqlite:///{tmp_path / 'study.db'}")
         assert caught.value.exit_code == 2

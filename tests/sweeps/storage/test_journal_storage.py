@@ -15,7 +15,7 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 
-import sweeps.storage.journal_file
+import sweeps.storage.journal_lock
 from sweeps.errors import StorageUnreachable
 from sweeps.storage.cached_storage import CachedStorage
 from sweeps.storage.journal_file import JournalReader
@@ -223,7 +223,7 @@ def test_writers_wait_for_each_other(path: Path, opened: Callable[[], JournalStu
 def test_a_lock_that_is_held_too_long_is_an_outage(
     opened: Callable[[], JournalStudyStorage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweeps.storage.journal_file, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(sweeps.storage.journal_lock, "LOCK_SECONDS", 0.1)
     one, other = opened(), opened()
     add_trial(one, 0)
 
@@ -279,7 +279,7 @@ def test_a_file_that_was_taken_away_is_not_written_to(
     with pytest.raises(StorageOutage, match="is gone"):
         add_trial(journal, 1)
     path.write_bytes((tmp_path / "elsewhere").read_bytes())
-    with pytest.raises(StorageOutage, match="another file than the one"):
+    with pytest.raises(StorageOutage, match="replaced by another file"):
         add_trial(journal, 1)
     (tmp_path / "elsewhere").rename(path)
     add_trial(journal, 1)
