@@ -1,7 +1,7 @@
-"""Orchestration: a sweep file becomes a study, a fleet of workers on Ray, and an answer.
+"""Sweep orchestration: sweep file, Optuna study, workers on Ray, command line.
 
-`from sweeps import Sweep` gives the command line's verbs as functions, `from sweeps import load` its results
-as pandas tables.
+`from sweeps import Sweep` gives the commands as methods, `from sweeps import load` the results as pandas
+tables.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["RunResult", "Sweep", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    # Late, because a sweep needs Optuna and pandas, and `sweeps.config` is read without them.
+    # Late: the command line imports `sweeps` and must start without pydantic and yaml.
     if name in __all__:
         from sweeps import sweep
 

@@ -1,20 +1,20 @@
-"""Everything that can end a command, and the exit code it ends with.
+"""The errors that can end a command, each with its exit code.
 
 SweepError
-  ConfigError          2  the sweep file, or a value given on the command line, has to be mended
+  ConfigError          2  the sweep file or a value on the command line is wrong
   StudyMismatch        2  the study in the storage belongs to another sweep
   StorageUnreachable   2  the storage cannot be opened
-  StudyHeld            2  another sweep is working on the study
-  RunFolderError       2  the run folder cannot be used, or belongs to another sweep
-  PortTaken            2  the dashboard's port cannot be had
-  TrackingNotInstalled 2  a tracker was asked for whose package is missing
-  TrackingFailed       1  a tracker could not be brought up to date; the sweep itself is unharmed
-  SweepFailed          1  the sweep started and could not be brought to its end
-    LeaseLost          1  another sweep took the study over
-    StartFailed        1  no worker can start, for an error that comes every time
-      StartRefused     2  ... which is about what was given: the model or the data
+  StudyHeld            2  another process is working on the study
+  RunFolderError       2  the run folder belongs to another sweep or cannot be used
+  PortTaken            2  the dashboard's port is taken
+  TrackingNotInstalled 2  the package of a tracker is missing
+  TrackingFailed       1  a tracker could not be updated; the sweep is not affected
+  SweepFailed          1  the sweep started and could not be completed
+    LeaseLost          1  another process has taken over the study
+    StartFailed        1  no worker can start: the same error comes every time
+      StartRefused     2  the same, caused by the model or the data
 
-Exit code 2 promises that nothing was lost and, but for StartRefused, that nothing was written.
+Exit code 2 promises that nothing was lost and, except for StartRefused, that nothing was written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from files_and_text.problems import Problem
 
 
 class SweepError(Exception):
-    """The root: a condition a person can act on, never a bug."""
+    """Base class: a condition that the user can act on, never a bug."""
 
     exit_code: ClassVar[int] = 1
 
@@ -41,7 +41,7 @@ class ConfigError(SweepError):
         self.problems = [Problem(problem) if isinstance(problem, str) else problem for problem in problems]
         if not self.problems:
             raise TypeError("ConfigError needs at least one problem.")
-        # The list is the exception's own argument, so that it survives pickling between processes.
+        # The list must be the exception's own argument to survive pickling between processes.
         super().__init__(self.problems)
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ class ConfigError(SweepError):
 
 
 class StudyMismatch(SweepError):
-    """The storage holds a study of this name whose identity (model, data, space...) is another."""
+    """The storage holds a study of this name with another identity (model, data, space ...)."""
 
     exit_code: ClassVar[int] = 2
 
@@ -61,19 +61,19 @@ class StorageUnreachable(SweepError):
 
 
 class StudyHeld(SweepError):
-    """Another sweep holds the study's lease and is alive; the message says who."""
+    """Another live process holds the study's lease; the message names it."""
 
     exit_code: ClassVar[int] = 2
 
 
 class RunFolderError(SweepError):
-    """The run folder is another sweep's, or cannot be written."""
+    """The run folder belongs to another sweep, or cannot be written."""
 
     exit_code: ClassVar[int] = 2
 
 
 class PortTaken(SweepError):
-    """The port asked for, or every one that is tried, cannot be opened on the loopback interface."""
+    """The port, or every port that was tried, cannot be opened on the loopback interface."""
 
     exit_code: ClassVar[int] = 2
 
@@ -85,26 +85,26 @@ class TrackingNotInstalled(SweepError):
 
 
 class TrackingFailed(SweepError):
-    """One line per tracker that could not be brought up to date; calling again goes on from there."""
+    """One line per tracker that could not be updated; calling again continues from there."""
 
     exit_code: ClassVar[int] = 1
 
 
 class SweepFailed(SweepError):
-    """The sweep ran and ended without what was asked of it."""
+    """The sweep ran and ended without what was asked for."""
 
     exit_code: ClassVar[int] = 1
 
 
 class LeaseLost(SweepFailed):
-    """Another sweep holds the study now; nothing more may be written to it."""
+    """Another process holds the study now; nothing more may be written to it."""
 
 
 class StartFailed(SweepFailed):
-    """No worker can load the base: the error is said with its place, and came again at the second try."""
+    """No worker can load the base: the error in the message came twice."""
 
 
 class StartRefused(StartFailed):
-    """As `StartFailed`, and the error is about the model or the data."""
+    """As `StartFailed`, where the error is caused by the model or the data."""
 
     exit_code: ClassVar[int] = 2

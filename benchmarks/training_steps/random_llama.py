@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrai
 from lora_runner.base.host_memory import keep_freed_memory
 from lora_runner.base.liger import use_liger
 from lora_runner.base.load_model import Base, BaseSpec
-from sweeps.demo.base import BaseRecipe
+from sweeps.demo.base_model import BaseRecipe
 
 PAD = 0
 

@@ -1,4 +1,4 @@
-"""What may pass between a browser and the dashboard, which itself asks nobody who they are."""
+"""Which requests may reach optuna-dashboard, which has no authentication of its own."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ _LINK = (
     b'font:500 16px Roboto,sans-serif">Report</a>'
 )
 _REPORT_POLICY = (
-    # The report is one file with everything in it: nothing else may be loaded, and the dashboard next door
-    # may not be called.
+    # The report is one self-contained file: it may load nothing else, nor call the dashboard.
     "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
     "img-src data: blob:; font-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
@@ -36,11 +35,11 @@ _HEADERS = [
 class Guard:
     """A WSGI layer around optuna-dashboard.
 
-    Refused with 403: a Host that is not the loopback interface (another site's name that points here), and
-    every method that could write, unless `writable` and asked by this dashboard's own pages. No answer lets
-    another site read it. `/` is the study's page at `home`, `/report` the report in the run folder.
-    `failed` hears the method, path and status of answers that are errors of the program, never their text,
-    which could repeat a database URL.
+    Refuses with 403 a Host other than the loopback interface (a foreign name that resolves to it), and every
+    method that could write, unless `writable` and sent by the dashboard's own pages. No response allows other
+    sites to read it. `/` leads to the study's page at `home`, `/report` to the report in the run folder.
+    `failed` receives method, path and status of server errors, never their text, which may contain a database
+    URL.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class Guard:
             return _answer(start_response, HTTPStatus.FOUND, b"", "text/plain", [("Location", self._home)])
         if path == "/report" and method in _READING:
             return self._send_report(start_response)
-        # optuna-dashboard looks this header up without asking whether it is there.
+        # optuna-dashboard fails when this header is missing.
         environ.setdefault("HTTP_ACCEPT_ENCODING", "")
 
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Callable[[bytes], object]:
@@ -83,7 +82,7 @@ class Guard:
         return self._app(environ, start)
 
     def _linked(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-        """The dashboard's page with a link to the report in its bar."""
+        """The dashboard's page with a link to the report in its top bar."""
         begun: list[Any] = []
         for condition in ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_RANGE"):
             environ.pop(condition, None)
@@ -112,26 +111,26 @@ class Guard:
         if method in _READING:
             return None
         if not self._writable:
-            return "this dashboard is read-only; `sweeps dashboard --writable` lets it write"
+            return "this dashboard is read-only; `sweeps dashboard --writable` allows changes"
         origin = environ.get("HTTP_ORIGIN")
         if origin is not None and urlsplit(origin).netloc != host:
-            return "only the dashboard's own pages may write"
+            return "only the dashboard's own pages may make changes"
         if environ.get("HTTP_SEC_FETCH_SITE", "same-origin") not in ("same-origin", "none"):
-            return "only the dashboard's own pages may write"
+            return "only the dashboard's own pages may make changes"
         return None
 
     def _send_report(self, start_response: StartResponse) -> Iterable[bytes]:
         try:
             body = self._report.read_bytes()
         except OSError:
-            text = "There is no report yet. Write it with: sweeps report, and the sweep file or run folder.\n"
+            text = "There is no report yet. To write it: sweeps report RUN_FOLDER\n"
             return _answer(start_response, HTTPStatus.NOT_FOUND, text.encode(), "text/plain; charset=utf-8")
         policy = [("Content-Security-Policy", _REPORT_POLICY)]
         return _answer(start_response, HTTPStatus.OK, body, "text/html; charset=utf-8", policy)
 
 
 def _hostname(host: str) -> str | None:
-    """The name in a Host header, without its port: a tunnel may end at another one."""
+    """The name in a Host header, without the port, which differs behind an SSH tunnel."""
     try:
         parts = urlsplit(f"//{host}")
         return None if "@" in host or parts.path or parts.query or parts.fragment else parts.hostname

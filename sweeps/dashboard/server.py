@@ -1,4 +1,4 @@
-"""The dashboard's server: a port on the loopback interface, a thread per request, a quiet end."""
+"""The dashboard's server: a port on the loopback interface and a thread per request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NUM_PORTS = 20
 
 
 class _Handler(WSGIRequestHandler):
-    """Without a line per request, and without tracebacks of browsers that went away."""
+    """Logs neither requests nor the tracebacks of closed connections."""
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -45,7 +45,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
 
 
 class DashboardServer:
-    """A dashboard that has its port and serves once told to."""
+    """A dashboard with an open port; `serve` answers requests."""
 
     def __init__(self, server: WSGIServer) -> None:
         self._server = server
@@ -59,14 +59,14 @@ class DashboardServer:
         return f"http://{HOST}:{self.port}"
 
     def serve(self) -> None:
-        """Answer until Ctrl-C (KeyboardInterrupt passes) or `close`."""
+        """Answer requests until `close` or Ctrl-C, which is raised as KeyboardInterrupt."""
         try:
             self._server.serve_forever()
         finally:
             self._server.server_close()
 
     def close(self) -> None:
-        """End `serve`, which runs in another thread."""
+        """End `serve`, called from another thread."""
         self._server.shutdown()
 
 
@@ -74,9 +74,9 @@ def open_dashboard(sweep: Sweep, *, port: int | None = None, writable: bool = Fa
     """The dashboard of a sweep that has started, also while it runs.
 
     `port` None: the first free one from 8080 on. Raises PortTaken, what `Sweep.study` raises, and StudyHeld
-    when it shall be writable and the sweep runs: its keeper is the only one that may write then.
+    for a `writable` one while the sweep runs, when only its keeper may write.
     """
-    # Both take a second to import, and only this command needs them.
+    # Takes a second to import.
     from optuna_dashboard import wsgi
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -89,10 +89,10 @@ def open_dashboard(sweep: Sweep, *, port: int | None = None, writable: bool = Fa
     def study_note() -> str:
         if report.is_file():
             return "[Report of this sweep](/report)"
-        return f"No report yet: `sweeps report {sweep.run_folder}` writes it, and it is then linked here."
+        return f"No report yet: `sweeps report {sweep.run_folder}` writes it; then it is linked here."
 
     view = StudyView(storage_of(study), study_id_of(study), writable=writable, study_note=study_note)
-    # Its messages repeat those of the database driver, which may name what it was given.
+    # Its log messages repeat those of the database driver, which may contain the URL.
     log = logging.getLogger("optuna_dashboard")
     log.propagate, log.handlers = False, [logging.NullHandler()]
     guard = Guard(
@@ -113,16 +113,18 @@ def _bind(port: int | None) -> _Server:
         try:
             return _Server((HOST, number), _Handler)
         except PermissionError:
-            raise PortTaken(f"port {number} may not be opened by this user; give one above 1023") from None
+            raise PortTaken(f"port {number} may not be opened by this user; choose one above 1023") from None
         except OSError:
             continue
     if port is None:
-        raise PortTaken(f"ports {FIRST_PORT} to {FIRST_PORT + NUM_PORTS - 1} are all taken; give another")
-    raise PortTaken(f"port {port} is taken; give another, or none for the first free one")
+        raise PortTaken(
+            f"ports {FIRST_PORT} to {FIRST_PORT + NUM_PORTS - 1} are all taken; choose another with --port"
+        )
+    raise PortTaken(f"port {port} is taken; choose another, or leave out --port for the first free one")
 
 
 class _OncePerMessage:
-    """A page asks for the same thing every few seconds; what fails is said once."""
+    """Prints each line once: a page repeats a failing request every few seconds."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""The study as the dashboard is given it: one study of the database, with notes, its writes refused."""
+"""The storage that optuna-dashboard reads: one study of the database, with notes, without writes."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+\-!|~])")
 
 
 class ReadOnlyError(RuntimeError):
-    """A write reached the study of a dashboard that was not asked to be writable."""
+    """A write to the study from a dashboard that is read-only."""
 
 
 class StudyView(BaseStorage):
     """One study of a storage, for optuna-dashboard.
 
-    Other studies of the same database do not exist here. A trial that nobody has been given yet is waiting,
-    as in `sweeps status`. The value is named after the metric. Of a trial's configuration, which would be one
-    long line on its page, only what follows from its parameters is shown; of the study's attributes, what a
-    person reads. Where nobody has written a note, a trial's says
-    what became of it, and the study's is `study_note()`. None of this is ever written to the study.
+    Other studies of the database are hidden. Prefetched trials are shown as waiting, as in `sweeps status`.
+    The value is named after the metric. Of a trial's configuration, which would be one long line, only the
+    values derived from its parameters are shown; of the study's attributes, only readable ones. A trial
+    without a note of the user's gets one about its outcome, and the study gets `study_note()`. None of this
+    is written to the study.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class StudyView(BaseStorage):
     # --- write ------------------------------------------------------------------------------------
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
-        raise ReadOnlyError("a sweep's dashboard makes no studies")
+        raise ReadOnlyError("the dashboard of a sweep cannot create studies")
 
     def delete_study(self, study_id: int) -> None:
         self._for_writing().delete_study(self._ours(study_id))
@@ -144,7 +144,7 @@ class StudyView(BaseStorage):
 
 
 def trial_note(trial: FrozenTrial) -> str:
-    """Markdown: the trial's name where it has one, how it ended, and why; empty while nothing is known."""
+    """Markdown: the trial's label, outcome and reason, as far as it has them."""
     attributes = trial.user_attrs
     lines = [f"**{_escaped(attributes['label'])}**"] if attributes.get("label") else []
     if outcome := attributes.get("outcome"):
@@ -167,7 +167,7 @@ def _as_shown(trial: FrozenTrial) -> FrozenTrial:
 
 
 def _facts(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """What is the same for all trials, a number or a word each: the rest is for programs."""
+    """Attributes of the study that are a number or a word each."""
     facts = {**attributes, **(attributes.get("context") or {})}
     versions = attributes.get("versions") or {}
     return {
@@ -181,7 +181,7 @@ def _escaped(text: object) -> str:
 
 
 def _name_of_value(attributes: Mapping[str, Any]) -> str | None:
-    """What a study's values are: of a metric to be maximised it holds the negative."""
+    """What the study's values are; a metric to be maximized is stored as its negative."""
     name, spec = attributes.get("metric"), (attributes.get("context") or {}).get("metric") or {}
     if name is None:
         return None

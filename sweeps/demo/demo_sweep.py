@@ -1,4 +1,4 @@
-"""`sweeps demo`: the whole job on the embedded base and real text, without a network."""
+"""The sweep of `sweeps demo`: its model and dataset, built when missing, and its sweep file."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import platform
 from pathlib import Path
 
 from sweeps.config import SweepConfig, load_text
-from sweeps.demo.base import build_base
-from sweeps.demo.docstrings import write_dataset
+from sweeps.demo.base_model import build_base
+from sweeps.demo.docstring_dataset import write_dataset
 
 DATASET_REVISION = 1
-"""Raise when a change of docstrings.py changes its records."""
+"""To be raised when a change of docstring_dataset.py changes its records."""
 SWEEP_FILE = """\
-# The demo: fine-tune a small embedded base to write the docstrings of Python's standard library.
+# The demo: fine-tune a small base model to write the docstrings of Python's standard library.
 name: demo
 model: {model}
 data:
@@ -23,7 +23,7 @@ data:
 train_embeddings: true          # so that both learning rates matter
 scenario: general
 space:
-  # No table speaks of a base of 5 million parameters: widened upwards, so that it can find its own rate.
+  # The tables say nothing about a base of 5 million parameters, so the range is widened upwards.
   learning_rate: {{low: 1.0e-4, high: 2.0e-2, log: true}}
 training:
   max_steps: {max_steps}
@@ -53,8 +53,8 @@ def demo_config(*, trials: int = 16, max_steps: int = 40, output: Path | str = "
 
 
 def _dataset(cache: Path) -> tuple[Path, Path]:
-    """The dataset of this Python's library; reading the whole library takes seconds, so it is kept."""
+    """The dataset of this Python's library; kept, because reading the whole library takes seconds."""
     folder = cache / f"docstrings-{DATASET_REVISION}-python-{platform.python_version()}"
     train, evaluation = folder / "train.jsonl", folder / "eval.jsonl"
-    # Each file appears whole or not at all, the second one last.
+    # Files are written whole, the evaluation set last.
     return (train, evaluation) if evaluation.is_file() else write_dataset(folder)

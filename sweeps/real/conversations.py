@@ -1,7 +1,7 @@
-"""Conversations made of the standard library: a question about a function's signature, and its docstring.
+"""The dataset: a question about a function's signature, answered with its docstring.
 
-The same functions as the demo's. The model has most likely read them in its pretraining; what it has not seen
-is this way of asking, and that a bare sentence is wanted.
+From the same functions of the standard library as the demo. The model has most likely seen them in
+pretraining, but not in this form.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import json
 from pathlib import Path
 
 from files_and_text.atomic_files import atomic_write
-from sweeps.demo.corpus import library_root
-from sweeps.demo.docstrings import DocstringRecord, read_records
+from sweeps.demo.docstring_dataset import DocstringRecord, read_records
+from sweeps.demo.library_sources import library_root
 
 QUESTION = "What does this Python function do? Answer with the first sentence of its docstring."
 OPENING = '"""'
 
 
 def conversation(record: DocstringRecord) -> list[dict[str, str]]:
-    """The record as two turns; the signature in a block of code, without the docstring's opening quotes."""
+    """The record as two turns; the signature is in a code block, without the docstring's opening quotes."""
     signature = record.prompt.rstrip().removesuffix(OPENING).rstrip()
     return [
         {"role": "user", "content": f"{QUESTION}\n\n```python\n{signature}\n```"},
@@ -29,7 +29,7 @@ def conversation(record: DocstringRecord) -> list[dict[str, str]]:
 def write_conversations(folder: Path, *, source_root: Path | None = None) -> tuple[Path, Path]:
     """Write `train.jsonl` and `eval.jsonl` of {"messages": [...]} objects; return both paths.
 
-    Errors: FileNotFoundError where this Python has no library sources.
+    Raises FileNotFoundError when this Python has no library sources.
     """
     records = read_records(source_root or library_root())
     folder.mkdir(parents=True, exist_ok=True)

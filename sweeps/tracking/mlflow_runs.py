@@ -1,4 +1,4 @@
-"""MLflow: an experiment per sweep, a run per trial, found again by its tag."""
+"""MLflow: one experiment per sweep, one run per trial, identified by a tag."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sweeps.tracking.record import TrialRecord
+from sweeps.tracking.trial_record import TrialRecord
 
 KEY, STUDY, DIGEST = "sweeps.trial_key", "sweeps.study_key", "sweeps.digest"
 _STATUS = {"complete": "FINISHED", "pruned": "KILLED"}
@@ -24,12 +24,12 @@ def mlflow_uri(configured: str | None, run_folder: Path) -> str:
 
 
 def to_mlflow(records: Sequence[TrialRecord], uri: str) -> int:
-    """Bring the runs of a sweep up to date; return the number of trials that there was something new of.
+    """Update the runs of a sweep; returns the number of trials for which there was something new.
 
-    Curves stand by optimizer step and, as `NAME_by_percent`, by percent. Runs are looked up by a tag that
-    holds the trial's key, so that it does not matter who made them; what a run has already is not sent again.
+    Curves are logged by optimizer step and, as `NAME_by_percent`, by percent of the budget. Runs are looked
+    up by a tag with the trial's key, whichever process made them; what a run already has is not sent again.
     """
-    # A server that is away is tried again at the next pass: each try has to end soon.
+    # An unreachable server is tried again at the next update, so each attempt must end soon.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -55,12 +55,14 @@ def _experiment(client: Any, name: str) -> str:
     if found is None:
         try:
             return str(client.create_experiment(name))
-        except Exception:  # somebody else made it meanwhile, or it cannot be made
+        except Exception:  # another process has just made it, or it cannot be made
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
     if found.lifecycle_stage != "active":
-        raise RuntimeError(f"the experiment {name!r} is deleted there; restore it, or rename the sweep")
+        raise RuntimeError(
+            f"the experiment {name!r} has been deleted in MLflow; restore it, or rename the sweep"
+        )
     return str(found.experiment_id)
 
 
@@ -77,7 +79,7 @@ def _runs(client: Any, experiment: str, study_key: str) -> Iterator[Any]:
 
 
 def _create(client: Any, experiment: str, record: TrialRecord) -> Any:
-    # Who it is goes along with the making: a run that is cut short here is still found again.
+    # With its tags from the start: a run is found again even if this process is killed here.
     return client.create_run(
         experiment,
         start_time=round(1000 * record.started),
@@ -100,7 +102,7 @@ def _update(client: Any, run: Any, record: TrialRecord) -> None:
             continue
         when = round(1000 * point.seconds)
         metrics += [Metric(name, value, when, point.step) for name, value in point.values.items()]
-        # Last, because by this one a point is known to be there.
+        # eval_loss last: its presence means that the whole point was sent.
         metrics += [
             Metric(f"{name}_by_percent", value, when, point.percent)
             for name, value in sorted(point.values.items(), key=lambda item: item[0] == "eval_loss")

@@ -8,22 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from files_and_text.atomic_files import atomic_copy
-from sweeps.tracking.record import TrialRecord
+from sweeps.tracking.trial_record import TrialRecord
 
 FOLDER = "tensorboard"
 
 
 def to_tensorboard(records: Sequence[TrialRecord], run_folder: Path) -> int:
-    """Write what is new below the run folder's `tensorboard`; return the number of trials written.
+    """Write what is new into `tensorboard/` in the run folder; returns the number of trials written.
 
-    A trial has one event file, named after what it holds: written anew when there is more to say, and left
-    alone when there is not. Curves stand by optimizer step and, under `by_percent`, by percent.
+    A trial has one event file with a digest of its content in its name: it is replaced when the content has
+    changed. Curves are logged by optimizer step and, under `by_percent`, by percent of the budget.
     """
     written = 0
     for record in records:
         folder = run_folder / FOLDER / record.name
         newest = record.finished or (record.points[-1].seconds if record.points else record.started)
-        # TensorBoard goes through the files of a folder in the order of their names, which begin with a time.
+        # TensorBoard reads the files of a folder in the order of their names, which begin with a time.
         file = folder / f"events.out.tfevents.{int(newest):010d}.{record.digest()}"
         if file.is_file():
             continue
@@ -62,7 +62,7 @@ def _event_file(record: TrialRecord, folder: Path) -> Path:
 
 
 def _drop_unknown(folder: Path, names: set[str]) -> None:
-    """Trials of a study that was deleted and begun anew would stand beside the new ones."""
+    """Remove trials of an earlier study that was deleted and started again."""
     for run in folder.glob("trial-*") if folder.is_dir() else ():
         if run.name not in names:
             shutil.rmtree(run, ignore_errors=True)

@@ -17,8 +17,8 @@ from sweeps.config.url_passwords import QUOTED, is_plain, without_secrets
 from sweeps.errors import ConfigError, SweepError, TrackingFailed, TrackingNotInstalled
 from sweeps.study.study import started_study
 from sweeps.tracking.mlflow_runs import mlflow_uri, to_mlflow
-from sweeps.tracking.record import TrialRecord, read_records
 from sweeps.tracking.tensorboard_runs import to_tensorboard
+from sweeps.tracking.trial_record import TrialRecord, read_records
 from sweeps.tracking.wandb_runs import to_wandb
 
 _PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}

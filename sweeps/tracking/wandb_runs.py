@@ -1,4 +1,4 @@
-"""Weights & Biases: a run per trial that has ended, grouped by sweep."""
+"""Weights & Biases: one run per ended trial, grouped by sweep."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from files_and_text.atomic_files import atomic_write_json
-from sweeps.tracking.record import TrialRecord
+from sweeps.tracking.trial_record import TrialRecord
 
 FOLDER = "wandb"
 STATE = "tracked-by-wandb.json"
@@ -24,11 +24,11 @@ def to_wandb(
     entity: str | None = None,
     mode: str | None = None,
 ) -> int:
-    """Log the trials that have ended since the last call; return their number.
+    """Log the trials that have ended since the last call; returns their number.
 
-    A trial is logged once, when it has ended, because an offline run cannot be opened again. What has been
-    logged stands in the run folder. A run that was cut short is done over: offline from its beginning, online
-    under the same id, where a step that is there already is not taken twice.
+    A trial is logged once, after its end, because an offline run cannot be reopened. The run folder records
+    what has been logged. A run that was cut short is logged again: offline from the beginning, online under
+    the same id, where W&B ignores steps that it already has.
     """
     mode = mode or os.environ.get("WANDB_MODE") or "online"
     state_file = run_folder / STATE
@@ -66,7 +66,7 @@ def _log(
         notes=f"{record.outcome}: {record.reason}",
         dir=str(run_folder),
         mode=mode,
-        # Offline there is nothing to resume, and asking for it is a warning.
+        # Offline there is nothing to resume, and asking for it causes a warning.
         resume="allow" if mode == "online" else None,
         reinit="finish_previous",
         settings=wandb.Settings(console="off", silent=True, x_disable_stats=True, save_code=False),

@@ -40,7 +40,7 @@ from sweeps.plan.metric_setup import metric_of
 from sweeps.plan.plan_text import metric_lines
 from sweeps.study.status import read_status
 from sweeps.sweep import Sweep
-from sweeps.tracking.record import read_records
+from sweeps.tracking.trial_record import read_records
 from tests.sweeps.conftest import SimulatedPack, bowl
 
 HEAD = "name: small\nmodel: some/model\ndata: some/data\ntraining: {max_steps: 100}\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.demo.base import BaseRecipe
+from sweeps.demo.base_model import BaseRecipe
 
 CLOCK = '''"""Clocks that run."""
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lora_runner.config import TrialConfig
-from sweeps.dashboard import DashboardServer, open_dashboard
+from sweeps.dashboard.server import DashboardServer, open_dashboard
 from sweeps.keeper.keeper import Keeper
 from sweeps.study.lease import DriverProcess
 from sweeps.sweep import Sweep

@@ -18,7 +18,7 @@ import pytest
 from optuna_dashboard import wsgi
 
 from sweeps.cli.main import main
-from sweeps.dashboard import open_dashboard
+from sweeps.dashboard.server import open_dashboard
 from sweeps.dashboard.study_view import ReadOnlyError, StudyView, trial_note
 from sweeps.errors import PortTaken, StudyHeld
 from sweeps.storage.open_storage import open_storage
@@ -308,7 +308,9 @@ def test_a_port_that_is_taken_is_an_error_when_asked_for_and_else_the_next_is_us
         with pytest.raises(SystemExit) as ended:
             main(["dashboard", str(sweep.run_folder), "--port", str(first.port)])
         assert ended.value.code == 2
-        expected = f"error: port {first.port} is taken; give another, or none for the first free one\n"
+        expected = (
+            f"error: port {first.port} is taken; choose another, or leave out --port for the first free one\n"
+        )
         assert capfd.readouterr().err == expected
     finally:
         first._server.server_close()

@@ -21,7 +21,7 @@ from sweeps.errors import ConfigError, TrackingFailed, TrackingNotInstalled
 from sweeps.sweep import Sweep
 from sweeps.tracking.follow import following
 from sweeps.tracking.mlflow_runs import KEY, _create, _experiment, to_mlflow
-from sweeps.tracking.record import TrialRecord, read_records
+from sweeps.tracking.trial_record import TrialRecord, read_records
 
 pytestmark = [
     # Other programs' own business.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.demo.corpus import library_root, pretraining_text, source_files
-from sweeps.demo.docstrings import first_paragraph, read_records, write_dataset
+from sweeps.demo.docstring_dataset import first_paragraph, read_records, write_dataset
+from sweeps.demo.library_sources import library_root, pretraining_text, source_files
 
 
 def read(path: Path) -> list[dict[str, str]]:

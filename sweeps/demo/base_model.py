@@ -1,6 +1,6 @@
 """The demo's base model: a byte-level BPE tokenizer and a small Llama, pretrained on first use and cached.
 
-About a minute on 2 cores. The number of steps is fixed, not the time, so that two builds on one machine with
+Takes about a minute on 2 cores. The number of steps is fixed, not the time: two builds on one machine with
 the same number of threads give the same weights.
 """
 
@@ -24,12 +24,13 @@ from transformers import (
     get_cosine_schedule_with_warmup,
 )
 
-from sweeps.demo.built_folder import build_once, default_cache
-from sweeps.demo.corpus import library_root, pretraining_text, source_files
+from sweeps.demo.library_sources import library_root, pretraining_text, source_files
+from sweeps.demo.model_cache import build_once, default_cache
 
 END_TOKEN = "<|end|>"
 PAD_TOKEN = "<|pad|>"
-BUILD_REVISION = 1  # raise when a change of this code changes the weights of an unchanged recipe
+BUILD_REVISION = 1
+"""To be raised when a change of this code changes the weights of an unchanged recipe."""
 
 Progress = Callable[[str, int, int], None]
 """Called as (stage, done, total); stages are "tokenizer" and "pretraining"."""
@@ -37,12 +38,12 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class BaseRecipe:
-    """Everything that decides the weights, apart from Python's version and the machine."""
+    """Everything that determines the weights, besides Python's version and the machine."""
 
     vocab_size: int = 4096
-    """Entries of the tokenizer, the two special ones included; at least 258."""
+    """Including the two special tokens; at least 258."""
     hidden_size: int = 256
-    """Width. A multiple of 64, as is intermediate_size: NF4 quantises blocks of 64 along the input."""
+    """Width. A multiple of 64, as is intermediate_size: NF4 quantizes blocks of 64 along the input."""
     intermediate_size: int = 704
     """Width of the MLP."""
     num_hidden_layers: int = 4
@@ -58,9 +59,9 @@ class BaseRecipe:
     warmup_steps: int = 20
     weight_decay: float = 0.1
     held_out_every: int = 20
-    """One sequence of this many is kept from training, to measure on."""
+    """One sequence in this many is held out for evaluation."""
     max_held_out: int = 128
-    """Sequences measured on at most."""
+    """Most held-out sequences that are evaluated."""
     seed: int = 20
 
 
@@ -71,7 +72,7 @@ class BuildRecord:
     num_parameters: int
     num_train_tokens: int
     unigram_loss: float
-    """Held-out loss of always predicting the training text's token frequencies."""
+    """Held-out loss of a model that always predicts the token frequencies of the training text."""
     first_train_loss: float
     last_train_loss: float
     """Mean of the last 10 steps."""
@@ -80,7 +81,7 @@ class BuildRecord:
 
 
 def base_folder(cache: Path | None = None, *, recipe: BaseRecipe | None = None) -> Path:
-    """Where the base of this recipe and this Python belongs, whether or not it was built."""
+    """The folder of the base for this recipe and this Python, whether or not it exists."""
     identity = {
         "recipe": asdict(recipe or BaseRecipe()),
         "python": platform.python_version(),
@@ -97,12 +98,12 @@ def build_base(
     progress: Progress | None = None,
     source_root: Path | None = None,
 ) -> Path:
-    """The folder of the demo's base model, built if this is the first use.
+    """The folder of the demo's base model, built on first use.
 
-    It holds config.json, model.safetensors, the tokenizer's files and base.json (recipe, losses, time). The
-    folder appears complete or not at all; of two processes one builds and the other waits. `source_root`
-    replaces the standard library as the text and, unlike the recipe, is not part of the folder's name.
-    Errors: FileNotFoundError where this Python has no library sources.
+    It holds config.json, model.safetensors, the tokenizer's files and base.json (recipe, losses, time). Of
+    two processes one builds and the other waits. `source_root` replaces the standard library as the text and,
+    unlike the recipe, is not part of the folder's name. Raises FileNotFoundError when this Python has no
+    library sources.
     """
     chosen, say = recipe or BaseRecipe(), progress or (lambda stage, done, total: None)
 
@@ -115,7 +116,7 @@ def build_base(
 def _build_into(work: Path, recipe: BaseRecipe, progress: Progress, source_root: Path | None) -> BuildRecord:
     started = time.perf_counter()
     progress("tokenizer", 0, 1)
-    # Without function docstrings: they are what the fine-tune learns and is measured on (see corpus.py).
+    # Without the docstrings of functions, which are the fine-tuning data (see library_sources.py).
     texts = [pretraining_text(source) for source in source_files(source_root or library_root())]
     tokenizer = _train_tokenizer(texts, recipe)
     train, held_out = _sequences(texts, tokenizer, recipe)
@@ -152,7 +153,7 @@ def _train_tokenizer(texts: list[str], recipe: BaseRecipe) -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=recipe.vocab_size,
         special_tokens=[END_TOKEN, PAD_TOKEN],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),  # every byte, so that any text has tokens
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),  # every byte, so that any text can be tokenized
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
@@ -162,7 +163,7 @@ def _train_tokenizer(texts: list[str], recipe: BaseRecipe) -> Tokenizer:
 def _sequences(
     texts: list[str], tokenizer: Tokenizer, recipe: BaseRecipe
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Training sequences in the order of their use and held-out ones, each (n, sequence_length)."""
+    """Training sequences in the order of use, and held-out ones; each (n, sequence_length)."""
     end = tokenizer.encode(END_TOKEN).ids
     ids: list[int] = []
     for encoding in tokenizer.encode_batch_fast(texts):
@@ -194,7 +195,7 @@ def _model_config(recipe: BaseRecipe, tokenizer: Tokenizer) -> LlamaConfig:
         num_attention_heads=recipe.num_attention_heads,
         num_key_value_heads=recipe.num_key_value_heads,
         max_position_embeddings=recipe.max_position_embeddings,
-        tie_word_embeddings=False,  # so that embeddings and output head can be trained apart
+        tie_word_embeddings=False,  # so that embeddings and output head can be trained separately
         bos_token_id=None,
         eos_token_id=end,
         pad_token_id=tokenizer.token_to_id(PAD_TOKEN),
@@ -204,7 +205,8 @@ def _model_config(recipe: BaseRecipe, tokenizer: Tokenizer) -> LlamaConfig:
 def _pretrain(
     model: LlamaForCausalLM, train: torch.Tensor, recipe: BaseRecipe, progress: Progress
 ) -> list[float]:
-    """Train in place; the loss of every step. In fp32: bf16 is slow on CPUs that lack instructions for it."""
+    """Train in place; returns the loss of every step. In fp32: bf16 is slow on CPUs without bf16
+    instructions."""
     matrices: list[torch.nn.Parameter] = [weight for weight in model.parameters() if weight.ndim > 1]
     norms: list[torch.nn.Parameter] = [weight for weight in model.parameters() if weight.ndim == 1]
     groups: list[dict[str, Any]] = [{"params": matrices}, {"params": norms, "weight_decay": 0.0}]
@@ -234,7 +236,7 @@ def _pretrain(
 
 @torch.no_grad()
 def _mean_loss(model: LlamaForCausalLM, sequences: torch.Tensor) -> float:
-    """Nats per predicted token; all sequences predict equally many, so rows are the batches' weights."""
+    """Nats per predicted token; all sequences have equally many, so batches are weighted by their rows."""
     total = 0.0
     for batch in sequences.split(16):
         total += model(input_ids=batch, labels=batch, use_cache=False).loss.item() * len(batch)

@@ -1,4 +1,4 @@
-"""A sweep's numbers beside plain transformers and peft: the same tokens, NF4 base and adapters."""
+"""Losses of this program and of plain transformers and peft: the same tokens, NF4 base and adapters."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from lora_runner.pack.pack import MicroBatch, Pack
 
 EVAL_BATCH_SIZE = 8
 TOLERANCE = 1e-4
-"""Share by which a loss may differ: both sides round in float32, in another order."""
+"""Relative difference allowed: both sides round in float32, in different orders."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One figure of both sides, in nats per token."""
+class LossPair:
+    """One loss from both programs, in nats per token."""
 
     name: str
     ours: float
@@ -36,14 +36,14 @@ class Pair:
 
     @property
     def difference(self) -> float:
-        """As a share of peft's."""
+        """Relative to peft's."""
         return abs(self.ours - self.peft) / abs(self.peft)
 
 
-def evaluated_by_peft(spec: BaseSpec, adapter: Path, data: DataBundle) -> tuple[float, float]:
+def evaluate_with_peft(spec: BaseSpec, adapter: Path, data: DataBundle) -> tuple[float, float]:
     """Losses on the evaluation set: of the untouched base, and with a saved adapter."""
-    # In training mode, with no dropout to wake: in evaluation mode bitsandbytes repacks the weights of a CPU
-    # that has AVX512-BF16 and multiplies in bfloat16, which moved losses by 4e-4 of themselves.
+    # In training mode, with dropout 0: in evaluation mode, on a CPU with AVX512-BF16, bitsandbytes repacks
+    # the weights and multiplies in bfloat16, which changed losses by 4e-4 of their value.
     base = _plain_base(spec).train()
     untouched = _mean_loss(base, data.eval.examples)
     adapted = PeftModel.from_pretrained(base, str(adapter)).train()
@@ -53,19 +53,19 @@ def evaluated_by_peft(spec: BaseSpec, adapter: Path, data: DataBundle) -> tuple[
     return untouched, _mean_loss(adapted, data.eval.examples)
 
 
-def trained_by_both(
+def train_with_both(
     spec: BaseSpec, config: TrialConfig, data: DataBundle, *, steps: int, folder: Path
-) -> list[Pair]:
-    """Training losses of the first `steps` steps of a trial, from the same adapter, on the same batches.
+) -> list[LossPair]:
+    """Training losses of a trial's first `steps` steps, from the same adapter and on the same batches.
 
-    The trial's window must be one micro-batch. `folder` receives the adapter that both start from.
+    The trial must not accumulate gradients. `folder` receives the adapter that both start from.
     """
     plan = BatchPlan(train=data.train, batch_size=config.per_device_train_batch_size, seed=config.seed)
     batches = [plan.examples_at(index) for index in range(steps)]
     ours = _by_a_pack(spec, config, batches, folder)
     theirs = _by_peft(spec, config, batches, folder)
     return [
-        Pair(f"training, step {number}", *losses)
+        LossPair(f"training, step {number}", *losses)
         for number, losses in enumerate(zip(ours, theirs, strict=True), start=1)
     ]
 
@@ -141,7 +141,7 @@ def _in_batches(examples: Sequence[TokenizedExample]) -> Iterator[Sequence[Token
 
 
 def _padded(examples: Sequence[TokenizedExample]) -> dict[str, Tensor]:
-    """As a collator does: to the longest, on the right, without attention or loss there."""
+    """Padded on the right to the longest, without attention or loss on the padding."""
     rows: dict[str, tuple[list[Sequence[int]], int]] = {
         "input_ids": ([e.input_ids for e in examples], 0),
         "labels": ([e.labels for e in examples], IGNORED),

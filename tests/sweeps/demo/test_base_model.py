@@ -12,8 +12,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sweeps.demo.base import BaseRecipe, base_folder, build_base
-from sweeps.demo.built_folder import RECORD_NAME, default_cache, is_built
+from sweeps.demo.base_model import BaseRecipe, base_folder, build_base
+from sweeps.demo.model_cache import RECORD_NAME, default_cache, is_built
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.demo.corpus import docstring_node, library_root, pretraining_text, source_files
+from sweeps.demo.library_sources import docstring_node, library_root, pretraining_text, source_files
 
 
 def functions_with_docstring(text: str) -> list[str]:

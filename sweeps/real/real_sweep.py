@@ -1,4 +1,4 @@
-"""The sweep of `make real`, and what it is compared with."""
+"""The sweep of `make real`, and its losses compared with those of transformers and peft."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from results.best import BEST_FOLDER, read_best_config
 from results.verdict.verdict import Verdict
 from sweeps.config import SweepConfig, load_text
 from sweeps.errors import SweepFailed
-from sweeps.real.beside_peft import TOLERANCE, Pair, evaluated_by_peft, trained_by_both
+from sweeps.real.compare_with_peft import TOLERANCE, LossPair, evaluate_with_peft, train_with_both
 from sweeps.real.conversations import write_conversations
 
 DATASET_REVISION = 1
-"""Raise when a change of the records is wanted although a dataset is there."""
+"""To be raised when the records change."""
 STEPS_BESIDE_PEFT = 4
 SWEEP_FILE = """\
 # SmolLM2-135M-Instruct learns to answer with the docstrings of Python's standard library.
@@ -30,7 +30,7 @@ data:
   max_eval_examples: 64
 scenario: instruction
 space:
-  # No table speaks of a model below a billion parameters: widened upwards.
+  # The tables say nothing about models below a billion parameters, so the range is widened upwards.
   learning_rate: {{low: 1.0e-4, high: 1.0e-2, log: true}}
 training:
   max_steps: {max_steps}
@@ -45,10 +45,10 @@ output: {output}
 
 
 def real_config(model: Path, *, trials: int, max_steps: int, output: Path) -> SweepConfig:
-    """The sweep on the built `model`; its dataset, which takes seconds to make, is kept beside it."""
+    """The sweep on the built `model`; its dataset is kept in the same cache."""
     folder = model.parent / f"conversations-{DATASET_REVISION}-python-{platform.python_version()}"
     train, evaluation = folder / "train.jsonl", folder / "eval.jsonl"
-    if not evaluation.is_file():  # it is written last, and whole
+    if not evaluation.is_file():  # written last, and whole
         write_conversations(folder)
     text = SWEEP_FILE.format(
         model=model,
@@ -61,36 +61,36 @@ def real_config(model: Path, *, trials: int, max_steps: int, output: Path) -> Sw
     return load_text(text, Path("real.yaml"))
 
 
-def beside_peft(base: BaseSpec, data: DataBundle, verdict: Verdict, run_folder: Path) -> list[Pair]:
-    """The sweep's losses, and what plain transformers and peft find; SweepFailed where they differ."""
+def losses_of_both(base: BaseSpec, data: DataBundle, verdict: Verdict, run_folder: Path) -> list[LossPair]:
+    """Losses from the sweep and from plain transformers and peft; SweepFailed when they differ."""
     assert verdict.best is not None
     assert verdict.best.eval_loss is not None
     assert verdict.base_eval_loss is not None
     best = run_folder / BEST_FOLDER
-    untouched, adapted = evaluated_by_peft(base, best, data)
+    untouched, adapted = evaluate_with_peft(base, best, data)
     pairs = [
-        Pair("untouched base, evaluation", verdict.base_eval_loss, untouched),
-        Pair(f"best (trial {verdict.best.number}), evaluation", verdict.best.eval_loss, adapted),
+        LossPair("untouched base, evaluation", verdict.base_eval_loss, untouched),
+        LossPair(f"best (trial {verdict.best.number}), evaluation", verdict.best.eval_loss, adapted),
     ]
-    pairs += trained_by_both(
+    pairs += train_with_both(
         base, best_trial(best), data, steps=STEPS_BESIDE_PEFT, folder=run_folder / "beside-peft"
     )
-    check(pairs)
+    check_equal(pairs)
     return pairs
 
 
 def best_trial(best: Path) -> TrialConfig:
-    """What the best trial of a run folder trained with."""
+    """The configuration of the best trial, from best/."""
     config = read_best_config(best)
     training, lora = config["training"], config["lora"]
     names = TrialConfig.__dataclass_fields__
     return TrialConfig(**{name: value for name, value in {**training, **lora}.items() if name in names})
 
 
-def check(pairs: Sequence[Pair]) -> None:
-    """Raise SweepFailed, naming every figure in which both sides differ by more than rounding."""
+def check_equal(pairs: Sequence[LossPair]) -> None:
+    """SweepFailed with every pair of losses that differs by more than rounding."""
     wrong = [
-        f"{pair.name}: {pair.ours:.6f} here, {pair.peft:.6f} by transformers and peft"
+        f"{pair.name}: {pair.ours:.6f} here, {pair.peft:.6f} with transformers and peft"
         for pair in pairs
         if not pair.difference <= TOLERANCE
     ]

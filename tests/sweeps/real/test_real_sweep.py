@@ -16,14 +16,14 @@ from lora_runner.config import TrialConfig
 from lora_runner.data import DataSpec, load_data
 from results.sweep_result import TrialResult
 from results.verdict.verdict import Verdict
-from sweeps.demo.docstrings import DocstringRecord
+from sweeps.demo.docstring_dataset import DocstringRecord
 from sweeps.errors import SweepFailed
-from sweeps.real import run
-from sweeps.real.beside_peft import Pair, evaluated_by_peft, trained_by_both
-from sweeps.real.checks import Checked
+from sweeps.real import real_sweep
+from sweeps.real.compare_with_peft import LossPair, evaluate_with_peft, train_with_both
 from sweeps.real.conversations import conversation, write_conversations
-from sweeps.real.page import kept_trials, page
-from sweeps.real.run import check, real_config
+from sweeps.real.model_check import ModelCheck
+from sweeps.real.real_sweep import check_equal, real_config
+from sweeps.real.result_page import kept_trials, page
 
 ROOT = Path(__file__).parents[3]
 
@@ -46,7 +46,7 @@ def test_the_sweep_file_is_valid(
     tiny_model: Callable[..., Path], sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        run, "write_conversations", lambda folder: write_conversations(folder, source_root=sources)
+        real_sweep, "write_conversations", lambda folder: write_conversations(folder, source_root=sources)
     )
     shutil.copytree(tiny_model("llama"), tmp_path / "model")
     config = real_config(tmp_path / "model", trials=3, max_steps=5, output=tmp_path / "runs")
@@ -73,19 +73,19 @@ def test_a_pack_and_peft_train_alike_from_one_adapter(
     config = TrialConfig(
         learning_rate=1e-2, max_steps=4, warmup_steps=1, per_device_train_batch_size=2, lora_r=8
     )
-    pairs = trained_by_both(spec, config, data, steps=4, folder=tmp_path / "start")
-    check(pairs)
+    pairs = train_with_both(spec, config, data, steps=4, folder=tmp_path / "start")
+    check_equal(pairs)
     assert len({pair.ours for pair in pairs}) == 4
-    untouched, adapted = evaluated_by_peft(spec, tmp_path / "start", data)
+    untouched, adapted = evaluate_with_peft(spec, tmp_path / "start", data)
     assert untouched == pytest.approx(adapted, rel=1e-6)  # B is zero before the first step
 
 
 def test_figures_that_differ_are_refused() -> None:
-    check([Pair("a", 2.0, 2.0001)])
-    with pytest.raises(SweepFailed, match=r"b: 2\.000000 here, 2\.001000 by transformers and peft"):
-        check([Pair("a", 2.0, 2.0), Pair("b", 2.0, 2.001)])
+    check_equal([LossPair("a", 2.0, 2.0001)])
+    with pytest.raises(SweepFailed, match=r"b: 2\.000000 here, 2\.001000 with transformers and peft"):
+        check_equal([LossPair("a", 2.0, 2.0), LossPair("b", 2.0, 2.001)])
     with pytest.raises(SweepFailed, match="c: nan"):
-        check([Pair("c", float("nan"), 2.0)])
+        check_equal([LossPair("c", float("nan"), 2.0)])
 
 
 def test_the_page_holds_losses_and_both_sides() -> None:
@@ -112,8 +112,8 @@ def test_the_page_holds_losses_and_both_sides() -> None:
         runs_per_config=1,
         limitations=(),
     )
-    pairs = [Pair("untouched base, evaluation", 4.33863, 4.338634)]
-    said = page(verdict, Checked(18.74, "Paris."), pairs, command="make real")
+    pairs = [LossPair("untouched base, evaluation", 4.33863, 4.338634)]
+    said = page(verdict, ModelCheck(18.74, "Paris."), pairs, command="make real")
     for line in (
         "    make real",
         "| untouched base | 4.3386 |  |",

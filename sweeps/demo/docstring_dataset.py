@@ -1,7 +1,7 @@
-"""The demo's dataset: signature and file -> first paragraph of the docstring, from the standard library.
+"""The demo's dataset: file and signature -> first paragraph of the docstring, from the standard library.
 
-Its sources are parsed, never imported. No completion here stands in the base's pretraining text, and no
-completion of the evaluation part in the training part.
+The sources are parsed, never imported. No completion occurs in the base's pretraining text, and no evaluation
+completion in the training records.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from files_and_text.atomic_files import atomic_write
-from sweeps.demo.corpus import (
+from sweeps.demo.library_sources import (
     FunctionNode,
     SourceFile,
     docstring_node,
@@ -26,13 +26,13 @@ from sweeps.demo.corpus import (
 )
 
 NUM_RECORDS = 3000
-"""Records kept at most, the two parts together."""
+"""Most records, training and evaluation together."""
 EVAL_SHARE = 0.1
 MAX_PROMPT_CHARACTERS = 200
 MAX_COMPLETION_CHARACTERS = 160
-"""Both limits together keep nearly every record below 96 tokens of the demo's tokenizer."""
+"""With both limits nearly every record is below 96 tokens of the demo's tokenizer."""
 MIN_COMPLETION_WORDS = 4
-"""Shorter ones ("Return x.") also stand in comments, and teach little."""
+"""Shorter ones ("Return x.") also occur in comments, and teach little."""
 
 _WORD = re.compile(r"\w+")
 
@@ -44,25 +44,26 @@ class DocstringRecord:
     prompt: str
     """A comment with the file, the class line of a method, the `def` line, and the opening quotes."""
     completion: str
-    """First paragraph of the docstring on one line, cut after a sentence where it is long."""
+    """First paragraph of the docstring on one line, cut after a sentence when it is long."""
 
     @property
     def digest(self) -> str:
-        """sha256 of the prompt, in hexadecimal; it decides the part and whether a surplus record is kept."""
+        """sha256 of the prompt in hexadecimal: decides between training and evaluation, and which records are
+        kept."""
         return hashlib.sha256(self.prompt.encode()).hexdigest()
 
     @property
     def is_eval(self) -> bool:
-        """Whether the record belongs to the evaluation part, in every build and whatever else there is."""
-        # The last digits: the first ones choose which records are kept.
+        """Whether the record is for evaluation; does not depend on the other records."""
+        # The last digits: the first digits decide which records are kept.
         return int(self.digest[-8:], 16) < EVAL_SHARE * 16**8
 
 
 def write_dataset(folder: Path, *, source_root: Path | None = None) -> tuple[Path, Path]:
     """Write `train.jsonl` and `eval.jsonl` of {"prompt", "completion"} objects; return both paths.
 
-    Each file appears complete or not at all, and the same Python gives the same bytes. `source_root` replaces
-    the standard library. Errors: FileNotFoundError where this Python has no library sources.
+    Each file appears complete or not at all; the same Python gives the same bytes. `source_root` replaces the
+    standard library. Raises FileNotFoundError when this Python has no library sources.
     """
     records = read_records(source_root or library_root())
     folder.mkdir(parents=True, exist_ok=True)
@@ -73,10 +74,10 @@ def write_dataset(folder: Path, *, source_root: Path | None = None) -> tuple[Pat
 
 
 def read_records(root: Path, *, num_records: int = NUM_RECORDS) -> list[DocstringRecord]:
-    """At most `num_records` records of both parts, in the order of the files and of the functions in them.
+    """At most `num_records` records, training and evaluation together, in the order of files and functions.
 
-    Prompts are unique and so are completions: a sentence that describes two functions would otherwise be
-    learnt in one part and asked in the other.
+    Prompts are unique, and so are completions: a sentence that describes two functions could otherwise be in
+    both training and evaluation.
     """
     sources = source_files(root)
     by_prompt: dict[str, DocstringRecord] = {}
@@ -87,7 +88,7 @@ def read_records(root: Path, *, num_records: int = NUM_RECORDS) -> list[Docstrin
             if record.prompt not in by_prompt and words not in seen:
                 seen.add(words)
                 by_prompt[record.prompt] = record
-    known = _standing_in([pretraining_text(source) for source in sources], seen)
+    known = _occurring_in([pretraining_text(source) for source in sources], seen)
     fresh = [record for record in by_prompt.values() if _words(record.completion) not in known]
     kept = {record.digest for record in sorted(fresh, key=lambda record: record.digest)[:num_records]}
     return [record for record in fresh if record.digest in kept]
@@ -105,7 +106,7 @@ def _records_of(source: SourceFile) -> Iterator[DocstringRecord]:
 
 
 def _functions(body: list[ast.stmt], class_name: str | None) -> Iterator[tuple[str | None, FunctionNode]]:
-    """Functions, and methods with the name of their class; under `if` and `try` too, not inside functions."""
+    """Functions, and methods with their class's name; also under `if` and `try`, but not inside functions."""
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield class_name, node
@@ -126,16 +127,17 @@ def _prompt(file_name: str, class_name: str | None, function: FunctionNode) -> s
         lines.append(f"class {class_name}:")
         indent = "    "
     lines.append(f"{indent}{keyword} {function.name}({ast.unparse(function.args)}){returns}:")
-    # The base has read such quotes before prose (of classes and modules), so the completion is prose at once.
+    # In pretraining such quotes preceded prose (of classes and modules), so the base continues with prose.
     lines.append(f'{indent}    """')
     return "\n".join(lines)
 
 
 def first_paragraph(docstring: str) -> str | None:
-    """The first paragraph with single spaces, cut after the last sentence that fits; None where it is unfit.
+    """The first paragraph with single spaces, cut after the last sentence that fits; None when it is
+    unsuitable.
 
-    Unfit: under MIN_COMPLETION_WORDS words, over MAX_COMPLETION_CHARACTERS with no sentence ending before, an
-    interpreter session, or control characters and lone surrogates.
+    Unsuitable: fewer than MIN_COMPLETION_WORDS words, a first sentence over MAX_COMPLETION_CHARACTERS, an
+    interpreter session, control characters or lone surrogates.
     """
     text = " ".join(inspect.cleandoc(docstring).split("\n\n")[0].split())
     if len(text) > MAX_COMPLETION_CHARACTERS:
@@ -150,8 +152,8 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(_WORD.findall(text.lower()))
 
 
-def _standing_in(texts: list[str], wanted: set[tuple[str, ...]]) -> set[tuple[str, ...]]:
-    """Those of `wanted` (sequences of words) that occur in a text, whatever punctuation lies between."""
+def _occurring_in(texts: list[str], wanted: set[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """Those of `wanted` (sequences of words) that occur in a text, regardless of punctuation."""
     by_start: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for sequence in wanted:
         by_start.setdefault(sequence[:MIN_COMPLETION_WORDS], []).append(sequence)

@@ -1,4 +1,4 @@
-"""What a tracker is told about a trial: read from the study, filled in from the trial's own reports."""
+"""What is sent to a tracker about a trial: read from the study and from the trial's own reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from files_and_text.trial_paths import REPORTS_FILE
 from results.stored_trials import by_percent, full_budget_loss, sign_names
 
 CURVES = ("train_loss", "grad_norm", "learning_rate", "num_tokens", "tokens_per_second", "peak_memory_gib")
-"""What a report holds beside the evaluation loss."""
+"""Values of a report besides the evaluation loss."""
 FINAL = (
     "metric",
     "train_loss",
@@ -29,11 +29,9 @@ FINAL = (
     "wall_seconds",
 )
 FULL_BUDGET = "eval_loss_full_budget"
-"""Only of a trial that used its full budget: `eval_loss` of the others is not comparable with it."""
-
-
+"""Only for trials that used their full budget: the `eval_loss` of others cannot be compared with it."""
 _MAX_TAG = 5000
-"""Characters; MLflow refuses more than 8000, and a reason may hold another program's whole message."""
+"""Characters; MLflow refuses more than 8000, and a reason may contain a long message."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,24 +43,24 @@ class Point:
     step: int
     """Optimizer step."""
     seconds: float
-    """Since the epoch, the same at every reading."""
+    """Since the epoch; the same every time the study is read."""
     values: Mapping[str, float]
-    """eval_loss (nats per token) and what else is known, finite numbers only."""
+    """eval_loss (nats per token), the metric and CURVES; finite numbers only."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """A trial that has begun, for a tracker to keep one run of."""
+    """A trial that has started; a tracker keeps one run of it."""
 
     key: str
-    """16 hex digits that name this trial of this study for good."""
+    """16 hex digits that identify this trial of this study."""
     study_key: str
     sweep: str
     number: int
     params: Mapping[str, Any]
-    """Its whole configuration and the parameters it was drawn with; numbers, words, true and false."""
+    """Its whole configuration and its sampled parameters: numbers, strings and booleans."""
     points: tuple[Point, ...]
-    """By rising percent."""
+    """In ascending order of percent."""
     final: Mapping[str, float]
     tags: Mapping[str, str]
     outcome: str | None = None
@@ -71,7 +69,7 @@ class TrialRecord:
     """Seconds since the epoch."""
     finished: float | None = None
     labels: tuple[str, ...] = field(default=())
-    """Short words to filter by: outcome, origin, scenario."""
+    """Words to filter by: outcome, origin, scenario."""
 
     @property
     def name(self) -> str:
@@ -82,12 +80,12 @@ class TrialRecord:
         return self.finished is not None
 
     def digest(self) -> str:
-        """Of everything a tracker is told: equal digests mean that there is nothing new."""
+        """Digest of everything that is sent: when it is equal, there is nothing new."""
         return _digest(asdict(self))
 
 
 def read_records(study: optuna.Study, run_folder: Path) -> list[TrialRecord]:
-    """All trials of a study that have begun, by their numbers."""
+    """All trials of a study that have started, by number."""
     attributes = study.user_attrs
     study_key = _digest([study.study_name, attributes.get("identity")])
     return [
@@ -161,7 +159,7 @@ def _points(
 
 
 def _reports(folder: Path) -> dict[int, dict[str, Any]]:
-    """A trial's own reports by percent, the latest of each; those that cannot be read are left out."""
+    """A trial's own reports by percent, the latest of each; unreadable ones are left out."""
     try:
         lines = (folder / REPORTS_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -172,7 +170,7 @@ def _reports(folder: Path) -> dict[int, dict[str, Any]]:
             report = json.loads(line)
             found[int(report["percent"])] = report
         except (ValueError, KeyError, TypeError):
-            continue  # a line that is being written
+            continue  # a line that is still being written
     return found
 
 
