@@ -15,13 +15,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import psutil
 
 from benchmarks.empty_trials.session import EmptyWorkerSpec, empty_study_spec
-from sweeps.fleet.fleet import open_endpoints, plan_fleet, run_fleet, start_ray
-from sweeps.plan.specs import WorkerSpec
+from sweeps.fleet.endpoints import open_endpoints
+from sweeps.fleet.fleet_size import fleet_size
+from sweeps.fleet.ray_start import start_ray
+from sweeps.fleet.run_fleet import run_fleet
 from sweeps.storage.open_storage import open_storage
 from sweeps.study.lease import DriverProcess
 from sweeps.study.study import open_study
@@ -90,13 +92,13 @@ def main() -> None:
     search = study_spec.search | {"sampler": options.sampler, "timeout_seconds": options.seconds}
     study_spec = replace(study_spec, search=search)
     # A worker of many seats sends long reports, between which it hears nothing from the keeper.
-    worker_spec = cast(WorkerSpec, EmptyWorkerSpec(options.seats, stall_seconds=600.0))
+    worker_spec = EmptyWorkerSpec(options.seats, stall_seconds=600.0)
     with started_ray(options.nodes):
         keeper = KeeperProcess()
         keeper.start()
         ready = time.time()
         with open_endpoints(study_spec, url, DriverProcess.current("benchmark")) as endpoints:
-            errors = run_fleet(endpoints, worker_spec, plan_fleet(max(1, options.nodes), 1))
+            errors = run_fleet(endpoints, worker_spec, fleet_size(max(1, options.nodes), 1))
         keeper.end()
     if errors:
         raise SystemExit("\n".join(errors))

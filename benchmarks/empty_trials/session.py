@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,16 @@ class EmptyTrial:
 
 @dataclass
 class EmptySession:
-    """What a worker uses of `lora_runner.session.Session`, whose trials report at once and end complete."""
+    """A `TrainingSession` whose trials report at once and end complete; mypy checks that it is one."""
 
     num_seats: int
     base_eval_loss: float = 10.0
     base_weights: None = None
     num_tokens: int = 0
     seats: dict[int, EmptyTrial] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.heartbeat: Callable[[], None] = lambda: None
 
     @property
     def free_seats(self) -> list[int]:
@@ -66,10 +70,17 @@ class EmptySession:
     def save(self, number: int) -> None:
         """Nothing to keep."""
 
-    def heartbeat(self) -> None:
-        """Nothing watches for hangs."""
+    def measure_base(self) -> float | None:
+        """No metric."""
+        return None
 
-    def take_written(self) -> list[Any]:
+    def report_out_of_memory(
+        self, assignment: Assignment, report: SeatReport, reason: str, *, alone: bool
+    ) -> SeatReport:
+        """Never called: nothing is allocated."""
+        return report
+
+    def take_written(self) -> list[tuple[Assignment, str]]:
         """Nothing was written."""
         return []
 
@@ -94,7 +105,7 @@ class EmptySession:
 
 @dataclass(frozen=True)
 class EmptyWorkerSpec:
-    """What a worker uses of a WorkerSpec; its session trains nothing."""
+    """A `SessionOpener` whose session trains nothing."""
 
     seats: int
     stall_seconds: float = 60.0

@@ -11,7 +11,7 @@ from types import FrameType
 
 @contextmanager
 def stop_on_signals(stop_wanted: threading.Event) -> Iterator[None]:
-    """First Ctrl-C or SIGTERM: ask for a clean end. Second: end at once; running trials start again later."""
+    """First Ctrl-C or SIGTERM: ask for a clean end. Second: end at once; the next run resumes the trials."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""A worker that hangs ends itself: in a kernel, a lock or a file system, where no exception ever comes."""
+"""Ends a worker that hangs in a kernel, a lock or a file system, where no exception is ever raised."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 
 class Watchdog:
-    """Ends the process when a `with` block goes on for `seconds` without a call of `alive`.
+    """Ends the process when a `with` block runs for `seconds` without a call of `alive`.
 
-    Python's own watchdog thread does it, in C and without the interpreter's lock, so it also ends a process
-    that holds this lock for ever. Before that it writes down where every thread stood, and the worker's next
-    life on this machine reads it.
+    It uses faulthandler's watchdog thread, which runs in C without the GIL, and so ends even a process that
+    never releases it. The thread first writes all stacks to a file, which the worker's next process on this
+    machine reads.
     """
 
     def __init__(self, name: str, seconds: float) -> None:
@@ -23,17 +23,17 @@ class Watchdog:
         self._file: Any = None
         self._depth = 0
 
-    def last_words(self) -> str | None:
-        """Why an earlier process of this name ended itself; None when it did not. Read once."""
+    def pop_stall(self) -> str | None:
+        """Where an earlier process of this name hung; None if none did. Given once."""
         try:
             stack = self._path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return None
         self._path.unlink(missing_ok=True)
-        where = [line.strip() for line in stack.splitlines() if line.strip().startswith("File ")]
-        if not where:
+        frames = [line.strip() for line in stack.splitlines() if line.strip().startswith("File ")]
+        if not frames:
             return None
-        return f"no progress for {self._seconds:g} s, it stood at {where[0]}"
+        return f"no progress for {self._seconds:g} s, it hung at {frames[0]}"
 
     def __enter__(self) -> Watchdog:
         self._depth += 1
@@ -46,7 +46,7 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
 
     def alive(self) -> None:
-        """Something has been done: the time starts anew."""
+        """Something has been done: restart the timer."""
         if self._depth == 0:
             return
         if self._file is None:
@@ -54,7 +54,7 @@ class Watchdog:
         faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._file)
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Stop the timer and remove the file."""
         faulthandler.cancel_dump_traceback_later()
         if self._file is not None:
             self._file.close()

@@ -64,11 +64,13 @@ class KeeperActor:
 
     # --- workers ----------------------------------------------------------------------------------
 
-    def rejoin(self, worker: int, reason: str | None) -> Reply:
+    def rejoin(self, worker: int, reason: str) -> Reply:
         self._has_called.add(worker)
         # The error of a failed start says more than the new process knows.
-        error = None if reason is None else self._start_failures.pop_last_error(worker)
-        return self._answer("rejoin", worker, error or reason)
+        return self._answer("rejoin", worker, self._start_failures.pop_last_error(worker) or reason)
+
+    def give_back(self, worker: int, reason: str | None = None) -> Reply:
+        return self._answer("give_back", worker, reason)
 
     def register(self, worker: int, *arguments: Any) -> Reply:
         return self._answer("register", worker, *arguments)

@@ -158,19 +158,16 @@ class Keeper:
 
     # --- calls of workers -----------------------------------------------------------------------
 
-    def rejoin(self, worker: int, reason: str | None = "its process died") -> Reply:
+    def rejoin(self, worker: int, reason: str = "its process died") -> Reply:
         """A worker (re)starts: its unfinished trials go back to the head of the retry queue.
 
-        `reason`: why its previous process ended; None if the trials are not to blame, which counts no loss.
-        The reply says how long to wait before loading the base, or to stop after too many starts.
+        `reason`: why its previous process ended. The reply says how long to wait before loading the base, or
+        to stop after too many starts.
         """
         with self._transaction():
-            lost = [t for t in self._running() if self._is_on(t, worker)]
-            for trial in lost:
-                self._note(f"trial {trial.number}: lost its worker {worker} ({reason or 'not its fault'})")
-            num_failed = self._recover(lost, lost_because=reason)
-            starts = self._workers.count_start(worker, futile=reason is not None)
-            if reason is not None and starts >= MAX_FUTILE_STARTS:
+            lost, num_failed = self._take_trials(worker, reason)
+            starts = self._workers.count_start(worker)
+            if starts >= MAX_FUTILE_STARTS:
                 error = f"worker {worker}: given up, it died {starts} times in a row before any report"
                 self._note(f"{error} ({reason})")
                 self.errors.append(f"{error}; the last time: {reason}")
@@ -181,6 +178,20 @@ class Keeper:
             return self._no_work(worker, stop=True)
         self._workers.active.add(worker)
         return Reply(pause_seconds=pause, study_key=study_key_of(self.study))
+
+    def give_back(self, worker: int, reason: str | None = None) -> Reply:
+        """Queue the trials of a worker that is about to end; without a `reason` they are not to blame."""
+        with self._transaction():
+            lost, _ = self._take_trials(worker, reason)
+        self._recorder.remove_leftovers(lost)
+        return self._no_work(worker, stop=True)
+
+    def _take_trials(self, worker: int, reason: str | None) -> tuple[list[FrozenTrial], int]:
+        """The trials that a worker had, and how many of them have failed for losing too many workers."""
+        lost = [t for t in self._running() if self._is_on(t, worker)]
+        for trial in lost:
+            self._note(f"trial {trial.number}: lost its worker {worker} ({reason or 'not its fault'})")
+        return lost, self._recover(lost, lost_because=reason)
 
     def prefetch(self, worker: int, trials: int = 1) -> None:
         """Draw trials until `trials` are ready for this worker, so that its next report need not wait.

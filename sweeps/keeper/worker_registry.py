@@ -31,11 +31,11 @@ class WorkerRegistry:
 
     # --- starts -----------------------------------------------------------------------------------
 
-    def count_start(self, worker: int, *, futile: bool) -> int:
+    def count_start(self, worker: int) -> int:
         """Count a start; returns how many there had been since the last new report."""
         self._tokens_per_second.pop(worker, None)
         before = self._futile_starts.get(worker, 0)
-        self._futile_starts[worker] = before + futile
+        self._futile_starts[worker] = before + 1
         return before
 
     def made_progress(self, worker: int) -> None:

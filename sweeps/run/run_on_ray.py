@@ -13,8 +13,11 @@ from files_and_text.numbers import plural
 from sweeps.artifacts.run_folder import write_run_folder
 from sweeps.config import RESOLVED_NAME, SweepConfig, storage_url
 from sweeps.errors import SweepFailed
-from sweeps.fleet.fleet import open_endpoints, plan_fleet, run_fleet, start_ray
+from sweeps.fleet.endpoints import open_endpoints
+from sweeps.fleet.fleet_size import fleet_size
 from sweeps.fleet.live_view import View
+from sweeps.fleet.ray_start import start_ray
+from sweeps.fleet.run_fleet import run_fleet
 from sweeps.fleet.signals import stop_on_signals
 from sweeps.plan.blueprint import Blueprint
 from sweeps.run.run_end import CONTINUE
@@ -61,7 +64,7 @@ def _run_on_ray(
         )
     console.print("Starting Ray ..." if address is None else f"Joining Ray at {address} ...")
     start_ray(address)
-    fleet = plan_fleet(config.workers, config.gpus_per_worker, may_grow=address is not None)
+    size = fleet_size(config.workers, config.gpus_per_worker, may_grow=address is not None)
     if not (config.run_folder / RESOLVED_NAME).is_file():
         write_run_folder(config)  # from here on the sweep exists
     url = storage_url(config.storage, config.run_folder)
@@ -69,7 +72,7 @@ def _run_on_ray(
     with ExitStack() as tracking, open_endpoints(blueprint.study_spec, url, owner) as endpoints:
         write_run_folder(config)  # only who holds the study may change what the last run wrote
         tracking.enter_context(following(config, console.print))
-        workers, seats = plural(fleet.now, "worker"), plural(blueprint.worker_spec.seats, "seat")
+        workers, seats = plural(size.now, "worker"), plural(blueprint.worker_spec.seats, "seat")
         console.print(f"Loading the base on {workers} with {seats} each ...")
         keeper = endpoints.keeper
         view = View(
@@ -78,7 +81,7 @@ def _run_on_ray(
             console=console,
         )
         with view, stop_on_signals(view.stop_wanted):
-            errors = run_fleet(endpoints, blueprint.worker_spec, fleet, view.is_ending)
+            errors = run_fleet(endpoints, blueprint.worker_spec, size, view.is_ending)
         if (start_error := ray.get(keeper.start_error.remote(), timeout=60)) is not None:
             raise start_error
         errors += ray.get(keeper.errors.remote(), timeout=60)

@@ -25,6 +25,7 @@ from files_and_text.atomic_files import atomic_write_json, whole_folder
 from lora_runner.config import TrialConfig
 from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PUT_BACK, Assignment, SeatReport
 from search_spaces import load_guidelines, space_for
+from sweeps.fleet.training_session import SessionOpener
 from sweeps.plan.blueprint import Blueprint
 from sweeps.plan.specs import StudySpec, WorkerSpec
 from sweeps.sweep import Sweep
@@ -95,7 +96,7 @@ class Seated:
 
 
 class RehearsedSession:
-    """What a worker uses of `lora_runner.session.Session`."""
+    """A `TrainingSession`; mypy checks that it is one."""
 
     base_eval_loss = 9.0
     base_weights = None
@@ -162,6 +163,9 @@ class RehearsedSession:
         seated.saved_at = time.monotonic()
         self._written.append((seated.assignment, "checkpoint"))
 
+    def measure_base(self) -> float | None:
+        return None
+
     def take_written(self) -> list[tuple[Assignment, str]]:
         written, self._written = self._written, []
         return written
@@ -219,7 +223,7 @@ class RehearsedSession:
 
 @dataclass(frozen=True)
 class RehearsedWorkerSpec:
-    """What a worker uses of `sweeps.plan.specs.WorkerSpec`."""
+    """A `SessionOpener`, in place of `sweeps.plan.specs.WorkerSpec`."""
 
     seats: int
     folder: str
@@ -238,7 +242,7 @@ class RehearsedSweep(Sweep):
     step_seconds = 0.03
 
     def plan(self) -> Blueprint:
-        """A real ledger, and a job that trains nothing."""
+        """A real study spec, and a worker spec that trains nothing."""
         config = self.config
         space = space_for(scenario="general", model_size=8.03e9, max_steps=STEPS, train_embeddings=True)
         study_spec = StudySpec(
@@ -257,7 +261,9 @@ class RehearsedSweep(Sweep):
             reliability=config.reliability,
         )
         seats = config.seats if isinstance(config.seats, int) else 3
-        worker_spec = RehearsedWorkerSpec(seats, str(config.run_folder.absolute()), self.step_seconds)
+        worker_spec: SessionOpener = RehearsedWorkerSpec(
+            seats, str(config.run_folder.absolute()), self.step_seconds
+        )
         silent = SimpleNamespace(notices=(), warnings=())
         drawn = SimpleNamespace(
             config=config,

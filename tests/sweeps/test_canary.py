@@ -18,7 +18,7 @@ import optuna
 import psutil
 import pytest
 
-from sweeps.fleet.fleet import SECRET
+from sweeps.fleet.endpoints import SECRET_PREFIX, SECRET_SUFFIX
 from tests.postgresql import PostgreSQL
 
 ROOT = Path(__file__).parent.parent.parent
@@ -76,7 +76,7 @@ class Place:
         return file
 
     def secrets(self) -> list[Path]:
-        return list(self.temporary.glob(f"{SECRET[0]}*{SECRET[1]}"))
+        return list(self.temporary.glob(f"{SECRET_PREFIX}*{SECRET_SUFFIX}"))
 
     def files_with_canary(self) -> Iterator[str]:
         secrets = set(self.secrets())

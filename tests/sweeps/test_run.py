@@ -28,7 +28,7 @@ from lora_runner.data import BatchPlan, load_data
 from results.errors import ExportError, WouldOverwrite
 from sweeps.cli.merge_adapter import merge_best
 from sweeps.errors import ConfigError, RunFolderError, StartRefused, StudyMismatch
-from sweeps.fleet.fleet import start_ray
+from sweeps.fleet.ray_start import start_ray
 from sweeps.sweep import Sweep
 from tests.on_ray import ON_RAY
 

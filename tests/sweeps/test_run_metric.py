@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from sweeps.fleet.fleet import start_ray
+from sweeps.fleet.ray_start import start_ray
 from sweeps.sweep import Sweep
 from tests.on_ray import ON_RAY
 

@@ -15,7 +15,7 @@ import pytest
 import ray
 
 from results.adapter_files import check_adapter_loads
-from sweeps.fleet.fleet import _ENVIRONMENT
+from sweeps.fleet.ray_start import ENVIRONMENT
 from sweeps.sweep import Sweep
 from tests.on_ray import ON_RAY
 
@@ -54,7 +54,7 @@ def hidden(tmp_path: Path) -> Path:
 @pytest.fixture
 def other_machine(hidden: Path, tmp_path: Path) -> Iterator[None]:
     """A head without a core beside the driver, and a node that has cores and its own disk."""
-    for name, value in _ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     ray.shutdown()
     context = ray.init(

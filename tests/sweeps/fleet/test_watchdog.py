@@ -29,11 +29,11 @@ def test_a_hang_ends_the_process_and_its_next_life_says_where(tmp_path: Path) ->
     started = time.monotonic()
     assert run(tmp_path, body).returncode == 1
     assert time.monotonic() - started < 30
-    words = Watchdog("w", 0.5).last_words()
+    words = Watchdog("w", 0.5).pop_stall()
     assert words is not None
-    assert words.startswith("no progress for 0.5 s, it stood at File ")
+    assert words.startswith("no progress for 0.5 s, it hung at File ")
     assert "last" not in words
-    assert Watchdog("w", 0.5).last_words() is None, "it is told once"
+    assert Watchdog("w", 0.5).pop_stall() is None, "it is told once"
 
 
 def test_work_that_says_it_is_alive_may_take_its_time(tmp_path: Path) -> None:
@@ -41,13 +41,13 @@ def test_work_that_says_it_is_alive_may_take_its_time(tmp_path: Path) -> None:
     body += "time.sleep(1)\nwatch.close()\nprint('done')"
     done = run(tmp_path, body)
     assert (done.returncode, done.stdout.strip()) == (0, "done")
-    assert Watchdog("w", 0.5).last_words() is None
+    assert Watchdog("w", 0.5).pop_stall() is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_process_that_was_killed_otherwise_has_no_last_words(tmp_path: Path) -> None:
     run(tmp_path, "import os\nwith watch:\n    os.kill(os.getpid(), 9)\n")
-    assert Watchdog("w", 0.5).last_words() is None
+    assert Watchdog("w", 0.5).pop_stall() is None
 
 
 def test_outside_of_its_block_nothing_is_watched(tmp_path: Path) -> None:

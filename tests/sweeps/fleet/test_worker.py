@@ -16,8 +16,12 @@ from rich.console import Console
 
 from lora_runner.protocol import COMPLETE, OUT_OF_MEMORY, PUT_BACK, Assignment, SeatReport
 from sweeps.errors import StartFailed
-from sweeps.fleet.fleet import Fleet, open_endpoints, plan_fleet, run_fleet, start_ray
+from sweeps.fleet.endpoints import open_endpoints
+from sweeps.fleet.fleet_size import FleetSize, fleet_size
 from sweeps.fleet.live_view import View
+from sweeps.fleet.ray_start import start_ray
+from sweeps.fleet.run_fleet import run_fleet
+from sweeps.fleet.training_session import SessionOpener
 from sweeps.keeper.keeper import Keeper
 from sweeps.study.lease import DriverProcess
 from tests.on_ray import ON_RAY
@@ -34,8 +38,8 @@ def local_ray() -> Iterator[None]:
 
 def make_worker_spec(
     seats: int, log: str, *, room: int, never: int | None = None, turn_seconds: float = 0.02
-) -> Any:
-    """A job whose session has memory for `room` trials at once and none for trial `never`."""
+) -> SessionOpener:
+    """A worker spec whose session has memory for `room` trials at once and none for trial `never`."""
 
     # Inside a function, so that Ray sends the classes themselves: workers cannot import a test.
     class OutOfMemoryError(RuntimeError):
@@ -50,37 +54,38 @@ def make_worker_spec(
         base_weights = None
 
         def __init__(self) -> None:
-            self.trials: dict[int, tuple[Assignment, int]] = {}
+            self.seated: dict[int, tuple[Assignment, int]] = {}
             self.closed: set[int] = set()
             self.num_tokens = 0
+            self.heartbeat: Callable[[], None] = lambda: None
 
         @property
         def trials(self) -> list[Any]:
-            return [SimpleNamespace(assignment=assignment) for assignment, _ in self.trials.values()]
+            return [SimpleNamespace(assignment=assignment) for assignment, _ in self.seated.values()]
 
         @property
         def free_seats(self) -> list[int]:
-            return [seat for seat in range(seats) if seat not in self.trials and seat not in self.closed]
+            return [seat for seat in range(seats) if seat not in self.seated and seat not in self.closed]
 
         @property
         def num_seats(self) -> int:
             return seats - len(self.closed)
 
         def has_trial(self, number: int) -> bool:
-            return any(assignment.number == number for assignment, _ in self.trials.values())
+            return any(assignment.number == number for assignment, _ in self.seated.values())
 
         def remove(self, number: int) -> None:
-            self.trials = {seat: t for seat, t in self.trials.items() if t[0].number != number}
+            self.seated = {seat: t for seat, t in self.seated.items() if t[0].number != number}
 
         def start_trial(self, seat: int, assignment: Assignment) -> None:
             assert seat in self.free_seats
             # A keeper that finds a result there takes the trial for ended.
             assert not Path(assignment.folder, "result.json").exists()
             with open(log, "a", encoding="utf-8") as file:
-                file.write(f"{assignment.number} {assignment.put_back} {len(self.trials)} {time.time()}\n")
-            if assignment.number == never or len(self.trials) == room:
+                file.write(f"{assignment.number} {assignment.put_back} {len(self.seated)} {time.time()}\n")
+            if assignment.number == never or len(self.seated) == room:
                 raise OutOfMemoryError("CUDA out of memory.\nGPU 0 has no more.")
-            self.trials[seat] = (assignment, 0)
+            self.seated[seat] = (assignment, 0)
 
         def report_out_of_memory(
             self, assignment: Assignment, report: SeatReport, reason: str, *, alone: bool
@@ -89,10 +94,13 @@ def make_worker_spec(
                 self.closed.update(self.free_seats)
             return report.ended(OUT_OF_MEMORY if assignment.put_back else PUT_BACK, reason)
 
-        def heartbeat(self) -> None:
+        def measure_base(self) -> float | None:
+            return None
+
+        def save(self, number: int) -> None:
             pass
 
-        def take_written(self) -> list[Any]:
+        def take_written(self) -> list[tuple[Assignment, str]]:
             return []
 
         def take_notes(self) -> list[str]:
@@ -101,14 +109,14 @@ def make_worker_spec(
         def advance(self, max_seconds: float) -> list[SeatReport]:
             time.sleep(turn_seconds)
             reports = []
-            for seat, (assignment, percent) in list(self.trials.items()):
-                self.trials[seat] = (assignment, percent + 50)
+            for seat, (assignment, percent) in list(self.seated.items()):
+                self.seated[seat] = (assignment, percent + 50)
                 empty = SeatReport.empty(assignment)
                 values = vars(empty) | {"percent": percent + 50, "eval_loss": 2.0, "num_tokens": 10}
                 report = SeatReport(**values)
                 if percent == 50:
                     report = report.ended(COMPLETE, "all done")
-                    del self.trials[seat]
+                    del self.seated[seat]
                 reports.append(report)
             self.num_tokens += 10 * len(reports)
             end_of_turn()
@@ -134,7 +142,7 @@ def test_what_finds_no_room_is_put_back_and_tried_once_more_on_fewer_seats(
     url = new_database("study")
     plan = study_spec(tmp_path / "run", trials=8, report_at=(50, 100), sampler="random", pruner="none")
     with open_endpoints(plan, url, DriverProcess.current("a run")) as endpoints:
-        assert run_fleet(endpoints, make_worker_spec(4, str(log), room=2, never=1), plan_fleet(1, 1)) == []
+        assert run_fleet(endpoints, make_worker_spec(4, str(log), room=2, never=1), fleet_size(1, 1)) == []
         status = ray.get(endpoints.keeper.status.remote())
     tried = [
         tuple(int(n) for n in line.split()[:3])
@@ -170,7 +178,7 @@ def test_trials_lie_ready_before_they_are_asked_for_and_seats_are_busy(
     log = tmp_path / "placed"
     with open_endpoints(plan, url, DriverProcess.current("a run")) as endpoints:
         worker_spec = make_worker_spec(3, str(log), room=3, turn_seconds=2.0)
-        assert run_fleet(endpoints, worker_spec, plan_fleet(1, 1)) == []
+        assert run_fleet(endpoints, worker_spec, fleet_size(1, 1)) == []
         share = ray.get(endpoints.keeper.status.remote()).seat_busy_share
     assert 0.5 < share <= 1
     assert len(stored(Keeper(plan, url))) == 10
@@ -188,8 +196,9 @@ def test_trials_lie_ready_before_they_are_asked_for_and_seats_are_busy(
     assert not any(ready[number] for number in (4, 5, 7, 8)), ready
 
 
+@pytest.mark.parametrize("fails", ["open_session", "base_weights", "free_seats"])
 def test_an_error_that_comes_again_at_the_second_start_ends_the_sweep_at_once(
-    local_ray: None, tmp_path: Path, new_database: Callable[[str], str], study_spec: Any
+    local_ray: None, tmp_path: Path, new_database: Callable[[str], str], study_spec: Any, fails: str
 ) -> None:
     class WorkerSpec:
         seats, stall_seconds = 1, 60.0
@@ -197,24 +206,38 @@ def test_an_error_that_comes_again_at_the_second_start_ends_the_sweep_at_once(
         def open_session(self, num_threads: int, call: Any, alive: Any) -> Any:
             with open(log, "a", encoding="utf-8") as file:
                 file.write("start\n")
-            return {}["head_dim"]
+            return self.look_up("open_session") or self
+
+        def look_up(self, where: str) -> Any:
+            return dict[str, Any]()["head_dim"] if fails == where else None
+
+        # A session, as far as a worker gets before it has trials.
+        base_eval_loss = 3.0
+
+        @property
+        def base_weights(self) -> Any:
+            return self.look_up("base_weights")
+
+        @property
+        def free_seats(self) -> Any:
+            return self.look_up("free_seats")
 
     plan, log = study_spec(tmp_path / "run", trials=2), str(tmp_path / "starts")
     with open_endpoints(plan, new_database("study"), DriverProcess.current("a run")) as endpoints:
-        assert run_fleet(endpoints, WorkerSpec(), plan_fleet(1, 1)) == []  # type: ignore[arg-type]
+        assert run_fleet(endpoints, WorkerSpec(), fleet_size(1, 1)) == []
         error = ray.get(endpoints.keeper.start_error.remote())
         assert ray.get(endpoints.keeper.errors.remote()) == []
     assert Path(log).read_text().splitlines() == ["start"] * 2
     assert type(error) is StartFailed
     assert str(error).startswith(f"no worker can start: KeyError: 'head_dim'\n  at {__file__}:")
-    assert "return {}" in (tmp_path / "run" / "start_error.txt").read_text()
+    assert "return dict[str, Any]()" in (tmp_path / "run" / "start_error.txt").read_text()
 
 
 def test_a_fleet_whose_node_has_gone_ends_when_it_is_to_stop(
     local_ray: None, tmp_path: Path, new_database: Callable[[str], str], study_spec: Any
 ) -> None:
     plan = study_spec(tmp_path / "run", trials=2, report_at=(50, 100), sampler="random", pruner="none")
-    nowhere = Fleet(now=1, most=1, resources={"a node that never comes": 1})
+    nowhere = FleetSize(now=1, most=1, resources={"a node that never comes": 1})
     started = time.monotonic()
     with open_endpoints(plan, new_database("study"), DriverProcess.current("a run")) as endpoints:
         worker_spec = make_worker_spec(1, str(tmp_path / "placed"), room=1)
@@ -226,7 +249,7 @@ def test_it_ends_too_when_its_time_has_run_out_meanwhile(
     local_ray: None, tmp_path: Path, new_database: Callable[[str], str], study_spec: Any
 ) -> None:
     plan = study_spec(tmp_path / "run", trials=2, sampler="random", pruner="none", timeout_seconds=2.0)
-    nowhere = Fleet(now=1, most=1, resources={"a node that never comes": 1})
+    nowhere = FleetSize(now=1, most=1, resources={"a node that never comes": 1})
     with open_endpoints(plan, new_database("study"), DriverProcess.current("a run")) as endpoints:
         worker_spec, keeper = make_worker_spec(1, str(tmp_path / "placed"), room=1), endpoints.keeper
         view = View(

@@ -70,10 +70,10 @@ def make_worker(monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(session: Seats, *replies: Reply) -> Any:
         worker = Worker.__new__(Worker)
         worker.index, worker.session = 0, session
-        worker._stopped = worker._over = False
-        worker._said, worker._notes = frozenset(), []
-        worker._last_words, worker._last_tokens, worker._busy_seat_seconds = 0.0, 0, 0.0
-        worker._watch, worker._files = contextlib.nullcontext(), SharedFiles()
+        worker._stopped = worker._fleet_done = False
+        worker._last_reported, worker._notes = frozenset(), []
+        worker._reported_at, worker._reported_tokens, worker._busy_seat_seconds = 0.0, 0, 0.0
+        worker._watchdog, worker._files = contextlib.nullcontext(), SharedFiles()
         worker._patience_seconds = 60.0
         worker.keeper = SimpleNamespace(prefetch=SimpleNamespace(remote=lambda *_: None))
         worker.asked, worker.said = [], []
@@ -81,10 +81,10 @@ def make_worker(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         def say(method: str, *said: Any) -> Reply:
             worker.asked.append((method, *said[:1]) if method == "ask" else (method,))
-            worker.said.append(said[-1])
+            worker.said.append(said[-1] if said else None)
             return next(answers)
 
-        monkeypatch.setattr(worker, "_say", say)
+        monkeypatch.setattr(worker, "_call_keeper", say)
         return worker
 
     return make
@@ -128,7 +128,7 @@ def test_a_machine_that_fails_while_a_trial_is_seated_is_no_fault_of_the_trial(
 
     monkeypatch.setattr(session, "start_trial", fail)
     with pytest.raises(type(error), match=str(error.args[-1])):
-        worker._follow(Reply(start=(SeatAssignment(0, assignment(1)),)))
+        worker._apply(Reply(start=(SeatAssignment(0, assignment(1)),)))
 
 
 def test_a_thousand_trials_that_cannot_be_seated_are_told_one_after_another(
@@ -142,7 +142,7 @@ def test_a_thousand_trials_that_cannot_be_seated_are_told_one_after_another(
         raise ValueError("lora_r must be at least 1, got 0")
 
     monkeypatch.setattr(session, "start_trial", fail)
-    worker._follow(worker._say("ask", [0]))
+    worker._apply(worker._call_keeper("ask", [0]))
     assert len(worker.asked) == 1001
 
 
@@ -196,7 +196,7 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(make_worker: Any, clock:
     start = Reply(start=(SeatAssignment(1, assignment(7)),))
     worker = make_worker(session, Reply(), Reply(), Reply())
     worker._files = StoreThatIsAway(3)
-    worker._follow(start)
+    worker._apply(start)
     assert session.has_trial(7)
     assert len(clock) == 3
     assert worker.said == [
@@ -210,7 +210,7 @@ def test_a_stop_is_heard_while_the_store_is_away(make_worker: Any, clock: list[f
     session = Seats(2)
     worker = make_worker(session, Reply(), Reply(stop=True))
     worker._files = StoreThatIsAway(1000)
-    worker._follow(Reply(start=(SeatAssignment(1, assignment(7)),)))
+    worker._apply(Reply(start=(SeatAssignment(1, assignment(7)),)))
     assert worker._stopped
     assert session.saved == [2]
 
@@ -221,9 +221,9 @@ def test_a_store_that_stays_away_ends_the_worker_and_fails_no_trial(
     worker = make_worker(Seats(2), *[Reply()] * 1000)
     worker._files = StoreThatIsAway(1000)
     with pytest.raises(StoreUnreachable):
-        worker._follow(Reply(start=(SeatAssignment(1, assignment(7)),)))
+        worker._apply(Reply(start=(SeatAssignment(1, assignment(7)),)))
     assert sum(clock) == worker._patience_seconds
-    assert worker.asked[-1] == ("rejoin",)
+    assert worker.asked[-1] == ("give_back",)
     assert "cannot be reached, given up after 60 s (ConnectionError" in worker.said[-2][0]
     assert worker.said[-1] is None, "a reason is a loss for every trial"
 
@@ -232,11 +232,11 @@ def test_trials_that_a_worker_gives_back_have_lost_nothing(make_keeper: Any) -> 
     keeper: Keeper = make_keeper(trials=6, sampler="random", pruner="none")
     given = [p.assignment.number for p in keeper.ask(0, [0]).start]
     for _ in range(MAX_FUTILE_STARTS + 1):
-        keeper.rejoin(0, None)
+        keeper.give_back(0)
         assert [p.assignment.number for p in keeper.ask(0, [0]).start] == given
     assert losses_of(keeper.study.trials[given[0]]) == (0, 0)
     assert not any(keeper.rejoin(0).stop for _ in range(MAX_FUTILE_STARTS)), "only its starts count"
-    assert not keeper.rejoin(0, None).stop
+    keeper.give_back(0)
     assert keeper.errors == []
     assert keeper.rejoin(0).stop
 
@@ -260,11 +260,11 @@ def test_what_travels_to_a_store_is_watched(
     """`save` hangs in there as it does anywhere, and no exception ever comes."""
     session = Seats(1)
     worker = make_worker(session, reply)
-    worker._watch = Watched()
+    worker._watchdog = Watched()
     seen = []
 
     def deliver(assignment: Assignment, name: str) -> list[str]:
-        seen.append((assignment.number, name, worker._watch.is_on))
+        seen.append((assignment.number, name, worker._watchdog.is_on))
         return []
 
     monkeypatch.setattr(worker._files, "deliver", deliver, raising=False)
@@ -273,15 +273,15 @@ def test_what_travels_to_a_store_is_watched(
     assert set(seen) == {(1, "checkpoint", True)}
 
 
-def test_every_answer_of_the_depot_is_a_sign_of_life(
+def test_every_answer_of_the_file_server_is_a_sign_of_life(
     make_worker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A base may take longer to reach a node than a step may take."""
     worker = make_worker(Seats())
     signs = list[str]()
-    worker._watch = SimpleNamespace(alive=lambda: signs.append("alive"))
-    worker._depot = SimpleNamespace(read=SimpleNamespace(remote=lambda *said: said))
+    worker._watchdog = SimpleNamespace(alive=lambda: signs.append("alive"))
+    worker._file_server = SimpleNamespace(read=SimpleNamespace(remote=lambda *said: said))
     monkeypatch.setattr("sweeps.fleet.worker.ray.get", lambda answer: answer)
     for offset in range(3):
-        assert worker._fetch("read", "model", offset) == ("model", offset)
+        assert worker._call_file_server("read", "model", offset) == ("model", offset)
     assert signs == ["alive"] * 3

@@ -203,3 +203,16 @@ def test_a_worker_on_which_nothing_runs_does_not_use_up_the_sweep(make_keeper: M
         keeper.ask(0, [0, 1])
     assert len(keeper.errors) == 1
     assert sum(t.state == TrialState.FAIL for t in stored(keeper)) <= 3
+
+
+def test_a_start_that_fails_on_its_trials_gives_them_back_and_counts_one_loss(
+    make_keeper: Make, stored: Any
+) -> None:
+    """The worker may be told to end: then no later start of it would free them."""
+    keeper = make_keeper(trials=2, sampler="random", pruner="none")
+    keeper.rejoin(0)
+    keeper.ask(0, [0, 1])
+    assert keeper.give_back(0, "KeyError: 'head_dim'").stop
+    assert [t.user_attrs["lost_workers"] for t in stored(keeper)] == [[1, 0], [1, 0]]
+    keeper.rejoin(1)
+    assert {p.assignment.number for p in keeper.ask(1, [0, 1]).start} == {0, 1}

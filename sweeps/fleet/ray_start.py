@@ -1,0 +1,49 @@
+"""Starts a local Ray or joins a running one, with Tune's own output off and the token private."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from pathlib import Path
+
+import ray
+
+ENVIRONMENT = {
+    # No result files, progress bars or Ctrl-C handling of Tune: the study and the live view replace them.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    # Spinning idle OpenMP threads would slow down the other processes of a small machine.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+
+
+def start_ray(address: str | None = None) -> None:
+    """Start a local Ray without a dashboard, or join the one at `address`."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    # The live view reports on workers; Tune would log a page of traceback for each failure.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    if not ray.is_initialized():
+        ray.init(
+            # "local": always a new Ray, never one that happens to run, or that died and left its address.
+            address=address or "local",
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+    make_token_private()
+
+
+def make_token_private(folder: Path | None = None) -> None:
+    """Ray writes its authentication token readable by every user of the machine: make it private."""
+    folder = folder or Path.home() / ".ray"
+    token = folder / "auth_token"
+    if token.is_file():
+        folder.chmod(stat.S_IRWXU)
+        token.chmod(stat.S_IRUSR | stat.S_IWUSR)
