@@ -1,1 +1,1 @@
-"""What came out of a sweep: tables, verdicts against the guidelines, the best config and its exports."""
+"""The results of a sweep: tables, verdicts on the guidelines, the best config, exports and the report."""

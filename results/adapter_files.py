@@ -1,4 +1,4 @@
-"""A PEFT adapter folder: is it whole, and does peft read it back."""
+"""Check that a PEFT adapter folder is complete and that peft can read it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from results.errors import AdapterFilesError
 
 
 def check_adapter_files(folder: Path) -> dict[str, Any]:
-    """Return `adapter_config.json` of a whole adapter folder, without loading a tensor.
+    """Return `adapter_config.json` of a complete adapter folder, without loading a tensor.
 
     Raises AdapterFilesError when a file is missing, the config is no LoRA config, or the weights' file is
-    shorter than its own header says (a copy that was cut off).
+    shorter than its own header says (a truncated copy).
     """
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (folder / name).is_file():
@@ -75,7 +75,7 @@ def check_adapter_loads(folder: Path) -> int:
     try:
         config = PeftConfig.from_pretrained(str(folder))
         weights: dict[str, torch.Tensor] = load_peft_weights(str(folder), device="cpu")
-    except Exception as error:  # peft and safetensors raise whatever the broken file makes them raise
+    except Exception as error:  # peft and safetensors raise many kinds of errors for a damaged file
         raise AdapterFilesError(f"peft cannot read the adapter in {folder}: {error}") from error
     for name, tensor in weights.items():
         if not bool(torch.isfinite(tensor).all()):
@@ -88,7 +88,7 @@ def check_adapter_loads(folder: Path) -> int:
         if not any(f".{module}." in f".{name}." for name in weights):
             raise AdapterFilesError(f"the adapter in {folder} trains {module} but holds no weights of it")
     if indices := config.trainable_token_indices:
-        # A list for the input embeddings, or one for each layer by name; a tied layer has no rows of its own.
+        # A list for the input embeddings, or one per layer by name; a tied layer has no rows of its own.
         wanted = {len(ids) for ids in (indices.values() if isinstance(indices, Mapping) else [indices])}
         rows = {len(t) for name, t in weights.items() if name.endswith(".trainable_tokens_delta")}
         if not rows or rows - wanted:

@@ -1,4 +1,4 @@
-"""The best config and adapter of a study, in one folder, ready to use."""
+"""The folder `best/`: the best config and its adapter, ready to use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from results.tokenizer_files import tokenizer_files
 
 BEST_FOLDER = "best"
 MERGED = "merged"
-"""In that folder: the base with the adapter merged into it, written on request; a new best removes it."""
+"""Folder in it with the base and the adapter merged, written on request; a new best removes it."""
 CONFIG_FILE = "config.yaml"
 
 _HEAD = """\
@@ -64,8 +64,8 @@ def write_best(study: optuna.Study, run_folder: Path, *, tokenizer: Path | None 
     """Copy the best trial's adapter to `run_folder/best` and write `config.yaml` beside it; return that
     folder.
 
-    `tokenizer` is a folder with a saved tokenizer, which goes along; without one the folder keeps what it
-    has of one. The folder changes whole or not at all, and is left alone when nothing changed. Raises
+    `tokenizer` is a folder with a saved tokenizer to copy too; without it the folder keeps the one it has.
+    The folder changes whole or not at all, and is left alone when nothing changed. Raises
     NothingToSay without a finished trial, AdapterFilesError for a missing or damaged adapter, ResultsError
     for a folder outside the run.
     """
@@ -85,7 +85,7 @@ def write_best(study: optuna.Study, run_folder: Path, *, tokenizer: Path | None 
 def read_best_config(path: Path) -> dict[str, Any]:
     """Read a `config.yaml` that `write_best` wrote, or the one in such a folder.
 
-    Raises InputError (with file and line) for a file that is no YAML, ResultsError for one that is no best
+    Raises InputError (with file and line) for invalid YAML, ResultsError for a file that is not a best
     config.
     """
     file = path / CONFIG_FILE if path.is_dir() else path
@@ -100,7 +100,7 @@ def read_best_config(path: Path) -> dict[str, Any]:
 
 
 def trial_folder(trial: TrialResult, run_folder: Path) -> Path:
-    """The trial's own folder in the run; raises ResultsError when the study points outside it."""
+    """The trial's folder in the run; raises ResultsError when the study points outside the run."""
     relative = PurePosixPath(trial.folder or trial_paths.trial_folder(trial.number))
     if relative.is_absolute() or ".." in relative.parts:
         raise ResultsError(
@@ -114,10 +114,10 @@ def _model(sweep: SweepResult) -> dict[str, Any]:
     return {
         "name": context.get("model"),
         "revision": context.get("revision"),
-        # True only where the sweep file says so: it runs code that comes with the model.
+        # True only where the sweep file says so, as it runs code that comes with the model.
         "trust_remote_code": context.get("trust_remote_code") is True,
         "size": context.get("model_size"),
-        # Of transformers, by which the base is loaded; None in studies of earlier versions.
+        # The class of transformers that loads the base; None in studies of earlier versions.
         "class": context.get("model_class"),
     }
 
@@ -125,7 +125,7 @@ def _model(sweep: SweepResult) -> dict[str, Any]:
 def _quantization(sweep: SweepResult) -> dict[str, Any]:
     context = sweep.context
     kind, settings = context.get("quantization"), context.get("quantization_config")
-    if not isinstance(settings, Mapping):  # of a study from before others than NF4 were told apart
+    if not isinstance(settings, Mapping):  # studies of earlier versions
         settings = {"bnb_4bit_quant_type": kind} if kind is not None else {}
         if kind in ("nf4", "fp4"):
             settings |= {"load_in_4bit": True, "bnb_4bit_use_double_quant": kind == "nf4"}
@@ -146,7 +146,7 @@ def _lora(sweep: SweepResult, best: TrialResult, saved: Mapping[str, Any]) -> di
 
     convention = context.get("alpha_convention")
     asked = context.get("target_modules", saved.get("target_modules"))
-    # To another trainer the same words would mean more layers: the adapter names those that were trained.
+    # Another trainer would adapt more layers under the same name: the adapter lists those that were trained.
     narrower = bool(context.get("layers_without_adapter"))
     return {
         "lora_r": known("lora_r", "r"),
@@ -157,7 +157,7 @@ def _lora(sweep: SweepResult, best: TrialResult, saved: Mapping[str, Any]) -> di
             saved.get("use_rslora", None if convention is None else convention == "alpha/sqrt(r)"),
         ),
         "target_modules": saved.get("target_modules", asked) if narrower else asked,
-        # The adapter names the layers as its model does (wte), the context as the sweep file (embed_tokens).
+        # The adapter has the model's own names (wte), the context those of the sweep file (embed_tokens).
         "modules_to_save": saved.get("modules_to_save", context.get("modules_to_save")) or [],
         "trainable_token_indices": context.get("trainable_token_indices") or [],
     }
@@ -198,7 +198,7 @@ def _data(sweep: SweepResult) -> dict[str, Any]:
     known = dict(given) if isinstance(given, Mapping) else {"train": given}
     return {
         **known,
-        # What the records were printed with, as text; studies of earlier versions hold the file's name.
+        # The template's text; studies of earlier versions hold the file's name.
         "chat_template": context.get("chat_template", known.get("chat_template")),
         "forms": context.get("data_forms"),
         "format": context.get("data_format", known.get("format")),

@@ -1,14 +1,14 @@
-"""What can go wrong between a finished study and an answer on disk.
+"""Errors of `results`.
 
 ResultsError
-├── NothingToSay       a study without a trial that could be judged or handed over
-├── DamagedReplicates  a confirm study without arms, or with runs of none of them
-├── TableError         a table from elsewhere that cannot be read as asked
+├── NothingToSay       a study without a trial that the question could be answered from
+├── DamagedReplicates  a confirm study without arms, or with runs of unknown ones
+├── TableError         a published table that cannot be read
 ├── AdapterFilesError  an adapter folder that is missing, incomplete or damaged
 └── ExportError        an export that cannot be written
     ├── UnknownTarget      no target of that name (names the nearest)
-    ├── LossyExport        `strict` was asked and the target cannot express everything
-    └── WouldOverwrite     a file of the export exists already
+    ├── LossyExport        `strict`, and the target cannot express everything
+    └── WouldOverwrite     a file of the export already exists
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class NothingToSay(ResultsError):
 
 
 class DamagedReplicates(ResultsError):
-    """A confirm study whose arms or runs cannot be told apart."""
+    """A confirm study with missing, unknown or invalid arms or runs."""
 
 
 class TableError(ResultsError, ValueError):
-    """A table from elsewhere that cannot be read as asked; names the file, and the column or line."""
+    """A published table that cannot be read; names the file, and the column or line."""
 
 
 class AdapterFilesError(ResultsError):

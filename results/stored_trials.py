@@ -1,4 +1,4 @@
-"""What one stored trial says about itself."""
+"""Losses, metrics and stability signs of one trial as Optuna stores it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from optuna.trial import FrozenTrial, TrialState
 from files_and_text.plain_values import finite
 
 MEASURED = "measured:"
-"""Attributes of a trial, by percent of its budget, in which loss and metric stand where there is a metric."""
+"""Attributes of a trial, by percent of its budget, that hold loss and metric where there is a metric."""
 
 
 def full_budget_loss(trial: FrozenTrial) -> float | None:
-    """The value of a trial that is COMPLETE by every record of it, else None; nats per token.
+    """The loss of a trial that is complete by every record of it, else None; nats per token.
 
     Some tools store an early-stopped trial as COMPLETE with its truncated value; Optuna gives a pruned one
-    its last report as value, and accepts an infinite value as COMPLETE. None may be the best or a cost.
+    its last report as value, and accepts an infinite value as COMPLETE. None of these may be the best or a
+    cost.
     """
     attrs = trial.user_attrs
     if trial.state != TrialState.COMPLETE or attrs.get("outcome", "complete") != "complete":
@@ -26,15 +27,15 @@ def full_budget_loss(trial: FrozenTrial) -> float | None:
     done, budget = finite(attrs.get("num_steps")), finite((attrs.get("config") or {}).get("max_steps"))
     if done is not None and budget is not None and done < budget:
         return None
-    if "metric" in attrs:  # what the study minimises may be that
+    if "metric" in attrs:  # the study may minimise the metric
         return finite(attrs.get("eval_loss"))
     return finite(trial.values[0]) if trial.values else None
 
 
 def rank(trial: FrozenTrial) -> tuple[float, float, int]:
-    """What sorts complete trials, best first: the study's value, then the loss, then the number.
+    """Sort key of complete trials, best first: the study's value, then the loss, then the number.
 
-    A metric that counts answers is equal in many trials; everybody has to name the same one of them.
+    A metric that counts answers is equal in many trials; all commands must name the same one of them.
     """
     loss = full_budget_loss(trial)
     return trial.value or 0.0, math.inf if loss is None else loss, trial.number
@@ -46,7 +47,7 @@ def full_budget_metric(trial: FrozenTrial) -> float | None:
 
 
 def by_percent(trial: FrozenTrial, name: str = "eval_loss") -> dict[int, float | None]:
-    """What a trial's reports measured, the loss or the `metric`, by percent of its budget, rising."""
+    """Percent of the budget -> the loss or the `metric` that a trial reported there, in rising order."""
     attrs = trial.user_attrs
     both = {int(key.removeprefix(MEASURED)): attrs[key] for key in attrs if key.startswith(MEASURED)}
     if both:
@@ -55,6 +56,6 @@ def by_percent(trial: FrozenTrial, name: str = "eval_loss") -> dict[int, float |
 
 
 def sign_names(attrs: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the stability signs in a trial's attributes, each once, in the order they showed."""
+    """Names of the stability signs in a trial's attributes, each once, in order of appearance."""
     signs = attrs.get("signs") or ()
     return tuple(dict.fromkeys(str(sign["sign"]) for sign in signs))

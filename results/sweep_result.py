@@ -1,7 +1,6 @@
-"""A finished (or still running) study as plain facts, read once and judged elsewhere.
+"""A study, finished or running, as plain data.
 
-Nothing here knows Optuna but `read_study`, so that results from another place, such as a published table,
-can be judged by the same rules.
+Only `read_study` uses Optuna, so that a published table can be checked by the same rules.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _HYPERPARAMETERS = (*PARAMETERS, "max_steps")
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """What became of one trial."""
+    """One trial and its outcome."""
 
     number: int
     values: Mapping[str, Value]
@@ -61,7 +60,7 @@ class TrialResult:
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """All a verdict is built from."""
+    """Everything a verdict is built from."""
 
     name: str
     metric: str
@@ -69,7 +68,7 @@ class SweepResult:
     dimensions: Mapping[str, Dimension]
     guidelines: Sequence[GuidelineRow]
     context: Mapping[str, Any]
-    """Model, size, method, budget, batch, alpha convention: what holds for every trial."""
+    """What holds for every trial: model, size, method, budget, batch, alpha convention."""
     identity: Mapping[str, Any] = field(default_factory=dict)
     base_eval_loss: float | None = None
     """Nats per token of the untouched base on the same evaluation set."""
@@ -79,7 +78,7 @@ class SweepResult:
 
     @property
     def started(self) -> list[TrialResult]:
-        """Trials that have been drawn; a waiting one is only proposed."""
+        """Trials that a worker has had; a waiting one is only proposed."""
         return [trial for trial in self.trials if trial.outcome != "waiting"]
 
     @property
@@ -121,8 +120,8 @@ class SweepResult:
 def read_study(study: optuna.Study) -> SweepResult:
     """Read everything a verdict needs from a study with the attributes that the keeper writes.
 
-    Attributes that are absent read as empty. Raises InputError when its guideline rows or its space are
-    none; an unreadable storage is Optuna's own error.
+    Absent attributes read as empty. Raises InputError for invalid guideline rows or an invalid space; an
+    unreadable storage is Optuna's own error.
     """
     attrs = study.user_attrs
     context = attrs.get("context") or {}
@@ -141,7 +140,7 @@ def read_study(study: optuna.Study) -> SweepResult:
 
 
 def _weights(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """What belongs to the identity and stands apart from it: old studies have none."""
+    """Part of the identity, stored apart from it; old studies have none."""
     digest = attributes.get("base_weights")
     return {} if digest is None else {"weights": digest}
 

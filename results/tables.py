@@ -28,7 +28,7 @@ _MEASURED: dict[str, str] = {
     "peak_memory_gib": "Float64",
     "wall_seconds": "Float64",
 }
-_PLACE: dict[str, str] = {
+_LOCATION: dict[str, str] = {
     "attempt": "Int64",
     "seat": "Int64",
     "worker": "Int64",
@@ -63,13 +63,13 @@ def read_tables(folder: Path) -> Tables:
 
 
 def trials_frame(study: optuna.Study) -> pd.DataFrame:
-    """One row a trial, in the order of their numbers, whatever became of it.
+    """One row per trial, by number, whatever its outcome.
 
-    `eval_loss` (nats per token) is the value at the full budget and stays empty for every other trial; what
-    an unfinished or stopped trial reported last stands in `last_eval_loss` at `last_percent` of the budget.
+    `eval_loss` (nats per token) is the value at the full budget, empty for every other trial; the last
+    report of an unfinished or stopped trial is `last_eval_loss` at `last_percent` of the budget.
     `metric` follows where the sweep has one, at the full budget. Then the parameters by their own names, what
     follows from them (`DERIVED`), where it came from (`origin`, `label`, `rows`), the stability `signs` as
-    `name@step`, counts, times (UTC-naive, as Optuna keeps them) and the place it ran at.
+    `name@step`, counts, times (UTC-naive, as Optuna keeps them) and where it ran.
     """
     trials = study.get_trials(deepcopy=False)
     parameters = _parameter_names(trials)
@@ -94,7 +94,7 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
         **_MEASURED,
         "started": "datetime64[us]",
         "finished": "datetime64[us]",
-        **_PLACE,
+        **_LOCATION,
     }
     return _frame(records, types)
 
@@ -114,9 +114,9 @@ def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def reports_frame(study: optuna.Study) -> pd.DataFrame:
-    """One row a report: `number` of the trial, `percent` of its budget, `eval_loss` (nats per token).
+    """One row per report: `number` of the trial, `percent` of its budget, `eval_loss` (nats per token).
 
-    `metric` stands beside it in a sweep that has one, empty where a report did not measure it.
+    `metric` is beside it in a sweep that has one, empty where a report did not measure it.
     """
     types = {"number": "Int64", "percent": "Int64", "eval_loss": "Float64"}
     if has_metric(study):
@@ -173,12 +173,12 @@ def _record(trial: FrozenTrial, parameters: Iterable[str]) -> dict[str, Any]:
         **{name: finite(attrs.get(name)) for name in _MEASURED},
         "started": trial.datetime_start,
         "finished": trial.datetime_complete,
-        **{name: attrs.get(name) for name in _PLACE},
+        **{name: attrs.get(name) for name in _LOCATION},
     }
 
 
 def _parameter_names(trials: Sequence[FrozenTrial]) -> list[str]:
-    """All parameters of any trial, first seen first, but those that have a derived column."""
+    """Parameters of any trial in order of appearance, without those that have a derived column."""
     names = dict.fromkeys(name for trial in trials for name in trial.params)
     return [name for name in names if name not in DERIVED]
 
@@ -199,7 +199,7 @@ def _plain(value: Any) -> Any:
 
 
 def _frame(records: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> pd.DataFrame:
-    """Typed even without a row, so that an empty study concatenates and plots like any other."""
+    """Typed even without rows, so that an empty study concatenates and plots like any other."""
     columns = {
         name: pd.Series([_as(dtype, record[name]) for record in records], dtype=dtype)
         for name, dtype in types.items()
@@ -208,5 +208,5 @@ def _frame(records: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> pd
 
 
 def _as(dtype: str, value: Any) -> Any:
-    # Choices of one dimension may be of several kinds; a column in a file may not.
+    # Choices of one dimension may be of several types; a column of a file may not.
     return str(value) if dtype == "string" and value is not None else value

@@ -1,1 +1,1 @@
-"""The guideline rows against a table of runs that somebody published."""
+"""The guideline rows against a published table of runs."""

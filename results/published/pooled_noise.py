@@ -12,9 +12,9 @@ from results.published.configs import Config
 from results.verdict.statistics import ALPHA, Comparison
 
 NOISE_GUARD = 3.0
-"""Factor on the noise when a compared rate lies above every rate that was run twice: noise grows with the
-rate. In the one model of the committed table that has replicates at both, it was 3 times larger at 1e-3 than
-at 4e-5."""
+"""Factor on the noise when a compared rate is above every rate that was run twice: noise grows with the rate.
+In the one model of the committed table with replicates at both, it is 3 times larger at 1e-3 than at 4e-5.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ def pooled_noise(
 ) -> PooledNoise:
     """The noise from configs run more than once whose rate is at most `up_to_rate`.
 
-    Those at higher rates say nothing about lower ones: near the cliff runs scatter far more. `loss_step` is
+    Those at higher rates say nothing about lower ones: runs near divergence scatter far more. `loss_step` is
     the step the losses are rounded to; its variance (step ** 2 / 12) is the least that a run can have.
     """
     groups = [c for c in configs if len(c.losses) > 1 and c.rate <= up_to_rate * (1 + 1e-9)]
@@ -62,8 +62,8 @@ def compare_pooled(
     """`config` against `best` by a t interval with the pooled noise; no interval when nothing was run twice.
 
     `comparisons` counts every pair that could have been compared, as the best was chosen from the same runs.
-    The interval supposes that noise is about normal and alike in all configs up to the higher of the two
-    rates; NOISE_GUARD stands in where replicates do not reach that rate.
+    The interval assumes that noise is about normal and equal in all configs up to the higher of the two
+    rates; NOISE_GUARD is used where no replicates reach that rate.
     """
     higher = max(config.rate, best.rate)
     noise = pooled_noise(configs, up_to_rate=higher, loss_step=loss_step)

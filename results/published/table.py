@@ -1,4 +1,4 @@
-"""A published table of runs as plain facts: which config, on which model, ended at which loss."""
+"""Read a published table of runs: which config of which model ended at which loss."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PublishedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedTable:
-    """All lines that could be read, and why the others could not."""
+    """The lines that could be read, and why the others could not."""
 
     name: str
     sha256: str
@@ -58,26 +58,26 @@ class PublishedTable:
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """`model=Model,rank=r` as meaning -> column. TableError for a meaning that is none, or given twice."""
+    """`model=Model,rank=r` as meaning -> column. TableError for an unknown or repeated meaning."""
     found: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         meaning, equals, column = (piece.strip() for piece in part.partition("="))
         if not equals or not column:
-            raise TableError(f"--columns takes MEANING=COLUMN, parted by commas; got {part!r}")
+            raise TableError(f"--columns takes MEANING=COLUMN, separated by commas; got {part!r}")
         meaning = ALIASES.get(meaning, meaning)
         if meaning not in MEANINGS:
-            raise TableError(f"{meaning!r} is no meaning of a column.{nearest(meaning, MEANINGS)}")
+            raise TableError(f"unknown meaning of a column: {meaning!r}.{nearest(meaning, MEANINGS)}")
         if meaning in found:
-            raise TableError(f"{meaning} is one column; got {found[meaning]!r} and {column!r}")
+            raise TableError(f"--columns gives {meaning} twice: {found[meaning]!r} and {column!r}")
         found[meaning] = column
     return found
 
 
 def read_table(path: Path, columns: Mapping[str, str] | None = None) -> PublishedTable:
-    """Read a CSV of runs: UTF-8 with or without BOM, parted by commas, semicolons or tabs.
+    """Read a CSV of runs: UTF-8 with or without BOM, separated by commas, semicolons or tabs.
 
-    `columns` maps meanings (`MEANINGS`) to column names; a column that is named like its meaning needs no
-    mention. Lines with a missing or impossible value are left out and listed. Raises TableError when the file
+    `columns` maps meanings (`MEANINGS`) to column names; a column named like its meaning can be
+    left out. Lines with a missing or impossible value are skipped and listed. Raises TableError when the file
     cannot be read, a column is missing or ambiguous, or no line is left.
     """
     try:
@@ -87,7 +87,7 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> Publishe
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise TableError(f"the table {path} is UTF-8 text; byte {error.start} is not") from None
+        raise TableError(f"the table {path} must be UTF-8 text; byte {error.start} is not") from None
     delimiter = _delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
@@ -98,14 +98,14 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> Publishe
         raise TableError(f"the table {path} is empty; its first line names the columns")
     header = [cell.strip() for cell in lines[0][1]]
     chosen = _choose(header, columns or {}, path)
-    places = {meaning: header.index(column) for meaning, column in chosen.items()}
+    positions = {meaning: header.index(column) for meaning, column in chosen.items()}
     runs: list[PublishedRun] = []
     left_out: list[str] = []
     seen: set[tuple[object, ...]] = set()
     decimals = 0
     for line, cells in lines[1:]:
         try:
-            run = _run(line, cells, len(header), places, path.stem, decimal_comma=delimiter == ";")
+            run = _run(line, cells, len(header), positions, path.stem, decimal_comma=delimiter == ";")
         except ValueError as error:
             left_out.append(f"line {line}: {error}")
             continue
@@ -116,7 +116,7 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> Publishe
                 continue
             seen.add(key)
         runs.append(run)
-        decimals = max(decimals, _decimals(cells[places["eval_loss"]]))
+        decimals = max(decimals, _decimals(cells[positions["eval_loss"]]))
     if not runs:
         reasons = f": {left_out[0]}" if left_out else ""
         raise TableError(f"the table {path} holds no run that could be read{reasons}")
@@ -147,11 +147,13 @@ def _choose(header: Sequence[str], columns: Mapping[str, str], path: Path) -> di
                 f"the table {path} has no column {column!r} (for {meaning}).{nearest(column, header)}"
             )
         if counts[column] > 1:
-            raise TableError(f"the table {path} has {counts[column]} columns {column!r}; {meaning} is one")
+            raise TableError(
+                f"the table {path} has {counts[column]} columns {column!r}; {meaning} needs exactly one"
+            )
     for meaning in NEEDED:
         if meaning not in chosen:
             raise TableError(
-                f"the table {path} needs a column for {meaning}: say --columns {meaning}=COLUMN."
+                f"the table {path} needs a column for {meaning}: give --columns {meaning}=COLUMN."
                 f"{nearest(meaning, header)}"
             )
     return {meaning: chosen[meaning] for meaning in MEANINGS if meaning in chosen}
@@ -161,7 +163,7 @@ def _run(
     line: int,
     cells: Sequence[str],
     width: int,
-    places: Mapping[str, int],
+    positions: Mapping[str, int],
     default_model: str,
     *,
     decimal_comma: bool,
@@ -169,7 +171,7 @@ def _run(
     """Raises ValueError with what is wrong with the line."""
     if len(cells) != width:
         raise ValueError(f"{len(cells)} values under {width} columns")
-    said = {meaning: cells[place].strip() for meaning, place in places.items()}
+    said = {meaning: cells[position].strip() for meaning, position in positions.items()}
     model = " ".join(said.pop("model", default_model).split())
     if not model:
         raise ValueError("no model")

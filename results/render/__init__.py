@@ -1,1 +1,1 @@
-"""A verdict as text: terminal, Markdown, JSON."""
+"""A verdict and the trials for the terminal, as Markdown and as JSON."""

@@ -1,4 +1,4 @@
-"""A verdict on disk, for programs and for people."""
+"""Write verdict.json and verdict.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trials as a table for the terminal, best first, as wide as there is room for."""
+"""Trials as a table for the terminal, best first, with the columns that fit its width."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def trials_table(frame: pd.DataFrame, *, width: int) -> Table:
     optional.append(("percent", [_shown(row["last_percent"]) for row in rows], True))
     for column in filter(lambda column: any(column[1]), optional):
         if used + _width(column) > width:
-            break  # a later one that fits would look as if nothing stood between
+            break  # a later column that fits would hide that one is missing
         columns.append(column)
         used += _width(column)
     table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
@@ -60,7 +60,7 @@ def trials_table(frame: pd.DataFrame, *, width: int) -> Table:
         table.add_column("reason", max_width=room, no_wrap=True, overflow="ellipsis")
         cells.append([_shown(row["stop_reason"]) for row in rows])
     for line in zip(*cells, strict=True):
-        # A reason is anybody's text: never read as markup.
+        # A reason is arbitrary text, never rich markup.
         table.add_row(*(Text(cell) for cell in line))
     return table
 
@@ -73,14 +73,14 @@ def _width(column: tuple[str, list[str], bool]) -> int:
 def _loss(row: dict[Any, Any]) -> str:
     if not pd.isna(row["eval_loss"]):
         return loss(row["eval_loss"])
-    # In brackets, because it is no loss at the full budget.
+    # In brackets: not a loss at the full budget.
     return "" if pd.isna(row["last_eval_loss"]) else f"({loss(row['last_eval_loss'])})"
 
 
 def _outcome(row: dict[Any, Any]) -> str:
     if not pd.isna(row["outcome"]):
         return str(row["outcome"])
-    # Without an attempt nobody has been given it, whatever Optuna calls it.
+    # Without an attempt no worker has had it, even where Optuna says RUNNING.
     return "running" if row["state"] == "RUNNING" and not pd.isna(row["attempt"]) else "waiting"
 
 

@@ -1,1 +1,4 @@
-"""What a sweep says of every guideline row: measured, decided, and put into words."""
+"""What a sweep says about every guideline row, in numbers and codes.
+
+`verdict` builds the whole: `measure` a row, `decide` its word; `results.text` makes the sentences.
+"""

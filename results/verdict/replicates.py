@@ -29,19 +29,21 @@ class Replicates:
 
 
 def read_replicates(study: optuna.Study) -> Replicates:
-    """Arms and runs of a confirm study; runs that wait or are under way are left out.
+    """Arms and runs of a confirm study; waiting and running ones are left out.
 
     Of several runs of an arm on one seed the comparisons take the first that finished. Raises
-    DamagedReplicates when the study names no arms, no best among them, runs of an arm that it does not name,
-    or a margin that is none.
+    DamagedReplicates when the study names no arms, no best among them, runs of an unknown arm, or an invalid
+    margin.
     """
     name = study.study_name
     arms = [_arm(entry, name) for entry in study.user_attrs.get("arms") or []]
     if not any(arm.role == "best" for arm in arms):
-        raise DamagedReplicates(f"study {name!r} is no confirm study: its attribute `arms` names no best")
+        raise DamagedReplicates(
+            f"study {name!r} is not a confirm study: its `arms` have none of the role best"
+        )
     names = [arm.name for arm in arms]
     if len(set(names)) != len(names):
-        raise DamagedReplicates(f"every arm of study {name!r} has a name of its own; got {names}")
+        raise DamagedReplicates(f"the arms of study {name!r} need different names; got {names}")
     runs = [
         _run(trial, names, name) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()
     ]
@@ -51,21 +53,22 @@ def read_replicates(study: optuna.Study) -> Replicates:
 
 
 def margin_of(study: optuna.Study | None) -> float:
-    """The margin of a confirm study; the usual one where there is none yet."""
+    """The margin of a confirm study; the default where there is no study yet."""
     margin = MARGIN if study is None else study.user_attrs.get("margin", MARGIN)
     if study is not None and (not isinstance(margin, float) or not 0 < margin <= MOST_MARGIN):
         raise DamagedReplicates(
-            f"the margin of study {study.study_name!r} is above 0 and at most {MOST_MARGIN:g}; got {margin!r}"
+            f"the margin of study {study.study_name!r} must be above 0 and at most {MOST_MARGIN:g}; "
+            f"got {margin!r}"
         )
     return float(margin)
 
 
 def _arm(entry: Any, study: str) -> Arm:
     if not isinstance(entry, Mapping) or not {"name", "role", "values"} <= entry.keys():
-        raise DamagedReplicates(f"an arm of study {study!r} has a name, a role and values; got {entry!r}")
+        raise DamagedReplicates(f"an arm of study {study!r} needs a name, a role and values; got {entry!r}")
     if entry["role"] not in ROLES:
         raise DamagedReplicates(
-            f"the role of arm {entry['name']!r} of study {study!r} is none: {entry['role']!r}."
+            f"arm {entry['name']!r} of study {study!r} has the unknown role {entry['role']!r}."
             f"{nearest(entry['role'], ROLES)}"
         )
     return Arm(
@@ -80,7 +83,7 @@ def _run(trial: FrozenTrial, names: Sequence[str], study: str) -> Replicate:
     arm, seed = trial.user_attrs.get("arm"), trial.user_attrs.get("seed")
     if arm not in names or not isinstance(seed, int):
         raise DamagedReplicates(
-            f"trial {trial.number} of study {study!r} has a known arm and a seed; got {arm!r} and {seed!r}."
+            f"trial {trial.number} of study {study!r} needs a known arm and a seed; got {arm!r} and {seed!r}"
         )
     outcome = str(trial.user_attrs.get("outcome") or _OUTCOMES.get(trial.state.name, ""))
     return Replicate(

@@ -1,25 +1,22 @@
-"""What replicates say: paired comparisons of arms, a word for each, and when to stop replicating.
+"""Paired comparisons of replicated configs, their relation to the best, and when to stop replicating.
 
-Numbers in, words out: no study, no storage. An arm is one config, a replicate is one run of it on a seed; on
-one seed all arms see the same data in the same order, so their difference is free of what the seed did to
-both.
+Numbers alone: no study, no storage. An arm is one config, a replicate is one run of it on a seed. On one seed
+all arms see the same data in the same order, so their difference is free of what the seed does to both.
 
-Error control, in one place. A family is all arms against the reference, the best config of the sweep,
-chosen before any replicate ran. After k = pairs - MIN_PAIRS + 1 looks (three pairs are the first) a
-comparison has k two-sided t intervals of its paired differences, of the first 3, 4, ... seeds, the j-th of
-them at
+Error control. The family is all arms against the reference, the best config of the sweep, chosen before any
+replicate ran. After k = pairs - MIN_PAIRS + 1 looks (the first is at three pairs) a comparison has k
+two-sided t intervals of its paired differences, of the first 3, 4, ... seeds, the j-th of them at
 
     1 - alpha * INTERVAL_SHARE / comparisons / (j * (j + 1)),
 
-and its interval is what they have in common. `comparisons` divides by Bonferroni rather than Holm: words
-need intervals (a difference that lies within the margin is shown by both ends), and Holm's steps have none
-that hold together. `j (j + 1)` spends the rest over looks: its reciprocals sum to 1, so the intervals of
-all arms at all numbers of pairs hold together with probability 1 - alpha * INTERVAL_SHARE, however often
-one looks and whatever the budget, and so does what they have in common: a word once earned is not lost by
-looking again. A word is a function of these intervals, so the chance of one or more wrong words in a whole
-confirmation is at most alpha, given differences that are about normal: with three pairs that cannot be
-checked. Words of sameness speak of runs that finish: three finished runs do not exclude that a fourth ends
-early.
+and its interval is their intersection. `comparisons` divides by Bonferroni and not by Holm: words need
+intervals (a difference within the margin is shown by both ends), and Holm's steps have no simultaneous
+intervals. `j (j + 1)` spends the rest over the looks: its reciprocals sum to 1, so the intervals of all arms
+at all numbers of pairs hold together with probability 1 - alpha * INTERVAL_SHARE, however often one looks and
+whatever the budget. So does their intersection: a further look cannot take a word back. A word is a function
+of these intervals, so the family-wise error rate of a confirmation is at most alpha, if differences are about
+normal; three pairs cannot check that. Words of equality are about runs that finish: three finished runs do
+not exclude that a fourth ends early.
 """
 
 from __future__ import annotations
@@ -42,22 +39,22 @@ ROLES: tuple[Role, ...] = ("best", "guideline_default", "row", "one_rate")
 MARGIN = 0.005
 """Share of the reference's loss below which a difference does not matter."""
 MOST_MARGIN = 0.5
-"""A larger one would call anything alike."""
+"""With a larger margin nearly all values would count as equal."""
 
 ALPHA = 0.05
-"""Greatest chance of one or more wrong words in a confirmation."""
+"""Family-wise error rate: the largest chance of one or more wrong words in a confirmation."""
 
 MIN_PAIRS = 3
-"""Below this there is no interval: two differences cannot tell their own spread."""
+"""With fewer pairs there is no interval: two differences do not show their spread."""
 
 INTERVAL_SHARE = 0.8
-"""Of alpha, for the intervals; the rest is for lost runs, where each further pair divides p by about ten."""
+"""Share of alpha for the intervals. The rest is for lost runs: each further pair divides p by about ten."""
 
 LARGEST_LOSS = 1e6
-"""Nats per token; a run that ends above it has diverged, whatever it says."""
+"""Nats per token; a run that ends above it counts as diverged."""
 
 TOLERATED_LOSS_RATE = 0.1
-"""Share of runs that may end early at a value nobody would call too high."""
+"""Share of runs that may end early at a value that is not too high."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +95,7 @@ class Replicate:
 
     @property
     def loss(self) -> float | None:
-        """The loss as a number to compute with; None when there is none, or one that no training ends at."""
+        """The loss where it is finite and at most LARGEST_LOSS, else None."""
         found = finite(self.eval_loss)
         return None if found is None or abs(found) > LARGEST_LOSS else found
 
@@ -174,7 +171,7 @@ def compare(
     """`arm` against `other`, paired by seed.
 
     Without MIN_PAIRS pairs there is an effect but no interval. Runs that ended early make no pair; they are
-    counted, and no equivalence is ever read from an arm that lost one (`relation`). `looks=False` leaves out
+    counted, and an arm that lost one is never called equal (`relation`). `looks=False` leaves out
     the correction for repeated looks: only for data that is looked at once.
     """
     runs = _by_arm(replicates)
@@ -259,10 +256,10 @@ def is_clear(
     """Whether replicating can stop: after `min_rounds` full rounds, every arm has its relation to the
     reference.
 
-    A round is a seed that every arm has run on, whatever came of it; runs of an unfinished round are left
-    out. May be asked after every round: the looks are paid for in the intervals (see the module), so stopping
-    here leaves the error rate as stated. An arm that lost some runs, but not enough to be called too high,
-    keeps it open to the end of the budget.
+    A round is a seed that every arm has run on, whatever the outcome; runs of an unfinished round are left
+    out. May be called after every round: the intervals are corrected for repeated looks, so stopping here
+    does not raise the error rate. An arm that lost some runs, but not enough to be called too high, keeps it
+    open to the end of the budget.
     """
     runs = _by_arm(replicates)
     rounds = set.intersection(*(set(runs.get(arm.name, {})) for arm in arms)) if arms else set()
@@ -293,10 +290,10 @@ def _mean_loss(runs: Iterable[Replicate]) -> float | None:
 def _interval(
     differences: Sequence[float], share: float, *, looks: bool
 ) -> tuple[float | None, float | None]:
-    """What the intervals of the first MIN_PAIRS, MIN_PAIRS + 1, ... differences have in common.
+    """The intersection of the intervals of the first MIN_PAIRS, MIN_PAIRS + 1, ... differences.
 
-    `share` is the chance that any of them may miss. Should they have nothing in common, one has missed
-    already; the last one is given. Without `looks` the last one alone, at the whole share.
+    `share` is the chance that any of them misses. If the intersection is empty, one has missed already, and
+    the last one is returned. Without `looks` only the last one, at the whole share.
     """
     low, high, last = -math.inf, math.inf, None
     mean = squares = 0.0

@@ -106,8 +106,8 @@ def region_word(
         if found == "better" and side != "equal":
             return _BETTER_OUTSIDE[side]
     relations = {found for _, found in seen}
-    # A name beside which another does as well matters little, however bad a third is; a range with a cliff
-    # on one side is right about that side.
+    # Where another name does as well, the choice matters little, however bad a third one is. A range with a
+    # cliff on one side is right about that side.
     if any(found == "within" and side == "other" for side, found in seen):
         return "no_difference"
     if relations & {"worse", "loses_runs"}:
@@ -155,8 +155,7 @@ def separate_rate_word(comparison: Comparison | None, *, margin: float = MARGIN)
 
 
 def combine(words: Sequence[Word]) -> Word:
-    """One word for a row with several arms of its own: its best value counts, but a cliff at its high end
-    more."""
+    """One word for a row with several arms of its own: the best one decides, unless a value is too high."""
     order: tuple[Word, ...] = ("too_high", "supported", "no_difference")
     for word in order:
         if word in words:

@@ -105,7 +105,7 @@ def test_other_shapes_of_the_same_table_read_alike(tmp_path, text, same):
         ("\n \n", "", "is empty"),
         ("lr,test_nll\n", "learning_rate=lr,eval_loss=test_nll", "holds no run"),
         ("only\n1\n", "", "needs a column for learning_rate"),
-        (TABLE, "learning_rate=lr", "needs a column for eval_loss: say --columns eval_loss=COLUMN"),
+        (TABLE, "learning_rate=lr", "needs a column for eval_loss: give --columns eval_loss=COLUMN"),
         (TABLE, "learning_rate=lr,eval_loss=test_nl", "Did you mean 'test_nll'"),
         ("lr,lr,test_nll\n1,2,3\n", "learning_rate=lr,eval_loss=test_nll", "has 2 columns 'lr'"),
         ("lr,test_nll\nx,y\n", "learning_rate=lr,eval_loss=test_nll", "line 2: eval_loss is 'y', no number"),
@@ -126,7 +126,7 @@ def test_tables_that_cannot_be_read_say_why(tmp_path, text, columns, words):
         ("learning_rat=lr", "Did you mean 'learning_rate'"),
         ("learning_rate", "takes MEANING=COLUMN"),
         ("learning_rate=", "takes MEANING=COLUMN"),
-        ("rank=a,lora_r=b", "is one column"),
+        ("rank=a,lora_r=b", "gives lora_r twice: 'a' and 'b'"),
     ],
 )
 def test_mappings_that_are_none_are_refused(columns, words):

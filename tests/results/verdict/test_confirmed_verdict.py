@@ -172,11 +172,11 @@ def test_the_best_losing_runs_is_said(sweep):
 @pytest.mark.parametrize(
     ("arms", "words"),
     [
-        ([], "names no best"),
-        ([{"name": "x", "role": "row", "values": {}}], "names no best"),
+        ([], "have none of the role best"),
+        ([{"name": "x", "role": "row", "values": {}}], "have none of the role best"),
         ([{"name": "x", "role": "bset", "values": {}}], "Did you mean 'best'"),
         ([{"name": "x"}], "a name, a role and values"),
-        ([arm("x", "best"), arm("x", "row")], "a name of its own"),
+        ([arm("x", "best"), arm("x", "row")], "need different names"),
         ([arm("y", "best")], "a known arm and a seed; got 'x'"),
     ],
 )
