@@ -134,6 +134,14 @@ def line_of(lines: Lines | None, path: KeyPath) -> int | None:
     return None
 
 
+def dotted(path: KeyPath) -> str:
+    """("data", "train") as data.train, list items as guidelines[0], the whole input as ""."""
+    text = ""
+    for key in path:
+        text += f"[{key}]" if isinstance(key, int) and text else f"{'.' if text else ''}{key}"
+    return text
+
+
 def dump_yaml(data: Any, *, one_line: bool = False) -> str:
     """YAML text that `load_yaml` (and any YAML 1.1 reader) reads back to the same data, keys in order."""
     width = math.inf if one_line else 110

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from files_and_text.checks import Checks
 from files_and_text.choices import SCHEDULERS_WITHOUT_WARMUP
+from files_and_text.value_checker import Limits, ValueChecker
 from files_and_text.yaml_lines import KeyPath, Lines
 from search_spaces.first_trials import propose
 from search_spaces.from_rows.dimension_draft import DEFAULT_WIDEN, Draft, Run
@@ -58,19 +58,19 @@ def space_for(
     Raises InputError with every problem at once.
     """
     tables = load_guidelines() if guidelines is None else guidelines
-    checks = Checks(path, lines)
-    checks.one_of(scenario, tables.scenarios(), ("scenario",))
-    checks.one_of(method, METHODS, ("method",))
-    _check_sizes(model_size, max_steps, checks)
+    check = ValueChecker(path, lines)
+    check.one_of(scenario, tables.scenarios(), ("scenario",))
+    check.one_of(method, METHODS, ("method",))
+    _check_sizes(model_size, max_steps, check)
     wanted = list(dict.fromkeys(include))
     for name in wanted:
-        checks.one_of(name, ON_REQUEST, ("include",))
-    factors = _read_widen(widen or {}, checks)
-    given = read_overrides(overrides or {}, checks, at)
+        check.one_of(name, ON_REQUEST, ("include",))
+    factors = _read_widen(widen or {}, check)
+    given = read_overrides(overrides or {}, check, at)
     if "embedding_lr_ratio" in given and not train_embeddings:
         where = (*at, "embedding_lr_ratio")
-        checks.add("embedding_lr_ratio needs trained embeddings, and they are frozen.", where)
-    checks.raise_if_any()
+        check.add("embedding_lr_ratio needs trained embeddings, and they are frozen.", where)
+    check.raise_if_any()
 
     run = Run(
         scenario=scenario,
@@ -79,8 +79,8 @@ def space_for(
         train_embeddings=train_embeddings,
         method=method,
     )
-    drafts = _drafts(tables, run, factors, given, set(wanted), checks, at)
-    checks.raise_if_any()
+    drafts = _drafts(tables, run, factors, given, set(wanted), check, at)
+    check.raise_if_any()
     trials, dropped = propose(drafts)
     context: dict[str, Any] = {
         "scenario": run.scenario,
@@ -98,22 +98,18 @@ def space_for(
     return SearchSpace(dimensions=tuple(d.final for d in drafts), proposals=tuple(trials), context=context)
 
 
-def _check_sizes(model_size: object, max_steps: object, checks: Checks) -> None:
-    size = checks.number(model_size, ("model_size",))
+def _check_sizes(model_size: object, max_steps: object, check: ValueChecker) -> None:
+    size = check.number(model_size, ("model_size",))
     if size is not None and size < 1000:
-        checks.add(f"model_size is a number of parameters, such as 8.03e9; got {size:g}.", ("model_size",))
-    steps = checks.number(max_steps, ("max_steps",))
-    if steps is not None and (steps < 1 or steps != int(steps)):
-        checks.add(f"max_steps must be a whole number of at least 1; got {steps:g}.", ("max_steps",))
+        check.add(f"model_size is a number of parameters, such as 8.03e9; got {size:g}.", ("model_size",))
+    check.number(max_steps, ("max_steps",), Limits(whole=True, at_least=1))
 
 
-def _read_widen(widen: Mapping[str, float], checks: Checks) -> dict[str, float]:
+def _read_widen(widen: Mapping[str, float], check: ValueChecker) -> dict[str, float]:
     factors = dict(DEFAULT_WIDEN)
-    for name, value in checks.mapping(widen, ("widen",), DEFAULT_WIDEN).items():
-        factor = checks.number(value, ("widen", name))
-        if factor is not None and factor < 1:
-            checks.add(f"a factor to widen by must be at least 1; got {factor:g}.", ("widen", name))
-        elif factor is not None:
+    for name, value in check.mapping(widen, ("widen",), DEFAULT_WIDEN).items():
+        factor = check.number(value, ("widen", name), Limits(at_least=1))
+        if factor is not None:
             factors[name] = factor
     return factors
 
@@ -124,7 +120,7 @@ def _drafts(
     factors: Mapping[str, float],
     given: Mapping[str, Override],
     wanted: set[str],
-    checks: Checks,
+    check: ValueChecker,
     at: KeyPath,
 ) -> list[Draft]:
     def settle(draft: Draft) -> Draft:
@@ -132,7 +128,7 @@ def _drafts(
         if override is None:
             return draft
         here = (*at, draft.tables.name)
-        final = apply_override(draft.tables, override, checks, here)
+        final = apply_override(draft.tables, override, check, here)
         return replace(draft, final=final, overridden=final != draft.tables)
 
     rate = settle(learning_rate_draft(tables, run, factors["learning_rate"]))
@@ -154,7 +150,7 @@ def _drafts(
     if warmup is not None:
         drafts.append(warmup)
     elif "warmup_ratio" in given:
-        checks.add("warmup_ratio has no effect: no scheduler of the space uses it.", (*at, "warmup_ratio"))
+        check.add("warmup_ratio has no effect: no scheduler of the space uses it.", (*at, "warmup_ratio"))
     for name in ON_REQUEST:
         if name not in wanted and name not in given:
             continue

@@ -7,9 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from files_and_text.checks import Checks
 from files_and_text.nearest_name import did_you_mean, nearest
 from files_and_text.problems import InputError
+from files_and_text.value_checker import ValueChecker
 from files_and_text.yaml_lines import load_yaml
 from search_spaces.read_rows import read_row, row_from_dict
 from search_spaces.rows import TOPICS, GuidelineRow, Source
@@ -124,35 +124,35 @@ def _built_in() -> Mapping[str, GuidelineRow]:
 
 def _read_file(path: Path, known: Mapping[str, GuidelineRow]) -> dict[str, GuidelineRow]:
     data, lines = load_yaml(path)
-    checks = Checks(str(path), lines)
-    body = checks.mapping(data, (), ("sources", "rows"))
+    check = ValueChecker(str(path), lines)
+    body = check.mapping(data, (), ("sources", "rows"))
     sources = {}
     if "sources" in body:
-        for name, value in checks.mapping(body["sources"], ("sources",)).items():
-            texts = checks.mapping(value, ("sources", name), ("document", "url"))
-            texts = {key: checks.text(item, ("sources", name, key)) for key, item in texts.items()}
+        for name, value in check.mapping(body["sources"], ("sources",)).items():
+            texts = check.mapping(value, ("sources", name), ("document", "url"))
+            texts = {key: check.text(item, ("sources", name, key)) for key, item in texts.items()}
             if "document" in texts:
                 sources[name] = Source(**texts)
             else:
-                checks.add(f"the source {name!r} needs a document.", ("sources", name))
+                check.add(f"the source {name!r} needs a document.", ("sources", name))
     rows = dict(known)
     if "rows" not in body:
-        checks.add("a guidelines file needs rows: a mapping of row ids to their fields.", ())
-    for row_id, value in checks.mapping(body.get("rows", {}), ("rows",)).items():
+        check.add("a guidelines file needs rows: a mapping of row ids to their fields.", ())
+    for row_id, value in check.mapping(body.get("rows", {}), ("rows",)).items():
         at = ("rows", row_id)
         base = known.get(row_id)
         if base is None and isinstance(value, Mapping) and "topic" not in value and known:
             # Without a topic it cannot be a new row, so the id was meant to be a known one.
-            checks.add(
+            check.add(
                 f"there is no row {row_id!r}, and a new row needs a topic.{did_you_mean(row_id, known)}", at
             )
             continue
         row = read_row(
-            row_id, value, checks, at, default_source=Source(document=path.name), sources=sources, base=base
+            row_id, value, check, at, default_source=Source(document=path.name), sources=sources, base=base
         )
         if row is not None:
             rows[row_id] = row
-    checks.raise_if_any()
+    check.raise_if_any()
     return rows
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from files_and_text.checks import Checks
 from files_and_text.choices import SCHEDULERS
+from files_and_text.value_checker import Limits, ValueChecker
 from files_and_text.yaml_lines import KeyPath
 from search_spaces.rows import DIRECTIONS, METHODS, PARAMETERS, TOPICS, GuidelineRow, Source, When
 
@@ -23,15 +23,16 @@ _ROW_KEYS = (
     "source",
     "note",
 )
-_WHEN_KEYS = ("scenario", "method", "model_size_billions", "max_steps", "train_embeddings")
+_WHEN_BOUNDS = {"model_size_billions": Limits(above=0), "max_steps": Limits(whole=True, above=0)}
+_WHEN_KEYS = ("scenario", "method", *_WHEN_BOUNDS, "train_embeddings")
 
 
 def row_from_dict(data: Mapping[str, Any]) -> GuidelineRow:
     """The row that `to_dict` wrote; raises InputError."""
-    checks = Checks()
+    check = ValueChecker()
     body = {key: value for key, value in data.items() if key != "id" and value is not None}
-    row = read_row(str(data.get("id")), body, checks, (), default_source=None)
-    checks.raise_if_any()
+    row = read_row(str(data.get("id")), body, check, (), default_source=None)
+    check.raise_if_any()
     assert row is not None
     return row
 
@@ -39,7 +40,7 @@ def row_from_dict(data: Mapping[str, Any]) -> GuidelineRow:
 def read_row(
     row_id: str,
     data: object,
-    checks: Checks,
+    check: ValueChecker,
     at: KeyPath,
     *,
     default_source: Source | None,
@@ -51,32 +52,34 @@ def read_row(
     `sources` are the file's named documents. Without a source of its own the row takes `default_source`, and
     names the row it was laid over.
     """
-    before = len(checks.problems)
-    body = checks.mapping(data, at, _ROW_KEYS)
+    before = len(check.problems)
+    body = check.mapping(data, at, _ROW_KEYS)
     topic = base.topic if base else None
     if "topic" in body:
-        topic = checks.one_of(body["topic"], TOPICS, (*at, "topic"))
+        topic = check.one_of(body["topic"], TOPICS, (*at, "topic"))
     elif base is None:
-        checks.add(f"the row {row_id!r} needs a topic. Known: {', '.join(TOPICS)}.", at)
+        check.add(f"the row {row_id!r} needs a topic. Known: {', '.join(TOPICS)}.", at)
     parameter = base.parameter if base else None
     if body.get("parameter") is not None:
-        parameter = checks.one_of(body["parameter"], PARAMETERS, (*at, "parameter"))
-    low, high = _read_range(row_id, body, checks, at, base)
+        parameter = check.one_of(body["parameter"], PARAMETERS, (*at, "parameter"))
+    low, high = _read_range(row_id, body, check, at, base)
     choices = base.choices if base else ()
     if "choices" in body:
-        choices = _read_choices(row_id, body["choices"], checks, (*at, "choices"))
+        items = enumerate(check.items(body["choices"], (*at, "choices")))
+        names = [check.one_of(item, SCHEDULERS, (*at, "choices", index)) for index, item in items]
+        choices = tuple(name for name in names if name is not None)
     direction = base.direction if base else None
     if body.get("direction") is not None:
-        direction = checks.one_of(body["direction"], DIRECTIONS, (*at, "direction"))
+        direction = check.one_of(body["direction"], DIRECTIONS, (*at, "direction"))
     when = (
-        _read_when(body["when"], checks, (*at, "when")) if "when" in body else (base.when if base else When())
+        _read_when(body["when"], check, (*at, "when")) if "when" in body else (base.when if base else When())
     )
-    source = _read_source(body.get("source"), checks, (*at, "source"), default_source, sources or {}, base)
+    source = _read_source(body.get("source"), check, (*at, "source"), default_source, sources or {}, base)
     texts = {}
     for name in ("condition", "note"):
         inherited = getattr(base, name) if base else ""
-        texts[name] = checks.text(body[name], (*at, name)) if name in body else inherited
-    if len(checks.problems) > before or topic is None or source is None:
+        texts[name] = check.text(body[name], (*at, name)) if name in body else inherited
+    if len(check.problems) > before or topic is None or source is None:
         return None
     return GuidelineRow(
         id=row_id,
@@ -93,63 +96,50 @@ def read_row(
 
 
 def _read_range(
-    row_id: str, body: Mapping[str, Any], checks: Checks, at: KeyPath, base: GuidelineRow | None
+    row_id: str, body: Mapping[str, Any], check: ValueChecker, at: KeyPath, base: GuidelineRow | None
 ) -> tuple[float | None, float | None]:
     if "value" in body:
         if "low" in body or "high" in body:
-            checks.add(f"the row {row_id!r} gives either value, or low and high; not both.", (*at, "value"))
-        value = checks.number(body["value"], (*at, "value"))
+            check.add(f"the row {row_id!r} gives either value, or low and high; not both.", (*at, "value"))
+        value = check.number(body["value"], (*at, "value"))
         return value, value
-    low = checks.number(body["low"], (*at, "low")) if "low" in body else (base.low if base else None)
-    high = checks.number(body["high"], (*at, "high")) if "high" in body else (base.high if base else None)
+    low = check.number(body["low"], (*at, "low")) if "low" in body else (base.low if base else None)
+    high = check.number(body["high"], (*at, "high")) if "high" in body else (base.high if base else None)
     if "low" not in body and "high" not in body:
         return low, high
     if (low is None) != (high is None):
         if len(body.keys() & {"low", "high"}) == 1:
-            checks.add(f"the row {row_id!r} needs both low and high (or value for a point).", at)
+            check.add(f"the row {row_id!r} needs both low and high (or value for a point).", at)
     elif low is not None and high is not None and low > high:
-        checks.add(f"the row {row_id!r} needs low <= high; got {low:g} > {high:g}.", (*at, "low"))
+        check.add(f"the row {row_id!r} needs low <= high; got {low:g} > {high:g}.", (*at, "low"))
     return low, high
 
 
-def _read_choices(row_id: str, value: object, checks: Checks, at: KeyPath) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple):
-        checks.add(f"the choices of {row_id!r} must be a list of scheduler names; got {value!r}.", at)
-        return ()
-    read = [checks.one_of(item, SCHEDULERS, (*at, index)) for index, item in enumerate(value)]
-    return tuple(name for name in read if name is not None)
-
-
-def _read_when(value: object, checks: Checks, at: KeyPath) -> When:
-    body = checks.mapping(value, at, _WHEN_KEYS)
+def _read_when(value: object, check: ValueChecker, at: KeyPath) -> When:
+    body = check.mapping(value, at, _WHEN_KEYS)
     read: dict[str, Any] = {}
     if "scenario" in body:
-        read["scenario"] = checks.text(body["scenario"], (*at, "scenario"))
+        read["scenario"] = check.text(body["scenario"], (*at, "scenario"))
     if "method" in body:
-        read["method"] = checks.one_of(body["method"], METHODS, (*at, "method"))
+        read["method"] = check.one_of(body["method"], METHODS, (*at, "method"))
     if "train_embeddings" in body:
-        read["train_embeddings"] = checks.boolean(body["train_embeddings"], (*at, "train_embeddings"))
-    for name in ("model_size_billions", "max_steps"):
+        read["train_embeddings"] = check.boolean(body["train_embeddings"], (*at, "train_embeddings"))
+    for name, limits in _WHEN_BOUNDS.items():
         if name not in body:
             continue
-        bounds = checks.mapping(body[name], (*at, name), ("low", "high"))
-        numbers = {end: checks.number(bound, (*at, name, end)) for end, bound in bounds.items()}
-        for end, number in numbers.items():
-            if number is None:
-                continue
-            if number <= 0 or (name == "max_steps" and number != int(number)):
-                rule = "a whole number above 0" if name == "max_steps" else "above 0"
-                checks.add(f"{name} must be {rule}; got {number:g}.", (*at, name, end))
-            read[f"{name}_{end}"] = int(number) if name == "max_steps" else number
-        low, high = numbers.get("low"), numbers.get("high")
+        bounds = check.mapping(body[name], (*at, name), ("low", "high"))
+        for end, bound in bounds.items():
+            number = check.number(bound, (*at, name, end), limits)
+            read[f"{name}_{end}"] = int(number) if number is not None and limits.whole else number
+        low, high = read.get(f"{name}_low"), read.get(f"{name}_high")
         if low is not None and high is not None and low > high:
-            checks.add(f"{name} needs low <= high; got {low:g} > {high:g}.", (*at, name))
+            check.add(f"{name} needs low <= high; got {low:g} > {high:g}.", (*at, name))
     return When(**read)
 
 
 def _read_source(
     value: object,
-    checks: Checks,
+    check: ValueChecker,
     at: KeyPath,
     default: Source | None,
     sources: Mapping[str, Source],
@@ -157,20 +147,20 @@ def _read_source(
 ) -> Source | None:
     if value is None:
         if default is None:
-            checks.add("a row needs a source.", at)
+            check.add("a row needs a source.", at)
         elif base is not None:
             return Source(document=default.document, section=f"laid over: {base.source}", url=base.source.url)
         return default
     if isinstance(value, str):
         return Source(document=value)
-    body = checks.mapping(value, at, ("name", "document", "section", "url"))
-    texts = {key: checks.text(item, (*at, key)) for key, item in body.items()}
+    body = check.mapping(value, at, ("name", "document", "section", "url"))
+    texts = {key: check.text(item, (*at, key)) for key, item in body.items()}
     if "name" in texts:
-        name = checks.one_of(texts.pop("name"), list(sources), (*at, "name"))
+        name = check.one_of(texts.pop("name"), list(sources), (*at, "name"))
         if name is None:
             return None
         texts = {"document": sources[name].document, "url": sources[name].url} | texts
     if "document" not in texts:
-        checks.add("a source needs a document (or the name of one under sources).", at)
+        check.add("a source needs a document (or the name of one under sources).", at)
         return None
     return Source(**texts)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from files_and_text.checks import Checks
 from files_and_text.nearest_name import nearest
 from files_and_text.problems import InputError
+from files_and_text.value_checker import ValueChecker
 from files_and_text.yaml_lines import KeyPath
 from search_spaces import Guidelines, SearchSpace, load_guidelines, space_for
 from search_spaces.overrides import read_overrides
@@ -59,21 +59,21 @@ def check_space(partial: PartialConfig) -> None:
         partial.add(("scenario",), said)
     if not is_sound("space"):
         return
-    checks = Checks()
-    overrides = read_overrides(config.space, checks, ("space",))
+    check = ValueChecker()
+    overrides = read_overrides(config.space, check, ("space",))
     unused = "embedding_lr_ratio" in overrides and not config.trains_embeddings
     if unused and is_sound("train_embeddings"):
         said = "space.embedding_lr_ratio has no effect: train_embeddings is false"
-        checks.add(said, ("space", "embedding_lr_ratio"))
+        check.add(said, ("space", "embedding_lr_ratio"))
     size, steps = config.model.size, config.training.max_steps
-    sound = known_scenario and not checks.problems and all(is_sound(*key) for key in _SPACE_KEYS)
+    sound = known_scenario and not check.problems and all(is_sound(*key) for key in _SPACE_KEYS)
     if guidelines is not None and sound and size is not None and steps is not None:
         # Only with the true size and length: an end that the user leaves open comes from their rows.
         try:
             _space(config, guidelines, size, steps)
         except InputError as error:
-            checks.problems = error.problems
-    for problem in checks.problems:
+            check.problems = error.problems
+    for problem in check.problems:
         partial.add(problem.key, problem.message)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from files_and_text.nearest_name import nearest
+from files_and_text import yaml_lines
+from files_and_text.nearest_name import did_you_mean, nearest
 from files_and_text.yaml_lines import KeyPath
 from search_spaces.rows import PARAMETERS
 from sweeps.config.url_passwords import masked
@@ -65,11 +66,8 @@ def refusal(found: Iterable[Finding]) -> ValidationError:
 
 
 def dotted(path: KeyPath) -> str:
-    """("data", "train") as data.train, list items as guidelines[0], the file itself as "the sweep file"."""
-    text = ""
-    for key in path:
-        text += f"[{key}]" if isinstance(key, int) and text else f"{'.' if text else ''}{key}"
-    return text or "the sweep file"
+    """("data", "train") as data.train, list items as guidelines[0], no key as "the sweep file"."""
+    return yaml_lines.dotted(path) or "the sweep file"
 
 
 def shown(value: object) -> str:
@@ -91,7 +89,7 @@ def unknown_name(
 ) -> str:
     """What is wrong with a name that is none of `known`; one of `also` may be meant, but is not listed."""
     names = tuple(known)
-    hint = nearest(value, (*names, *also)).partition(" Known:")[0] if may_guess else ""
+    hint = did_you_mean(value, (*names, *also)) if may_guess else ""
     return f"must be a known name; got {shown(value)}.{hint} Known: {', '.join(names)}."
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import optuna
 from optuna.trial import TrialState
 
-from files_and_text.numbers import number
+from files_and_text.numbers import number, six_digits
 from results.stored_trials import full_budget_loss
 from results.sweep_result import SweepResult
 from results.verdict.decide import SEPARATE_RATE_ROWS
@@ -39,7 +39,7 @@ def rates_to_try(sweep: SweepResult) -> tuple[Arm, ...]:
         middle = math.sqrt(low * high)
         low, high = middle / math.sqrt(MIN_SPAN), middle * math.sqrt(MIN_SPAN)
     step = (high / low) ** (1 / (NUM_RATES - 1))
-    rates = [float(f"{low * step**index:.6g}") for index in range(NUM_RATES)]
+    rates = [six_digits(low * step**index) for index in range(NUM_RATES)]
     return tuple(
         Arm(
             name=f"one rate {number(rate)}",

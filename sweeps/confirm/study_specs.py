@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 
-from files_and_text.numbers import number, plural
+from files_and_text.numbers import plural, value_text
 from results.sweep_result import SweepResult
 from results.verdict.replicates import CONFIRM_SUFFIX
 from results.verdict.statistics import MIN_PAIRS, Arm
@@ -126,7 +126,7 @@ def _by_name(arms: Any) -> dict[str, Mapping[str, Any]]:
 def _values(arm: Mapping[str, Any] | None) -> str:
     if arm is None:
         return "none"
-    values = (f"{k} {number(v) if isinstance(v, float) else v}" for k, v in arm["values"].items())
+    values = (f"{k} {value_text(v)}" for k, v in arm["values"].items())
     return f"({', '.join(values)})"
 
 

@@ -151,15 +151,15 @@ def test_all_problems_with_their_lines() -> None:
     expected = [
         "sweep.yaml:4: learning_rate needs low < high; got low 0.001 and high 0.0001.",
         "sweep.yaml:6: space has no key 'learing_rate'. Did you mean 'learning_rate'?",
-        "sweep.yaml:8: embedding_lr_ratio must be above 0; got -0.1.",
+        "sweep.yaml:8: space.embedding_lr_ratio.low must be above 0; got -0.1.",
         "sweep.yaml:9: space.embedding_lr_ratio.high must be a finite number; got inf.",
         "sweep.yaml:11: lr_scheduler_type: 'cosin' is not a scheduler. Did you mean 'cosine'?",
         "sweep.yaml:11: the choices of lr_scheduler_type must be distinct; 'linear' stands twice.",
-        "sweep.yaml:12: warmup_ratio must be below 1; got 1.",
+        "sweep.yaml:12: space.warmup_ratio.high must be below 1; got 1.",
         "sweep.yaml:13: the choices of lora_r must not be empty.",
         "sweep.yaml:14: lora_alpha must be a mapping with low and high, or choices, or value; got 16.",
         "sweep.yaml:15: lora_dropout on a log scale needs low > 0; got 0.",
-        "sweep.yaml:16: per_device_train_batch_size must be a whole number; got 2.5.",
+        "sweep.yaml:16: space.per_device_train_batch_size.choices[1] must be a whole number; got 2.5.",
         "sweep.yaml:17: space.weight_decay has no key 'hgh'. Did you mean 'high'?",
         "sweep.yaml:17: weight_decay takes a range (low, high), or choices, or value, and only one;",
     ]

@@ -203,9 +203,9 @@ def test_everything_wrong_at_once() -> None:
         "scenario: 'genral' is not known. Did you mean 'general'?",
         "method: 'qlorra' is not known. Did you mean 'qlora'?",
         "model_size is a number of parameters, such as 8.03e9; got 8.",
-        "max_steps must be a whole number of at least 1; got 0.",
+        "max_steps must be at least 1; got 0.",
         "include: 'lora_rank' is not known. Did you mean 'lora_r'?",
-        "a factor to widen by must be at least 1; got 0.5.",
+        "widen.learning_rate must be at least 1; got 0.5.",
         "widen has no key 'warmup'. Did you mean 'warmup_ratio'?",
         "space has no key 'learning_rte'. Did you mean 'learning_rate'?",
     ):
