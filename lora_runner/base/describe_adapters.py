@@ -1,4 +1,4 @@
-"""What of a model gets no adapter although a user may expect it, in words for a plan and a study."""
+"""Which layers of a model get an adapter, and why others do not, as text for the plan and the study."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lora_runner.base.target_modules import find_target_modules, untrainable_lay
 
 
 def describe_adapters(model: PreTrainedModel, target_modules: str | Sequence[str]) -> list[str]:
-    """How many layers get an adapter, then a sentence for each part that does not and why.
+    """How many layers get an adapter, then a sentence for each part that does not, with the reason.
 
     Raises ModelError when nothing matches `target_modules`.
     """
@@ -41,7 +41,7 @@ def _part(model: PreTrainedModel) -> str:
 
 
 def _stacks(model: nn.Module) -> list[tuple[str, int]]:
-    """Parameters that hold a matrix for each of several, by name, and their sizes."""
+    """Parameters that hold several matrices, by name, and their sizes."""
     return [
         (f"{name}.{own}", parameter.numel())
         for name, module in model.named_modules()

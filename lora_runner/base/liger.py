@@ -1,4 +1,4 @@
-"""Fused kernels for what a decoder layer does between its products, where Liger is installed."""
+"""Liger's fused kernels for norms, activations and rotary embeddings, where it is installed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from transformers.utils import is_liger_kernel_available
 
 
 def use_liger(model: PreTrainedModel, device: torch.device) -> str:
-    """Patch norms, activations and rotary embeddings with Liger's Triton kernels on CUDA; says what was done.
+    """Patch a model with Liger's Triton kernels on CUDA; returns what was done, as text.
 
-    They work row by row, so a pack's exactness is not touched. The loss stays ours: Liger's would average
-    over the trials of a pack. Rotary embeddings are patched for the model's whole module, as Liger does it.
+    They work row by row, so a pack stays exact. Liger's loss is not used: it would average over the trials of
+    a pack. Rotary embeddings are patched for the model's whole Python module, as Liger does it.
     """
     if device.type != "cuda":
         return f"transformers' own layers: Liger's kernels need CUDA, the device is {device.type}"

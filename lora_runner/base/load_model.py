@@ -41,17 +41,17 @@ class BaseSpec:
     revision: str | None = None
     trust_remote_code: bool = False
     quantization: Literal["nf4", "none"] = "nf4"
-    """What becomes of weights that are not quantised; those that are stay as they are."""
+    """Quantisation of weights that are not quantised yet; others stay as they are."""
     compute_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """auto: bfloat16 on CUDA, float32 on CPU."""
     device_map: Literal["auto"] | None = None
     """auto spreads a base too large for one GPU over several."""
     folder: str | None = None
-    """Where the files of a local `model` lie on this machine, when not in the folder of that name."""
+    """Local folder with the files of `model`, if it is not the folder of that name."""
 
     @property
     def source(self) -> str:
-        """What is read: `model` remains the name that adapters carry."""
+        """Folder or hub id to read; adapters still name `model`."""
         return self.folder or self.model
 
 
@@ -67,13 +67,13 @@ class Base:
     num_parameters: int
     """Parameters before quantisation."""
     weights: str | None = None
-    """Their digest (`weights.py`); None where they come from no file."""
+    """Their digest (`weights_digest.py`); None if they do not come from files."""
     kernels: str = "transformers' own layers"
-    """Whose kernels norms, activations and rotary embeddings use, and why."""
+    """Whose kernels compute norms, activations and rotary embeddings, and why."""
 
 
 def local_folder(spec: BaseSpec) -> Path | None:
-    """The folder that holds a base's files on this machine; None for a hub id that is not there yet."""
+    """The folder with a base's files on this machine; None for a hub id that is not cached."""
     if Path(spec.source).is_dir():
         return Path(spec.source)
     try:
@@ -84,7 +84,7 @@ def local_folder(spec: BaseSpec) -> Path | None:
 
 
 def base_digest(spec: BaseSpec) -> str | None:
-    """`weights_digest` of a base; None for a hub id whose weights are not on this machine yet."""
+    """`weights_digest` of a base; None for a hub id whose weights are not cached."""
     folder = local_folder(spec)
     if folder is None or not all(file.exists() for file in weight_files(folder)):
         return None
@@ -92,7 +92,7 @@ def base_digest(spec: BaseSpec) -> str | None:
 
 
 def load_tokenizer(spec: BaseSpec) -> PreTrainedTokenizerBase:
-    """The base's tokenizer; ModelError says why there is none."""
+    """The base's tokenizer. Raises ModelError with the reason."""
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             spec.source, revision=spec.revision, trust_remote_code=spec.trust_remote_code
@@ -105,13 +105,13 @@ def load_tokenizer(spec: BaseSpec) -> PreTrainedTokenizerBase:
 def load_base(spec: BaseSpec) -> Base:
     """Load and freeze a base, in NF4 with double quantisation (QLoRA, Dettmers et al., 2023) by default.
 
-    One that bitsandbytes has quantised stays as it is. Only safetensors weights are read. Raises ModelError
-    with the reason.
+    A base that bitsandbytes has quantised stays as it is. Only safetensors weights are read. Raises
+    ModelError with the reason.
     """
     check_weights(spec)
     meta = meta_model(spec)
     num_parameters = num_parameters_of(meta)
-    config = _config(spec)  # of the whole model, which may hold a language model's
+    config = _config(spec)  # of the whole model, which may nest the language model's
     kind = quantization_of(config, spec.model, spec.quantization)
     tokenizer = load_tokenizer(spec)
     device = (
@@ -124,7 +124,7 @@ def load_base(spec: BaseSpec) -> Base:
     dtype = resolve_dtype(spec.compute_dtype, device)
     quantization = {"quantization_config": nf4_config(dtype)} if kind and not kind.is_stored else {}
     try:
-        with _quiet_unless_watched():
+        with _no_progress_bar_without_terminal():
             model, found = model_class(config, spec.model).from_pretrained(
                 spec.source,
                 revision=spec.revision,
@@ -156,17 +156,17 @@ def load_base(spec: BaseSpec) -> Base:
 
 
 def _cast_unquantized(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Cast what is not quantised: transformers leaves it as it is stored when other weights are quantised."""
+    """Cast what is not quantised; with stored quantised weights transformers does not."""
     kept = model._keep_in_fp32_modules_strict or ()
     for name, parameter in model.named_parameters():
-        is_packed = hasattr(parameter, "quant_state")  # floats, with bnb_4bit_quant_storage
+        is_packed = hasattr(parameter, "quant_state")  # stored as floats, with bnb_4bit_quant_storage
         if parameter.is_floating_point() and not is_packed and not any(part in name for part in kept):
             parameter.data = parameter.data.to(dtype)
 
 
 @contextmanager
-def _quiet_unless_watched() -> Iterator[None]:
-    """Without transformers' progress bars where no terminal would redraw them: in workers, pipes and logs."""
+def _no_progress_bar_without_terminal() -> Iterator[None]:
+    """Without transformers' progress bars where there is no terminal: in workers, pipes and logs."""
     if sys.stderr.isatty() or not transformers_logging.is_progress_bar_enabled():
         yield
         return
@@ -178,7 +178,7 @@ def _quiet_unless_watched() -> Iterator[None]:
 
 
 def _check_whole(model: PreTrainedModel, spec: BaseSpec, missing: list[str]) -> None:
-    """Refuse weights that are not those of the configuration; transformers fills gaps with random numbers."""
+    """Refuse weights that do not match the configuration; transformers would fill gaps randomly."""
     if missing:
         raise ModelError(
             f"model {spec.model!r} lacks {len(missing)} of the weights that its config.json asks for, "
@@ -229,7 +229,7 @@ def check_weights(spec: BaseSpec) -> None:
         raise ModelError(f"model folder {spec.model!r} has no weights (*.safetensors){hint}")
     for file in sorted(folder.glob("*.safetensors")):
         try:
-            with safe_open(file, framework="pt"):  # reads the header and compares it with the file's size
+            with safe_open(file, framework="pt"):  # reads the header and checks the file's size
                 pass
         except (SafetensorError, OSError) as error:
             raise ModelError(f"weights {str(file)!r} are damaged: {first_line(error)}") from error
@@ -237,10 +237,10 @@ def check_weights(spec: BaseSpec) -> None:
 
 
 def _check_types(folder: Path, spec: BaseSpec) -> None:
-    """Refuse codes that no configuration explains: they would be taken for weights."""
+    """Refuse quantised weights without a quantisation config: their codes would be taken for weights."""
     text = (folder / "config.json").read_text(encoding="utf-8", errors="replace")
     if '"quantization' in text or '"compression_config' in text:
-        return  # `quantization.py` judges it
+        return  # checked by `quantization_of`
     for file in weight_files(folder):
         for name, type_ in tensor_types(file).items() if file.is_file() else ():
             if name.endswith(".weight") and type_ not in FLOATS:
@@ -256,14 +256,14 @@ def count_parameters(spec: BaseSpec) -> int:
 
 
 def num_parameters_of(model: PreTrainedModel) -> int:
-    """Parameters of a model whose weights are not packed; tied ones count once."""
+    """Parameters of an unquantised model; tied ones count once."""
     return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
 
 
 def meta_model(spec: BaseSpec) -> PreTrainedModel:
-    """The model's structure on the meta device: names and shapes without memory.
+    """The model on the meta device: names and shapes without memory.
 
-    Raises ModelError also for weights whose quantisation cannot be computed with (`quantization.py`).
+    Raises ModelError also for an unsupported quantisation (`quantization.py`).
     """
     try:
         config = _config(spec)
@@ -278,7 +278,7 @@ def meta_model(spec: BaseSpec) -> PreTrainedModel:
         raise ModelError(
             f"the configuration of {spec.model!r} cannot be loaded: {first_line(error)}"
         ) from error
-    if hasattr(config, "quantization_config"):  # of the whole model, where only a part of it is loaded
+    if hasattr(config, "quantization_config"):  # that of the whole model, if only a part is loaded
         model.config.quantization_config = config.quantization_config
     model.tie_weights()
     return model
@@ -291,5 +291,5 @@ def _config(spec: BaseSpec) -> PreTrainedConfig:
 
 
 def vocabulary_size(model: PreTrainedModel) -> int:
-    """Tokens that the input embeddings have a row for; tokenizers may know fewer, or more."""
+    """Rows of the input embeddings; the tokenizer may have fewer tokens, or more."""
     return int(model.get_input_embeddings().weight.shape[0])

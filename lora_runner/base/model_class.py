@@ -1,4 +1,4 @@
-"""Which of transformers' automatic classes loads a model whose language model is to be trained."""
+"""Which of transformers' Auto classes loads a model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from lora_runner.errors import ModelError
 
 
 def model_class(config: PreTrainedConfig, name: str) -> Any:
-    """AutoModelForCausalLM where it knows the type: Llama 4 is then loaded without its vision tower.
+    """AutoModelForCausalLM if it knows the type, so that Llama 4 is loaded without its vision tower.
 
-    Else AutoModelForImageTextToText (Qwen-VL, LLaVA, Mistral 3). Raises ModelError, with the model's `name`,
-    for a type that neither knows.
+    Otherwise AutoModelForImageTextToText (Qwen-VL, LLaVA, Mistral 3). Raises ModelError, with the model's
+    `name`, for a type that neither knows.
     """
     if "AutoModelForCausalLM" in getattr(config, "auto_map", {}):
         return AutoModelForCausalLM

@@ -1,4 +1,4 @@
-"""Where in a model the parts stand that a pack treats apart."""
+"""The parts of a model: decoder, language model and its configuration."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 
 def decoder_of(model: PreTrainedModel) -> nn.Module:
-    """The layers that make hidden states of token ids, without the output layer.
+    """The model without its output layer: token ids to hidden states.
 
-    Some models name themselves when they are asked (Llama 4's language model, loaded without its vision
+    Some models return themselves as their decoder (Llama 4's language model, loaded without its vision
     tower); then it is the child that holds the embeddings.
     """
     decoder: nn.Module = model.get_decoder()
@@ -20,11 +20,11 @@ def decoder_of(model: PreTrainedModel) -> nn.Module:
 
 
 def text_config(model: PreTrainedModel) -> PreTrainedConfig:
-    """Sizes of the language model: a model that also sees or hears keeps them one level down."""
+    """The configuration of the language model, which multimodal models nest one level down."""
     config: PreTrainedConfig = model.config.get_text_config(decoder=True)
     return config
 
 
 def language_model_of(model: PreTrainedModel) -> nn.Module:
-    """The part of a model that text goes through: all of it, unless it also sees or hears."""
+    """The part of a model that processes text: all of it, unless it is multimodal."""
     return model if text_config(model) is model.config else decoder_of(model)

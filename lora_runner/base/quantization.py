@@ -1,7 +1,7 @@
-"""How a base's weights are kept: as its folder says, or as we quantise them where it says nothing.
+"""How a base's weights are quantised: as stored in its folder, or when they are loaded.
 
-What bitsandbytes has quantised (NF4, FP4, with or without double quantisation; int8) is used as it is. Every
-other quantisation is refused before anything is loaded: its codes are no weights.
+Weights quantised by bitsandbytes (NF4, FP4, with or without double quantisation; int8) are used as they are.
+Every other quantisation is refused before anything is loaded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lora_runner.errors import ModelError
 BLOCK, NESTED_BLOCK = 64, 256
 """Weights per scale, and scales per scale of their own (bitsandbytes' defaults)."""
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-"""Types of weights, as safetensors names them, that mean what they say."""
+"""safetensors' names of the types of unquantised weights."""
 INT8_STEPS = 127
 """Largest code of LLM.int8(): a row's scale divided by it is one step (Dettmers et al., 2022)."""
 
@@ -36,14 +36,14 @@ _SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
-    """Of a base's linear layers."""
+    """The quantisation of a base's linear layers."""
 
     name: Kind
-    """nf4 is QLoRA's, with double quantisation; `-single` and `-double` are the less usual of either."""
+    """nf4 is QLoRA's, with double quantisation; nf4-single and fp4-double are less common."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Arguments of transformers' BitsAndBytesConfig, but for the compute dtype; empty for none."""
+    """Arguments of transformers' BitsAndBytesConfig except the compute dtype; empty for none."""
     is_stored: bool = False
-    """The folder holds weights of this kind; otherwise they become so when they are loaded."""
+    """The folder holds quantised weights; otherwise they are quantised when they are loaded."""
 
     def __bool__(self) -> bool:
         return self.name != "none"
@@ -54,8 +54,8 @@ class Quantization:
         return bool(self.settings.get("bnb_4bit_use_double_quant"))
 
     @property
-    def words(self) -> str:
-        """For a reader, after "parameters"."""
+    def description(self) -> str:
+        """As text, to follow "parameters"."""
         if not self:
             return "not quantised"
         kind = self.name.partition("-")[0]
@@ -65,7 +65,7 @@ class Quantization:
         )
 
     def bytes_of(self, shape: torch.Size) -> float:
-        """What a weight (out, in) takes, its scales included."""
+        """Bytes of a weight (out, in) with its scales."""
         size = shape.numel()
         if self.name == "int8":
             return size + 4 * shape[0]
@@ -73,7 +73,7 @@ class Quantization:
         return size * (0.5 + scale / BLOCK)
 
     def meta_weight(self, shape: torch.Size, dtype: torch.dtype) -> nn.Parameter:
-        """A weight of `shape` without memory, in the tensors that bitsandbytes keeps for it."""
+        """A weight of `shape` on the meta device, in the tensors that bitsandbytes keeps for it."""
         meta = torch.device("meta")
         if self.name == "int8":
             weight = nn.Parameter(torch.empty(shape, dtype=torch.int8, device=meta), requires_grad=False)
@@ -105,7 +105,7 @@ class Quantization:
         return weight
 
     def layers(self, model: PreTrainedModel) -> dict[str, nn.Module]:
-        """The layers that are kept so, by full name: transformers' own choice. The model is not changed."""
+        """The quantised layers by full name, as transformers chooses them. The model is not changed."""
         if not self:
             return {}
         kept_out = HfQuantizer.get_modules_to_not_convert(
@@ -114,7 +114,7 @@ class Quantization:
         return {
             name: module
             for name, module in model.named_modules()
-            # Nothing that inherits from nn.Linear is replaced, since its forward may be its own.
+            # Subclasses of nn.Linear are not replaced, since they may have a forward of their own.
             if (isinstance(module, Conv1D) or type(module) is nn.Linear)
             and should_convert_module(name, kept_out)
         }
@@ -125,9 +125,9 @@ NONE = Quantization(name="none")
 
 
 def quantization_of(config: PreTrainedConfig, model: str, otherwise: Literal["nf4", "none"]) -> Quantization:
-    """What a model's configuration says of its weights; `otherwise` where they are not quantised.
+    """The quantisation that a model's configuration names; `otherwise` where it names none.
 
-    Raises ModelError, with what to use instead, for weights that cannot be computed with here.
+    Raises ModelError, with what to use instead, for a quantisation that is not supported.
     """
     stored = _stored(config)
     if stored is None:
@@ -135,9 +135,9 @@ def quantization_of(config: PreTrainedConfig, model: str, otherwise: Literal["nf
     method = _method(stored)
     if method != "bitsandbytes":
         raise ModelError(
-            f"model {model!r} is quantised with {_shown(method, stored)}, whose weights cannot be computed "
-            "with here. Name the folder or hub id of the unquantised model, which is loaded in NF4; of "
-            "quantised ones, those of bitsandbytes (NF4, FP4, int8) can be used"
+            f"model {model!r} is quantised with {_shown(method, stored)}, which is not supported. Name the "
+            "folder or hub id of the unquantised model, which is loaded in NF4; quantised models must be "
+            "those of bitsandbytes (NF4, FP4, int8)"
         )
     skipped = stored.get("llm_int8_skip_modules")
     skip = {"llm_int8_skip_modules": list(skipped)} if skipped is not None else {}
@@ -165,7 +165,7 @@ def quantization_of(config: PreTrainedConfig, model: str, otherwise: Literal["nf
 
 
 def _stored(config: PreTrainedConfig) -> Mapping[str, Any] | None:
-    """What a configuration, or the text part of it, says of quantisation, under any of the usual keys."""
+    """What a configuration, or a part of it, says about quantisation, under any of the usual keys."""
     parts = [config, *(part for part in vars(config).values() if isinstance(part, PreTrainedConfig))]
     for part in parts:
         for key in ("quantization_config", "compression_config", "quantization"):
@@ -190,10 +190,10 @@ def _shown(method: str, stored: Mapping[str, Any]) -> str:
 
 
 def dequantized_weight(layer: nn.Module) -> Tensor:
-    """The weight (out, in) that a layer of bitsandbytes stands for; of others the weight itself.
+    """The weight (out, in) of a layer, dequantized if bitsandbytes quantised it.
 
-    int8 weights are multiplied with their rows' scales. bitsandbytes' own layer also rounds activations to
-    8 bits, by what stands in the whole batch, so a trial would depend on its neighbours.
+    int8 weights are multiplied with their rows' scales. bitsandbytes' own layer would also round activations
+    to 8 bits, depending on the whole batch and so on a trial's neighbours.
     """
     weight: Tensor = layer.weight  # type: ignore[assignment]
     state = getattr(weight, "quant_state", None)
@@ -205,7 +205,7 @@ def dequantized_weight(layer: nn.Module) -> Tensor:
     if weight.dtype != torch.int8:
         return weight.detach()
     scales: Any = getattr(weight, "SCB", None)
-    if scales is None:  # moved there by the layer's own forward
+    if scales is None:  # moved there by the layer's forward
         state_8bit: Any = layer.state
         scales = state_8bit.SCB
     rows: Tensor = scales / INT8_STEPS

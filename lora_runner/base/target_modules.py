@@ -19,7 +19,7 @@ from lora_runner.errors import ModelError
 
 ALL_LINEAR = "all-linear"
 _PAST_ADAPTERS = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
-"""Types of models whose kernels read `out_proj` as a weight; peft 0.21 refuses an adapter there
+"""Model types whose kernels read `out_proj` as a weight; peft 0.21 refuses an adapter there
 (`tuners_utils._check_lora_target_modules_mamba`)."""
 
 
@@ -40,14 +40,14 @@ def find_target_modules(model: nn.Module, target_modules: str | Sequence[str]) -
             raise ModelError("target_modules all-linear matches nothing: the model has no linear layer")
         return found
     found = _matching(linear, target_modules)
-    # What is named by a component may be elsewhere too, but not what no adapter can be added to.
+    # A matched name may be outside the language model, but never a layer that cannot have an adapter.
     impossible = [name for name in found if name in without and not without[name].is_elsewhere]
     trained = [name for name in found if name not in without]
     if impossible or not trained:
         first = (impossible or found)[0]
         raise ModelError(
             f"target_modules {target_modules!r} takes {first}, which {without[first].reason}; "
-            "leave it out, or take all-linear, which does"
+            "leave it out, or use all-linear, which does"
         )
     return trained
 
@@ -59,7 +59,7 @@ def _matching(linear: Sequence[str], target_modules: str | Sequence[str]) -> lis
             found = [name for name in linear if re.fullmatch(target_modules, name)]
         except re.error as error:
             raise ModelError(
-                f"target_modules {target_modules!r} is no regular expression: {error}"
+                f"target_modules {target_modules!r} is not a regular expression: {error}"
             ) from error
         if not found:
             hint = (
@@ -68,7 +68,7 @@ def _matching(linear: Sequence[str], target_modules: str | Sequence[str]) -> lis
                 else ""
             )
             raise ModelError(
-                f"target_modules pattern {target_modules!r} matches the full name of no linear layer.{hint}"
+                f"target_modules pattern {target_modules!r} matches no linear layer's full name.{hint}"
             )
         return found
     if not target_modules:
@@ -83,12 +83,12 @@ def _matching(linear: Sequence[str], target_modules: str | Sequence[str]) -> lis
 
 @dataclass(frozen=True)
 class Untrainable:
-    """Why a linear layer gets no adapter."""
+    """Why a linear layer cannot have an adapter."""
 
     reason: str
-    """After "which"."""
+    """As text, to follow "which"."""
     is_elsewhere: bool = False
-    """It is no part of the language model, and on text alone would never move."""
+    """It is not part of the language model, so training on text would not change it."""
 
 
 def untrainable_layers(model: nn.Module) -> dict[str, Untrainable]:
@@ -103,7 +103,7 @@ def untrainable_layers(model: nn.Module) -> dict[str, Untrainable]:
     )
     own = {*language_model_of(model).modules(), model.get_output_embeddings()}
     linear = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)]
-    experts = _taken_for_experts(model)
+    experts = _names_taken_for_experts(model)
     for name, module in linear:
         if module not in own:
             found[name] = elsewhere
@@ -119,15 +119,14 @@ def untrainable_layers(model: nn.Module) -> dict[str, Untrainable]:
     return found
 
 
-def _taken_for_experts(model: PreTrainedModel) -> set[str]:
-    """Names of layers that peft turns into parameters of fused experts, which transformers 4 called so.
+def _names_taken_for_experts(model: PreTrainedModel) -> set[str]:
+    """Names of layers that peft takes for parameters of fused experts, as they were called in transformers 4.
 
-    A layer that still has such a name (of DeepSeek-V3's shared experts) can therefore get no adapter that
-    peft would load.
+    So peft could not load an adapter for a layer that still has such a name (DeepSeek-V3's shared experts).
     """
     try:
         from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
-    except ImportError:  # an older peft converts nothing
+    except ImportError:  # an older peft does not convert
         return set()
     names = {"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"}
     config = LoraConfig(target_modules=sorted(names))
@@ -137,12 +136,14 @@ def _taken_for_experts(model: PreTrainedModel) -> set[str]:
 
 
 def extra_peft_targets(model: PreTrainedModel) -> list[str]:
-    """Last components of what peft's own `all-linear` takes and this one leaves, fused experts among them."""
-    return sorted({name.rpartition(".")[2] for name in untrainable_layers(model)} | _taken_for_experts(model))
+    """Last name components that peft's `all-linear` includes and this one does not, such as fused experts."""
+    return sorted(
+        {name.rpartition(".")[2] for name in untrainable_layers(model)} | _names_taken_for_experts(model)
+    )
 
 
 def shortest_names(model: nn.Module, wanted: Sequence[str]) -> list[str]:
-    """Last components where they say it all, full names where the same component is elsewhere left alone."""
+    """Last name components if they match exactly the wanted layers, full names otherwise."""
     leaves = sorted({name.rpartition(".")[2] for name in wanted})
     matched = {
         name
@@ -153,7 +154,7 @@ def shortest_names(model: nn.Module, wanted: Sequence[str]) -> list[str]:
 
 
 def has_own_forward(module: nn.Module) -> bool:
-    """Whether a linear layer's class computes something of its own, as routers do that also choose."""
+    """Whether a linear layer's class overrides forward, as routers do."""
     kind = type(module)
     return (
         isinstance(module, nn.Linear)
@@ -163,7 +164,7 @@ def has_own_forward(module: nn.Module) -> bool:
 
 
 def _gives_rows(module: nn.Module) -> bool:
-    """Whether a layer with a forward of its own maps rows (T, in) to rows (T, out)."""
+    """Whether a layer with its own forward maps rows (T, in) to rows (T, out)."""
     assert isinstance(module, nn.Linear)
     rows = torch.zeros(3, module.in_features, dtype=module.weight.dtype, device=module.weight.device)
     try:
@@ -180,13 +181,13 @@ def _matches(name: str, target: str) -> bool:
 
 @dataclass(frozen=True)
 class ModulesToSave:
-    """Which layers are trained in full beside LoRA (peft's `modules_to_save`), by their full names."""
+    """Layers trained in full beside LoRA (peft's `modules_to_save`), by full name."""
 
     names: tuple[str, ...] = ()
     tied: bool = False
-    """Embedding and output layer are one weight: one copy is trained and both use it."""
+    """Embedding and output layer share one weight: one copy is trained and both use it."""
     token_indices: tuple[int, ...] = ()
-    """Rising ids of the tokens whose rows alone are trained (`trainable_token_indices`); empty: all rows."""
+    """Sorted ids of the only tokens whose rows are trained (`trainable_token_indices`); empty: all rows."""
 
 
 def find_trained_modules(
@@ -196,17 +197,17 @@ def find_trained_modules(
     train_embeddings: bool | Sequence[str],
     trainable_token_indices: Sequence[int] = (),
 ) -> tuple[list[str], ModulesToSave]:
-    """The layers that get LoRA, and those of which seats train their own copy or rows.
+    """The layers that get LoRA, and those trained in full or for single tokens.
 
     `trainable_token_indices` concern the input embeddings, and a tied output layer with them, as in peft.
-    Raises ModelError when a layer would be trained in two ways, or an id is none of the model's vocabulary.
+    Raises ModelError when a layer would be trained in two ways, or an id is not in the model's vocabulary.
     """
     targets = find_target_modules(model, target_modules)
     if not trainable_token_indices:
         saved, how = find_modules_to_save(model, train_embeddings), "in full (train_embeddings)"
     elif train_embeddings:
         raise ModelError(
-            "trainable_token_indices cannot stand beside train_embeddings: train a few tokens or the layers"
+            "trainable_token_indices and train_embeddings exclude each other: train tokens or whole layers"
         )
     else:
         indices = tuple(sorted(set(trainable_token_indices)))
@@ -227,8 +228,8 @@ def find_trained_modules(
 def find_modules_to_save(model: PreTrainedModel, wanted: bool | Sequence[str]) -> ModulesToSave:
     """Resolve `train_embeddings` (true: input embeddings and output layer) to module names.
 
-    With tied embeddings both layers share the one trained copy, whichever of them was named, since training
-    them apart would untie the model.
+    Tied embeddings share one trained copy, whichever layer was named, since separate copies would untie the
+    model.
     """
     if not wanted:
         return ModulesToSave()

@@ -1,4 +1,4 @@
-"""Which part of a base is not quantised, and what it takes."""
+"""Which parameters of a base are not quantised, and how many."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ EMBEDDINGS, EXPERTS, LINEAR, REST = (
     "norms and the rest",
 )
 _FUSED_DIM = 3
-"""Of a parameter that holds a matrix for each expert."""
+"""Dimensions of a parameter that holds a matrix per expert."""
 
 
 def unquantized_parameters(model: PreTrainedModel, quantization: Quantization) -> dict[str, int]:
-    """Numbers of parameters that stay in the compute dtype, by what they are, the most first.
+    """Counts of parameters that stay in the compute dtype, by kind, largest first.
 
-    bitsandbytes quantises the weights of linear layers alone: not experts that are kept as one parameter.
+    bitsandbytes quantises only linear layers, not experts fused into one parameter.
     """
     quantized = {id(module.weight) for module in quantization.layers(model).values()}
     ends = (model.get_input_embeddings(), model.get_output_embeddings())

@@ -1,4 +1,4 @@
-"""A digest of a base's weights, by which other weights under the same name are found out within a second."""
+"""A digest of a base's weights that detects other weights under the same name within a second."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from typing import Any, BinaryIO
 from lora_runner.errors import ModelError
 
 WHOLE_BYTES = 1 << 20
-"""A tensor up to this size is read whole."""
+"""Tensors of up to this size are read whole."""
 PIECES, PIECE_BYTES = 8, 4096
-"""Of a larger one, so many pieces are read, evenly from its first byte to its last."""
+"""Pieces read of a larger tensor, evenly from its first byte to its last."""
 _LARGEST_HEADER = 100 * 2**20
-"""As safetensors has it."""
+"""safetensors' own limit."""
 _INDEX = "model.safetensors.index.json"
-_CHANGES_NOTHING = ("_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype")
+_IRRELEVANT_KEYS = ("_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype")
 
 
 def weights_digest(folder: Path) -> str:
-    """16 hex digits over the weights in a folder, and over the configuration that says how they compute.
+    """16 hex digits over the weights in a folder and its config.json.
 
-    Covers each tensor's name, type and shape, the whole of small tensors and PIECES of larger ones, and
-    config.json. How tensors are spread over files makes no difference, and nothing else in the folder does.
-    Not covered: a change that misses all pieces, such as that of a few rows of an embedding. Raises
-    ModelError for files that are missing or damaged.
+    Covers each tensor's name, type and shape, the content of small tensors, and PIECES of larger ones. How
+    tensors are spread over files makes no difference. A change between the pieces, such as of a few rows of
+    an embedding, is not detected. Raises ModelError for files that are missing or damaged.
     """
     tensors = dict[str, bytes]()
     for file in weight_files(folder):
@@ -55,9 +54,9 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def tensor_samples(file: Path) -> Iterator[tuple[str, bytes]]:
-    """Each tensor's name, and a digest of its type, shape and content as far as that is read.
+    """Each tensor's name, and a digest of its type, its shape and the content that is read.
 
-    Raises ValueError for a file that is not whole or no safetensors.
+    Raises ValueError for a file that is incomplete or not safetensors.
     """
     with file.open("rb") as opened:
         header, start = _header(opened, file.stat().st_size)
@@ -70,7 +69,7 @@ def tensor_samples(file: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def tensor_types(file: Path) -> dict[str, str]:
-    """Each tensor's type, as safetensors names it. Raises as `tensor_samples`."""
+    """Each tensor's type, as safetensors names it; raises as `tensor_samples`."""
     with file.open("rb") as opened:
         header, _ = _header(opened, file.stat().st_size)
     return {name: str(about["dtype"]) for name, about in header.items()}
@@ -82,19 +81,19 @@ def _header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
         raise ValueError("it has no safetensors header")
     header = json.loads(file.read(length))
     if not isinstance(header, dict):
-        raise ValueError("its header is no mapping")
+        raise ValueError("its header is not a mapping")
     header.pop("__metadata__", None)
     try:
         end = max((int(about["data_offsets"][1]) for about in header.values()), default=0)
     except (KeyError, TypeError, IndexError):
-        raise ValueError("its header names no places of tensors") from None
+        raise ValueError("its header lacks the tensors' offsets") from None
     if 8 + length + end > size:
         raise ValueError("it ends before its last tensor")
     return header, 8 + length
 
 
 def _pieces(size: int) -> Iterator[tuple[int, int]]:
-    """Places and lengths of what is read of a tensor of `size` bytes."""
+    """Offsets and lengths of the pieces read of a tensor of `size` bytes."""
     if size <= WHOLE_BYTES:
         yield 0, size
         return
@@ -103,11 +102,11 @@ def _pieces(size: int) -> Iterator[tuple[int, int]]:
 
 
 def _configuration(folder: Path) -> dict[str, Any]:
-    """config.json without what changes no number."""
+    """config.json without the keys that do not change results."""
     try:
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise ModelError(f"{str(folder / 'config.json')!r} is not a valid JSON file: {error}") from error
-    return {key: value for key, value in found.items() if key not in _CHANGES_NOTHING}
+    return {key: value for key, value in found.items() if key not in _IRRELEVANT_KEYS}

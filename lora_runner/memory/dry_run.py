@@ -1,10 +1,10 @@
-"""A pack on the meta device: the real code on tensors without memory, whose bytes are counted.
+"""A pack on the meta device: the real code runs on tensors without memory, and their bytes are counted.
 
-What a step keeps for its backward pass, what it holds for a moment, how attention pads: nothing of it is
-written down a second time here. It runs, and the largest number of bytes that live at once is the answer.
-Only a layer of every kind runs; each of the others adds what one of its kind left behind.
+The answer is the largest number of bytes alive at once, so nothing that a step keeps or allocates is modelled
+here a second time. Only one or two layers of every kind run; each of the others adds what one of its kind
+keeps.
 
-What no tensor holds is not seen: a kernel's own scratch, an allocator's rounding and gaps.
+Not counted is what no tensor holds: a kernel's scratch memory, an allocator's rounding and gaps.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from lora_runner.pack.seat import Seat
 
 
 class DryRun:
-    """A pack without memory, to be run with any number of equal seats.
+    """A pack without memory that runs with any number of equal seats.
 
-    `model` is a whole one on the meta device, and is taken apart; `device` is the one it stands for. Raises
-    ModelError as a real pack would, and whatever a model's code raises where tensors have no values.
+    `model` is on the meta device, and is modified; `device` is the simulated one. Raises ModelError as a real
+    pack would, and whatever a model's code raises on tensors without values.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class DryRun:
         wanted = {
             id(model.get_submodule(name)) for name in find_target_modules(model, options.target_modules)
         }
-        # A product finds the resident copy as it finds a weight that was never quantised.
+        # A resident copy is used like a weight that was never quantised.
         in_passes = NONE if options.resident_weights else quantization
         quantized = {id(module) for module in in_passes.layers(model).values()}
-        self._layers, self._missing = _keep_one_of_each_kind(model, wanted, quantized)
-        # By full name: in the whole model, a pattern may have meant some layers only.
+        self._layers, self._removed = _keep_one_of_each_kind(model, wanted, quantized)
+        # By full name: a pattern may have matched only some layers of the whole model.
         targets = tuple(name for name, module in model.named_modules() if id(module) in wanted)
         base = _frozen(model, dtype, in_passes, quantized)
-        # The seats' own state is not counted here, so it may as well be the plain one.
+        # The seats' own state is not counted here, so its kind does not matter.
         plain = replace(options, target_modules=targets, resident_weights=False, embedding_optimizer_bits=32)
         self._live = LiveBytes()
         with self._live, no_launches():
@@ -88,31 +88,31 @@ class DryRun:
             self._layers[-1].register_forward_hook(self._mark)
 
     def train(self, seats: int, batch_size: int, length: int) -> int:
-        """Bytes that live at once in a step of `seats` seats, beside all weights and the seats' own state."""
+        """Peak bytes in a step of `seats` seats, beside all weights and the seats' own state."""
         block = self._block(batch_size, length)
         share = MicroBatch(block, block.num_tokens, max(1, block.num_targets))
         self._marks = []
         with self._live, no_launches():
-            taken = self._taken(seats)
+            copies = self._copies(seats)
             with self._live.watch() as peak:
-                self._pack.micro_step({seat: share for seat in taken})
+                self._pack.micro_step({seat: share for seat in copies})
                 beyond = peak()
         left = [after - before for before, after in pairwise(self._marks[: len(self._layers) + 1])]
-        return beyond + sum(count * left[kind] for kind, count in self._missing.items())
+        return beyond + sum(count * left[kind] for kind, count in self._removed.items())
 
     def evaluate(self, seats: int, batch_size: int, length: int) -> int:
-        """The same of an evaluation; it keeps no layer's inside."""
+        """The same for an evaluation, in which layers keep nothing."""
         block = self._block(batch_size, length)
         with self._live, no_launches():
-            taken = self._taken(seats)
+            copies = self._copies(seats)
             with self._live.watch() as peak:
-                self._pack.evaluate(taken, [block])
+                self._pack.evaluate(copies, [block])
                 return peak()
 
-    def _taken(self, number: int) -> list[Seat]:
-        """Copies of one seat, since what a seat holds of its own is counted elsewhere.
+    def _copies(self, number: int) -> list[Seat]:
+        """Copies of one seat, since the state of the seats is counted elsewhere.
 
-        Their adapters stand one behind the other, as those of a pack that has been filled.
+        Their adapters are adjacent, as in a pack that has just been filled.
         """
         seats = [copy.copy(self._seat) for _ in range(number)]
         for device, (own, _) in self._seat.lora.items():
@@ -123,7 +123,7 @@ class DryRun:
 
     def _block(self, batch_size: int, length: int) -> Block:
         vocabulary = int(self._pack.model.get_input_embeddings().weight.shape[0])
-        # Distinct tokens as far as there are any: each takes a row of a trained embedding.
+        # As many distinct tokens as possible: each takes a row of a trained embedding.
         ids = (torch.arange(batch_size * length) % vocabulary).view(batch_size, length).tolist()
         return Block.of([(row, row) for row in ids], META)
 
@@ -134,10 +134,11 @@ class DryRun:
 def _keep_one_of_each_kind(
     model: PreTrainedModel, *marked: set[int]
 ) -> tuple[list[nn.Module], dict[int, int]]:
-    """Leave the last decoder layer of each kind, and two at least: memory peaks where most lies kept before.
+    """Keep the last decoder layer of each kind, and at least two: memory peaks in the last layers.
 
-    `marked` are ids of modules that make a difference. -> the layers that stay, and for places among them how
-    many of the same kind are gone. Where the layers cannot be told, all of them stay and none is listed.
+    `marked` are ids of modules that make a difference. Returns the layers kept, and for indices into them how
+    many of the same kind were removed. Where the layers cannot be identified, all are kept and none is
+    listed.
     """
     config, decoder = text_config(model), decoder_of(model)
     lists = [m for m in decoder.modules() if isinstance(m, nn.ModuleList)]
@@ -148,9 +149,9 @@ def _keep_one_of_each_kind(
     kinds = [_kind(layer, types[index], marked) for index, layer in enumerate(layers)]
     last = {kind: index for index, kind in enumerate(kinds)}
     stay = sorted({*last.values(), max(0, len(layers) - 2)})
-    missing = {
-        stay.index(place): kinds.count(kind) - sum(kinds[i] == kind for i in stay)
-        for kind, place in last.items()
+    removed = {
+        stay.index(index): kinds.count(kind) - sum(kinds[i] == kind for i in stay)
+        for kind, index in last.items()
     }
     kept = [layers[index] for index in stay]
     holder, _, name = next(n for n, m in decoder.named_modules() if m is layers).rpartition(".")
@@ -158,11 +159,11 @@ def _keep_one_of_each_kind(
     config.num_hidden_layers = len(kept)
     if types[0] is not None:
         config.layer_types = [types[index] for index in stay]
-    return kept, missing
+    return kept, removed
 
 
 def _can_set_types(config: object) -> bool:
-    """Whether a configuration's list of layer types is not one that it derives (Jamba, Mamba)."""
+    """Whether the list of layer types can be set; some configurations derive it (Jamba, Mamba)."""
     name = getattr(config, "attribute_map", {}).get("layer_types", "layer_types")
     derived = getattr(type(config), name, None)
     return not isinstance(derived, property) or derived.fset is not None
@@ -171,10 +172,10 @@ def _can_set_types(config: object) -> bool:
 def _kind(layer: nn.Module, type_: str | None, marked: Sequence[set[int]]) -> tuple[object, ...]:
     shapes = tuple((name, tuple(parameter.shape)) for name, parameter in layer.named_parameters())
     marks = tuple(
-        (name, place)
+        (name, index)
         for name, module in layer.named_modules()
-        for place, some in enumerate(marked)
-        if id(module) in some
+        for index, ids in enumerate(marked)
+        if id(module) in ids
     )
     return type(layer), type_, shapes, marks
 
@@ -182,14 +183,14 @@ def _kind(layer: nn.Module, type_: str | None, marked: Sequence[set[int]]) -> tu
 def _frozen(
     model: PreTrainedModel, dtype: torch.dtype, quantization: Quantization, quantized: set[int]
 ) -> Base:
-    """The model as `load_base` would leave it; `quantized` are the ids of the layers that are."""
+    """The model as `load_base` would load it; `quantized` are the ids of quantised layers."""
     model.to(dtype).requires_grad_(False).eval()
     model.config.use_cache = False
-    if quantized:  # Jamba and FalconMamba then call layers whose weights they would read
+    if quantized:  # then Jamba and FalconMamba call layers instead of reading their weights
         model.config._is_quantized = True
     for name, module in list(model.named_modules()):
         linear = module
-        if isinstance(module, Conv1D):  # bitsandbytes turns it around
+        if isinstance(module, Conv1D):  # bitsandbytes transposes it
             into, out = module.weight.shape
             linear = nn.Linear(into, out, device=META, dtype=dtype)
             model.set_submodule(name, linear)
@@ -198,7 +199,7 @@ def _frozen(
             linear.weight = quantization.meta_weight(linear.weight.shape, dtype)
     return Base(
         model=model,
-        tokenizer=None,  # type: ignore[arg-type]  # nothing here is text
+        tokenizer=None,  # type: ignore[arg-type]  # no text here
         spec=BaseSpec(model=""),
         compute_dtype=dtype,
         device=META,
@@ -207,7 +208,7 @@ def _frozen(
 
 
 def _masks(linear: PackedLinear, rank_group: RankGroup, dtype: torch.dtype) -> Tensor | None:
-    """`PackedLinear.masks` without its random numbers, which would be drawn for real."""
+    """`PackedLinear.masks` without random numbers, which would be drawn on the host."""
     if not linear._context.training or not any(seat.dropout for seat in rank_group.seats):
         return None
     shapes = [(size, linear.in_features) for size in rank_group.blocks.sizes]

@@ -1,9 +1,9 @@
-"""How much memory a pack needs; from it, how many seats fit and whether the dequantised base stays.
+"""How much memory a pack needs, how many seats fit, and whether the dequantized base stays in memory.
 
-The peak is what the base keeps, what the seats keep, and what lives beside it at the worst moment of a step
-or an evaluation. The first two are sums over shapes; the third is counted in a dry run of the pack on the
-meta device (`dry_run.py`), for any model. One that cannot run there is estimated from coefficients, which may
-be far off; the reason is said. Everything follows from the model's configuration: no weights are read.
+The peak is the base, the seats' own state, and the transient tensors at the worst moment of a step or an
+evaluation. The first two are sums over shapes (`sizes.py`); the third is counted in a dry run of the pack on
+the meta device (`dry_run.py`). A model that cannot run there is estimated from coefficients, which may be far
+off; the estimate gives the reason. Only the model's configuration is read, no weights.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from lora_runner.memory.sizes import Coefficients, SeatState, Workload, base_byt
 from lora_runner.pack.options import PackOptions
 
 PLANNED_SHARE = 0.85
-"""Share of the device's memory that is planned for; the rest is for what is not foreseen."""
+"""Share of the device's memory that is planned for; the rest is a reserve."""
 GIB = 2**30
 
 
 class PassMemory(Protocol):
-    """What lives beside all weights and the seats' own state while a pack computes, in bytes."""
+    """Bytes of transient tensors while a pack computes, beside all weights and the seats' own state."""
 
     def train(self, seats: int, batch_size: int, length: int) -> int: ...
 
@@ -40,12 +40,12 @@ class PassMemory(Protocol):
 
 @dataclass(frozen=True)
 class ProcessOverhead:
-    """What a process takes beside its tensors."""
+    """Memory of a process that is not in tensors."""
 
     libraries: int = 0
-    """Bytes of Python and what it has imported."""
+    """Bytes of Python and imported libraries."""
     gaps: float = 0.0
-    """Bytes that no tensor fills, for each byte of tensors that come and go."""
+    """Bytes lost between transient tensors, per byte of them."""
 
 
 class MemoryEstimate:
@@ -61,58 +61,60 @@ class MemoryEstimate:
         device: torch.device,
         available: float,
         source: str,
-        beside: ProcessOverhead = ProcessOverhead(),  # frozen
+        overhead: ProcessOverhead = ProcessOverhead(),  # frozen
         cache: int = 0,
     ) -> None:
         self.base = base
-        """Frozen weights as they are kept, the resident copy included."""
+        """Frozen weights as stored, with the resident copy if there is one."""
         self.available = available
         self.source = source
-        """Where the peak of the passes comes from."""
+        """How the transient tensors were counted."""
         self._seat, self._workload, self._passes, self._device = seat, workload, passes, device
-        self._beside = beside
-        self._most_passing: dict[int, int] = {}
+        self._overhead = overhead
+        self._transient: dict[int, int] = {}
         self._cache = cache
 
     @property
     def per_seat(self) -> int:
-        """What a seat keeps for itself: parameters, gradients and moments."""
+        """A seat's own state: parameters, gradients and moments."""
         return self._seat.num_bytes
 
     def total(self, seats: int) -> int:
         """The tensors' peak with `seats` seats."""
-        return self.base + seats * self.per_seat + self.passing(seats)
+        return self.base + seats * self.per_seat + self.transient(seats)
 
-    def passing(self, seats: int) -> int:
-        """What comes and goes: the worst of filling the pack, a step, an update and an evaluation."""
-        if seats not in self._most_passing:
+    def transient(self, seats: int) -> int:
+        """Transient tensors: the most in filling the pack, a step, an update or an evaluation."""
+        if seats not in self._transient:
             work = self._workload
-            passing = [
+            phases = [
                 self._seat.filling(seats),
                 self._seat.updating(self._device),
                 self._passes.train(seats, work.batch_size, work.length),
             ]
             if work.eval_batch_size:
-                passing.append(self._passes.evaluate(seats, work.eval_batch_size, work.eval_length))
+                phases.append(self._passes.evaluate(seats, work.eval_batch_size, work.eval_length))
             if work.num_prompts:
                 prompts = self._passes.evaluate(seats, work.num_prompts, work.prompt_length)
-                passing.append(prompts + seats * self._cache)
-            self._most_passing[seats] = max(passing)
-        return self._most_passing[seats]
+                phases.append(prompts + seats * self._cache)
+            self._transient[seats] = max(phases)
+        return self._transient[seats]
 
     def peak(self, seats: int) -> int:
-        """What has to fit: on a CPU the process's resident memory, as `top` shows it; on CUDA the tensors."""
-        return self._beside.libraries + self.total(seats) + round(self._beside.gaps * self.passing(seats))
-
-    def parts(self, seats: int) -> str:
-        """What the peak consists of where it is a process's, to be added to a sentence."""
-        if not self._beside.libraries:
-            return ""
-        tensors, passing = self.total(seats), self.passing(seats)
+        """What must fit: on a CPU the process's resident memory, as `top` shows it; on CUDA the tensors."""
         return (
-            f"; of the process's {self.peak(seats) / GIB:.3g} GiB, tensors are {tensors / GIB:.3g}, gaps "
-            f"between those that come and go {self._beside.gaps * passing / GIB:.3g}, Python and libraries "
-            f"{self._beside.libraries / GIB:.3g}"
+            self._overhead.libraries + self.total(seats) + round(self._overhead.gaps * self.transient(seats))
+        )
+
+    def breakdown(self, seats: int) -> str:
+        """The parts of a process's peak, to be appended to a sentence; empty on CUDA."""
+        if not self._overhead.libraries:
+            return ""
+        tensors, transient = self.total(seats), self.transient(seats)
+        return (
+            f"; of the process's {self.peak(seats) / GIB:.3g} GiB, {tensors / GIB:.3g} are tensors, "
+            f"{self._overhead.gaps * transient / GIB:.3g} are gaps between temporary tensors, and "
+            f"{self._overhead.libraries / GIB:.3g} are Python and libraries"
         )
 
     def max_seats(self, most: int) -> int:
@@ -122,7 +124,7 @@ class MemoryEstimate:
             return 0
         fits, too_many, per_seat = 1, most + 1, float("inf")
         while too_many - fits > 1:
-            # The peak is nearly a straight line: the line's guess is close, and its neighbours prove it.
+            # The peak is nearly linear in seats, so a linear guess is close.
             guess = fits + int((planned - self.peak(fits)) / per_seat)
             guess = min(max(guess, fits + 1), too_many - 1)
             if self.peak(guess) <= planned:
@@ -135,31 +137,31 @@ class MemoryEstimate:
 
 @dataclass(frozen=True)
 class SeatChoice:
-    """How a pack is to be filled."""
+    """How many seats a pack gets, and whether the dequantized base stays in memory."""
 
     seats: int
     resident_weights: bool
-    """Whether the dequantised base stays in memory: the same numbers in less time."""
+    """Keep the dequantized base in memory: the same numbers in less time."""
     estimate: MemoryEstimate
     """Of this choice."""
     reason: str
     smallest_base: int
-    """Bytes of the base without its dequantised copy: less than this no seats and no batch can make it."""
+    """Bytes of the base without its dequantized copy, a lower bound for any pack."""
     unquantized: str
-    """What of the base stays in the compute dtype, in words."""
+    """What of the base stays in the compute dtype, as text."""
 
 
 def choose_seats(
     spec: BaseSpec, workload: Workload, *, most: int, seats: int | None = None, available: float | None = None
 ) -> SeatChoice:
-    """As many seats as fit, up to `most`, and the dequantised base in memory where it fits beside them.
+    """As many seats as fit, up to `most`, and the dequantized base in memory if it fits beside them.
 
-    `seats` is a number that has been decided already. `available` is in bytes; for a worker of several GPUs
-    the sum over them, which assumes that layers, and with them activations and trained weights, spread
-    evenly. Trained embeddings and logits lie on one GPU: where they are large, the sum promises too much.
+    `seats` is a number chosen by the user. `available` is in bytes; for a worker with several GPUs it is
+    their sum, which assumes that layers, activations and trained weights spread evenly. Trained embeddings
+    and logits are on one GPU: where they are large, the sum is too optimistic.
 
-    Seats come first: each is another trial at a time, while the copy only saves the dequantisation. One seat
-    is chosen where not even one fits; then the reason says so.
+    Seats come first: each is another trial at a time, while the copy only saves time. One seat is chosen
+    where not even one fits; the reason then says so.
     """
     model = meta_model(spec)
     quantization = quantization_of(model.config, spec.model, spec.quantization)
@@ -175,7 +177,7 @@ def choose_seats(
             if plain.base > plain.available * PLANNED_SHARE:
                 why += f": the base alone takes {plain.base / GIB:.3g} GiB"
         elif chosen == most:
-            why = "no more are of use"
+            why = "more would not be used"
         else:
             why = f"{chosen + 1} would take {plain.peak(chosen + 1) / GIB:.3g} GiB, more than {planned}"
     reason = f"{plural(chosen, 'seat')}: {why}"
@@ -186,14 +188,14 @@ def choose_seats(
         copy = f"the dequantised base ({(resident.base - plain.base) / GIB:.3g} GiB)"
         if stays:
             best = resident
-            reason += f"; {copy} fits beside and stays"
+            reason += f"; {copy} fits beside them and stays in memory"
         else:
-            reason += f"; {copy} does not fit beside and is made layer by layer in every pass"
+            reason += f"; {copy} does not fit beside them and is made layer by layer in every pass"
     return SeatChoice(
         seats=chosen,
         resident_weights=stays,
         estimate=best,
-        reason=f"{reason}{best.parts(chosen)}; {best.source}",
+        reason=f"{reason}{best.breakdown(chosen)}; {best.source}",
         smallest_base=plain.base,
         unquantized=unquantized,
     )
@@ -237,7 +239,7 @@ def estimate(
     try:
         passes: PassMemory = _dry_run(model, options, workload, device, dtype, quantization)
         source = "peak from a dry run"
-    except Exception as error:  # whatever a model's own code does where tensors have no values
+    except Exception as error:  # anything that a model's code does with tensors without values
         why = f"{type(error).__name__}: {error}".split("\n")[0][:160]
         if quantization and not resident_weights:
             _refuse_if_quantisation_fails(
@@ -253,7 +255,7 @@ def estimate(
         device=device,
         available=available_memory(device) if available is None else available,
         source=source,
-        beside=ProcessOverhead(LIBRARY_BYTES, GAPS) if device.type == "cpu" else ProcessOverhead(),
+        overhead=ProcessOverhead(LIBRARY_BYTES, GAPS) if device.type == "cpu" else ProcessOverhead(),
         cache=cache,
     )
 
@@ -289,19 +291,19 @@ def _refuse_if_quantisation_fails(
     quantization: Quantization,
     error: BaseException,
 ) -> None:
-    """Raise ModelError where a dry run that failed goes through on weights that are not quantised."""
+    """Raise ModelError if a failed dry run succeeds on unquantized weights."""
     try:
         _dry_run(meta_model(spec), options, workload, device, dtype, NONE)
-    except Exception:  # then it fails for another reason, which may be the lack of values
+    except Exception:  # another reason, maybe the missing values
         return
     raise ModelError(
-        f"model {spec.model!r} cannot be computed {quantization.words}: its own code reads weights that are "
-        f"quantised as if they were not ({type(error).__name__}: {first_line(error)})"
+        f"model {spec.model!r} does not run {quantization.description}: its own code reads quantised weights "
+        f"as if they were not ({type(error).__name__}: {first_line(error)})"
     ) from error
 
 
 def available_memory(device: torch.device) -> float:
-    """Bytes a pack may plan with: the GPU's total, or the machine's free memory on CPU."""
+    """Bytes for a pack: the GPU's total memory, or the machine's free memory on a CPU."""
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory)
     return float(psutil.virtual_memory().available)

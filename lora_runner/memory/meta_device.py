@@ -1,4 +1,4 @@
-"""What running a pack on the meta device takes: counted storages, fused attention, and no kernel launches."""
+"""Support for a pack on the meta device: counted storages, fused attention, no kernel launches."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ META = torch.device("meta")
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of storages on the meta device that are made inside, while they live.
+    """Counts the bytes of live storages on the meta device that were made inside.
 
-    A value that is read off the device is zero: code that looks at a loss or compares logits goes on.
+    A value read from the device is zero, so that code which reads a loss or compares logits continues.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class LiveBytes(TorchDispatchMode):
         if on_meta and func is aten._to_copy.default and _is_cpu(kwargs.get("device")):
             return torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
         if on_meta and func is aten._grouped_mm.default:
-            # torch's own shape function knows the GPU's kernel only, and with it bfloat16.
+            # torch's own shape function supports only the GPU kernel, and so only bfloat16.
             out: Any = torch.empty(_grouped_shape(*args, **kwargs), dtype=args[0].dtype, device=META)
         else:
             out = func(*args, **kwargs)
@@ -53,17 +53,17 @@ class LiveBytes(TorchDispatchMode):
         if key in self._storages:
             return
 
-        def gone(_: object) -> None:
+        def released(_: object) -> None:
             self.live -= size
             del self._storages[key]
 
-        self._storages[key] = weakref.ref(storage, gone)
+        self._storages[key] = weakref.ref(storage, released)
         self.live += size
         self.peak = max(self.peak, self.live)
 
     @contextmanager
     def watch(self) -> Iterator[Callable[[], int]]:
-        """A function that says how many bytes lived at once since here, beyond those that live now."""
+        """A function that returns the peak since here, beyond the bytes alive now."""
         before = self.peak = self.live
         yield lambda: self.peak - before
 
@@ -73,7 +73,7 @@ def _is_cpu(device: torch.device | None) -> bool:
 
 
 def _grouped_shape(a: Tensor, b: Tensor, offs: Tensor, *_: Any, **__: Any) -> tuple[int, ...]:
-    """Of a grouped product: of rows with one weight a group, or of rows with rows."""
+    """Of a grouped matmul: rows with one weight per group, or rows with rows."""
     groups = (len(offs),) if b.dim() == 2 else ()
     return (*groups, a.shape[0], b.shape[-1])
 
@@ -89,29 +89,29 @@ def _fused_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Attention as a fused kernel on CPU or CUDA keeps it: q, k, v, the output, and a sum for each row.
+    """Attention with the memory of a fused kernel on CPU or CUDA: q, k, v, the output, and a sum per row.
 
-    None takes one key head for all query heads (Falcon) unless it is told so: then all of QK^T is kept.
+    Without `enable_gqa`, none broadcasts one key head to all query heads (Falcon): then QK^T is kept.
     """
     if key.shape[-3] != query.shape[-3] and not enable_gqa:
-        written_down = torch.ops.aten._scaled_dot_product_attention_math.default
-        whole: Tensor = written_down(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)[0]
+        unfused = torch.ops.aten._scaled_dot_product_attention_math.default
+        whole: Tensor = unfused(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)[0]
         return whole
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
     out: Tensor = kernel(query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
     return out
 
 
-# Without it, torch writes all of QK^T down for tensors on the meta device; no other tensor is concerned.
+# Otherwise torch materialises QK^T for tensors on the meta device; other tensors are not affected.
 _ON_META = torch.library.Library("aten", "IMPL")
 _ON_META.impl("scaled_dot_product_attention", _fused_attention, "AutogradMeta")
 
 
 @contextmanager
 def no_launches() -> Iterator[None]:
-    """Inside, Triton kernels (Liger's) do nothing, since what they would work on has no memory.
+    """Turn launches of Triton kernels (Liger's) into no-ops: they would follow null pointers.
 
-    What their callers allocate is seen all the same. A launch would follow null pointers.
+    What their callers allocate is still counted.
     """
     try:
         from triton.runtime.jit import JITFunction  # type: ignore[import-untyped]

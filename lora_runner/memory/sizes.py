@@ -1,4 +1,4 @@
-"""What a base and a seat keep, by their shapes, and coefficients for what a pass takes beside them."""
+"""Bytes of a base and of a seat's state from their shapes, and rough coefficients for a pass."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ NF4_BYTES = NF4.bytes_of(torch.Size((1, 1)))
 BUFFER_BYTES, TRAINED_BYTES = 4, 16
 """Bytes per trained parameter in one buffer, and in all four: fp32 master, gradient, two moments."""
 TRAINED_8BIT_BYTES = 2 * BUFFER_BYTES + 2 * (1 + 4 / ABSMAX_BLOCK)
-"""The same where the moments are kept in 8 bits, with an fp32 scale per block."""
+"""The same with moments in 8 bits and an fp32 scale per block."""
 UPDATE_8BIT_BYTES = 20
-"""Bytes per element that bitsandbytes 0.50 takes for a moment while it updates on a CPU: fp32 copies of both
-moments and what it computes from them (measured)."""
+"""Transient bytes per element of bitsandbytes 0.50's update on a CPU (measured): fp32 copies of both moments
+and
+what it computes from them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What every seat of a pack trains and computes, at its largest."""
+    """What every seat of a pack trains and computes, at most."""
 
     target_modules: str | tuple[str, ...] = "all-linear"
     train_embeddings: bool | tuple[str, ...] = False
@@ -44,13 +45,13 @@ class Workload:
     batch_size: int
     """Sequences of a seat's micro-batch."""
     length: int
-    """Tokens of each sequence. Of unlike ones take the mean: what they cost follows their sum."""
+    """Tokens of each sequence; the mean if they differ, since the cost follows their sum."""
     eval_batch_size: int = 0
-    """Sequences that every seat evaluates at a time; 0 leaves evaluation out."""
+    """Sequences that every seat evaluates at a time; 0: no evaluation."""
     eval_length: int = 0
     """Tokens of each of them."""
     num_prompts: int = 0
-    """Prompts that every seat answers at a time; 0 leaves that out."""
+    """Prompts that every seat answers at a time; 0: none."""
     prompt_length: int = 0
     """Tokens of the longest of them."""
     max_new_tokens: int = 0
@@ -59,7 +60,7 @@ class Workload:
     embedding_optimizer_bits: Literal[32, 8] = 32
 
     def options(self, *, resident_weights: bool) -> PackOptions:
-        """Of a pack that does this."""
+        """The options of such a pack."""
         return PackOptions(
             target_modules=self.target_modules,
             train_embeddings=self.train_embeddings,
@@ -73,7 +74,7 @@ class Workload:
 def cache_bytes(model: PreTrainedModel, workload: Workload, width: int) -> int:
     """Keys and values of a seat's answers, in `width` bytes each, as `KeyValueCache` keeps them.
 
-    A layer's come twice more while its heads read them: taken out of the buffers, and once for each head.
+    The layer that attends holds two more copies: one taken out of the buffers, one expanded to all heads.
     """
     if not workload.num_prompts:
         return 0
@@ -88,10 +89,10 @@ def cache_bytes(model: PreTrainedModel, workload: Workload, width: int) -> int:
 
 @dataclass(frozen=True)
 class SeatState:
-    """What a seat keeps for itself: parameters, gradients and moments, by parameter group."""
+    """A seat's own state: parameters, gradients and moments, by parameter group."""
 
     lora: int
-    """Elements, as the arena stores them."""
+    """Elements, rounded up to whole blocks."""
     embeddings: int
     bits: Literal[32, 8]
     """Of the embeddings' moments."""
@@ -102,22 +103,22 @@ class SeatState:
         return TRAINED_BYTES * self.lora + round(each * self.embeddings)
 
     def filling(self, seats: int) -> int:
-        """Bytes beyond those of `seats` seats while the last one is placed.
+        """Bytes beyond those of `seats` seats while the last one is allocated.
 
-        Its last group makes each buffer in turn grow, and one of them is there twice.
+        Its last group makes each buffer grow in turn, and one of them exists twice.
         """
         if self.bits == 8:  # the groups have buffers of their own
             return BUFFER_BYTES * (seats - 1) * max(self.lora, self.embeddings)
         return BUFFER_BYTES * (seats * (self.lora + self.embeddings) - (self.embeddings or self.lora))
 
     def updating(self, device: torch.device) -> int:
-        """Bytes beyond those of the seats while they are updated, one after another."""
+        """Bytes beyond those of the seats while they are updated one after another."""
         in_8bit = self.bits == 8 and device.type == "cpu"
         return UPDATE_8BIT_BYTES * min(self.embeddings, CHUNK) if in_8bit else 0
 
 
 def base_bytes(model: PreTrainedModel, width: int, quantization: Quantization, *, resident: bool) -> int:
-    """The frozen weights, computed with in `width` bytes each, the resident copy included."""
+    """The frozen weights, `width` bytes per element in the compute dtype, with the resident copy if any."""
     kept = [_shape(module) for module in quantization.layers(model).values()]
     quantized = sum(shape.numel() for shape in kept)
     total = num_parameters_of(model)
@@ -126,7 +127,7 @@ def base_bytes(model: PreTrainedModel, width: int, quantization: Quantization, *
 
 
 def seat_state(model: PreTrainedModel, workload: Workload) -> SeatState:
-    """What a seat would keep on this model; ModelError when nothing matches `target_modules`."""
+    """A seat's state on this model; ModelError when nothing matches `target_modules`."""
     rank = -(-workload.lora_r // RANK_MULTIPLE) * RANK_MULTIPLE
     _, saved = find_trained_modules(
         model,
@@ -161,17 +162,17 @@ def _shape(module: nn.Module) -> torch.Size:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Passes of a decoder whose inside is not known, from its sizes: an estimate and no more."""
+    """A rough estimate of a pass from a decoder's sizes."""
 
     held: int
-    """Bytes whatever the tokens: the largest dequantised weight."""
+    """Bytes independent of tokens: the largest dequantized weight."""
     saved: int
-    """Bytes that a token leaves behind for the backward pass."""
+    """Bytes per token kept for the backward pass."""
     inside: int
-    """Bytes of a token while one layer computes."""
+    """Bytes per token while one layer computes."""
     vocabulary: int
     max_logits: int
-    """Elements of the logits that exist at once."""
+    """Elements of logits held at once."""
 
     @classmethod
     def of(
@@ -182,7 +183,7 @@ class Coefficients:
         quantization: Quantization,
         device: torch.device,
     ) -> Coefficients:
-        """`quantization` is that of weights which are dequantised in every pass."""
+        """`quantization` is that of weights dequantized in every pass."""
         config, width = text_config(model), dtype.itemsize
         inputs = sum(min(weight.shape) for weight in _targets(model, workload)) * width
         layers = int(config.num_hidden_layers)
@@ -199,15 +200,15 @@ class Coefficients:
         )
 
     def train(self, seats: int, batch_size: int, length: int) -> int:
-        """As a DryRun's."""
+        """As `DryRun`."""
         tokens = seats * batch_size * length
         return self.held + tokens * (self.saved + self.inside) + self._logits(tokens, 12)
 
     def evaluate(self, seats: int, batch_size: int, length: int) -> int:
-        """As a DryRun's."""
+        """As `DryRun`."""
         tokens = seats * batch_size * length
         return self.held + tokens * self.inside + self._logits(tokens, 8)
 
     def _logits(self, tokens: int, bytes_each: int) -> int:
-        """Logits, their log-softmax and, in training, the gradient, of one turn of predicting positions."""
+        """Logits, their log-softmax and, in training, the gradient, of one chunk of predicting positions."""
         return min(tokens * self.vocabulary, self.max_logits) * bytes_each

@@ -1,4 +1,4 @@
-"""Turning a loaded model into the inside of a pack: which modules are replaced, and where the head begins."""
+"""Converting a loaded model for a pack: modules replaced in place, decoder and head apart."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def replace_modules(
     trainable_token_indices: tuple[int, ...] = (),
     resident: bool,
 ) -> tuple[list[PackedLinear], list[PackedSavedModule]]:
-    """Replace linear, embedding and output layers in place; the ones that seats train, in the model's order.
+    """Replace linear, embedding and output layers in place; returns those that seats train, in model order.
 
     Raises ModelError when nothing matches `target_modules`, or a layer would be trained in two ways.
     """
@@ -38,15 +38,15 @@ def replace_modules(
         trainable_token_indices=trainable_token_indices,
     )
     output = model.get_output_embeddings()
-    # The others compute block by block as well: for exactness, and because bitsandbytes' own layer has no
-    # gradient on a CPU when the model is in evaluation mode.
+    # The others too: for exactness, and because bitsandbytes' own layer has no gradient on a CPU in
+    # evaluation mode.
     others = [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
         and module is not output
         and name not in targets
-        and not has_own_forward(module)  # called by block, as it is
+        and not has_own_forward(module)  # called block by block instead
     ]
     linears = [_replace_linear(model, context, name, index, resident) for index, name in enumerate(targets)]
     for name in others:
@@ -74,7 +74,7 @@ def _replace_linear(
 def _replace_saved(
     model: PreTrainedModel, context: PackContext, trained: tuple[str, ...], tied: bool, targets: list[str]
 ) -> list[PackedSavedModule]:
-    """Wrap trained embeddings, and the output layer always, so that it too computes block by block."""
+    """Wrap trained embeddings, and always the output layer, so that it computes block by block."""
     output = model.get_output_embeddings()
     names = {id(module): name for name, module in model.named_modules()}
     wrapped = dict.fromkeys(trained)
@@ -98,7 +98,7 @@ def _replace_saved(
 
 
 def silence_dropout(model: PreTrainedModel) -> None:
-    """Set every dropout rate of the base to 0, wherever a model keeps it."""
+    """Set every dropout probability of the base to 0, in modules and configuration."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -109,7 +109,7 @@ def silence_dropout(model: PreTrainedModel) -> None:
 
 
 def train_checkpointed(model: PreTrainedModel) -> None:
-    """Put those modules into training mode that checkpoint gradients, which transformers does there only.
+    """Put modules that can checkpoint into training mode, the only one in which transformers does it.
 
     The others stay in evaluation mode: PhiMoE's routers draw random numbers in training mode.
     """
@@ -119,35 +119,35 @@ def train_checkpointed(model: PreTrainedModel) -> None:
             module.training = True
 
 
-def keep_weights(model: PreTrainedModel) -> None:
-    """Keep a model from changing its weights in evaluation mode, where the base of a pack stays.
+def keep_original_weights(model: PreTrainedModel) -> None:
+    """Keep a model from changing its weights in evaluation mode, in which the base of a pack stays.
 
-    RWKV halves them there every few layers, against overflow in fp16, and quantises 4-bit ones again.
+    RWKV halves them every few layers, against overflow in fp16, and quantises 4-bit weights again.
     """
     if getattr(model.config, "rescale_every", 0):
         model.config.rescale_every = 0
 
 
 class _HiddenState(BaseModelOutputWithPast):  # type: ignore[misc]  # transformers ships no types
-    """A decoder's output that holds nothing else, whatever a model looks for (router logits, attentions)."""
+    """A decoder's output whose other fields (router logits, attentions) are all None."""
 
     def __getattr__(self, name: str) -> None:
         if name.startswith("__"):
             raise AttributeError(name)
 
 
-class _Given(nn.Module):
-    """Stands where the decoder was: what it is given is the hidden state."""
+class _Identity(nn.Module):
+    """Takes the decoder's place and returns its input as the hidden state."""
 
     def forward(self, *_: Any, inputs_embeds: torch.Tensor, **__: Any) -> _HiddenState:
         return _HiddenState(last_hidden_state=inputs_embeds)  # type: ignore[arg-type]
 
 
 def split_model(model: PreTrainedModel) -> tuple[nn.Module, nn.Module]:
-    """The decoder, and the model without it: called with `inputs_embeds` (hidden states), it gives logits.
+    """The decoder, and the model without it, which turns hidden states (`inputs_embeds`) into logits.
 
-    So a few positions' logits can be computed at a time, with whatever the model does after its output layer
-    (soft caps, scales).
+    So the logits of a few positions can be computed at a time, with whatever the model does after its output
+    layer (soft caps, scales).
     """
     decoder = decoder_of(model)
     names = {id(module): name for name, module in model.named_modules()}
@@ -157,16 +157,15 @@ def split_model(model: PreTrainedModel) -> tuple[nn.Module, nn.Module]:
         inner = _with_own_children(getattr(holder, name))
         setattr(holder, name, inner)
         holder = inner
-    setattr(holder, path[-1], _Given())
+    setattr(holder, path[-1], _Identity())
     return decoder, head
 
 
 def _with_own_children(module: nn.Module) -> nn.Module:
-    """A second module of the same parameters and children, of which one may be exchanged."""
+    """A second module with the same parameters and children, so that a child can be replaced."""
     twin = copy.copy(module)
     twin._modules = dict(module._modules)
-    # accelerate, which spreads a base over devices, hangs its hooks on the instance: they would call the
-    # original.
+    # accelerate, which spreads a base over devices, sets hooks on the instance that would call the original.
     for name in ("forward", "_old_forward", "_hf_hook"):
         twin.__dict__.pop(name, None)
     return twin

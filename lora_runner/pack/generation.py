@@ -1,10 +1,10 @@
 """Greedy continuations of the same prompts by all seats of a pack at once.
 
-In the end-to-end layout keys and values are kept (`kv_cache.py`), so a new token costs the pass of one token
-a sequence. Models that need the rectangular layout, and those whose logits come out otherwise with kept keys
-and values, compute every text again for each new token. Which way is taken is found out on the untouched
-base when text is first asked for. Either way a seat's continuations do not depend on its neighbours: its own
-texts alone make up its block, and those that have ended leave it.
+In the end-to-end layout keys and values are cached (`layout/kv_cache.py`), so a pass computes one token per
+sequence. Models that need the rectangular layout, and those whose logits a cache would change, compute the
+whole text for every new token. Which way is taken is tested on the plain base when text is first generated.
+Either way a seat's continuations do not depend on its neighbours: its block holds only its own texts, and
+those that have ended leave it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from lora_runner.pack.packed_model import PackedModel
     from lora_runner.pack.seat import Seat
 
-_Refused = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError)
-"""What a model's own code raises where it does not know what it is given."""
+_MODEL_ERRORS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError)
+"""What a model's own code raises on inputs that it does not support."""
 
 
 class TextGenerator:
@@ -36,7 +36,7 @@ class TextGenerator:
 
     @property
     def uncached_reason(self) -> str:
-        """Why each new token costs a pass over the whole text; empty where it does not."""
+        """Why each new token costs a pass over the whole text; empty when the cache is used."""
         if self._reason is None:
             self._reason = self._why_uncached()
         return self._reason
@@ -52,27 +52,27 @@ class TextGenerator:
     ) -> list[list[list[int]]]:
         """New token ids, [seat][prompt], without the stop token; `batch_size` prompts of a seat at a time.
 
-        No text grows beyond the positions that the model has.
+        No text grows beyond the model's number of positions.
         """
         found: list[list[list[int]]] = [[[] for _ in prompts] for _ in seats]
         if not (seats and max_new_tokens):
             return found
-        # Prompts of about one length together; as everywhere, a matter of the prompts alone.
-        places = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+        # Batches of similar length; the order depends only on the prompts.
+        by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         order = pack_order(seats)
-        for start in range(0, len(places), batch_size):
-            batch = places[start : start + batch_size]
-            done = _GrowingTexts(
+        for start in range(0, len(by_length), batch_size):
+            batch = by_length[start : start + batch_size]
+            texts = _GrowingTexts(
                 self._pack, [seats[i] for i in order], [prompts[i] for i in batch], max_new_tokens
             )
-            done.grow(stop_token_ids, cached=not self.uncached_reason)
-            for index, continued in zip(order, done.new, strict=True):
-                for place, ids in zip(batch, continued, strict=True):
-                    found[index][place] = ids
+            texts.grow(stop_token_ids, cached=not self.uncached_reason)
+            for seat, continuations in zip(order, texts.new, strict=True):
+                for prompt, ids in zip(batch, continuations, strict=True):
+                    found[seat][prompt] = ids
         return found
 
     def _why_uncached(self) -> str:
-        """Empty when kept keys and values give the logits that whole texts give."""
+        """Empty when a cache gives the logits of whole texts."""
         pack = self._pack
         if pack.layout != "end_to_end":
             return f"this model needs the {pack.layout} layout ({pack.layout_reason})"
@@ -83,17 +83,17 @@ class TextGenerator:
         try:
             with torch.no_grad():
                 cached, whole = (
-                    _GrowingTexts(pack, seats, prompts, 3).follow(cached=cached) for cached in (True, False)
+                    _GrowingTexts(pack, seats, prompts, 3).force(cached=cached) for cached in (True, False)
                 )
-        except _Refused as error:
-            return f"it takes no kept keys and values: {type(error).__name__}: {error}"[:200]
+        except _MODEL_ERRORS as error:
+            return f"it does not run with a cache: {type(error).__name__}: {error}"[:200]
         difference = float((cached.float() - whole.float()).abs().max() / whole.float().abs().max())
         tolerance = 1e-4 if pack.base.compute_dtype == torch.float32 else 5e-2
-        return "" if difference <= tolerance else f"kept keys and values move its logits by {difference:.1e}"
+        return "" if difference <= tolerance else f"a cache changes its logits by {difference:.1e}"
 
 
 class _GrowingTexts:
-    """Prompts of every seat, in pack order, on their way to longer texts."""
+    """The prompts of every seat, in pack order, and their continuations."""
 
     def __init__(
         self,
@@ -107,21 +107,23 @@ class _GrowingTexts:
         self.new: list[list[list[int]]] = [[[] for _ in prompts] for _ in seats]
         """Token ids added so far, [seat][prompt]."""
         self._open = [list(range(len(prompts))) for _ in seats]
-        """Places of the prompts of each seat that are still continued."""
+        """Indices of each seat's prompts that are still continued."""
         most = pack.max_positions
-        self._room = [max_new_tokens if most is None else min(max_new_tokens, most - len(p)) for p in prompts]
+        self._limits = [
+            max_new_tokens if most is None else min(max_new_tokens, most - len(p)) for p in prompts
+        ]
 
     def grow(self, stop_token_ids: frozenset[int], *, cached: bool) -> None:
-        """Add the likeliest token to every text until a stop token or its limit ends it."""
+        """Add the most likely token to every text until a stop token or its limit ends it."""
         for one in self._open:
-            one[:] = [place for place in one if self._room[place] > 0]
+            one[:] = [i for i in one if self._limits[i] > 0]
         next_logits = self._with_cache() if cached else self._whole
         while any(self._open):
             tokens = [logits.argmax(-1) for logits in next_logits()]
             self._take(torch.cat(tokens).tolist(), stop_token_ids)
 
-    def follow(self, *, cached: bool) -> Tensor:
-        """Logits of the prompts' next tokens and of texts that grow by given tokens, to compare both ways."""
+    def force(self, *, cached: bool) -> Tensor:
+        """Logits of the next tokens of prompts and of texts that grow by fixed tokens, for comparison."""
         next_logits = self._with_cache() if cached else self._whole
         seen = []
         for token in range(self._max_new_tokens):
@@ -133,26 +135,26 @@ class _GrowingTexts:
         given = iter(tokens)
         for seat, still_open in enumerate(self._open):
             goes_on = []
-            for place in still_open:
-                token, text = next(given), self.new[seat][place]
+            for prompt in still_open:
+                token, text = next(given), self.new[seat][prompt]
                 if token in stop_token_ids:
                     continue
                 text.append(token)
-                if len(text) < self._room[place]:
-                    goes_on.append(place)
+                if len(text) < self._limits[prompt]:
+                    goes_on.append(prompt)
             still_open[:] = goes_on
 
     @property
     def _present(self) -> list[int]:
-        """Seats with a text that goes on: an empty block is nobody's."""
+        """Seats with an open text: no block may be empty."""
         return [index for index, still_open in enumerate(self._open) if still_open]
 
     def _whole(self) -> list[Tensor]:
-        """Logits of every open text's next token, computed from the first token on."""
+        """Logits of every open text's next token, from a pass over whole texts."""
         pack = self._pack
         blocks = [
             Block.next_token(
-                [[*self._prompts[place], *self.new[seat][place]] for place in self._open[seat]],
+                [[*self._prompts[prompt], *self.new[seat][prompt]] for prompt in self._open[seat]],
                 pack.base.device,
             )
             for seat in self._present
@@ -160,30 +162,30 @@ class _GrowingTexts:
         return pack.logits([self._seats[seat] for seat in self._present], blocks, pack.layout)
 
     def _with_cache(self) -> Callable[[], list[Tensor]]:
-        """The same, of the newest tokens alone; each call must follow one token after the other."""
+        """The same from the newest tokens and a cache; call once per new token."""
         pack = self._pack
-        lengths = [[len(self._prompts[place]) for place in self._open[seat]] for seat in self._present]
+        lengths = [[len(self._prompts[prompt]) for prompt in self._open[seat]] for seat in self._present]
         cache = KeyValueCache(
             lengths or [[1]], self._max_new_tokens, mix_blocks=pack.attention.can_mix_blocks
         )
-        known = [(seat, place) for seat in self._present for place in self._open[seat]]
+        known = [(seat, prompt) for seat in self._present for prompt in self._open[seat]]
 
         def next_logits() -> list[Tensor]:
             nonlocal known
-            still_open = [(seat, place) for seat in self._present for place in self._open[seat]]
+            still_open = [(seat, prompt) for seat in self._present for prompt in self._open[seat]]
             if not cache.is_filled:
-                return self._logits_of(lambda seat, place: self._prompts[place], cache)
+                return self._logits_of(lambda seat, prompt: self._prompts[prompt], cache)
             if still_open != known:
                 kept = set(still_open)
                 cache.keep([row for row, text in enumerate(known) if text in kept])
                 known = still_open
-            return self._logits_of(lambda seat, place: self.new[seat][place][-1:], cache)
+            return self._logits_of(lambda seat, prompt: self.new[seat][prompt][-1:], cache)
 
         return next_logits
 
     def _logits_of(self, tokens: Callable[[int, int], Sequence[int]], cache: KeyValueCache) -> list[Tensor]:
         blocks = [
-            Block.next_token([tokens(seat, place) for place in self._open[seat]], self._pack.base.device)
+            Block.next_token([tokens(seat, prompt) for prompt in self._open[seat]], self._pack.base.device)
             for seat in self._present
         ]
         seats = [self._seats[seat] for seat in self._present]

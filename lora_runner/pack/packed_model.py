@@ -22,7 +22,12 @@ from lora_runner.layers.block_modules import call_by_block
 from lora_runner.layers.linear import PackContext, RowOwners, pack_order
 from lora_runner.layout.kv_cache import KeyValueCache
 from lora_runner.layout.pack_layout import Block, Layout, LayoutKind, plan_layouts
-from lora_runner.pack.convert_model import keep_weights, replace_modules, split_model, train_checkpointed
+from lora_runner.pack.convert_model import (
+    keep_original_weights,
+    replace_modules,
+    split_model,
+    train_checkpointed,
+)
 from lora_runner.pack.options import PackOptions
 from lora_runner.pack.seat import Seat
 
@@ -47,7 +52,7 @@ class PackedModel:
         self.options = options
         self.model = base.model
         self.context = PackContext()
-        keep_weights(self.model)
+        keep_original_weights(self.model)
         self.linears, self.saved = replace_modules(
             self.model,
             self.context,

@@ -1,7 +1,7 @@
 """A seat: one trial's own weights, optimizer state, schedule and counters on the shared base.
 
-Its parameters, gradients and moments are segments of the pack's flat buffers (`allocator.py`): one segment a
-parameter group and device. The matrices are views into them.
+Its parameters, gradients and moments are segments of the pack's flat buffers (`optim/flat_buffers.py`), one
+per parameter group and device. The matrices are views into them.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from lora_runner.optim.group_step import GroupStep
 from lora_runner.optim.schedules import schedule_factor
 
 LORA, EMBEDDINGS = "lora", "embeddings"
-"""The two parameter groups; each has its own peak rate, both follow one schedule."""
+"""The two parameter groups; each has its own peak learning rate, both follow one schedule."""
 SegmentKey = tuple[str, torch.device]
 """Parameter group and device."""
 RANK_MULTIPLE = 8
-"""Adapters are stored with ranks of this multiple, padded with zeros: grouped products want 16-byte steps."""
+"""Ranks are padded with zeros to a multiple of this: grouped matmuls need 16-byte strides."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class StepStats:
     """What one optimizer step of a seat did."""
 
     step: int
-    """Updates made so far, this one included."""
+    """Updates so far, including this one."""
     loss: float
     """Token-weighted NLL of the step's accumulation window."""
     grad_norm: float
@@ -47,7 +47,7 @@ class StepStats:
 
 
 class PendingStats:
-    """StepStats whose loss and norm may still be on their way from the device; reading them waits."""
+    """StepStats whose loss and norm are still being copied from the device; reading them waits."""
 
     def __init__(self, step: int, figures: Tensor, learning_rate: float, num_tokens: int) -> None:
         self.step, self.learning_rate, self.num_tokens = step, learning_rate, num_tokens
@@ -57,7 +57,7 @@ class PendingStats:
             self._figures = torch.empty(2, pin_memory=True)
             self._figures.copy_(figures, non_blocking=True)
             self._arrived = torch.cuda.Event()
-            self._arrived.record(torch.cuda.current_stream(figures.device))  # where the copy is queued
+            self._arrived.record(torch.cuda.current_stream(figures.device))  # the stream of the copy
 
     def read(self) -> StepStats:
         """The figures as numbers."""
@@ -96,28 +96,28 @@ class Seat:
         self.padded_rank = -(-config.lora_r // RANK_MULTIPLE) * RANK_MULTIPLE
         self.step = 0
         self.micro_step = 0
-        """Micro-batches of which the gradient has been computed; also the data position."""
+        """Micro-batches computed so far; also the position in the data."""
         self.num_tokens = 0
         self.last_update: PendingStats | None = None
-        """What the latest update did; None before the first one of this process."""
+        """The latest update's; None before the first one of this process."""
         self._window_loss: list[Tensor] = []
         self._window_tokens = 0
         self._factor = schedule_factor(config)
         self.token_indices = saved[0].token_indices if saved else ()
-        """Ids of the tokens whose rows alone are trained."""
+        """Ids of the only tokens whose rows are trained; empty: no such restriction."""
         self._rates = {LORA: config.learning_rate, EMBEDDINGS: config.embedding_learning_rate or 0.0}
         self.lora: dict[torch.device, tuple[Tensor, Tensor]] = {}
         """All adapters of a device, end to end, and their gradients."""
         self.lora_offsets: dict[str, int] = {}
-        """By layer, where its A begins in there; its B stands behind it."""
+        """By layer, the offset of its A there; its B follows."""
         self.saved: dict[str, Tensor] = {}
         self.saved_gradients: dict[str, Tensor] = {}
         self.states_8bit: dict[SegmentKey, States8bit] = {}
         """Moments of the segments whose buffers have none."""
-        self.segments = self._place(linears, [m for m in saved if m.tied_to is None], allocators)
+        self.segments = self._allocate(linears, [m for m in saved if m.tied_to is None], allocators)
         self._start_from_base(linears, saved)
 
-    def _place(
+    def _allocate(
         self,
         linears: Sequence[PackedLinear],
         saved: Sequence[PackedSavedModule],
@@ -165,16 +165,16 @@ class Seat:
             if module.tied_to is None:
                 self.saved[module.name].copy_(module.trained_start())
 
-    # --- what there is to see ---------------------------------------------------------------------------
+    # --- views ---------------------------------------------------------------------------
 
     @property
     def parameters(self) -> dict[str, Tensor]:
-        """Trained matrices by name, in the shapes that peft gives them; live views."""
+        """Trained matrices by name, in peft's shapes; live views."""
         return self._named("parameters")
 
     @property
     def gradients(self) -> dict[str, Tensor]:
-        """Gradient of the open accumulation window, by the same names; live views."""
+        """Gradients of the open accumulation window, by the same names; live views."""
         return self._named("gradients")
 
     def _named(self, buffer: str) -> dict[str, Tensor]:
@@ -190,7 +190,7 @@ class Seat:
 
     @property
     def learning_rate(self) -> float:
-        """Rate of the LoRA group in the next update."""
+        """The LoRA group's, in the next update."""
         return self.config.learning_rate * self._factor(self.step)
 
     @property
@@ -203,13 +203,13 @@ class Seat:
 
     @property
     def last_stats(self) -> StepStats | None:
-        """What the latest update did, in numbers."""
+        """Of the latest update; waits for the device."""
         return None if self.last_update is None else self.last_update.read()
 
     # --- a window and its end ---------------------------------------------------------------------------
 
     def add_micro_batch(self, loss: Tensor, num_tokens: int) -> None:
-        """Count a micro-batch whose gradient has been added; `loss` is its share of the window's mean."""
+        """Count a micro-batch whose gradient has been added; `loss` is its part of the window's mean."""
         self._window_loss.append(loss.detach())
         self._window_tokens += num_tokens
         self.micro_step += 1
@@ -219,12 +219,12 @@ class Seat:
         return len(self._window_loss) == self.config.gradient_accumulation_steps
 
     def restart_window(self) -> None:
-        """Forget the gradient of a window that was cut short; its micro-batches are computed again."""
+        """Drop the gradient of an interrupted window; its micro-batches are computed again."""
         self.micro_step -= len(self._window_loss)
         self._open_window()
 
     def group_steps(self, trial: int) -> list[tuple[SegmentKey, GroupStep]]:
-        """The next update of each of the seat's segments, for `trial` of a common launch."""
+        """The next update of each segment; `trial` is the seat's index in the joint update."""
         config, factor = self.config, self._factor(self.step)
         return [
             (
@@ -246,7 +246,7 @@ class Seat:
         ]
 
     def stepped(self, norm: Tensor) -> PendingStats:
-        """Take note of an update with this gradient norm, and open the next accumulation window."""
+        """Record an update with this gradient norm, and open the next accumulation window."""
         loss, rate = torch.stack(self._window_loss).sum(), self.learning_rate
         self.step += 1
         self.num_tokens += self._window_tokens
@@ -278,10 +278,9 @@ class Seat:
     def load_state(
         self, tensors: Mapping[str, Tensor], *, step: int, micro_step: int, num_tokens: int
     ) -> None:
-        """Continue from what `state_tensors` gave.
+        """Load what `state_tensors` gave.
 
-        Nothing is taken over unless everything fits: ValueError names the tensor that is missing, of another
-        shape, or not of this seat.
+        All or nothing: ValueError names a tensor that is missing, of another shape or dtype, or unknown.
         """
         targets = dict(self.state_tensors())
         if strangers := sorted(set(targets) ^ set(tensors)):

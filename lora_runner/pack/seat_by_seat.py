@@ -1,4 +1,4 @@
-"""What all seats do at once, done seat by seat where that fails: one of them fails then, not its neighbours.
+"""A computation for all seats at once, repeated seat by seat if it fails, so that only one of them fails.
 
 A seat's numbers do not depend on its neighbours, so both ways give the same.
 """
@@ -20,11 +20,10 @@ T = TypeVar("T")
 def for_each_seat(
     compute: Callable[[list[Seat | None]], list[T]], seats: Sequence[Seat | None]
 ) -> list[T | Fault]:
-    """`compute` for all seats at once, or one by one where memory or an error forbids it.
+    """`compute` for all seats at once, or one by one if that runs out of memory or raises.
 
-    A seat that fails alone has a Fault for its result. Where every one of several fails, and not for want of
-    memory, no seat is to blame: RuntimeError. So is nobody for an error of the device or a disk (kernels are
-    compiled into a cache), which is raised.
+    The result of a seat that fails alone is a Fault. Where each of several fails, and not for memory, no seat
+    is to blame: RuntimeError. Errors of the device or a disk (kernels are compiled into a cache) are raised.
     """
     if not seats:
         return []
@@ -52,12 +51,12 @@ def _attempt(
             raise
         fault = Fault.of(error)
     if fault.is_memory:
-        free_memory()  # here, where the error's traceback no longer holds it
+        free_memory()  # here, where no traceback holds it any more
     return fault
 
 
 def free_memory() -> None:
-    """Give back what nobody uses any more; the caller must have left the error's `except` block."""
+    """Release unused memory; the caller must have left the error's `except` block."""
     if torch.cuda.is_available():
-        gc.collect()  # frames that an error went through may hold each other
+        gc.collect()  # frames of the traceback may reference each other
         torch.cuda.empty_cache()

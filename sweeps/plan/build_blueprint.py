@@ -149,7 +149,7 @@ def build_blueprint(
         memory_available_gib=memory.estimate.available / 2**30,
         memory_reason=memory.reason,
         base_gib=memory.smallest_base / 2**30,
-        base_kind=quantization.words,
+        base_kind=quantization.description,
         base_unquantized=memory.unquantized,
         num_train_examples=len(data.train),
         num_train_tokens=data.train.num_tokens,

@@ -292,9 +292,9 @@ def test_targets_are_matched_by_pefts_rules(structure: Any) -> None:
         (("proj",), r"entry 'proj' matches no linear layer"),  # whole components only
         (("embed_tokens",), "entry 'embed_tokens' matches no linear layer"),
         ((), "target_modules is empty"),
-        ("layers", "matches the full name of no linear layer"),
+        ("layers", "matches no linear layer's full name"),
         ("q_proj", r"For every layer of that name, write \[q_proj\]"),
-        ("((", "is no regular expression"),
+        ("((", "is not a regular expression"),
     ],
 )
 def test_targets_that_match_nothing_are_an_error(structure: Any, targets: Any, message: str) -> None:

@@ -358,7 +358,7 @@ def test_a_checkpoint_brings_the_rows_back_and_is_refused_where_other_tokens_are
     [
         ({"trainable_token_indices": (3, 256)}, "0 to 255, got 256"),
         ({"trainable_token_indices": (-1,)}, "0 to 255, got -1"),
-        ({"train_embeddings": True}, "cannot stand beside train_embeddings"),
+        ({"train_embeddings": True}, "exclude each other"),
         ({"target_modules": ("q_proj", "lm_head")}, r"lm_head cannot be trained by its tokens .* choose one"),
     ],
 )

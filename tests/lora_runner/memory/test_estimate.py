@@ -242,7 +242,7 @@ def test_seats_fit_below_the_planned_share() -> None:
 @pytest.mark.parametrize(
     "peak",
     [lambda k: 77 * k, lambda k: 5 * k * k, lambda k: 300 + min(200 * k, 900) + 40 * k, lambda k: 700],
-    ids=["straight", "convex", "turns of logits", "flat"],
+    ids=["straight", "convex", "chunks of logits", "flat"],
 )
 def test_the_number_of_seats_is_found_whatever_the_curve(peak: Callable[[int], int]) -> None:
     for available in range(1000, 9000, 250):
@@ -251,7 +251,7 @@ def test_the_number_of_seats_is_found_whatever_the_curve(peak: Callable[[int], i
 
 
 def test_on_a_cpu_what_fits_is_the_process() -> None:
-    """As `top` shows it: tensors, Python and libraries, and gaps between tensors that come and go."""
+    """As `top` shows it: tensors, Python and libraries, and gaps between temporary tensors."""
     found = MemoryEstimate(
         base=10,
         seat=SeatState(0, 0, 32),
@@ -260,13 +260,13 @@ def test_on_a_cpu_what_fits_is_the_process() -> None:
         device=CPU,
         available=100.0,
         source="",
-        beside=ProcessOverhead(libraries=7, gaps=0.5),
+        overhead=ProcessOverhead(libraries=7, gaps=0.5),
     )
-    assert (found.total(3), found.passing(3), found.peak(3)) == (10 + 12, 12, 7 + 10 + 12 + 6)
+    assert (found.total(3), found.transient(3), found.peak(3)) == (10 + 12, 12, 7 + 10 + 12 + 6)
     assert found.max_seats(32) == 11  # 17 + 6 a seat in 85
     plain, _ = known(10, lambda seats: 4 * seats, 100.0)
     assert plain.peak(3) == plain.total(3)
-    assert plain.parts(3) == ""
+    assert plain.breakdown(3) == ""
 
 
 def test_few_dry_runs_find_the_number_of_seats() -> None:
@@ -289,8 +289,8 @@ def test_as_many_seats_as_fit_then_the_dequantised_base(spec: BaseSpec) -> None:
     roomy = choose_seats(spec, USUAL, most=3, available=1e12)
     assert (roomy.seats, roomy.resident_weights) == (3, True)
     assert roomy.estimate.total(3) == resident.total(3)
-    assert "3 seats: no more are of use" in roomy.reason
-    assert "fits beside and stays" in roomy.reason
+    assert "3 seats: more would not be used" in roomy.reason
+    assert "fits beside them and stays in memory" in roomy.reason
     assert roomy.reason.endswith("peak from a dry run")
 
     # Room for three seats, not for a fourth, nor for the copy.
@@ -299,7 +299,7 @@ def test_as_many_seats_as_fit_then_the_dequantised_base(spec: BaseSpec) -> None:
     assert (narrow.seats, narrow.resident_weights) == (3, False)
     assert narrow.estimate.total(3) == plain.total(3)
     assert "4 would take" in narrow.reason
-    assert "does not fit beside and is made layer by layer" in narrow.reason
+    assert "does not fit beside them and is made layer by layer" in narrow.reason
     # Room for the copy as well.
     assert choose_seats(spec, USUAL, most=8, available=(resident.peak(3) + 1) / 0.85).resident_weights
 

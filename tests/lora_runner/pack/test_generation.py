@@ -1,4 +1,4 @@
-"""Texts continued with kept keys and values: transformers' own, the same in any pack, at one token a pass."""
+"""Generation with a key-value cache: transformers' texts, the same in any pack, one token per pass."""
 
 from __future__ import annotations
 
@@ -163,5 +163,5 @@ def test_a_cache_that_moves_the_logits_is_not_used(
     whole = pack.generate([None], PROMPTS, 6)
     broken = new_pack("llama", train_embeddings=False)
     monkeypatch.setattr(KeyValueCache, "positions", property(lambda cache: [0] * len(cache._lengths)))
-    assert "kept keys and values move its logits" in broken.generator.uncached_reason
+    assert "a cache changes its logits" in broken.generator.uncached_reason
     assert broken.generate([None], PROMPTS, 6) == whole
