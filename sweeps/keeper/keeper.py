@@ -104,7 +104,7 @@ class Keeper:
             self._recover([t for t in self._running() if t.user_attrs.get("run") != self.owner.run])
             ours = [t for t in self._running() if t.user_attrs.get("run") == self.owner.run]
             self._workers.active = {t.user_attrs["worker"] for t in ours}
-        self._held_lease.kept(lease)
+        self._held_lease.committed(lease)
         self._recorder.remove_leftovers(self.study.get_trials(deepcopy=False))
 
     def close(self) -> None:
@@ -154,7 +154,7 @@ class Keeper:
             del self._events[num_events:]
             self._stale = True  # the cache holds values that were rolled back
             raise
-        self._held_lease.kept(lease)
+        self._held_lease.committed(lease)
 
     # --- calls of workers -----------------------------------------------------------------------
 

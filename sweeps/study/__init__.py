@@ -1,1 +1,1 @@
-"""The Optuna study: made, recognised, sampled, counted, and written to by one keeper at a time."""
+"""The Optuna study of a sweep: its identity, lease, samplers, pruners, status, and its move elsewhere."""

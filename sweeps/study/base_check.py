@@ -1,4 +1,4 @@
-"""Whether a worker's base is the one that a study began with."""
+"""Check that a worker has loaded the same base model as the study's earlier workers."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from collections.abc import Mapping
 from typing import Any
 
 WEIGHTS = "weights"
-"""In a sweep's identity: the digest of its base's weights, None while nobody has read them."""
+"""Key in a sweep's identity: the digest of the base's weights, None until they have been read."""
 BASE_WEIGHTS, BASE_EVAL_LOSS, BASE_METRIC = "base_weights", "base_eval_loss", "base_metric"
-"""User attributes of a study: that digest, and the base's loss and metric before any training.
+"""User attributes of a study: that digest, and the untouched base's loss and metric.
 
-They belong to the identity, but stand apart from it: a study from before there were digests gets one when it
-is next opened, and one of a hub id once a worker has read its weights.
+The digest belongs to the identity but is kept apart from it, because it may come later: for a study older
+than digests when it is next opened, for a hub id when a worker has read the weights.
 """
 LOSS_NOISE = {"float32": 1e-3, "bfloat16": 1e-2}
 """Share by which the untouched base's loss may differ between machines, by compute dtype.
 
-Kernels add up in other orders and round other ties where they quantise; over a whole evaluation set that
-stays far below one rounding of the dtype, for float32 below that of the quantised weights. Other weights of
-one architecture lie far above: a fine-tune moves this loss by percents."""
+Kernels sum in different orders and round ties differently when they quantize. Over a whole evaluation set the
+effect is far below one rounding step of the dtype (for float32, of the quantized weights). Other weights
+differ by far more: a fine-tune changes this loss by percents."""
 
 
 def base_difference(
     study: Mapping[str, Any], *, weights: str | None, base_eval_loss: float, compute_dtype: str
 ) -> str | None:
-    """What tells a worker's base from the study's, with both values; None when nothing does.
+    """How a worker's base differs from the study's, with both values; None if it does not.
 
-    `study` are its user attributes; what one of the two does not know is not compared.
+    `study` are its user attributes. A value that either side lacks is not compared.
     """
     known = study.get(BASE_WEIGHTS)
     if known is not None and weights is not None and known != weights:
-        return f"the weights have digest {weights}, the study's base {known}"
+        return f"the weights have digest {weights}, the study's base has {known}"
     loss = study.get(BASE_EVAL_LOSS)
     if loss is None:
         return None

@@ -1,9 +1,9 @@
-"""One keeper per study: a lease that stands in the study itself.
+"""One keeper per study, by a lease stored in the study itself.
 
-The lease is a value that its holder exchanges for the next one at the head of every transaction. Whoever took
-the study meanwhile has put another value there, the exchange fails, and the transaction with it: a keeper
-that lost its lease can write nothing, whatever it still believes. No two machines' clocks are compared: who
-wants a study that somebody holds looks whether the value changes while it waits.
+At the start of every transaction the keeper exchanges the lease for its next value. If another keeper has
+taken the study over, the stored value is another one: the exchange fails and the transaction with it, so a
+keeper that lost its lease writes nothing more. Clocks of two machines are never compared: a keeper that wants
+a study held elsewhere waits and looks whether the lease changes.
 """
 
 from __future__ import annotations
@@ -26,35 +26,37 @@ from sweeps.errors import LeaseLost, StudyHeld
 from sweeps.storage.study_storage import StudyStorage
 
 LEASE = "lease"
-"""The study's user attribute."""
+"""The study's user attribute that holds it."""
 BEAT_SECONDS = 5.0
-"""A keeper that writes nothing else gives a sign of life this often."""
-_LOOK_SECONDS = 0.5
+"""A keeper without other writes renews its lease this often."""
+_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class DriverProcess:
-    """The driver on whose behalf a keeper works."""
+    """The driver process that a keeper works for."""
 
     run: str
-    """Of this start of the sweep."""
+    """Random, new with every start of the sweep."""
     host: str
     place: str
-    """Host, boot and process namespace: only there does the process number mean anything."""
+    """Host, boot and process namespace, within which `pid` is unique."""
     pid: int
     started: float
-    """Of the process, so that another one with its number is not taken for it."""
+    """Creation time, which tells the process from a later one with the same number."""
 
     @classmethod
     def current(cls, run: str) -> DriverProcess:
         """This process."""
         me = psutil.Process()
-        return cls(run=run, host=socket.gethostname(), place=_place(), pid=me.pid, started=me.create_time())
+        return cls(
+            run=run, host=socket.gethostname(), place=_pid_namespace(), pid=me.pid, started=me.create_time()
+        )
 
     @property
     def is_alive(self) -> bool | None:
-        """Whether the driver still runs; None when that cannot be seen from here."""
-        if self.place != _place():
+        """Whether the driver still runs; None when it is on another machine or in another namespace."""
+        if self.place != _pid_namespace():
             return None
         try:
             process = psutil.Process(self.pid)
@@ -64,50 +66,50 @@ class DriverProcess:
         return not gone
 
     def is_same_process(self, other: DriverProcess) -> bool:
-        """Whether both stand for one driver."""
+        """Whether both are one driver, whatever their runs."""
         return (self.place, self.pid) == (other.place, other.pid) and abs(self.started - other.started) <= 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """What stands in the study."""
+    """The lease as the study holds it."""
 
     owner: DriverProcess
     keeper: str
-    """Of this life of the keeper: one that was started anew is another."""
+    """Random, new with every start of the keeper."""
     beat: int
-    """Counted up with every transaction."""
+    """Increases with every transaction."""
     released: bool = False
     seen: float = 0.0
-    """Wall clock of the holder at its last sign of life, for people to read."""
+    """The holder's clock at its last transaction, for people to read."""
 
     @classmethod
     def from_text(cls, text: str) -> Lease:
-        """Read what the study holds."""
+        """Parse the study's attribute."""
         values = json.loads(text)
         return cls(**{**values, "owner": DriverProcess(**values["owner"])})
 
     def to_text(self) -> str:
-        """As the study holds it."""
+        """Text for the study's attribute."""
         return json.dumps(asdict(self), sort_keys=True)
 
     def holder(self) -> str:
-        """Who holds it, in words."""
+        """Who holds it, for messages."""
         seen = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.seen))
         return f"process {self.owner.pid} on {self.owner.host}, last sign of life {seen}"
 
 
 def lease_of(study: optuna.Study) -> Lease | None:
-    """Who holds a study, or held it last; None when nobody ever did."""
+    """The study's lease, released or not; None if no keeper ever held it."""
     text = study.user_attrs.get(LEASE)
     return None if text is None else Lease.from_text(text)
 
 
 def refuse_if_held(study: optuna.Study, me: DriverProcess) -> Lease | None:
-    """StudyHeld when another living process of this machine holds the study; the lease when one elsewhere
-    may.
+    """Raise StudyHeld if another live process of this machine holds the study.
 
-    For a driver to call before it starts a keeper, which has the last word.
+    Returns the lease of a holder elsewhere, which may be alive. A driver calls this before it starts a
+    keeper, which decides.
     """
     lease = lease_of(study)
     if lease is None or lease.released or lease.owner.is_same_process(me):
@@ -121,10 +123,10 @@ def refuse_if_held(study: optuna.Study, me: DriverProcess) -> Lease | None:
 def wait_until_free(
     read: Callable[[], Lease | None], me: DriverProcess, *, name: str, seconds: float
 ) -> Lease | None:
-    """The lease that may be taken over, or None where there never was one.
+    """The lease that may be taken over, or None if there never was one.
 
-    A lease is free when it was given back, when its driver is dead, when it is this very process's, and when
-    it has not changed for `seconds`. Raises StudyHeld when another living keeper exchanges it.
+    A lease is free when it was released, when its driver is dead or this very process, and when it has not
+    changed for `seconds`. Raises StudyHeld when another keeper is alive.
     """
     first = read()
     if first is None or first.released or first.owner.is_same_process(me):
@@ -134,9 +136,9 @@ def wait_until_free(
         raise StudyHeld(_refusal(name, first))
     if alive is False:
         return first
-    waited_since = time.monotonic()
-    while time.monotonic() - waited_since < seconds:
-        time.sleep(min(_LOOK_SECONDS, seconds))
+    started = time.monotonic()
+    while time.monotonic() - started < seconds:
+        time.sleep(min(_POLL_SECONDS, seconds))
         now = read()
         if now is not None and now.released:
             return now
@@ -146,9 +148,9 @@ def wait_until_free(
 
 
 def refuse_unless_free(study: optuna.Study, *, seconds: float) -> None:
-    """StudyHeld when anybody living works on the study, here or elsewhere.
+    """Raise StudyHeld if a live sweep holds the study, on this machine or elsewhere.
 
-    For what writes to a study without taking its lease. A holder elsewhere is watched for up to `seconds`.
+    For code that writes to a study without taking its lease. Watches a holder elsewhere for up to `seconds`.
     """
     me = DriverProcess.current(secrets.token_hex(8))
     wait_until_free(lambda: lease_of(study), me, name=study.study_name, seconds=seconds)
@@ -156,55 +158,55 @@ def refuse_unless_free(study: optuna.Study, *, seconds: float) -> None:
 
 def _refusal(name: str, lease: Lease) -> str:
     return (
-        f"the study {name!r} is being worked on by another sweep ({lease.holder()}); "
-        "stop that one, or wait until it has ended"
+        f"the study {name!r} is in use by another sweep ({lease.holder()}); "
+        "stop that sweep, or wait until it ends"
     )
 
 
 class HeldLease:
-    """A lease in one's own hand. `renew` belongs at the head of every transaction, inside it."""
+    """The lease as its holder renews it, at the start of every transaction."""
 
     def __init__(self, study_id: int, name: str, owner: DriverProcess, found: Lease | None) -> None:
-        """`found` is the lease in whose place the first `renew` puts this one's own."""
+        """`found` is the lease that the first `renew` replaces."""
         self._study_id = study_id
         self._name = name
         self._mine = Lease(owner=owner, keeper=secrets.token_hex(8), beat=0 if found is None else found.beat)
         self._held = found
-        """What stands in the study, as far as is known."""
-        self._beaten_at = -math.inf
+        """The lease that the study holds, as far as is known."""
+        self._renewed_at = -math.inf
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time for a sign of life."""
-        return time.monotonic() - self._beaten_at >= BEAT_SECONDS
+        """Whether it is time to renew it without another write."""
+        return time.monotonic() - self._renewed_at >= BEAT_SECONDS
 
     def renew(self, storage: StudyStorage) -> Lease:
-        """Exchange the lease for its next value; LeaseLost when another keeper's stands there.
+        """Exchange the lease for its next value. Raises LeaseLost if another keeper has taken the study.
 
-        Call `kept` with the result once the transaction stands.
+        Call `committed` with the result once the transaction is committed.
         """
         following = self._following()
         if not self._exchange(storage, following):
-            # A commit may have gone through without its answer: then it is our own that stands there.
+            # A commit may have succeeded although its answer was lost: then the study holds our own lease.
             text = storage.get_study_user_attrs(self._study_id).get(LEASE)
             current = None if text is None else Lease.from_text(text)
             if current is None or current.keeper != self._mine.keeper:
                 raise LeaseLost(
                     f"the study {self._name!r} was taken over by another sweep; this one writes nothing more"
                 )
-            self.kept(current)
+            self.committed(current)
             following = self._following()
             if not self._exchange(storage, following):
                 raise LeaseLost(f"the lease of the study {self._name!r} cannot be renewed")
         return following
 
-    def kept(self, lease: Lease) -> None:
-        """The transaction that exchanged the lease stands."""
+    def committed(self, lease: Lease) -> None:
+        """Take note that the transaction which wrote `lease` is committed."""
         self._mine = self._held = lease
-        self._beaten_at = time.monotonic()
+        self._renewed_at = time.monotonic()
 
     def release(self, storage: StudyStorage) -> None:
-        """Give the lease back, inside a transaction; nothing when another keeper has it."""
+        """Release the lease, inside a transaction; does nothing if another keeper has it."""
         self._exchange(storage, replace(self._following(), released=True))
 
     def _following(self) -> Lease:
@@ -215,9 +217,9 @@ class HeldLease:
         return storage.exchange_study_attr(self._study_id, LEASE, held, following.to_text())
 
 
-def _place() -> str:
+def _pid_namespace() -> str:
     parts = [socket.gethostname()]
-    with contextlib.suppress(OSError):  # not Linux: the host's name has to do
+    with contextlib.suppress(OSError):  # not Linux: the host's name alone
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
         parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)

@@ -1,4 +1,4 @@
-"""A sweep's studies in another storage: copied whole, compared, and nothing taken from the old one."""
+"""Copy a sweep's studies to another storage and compare the copy; the old storage stays as it is."""
 
 from __future__ import annotations
 
@@ -22,31 +22,30 @@ from sweeps.study.lease import LEASE, refuse_unless_free
 from sweeps.study.study import find_study, peek
 
 _CLOCK_SECONDS = 1.0
-"""Some databases keep whole seconds alone."""
+"""Largest difference of equal times: some databases store whole seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MovedStudies:
-    """What was copied where."""
+    """The result of moving a sweep."""
 
     storage: str
-    """For the sweep file: `storage: ...`."""
+    """The new storage, as written in the sweep file: `storage: ...`."""
     studies: Mapping[str, int]
-    """Number of trials by name of the study."""
+    """Number of trials by study name."""
 
 
 def copy_studies(source: str, target: str, names: Iterable[str], *, lease_seconds: float) -> dict[str, int]:
-    """Copy studies from one storage's URL to another's, all of them or none; their numbers of trials by name.
+    """Copy studies from one storage to another, all or none; returns their numbers of trials by name.
 
-    Trials keep their number, state, parameters, values, attributes and times; the lease stays behind. What
-    stands in the target is read again and compared with what the source holds then. A name of which the
-    source has no study is passed over; so is a whole copy that nobody has worked on, as a move leaves it
-    there that is killed at its end. Raises StudyHeld, StudyMismatch for a name that is taken, RunFolderError
-    where there is nothing to copy, StorageUnreachable, and SweepFailed for a copy that differs, which is
-    removed again.
+    Trials keep their number, state, parameters, values, attributes and times; the lease is not copied. The
+    copy is then read and compared with the source as it is by then. Names without a study in the source are
+    skipped, and so is a complete copy that no sweep has used, which an interrupted move leaves behind. Raises
+    StudyHeld, StudyMismatch for a name that is taken, RunFolderError if there is nothing to copy,
+    StorageUnreachable, and SweepFailed for a copy that differs, after removing it.
     """
     if _is_same(source, target):
-        raise StudyMismatch(f"the study is in {masked(target)} already; name another storage to move it to")
+        raise StudyMismatch(f"the study is in {masked(target)} already; name another storage")
     studies = _to_copy(source, names, lease_seconds)
     check_reachable(target)
     missing = list[optuna.Study]()
@@ -102,7 +101,7 @@ def _copy(study: optuna.Study, storage: StudyStorage) -> None:
 
 
 def _compare(source: str, target: str, names: list[str], storage: StudyStorage) -> None:
-    """With what the source holds now: who started the sweep meanwhile has gone on in there."""
+    """With the source as it is now: the sweep may have been started in between."""
     for name in names:
         old, new = peek(source, name), peek(target, name)
         difference = "it is not there" if old is None or new is None else _difference(old, new)
@@ -112,8 +111,8 @@ def _compare(source: str, target: str, names: list[str], storage: StudyStorage) 
             if (study := find_study(storage, made)) is not None:
                 storage.delete_study(study_id_of(study))
         raise SweepFailed(
-            f"the copy of the study {name!r} differs from the study ({difference}), and was removed; is the "
-            "sweep running?"
+            f"the copy of the study {name!r} differs from the original ({difference}) and was removed; "
+            "is the sweep still running?"
         )
 
 
@@ -158,7 +157,7 @@ def _facts(trial: FrozenTrial) -> str:
 
 
 def _shown(value: Any) -> str:
-    """As text, in which NaN equals NaN and the order of keys says nothing."""
+    """As text in which NaN equals NaN and the order of keys does not matter."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(sorted(f"{key!r}: {_shown(item)}" for key, item in value.items())) + "}"
     if isinstance(value, list | tuple):

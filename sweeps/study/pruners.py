@@ -13,10 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 
 class SuccessiveHalving(pruners.SuccessiveHalvingPruner):
-    """Optuna's successive halving, judged by what all trials have reported.
+    """Successive halving that compares a trial with all reports at a rung.
 
-    Optuna's own compares a trial only with those it has judged before. In a pack, whose trials report
-    together, the first seat would always go on, and a trial exempt from pruning would be nobody's rival.
+    Optuna's own compares it only with trials that it has decided on before. In a pack, whose trials report
+    together, the first seat would always continue, and a trial exempt from pruning would not be compared.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class SuccessiveHalving(pruners.SuccessiveHalvingPruner):
     ) -> None:
         super().__init__(
             min_resource, reduction_factor, min_early_stopping_rate, bootstrap_count
-        )  # checks them
+        )  # checks the arguments
         self.min_resource = min_resource
         self.reduction_factor = reduction_factor
         self.min_early_stopping_rate = min_early_stopping_rate
@@ -39,9 +39,9 @@ class SuccessiveHalving(pruners.SuccessiveHalvingPruner):
         self._study = study
         self._num_known = 0
         self._unfinished: set[int] = set()
-        """Numbers of those below `_num_known` whose values may still change."""
+        """Numbers below `_num_known` of trials whose values may still change."""
         self._ended: dict[int, list[float]] = {}
-        """By rung, what trials that have ended reported there, rising: read once and not at every report."""
+        """Rung -> sorted reports there of ended trials, so that each is read once and not at every report."""
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the last report is the first at a rung and not among its best 1 / reduction_factor."""
@@ -49,7 +49,7 @@ class SuccessiveHalving(pruners.SuccessiveHalvingPruner):
         if step is None:
             return False
         trials = study.get_trials(deepcopy=False)
-        self._look_at(study, trials, trial.number)
+        self._update(study, trials, trial.number)
         before = max((earlier for earlier in trial.intermediate_values if earlier < step), default=0)
         for rung in self._rungs(trials, step):
             if rung <= before:
@@ -58,20 +58,20 @@ class SuccessiveHalving(pruners.SuccessiveHalvingPruner):
             ended = self._ended_at(rung, trials)
             others = [trials[number] for number in self._unfinished if number != trial.number]
             unfinished = list(self._values_at(rung, others))
-            num_rivals = len(ended) + len(unfinished) + 1
-            last = max(0, num_rivals // self.reduction_factor - 1)
+            num_compared = len(ended) + len(unfinished) + 1
+            last = max(0, num_compared // self.reduction_factor - 1)
             better = bisect.bisect_left(ended, _or_inf(value)) + sum(v < value for v in unfinished)
-            if num_rivals <= self.bootstrap_count or math.isnan(value) or better > last:
+            if num_compared <= self.bootstrap_count or math.isnan(value) or better > last:
                 return True
         return False
 
-    def _look_at(self, study: optuna.Study, trials: Sequence[FrozenTrial], judged: int) -> None:
-        """Sort in what has ended since the last look; the one to be judged is none of those."""
-        if study is not self._study or (judged < self._num_known and judged not in self._unfinished):
+    def _update(self, study: optuna.Study, trials: Sequence[FrozenTrial], number: int) -> None:
+        """Add the trials that have ended since the last call, except `number`, the one to decide on."""
+        if study is not self._study or (number < self._num_known and number not in self._unfinished):
             self._forget(study)
         self._unfinished.update(range(self._num_known, len(trials)))
         self._num_known = len(trials)
-        ended = [trials[n] for n in self._unfinished if trials[n].state.is_finished() and n != judged]
+        ended = [trials[n] for n in self._unfinished if trials[n].state.is_finished() and n != number]
         self._unfinished.difference_update(trial.number for trial in ended)
         for rung, values in self._ended.items():
             for value in self._values_at(rung, ended):
@@ -84,7 +84,7 @@ class SuccessiveHalving(pruners.SuccessiveHalvingPruner):
         return self._ended[rung]
 
     def _rungs(self, trials: Iterable[FrozenTrial], step: int) -> Iterator[int]:
-        """Steps of the rungs up to `step`."""
+        """The rungs up to `step`."""
         first = self.min_resource
         if not isinstance(first, int):
             # As in Optuna: a hundredth of a full budget, once there is one.
@@ -98,9 +98,9 @@ class SuccessiveHalving(pruners.SuccessiveHalvingPruner):
             rung *= self.reduction_factor
 
     def _values_at(self, rung: int, trials: Iterable[FrozenTrial]) -> Iterator[float]:
-        """What each trial reported first between this rung and the next.
+        """Each trial's first report between this rung and the next.
 
-        A result found on disk may be all that the study knows of a trial; the end of one is no rival at 20%.
+        A trial recovered from disk may have its final report alone, which is not compared at 20%.
         """
         for trial in trials:
             step = min((step for step in trial.intermediate_values if step >= rung), default=None)
@@ -113,9 +113,9 @@ def _or_inf(value: float) -> float:
 
 
 def make_pruner(search: Mapping[str, Any], report_at: tuple[int, ...]) -> pruners.BasePruner:
-    """The pruner; resources are percents of a trial's budget, whole numbers, so rungs never drift.
+    """The pruner that the sweep file names; its resource is whole percents of a trial's budget.
 
-    Successive halving's first rung is the first report, unless the file says otherwise.
+    Successive halving's first rung is the first report, unless the file sets another.
     """
     options = dict(search["pruner_options"])
     match search["pruner"]:

@@ -18,10 +18,10 @@ from sweeps.storage.optuna_private import PartOfGridSampler
 
 
 class GridSampler(PartOfGridSampler):
-    """Optuna's grid for ask and tell, without points that differ only where a dimension does not exist."""
+    """Optuna's grid for ask and tell, without points that differ only in an inactive dimension."""
 
     def __init__(self, space: SearchSpace, points: int, seed: int) -> None:
-        # The guideline default is every sweep's first trial, so it is no point of the grid as well.
+        # The guideline default is every sweep's first trial, so the grid leaves it out.
         known = {tuple(sorted(trial.params.items())) for trial in space.first_trials()[:1]}
 
         def is_new(params: Mapping[str, Any]) -> bool:
@@ -36,9 +36,9 @@ class GridSampler(PartOfGridSampler):
         super().__init__(space.grid(points), seed, keep=is_new)
 
     def has_points_left(self, study: optuna.Study) -> bool:
-        """Whether a point was given to no trial yet.
+        """Whether a point has not been given to a trial.
 
-        Optuna's `is_exhausted` waits for running trials to finish, and repeats their points until then.
+        Optuna's `is_exhausted` counts finished trials alone, so points of running ones would be repeated.
         """
         taken = {
             trial.system_attrs["grid_id"]
@@ -48,16 +48,16 @@ class GridSampler(PartOfGridSampler):
         return len(taken) < self.num_points
 
     def after_trial(self, *arguments: Any, **named: Any) -> None:
-        """Optuna's own would stop an optimize loop, and raises where there is none."""
+        """Optuna's own stops the optimize loop, and raises without one."""
 
 
 class GPSampler(samplers.GPSampler):
-    """Optuna's Gaussian process, which sees neither pruned nor failed trials and would propose them again."""
+    """Optuna's Gaussian process, kept from repeating pruned and failed trials, which it does not look at."""
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Optuna's proposal, or nothing (which means random values) when an earlier trial had it."""
+        """Optuna's proposal, or nothing (random values) if an earlier trial had it."""
         params = super().sample_relative(study, trial, search_space)
         for earlier in study.get_trials(deepcopy=False):
             if earlier.number < trial.number and params.items() <= earlier.params.items():
@@ -68,21 +68,21 @@ class GPSampler(samplers.GPSampler):
 def make_sampler(
     search: Mapping[str, Any], space: SearchSpace, number: int, attempt: int = 0
 ) -> samplers.BaseSampler:
-    """The sampler for trial `number`; another `attempt` draws it again.
+    """The sampler for trial `number`; another `attempt` draws other values.
 
-    Its seed is derived from the search's seed and the number, so that a sweep that was interrupted draws what
-    an uninterrupted one would, and never draws the same trial twice because a generator was started anew.
+    Its seed depends on the search's seed and the number alone, so an interrupted sweep draws the same trials
+    as an uninterrupted one, and a restarted generator never repeats a trial.
     """
     seed = derived_seed(search["seed"], number, attempt)
     options = dict(search["sampler_options"])
     if search["startup_trials"] is not None:
         options["n_startup_trials"] = search["startup_trials"]
     with warnings.catch_warnings():
-        # What is experimental in Optuna is for us to keep up with, not for users to read on every trial.
+        # Users need not read at every trial that a part of Optuna is experimental.
         warnings.simplefilter("ignore", ExperimentalWarning)
         match search["sampler"]:
             case "tpe":
-                # group: conditional dimensions keep a joint model of their own; without, they lose it.
+                # group: conditional dimensions get a joint model of their own.
                 return samplers.TPESampler(seed=seed, **{"multivariate": True, "group": True, **options})
             case "random":
                 return samplers.RandomSampler(seed=seed)
@@ -91,7 +91,7 @@ def make_sampler(
             case "cmaes":
                 return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False, **options)
             case "grid":
-                # One order for all numbers: the study itself remembers which points are taken.
+                # The same order for all trials: the study holds which points are taken.
                 return GridSampler(space, options.get("points_per_dimension", 5), search["seed"])
     raise ValueError(f"unknown sampler {search['sampler']!r}")
 

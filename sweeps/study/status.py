@@ -1,4 +1,4 @@
-"""What a sweep has come to: counted from its study, whoever is running it."""
+"""The state of a sweep, counted from its study; works for a sweep that runs elsewhere or has ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from search_spaces import DEFAULT_LABEL, MOVED_LABEL
 from sweeps.study.study import COUNTED_STATES, is_prefetched
 
 DEFAULT_LABELS = (DEFAULT_LABEL, MOVED_LABEL)
-"""Labels of the trial that holds the tables' own values: every verdict compares with it."""
+"""Labels of the guideline default, the trial that every verdict compares with."""
 
 
 @dataclass
@@ -24,39 +24,38 @@ class Status:
     target: int
     """Finished trials of the whole sweep; failed ones do not count."""
     states: dict[str, int] = field(default_factory=dict)
-    """Number of trials by Optuna's state; one that was drawn and given to nobody yet counts as waiting."""
+    """Trials by Optuna's state; a prefetched one counts as WAITING, though Optuna has it RUNNING."""
     outcomes: dict[str, int] = field(default_factory=dict)
     running: list[dict[str, Any]] = field(default_factory=list)
-    """number, worker, seat, percent and eval_loss of every trial that has begun and not ended."""
+    """number, worker, seat, percent and eval_loss of every trial that has started and not ended."""
     metric: str | None = None
-    """Name of the metric that is measured beside the loss."""
+    """Name of the metric, if one is measured beside the loss."""
     is_objective: bool = False
-    """Whether `best` is the best by it."""
+    """Whether `best` is the best by the metric."""
     best: dict[str, Any] | None = None
-    """number, eval_loss, params, and metric where there is one."""
+    """number, eval_loss, params, and metric if there is one."""
     default_loss: float | None = None
     """Of the guideline default, once it has used its full budget."""
     base_eval_loss: float | None = None
     base_metric: float | None = None
     """Of the untouched base, as its loss."""
     num_put_back: int = 0
-    """Trials that memory ran out for beside their neighbours, and that were put back to be tried again."""
+    """Trials that ran out of memory in a pack and were put back to be tried again."""
     seat_busy_share: float | None = None
-    """Share of the seats' time in which a trial sat there and the pack computed, while there were trials to
-    hand out; of the latest run, known once a trial has ended."""
+    """Share of the seats' time in which they held a trial and the pack computed, while there were trials to
+    hand out. Of the latest run; known once a trial has ended."""
     tokens_per_second: float = 0.0
     elapsed_seconds: float = 0.0
     seconds_left: float | None = None
-    """None as long as no trial has finished in this run."""
+    """None until a trial has finished in this run."""
     storage_away_seconds: float = 0.0
-    """How long the keeper has been waiting for its storage; 0 while it is there."""
+    """How long the storage has been unavailable; 0 while it answers."""
     ending: bool = False
-    """Whether its keeper hands out no more trials: none is left, it was stopped, its time is up, or it cannot
-    go on."""
+    """Whether the keeper hands out no more trials: none is left, it was stopped or failed, or time is up."""
     events: list[str] = field(default_factory=list)
-    """One line per change since the keeper's process began, oldest first."""
+    """One line per change since the keeper's process started, oldest first."""
     life: str = ""
-    """Of that process: with another one, events are counted from 0 again."""
+    """Random name of that process; when it changes, `events` starts over."""
 
     @property
     def finished(self) -> int:
@@ -65,7 +64,7 @@ class Status:
 
     @property
     def failed(self) -> int:
-        """Trials that failed; tried again, a configuration is another trial."""
+        """Trials that failed. A configuration that is tried again is another trial."""
         return self.states.get(TrialState.FAIL.name, 0)
 
     @property

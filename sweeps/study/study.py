@@ -1,4 +1,4 @@
-"""The Optuna study: found, recognised, made."""
+"""Open a sweep's Optuna study, or create it, and check that it belongs to the sweep."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ from sweeps.storage.optuna_private import storage_of, trial_id_of
 from sweeps.study.base_check import BASE_METRIC, BASE_WEIGHTS, WEIGHTS
 
 STUDY_KEY = "study_key"
-"""The user attribute of random digits by which a study is told from an earlier one of its name."""
+"""User attribute: random digits that tell a study from an earlier one of the same name."""
 ENDED_STATES = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 COUNTED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
-"""Trials that count: what failed says nothing about its configuration, and is tried again."""
+"""Trials that count. A failure says nothing about a configuration, which is tried again."""
 
 
 def peek(url: str, name: str, identity: Mapping[str, Any] | None = None) -> optuna.Study | None:
-    """The study for reading, or None where there is none yet.
+    """The study for reading, or None if there is none.
 
-    StudyMismatch when `identity` is given and differs. Writes nothing:
-    neither a file nor tables in a database that Optuna has never seen.
+    Creates nothing, neither a file nor tables. Raises StudyMismatch if `identity` is given and differs.
     """
     try:
         if not holds_studies(url):
@@ -43,7 +42,7 @@ def peek(url: str, name: str, identity: Mapping[str, Any] | None = None) -> optu
     except KeyError:
         return None
     if identity is not None:
-        _check_ours(study, identity)
+        _check_identity(study, identity)
     return study
 
 
@@ -56,7 +55,7 @@ def started_study(url: str, name: str) -> optuna.Study:
 
 def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study | None:
     """The study of this name, or None."""
-    # Asked for rather than tried: the error of a failed look-up would undo the transaction around it.
+    # Not by loading it: the error for a missing study would end the transaction around this call.
     if name not in {study.study_name for study in storage.get_all_studies()}:
         return None
     return optuna.load_study(storage=storage, study_name=name)
@@ -65,7 +64,7 @@ def find_study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study 
 def open_study(
     storage: optuna.storages.BaseStorage, name: str, identity: Mapping[str, Any]
 ) -> tuple[optuna.Study, bool]:
-    """The sweep's study and whether it is new; StudyMismatch lists the fields that differ from `identity`."""
+    """The sweep's study and whether it is new. Raises StudyMismatch with the fields that differ."""
     study = find_study(storage, name)
     is_new = study is None
     if study is None:
@@ -73,46 +72,46 @@ def open_study(
         study.set_user_attr("identity", {key: value for key, value in identity.items() if key != WEIGHTS})
         study.set_user_attr(STUDY_KEY, secrets.token_hex(8))
     else:
-        _check_ours(study, identity)
-        _take_mended_function(study, identity)
+        _check_identity(study, identity)
+        _accept_corrected_function(study, identity)
     if identity.get(WEIGHTS) is not None and study.user_attrs.get(BASE_WEIGHTS) is None:
         study.set_user_attr(BASE_WEIGHTS, identity[WEIGHTS])
     return study, is_new
 
 
 def set_user_attrs(study: optuna.Study, trial: FrozenTrial | Trial, **attributes: Any) -> None:
-    """Write attributes of a trial, as plain builtins."""
+    """Write user attributes of a trial, as plain builtins."""
     values = {name: plain(value) for name, value in attributes.items()}
     cached_storage_of(study).set_trial_user_attrs(trial_id_of(trial), values)
 
 
 def study_key_of(study: optuna.Study) -> str:
-    """Of a study among all that ever had its name; empty for one from before studies had keys."""
+    """The study's `STUDY_KEY`; empty for a study older than these keys."""
     return str(study.user_attrs.get(STUDY_KEY, ""))
 
 
 def cached_storage_of(study: optuna.Study) -> CachedStorage:
-    """The storage of a study that was opened through `CachedStorage`, as the keeper's is."""
+    """The storage of a study that was opened through `CachedStorage`, as the keeper does."""
     storage = storage_of(study)
     assert isinstance(storage, CachedStorage)
     return storage
 
 
 def is_prefetched(trial: FrozenTrial) -> bool:
-    """Whether a trial has been drawn and given to nobody yet: only then it gets an `attempt`.
+    """Whether a trial has been drawn and not handed to a worker, which would give it an `attempt`.
 
-    Optuna knows it as running, so that samplers which look at running trials do not draw it again.
+    For Optuna it is RUNNING, so that samplers which look at running trials do not draw it again.
     """
     return trial.state == TrialState.RUNNING and "attempt" not in trial.user_attrs
 
 
-def _check_ours(study: optuna.Study, identity: Mapping[str, Any]) -> None:
+def _check_identity(study: optuna.Study, identity: Mapping[str, Any]) -> None:
     name, theirs = study.study_name, study.user_attrs.get("identity")
     if not isinstance(theirs, Mapping):
         raise StudyMismatch(
             f"the storage already holds a study named {name!r} that no sweep made; choose another name"
         )
-    if (function := _mended_function(study, identity)) is not None:
+    if (function := _corrected_function(study, identity)) is not None:
         theirs = {**theirs, "measured": {**theirs["measured"], "source": function}}
     known = study.user_attrs.get(BASE_WEIGHTS)
     differing = _differences({**theirs, WEIGHTS: known or identity.get(WEIGHTS)}, _with(identity, known))
@@ -126,10 +125,10 @@ def _check_ours(study: optuna.Study, identity: Mapping[str, Any]) -> None:
         )
 
 
-def _mended_function(study: optuna.Study, identity: Mapping[str, Any]) -> str | None:
-    """The digest of a metric's function where it is another one and the study holds no value of the old one.
+def _corrected_function(study: optuna.Study, identity: Mapping[str, Any]) -> str | None:
+    """The digest of a metric's function, if it has changed and the study holds no value of the old one.
 
-    Such was one that raised in every trial: "mend it and run the same command".
+    Such a function raised in every trial, and the message was to correct it and run the same command.
     """
     theirs, ours = (
         (given or {}).get("measured") or {} for given in (study.user_attrs.get("identity"), identity)
@@ -142,17 +141,17 @@ def _mended_function(study: optuna.Study, identity: Mapping[str, Any]) -> str | 
     return None if has_value else source
 
 
-def _take_mended_function(study: optuna.Study, identity: Mapping[str, Any]) -> None:
-    if (source := _mended_function(study, identity)) is None:
+def _accept_corrected_function(study: optuna.Study, identity: Mapping[str, Any]) -> None:
+    if (source := _corrected_function(study, identity)) is None:
         return
     known, context = study.user_attrs["identity"], study.user_attrs["context"]
     study.set_user_attr("identity", known | {"measured": known["measured"] | {"source": source}})
-    study.set_user_attr(BASE_METRIC, None)  # the old one's
+    study.set_user_attr(BASE_METRIC, None)  # measured by the old one
     study.set_user_attr("context", context | {"metric": context["metric"] | {"source": source}})
 
 
 def _with(identity: Mapping[str, Any], weights: str | None) -> dict[str, Any]:
-    """An identity of weights that nobody has read yet is that of the study's."""
+    """`identity` with the study's digest of the weights where its own is not known yet."""
     return {**identity, WEIGHTS: identity.get(WEIGHTS) or weights}
 
 
@@ -162,7 +161,7 @@ DIGESTS = {
     "train_data": "the training records as tokens",
     "eval_data": "the evaluation records as tokens",
 }
-"""Parts of an identity whose values say nothing to a reader -> what they are digests of."""
+"""Keys of an identity that are digests -> of what."""
 
 
 def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any], at: str = "") -> list[str]:

@@ -92,7 +92,7 @@ def test_weights_of_a_hub_id_are_known_once_a_worker_has_read_them(make_keeper: 
     assert keeper.register(2, 3.25, "bb").stop
     assert keeper.errors == [
         "worker 2 has a base with the same name but other weights: the weights have digest bb, "
-        "the study's base aa"
+        "the study's base has aa"
     ]
     keeper.close()
     unread = replace(keeper.study_spec, identity=keeper.study_spec.identity | {"weights": None})

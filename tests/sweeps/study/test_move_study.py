@@ -212,7 +212,7 @@ def test_a_sweep_that_goes_on_meanwhile_leaves_no_copy_behind(
         compare(*arguments)
 
     monkeypatch.setattr(sweeps.study.move_study, "_compare", after_another_trial)
-    with pytest.raises(SweepFailed, match="differs from the study"):
+    with pytest.raises(SweepFailed, match="differs from the original"):
         copy_studies(str(keeper._storage.url), new, ("t",), lease_seconds=0)
     assert sweeps.study.move_study.peek(new, "t") is None
 
