@@ -1,4 +1,14 @@
-"""Datasets as people have them -> token ids with loss masks, a frozen evaluation set, and batches."""
+"""Datasets -> token ids with loss masks, a fixed evaluation set, and batches.
+
+load.py              DataSpec and tokenizer -> DataBundle
+records/             files and hub datasets -> Examples
+train_eval_split.py  which records train, evaluate, or are left out
+chat/                conversations -> text by the chat template, and the spans with loss
+tokens/              text -> token ids, labels, counts, micro-batches
+user_notices.py      what the user is told about the data
+record_view.py       one record as the model sees it, for `sweeps plan --show-record`
+vocabulary_check.py  token ids beyond the model's embeddings
+"""
 
 from lora_runner.data.chat.chat_template import resolve_chat_template
 from lora_runner.data.load import DataBundle, load_data

@@ -1,4 +1,4 @@
-"""A DataSpec and a tokenizer -> what a sweep trains and evaluates on."""
+"""DataSpec and tokenizer -> the training and evaluation sets of a sweep."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class DataBundle:
     sample_prompts: tuple[tuple[int, ...], ...]
     """Token ids of the first evaluation examples up to their first token with loss; half of a text."""
     format: str
-    """Format of the training records, as named or recognised."""
+    """Format of the training records, named or recognized."""
     chat_template: str | None = None
-    """Text of the template that printed their conversations; None where none of them is one."""
+    """Text of the template that rendered the conversations; None when there are none."""
     eval_prompts: tuple[EvalPrompt, ...] = ()
-    """The first evaluation examples as prompts with their answers, as many as a metric wants."""
+    """The first evaluation examples as prompts with their answers, as many as the metric uses."""
     columns_not_used: tuple[str, ...] = ()
-    """Columns of the training records that hold something and are not read."""
+    """Non-empty columns of the training records that are not read."""
     forms: tuple[str, ...] = ()
-    """What of the training set other trainers read otherwise (`records/export_forms.py`), for exports."""
+    """What other trainers read differently in it (`records/export_forms.py`), for exports."""
 
     @property
     def notices(self) -> tuple[DataNotice, ...]:
-        """What a user should know of it: records and tokens that were lost, and what else looks wrong."""
+        """What the user should know: lost records and tokens, and anything that looks wrong."""
         return (
             *count_notices(self.train.counts, "training"),
             *count_notices(self.eval.counts, "evaluation"),
@@ -56,11 +56,11 @@ class DataBundle:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Those of the notices that ask for a change."""
+        """Texts of the notices that call for a change."""
         return tuple(notice.text for notice in self.notices if notice.is_warning)
 
     def account(self) -> dict[str, Any]:
-        """Counts and sentences as plain values, for JSON and for the study."""
+        """Counts and notices as plain values, for JSON and the study."""
         return {
             "train": self.train.counts.as_dict(),
             "eval": self.eval.counts.as_dict(),
@@ -74,10 +74,10 @@ class DataBundle:
 def load_data(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, num_prompts: int = 0) -> DataBundle:
     """Read, convert, split and tokenize the data of a sweep; `split_records` decides what each record is for.
 
-    `num_prompts` evaluation examples are kept as prompts too, with their records, for a metric.
+    For a metric, `num_prompts` evaluation examples are kept as prompts with their records.
 
-    Raises DataError for anything unreadable or unfit, an evaluation set of which `max_length` takes more than
-    half, an empty training set.
+    Raises DataError for unreadable or unusable data, an empty training set, and an evaluation set of which
+    `max_length` cuts off more than half.
     """
     template = resolve_chat_template(spec.chat_template, tokenizer)
     train, evaluation = split_records(spec)

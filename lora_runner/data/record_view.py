@@ -1,4 +1,4 @@
-"""One training record as the model sees it: its text with the tokens that carry loss, and where it is cut."""
+"""One training record as the model sees it: its tokens as text, which carry loss, and where it is cut."""
 
 from __future__ import annotations
 
@@ -17,63 +17,64 @@ from lora_runner.errors import DataError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SAID = {
+STATUS_TEXT = {
     RecordStatus.USED: "trained",
     RecordStatus.EMPTY: "left out: it has no answer to learn",
     RecordStatus.HELD_OUT: "held out for evaluation, not trained",
     RecordStatus.IN_EVAL: "left out: the evaluation set holds a copy of it",
     RecordStatus.NOT_DRAWN: "not drawn (max_train_examples)",
 }
-"""What is done with a training record."""
+"""What is done with a training record, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRun:
-    """A run of tokens that are treated alike, as text with its special tokens."""
+    """Consecutive tokens treated alike, decoded with special tokens."""
 
     text: str
     is_trained: bool
-    """Whether they carry loss (would, for a record that is not trained)."""
+    """Whether they carry loss, or would if the record were trained."""
     is_cut: bool
-    """Whether they lie beyond max_length: the model never sees them."""
+    """Whether they are beyond max_length, so the model never sees them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceView:
-    """One of the sequences that a record becomes."""
+    """One of the sequences made from a record."""
 
     pieces: tuple[TokenRun, ...]
     num_tokens: int
-    """At full length."""
+    """Before truncation."""
     num_target_tokens: int
     """Tokens with loss within max_length."""
     num_lost_target_tokens: int
     stops: tuple[str, ...]
     """Stop tokens with loss within max_length, in order."""
     way: str
-    """How it was made; see TokenSequence."""
+    """How it was rendered; see TokenSequence."""
     notes: tuple[str, ...]
-    """What else to know of how it was made."""
+    """Remarks on how it was rendered."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecordView:
-    """A training record, what is done with it, and the sequences that it becomes."""
+    """A training record, what is done with it, and the sequences made from it."""
 
     number: int
-    """From 1, in the order in which the training records are read."""
+    """From 1, in the order of the files."""
     num_records: int
     place: str
     """FILE:LINE."""
     said: str
+    """What is done with it, in words."""
     max_length: int
     sequences: tuple[SequenceView, ...]
 
 
 def show_record(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, number: int) -> RecordView:
-    """Read the data of a sweep and return its training record `number`, counted from 1.
+    """Return the training record `number` of a sweep, counted from 1.
 
-    Raises DataError for a number beyond the records, and for what `load_data` refuses in reading.
+    Raises DataError for a number that does not exist, and for anything that `load_data` cannot read.
     """
     train, _ = split_records(spec)
     if not 1 <= number <= len(train.examples):
@@ -85,13 +86,13 @@ def show_record(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, number: int)
     template = resolve_chat_template(spec.chat_template, tokenizer)
     made = build_sequences([example], tokenizer, template, completion_only=spec.completion_only)
     shown = tuple(_shown(sequence, tokenizer, spec) for sequence in made)
-    said = SAID[status]
+    said = STATUS_TEXT[status]
     if status == RecordStatus.USED and not any(sequence.num_target_tokens for sequence in shown):
         has_targets = any(sequence.num_lost_target_tokens for sequence in shown)
         said = (
             f"dropped: nothing that it teaches lies within max_length {spec.max_length:,}"
             if has_targets
-            else SAID[RecordStatus.EMPTY]
+            else STATUS_TEXT[RecordStatus.EMPTY]
         )
     return RecordView(
         number=number,
@@ -104,16 +105,18 @@ def show_record(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, number: int)
 
 
 def _shown(sequence: TokenSequence, tokenizer: PreTrainedTokenizerBase, spec: DataSpec) -> SequenceView:
-    ids, most = sequence.ids, spec.max_length
+    ids, max_length = sequence.ids, spec.max_length
     trained = [False] * len(ids)
     for start, end in sequence.ranges if spec.completion_only else [(0, len(ids))]:
         trained[max(start, 1) : end] = [True] * (end - max(start, 1))
     return SequenceView(
-        pieces=tuple(_pieces(ids, [(mark, place >= most) for place, mark in enumerate(trained)], tokenizer)),
+        pieces=tuple(
+            _pieces(ids, [(mark, position >= max_length) for position, mark in enumerate(trained)], tokenizer)
+        ),
         num_tokens=len(ids),
-        num_target_tokens=sum(trained[:most]),
-        num_lost_target_tokens=sum(trained[most:]),
-        stops=tuple(text for place, (_, text) in sorted(sequence.stops.items()) if place < most),
+        num_target_tokens=sum(trained[:max_length]),
+        num_lost_target_tokens=sum(trained[max_length:]),
+        stops=tuple(text for position, (_, text) in sorted(sequence.stops.items()) if position < max_length),
         way=sequence.way,
         notes=sequence.notes,
     )
@@ -128,12 +131,12 @@ def _pieces(
     whole, before, end = text(ids), "", 0
     for (is_trained, is_cut), run in groupby(marks):
         start, end = end, end + len(list(run))
-        upto = text(ids[:end])
-        # As the difference of two beginnings: a piece decoded alone may lose the blank that it begins with.
+        up_to_here = text(ids[:end])
+        # The difference of two prefixes: decoded alone, a run may lose its leading space.
         here = (
-            upto[len(before) :]
-            if whole.startswith(upto) and upto.startswith(before)
+            up_to_here[len(before) :]
+            if whole.startswith(up_to_here) and up_to_here.startswith(before)
             else text(ids[start:end])
         )
-        before = upto
+        before = up_to_here
         yield TokenRun(text=here, is_trained=is_trained, is_cut=is_cut)

@@ -1,4 +1,4 @@
-"""The records of a sweep, each with what is done with it: trained on, evaluated on, or left out and why."""
+"""Decides for each record whether it trains, evaluates, or is left out and why."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ from lora_runner.errors import DataError
 
 @dataclass(kw_only=True)
 class RecordSet:
-    """Records of one source in its order, and the status of each."""
+    """The records of one source in its order, and the status of each."""
 
     source: str
     examples: list[Example]
     format: str = ""
     columns_not_used: tuple[str, ...] = ()
     forms: frozenset[str] = frozenset()
-    """What other trainers read otherwise, see `export_forms.FORMS`."""
+    """What other trainers read differently; see `export_forms.FORMS`."""
     statuses: list[RecordStatus] = field(default_factory=list)
     order: list[Example] = field(default_factory=list)
-    """Those that are used, in the order in which they are."""
+    """The used examples, in the order of use."""
 
     @property
     def num_by_status(self) -> Counter[RecordStatus]:
         return Counter(self.statuses)
 
     def mark(self, status: RecordStatus, keys: set[int]) -> None:
-        """Give the used examples with these Python ids a status."""
-        for place, example in enumerate(self.examples):
-            if self.statuses[place] == RecordStatus.USED and id(example) in keys:
-                self.statuses[place] = status
+        """Set the status of those used examples whose `id()` is in `keys`."""
+        for index, example in enumerate(self.examples):
+            if self.statuses[index] == RecordStatus.USED and id(example) in keys:
+                self.statuses[index] = status
 
     @property
     def used(self) -> list[Example]:
-        """Examples that nothing was found against so far, in the source's order."""
+        """Examples still in use, in the source's order."""
         return [
             e for e, status in zip(self.examples, self.statuses, strict=True) if status == RecordStatus.USED
         ]
 
 
 def split_records(spec: DataSpec) -> tuple[RecordSet, RecordSet]:
-    """Read the training and the evaluation records, and decide what each is used for.
+    """Read the training and evaluation records, and decide what each is used for.
 
-    The evaluation set is ordered and drawn by the hash of its records' content, so neither the order of a
-    file nor the machine changes it. Training records equal to an evaluation record are left out. Raises
-    DataError for anything unreadable or unfit, and where nothing is left to train or to evaluate on.
+    The evaluation set is ordered and sampled by a hash of the records' content, so it depends neither on the
+    order of the files nor on the machine. Training records equal to an evaluation record are left out. Raises
+    DataError for unreadable or unusable records, and when none are left to train or to evaluate on.
     """
     train = _read(spec, spec.train, spec.train_split)
     if spec.eval is None and spec.eval_split is None:
@@ -84,7 +84,7 @@ def split_records(spec: DataSpec) -> tuple[RecordSet, RecordSet]:
 
 
 def _read(spec: DataSpec, source: str, split: str | None) -> RecordSet:
-    """Read and convert one source, refuse what must not be trained, and mark what is empty."""
+    """Read and convert one source, refuse what must not be trained on, and mark empty records."""
     records = read_records(source, split=split)
     name, examples = convert(records, spec.format)
     refuse_unwanted_answers(records, name, source)
@@ -124,9 +124,9 @@ def _read_evaluation(spec: DataSpec) -> RecordSet:
 
 
 def _split_off(examples: Sequence[Example], spec: DataSpec) -> list[Example]:
-    """Return the distinct records with the smallest hashes, which evaluate.
+    """Return the distinct records with the smallest hashes, which are held out for evaluation.
 
-    What `max_eval_examples` leaves over of the share trains.
+    At most `max_eval_examples`; the rest of the share trains.
     """
     distinct = _distinct(examples)
     if len(distinct) < 2:
@@ -140,7 +140,7 @@ def _split_off(examples: Sequence[Example], spec: DataSpec) -> list[Example]:
 
 
 def _distinct(examples: Sequence[Example]) -> list[Example]:
-    """Return the first of the examples of each content."""
+    """Return the first example of each content."""
     return list({example.content_key: example for example in reversed(examples)}.values())
 
 

@@ -1,4 +1,4 @@
-"""What a user should be told of the data: sentences, and which of them are warnings."""
+"""What the user is told about the data, in sentences; some are warnings."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from lora_runner.data.tokens.set_counts import SetCounts
 from lora_runner.errors import DataError
 
 WARN_LOST = 0.1
-"""Share of the tokens with loss that may be cut off without a warning: long tails of a set are usual, and a
-tenth moves a loss by less than the ranges of a sweep do."""
+"""Share of the tokens with loss that may be cut off without a warning: most datasets have a few long
+records, and a tenth changes the loss by less than the hyperparameters of a sweep do."""
 REFUSE_EVAL_LOST = 0.5
-"""Share of an evaluation set's records, or of its tokens with loss, that may be lost: beyond a half the
-trials would be ranked by a minority of what they are meant to do."""
+"""Share of an evaluation set's records, or of its tokens with loss, that may be lost: beyond half, trials
+would be ranked by a minority of the data."""
 MAX_NAMED = 8
-"""Columns named in one sentence; the rest are counted."""
+"""Columns listed by name; the rest are counted."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class DataNotice:
 
 
 def count_notices(counts: SetCounts, role: str) -> Iterator[DataNotice]:
-    """Yield what is to be said of one set; nothing where nothing was lost. `role`: training, evaluation."""
+    """Yield what was lost or looks wrong in one set. `role`: training, evaluation."""
     if counts.num_lost_target_tokens:
         yield DataNotice(f"{role}: {_lost(counts)}; {_advice(counts)}", counts.lost_share > WARN_LOST)
     left_out = (
@@ -37,7 +37,7 @@ def count_notices(counts: SetCounts, role: str) -> Iterator[DataNotice]:
         (counts.num_in_eval, "also in the evaluation set"),
         (counts.num_copies, "there more than once"),
     )
-    # What evaluates is no loss: it is named only beside others, so that the sum is right.
+    # Held-out records are not lost: they are listed only beside others, so that the numbers add up.
     if counts.num_empty or counts.num_in_eval or counts.num_copies:
         parts = [f"{number:,} {why}" for number, why in left_out if number]
         yield DataNotice(f"{role}: left out of {_records(counts.num_records)}: {', '.join(parts)}")
@@ -75,7 +75,7 @@ def count_notices(counts: SetCounts, role: str) -> Iterator[DataNotice]:
 
 
 def rendering_notices(rendering: RenderingCounts, role: str) -> Iterator[DataNotice]:
-    """Yield what to know of how one set became sequences. `role`: training, evaluation."""
+    """Yield remarks on how one set was rendered. `role`: training, evaluation."""
     for note in rendering.notes:
         yield DataNotice(f"{role}: {note}")
     if missing := rendering.num_without_stop - rendering.num_cut_before_stop:
@@ -88,16 +88,16 @@ def rendering_notices(rendering: RenderingCounts, role: str) -> Iterator[DataNot
 
 
 def columns_notice(names: tuple[str, ...]) -> Iterator[DataNotice]:
-    """Yield one sentence that names the columns which are not read, if there are any."""
+    """Yield one sentence that names the columns that are not read, if there are any."""
     if names:
         more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
         yield DataNotice(f"columns not used: {', '.join(names[:MAX_NAMED])}{more}")
 
 
 def refuse_mostly_lost(counts: SetCounts, source: str, train: SetCounts) -> None:
-    """Refuse an evaluation set of which `max_length` takes more than half.
+    """Raise DataError for an evaluation set of which `max_length` cuts off more than half.
 
-    Raises DataError, which says what the training set loses too: one max_length is for both.
+    The message includes what the training set loses, since both share one max_length.
     """
     if max(counts.dropped_share, counts.lost_share) <= REFUSE_EVAL_LOST:
         return

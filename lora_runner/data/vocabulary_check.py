@@ -1,4 +1,4 @@
-"""Token ids that the model has no embedding for."""
+"""Refuses data with token ids beyond the model's embeddings."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MAX_NAMED = 5
-"""Tokens named in the error; the rest are counted."""
+"""Tokens listed in the error; the rest are counted."""
 
 
 def check_token_ids(data: DataBundle, tokenizer: PreTrainedTokenizerBase, num_embeddings: int) -> None:
-    """Refuse data that hold a token without a row among the model's `num_embeddings` embeddings.
+    """Raise DataError for token ids at or beyond the model's `num_embeddings`.
 
-    Raises DataError, which names the tokens, their ids, and how many sequences of each set hold them.
+    The message names the tokens, their ids, and how many sequences of each set contain them.
     """
     beyond = set[int]()
-    places = []
+    counts = []
     for role, found in (("training", data.train), ("evaluation", data.eval)):
         holding = 0
         for example in found.examples:
@@ -31,7 +31,7 @@ def check_token_ids(data: DataBundle, tokenizer: PreTrainedTokenizerBase, num_em
                 holding += 1
                 beyond.update(ids[ids >= num_embeddings].tolist())
         if holding:
-            places.append(f"{holding:,} of {len(found):,} {role} sequences")
+            counts.append(f"{holding:,} of {len(found):,} {role} sequences")
     if not beyond:
         return
     missing = sorted(beyond)
@@ -39,9 +39,9 @@ def check_token_ids(data: DataBundle, tokenizer: PreTrainedTokenizerBase, num_em
     more = f" and {len(missing) - MAX_NAMED:,} more" if len(missing) > MAX_NAMED else ""
     raise DataError(
         f"every token must have an embedding, and the model has {num_embeddings:,} (ids 0 to"
-        f" {num_embeddings - 1:,}); the tokenizer makes {named}{more} of {' and '.join(places)}. Add rows"
+        f" {num_embeddings - 1:,}); the tokenizer makes {named}{more} of {' and '.join(counts)}. Add rows"
         f" (model.resize_token_embeddings({missing[-1] + 1}), saved with the tokenizer in one folder, and"
         " trained by train_embeddings), or use the model's own tokenizer, a chat_template or records without"
         " these tokens",
-        path=data.train.source if "training" in places[0] else data.eval.source,
+        path=data.train.source if "training" in counts[0] else data.eval.source,
     )

@@ -1,1 +1,1 @@
-"""Conversations -> the texts of a chat template, with the spans that carry loss."""
+"""Conversations -> text rendered by a chat template, with the spans that carry loss."""

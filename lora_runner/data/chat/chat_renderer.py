@@ -1,10 +1,10 @@
-"""Conversations -> texts with the spans that carry loss, as a server would send them and should get them.
+"""Conversations -> texts with the spans that carry loss, matching the prompts that a server sends.
 
-Three ways. `marked`: a template with {% generation %} marks says itself what the assistant's words are.
-`whole`: every beginning of the conversation prints as the whole begins, so one text holds all turns.
-`per turn`: a text for each turn, which is what the template prints for the turns before it with the
-generation prompt, and what it adds when that turn is last. `all`: loss on every token of one text, where a
-sweep asks for that.
+`marked`: the template marks the assistant's turns with {% generation %}; the marks are followed.
+`whole`: each prefix of the conversation renders to a prefix of the whole, so one text serves all turns.
+`per turn`: one text per assistant turn: the rendered turns before it with the generation prompt, and what the
+template adds when that turn is last.
+`all`: loss on every token (`completion_only: false`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from lora_runner.data.records.record import BadRecord
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_OTHERWISE = (
+_RENDERED_DIFFERENTLY = (
     "the chat template prints an earlier turn otherwise than it does when that turn is last (without its"
     " reasoning, say)"
 )
@@ -45,36 +45,36 @@ class RenderedChat:
     spans: tuple[Span, ...]
     """Ranges of characters that carry loss."""
     stops: tuple[str | None, ...]
-    """Of each span the token by which its turn ends, where it is in the span."""
+    """For each span the stop token inside it that ends the turn, or None."""
     way: str
     """`marked`, `whole`, `per turn` or `all`."""
     notes: tuple[str, ...] = ()
-    """What a user should know of how it was made; records of one kind have the same."""
+    """Remarks for the user on how it was rendered."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Turn:
-    """One assistant turn with loss as the template prints it when it is last."""
+    """One assistant turn with loss, as the template renders it when it is last."""
 
     number: int
     prompt: str
-    """What a server sends: the turns before it with the generation prompt."""
+    """What a server sends: the turns before it and the generation prompt."""
     text: str
-    """The turns up to and with it."""
+    """The turns up to and including it."""
 
 
 class ChatRenderer:
-    """Renders conversations with one template, and finds the assistant's turns in what it prints."""
+    """Renders conversations with one template, and finds the assistant turns in the text."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str) -> None:
         self._template = ChatTemplate(tokenizer, template)
         self._ends = EndOfTurn(tokenizer, self._template)
 
     def render(self, example: Example, *, completion_only: bool = True) -> list[RenderedChat]:
-        """Render one conversation; `completion_only` False puts loss on all of it.
+        """Render one conversation; with `completion_only` False all of it carries loss.
 
-        Raises BadRecord when the template refuses it, leaves out a part of an answer, or prints a turn so
-        that it cannot be told from the turns before it; DataError when the template itself is broken.
+        Raises BadRecord when the template rejects it, drops part of an answer, or renders a turn so that it
+        cannot be separated from the turns before it; DataError when the template is broken.
         """
         messages = example.messages or ()
         tools = example.tools
@@ -92,9 +92,9 @@ class ChatRenderer:
     def _chats(
         self, messages: Sequence[Message], wanted: Sequence[int], tools: Tools, *, completion_only: bool
     ) -> list[RenderedChat]:
-        """Render a conversation in the way that its template asks for."""
+        """Render a conversation in the way that its template allows."""
         if not completion_only:
-            return [self._everything(messages, tools)]
+            return [self._all_tokens(messages, tools)]
         if self._template.is_marked:
             return [self._marked(messages, wanted, tools)]
         turns = [
@@ -106,17 +106,17 @@ class ChatRenderer:
             for number in wanted
         ]
         for turn in turns:
-            start = _shared(turn.prompt, turn.text)
+            start = _common_prefix_length(turn.prompt, turn.text)
             check_turn_printed(self._template, messages, turn.number, tools, turn.text, start)
         whole = self._whole(messages, turns, tools)
-        chats = [self._alone(messages, turn, tools) for turn in turns] if whole is None else [whole]
+        chats = [self._single_turn(messages, turn, tools) for turn in turns] if whole is None else [whole]
         if any(
             prints_a_second_thought(messages[turn.number], turn.text[len(turn.prompt) :]) for turn in turns
         ):
             return [replace(chat, notes=(*chat.notes, SECOND_THOUGHT_NOTE)) for chat in chats]
         return chats
 
-    def _everything(self, messages: Sequence[Message], tools: Tools) -> RenderedChat:
+    def _all_tokens(self, messages: Sequence[Message], tools: Tools) -> RenderedChat:
         text = self._template.render(messages, tools)
         stop, notes = None, set[str]()
         for number, turn in enumerate(messages):
@@ -127,9 +127,9 @@ class ChatRenderer:
             if text.startswith(alone := alone.rstrip()):
                 stop = self._ends.close(text, (0, len(alone)))[1] or stop
             else:
-                notes.add(_OTHERWISE)
+                notes.add(_RENDERED_DIFFERENTLY)
         if messages[-1].role == "assistant":
-            text, _, stop = self._ended(text, (0, len(text)), messages[-1])
+            text, _, stop = self._with_stop_token(text, (0, len(text)), messages[-1])
         return RenderedChat(
             text=text, spans=((0, len(text)),), stops=(stop,), way="all", notes=tuple(sorted(notes))
         )
@@ -140,24 +140,24 @@ class ChatRenderer:
         notes: set[str] = set()
         for number in wanted:
             if not is_plainly_printed(messages[number], text):
-                notes |= self._left_out(messages, number, tools, text)
+                notes |= self._rendered_only_when_last(messages, number, tools, text)
         spans: list[Span] = []
         stops: list[str | None] = []
-        for place, ((start, end), owner) in enumerate(zip(marks, owners, strict=True)):
+        for index, ((start, end), owner) in enumerate(zip(marks, owners, strict=True)):
             if owner is not None and owner not in wanted:
                 continue
             closed, stop = self._ends.close(text, (start, end))
             added = None
             if (
                 stop is None
-                and place == len(marks) - 1
+                and index == len(marks) - 1
                 and not text[end:].strip()
                 and self._ends.kind == "marker"
             ):
                 added = self._ends.missing(messages[-1])
             if added is not None:
                 text, closed, stop = text[:end] + added[0], end + len(added[0]), added[1]
-            # What is marked stays marked: white space after the stop token is transformers' mask too.
+            # As in transformers' masks, white space after the stop token keeps its loss if it is marked.
             spans.append((start, max(end, closed)))
             stops.append(stop)
         return RenderedChat(
@@ -167,7 +167,7 @@ class ChatRenderer:
     def _owners(
         self, messages: Sequence[Message], marks: Sequence[Span], wanted: Sequence[int], tools: Tools
     ) -> list[int | None]:
-        """Return for each mark the number of its turn; None where all turns have loss anyway."""
+        """Return the turn number of each mark; None where all turns carry loss anyway."""
         turns = [number for number, message in enumerate(messages) if message.role == "assistant"]
         if len(wanted) == len(turns):
             return [None] * len(marks)
@@ -185,38 +185,39 @@ class ChatRenderer:
             for _ in range(upto - before)
         ]
 
-    def _left_out(self, messages: Sequence[Message], number: int, tools: Tools, text: str) -> set[str]:
-        """Check a turn of a marked template; return what to know where it is printed in full when it is last
-        alone."""
+    def _rendered_only_when_last(
+        self, messages: Sequence[Message], number: int, tools: Tools, text: str
+    ) -> set[str]:
+        """Check a turn of a marked template; return a remark if it is complete only when last."""
         alone = self._template.render(messages[: number + 1], tools)
         check_turn_printed(self._template, messages, number, tools, alone, 0)
         if text.startswith(alone.rstrip()):
             return set()
-        return {f"{_OTHERWISE}; its {{% generation %}} marks are followed as they are"}
+        return {f"{_RENDERED_DIFFERENTLY}; its {{% generation %}} marks are followed as they are"}
 
     def _whole(
         self, messages: Sequence[Message], turns: Sequence[_Turn], tools: Tools
     ) -> RenderedChat | None:
-        """Return one text with all turns, where every example in it is what a server would send and get."""
+        """Return one text with all turns, or None if some server's prompt is not a prefix of it."""
         text = self._template.render(messages, tools)
         if self._ends.kind == "none" and turns:
-            return None  # eos stands at the end of a text, so each turn needs its own
+            return None  # EOS ends a text, so each turn needs its own
         spans: list[Span] = []
         stops: list[str | None] = []
         for turn in turns:
             if not (turn.text.startswith(turn.prompt) and text.startswith(turn.text)):
                 return None
-            span = (self._begin(messages, turn, tools), len(turn.text))
+            span = (self._start_of_turn(messages, turn, tools), len(turn.text))
             if turn.number == len(messages) - 1:
-                text, end, stop = self._ended(text, span, messages[turn.number])
+                text, end, stop = self._with_stop_token(text, span, messages[turn.number])
             else:
                 end, stop = self._ends.close(text, span)
             spans.append((span[0], end))
             stops.append(stop)
         return RenderedChat(text=text, spans=tuple(spans), stops=tuple(stops), way="whole")
 
-    def _ended(self, text: str, span: Span, turn: Message) -> tuple[str, int, str | None]:
-        """Return the text with the token by which its last turn ends, the end of its loss, and the token."""
+    def _with_stop_token(self, text: str, span: Span, turn: Message) -> tuple[str, int, str | None]:
+        """Return the text with the stop token of its last turn, the end of its loss, and the token."""
         end, stop = self._ends.close(text, span)
         added = self._ends.missing(turn) if stop is None else None
         if added is None:
@@ -224,46 +225,46 @@ class ChatRenderer:
         text = text.removesuffix(self._ends.blank)
         return text + added[0], len(text) + len(added[0]), added[1]
 
-    def _alone(self, messages: Sequence[Message], turn: _Turn, tools: Tools) -> RenderedChat:
-        """Return the text that teaches one turn alone."""
+    def _single_turn(self, messages: Sequence[Message], turn: _Turn, tools: Tools) -> RenderedChat:
+        """Return the text that trains one turn only."""
         text, notes = turn.text, tuple[str, ...]()
         if turn.text.startswith(turn.prompt):
-            start = self._begin(messages, turn, tools)
+            start = self._start_of_turn(messages, turn, tools)
         else:
-            text, start, notes = self._parted(messages, turn, tools)
-        text, end, stop = self._ended(text, (start, len(text)), messages[turn.number])
+            text, start, notes = self._separated_turn(messages, turn, tools)
+        text, end, stop = self._with_stop_token(text, (start, len(text)), messages[turn.number])
         return RenderedChat(
             text=text[:end], spans=((start, end),), stops=(stop,), way="per turn", notes=notes
         )
 
-    def _begin(self, messages: Sequence[Message], turn: _Turn, tools: Tools) -> int:
-        """Return where the words of a turn begin in its text, which begins with its prompt."""
+    def _start_of_turn(self, messages: Sequence[Message], turn: _Turn, tools: Tools) -> int:
+        """Return where the turn begins in its text, which starts with its prompt."""
         start = len(turn.prompt)
         if turn.number and self._template.has_generation_prompt:
-            # After a tool's result some templates print no generation prompt, but the header that it has
-            # elsewhere before the answer (DiffusionGemma). A model that printed it would print a role's name.
+            # After a tool result some templates print no generation prompt, but its header before the answer
+            # (DiffusionGemma). It must carry no loss, or the model would learn to write a role's name.
             header = self._template.generation_prompt or ""
             return start + len(header) if turn.text.startswith(header, start) else start
-        before = self._around(messages, turn, tools)
-        # A lone blank is left to the answer: the model has to write it after the prompt that it is given.
+        before = self._text_before_content(messages, turn, tools)
+        # A single space belongs to the answer: the model must write it after the prompt.
         header = before[start:] if before is not None else ""
         return len(before) if before and header.strip() and turn.text.startswith(before) else start
 
-    def _around(self, messages: Sequence[Message], turn: _Turn, tools: Tools) -> str | None:
-        """Return what is printed before the content of a turn; None where its content is not."""
+    def _text_before_content(self, messages: Sequence[Message], turn: _Turn, tools: Tools) -> str | None:
+        """Return the text up to the content of a turn; None if the content is not rendered."""
         *others, last = messages[: turn.number + 1]
         probe = self._template.render([*others, replace(last, content=PROBE)], tools)
         return probe[: probe.rfind(PROBE)] if PROBE in probe else None
 
-    def _parted(
+    def _separated_turn(
         self, messages: Sequence[Message], turn: _Turn, tools: Tools
     ) -> tuple[str, int, tuple[str, ...]]:
-        """Return text, start of the loss and notes where a turn is not printed as its prompt begins it."""
+        """Return text, start of the loss and remarks for a turn whose text does not start with its prompt."""
         history = self._template.render(messages[: turn.number], tools)
-        history = history[: _shared(turn.prompt, history)]
+        history = history[: _common_prefix_length(turn.prompt, history)]
         header = turn.prompt[len(history) :]
         words = self._after_header(messages[: turn.number], tools, turn.text, header)
-        before = self._around(messages, turn, tools)
+        before = self._text_before_content(messages, turn, tools)
         if (
             words is None
             and before is not None
@@ -273,10 +274,10 @@ class ChatRenderer:
         ):
             words = turn.text[len(before) :]
         if words is not None:
-            # The turns before it are printed otherwise once it is there; a server sends them as they were.
+            # The turns before it are rendered differently once it follows; a server sends them as they were.
             return turn.prompt + words, len(turn.prompt), ()
-        # The answer itself may begin as the prompt goes on, which an answer of other words does not.
-        shared = _shared(turn.prompt, turn.text, turn.text if before is None else before)
+        # The answer may happen to begin like the rest of the prompt; `before` excludes its content.
+        shared = _common_prefix_length(turn.prompt, turn.text, turn.text if before is None else before)
         if header and shared >= len(history):
             rest = turn.prompt[shared:][:40]
             note = (
@@ -292,8 +293,8 @@ class ChatRenderer:
         )
 
     def _after_header(self, messages: Sequence[Message], tools: Tools, text: str, header: str) -> str | None:
-        """Return what stands in `text` behind the `header` that follows the last of `messages`; None where
-        that turn is not found as it is printed when it is last."""
+        """Return the part of `text` after the `header` that follows the last of `messages`; None if that
+        turn is not found in `text` as it is rendered when it is last."""
         if not header.strip():
             return None
         *others, last = messages
@@ -301,14 +302,14 @@ class ChatRenderer:
         probe = self._template.render([*others, replace(last, content=PROBE + last.content)], tools)
         if not last.content.strip() or probe.replace(PROBE, "") != history:
             return None
-        # A template may print its header several times in one turn, before a thought and before an answer.
-        places = [match.start() for match in re.finditer(re.escape(header), text)]
-        alike = {place: _shared(text[:place][::-1], history[::-1]) for place in places}
-        place = max(places, key=alike.__getitem__, default=0)
-        found = alike.get(place, 0) >= len(history) - probe.index(PROBE)
-        return text[place + len(header) :] if found else None
+        # A template may print its header several times in one turn, before reasoning and answer.
+        starts = [match.start() for match in re.finditer(re.escape(header), text)]
+        alike = {start: _common_prefix_length(text[:start][::-1], history[::-1]) for start in starts}
+        start = max(starts, key=alike.__getitem__, default=0)
+        found = alike.get(start, 0) >= len(history) - probe.index(PROBE)
+        return text[start + len(header) :] if found else None
 
 
-def _shared(*texts: str) -> int:
-    """Return how many characters texts have in common at their beginning."""
-    return len(commonprefix(texts))  # noqa: RUF071 - characters are meant, not parts of paths
+def _common_prefix_length(*texts: str) -> int:
+    """Return the length of the common prefix."""
+    return len(commonprefix(texts))  # noqa: RUF071 - of characters, not of paths

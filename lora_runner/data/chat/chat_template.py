@@ -1,4 +1,4 @@
-"""One chat template: where its text comes from, and conversations -> what it prints."""
+"""Finds the text of a chat template, and renders conversations with it."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ CHATML = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-"""The built-in template, used when it is asked for by name ("chatml")."""
+"""The built-in template, chosen by the name "chatml"."""
 
 PROBE = "\ue0f8\ue0f3\ue0f8"
-"""Stands for an answer where what the template prints around it is looked for."""
-# Private-use characters that no text carries; they live only between rendering and `_cut_marks`.
+"""Stands in for an answer, to find what the template prints around it."""
+# Private-use characters that do not occur in texts; `_cut_marks` removes them after rendering.
 _OPEN, _CLOSE = "\ue0f8\ue0f1\ue0f8", "\ue0f8\ue0f2\ue0f8"
 _MARK = re.compile(f"({_OPEN}|{_CLOSE})")
 _GENERATION = re.compile(r"\{%([-+]?)\s*generation\s*([-+]?)%\}")
 _END_GENERATION = re.compile(r"\{%([-+]?)\s*endgeneration\s*([-+]?)%\}")
-# {% call %} trims and scopes like transformers' own {% generation %}; its macro prints where a turn begins.
+# {% call %} trims and scopes like transformers' {% generation %}; the macro prints marks around the turn.
 _MARK_MACRO = "{% macro marked_turn_() %}" + _OPEN + "{{ caller() }}" + _CLOSE + "{% endmacro %}"
-# Templates that print today's date would give another evaluation set tomorrow. The date that Llama's
-# templates fall back on stands in for it.
+# A template that prints today's date would give another evaluation set tomorrow, so the date is fixed,
+# to the one that Llama's templates fall back on.
 _DATE_MACRO = (
     "{% macro strftime_now(format) %}{{ format"
     " | replace('%d', '26') | replace('%e', '26') | replace('%m', '07') | replace('%b', 'Jul')"
@@ -55,9 +55,9 @@ _DATE_MACRO = (
 
 
 def resolve_chat_template(asked: str | None, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Return the text of the template asked for (jinja text, a file, "chatml"), else the tokenizer's own.
+    """Return the text of the requested template (jinja text, a file, "chatml"), else the tokenizer's own.
 
-    Raises DataError when a file does not exist or cannot be read.
+    Raises DataError when the file does not exist or cannot be read.
     """
     if asked is None:
         own = tokenizer.chat_template
@@ -65,7 +65,7 @@ def resolve_chat_template(asked: str | None, tokenizer: PreTrainedTokenizerBase)
             own = own.get("default")
         return None if own is None else str(own)
     if asked == "chatml":
-        # As with every other text: a tokenizer that starts texts with BOS gets one here too.
+        # If the tokenizer starts other texts with BOS, it does so here too.
         starts = tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
         return ("{{ bos_token }}" if starts else "") + CHATML
     if "{{" in asked or "{%" in asked:
@@ -83,32 +83,32 @@ def resolve_chat_template(asked: str | None, tokenizer: PreTrainedTokenizerBase)
 
 
 class ChatTemplate:
-    """Renders conversations with one template, as transformers does, but for today's date."""
+    """Renders conversations with one template as transformers does, except that the date is fixed."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, text: str) -> None:
         self.text = text
         self.is_marked = _GENERATION.search(text) is not None
-        """Whether it marks the assistant's words with {% generation %}."""
+        """Whether it marks the assistant's turns with {% generation %}."""
         self._tokenizer = tokenizer
         source = _GENERATION.sub(r"{%\1 call marked_turn_() \2%}", text)
         source = _END_GENERATION.sub(r"{%\1 endcall \2%}", source)
         head = (_MARK_MACRO if self.is_marked else "") + (_DATE_MACRO if "strftime_now" in text else "")
-        # The empty output keeps the block before it from swallowing a newline at the template's start.
+        # Without the empty output, the macros would trim a newline at the start of the template.
         self._source = head + "{{ '' }}" + source if head else source
 
     def render(
         self, messages: Sequence[Message], tools: Tools = None, *, add_generation_prompt: bool = False
     ) -> str:
-        """Return what is printed; nothing for no messages.
+        """Return the rendered text; empty for no messages.
 
-        Raises BadRecord when the template refuses the conversation, DataError when it is broken itself.
+        Raises BadRecord when the template rejects the conversation, DataError when the template is broken.
         """
         return self.render_marked(messages, tools, add_generation_prompt=add_generation_prompt)[0]
 
     def render_marked(
         self, messages: Sequence[Message], tools: Tools = None, *, add_generation_prompt: bool = False
     ) -> tuple[str, list[Span]]:
-        """`render`, with the ranges that stand between {% generation %} marks."""
+        """`render`, with the ranges between {% generation %} marks."""
         if not messages:
             return "", []
         try:
@@ -116,18 +116,18 @@ class ChatTemplate:
         except BadRecord:
             if not any("tool_calls" in message.extra for message in messages):
                 raise
-            # DeepSeek-V3's template joins `arguments` to texts, which a dict is not.
-            as_text = [replace(message, extra=encode_arguments(message.extra)) for message in messages]
-            return _cut_marks(self._apply(as_text, tools, add_generation_prompt))
+            # DeepSeek-V3's template concatenates `arguments`, which must be text for that.
+            with_text = [replace(message, extra=encode_arguments(message.extra)) for message in messages]
+            return _cut_marks(self._apply(with_text, tools, add_generation_prompt))
 
     @cached_property
     def has_generation_prompt(self) -> bool:
-        """Whether it can print the beginning of the assistant's next turn."""
+        """Whether the template has a generation prompt."""
         return self.generation_prompt != ""
 
     @cached_property
     def generation_prompt(self) -> str | None:
-        """What it prints after a user's turn to begin the assistant's; None where that cannot be told."""
+        """What it prints after a user turn to begin the assistant's; None if it rejects the probe."""
         question = [Message(role="user", content=PROBE)]
         try:
             without, found = self.render(question), self.render(question, add_generation_prompt=True)
@@ -137,7 +137,7 @@ class ChatTemplate:
 
     @cached_property
     def wants_parts(self) -> bool:
-        """Whether it prints lists of parts alone, no texts: templates of models that see images do."""
+        """Whether it reads contents only as lists of parts, as templates of vision models do."""
         probe = [Message(role="user", content=PROBE), Message(role="assistant", content=PROBE)]
 
         def prints(as_parts: bool) -> bool:
@@ -176,7 +176,7 @@ class ChatTemplate:
 
 
 def _cut_marks(rendered: str) -> tuple[str, list[Span]]:
-    """Take the marks out of a rendered text; return it with the ranges that stood between them."""
+    """Remove the marks from a rendered text; return it with the ranges between them."""
     text, spans, start = "", [], 0
     for piece in _MARK.split(rendered):
         if piece == _OPEN:

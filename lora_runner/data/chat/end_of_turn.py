@@ -1,4 +1,4 @@
-"""By which token the assistant's turns of a chat template end, which a model must learn to print."""
+"""Finds the token with which a chat template ends an assistant turn, which the model must learn to write."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _RESULT = Message(role="tool", content="a", extra={"name": "f", "tool_call_id": 
 
 
 class EndOfTurn:
-    """How a template's turns end, found out with a conversation of its own.
+    """How a template ends its turns, found by rendering a probe conversation.
 
-    `printed`: the template prints an end-of-turn token. `marker`: it prints none, and the token that begins
-    the next turn ends this one (GLM). `none`: it prints text alone ("User: / Assistant:").
+    `printed`: it prints an end-of-turn token. `marker`: it prints none, and the first token of the next turn
+    ends this one (GLM). `none`: it prints text only ("User: / Assistant:").
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, template: ChatTemplate) -> None:
@@ -41,13 +41,13 @@ class EndOfTurn:
         )
         self._ends = {self.eos} if self.eos else set[str]()
         self.marker_of_user = self.marker_of_tool = ""
-        """What stands before the next turn up to and with its first token, where that ends the turn."""
+        """With kind `marker`: what the next turn begins with, up to and including its first token."""
         self.blank = ""
-        """The white space with which the template ends an answer, where no token ends it."""
+        """With kind `none`: the white space with which the template ends an answer."""
         try:
             answer = template.render([_QUESTION, _ANSWER])
         except BadRecord:
-            self.kind = "printed"  # a template that refuses the plainest conversation; its tokens may tell
+            self.kind = "printed"  # rejected even this conversation; the tokens of the record may tell
             return
         after = answer[answer.rfind(PROBE) + len(PROBE) :]
         end = self._last(after) if PROBE in answer else self.eos
@@ -69,7 +69,7 @@ class EndOfTurn:
         self.marker_of_tool = self.marker_of_tool or self.marker_of_user
 
     def _marker(self, template: ChatTemplate, before: str, messages: list[Message]) -> str:
-        """Return how what follows begins, up to and with its first token; nothing where that is text."""
+        """Return the beginning of the next turn up to its first token; empty if it begins with text."""
         try:
             whole = template.render(messages)
         except BadRecord:
@@ -80,10 +80,10 @@ class EndOfTurn:
         return rest[:blank] + token if token else ""
 
     def close(self, text: str, span: Span) -> tuple[int, str | None]:
-        """Return where the loss of a turn printed at `span` of `text` ends, and the token that ends it.
+        """Return where the loss of the turn at `span` of `text` ends, and the token that ends the turn.
 
-        The token stands at the end of the turn, or follows it. White space after it is never generated, so it
-        carries no loss. (end of span, None) where no token ends the turn.
+        The token is the last of the turn or follows it. White space after it is never generated, so it
+        carries no loss. Returns (end of span, None) if no token ends the turn.
         """
         start, end = span
         kept = text[start:end].rstrip()
@@ -97,7 +97,7 @@ class EndOfTurn:
         return end, None
 
     def missing(self, turn: Message) -> tuple[str, str] | None:
-        """Return what to add behind a turn at the end of a text where no token ends it, and that token."""
+        """Return what to append to a last turn that no token ends, and the stop token in it; or None."""
         if self.kind == "marker":
             added = self.marker_of_tool if "tool_calls" in turn.extra else self.marker_of_user
             return added, added.lstrip()
@@ -106,7 +106,7 @@ class EndOfTurn:
         return None
 
     def _ends_turns(self, token: str) -> bool:
-        # A turn of calls may end with a token of its own, which the answer that was tried did not show.
+        # Tool calls may end with a token of their own, which the probe did not show.
         return token in self._ends or (self.kind == "printed" and token in self._special)
 
     def _at_end(self, text: str) -> str | None:
@@ -120,5 +120,5 @@ class EndOfTurn:
         return next(token for token in self._known if text.startswith(token))
 
     def _last(self, text: str) -> str | None:
-        places = [(text.rfind(token) + len(token), token) for token in self._known if token in text]
-        return max(places, key=lambda place: place[0])[1] if places else None
+        ends = [(text.rfind(token) + len(token), token) for token in self._known if token in text]
+        return max(ends, key=lambda end: end[0])[1] if ends else None

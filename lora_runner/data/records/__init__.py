@@ -1,1 +1,1 @@
-"""Files, folders and hub ids -> records that remember their line, in the formats people bring."""
+"""Files, folders and hub datasets -> records with their file and line -> Examples."""

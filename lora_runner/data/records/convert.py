@@ -23,7 +23,7 @@ from lora_runner.data.records.tool_calls import decode_arguments, without_nulls
 from lora_runner.errors import DataError
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython")
-"""Roles that chat templates know; the names of ShareGPT are turned into them."""
+"""Roles that chat templates know; ShareGPT's names are mapped to them."""
 
 _ROLE_OF = {
     "human": "user",
@@ -38,9 +38,9 @@ _ROLE_OF = {
 
 
 def convert(records: Sequence[Record], format: str | None = None) -> tuple[str, list[Example]]:
-    """Turn records into Examples of one format, named or recognised from all of them; returns its name too.
+    """Return the format, named or recognized from all records, and the records as Examples.
 
-    Raises DataError for records that fit no format or not the named one, mixed formats, wrong roles or types.
+    Raises DataError for records that do not fit the format, mixed formats, and wrong roles or types.
     """
     name = recognize(records) if format is None else format
     if name not in DATA_FORMATS:
@@ -64,10 +64,10 @@ def convert(records: Sequence[Record], format: str | None = None) -> tuple[str, 
 def plain_alpaca_prompt(
     instruction: str, given: str = "", system: str = "", history: Sequence[Sequence[str]] = ()
 ) -> str:
-    """Return the prompt of an alpaca record where there is no chat template; the output follows it directly.
+    """Return the prompt of an alpaca record, for tokenizers without a chat template; the output follows it.
 
-    The layout, our own: the system text, then per exchange "### Task", "### Given" (when there is an input)
-    and "### Answer", each heading on a line of its own above its text, and a blank line between the parts.
+    Our own layout: the system text, then per exchange "### Task", "### Given" (if there is an input) and
+    "### Answer", each heading on its own line above its text, with a blank line between the parts.
     """
     parts = [system] if system else []
     for question, answer in history:
@@ -112,25 +112,25 @@ def _content(value: Any, name: str) -> str:
 
 
 def _message(item: Any, number: int, role_key: str = "role", content_key: str = "content") -> Message:
-    place = f"turn {number}"
+    turn = f"turn {number}"
     if not isinstance(item, dict):
         raise BadRecord(
-            f"{place} must be an object with {role_key!r} and {content_key!r}, got {type(item).__name__}"
+            f"{turn} must be an object with {role_key!r} and {content_key!r}, got {type(item).__name__}"
         )
     known = without_nulls(item)
     if role_key not in known:
-        raise BadRecord(f"{place} has no {role_key!r}; {key_list(item)}")
+        raise BadRecord(f"{turn} has no {role_key!r}; {key_list(item)}")
     weight = known.pop("weight", 1)
     if weight not in (0, 1):
-        raise BadRecord(f"{place}: weight must be 0 or 1, got {weight!r}")
+        raise BadRecord(f"{turn}: weight must be 0 or 1, got {weight!r}")
     role = _role(known.pop(role_key))
     content = known.pop(content_key, None)
     if content is None and not (known.get("tool_calls") or known.get("function_call")):
-        raise BadRecord(f"{place} has no {content_key!r}; {key_list(item)}")
+        raise BadRecord(f"{turn} has no {content_key!r}; {key_list(item)}")
     extra = decode_arguments({key: value for key, value in known.items() if value not in ([], {})})
     return Message(
         role=role,
-        content="" if content is None else _content(content, f"the {content_key} of {place}"),
+        content="" if content is None else _content(content, f"the {content_key} of {turn}"),
         train=bool(weight),
         extra=extra,
     )
@@ -180,7 +180,7 @@ def _from_sharegpt(fields: Mapping[str, Any], origin: Origin) -> Example:
 
 
 def _from_prompt_completion(fields: Mapping[str, Any], origin: Origin) -> Example:
-    # A text that happens to be a JSON list stays a text: unlike a cell of `messages` it may well be meant so.
+    # A text that happens to be a JSON list stays text: unlike a cell of `messages`, it may be meant so.
     prompt, completion = fields["prompt"], fields["completion"]
     if not isinstance(prompt, list) and not isinstance(completion, list):
         return Example(

@@ -24,15 +24,15 @@ class Message:
     """Other fields for the chat template: tool_calls, name, tool_call_id, reasoning_content."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the form that chat templates read."""
+        """Return the dict that chat templates read."""
         return {"role": self.role, "content": self.content, **self.extra}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One record in a form that can be tokenised: a conversation, a prompt with its completion, or a text.
+    """One record: a conversation, a prompt with its completion, or a text.
 
-    Alpaca records carry both a conversation (for tokenizers with a chat template) and a prompt with its
+    Alpaca records have both a conversation (for tokenizers with a chat template) and a prompt with its
     completion.
     """
 
@@ -41,16 +41,16 @@ class Example:
     completion: str | None = None
     text: str | None = None
     tools: tuple[Mapping[str, Any], ...] | None = None
-    """JSON schemas of functions, for the chat template."""
+    """JSON schemas of the tools, for the chat template."""
     num_context_messages: int = 0
-    """Messages at the start that never carry loss: the prompt of prompt/completion and alpaca records."""
+    """Leading messages that never carry loss: the prompt of prompt/completion and alpaca records."""
     origin: Origin = field(compare=False, default=Origin("", 0))
     fields: Mapping[str, Any] = field(compare=False, repr=False, default_factory=dict)
-    """The record as its file has it."""
+    """The record as it is in the file."""
 
     @cached_property
     def content_key(self) -> str:
-        """Sha256 of the content alone: the same on every machine, whatever the file or its order."""
+        """SHA-256 of the content alone, independent of machine, file and order."""
         messages = None if self.messages is None else [[m.as_dict(), m.train] for m in self.messages]
         content = [messages, self.prompt, self.completion, self.text, self.tools, self.num_context_messages]
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)

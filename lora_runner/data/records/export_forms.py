@@ -1,4 +1,4 @@
-"""What in a set other trainers read otherwise than it is read here, so that an export can say so."""
+"""What in a dataset other trainers read differently from this one, so that exports can say so."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from lora_runner.data.records.record import Record, parse_json
 FORMS = (
     "json_text",  # turns, tools or a history written as JSON text
     "parts",  # content as a list of parts
-    "tools",  # schemas of functions beside the turns
-    "tool_turns",  # calls of tools, or their answers
+    "tools",  # JSON schemas of tools beside the turns
+    "tool_turns",  # tool calls or their results
     "reasoning",  # reasoning in a field of its own
-    "weight_0",  # assistant's turns that are context alone
+    "weight_0",  # assistant turns that are context only
     "assistant_first",  # conversations that begin with the assistant
     "messages",  # prompts or completions as lists of turns
     "history",  # exchanges before an alpaca instruction
     "input",  # an input below an alpaca instruction
     "empty_fields",  # fields of turns that hold an empty list or object
-    "turns_key",  # turns under another key than the format's usual one
-    "roles",  # roles by other names than human, gpt and those of chat templates
-    "marked",  # the template marks the assistant's turns itself
-    "per_turn",  # one sequence for each assistant's turn
+    "turns_key",  # turns under a key other than the format's usual one
+    "roles",  # role names other than human, gpt and those of chat templates
+    "marked",  # the template marks the assistant turns with {% generation %}
+    "per_turn",  # one sequence per assistant turn
     "dated",  # the template prints the date
-    "other_stop",  # turns end by another token than the tokenizer's eos
-    "copies_in_eval",  # records that are left out because the evaluation set holds them
+    "other_stop",  # turns end with a token other than eos_token
+    "copies_in_eval",  # records left out because they are in the evaluation set
 )
-"""Names of forms, as they stand in the study's context."""
+"""Names of forms, as stored in the study."""
 
 _USUAL_KEY = {"messages": "messages", "sharegpt": "conversations"}
 _TOOL_ROLES = {"tool", "function", "ipython", "function_call", "observation", "function_response"}
@@ -37,12 +37,12 @@ _REASONING = {"reasoning_content", "reasoning", "thinking"}
 
 
 def record_forms(records: Iterable[Record], format: str) -> set[str]:
-    """Forms that the records of a set show, whatever template prints them."""
+    """Return the forms found in the records themselves."""
     return {form for record in records for form in _forms_of(record.fields, format)}
 
 
 def rendering_forms(template: str | None, ways: Collection[str], stops: Iterable[int], eos: Any) -> set[str]:
-    """Forms that come from how conversations were printed; `stops` are ids of tokens that end turns."""
+    """Return the forms that come from the chat template; `stops` are the ids of the tokens that end turns."""
     if template is None:
         return set()
     found = {name for name, way in (("marked", "marked"), ("per_turn", "per turn")) if way in ways}

@@ -16,10 +16,10 @@ NEEDS = {
     "alpaca": "instruction and output (also input, system, history)",
     "text": "text",
 }
-"""What a record of each format holds, for error messages."""
+"""What a record of each format needs, for error messages."""
 
 TURN_KEYS = ("messages", "conversations", "conversation")
-_TEXTS = {
+_TEXT_COLUMNS = {
     "prompt_completion": {"prompt", "completion"},
     "alpaca": {"instruction", "output"},
     "text": {"text"},
@@ -32,7 +32,7 @@ _TURN_STYLES = (
 
 
 def recognize(records: Sequence[Record]) -> str:
-    """Return the one format that every record fits (the first of DATA_FORMATS when several do)."""
+    """Return the one format that every record fits, the first of DATA_FORMATS if several do."""
     problems: list[Problem] = []
     common: tuple[str, ...] | None = None
     first: Record | None = None
@@ -57,7 +57,7 @@ def recognize(records: Sequence[Record]) -> str:
 
 
 def formats_of(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """The formats whose keys a record has, in the order of DATA_FORMATS; values are not looked at."""
+    """Return the formats whose keys a record has, in the order of DATA_FORMATS; values are not checked."""
     has = {key for key, value in fields.items() if value is not None}
     fits = []
     turns = next((fields[key] for key in TURN_KEYS if key in has), None)
@@ -65,11 +65,11 @@ def formats_of(fields: Mapping[str, Any]) -> tuple[str, ...]:
         parsed = parse_json_list(turns)
         head = parsed[0] if isinstance(parsed, list) and parsed else None
         keys = head if isinstance(head, dict) else ()
-        # Turns that show neither key may be either; the conversion says what is wrong with them.
+        # Turns with neither key could be either; the conversion reports what is wrong with them.
         fits += [name for name, key, other in _TURN_STYLES if key in keys or other not in keys]
-    fits += [name for name, columns in _TEXTS.items() if columns <= has]
-    # Where a value is missing, its column tells: null is an empty answer as "" is, and an empty CSV cell.
-    return tuple(fits) or tuple(name for name, columns in _TEXTS.items() if columns <= set(fields))
+    fits += [name for name, columns in _TEXT_COLUMNS.items() if columns <= has]
+    # The columns decide when values are missing: null is an empty answer, like "" or an empty CSV cell.
+    return tuple(fits) or tuple(name for name, columns in _TEXT_COLUMNS.items() if columns <= set(fields))
 
 
 def _fits_nothing(fields: Mapping[str, Any]) -> str:
@@ -84,12 +84,13 @@ def _fits_nothing(fields: Mapping[str, Any]) -> str:
 
 
 def key_list(fields: Mapping[str, Any]) -> str:
+    """Describe a record's keys for an error message."""
     named = [key if value is not None else f"{key} (null)" for key, value in fields.items()]
     return f"its keys are {', '.join(map(str, named))}" if named else "it has no keys"
 
 
 def parse_json_list(value: Any) -> Any:
-    """Return lists as they are, and lists written as JSON text (CSV cells) parsed."""
+    """Parse a list written as JSON text (a CSV cell); return anything else unchanged."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             return parse_json(value)

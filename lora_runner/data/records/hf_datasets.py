@@ -1,4 +1,4 @@
-"""Records through the `datasets` library: hub ids, and folders written by `save_to_disk`."""
+"""Records read with the `datasets` library: hub ids and folders written by `save_to_disk`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from lora_runner.errors import DataError
 def read_hub(name: str, split: str | None) -> list[Record]:
     """Read one split of a dataset by hub id, "owner/name" or "owner/name:config" (also a local folder).
 
-    Honours HF_HUB_OFFLINE and the local cache. Raises DataError when the dataset, its config or its split is
-    not to be had, and when it has several splits and none is named.
+    Respects HF_HUB_OFFLINE and the local cache. Raises DataError when the dataset, config or split is not
+    available, and when there are several splits and none is named.
     """
     import datasets
     import huggingface_hub

@@ -1,4 +1,4 @@
-"""Files and folders -> records that remember file and line."""
+"""Files and folders -> records with their file and line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read_records(source: str, *, split: str | None = None) -> list[Record]:
 
     `split` chooses among the files of a folder (by file or folder name: train.jsonl, test-00000.parquet,
     dev/) or the splits of a hub id; None takes all files of a folder. A single file ignores it.
-    Raises DataError for a missing or empty source, an unknown suffix, and broken records (several at once).
+    Raises DataError for a missing or empty source, an unknown suffix, and broken records (all in one error).
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -47,7 +47,7 @@ def read_records(source: str, *, split: str | None = None) -> list[Record]:
 
 
 def is_single_file(source: str) -> bool:
-    """Return whether the source is one local file, which has no splits."""
+    """Return whether the source is a single local file, which has no splits."""
     return Path(source).expanduser().is_file()
 
 
@@ -146,7 +146,7 @@ def _read_jsonl(path: Path, problems: list[Problem]) -> list[Record]:
 def _read_json(path: Path, problems: list[Problem]) -> list[Record]:
     text = _utf8(path)
     if text.lstrip().startswith("{"):
-        # Many ".json" files hold one object per line; a lone object over several lines is no list of records.
+        # Many ".json" files hold one object per line; one object over several lines is not a list of records.
         try:
             whole = parse_json(text)
         except json.JSONDecodeError:
@@ -187,7 +187,7 @@ def _read_csv(path: Path, problems: list[Problem]) -> list[Record]:
     with _unlimited_csv_fields():
         rows = csv.reader(io.StringIO(_utf8(path), newline=""), delimiter=delimiter, strict=True)
         header: list[str] | None = None
-        start = 1  # a quoted field may span lines: a record stands where its first line stands
+        start = 1  # a quoted field may span lines: a record's line is its first
         try:
             for row in rows:
                 origin, start = Origin(str(path), start), rows.line_num + 1
@@ -212,7 +212,7 @@ def _read_csv(path: Path, problems: list[Problem]) -> list[Record]:
 
 @contextmanager
 def _unlimited_csv_fields() -> Iterator[None]:
-    """Lift the csv module's limit of 128 KiB per field, which is global, and put it back."""
+    """Lift the csv module's global limit of 128 KiB per field, and restore it."""
     before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     try:
         yield
@@ -221,7 +221,7 @@ def _unlimited_csv_fields() -> Iterator[None]:
 
 
 def _read_parquet(path: Path, problems: list[Problem]) -> list[Record]:
-    del problems  # parquet is typed: a file is readable as a whole or not at all
+    del problems  # a parquet file is readable as a whole or not at all
     import pyarrow
     import pyarrow.parquet
 
@@ -232,7 +232,7 @@ def _read_parquet(path: Path, problems: list[Problem]) -> list[Record]:
                 for row in batch.to_pylist():
                     records.append(Record(row, Origin(str(path), len(records) + 1, "row")))
     except (pyarrow.ArrowException, ValueError, KeyError, TypeError, OverflowError) as error:
-        # Names and values that Arrow took from the file as they were may be none for Python.
+        # Arrow may return names and values from the file that Python cannot represent.
         raise DataError(f"broken parquet: {error}", path=path) from error
     return records
 

@@ -1,4 +1,4 @@
-"""A raw record with the place it came from, and errors that name the place."""
+"""A raw record with its file and line, and errors that name them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from lora_runner.errors import DataError
 
 MAX_REPORTED = 10
-"""Bad records spelled out in one error; the rest are counted."""
+"""Bad records listed in one error; the rest are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a record stands: `line` counts from 1, in `unit` ("line", "item" of a JSON list, "row")."""
+    """Where a record is: `line` counts from 1, in `unit` ("line", "item" of a JSON list, "row")."""
 
     path: str
     line: int
@@ -25,27 +25,27 @@ class Origin:
         return f"{self.path}:{self.line}"
 
     def explain(self, message: str) -> str:
-        """Return the message, saying what the number counts where it is not a line of text."""
+        """Return the message, prefixed with unit and number unless that is a line of text."""
         return message if self.unit == "line" else f"{self.unit} {self.line}: {message}"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record as the file has it."""
+    """One record as it is in the file."""
 
     fields: dict[str, Any]
     origin: Origin
 
 
 class BadRecord(Exception):
-    """One record breaks a rule; whoever walks the records catches it and reports several together."""
+    """One record breaks a rule; callers collect several and report them together."""
 
 
 Problem = tuple[Origin, str]
 
 
 def problems_error(problems: Sequence[Problem]) -> DataError:
-    """Return one DataError for several bad records: the first ten in full, the others as a number."""
+    """Return one DataError for several bad records: the first ten in full, the rest counted."""
     (first, message), *others = problems
     lines = [first.explain(message)]
     lines += [f"{origin}: {origin.explain(text)}" for origin, text in others[: MAX_REPORTED - 1]]
@@ -55,7 +55,7 @@ def problems_error(problems: Sequence[Problem]) -> DataError:
 
 
 def parse_json(text: str) -> Any:
-    """`json.loads`, for which every text that cannot be read is a JSONDecodeError."""
+    """`json.loads`, but every failure is a JSONDecodeError."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -63,5 +63,5 @@ def parse_json(text: str) -> Any:
     except ValueError as error:
         if isinstance(error, json.JSONDecodeError):
             raise
-        # Python converts no number of thousands of digits, which takes it too long.
+        # Python refuses integers of thousands of digits (sys.set_int_max_str_digits).
         raise json.JSONDecodeError("a number has too many digits", text, 0) from None

@@ -1,4 +1,4 @@
-"""Records that are not what a sweep trains on: refused where that is certain, else counted."""
+"""Records unsuitable for training: refused where that is certain, otherwise counted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLUMNS_READ = {
     "alpaca": ("instruction", "input", "output", "system", "history"),
     "text": ("text",),
 }
-"""What the conversion of each format (`convert.py`) looks at; of several lists of turns, at the first."""
+"""Columns that `convert.py` reads of each format; of several lists of turns, the first."""
 
 MEDIA_COLUMNS = ("image", "images", "video", "videos", "audio", "audios")
 _PLACEHOLDER = re.compile(
@@ -27,11 +27,11 @@ _PLACEHOLDER = re.compile(
     r"|<\|(?:image|video|audio|image_pad|video_pad|vision_start|image_1)\|>|\[IMG\]"
 )
 MISSING = frozenset({"nan", "NaN", "<NA>", "None", "null", "NULL"})
-"""How pandas, Python, JSON and SQL write that there is no value."""
+"""How pandas, Python, JSON and SQL write a missing value."""
 
 
 def columns_not_used(records: Sequence[Record], format: str) -> tuple[str, ...]:
-    """Names of the columns that hold something and are not read, in their order."""
+    """Return the names of non-empty columns that are not read, in order."""
     found = dict.fromkeys(
         str(name)
         for record in records
@@ -43,10 +43,9 @@ def columns_not_used(records: Sequence[Record], format: str) -> tuple[str, ...]:
 
 
 def refuse_unwanted_answers(records: Sequence[Record], format: str, source: str) -> None:
-    """Refuse answers that are marked as bad ones: KTO's unpaired preferences, `label: false`.
+    """Raise DataError for answers marked as bad: KTO's unpaired preferences, `label: false`.
 
-    Raises DataError with their number. A `label` beside texts or conversations is no such mark, and a column
-    of numbers may be a class.
+    Only beside prompt and completion, and only for booleans: other `label` columns may be classes.
     """
     if format != "prompt_completion":
         return
@@ -66,7 +65,7 @@ def _is_false(value: Any) -> bool:
 
 
 def refuse_media(records: Sequence[Record], examples: Sequence[Example]) -> None:
-    """Refuse records whose texts hold places for the pictures, sounds or videos of another column."""
+    """Raise DataError for texts with placeholders for the images, audio or video of another column."""
     problems: list[Problem] = []
     for record, example in zip(records, examples, strict=True):
         column = next((name for name in MEDIA_COLUMNS if record.fields.get(name)), None)
@@ -83,7 +82,7 @@ def refuse_media(records: Sequence[Record], examples: Sequence[Example]) -> None
 
 
 def placeholder_in(example: Example) -> str | None:
-    """The first placeholder of a picture, sound or video in an example's texts; None where there is none."""
+    """Return the first placeholder of an image, audio or video in an example's texts, or None."""
     for text in _texts(example):
         if found := _PLACEHOLDER.search(text):
             return found.group()
@@ -91,7 +90,7 @@ def placeholder_in(example: Example) -> str | None:
 
 
 def is_empty(example: Example, *, completion_only: bool = True) -> bool:
-    """Whether nothing in the example can be learned: its answer (or its whole) is blank or not there."""
+    """Return whether there is nothing to learn: the answer (or everything) is blank or missing."""
     if not completion_only:
         return not any(text.strip() for text in _texts(example))
     if example.messages is not None:
@@ -100,7 +99,7 @@ def is_empty(example: Example, *, completion_only: bool = True) -> bool:
 
 
 def count_suspicious(examples: Sequence[Example]) -> Counter[str]:
-    """Count examples by what about them is to be looked at, under the names of the fields of SetCounts."""
+    """Count suspicious examples, under the names of the fields of SetCounts."""
     found = Counter[str]()
     for example in examples:
         answers = list(_answers(example)) if example.messages is not None else []

@@ -1,4 +1,4 @@
-"""What is done with a record: used, or left out and why."""
+"""Whether a record is used, or why it is left out."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from enum import StrEnum
 
 
 class RecordStatus(StrEnum):
-    """What is done with a record before anything is tokenised."""
+    """Decided before tokenizing."""
 
     USED = "used"
     EMPTY = "empty"
     HELD_OUT = "held_out"
-    """A training record that evaluates, where no evaluation set is named."""
+    """A training record held out for evaluation, when no evaluation set is named."""
     IN_EVAL = "in_eval"
-    """A training record whose copy evaluates."""
+    """A training record that is also in the evaluation set."""
     COPY = "copy"
-    """An evaluation record that the evaluation set holds already."""
+    """A duplicate within the evaluation set."""
     NOT_DRAWN = "not_drawn"
     """Beyond max_train_examples or max_eval_examples."""

@@ -1,4 +1,4 @@
-"""Values of tool calls and tool schemas as they were written, whatever file format they came through."""
+"""Tool calls and tool schemas, the same whatever file format they were read from."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from lora_runner.data.records.record import parse_json
 
 
 def without_nulls(value: Any) -> Any:
-    """Return the value without the keys of dicts that hold null, at every depth; items of lists stay.
+    """Return the value without dict keys whose value is null, at every depth; list items stay.
 
-    Arrow (parquet, `save_to_disk`, datasets) gives every struct every key that any record has and fills it
-    with null. Which nulls somebody wrote cannot be told from those, so none counts, in JSON lines neither: a
-    set has the same content in every file format. A null that is meant stands in `arguments` as JSON text.
+    Arrow (parquet, `save_to_disk`, datasets) gives every struct all keys of all records and fills them with
+    null. Those cannot be told from nulls in the data, so all are dropped, in JSON Lines too: a dataset has
+    the same content in every file format. An intended null can be written inside `arguments` as JSON text.
     """
     if isinstance(value, Mapping):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
@@ -24,10 +24,9 @@ def without_nulls(value: Any) -> Any:
 
 
 def decode_arguments(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a turn's fields with the arguments of its calls as dicts, where they are JSON text of one.
+    """Return a turn's fields with the `arguments` of its calls parsed, if they are a JSON object as text.
 
-    OpenAI's API writes `arguments` as text; chat templates expect a dict, and print a text in quotes.
-    Text that is no JSON object stays.
+    OpenAI's API writes `arguments` as text; chat templates expect a dict and would print text in quotes.
     """
     decoded = dict(extra)
     if isinstance(calls := decoded.get("tool_calls"), list):
@@ -38,7 +37,7 @@ def decode_arguments(extra: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def encode_arguments(extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The opposite of `decode_arguments`, for templates that can only print a text."""
+    """The inverse of `decode_arguments`, for templates that can only print text."""
     calls = [
         {**call, "function": {**call["function"], "arguments": _as_text(call["function"].get("arguments"))}}
         if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping)

@@ -1,4 +1,4 @@
-"""Which examples a micro-batch holds, from its position alone."""
+"""Which examples are in a micro-batch, computed from its index alone."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from lora_runner.errors import DataError
 class BatchPlan:
     """The endless stream of training examples of one trial, cut into micro-batches.
 
-    Each epoch is a fresh permutation of the set, drawn from (seed, epoch). The stream does not stop at the
-    end of an epoch: a micro-batch that the epoch cannot fill goes on with the first examples of the next, so
-    every micro-batch has `batch_size` examples and every example is seen equally often. Nothing is remembered
-    between calls: a trial that goes on at micro-batch i asks for i.
+    Each epoch is a new permutation of the set, drawn from (seed, epoch). A micro-batch that an epoch cannot
+    fill continues with the first examples of the next, so every micro-batch has `batch_size` examples and
+    every example is seen equally often. There is no state: a trial that resumes at micro-batch i asks for i.
     """
 
     train: TokenizedSet
@@ -37,7 +36,7 @@ class BatchPlan:
 
     @property
     def num_micro_batches_per_epoch(self) -> int:
-        """Micro-batches that hold all examples once; the last may reach into the next epoch."""
+        """Micro-batches that contain all examples once; the last may reach into the next epoch."""
         return math.ceil(len(self.train) / self.batch_size)
 
     def examples_at(self, micro_batch_index: int) -> tuple[TokenizedExample, ...]:
@@ -45,16 +44,16 @@ class BatchPlan:
         return tuple(self.train.examples[index] for index in self.indices_at(micro_batch_index))
 
     def indices_at(self, micro_batch_index: int) -> tuple[int, ...]:
-        """Return the positions in `train` of the same examples."""
+        """Return the indices in `train` of the same examples."""
         if micro_batch_index < 0:
             raise ValueError(f"micro_batch_index must not be negative, got {micro_batch_index!r}")
         first = micro_batch_index * self.batch_size
-        places = (divmod(position, len(self.train)) for position in range(first, first + self.batch_size))
-        return tuple(int(_permutation(self.seed, epoch, len(self.train))[place]) for epoch, place in places)
+        indices = (divmod(position, len(self.train)) for position in range(first, first + self.batch_size))
+        return tuple(int(_permutation(self.seed, epoch, len(self.train))[index]) for epoch, index in indices)
 
 
 def steps_for_epochs(num_examples: int, batch_size: int, accumulation: int, epochs: float) -> int:
-    """Return the optimizer steps in which a BatchPlan gets through its examples `epochs` times."""
+    """Return the number of optimizer steps in which a BatchPlan covers its examples `epochs` times."""
     for name, value in (
         ("num_examples", num_examples),
         ("batch_size", batch_size),
@@ -63,7 +62,7 @@ def steps_for_epochs(num_examples: int, batch_size: int, accumulation: int, epoc
     ):
         if not value > 0 or not math.isfinite(value):
             raise ValueError(f"{name} must be positive and finite, got {value!r}")
-    # Through text: 0.1 means a tenth, not the binary number just above it, which would cost one step more.
+    # As text: 0.1 means a tenth, not the binary number just above it, which would cost one more step.
     return math.ceil(Fraction(str(epochs)) * num_examples / (batch_size * accumulation))
 
 
@@ -71,8 +70,8 @@ def steps_for_epochs(num_examples: int, batch_size: int, accumulation: int, epoc
 def _permutation(seed: int, epoch: int, size: int) -> npt.NDArray[np.intp]:
     """Return the order of one epoch, shape (size,).
 
-    Sorted by raw Philox words under a hashed key: NumPy keeps raw words the same in all versions and on all
-    platforms, which it does not promise for `Generator.permutation`.
+    Sorted by raw Philox words: NumPy guarantees those across versions and platforms, unlike
+    `Generator.permutation`.
     """
     key = hashlib.sha256(f"{seed}:{epoch}".encode()).digest()[:16]
     words = np.random.Philox(key=int.from_bytes(key, "little")).random_raw(size)

@@ -1,4 +1,4 @@
-"""Examples -> sequences of token ids with the ranges that carry loss, before anything is cut or counted."""
+"""Examples -> sequences of token ids and the ranges that carry loss, before truncation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TokenSequence:
     """Token ids of one sequence, and the (start, end) ranges of them that carry loss."""
 
     example: int
-    """Number of the example it was made of, from 0; one example may become several sequences."""
+    """Index of its example; one example may become several sequences."""
     ids: list[int]
     ranges: list[tuple[int, int]]
     stops: Mapping[int, tuple[int, str]]
@@ -33,12 +33,12 @@ class TokenSequence:
     """`marked`, `whole`, `per turn` or `all` of a conversation (see chat_renderer); `completion`, `text`."""
     notes: tuple[str, ...] = ()
     merges: bool = False
-    """Whether the tokenizer joins what stands before a range and its beginning into one token."""
+    """Whether a token crosses the start of a range."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _RenderedText:
-    """A text on its way to a sequence."""
+    """A text that becomes a sequence."""
 
     example: int
     draft: TextWithSpans
@@ -54,10 +54,9 @@ def build_sequences(
     *,
     completion_only: bool = True,
 ) -> Iterator[TokenSequence]:
-    """Yield what the examples become, in their order and at full length.
+    """Yield the sequences of the examples, in order and at full length.
 
-    Raises DataError: conversations without a template, a tokenizer without EOS, conversations the template
-    refuses.
+    Raises DataError for conversations without a template or rejected by it, and a tokenizer without EOS.
     """
     texts = iter(_texts(examples, tokenizer, chat_template, completion_only))
     first: list[int] | None = None
@@ -119,7 +118,7 @@ def _texts(
                 )
                 continue
             for chat in renderer.render(example, completion_only=completion_only):
-                # Where several turns share a text a server tokenises the earlier ones with their answers.
+                # If several turns share a text, a server tokenizes the earlier ones with their answers.
                 alone = chat.way in ("per turn", "whole") and len(chat.spans) == 1
                 draft = TextWithSpans(text=chat.text, spans=chat.spans, plain=False, prompt_alone=alone)
                 texts.append(

@@ -1,4 +1,4 @@
-"""Texts -> token ids, and where ranges of their characters lie among the tokens."""
+"""Texts -> token ids, and character spans -> token ranges."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class TextWithSpans:
     spans: tuple[tuple[int, int], ...]
     plain: bool
     prompt_alone: bool = False
-    """What stands before the loss is a prompt that a server tokenises alone; so are those of plain texts."""
+    """The text before the loss is a prompt that a server tokenizes on its own; always so for plain texts."""
 
 
 def start_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return what the tokenizer itself puts before a text: BOS, or nothing."""
+    """Return the ids that the tokenizer puts before a text: BOS, or none."""
     plain = _encode(["a"], tokenizer)[0]
     whole = list(tokenizer("a", verbose=False).input_ids)
     if not plain:  # a vocabulary without this letter
@@ -44,12 +44,11 @@ def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[li
 def encode_spans(
     drafts: Sequence[TextWithSpans], tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[tuple[list[int], list[tuple[int, int]], bool]]:
-    """Yield the ids of each draft, its spans as token ranges, and whether a token of the whole text spans the
-    beginning of one. A token that spans the edge of a span is in it, as in transformers' assistant masks.
+    """Yield the ids of each text, its spans as token ranges, and whether a token crosses the start of a span.
 
-    Spans are found in tokens without the tokenizer's character offsets (which trim blanks, and slow
-    tokenizers have none): the pieces between the boundaries are tokenised alone, and normally give the very
-    tokens of the whole.
+    A token that crosses the edge of a span belongs to it, as in transformers' assistant masks. Character
+    offsets are not used, since they trim spaces and slow tokenizers have none: the pieces between the edges
+    are tokenized separately, which normally gives the tokens of the whole text.
     """
     cuts = [
         sorted({0, len(draft.text), *(edge for span in draft.spans for edge in span)}) for draft in drafts
@@ -62,7 +61,7 @@ def encode_spans(
         parts = list(islice(encoded_pieces, len(edges) - 1))
         joined = [token for part in parts for token in part]
         if joined == whole or ((draft.plain or draft.prompt_alone) and _same_text(joined, whole, tokenizer)):
-            # A prompt is tokenised alone when the model is used: its tokens must not depend on what follows.
+            # In use the prompt is tokenized alone, so its tokens must not depend on what follows.
             lengths = [0, *accumulate(len(part) for part in parts)]
             first = last = dict(zip(edges, lengths, strict=True))
             ids, merges = joined, joined != whole
@@ -71,7 +70,7 @@ def encode_spans(
                 zip(edges[1:-1], _boundaries(draft.text, edges[1:-1], whole, tokenizer), strict=True)
             )
             found |= {edges[0]: (0, 0, True), edges[-1]: (len(whole), len(whole), True)}
-            first, last = ({edge: places[side] for edge, places in found.items()} for side in (0, 1))
+            first, last = ({edge: indices[side] for edge, indices in found.items()} for side in (0, 1))
             ids, merges = whole, any(not found[start][2] for start, _ in draft.spans)
         yield ids, [(first[a], last[b] if a < b else first[a]) for a, b in draft.spans], merges
 
@@ -79,11 +78,11 @@ def encode_spans(
 def _boundaries(
     text: str, edges: Sequence[int], whole: list[int], tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[tuple[int, int, bool]]:
-    """Yield where in the tokens of a text each of its characters `edges` lies, where what follows it begins,
-    and whether what stands before it has the same tokens on its own.
+    """Yield for each character edge: token index where the text before it ends, index where the text after it
+    begins, and whether the text before it has the same tokens on its own.
 
-    Both places are one where what stands before or after the edge has the same tokens on its own; otherwise
-    the tokens between them span the edge, and are of both sides.
+    The two indices are equal if the text before or after the edge has the same tokens on its own; otherwise
+    the tokens between them cross the edge and belong to both sides.
     """
     heads = _encode([text[:edge] for edge in edges], tokenizer)
     tails = _encode([text[edge:] for edge in edges], tokenizer)

@@ -1,4 +1,4 @@
-"""Evaluation records as prompts to be answered, each with the answer that the record holds."""
+"""Evaluation records as prompts for a metric, each with its reference answer."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalPrompt:
-    """One sequence of the evaluation set up to its first token with loss, and what follows there."""
+    """One evaluation sequence up to its first token with loss, and the answer that follows."""
 
     ids: tuple[int, ...]
     reference: str
-    """The answer of the record as text: the first turn or completion with loss, without its stop token."""
+    """The record's answer as text: the first turn or completion with loss, without its stop token."""
     record: Mapping[str, Any] = field(repr=False)
-    """The record's fields as its file has them."""
+    """The record's fields as in the file."""
     stop_token_ids: frozenset[int] = frozenset()
-    """Tokens by which answers of this record end, besides the tokenizer's end token."""
+    """Stop tokens of this record's answers, besides eos_token."""
 
 
 def eval_prompts(
@@ -34,16 +34,16 @@ def eval_prompts(
     max_length: int,
     count: int,
 ) -> tuple[EvalPrompt, ...]:
-    """The first `count` prompts of the examples, fewer where there are not so many.
+    """Return the first `count` prompts of the examples, or fewer.
 
-    Left out are texts, which have no prompt, and prompts that alone fill `max_length`.
+    Texts, which have no prompt, and prompts that fill `max_length` are left out.
     """
     found: list[EvalPrompt] = []
     for sequence in build_sequences(examples, tokenizer, chat_template):
         start, end = next(((a, b) for a, b in sequence.ranges if b > a), (0, 0))
-        if not 1 < start < max_length:  # what stands before a text is at most its BOS
+        if not 1 < start < max_length:  # a text is preceded by BOS at most
             continue
-        stop = min((place for place in sequence.stops if start <= place < end), default=end)
+        stop = min((position for position in sequence.stops if start <= position < end), default=end)
         found.append(
             EvalPrompt(
                 ids=tuple(sequence.ids[:start]),
@@ -58,5 +58,5 @@ def eval_prompts(
 
 
 def decode_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """How completions and references are read: decoded, without special tokens."""
+    """Decode a completion or reference without special tokens."""
     return str(tokenizer.decode(list(ids), skip_special_tokens=True))

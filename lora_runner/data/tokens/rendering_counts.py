@@ -1,4 +1,4 @@
-"""How the records of a set became sequences, in numbers and sentences for `plan`."""
+"""Counts of how the records of a set were rendered, and of their stop tokens."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ _WAYS = {
     "completion": "{records} prompt{s} with loss on the completion",
     "text": "{records} text{s}",
 }
-"""How a way is called in a sentence."""
+"""Sentence for each way."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StopToken:
-    """A token by which completions end."""
+    """A token that ends completions."""
 
     id: int
     text: str
     num_turns: int
-    """Completions that teach it."""
+    """Completions that end with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RenderingCounts:
-    """How a set was made; what was dropped for want of a token with loss does not count."""
+    """How a set was rendered; examples without a token with loss do not count."""
 
     num_records: int = 0
     ways: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """(records, sequences) by way; `TokenSequence.way` names them."""
     stop_tokens: tuple[StopToken, ...] = ()
-    """Commonest first; what a generation ends with."""
+    """Most common first; they end generation."""
     num_without_stop: int = 0
-    """Records of which no sequence has a stop token with loss."""
+    """Records with no stop token with loss in any sequence."""
     num_cut_before_stop: int = 0
-    """Those of them that had one beyond max_length."""
+    """Those of them whose stop token is beyond max_length."""
     notes: tuple[str, ...] = ()
-    """What else to know, each with the number of records that it holds for."""
+    """Remarks, each with the number of records that it applies to."""
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """Token ids by which a generation of the trained model ends."""
+        """Token ids that end a generation of the trained model."""
         return tuple(token.id for token in self.stop_tokens)
 
     def sentences(self) -> Iterator[str]:
-        """Yield what was made of the records, and by which tokens their answers end."""
+        """Yield how the records were rendered, and which tokens end their answers."""
         for way, (records, sequences) in self.ways.items():
             yield _WAYS[way].format(
                 records=f"{records:,}", sequences=f"{sequences:,}", s="" if records == 1 else "s"
@@ -74,7 +74,7 @@ class RenderingCounts:
 
 
 class RenderingCounter:
-    """Counts a RenderingCounts together, sequence by sequence."""
+    """Builds RenderingCounts sequence by sequence."""
 
     def __init__(self) -> None:
         self._records: dict[str, set[int]] = {}

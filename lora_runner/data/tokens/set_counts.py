@@ -1,4 +1,4 @@
-"""What became of the records of a set: used, left out, cut, and the tokens with loss that this costs."""
+"""Counts of a set's records (used, left out, truncated) and of the tokens with loss that were lost."""
 
 from __future__ import annotations
 
@@ -9,58 +9,58 @@ from typing import Any
 from lora_runner.data.records.record_status import RecordStatus
 
 KEPT_BY_ADVICE = 0.9
-"""Share of the tokens with loss that `max_length_for_most` keeps: more than a tenth lost is a warning."""
+"""Share of the tokens with loss that `max_length_for_most` keeps; losing more than a tenth is a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SetCounts:
-    """Records of one set by what became of them, and its tokens with loss.
+    """Records of one set by what happened to them, and its tokens with loss.
 
     num_records is the sum of num_used, num_dropped, num_empty, num_held_out, num_in_eval, num_copies and
     num_not_drawn.
     """
 
     num_records: int
-    """As read; of an evaluation share, what was held out."""
+    """As read; for a held-out evaluation set, the records held out."""
     num_used: int
     num_sequences: int
-    """What the used records became: a conversation may become one sequence for each assistant turn."""
+    """Made from the used records: a conversation may become one sequence per assistant turn."""
     num_dropped: int = 0
-    """Nothing of what they teach lies within max_length."""
+    """No token with loss is within max_length."""
     num_empty: int = 0
-    """Nothing to learn: no answer, or one of blanks alone."""
+    """Nothing to learn: no answer, or only white space."""
     num_held_out: int = 0
-    """Training records that evaluate, where no evaluation set is named."""
+    """Training records held out for evaluation, when no evaluation set is named."""
     num_in_eval: int = 0
-    """Training records whose copies evaluate."""
+    """Training records that are also in the evaluation set."""
     num_copies: int = 0
-    """Evaluation records that the set holds already."""
+    """Duplicates within the evaluation set."""
     num_not_drawn: int = 0
     """Beyond max_train_examples or max_eval_examples."""
     num_repeated: int = 0
-    """Used training records that are copies of another one: they train as often as they are there."""
+    """Duplicates among the used training records; they are trained each time."""
     num_truncated: int = 0
-    """Longer than max_length, dropped ones included."""
+    """Longer than max_length, including dropped ones."""
     num_cut: int = 0
-    """Used, but without the end of what they teach, its stop token with it."""
+    """Used, but without the end of their answer, including its stop token."""
     num_merging: int = 0
-    """The tokenizer joins the end of the prompt and the beginning of the answer into one token."""
+    """The tokenizer would merge the end of the prompt and the start of the answer into one token."""
     num_target_tokens: int = 0
-    """Tokens with loss that are left."""
+    """Tokens with loss that are kept."""
     num_lost_target_tokens: int = 0
     """Tokens with loss beyond max_length."""
     max_length: int = 0
-    """Tokens that a sequence may have; 0: no limit."""
+    """Most tokens of a sequence; 0: no limit."""
     max_length_for_most: int = 0
     """The smallest max_length that loses at most a tenth of the tokens with loss."""
     max_length_for_all: int = 0
     """The smallest max_length that loses none of them."""
     num_placeholders: int = 0
-    """With `<image>` or the like in their text: the model gets that text, and no picture."""
+    """With `<image>` or similar in their text, which is trained as text."""
     num_missing_texts: int = 0
-    """Whose answer is the text by which programs write that there is none: nan, None, null."""
+    """Whose answer is a written missing value: nan, None, null."""
     num_blank_turns: int = 0
-    """Conversations with an answer, in which another assistant turn that is trained is empty."""
+    """Conversations in which some, not all, trained assistant turns are empty."""
 
     @property
     def lost_share(self) -> float:
@@ -80,43 +80,43 @@ class SetCounts:
 
 
 class SetCounter:
-    """Counts the sequences of one set while they are made."""
+    """Counts the sequences of one set as they are built."""
 
     def __init__(self, max_length: int) -> None:
         self._max_length = max_length
         self._with_targets = set[int]()
         self._kept, self._truncated, self._cut, self._merging = (set[int]() for _ in range(4))
         self._num_sequences = self._num_kept_targets = 0
-        self._edges = Counter[int]()  # position -> ranges that begin there less those that end there
+        self._edges = Counter[int]()  # position -> ranges that begin there minus those that end there
 
     def add(self, example: int, length: int, ranges: list[tuple[int, int]], *, merges: bool) -> None:
-        """Take note of a sequence at full length; `ranges` of its tokens, all apart, carry loss."""
-        most = self._max_length
+        """Count a sequence before truncation; its disjoint token `ranges` carry loss."""
+        max_length = self._max_length
         ranges = [(max(start, 1), end) for start, end in ranges if end > max(start, 1)]
         for start, end in ranges:
             self._edges[start] += 1
             self._edges[end] -= 1
-        kept = sum(max(0, min(end, most) - start) for start, end in ranges)
+        kept = sum(max(0, min(end, max_length) - start) for start, end in ranges)
         if ranges:
             self._with_targets.add(example)
         if kept:
             self._kept.add(example)
             self._num_sequences += 1
             self._num_kept_targets += kept
-        if length > most:
+        if length > max_length:
             self._truncated.add(example)
-        if any(end > most for _, end in ranges):
+        if any(end > max_length for _, end in ranges):
             self._cut.add(example)
         if merges:
             self._merging.add(example)
 
     @property
     def used(self) -> set[int]:
-        """Numbers of the examples of which a token with loss is left."""
+        """Indices of the examples with a token with loss that is kept."""
         return self._kept
 
     def counts(self, num_examples: int, statuses: Counter[RecordStatus], **more: Any) -> SetCounts:
-        """Return the counts of a set of which `num_examples` came this far, and `statuses` before it."""
+        """Return the counts of a set: `num_examples` were tokenized, the `statuses` were decided before."""
         held = sum(number for status, number in statuses.items() if status != RecordStatus.USED)
         per_length = self._targets_by_position()
         total = sum(per_length)
@@ -142,7 +142,7 @@ class SetCounter:
         )
 
     def _targets_by_position(self) -> list[int]:
-        """Return how many sequences have a token with loss at each position, up to the last that has any."""
+        """Return how many sequences have a token with loss at each position, up to the last with any."""
         found, running = [], 0
         for position in range(max(self._edges, default=0)):
             running += self._edges[position]
@@ -151,7 +151,7 @@ class SetCounter:
 
 
 def _length_for(per_length: list[int], wanted: float) -> int:
-    """Return the smallest length within which `wanted` tokens with loss lie."""
+    """Return the smallest length that keeps `wanted` tokens with loss."""
     so_far = 0
     for length, here in enumerate(per_length, start=1):
         so_far += here

@@ -28,32 +28,30 @@ IGNORED = -100
 class TokenizedExample:
     """One sequence; `labels[i]` is `input_ids[i]` or -100, not shifted.
 
-    `labels[0]` is always -100: nothing stands before the first token to predict it from, so the number of
-    labels is the number of predictions.
+    `labels[0]` is always -100, since nothing precedes the first token, so the number of labels is the number
+    of predictions.
     """
 
-    input_ids: Sequence[
-        int
-    ]  # (length,), int32 arrays when made by `tokenize`: half the memory of Python ints or less
+    input_ids: Sequence[int]  # (length,), int32 arrays if made by `tokenize`, to save memory
     labels: Sequence[int]  # (length,)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizedSet:
-    """Tokenised examples with what was lost on the way; build it with `of`."""
+    """Tokenized examples, and counts of what was lost; built with `of`."""
 
     examples: tuple[TokenizedExample, ...] = field(repr=False)
     source: str
-    """What the user named: path or hub id, and the split or share taken of it."""
+    """Path or hub id as the user named it, with the split or share taken."""
     num_tokens: int
     num_target_tokens: int
-    """Tokens with loss, the denominator of a token-weighted mean."""
+    """Tokens with loss, the denominator of the token-weighted mean loss."""
     counts: SetCounts
-    """What became of the records."""
+    """What happened to the records."""
     digest: str
-    """Sha256 of all ids and labels in order: equal digests, equal sets."""
+    """SHA-256 of all ids and labels in order; equal for equal sets."""
     rendering: RenderingCounts = field(default_factory=RenderingCounts)
-    """How the records became sequences, and by which tokens completions end."""
+    """How the records were rendered, and the stop tokens of their completions."""
 
     @classmethod
     def of(
@@ -64,7 +62,7 @@ class TokenizedSet:
         counts: SetCounts | None = None,
         rendering: RenderingCounts | None = None,
     ) -> TokenizedSet:
-        """Count and digest the examples; without `counts` each is a record of which nothing was lost."""
+        """Count and digest the examples; without `counts`, each is a record that lost nothing."""
         kept = tuple(examples)
         num_target_tokens = sum(num_targets(example) for example in kept)
         return cls(
@@ -102,14 +100,13 @@ def tokenize(
     chat_template: str | None = None,
     statuses: Mapping[RecordStatus, int] | None = None,
 ) -> TokenizedSet:
-    """Tokenise examples, keep the first `max_length` tokens of each, drop those without a token to learn.
+    """Tokenize examples, keep the first `max_length` tokens of each, drop those without a token with loss.
 
-    Conversations follow the chat template to the letter: BOS and end-of-turn tokens are those it prints.
-    Prompts, completions and texts begin as the tokenizer begins a text (BOS or not, never twice) and end with
-    EOS. `chat_template` is the template's text (`resolve_chat_template`), None when there is none.
-    `statuses` are the numbers of records by what was done with them before, for the counts.
-    Raises DataError: conversations without a template, a tokenizer without EOS, conversations the template
-    refuses.
+    Conversations have exactly the BOS and end-of-turn tokens that the chat template prints. Prompts,
+    completions and texts begin as the tokenizer begins a text (with or without BOS) and end with EOS.
+    `chat_template` is the template's text (`resolve_chat_template`) or None. `statuses` counts the records by
+    what was decided before, for `counts`.
+    Raises DataError for conversations without a template or rejected by it, and a tokenizer without EOS.
     """
     kept: list[TokenizedExample] = []
     counter, rendering = SetCounter(max_length), RenderingCounter()
@@ -132,7 +129,7 @@ def tokenize(
 def truncate_and_label(
     sequence: TokenSequence, *, max_length: int, completion_only: bool
 ) -> tuple[TokenizedExample, list[tuple[int, int]]]:
-    """Cut a sequence to `max_length` tokens and label it; returns its ranges with loss at full length too."""
+    """Truncate a sequence to `max_length` tokens and label it; also return its full ranges with loss."""
     ranges = sequence.ranges if completion_only else [(0, len(sequence.ids))]
     input_ids = array("i", sequence.ids[:max_length])
     labels = array("i", [IGNORED]) * len(input_ids)

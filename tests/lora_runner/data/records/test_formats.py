@@ -39,7 +39,7 @@ def one(fields: dict[str, Any], format: str | None = None) -> Example:
         ({"text": "a", "messages": None}, "text"),
     ],
 )
-def test_formats_are_recognised_by_their_keys(fields: dict[str, Any], name: str) -> None:
+def test_formats_are_recognized_by_their_keys(fields: dict[str, Any], name: str) -> None:
     assert recognize(records(fields, fields)) == name
 
 

@@ -35,7 +35,7 @@ def test_loss_on_completion_and_eos(
     (example,) = run(tokenizer, pair(prompt, completion)).examples
     start = "<s>" if bos else ""
     assert tokenizer.decode(example.input_ids) == f"{start}{prompt}{completion}</s>"
-    # What the model sees in use: the prompt tokenised alone, whatever follows it.
+    # What the model sees in use: the prompt tokenized alone, whatever follows it.
     alone = tokenizer(prompt).input_ids
     assert list(example.input_ids)[: len(alone)] == alone
     if alone:
@@ -50,7 +50,7 @@ def test_loss_on_completion_and_eos(
     [("hello", " hello", " hello"), ("hello ", "hello", " hello"), ("hello", "hello", "hello")],
 )
 def test_a_tokenizer_that_begins_texts_with_a_blank(prompt: str, completion: str, learned: str) -> None:
-    # As SentencePiece does: a completion tokenised alone would get a blank that the record does not have.
+    # As SentencePiece does: a completion tokenized alone would get a blank that the record does not have.
     backend = Tokenizer(models.BPE(unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
     backend.decoder = decoders.Metaspace(prepend_scheme="always")
