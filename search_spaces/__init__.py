@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from search_spaces.build import ON_REQUEST, space_for
-from search_spaces.contradictions import Disagreement, disagreements
+from search_spaces.build_space import space_for
 from search_spaces.dimension import Dimension
+from search_spaces.disagreements import Disagreement, disagreements
 from search_spaces.first_trials import DEFAULT_LABEL, MOVED_LABEL
-from search_spaces.from_rows.dimension_draft import DEFAULT_WIDEN
+from search_spaces.from_rows.on_request import ON_REQUEST
+from search_spaces.from_rows.sourced_dimension import DEFAULT_WIDEN
 from search_spaces.guidelines import Guidelines, load_guidelines
-from search_spaces.render import commented_space_yaml, guidelines_page
+from search_spaces.guidelines_page import guidelines_page
 from search_spaces.rows import (
     DIMENSION_NAMES,
     METHODS,
@@ -16,7 +17,8 @@ from search_spaces.rows import (
     Source,
     When,
 )
-from search_spaces.space import FirstTrial, SearchSpace
+from search_spaces.search_space import FirstTrial, SearchSpace
+from search_spaces.space_yaml import commented_space_yaml
 
 __all__ = [
     "DEFAULT_LABEL",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from search_spaces.guidelines import load_guidelines
-from search_spaces.render import guidelines_page
+from search_spaces.guidelines_page import guidelines_page
 
 if __name__ == "__main__":
     sys.stdout.write(guidelines_page(load_guidelines()))

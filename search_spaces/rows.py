@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from files_and_text.numbers import number_range
+
 METHODS = ("qlora", "full")
 TOPICS = (
     "scenario",
@@ -161,8 +163,16 @@ class GuidelineRow:
     source: Source
     note: str = ""
 
+    @property
+    def value_text(self) -> str:
+        """Its number, range or names, with "too high" where it says so; "" when it gives none."""
+        if self.choices:
+            return " or ".join(self.choices)
+        text = "" if self.low is None or self.high is None else number_range(self.low, self.high)
+        return text if self.direction is None else f"{text} {self.direction.replace('_', ' ')}".strip()
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON and YAML; `row_reading.row_from_dict` reads it back."""
+        """Plain data for JSON and YAML; `read_rows.row_from_dict` reads it back."""
         result = {field.name: getattr(self, field.name) for field in fields(self)}
         result |= {"choices": list(self.choices), "when": self.when.to_dict(), "source": asdict(self.source)}
         return result

@@ -1,1 +1,1 @@
-"""From the guideline rows that hold for a run to the range, default and values of a dimension."""
+"""Guideline rows -> the dimensions of one search space, each with the rows that its values came from."""

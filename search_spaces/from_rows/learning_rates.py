@@ -1,14 +1,14 @@
-"""The two learning rates: from the rows that hold for a run to a range, a default, and values to propose."""
+"""The main learning rate, and the ratio of the embeddings' learning rate to it."""
 
 from __future__ import annotations
 
-from search_spaces.from_rows.dimension_draft import (
+from search_spaces.dimension import Dimension
+from search_spaces.from_rows.sourced_dimension import (
     ONE_RATE_FOR_ALL,
-    Draft,
     Run,
-    ends_as_proposals,
-    holding,
-    rows_for,
+    SourcedDimension,
+    row_ends,
+    rows_with,
     span,
     widened,
     with_numbers,
@@ -19,17 +19,18 @@ from search_spaces.rows import GuidelineRow
 LEARNING_RATE_LIMITS = (1e-6, 1e-2)
 
 
-def learning_rate_draft(tables: Guidelines, run: Run, factor: float) -> Draft:
+def learning_rate(tables: Guidelines, run: Run, factor: float) -> SourcedDimension:
     """The main learning rate, spanning the rows of the scenario, the model size and the run's length."""
     rates = [row for row in tables.values() if row.parameter == "learning_rate" and row.low is not None]
     notes = []
     if run.method == "full":
-        general = [r for r in rates if r.topic == "method" and r.when.method == "full" and not r.when.by_size]
-        sized = [r for r in rates if r.topic == "method" and r.when.method == "full" and r.when.by_size]
+        full = [row for row in rates if row.topic == "method" and row.when.method == "full"]
+        general = [row for row in full if not row.when.by_size]
+        sized = [row for row in full if row.when.by_size]
         by_length: list[GuidelineRow] = []
         far = [row for row in sized if row.when.size_distance(run.model_size) > 0]
         note = "".join(f"nearest row {r.condition}: {run.model_size:.3g} parameters lie outside" for r in far)
-        # The one value given for a size stands for all sizes: no other row points inside the general range.
+        # The one value given for a size stands for all sizes: no other row gives one in the general range.
         anchor = min((row.low for row in sized if row.low is not None), default=0.0)
     else:
         named = [row for row in rates if row.topic == "scenario"]
@@ -47,29 +48,25 @@ def learning_rate_draft(tables: Guidelines, run: Run, factor: float) -> Draft:
             for row in general
             if not row.when.steps_hold(run.max_steps)
         ]
-    low, high = span([*general, *sized, *by_length])
-    default = common_rate(general, sized, anchor)
     rows = [*general, *sized, *by_length]
-    dimension = widened(
-        "learning_rate",
-        rows,
-        (low, high),
-        factor,
-        default=default,
-        log=True,
-        limits=LEARNING_RATE_LIMITS,
-        note=note,
-    )
-    return Draft(
-        tables=dimension,
-        final=dimension,
-        default_rows=holding(rows, default),
-        proposals=ends_as_proposals(rows),
+    default = _common_rate(general, sized, anchor)
+    return SourcedDimension(
+        from_rows=widened(
+            "learning_rate",
+            rows,
+            span(rows),
+            factor,
+            default=default,
+            limits=LEARNING_RATE_LIMITS,
+            note=note,
+        ),
+        default_rows=rows_with(rows, default),
+        row_values=row_ends(rows),
         notes=(*([note] if note else []), *notes),
     )
 
 
-def common_rate(general: list[GuidelineRow], sized: list[GuidelineRow], anchor: float) -> float:
+def _common_rate(general: list[GuidelineRow], sized: list[GuidelineRow], anchor: float) -> float:
     """One rate that both groups allow; where they contradict each other, the lower of their nearest ends.
 
     Inside what both allow, the value nearest to the method's own default. Lower in a contradiction, since a
@@ -80,35 +77,49 @@ def common_rate(general: list[GuidelineRow], sized: list[GuidelineRow], anchor: 
     return min(max(anchor, low), high)
 
 
-def embedding_ratio_draft(tables: Guidelines, run: Run, factor: float, main_rate: float) -> Draft | None:
-    """Embedding rate over main rate, spanning every row about it; None when no row holds for the method."""
-    held = rows_for(tables, run)
-    ratios = [row for row in held if row.parameter == "embedding_lr_ratio" and row.topic == "embedding"]
-    rates = [row for row in held if row.parameter == "embedding_learning_rate" and row.topic == "embedding"]
-    ratios, rates = with_numbers(ratios), with_numbers(rates)
+def embedding_lr_ratio(
+    tables: Guidelines, run: Run, factor: float, main_rate: float
+) -> SourcedDimension | None:
+    """Embedding rate over main rate, spanning every row about it; None when no row applies to the method."""
+    ratio_rows = with_numbers(run.rows(tables, "embedding_lr_ratio"))
+    ratios = [row for row in ratio_rows if row.topic == "embedding"]
+    rates = with_numbers(run.rows(tables, "embedding_learning_rate"))
+    rates = [row for row in rates if row.topic == "embedding"]
     if not ratios and not rates:
         return None
-    boundary = [row for row in held if row.parameter == "embedding_lr_ratio" and row.topic == "boundary"]
+    boundary = [row for row in run.rows(tables, "embedding_lr_ratio") if row.topic == "boundary"]
     low, high = span(ratios, default=(1.0, 0.0))
     rate_low, rate_high = span(rates, default=(main_rate, 0.0))
     low, high = min(low, rate_low / main_rate), max(high, rate_high / main_rate)
     embedding_rate = rates[0].low if rates else None
-    default = embedding_rate / main_rate if embedding_rate is not None else high
+    default = high if embedding_rate is None else embedding_rate / main_rate
     rows = [*rates, *ratios]
-    proposals = ends_as_proposals(rows, main_rate)
-    dimension = widened(
-        "embedding_lr_ratio",
-        [*rows, *boundary],
-        (low, high),
-        factor,
-        default=default,
-        log=True,
-        include=ONE_RATE_FOR_ALL,
-    )
-    return Draft(
-        tables=dimension,
-        final=dimension,
-        default_rows=tuple(row_id for p in proposals if p.value == default for row_id in p.rows),
-        proposals=proposals,
+    row_values = row_ends(rows, main_rate)
+    return SourcedDimension(
+        from_rows=widened(
+            "embedding_lr_ratio",
+            [*rows, *boundary],
+            (low, high),
+            factor,
+            default=default,
+            include=ONE_RATE_FOR_ALL,
+        ),
+        default_rows=tuple(row_id for each in row_values if each.value == default for row_id in each.rows),
+        row_values=row_values,
         embedding_rate=embedding_rate,
+    )
+
+
+def embedding_lr_ratio_without_rows() -> SourcedDimension:
+    """For a user who searches the ratio under a method that no row gives one for."""
+    return SourcedDimension(
+        from_rows=Dimension(
+            name="embedding_lr_ratio",
+            kind="float",
+            low=0.01,
+            high=ONE_RATE_FOR_ALL,
+            log=True,
+            default=ONE_RATE_FOR_ALL,
+            note="no row holds for this method",
+        )
     )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from files_and_text.yaml_lines import load_yaml
 from search_spaces import ON_REQUEST, SearchSpace, load_guidelines, space_for
-from search_spaces.render import commented_space_yaml
+from search_spaces.space_yaml import commented_space_yaml
 
 GUIDELINES = load_guidelines()
 runs = st.fixed_dictionaries(

@@ -1,18 +1,14 @@
-"""The tables as a page to read, and a search space as the commented block of a sweep file."""
+"""The page docs/guidelines.md: every guideline row, and where the rows disagree."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from files_and_text.numbers import number, number_range, value_text
-from files_and_text.yaml_lines import dump_yaml
-from search_spaces.build import ON_REQUEST, space_for
-from search_spaces.contradictions import Disagreement, disagreements
-from search_spaces.dimension import Dimension
-from search_spaces.from_rows.dimension_draft import DEFAULT_WIDEN
-from search_spaces.guidelines import Guidelines, load_guidelines
+from files_and_text.numbers import number, number_range
+from search_spaces.disagreements import Disagreement, disagreements
+from search_spaces.from_rows.sourced_dimension import DEFAULT_WIDEN
+from search_spaces.guidelines import Guidelines
 from search_spaces.rows import GuidelineRow
-from search_spaces.space import SearchSpace
 
 TITLES = {
     "scenario": "Scenario",
@@ -58,70 +54,6 @@ def guidelines_page(guidelines: Guidelines) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def commented_space_yaml(space: SearchSpace, guidelines: Guidelines | None = None) -> str:
-    """The `space:` block of a sweep file: every range, above it the rows it came from.
-
-    The block written back by `space_for` gives the same space. Dimensions that were not asked for stand below
-    as comments.
-    """
-    tables = load_guidelines() if guidelines is None else guidelines
-    lines = ["space:"]
-    for dimension in space.dimensions:
-        lines += [f"  # {text}" for text in _explained(dimension, space, tables)]
-        lines.append(f"  {dimension.name}: {_range(dimension)}")
-    missing = [name for name in ON_REQUEST if name not in space]
-    if missing:
-        lines.append("  # On request (remove the # to search it):")
-        context = space.context
-        full = space_for(
-            scenario=context["scenario"],
-            model_size=context["model_size"],
-            max_steps=context["max_steps"],
-            train_embeddings=context["train_embeddings"],
-            method=context["method"],
-            include=missing,
-            guidelines=tables,
-        )
-        for name in missing:
-            lines += [f"  # {text}" for text in _explained(full[name], full, tables)]
-            lines.append(f"  # {name}: {_range(full[name])}")
-    return "\n".join(lines) + "\n"
-
-
-def _range(dimension: Dimension) -> str:
-    if dimension.fixed:
-        return dump_yaml({"value": dimension.default}, one_line=True)
-    if dimension.kind == "categorical":
-        return dump_yaml({"choices": list(dimension.choices or ())}, one_line=True)
-    body: dict[str, object] = {"low": dimension.low, "high": dimension.high}
-    body |= {"log": True} if dimension.log else {}
-    body |= {} if dimension.step is None else {"step": dimension.step}
-    return dump_yaml(body, one_line=True)
-
-
-def _explained(dimension: Dimension, space: SearchSpace, tables: Guidelines) -> list[str]:
-    head = f"{dimension.name}: default {value_text(dimension.default)}"
-    if dimension.guideline_low is not None and dimension.guideline_high is not None:
-        head += f", the tables span {number_range(dimension.guideline_low, dimension.guideline_high)}"
-        factor = space.context.get("widen", {}).get(dimension.name)
-        head += f", widened by a factor of {factor:g}" if factor else ""
-    lines = [head + "."]
-    for row_id in dimension.rows:
-        if row_id not in tables:
-            lines.append(f"  {row_id}")
-            continue
-        row = tables[row_id]
-        said = _own_value(row) if row.parameter == dimension.name else f"{row.parameter} {_own_value(row)}"
-        lines.append(f"  {row_id}: {said} ({row.condition})")
-    if dimension.active_when is not None:
-        deciding, values = dimension.active_when
-        lines.append(f"  Only when {deciding} is {' or '.join(str(value) for value in values)}.")
-    if dimension.note:
-        lines.append(f"  Note: {dimension.note}.")
-    # A document's words may hold a line break, and a comment must not let the rest of it out.
-    return [" ".join(line.splitlines()) for line in lines]
-
-
 def _table(rows: Iterable[GuidelineRow], documents: list[str]) -> str:
     lines = [
         "| row | parameter | says | condition | holds when | note | source |",
@@ -132,7 +64,7 @@ def _table(rows: Iterable[GuidelineRow], documents: list[str]) -> str:
         source = f"{number}, {row.source.section}" if row.source.section else str(number)
         if row.source.url:
             source = f"[{_cell(source)}]({row.source.url})"
-        cells = [f"`{row.id}`", row.parameter and f"`{row.parameter}`", _own_value(row), row.condition]
+        cells = [f"`{row.id}`", row.parameter and f"`{row.parameter}`", row.value_text, row.condition]
         cells += [_holds_when(row), row.note, source]
         lines.append("| " + " | ".join(_cell(cell or "") for cell in cells) + " |")
     return "\n".join(lines)
@@ -152,14 +84,6 @@ def _disagreement_table(items: Iterable[Disagreement]) -> str:
         cells = [quantity, f"`{first}`", first_says, against, second_says, where]
         table.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     return "\n".join(table)
-
-
-def _own_value(row: GuidelineRow) -> str:
-    """The row's number, range or names, with "too high" where it says so; "" when it gives none."""
-    if row.choices:
-        return " or ".join(row.choices)
-    text = "" if row.low is None or row.high is None else number_range(row.low, row.high)
-    return text if row.direction is None else f"{text} {row.direction.replace('_', ' ')}".strip()
 
 
 def _holds_when(row: GuidelineRow) -> str:

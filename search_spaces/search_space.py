@@ -16,8 +16,6 @@ from files_and_text.problems import InputError
 from files_and_text.yaml_lines import dump_yaml, load_yaml
 from search_spaces.dimension import Dimension, Trial, Value, dimension_from_dict
 
-__all__ = ["Dimension", "FirstTrial", "SearchSpace", "Trial", "Value"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class FirstTrial:

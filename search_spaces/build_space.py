@@ -1,6 +1,6 @@
-"""Scenario x model size x number of steps -> a search space that names its sources.
+"""Scenario, model size and number of steps -> a search space in which every range names its rows.
 
-A sweep that stays inside the tables can only agree with them, so every range is widened by a stated factor.
+A sweep that stays inside the rows' ranges can only agree with them, so every range is widened by a factor.
 - learning_rate x5 each side: with the usual 2e-4 the range ends at 1e-3, called too high by one document and
   best by other published sweeps, so that either can be shown; never beyond 1e-6 (called too low) and 1e-2.
 - embedding_lr_ratio x4 each side, and always up to 1.0: one rate for all, which the documents advise against.
@@ -10,28 +10,27 @@ A sweep that stays inside the tables can only agree with them, so every range is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 from files_and_text.choices import SCHEDULERS_WITHOUT_WARMUP
 from files_and_text.value_checker import Limits, ValueChecker
 from files_and_text.yaml_lines import KeyPath, Lines
-from search_spaces.first_trials import propose
-from search_spaces.from_rows.dimension_draft import DEFAULT_WIDEN, Draft, Run
-from search_spaces.from_rows.learning_rates import embedding_ratio_draft, learning_rate_draft
-from search_spaces.from_rows.other_dimensions import (
-    batch_size_draft,
-    convention_draft,
-    scheduler_draft,
-    warmup_draft,
+from search_spaces.dimension import Dimension
+from search_spaces.first_trials import first_trials
+from search_spaces.from_rows.learning_rates import (
+    embedding_lr_ratio,
+    embedding_lr_ratio_without_rows,
+    learning_rate,
 )
+from search_spaces.from_rows.on_request import ON_REQUEST, on_request
+from search_spaces.from_rows.schedule import scheduler, warmup_ratio
+from search_spaces.from_rows.sourced_dimension import DEFAULT_WIDEN, Run, SourcedDimension
 from search_spaces.guidelines import Guidelines, load_guidelines
 from search_spaces.overrides import Override, apply_override, read_overrides
 from search_spaces.rows import METHODS
-from search_spaces.space import Dimension, SearchSpace
-
-ON_REQUEST = ("lora_r", "lora_alpha", "lora_dropout", "per_device_train_batch_size", "weight_decay")
+from search_spaces.search_space import SearchSpace
 
 
 def space_for(
@@ -41,7 +40,7 @@ def space_for(
     max_steps: int,
     train_embeddings: bool,
     method: str = "qlora",
-    include: Iterable[str] = (),
+    include: Collection[str] = (),
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     widen: Mapping[str, float] | None = None,
     guidelines: Guidelines | None = None,
@@ -49,12 +48,12 @@ def space_for(
     lines: Lines | None = None,
     at: KeyPath = ("space",),
 ) -> SearchSpace:
-    """The search space that the tables give for one kind of run.
+    """The search space that the guideline rows give for one kind of run.
 
-    `model_size` in parameters (8.03e9), `max_steps` in optimizer steps. `include` asks for dimensions of
-    ON_REQUEST; an override of one asks for it too. `overrides` are the user's own ranges by dimension:
-    {low, high, log, step}, {choices} or {value}; `widen` are factors by dimension over DEFAULT_WIDEN (1 keeps
-    the tables' own ends). `path`, `lines` and `at` say where the overrides stand in the user's file.
+    `model_size` in parameters (8.03e9), `max_steps` in optimizer steps. `include` adds dimensions of
+    ON_REQUEST; an override of one adds it too. `overrides` are the user's own ranges by dimension:
+    {low, high, log, step}, {choices} or {value}. `widen` replaces factors of DEFAULT_WIDEN by dimension (1
+    keeps the rows' own ends). `path`, `lines` and `at` say where the overrides are in the user's file.
     Raises InputError with every problem at once.
     """
     tables = load_guidelines() if guidelines is None else guidelines
@@ -62,14 +61,14 @@ def space_for(
     check.one_of(scenario, tables.scenarios(), ("scenario",))
     check.one_of(method, METHODS, ("method",))
     _check_sizes(model_size, max_steps, check)
-    wanted = list(dict.fromkeys(include))
-    for name in wanted:
+    wanted = set(include)
+    for name in dict.fromkeys(include):
         check.one_of(name, ON_REQUEST, ("include",))
     factors = _read_widen(widen or {}, check)
     given = read_overrides(overrides or {}, check, at)
     if "embedding_lr_ratio" in given and not train_embeddings:
-        where = (*at, "embedding_lr_ratio")
-        check.add("embedding_lr_ratio needs trained embeddings, and they are frozen.", where)
+        rule = "embedding_lr_ratio needs trained embeddings, and they are frozen."
+        check.add(rule, (*at, "embedding_lr_ratio"))
     check.raise_if_any()
 
     run = Run(
@@ -79,23 +78,22 @@ def space_for(
         train_embeddings=train_embeddings,
         method=method,
     )
-    drafts = _drafts(tables, run, factors, given, set(wanted), check, at)
+    found = _dimensions(tables, run, factors, given, wanted, check, at)
     check.raise_if_any()
-    trials, dropped = propose(drafts)
+    trials, dropped = first_trials(found)
+    dimensions = tuple(each.final for each in found)
     context: dict[str, Any] = {
         "scenario": run.scenario,
         "model_size": run.model_size,
         "max_steps": run.max_steps,
         "train_embeddings": run.train_embeddings,
         "method": run.method,
-        "widen": {
-            draft.final.name: factors[draft.final.name] for draft in drafts if draft.final.name in factors
-        },
-        "overridden": [draft.final.name for draft in drafts if draft.overridden],
-        "notes": [note for draft in drafts for note in draft.notes],
+        "widen": {each.name: factors[each.name] for each in dimensions if each.name in factors},
+        "overridden": [each.final.name for each in found if each.is_overridden],
+        "notes": [note for each in found for note in each.notes],
         "dropped": dropped,
     }
-    return SearchSpace(dimensions=tuple(d.final for d in drafts), proposals=tuple(trials), context=context)
+    return SearchSpace(dimensions=dimensions, proposals=tuple(trials), context=context)
 
 
 def _check_sizes(model_size: object, max_steps: object, check: ValueChecker) -> None:
@@ -114,60 +112,57 @@ def _read_widen(widen: Mapping[str, float], check: ValueChecker) -> dict[str, fl
     return factors
 
 
-def _drafts(
+def _dimensions(
     tables: Guidelines,
     run: Run,
     factors: Mapping[str, float],
     given: Mapping[str, Override],
-    wanted: set[str],
+    wanted: Collection[str],
     check: ValueChecker,
     at: KeyPath,
-) -> list[Draft]:
-    def settle(draft: Draft) -> Draft:
-        override = given.get(draft.tables.name)
-        if override is None:
-            return draft
-        here = (*at, draft.tables.name)
-        final = apply_override(draft.tables, override, check, here)
-        return replace(draft, final=final, overridden=final != draft.tables)
+) -> list[SourcedDimension]:
+    """The dimensions in the order in which a trial decides them, within the user's ranges."""
 
-    rate = settle(learning_rate_draft(tables, run, factors["learning_rate"]))
-    drafts = [rate]
+    def within(found: SourcedDimension) -> SourcedDimension:
+        override = given.get(found.from_rows.name)
+        if override is None:
+            return found
+        here = (*at, found.from_rows.name)
+        return replace(found, in_space=apply_override(found.from_rows, override, check, here))
+
+    rate = within(learning_rate(tables, run, factors["learning_rate"]))
+    found = [rate]
     if run.train_embeddings:
         main_rate = rate.final.default
         assert not isinstance(main_rate, str)
-        ratio = embedding_ratio_draft(tables, run, factors["embedding_lr_ratio"], main_rate)
+        ratio = embedding_lr_ratio(tables, run, factors["embedding_lr_ratio"], main_rate)
         if ratio is None and "embedding_lr_ratio" in given:
-            ratio = convention_draft("embedding_lr_ratio")
+            ratio = embedding_lr_ratio_without_rows()
         if ratio is not None:
-            drafts.append(settle(ratio))
+            found.append(within(ratio))
         else:
-            text = f"embeddings take the main rate: no row gives them another one under method {run.method}"
-            drafts[0] = replace(rate, notes=(*rate.notes, text))
-    scheduler = settle(scheduler_draft(tables, run))
-    drafts.append(scheduler)
-    warmup = _conditional(settle(warmup_draft(tables, run, factors["warmup_ratio"])), scheduler.final)
+            note = f"embeddings take the main rate: no row gives them another one under method {run.method}"
+            found = [replace(rate, notes=(*rate.notes, note))]
+    schedule = within(scheduler(tables, run))
+    found.append(schedule)
+    warmup = _conditional(within(warmup_ratio(tables, run, factors["warmup_ratio"])), schedule.final)
     if warmup is not None:
-        drafts.append(warmup)
+        found.append(warmup)
     elif "warmup_ratio" in given:
         check.add("warmup_ratio has no effect: no scheduler of the space uses it.", (*at, "warmup_ratio"))
-    for name in ON_REQUEST:
-        if name not in wanted and name not in given:
-            continue
-        if name == "per_device_train_batch_size":
-            drafts.append(settle(batch_size_draft(tables, run, factors[name])))
-        else:
-            drafts.append(settle(convention_draft(name, tables, run)))
-    return drafts
+    return found + [
+        within(on_request(name, tables, run, factors.get(name, 1.0)))
+        for name in ON_REQUEST
+        if name in wanted or name in given
+    ]
 
 
-def _conditional(warmup: Draft, scheduler: Dimension) -> Draft | None:
+def _conditional(warmup: SourcedDimension, schedule: Dimension) -> SourcedDimension | None:
     """Warmup only under the schedulers that use it; None when there is none of them."""
-    choices = scheduler.choices or ()
+    choices = schedule.choices or ()
     using = tuple(choice for choice in choices if choice not in SCHEDULERS_WITHOUT_WARMUP)
     if not using:
         return None
     if len(using) == len(choices):
         return warmup
-    condition = (scheduler.name, using)
-    return replace(warmup, final=replace(warmup.final, active_when=condition))
+    return replace(warmup, in_space=replace(warmup.final, active_when=(schedule.name, using)))
