@@ -12,8 +12,14 @@ STATE_FILE, TENSORS_FILE = "state.json", "seat.safetensors"
 """A checkpoint is whole when it has the first, which is written last."""
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 """peft's names."""
-REPORTS_FILE, RESULT_FILE = "reports.jsonl", "result.json"
-"""What the keeper writes: a line for each report, and the last report of an ended trial."""
+CONFIG_FILE, REPORTS_FILE, RESULT_FILE, ERROR_FILE = (
+    "config.json",
+    "reports.jsonl",
+    "result.json",
+    "error.txt",
+)
+"""What the keeper writes: the configuration, a line for each report, the last report, and a failed trial's
+traceback."""
 
 
 def trial_name(number: int) -> str:

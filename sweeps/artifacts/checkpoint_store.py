@@ -1,8 +1,8 @@
-"""Checkpoints of running trials in a place that every worker reaches: a shared folder or any fsspec URL.
+"""Checkpoints of running trials in a shared folder or at any fsspec URL that every worker reaches.
 
-An object store renames nothing and swaps no folders, so a trial has two slots there and writes to the one
-that does not hold its newest checkpoint. A slot is whole when its `state.json` is there, which is written
-last and removed first, and what it says of the tensors is checked when the trial is seated again.
+An object store cannot rename or swap folders, so a trial has two slots there and writes to the one without
+its newest checkpoint. A slot is complete when it has a `state.json`, which is written last and removed first;
+its digest of the tensors is checked when the trial is resumed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _SLOTS = ("a", "b")
 
 
 class CheckpointStore:
-    """Checkpoints of one sweep's trials below a URL; errors are whatever the file system raises."""
+    """Checkpoints of one sweep's trials below a URL; methods raise whatever the file system raises."""
 
     def __init__(self, url: str, sweep: str, key: str = "") -> None:
-        """StorageUnreachable for a URL that fsspec has no file system for."""
+        """Raises StorageUnreachable for a URL that fsspec has no file system for."""
         import fsspec
 
         try:
@@ -39,18 +39,18 @@ class CheckpointStore:
         self._url, self._sweep, self._key = url, sweep, key
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Each machine opens the URL itself: a file system would carry what fsspec's settings hold here."""
+        """Each machine opens the URL itself, with its own fsspec settings."""
         return type(self), (self._url, self._sweep, self._key)
 
     def of_study(self, key: str) -> CheckpointStore:
-        """The part for the study of this key: an earlier one of the same name had other data, maybe.
+        """The part for the study of this key: an earlier study of the same name may have had other data.
 
-        Without a key, the whole: that is where a study from before there were keys has its checkpoints.
+        An empty key stands for the whole store, where studies from before there were keys keep checkpoints.
         """
         return CheckpointStore(self._url, self._sweep, key)
 
     def check(self) -> None:
-        """Write a file there and read it again. Raises StorageUnreachable with the reason."""
+        """Write a file and read it back. Raises StorageUnreachable with the reason if that fails."""
         probe = f"{self._root}/.probe"
         try:
             self._files.makedirs(self._root, exist_ok=True)
@@ -88,8 +88,8 @@ class CheckpointStore:
                     self._files.get_file(path, str(temporary / Path(path).name))
 
     def numbers(self) -> set[int]:
-        """Trials of which anything lies there."""
-        self._files.invalidate_cache()  # some remember what they have listed, and others write here too
+        """Trials that have anything in the store."""
+        self._files.invalidate_cache()  # some cache listings, and other processes write here too
         try:
             paths = self._files.ls(self._root, detail=False)
         except FileNotFoundError:
@@ -102,7 +102,7 @@ class CheckpointStore:
         self._remove(f"{self._root}/{trial_name(number)}", recursive=True)
 
     def _steps(self, number: int) -> dict[str, int]:
-        """The micro-step of each slot's checkpoint; -1 for a slot without a whole one."""
+        """The micro-step of each slot's checkpoint; -1 for a slot without a complete one."""
         steps = {}
         for slot in _SLOTS:
             try:

@@ -1,8 +1,8 @@
-"""The driver's files for workers that do not see them: an actor beside the keeper.
+"""The file server: an actor on the driver's node for workers that do not see its files.
 
-Workers need neither a shared file system nor a database. Where a worker sees the run folder, it writes there
-itself; where not, checkpoints and adapters travel here through Ray's object store, and so do the files of a
-base model that only the driver has.
+Workers need no shared file system. A worker that sees the run folder writes there itself. For others,
+checkpoints and adapters travel through Ray's object store, as do the files of a base model that only the
+driver has.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from lora_runner.base.weights_digest import tensor_samples
 from lora_runner.errors import is_disk_trouble
 
 PIECE_BYTES = 64 * 2**20
-"""Of a model's file in one message."""
-MARK = ".run"
-"""In the run folder: a worker that reads the right token there sees the driver's files."""
+"""Of a model file in one reply."""
+RUN_TOKEN_FILE = ".run"
+"""In the run folder: a worker that reads the run's token there sees the driver's files."""
 SHIPPED = (CHECKPOINT, ADAPTER)
 
 
-def mark(run_folder: Path, run: str) -> None:
-    """Leave the run's token where workers look for it."""
-    atomic_write(run_folder / MARK, run)
+def write_run_token(run_folder: Path, run: str) -> None:
+    """Write the run's token into the run folder."""
+    atomic_write(run_folder / RUN_TOKEN_FILE, run)
 
 
-def sees(run_folder: Path, run: str) -> bool:
-    """Whether this machine sees the run folder of this very run."""
+def sees_run_folder(run_folder: Path, run: str) -> bool:
+    """Whether this machine sees the driver's run folder, not another of the same path."""
     try:
-        return (run_folder / MARK).read_text(encoding="utf-8") == run
+        return (run_folder / RUN_TOKEN_FILE).read_text(encoding="utf-8") == run
     except OSError:
         return False
 
@@ -44,10 +44,10 @@ def read_folder(folder: Path) -> dict[str, bytes]:
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make `folder` hold these files, whole or not at all. ValueError for a name that leads elsewhere."""
+    """Write these files into `folder`, all or none. ValueError for a name that is not a plain file name."""
     for name in files:
         if name != Path(name).name or name in ("", ".", ".."):
-            raise ValueError(f"a shipped file has a plain name, got {name!r}")
+            raise ValueError(f"a file name must be plain, without folders; got {name!r}")
     with whole_folder(folder) as temporary:
         for name, content in files.items():
             (temporary / name).write_bytes(content)
@@ -63,7 +63,7 @@ def listing(folder: Path) -> dict[str, int]:
 
 
 def fingerprint(folder: Path) -> str:
-    """16 hex digits over all files of a model folder: whether a worker sees the driver's, or a whole copy.
+    """16 hex digits over all files of a model folder, equal for the driver's and a complete copy of it.
 
     Weights count as in `lora_runner.base.weights_digest`, other files by name, size and first MiB.
     """
@@ -71,7 +71,7 @@ def fingerprint(folder: Path) -> str:
     for name, size in listing(folder).items():
         digest.update(json.dumps([name, size]).encode())
         if name.endswith(".safetensors"):
-            with suppress(ValueError):  # not whole yet, or none
+            with suppress(ValueError):  # incomplete, or no safetensors file
                 for tensor, content in tensor_samples(folder / name):
                     digest.update(tensor.encode() + content)
                 continue
@@ -81,33 +81,33 @@ def fingerprint(folder: Path) -> str:
 
 
 class FileServer:
-    """Takes in what workers send, and hands out what they need."""
+    """Receives trials' files from workers, and serves checkpoints and model files."""
 
     def __init__(self, run_folder: str) -> None:
         self._folder = Path(run_folder)
         self._attempts: dict[int, int] = {}
 
     def receive(self, number: int, attempt: int, name: str, files: Mapping[str, bytes]) -> str | None:
-        """Write a trial's `checkpoint` or `adapter`; returns what is wrong with a disk that does not take it.
+        """Write a trial's `checkpoint` or `adapter`; returns the disk's error, or None if it is written.
 
-        Nothing is written for an attempt that another has replaced.
+        Nothing is written for an attempt that a later one has replaced.
         """
         if name not in SHIPPED:
-            raise ValueError(f"only {', '.join(SHIPPED)} are shipped, got {name!r}")
+            raise ValueError(f"only {', '.join(SHIPPED)} are accepted, got {name!r}")
         if attempt < self._attempts.get(number, 0):
             return None
         self._attempts[number] = attempt
         try:
             write_folder(self._folder / trial_folder(number) / name, files)
         except OSError as error:
-            # Not handed on as an error, which would end the worker and count against its trials.
+            # Returned: an exception would end the worker and count as a loss of its trials.
             if not is_disk_trouble(error):
                 raise
             return str(error)
         return None
 
     def checkpoints(self, number: int, attempt: int) -> dict[str, dict[str, bytes]]:
-        """The checkpoint of a trial and the one before it, by folder name, as far as they are there."""
+        """A trial's checkpoints by folder name; later files of earlier attempts are refused."""
         self._attempts[number] = max(attempt, self._attempts.get(number, 0))
         folders = checkpoint_folders(self._folder / trial_folder(number))
         return {folder.name: read_folder(folder) for folder in folders if folder.is_dir()}
@@ -117,7 +117,7 @@ class FileServer:
         return listing(Path(folder))
 
     def read(self, folder: str, name: str, offset: int) -> bytes:
-        """A piece of one of them."""
+        """A piece of one of these files."""
         with (Path(folder) / name).open("rb") as file:
             file.seek(offset)
             return file.read(PIECE_BYTES)

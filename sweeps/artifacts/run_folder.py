@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, and the resolved sweep file in it."""
+"""The run folder: checking that it belongs to the sweep, and writing the resolved sweep file into it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from sweeps.errors import ConfigError, RunFolderError
 
 
 def check_run_folder(config: SweepConfig, *, may_differ: bool = False) -> None:
-    """RunFolderError for a folder that is none of this sweep's; `may_differ`: in its storage."""
+    """Raises RunFolderError if the folder is another sweep's; `may_differ` allows another storage."""
     folder = config.run_folder
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"the run folder {folder} is a file")
-    # A run that was killed at its first write leaves a temporary file, and has not begun.
+    # A run that was killed at its first write leaves only a temporary file.
     if not folder.is_dir() or all(fnmatch(item.name, f".{RESOLVED_NAME}.*.tmp") for item in folder.iterdir()):
         return
     kept = folder / RESOLVED_NAME
     if not kept.is_file():
         raise RunFolderError(
-            f"the folder {folder} holds files but no {RESOLVED_NAME}: it is no run of a sweep"
+            f"the folder {folder} holds files but no {RESOLVED_NAME}, so it is not a run folder; choose "
+            "another name or output"
         )
     try:
         theirs = load_sweep(kept, environ={}, check_files=False)
@@ -29,7 +30,7 @@ def check_run_folder(config: SweepConfig, *, may_differ: bool = False) -> None:
     same = (theirs.name, theirs.model.name) == (config.name, config.model.name)
     if same and (may_differ or theirs.storage == config.storage):
         return
-    move = f"; `sweeps move {folder} --to STORAGE` takes a study elsewhere" if same else ""
+    move = f"; `sweeps move {folder} --to STORAGE` copies a study to another storage" if same else ""
     raise RunFolderError(
         f"the run folder {folder} belongs to another sweep (model {theirs.model.name!r}, storage "
         f"{theirs.storage!r}); give this one another name{move}"

@@ -1,4 +1,4 @@
-"""A trial's folder in the run folder, as the keeper sees it."""
+"""A trial's folder in the run folder: reading reports and results back, and removing what is left over."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from files_and_text.trial_paths import (
 from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED, PUT_BACK, SeatReport
 
 _DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-"""What reading a file of any content can raise."""
+"""What reading a damaged file can raise."""
 _OUTCOMES = (None, COMPLETE, PRUNED, DIVERGED, OUT_OF_MEMORY, FAILED, PUT_BACK)
 _COUNTS = ("number", "attempt", "percent", "step", "num_tokens")
 _WORK = (CHECKPOINT, ADAPTER, REPORTS_FILE, RESULT_FILE)
 
 
 def read_result(run_folder: Path, trial: FrozenTrial) -> SeatReport | None:
-    """The last report of a trial that ended unheard by the study; None when there is none of its config."""
+    """A trial's last report; None if there is none, or if it belongs to another config."""
     path = run_folder / trial.user_attrs["folder"] / RESULT_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -44,9 +44,9 @@ def read_result(run_folder: Path, trial: FrozenTrial) -> SeatReport | None:
 
 
 def read_reports(run_folder: Path, trial: FrozenTrial) -> list[SeatReport]:
-    """What a trial reported on its way, by rising percent, whether or not the study heard of it.
+    """A trial's reports before its end, by rising percent, whether or not the study has them.
 
-    Lines that cannot be read (a kill may have cut the last one) and those of another config are left out.
+    Lines that cannot be read (a crash may have cut the last one) and those of another config are skipped.
     """
     reports: dict[int, SeatReport] = {}
     path = run_folder / trial.user_attrs["folder"] / REPORTS_FILE
@@ -66,7 +66,7 @@ def read_reports(run_folder: Path, trial: FrozenTrial) -> list[SeatReport]:
 
 
 def _report(values: Mapping[str, Any]) -> SeatReport:
-    """A report that the study can take; the errors of `_DAMAGED` for any other."""
+    """A valid report; raises one of `_DAMAGED` for anything else."""
     report = SeatReport.from_dict(values)
     if any(type(getattr(report, name)) is not int for name in _COUNTS):
         raise TypeError("A report's counts are whole numbers.")
@@ -77,14 +77,14 @@ def _report(values: Mapping[str, Any]) -> SeatReport:
     ):
         raise TypeError("Losses and metrics are numbers.")
     if not all(isinstance(text, str | None) for text in (report.error, report.stop_reason)):
-        raise TypeError("Words are text.")
+        raise TypeError("Errors and reasons are text.")
     return report
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a text file, unless it is the last one already: a worker without an answer says it again.
+    """Append a line to a text file, unless it is the last line already: a report may come twice.
 
-    A last line that was cut by a kill is ended first.
+    A last line that was cut by a crash is terminated first.
     """
     new = f"{line}\n".encode()
     with path.open("ab+") as file:
@@ -97,14 +97,14 @@ def append_line(path: Path, line: str) -> None:
 
 
 def remove_adapter(run_folder: Path, number: int) -> None:
-    """Remove the adapter of a trial that is none of the best."""
+    """Remove a trial's adapter."""
     adapter = run_folder / trial_folder(number) / ADAPTER
     if adapter.is_dir():
         shutil.rmtree(adapter, ignore_errors=True)
 
 
 def remove_checkpoint(run_folder: Path, number: int) -> None:
-    """Remove what an ended trial would have gone on from; with trained embeddings that is gigabytes each."""
+    """Remove a trial's checkpoints; with trained embeddings each takes gigabytes."""
     newest, previous = checkpoint_folders(run_folder / trial_folder(number))
     for folder in (newest, previous):
         shutil.rmtree(folder, ignore_errors=True)
@@ -112,12 +112,12 @@ def remove_checkpoint(run_folder: Path, number: int) -> None:
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Rename the folder of a trial just drawn when it holds another trial's work; returns its new place.
+    """If the folder of a new trial holds another trial's files, rename it and return its new path.
 
-    That happens when the study was deleted and the run folder was not. A new trial must not go on from there.
+    That happens when the study was deleted but the run folder was not. A new trial must not resume from
+    there.
     """
     if not any((folder / name).exists() for name in _WORK):
         return None
-    places = (folder.with_name(f"{folder.name}.earlier-{n}") for n in itertools.count(1))
-    place = next(place for place in places if not place.exists())
-    return folder.rename(place)
+    paths = (folder.with_name(f"{folder.name}.earlier-{n}") for n in itertools.count(1))
+    return folder.rename(next(path for path in paths if not path.exists()))

@@ -1,4 +1,4 @@
-"""A worker's files: the driver's own where it sees them, else a scratch folder whose contents travel."""
+"""A worker's files: the driver's own where it sees them, else a scratch folder synchronised with them."""
 
 from __future__ import annotations
 
@@ -18,40 +18,46 @@ from files_and_text.trial_paths import ADAPTER, CHECKPOINT, trial_name
 from lora_runner.errors import first_line
 from lora_runner.protocol import Assignment
 from sweeps.artifacts.checkpoint_store import CheckpointStore
-from sweeps.artifacts.file_server import PIECE_BYTES, fingerprint, read_folder, sees, write_folder
+from sweeps.artifacts.file_server import (
+    PIECE_BYTES,
+    fingerprint,
+    read_folder,
+    sees_run_folder,
+    write_folder,
+)
 
 Call = Callable[..., Any]
-"""(method of the depot, arguments) -> its answer."""
+"""(method of the file server, arguments) -> its answer."""
 RETRY_SECONDS = 5.0
 
 
 class StoreUnreachable(Exception):
-    """Raised for a store of checkpoints that does not answer, which is no fault of any trial."""
+    """Raised when the checkpoint store does not answer; no trial is to blame."""
 
 
 class SharedFiles:
-    """The worker sees the run folder: trials' folders are what they are for the driver."""
+    """The worker sees the run folder, and uses the trials' folders there."""
 
     def fetch_checkpoints(self, assignment: Assignment) -> Assignment:
-        """The assignment with a folder that this worker can write to."""
+        """The assignment as it is: its folder is visible here."""
         return assignment
 
     def deliver(self, assignment: Assignment, name: str) -> list[str]:
-        """A folder of a trial that has been written is there already."""
+        """Nothing to send."""
         return []
 
     def keep_only(self, numbers: Set[int]) -> None:
-        """Nothing lies anywhere else."""
+        """Nothing to remove."""
 
     def close(self) -> None:
-        """Nothing is to be cleared away."""
+        """Nothing to remove."""
 
 
 class ShippedFiles:
-    """The worker does not see the run folder: a trial's checkpoint comes with it and goes back."""
+    """The worker does not see the run folder: a trial's files are exchanged with the file server."""
 
     def __init__(self, call: Call, scratch: Path, *, patience_seconds: float = 0.0) -> None:
-        """`scratch` is this worker's alone; what an earlier life of it left there is cleared away."""
+        """`scratch`: a folder of this worker alone; what an earlier process left there is removed."""
         self._call = call
         self._scratch = scratch
         self._patience_seconds = patience_seconds
@@ -59,7 +65,7 @@ class ShippedFiles:
         scratch.mkdir(mode=0o700)
 
     def fetch_checkpoints(self, assignment: Assignment) -> Assignment:
-        """The assignment with a local folder, which holds the trial's checkpoint if it has one."""
+        """The assignment with a local folder that holds the trial's checkpoints, if it has any."""
         folder = self._folder(assignment.number)
         shutil.rmtree(folder, ignore_errors=True)
         for name, files in self._call("checkpoints", assignment.number, assignment.attempt).items():
@@ -67,10 +73,10 @@ class ShippedFiles:
         return replace(assignment, folder=str(folder))
 
     def deliver(self, assignment: Assignment, name: str) -> list[str]:
-        """Send a folder of a trial that has been written; returns what a person should hear of.
+        """Send a trial's checkpoint or adapter; returns notes for the user.
 
-        Where the driver's disk does not take a checkpoint, the one before remains. An adapter waits for it:
-        its trial has used its whole budget. Raises OSError when that takes too long.
+        If the driver's disk refuses a checkpoint, the previous one remains. An adapter is sent again until
+        the disk takes it, since its trial has used its whole budget. Raises OSError when that takes too long.
         """
         files = read_folder(Path(assignment.folder) / name)
         deadline, notes = time.monotonic() + self._patience_seconds, list[str]()
@@ -84,14 +90,14 @@ class ShippedFiles:
         return notes
 
     def keep_only(self, numbers: Set[int]) -> None:
-        """Remove the folders of all other trials: they have left this worker."""
+        """Remove the folders of trials that have left this worker."""
         kept = {self._folder(number) for number in numbers}
         for folder in self._scratch.iterdir():
             if folder not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
-        """The worker ends."""
+        """Remove the scratch folder."""
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _folder(self, number: int) -> Path:
@@ -99,7 +105,7 @@ class ShippedFiles:
 
 
 class StoredFiles(ShippedFiles):
-    """Checkpoints lie in a store that every worker reaches; adapters travel to the driver."""
+    """Checkpoints are kept in a store that every worker reaches; adapters are sent to the file server."""
 
     def __init__(
         self, store: CheckpointStore, call: Call, scratch: Path, *, patience_seconds: float = 0.0
@@ -109,9 +115,9 @@ class StoredFiles(ShippedFiles):
         self._store = store
 
     def fetch_checkpoints(self, assignment: Assignment) -> Assignment:
-        """The assignment with a local folder, which holds the trial's checkpoints if it has any.
+        """The assignment with a local folder that holds the trial's checkpoints, if it has any.
 
-        Raises StoreUnreachable: without an answer nobody knows whether there are any.
+        Raises StoreUnreachable: without an answer it is not known whether there are any.
         """
         folder = self._folder(assignment.number)
         shutil.rmtree(folder, ignore_errors=True)
@@ -123,7 +129,7 @@ class StoredFiles(ShippedFiles):
         return replace(assignment, folder=str(folder))
 
     def deliver(self, assignment: Assignment, name: str) -> list[str]:
-        """`ShippedFiles.deliver`, but for checkpoints; where one is not taken, the one before remains."""
+        """Checkpoints go to the store; if it refuses one, the previous one remains."""
         if name != CHECKPOINT:
             return super().deliver(assignment, name)
         try:
@@ -142,11 +148,11 @@ def choose_worker_files(
     patience_seconds: float = 0.0,
     store: CheckpointStore | None = None,
 ) -> SharedFiles | ShippedFiles:
-    """What the sweep file says, or else what this worker's machine allows."""
+    """A store if the sweep file names one, else what this machine allows."""
     if store is not None:
         scratch = Path(tempfile.gettempdir()) / f"sweeps-{run}-{worker}.trials"
         return StoredFiles(store, call, scratch, patience_seconds=patience_seconds)
-    if sees(Path(run_folder), run):
+    if sees_run_folder(Path(run_folder), run):
         return SharedFiles()
     scratch = Path(tempfile.gettempdir()) / f"sweeps-{run}-{worker}.trials"
     return ShippedFiles(call, scratch, patience_seconds=patience_seconds)
@@ -160,10 +166,10 @@ def model_folder(
     *,
     alive: Callable[[], None] = lambda: None,
 ) -> str | None:
-    """Where a local model lies on this machine: None for its own place, else a copy from the driver.
+    """The folder of a copy of the driver's model; None when `model` itself can be used here.
 
-    `wanted` is the driver's fingerprint of the folder, None for a hub id. One worker of a machine fetches,
-    the others wait for it and call `alive` meanwhile.
+    `wanted`: the driver's fingerprint of the folder, None for a hub id. One worker of a machine fetches the
+    copy; the others wait for it and call `alive` meanwhile.
     """
     if wanted is None or (Path(model).is_dir() and fingerprint(Path(model)) == wanted):
         return None
@@ -191,7 +197,7 @@ def _locked(path: Path, alive: Callable[[], None]) -> Iterator[None]:
 
 
 def _fetch(model: str, files: Mapping[str, int], target: Path, call: Call) -> None:
-    """A model's files piece by piece; those that a worker before this one had fetched whole are kept."""
+    """Fetch a model's files piece by piece; pieces that an earlier worker fetched are kept."""
     fresh = target.with_name(f".{target.name}.tmp")
     for name, size in files.items():
         path = fresh / name
@@ -201,6 +207,6 @@ def _fetch(model: str, files: Mapping[str, int], target: Path, call: Call) -> No
             for offset in range(file.seek(0, os.SEEK_END), size, PIECE_BYTES):
                 file.write(call("read", model, name, offset))
                 file.flush()
-                os.fsync(file.fileno())  # or a machine that goes down leaves pieces of the right size alone
+                os.fsync(file.fileno())  # after a crash, a file of the right size could lack its content
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)

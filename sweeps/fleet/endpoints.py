@@ -15,7 +15,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.artifacts.checkpoint_store import CheckpointStore
-from sweeps.artifacts.file_server import FileServer, mark
+from sweeps.artifacts.file_server import FileServer, write_run_token
 from sweeps.errors import SweepError
 from sweeps.keeper.actor import KeeperActor
 from sweeps.plan.specs import StudySpec
@@ -52,7 +52,7 @@ def open_endpoints(study_spec: StudySpec, storage_url: str, owner: DriverProcess
                 ray.get(keeper.open.remote())
             except ray.exceptions.RayTaskError as error:
                 raise (error.cause if isinstance(error.cause, SweepError) else error) from None
-            mark(Path(study_spec.run_folder), owner.run)
+            write_run_token(Path(study_spec.run_folder), owner.run)
             yield Endpoints(
                 keeper=keeper,
                 file_server=file_server,

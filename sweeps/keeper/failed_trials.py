@@ -9,6 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from files_and_text.numbers import plural
+from files_and_text.trial_paths import ERROR_FILE
 from sweeps.keeper.start_failures import normalized
 from sweeps.keeper.trial_source import open_failures
 from sweeps.study.status import DEFAULT_LABELS, Status
@@ -42,7 +43,7 @@ def _most_often(trials: list[FrozenTrial], run_folder: Path) -> str:
     ((kind, count),) = Counter(map(normalized, reasons)).most_common(1)
     example = next(t for t, reason in zip(trials, reasons, strict=True) if normalized(reason) == kind)
     often = "" if len(trials) == 1 else f"most often, {count} times, as trial {example.number}: "
-    file = run_folder / str(example.user_attrs.get("folder", "")) / "error.txt"
+    file = run_folder / str(example.user_attrs.get("folder", "")) / ERROR_FILE
     where = f" (see {file})" if example.state == TrialState.FAIL and file.is_file() else ""
     return f"{often}{_reason(example).rstrip('.')}{where}"
 

@@ -13,7 +13,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from files_and_text.atomic_files import atomic_write, atomic_write_json
-from files_and_text.trial_paths import REPORTS_FILE, RESULT_FILE, trial_folder
+from files_and_text.trial_paths import ERROR_FILE, REPORTS_FILE, RESULT_FILE, trial_folder
 from lora_runner.metric.scores import objective_of
 from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED, SeatReport
 from results.stored_trials import MEASURED, rank
@@ -99,7 +99,7 @@ class Recorder:
         values = report.to_dict() | {"config_hash": trial.user_attrs["config_hash"]}
         append_line(folder / REPORTS_FILE, json.dumps(values))
         if report.error is not None:
-            atomic_write(folder / "error.txt", report.error)
+            atomic_write(folder / ERROR_FILE, report.error)
         if report.is_end:
             atomic_write_json(folder / RESULT_FILE, values)
 

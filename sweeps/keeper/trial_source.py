@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from files_and_text.atomic_files import atomic_write_json
-from files_and_text.trial_paths import trial_folder
+from files_and_text.trial_paths import CONFIG_FILE, trial_folder
 from lora_runner.config import TrialConfig
 from lora_runner.errors import TrialConfigError
 from search_spaces import FirstTrial
@@ -133,7 +133,7 @@ class TrialSource:
         if moved := set_aside(folder):
             self._note(f"trial {trial.number}: files of an earlier study moved to {moved.name}")
         atomic_write_json(
-            folder / "config.json",
+            folder / CONFIG_FILE,
             {"number": trial.number, "params": dict(params), "config": values, "config_hash": digest},
         )
         return storage_of(self.study).get_trial(trial_id_of(trial))

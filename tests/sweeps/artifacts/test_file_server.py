@@ -12,7 +12,7 @@ import pytest
 from lora_runner.config import TrialConfig
 from lora_runner.protocol import Assignment
 from sweeps.artifacts.checkpoint_store import CheckpointStore
-from sweeps.artifacts.file_server import FileServer, fingerprint, mark
+from sweeps.artifacts.file_server import FileServer, fingerprint, write_run_token
 from sweeps.artifacts.worker_files import (
     SharedFiles,
     ShippedFiles,
@@ -49,7 +49,7 @@ def write(folder: Path, **files: str) -> None:
 
 
 def test_a_worker_that_sees_the_run_folder_writes_there_itself(run_folder: Path, call: Any) -> None:
-    mark(run_folder, "this-run")
+    write_run_token(run_folder, "this-run")
     files = choose_worker_files(str(run_folder), "this-run", call)
     assert isinstance(files, SharedFiles)
     placed = assignment(3, run_folder / "trials" / "0003")
@@ -61,7 +61,7 @@ def test_a_folder_of_the_same_name_that_is_not_this_runs_is_not_taken_for_it(
     run_folder: Path, call: Any, found: str | None
 ) -> None:
     if found is not None:
-        mark(run_folder, found)
+        write_run_token(run_folder, found)
     assert isinstance(choose_worker_files(str(run_folder), "this-run", call), ShippedFiles)
 
 
@@ -138,7 +138,7 @@ def test_a_store_that_all_workers_reach_carries_checkpoints_and_the_driver_gets_
     run_folder: Path, call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, store = run_folder / "trials" / "0003", CheckpointStore(f"file://{tmp_path}/stored", "s")
-    mark(run_folder, "this run")  # even where the run folder is seen
+    write_run_token(run_folder, "this run")  # even where the run folder is seen
     first = choose_worker_files(str(run_folder), "this run", call, worker=1, store=store)
     placed = first.fetch_checkpoints(assignment(3, home))
     for step in ("1", "2"):
@@ -166,7 +166,7 @@ def test_a_store_that_all_workers_reach_carries_checkpoints_and_the_driver_gets_
 
 @pytest.mark.parametrize("name", ["../elsewhere", "/etc/passwd", "..", ""])
 def test_a_shipped_file_stays_in_its_folder(call: Any, name: str) -> None:
-    with pytest.raises(ValueError, match="plain name"):
+    with pytest.raises(ValueError, match="file name must be plain"):
         call("receive", 0, 1, "checkpoint", {name: b""})
 
 

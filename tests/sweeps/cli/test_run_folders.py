@@ -39,7 +39,7 @@ def test_a_folder_with_files_of_someone_else_is_no_run_folder(call: Call, folder
     before = listing(folder)
     answer = call("run", folder / "s.yaml")
     assert answer.code == 2
-    assert "it is no run of a sweep" in answer.err
+    assert "so it is not a run folder" in answer.err
     assert listing(folder) == before
 
 
@@ -48,7 +48,7 @@ def test_a_run_that_was_killed_at_its_first_write_can_be_started_again(tmp_path:
     (tmp_path / ".sweep.yaml.0a1b2c3d.tmp").write_text("name: sm")
     check_run_folder(config)
     (tmp_path / "study.db").touch()
-    with pytest.raises(RunFolderError, match="it is no run of a sweep"):
+    with pytest.raises(RunFolderError, match="so it is not a run folder"):
         check_run_folder(config)
 
 
