@@ -67,7 +67,11 @@ def check_reachable(url: str, run_folder: Path | None = None) -> None:
 
 
 def holds_studies(url: str) -> bool:
-    """Whether the storage has Optuna's tables or records; writes nothing. Raises `STORAGE_ERRORS`."""
+    """Whether the storage has Optuna's records or all of its tables; writes nothing. Raises `STORAGE_ERRORS`.
+
+    Optuna stamps `alembic_version` last. A reader that opened the storage before would stamp it too, and the
+    process that creates the tables would fail.
+    """
     check_login(url)
     if (file := journal_path(url)) is not None:
         return file.exists() and file.stat().st_size > 0
@@ -75,7 +79,10 @@ def holds_studies(url: str) -> bool:
         return False
     engine = sqlalchemy.create_engine(url, **engine_options(url, for_reading=True))
     try:
-        return sqlalchemy.inspect(engine).has_table("studies")
+        if not sqlalchemy.inspect(engine).has_table("alembic_version"):
+            return False
+        with engine.connect() as connection:
+            return connection.scalar(sqlalchemy.text("SELECT version_num FROM alembic_version")) is not None
     finally:
         engine.dispose()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
@@ -241,3 +242,19 @@ def test_a_keeper_that_died_is_followed_by_another(
     assert [t.state.is_finished() for t in trials] == [True] * 6
     assert all(t.user_attrs["stop_reason"] for t in trials)
     assert make_keeper(**options).ask(0, [0]).start == ()
+
+
+def test_a_database_whose_tables_are_just_being_created_is_not_opened_for_reading(
+    new_database: Callable[[str], str],
+) -> None:
+    """Optuna stamps the version last; a reader that stamps it first makes the creating process fail."""
+    url = new_database("young")
+    engine = sqlalchemy.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sqlalchemy.text("DELETE FROM alembic_version"))
+    assert peek(url, "t") is None
+    with engine.connect() as connection:
+        assert connection.scalar(sqlalchemy.text("SELECT count(*) FROM alembic_version")) == 0
+    engine.dispose()
+    open_storage(url).close()
+    assert holds_studies(url)
