@@ -1,4 +1,4 @@
-"""Types of single values. pydantic checks them; `validation.py` says in plain words what it found.
+"""Types of single values, with pydantic's constraints; `validation.py` puts its errors into words.
 
 Quoted numbers ("1e-4") are read as numbers. true and false are never numbers, and 1 is never true.
 """

@@ -1,4 +1,4 @@
-"""Whether the files that a sweep names are there and can be what they are named as. Nothing is loaded."""
+"""Whether the files that a sweep names exist and can be what the keys say. Nothing is loaded."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _data(source: str) -> Iterator[str]:
     path = Path(source)
     if not path.is_absolute():
         if not is_hub_id(source, data=True):
-            yield f"there is no file {source!r}, and it is no hub id such as owner/name either"
+            yield f"there is no file {source!r}, and it is not a hub id such as owner/name"
     elif path.is_dir():
         if not any(path.iterdir()):
             yield f"the folder {source!r} is empty"
@@ -54,14 +54,14 @@ def _data(source: str) -> Iterator[str]:
     elif path.suffix.lower() not in DATA_SUFFIXES:
         yield f"a data file ends in {', '.join(DATA_SUFFIXES)}; got {path.name!r}"
     elif path.stat().st_size == 0:
-        yield f"a dataset must hold at least one record; the file {source!r} is empty"
+        yield f"a dataset must have at least one record; the file {source!r} is empty"
 
 
 def _model(name: str) -> Iterator[str]:
     folder = Path(name)
     if not folder.is_absolute():
         if not is_hub_id(name):
-            yield f"model: there is no folder {name!r}, and it is no hub id such as owner/name either"
+            yield f"model: there is no folder {name!r}, and it is not a hub id such as owner/name"
         return
     if not folder.exists():
         yield from (f"model: {said}" for said in _missing(folder, kind="folder"))
@@ -84,7 +84,7 @@ def _weights(folder: Path) -> Iterator[str]:
     if not weights:
         said = f"the model folder {str(folder)!r} has no weights (*.safetensors)"
         if pickled:
-            # Loading a pickle runs whatever code its author put in.
+            # Loading a pickle can run any code.
             said += f"; {pickled[0]!r} is a pickle, which can run code when it is loaded, and is never read"
         yield said
         return
@@ -102,11 +102,11 @@ def _weights(folder: Path) -> Iterator[str]:
         missing = sorted(str(shard) for shard in shards - set(weights))
         if missing:
             others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            yield f"the model folder {str(folder)!r} lacks {missing[0]}{others}, which its index names"
+            yield f"the model folder {str(folder)!r} lacks {missing[0]}{others}, listed in its index"
 
 
 def _missing(path: Path, *, kind: str = "file") -> Iterator[str]:
-    """Nothing when `path` is a file that can be read; else why not, with the most similar name beside it."""
+    """Why a file cannot be read, with the most similar name in its folder; nothing if it can be."""
     if path.is_file():
         if not os.access(path, os.R_OK):
             yield f"the file {str(path)!r} cannot be read"
@@ -115,7 +115,7 @@ def _missing(path: Path, *, kind: str = "file") -> Iterator[str]:
         yield f"must be a file; {str(path)!r} is a folder"
         return
     if not path.parent.is_dir():
-        yield f"the {kind} {str(path)!r} does not exist, nor does the one above it"
+        yield f"the {kind} {str(path)!r} does not exist, nor does its folder"
         return
     hint = did_you_mean(path.name, (entry.name for entry in path.parent.iterdir()))
     yield f"the {kind} {str(path)!r} does not exist.{hint}"

@@ -1,4 +1,4 @@
-"""What is right in a sweep file as a config, so that files and space can be checked beside what is wrong."""
+"""The valid part of a sweep file as a config, so that files and space are checked although keys are wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which names in a sweep file are local files, and where they are."""
+"""Which names in a sweep file are local paths, made absolute."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONFIG = re.compile(r"[\w.+-]+")
 
 
 def is_local(text: str, folder: Path, *, suffixes: tuple[str, ...] = ()) -> bool:
-    """Whether `text` names a file or folder, not a hub id: it looks like one, or exists below `folder`."""
+    """Whether `text` is a path, not a hub id: it looks like one, or exists in `folder`."""
     written = text.startswith(("./", "../", "/", "~")) or text in (".", "..") or "\\" in text
     return written or text.lower().endswith(suffixes) or absolute(text, folder).exists()
 
@@ -35,12 +35,12 @@ def is_template_file(text: str | None) -> bool:
 
 
 def absolute(text: str, folder: Path) -> Path:
-    """`text` as an absolute path, relative ones from `folder`; links stay, as targets may lack a suffix."""
+    """`text` as an absolute path, from `folder` if relative; links stay: their targets may lack a suffix."""
     return Path(os.path.abspath(folder / Path(text).expanduser()))
 
 
 def with_absolute_paths(config: SweepConfig, folder_of: Callable[[KeyPath], Path]) -> SweepConfig:
-    """The same config with all local paths absolute; `folder_of` tells where a key's relative path starts."""
+    """The same config with all local paths absolute; `folder_of` says where a key's relative path starts."""
 
     def path(text: str, *key: str | int) -> str:
         return str(absolute(text, folder_of(key)))

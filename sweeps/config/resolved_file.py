@@ -1,4 +1,4 @@
-"""The resolved sweep file: every value that a sweep runs with, written down."""
+"""The resolved sweep file: every value that a sweep runs with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sweeps.config.sweep_config import SweepConfig
 
 _HEADER = """\
 # The sweep file as it is run: every value written out, paths absolute. Running this file is the same sweep.
-# What is not listed is left to the program (null). A database's password is never here: see `storage`.
+# What is not listed is null: the program decides. A database's password is never here: see `storage`.
 """
 
 
@@ -22,11 +22,11 @@ def resolved(config: SweepConfig) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Builtins alone; nulls that are the default are left out of sections, never out of a user's mapping."""
+    """Builtins only. A null is left out of a section if it is the default; never out of a user's mapping."""
     if isinstance(value, Section | DataSpec):
         fields = (DataSection if isinstance(value, DataSpec) else type(value)).model_fields
         items = {name: getattr(value, name) for name in fields}
-        # A null that differs from the default says something (max_eval_examples: all of them).
+        # A null that is not the default has a meaning (max_eval_examples: all of them).
         told = (name for name, item in items.items() if item is not None or fields[name].default is not None)
         return {name: _plain(items[name]) for name in told}
     if isinstance(value, dict):

@@ -1,9 +1,8 @@
-"""Where the study is kept, without its password ever being written by us.
+"""`storage`: where the study is kept. The program never writes down its password.
 
-A sweep file names the storage by a URL without a password, by the environment variable that holds the whole
-URL (`env:NAME`), or as a journal file (`journal:PATH`). A password in the file is refused, although the
-resolved file could be made private: sweep files are copied, committed and shared, and every copy that we
-write would carry it on.
+A sweep file gives the storage as a URL without a password, as the environment variable that holds the whole
+URL (`env:NAME`), or as a journal file (`journal:PATH`). A password in the file is refused: sweep files are
+copied, committed and shared, and the resolved file would be one more copy.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from sweeps.config.url_passwords import QUOTED, has_password, is_plain, masked
 from sweeps.errors import StorageUnreachable
 
 ENVIRONMENT_VARIABLE = "SWEEPS_STORAGE"
-"""Used when a sweep file says nothing about `storage`."""
+"""Used when a sweep file has no `storage`."""
 
 HOW_TO_WRITE = (
     "a database URL reads like postgresql+psycopg://user@host:5432/database; in a user name or password, "
-    f"what has a meaning of its own in a URL is percent-encoded: {QUOTED}"
+    f"characters that have a meaning in URLs are percent-encoded: {QUOTED}"
 )
 _DATABASES = ("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql")
 _ENV = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
@@ -65,7 +64,7 @@ def check_storage(text: str) -> str:
 
 
 def _unless_secret(text: str) -> str:
-    """As written, but nothing of what may be a URL's login."""
+    """The text, unless it may contain a login."""
     return "something with a login in it" if "@" in text or "://" in text else repr(text)
 
 
@@ -80,13 +79,13 @@ def _check_journal(text: str) -> str:
 
 
 def check_login(url: str) -> None:
-    """Raise StorageUnreachable for a URL whose password cannot be told from its host: it goes nowhere."""
+    """Raise StorageUnreachable if it is uncertain where the URL's login ends. Nothing is looked up."""
     if not url.startswith(_JOURNAL) and "://" in url and not is_plain(url):
         raise StorageUnreachable(f"storage {masked(url)} cannot be opened: {HOW_TO_WRITE}")
 
 
 def absolute_storage(reference: str | None, folder: Path) -> str | None:
-    """The same reference with the relative path of a SQLite file or journal resolved against `folder`."""
+    """The same reference with a relative SQLite or journal path made absolute from `folder`."""
     if reference is not None and reference.startswith(_JOURNAL):
         path = Path(reference.removeprefix(_JOURNAL)).expanduser()
         return f"{_JOURNAL}{os.path.abspath(folder / path)}"
@@ -99,12 +98,12 @@ def absolute_storage(reference: str | None, folder: Path) -> str | None:
 def storage_url(reference: str | None, run_folder: Path, environ: Mapping[str, str] | None = None) -> str:
     """The URL to open: what `env:NAME` holds, the URL itself, or `study.db` in the run folder.
 
-    The result may hold a password: open it, never write or log it. Raises StorageUnreachable when the
-    variable is not set, or its login cannot be told.
+    The result may hold a password: open it, never write or log it. Raises StorageUnreachable if the variable
+    is not set, or `check_login` refuses the URL.
     """
     if reference is None:
         file = str(Path(os.path.abspath(run_folder)) / "study.db")
-        # In a URL the one would begin a query, and the other another character.
+        # In a URL, ? begins a query and % an encoded character.
         return "sqlite:///" + file.replace("%", "%25").replace("?", "%3F")
     name = _ENV.fullmatch(reference)
     if name is None:

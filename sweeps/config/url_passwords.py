@@ -1,7 +1,7 @@
-"""Passwords in URLs: whether one is there, whether it is written so that it can be told, and how to hide it.
+"""Passwords in URLs: whether a URL holds one, where the login ends, and how to hide it.
 
-In a URL, a user name or password has its "@" as %40. Written raw, it ends the login early: the rest of the
-password is then read as a host, and would be shown, looked up and sent there.
+In a URL, the "@" of a user name or password is written %40. A raw "@" ends the login early: the rest of the
+password is read as the host, and would be shown, looked up and connected to.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 SECRET_QUERY_KEYS = frozenset({"password", "passwd", "pwd", "sslpassword"})
 QUOTED = ", ".join(f"{sign} as {quote(sign, safe='')}" for sign in "@/#?:%[]")
-"""How to write, in a password, what has a meaning of its own in a URL."""
+"""How to write characters that have a meaning in URLs."""
 HIDDEN = "***"
 
 _FILES = ("sqlite", "file", "local")
@@ -31,7 +31,7 @@ _PLAIN = re.compile(
 def is_plain(url: str) -> bool:
     """Whether it is certain where the login of a URL ends.
 
-    False for a login with a raw "@", for one without "://", and for a host or port that cannot be one.
+    False for a login with a raw "@", a URL without "://", and an impossible host or port.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or not _SCHEME.fullmatch(scheme):
@@ -43,18 +43,18 @@ def is_plain(url: str) -> bool:
         return False
     if "@" not in (parts["query"] or ""):
         return True
-    # In the query of a URL without a login it stands for itself, if no reader takes what is before for one.
+    # In a query, a raw "@" is harmless if the URL has no login and no reader takes what is before it for one.
     return parts["login"] is None and re.match(r"[^:/]*/", rest) is not None
 
 
 def has_password(url: str) -> bool:
-    """Whether a database URL holds a password, in its login or its query; True when that cannot be told."""
+    """Whether a URL holds a password, in its login or its query; True when that is uncertain."""
     try:
         parts = urlsplit(url)
         query = {key.lower() for key, _ in parse_qsl(parts.query, keep_blank_values=True)}
         if parts.scheme.partition("+")[0] == "sqlite":
             return False
-        # A password with an unquoted "/", "?" or "#" ends the login early: then "@" stands in a later part.
+        # A raw "/", "?" or "#" in a password ends the login early: then "@" is in a later part.
         broken = "@" in parts.path + parts.query + parts.fragment
         return bool(parts.password) or broken or bool(query & SECRET_QUERY_KEYS)
     except ValueError:
@@ -62,9 +62,9 @@ def has_password(url: str) -> bool:
 
 
 def masked(url: str) -> str:
-    """A database's URL with its password hidden and without its query, which may hold another.
+    """A URL with its password hidden and without its query, which may hold another.
 
-    Of one whose login cannot be told, the scheme alone.
+    Only the scheme if it is uncertain where the login ends.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or not _SCHEME.fullmatch(scheme):
@@ -81,12 +81,12 @@ def masked(url: str) -> str:
 
 
 def without_secrets(text: str, url: str) -> str:
-    """What a program said about a URL, without what is secret in it, as it is written or meant.
+    """A program's message about a URL with the URL's passwords hidden, percent-encoded or not.
 
-    Nothing but a hint remains of what was said about one whose login cannot be told.
+    Nothing of the message remains if it is uncertain where the login ends.
     """
     if "://" in url and not is_plain(url):
-        return "what it says may hold parts of a password, which is not percent-encoded"
+        return "its message is not shown: it may contain part of a password that is not percent-encoded"
     secrets = set[str]()
     parts = _PLAIN.fullmatch(url.partition("://")[2])
     if parts is not None and parts["password"]:

@@ -1,8 +1,8 @@
-"""pydantic's errors as findings: which key of the sweep file, and what is wrong with it in plain words.
+"""Translates pydantic's errors into findings: a key of the sweep file, and in words what is wrong with it.
 
-A validator raises ValueError for the key that it checks, or `refusal` for keys below it. Either way the
-message follows the key: "must be ...; got ...". For pydantic's own constraints the rule is read from the JSON
-schema, so that bounds and names stand nowhere but in the types.
+A validator raises ValueError about the key that it checks, or `refusal` about keys below it. Its message is
+what follows the key: "must be ...; got ...". For pydantic's own constraints the rule is taken from the JSON
+schema, so bounds and names are written only once, in the types.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from files_and_text import yaml_lines
 from files_and_text.nearest_name import did_you_mean, nearest
 from files_and_text.yaml_lines import KeyPath
 from search_spaces.rows import PARAMETERS
-from sweeps.config.url_passwords import masked
+from sweeps.config.url_passwords import has_password, masked
 
 Finding = tuple[KeyPath, str]
 """A key, and what is wrong with it, to be read after the key's name."""
 Schema = dict[str, Any]
 
 MAX_GUESSES = 200
-"""So many findings suggest a name that may be meant; a file with thousands would take minutes."""
+"""Only this many findings suggest a similar name: thousands would take minutes."""
 
 
 def findings(error: ValidationError, schema: Schema) -> list[Finding]:
@@ -43,13 +43,13 @@ def findings(error: ValidationError, schema: Schema) -> list[Finding]:
             found[path] = f"is missing: {node.get('description', '').partition(';')[0].rstrip('.')}"
         else:
             found[path] = _broken_rule(node, detail["input"], schema, may_guess=may_guess)
-    # Of a value that may be one thing or another, what is wrong inside says more than that it is neither.
+    # When a union fails, what is wrong inside one of its members says more than that none of them fits.
     inner = {path[:length] for path in found for length in range(len(path))}
     return [(path, said) for path, said in found.items() if path not in inner]
 
 
 def validated(adapter: TypeAdapter[Any], value: Any) -> Any:
-    """The value as the adapter's type; for validators whose own type says less than what they check."""
+    """The value as the adapter's type, for validators that check more than their field's type says."""
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
@@ -80,21 +80,22 @@ def shown(value: object) -> str:
         return "a mapping of keys" if value else "an empty mapping"
     if isinstance(value, list | tuple):
         return "a list" if value else "an empty list"
-    text = repr(masked(value) if isinstance(value, str) and "://" in value else value)
+    hide = isinstance(value, str) and "://" in value and has_password(value)
+    text = repr(masked(str(value)) if hide else value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def unknown_name(
     value: object, known: Iterable[str], *, also: Iterable[str] = (), may_guess: bool = True
 ) -> str:
-    """What is wrong with a name that is none of `known`; one of `also` may be meant, but is not listed."""
+    """Says that the name is not among `known`; `also` are names that are suggested but not listed."""
     names = tuple(known)
     hint = did_you_mean(value, (*names, *also)) if may_guess else ""
     return f"must be a known name; got {shown(value)}.{hint} Known: {', '.join(names)}."
 
 
 def _find(schema: Schema, loc: KeyPath) -> tuple[KeyPath, Schema]:
-    """The key that pydantic means, without its names for the kinds of a union, and the key's schema."""
+    """The key at pydantic's location, without its tags for members of a union, and the key's schema."""
     path: list[str | int] = []
     node = schema
     for key in loc:
@@ -108,7 +109,7 @@ def _find(schema: Schema, loc: KeyPath) -> tuple[KeyPath, Schema]:
 
 
 def _kinds(node: Schema, root: Schema) -> list[Schema]:
-    """What a value may be; nothing (null) is left out."""
+    """The schemas of what a value may be, except null."""
     if "$ref" in node:
         node = root["$defs"][node["$ref"].rpartition("/")[2]] | {k: v for k, v in node.items() if k != "$ref"}
     if "anyOf" not in node:

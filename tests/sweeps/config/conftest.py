@@ -1,4 +1,4 @@
-"""A folder with what a small sweep file needs, and a way to write one there."""
+"""A folder with what a small sweep file needs, and fixtures that read a text as one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep file may say is what the libraries and the other packages take."""
+"""What a sweep file accepts is what the libraries and the other packages accept."""
 
 from __future__ import annotations
 

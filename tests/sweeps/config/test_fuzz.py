@@ -1,4 +1,4 @@
-"""Whatever a sweep file holds, it is read or refused with its place, never by another exception."""
+"""Whatever a sweep file contains, it is read or refused with FILE:LINE, never with another exception."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # ruff: noqa: E501  (a case a line)
-"""Every bad input is told with its rule, its value and its line; all of a file together."""
+"""Every mistake in a sweep file is reported with its rule, value and line; all of them at once."""
 
 from __future__ import annotations
 

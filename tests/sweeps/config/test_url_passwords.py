@@ -1,4 +1,4 @@
-"""Passwords with characters that have a meaning in a URL: hidden, whatever they are read as."""
+"""Passwords with characters that have a meaning in URLs stay hidden, however they are read."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_a_file_is_no_model(problems: Callable[[str], list[Problem]], base: Path
 @pytest.mark.parametrize("name", ["models/a/b", "what is this", "-x/y"])
 def test_neither_folder_nor_hub_id(problems: Callable[[str], list[Problem]], name: str) -> None:
     (found,) = problems(FILE.replace("./base", f"'{name}'"))
-    assert "no hub id" in found.message
+    assert "not a hub id" in found.message
 
 
 def test_data_files(problems: Callable[[str], list[Problem]], folder: Path, base: Path) -> None:
@@ -97,8 +97,8 @@ def test_data_files(problems: Callable[[str], list[Problem]], folder: Path, base
         "empty.csv": "at least one record",
         "./notes.txt": "a data file ends in .jsonl",
         "nothing": "is empty",
-        "a/b/c": "no hub id",
-        "gone/x.jsonl": "nor does the one above it",
+        "a/b/c": "not a hub id",
+        "gone/x.jsonl": "nor does its folder",
     }.items():
         (found,) = problems(FILE.replace("train.jsonl", train))
         assert word in found.message

@@ -1,4 +1,4 @@
-"""Where the study is kept, and that a password goes nowhere."""
+"""Where the study is kept, and that no password is written anywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written down is read back as the same config."""
+"""The resolved file is read back as the same config."""
 
 from __future__ import annotations
 
