@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from files_and_text.numbers import loss, number, plural, value_text
-from results.sweep_result import TrialResult
-from results.text.comparisons import effect_text, verdict_sentence, word_text
+from files_and_text.numbers import loss, number, value_text
+from results.text.answer import answer_lines, best_label
+from results.text.comparisons import cost_text, effect_text, verdict_sentence, word_text
 from results.text.limitations import limitation_text
-from results.text.metric import metric_sentences
 from results.text.rows import description, early_ends, evidence, reason_not_tested
 from results.text.values import shown_range
 from results.verdict.arm_comparisons import ArmComparisons
@@ -119,69 +118,10 @@ def _replicates(found: ArmComparisons) -> str:
     return f"## Replicates on common seeds\n\n{state}\n\n{table(header, cells)}"
 
 
-def cost_text(row: RowVerdict) -> str:
-    """`+0.0123 (0.50%)`, or that it was not measured."""
-    cost = row.measurement.cost
-    if cost is None:
-        return "" if row.row.topic == "stability" else "not measured"
-    share = "" if cost.percent is None else f" ({cost.percent:.2f}%)"
-    return f"{cost.difference:+.4f}{share}"
-
-
-def _best(verdict: Verdict) -> str:
-    """By what the verdict's best is: where a metric was searched by, best/ holds another trial's config."""
-    is_other = verdict.by_metric is not None and verdict.by_metric.is_objective
-    return "Best by loss" if is_other else "Best"
-
-
-def answer_lines(verdict: Verdict) -> list[str]:
-    """The answer in a few sentences: the best trial, the guideline default, the untouched base."""
-    if verdict.best is None:
-        outcomes = ", ".join(f"{count} {name}" for name, count in verdict.outcomes.items())
-        return [f"No best config: no trial finished its full budget with a finite loss ({outcomes})."]
-    lines = [
-        f"{_best(verdict)}: trial {verdict.best.number}, {verdict.metric} {loss(verdict.best.eval_loss)} "
-        "nats per token."
-    ]
-    lines += [] if verdict.by_metric is None else metric_sentences(verdict.by_metric)
-    lines.append(_default_line(verdict, verdict.guideline_default))
-    again = verdict.default_comparison
-    if again is not None and again.effect is not None:
-        lines.append(
-            f"On {plural(again.pairs, 'common seed')} the guideline default's loss against the best's: "
-            f"{effect_text(again)}."
-        )
-    if verdict.base_eval_loss is None:
-        lines.append("The untouched base was not measured.")
-    else:
-        lines.append(
-            f"Untouched base: {loss(verdict.base_eval_loss)}; the best is {_lower(verdict.gain_over_base)}."
-        )
-    return lines
-
-
-def _default_line(verdict: Verdict, default: TrialResult | None) -> str:
-    if default is None:
-        return "Guideline default: not tried."
-    if default.eval_loss is None:
-        reason = f": {default.stop_reason}" if default.stop_reason else ""
-        return f"Guideline default: trial {default.number}, {default.outcome}{reason}"
-    if verdict.best is not None and default.number == verdict.best.number:
-        return "The guideline default is the best trial."
-    return (
-        f"Guideline default: trial {default.number}, {loss(default.eval_loss)}; "
-        f"the best is {_lower(verdict.gain_over_default)}."
-    )
-
-
-def _lower(gain: float | None) -> str:
-    return "of unknown gain" if gain is None else f"{abs(gain):.4f} {'lower' if gain >= 0 else 'higher'}"
-
-
 def _answer(verdict: Verdict) -> str:
     parts = [bullets(answer_lines(verdict))]
     if verdict.best is not None:
-        header = ("hyperparameter", _best(verdict).lower())
+        header = ("hyperparameter", best_label(verdict).lower())
         parts.append(
             table(header, [(name, value_text(v)) for name, v in sorted(verdict.best.values.items())])
         )

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from files_and_text.numbers import plural, value_text
-from results.render.markdown import answer_lines
+from results.text.answer import answer_lines
 from results.text.comparisons import effect_text, word_text
 from results.text.limitations import limitation_text
 from results.text.rows import description
@@ -19,22 +19,10 @@ from results.verdict.measure import Cost
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.verdict import Verdict
 
-_COLUMNS: tuple[tuple[str, Literal["left", "right"]], ...] = (
-    ("row", "left"),
-    ("says", "right"),
-    ("best", "right"),
-    ("position", "left"),
-    ("log10", "right"),
-    ("costs", "right"),
-    ("trial", "right"),
-)
-_WITH_REPLICATES: tuple[tuple[str, Literal["left", "right"]], ...] = (
-    ("row", "left"),
-    ("says", "right"),
-    ("best", "right"),
-    ("verdict", "left"),
-    ("effect", "left"),
-)
+_COLUMNS = ("row", "says", "best", "position", "log10", "costs", "trial")
+_WITH_REPLICATES = ("row", "says", "best", "verdict", "effect")
+_RIGHT = ("says", "best", "log10", "costs", "trial")
+_WRAPPED = ("says", "effect")
 _WORD_STYLES = {
     "supported": "green",
     "no_difference": "green",
@@ -73,9 +61,9 @@ def verdict_table(verdict: Verdict) -> Table:
         pad_edge=False,
     )
     replicated = verdict.replicates is not None
-    for name, justify in _WITH_REPLICATES if replicated else _COLUMNS:
-        wraps = name in ("says", "effect")
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=not wraps)
+    for name in _WITH_REPLICATES if replicated else _COLUMNS:
+        justify: Literal["left", "right"] = "right" if name in _RIGHT else "left"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=name not in _WRAPPED)
     for row in verdict.rows:
         if row.is_tested and row.row.topic != "stability":
             table.add_row(*_cells(row, replicated=replicated))

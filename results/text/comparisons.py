@@ -31,6 +31,15 @@ def effect_text(comparison: Comparison | None) -> str:
     return f"{effect:+.2f}%{interval}"
 
 
+def cost_text(row: RowVerdict) -> str:
+    """`+0.0123 (0.50%)`, or that it was not measured."""
+    cost = row.measurement.cost
+    if cost is None:
+        return "" if row.row.topic == "stability" else "not measured"
+    share = "" if cost.percent is None else f" ({cost.percent:.2f}%)"
+    return f"{cost.difference:+.4f}{share}"
+
+
 def band_text(band: Band) -> str:
     """`1e-4 to 3e-4 (outside: 5e-5 and 1e-3)`, or the names."""
     if band.names:

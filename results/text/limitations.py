@@ -11,10 +11,10 @@ from results.verdict.limitations import Limitation
 
 def limitation_text(limitation: Limitation) -> str:
     """One or two sentences."""
-    return _TEXTS[limitation.code](**limitation.facts)
+    return TEXTS[limitation.code](**limitation.facts)
 
 
-_TEXTS: Mapping[str, Callable[..., str]] = {
+TEXTS: Mapping[str, Callable[..., str]] = {
     "no_best": lambda: (
         "No trial finished its full budget with a finite loss: there is no best config and no cost of a row."
     ),

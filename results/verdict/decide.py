@@ -8,7 +8,7 @@ from files_and_text.plain_values import finite
 from results.sweep_result import SweepResult
 from results.verdict.arm_comparisons import ArmComparisons
 from results.verdict.band import Edge, band_of
-from results.verdict.measure import Measurement, measure
+from results.verdict.measure import Measurement
 from results.verdict.row_values import (
     BASE_DIMENSION,
     TOLERANCE,
@@ -18,7 +18,7 @@ from results.verdict.row_values import (
     is_close,
 )
 from results.verdict.row_verdict import RowVerdict
-from results.verdict.statistics import MARGIN, Arm, Comparison
+from results.verdict.statistics import Arm, Comparison
 from results.verdict.word_rules import (
     Side,
     Word,
@@ -41,14 +41,14 @@ itself tuned."""
 
 def decide(
     row: GuidelineRow,
+    measurement: Measurement,
     sweep: SweepResult,
     compared: ArmComparisons | None,
     *,
-    edges: Sequence[Edge] = (),
-    margin: float = MARGIN,
+    edges: Sequence[Edge],
+    margin: float,
 ) -> RowVerdict:
-    """Measure and decide one row. Without replicates a tested row is undecided."""
-    measurement = measure(row, sweep)
+    """The verdict on a row that `measure` has measured. Without replicates a tested row is undecided."""
     word: Word = "undecided" if measurement.is_tested else "not_tested"
     comparison: Comparison | None = None
     if compared is not None and measurement.applies:

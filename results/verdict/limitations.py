@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.arm_comparisons import ArmComparisons
@@ -12,35 +12,13 @@ from results.verdict.band import Edge
 from results.verdict.statistics import MIN_PAIRS, relation
 from search_spaces import MOVED_LABEL
 
-Code = Literal[
-    "no_best",
-    "one_run",
-    "replicated",
-    "lowest_of_several",
-    "few_replicates",
-    "best_lost_runs",
-    "better_arms",
-    "older_best",
-    "no_better_than_base",
-    "edge",
-    "no_default",
-    "default_moved",
-    "default_unfinished",
-    "unfinished",
-    "without_loss",
-    "data_warning",
-    "adapters",
-    "no_rows",
-    "noise_unknown",  # of a published table, as the next
-    "pooled_noise",
-]
-
 
 @dataclass(frozen=True)
 class Limitation:
     """One limitation."""
 
-    code: Code
+    code: str
+    """A key of `results.text.limitations.TEXTS`."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """The numbers and names that its sentence holds."""
 

@@ -23,10 +23,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from scipy.special import stdtrit
 
@@ -34,7 +34,7 @@ from files_and_text.plain_values import finite
 from search_spaces.dimension import Value
 
 Role = Literal["best", "guideline_default", "row", "one_rate"]
-ROLES: tuple[Role, ...] = ("best", "guideline_default", "row", "one_rate")
+ROLES: tuple[Role, ...] = get_args(Role)
 
 MARGIN = 0.005
 """Share of the reference's loss below which a difference does not matter."""
@@ -71,12 +71,7 @@ class Arm:
 
     def to_dict(self) -> dict[str, Any]:
         """As the confirm study keeps it in its attribute `arms`."""
-        return {
-            "name": self.name,
-            "role": self.role,
-            "values": dict(self.values),
-            "rows": list(self.rows),
-        }
+        return asdict(self) | {"values": dict(self.values), "rows": list(self.rows)}
 
 
 @dataclass(frozen=True, kw_only=True)

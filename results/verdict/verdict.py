@@ -19,6 +19,7 @@ from results.verdict.arm_comparisons import ArmComparisons, compare_arms
 from results.verdict.band import Edge, find_edges
 from results.verdict.decide import decide
 from results.verdict.limitations import Limitation, limitations_of
+from results.verdict.measure import measure
 from results.verdict.metric_comparison import MetricComparison, compare_metric
 from results.verdict.replicates import Replicates, read_replicates
 from results.verdict.row_verdict import RowVerdict
@@ -104,7 +105,10 @@ def judge_sweep(
     runs = replicates if replicates is not None and replicates.runs else None
     compared = None if runs is None else compare_arms(runs, sweep.context, margin=margin)
     edges = [] if sweep.best is None else find_edges(sweep.best, sweep.dimensions)
-    rows = [decide(row, sweep, compared, edges=edges, margin=margin) for row in sweep.guidelines]
+    rows = [
+        decide(row, measure(row, sweep), sweep, compared, edges=edges, margin=margin)
+        for row in sweep.guidelines
+    ]
     limitations = limitations_of(sweep, edges, compared)
     return assemble(sweep, rows, edges, limitations, margin=margin, compared=compared, replicates=runs)
 

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from results.verdict.statistics import MARGIN, Comparison, Relation, relation
 
 Word = Literal[
     "supported", "too_low", "too_high", "not_supported", "no_difference", "undecided", "not_tested"
 ]
-WORDS: tuple[Word, ...] = (
-    "supported",
-    "too_low",
-    "too_high",
-    "not_supported",
-    "no_difference",
-    "undecided",
-    "not_tested",
-)
+WORDS: tuple[Word, ...] = get_args(Word)
 """`not_supported` is for rules without a low and a high side: a scheduler's name, a separate embedding
 rate."""
 

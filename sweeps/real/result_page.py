@@ -9,8 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pandas as pd
 
-from results.render.markdown import ROW_HEADER, answer_lines, bullets, row_cells, table
+from results.render.markdown import ROW_HEADER, bullets, row_cells, table
 from results.sweep_result import TrialResult
+from results.text.answer import answer_lines
 from results.verdict.verdict import Verdict
 from sweeps.real.compare_with_peft import LossPair
 from sweeps.real.model_check import QUESTION, ModelCheck
