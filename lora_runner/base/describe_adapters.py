@@ -30,8 +30,8 @@ def describe_adapters(model: PreTrainedModel, target_modules: str | Sequence[str
     if stacks := _stacks(language_model_of(model)):
         count = sum(size for _, size in stacks)
         sentences.append(
-            f"none on {count:,} parameters in stacks of matrices (fused experts), such as {stacks[0][0]}: "
-            "target_modules reach linear layers"
+            f"none on {count:,} parameters in stacked weight matrices, such as {stacks[0][0]}: "
+            "target_modules select linear layers only"
         )
     return sentences
 

@@ -1,4 +1,4 @@
-"""The sweep file's metric, ready to be measured: its function found, tried, and read into text."""
+"""Makes the sweep file's metric ready to be measured: finds its function or task and checks it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def metric_of(
     tokenizer: PreTrainedTokenizerBase | None = None,
     max_positions: int | None = None,
 ) -> MetricSpec | None:
-    """What is to be measured. Raises ConfigError for a function or a task that is not to be had.
+    """The metric to measure. Raises ConfigError for a function or a task that cannot be found.
 
-    The base's `tokenizer` tells how long a task's texts are, of which it takes `max_positions` tokens.
+    `tokenizer` gives the length of a task's texts, which are cut to `max_positions` tokens.
     """
     section = config.metric
     if section is None:
@@ -52,13 +52,13 @@ def metric_of(
 def check_prompts(
     metric: MetricSpec | None, data: DataBundle, problem_at: Callable[[KeyPath, str], Problem]
 ) -> None:
-    """Raise ConfigError where the evaluation set has no prompts to answer."""
+    """Raise ConfigError if the evaluation set has no prompts to answer."""
     if metric is not None and not metric.is_task and not data.eval_prompts:
-        said = (
+        message = (
             f"metric {metric.name} needs evaluation records with a prompt and an answer; none of "
             f"{data.eval.source} has one that fits (format {data.format})"
         )
-        raise ConfigError([problem_at(("metric", "name"), said)])
+        raise ConfigError([problem_at(("metric", "name"), message)])
 
 
 def _task_of(
@@ -67,14 +67,14 @@ def _task_of(
     tokenizer: PreTrainedTokenizerBase | None,
     max_positions: int | None,
 ) -> MetricSpec:
-    """The task is loaded, with its data: what is missing must not be found out by a worker."""
+    """Load the task and its data, so that a missing part fails here and not on a worker."""
     from lora_runner.metric.lm_eval_task import load_task
 
     try:
         source = Path(section.file).read_text(encoding="utf-8") if section.file else ""
     except (OSError, ValueError) as error:
-        said = f"metric: {section.file} cannot be read: {error}"
-        raise ConfigError([problem_at(("metric", "file"), said)]) from error
+        message = f"metric: {section.file} cannot be read: {error}"
+        raise ConfigError([problem_at(("metric", "file"), message)]) from error
     try:
         task = load_task(
             section.name, source, num_documents=section.num_prompts, max_new_tokens=section.max_new_tokens
@@ -84,11 +84,11 @@ def _task_of(
         hint = nearest(metric[0] if metric else name, error.known) if error.known else ""
         raise ConfigError([problem_at(("metric", "name"), f"metric: {error}.{hint}")]) from error
     if section.direction not in (None, task.direction):
-        said = (
+        message = (
             f"metric.direction must be {task.direction}, as task {task.name} says of {task.metric}; got "
             f"{section.direction!r}"
         )
-        raise ConfigError([problem_at(("metric", "direction"), said)])
+        raise ConfigError([problem_at(("metric", "direction"), message)])
     length = 0 if tokenizer is None else task.longest(tokenizer)
     return MetricSpec(
         name=section.name,
@@ -108,11 +108,11 @@ def _source_of(section: MetricSection, problem_at: Callable[[KeyPath, str], Prob
     key = ("metric", "name" if section.file is None else "file")
     file = section.file or _importable(module)
     if file is None:
-        said = (
+        message = (
             f"metric: there is no module {module!r}: neither {module.replace('.', '/')}.py beside the sweep "
             "file nor one that Python can import"
         )
-        raise ConfigError([problem_at(key, said)])
+        raise ConfigError([problem_at(key, message)])
     try:
         source = Path(file).read_text(encoding="utf-8")
         load_function(section.name, source, file)
@@ -126,18 +126,18 @@ def _source_of(section: MetricSection, problem_at: Callable[[KeyPath, str], Prob
 
 def _importable(module: str) -> str | None:
     """The source file that Python would import."""
-    # What `load_function` has run once has no spec, and would hide the file from a second plan.
+    # A module that `load_function` has run has no spec, and would hide the file from a second plan.
     known = sys.modules.get(module)
-    hiding = known if known is not None and known.__spec__ is None and module != "__main__" else None
-    if hiding is not None:
+    loaded = known if known is not None and known.__spec__ is None and module != "__main__" else None
+    if loaded is not None:
         del sys.modules[module]
     try:
         found = importlib.util.find_spec(module)
     except (ImportError, ValueError):
         return None
     finally:
-        if hiding is not None:
-            sys.modules[module] = hiding
+        if loaded is not None:
+            sys.modules[module] = loaded
     if found is None or not found.has_location or found.origin is None or not found.origin.endswith(".py"):
         return None
     return found.origin

@@ -1,4 +1,4 @@
-"""What a confirm study is to run: every arm on one new seed after the other, until it is clear."""
+"""The plan of a confirm study: every arm on one new seed after another, until the answer is clear."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class ReplicatePlan:
 
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
-    """As many as the budget pays for; a longer list begins with the shorter one."""
+    """As many as the budget allows; with a larger budget, more seeds are appended."""
     margin: float = MARGIN
     stops_early: bool = True
-    """Whether it ends as soon as every arm has its relation to the best."""
+    """Whether to end as soon as the answer is clear."""
 
     @property
     def size(self) -> int:
@@ -27,16 +27,16 @@ class ReplicatePlan:
 
     def run(self, index: int) -> tuple[Arm, int]:
         """Arm and seed of one run, counted from 0."""
-        round_, place = divmod(index, len(self.arms))
-        return self.arms[place], self.seeds[round_]
+        seed_index, arm_index = divmod(index, len(self.arms))
+        return self.arms[arm_index], self.seeds[seed_index]
 
     def described(self) -> list[dict[str, Any]]:
-        """The arms as the study keeps them."""
+        """The arms as stored in the study."""
         return [arm.to_dict() for arm in self.arms]
 
 
 def new_seeds(seed: int, count: int) -> tuple[int, ...]:
-    """`count` seeds that are neither the sweep's own nor twice the same, the same on every call."""
+    """`count` distinct seeds other than the sweep's own, the same on every call."""
     found: list[int] = []
     number = 0
     while len(found) < count:

@@ -1,7 +1,7 @@
-"""Schedules that contradict what may be drawn beside them: the rate, the batch size, the warmup.
+"""Finds schedules that contradict a learning rate, batch size or warmup that may be drawn with them.
 
-One factor serves LoRA matrices and trained embeddings, so an absolute minimum (`min_lr`) is that of the LoRA
-matrices, as in transformers, and embeddings end at the same share of their own peak.
+One schedule factor applies to LoRA matrices and trained embeddings. So an absolute minimum (`min_lr`) is that
+of the LoRA matrices, as in transformers, and embeddings end at the same share of their own peak.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _KWARGS: KeyPath = ("training", "lr_scheduler_kwargs")
 def schedule_findings(
     space: SearchSpace, constants: Mapping[str, Any], scheduler_kwargs: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[tuple[KeyPath, str]]:
-    """The key and what is wrong, for every scheduler that some trial of the space would break.
+    """The key and what is wrong, for every scheduler that fails for some trial of the space.
 
-    Arguments as in `trial_config`. Looked at are the trials in which each rule is hardest to keep: the lowest
-    rate, the longest warmup, every batch size.
+    Arguments as in `trial_config`. Checked are the trials for which each rule is hardest to keep: the lowest
+    learning rate, the longest warmup, every batch size.
     """
     for scheduler in _values(space["lr_scheduler_type"]):
         yield from _minimum_findings(space, str(scheduler), scheduler_kwargs)
@@ -65,7 +65,7 @@ def _minimum_findings(
 def _decay_findings(
     space: SearchSpace, trials: Sequence[TrialConfig], *, chosen: bool
 ) -> Iterator[tuple[KeyPath, str]]:
-    """`chosen`: the length of the decay is the user's, so it is what has to change."""
+    """`chosen`: the user has set the length of the decay, so that is what has to change."""
     too_long = [t for t in trials if t.warmup_steps + t.lr_scheduler_kwargs["num_decay_steps"] > t.max_steps]
     if not too_long:
         return
@@ -93,7 +93,7 @@ def _decay_findings(
 
 
 def _values(dimension: Dimension) -> tuple[float | int | str, ...]:
-    """Every value of a dimension that has single ones."""
+    """All values of a discrete dimension."""
     if dimension.choices is not None:
         return dimension.choices
     assert dimension.low is not None
@@ -102,7 +102,7 @@ def _values(dimension: Dimension) -> tuple[float | int | str, ...]:
 
 
 def _ends(dimension: Dimension) -> tuple[float, ...]:
-    """Values among which the lowest and the highest are."""
+    """Values that include the lowest and the highest."""
     if dimension.choices is not None:
         return tuple(float(choice) for choice in dimension.choices)
     assert dimension.low is not None

@@ -1,4 +1,4 @@
-"""The largest work that a sweep's space and data can give a seat: what its memory is planned for."""
+"""The largest workload that space and data allow a seat, for which memory is planned."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from search_spaces import SearchSpace
 from sweeps.config import SweepConfig
 from sweeps.errors import ConfigError
 
-MOST_TOKENS = 2**24
-"""Of a micro-batch: one activation of an 8B model would fill a GPU, so whoever asks for more has mistyped."""
+MAX_MICRO_BATCH_TOKENS = 2**24
+"""One activation of an 8B model would fill a GPU; a larger micro-batch is a typing error."""
 
 
 def workload_of(
     config: SweepConfig,
     space: SearchSpace,
     data: DataBundle,
-    tokens: tuple[int, ...],
+    token_ids: tuple[int, ...],
     metric: MetricSpec | None,
     problem_at: Callable[[KeyPath, str], Problem],
 ) -> Workload:
-    """The largest rank, dropout and batch that the space holds, on the longest examples.
+    """The largest rank, dropout and batch size of the space, on the longest examples.
 
-    `tokens` are the ids of `train_embeddings`. Raises ConfigError for micro-batches that no memory holds.
+    `token_ids` are those of `train_embeddings`. Raises ConfigError for micro-batches that no memory holds.
     """
     training = config.training
     batch_size = int(_largest(space, "per_device_train_batch_size", training.per_device_train_batch_size))
@@ -36,14 +36,14 @@ def workload_of(
     workload = Workload(
         target_modules=config.lora.target_modules,
         train_embeddings=config.embedding_modules or False,
-        trainable_token_indices=tokens,
+        trainable_token_indices=token_ids,
         lora_r=int(_largest(space, "lora_r", config.lora.r)),
         lora_dropout=_largest(space, "lora_dropout", config.lora.dropout),
         batch_size=batch_size,
         length=_longest(data.train, batch_size),
         eval_batch_size=eval_batch_size,
         eval_length=max(_longest(data.eval, eval_batch_size), 0 if metric is None else metric.prompt_length),
-        **_answers(data, metric, eval_batch_size),
+        **_generation(data, metric, eval_batch_size),
         gradient_checkpointing=training.gradient_checkpointing,
         embedding_optimizer_bits=training.embedding_optimizer_bits,
     )
@@ -51,8 +51,8 @@ def workload_of(
     return workload
 
 
-def _answers(data: DataBundle, metric: MetricSpec | None, batch_size: int) -> dict[str, int]:
-    """Of a seat's answers to what the metric asks: how many at once, after how much, and how long."""
+def _generation(data: DataBundle, metric: MetricSpec | None, batch_size: int) -> dict[str, int]:
+    """What the metric generates on a seat: how many answers at once, and lengths of prompts and answers."""
     if metric is None or not metric.max_new_tokens:
         return {}
     longest = max((len(prompt.ids) for prompt in data.eval_prompts), default=metric.prompt_length)
@@ -65,7 +65,7 @@ def _answers(data: DataBundle, metric: MetricSpec | None, batch_size: int) -> di
 
 
 def _longest(examples: TokenizedSet, batch_size: int) -> int:
-    """Mean tokens of the longest batch there can be: what a batch costs follows the sum of its lengths."""
+    """Mean tokens per example of the longest possible batch: memory follows the sum of lengths."""
     longest = sorted(len(example.input_ids) for example in examples.examples)[-batch_size:]
     return math.ceil(sum(longest) / len(longest))
 
@@ -78,11 +78,11 @@ def _check_micro_batches(workload: Workload, problem_at: Callable[[KeyPath, str]
     problems = [
         problem_at(
             ("training", key),
-            f"training.{key} x the tokens of the longest examples must be at most {MOST_TOKENS:,}; got "
-            f"{batch_size:,} x {length:,}",
+            f"training.{key} x the tokens of the longest examples must be at most "
+            f"{MAX_MICRO_BATCH_TOKENS:,}; got {batch_size:,} x {length:,}",
         )
         for key, (batch_size, length) in sizes.items()
-        if batch_size * length > MOST_TOKENS
+        if batch_size * length > MAX_MICRO_BATCH_TOKENS
     ]
     if problems:
         raise ConfigError(problems)
