@@ -1,1 +1,1 @@
-"""What every package needs to read and write files and text; standard library and yaml only."""
+"""Files, text and names that all packages share; imports the standard library and yaml only."""

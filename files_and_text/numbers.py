@@ -46,7 +46,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def parameters(count: float) -> str:
-    """A number of parameters as people say it: 8.03B, 5.05M."""
+    """A number of parameters: 8.03B, 5.05M."""
     for unit, factor in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("K", 1e3)):
         if count >= factor:
             return f"{number(count / factor)}{unit}"

@@ -1,4 +1,4 @@
-"""Any value as JSON and YAML can hold it: plain types, no NaN."""
+"""Values as JSON and YAML can hold them: plain types, no NaN."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """`value` in builtins only: numpy scalars and arrays unpacked, tuples as lists, NaN and infinities as
-    None.
+    """`value` in builtins only: numpy's as Python's, tuples as lists, NaN and infinities as None.
 
-    A non-finite number has no JSON form, and 0.0 in its place would be a lie. Other objects are a TypeError.
+    JSON has no form for a non-finite number, and 0.0 would be wrong. Other objects raise TypeError.
     """
     if value is None or isinstance(value, bool) or type(value) in (int, str):
         return value

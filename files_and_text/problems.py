@@ -1,4 +1,4 @@
-"""The one error of this package: input that a person wrote and must mend.
+"""The error for input that a person wrote and must correct.
 
 ValueError
   InputError    every problem of one input at once, each with its file and line
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to mend, and where it stands."""
+    """One thing to correct, and where it is."""
 
     message: str
     """The rule, then the value that breaks it."""
@@ -39,7 +39,7 @@ class InputError(ValueError):
         self.problems = [Problem(problem) if isinstance(problem, str) else problem for problem in problems]
         if not self.problems:
             raise TypeError("InputError needs at least one problem.")
-        # The list is the exception's own argument, so that it survives pickling between processes.
+        # As the exception's argument, the list survives pickling between processes.
         super().__init__(self.problems)
 
     def __str__(self) -> str:

@@ -62,13 +62,13 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what either YAML 1.1 or this module's reader would take for something else than text."""
+    """Quotes text that YAML 1.1 or this module's reader would read as something else."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
-        """YAML folds its three unusual line breaks outside of double quotes."""
+        """In double quotes where it has one of the line breaks that YAML would change to a space."""
         style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
         node: yaml.ScalarNode = self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
         return node
@@ -107,11 +107,11 @@ def load_yaml(source: Path | str, *, name: str | None = None) -> tuple[Any, dict
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         if mark and error.context_mark and mark.index >= len(text.rstrip()):
-            # What is left open is noticed at the end of the file; it is mended where it begins.
+            # YAML notices an unclosed bracket or quote at the end of the file; the mistake is where it opens.
             mark = error.context_mark
-        said = ", ".join(part for part in (error.context, error.problem) if part)
+        reason = ", ".join(part for part in (error.context, error.problem) if part)
         line = mark.line + 1 if mark else None
-        raise InputError([Problem(f"not valid YAML: {said}.", name, line)]) from None
+        raise InputError([Problem(f"not valid YAML: {reason}.", name, line)]) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise InputError([Problem(f"not valid YAML: {error.reason}.", name, line)]) from None

@@ -1,4 +1,11 @@
-"""What to try and why: guideline tables turned into a search space that names its sources."""
+"""Guideline rows, and the search spaces made of them.
+
+guidelines.yaml, rows, read_rows, guidelines      the rows: data, type, reading, all of them by id
+disagreements, guidelines_page, __main__          which rows contradict each other; docs/guidelines.md
+dimension, search_space                           what a sweep may try
+build_space, from_rows/, overrides, first_trials  from the rows and the user's ranges to a search space
+space_yaml                                        a search space as the `space:` block of a sweep file
+"""
 
 from __future__ import annotations
 

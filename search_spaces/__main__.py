@@ -1,4 +1,4 @@
-"""`python -m search_spaces` prints the page docs/guidelines.md, for when the tables have changed."""
+"""`python -m search_spaces` prints docs/guidelines.md, which must follow every change of the rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One hyperparameter of a search space: what may be tried, what the tables say, how Optuna is asked."""
+"""One hyperparameter of a search space: its range or choices, the guideline rows behind them, its default."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ class Trial(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Dimension:
-    """One hyperparameter: what may be tried, what the tables say, and which rows said it."""
+    """What may be tried of one hyperparameter, and what the guideline rows say about it."""
 
     name: str
     kind: str
     """"float", "int" or "categorical"."""
     low: float | None = None
     high: float | None = None
-    """Inclusive; equal for a fixed value; None for a categorical."""
+    """Inclusive; equal to `low` for a fixed value; None for a categorical."""
     log: bool = False
     step: float | None = None
     choices: tuple[Value, ...] | None = None
     guideline_low: float | None = None
     guideline_high: float | None = None
-    """The span of the tables' own values, before widening; None when they give no number."""
+    """The span of the rows' own values, before widening; None when they give no number."""
     guideline_choices: tuple[str, ...] = ()
-    """The names the tables recommend for this run."""
+    """The names that the rows recommend for this run."""
     default: Value
-    """The tables' own value, or the nearest one that the user's range allows."""
+    """The rows' own value, or the nearest one that the user's range allows."""
     rows: tuple[str, ...] = ()
-    """Ids of the guideline rows the range came from; empty when the documents are silent."""
+    """Ids of the rows that the range comes from; empty when the documents are silent."""
     active_when: tuple[str, tuple[Value, ...]] | None = None
-    """(dimension, values of it under which this one exists); None when it always does."""
+    """(another dimension, its values under which this one exists); None when it always exists."""
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class Dimension:
         if step is not None:
             values = [low + round((value - low) / step) * step for value in values]
             values = [value if value <= high else value - step for value in values]
-        # The ends exactly: exp(log(x)) can fall just outside, and Optuna refuses values outside.
+        # Clipped to the ends: exp(log(x)) can be just outside, which Optuna refuses.
         values = [min(max(six_digits(value), low), high) for value in values]
         kept = list(dict.fromkeys(values))
         return [int(value) for value in kept] if self.kind == "int" else list(kept)

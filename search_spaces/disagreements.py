@@ -1,4 +1,4 @@
-"""Where rows cannot both be right, found by comparing them rather than by reading."""
+"""Pairs of guideline rows that cannot both be right."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from search_spaces.rows import GuidelineRow
 
 @dataclass(frozen=True, kw_only=True)
 class Disagreement:
-    """Two rows that hold for one run and have no common value, or one warning of the other's."""
+    """Two rows that apply to one run and have no common value, or one of which warns of the other's value."""
 
     quantity: str
-    """What they speak of, in one unit for both."""
+    """What both are about, in one unit."""
     first: GuidelineRow
     second: GuidelineRow
     first_says: str
     second_says: str
     where: str = ""
-    """For which runs; "" for all that both hold for."""
+    """For which runs; "" for all that both apply to."""
 
     @property
     def between_documents(self) -> bool:
@@ -41,7 +41,7 @@ def disagreements(guidelines: Guidelines) -> list[Disagreement]:
     """Every pair of rows that disagree, in the order of the rows.
 
     An embedding rate is compared as a ratio to the default main rate (the row method.qlora). A special case
-    ("complex tasks: lower") that leaves the general rule counts too: nothing in the data tells it apart.
+    ("complex tasks: lower") counts as disagreeing with the general rule: the data do not tell the two apart.
     """
     rows = list(guidelines.values())
     main_rate = guidelines["method.qlora"].high or 2e-4
@@ -66,11 +66,11 @@ def _claims(rows: Iterable[GuidelineRow], divisors: dict[str, float]) -> list[_C
 def _apart(quantity: str, claims: list[_Claim]) -> Iterator[Disagreement]:
     for one, two in itertools.combinations(claims, 2):
         warnings = [claim for claim in (one, two) if claim.row.direction is not None]
-        if not one.row.when.can_hold_with(two.row.when) or len(warnings) == 2:
+        if not one.row.when.overlaps(two.row.when) or len(warnings) == 2:
             continue
-        # 1e-9: 5e-5 / 2e-4 and 0.25 are one value for a reader, whatever floats make of them.
+        # 1e-9: 5e-5 / 2e-4 must equal 0.25, whatever the rounding.
         common = max(one.low, two.low) <= min(one.high, two.high) * (1 + 1e-9)
-        # Against a warning it is the common value that disagrees.
+        # A warning disagrees with rows that share its value.
         if common == bool(warnings):
             yield Disagreement(
                 quantity=quantity,
@@ -87,7 +87,7 @@ def _said(claim: _Claim) -> str:
 
 
 def _too_number(rows: list[GuidelineRow]) -> Iterator[Disagreement]:
-    """A least number of warmup steps is more than the largest share of a run that is short enough."""
+    """In a short run, a minimum number of warmup steps is more than another row's maximum share."""
     for share, least in itertools.product(rows, rows):
         if share.parameter != "warmup_ratio" or least.parameter != "warmup_steps":
             continue
@@ -108,7 +108,7 @@ def _too_number(rows: list[GuidelineRow]) -> Iterator[Disagreement]:
 def _other_names(rows: list[GuidelineRow]) -> Iterator[Disagreement]:
     named = [row for row in rows if row.choices]
     for one, two in itertools.combinations(named, 2):
-        if one.when.can_hold_with(two.when) and not set(one.choices) & set(two.choices):
+        if one.when.overlaps(two.when) and not set(one.choices) & set(two.choices):
             yield Disagreement(
                 quantity="lr_scheduler_type",
                 first=one,

@@ -1,4 +1,4 @@
-"""The guideline rows as one mapping: the built-in file, then the user's own files laid over it."""
+"""All guideline rows by id: those of guidelines.yaml, changed and extended by the user's own files."""
 
 from __future__ import annotations
 
@@ -39,39 +39,39 @@ class Guidelines(Mapping[str, GuidelineRow]):
         return len(self._rows)
 
     def by_topic(self) -> dict[str, list[GuidelineRow]]:
-        """Rows under their topic, topics in the order of TOPICS, without empty ones."""
+        """Rows by topic, in the order of TOPICS, without empty topics."""
         topics = {topic: [row for row in self.values() if row.topic == topic] for topic in TOPICS}
         return {topic: rows for topic, rows in topics.items() if rows}
 
     def scenarios(self) -> list[str]:
-        """The names of scenarios that a learning rate is given for."""
+        """The names of the scenarios that rows are written for."""
         names = [row.when.scenario for row in self.values() if row.topic == "scenario"]
         return list(dict.fromkeys(name for name in names if name is not None))
 
     def nearest_size(self, topic: str, model_size: float) -> tuple[list[GuidelineRow], str | None]:
-        """The rows of `model_size` or `batch_size` for a number of parameters, and a note when none is exact.
+        """The rows of topic `model_size` or `batch_size` for a number of parameters, and a note if none fits.
 
-        The nearest in log distance; a tie goes to the larger models, whose rates are the lower ones.
+        The nearest in log distance then; a tie goes to the larger models, which have the lower rates.
         """
-        rows = [row for row in self.values() if row.topic == topic and row.when.by_size]
+        rows = [row for row in self.values() if row.topic == topic and row.when.limits_size]
         if not rows:
             return [], None
         distances = {row.id: row.when.size_distance(model_size) for row in rows}
         least = min(distances.values())
-        # Rounded, since a size halfway between two rows is a tie for a reader and not for floats.
+        # With a tolerance, since a size halfway between two rows should be a tie, whatever the rounding.
         found = [row for row in rows if distances[row.id] - least < 1e-9]
         if least == 0.0:
             return found, None
         largest = max(row.when.model_size_billions_low or 0.0 for row in found)
         found = [row for row in found if (row.when.model_size_billions_low or 0.0) == largest]
-        place = "between rows" if _is_between(rows, model_size) else "outside all rows"
+        position = "between rows" if _is_between(rows, model_size) else "outside all rows"
         names = ", ".join(row.condition or row.id for row in found)
-        return found, f"nearest row {names}: {model_size:.3g} parameters lie {place}"
+        return found, f"nearest row {names}: {model_size:.3g} parameters lie {position}"
 
     def applying(
         self, *, scenario: str, model_size: float, max_steps: int, method: str, train_embeddings: bool
     ) -> list[GuidelineRow]:
-        """The rows that speak of such a run (`model_size` in parameters), the nearest size row among them."""
+        """The rows that apply to such a run (`model_size` in parameters), with those of the nearest size."""
         near = {
             row.id
             for topic in ("model_size", "batch_size")
@@ -80,7 +80,7 @@ class Guidelines(Mapping[str, GuidelineRow]):
         return [
             row
             for row in self.values()
-            if row.when.holds(
+            if row.when.applies_to(
                 scenario=scenario,
                 model_size=None if row.id in near else model_size,
                 max_steps=max_steps,
@@ -100,10 +100,10 @@ class Guidelines(Mapping[str, GuidelineRow]):
 
 
 def load_guidelines(*user_files: Path | str) -> Guidelines:
-    """The built-in rows with the user's files over them, later files over earlier ones.
+    """The built-in rows, changed and extended by the user's files in their order.
 
-    A file has `rows:` (id -> fields) and may have `sources:` (name -> document, url). A new id adds a row, a
-    known one changes the fields given and keeps the others. Raises InputError with all problems of all files.
+    A file has `rows:` (id -> fields) and may have `sources:` (name -> document, url). A new id adds a row; a
+    known id changes the given fields of that row. Raises InputError with all problems of all files.
     """
     rows = dict(_built_in())
     problems = []

@@ -1,4 +1,4 @@
-"""Reads guideline rows from plain data, collecting what is wrong with them."""
+"""Plain data -> guideline rows, with all problems at once."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def read_row(
     sources: Mapping[str, Source] | None = None,
     base: GuidelineRow | None = None,
 ) -> GuidelineRow | None:
-    """Read one row of a file; fields it does not give come from `base`. None after a problem.
+    """Read one row of a file; fields that it does not give come from `base`. None after a problem.
 
-    `sources` are the file's named documents. Without a source of its own the row takes `default_source`, and
-    names the row it was laid over.
+    `sources` are the file's named documents. A row without a source gets `default_source`; where it changes a
+    row (`base`), the section names that row's source.
     """
     before = len(check.problems)
     body = check.mapping(data, at, _ROW_KEYS)

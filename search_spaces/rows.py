@@ -1,4 +1,4 @@
-"""A guideline row: one table cell or rule of a document, with its source and the text's own condition."""
+"""A guideline row: one table cell or rule of a document, with its condition and its source."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DIMENSION_NAMES = (
     "per_device_train_batch_size",
     "weight_decay",
 )
-# Quantities that the documents give and the space derives a dimension from.
+# Quantities of the documents that a dimension is derived from.
 DERIVED_NAMES = ("embedding_learning_rate", "warmup_steps")
 PARAMETERS = DIMENSION_NAMES + DERIVED_NAMES
 DIRECTIONS = ("too_high", "too_low")
@@ -42,12 +42,12 @@ NOMINAL_SIZE_TOLERANCE = 0.10
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where a row was read."""
+    """The document that a row comes from."""
 
     document: str
     section: str = ""
     url: str = ""
-    """What the document itself refers to; "" when it names nothing."""
+    """What the document refers to; "" for none."""
 
     def __str__(self) -> str:
         return f"{self.document}, {self.section}" if self.section else self.document
@@ -55,7 +55,7 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class When:
-    """A row's condition for the program; every field None means "always". Bounds are inclusive."""
+    """The runs that a row applies to; a field that is None does not limit them. Bounds are inclusive."""
 
     scenario: str | None = None
     method: str | None = None
@@ -67,17 +67,17 @@ class When:
     train_embeddings: bool | None = None
 
     @property
-    def by_steps(self) -> bool:
-        """Whether the row is about the length of the run."""
+    def limits_steps(self) -> bool:
+        """Whether the row applies only to some numbers of steps."""
         return self.max_steps_low is not None or self.max_steps_high is not None
 
     @property
-    def by_size(self) -> bool:
-        """Whether the row is about the size of the model."""
+    def limits_size(self) -> bool:
+        """Whether the row applies only to some model sizes."""
         return self.model_size_billions_low is not None or self.model_size_billions_high is not None
 
     def size_distance(self, model_size: float) -> float:
-        """Natural-log distance from a number of parameters to the row's sizes; 0 inside or within 10%."""
+        """Distance in natural log from a number of parameters to the row's sizes; 0 within 10% of them."""
         billions = model_size / 1e9
         tolerance = math.log1p(NOMINAL_SIZE_TOLERANCE)
         below = above = 0.0
@@ -88,34 +88,34 @@ class When:
         distance = max(below, above, 0.0)
         return 0.0 if distance <= tolerance else distance
 
-    def steps_hold(self, max_steps: int) -> bool:
-        """Whether a run of this many optimizer steps is within the row's bounds."""
+    def includes_steps(self, max_steps: int) -> bool:
+        """Whether a number of optimizer steps is within the row's bounds."""
         low, high = self.max_steps_low, self.max_steps_high
         return (low is None or max_steps >= low) and (high is None or max_steps <= high)
 
-    def scenario_holds(self, scenario: str, max_steps: int) -> bool:
-        """Whether a run of this scenario and length is one that the row speaks of.
+    def includes_scenario(self, scenario: str, max_steps: int) -> bool:
+        """Whether the row applies to runs of this scenario and length.
 
-        A scenario holds because the user names it, whatever the number of steps; one that the table defines
-        by a number of steps ("Short Training (<100 steps)") holds for every run of that length too.
+        The row of the scenario that the user names applies to any number of steps. One that the table defines
+        by a number of steps ("Short Training (<100 steps)") applies to every run of that length too.
         """
-        if self.scenario is not None and (self.scenario == scenario or not self.by_steps):
+        if self.scenario is not None and (self.scenario == scenario or not self.limits_steps):
             return self.scenario == scenario
-        return self.steps_hold(max_steps)
+        return self.includes_steps(max_steps)
 
-    def holds(
+    def applies_to(
         self, *, scenario: str, model_size: float | None, max_steps: int, method: str, train_embeddings: bool
     ) -> bool:
-        """Whether the row speaks of such a run (`model_size` in parameters; None leaves the size unasked)."""
+        """Whether the row applies to such a run (`model_size` in parameters; None: of any size)."""
         return (
-            self.scenario_holds(scenario, max_steps)
+            self.includes_scenario(scenario, max_steps)
             and self.method in (None, method)
             and self.train_embeddings in (None, train_embeddings)
             and (model_size is None or self.size_distance(model_size) == 0.0)
         )
 
-    def can_hold_with(self, other: When) -> bool:
-        """Whether one run can meet both conditions."""
+    def overlaps(self, other: When) -> bool:
+        """Whether both can apply to one run."""
         same = all(
             None in (getattr(self, name), getattr(other, name)) or getattr(self, name) == getattr(other, name)
             for name in ("scenario", "method", "train_embeddings")
@@ -129,7 +129,7 @@ class When:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Only what is set, in the nested form of the YAML files."""
+        """The fields that are not None, nested as in the YAML files."""
         result: dict[str, Any] = {}
         for name in ("scenario", "method", "train_embeddings"):
             if getattr(self, name) is not None:
@@ -149,16 +149,16 @@ class GuidelineRow:
     topic: str
     """One of TOPICS."""
     parameter: str | None
-    """A dimension, `embedding_learning_rate` or `warmup_steps`; None when the row is about no parameter."""
+    """One of PARAMETERS; None when the row is about no hyperparameter."""
     low: float | None = None
     high: float | None = None
-    """Equal to `low` for a point value; both None when the row gives no number."""
+    """Equal to `low` for a single value; both None when the row gives no number."""
     choices: tuple[str, ...] = ()
-    """Scheduler names, the row's preferred one first."""
+    """Scheduler names, the preferred one first."""
     direction: str | None = None
-    """"too_high" or "too_low" when the value or sign tells of a rate beyond what works; else None."""
+    """Of a warning: "too_high" or "too_low" for a learning rate that does not work; else None."""
     condition: str = ""
-    """The text's own words about when the row holds."""
+    """When the row applies, in the document's own words."""
     when: When = When()
     source: Source
     note: str = ""

@@ -1,4 +1,4 @@
-"""A search space as a complete typed value: its dimensions, and the trials to start from."""
+"""The search space of a sweep: its dimensions in order, and the trials to start from."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from search_spaces.dimension import Dimension, Trial, Value, dimension_from_dict
 
 @dataclass(frozen=True, kw_only=True)
 class FirstTrial:
-    """A trial that the tables themselves propose."""
+    """A trial that tries the guideline rows' own values."""
 
     params: dict[str, Value]
     """A value for every active dimension."""
     rows: tuple[str, ...]
-    """Ids of the rows whose own values it holds."""
+    """Ids of the rows whose own values it has."""
     label: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """What a sweep may try, in the order in which a trial decides it."""
+    """Everything that a sweep may try, in the order in which Optuna is asked."""
 
     dimensions: tuple[Dimension, ...]
     proposals: tuple[FirstTrial, ...] = ()
@@ -44,7 +44,7 @@ class SearchSpace:
             if dimension.name in seen:
                 raise ValueError(f"the dimension {dimension.name!r} stands twice.")
             if dimension.active_when is not None and dimension.active_when[0] not in seen:
-                # A trial could not know whether the dimension exists at the moment it decides it.
+                # Otherwise a trial could not tell whether the dimension exists when Optuna is asked for it.
                 raise ValueError(f"{dimension.name!r} must come after {dimension.active_when[0]!r}.")
             seen.add(dimension.name)
 
@@ -71,7 +71,7 @@ class SearchSpace:
         return params
 
     def problems_of(self, params: Mapping[str, Any]) -> list[str]:
-        """What keeps these values from being a trial of this space; empty when they are one."""
+        """Why these values are no trial of this space; empty when they are one."""
         problems = [f"there is no dimension {name!r}." for name in params if name not in self]
         for dimension in self.dimensions:
             active = dimension.is_active(params)
@@ -84,14 +84,14 @@ class SearchSpace:
         return problems
 
     def first_trials(self) -> list[FirstTrial]:
-        """The tables' own values as trials, the guideline default first, each complete and inside."""
+        """The rows' own values as complete trials within the space, the guideline default first."""
         return list(self.proposals)
 
     def grid(self, points_per_dimension: int | Mapping[str, int] = 3) -> dict[str, list[Value]]:
         """Values per dimension for Optuna's GridSampler; a mapping gives points by name (3 for others).
 
-        GridSampler visits the whole product: a value of an inactive dimension makes no difference there, and
-        such repetitions are `grid_size`'s to leave out.
+        GridSampler visits the whole product, where points that differ only in an inactive dimension are one
+        trial; `grid_size` counts them once.
         """
         points = points_per_dimension
         for name in points if isinstance(points, Mapping) else ():
@@ -108,7 +108,7 @@ class SearchSpace:
         return result
 
     def grid_size(self, points_per_dimension: int | Mapping[str, int] = 3) -> int:
-        """How many different trials the grid holds, conditions taken into account."""
+        """The number of different trials in the grid."""
         grid = self.grid(points_per_dimension)
         deciding = sorted({d.active_when[0] for d in self.dimensions if d.active_when is not None})
         total = 0
@@ -119,9 +119,9 @@ class SearchSpace:
         return total
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of what a sampler can see: two spaces with the same one draw from the same values.
+        """SHA-256 (hex) of what the sampler depends on; equal for spaces with the same possible values.
 
-        Sources, notes and first trials are left out, so that a better worded row does not orphan a study.
+        Sources, notes and first trials are left out, so that a study goes on after a row was reworded.
         """
         keys = ("name", "kind", "low", "high", "log", "step", "choices", "active_when")
         seen = [{key: dimension.to_dict()[key] for key in keys} for dimension in self.dimensions]
@@ -166,7 +166,7 @@ class SearchSpace:
 
 
 def _floats(value: Any) -> Any:
-    """Numbers as floats, so that 1 and 1.0 (one space, after a trip through YAML or JSON) hash alike."""
+    """All numbers as floats, so that 1 and 1.0 hash alike: YAML and JSON may turn one into the other."""
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return value
     if isinstance(value, int | float):

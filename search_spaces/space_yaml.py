@@ -12,9 +12,9 @@ from search_spaces.search_space import SearchSpace
 
 
 def commented_space_yaml(space: SearchSpace, guidelines: Guidelines | None = None) -> str:
-    """The `space:` block of a sweep file: every range, above it the rows it came from.
+    """The `space:` block of a sweep file: every range below a comment with the rows it comes from.
 
-    The block written back by `space_for` gives the same space. Dimensions that were not asked for stand below
+    Read as overrides, the block gives the same space. Dimensions of ON_REQUEST that the space lacks follow
     as comments.
     """
     tables = load_guidelines() if guidelines is None else guidelines
@@ -71,5 +71,5 @@ def _explained(dimension: Dimension, space: SearchSpace, tables: Guidelines) -> 
         lines.append(f"  Only when {deciding} is {' or '.join(str(value) for value in values)}.")
     if dimension.note:
         lines.append(f"  Note: {dimension.note}.")
-    # A document's words may hold a line break, and a comment must not let the rest of it out.
+    # A line break in a document's words would end the comment.
     return [" ".join(line.splitlines()) for line in lines]

@@ -42,7 +42,7 @@ def advice_of(verdicts: Sequence[ModelVerdict]) -> list[Advice]:
             if not row.is_tested or row.row.parameter != "learning_rate" or row.row.topic == "stability":
                 continue
             # A size's row speaks of few models; one value for all is another statement.
-            about = row.row.id if row.row.when.by_size else ""
+            about = row.row.id if row.row.when.limits_size else ""
             key = (shown_range(row.row), row.row.topic == "boundary", about)
             group = grouped.setdefault(key, {"rows": {}, "found": {}})
             group["rows"][row.row.id] = None

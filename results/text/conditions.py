@@ -52,7 +52,7 @@ def exclusion(found: RowVerdict) -> str:
     if failed is None:
         return ""
     about = f"the row is about {row.condition!r}" if row.condition else "the row is about other runs"
-    here, by_steps = failed.here, row.when.by_steps
+    here, by_steps = failed.here, row.when.limits_steps
     match failed.name:
         case "method":
             return f"{about} (method {failed.row}); this sweep's method is {here}"

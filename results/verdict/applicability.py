@@ -42,8 +42,8 @@ def conditions_of(row: GuidelineRow, context: Mapping[str, Any]) -> tuple[Condit
     when, method, quantization = row.when, context.get("method"), context.get("quantization")
     size, steps = finite(context.get("model_size")), context.get("max_steps")
     trained, scenario = context.get("train_embeddings"), context.get("scenario")
-    other_size = when.by_size and size is not None and when.size_distance(size) > 0
-    fits = when.scenario_holds(str(scenario), int(steps or 0))
+    other_size = when.limits_size and size is not None and when.size_distance(size) > 0
+    fits = when.includes_scenario(str(scenario), int(steps or 0))
     return (
         Condition(name="method", row=when.method, here=method, excludes=when.method not in (None, method)),
         Condition(
@@ -51,14 +51,14 @@ def conditions_of(row: GuidelineRow, context: Mapping[str, Any]) -> tuple[Condit
             row=_bounds(when.model_size_billions_low, when.model_size_billions_high),
             here=size,
             differs=other_size,
-            excludes=other_size or (when.by_size and size is None),
+            excludes=other_size or (when.limits_size and size is None),
         ),
         Condition(
             name="steps",
             row=_bounds(when.max_steps_low, when.max_steps_high),
             here=steps,
-            differs=when.by_steps and steps is not None and not when.steps_hold(int(steps)),
-            excludes=when.by_steps and (steps is None or (when.scenario is None and not fits)),
+            differs=when.limits_steps and steps is not None and not when.includes_steps(int(steps)),
+            excludes=when.limits_steps and (steps is None or (when.scenario is None and not fits)),
         ),
         Condition(name="batch", here=_batch(context)),
         Condition(

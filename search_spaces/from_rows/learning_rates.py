@@ -25,8 +25,8 @@ def learning_rate(tables: Guidelines, run: Run, factor: float) -> SourcedDimensi
     notes = []
     if run.method == "full":
         full = [row for row in rates if row.topic == "method" and row.when.method == "full"]
-        general = [row for row in full if not row.when.by_size]
-        sized = [row for row in full if row.when.by_size]
+        general = [row for row in full if not row.when.limits_size]
+        sized = [row for row in full if row.when.limits_size]
         by_length: list[GuidelineRow] = []
         far = [row for row in sized if row.when.size_distance(run.model_size) > 0]
         note = "".join(f"nearest row {r.condition}: {run.model_size:.3g} parameters lie outside" for r in far)
@@ -38,7 +38,7 @@ def learning_rate(tables: Guidelines, run: Run, factor: float) -> SourcedDimensi
         by_length = [
             row
             for row in named
-            if row not in general and row.when.by_steps and row.when.steps_hold(run.max_steps)
+            if row not in general and row.when.limits_steps and row.when.includes_steps(run.max_steps)
         ]
         sized, size_note = tables.nearest_size("model_size", run.model_size)
         note = size_note or ""
@@ -46,7 +46,7 @@ def learning_rate(tables: Guidelines, run: Run, factor: float) -> SourcedDimensi
         notes = [
             f"the row {row.id} is written for {row.condition}; this run has {run.max_steps} steps"
             for row in general
-            if not row.when.steps_hold(run.max_steps)
+            if not row.when.includes_steps(run.max_steps)
         ]
     rows = [*general, *sized, *by_length]
     default = _common_rate(general, sized, anchor)

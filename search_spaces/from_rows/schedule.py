@@ -25,8 +25,8 @@ USUAL_SCHEDULERS = ("linear", "constant", "cosine")
 def scheduler(tables: Guidelines, run: Run) -> SourcedDimension:
     """The schedule: the run length's own choices first, then those of other rows, then the usual others."""
     rows = [row for row in run.rows(tables, "lr_scheduler_type") if row.choices]
-    by_length = [row for row in rows if row.when.by_steps]
-    others = [row for row in rows if not row.when.by_steps]
+    by_length = [row for row in rows if row.when.limits_steps]
+    others = [row for row in rows if not row.when.limits_steps]
     own = tuple(dict.fromkeys(choice for row in by_length for choice in row.choices))
     named = tuple(choice for row in others for choice in row.choices)
     choices = tuple(dict.fromkeys((*own, *named, *USUAL_SCHEDULERS)))
@@ -54,7 +54,7 @@ def warmup_ratio(tables: Guidelines, run: Run, factor: float) -> SourcedDimensio
     floor = max(floors.values(), default=0.0)
     low, high = span(ratios, default=(0.0, 0.0))
     high = max(high, floor)
-    by_length = [row for row in ratios if row.when.by_steps]
+    by_length = [row for row in ratios if row.when.limits_steps]
     if by_length:
         wanted = by_length[-1].low or 0.0
     else:

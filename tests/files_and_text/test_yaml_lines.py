@@ -1,4 +1,4 @@
-"""Reading YAML: the traps of YAML 1.1, lines, limits, and that dumping comes back."""
+"""Reading YAML: the pitfalls of YAML 1.1, lines and limits; reading back what was dumped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables' own values as the first trials."""
+"""The rows' own values as the first trials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The built-in rows against the documents, with expected values written from the documents themselves."""
+"""The built-in rows: the expected values were copied from the documents."""
 
 from __future__ import annotations
 

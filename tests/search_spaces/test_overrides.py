@@ -1,4 +1,4 @@
-"""The user's own ranges: they win, and everything wrong with them is said at once with its line."""
+"""The user's own ranges replace the rows'; all their problems are reported at once with lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every size, length, scenario and request."""
+"""Properties of the space for every model size, length, scenario and request."""
 
 from __future__ import annotations
 

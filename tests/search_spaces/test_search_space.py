@@ -1,4 +1,4 @@
-"""The space as a value: Optuna, grid, plain data, fingerprint."""
+"""SearchSpace: suggesting through Optuna, grids, plain data, fingerprint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From scenario, size and length to ranges and defaults, with values worked out from the documents."""
+"""space_for: ranges and defaults, worked out by hand from the documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's own rows: added, laid over the built-in ones, and refused with all problems."""
+"""A user's own rows: new ones, changes of built-in ones, and all problems at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generated page and the commented block."""
+"""The page docs/guidelines.md and the commented `space:` block."""
 
 from __future__ import annotations
 
