@@ -1,4 +1,4 @@
-"""A ledger without a model, a database, and a simulated pack that talks to a keeper as a worker does."""
+"""A study spec without a model, a database, and a simulated pack that calls a keeper as a worker does."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def build_study_spec(
     reliability: ReliabilitySection | None = None,
     **search: Any,
 ) -> StudySpec:
-    """A ledger over the tables' own space of an 8B model, with its conditional dimension."""
+    """A study spec over the guideline space of an 8B model, with its conditional dimension."""
     space = space_for(scenario="general", model_size=8.03e9, max_steps=100, train_embeddings=True)
     return StudySpec(
         name="t",

@@ -1,6 +1,6 @@
-"""Kill writers in the middle of their transactions, and look each time at what stands.
+"""Kill writers during their transactions, and check each time what the storage holds.
 
-Arguments: URL KILLS SEED SECONDS, the last being the longest life of a writer. Run by test_storage_kills.py
+Arguments: URL KILLS SEED SECONDS, the last the longest life of a writer. test_storage_kills.py runs it
 in a process of its own, because it forks.
 """
 
@@ -45,7 +45,7 @@ def write_until_killed(url: str, pipe: int) -> None:
 
 
 def killed_writer(url: str, seconds: float) -> list[str]:
-    """What a writer said before it was killed so long after it began."""
+    """Numbers that a writer reported before it was killed, `seconds` after it was ready."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -54,7 +54,7 @@ def killed_writer(url: str, seconds: float) -> list[str]:
         finally:
             os._exit(1)
     os.close(writing)
-    assert select.select([reading], [], [], 60)[0], "the writer does not begin"
+    assert select.select([reading], [], [], 60)[0], "the writer does not start"
     time.sleep(seconds)
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
@@ -73,7 +73,7 @@ def check(url: str, said: int) -> int:
     study = peek(url, "s")
     assert study is not None
     trials = study.get_trials(deepcopy=False)
-    # What it said is there; the one after that may be, the word of it was not heard.
+    # All that it reported are there; one more may be, whose report was cut off by the kill.
     assert len(trials) in (said + 1, said + 2), (len(trials), said)
     assert study.user_attrs.get("told", -1) == len(trials) - 1
     for number, trial in enumerate(trials):

@@ -1,4 +1,4 @@
-"""What the keeper reads from memory is what a reader finds in the database."""
+"""The keeper reads from memory what a reader finds in the database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sweeps.keeper.keeper import Keeper
 from sweeps.storage.optuna_private import storage_of, trial_id_of
 
 TIMES = ("_datetime_start", "datetime_complete")
-"""The database's clock and the memory's are read one after the other."""
+"""Not equal: memory and database take the time one after the other."""
 
 
 def seen(trials: list[Any]) -> list[dict[str, Any]]:
@@ -64,7 +64,7 @@ def test_trials_are_read_from_the_database_once(make_keeper: Callable[..., Keepe
     assert reads == []
 
 
-def test_whoever_holds_a_trial_sees_it_as_it_was(make_keeper: Callable[..., Keeper], report: Any) -> None:
+def test_a_trial_object_stays_as_it_was_read(make_keeper: Callable[..., Keeper], report: Any) -> None:
     keeper = make_keeper(trials=2)
     (placed,) = keeper.ask(0, [0]).start
     (before,) = [t for t in keeper.study.get_trials(deepcopy=False) if t.number == 0]
@@ -79,7 +79,7 @@ def test_whoever_holds_a_trial_sees_it_as_it_was(make_keeper: Callable[..., Keep
     assert "mine" not in {**kept.user_attrs, **kept.params}
 
 
-def test_unfinished_trials_are_the_same_whether_looked_up_or_searched_for(
+def test_unfinished_trials_from_the_index_are_those_found_by_searching(
     make_keeper: Callable[..., Keeper], pack: Any
 ) -> None:
     keeper = make_keeper(trials=9, sampler="random")

@@ -1,4 +1,4 @@
-"""Which file system a path is on, and what is said of network ones."""
+"""Which file system a path is on; network file systems are refused or warned of."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOUNTS = r"""
 35 22 0:44 / /with\040space rw - cifs //server/share rw
 36 22 0:45 / /covered rw - nfs server:/x rw
 37 22 0:46 / /covered rw - tmpfs tmpfs rw
-a line that is none
+not a mount
 """
 
 
@@ -50,12 +50,12 @@ def test_links_are_followed(tmp_path: Path) -> None:
     assert file_system_of(tmp_path / "link" / "runs" / "study.db", MOUNTS) == "nfs4"
 
 
-def test_where_nothing_is_known_nothing_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_file_system_is_not_refused(tmp_path: Path) -> None:
     assert file_system_of(tmp_path, "") is None
     assert network_file_system(tmp_path, "") is None
 
 
-def test_the_machines_own_table_is_read() -> None:
+def test_the_mounts_of_this_machine_are_read() -> None:
     assert file_system_of("/proc/self") in ("proc", None)
 
 

@@ -1,4 +1,4 @@
-"""The journal file: batches whole or not at all, whatever happened to the last one."""
+"""The journal file: a batch counts whole or not at all, however it was interrupted."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def opened(path: Path) -> Iterator[Callable[[], JournalStudyStorage]]:
 
 @pytest.fixture
 def written(path: Path, opened: Callable[[], JournalStudyStorage]) -> tuple[bytes, bytes]:
-    """What two trials left in the file, and what a third one added: a batch of several records."""
+    """The file's content after two trials, and what a third one added: a batch of several records."""
     journal = opened()
     for number in range(2):
         add_trial(journal, number)
@@ -67,14 +67,14 @@ def written(path: Path, opened: Callable[[], JournalStudyStorage]) -> tuple[byte
     return before, path.read_bytes().removeprefix(before)
 
 
-def test_the_file_is_optunas_own_but_for_a_key_that_optuna_ignores(written: tuple[bytes, bytes]) -> None:
+def test_the_file_is_in_optunas_format_with_a_key_that_optuna_ignores(written: tuple[bytes, bytes]) -> None:
     records = [json.loads(line) for line in written[1].splitlines()]
     assert len(records) == 5
     assert [record["batch"] for record in records] == [[i, 5] for i in range(1, 6)]
     assert "batch" not in json.loads(written[0].splitlines()[0])
 
 
-def test_a_batch_cut_anywhere_has_not_happened(
+def test_a_batch_cut_off_anywhere_does_not_count(
     path: Path, written: tuple[bytes, bytes], plainly: Callable[..., Any]
 ) -> None:
     before, last = written
@@ -88,7 +88,7 @@ def test_a_batch_cut_anywhere_has_not_happened(
         reader = peek(f"journal:{path}", "s")
         assert reader is not None
         assert values(reader.get_trials()) == [0.0, 1.0]
-        assert path.read_bytes() == before + last[:cut]  # a reader leaves it
+        assert path.read_bytes() == before + last[:cut]  # a reader changes nothing
         journal = JournalStudyStorage(path)
         assert path.read_bytes() == before
         assert kept.read_bytes() == last[:cut]
@@ -100,13 +100,13 @@ def test_a_batch_cut_anywhere_has_not_happened(
 
 
 @pytest.mark.parametrize("hole", [(0, 40), (60, 300), (300, None)])
-def test_a_batch_whose_content_did_not_reach_the_disk_has_not_happened(
+def test_a_batch_whose_content_did_not_reach_the_disk_does_not_count(
     path: Path,
     written: tuple[bytes, bytes],
     opened: Callable[[], JournalStudyStorage],
     hole: tuple[int, int | None],
 ) -> None:
-    """After a power failure a file may be as long as it should be and hold zeros."""
+    """After a power failure a file may have its full length and hold zeros."""
     before, last = written
     start, stop = hole[0], len(last) if hole[1] is None else hole[1]
     path.write_bytes(before + last[:start] + bytes(stop - start) + last[stop:])
@@ -163,7 +163,7 @@ def test_a_file_that_is_no_journal_is_refused_and_left_as_it_is(path: Path, text
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_a_journal_that_optuna_wrote_is_read_and_written_on(
+def test_a_journal_written_by_optuna_is_read_and_appended_to(
     path: Path, opened: Callable[[], JournalStudyStorage], plainly: Callable[..., Any]
 ) -> None:
     theirs = optuna.create_study(study_name="s", storage=JournalStorage(JournalFileBackend(str(path))))
@@ -270,7 +270,7 @@ def test_the_lock_of_a_writer_of_optunas_own_is_waited_for(
     assert not ours.is_alive()
 
 
-def test_a_file_that_was_taken_away_is_not_written_to(
+def test_a_file_that_was_removed_or_replaced_is_not_written_to(
     path: Path, opened: Callable[[], JournalStudyStorage], tmp_path: Path
 ) -> None:
     journal = opened()
@@ -296,7 +296,7 @@ def test_transactions_do_not_nest(opened: Callable[[], JournalStudyStorage]) -> 
     assert study.user_attrs["note"] == 2
 
 
-def test_reading_goes_on_where_it_stopped(path: Path, opened: Callable[[], JournalStudyStorage]) -> None:
+def test_reading_continues_where_it_stopped(path: Path, opened: Callable[[], JournalStudyStorage]) -> None:
     journal = opened()
     reader = JournalReader(path)
     seen: list[dict[str, Any]] = []

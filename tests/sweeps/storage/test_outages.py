@@ -1,4 +1,4 @@
-"""Which errors mean that the storage is away for now: told from real ones."""
+"""Which errors are outages, shown on real ones: full disks, locks, a stopped PostgreSQL."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.small_disk import fill
 
 
 def add_trial(storage: StudyStorage, value: float = 1.0, text: str = "") -> None:
-    """As a call of the keeper does it: on what the storage holds, in one transaction."""
+    """As the keeper does: read the storage and write in one transaction."""
     with storage.transaction():
         study, _ = open_study(CachedStorage(storage), "s", {})
         trial = study.ask()
@@ -52,7 +52,7 @@ def test_a_full_disk_is_an_outage_and_over_when_there_is_space_again(
         assert is_outage(error), error
         assert "full" in outage_reason(error) or "No space left" in outage_reason(error)
     before = [t.value for t in plainly(url, "s")]
-    assert before in ([1.0], [1.0, 2.0], [1.0, 2.0, 2.0])  # the last page may have had room
+    assert before in ([1.0], [1.0, 2.0], [1.0, 2.0, 2.0])  # the last page may have had space
     filling.unlink()
     add_trial(storage, 3.0)
     assert [t.value for t in plainly(url, "s")] == [*before, 3.0]
@@ -105,7 +105,7 @@ def test_a_postgresql_that_is_stopped_is_an_outage_until_it_is_back(
     storage.close()
 
 
-def test_a_postgresql_that_answers_with_a_refusal_is_no_outage(postgresql: Any) -> None:
+def test_a_refusal_by_postgresql_is_no_outage(postgresql: Any) -> None:
     for url in (
         postgresql.url_of("elsewhere"),
         postgresql.url.replace("sweeper:hush", "stranger:hush"),
@@ -141,7 +141,7 @@ def test_postgresql_has_time_limits_that_the_url_may_change(postgresql: Any) -> 
 @pytest.mark.parametrize(
     "code", ["ENOSPC", "EROFS", "EIO", "ESTALE", "ECONNREFUSED", "ECONNRESET", "EPIPE", "ETIMEDOUT"]
 )
-def test_errors_of_the_system_that_pass(code: str) -> None:
+def test_system_errors_that_are_outages(code: str) -> None:
     number = getattr(errno, code)
     assert is_outage(OSError(number, os.strerror(number)))
 
@@ -163,7 +163,7 @@ def test_our_own_errors_are_no_outage(error: Exception) -> None:
     assert outage_reason(error)
 
 
-def test_sqls_own_errors_are_no_outage(new_database: Callable[[str], str]) -> None:
+def test_sql_errors_are_no_outage(new_database: Callable[[str], str]) -> None:
     storage = open_storage(new_database("study"))
     add_trial(storage)
     with storage.engine.connect() as connection:  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Writers killed in the middle of their transactions: what stands is whole, and nothing is missing."""
+"""Writers killed during their transactions leave whole transactions, and none is missing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).with_name("kill_writers.py")
 def test_a_killed_writer_leaves_whole_transactions(kind: str, new_url: Callable[..., str]) -> None:
     url, kills = new_url(), int(os.environ.get("KILLS", "15"))
     command = [sys.executable, str(SCRIPT), url, str(kills), os.environ.get("SEED", "0")]
-    # Several of its transactions: SQLite flushes more, and more often.
+    # Long enough for several transactions: SQLite flushes more often.
     command.append("0.3" if kind == "sqlite" else "0.08")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=60 + 5 * kills, env=environment)

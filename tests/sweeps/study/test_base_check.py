@@ -1,4 +1,4 @@
-"""Other weights under the name of a study's base are refused, with both values."""
+"""A base with the study's name and other weights is refused, with both values."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def open_keeper(study_spec: StudySpec, url: str) -> Keeper:
     return keeper
 
 
-def test_weights_swapped_between_two_runs_are_refused_before_anything_starts(
+def test_weights_changed_between_two_runs_are_refused_before_anything_starts(
     sweep: Sweep, tmp_path: Path
 ) -> None:
     first = sweep.plan().study_spec
@@ -68,7 +68,7 @@ def test_weights_swapped_between_two_runs_are_refused_before_anything_starts(
 
 
 def test_a_study_without_a_digest_goes_on_and_gets_one(make_keeper: Make, tmp_path: Path) -> None:
-    """From before there were any; its trackers and hashes read the identity, which stays as it was."""
+    """It is older than digests; its identity, which trackers and hashes read, stays the same."""
     keeper = make_keeper()
     identity = dict(keeper.study.user_attrs["identity"])
     keeper.close()
@@ -96,11 +96,11 @@ def test_weights_of_a_hub_id_are_known_once_a_worker_has_read_them(make_keeper: 
     ]
     keeper.close()
     unread = replace(keeper.study_spec, identity=keeper.study_spec.identity | {"weights": None})
-    again = Keeper(unread, keeper._storage.url)  # on a machine that has not fetched them
+    again = Keeper(unread, keeper._storage.url)  # on a machine that has not downloaded them
     assert again.study.user_attrs["base_weights"] == "aa"
 
 
-def test_another_loss_of_the_untouched_base_is_refused_and_nothing_of_it_kept(make_keeper: Make) -> None:
+def test_another_loss_of_the_untouched_base_is_refused_and_not_stored(make_keeper: Make) -> None:
     keeper = make_keeper()
     keeper.register(0, 3.25)
     assert not keeper.register(1, 3.2501).stop

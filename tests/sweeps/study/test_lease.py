@@ -1,4 +1,4 @@
-"""One keeper per study: who may take it, who is refused, and what one that lost it can still do."""
+"""One keeper per study: who may take it over, who is refused, and that a loser writes nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ELSEWHERE = DriverProcess(run="theirs", host="node7", place="node7 boot pid:[1]"
 
 @pytest.fixture
 def neighbour() -> Any:
-    """Another living process of this machine, as an owner."""
+    """Another live process of this machine, as an owner."""
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     started = psutil.Process(process.pid).create_time()
     yield replace(DriverProcess.current("theirs"), pid=process.pid, started=started), process
@@ -49,7 +49,7 @@ def hold(keeper: Keeper, owner: DriverProcess, beat: int = 7, **fields: Any) -> 
     return lease
 
 
-def test_every_transaction_of_a_keeper_moves_its_lease(make_keeper: Make) -> None:
+def test_every_transaction_of_a_keeper_renews_its_lease(make_keeper: Make) -> None:
     keeper = make_keeper()
     first = lease_of(keeper.study)
     assert first is not None
@@ -60,7 +60,7 @@ def test_every_transaction_of_a_keeper_moves_its_lease(make_keeper: Make) -> Non
     assert second.beat == first.beat + 1
 
 
-def test_a_keeper_without_calls_gives_signs_of_life_through_its_status(
+def test_a_keeper_without_calls_renews_its_lease_when_asked_for_its_status(
     make_keeper: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeper = make_keeper()
@@ -90,16 +90,14 @@ def test_a_keeper_that_lost_its_lease_writes_nothing_more(
     ):
         with pytest.raises(LeaseLost, match="taken over by another sweep"):
             call()
-    old.close()  # nor does it give away what is not its own any more
+    old.close()  # does not release the other's lease
     assert stored(new) == before
     assert [file.name for file in Path(placed.assignment.folder).iterdir()] == ["config.json"]
     new.report(0, [report(again.assignment, 20, 2.5)], [], 1.0)
     assert stored(new)[0].intermediate_values == {20: 2.5}
 
 
-def test_a_study_that_a_living_process_here_holds_is_refused_with_who(
-    make_keeper: Make, neighbour: Any
-) -> None:
+def test_a_study_held_by_a_live_process_of_this_machine_is_refused(make_keeper: Make, neighbour: Any) -> None:
     owner, process = neighbour
     keeper = make_keeper()
     hold(keeper, owner)
@@ -110,10 +108,10 @@ def test_a_study_that_a_living_process_here_holds_is_refused_with_who(
     process.kill()
     process.wait()
     assert refuse_if_held(keeper.study, DriverProcess.current("mine")) is None
-    make_keeper().ask(0, [0])  # at once: nobody is there any more
+    make_keeper().ask(0, [0])  # at once: its holder is dead
 
 
-def test_a_process_with_the_number_of_a_dead_one_is_not_taken_for_it(
+def test_a_new_process_with_the_number_of_a_dead_holder_is_not_taken_for_it(
     make_keeper: Make, neighbour: Any
 ) -> None:
     owner, _ = neighbour
@@ -121,7 +119,7 @@ def test_a_process_with_the_number_of_a_dead_one_is_not_taken_for_it(
     make_keeper().ask(0, [0])
 
 
-def test_a_study_given_back_is_free_at_once(make_keeper: Make, neighbour: Any) -> None:
+def test_a_released_study_is_free_at_once(make_keeper: Make, neighbour: Any) -> None:
     keeper = make_keeper()
     hold(keeper, neighbour[0], released=True)
     make_keeper()
@@ -132,20 +130,20 @@ def test_a_study_given_back_is_free_at_once(make_keeper: Make, neighbour: Any) -
     assert lease.released
 
 
-def test_a_holder_elsewhere_is_watched_and_refused_when_it_lives() -> None:
+def test_a_study_held_elsewhere_is_refused_when_its_lease_changes() -> None:
     leases = [Lease(owner=ELSEWHERE, keeper="k", beat=beat) for beat in (1, 1, 2)]
     with pytest.raises(StudyHeld, match="process 11 on node7"):
         wait_until_free(lambda: leases.pop(0), DriverProcess.current("mine"), name="s", seconds=30)
 
 
-def test_a_holder_elsewhere_that_is_silent_has_lost_its_study() -> None:
+def test_a_study_held_elsewhere_is_free_when_its_lease_does_not_change() -> None:
     lease = Lease(owner=ELSEWHERE, keeper="k", beat=1)
     started = time.monotonic()
     assert wait_until_free(lambda: lease, DriverProcess.current("mine"), name="s", seconds=0.6) == lease
     assert time.monotonic() - started >= 0.6
 
 
-def test_what_writes_without_a_lease_waits_for_a_silent_holder_elsewhere_alone(make_keeper: Make) -> None:
+def test_a_write_without_a_lease_waits_only_for_a_holder_elsewhere(make_keeper: Make) -> None:
     keeper = make_keeper()
     refuse_unless_free(keeper.study, seconds=30)  # this process's own
     hold(keeper, ELSEWHERE)
@@ -158,10 +156,10 @@ def test_what_writes_without_a_lease_waits_for_a_silent_holder_elsewhere_alone(m
     assert time.monotonic() - started < 10
 
 
-def test_of_two_that_take_a_study_at_once_one_gets_it(
+def test_only_one_of_two_keepers_gets_a_study_that_both_take(
     make_keeper: Make, study_spec: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both have seen the same dead holder; what decides is the exchange in the database."""
+    """Both have seen the same dead holder; the exchange in the database decides."""
     first = make_keeper()
     dead = hold(first, replace(ELSEWHERE, place=DriverProcess.current("x").place, pid=2**22 - 1))
     url = first._storage.url
@@ -193,7 +191,7 @@ def test_of_two_that_take_a_study_at_once_one_gets_it(
     assert sorted(outcomes) == ["LeaseLost", "held"]
 
 
-def test_a_commit_whose_answer_was_lost_does_not_cost_the_lease(make_keeper: Make) -> None:
+def test_a_commit_whose_answer_was_lost_does_not_lose_the_lease(make_keeper: Make) -> None:
     keeper = make_keeper()
     hold_ = keeper._held_lease
     assert hold_ is not None

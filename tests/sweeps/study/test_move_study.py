@@ -1,4 +1,4 @@
-"""A sweep that goes on in another storage as if it had never been in the first."""
+"""A sweep moved to another storage goes on as if it had been there from the start."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ training: {max_steps: 100}
 trials: 8
 output: runs
 """
-WHAT_IS_SAID = ("number", "state", "values", "params", "distributions", "intermediate_values", "system_attrs")
+FIELDS = ("number", "state", "values", "params", "distributions", "intermediate_values", "system_attrs")
 
 
 def half_done(keeper: Keeper, pack: Any) -> None:
-    """Some trials over, some on their seats, some drawn ahead."""
+    """Some trials ended, some on their seats, some prefetched."""
     simulated = pack(
         keeper, loss=lambda config, percent: "diverged" if percent == 60 else 2.0 + config.learning_rate
     )
@@ -49,13 +49,13 @@ def half_done(keeper: Keeper, pack: Any) -> None:
         simulated.turn()
 
 
-def told(trial: FrozenTrial) -> dict[str, Any]:
-    return {name: getattr(trial, name) for name in WHAT_IS_SAID}
+def facts(trial: FrozenTrial) -> dict[str, Any]:
+    return {name: getattr(trial, name) for name in FIELDS}
 
 
 def everything(trial: FrozenTrial) -> dict[str, Any]:
     times = {"datetime_start": trial.datetime_start, "datetime_complete": trial.datetime_complete}
-    return told(trial) | times | {"user_attrs": trial.user_attrs}
+    return facts(trial) | times | {"user_attrs": trial.user_attrs}
 
 
 def finish(keeper: Keeper, pack: Any) -> None:
@@ -64,7 +64,7 @@ def finish(keeper: Keeper, pack: Any) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
-def test_a_sweep_moved_half_way_ends_as_the_one_that_stayed(
+def test_a_sweep_moved_half_way_ends_like_one_that_was_not_moved(
     make_keeper: Make,
     pack: Any,
     new_url: Callable[[str], str],
@@ -90,12 +90,12 @@ def test_a_sweep_moved_half_way_ends_as_the_one_that_stayed(
     finish(moved, pack)
     stayed = make_keeper(**options | {"at": "stayed"}, url=f"sqlite:///{tmp_path / 'stayed.db'}")
     finish(stayed, pack)
-    ends = [[told(t) for t in plainly(str(each._storage.url), "t")] for each in (moved, stayed)]
+    ends = [[facts(t) for t in plainly(str(each._storage.url), "t")] for each in (moved, stayed)]
     assert ends[0] == ends[1]
     assert sum(end["state"].is_finished() for end in ends[0]) == 12
 
 
-def test_the_confirm_study_goes_along_and_values_that_are_no_numbers_too(
+def test_the_confirm_study_and_non_finite_values_are_moved_too(
     new_database: Callable[[str], str], new_url: Callable[[str], str], plainly: Plainly
 ) -> None:
     old, new = new_database("old"), new_url("new")
@@ -127,7 +127,7 @@ def test_the_confirm_study_goes_along_and_values_that_are_no_numbers_too(
 # --- refused --------------------------------------------------------------------------------------
 
 
-def test_a_name_that_is_taken_there_is_refused_and_left_alone(
+def test_a_name_taken_in_the_target_is_refused_and_left_alone(
     make_keeper: Make, new_url: Callable[[str], str], plainly: Plainly
 ) -> None:
     keeper, new = make_keeper(), new_url("new")
@@ -139,7 +139,7 @@ def test_a_name_that_is_taken_there_is_refused_and_left_alone(
     assert len(plainly(new, "t")) == 1
 
 
-def test_a_move_that_was_killed_before_the_folder_knew_is_made_again(
+def test_a_move_killed_before_the_run_folder_was_written_can_be_repeated(
     make_keeper: Make, new_url: Callable[[str], str], plainly: Plainly
 ) -> None:
     keeper, new = make_keeper(), new_url("new")
@@ -148,14 +148,14 @@ def test_a_move_that_was_killed_before_the_folder_knew_is_made_again(
     first = copy_studies(old, new, ("t",), lease_seconds=0)
     assert copy_studies(old, new, ("t",), lease_seconds=0) == first
     copied = [everything(t) for t in plainly(new, "t")]
-    # Not a copy any more: the sweep has gone on here since.
+    # No longer a copy: the sweep has gone on in the source since.
     keeper.prefetch(0, 3)
     with pytest.raises(StudyMismatch, match="already holds a study named 't'"):
         copy_studies(old, new, ("t",), lease_seconds=0)
     assert [everything(t) for t in plainly(new, "t")] == copied
 
 
-def test_a_study_that_has_been_worked_on_there_is_no_copy_left_behind(
+def test_a_copy_that_a_sweep_has_used_is_not_taken_for_a_leftover(
     make_keeper: Make, new_url: Callable[[str], str]
 ) -> None:
     keeper, new = make_keeper(), new_url("new")
@@ -169,7 +169,7 @@ def test_a_study_that_has_been_worked_on_there_is_no_copy_left_behind(
         copy_studies(str(keeper._storage.url), new, ("t",), lease_seconds=0)
 
 
-def test_what_cannot_be_moved(make_keeper: Make, new_database: Callable[[str], str], tmp_path: Path) -> None:
+def test_moves_that_are_refused(make_keeper: Make, tmp_path: Path) -> None:
     url = str(make_keeper()._storage.url)
     file = Path(url.removeprefix("sqlite:///"))
     (tmp_path / "link.db").symlink_to(file)
@@ -201,7 +201,7 @@ def test_a_running_sweep_is_not_moved(make_keeper: Make, tmp_path: Path) -> None
     copy_studies(url, f"journal:{tmp_path / 'new.log'}", ("t",), lease_seconds=0)
 
 
-def test_a_sweep_that_goes_on_meanwhile_leaves_no_copy_behind(
+def test_a_sweep_started_during_the_move_leaves_no_copy_behind(
     make_keeper: Make, new_url: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keeper, new = make_keeper(), new_url("new")
@@ -254,7 +254,7 @@ def test_one_line_moves_a_sweep_to_postgresql(
     path: str,
 ) -> None:
     before = ran.tables().trials
-    # Set already, and the sweep is all the same still in its folder: so its folder says.
+    # Already set, but the run folder's own sweep file decides where its study is.
     monkeypatch.setenv("SWEEPS_STORAGE", postgresql.new_database())
     assert len(Sweep.load("runs/t", check_files=False).tables().trials) == len(before)
     with pytest.raises(RunFolderError, match="sweeps move"):
@@ -273,7 +273,7 @@ def test_one_line_moves_a_sweep_to_postgresql(
     assert Path("runs/t/study.db").is_file()
 
 
-def test_a_journal_is_named_from_here_and_a_file_that_was_not_changed_is_refused(
+def test_a_relative_journal_is_written_as_absolute_and_an_unchanged_sweep_file_is_refused(
     ran: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, out, _ = call(capsys, "move", "s.yaml", "--to", "journal:new.log")
@@ -281,7 +281,7 @@ def test_a_journal_is_named_from_here_and_a_file_that_was_not_changed_is_refused
     assert load_sweep("runs/t", check_files=False).storage == f"journal:{tmp_path / 'new.log'}"
     with pytest.raises(RunFolderError, match="belongs to another sweep"):
         check_run_folder(Sweep.load("s.yaml", check_files=False).config)
-    # And back again is no way to lose what has been done since.
+    # Moving back does not overwrite the old study.
     code, _, err = call(capsys, "move", "runs/t", "--to", f"sqlite:///{ran.run_folder}/study.db")
     assert (code, "already holds a study named 't'" in err) == (2, True)
 
