@@ -1,4 +1,4 @@
-"""Watching a run: a live table in a terminal, one plain line per change where there is none."""
+"""Shows a run while it lasts: a live table in a terminal, otherwise one plain line per event."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from files_and_text.numbers import duration
 from sweeps.study.status import Status
 
 SHOWN_EVENTS = 6
-POLL_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 10.0
-MOST_OF_THE_KEEPER = 0.1
-"""Share of the keeper's time that watching may take: in a large study a status takes long."""
+POLL_SECONDS, MAX_PAUSE_SECONDS = 0.5, 10.0
+MAX_KEEPER_SHARE = 0.1
+"""Share of the keeper's time that polling may take: in a large study a status takes long."""
 
 
-class View:
-    """Polls the keeper's status in a thread of its own and shows it until closed.
+class LiveView:
+    """Polls the keeper's status in a thread and shows it until closed.
 
-    `status(n)` gives the present status with its events from the n-th on. The same thread passes on a wish to
-    stop, because calling Ray from a signal handler could lock up.
+    `status(n)` returns the present status with its events from number n on. The same thread passes on a
+    requested stop, because a call of Ray from a signal handler could deadlock.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class View:
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="view", daemon=True)
         self._events: list[str] = []
-        self._life, self._heard = "", 0
+        self._life, self._num_events = "", 0
         self._asked_to_stop = False
         self._ending = False
-        self._silent = False
+        self._is_unreachable = False
 
-    def __enter__(self) -> View:
+    def __enter__(self) -> LiveView:
         self._thread.start()
         return self
 
@@ -57,7 +57,7 @@ class View:
         self._thread.join(timeout=10)
 
     def is_ending(self) -> bool:
-        """Whether no worker gets another trial, be it by the wish to stop or as the keeper said last."""
+        """Whether no more trials are handed out: after a requested stop, or as the last status says."""
         return self.stop_wanted.is_set() or self._ending
 
     def _watch(self) -> None:
@@ -72,34 +72,32 @@ class View:
                     live.update(status_table(status, self._events[-SHOWN_EVENTS:]))
 
     def _poll(self) -> Status | None:
-        """The present status; None when the keeper does not answer, which is said once."""
+        """The present status; None when the keeper does not answer, which is printed once."""
         started = time.monotonic()
         try:
             if self.stop_wanted.is_set() and not self._asked_to_stop:
                 self._request_stop()
                 self._asked_to_stop = True
-            status = self._status(self._heard)
+            status = self._status(self._num_events)
             if status is not None and status.life != self._life:
-                # Another process of the keeper, which counts its events anew.
-                status = self._status(0) if self._heard else status
-                self._heard = 0
-                # Nor did it hear the wish to stop.
+                # The keeper was restarted, and counts its events from 0.
+                status = self._status(0) if self._num_events else status
+                self._num_events = 0
+                # It does not know of the requested stop either.
                 self._asked_to_stop = self._asked_to_stop and not self._life
-        except (
-            Exception
-        ) as error:  # whatever Ray makes of a keeper that is gone: watching must not end the run
-            if not self._silent and not self._closed.is_set():
-                self._console.print(f"no word from the keeper: {type(error).__name__}", highlight=False)
-            self._silent = True
+        except Exception as error:  # any error of Ray: watching must not end the run
+            if not self._is_unreachable and not self._closed.is_set():
+                self._console.print(f"the keeper does not answer: {type(error).__name__}", highlight=False)
+            self._is_unreachable = True
             return None
         finally:
-            rare = (time.monotonic() - started) / MOST_OF_THE_KEEPER
-            self._pause = max(self._poll_seconds, min(rare, LONGEST_PAUSE_SECONDS))
-        self._silent = False
+            pause = (time.monotonic() - started) / MAX_KEEPER_SHARE
+            self._pause = max(self._poll_seconds, min(pause, MAX_PAUSE_SECONDS))
+        self._is_unreachable = False
         if status is None:
             return None
         self._life, self._ending = status.life, status.ending
-        self._heard += len(status.events)
+        self._num_events += len(status.events)
         self._events += status.events
         return status
 
@@ -109,14 +107,17 @@ class View:
         if status is None:
             return
         for line in self._events[seen:]:
-            # soft_wrap: one change is one line in a log, however long.
+            # soft_wrap: an event is one line of a log, however long.
             self._console.print(
-                f"[{status.finished}/{status.target}] {line}", highlight=False, markup=False, soft_wrap=True
+                f"[{status.finished} of {status.target} finished] {line}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
             )
 
 
 def status_table(status: Status, events: list[str]) -> RenderableType:
-    """Trials by state, best so far against the guideline default, speed, and time left."""
+    """Trials by state, the best so far and the guideline default, speed, and time left."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column()
@@ -127,10 +128,10 @@ def status_table(status: Status, events: list[str]) -> RenderableType:
         f"{status.finished} of {status.target} finished"
         + (f" ({outcomes})" if outcomes else "")
         + f", {status.states.get('RUNNING', 0)} running"
-        + (f", {status.num_put_back} put back once for want of memory" if status.num_put_back else ""),
+        + (f", {status.num_put_back} tried again after running out of memory" if status.num_put_back else ""),
     )
     if status.running:
-        # Without a keeper nobody knows whether they run or wait for the sweep to go on.
+        # Without a keeper it is not known whether they are running or interrupted.
         name = "running" if status.elapsed_seconds else "unfinished"
         table.add_row(name, "  ".join(_seat(trial) for trial in status.running))
     if status.base_eval_loss is not None:

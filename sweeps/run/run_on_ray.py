@@ -15,7 +15,7 @@ from sweeps.config import RESOLVED_NAME, SweepConfig, storage_url
 from sweeps.errors import SweepFailed
 from sweeps.fleet.endpoints import open_endpoints
 from sweeps.fleet.fleet_size import fleet_size
-from sweeps.fleet.live_view import View
+from sweeps.fleet.live_view import LiveView
 from sweeps.fleet.ray_start import start_ray
 from sweeps.fleet.run_fleet import run_fleet
 from sweeps.fleet.signals import stop_on_signals
@@ -75,7 +75,7 @@ def _run_on_ray(
         workers, seats = plural(size.now, "worker"), plural(blueprint.worker_spec.seats, "seat")
         console.print(f"Loading the base on {workers} with {seats} each ...")
         keeper = endpoints.keeper
-        view = View(
+        view = LiveView(
             status=lambda seen: ray.get(keeper.status.remote(seen), timeout=60),
             request_stop=lambda: ray.get(keeper.request_stop.remote(), timeout=60),
             console=console,

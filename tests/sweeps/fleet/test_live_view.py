@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from sweeps.fleet.live_view import View, duration, status_table
+from sweeps.fleet.live_view import LiveView, duration, status_table
 from sweeps.study.status import Status
 
 
@@ -42,11 +42,11 @@ class Script:
 
 
 def watch(
-    script: Script, *, terminal: bool = False, during: Callable[[View], None] = lambda view: None
+    script: Script, *, terminal: bool = False, during: Callable[[LiveView], None] = lambda view: None
 ) -> str:
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=60, color_system=None)
-    with View(script.status, script.request_stop, console, poll_seconds=0.001) as view:
+    with LiveView(script.status, script.request_stop, console, poll_seconds=0.001) as view:
         during(view)
         assert script.used_up.wait(10)
     assert not view._thread.is_alive()
@@ -57,9 +57,9 @@ def test_without_a_terminal_every_change_is_one_line_and_none_is_repeated() -> N
     long = "trial 1: pruned (" + "a long reason " * 20 + ")"
     script = Script(["trial 0: started", long], [], [], ["trial 2: complete [bold]"])
     assert watch(script).splitlines() == [
-        "[2/8] trial 0: started",
-        f"[2/8] {long}",
-        "[3/8] trial 2: complete [bold]",
+        "[2 of 8 finished] trial 0: started",
+        f"[2 of 8 finished] {long}",
+        "[3 of 8 finished] trial 2: complete [bold]",
     ]
     assert script.asked_from[:5] == [0, 2, 2, 2, 3]
 
@@ -67,9 +67,9 @@ def test_without_a_terminal_every_change_is_one_line_and_none_is_repeated() -> N
 def test_events_of_the_last_moment_are_printed_at_the_end() -> None:
     script = Script([])
     out = io.StringIO()
-    with View(script.status, script.request_stop, Console(file=out), poll_seconds=60):
+    with LiveView(script.status, script.request_stop, Console(file=out), poll_seconds=60):
         script.answers = [["trial 9: complete"]]
-    assert out.getvalue() == "[1/8] trial 9: complete\n"
+    assert out.getvalue() == "[1 of 8 finished] trial 9: complete\n"
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -82,7 +82,7 @@ def test_a_wish_to_stop_is_passed_on_once(terminal: bool) -> None:
 def test_it_knows_when_nothing_more_is_handed_out() -> None:
     script, known = Script([], []), []
 
-    def end(view: View) -> None:
+    def end(view: LiveView) -> None:
         assert script.used_up.wait(10)
         known.append(view.is_ending())
         script.ending = True
@@ -92,7 +92,7 @@ def test_it_knows_when_nothing_more_is_handed_out() -> None:
 
     watch(script, during=end)
     assert known == [False, True]
-    stopped = View(script.status, script.request_stop)
+    stopped = LiveView(script.status, script.request_stop)
     assert not stopped.is_ending()
     stopped.stop_wanted.set()
     assert stopped.is_ending()
@@ -101,7 +101,7 @@ def test_it_knows_when_nothing_more_is_handed_out() -> None:
 def test_a_keeper_started_anew_is_asked_to_stop_again() -> None:
     script = Script([], [])
 
-    def stop_and_restart(view: View) -> None:
+    def stop_and_restart(view: LiveView) -> None:
         view.stop_wanted.set()
         assert script.used_up.wait(10)
         script.life = "second"
@@ -125,7 +125,7 @@ def test_a_slow_status_is_asked_for_less_often(
         raise TimeoutError
 
     monkeypatch.setattr("sweeps.fleet.live_view.time.monotonic", lambda: now)
-    view = View(status, lambda: None, Console(file=io.StringIO()))
+    view = LiveView(status, lambda: None, Console(file=io.StringIO()))
     assert view._poll() is None
     assert view._pause == pytest.approx(pause)
 
@@ -135,7 +135,7 @@ def test_a_keeper_that_is_gone_is_said_once_and_ends_nothing(terminal: bool) -> 
     gone = [ConnectionError("the actor is dead")] * 3
     script = Script(["trial 0: started"], *gone, ["trial 1: started"], [])
     text = watch(script, terminal=terminal)
-    assert text.count("no word from the keeper: ConnectionError") == 1
+    assert text.count("the keeper does not answer: ConnectionError") == 1
     assert "trial 1: started" in text
 
 
