@@ -167,10 +167,10 @@ def study_hash(study: optuna.Study) -> str:
 def hyperparameters(
     params: Mapping[str, Value], config: Mapping[str, Any], context: Mapping[str, Any]
 ) -> dict[str, Value]:
-    """Drawn parameters and what follows from them: warmup steps and share, embedding rate and ratio.
+    """Sampled parameters and what follows from them: warmup steps and share, embedding rate and ratio.
 
-    Sources in order: the drawn parameters, the trial's config, the sweep's context. Warmup is absent beside a
-    scheduler that ignores it.
+    Sources in order: the sampled parameters, the trial's config, the sweep's context. Warmup is absent with
+    a scheduler that ignores it.
     """
     values: dict[str, Value] = {}
     for source in (context, config):

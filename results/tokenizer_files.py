@@ -1,4 +1,4 @@
-"""A saved tokenizer beside an adapter: which files are its own, and the chat template in them."""
+"""Find the files of a saved tokenizer, its chat template included."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _PATTERNS = (
     TEMPLATE,
     "additional_chat_templates/*.jinja",
 )
-"""As transformers' tokenizers save themselves."""
+"""File names that transformers' tokenizers save."""
 
 
 def tokenizer_files(folder: Path) -> dict[str, Path]:
-    """Name -> file of the tokenizer saved in `folder`; nothing where there is none."""
+    """Name -> file of the tokenizer saved in `folder`; empty where there is none."""
     if not (folder / _CONFIG).is_file():
         return {}
     found = sorted(file for pattern in _PATTERNS for file in folder.glob(pattern) if file.is_file())

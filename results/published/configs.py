@@ -62,7 +62,7 @@ def configs_of(runs: Sequence[PublishedRun]) -> list[Config]:
 def sweep_of(
     model: str, configs: Sequence[Config], guidelines: Sequence[GuidelineRow], context: Mapping[str, Any]
 ) -> SweepResult:
-    """Every config as a trial with the mean of its runs; the model's size from its name if need be."""
+    """Every config as a trial with the mean of its runs; without a size in `context`, the name's."""
     size = context.get("model_size") or size_from_name(model)
     return SweepResult(
         name=model,

@@ -46,7 +46,7 @@ class ModelVerdict:
     noise: PooledNoise
     """Of configs up to the best's rate."""
     costs: Mapping[str, Bracket]
-    """Row -> what its value costs; rows that nothing in the table bears on are absent."""
+    """Row -> what its value costs; without rows that no run of the table tests."""
 
 
 class _Decision(NamedTuple):
@@ -68,7 +68,7 @@ def judge_table(
 
     Every config is one trial with the mean of its runs. Words need a config of that model that was run more
     than once. Each row is tested with everything else at the best; a row between two tried rates is judged by
-    those, if the loss falls and then rises with the rate.
+    those, assuming that the loss falls and then rises with the rate.
     """
     found = []
     for model in table.models:
@@ -106,7 +106,7 @@ def _judge_model(
             )
         )
     noise = pooled_noise(configs, up_to_rate=best.rate, loss_step=loss_step)
-    replaced = ("one_run", "lowest_of_several")  # by the noise, which speaks of both
+    replaced = ("one_run", "lowest_of_several")  # by the pooled noise, which covers both
     limitations = [found for found in limitations_of(sweep, edges, None) if found.code not in replaced]
     return ModelVerdict(
         model=sweep.name,

@@ -18,7 +18,7 @@ from results.verdict.row_verdict import RowVerdict
 def published_data(
     table: PublishedTable, verdicts: Sequence[ModelVerdict], *, margin: float
 ) -> dict[str, Any]:
-    """Builtins only; of every model the tested rows."""
+    """Builtins only; the tested rows of every model."""
     found: dict[str, Any] = plain(
         {
             "format": FORMAT,

@@ -1,4 +1,4 @@
-"""The verdicts on a published table as a page and as data."""
+"""The verdicts on a published table as a Markdown page."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ from results.verdict.word_rules import CLAIMS, WORDS
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """Rows that give one and the same learning rate, and what became of it on every model that they speak
-    of."""
+    """Rows that give the same learning rate, and their verdicts on every model that they are about."""
 
     value: str
     rows: tuple[str, ...]
@@ -35,13 +34,13 @@ class Advice:
 
 
 def advice_of(verdicts: Sequence[ModelVerdict]) -> list[Advice]:
-    """The tested rows of all models, those of one value together, in the order of the guideline."""
+    """The tested rows of all models, grouped by value, in the order of the guidelines."""
     grouped: dict[tuple[str, bool, str], dict[str, Any]] = {}
     for model in verdicts:
         for row in model.verdict.rows:
             if not row.is_tested or row.row.parameter != "learning_rate" or row.row.topic == "stability":
                 continue
-            # A size's row speaks of few models; one value for all is another statement.
+            # A row for one model size is about few models: not grouped with the same value for all sizes.
             about = row.row.id if row.row.when.limits_size else ""
             key = (shown_range(row.row), row.row.topic == "boundary", about)
             group = grouped.setdefault(key, {"rows": {}, "found": {}})
@@ -56,8 +55,7 @@ def advice_of(verdicts: Sequence[ModelVerdict]) -> list[Advice]:
 def published_page(
     read: PublishedTable, verdicts: Sequence[ModelVerdict], *, margin: float = MARGIN, about: str = ""
 ) -> str:
-    """The answer, then the models, every value on every model, what it rests on, and what limits all of
-    it."""
+    """The answer, the models, every value on every model, the evidence and the limitations."""
     advices = advice_of(verdicts)
     tried = ("model", "size", "best", "loss", "band", "runs", "configs", "run twice")
     parts = [

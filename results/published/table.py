@@ -168,7 +168,7 @@ def _run(
     *,
     decimal_comma: bool,
 ) -> PublishedRun:
-    """Raises ValueError with what is wrong with the line."""
+    """Raises ValueError that says what is wrong with the line."""
     if len(cells) != width:
         raise ValueError(f"{len(cells)} values under {width} columns")
     said = {meaning: cells[position].strip() for meaning, position in positions.items()}

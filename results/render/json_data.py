@@ -20,7 +20,7 @@ from results.verdict.statistics import Comparison
 from results.verdict.verdict import Verdict
 
 FORMAT = 2
-"""Of verdict.json; rises when a field changes its meaning."""
+"""Version of verdict.json; rises when a field changes its meaning."""
 
 _SIGN_COUNTS = (
     "signs",
@@ -89,7 +89,7 @@ def row_data(found: RowVerdict) -> dict[str, Any]:
 
 
 def comparison_data(comparison: Comparison | None) -> dict[str, Any] | None:
-    """Its fields, and the differences in percent too."""
+    """The comparison's fields, and its differences in percent."""
     if comparison is None:
         return None
     differences = {name: getattr(comparison, name) for name in ("effect", "low", "high")}

@@ -37,7 +37,7 @@ _SHOWN_CONTEXT = (
 
 
 def to_markdown(verdict: Verdict) -> str:
-    """The whole verdict: the answer, its limits, the rows tested (with claims), the rows not tested."""
+    """The whole verdict: the answer, its limitations, the tested rows, the rows not tested."""
     tested = [row for row in verdict.rows if row.is_tested]
     untested = [row for row in verdict.rows if not row.is_tested]
     parts = [f"# Verdict of sweep {verdict.study}", _answer(verdict)]
@@ -141,17 +141,17 @@ def _why(row: RowVerdict) -> str:
 
 
 def bullets(lines: Iterable[str]) -> str:
-    """A Markdown list; what a line quotes from elsewhere stays text."""
+    """A Markdown list; tags in a line are shown as text."""
     return "\n".join(f"- {literal(line)}" for line in lines)
 
 
 def literal(text: str) -> str:
-    """Text whose tags are shown and not taken for HTML, which Markdown lets through."""
+    """Text with its tags escaped, since Markdown passes HTML through."""
     return _TAG.sub("&lt;", text)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; a cell's own bars and line breaks are kept from breaking it."""
+    """A Markdown table; bars and line breaks inside cells are escaped."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)

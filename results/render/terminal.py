@@ -32,11 +32,11 @@ _WORD_STYLES = {
     "undecided": "dim",
 }
 _STYLES = {"inside": "green", "below": "yellow", "above": "red", "outside": "yellow"}
-"""Above stands out: the loss is flat to the left of the best rate and a cliff to its right."""
+"""Red for above: the loss is flat below the best rate and a cliff above it."""
 
 
 def render(verdict: Verdict) -> RenderableType:
-    """The answer, the tested rows as a table, the signs of instability, the limits; the rest is counted."""
+    """The answer, the tested rows as a table, the stability rows, the limitations; other rows are counted."""
     parts: list[RenderableType] = [Text(line) for line in answer_lines(verdict)]
     tested = [row for row in verdict.rows if row.is_tested]
     if tested:
@@ -52,7 +52,7 @@ def render(verdict: Verdict) -> RenderableType:
 
 
 def verdict_table(verdict: Verdict) -> Table:
-    """One line per tested row, narrow enough for 80 columns; verdict.md holds the evidence in words."""
+    """One line per tested row, narrow enough for 80 columns; verdict.md has the evidence in words."""
     table = Table(
         title=f"Guideline rows against sweep {verdict.study}",
         title_justify="left",

@@ -1,1 +1,1 @@
-"""The sentences of a verdict, from its numbers and codes; only what shows a verdict imports them."""
+"""The sentences of a verdict, made from its numbers and codes; only renderers and the report import them."""

@@ -10,7 +10,7 @@ from results.verdict.verdict import Verdict
 
 
 def best_label(verdict: Verdict) -> str:
-    """Says that the best is by loss where the sweep searched by a metric, so that best/ may hold another."""
+    """`Best by loss` where the sweep searched by a metric: best/ then holds the best by that."""
     is_other = verdict.by_metric is not None and verdict.by_metric.is_objective
     return "Best by loss" if is_other else "Best"
 

@@ -10,7 +10,7 @@ from results.verdict.limitations import Limitation
 
 
 def limitation_text(limitation: Limitation) -> str:
-    """One or two sentences."""
+    """The limitation in one or two sentences."""
     return TEXTS[limitation.code](**limitation.facts)
 
 

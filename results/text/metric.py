@@ -1,4 +1,4 @@
-"""What a verdict says of the sweep's metric."""
+"""What a verdict says about the sweep's metric."""
 
 from __future__ import annotations
 

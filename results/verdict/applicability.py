@@ -16,7 +16,7 @@ ConditionName = Literal[
 FOUR_BIT = ("nf4", "nf4-single", "fp4", "fp4-double", "int4", "4-bit")
 
 _ORDER: tuple[ConditionName, ...] = ("method", "embeddings trained", "model size", "steps", "task")
-"""In which conditions are asked: the first that fails is the reason a row does not apply."""
+"""Order of the conditions: the first that excludes a row is the reason shown."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,7 @@ def row_verdict(
 def _by_arms(
     row: GuidelineRow, sweep: SweepResult, compared: ArmComparisons
 ) -> tuple[Word, Comparison | None] | None:
-    """The word and the comparison it rests on; None when no arm bears on the row."""
+    """The word and the comparison it rests on; None when no arm tests the row."""
     margin, found = compared.margin, compared.comparisons
     if row.topic == "stability":
         return None
@@ -130,8 +130,8 @@ def _by_arms(
 def _word_of_range(
     row: GuidelineRow, value: Value | None, side: Side, comparison: Comparison, margin: float
 ) -> Word | None:
-    """A range is too low or too high when its end nearest to the best is; only runs that end early count
-    anywhere. None for a worse value elsewhere in the range, which says nothing about that end."""
+    """A range is too low or too high when its end nearest to the best is; runs that end early count anywhere.
+    None for a worse value elsewhere in the range, which says nothing about that end."""
     word = value_word(comparison, side=side, margin=margin)
     end = row.high if side == "below" else row.low
     if word in ("too_low", "too_high") and not comparison.loses_runs and end is not None:

@@ -137,7 +137,7 @@ class Measurement:
 
     @property
     def applies(self) -> bool:
-        """Whether the row speaks of such a sweep."""
+        """Whether the row is about such a sweep."""
         return excluding(self.conditions) is None
 
     @property
@@ -167,7 +167,7 @@ def _value(row: GuidelineRow, sweep: SweepResult, found: Measurement) -> Measure
     best = _best_with(row, sweep)
     if best is None:
         return replace(found, not_tested=_nothing_finished(sweep), ended_early=ended_early)
-    # The most charitable reading of the row: its value with the best companions that this sweep tried.
+    # The most charitable reading of the row: its value with the best other settings that this sweep tried.
     inside = next((trial for trial in sweep.finished if holds_value(row, trial.values.get(name))), None)
     cost = None if inside is None else _cost(row, sweep, inside)
     # Once a trial of the row's own value has finished, those that did not say nothing more about it.
@@ -209,7 +209,7 @@ def _boundary(row: GuidelineRow, sweep: SweepResult, found: Measurement) -> Meas
 
 
 def _stability(row: GuidelineRow, sweep: SweepResult, found: Measurement) -> Measurement:
-    """Whether the trials that showed a sign lie where the table says it comes from."""
+    """Compare the trials that showed a sign with the others."""
     signs, name = SIGNS_OF_ROW.get(row.id, ()), row.parameter or "learning_rate"
     if not signs:
         return replace(found, not_tested="no_such_sign")

@@ -1,4 +1,4 @@
-"""A sweep's metric beside its loss: the best by either, and what runs on common seeds say of them."""
+"""The best by the sweep's metric beside the best by loss, also on common seeds."""
 
 from __future__ import annotations
 

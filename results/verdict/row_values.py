@@ -42,7 +42,7 @@ def position_of(row: GuidelineRow, value: Value | None) -> Position:
 
 
 def distances(row: GuidelineRow, value: Value) -> tuple[float | None, float | None]:
-    """log10 distance to the nearest end and signed offset from the geometric centre; None beside a 0."""
+    """log10 distance to the nearest end and signed offset from the geometric centre; None where one is 0."""
     found = finite(value)
     if row.choices or found is None or row.low is None or row.high is None:
         return None, None

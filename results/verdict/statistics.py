@@ -63,8 +63,8 @@ class Arm:
 
     name: str
     role: Role
-    """best (the first one is the reference), guideline_default, row (the row's own value with everything else
-    at the best), one_rate (one learning rate for LoRA and embeddings, at its own best main rate)."""
+    """best (the first one is the reference), guideline_default, row (the row's own value, the rest as in the
+    best), one_rate (one learning rate for LoRA and embeddings, at its own best main rate)."""
     values: Mapping[str, Value]
     rows: tuple[str, ...] = ()
     """Guideline rows that the arm is there to test."""
@@ -135,12 +135,6 @@ class Comparison:
     def percent(self, value: float | None) -> float | None:
         """A difference as percent of the other's loss."""
         return None if value is None or not self.other_loss else 100 * value / self.other_loss
-
-    def to_dict(self) -> dict[str, Any]:
-        """Builtins only, with the percentages."""
-        own = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        shares = {f"{name}_percent": self.percent(getattr(self, name)) for name in ("effect", "low", "high")}
-        return own | shares
 
 
 Relation = Literal["worse", "within", "no_worse", "better", "loses_runs", "open"]
@@ -315,12 +309,12 @@ def _looks(pairs: int, looks: bool) -> int:
 
 @lru_cache(maxsize=4096)
 def _t(share: float, degrees: int) -> float:
-    """The t quantile that leaves `share` outside, both sides together."""
+    """The two-sided t quantile that leaves `share` outside."""
     return float(-stdtrit(degrees, share / 2))
 
 
 @lru_cache(maxsize=4096)
 def _tail(lost: int, runs: int) -> float:
-    """The chance of so many lost runs or more at TOLERATED_LOSS_RATE."""
+    """The probability of at least `lost` lost runs at TOLERATED_LOSS_RATE."""
     rate = TOLERATED_LOSS_RATE
     return sum(math.comb(runs, k) * rate**k * (1 - rate) ** (runs - k) for k in range(lost, runs + 1))

@@ -35,7 +35,7 @@ class Verdict:
     best: TrialResult | None
     """None when no trial finished its full budget with a finite loss."""
     guideline_default: TrialResult | None
-    """The trial of all the tables' own values at once, whatever became of it."""
+    """The trial of all the tables' own values at once, whatever its outcome."""
     base_eval_loss: float | None
     rows: Sequence[RowVerdict]
     edges: Sequence[Edge]
@@ -84,9 +84,9 @@ def verdict(
     """Check every guideline row that the study names against its trials and, for words, against the confirm
     study's runs.
 
-    `margin` is a share of the best's loss; None takes the confirmation's own, or else the usual one.
+    `margin` is a share of the best's loss; None takes the confirmation's own, else MARGIN.
     Works on unfinished studies too. Raises NothingToSay for a study without a single trial, InputError for
-    rows in the study that are no guideline rows, DamagedReplicates for a confirm study that is none.
+    invalid guideline rows in the study, DamagedReplicates for an invalid confirm study.
     """
     if isinstance(replicates, optuna.Study):
         # A confirmation that was planned and has not started shows nothing yet.
@@ -123,7 +123,7 @@ def assemble(
     compared: ArmComparisons | None = None,
     replicates: Replicates | None = None,
 ) -> Verdict:
-    """The verdict around rows that are decided."""
+    """The verdict with rows that are already decided."""
     return Verdict(
         study=sweep.name,
         best=sweep.best,

@@ -97,7 +97,7 @@ def test_a_better_trial_replaces_the_folder_and_the_same_one_leaves_it(make_tria
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "trials"]
 
 
-def test_a_cut_off_adapter_is_refused(make_trial, make_study, tmp_path):
+def test_a_truncated_adapter_is_refused(make_trial, make_study, tmp_path):
     weights = write_adapter(tmp_path, 0) / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-5])
     with pytest.raises(AdapterFilesError, match="must hold"):
@@ -160,7 +160,7 @@ def test_the_study_hash_follows_the_trials(make_trial, make_study):
     assert hash_of(make_trial(2.0), running) == hash_of(make_trial(2.0))
 
 
-def test_a_file_that_is_no_best_config_is_refused(tmp_path):
+def test_a_file_that_is_not_a_best_config_is_refused(tmp_path):
     (tmp_path / "config.yaml").write_text("model: {name: x}\n")
     with pytest.raises(ResultsError, match="no section lora, training"):
         read_best_config(tmp_path)
@@ -189,7 +189,7 @@ def test_a_tokenizer_goes_along_and_stays(make_trial, make_study, tmp_path):
 
 
 def test_layers_are_named_where_all_linear_would_mean_more_of_them(make_trial, make_study):
-    """As in a model that also sees: peft would add adapters to its vision tower too."""
+    """As in a vision-language model: peft would add adapters to its vision tower too."""
     saved = {"target_modules": ["k_proj", "q_proj"]}
     trial = make_trial(2.0)
     same = best_config(make_study(trial), adapter_config=saved)

@@ -29,7 +29,7 @@ def mixed(make_trial, make_study):
     )
 
 
-def test_one_row_a_trial_with_state_outcome_and_reason(mixed):
+def test_one_row_per_trial_with_state_outcome_and_reason(mixed):
     frame = trials_frame(mixed)
     assert frame["number"].tolist() == [0, 1, 2, 3, 4]
     assert frame["state"].tolist() == ["COMPLETE", "PRUNED", "PRUNED", "FAIL", "RUNNING"]
@@ -38,7 +38,7 @@ def test_one_row_a_trial_with_state_outcome_and_reason(mixed):
     assert frame.loc[1, "stop_reason"] == "behind at 40%"
 
 
-def test_the_loss_of_a_stopped_trial_never_stands_beside_a_full_one(mixed):
+def test_the_loss_of_a_stopped_trial_is_never_in_the_column_of_full_ones(mixed):
     frame = trials_frame(mixed)
     assert frame["eval_loss"].notna().tolist() == [True, False, False, False, False]
     assert frame.loc[1, "last_eval_loss"] == 2.8
@@ -52,7 +52,7 @@ def test_optunas_own_value_of_a_pruned_trial_is_no_loss_at_the_full_budget(make_
     trial = study.ask()
     trial.report(1.5, 40)
     study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    assert study.trials[0].value == 1.5  # Optuna's doing
+    assert study.trials[0].value == 1.5  # set by Optuna
     frame = trials_frame(study)
     assert pd.isna(frame.loc[0, "eval_loss"])
     assert frame.loc[0, "last_eval_loss"] == 1.5

@@ -1,4 +1,4 @@
-"""Published tables: what is read, what is refused, what is claimed, and the committed reference."""
+"""Published tables: reading, refusals, verdicts, and the committed reference."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_tables_that_cannot_be_read_say_why(tmp_path, text, columns, words):
         ("rank=a,lora_r=b", "gives lora_r twice: 'a' and 'b'"),
     ],
 )
-def test_mappings_that_are_none_are_refused(columns, words):
+def test_invalid_column_mappings_are_refused(columns, words):
     with pytest.raises(TableError, match=words):
         parse_columns(columns)
 
@@ -170,7 +170,7 @@ def test_one_seed_twice_is_no_replicate(tmp_path):
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_a_table_or_an_error_of_one_line(tmp_path_factory, data):
+def test_any_bytes_give_a_table_or_a_one_line_error(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("fuzz") / "table.csv"
     path.write_bytes(b"lr,test_nll\n1e-4,1.0\n" + data)
     try:
@@ -197,7 +197,7 @@ def test_replicates_are_pooled_and_make_words(tmp_path):
     assert row.comparison.effect == pytest.approx(1.0501 - 1.00005)
     assert row.comparison.design == "pooled"
     assert cost_text(model.costs["method.qlora"]) == "+5.00%"
-    # 1e-3 lies between the best, 8e-4, and 2e-3, which is far worse: where it turns is not known.
+    # 1e-3 lies between the best, 8e-4, and 2e-3, which is far worse: where it turns is unknown.
     assert row_of(model, "boundary.too_high").word == "undecided"
     tried = judged(tmp_path, TABLE.replace("2e-3,16", "1e-3,16"))["org/tiny-8B"]
     assert row_of(tried, "boundary.too_high").word == "supported"
@@ -251,7 +251,7 @@ def test_noise_above_the_compared_rates_is_left_out():
 
 
 def wrong_share(tables: int, pairs: int) -> float:
-    """Share of tables with a wrong word, over pairs of configs whose true difference is the margin."""
+    """Share of tables with a wrong word, where the true difference of all pairs of configs is the margin."""
     generator = np.random.default_rng(11)
     truth = [1.0, 1.0 + MARGIN, 1.0, 1.0 + MARGIN]
     wrong = 0

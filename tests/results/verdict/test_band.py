@@ -36,14 +36,14 @@ def test_a_side_that_was_not_tried_is_open():
 
 
 def test_noise_moves_the_ends_outwards_only():
-    """0.02 above the best is no clear outside when a run's noise alone is 0.01."""
+    """0.02 above the best is not clearly outside when the noise of a run is 0.01."""
     band = band_of("learning_rate", RATES, noise=0.01)
     assert band is not None
     assert (band.low, band.beyond_low, band.beyond_high) == (1e-4, 1e-5, 1e-3)
 
 
 def test_other_dimensions_do_not_narrow_it():
-    """A value counts with the best companions it had, as every trial differs in several dimensions."""
+    """A value counts with its best other settings, as every trial differs in several dimensions."""
     band = band_of("learning_rate", [*RATES, (1e-4, 3.0), (4e-4, 9.0)])
     assert band is not None
     assert (band.low, band.high) == (1e-4, 4e-4)

@@ -123,7 +123,7 @@ def test_the_margin_decides_what_matters(sweep):
     assert row_of(verdict(sweep, confirm(*ARMS), margin=0.05), "scenario.general").word == "no_difference"
 
 
-def test_bands_edges_and_conditions_stand_in_the_row(make_trial, make_study, sweep):
+def test_a_row_has_its_band_edge_and_conditions(make_trial, make_study, sweep):
     row = row_of(verdict(sweep), "scenario.general")
     assert row.band is not None
     assert (row.band.low, row.band.high, row.band.beyond_high) == (3e-4, 4e-4, 1.5e-3)
@@ -139,7 +139,7 @@ def test_bands_edges_and_conditions_stand_in_the_row(make_trial, make_study, swe
     assert {"model size", "steps", "batch", "base", "alpha"} <= names
 
 
-def test_files_and_terminal_tell_it(sweep, tmp_path):
+def test_files_and_terminal_show_the_words(sweep, tmp_path):
     result = verdict(sweep, confirm(*ARMS))
     data, page = write_verdict(result, tmp_path)
     read = json.loads(data.read_text(), parse_constant=lambda name: 1 / 0)
@@ -163,7 +163,7 @@ def test_files_and_terminal_tell_it(sweep, tmp_path):
     assert to_markdown(verdict(sweep)).count("Verdict: undecided") > 5
 
 
-def test_the_best_losing_runs_is_said(sweep):
+def test_lost_runs_of_the_best_are_a_limitation(sweep):
     result = verdict(sweep, confirm((ARMS[0][0], None), ARMS[2]))
     assert any("The best itself did not finish on 5 of 5 seeds" in text for text in limitations(result))
     assert row_of(result, "scenario.general").word == "undecided"

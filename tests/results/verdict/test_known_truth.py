@@ -1,4 +1,4 @@
-"""The share of wrong words over simulated sweeps whose truth is known stays under the stated error rate."""
+"""The family-wise error rate over simulated sweeps with known losses stays below the stated one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SWEEPS = 1000
 
 
 def borderline(number: int) -> tuple[list[Arm], list[float]]:
-    """Arms whose true difference is the margin exactly: whatever is said about them is wrong."""
+    """Arms whose true difference is exactly the margin: any word about them is wrong."""
     rates = [2e-4, *(4e-4 * 1.1**k for k in range(number))]
     arms = [
         Arm(name=f"a{k}", role="row" if k else "best", values={"learning_rate": rate})
@@ -50,7 +50,7 @@ def test_wrong_words_stay_under_the_stated_rate_where_every_word_is_wrong(run):
 
 
 def test_the_same_sweeps_without_the_corrections_are_wrong_far_too_often():
-    """What the corrections are for, and that the test above is able to fail."""
+    """Shows what the corrections are for, and that the test above can fail."""
     assert share_wrong(Noise(run=0.02), corrected=False) > 3 * ALPHA
 
 
@@ -64,7 +64,7 @@ def test_wrong_words_stay_under_the_stated_rate_in_whole_sweeps(best_rate, lost_
         noise = Noise(run=float(generator.uniform(0.001, 0.01)), lost_above=lost_above)
         arms = arms_of(truth, noise, generator)
         losses = [truth.loss(float(arm.values["learning_rate"])) for arm in arms]
-        # Where runs end early, "too high" is right whatever those that finished would say.
+        # Where runs end early, "too high" is right whatever the finished ones show.
         outcome = confirm(arms, losses, noise, generator)
         wrong += outcome.wrong and not (lost_above and outcome.words.get("row.high") == "too_high")
     assert wrong / (SWEEPS // 2) <= ALPHA
@@ -158,8 +158,8 @@ def claims_what_is_not_so(row: RowVerdict, truth: Truth, best: float) -> bool:
 
 
 @pytest.mark.parametrize("best_rate", [6e-5, 2e-4, 7e-4])
-def test_whole_verdicts_claim_what_is_so(best_rate):
-    """From a noisy search over replicates to the words of rows, ranges and a boundary: 600 sweeps in all."""
+def test_whole_verdicts_are_right(best_rate):
+    """From a noisy search and replicates to the words of rows, ranges and a boundary: 600 sweeps in all."""
     truth, generator = Truth(best_rate=best_rate), np.random.default_rng(17)
     wrong, claims = 0, 0
     for _ in range(200):

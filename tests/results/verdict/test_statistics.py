@@ -1,4 +1,4 @@
-"""Comparisons, relations, words and the stopping rule, each against arithmetic done elsewhere."""
+"""Comparisons, relations, words and the stopping rule, each checked by independent arithmetic."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def t_interval(pairs: int, share: float) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def test_the_interval_is_what_paired_t_intervals_at_all_looks_have_in_common():
+def test_the_interval_is_what_paired_t_intervals_at_all_looks_intersect():
     found = compare("a", "b", runs("a", OURS) + runs("b", THEIRS), comparisons=4)
     share = ALPHA * INTERVAL_SHARE / 4
     looks = [t_interval(pairs, share / (k * (k + 1))) for k, pairs in enumerate((3, 4, 5, 6), start=1)]

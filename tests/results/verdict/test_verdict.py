@@ -1,4 +1,4 @@
-"""A verdict per guideline row: position, distance and cost, each checked by arithmetic written here."""
+"""A verdict per guideline row: position, distance and cost, each checked by independent arithmetic."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_best_below_a_range_row_measured_by_the_best_trial_inside(make_trial, ma
 
 
 def test_the_best_trial_inside_the_row_measures_it_own_or_not(make_trial, make_study):
-    """The charitable reading: the row's value with the best companions that were tried."""
+    """The charitable reading: the row's value with the best other settings that were tried."""
     study = make_study(
         make_trial(2.4, lr=1e-4, ratio=0.9, rows=("scenario.instruction",)),
         make_trial(2.1, lr=1.2e-4, ratio=0.1),
@@ -253,7 +253,7 @@ def test_a_product_of_two_drawn_values_still_meets_a_point_row(make_trial, make_
     )
 
 
-def test_boundary_row_tells_what_became_of_trials_beyond_it(make_trial, make_study):
+def test_boundary_row_counts_the_outcomes_of_trials_beyond_it(make_trial, make_study):
     study = make_study(
         make_trial(2.00, lr=4e-4),
         make_trial(2.30, lr=1e-3),
@@ -294,7 +294,7 @@ def test_stability_row_compares_the_rates_of_trials_with_and_without_the_sign(ma
         make_trial(2.2, lr=4e-4),
         make_trial(outcome="pruned", lr=9e-4, signs=("loss_spike",), reports={20: 3.0}),
         make_trial(2.6, lr=1.1e-3, signs=("loss_spike", "eval_rises")),
-        make_trial(outcome="failed", lr=1.9e-3, signs=("loss_spike",)),  # infrastructure says nothing
+        make_trial(outcome="failed", lr=1.9e-3, signs=("loss_spike",)),  # a failure does not count
     )
     result = verdict(study)
     row = row_of(result, "stability.spike")
@@ -335,14 +335,14 @@ def test_gains_over_base_and_guideline_default(make_trial, make_study):
     assert any("no better than the untouched base" in text for text in limitations(worse))
 
 
-def test_the_first_caveat_says_that_noise_is_unknown(make_trial, make_study):
+def test_the_first_limitation_says_that_noise_is_unknown(make_trial, make_study):
     result = verdict(make_study(make_trial(2.0)))
     assert result.runs_per_config == 1
     assert limitations(result)[0].startswith("One run per config")
 
 
-def test_what_of_the_model_got_no_adapter_limits_the_answer(make_trial, make_study):
-    """Nobody expects it of a plain model, so that one is not told of its layers."""
+def test_layers_without_an_adapter_are_a_limitation(make_trial, make_study):
+    """A model whose linear layers all have adapters needs no such sentence."""
     told = ["on 14 linear layers of the language model", "none on 2 linear layers, such as a, which b"]
     seen = verdict(make_study(make_trial(2.0), context={"adapters": told}))
     assert f"Adapters were trained {told[0]}; {told[1]}." in limitations(seen)
@@ -378,7 +378,7 @@ def test_a_study_without_attributes_is_judged_as_far_as_it_goes(make_trial, make
     assert any("names no guideline rows" in text for text in limitations(result))
 
 
-def test_rows_that_are_none_are_refused(make_trial, make_study):
+def test_invalid_rows_are_refused(make_trial, make_study):
     with pytest.raises(InputError, match="topic"):
         verdict(make_study(make_trial(2.0), guidelines=[{"id": "x", "topic": "weather", "source": "me"}]))
 
