@@ -1,4 +1,4 @@
-"""Where the time of a pack's training step goes, and how far it is from what the hardware allows."""
+"""Where the time of a pack's training step goes, and the least time that the hardware allows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.training_steps.step_profile import GAPS, PARTS, profile_step
 
 
 def report_pack(report: Report, case: Case, num_seats: int, ceilings: Ceilings, repetitions: int) -> None:
-    """The tables and figures of one pack."""
+    """Add the tables and figures of one pack."""
     pack = case.new_pack()
     trials = PackTrials(case, num_seats, pack)
     batches = trials.batches()
@@ -70,7 +70,7 @@ def _report_floor(report: Report, title: str, floor: LowerBound, ceilings: Ceili
     report.table(f"The floor: {title}", ["", "at least", "", "ms"], rows)
 
 
-def options() -> Namespace:
+def parse_options() -> Namespace:
     parser = arguments(__doc__ or "")
     parser.add_argument("--shape", choices=list(SHAPES), help="model; default by device")
     parser.add_argument("--tokens", type=int, default=512, help="tokens of a trial's micro-batch, at most")
@@ -81,8 +81,8 @@ def options() -> Namespace:
 
 
 def main() -> None:
-    """Measure the pack with its weights dequantised in every pass, and with the copy kept."""
-    given = options()
+    """Measure the pack with weights dequantized in every pass, and with a resident copy."""
+    given = parse_options()
     device, dtype = this_device()
     name = given.shape or ("llama-3.1-8b" if device.type == "cuda" and not given.quick else "demo")
     tokens, repetitions = (64, 2) if given.quick else (given.tokens, 9)

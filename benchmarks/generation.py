@@ -1,7 +1,7 @@
-"""What answers cost with kept keys and values, and when every new token costs a pass over its whole text.
+"""Generation with a key-value cache, and with a pass over the whole text for every new token.
 
-Both sides are the pack's own, on the same seats and prompts, and give the same tokens. The time is processor
-time of all threads on a CPU, which others on the machine hardly change, and the clock's on CUDA.
+Both sides are the pack's, on the same seats and prompts, and give the same tokens. On a CPU the processor
+time of all threads is measured, which other load hardly changes; on CUDA the wall time.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ Answers = list[list[list[int]]]
 
 
 def prompts(case: Case) -> list[list[int]]:
-    """The same for every seat, of lengths spread evenly."""
+    """Return prompts of evenly spaced lengths, the same for every seat."""
     generator = torch.Generator().manual_seed(0)
     lengths = torch.linspace(SHORTEST, LONGEST, PROMPTS).round().int().tolist()
     return [torch.randint(1, case.shape.vocabulary, (n,), generator=generator).tolist() for n in lengths]
 
 
 def answers(trials: PackTrials, asked: Sequence[Sequence[int]], *, cached: bool) -> Answers:
-    """New tokens, [seat][prompt]; none of them ends an answer."""
+    """Return the new tokens, [seat][prompt]; no token ends an answer."""
     without = patch.object(TextGenerator, "uncached_reason", "asked for")
     with nullcontext() if cached else without:
         return trials.pack.generate(trials.seats, asked, NEW_TOKENS, stop_token_ids=())
 
 
-def compared(case: Case, num_seats: int, repetitions: int, report: Report) -> None:
-    """Add a row for either way of so many seats."""
+def compare(case: Case, num_seats: int, repetitions: int, report: Report) -> None:
+    """Add a table of both sides for that many seats."""
     trials = PackTrials(case, num_seats, case.new_pack())
     asked = prompts(case)
     if reason := trials.pack.generator.uncached_reason:
@@ -77,7 +77,7 @@ def _cost(run: Callable[[], Answers], device: torch.device) -> float:
 
 
 def main() -> None:
-    """Measure the demonstration's model on a CPU, one of 1B parameters on CUDA."""
+    """Measure the demo's model on a CPU, one of 1B parameters on CUDA."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--seats", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--repetitions", type=int, default=3)
@@ -91,7 +91,7 @@ def main() -> None:
     )
     case = Case(shape=shape, num_tokens=256, device=device, dtype=dtype, resident=True)
     for num_seats in [1] if options.quick else options.seats:
-        compared(case, num_seats, 1 if options.quick else options.repetitions, report)
+        compare(case, num_seats, 1 if options.quick else options.repetitions, report)
     report.finish(save=options.save)
 
 

@@ -1,8 +1,7 @@
-"""All that needs a CUDA device, in one command: `python -m benchmarks.gpu [--only NAME ...] [--out FOLDER]`.
+"""Everything that needs a CUDA device: `python -m benchmarks.gpu [--only NAME ...] [--out FOLDER]`.
 
-First the tests of `lora_runner` that are marked for a GPU, then every benchmark of a step. Each is a process
-of its own with a time limit, and keeps what it has measured as it goes: on a machine that is lent for
-minutes, nothing is lost when one of them fails or takes too long.
+First the tests of `lora_runner` that are marked for a GPU, then every benchmark of a training step. Each runs
+in its own process with a time limit and saves as it goes, so nothing is lost if one fails or takes too long.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from benchmarks.harness.processes import ROOT
 from benchmarks.harness.report import FOLDER
 
 GRACE_SECONDS = 10
-"""From the interruption of a stage that takes too long to its end."""
+"""Between interrupting a stage that takes too long and killing it."""
 
 
 @dataclass(frozen=True)
@@ -43,26 +42,26 @@ def benchmark(name: str, seconds: int, *arguments: str) -> Stage:
 
 
 def stages() -> list[Stage]:
-    """In the order in which a reader asks: is it right, what is it worth, where does the time go."""
-    # Single operations first, which explain what fails after them. By file: some of the tests of data want
-    # packages that a machine for training lacks.
+    """Return the stages: tests first, then the benchmarks."""
+    # Single operations first, since their failures explain later ones. By file, since some tests of data need
+    # packages that a training machine may lack.
     names = ("layers/test_block_matmul", "layers/test_invariant_attention", "optim/test_adamw")
     names += ("optim/test_adamw_8bit", "test_checkpoint", "test_session", "test_interruptions")
     names += ("pack/test_out_of_memory", "pack/test_exactness")
     files = [f"tests/lora_runner/{name}.py" for name in names]
     return [
-        # A warning that other versions of a library give is none of these tests' business.
+        # Other library versions may warn; these tests do not check that.
         Stage("tests", ("-m", "pytest", "-m", "gpu", "-W", "default", "--durations=15", *files), 240),
         benchmark("floor", 120),
         benchmark("update", 60),
         benchmark("side_by_side", 240),
-        # A step's whole grid takes longer than the rest together, so the time decides how far it goes.
+        # The whole grid of steps takes longer than the rest together, so it is limited by time.
         benchmark("step", 240, "--seconds", "150"),
     ]
 
 
 def run(stage: Stage, folder: Path) -> str:
-    """Run a stage with its output in `folder`; how it ended, in words."""
+    """Run a stage with its output in `folder`; return in words how it ended."""
     started = time.monotonic()
     with (folder / f"{stage.name}.txt").open("w") as log:
         process = subprocess.Popen(
@@ -76,11 +75,11 @@ def run(stage: Stage, folder: Path) -> str:
             ended = f"ended with {process.wait(stage.seconds)}"
         except subprocess.TimeoutExpired:
             ended = f"was ended after {stage.seconds} s"
-            process.send_signal(signal.SIGINT)  # pytest then says what has failed so far
+            process.send_signal(signal.SIGINT)  # pytest then reports failures so far
             with suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE_SECONDS)
         finally:
-            with suppress(ProcessLookupError):  # what it started itself must not hold the device's memory
+            with suppress(ProcessLookupError):  # its children must not keep device memory
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     return f"{stage.name} {ended}, {time.monotonic() - started:.0f} s"
@@ -89,9 +88,9 @@ def run(stage: Stage, folder: Path) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     names = [stage.name for stage in stages()]
-    parser.add_argument("--only", nargs="+", choices=names, default=names, help="these, in their own order")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="only these stages")
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "build" / "gpu", help="where to leave output and tables"
+        "--out", type=Path, default=ROOT / "build" / "gpu", help="folder for output and tables"
     )
     given = parser.parse_args()
     if not torch.cuda.is_available():

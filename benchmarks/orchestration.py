@@ -1,8 +1,8 @@
-"""What a trial costs without its training: `python -m benchmarks.orchestration [--save] [--quick]`.
+"""Cost of a trial without its training: `python -m benchmarks.orchestration [--save] [--quick]`.
 
 Ours is the real fleet (`benchmarks/empty_trials/fleet.py`), the peer Ray Tune with OptunaSearch and ASHA
-(`benchmarks/peers/tune_asha.py`). Trials report instantly, so all that is left is drawing, placing,
-reporting, deciding and writing down.
+(`benchmarks/peers/tune_asha.py`). Trials report instantly, which leaves drawing, scheduling, reporting,
+pruning and recording.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ QUICK_OUR_TRIALS, QUICK_PEER_TRIALS = 16, 4
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One side's run; seconds since its process was made."""
+    """One side's run; seconds since its process started."""
 
     name: str
     seconds: float
     cpu_seconds: float
     ray_ready: float
     ended: tuple[float, ...]
-    """When each trial had ended, rising."""
+    """When each trial ended, ascending."""
     num_pruned: int
 
     @property
     def trial_seconds(self) -> float:
-        """What one more trial costs, start-up left out: from the first trial's end to the last one's."""
+        """Seconds per further trial, without start-up: from the first trial's end to the last one's."""
         return (self.ended[-1] - self.ended[0]) / (len(self.ended) - 1)
 
 
 def measure(name: str, module: str, arguments: Sequence[str]) -> Side:
-    """Run one side in a process of its own."""
+    """Run one side in its own process."""
     with scratch() as folder:
         outcome = folder / "outcome.json"
         process = run_python(["-m", module, str(outcome), *arguments], folder)
-        said = json.loads(outcome.read_text())
+        result = json.loads(outcome.read_text())
     return Side(
         name=name,
         seconds=process.seconds,
         cpu_seconds=process.cpu_seconds,
-        ray_ready=said["ready"] - process.started,
-        ended=tuple(moment - process.started for moment in said["ended"]),
-        num_pruned=said["states"].get("PRUNED", 0),
+        ray_ready=result["ready"] - process.started,
+        ended=tuple(moment - process.started for moment in result["ended"]),
+        num_pruned=result["states"].get("PRUNED", 0),
     )
 
 
@@ -62,8 +62,8 @@ def main() -> None:
     options = parser.parse_args()
     trials = options.trials or (QUICK_OUR_TRIALS if options.quick else OUR_TRIALS)
     peer_trials = options.peer_trials or (QUICK_PEER_TRIALS if options.quick else PEER_TRIALS)
-    said = ["--trials", str(peer_trials)]
-    peer = measure("Ray Tune, a process per trial", "benchmarks.peers.tune_asha", said)
+    peer_arguments = ["--trials", str(peer_trials)]
+    peer = measure("Ray Tune, a process per trial", "benchmarks.peers.tune_asha", peer_arguments)
     sides = [
         measure(
             f"this program, {options.seats} seats",
@@ -73,7 +73,9 @@ def main() -> None:
         peer,
     ]
     if not options.quick:
-        kept = measure("Ray Tune, kept processes", "benchmarks.peers.tune_asha", [*said, "--reuse-actors"])
+        kept = measure(
+            "Ray Tune, kept processes", "benchmarks.peers.tune_asha", [*peer_arguments, "--reuse-actors"]
+        )
         sides.append(kept)
     ours = sides[0]
     report = Report(

@@ -1,7 +1,7 @@
-"""How the keeper grows with seats and finished trials: `python -m benchmarks.scale [--save] [--quick]`.
+"""How keeper and fleet scale with seats and finished trials: `python -m benchmarks.scale [--save] [--quick]`.
 
-The keeper alone against studies of growing size on each storage (`scale_point.py`), with Optuna's own sampler
-beside it, and the real fleet on a Ray of several logical nodes with nothing to train (`scale_fleet.py`).
+The keeper alone on growing studies, on each storage, beside Optuna (`empty_trials/keeper_timings.py`);
+the real fleet on several logical Ray nodes with trials that train nothing (`empty_trials/fleet.py`).
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ FINISHED, SEATS = (100, 1000, 3000, 10_000), (8, 100, 1000)
 QUICK_FINISHED, QUICK_SEATS = (50, 100), (8, 40)
 STORAGES = ("sqlite", "journal", "postgresql")
 BUSY_LOAD = 1.5
-"""Of the machine, before the benchmark adds its own: above it, somebody else's work ran too."""
+"""Load of the machine before the benchmark starts; above it, other work ran too."""
 
 
 def sizes(finished: tuple[int, ...], seats: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(finished, seats): one grows while the other stays at its second value."""
+    """Return (finished, seats): one grows while the other stays at its second value."""
     points = [(count, seats[1]) for count in finished]
     return points + [(finished[1], count) for count in seats if count != seats[1]]
 
 
 @contextmanager
-def places(names: list[str], report: Report) -> Iterator[dict[str, Callable[[Path], str]]]:
-    """By storage, what makes the URL of an empty study in a folder."""
+def storage_urls(names: list[str], report: Report) -> Iterator[dict[str, Callable[[Path], str]]]:
+    """Yield for each storage a function from a folder to the URL of an empty study."""
     made: dict[str, Callable[[Path], str]] = {
         "sqlite": lambda folder: f"sqlite:///{folder / 'study.db'}",
         "journal": lambda folder: f"journal:{folder / 'study.log'}",
@@ -55,9 +55,9 @@ def places(names: list[str], report: Report) -> Iterator[dict[str, Callable[[Pat
 
 
 def measure_keepers(report: Report, options: Any, finished: tuple[int, ...], seats: tuple[int, ...]) -> None:
-    """The keeper alone; random search on every storage, TPE (which knows nothing of storages) on one."""
+    """Measure the keeper alone: random search on every storage, TPE on one."""
     points: list[Point] = []
-    with places(options.storages, report) as urls:
+    with storage_urls(options.storages, report) as urls:
         rows = [(storage, "random") for storage in urls]
         rows.append(("journal" if "journal" in urls else next(iter(urls)), "tpe"))
         for storage, sampler in rows:
@@ -97,7 +97,7 @@ def figures(
     finished: tuple[int, ...],
     seats: tuple[int, ...],
 ) -> None:
-    """At the largest size, and by how much it grew over the smallest."""
+    """Add the figures at the largest size, and their growth over the smallest."""
     small, large = points[finished[0], seats[1]], points[finished[-1], seats[1]]
     few, many = points[finished[1], seats[0]], points[finished[1], seats[-1]]
     report.figure(f"{name}_ask_seconds", large.ask_seconds)
@@ -115,12 +115,12 @@ def figures(
 
 
 def grown(finished: tuple[int, ...]) -> int:
-    """Trials between the smallest size and the largest."""
+    """Return the trials between the smallest size and the largest."""
     return finished[-1] - finished[0]
 
 
 def measure_fleet(report: Report, *, trials: int, workers: int, seats: int, seconds: float) -> None:
-    """The real fleet; its keeper's whole time by trial, early and late."""
+    """Measure the real fleet."""
     with scratch() as folder:
         outcome = folder / "outcome.json"
         size = ["--trials", trials, "--nodes", workers, "--seats", seats, "--seconds", seconds]
@@ -165,9 +165,9 @@ def main() -> None:
         "--finished", type=int, nargs="*", help=f"at least 2 sizes, default {FINISHED}; none: the fleet alone"
     )
     parser.add_argument("--storages", nargs="+", choices=STORAGES, default=list(STORAGES))
-    parser.add_argument("--trials", type=int, default=None, help="of the fleet; 0 leaves it out")
+    parser.add_argument("--trials", type=int, default=None, help="of the fleet; 0 skips it")
     parser.add_argument("--workers", type=int, default=2, help="of the fleet, each on a logical node")
-    parser.add_argument("--seconds", type=float, default=300.0, help="that the fleet hands out trials")
+    parser.add_argument("--seconds", type=float, default=300.0, help="for which the fleet starts trials")
     options = parser.parse_args()
     given = options.finished
     finished = tuple(given or (QUICK_FINISHED if options.quick else FINISHED))
@@ -202,7 +202,7 @@ def main() -> None:
 
 
 def conclude(report: Report, busy: float, started: float, *, save: bool) -> None:
-    """Print a report with what a reader should know of the run."""
+    """Print a report with notes on the run."""
     if busy > BUSY_LOAD:
         report.note(
             f"other work ran beside it: the load was {busy:.1f} before it began, so times are too long, "

@@ -1,7 +1,7 @@
-"""Trials per hour of one device: packs beside one process per trial, each with a base of its own.
+"""Trials per hour of one device: packs beside one peft process per trial, each with its own base.
 
-The peer loads its model anew for every trial, which people do; it loads it quantised, out of the page cache,
-which they mostly do not. Both sides train for a few steps, of which a trial has many: the rest is multiplied.
+The peer loads its model for every trial, as is usual, but already quantized and from the page cache, its best
+case. Both sides train a few steps; a trial's time is extrapolated from them.
 """
 
 from __future__ import annotations
@@ -25,41 +25,38 @@ from benchmarks.training_steps.case import Case, PackTrials
 from benchmarks.training_steps.random_llama import SHAPES
 
 SWEEP = 64
-"""Trials of the sweep that is reckoned with."""
+"""Trials of the extrapolated sweep."""
 GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """So many trials at once, one way or the other."""
+    """One measurement: that many trials at once, in a pack or as processes."""
 
     name: str
     at_once: int
     step: float
-    """Seconds of a step of all that train at once."""
+    """Seconds of a step of all trials at once."""
     tokens: float
-    """In such a step, of all of them."""
+    """Tokens in such a step, of all trials."""
     start: float
-    """Seconds until the first step: of every trial through the peer, of the sweep in a pack."""
+    """Seconds until the first step: for the peer per trial, for a pack per sweep."""
     device_bytes: int
     per_trial: bool
 
     def sweep_seconds(self, trials: int, steps: int) -> float:
-        """Of `trials` trials of `steps` steps, as many at once as there are seats or processes."""
+        """Return the seconds of `trials` trials of `steps` steps, `at_once` at a time."""
         rounds = math.ceil(trials / self.at_once)
         training = rounds * steps * self.step
         return training + self.start * (rounds if self.per_trial else 1)
 
     def trials_per_hour(self, trials: int, steps: int) -> float:
-        """Over the whole of such a sweep."""
+        """Return the trials per hour of such a sweep."""
         return 3600 * trials / self.sweep_seconds(trials, steps)
 
 
-# --- the peer -----------------------------------------------------------------------------------------------
-
-
 def peft_sides(case: Case, base: Path, meeting: Path, at_once: int, steps: int) -> list[Side]:
-    """One process per trial, `at_once` of them; a phase in which memory ran out is left out."""
+    """Measure `at_once` processes, one per trial; phases that ran out of memory are left out."""
     meeting.mkdir()
     cores = len(os.sched_getaffinity(0))
     specs = [
@@ -102,15 +99,12 @@ def peft_sides(case: Case, base: Path, meeting: Path, at_once: int, steps: int) 
 
 
 def tokens_a_step(case: Case, at_once: int, steps: int) -> float:
-    """Real tokens in the micro-batches of so many trials, mean over the steps."""
+    """Return the tokens, without padding, in the micro-batches of that many trials, mean over the steps."""
     return sum(len(row) for trial in range(steps * at_once) for row in case.sequences(trial)) / steps
 
 
-# --- our side -----------------------------------------------------------------------------------------------
-
-
 def packs(report: Report, case: Case, seats: Sequence[int], steps: int, start: float) -> list[Side]:
-    """Packs of all these sizes that fit, on one base."""
+    """Measure packs of all these sizes that fit, on one base."""
     kept = ", dequantised once" if case.resident else ""
     sides: list[Side] = []
     with what_fits(report, f"a pack's base{kept}"):
@@ -146,11 +140,8 @@ def packs(report: Report, case: Case, seats: Sequence[int], steps: int, start: f
     return sides
 
 
-# --- what is said about it ----------------------------------------------------------------------------------
-
-
 def tell(report: Report, sides: Sequence[Side], trial_steps: int) -> None:
-    """The table, and the ratios of the best of either side."""
+    """Add the table, and the ratios of the best of each side."""
     rows = [
         [
             side.name,
@@ -184,21 +175,21 @@ def tell(report: Report, sides: Sequence[Side], trial_steps: int) -> None:
             report.figure("trials_per_hour_ratio_to_one_at_a_time", best / max(alone))
 
 
-def options() -> Namespace:
+def parse_options() -> Namespace:
     parser = arguments(__doc__ or "")
     parser.add_argument("--shape", choices=list(SHAPES), help="model; default by device")
     parser.add_argument("--tokens", type=int, default=512, help="tokens of a trial's micro-batch, at most")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--processes", nargs="+", type=int, default=[1, 2, 4], help="the peer's, at once")
     parser.add_argument("--seats", nargs="+", type=int, default=[1, 8, 16, 32], help="trials of a pack")
-    parser.add_argument("--steps", type=int, help="that are measured")
-    parser.add_argument("--trial-steps", type=int, default=300, help="that a trial has")
+    parser.add_argument("--steps", type=int, help="steps to measure")
+    parser.add_argument("--trial-steps", type=int, default=300, help="steps of a trial")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure both sides; what fails on one leaves the other's figures."""
-    given = options()
+    """Measure both sides; if one fails, the other's figures remain."""
+    given = parse_options()
     device, dtype = this_device()
     cuda = device.type == "cuda"
     if given.quick:

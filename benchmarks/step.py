@@ -1,4 +1,4 @@
-"""A training step of a pack beside the same trials through transformers, peft and bitsandbytes in turn."""
+"""A training step of a pack beside the same trials with transformers, peft and bitsandbytes in turn."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MIB = 2**20
 
 
 class Bench:
-    """One model, on both sides at once: all cases with these weights."""
+    """One model on both sides: all cases with these weights."""
 
     def __init__(self, report: Report, case: Case, repetitions: int) -> None:
         self.report, self.repetitions = report, repetitions
@@ -42,10 +42,10 @@ class Bench:
         self.case = case
         self.pack: Pack | None = None
         self.foreign = 0
-        """Bytes of peft's side while it rests."""
+        """Bytes of peft's side while the pack is measured."""
 
     def peft_side(self, cases: Sequence[Case]) -> dict[tuple[Case, bool], StepMeasurement]:
-        """Every case through peft, without gradient checkpointing and with it."""
+        """Measure every case with peft, without gradient checkpointing and with it."""
         found = {}
         for case, checkpointing in product(cases, (False, True)):
             forget(self.device)
@@ -60,10 +60,10 @@ class Bench:
         return found
 
     def pack_side(self, case: Case, seats: Sequence[int]) -> dict[int, StepMeasurement]:
-        """Packs of every size that fits beside peft's own base."""
+        """Measure packs of every size that fits beside peft's base."""
         if self.pack is None:
             self.pack = self.case.new_pack()
-            fill_seats(case, self.pack, 1, 0)  # what is made with the first step belongs to no size
+            fill_seats(case, self.pack, 1, 0)  # allocations of the first step belong to no size
         found = {}
         for num_seats in seats:
             self.pack.release_memory()
@@ -86,7 +86,7 @@ class Bench:
     def tell(
         self, case: Case, peft: dict[bool, StepMeasurement], packs: dict[int, StepMeasurement], suffix: str
     ) -> None:
-        """One table and its figures."""
+        """Add one table and its figures."""
         assert self.pack is not None
         on_cuda = self.device.type == "cuda"
         solo_operations = count_operations(PackTrials(case, 1, self.pack), self.peft)["peft"]
@@ -150,7 +150,7 @@ class Bench:
             report.figure(f"one_product_gain_pct{suffix}", gain)
 
 
-def options() -> Namespace:
+def parse_options() -> Namespace:
     parser = arguments(__doc__ or "")
     parser.add_argument("--shape", nargs="+", choices=list(SHAPES), help="models; default by device")
     parser.add_argument(
@@ -173,7 +173,7 @@ def options() -> Namespace:
 
 
 def main() -> None:
-    given, started = options(), time.monotonic()
+    given, started = parse_options(), time.monotonic()
     device, dtype = this_device()
     cuda = device.type == "cuda"
     full = cuda and not given.quick
@@ -216,8 +216,8 @@ def main() -> None:
                 suffix = f"_{name}_{one.num_tokens}" + ("_embeddings" if one.train_embeddings else "")
                 bench.tell(one, own, packs, "" if single else suffix)
                 if given.save:
-                    report.save()  # of a machine that is lent for minutes, no case is lost with a later one
-        bench = None  # type: ignore[assignment]  # or its weights would stand beside the next one's
+                    report.save()  # so that a later failure loses no case
+        bench = None  # type: ignore[assignment]  # or its weights would still be in memory beside the next ones
         forget(device)
     report.note("peft pads each batch to its longest sequence; its peak is that of one trial with its base.")
     report.note(

@@ -1,7 +1,7 @@
 """A whole sweep beside the usual stack: `python -m benchmarks.sweep [--save] [--quick]`.
 
-Ours is `sweeps run`; the peer is `benchmarks/peers/usual_stack.py`. Both are timed as processes, from before
-they are made until they have ended, so both pay for imports, Ray, loading the base, and writing results.
+Ours is `sweeps run`; the peer is `benchmarks/peers/usual_stack.py`. Both are timed as whole processes,
+including imports, Ray, loading the base, and writing results.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ output: {output}
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One side's sweep; times in seconds since its process was made."""
+    """One side's sweep; times in seconds since its process started."""
 
     name: str
     seconds: float
     cpu_seconds: float
     first_started: float
-    """When the first trial began: ours finds its base loaded, the peer's loads its own."""
+    """When the first trial began: ours with a loaded base, the peer's loads its own."""
     first_finished: float
     last_finished: float
     trials: int
@@ -65,17 +65,17 @@ class Side:
 
     @property
     def trials_per_hour(self) -> float:
-        """Over the whole sweep, start-up included."""
+        """Of the whole sweep, including start-up."""
         return 3600 * self.trials / self.seconds
 
     @property
     def marginal_seconds(self) -> float:
-        """What one more trial costs: from the first one's start to the last one's end, by trials."""
+        """Seconds per trial from the first one's start to the last one's end."""
         return (self.last_finished - self.first_started) / self.trials
 
 
 def our_sweep(work: Workload, workers: int, seats: int) -> tuple[Side, float]:
-    """Run `sweeps run`, `seats` on each worker; also the share of their time in which they trained."""
+    """Run `sweeps run`; also return the share of the seats' time in which they trained."""
     with scratch() as folder:
         (folder / "sweep.yaml").write_text(
             SWEEP_FILE.format(
@@ -106,18 +106,18 @@ def our_sweep(work: Workload, workers: int, seats: int) -> tuple[Side, float]:
 
 
 def busy_share(run_folder: Path) -> float:
-    """Share (0..1) of the seats' time in which they trained, as the run measured it; NaN where it did not."""
+    """Return the share (0..1) of the seats' time in which they trained, as measured by the run, or NaN."""
     study = Sweep.load(run_folder, check_files=False).study()
     return float(study.user_attrs.get("seat_busy_share", math.nan))
 
 
 def _since(process: Finished, moment: datetime | None) -> float:
-    assert moment is not None  # a sweep that ended well has no trial without it
+    assert moment is not None  # every trial of a successful sweep has it
     return moment.timestamp() - process.started
 
 
 def peer_sweep(work: Workload, processes: int, *, reuse: bool = False) -> tuple[Side, list[dict[str, Any]]]:
-    """Run the usual stack; also what every trial's process said."""
+    """Run the usual stack; also return what every trial's process measured."""
     with scratch() as folder:
         outcome = folder / "outcome.json"
         said = [str(work.write(folder / "workload.json")), str(outcome), "--processes", str(processes)]
@@ -143,7 +143,7 @@ def _parts(trial: dict[str, Any]) -> list[float]:
 
 
 def best_processes(work: Workload, report: Report) -> int:
-    """How many processes at once serve the peer best here, found with a few trials."""
+    """Return how many processes at once are fastest for the peer, found with a few trials."""
     probe = replace(work, trials=PROBE_TRIALS)
     found = {count: peer_sweep(probe, count)[0].seconds for count in (1, 2)}
     said = ", ".join(f"{count} at once {seconds:.0f} s" for count, seconds in found.items())
@@ -152,7 +152,7 @@ def best_processes(work: Workload, report: Report) -> int:
 
 
 def fleet_size() -> int:
-    """GPUs of this machine, or cores of one without: small products gain nothing from a second thread."""
+    """Return the number of GPUs, or of cores without GPUs: small products gain nothing from more threads."""
     import torch
 
     return torch.cuda.device_count() or len(os.sched_getaffinity(0))
@@ -229,7 +229,7 @@ def main() -> None:
 
 
 def prepare(folder: Path, trials: int, train_embeddings: bool) -> Workload:
-    """The demo's base and dataset, built if missing, with the evaluation set cut to size."""
+    """Return the demo's base and dataset, built if missing, with a smaller evaluation set."""
     from sweeps.demo.demo_sweep import demo_config
 
     demo = demo_config()

@@ -1,6 +1,6 @@
 """Clipping and AdamW of a whole pack, beside one optimizer per trial from torch and bitsandbytes.
 
-All contenders update the same matrices: views into one flat buffer, so that only moments exist per contender.
+All update the same matrices, views into one flat buffer, so that only the moments exist once per optimizer.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ RANK = 16
 MAX_GRAD_NORM = 1.0
 FIXED = {"lr": 2e-4, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}
 BYTES_PER_PARAMETER = 32
-"""What ours must move on CUDA: the gradient for the norm, then 4 buffers read and 3 written."""
+"""What the pack must move on CUDA: the gradient for the norm, then 4 buffers read and 3 written."""
 BYTES_HELD = 8 + 4 * 8 + 2
-"""Per parameter with all contenders at hand: itself, gradient, moments four times in fp32, once in 8 bits."""
+"""Per parameter with all optimizers: itself, gradient, moments four times in fp32 and once in 8 bits."""
 OURS, FUSED, FOREACH = "pack", "torch fused", "torch foreach"
 RATIOS = {
     FUSED: "fused_adamw",
@@ -49,19 +49,19 @@ SMALL = Shape(
 )
 LLAMA_1B, LLAMA_8B = SHAPES["llama-3.2-1b"], SHAPES["llama-3.1-8b"]
 SUFFIXES = {SMALL.name: "_small", LLAMA_1B.name: "", LLAMA_8B.name: "_8b"}
-"""Of a model's figures; none for the one that is compared across machines."""
+"""Suffixes of a model's figures; none for the one compared across machines."""
 
 
 def matrices(shape: Shape) -> Iterator[tuple[int, int]]:
-    """Sizes of the LoRA matrices on every linear layer."""
+    """Yield the sizes of the LoRA matrices of every linear layer."""
     for _ in range(shape.layers):
         for _, into, out in shape.linear_layers():
             yield RANK, into
             yield out, RANK
 
 
-class Pack:
-    """`num_trials` adapters in flat buffers, and every contender's way to update them."""
+class Adapters:
+    """`num_trials` adapters in flat buffers, and every optimizer's update of them."""
 
     def __init__(self, shape: Shape, num_trials: int, device: torch.device) -> None:
         shapes = list(matrices(shape))
@@ -106,7 +106,7 @@ class Pack:
     def one_by_one(
         self, optimizer: Callable[..., torch.optim.Optimizer], **options: Any
     ) -> Callable[[], None]:
-        """An optimizer per trial, each after torch's own clipping."""
+        """One optimizer per trial, each after torch's clipping."""
         optimizers = [optimizer(parameters, **FIXED, **options) for parameters in self.trials]
 
         def update() -> None:
@@ -117,8 +117,8 @@ class Pack:
         return update
 
 
-def contenders(pack: Pack) -> dict[str, Callable[[], None]]:
-    """By name; bitsandbytes only where it is installed."""
+def updates_by_name(pack: Adapters) -> dict[str, Callable[[], None]]:
+    """Return the updates by name; bitsandbytes only if installed."""
     made = {OURS: pack.update}
     made[FUSED] = pack.one_by_one(torch.optim.AdamW, fused=True)
     made[FOREACH] = pack.one_by_one(torch.optim.AdamW, foreach=True)
@@ -133,7 +133,7 @@ def contenders(pack: Pack) -> dict[str, Callable[[], None]]:
 def medians(
     made: dict[str, Callable[[], None]], device: torch.device, repetitions: int, report: Report
 ) -> dict[str, float]:
-    """Seconds of each contender, their repetitions interleaved; one that cannot run here is noted instead."""
+    """Return the median seconds of each, interleaved; those that cannot run here are noted in the report."""
     updates: dict[str, int] = {}
     for name, update in made.items():
         try:
@@ -158,7 +158,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def measure(shape: Shape, counts: list[int], repetitions: int, device: torch.device, report: Report) -> None:
-    """One table, and the figures at 8 trials (with --quick, at the most there are)."""
+    """Add one table, and the figures at 8 trials, or at the most measured."""
     names = [OURS, *RATIOS]
     rows = []
     for num_trials in counts:
@@ -168,7 +168,7 @@ def measure(shape: Shape, counts: list[int], repetitions: int, device: torch.dev
                 f"{shape.name} x {num_trials} left out: {free_bytes(device) / 2**30:.0f} GiB are free."
             )
             break
-        found = medians(contenders(Pack(shape, num_trials, device)), device, repetitions, report)
+        found = medians(updates_by_name(Adapters(shape, num_trials, device)), device, repetitions, report)
         ours = found[OURS]
         times = [1e3 * found[name] if name in found else "-" for name in names]
         against = [found[name] / ours if name in found else "-" for name in RATIOS]
@@ -185,7 +185,7 @@ def measure(shape: Shape, counts: list[int], repetitions: int, device: torch.dev
 
 
 def main() -> None:
-    """Measure the models that suit the device."""
+    """Measure the models that fit the device."""
     options = arguments(__doc__ or "").parse_args()
     device, _ = this_device()
     report = Report(

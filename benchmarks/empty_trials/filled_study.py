@@ -1,4 +1,4 @@
-"""Studies of any size without the time that their trials took: copies of a few real ones, in bulk."""
+"""Studies of any size, filled in bulk with copies of a few real trials."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from sweeps.storage.optuna_private import models, study_id_of
 from sweeps.storage.sql_storage import SqlStudyStorage
 
 PACK = 32
-"""Seats of one simulated worker."""
+"""Seats of one worker."""
 ROWS = 5000
-"""Of one statement's executions."""
+"""Rows per INSERT."""
 
 
 def fill(url: str, patterns: Sequence[FrozenTrial], *, finished: int, seats: int, run: str) -> None:
-    """Add to the storage's only study `finished` trials that are over, and `seats` that sit on workers.
+    """Add `finished` finished trials and `seats` running ones to the storage's only study.
 
-    `patterns` are trials of that study that are over; a copy has values of its own, and losses to match.
+    They copy `patterns`, finished trials of that study, with other parameters and matching losses.
     """
     storage = open_storage(url)
     try:
@@ -75,7 +75,7 @@ def _copies(
 
 
 def _insert(engine: sqlalchemy.Engine, study_id: int, trials: Sequence[FrozenTrial]) -> None:
-    """What Optuna's own storage would write, a table at a time."""
+    """Write what Optuna's storage would, table by table."""
     finite, first = models.TrialIntermediateValueModel.TrialIntermediateValueType.FINITE, 1
     value_kind = models.TrialValueModel.TrialValueType.FINITE
     with engine.begin() as connection:
@@ -143,7 +143,7 @@ def _insert(engine: sqlalchemy.Engine, study_id: int, trials: Sequence[FrozenTri
             for start in range(0, len(rows), ROWS):
                 connection.execute(sqlalchemy.insert(model.__table__), rows[start : start + ROWS])
         if engine.dialect.name == "postgresql":
-            # Ids that were given by hand do not move the sequence on that gives the next one.
+            # Explicit ids do not advance the sequence of ids.
             text = "SELECT setval(pg_get_serial_sequence('trials', 'trial_id'), max(trial_id)) FROM trials"
             connection.execute(sqlalchemy.text(text))
 

@@ -1,4 +1,4 @@
-"""One keeper alone against one study of a given size, with Optuna's own sampler beside it."""
+"""Times one keeper on a study of a given size, and Optuna alone beside it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from sweeps.study.samplers import make_sampler
 
 MOST_ASKS = 32
 LONGEST_SECONDS = 4.0
-"""Of one row of asks: a slow sampler is asked less often."""
+"""Of all asks together: a slow sampler is asked less often."""
 SPARE = 100_000
-"""Trials that a study may still draw."""
+"""Trials that may still be drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """What was measured: seconds, and memory in MiB."""
+    """One measurement: seconds, and memory in MiB."""
 
     storage: str
     sampler: str
@@ -43,46 +43,46 @@ class Point:
     open_seconds: float
     """Until a new keeper has read the study."""
     memory_mib: float
-    """What the keeper's process needs more once it holds the study."""
+    """Memory of the keeper's process for the study."""
     ask_seconds: float
-    """Of one trial for one free seat: drawn, written down and handed out."""
+    """Of drawing, recording and assigning one trial for one free seat."""
     report_seconds: float
-    """Of one call with the first reports of a pack, judged; nothing is drawn."""
+    """Of one call with the first reports of a pack, including pruning; nothing is drawn."""
     end_seconds: float
-    """Of one call with the last reports of what is left of the pack."""
+    """Of one call with the last reports of the rest of the pack."""
     status_seconds: float
     optuna_ask_seconds: float
-    """`study.ask` and the same parameters, of a study in memory with the same trials."""
+    """`study.ask` of the same parameters, on a study in memory with the same trials."""
     optuna_report_seconds: float
-    """`trial.report` and `trial.should_prune` of as many trials as a pack has."""
+    """`trial.report` and `trial.should_prune`, for as many trials as a pack has."""
 
 
 def measure(storage: str, url: str, folder: Path, *, sampler: str, finished: int, seats: int) -> Point:
-    """Fill the empty storage at `url` and measure, in a process that ends with it."""
+    """Fill the empty storage at `url` and measure, each in its own process."""
     study_spec = empty_study_spec(folder, finished + seats + SPARE)
     study_spec = replace(study_spec, search=study_spec.search | {"sampler": sampler})
     owner = DriverProcess.current("benchmark")
-    # Not in the process that is measured: memory that filling leaves free would hide what the keeper takes.
-    _apart(lambda: _prepare(study_spec, url, owner, finished=finished, seats=seats))
-    measured = _apart(lambda: _measure(study_spec, url, owner, seats))
+    # In another process: memory freed after filling would hide what the keeper takes.
+    _in_own_process(lambda: _prepare(study_spec, url, owner, finished=finished, seats=seats))
+    measured = _in_own_process(lambda: _measure(study_spec, url, owner, seats))
     return Point(storage=storage, sampler=sampler, finished=finished, seats=seats, **measured)
 
 
-def _apart(work: Callable[[], Any]) -> Any:
-    """Do it in a process that ends with it; RuntimeError with its traceback when it fails."""
+def _in_own_process(work: Callable[[], Any]) -> Any:
+    """Run `work` in a process of its own; RuntimeError with its traceback if it fails."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     process = context.Process(target=_in_child, args=(theirs, work))
     process.start()
     theirs.close()
     try:
-        went_well, said = ours.recv()
+        succeeded, result = ours.recv()
     except EOFError:
-        went_well, said = False, "a measuring process died"
+        succeeded, result = False, "a measuring process died"
     process.join()
-    if not went_well:
-        raise RuntimeError(said)
-    return said
+    if not succeeded:
+        raise RuntimeError(result)
+    return result
 
 
 def _in_child(pipe: Connection, work: Callable[[], Any]) -> None:
@@ -103,7 +103,7 @@ def _measure(study_spec: StudySpec, url: str, owner: DriverProcess, seats: int) 
     asking = seats // PACK + 1  # a worker whose seats are all free
     asks = _each(lambda index: keeper.ask(asking, [index]))
     status_seconds = _timed(keeper.status)
-    # What a report frees is filled in the same call; those draws are counted with the asks.
+    # Otherwise reports would also draw trials for the seats they free, which the asks measure.
     keeper.request_stop()
     given = [
         Assignment(number=t.number, config=TrialConfig.from_dict(t.user_attrs["config"]), folder="")
@@ -128,10 +128,10 @@ def _measure(study_spec: StudySpec, url: str, owner: DriverProcess, seats: int) 
 
 
 def _prepare(study_spec: StudySpec, url: str, owner: DriverProcess, *, finished: int, seats: int) -> None:
-    """A study with a few real trials, and many more like them."""
+    """Make a study with a few real trials and many copies."""
     keeper = Keeper(study_spec, url, owner)
     reply = keeper.ask(0, range(PACK))
-    keeper.study.pruner = optuna.pruners.NopPruner()  # the seats of those that are pruned would be filled
+    keeper.study.pruner = optuna.pruners.NopPruner()  # seats of pruned trials would be filled again
     for percent in REPORT_PERCENTS:
         reports = []
         for placed in reply.start:
@@ -146,7 +146,7 @@ def _prepare(study_spec: StudySpec, url: str, owner: DriverProcess, *, finished:
 
 
 def _optuna(study_spec: StudySpec, trials: list[Any], num_reports: int) -> tuple[float, float]:
-    """Optuna itself, in memory, its fastest: seconds per ask, and of as many reports as a pack has."""
+    """Return Optuna's seconds per ask and per pack of reports, in memory, which is fastest."""
     study = optuna.create_study(
         sampler=make_sampler(study_spec.search, study_spec.space, SEED),
         pruner=optuna.pruners.SuccessiveHalvingPruner(
@@ -175,7 +175,7 @@ def _report(assignment: Assignment, percent: int) -> SeatReport:
 
 
 def _each(call: Callable[[int], Any]) -> float:
-    """Mean seconds of one of up to `MOST_ASKS` calls."""
+    """Return the mean seconds of up to `MOST_ASKS` calls."""
     started = time.perf_counter()
     for index in range(MOST_ASKS):
         call(index)
@@ -191,5 +191,5 @@ def _timed(call: Callable[[], Any]) -> float:
 
 
 def _memory() -> float:
-    """Of this process alone, in MiB."""
+    """Return the memory of this process, in MiB."""
     return float(psutil.Process().memory_full_info().uss) / 2**20

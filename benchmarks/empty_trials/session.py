@@ -26,7 +26,7 @@ MAX_STEPS = 100
 
 @dataclass
 class EmptyTrial:
-    """A trial on its seat."""
+    """A trial in its seat."""
 
     assignment: Assignment
     reports: int = 0
@@ -68,7 +68,7 @@ class EmptySession:
         self.seats = {seat: it for seat, it in self.seats.items() if it.assignment.number != number}
 
     def save(self, number: int) -> None:
-        """Nothing to keep."""
+        """Nothing to save."""
 
     def measure_base(self) -> float | None:
         """No metric."""
@@ -89,7 +89,7 @@ class EmptySession:
         return []
 
     def advance(self, max_seconds: float) -> list[SeatReport]:
-        """The next report of every seat, without any work."""
+        """Return the next report of every seat, without any work."""
         return [self._next(seated) for seated in self.trials]
 
     def _next(self, seated: EmptyTrial) -> SeatReport:

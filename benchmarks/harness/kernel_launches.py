@@ -1,4 +1,4 @@
-"""Kernels that a GPU is given while a function runs."""
+"""Counts the kernels launched on a GPU while a function runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def count_launches(run: Callable[[], Any], device: torch.device) -> int:
-    """Kernels that one call of `run` launches on a CUDA device; copies and fills are not counted."""
+    """Return the kernels that one call of `run` launches on a CUDA device, without copies and fills."""
     torch.cuda.synchronize(device)
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True) as profiler:
         run()
@@ -20,10 +20,10 @@ def count_launches(run: Callable[[], Any], device: torch.device) -> int:
 
 
 def is_kernel(event: Any) -> bool:
-    """Whether a profiler's event is something that the device did, and no echo of an annotation."""
+    """Whether a profiler event is work of the device rather than an annotation."""
     return event.device_type == DeviceType.CUDA and not event.is_user_annotation
 
 
 def is_copy(name: str) -> bool:
-    """Whether that is what a kernel's name says of something that is none."""
+    """Whether the name is that of a copy or fill."""
     return name.startswith(("Memcpy", "Memset"))

@@ -1,4 +1,4 @@
-"""The most memory that live tensors take while a block runs, on a CPU as on CUDA."""
+"""Peak memory of live tensors while a block runs, on a CPU and on CUDA."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from torch.profiler import ProfilerActivity, profile
 
 @dataclass
 class PeakMemory:
-    """Filled in when the block has ended."""
+    """Set when the block has ended."""
 
     held: int = 0
     """Bytes of tensors that were alive when the block began."""
     peak: int = 0
-    """Bytes of all live tensors at the worst moment, those held before included."""
+    """Most bytes of live tensors at any time, including those held before."""
 
     @property
     def added(self) -> int:
-        """What the block took beyond what was held."""
+        """Peak beyond what was held before."""
         return self.peak - self.held
 
 
 @contextmanager
 def peak_live_bytes(device: torch.device | None = None) -> Iterator[PeakMemory]:
-    """Measure the block inside: the allocator's peak on CUDA, the profiler's memory events on a CPU.
+    """Measure the block: the allocator's peak on CUDA, the profiler's memory events on a CPU.
 
     On a CPU every allocation is recorded, so keep the block to a step or two, and time it elsewhere.
     """
@@ -56,12 +56,12 @@ def peak_live_bytes(device: torch.device | None = None) -> Iterator[PeakMemory]:
 
 
 def live_bytes(device: torch.device) -> int:
-    """Bytes of live tensors: what CUDA's allocator has given out, or every storage that Python can reach."""
+    """Return the bytes of live tensors: of CUDA's allocator, or of all storages that Python reaches."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     found: dict[int, int] = {}
     for thing in gc.get_objects():
-        # By its class: isinstance would wake up lazily imported stand-ins.
+        # By its class: isinstance would trigger lazy imports.
         if issubclass(type(thing), Tensor) and thing.device.type == "cpu" and thing.layout == torch.strided:
             for tensor in (thing, thing.grad if thing.is_leaf else None):
                 if tensor is not None:
@@ -71,7 +71,7 @@ def live_bytes(device: torch.device) -> int:
 
 
 def used_bytes(device: torch.device) -> int:
-    """What all processes together have taken of a CUDA device; 0 on a CPU."""
+    """Return the memory of a CUDA device used by all processes; 0 on a CPU."""
     if device.type != "cuda":
         return 0
     free, total = torch.cuda.mem_get_info(device)

@@ -1,4 +1,4 @@
-"""How many operations torch dispatches: on a GPU, with few tokens, it is their number that takes the time."""
+"""Counts the operations that torch dispatches: on a GPU with few tokens, their number determines the time."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ MAKES_NO_KERNEL = (
     "lift_fresh",
     "_has_compatible_shallow_copy",
 )
-"""Start of the names of operations that compute nothing, besides all whose result is a view."""
+"""Prefixes of operations that compute nothing, besides those that return views."""
 
 
 class OperationCounter(TorchDispatchMode):
-    """Counts every operation dispatched inside the block, those of a backward pass included.
+    """Counts every operation dispatched inside the block, including backward passes.
 
-    What a kernel calls within itself is part of it: a fused operation counts once.
+    A fused operation counts once.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.by_name: Counter[str] = Counter()
         self.num_views = 0
-        """Operations that only look at memory in another way, or ask for some."""
+        """Operations that only make views or allocate."""
 
     def __torch_dispatch__(
         self,
@@ -46,10 +46,10 @@ class OperationCounter(TorchDispatchMode):
 
     @property
     def num_operations(self) -> int:
-        """All of them, views included: each costs the host its time."""
+        """All, including views: each takes time on the host."""
         return self.by_name.total()
 
     @property
     def num_computing(self) -> int:
-        """Those that compute something, and so launch at least one kernel on a GPU."""
+        """Those that compute something, so launch at least one kernel on a GPU."""
         return self.num_operations - self.num_views

@@ -1,4 +1,4 @@
-"""What a benchmark says: tables, one `name: value` line per figure, and the machine that gave them."""
+"""A benchmark's report: tables, one `name: value` line per figure, and the machine."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "triton", "ray", "o
 
 @dataclass
 class Report:
-    """One benchmark's outcome.
-
-    `fixed` says in a sentence what was the same on both sides.
-    """
+    """The result of one benchmark; `fixed` says in a sentence what was the same on both sides."""
 
     name: str
     fixed: str
@@ -34,7 +31,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Add a table; cells are shown as `shown` writes them."""
+        """Add a table; cells are formatted by `shown`."""
         self.tables.append((title, list(columns), [[shown(cell) for cell in row] for row in rows]))
 
     def figure(self, name: str, value: float) -> None:
@@ -42,11 +39,11 @@ class Report:
         self.figures[name] = value
 
     def note(self, text: str) -> None:
-        """Add a sentence a reader needs to judge the figures."""
+        """Add a sentence that readers need to interpret the figures."""
         self.notes.append(text)
 
     def finish(self, *, save: bool) -> None:
-        """Print everything; with `save` keep it as well."""
+        """Print everything; with `save` also save it."""
         print(self._text(machine()), flush=True)
         for name, value in self.figures.items():
             print(f"{name}: {shown(value)}", flush=True)
@@ -54,7 +51,7 @@ class Report:
             self.save()
 
     def save(self) -> None:
-        """Keep what there is so far in results/reference/, by name and kind of device."""
+        """Save the report so far in results/reference/, by name and kind of device."""
         about = machine()
         path = FOLDER / f"bench-{self.name}-{'gpu' if 'gpu' in about else 'cpu'}"
         tables = [{"title": t, "columns": c, "rows": r} for t, c, r in self.tables]
@@ -63,7 +60,7 @@ class Report:
         atomic_write(path.with_suffix(".md"), self._text(about) + "\n")
 
     def _text(self, about: dict[str, str]) -> str:
-        """The report in Markdown, columns aligned so that it reads well on a terminal too."""
+        """Return the report in Markdown, with aligned columns for the terminal."""
         lines = [f"# {self.name}", "", self.fixed, "", f"    {self.command}", ""]
         lines.append(", ".join(f"{key} {value}" for key, value in about.items()))
         for title, columns, rows in self.tables:
@@ -77,22 +74,22 @@ class Report:
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
-    """The options all benchmarks share."""
+    """Return a parser with the options of all benchmarks."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--save", action="store_true", help="keep the outcome in results/reference/")
-    parser.add_argument("--quick", action="store_true", help="smallest sizes: only shows that it runs")
+    parser.add_argument("--save", action="store_true", help="save the report in results/reference/")
+    parser.add_argument("--quick", action="store_true", help="smallest sizes, only to show that it runs")
     return parser
 
 
 def shown(value: Any) -> str:
-    """Three significant digits for a float, everything else as it is."""
+    """Format floats with three significant digits, everything else with str."""
     if not isinstance(value, float):
         return str(value)
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def machine() -> dict[str, str]:
-    """What the figures hold for: processor, device, load, versions, date."""
+    """Return what the figures are valid for: processor, device, load, versions, date."""
     import torch
 
     about = {

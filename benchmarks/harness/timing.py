@@ -1,4 +1,4 @@
-"""How benchmarks of steps take the time, and what they do where memory ends."""
+"""Time, copy bandwidth and running out of memory, on a CPU and on CUDA."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ AT_ONCE_SECONDS = 0.05
 
 
 def this_device() -> tuple[torch.device, torch.dtype]:
-    """Where steps are measured, and what they compute in: bfloat16 on CUDA, float32 on a CPU."""
+    """Return the device of the benchmarks and its dtype: bfloat16 on CUDA, float32 on a CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device()), torch.bfloat16
     return torch.device("cpu"), torch.float32
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done all that it was given."""
+    """Wait until the device is idle."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def seconds(run: Callable[[], Any], device: torch.device, times: int = 1) -> float:
-    """That one of `times` calls takes; on CUDA the host runs ahead of the device between them."""
+    """Return the seconds per call; on CUDA the host runs ahead of the device between calls."""
     wait(device)
     started = time.perf_counter()
     for _ in range(times):
@@ -40,7 +40,7 @@ def seconds(run: Callable[[], Any], device: torch.device, times: int = 1) -> flo
 
 
 def forget(device: torch.device) -> None:
-    """Give back the memory of what is gone."""
+    """Free unused memory."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -48,7 +48,7 @@ def forget(device: torch.device) -> None:
 
 @contextmanager
 def what_fits(report: Report, what: str) -> Iterator[None]:
-    """Note what finds no memory, and go on."""
+    """Note in the report what does not fit in memory, and continue."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -56,17 +56,16 @@ def what_fits(report: Report, what: str) -> Iterator[None]:
 
 
 def calls_at_once(update: Callable[[], Any], device: torch.device) -> int:
-    """Calls of one repetition: on CUDA the host runs ahead of the device, as it does in training.
+    """Return the calls per repetition: on CUDA several, so that the host runs ahead as it does in training.
 
-    Ten of what is fast; of what takes long, as many as last AT_ONCE_SECONDS, for a device may be lent by the
-    minute.
+    Ten if they are fast, else as many as take AT_ONCE_SECONDS.
     """
     taken = seconds(update, device)
     return min(10, max(1, round(AT_ONCE_SECONDS / taken))) if device.type == "cuda" else 1
 
 
 def copy_bandwidth(device: torch.device, num_elements: int) -> float:
-    """Bytes read and written per second by torch's copy of a buffer of that many fp32 elements."""
+    """Return the bytes per second, read and written, of torch's copy of that many fp32 elements."""
     source = torch.zeros(num_elements, device=device)
     target = torch.empty_like(source)
 

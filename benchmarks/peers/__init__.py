@@ -1,1 +1,1 @@
-"""The programs that ours is measured beside, written as their own documentation says."""
+"""The programs that ours is measured beside, written as their documentation recommends."""

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 WAIT_SECONDS = 240
-"""No trial waits longer for those beside it."""
+"""Longest wait for the other processes."""
 WARM_UP = 2
 PHASES = ("plain", "checkpointing")
 """Without gradient checkpointing and with it."""
@@ -25,7 +25,7 @@ PHASES = ("plain", "checkpointing")
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What one process trains, and where it meets the others."""
+    """What one process trains, and the folder in which processes wait for each other."""
 
     base: str
     """Folder of the model."""
@@ -37,29 +37,29 @@ class Spec:
     at_once: int
     threads: int
     meeting: str
-    """Folder of the files by which processes tell each other where they are."""
+    """Folder of the files by which processes synchronize."""
 
     def file(self, word: str, index: int | None = None) -> Path:
-        """Of one process, or of all."""
+        """Return the file of one process, or of all."""
         return Path(self.meeting, word if index is None else f"{word}-{index}")
 
 
 def batch_of(step: int, index: int, at_once: int) -> int:
-    """Number of the micro-batch that a trial trains in a step: another one for each."""
+    """Return the number of a trial's micro-batch in a step, different for each."""
     return step * at_once + index
 
 
 def wait_for(file: Path) -> None:
-    """TimeoutError when it has not come in WAIT_SECONDS."""
+    """Wait for a file; TimeoutError after WAIT_SECONDS."""
     until = time.monotonic() + WAIT_SECONDS
     while not file.exists():
         if time.monotonic() > until:
-            raise TimeoutError(f"{file.name} did not come in {WAIT_SECONDS} s")
+            raise TimeoutError(f"{file.name} did not appear in {WAIT_SECONDS} s")
         time.sleep(0.02)
 
 
 def main() -> None:
-    """Load, then train once in every phase; memory that runs out is a result too."""
+    """Load the model and train in every phase; running out of memory is a result too."""
     path = Path(sys.argv[1])
     spec = Spec(**json.loads(path.read_text()))
     born = psutil.Process().create_time()
@@ -93,7 +93,7 @@ def main() -> None:
         times = [seconds(lambda batch=batch: trial.steps([batch]), case.device) for batch in batches]
         return {"step_seconds": times, "device_bytes": used_bytes(case.device)}
 
-    with suppress(torch.OutOfMemoryError):  # the phases that are missing say so
+    with suppress(torch.OutOfMemoryError):  # then the phases are missing
         model = AutoModelForCausalLM.from_pretrained(
             spec.base, device_map={"": case.device}, dtype=case.dtype
         )
@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def write(spec: Spec) -> Path:
-    """For the process that is to be started; what it has found lies beside it in the end."""
+    """Write the spec for a process; it writes its measurements to a file beside it."""
     path = spec.file("trial", spec.index).with_suffix(".json")
     path.write_text(json.dumps(asdict(spec)))
     return path

@@ -20,14 +20,14 @@ from lora_runner.base.load_model import nf4_config
 
 
 def write_base(case: Case, folder: Path) -> None:
-    """The random model of the case, quantised, as a folder that transformers loads."""
+    """Save the case's random model, quantized, as a folder that transformers loads."""
     model = random_model(case.shape, case.device, case.dtype)
     model.config.quantization_config = nf4_config(case.dtype)
     model.save_pretrained(folder)
 
 
 class PeftProcesses:
-    """Trials that have started together; leaving kills what is still there."""
+    """Processes started together; leaving kills those still running."""
 
     def __init__(self, specs: Sequence[Spec]) -> None:
         self.specs = specs
@@ -58,7 +58,7 @@ class PeftProcesses:
             log.close()
 
     def meet(self, word: str) -> None:
-        """Wait until every process has said `word` or has ended; TimeoutError when one does neither."""
+        """Wait until every process has written its `word` file or ended; TimeoutError otherwise."""
         until = time.monotonic() + WAIT_SECONDS
         for spec, process in zip(self.specs, self._running, strict=True):
             while process.poll() is None and not spec.file(word, spec.index).exists():
@@ -67,7 +67,7 @@ class PeftProcesses:
                 time.sleep(0.02)
 
     def found(self) -> list[dict[str, Any]]:
-        """What all of them have found; RuntimeError with the end of one's output when it failed."""
+        """Return all measurements; RuntimeError with the end of the output of one that failed."""
         results = []
         for spec, process, log in zip(self.specs, self._running, self._logs, strict=True):
             code = process.wait(WAIT_SECONDS)

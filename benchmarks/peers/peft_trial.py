@@ -1,4 +1,4 @@
-"""A trial as transformers, peft and bitsandbytes train it, for benchmarks of steps."""
+"""A trial trained with transformers, peft and bitsandbytes."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ class PeftTrial:
         self.optimizer = torch.optim.AdamW(self.trained, lr=LEARNING_RATE, fused=True)
 
     def checkpoint(self, on: bool) -> None:
-        """Compute layers again in the backward pass, or keep what they computed."""
-        # The old names warn in new versions of transformers, the new ones are absent in old ones.
+        """Turn gradient checkpointing on or off."""
+        # Old names warn in new versions of transformers; new names do not exist in old ones.
         base, word = self.model.get_base_model(), "enable" if on else "disable"
         switch: Any = getattr(base, f"activation_checkpointing_{word}", None)
         switch = switch or getattr(base, f"gradient_checkpointing_{word}")
         switch(*[{"use_reentrant": False}] * on)
         if on:
-            # Without reentrance no input has to want a gradient, which would be one layer's more work.
+            # Non-reentrant checkpointing needs no gradient of the input, which would cost one more layer.
             base.disable_input_require_grads()
 
     def batch(self, sequences: Sequences) -> dict[str, Tensor]:
-        """Padded to the longest, as a collator does."""
+        """Pad to the longest, as a collator does."""
         width = max(map(len, sequences))
         ids = torch.tensor([row + [PAD] * (width - len(row)) for row in sequences])
         real = torch.tensor([[int(i < len(row)) for i in range(width)] for row in sequences])
@@ -54,7 +54,7 @@ class PeftTrial:
 
     def pass_(self, batch: dict[str, Tensor]) -> None:
         narrow = self.case.dtype != torch.float32
-        # As Trainer does with bf16=True: LoRA's products in bf16 on fp32 masters, as in the pack.
+        # As Trainer with bf16=True: LoRA's products in bf16 on fp32 masters, as in the pack.
         with torch.autocast(self.case.device.type, self.case.dtype, enabled=narrow):
             loss = self.model(**batch).loss
         loss.backward()
@@ -65,7 +65,7 @@ class PeftTrial:
         self.optimizer.zero_grad()
 
     def steps(self, batches: Sequence[dict[str, Tensor]]) -> None:
-        """One step of as many trials, one after another."""
+        """Train one step of each trial, one after another."""
         for batch in batches:
             self.pass_(batch)
             self.update()

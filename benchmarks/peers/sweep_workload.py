@@ -1,4 +1,4 @@
-"""What both sides of the sweep benchmark hold fixed."""
+"""What is fixed on both sides of the sweep benchmark."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Workload:
     model: str
     train: str
     eval: str
-    """JSON lines of {"prompt", "completion"}; all of the file is evaluated on."""
+    """JSON Lines of {"prompt", "completion"}; the whole file is the evaluation set."""
     trials: int
     train_embeddings: bool
     max_steps: int = 30
@@ -33,7 +33,7 @@ class Workload:
     seed: int = 0
 
     def write(self, path: Path) -> Path:
-        """Write as JSON, for the process of one side."""
+        """Write as JSON for the process of one side."""
         path.write_text(json.dumps(asdict(self)))
         return path
 
@@ -43,7 +43,7 @@ class Workload:
         return cls(**json.loads(path.read_text()))
 
     def described(self) -> str:
-        """Everything held fixed, for a caption."""
+        """Return everything fixed, for a caption."""
         trained = "LoRA, embeddings and lm_head" if self.train_embeddings else "LoRA only"
         return (
             f"{self.trials} trials of {self.max_steps} steps on the demo's base and docstrings, {trained} "

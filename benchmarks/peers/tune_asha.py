@@ -29,13 +29,13 @@ from benchmarks.empty_trials.losses import (
 
 
 def train(config: dict[str, Any]) -> None:
-    """One trial: report every value at once."""
+    """Run one trial: report all values immediately."""
     for percent in REPORT_PERCENTS:
         tune.report({"eval_loss": loss_of(config["learning_rate"], percent), "at": time.time()})
 
 
 def main() -> None:
-    """Run the trials and write the moments, in seconds since the epoch."""
+    """Run the trials and write when they ended, in seconds since the epoch."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("outcome", type=Path)
     parser.add_argument("--trials", type=int, required=True)

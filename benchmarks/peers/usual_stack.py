@@ -1,7 +1,7 @@
 """The usual stack: Ray Tune and OptunaSearch over transformers' Trainer, peft and bitsandbytes.
 
-`python -m benchmarks.peers.usual_stack WORKLOAD OUTCOME --processes N`: one process per trial, as Ray Tune
-does unless told otherwise, `N` of them at once, each with its share of the cores and its own base.
+`python -m benchmarks.peers.usual_stack WORKLOAD OUTCOME --processes N`: one process per trial, Ray Tune's
+default, `N` at once, each with its share of the cores and its own base.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ IGNORED = -100
 
 
 def tokenize(path: str, tokenizer: Any, max_length: int) -> list[dict[str, list[int]]]:
-    """Prompt and completion as one sequence with EOS, loss on the completion only."""
+    """Join prompt, completion and EOS, with loss on the completion only."""
     examples = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
@@ -36,9 +36,9 @@ def tokenize(path: str, tokenizer: Any, max_length: int) -> list[dict[str, list[
 
 
 def train(config: dict[str, Any], work: Workload, data: dict[str, Any], threads: int) -> None:
-    """One trial: load the base, train the adapter, report every evaluation, keep the adapter.
+    """Run one trial: load the base, train and save the adapter, report every evaluation.
 
-    `clock` holds when the trial began, had its imports, and had its base, in seconds since the epoch.
+    `clock`: when the trial began, had imported, and had loaded its base, in seconds since the epoch.
     """
     clock = [time.time()]
     import torch
@@ -83,7 +83,7 @@ def train(config: dict[str, Any], work: Workload, data: dict[str, Any], threads:
     clock.append(time.time())
 
     class Report(TrainerCallback):  # type: ignore[misc]
-        """Hands every evaluation to Ray Tune, with the moments for the benchmark's table."""
+        """Reports every evaluation to Ray Tune, with times for the benchmark's table."""
 
         def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **_: Any) -> None:
             tune.report(
@@ -124,7 +124,7 @@ def train(config: dict[str, Any], work: Workload, data: dict[str, Any], threads:
 
 
 def main() -> None:
-    """Run the sweep and write what became of its trials."""
+    """Run the sweep and write its trials' results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("workload", type=Path)
     parser.add_argument("outcome", type=Path)

@@ -1,4 +1,4 @@
-"""What both sides of a benchmark of steps hold fixed, and the pack's side of it."""
+"""What is fixed on both sides of a training-step benchmark, and the pack's trials."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ MAX_GRAD_NORM = 1.0
 LORA_ALPHA = 16
 LEARNING_RATE = 2e-4
 MEDIAN_SHARE = 0.45
-"""Median length of a sequence over the longest allowed; texts cut at a length are spread about like this."""
+"""Median length of a sequence over the longest allowed, roughly as in truncated texts."""
 Sequences = list[list[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What one table holds fixed."""
+    """What is fixed in one table."""
 
     shape: Shape
     num_tokens: int
-    """Of a trial's micro-batch if all its sequences had the longest length."""
+    """Of a trial's micro-batch if all sequences had the longest length."""
     device: torch.device
     dtype: torch.dtype
     rank: int = 16
@@ -39,7 +39,7 @@ class Case:
     checkpointing: bool = False
     """Gradient checkpointing in the pack."""
     resident: bool = False
-    """Whether the pack keeps the dequantised base."""
+    """Whether the pack keeps the dequantized base."""
 
     @property
     def longest(self) -> int:
@@ -51,7 +51,7 @@ class Case:
         return f"{self.shape.name}, {BATCH_SIZE} sequences of up to {self.longest} tokens a trial{trained}"
 
     def sequences(self, trial: int, *, equal: bool = False) -> Sequences:
-        """A trial's micro-batch: lengths spread as in text, lognormal and cut, or all of them the longest."""
+        """A trial's micro-batch; lengths are lognormal and truncated, as in text, or all the longest."""
         generator = torch.Generator().manual_seed(trial)
         spread = torch.randn(BATCH_SIZE, generator=generator).mul(0.7).exp() * MEDIAN_SHARE * self.longest
         lengths = [self.longest if equal else min(self.longest, max(2, int(n))) for n in spread]
@@ -59,7 +59,7 @@ class Case:
         return [torch.randint(1, top, (n,), generator=generator).tolist() for n in lengths]
 
     def num_real(self, seats: int) -> int:
-        """Tokens in the micro-batches of so many trials."""
+        """Tokens, without padding, in the micro-batches of that many trials."""
         return sum(len(row) for trial in range(seats) for row in self.sequences(trial))
 
     def options(self) -> PackOptions:
@@ -70,12 +70,12 @@ class Case:
         )
 
     def new_pack(self) -> Pack:
-        """An empty pack on a base of its own."""
+        """An empty pack on its own base."""
         return Pack(random_base(self.shape, self.device, self.dtype), self.options())
 
 
 class PackTrials:
-    """The trials of a case on the seats of a pack; a seat stays as long as this does."""
+    """The trials of a case on the seats of a pack; they keep the seats alive."""
 
     def __init__(self, case: Case, num_seats: int, pack: Pack) -> None:
         self.case, self.pack = case, pack
@@ -97,7 +97,7 @@ class PackTrials:
         )
 
     def batches(self, batches: Sequence[Sequences] | None = None) -> dict[Seat, MicroBatch]:
-        """A micro-batch for every seat; the case's own, if no others are given."""
+        """A micro-batch for every seat, by default the case's."""
         drawn = [self.case.sequences(i) for i in range(len(self.seats))] if batches is None else batches
         blocks = [Block.of([(row, row) for row in rows], self.case.device) for rows in drawn]
         return {

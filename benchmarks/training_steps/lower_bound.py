@@ -16,12 +16,12 @@ from lora_runner.pack.seat import RANK_MULTIPLE
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Measured in the same run."""
+    """Rates of this device, measured in the same run."""
 
     copies: float
     """Bytes per second, read and written, of a large copy."""
     products: float
-    """Operations per second of a large product in the dtype of the step."""
+    """Operations per second of a large matrix product in the dtype of the step."""
 
     @classmethod
     def measure(cls, device: torch.device, dtype: torch.dtype) -> Ceilings:
@@ -34,17 +34,17 @@ class Ceilings:
 
 @dataclass(frozen=True)
 class LowerBound:
-    """What a step must do at least, whoever does it; operations are multiplications and additions."""
+    """The least work of a step; operations are multiplications and additions."""
 
     frozen: float
-    """Operations of the frozen layers' products: outputs, and gradients of inputs."""
+    """Operations of the frozen layers' matrix products: outputs and gradients of inputs."""
     lora: float
     attention: float
-    """Of real tokens, causal; the scores are computed again in the backward pass."""
+    """Of real tokens, causal; scores are recomputed in the backward pass."""
     output: float
-    """Of the output layer, at predicting positions alone."""
+    """Of the output layer, at predicting positions only."""
     weight_bytes: float
-    """The quantised weights, read once in either direction."""
+    """The quantized weights, read once per direction."""
     update_bytes: float
 
     @classmethod
@@ -59,7 +59,7 @@ class LowerBound:
             adapter += shape.layers * rank * (into + out)
             frozen += shape.layers * 4 * tokens * into * out
             lora += shape.layers * 6 * tokens * rank * (into + out)
-        if not case.train_embeddings:  # then nothing wants the gradient of the first layer's input
+        if not case.train_embeddings:  # then the gradient of the first layer's input is not needed
             for name, into, out in shape.linear_layers():
                 if name in ("q", "k", "v"):
                     frozen -= 2 * tokens * into * out
@@ -80,6 +80,6 @@ class LowerBound:
         return self.frozen + self.lora + self.attention + self.output
 
     def seconds(self, ceilings: Ceilings) -> float:
-        """No step is faster: products, beside which weights can be read, and then the update."""
+        """Return the least seconds: products, with weights read meanwhile, then the update."""
         passes = max(self.operations / ceilings.products, self.weight_bytes / ceilings.copies)
         return passes + self.update_bytes / ceilings.copies

@@ -1,4 +1,4 @@
-"""Llamas of known shapes with random weights, made in NF4 where they shall lie: no download, no full copy."""
+"""Llamas of known shapes with random NF4 weights, made on the device: no download, no full copy."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ SHAPES = {
 
 
 def random_model(shape: Shape, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    """The model frozen on `device`, its linear layers but the last in NF4 with double quantisation."""
+    """Return the frozen model on `device`; linear layers but the last in NF4 with double quantization."""
     from bitsandbytes.nn import Linear4bit, Params4bit
 
     config = shape.config()
@@ -137,7 +137,7 @@ def random_model(shape: Shape, device: torch.device, dtype: torch.dtype) -> PreT
         elif isinstance(getattr(module, "weight", None), nn.Parameter):  # a norm
             module.weight = nn.Parameter(torch.ones(module.weight.shape, device=device, dtype=dtype))
     model.tie_weights()
-    # Its frequencies are buffers computed when it is made, and on the meta device there are none.
+    # Its frequencies are buffers computed in __init__, which the meta device has not done.
     with torch.device(device):
         model.model.rotary_emb = type(model.model.rotary_emb)(config=config)
     model.is_loaded_in_4bit = True  # where peft looks
@@ -146,7 +146,7 @@ def random_model(shape: Shape, device: torch.device, dtype: torch.dtype) -> PreT
 
 
 def random_base(shape: Shape, device: torch.device, dtype: torch.dtype) -> Base:
-    """The same model as the base of a pack, as `load_base` would leave it."""
+    """The same model as the base of a pack, as from `load_base`."""
     if device.type == "cpu":
         keep_freed_memory()
     model = random_model(shape, device, dtype)
@@ -162,5 +162,5 @@ def random_base(shape: Shape, device: torch.device, dtype: torch.dtype) -> Base:
 
 
 def num_parameters(model: Any) -> int:
-    """Parameters before quantisation: an NF4 weight holds two in a byte."""
+    """Return the parameters before quantization: NF4 stores two in a byte."""
     return sum(p.numel() * (2 if hasattr(p, "quant_state") else 1) for p in model.parameters())

@@ -22,27 +22,27 @@ from lora_runner.memory.estimate import Workload, estimate
 from lora_runner.pack.pack import Pack
 
 COUNTED_TOKENS = 32
-"""Of a sequence whose operations are counted."""
+"""Length of the sequences whose operations are counted."""
 
 
 @dataclass
 class StepMeasurement:
-    """Of one pack, or of one trial through peft."""
+    """Of one pack, or of one trial with peft."""
 
     peak: int = 0
-    """Bytes of its own live tensors at the worst moment of a step, its base included."""
+    """Peak bytes of its live tensors in a step, including its base."""
     seconds: float = 0.0
     """Of a step of all its trials."""
     in_turn: float = 0.0
-    """Seconds of a step of as many trials through peft, one after another."""
+    """Seconds of a step of as many trials with peft, one after another."""
     operations: tuple[int, int, int] = (0, 0, 0)
-    """Of a step, as `count` counts them."""
+    """Of a step; see `count_operations`."""
     launches: int = 0
     """Kernels of a step; on CUDA."""
 
 
 def peft_alone(case: Case, peft: PeftTrial, repetitions: int) -> StepMeasurement:
-    """One trial, and nothing else on the device."""
+    """Measure one trial with nothing else on the device."""
     batches = [peft.batch(case.sequences(i)) for i in range(repetitions)]
     longest = peft.batch(case.sequences(0, equal=True))
     peft.steps([longest])
@@ -54,10 +54,7 @@ def peft_alone(case: Case, peft: PeftTrial, repetitions: int) -> StepMeasurement
 
 
 def fill_seats(case: Case, pack: Pack, num_seats: int, foreign: int) -> tuple[PackTrials, int]:
-    """Trials on the seats of `pack`, and the peak of seating them and of a step, in bytes.
-
-    Without the `foreign` ones that live beside the pack.
-    """
+    """Seat trials and train a step; return them and the peak, without the `foreign` bytes of peft's side."""
     with peak_live_bytes(case.device) as measured:
         trials = PackTrials(case, num_seats, pack)
         pack.train_step(trials.batches())
@@ -85,10 +82,9 @@ def predicted_peaks(case: Case, seats: Sequence[int]) -> dict[int, int]:
 
 
 def count_operations(trials: PackTrials, peft: PeftTrial) -> dict[str, tuple[int, int, int]]:
-    """(all, computing, with the update) operations of a whole step, on sequences of one length.
+    """Return (all, computing, with the update) operations of a step, on short sequences of one length.
 
-    A short one: the number does not depend on it, and a pack that just fits the device with sequences that
-    are cut may not with whole ones.
+    The number does not depend on the length, and longer ones might not fit.
     """
     case, pack, seats = trials.case, trials.pack, range(len(trials.seats))
     sequences = [[row[:COUNTED_TOKENS] for row in case.sequences(i, equal=True)] for i in seats]
@@ -100,7 +96,7 @@ def count_operations(trials: PackTrials, peft: PeftTrial) -> dict[str, tuple[int
     }
     found = {}
     for name, (passes, update) in runs.items():
-        passes()  # the first one also makes what is kept
+        passes()  # the first call also allocates
         update()
         with OperationCounter() as counter:
             passes()
@@ -112,10 +108,9 @@ def count_operations(trials: PackTrials, peft: PeftTrial) -> dict[str, tuple[int
 
 
 def step_times(trials: PackTrials, peft: PeftTrial, repetitions: int) -> tuple[float, float]:
-    """Median seconds of a pack's step, and seconds of the same trials' steps through peft in turn.
+    """Return the median seconds of a pack's step, and the seconds of its trials with peft in turn.
 
-    The two take turns, so that a machine that slows down slows both: after every step of the pack come some
-    of the trials, so that each has come at least once in the end.
+    The two are interleaved, so that a slower machine slows both; each trial is measured at least once.
     """
     case, pack, num_seats = trials.case, trials.pack, len(trials.seats)
     batches = trials.batches()
@@ -132,7 +127,7 @@ def step_times(trials: PackTrials, peft: PeftTrial, repetitions: int) -> tuple[f
 
 
 def one_product_gain(case: Case, pack: Pack, num_seats: int, repetitions: int) -> float:
-    """Percent of a step's time that one inexact product over all blocks would save on the frozen weights."""
+    """Return the percent of a step's time that one inexact product over all blocks would save."""
     trials = PackTrials(case, num_seats, pack)
     step = partial(pack.train_step, trials.batches())
 
@@ -149,7 +144,7 @@ def one_product_gain(case: Case, pack: Pack, num_seats: int, repetitions: int) -
 
 
 def padded_shares(case: Case, pack: Pack, num_seats: int) -> tuple[float, float]:
-    """Share of the computed rows that hold no token, in the pack and in peft's batches."""
+    """Return the share of computed rows that are padding, in the pack and in peft's batches."""
     sequences = [case.sequences(i) for i in range(num_seats)]
     blocks = [Block.of([(row, row) for row in rows], case.device) for rows in sequences]
     layouts = [layout for _, layout in plan_layouts(blocks, pack.layout)]

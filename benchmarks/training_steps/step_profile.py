@@ -38,7 +38,7 @@ LABELLED: tuple[tuple[Any, str, str], ...] = (
     (Pack, "head_logits", LOSS),
     (Pack, "update", UPDATE),
 )
-"""Functions, by the part of a step that they do."""
+"""Functions and the part of a step that they belong to."""
 NAMED = (
     ("attention", ATTENTION),
     ("_tobuckets", ATTENTION),
@@ -46,9 +46,9 @@ NAMED = (
     ("_packedheadfunction", LOSS),
     ("logsoftmax", LOSS),
     ("nllloss", LOSS),
-    ("_packedlinearfunction", LORA),  # what is none of its products: scales, sums, gradients that are added
+    ("_packedlinearfunction", LORA),  # apart from its products: scales, sums, added gradients
 )
-"""Parts of names of operations and of autograd's nodes, in small letters."""
+"""Substrings of lower-case names of operations and autograd nodes."""
 
 
 @dataclass
@@ -58,17 +58,17 @@ class Shares:
     seconds: Counter[str] = field(default_factory=Counter)
     kernels: Counter[str] = field(default_factory=Counter)
     wall: float = 0.0
-    """Seconds of the step while it was watched."""
+    """Seconds of the step under the profiler."""
 
     @property
     def gaps(self) -> float:
-        """Seconds in which the device did nothing."""
+        """Seconds in which the device was idle."""
         return self.wall - sum(self.seconds.values())
 
 
 @contextmanager
 def labelled() -> Iterator[None]:
-    """Inside, the functions of LABELLED tell the profiler which part of a step they do."""
+    """Inside, the functions of LABELLED are recorded under the part of a step that they belong to."""
 
     def labelled_as(function: Callable[..., Any], part: str) -> Callable[..., Any]:
         def labelled_function(*given: Any, **named: Any) -> Any:
@@ -84,7 +84,7 @@ def labelled() -> Iterator[None]:
 
 
 def part_of(event: Any) -> str:
-    """The part of a step that an operation belongs to: what the nearest of it and its callers says."""
+    """Return the part of a step that an operation belongs to, from it or its nearest labelled caller."""
     while event is not None:
         if event.name.startswith(LABEL):
             return str(event.name.removeprefix(LABEL))
@@ -97,7 +97,7 @@ def part_of(event: Any) -> str:
 
 
 def profiled(step: Callable[[], Any], device: torch.device) -> tuple[list[Any], float]:
-    """Run `step` once under the profiler: its events, and the seconds it took."""
+    """Run `step` once under the profiler; return its events and seconds."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with labelled(), profile(activities=activities, acc_events=True) as profiler:
         taken = seconds(step, device)
@@ -105,7 +105,7 @@ def profiled(step: Callable[[], Any], device: torch.device) -> tuple[list[Any], 
 
 
 def profile_step(step: Callable[[], Any], device: torch.device) -> Shares:
-    """What one `step` spends on its parts: of its kernels on CUDA, of its operations on a CPU."""
+    """Return the seconds that one `step` spends on its parts: in kernels on CUDA, in operations on a CPU."""
     events, wall = profiled(step, device)
     shares = Shares(wall=wall)
     if device.type != "cuda":
@@ -116,16 +116,16 @@ def profile_step(step: Callable[[], Any], device: torch.device) -> Shares:
         (kernel.name, part_of(event), kernel.duration)
         for event in events
         for kernel in event.kernels
-        if kernel.name != event.name  # an annotation's own echo on the device
+        if kernel.name != event.name  # the annotation itself on the device
     ]
     known = Counter(name for name, _, _ in launches)
     for event in events:
         if is_kernel(event):
             known[event.name] -= 1
-            if known[event.name] < 0:  # nobody's on the host
+            if known[event.name] < 0:  # launched by no operation on the host
                 launches.append((event.name, OTHER, event.time_range.elapsed_us()))
     for name, part, microseconds in launches:
-        place = COPIES if is_copy(name) else part
-        shares.seconds[place] += microseconds / 1e6
-        shares.kernels[place] += not is_copy(name)
+        part = COPIES if is_copy(name) else part
+        shares.seconds[part] += microseconds / 1e6
+        shares.kernels[part] += not is_copy(name)
     return shares

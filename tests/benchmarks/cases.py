@@ -1,4 +1,4 @@
-"""The case that the benchmarks' own tests measure: as small as a quantised model can be."""
+"""The smallest quantized model, for the tests of benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The floor counts what torch counts, and every operation of a step is found in the part that it serves."""
+"""The lower bound counts the operations that torch counts; each operation is assigned to its part."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def trials() -> PackTrials:
 
 
 @pytest.mark.parametrize("train_embeddings", [False, True])
-def test_the_floor_is_what_torch_counts_in_a_model_that_is_not_quantised(train_embeddings: bool) -> None:
+def test_the_lower_bound_is_what_torch_counts_in_a_model_that_is_not_quantized(
+    train_embeddings: bool,
+) -> None:
     """Of one sequence, which is neither padded nor predicts its first token."""
     case = replace(CASE, train_embeddings=train_embeddings)
     model = random_model(case.shape, case.device, case.dtype)
@@ -62,7 +64,7 @@ def test_the_floor_is_what_torch_counts_in_a_model_that_is_not_quantised(train_e
     assert counter.get_total_flops() == pytest.approx(expected, rel=1e-4)  # older rotary angles are a product
 
 
-def test_a_floor_is_no_faster_than_products_weights_or_update() -> None:
+def test_the_lower_bound_is_no_less_than_products_weights_or_update() -> None:
     least = LowerBound.of(CASE, 2)
     slow, fast = 1e6, 1e12
     assert least.seconds(Ceilings(copies=fast, products=slow)) == pytest.approx(
@@ -75,7 +77,7 @@ def test_a_floor_is_no_faster_than_products_weights_or_update() -> None:
 
 
 @pytest.mark.slow
-def test_all_parts_are_seen_and_nothing_twice(trials: PackTrials) -> None:
+def test_all_parts_are_seen_and_nothing_counts_twice(trials: PackTrials) -> None:
     batches = trials.batches()
     shares = profile_step(lambda: trials.pack.train_step(batches), CASE.device)
     assert 0 < sum(shares.seconds.values()) <= shares.wall
@@ -84,7 +86,7 @@ def test_all_parts_are_seen_and_nothing_twice(trials: PackTrials) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", [DEQUANTISATION, LORA, PRODUCTS, LOSS, UPDATE])
-def test_what_is_done_is_found_in_its_part(
+def test_an_operation_is_assigned_to_its_part(
     trials: PackTrials, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     owner, name = {

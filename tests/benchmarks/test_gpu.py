@@ -1,4 +1,4 @@
-"""The run on a GPU keeps every stage's output, and ends what takes too long with all that it has started."""
+"""The GPU run keeps the output of every stage, and kills stages that take too long with their children."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_stage_that_takes_too_long_goes_with_its_children(tmp_path: Path) -> N
         assert process.status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_stage_that_takes_too_long_may_say_what_it_knows(tmp_path: Path) -> None:
+def test_a_stage_that_takes_too_long_may_still_print(tmp_path: Path) -> None:
     code = """
 import time
 try:

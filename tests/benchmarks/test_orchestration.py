@@ -1,4 +1,4 @@
-"""The orchestration benchmark runs, on real Ray, and prints what it promises."""
+"""The orchestration benchmark runs on real Ray and prints its figures."""
 
 from __future__ import annotations
 

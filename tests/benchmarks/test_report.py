@@ -1,4 +1,4 @@
-"""A report prints its figures for a script to read, and keeps what it printed."""
+"""A report prints its figures so that a script can read them, and saves them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scale benchmark's filled studies are ones that a keeper takes for its own, on every kind of storage."""
+"""A keeper can work on the filled studies of the scale benchmark, on every kind of storage."""
 
 from __future__ import annotations
 

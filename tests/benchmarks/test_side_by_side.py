@@ -1,4 +1,4 @@
-"""Packs and processes side by side: both train for real; a side that fails leaves the other's figures."""
+"""Packs and processes both train; if one side fails, the other's figures remain."""
 
 from __future__ import annotations
 

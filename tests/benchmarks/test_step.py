@@ -1,4 +1,4 @@
-"""The step benchmark measures both sides on the same trials, and goes on where one size finds no memory."""
+"""The step benchmark measures both sides on the same trials, and continues after a size that does not fit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.training_steps.case import Case, PackTrials
 from tests.benchmarks.cases import CASE
 
 
-def test_a_micro_batch_is_a_matter_of_its_trial() -> None:
+def test_a_micro_batch_depends_on_its_trial_only() -> None:
     other = replace(CASE, rank=64, train_embeddings=True)
     assert CASE.sequences(3) == other.sequences(3) != CASE.sequences(4)
     assert [len(row) for row in CASE.sequences(3, equal=True)] == [12] * 4
@@ -26,7 +26,7 @@ def test_a_micro_batch_is_a_matter_of_its_trial() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("train_embeddings", [False, True])
-def test_what_does_not_fit_is_noted_and_the_rest_is_told(
+def test_what_does_not_fit_is_noted_and_the_rest_is_reported(
     monkeypatch: pytest.MonkeyPatch, train_embeddings: bool
 ) -> None:
     alone = step_measurements.peft_alone
@@ -68,8 +68,8 @@ def test_what_does_not_fit_is_noted_and_the_rest_is_told(
 
 
 @pytest.mark.slow
-def test_peft_forgets_that_it_has_checkpointed() -> None:
-    """Or the side that is beaten would do more work than it has to."""
+def test_peft_can_turn_checkpointing_off_again() -> None:
+    """Otherwise peft would do more work than it has to."""
     bench = Bench(Report(name="nothing", fixed="", command=""), CASE, 1)
     trials = PackTrials(bench.case, 1, bench.case.new_pack())
     before = step_measurements.count_operations(trials, bench.peft)["peft"]

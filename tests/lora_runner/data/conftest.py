@@ -1,4 +1,4 @@
-"""Real tokenizers, trained in a moment on a few lines, with and without BOS and chat templates."""
+"""Small real tokenizers, with and without BOS and chat templates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a data file holds, it is read or refused by a DataError that names the file."""
+"""Any data file is read, or rejected with a DataError that names the file."""
 
 from __future__ import annotations
 

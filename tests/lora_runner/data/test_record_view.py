@@ -1,4 +1,4 @@
-"""One record as the model sees it."""
+"""A shown record has the tokens, loss mask and cut of the trained one."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_what_is_shown_is_what_is_trained(
     assert len(record.sequences) == expected
 
 
-def test_the_place_of_the_cut_and_the_reason_to_leave_a_record_out_are_said(
+def test_the_cut_and_the_reason_to_leave_a_record_out_are_shown(
     make_tokenizer: Any, write_jsonl: Any
 ) -> None:
     rows = [
@@ -119,7 +119,7 @@ def test_the_place_of_the_cut_and_the_reason_to_leave_a_record_out_are_said(
     assert {"held out for evaluation, not trained", "not drawn (max_train_examples)", "trained"} <= said
 
 
-def test_a_character_that_a_mark_divides_is_shown_all_the_same(make_tokenizer: Any, write_jsonl: Any) -> None:
+def test_a_character_split_by_a_mark_is_still_shown(make_tokenizer: Any, write_jsonl: Any) -> None:
     spec = DataSpec(train=write_jsonl([{"text": "é" * 9}, {"text": "a"}]), eval_fraction=0.5, max_length=4)
     shown = [show_record(spec, make_tokenizer(), number) for number in (1, 2)]
     assert all(piece.text for record in shown for piece in chain(*(s.pieces for s in record.sequences)))

@@ -1,4 +1,4 @@
-"""Tokens that the model has no embedding for, in either set."""
+"""Token ids beyond the model's embeddings are rejected, in either set."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The stock templates of the model families, and those that TRL marks for training, against transformers' own
-masks."""
+"""The families' stock templates, and TRL's marked versions of them, against transformers' assistant masks."""
 
 from __future__ import annotations
 
@@ -92,7 +91,7 @@ def last_turns(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", TWINS)
-def test_a_stock_template_trains_the_words_that_its_marked_twin_does(name: str) -> None:
+def test_a_stock_template_trains_the_same_text_as_its_marked_version(name: str) -> None:
     """Each turn as the twin marks it when it is last; what a server's prompt has already is no word."""
     for record in RECORDS.values():
         try:
@@ -118,7 +117,7 @@ def test_a_stock_template_trains_the_words_that_its_marked_twin_does(name: str) 
 
 
 @pytest.mark.parametrize("name", STOCK)
-def test_what_stands_before_a_trained_turn_is_what_a_server_sends(name: str) -> None:
+def test_the_text_before_a_trained_turn_is_a_servers_prompt(name: str) -> None:
     """Token by token, for the templates that do not mark: `apply_chat_template` of the turns before it."""
     template = ChatTemplate(family_tokenizer(), templates()[name])
     if template.is_marked:
@@ -172,7 +171,7 @@ def test_what_stands_before_a_trained_turn_is_what_a_server_sends(name: str) -> 
         ),
     ],
 )
-def test_an_answer_is_found_behind_turns_that_it_makes_the_template_print_otherwise(
+def test_an_answer_is_found_if_it_changes_how_earlier_turns_are_rendered(
     name: str, thought: dict[str, str], answers: list[str]
 ) -> None:
     """gpt-oss leaves the thought before a call out once an answer is there; Qwen3 the empty thought of a turn
@@ -201,7 +200,7 @@ def test_the_page_of_templates_is_what_is_computed() -> None:
     assert written.read_text(encoding="utf-8").splitlines() == list(page())
 
 
-def test_ordinary_conversations_are_refused_by_no_template_that_prints_them() -> None:
+def test_templates_that_render_ordinary_conversations_are_accepted() -> None:
     assert len(STOCK) >= 25
     refused = {
         (name, kind): found

@@ -92,7 +92,7 @@ def test_awkward_contents_are_found(make_tokenizer: Any, targets: Any, content: 
         assert [turn.lstrip("\n") for turn in turns] == [content.lstrip("\n") + end] * 2
 
 
-def test_the_header_is_no_answer_even_where_it_holds_its_words(make_tokenizer: Any, targets: Any) -> None:
+def test_a_header_that_contains_the_answer_has_no_loss(make_tokenizer: Any, targets: Any) -> None:
     tokenizer = make_tokenizer()
     (example,) = run(tokenizer, chat(("user", "x"), ("assistant", "Assistant")), template=HEADINGS).examples
     assert targets(tokenizer, example) == ["Assistant</s>"]
@@ -123,7 +123,7 @@ BLANKS = (
 
 
 @pytest.mark.parametrize("template", [THOUGHTS, "{{ messages | length }} turns\n" + CHATML, LAST, BLANKS])
-def test_a_template_that_prints_earlier_turns_otherwise_makes_an_example_per_turn(
+def test_a_template_that_renders_earlier_turns_differently_gives_an_example_per_turn(
     make_tokenizer: Any, template: str
 ) -> None:
     tokenizer = make_tokenizer(bos=True)
@@ -138,7 +138,9 @@ def test_a_template_that_prints_earlier_turns_otherwise_makes_an_example_per_tur
         assert len(ids) - trained == len(prompt)
 
 
-def test_loss_begins_where_the_answer_parts_from_a_servers_prompt(make_tokenizer: Any, targets: Any) -> None:
+def test_loss_begins_where_the_answer_differs_from_a_servers_prompt(
+    make_tokenizer: Any, targets: Any
+) -> None:
     tokenizer = make_tokenizer()
     swallows = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
     found = run(tokenizer, TWO, chat(("user", "x"), ("assistant", "<thing>")), template=swallows)
@@ -156,7 +158,7 @@ def test_loss_begins_where_the_answer_parts_from_a_servers_prompt(make_tokenizer
     assert found.rendering.notes == ()
 
 
-def test_an_answer_that_cannot_be_told_from_its_prompt_is_refused(make_tokenizer: Any) -> None:
+def test_an_answer_that_cannot_be_separated_from_its_prompt_is_an_error(make_tokenizer: Any) -> None:
     reversed_ = "{% for m in messages[::-1] %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
     with pytest.raises(DataError, match=r"turn 2: .* cannot be told from its prompt") as caught:
         run(make_tokenizer(), TWO, template=reversed_)
@@ -173,7 +175,7 @@ def test_all_tokens_of_a_conversation_are_one_sequence_when_asked(make_tokenizer
         assert found.rendering.num_without_stop == 0
 
 
-def test_every_answer_is_looked_at_where_all_tokens_have_loss(make_tokenizer: Any) -> None:
+def test_every_answer_is_checked_if_all_tokens_have_loss(make_tokenizer: Any) -> None:
     def every(example: Example, template: str) -> TokenizedSet:
         return run(make_tokenizer(), example, template=template, completion_only=False)
 
@@ -194,7 +196,7 @@ def test_every_answer_is_looked_at_where_all_tokens_have_loss(make_tokenizer: An
     assert every(TWO, CHATML).rendering.notes == ()
 
 
-def test_marks_of_several_pieces_are_told_to_their_turns(make_tokenizer: Any, targets: Any) -> None:
+def test_several_marks_in_a_turn_are_assigned_to_it(make_tokenizer: Any, targets: Any) -> None:
     pieces = MARKED.replace(
         "{% generation %}", "{% generation %}[{% endgeneration %}{{ 'A' }}{% generation %}"
     )
@@ -209,7 +211,7 @@ def test_marks_of_several_pieces_are_told_to_their_turns(make_tokenizer: Any, ta
     contents=st.lists(st.text("hel o\n.<|", min_size=1, max_size=8), min_size=4, max_size=4),
     space=st.sampled_from(["", "\n", " "]),
 )
-def test_marks_train_transformers_own_mask_whatever_merges(
+def test_marks_train_transformers_mask_whatever_tokens_merge(
     make_tokenizer: Any, contents: list[str], space: str
 ) -> None:
     # Transformers' mask ends with the first token of the last character, and makes something of empty marks;

@@ -22,7 +22,7 @@ from tests.lora_runner.data.chat.conversations import (
 )
 
 
-def test_what_the_template_refuses_names_the_line(make_tokenizer: Any) -> None:
+def test_a_rejected_conversation_names_its_line(make_tokenizer: Any) -> None:
     with pytest.raises(
         DataError, match=r"chat\.jsonl:7: the chat template refuses .*only user and assistant"
     ):
@@ -70,7 +70,7 @@ def test_the_built_in_template_begins_as_the_tokenizer_does(make_tokenizer: Any,
     assert list(example.input_ids).count(tokenizer.bos_token_id) == bos
 
 
-def test_contents_are_parts_where_a_template_reads_nothing_else(make_tokenizer: Any, targets: Any) -> None:
+def test_contents_are_parts_if_the_template_reads_only_parts(make_tokenizer: Any, targets: Any) -> None:
     template = (
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for part in m.content %}"
         "{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>{% endfor %}"
@@ -81,7 +81,7 @@ def test_contents_are_parts_where_a_template_reads_nothing_else(make_tokenizer: 
     assert targets(tokenizer, example) == ["hello you<|im_end|>", "im the answer<|im_end|>"]
 
 
-def test_arguments_are_text_where_a_template_joins_them_to_text(make_tokenizer: Any, targets: Any) -> None:
+def test_arguments_are_text_if_the_template_concatenates_them(make_tokenizer: Any, targets: Any) -> None:
     joins = CHATML.replace(
         "{{ m['content'] }}",
         "{{ m.content }}{% for c in m.tool_calls %}{{ 'C' + c.function.arguments }}{% endfor %}",

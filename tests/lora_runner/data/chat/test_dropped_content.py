@@ -63,14 +63,14 @@ def test_tools_need_a_template_that_prints_them(make_tokenizer: Any, targets: An
         ),
     ],
 )
-def test_what_a_template_leaves_out_of_an_answer_is_an_error(
+def test_dropping_part_of_an_answer_is_an_error(
     make_tokenizer: Any, example: Example, template: str, message: str
 ) -> None:
     with pytest.raises(DataError, match=r"chat\.jsonl:7: .*" + message):
         run(make_tokenizer(), example, template=template)
 
 
-def test_what_need_not_be_printed_is_no_error(make_tokenizer: Any) -> None:
+def test_fields_that_need_not_be_rendered_are_no_error(make_tokenizer: Any) -> None:
     reads = CHATML.replace("{{ m['content'] }}", "{{ m.reasoning or '' }}{{ m.content | upper }}")
     tokenizer = make_tokenizer()
     # Two names for one thought; ids and names; a field of a turn without loss; a content that is changed.
@@ -89,7 +89,7 @@ def test_what_need_not_be_printed_is_no_error(make_tokenizer: Any) -> None:
 
 @pytest.mark.parametrize("completion_only", [True, False])
 @pytest.mark.parametrize("template", [CHATML, THOUGHTS, MARKED])
-def test_a_turn_before_an_answer_that_is_not_printed_is_said(
+def test_a_context_turn_that_is_not_rendered_is_reported(
     make_tokenizer: Any, template: str, completion_only: bool
 ) -> None:
     turns = (("developer", "be short"), ("user", "hello"), ("assistant", "hi"), ("tool", "after it all"))

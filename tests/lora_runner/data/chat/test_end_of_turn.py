@@ -31,7 +31,7 @@ from tests.lora_runner.data.chat.conversations import (
         (MARKED, "</s>", {"marked": (1, 1)}),
     ],
 )
-def test_every_turn_teaches_its_stop_token(
+def test_every_turn_trains_its_stop_token(
     make_tokenizer: Any, template: str, stop: str, ways: dict[str, tuple[int, int]]
 ) -> None:
     tokenizer = make_tokenizer()
@@ -44,7 +44,7 @@ def test_every_turn_teaches_its_stop_token(
     assert found.rendering.ways == ways
 
 
-def test_records_that_teach_no_stop_are_counted(make_tokenizer: Any) -> None:
+def test_records_without_a_stop_token_are_counted(make_tokenizer: Any) -> None:
     bare = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}\n{% endfor %}"
     found = run(make_tokenizer(), TWO, TWO, template=bare).rendering
     assert (found.num_records, found.num_without_stop, found.stop_tokens) == (2, 2, ())
@@ -60,7 +60,7 @@ def test_records_that_teach_no_stop_are_counted(make_tokenizer: Any) -> None:
     assert [(token.text, token.num_turns) for token in plain.stop_tokens] == [("</s>", 2)]
 
 
-def test_a_second_thought_and_a_missing_stop_are_said(make_tokenizer: Any) -> None:
+def test_a_second_thought_and_a_missing_stop_token_are_reported(make_tokenizer: Any) -> None:
     thought = chat(("user", "x"), ("assistant", "<think>\nwhy\n</think>\nno"))
     (note,) = rendering_notices(run(make_tokenizer(), thought, template=THOUGHTS).rendering, "training")
     assert note.text.startswith("training: the chat template prints a thought of its own before the <think>")

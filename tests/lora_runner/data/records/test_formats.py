@@ -1,4 +1,4 @@
-"""Recognising and converting records."""
+"""Recognizing formats and converting records."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_record_that_fits_no_format_names_its_keys_and_the_known_formats() -> 
     assert second.startswith("f.jsonl:3: ")
 
 
-def test_a_named_format_is_demanded_of_every_record() -> None:
+def test_every_record_must_fit_a_named_format() -> None:
     both = {"instruction": "a", "output": "b", "text": "c"}
     assert one(both, "text") == Example(text="c")
     with pytest.raises(

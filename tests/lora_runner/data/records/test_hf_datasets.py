@@ -1,5 +1,4 @@
-"""The `datasets` way in, without a network: one process of its own, so that its cache is a temporary
-folder."""
+"""Hub ids and saved datasets without a network, in a process whose cache is a temporary folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files, folders and what is wrong with them."""
+"""Files and folders, and errors in them."""
 
 from __future__ import annotations
 

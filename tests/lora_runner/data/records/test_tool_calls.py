@@ -1,4 +1,4 @@
-"""Tool calls and schemas read the same from JSON lines, parquet and a saved dataset."""
+"""Tool calls and schemas read the same from JSON Lines, parquet and a saved dataset."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_arguments_as_json_text_are_those_of_a_dict() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "5", "{", "null", "{'a': 1}"])
-def test_text_that_is_no_json_object_stays(text: str) -> None:
+def test_text_that_is_not_a_json_object_stays(text: str) -> None:
     messages = one(conversation(call("f", text))).messages or ()
     assert messages[1].extra["tool_calls"] == [call("f", text)]
 
@@ -120,7 +120,7 @@ values = st.recursive(
 
 
 @given(values)
-def test_no_dict_holds_a_null_and_lists_keep_theirs(value: Any) -> None:
+def test_nulls_are_dropped_from_dicts_and_kept_in_lists(value: Any) -> None:
     def check(before: Any, after: Any) -> None:
         if isinstance(before, dict):
             assert list(after) == [key for key, item in before.items() if item is not None]

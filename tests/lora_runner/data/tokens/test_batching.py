@@ -1,4 +1,4 @@
-"""Batches by position, epochs as permutations, padding."""
+"""Micro-batches by index, epochs as permutations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def stream(of: BatchPlan, batches: int) -> list[int]:
 
 
 @given(size=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 2**40))
-def test_every_epoch_holds_every_example_once(size: int, batch_size: int, seed: int) -> None:
+def test_every_epoch_has_every_example_once(size: int, batch_size: int, seed: int) -> None:
     found = plan(size, batch_size, seed)
     per_epoch = found.num_micro_batches_per_epoch
     assert (per_epoch - 1) * batch_size < size <= per_epoch * batch_size
@@ -41,7 +41,7 @@ def test_every_epoch_holds_every_example_once(size: int, batch_size: int, seed: 
 @given(
     size=st.integers(1, 40), batch_size=st.integers(1, 9), index=st.integers(0, 10**6), seed=st.integers(0, 5)
 )
-def test_a_position_needs_no_history(size: int, batch_size: int, index: int, seed: int) -> None:
+def test_a_micro_batch_needs_no_history(size: int, batch_size: int, index: int, seed: int) -> None:
     fresh, used = plan(size, batch_size, seed), plan(size, batch_size, seed)
     stream(used, 3)
     assert fresh.examples_at(index) == used.examples_at(index)

@@ -1,4 +1,4 @@
-"""What became of the records: nothing vanishes without a count, a sentence, or a refusal."""
+"""Every record is counted; what is lost is reported or an error."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def load(make_tokenizer: Any, write_jsonl: Any) -> Callable[..., DataBundle]:
     return run
 
 
-def said(bundle: DataBundle) -> str:
+def notice_text(bundle: DataBundle) -> str:
     return "\n".join(notice.text for notice in bundle.notices)
 
 
@@ -50,7 +50,7 @@ def kept_records(counts: SetCounts) -> int:
     )
 
 
-def test_nothing_is_said_where_nothing_is_lost(load: Callable[..., DataBundle]) -> None:
+def test_there_is_no_notice_if_nothing_is_lost(load: Callable[..., DataBundle]) -> None:
     bundle = load(OK)
     assert bundle.notices == bundle.warnings == ()
     counts = bundle.train.counts
@@ -89,7 +89,7 @@ def test_dropped_and_cut_records_and_their_tokens_are_counted(
     most = load([*long, *cut, *OK], max_length=counts.max_length_for_most)
     assert 0 < most.train.counts.lost_share <= 0.1
     assert most.warnings == ()
-    assert "loses" in said(most)
+    assert "loses" in notice_text(most)
     shorter = load([*long, *cut, *OK], max_length=counts.max_length_for_most - 1)
     assert shorter.train.counts.lost_share > 0.1
 
@@ -110,7 +110,9 @@ def test_an_evaluation_set_that_loses_more_than_half_is_refused(load: Callable[.
         load(OK, [{"prompt": f"{n}?", "completion": "y" * 120} for n in range(6)], max_length=60)
 
 
-def test_duplicates_and_what_is_not_drawn_are_said_with_the_reason(load: Callable[..., DataBundle]) -> None:
+def test_duplicates_and_records_not_drawn_are_reported_with_the_reason(
+    load: Callable[..., DataBundle],
+) -> None:
     bundle = load([*OK, *EVAL[:2], *OK[:3]], [*EVAL, *EVAL[:4]], max_eval_examples=5)
     train, held_out = bundle.train.counts, bundle.eval.counts
     assert (held_out.num_records, held_out.num_used, held_out.num_copies, held_out.num_not_drawn) == (
@@ -122,10 +124,12 @@ def test_duplicates_and_what_is_not_drawn_are_said_with_the_reason(load: Callabl
     assert train.num_records == 15
     assert train.num_repeated == 3
     assert train.num_in_eval in (1, 2)  # which of the six is not drawn, its hash decides
-    assert "evaluation: left out of 10 records: 4 there more than once" in said(bundle)
-    assert f"training: left out of 15 records: {train.num_in_eval} also in the evaluation set" in said(bundle)
-    assert "evaluation: 1 record not drawn (max_eval_examples)" in said(bundle)
-    assert "training: 3 records repeated" in said(bundle)
+    assert "evaluation: left out of 10 records: 4 there more than once" in notice_text(bundle)
+    assert f"training: left out of 15 records: {train.num_in_eval} also in the evaluation set" in notice_text(
+        bundle
+    )
+    assert "evaluation: 1 record not drawn (max_eval_examples)" in notice_text(bundle)
+    assert "training: 3 records repeated" in notice_text(bundle)
     share = load(OK, None, eval_fraction=0.2, max_train_examples=5).train.counts
     assert (share.num_held_out, share.num_not_drawn, share.num_used) == (2, 3, 5)
 
@@ -178,12 +182,12 @@ def test_records_without_an_answer_are_empty_in_every_format(
     bundle = load([*rows, empty], None, tokenizer=make_tokenizer(chat_template=CHAT), eval_fraction=0.2)
     assert (bundle.train.counts.num_empty, bundle.train.counts.num_used) == (1, 8)
     left_out = "2 held out for evaluation, 1 empty (no answer to learn)"
-    assert f"training: left out of 11 records: {left_out}" in said(bundle)
+    assert f"training: left out of 11 records: {left_out}" in notice_text(bundle)
     with pytest.raises(DataError, match="none of the 3 records has anything to learn"):
         load([empty] * 3, None, tokenizer=make_tokenizer(chat_template=CHAT))
 
 
-def test_one_empty_turn_of_several_is_trained_and_said(
+def test_one_empty_turn_of_several_is_trained_and_reported(
     make_tokenizer: Any, load: Callable[..., DataBundle]
 ) -> None:
     def turns(*answers: str) -> dict[str, Any]:
@@ -198,7 +202,7 @@ def test_one_empty_turn_of_several_is_trained_and_said(
     tokenizer = make_tokenizer(chat_template=CHAT)
     bundle = load([turns("a", ""), turns("b", "c")], [turns("d")], tokenizer=tokenizer)
     assert (bundle.train.counts.num_used, bundle.train.counts.num_blank_turns) == (2, 1)
-    assert "1 record in which one of the assistant's turns is empty" in said(bundle)
+    assert "1 record in which one of the assistant's turns is empty" in notice_text(bundle)
 
 
 @pytest.mark.parametrize("label", [False, "False"])
@@ -209,10 +213,10 @@ def test_answers_that_are_marked_as_bad_are_refused(load: Callable[..., DataBund
     with pytest.raises(DataError, match=r"eval.jsonl: the column 'label' says false of 1 of 1 records"):
         load(OK, [EVAL[0] | {"label": label}])
     liked = load([row | {"label": True} for row in OK])
-    assert said(liked) == "columns not used: label"
+    assert notice_text(liked) == "columns not used: label"
     # A class beside a text is no judgement of it.
     texts = load([{"text": f"t {n}", "label": False} for n in range(10)], None)
-    assert said(texts) == "columns not used: label"
+    assert notice_text(texts) == "columns not used: label"
 
 
 def test_preference_pairs_are_refused_by_name(load: Callable[..., DataBundle]) -> None:
@@ -222,19 +226,19 @@ def test_preference_pairs_are_refused_by_name(load: Callable[..., DataBundle]) -
     ):
         load([pair])
     bundle = load([row | {"chosen": "b", "rejected": "c"} for row in OK])
-    assert said(bundle) == "columns not used: chosen, rejected"
+    assert notice_text(bundle) == "columns not used: chosen, rejected"
 
 
-def test_columns_that_are_not_read_are_named_once(load: Callable[..., DataBundle]) -> None:
+def test_unread_columns_are_named_once(load: Callable[..., DataBundle]) -> None:
     rows: Rows = [row | {"id": n, "tools": None, "empty": None} for n, row in enumerate(OK)]
     rows[3]["system"] = "be brief"
     bundle = load(rows)
     assert bundle.columns_not_used == ("id", "system")
     many = load([row | {f"c{n}": 1 for n in range(11)} for row in OK])
-    assert said(many).endswith("c6, c7 and 3 more")
+    assert notice_text(many).endswith("c6, c7 and 3 more")
 
 
-def test_places_for_pictures_are_refused_with_their_column_and_said_without(
+def test_image_placeholders_are_an_error_with_an_image_column_and_reported_without(
     load: Callable[..., DataBundle],
 ) -> None:
     rows: Rows = [*OK, {"prompt": "<image> what?", "completion": " a cat"}]
@@ -245,10 +249,10 @@ def test_places_for_pictures_are_refused_with_their_column_and_said_without(
     with pytest.raises(DataError, match=r"train.jsonl:11: the text holds <image> for .* column 'images'"):
         load(rows)
     rows[-1]["prompt"] = "what?"
-    assert said(load(rows)) == "columns not used: images"
+    assert notice_text(load(rows)) == "columns not used: images"
 
 
-def test_answers_that_read_as_missing_values_are_said(load: Callable[..., DataBundle]) -> None:
+def test_answers_that_read_as_missing_values_are_reported(load: Callable[..., DataBundle]) -> None:
     rows = [
         *OK,
         *({"prompt": f"{n}?", "completion": text} for n, text in enumerate(("nan", " None", "nano"))),
@@ -258,7 +262,7 @@ def test_answers_that_read_as_missing_values_are_said(load: Callable[..., DataBu
     assert bundle.warnings[0].startswith("training: 2 records with an answer that reads nan, None or null")
 
 
-def test_tokens_across_prompt_and_answer_are_counted_as_the_tokenizer_makes_them(
+def test_tokens_across_prompt_and_answer_are_counted(
     make_tokenizer: Any, load: Callable[..., DataBundle]
 ) -> None:
     tokenizer = make_tokenizer()
@@ -304,7 +308,7 @@ def test_every_record_is_counted_once(data: Any, load: Callable[..., DataBundle]
     assert bundle.train.counts.num_target_tokens == bundle.train.num_target_tokens
 
 
-def test_the_length_that_loses_a_tenth_loses_just_that() -> None:
+def test_max_length_for_most_loses_at_most_a_tenth() -> None:
     counter = SetCounter(4)
     for example in range(9):
         counter.add(example, 5, [(4, 5)], merges=False)

@@ -49,7 +49,7 @@ def test_loss_on_completion_and_eos(
     ("prompt", "completion", "learned"),
     [("hello", " hello", " hello"), ("hello ", "hello", " hello"), ("hello", "hello", "hello")],
 )
-def test_a_tokenizer_that_begins_texts_with_a_blank(prompt: str, completion: str, learned: str) -> None:
+def test_a_tokenizer_that_begins_texts_with_a_space(prompt: str, completion: str, learned: str) -> None:
     # As SentencePiece does: a completion tokenized alone would get a blank that the record does not have.
     backend = Tokenizer(models.BPE(unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
@@ -87,7 +87,7 @@ def test_bos_and_eos_are_never_doubled(make_tokenizer: Any) -> None:
     assert list(plain.labels) == list(written.labels)
 
 
-def test_a_tokenizer_without_eos_is_refused(make_tokenizer: Any) -> None:
+def test_a_tokenizer_without_eos_is_an_error(make_tokenizer: Any) -> None:
     with pytest.raises(DataError, match="the tokenizer has no eos_token"):
         run(make_tokenizer(eos=False), pair("a", "b"))
 
@@ -125,7 +125,7 @@ def test_a_conversation_without_an_assistant_is_empty(make_tokenizer: Any) -> No
     assert (len(found), found.counts.num_empty, found.counts.num_dropped) == (0, 1, 0)
 
 
-def test_the_digest_sees_ids_labels_and_order() -> None:
+def test_the_digest_depends_on_ids_labels_and_order() -> None:
     def digest(*examples: tuple[list[int], list[int]]) -> str:
         sets = (TokenizedExample(input_ids=ids, labels=labels) for ids, labels in examples)
         return TokenizedSet.of(sets, source="any").digest
