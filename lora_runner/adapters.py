@@ -1,4 +1,4 @@
-"""Seats as PEFT adapters: the folder that `PeftModel.from_pretrained` loads on the original base."""
+"""Seats saved as PEFT adapters, which `PeftModel.from_pretrained` loads on the original base."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 def save_adapter(folder: Path, pack: Pack, seat: Seat) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors`; trained matrices stay fp32.
 
-    On a tied base both copies of the one weight trained in full are written, so that every peft version loads
-    both sides; rows of single tokens are written once, and peft puts them on both sides itself.
+    On a tied base a weight trained in full is written for both layers, so that every peft version loads both;
+    rows of single tokens are written once, and peft uses them in both layers.
     """
     tensors = {}
     for name, parameter in seat.parameters.items():
@@ -32,7 +32,7 @@ def save_adapter(folder: Path, pack: Pack, seat: Seat) -> None:
         if module.token_indices:
             tensors[f"base_model.model.{module.parameter_name}"] = weight
         else:
-            # safetensors refuses two names for one piece of memory.
+            # safetensors refuses two names for one tensor.
             tensors[f"base_model.model.{module.name}.weight"] = weight.clone() if module.tied_to else weight
     with whole_folder(folder) as temporary:
         save_file(tensors, temporary / ADAPTER_WEIGHTS)
@@ -43,7 +43,7 @@ def adapter_config(pack: Pack, seat: Seat) -> LoraConfig:
     """The peft configuration of a seat's adapter, set for inference."""
     config = seat.config
     in_full = [module.name.rpartition(".")[2] for module in pack.saved if not module.token_indices]
-    # peft finds the input embeddings itself, and an output layer that is tied to them.
+    # peft finds the input embeddings and a tied output layer itself.
     tokens = next((list(module.token_indices) for module in pack.saved if module.token_indices), None)
     return LoraConfig(
         task_type="CAUSAL_LM",

@@ -1,4 +1,4 @@
-"""A seat's state on disk: safetensors for tensors, JSON for everything else, written as one whole."""
+"""Checkpoints of a seat: safetensors for tensors, JSON for everything else, written atomically."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from lora_runner.pack.seat import Seat
 
 _DAMAGED = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, SafetensorError)
 _FORMAT = 2
-"""Counted up when a field changes its meaning: another format is a fresh start, never a guess. In format 1
-nothing could tell whether the state had been damaged."""
+"""Raised when a field changes its meaning; a checkpoint of another format is not used. Format 1 had no
+checksum of the state."""
 _OWN_DIGEST = "state_sha256"
 
 
 def save_checkpoint(folder: Path, seat: Seat, progress: dict[str, Any]) -> None:
-    """Write the seat and the caller's `progress` (JSON-ready) to `folder`, replacing an older one whole."""
+    """Write the seat and the caller's `progress` (JSON-ready) to `folder`, replacing an older checkpoint."""
     with whole_folder(folder) as temporary:
         save_file(
             {name: tensor.contiguous().cpu() for name, tensor in seat.state_tensors()},
@@ -47,18 +47,18 @@ def save_checkpoint(folder: Path, seat: Seat, progress: dict[str, Any]) -> None:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether `folder` or the one before it holds a checkpoint."""
+    """Whether `folder` or the previous one holds a checkpoint."""
     return any((candidate / STATE_FILE).is_file() for candidate in (folder, previous_folder(folder)))
 
 
 def load_checkpoint(
     folder: Path, seat: Seat, read_progress: Callable[[dict[str, Any]], Any] = dict
 ) -> tuple[Any, list[str]]:
-    """Continue `seat` from `folder`, or from the checkpoint before it if that one is damaged.
+    """Load `seat` from `folder`, or from the previous checkpoint if that one is damaged.
 
-    Returns the caller's progress as `read_progress` makes it, and what was wrong with a checkpoint that was
-    passed over, as is one whose progress cannot be read. Raises CheckpointError when no candidate is whole or
-    the trial differs; the seat is then as it was.
+    Returns the result of `read_progress`, and the problems of checkpoints that were skipped (also those whose
+    progress cannot be read). Raises CheckpointError when none is usable or the trial differs; the seat is
+    then unchanged.
     """
     problems: list[str] = []
     for candidate in (folder, previous_folder(folder)):
@@ -77,7 +77,7 @@ def _load(folder: Path, seat: Seat, read_progress: Callable[[dict[str, Any]], An
         raise CheckpointError(f"the checkpoint has format {state['format']}, not {_FORMAT}")
     if TrialConfig.from_dict(state["config"]) != seat.config:
         raise CheckpointError("the checkpoint belongs to another trial configuration")
-    # Rows of other tokens have the same names and shapes.
+    # Rows of other tokens would have the same names and shapes.
     if tuple(state.get("trainable_token_indices", ())) != seat.token_indices:
         raise CheckpointError("the checkpoint belongs to a pack that trains other tokens")
     if state["sha256"] != _digest(folder / TENSORS_FILE):
@@ -96,7 +96,7 @@ def _load(folder: Path, seat: Seat, read_progress: Callable[[dict[str, Any]], An
 
 
 def _state_digest(state: Mapping[str, Any]) -> str:
-    """Over all values but itself, however the file is laid out."""
+    """Over all values but itself, independent of formatting."""
     values = {key: value for key, value in state.items() if key != _OWN_DIGEST}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

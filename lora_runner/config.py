@@ -28,12 +28,12 @@ def default_scheduler_kwargs(lr_scheduler_type: str, max_steps: int) -> dict[str
 
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
-    """Everything that makes one trial differ from its neighbours in a pack."""
+    """The hyperparameters that can differ between trials of a pack."""
 
     learning_rate: float
-    """Peak rate of the LoRA matrices."""
+    """Peak learning rate of the LoRA matrices."""
     embedding_learning_rate: float | None = None
-    """Peak rate of trained embeddings and lm_head; None when they are frozen."""
+    """Peak learning rate of trained embeddings and lm_head; None when they are frozen."""
     lr_scheduler_type: str = "linear"
     lr_scheduler_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments of transformers' schedule function; empty means the defaults in `schedules.py`."""
@@ -48,7 +48,7 @@ class TrialConfig:
     weight_decay: float = 0.0
     """Decoupled decay of all trained weights."""
     max_grad_norm: float = 1.0
-    """Clip threshold of the trial's own gradient norm; 0 turns clipping off."""
+    """Clipping threshold of the trial's gradient norm; 0: no clipping."""
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-8
@@ -66,7 +66,7 @@ class TrialConfig:
             raise TrialConfigError("; ".join(problems))
 
     def _wrong_types(self) -> list[str]:
-        """Fields that are no number, or not a whole one: they come from JSON and from a sampler."""
+        """Fields of the wrong type; values come from JSON and from a sampler."""
         problems = []
         for name in _WHOLE:
             if not isinstance(value := getattr(self, name), int) or isinstance(value, bool):
@@ -154,7 +154,7 @@ _REAL = tuple(f.name for f in fields(TrialConfig) if f.type in ("float", "float 
 
 
 def _canonical(value: Any) -> Any:
-    """The same JSON for values that compare equal: 16 and 16.0 are one configuration."""
+    """Equal JSON for equal values: 16 and 16.0 are one configuration."""
     if isinstance(value, Mapping):
         return {key: _canonical(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -1,10 +1,10 @@
-"""What can go wrong in a training run, as conditions a caller can act on.
+"""Errors of a training run that a caller can act on.
 
 RunnerError
 ├── DataError          a record, file or tokenizer that cannot be trained on (names file and line)
 ├── ModelError         a base model that cannot be loaded or trained in a pack
 ├── TrialConfigError   a trial's hyperparameters contradict each other
-├── MetricError        a user's metric that cannot be had, or gives no number
+├── MetricError        a metric that cannot be loaded, or returns no number
 └── CheckpointError    a checkpoint that is damaged or belongs to another trial
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 
 class RunnerError(Exception):
-    """Base of everything that `lora_runner` raises on purpose."""
+    """Base of the errors of `lora_runner`."""
 
 
 class DataError(RunnerError, ValueError):
@@ -28,8 +28,8 @@ class DataError(RunnerError, ValueError):
         self.message = message
         self.path = None if path is None else str(path)
         self.line = line
-        place = "" if self.path is None else f"{self.path}:{'' if line is None else f'{line}:'} "
-        super().__init__(f"{place}{message}")
+        location = "" if self.path is None else f"{self.path}:{'' if line is None else f'{line}:'} "
+        super().__init__(f"{location}{message}")
 
 
 class ModelError(RunnerError, ValueError):
@@ -41,7 +41,7 @@ class TrialConfigError(RunnerError, ValueError):
 
 
 class MetricError(RunnerError, ValueError):
-    """A metric's function that is not there, or what it returned; `known` are names that are there."""
+    """A metric that cannot be loaded, or its invalid result; `known` are names that exist."""
 
     def __init__(self, message: str, *, file: str = "", known: Sequence[str] = ()) -> None:
         self.file, self.known = file, tuple(known)
@@ -56,21 +56,21 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno
 
 
 def is_disk_trouble(error: BaseException) -> bool:
-    """Whether a disk is full, away or closed to us, which may pass, rather than a mistake of ours."""
+    """Whether a disk is full, unreachable or read-only: temporary trouble rather than a bug."""
     if isinstance(error, OSError):
         return error.errno in _DISK
-    # safetensors writes by itself and hands on the system's words alone.
+    # safetensors writes files itself and passes on only the system's message.
     return type(error).__name__ == "SafetensorError" and "os error" in str(error)
 
 
 def is_device_error(error: BaseException) -> bool:
-    """Whether CUDA itself failed: nothing more can be computed in this process, whoever asks."""
+    """Whether CUDA itself failed, so that this process cannot compute any more."""
     return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Why there is no result, in words: the error itself would hold the memory of its frames."""
+    """An error as text: the exception would keep the memory of its frames."""
 
     reason: str
     traceback: str
@@ -78,12 +78,12 @@ class Fault:
 
     @classmethod
     def of(cls, error: BaseException) -> Fault:
-        """What remains of an error. By its name, because not everybody who asks imports torch."""
+        """From an exception; recognised by its name, because callers may not import torch."""
         is_memory = type(error).__name__ == "OutOfMemoryError"
         reason = first_line(error) if is_memory else f"{type(error).__name__}: {first_line(error)}"
         return cls(reason, "".join(traceback.format_exception(error)), is_memory)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its type where it says nothing."""
+    """The first line of an error's message, or its type if there is none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""What passes between a session and whoever decides about trials: plain values, no torch."""
+"""What a session receives and reports: plain values, without torch."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ COMPLETE, PRUNED, DIVERGED, OUT_OF_MEMORY, FAILED = (
     "out_of_memory",
     "failed",
 )
-"""How a trial can end."""
+"""The outcomes of a trial."""
 PUT_BACK = "put_back"
-"""No end: memory ran out for a trial beside its neighbours, and it may be tried once more beside fewer."""
+"""Not an end: memory ran out beside its neighbours, and the trial may be tried once more beside fewer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,24 +34,24 @@ class Assignment:
     """The trial's folder; checkpoint and adapter are written below it."""
     attempt: int = 1
     put_back: int = 0
-    """How often it has left a seat because memory ran out; the second time ends it."""
+    """How often it has left its seat because memory ran out; the second time ends it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SessionOptions:
-    """What holds for every trial of a session."""
+    """Settings for all trials of a session."""
 
     report_at: tuple[int, ...]
-    """Percent of the budget at which a trial is evaluated and reported; ends with 100."""
+    """Percents of the budget at which a trial is evaluated and reported; the last is 100."""
     per_device_eval_batch_size: int = 16
     checkpoint_seconds: float = 60.0
     """A running trial is checkpointed after the first report this long after the last checkpoint."""
     disk_patience_seconds: float = 900.0
-    """How long a finished trial waits for a disk that is full or away before its worker gives up."""
+    """How long a finished trial waits for a full or unreachable disk before its worker gives up."""
     sample_tokens: int = 24
-    """Length of the sampled continuations in which repetition is looked for."""
+    """Length of the sampled continuations that are checked for repetition."""
     metric: MetricSpec | None = None
-    """What is measured beside the loss."""
+    """Measured beside the loss."""
 
     def __post_init__(self) -> None:
         rising = all(a < b for a, b in pairwise(self.report_at))
@@ -61,7 +61,7 @@ class SessionOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class SeatReport:
-    """What one trial has to say at a share of its budget; `outcome` is set when it has left its seat."""
+    """One trial's results at a percent of its budget; `outcome` is set when it has left its seat."""
 
     number: int
     attempt: int
@@ -97,7 +97,7 @@ class SeatReport:
 
     @classmethod
     def empty(cls, assignment: Assignment) -> SeatReport:
-        """The report of a trial that did not get to its first step."""
+        """The report of a trial that did not reach its first step."""
         return cls(
             number=assignment.number,
             attempt=assignment.attempt,
@@ -119,5 +119,5 @@ class SeatReport:
         return self.outcome not in (None, PUT_BACK)
 
     def ended(self, outcome: str, reason: str, error: str | None = None) -> SeatReport:
-        """The same report as the last one from the trial's seat; `error` is the traceback of a failure."""
+        """This report as the trial's last one on this seat; `error` is the traceback of a failure."""
         return replace(self, outcome=outcome, stop_reason=reason, error=error)

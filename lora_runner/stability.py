@@ -1,7 +1,7 @@
-"""Watching one trial for the signs of a learning rate that is too high or too low.
+"""Signs of a learning rate that is too high or too low, watched for in one trial.
 
-The signs and what they mean come from the guideline text "Training Stability Indicators"; the thresholds are
-ours and stand here, one constant each, because the text gives none.
+The signs and their meaning are from the guideline text "Training Stability Indicators". It gives no
+thresholds; the constants here are ours.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 SPIKE_WINDOW = 10
-"""Steps of training loss that a new loss is compared with."""
+"""Steps whose training losses a new loss is compared with."""
 SPIKE_DEVIATIONS = 6.0
 """A loss this many standard deviations above the window's median is a spike."""
 SPIKE_RATIO = 1.3
-"""... and at least this factor above it: a quiet curve's tiny wiggles are not spikes."""
+"""... if it is also this factor above it, since a smooth curve deviates little."""
 EARLY_RATIO = 2.0
-"""Before the window is full: a loss this factor above all losses so far is a spike."""
+"""Before the window is full: a loss this factor above all earlier ones is a spike."""
 DIVERGED_RATIO = 2.0
-"""The median loss of a full window, relative to the trial's first loss, at which the trial is given up."""
+"""A trial has diverged when the median loss of a full window exceeds its first loss by this factor."""
 EVAL_RISE = 0.01
 """Relative rise of the evaluation loss above its own minimum that counts as rising."""
 SLOW_SHARE = 0.02
 """Relative fall of the evaluation loss over the whole budget below which it falls slowly."""
 UNCHANGED_SHARE = 0.002
-"""... and below which the model has barely changed from the base."""
+"""... and below which the model has barely changed."""
 REPEATED_SHARE = 0.5
 """Share of repeated 3-grams above which a sample counts as repetitive."""
 REPEATED_MIN_TOKENS = 12
-"""Shorter samples say nothing about repetition."""
+"""Shorter samples are not checked for repetition."""
 
 
 @dataclass(frozen=True)
 class Sign:
-    """One observed sign: its name, when it was seen, and the figures."""
+    """One observed sign: its name, the step, and the numbers."""
 
     sign: str
     step: int
@@ -45,11 +45,11 @@ class Sign:
 
 @dataclass
 class StabilityWatch:
-    """Collects a trial's signs; `diverged` holds the reason once the trial is beyond saving."""
+    """Collects a trial's signs; `diverged` is the reason once the trial has diverged."""
 
     base_eval_loss: float
     base_repetition: float = 0.0
-    """Share of repeated 3-grams in the untouched base's samples: its repeating is not the rate's fault."""
+    """Share of repeated 3-grams in the untrained base's samples, which training did not cause."""
     signs: list[Sign] = field(default_factory=list)
     diverged: str | None = None
     losses: list[float] = field(default_factory=list)
@@ -58,10 +58,10 @@ class StabilityWatch:
     _since_evaluation: list[float] = field(default_factory=list)
 
     def after_step(self, step: int, loss: float, grad_norm: float) -> None:
-        """Take a training step's loss and gradient norm."""
+        """Add a training step's loss and gradient norm."""
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {grad_norm}"
-            self._give_up("nan_or_inf", step, f"{what} at step {step}")
+            self._diverge("nan_or_inf", step, f"{what} at step {step}")
             return
         window = self.losses[-SPIKE_WINDOW:]
         if len(window) == SPIKE_WINDOW:
@@ -74,7 +74,7 @@ class StabilityWatch:
         self._since_evaluation.append(loss)
         recent = self.losses[-SPIKE_WINDOW:]
         if len(recent) == SPIKE_WINDOW and statistics.median(recent) > DIVERGED_RATIO * self.losses[0]:
-            self._give_up(
+            self._diverge(
                 "loss_spike",
                 step,
                 f"training loss {statistics.median(recent):.3f} (median of {SPIKE_WINDOW} steps) is "
@@ -82,9 +82,9 @@ class StabilityWatch:
             )
 
     def after_evaluation(self, step: int, eval_loss: float) -> None:
-        """Take an evaluation loss; compares its trend with the training loss's."""
+        """Add an evaluation loss, and compare its trend with the training loss's."""
         if not math.isfinite(eval_loss):
-            self._give_up("nan_or_inf", step, f"evaluation loss {eval_loss} at step {step}")
+            self._diverge("nan_or_inf", step, f"evaluation loss {eval_loss} at step {step}")
             return
         train_loss = statistics.fmean(self._since_evaluation) if self._since_evaluation else math.nan
         self._since_evaluation.clear()
@@ -100,7 +100,7 @@ class StabilityWatch:
         self.evaluations.append((step, eval_loss, train_loss))
 
     def after_samples(self, step: int, samples: Sequence[Sequence[int]]) -> None:
-        """Take sampled continuations (token ids) and look for repetition beyond the base's own."""
+        """Look for repetition beyond the base's own in sampled continuations (token ids)."""
         share = repetition(samples)
         if share > max(REPEATED_SHARE, 1.25 * self.base_repetition):
             self._add(
@@ -110,7 +110,7 @@ class StabilityWatch:
             )
 
     def at_end(self, step: int) -> None:
-        """Judge the whole curve of a trial that used its full budget, for the signs of a rate too low."""
+        """Look for the signs of a low learning rate in the whole curve, after the full budget."""
         if not self.evaluations:
             return
         last = self.evaluations[-1][1]
@@ -127,7 +127,7 @@ class StabilityWatch:
     def _add(self, sign: str, step: int, detail: str) -> None:
         self.signs.append(Sign(sign, step, detail))
 
-    def _give_up(self, sign: str, step: int, detail: str) -> None:
+    def _diverge(self, sign: str, step: int, detail: str) -> None:
         self._add(sign, step, detail)
         self.diverged = self.diverged or detail
 

@@ -1,1 +1,1 @@
-"""The frozen base model: loaded, quantized, identified, and which of its modules are trained."""
+"""The frozen base model: loaded, quantized, identified, and its modules to train."""

@@ -1,1 +1,1 @@
-"""What the base's modules become in a pack: each computes for several seats at once."""
+"""The modules that replace the base's and compute for several seats at once."""

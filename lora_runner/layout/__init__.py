@@ -1,1 +1,1 @@
-"""Where the tokens of several seats lie in one pass, and the keys and values kept of them."""
+"""How the tokens of several seats are arranged in one forward pass, and a key-value cache for them."""

@@ -1,1 +1,1 @@
-"""How much memory a pack takes, measured on tensors without memory before anything is loaded."""
+"""How much memory a pack needs, predicted before anything is loaded."""

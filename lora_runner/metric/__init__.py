@@ -1,1 +1,1 @@
-"""A score of the answers that a trial's model gives, beside the loss or in its place."""
+"""A score of a trial's generated answers, beside the loss or instead of it."""

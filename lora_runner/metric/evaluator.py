@@ -1,4 +1,4 @@
-"""A metric measured on the seats of a pack: all answer at once, each is scored by itself."""
+"""The metric of each seat of a pack: all answer at once, each is scored separately."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from lora_runner.pack.seat_by_seat import for_each_seat
 def make_evaluator(
     pack: Pack, spec: MetricSpec, prompts: Sequence[EvalPrompt], batch_size: int
 ) -> PromptEvaluator | TaskEvaluator:
-    """What measures this metric. Raises MetricError when it is not to be had on this machine."""
+    """The evaluator of this metric. Raises MetricError when it cannot be loaded on this machine."""
     if spec.is_task:
         return TaskEvaluator(pack, spec, batch_size)
     return PromptEvaluator(pack, Metric(spec, prompts), batch_size)
 
 
 class PromptEvaluator:
-    """Asks the seats of one pack; `batch_size` prompts of every seat are answered at a time."""
+    """Scores answers to the evaluation set's prompts; every seat answers `batch_size` prompts at a time."""
 
     def __init__(self, pack: Pack, metric: Metric, batch_size: int) -> None:
         self._pack, self._metric, self._batch_size = pack, metric, batch_size
 
     def measure(self, seats: Sequence[Seat | None]) -> list[float | Fault]:
-        """The value of each seat; a Fault of the one whose answers, or whose scoring, raised."""
+        """The value of each seat, or a Fault where its answers or their scoring raised."""
         return [
             texts if isinstance(texts, Fault) else self._scored(texts)
             for texts in for_each_seat(self.answers, seats)
         ]
 
     def answers(self, seats: Sequence[Seat | None], /) -> list[list[str]]:
-        """What each seat answers to the prompts, as text without special tokens."""
+        """Each seat's answers to the prompts, as text without special tokens."""
         tokenizer = self._pack.base.tokenizer
         found = self._pack.generate(
             seats,
@@ -50,7 +50,7 @@ class PromptEvaluator:
     def _scored(self, texts: Sequence[str]) -> float | Fault:
         try:
             return self._metric.score(texts)
-        except (Exception, SystemExit) as error:  # a user's function: its trial's end, and nobody else's
+        except (Exception, SystemExit) as error:  # a user's function: only its trial fails
             if is_device_error(error):
                 raise
             return Fault.of(error)

@@ -1,7 +1,7 @@
-"""One seat of a pack as the model that lm-eval asks: likelihoods of continuations, and answers.
+"""One seat of a pack as an lm-eval model: likelihoods of continuations, and generated answers.
 
-It has the three methods of `lm_eval.api.model.LM` and needs nothing of that package, whose requests carry
-their texts as `args`. Texts are tokenised as lm-eval's own model class for transformers does it.
+It implements the three methods of `lm_eval.api.model.LM` without importing the package; requests hold their
+texts in `args`. Texts are tokenised as lm-eval's own model class for transformers does it.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from lora_runner.pack.pack import Pack
 from lora_runner.pack.seat import Seat
 
 Pair = tuple[list[int], list[int]]
-"""Token ids of a context, and of what follows it."""
+"""Token ids of a context and of its continuation."""
 
 
 class Request(Protocol):
-    """What lm-eval asks: `args` are the texts, and for an answer how it is to be given."""
+    """A request of lm-eval: `args` are its texts, then the generation arguments if any."""
 
     @property
     def args(self) -> tuple[Any, ...]: ...
 
 
 class TaskModel:
-    """The seat's likelihoods and greedy answers, `batch_size` texts at a time; None is the untouched base.
+    """The seat's likelihoods and greedy answers, `batch_size` texts at a time; None is the plain base.
 
-    A task that does not say how long its answers may get (`max_gen_toks`) has them of `max_new_tokens`.
+    Answers have at most `max_gen_toks` tokens if the task gives that, else `max_new_tokens`.
     """
 
     def __init__(self, pack: Pack, seat: Seat | None, *, batch_size: int, max_new_tokens: int) -> None:
@@ -37,11 +37,11 @@ class TaskModel:
         self._tokenizer = pack.base.tokenizer
 
     def loglikelihood(self, requests: Sequence[Request]) -> list[tuple[float, bool]]:
-        """Of each (context, continuation): its log-probability, and whether it is the greedy answer."""
+        """For each (context, continuation): its log-probability, and whether it is the greedy answer."""
         return self._log_probabilities([self._pair(*request.args) for request in requests])
 
     def loglikelihood_rolling(self, requests: Sequence[Request]) -> list[float]:
-        """Log-probability of each (text,), from its first token on; long ones in windows, each token once."""
+        """Log-probability of each (text,) from its first token on; long texts in windows, each token once."""
         windows = [self._windows(self._encode(request.args[0])) for request in requests]
         values = iter(self._log_probabilities([pair for pairs in windows for pair in pairs]))
         return [sum(next(values)[0] for _ in pairs) for pairs in windows]
@@ -50,39 +50,39 @@ class TaskModel:
         """The answer to each (context, {"until": ..., "max_gen_toks": ...}), up to the first of `until`."""
         found = [""] * len(requests)
         by_length: dict[int, list[int]] = {}
-        for place, request in enumerate(requests):
+        for index, request in enumerate(requests):
             length = answer_length(request.args[1], self._max_new_tokens)
-            by_length.setdefault(length, []).append(place)
-        for length, places in by_length.items():
+            by_length.setdefault(length, []).append(index)
+        for length, indices in by_length.items():
             most = self._pack.max_positions
             room = None if most is None else max(1, most - length)
-            texts_before = [requests[place].args[0] for place in places]
+            texts_before = [requests[i].args[0] for i in indices]
             prompts = [(self._encode(text) or [self._first_token])[-(room or 0) :] for text in texts_before]
             [texts] = self._pack.generate([self._seat], prompts, length, batch_size=self._batch_size)
-            for place, ids in zip(places, texts, strict=True):
+            for index, ids in zip(indices, texts, strict=True):
                 text = str(self._tokenizer.decode(ids, skip_special_tokens=True))
-                found[place] = _until(text, requests[place].args[1].get("until"))
+                found[index] = _until(text, requests[index].args[1].get("until"))
         return found
 
     def _log_probabilities(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
         found: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
-        asked = [place for place, (_, continuation) in enumerate(pairs) if continuation]
-        # Texts of about one length together; as everywhere, a matter of the texts alone.
-        asked.sort(key=lambda place: len(pairs[place][0]) + len(pairs[place][1]))
+        asked = [i for i, (_, continuation) in enumerate(pairs) if continuation]
+        # Batches of similar length; the order depends only on the texts.
+        asked.sort(key=lambda i: len(pairs[i][0]) + len(pairs[i][1]))
         for start in range(0, len(asked), self._batch_size):
-            places = asked[start : start + self._batch_size]
-            batch = [self._shortened(*pairs[place]) for place in places]
+            indices = asked[start : start + self._batch_size]
+            batch = [self._shortened(*pairs[i]) for i in indices]
             block = Block.after(batch, self._pack.base.device)
             sizes = [len(continuation) for _, continuation in batch]
-            values, likeliest = (
+            values, is_greedy = (
                 part.cpu().split(sizes) for part in self._pack.log_probabilities(self._seat, block)
             )
-            for place, value, is_likeliest in zip(places, values, likeliest, strict=True):
-                found[place] = float(value.sum()), bool(is_likeliest.all())
+            for index, value, greedy in zip(indices, values, is_greedy, strict=True):
+                found[index] = float(value.sum()), bool(greedy.all())
         return found
 
     def _shortened(self, context: list[int], continuation: list[int]) -> Pair:
-        """The end of what has more tokens than the model has positions."""
+        """The end of a text that has more tokens than the model has positions."""
         most = self._pack.max_positions
         if most is None or len(context) + len(continuation) - 1 <= most:
             return context, continuation
@@ -91,7 +91,7 @@ class TaskModel:
         return whole[:-kept], whole[-kept:]
 
     def _windows(self, ids: list[int]) -> list[Pair]:
-        """Each token predicted once, after as many as the model takes; the first window begins the text."""
+        """Windows that predict each token once, after as much context as fits."""
         most = self._pack.max_positions or max(1, len(ids))
         whole, pairs = [self._first_token, *ids], []
         done = 1
@@ -107,7 +107,7 @@ class TaskModel:
             if after and after[0] == self._first_token:
                 return after[:1], after[1:]
             return [self._first_token], after
-        # Blanks at the end of a context belong to the word that follows.
+        # Spaces at the end of a context belong to the next word.
         bare = context.rstrip()
         continuation, context = context[len(bare) :] + continuation, bare
         before = self._encode(context)
@@ -123,20 +123,20 @@ class TaskModel:
 
     @property
     def _first_token(self) -> int:
-        """What stands before a text that nothing stands before."""
+        """The token before a text without context."""
         tokenizer = self._tokenizer
         first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         return 0 if first is None else int(first)
 
 
 def answer_length(arguments: Mapping[str, Any], otherwise: int) -> int:
-    """The most tokens of an answer: the task's `max_gen_toks`, or `otherwise`."""
+    """The maximum length of an answer: the task's `max_gen_toks`, or `otherwise`."""
     given = next((arguments[name] for name in _LENGTHS if arguments.get(name) is not None), None)
     return otherwise if given is None else int(given)
 
 
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-"""Names under which tasks give that length."""
+"""The names under which tasks give that length."""
 
 
 def _until(text: str, ends: str | Sequence[str] | None) -> str:

@@ -1,6 +1,6 @@
-"""A task of lm-eval as the metric: the package asks and scores, a seat of the pack answers.
+"""An lm-eval task as the metric: the package asks and scores, a seat of the pack answers.
 
-The package is imported when a task is loaded, and not before: nobody else needs it.
+The package is an optional dependency, imported only when a task is loaded.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ if TYPE_CHECKING:
 
 INSTALL = 'pip install "lm-eval>=0.4.13"'
 FEWSHOT_SEED = 1234
-"""lm-eval's own, from which its few-shot examples are drawn."""
+"""lm-eval's own default, from which few-shot examples are drawn."""
 MOST_NAMES = 5
-"""Of the package's thousands of tasks, those that an error lists."""
+"""Task names that an error lists, of thousands."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A loaded task, and which of its metrics counts."""
+    """A loaded task, and the metric of it that is used."""
 
     name: str
     metric: str
-    """Its name, as "METRIC" or, where the answers are filtered in several ways, "METRIC,FILTER"."""
+    """Its name, as "METRIC" or, if answers are filtered in several ways, "METRIC,FILTER"."""
     direction: Direction
     num_documents: int
-    """Documents that are asked."""
+    """Documents evaluated."""
     max_new_tokens: int
-    """Of an answer; 0 where the task compares likelihoods."""
+    """Of an answer; 0 for a task that compares likelihoods."""
     task: Any = field(repr=False)
     """lm-eval's object."""
 
     def longest(self, tokenizer: PreTrainedTokenizerBase) -> int:
-        """Tokens of the longest text that is asked, without its answer."""
+        """Tokens of the longest text, without its answer."""
         self.task.set_fewshot_seed(seed=FEWSHOT_SEED)
         self.task.build_all_requests(limit=self.num_documents, rank=0, world_size=1)
         texts = (
@@ -55,10 +55,10 @@ class Task:
         return max((len(tokenizer.encode(text)) for text in texts), default=0)
 
     def evaluate(self, model: TaskModel) -> float:
-        """The metric's value by this model's answers."""
+        """The metric of this model's answers."""
         from lm_eval.evaluator import evaluate
 
-        # Its few-shot examples are drawn anew each time.
+        # Few-shot examples are drawn anew each time.
         self.task.set_fewshot_seed(seed=FEWSHOT_SEED)
         found = evaluate(
             lm=model,
@@ -80,9 +80,9 @@ class Task:
 def load_task(name: str, source: str, *, num_documents: int, max_new_tokens: int) -> Task:
     """The task of "lm_eval:TASK" or "lm_eval:TASK:METRIC".
 
-    `source` is the YAML text of one of the user's own, empty for the package's. The first metric that the
-    task lists counts where none is named. Raises MetricError, with names that are known, for a package, a
-    task or a metric that is not to be had.
+    `source` is the YAML text of the user's own task, empty for one of the package. The first metric that the
+    task lists is used if none is named. Raises MetricError, with known names, for a missing package, task or
+    metric.
     """
     wanted, _, metric = name.removeprefix(TASK_PREFIX).partition(":")
     task = _loaded(wanted, source)
@@ -132,7 +132,7 @@ def _loaded(name: str, source: str) -> Any:
             raise MetricError(f"{name!r} {said}", known=tuple(known[:MOST_NAMES]))
         try:
             return manager.load([name])["tasks"][name]
-        except Exception as error:  # whatever its own code raises, or the data set's download
+        except Exception as error:  # anything from its code or the download of its data
             raise MetricError(
                 f"task {name} cannot be loaded: {type(error).__name__}: {first_line(error)}"
             ) from error
@@ -140,7 +140,7 @@ def _loaded(name: str, source: str) -> Any:
 
 @contextmanager
 def _folder_of(source: str) -> Iterator[str | None]:
-    """A folder with the user's task alone, as every worker has it; None for the package's own tasks."""
+    """A temporary folder with only the user's task; None for the package's tasks."""
     if not source:
         yield None
         return
@@ -150,17 +150,17 @@ def _folder_of(source: str) -> Iterator[str | None]:
 
 
 def _model_class() -> type[TaskModel]:
-    """The seat's model as what lm-eval takes for one."""
+    """TaskModel as a subclass of lm-eval's model class."""
     from lm_eval.api.model import LM
 
     class SeatModel(TaskModel, LM):  # type: ignore[misc]
-        """The three methods are TaskModel's, all else is lm-eval's own."""
+        """TaskModel's three methods; all else is lm-eval's own."""
 
     return SeatModel
 
 
 class TaskEvaluator:
-    """Asks the seats of one pack a task, one seat after the other."""
+    """Evaluates a task on the seats of one pack, one after the other."""
 
     def __init__(self, pack: Pack, spec: MetricSpec, batch_size: int) -> None:
         self._pack, self._spec, self._batch_size = pack, spec, batch_size
@@ -170,7 +170,7 @@ class TaskEvaluator:
         self._model_class = _model_class()
 
     def measure(self, seats: Sequence[Seat | None]) -> list[float | Fault]:
-        """The value of each seat; a Fault of the one whose answers, or whose scoring, raised."""
+        """The value of each seat, or a Fault where its answers or their scoring raised."""
         return [value for seat in seats for value in for_each_seat(self._values, [seat])]
 
     def _values(self, seats: Sequence[Seat | None], /) -> list[float]:

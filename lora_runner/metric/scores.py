@@ -1,6 +1,6 @@
-"""What a model's own answers are worth: a score of completions, beside the loss or in its place.
+"""The metric: a score of generated answers, beside the loss or instead of it.
 
-The evaluation set's first prompts are continued greedily (`generation.py`) and scored by one of three
+The evaluation set's first prompts are continued greedily (`pack/generation.py`) and scored by one of three
 built-in rules or by a Python function. Scores of built-in rules are means in [0, 1].
 """
 
@@ -31,42 +31,42 @@ Function = Callable[[list[dict[str, Any]], list[str]], Any]
 
 @dataclass(frozen=True, kw_only=True)
 class MetricSpec:
-    """What is measured, how, and when; plain values that travel with a session's options."""
+    """What is measured, how, and when; plain values, part of a session's options."""
 
     name: str
     """One of BUILT_IN_METRICS, "module:function", or "lm_eval:TASK" with ":METRIC" or without."""
     direction: Direction = "maximize"
     max_new_tokens: int = 32
-    """0 where nothing is generated: a task that compares likelihoods."""
+    """0 for a task that compares likelihoods and generates nothing."""
     num_prompts: int = 64
     every: int = 1
-    """1 measures at every report, n at every n-th; the last one always."""
+    """1: at every report, n: at every n-th; always at the last."""
     objective: bool = False
-    """Whether trials are compared by it; otherwise it is watched beside the loss."""
+    """Whether trials are compared by it; otherwise it is only recorded beside the loss."""
     source: str = field(default="", repr=False)
-    """Text of the file that holds the function, or a task of the user's own; empty for the others."""
+    """Text of the file with the function or with the user's own task; empty otherwise."""
     file: str = ""
     """That file's name, for tracebacks."""
     prompt_length: int = 0
-    """Tokens of the longest text that a task asks; 0 where the evaluation set's prompts are asked."""
+    """Tokens of a task's longest text; 0 for the evaluation set's prompts."""
 
     def is_measured(self, percent: int, report_at: Sequence[int]) -> bool:
-        """Whether the report at this share of the budget measures it."""
+        """Whether the report at this percent of the budget measures it."""
         if percent == report_at[-1]:
             return True
         return percent in report_at and (report_at.index(percent) + 1) % self.every == 0
 
     @property
     def is_task(self) -> bool:
-        """Whether a task of lm-eval asks and scores, in place of the evaluation set (`lm_eval_task.py`)."""
+        """Whether an lm-eval task is used instead of the evaluation set (`lm_eval_task.py`)."""
         return self.name.startswith(TASK_PREFIX)
 
     def cost(self, value: float) -> float:
-        """The value as what is minimised: a study minimises, so that one to be maximised is negated there."""
+        """The value as a study stores it, which minimises: negated if it is to be maximised."""
         return -value if self.direction == "maximize" else value
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for two values to be compared: of the source its digest."""
+        """What must be equal for values to be comparable; the source as its digest."""
         values = asdict(self)
         del values["file"], values["prompt_length"]
         source = values.pop("source")
@@ -74,12 +74,12 @@ class MetricSpec:
 
 
 def objective_of(metric: MetricSpec | None) -> str:
-    """Name of what trials are searched and ranked by."""
+    """The name of what trials are compared by."""
     return metric.name if metric is not None and metric.objective else "eval_loss"
 
 
 class Metric:
-    """The score of one sweep's prompts. Raises MetricError when the function is not to be had."""
+    """Scores answers to one sweep's prompts. Raises MetricError when the function cannot be loaded."""
 
     def __init__(self, spec: MetricSpec, prompts: Sequence[EvalPrompt]) -> None:
         self.spec = spec
@@ -89,14 +89,14 @@ class Metric:
         )
 
     def stop_token_ids(self, end: int | None) -> frozenset[int]:
-        """What ends an answer: what ended those of the data, and the tokenizer's end token."""
+        """Tokens that end an answer: those that end answers in the data, and the tokenizer's end token."""
         learned = frozenset[int]().union(*(prompt.stop_token_ids for prompt in self.prompts))
         return learned if end is None else learned | {end}
 
     def score(self, completions: Sequence[str]) -> float:
-        """The mean over the prompts, or the one number that the function gave.
+        """The mean over the prompts, or the one number that the function returned.
 
-        Raises MetricError for what is no finite number or not as many as there are prompts, and whatever the
+        Raises MetricError if a result is not a finite number or their count is wrong, and whatever the
         function raises.
         """
         if self._function is None:
@@ -132,17 +132,17 @@ _RULES: Mapping[str, Callable[[Any, str], bool]] = {
 def load_function(name: str, source: str, file: str) -> Function:
     """The function of "module:function", from the text of the module's file. Raises MetricError.
 
-    The text is run under the module's own name, so that its imports, relative ones too, work as they would in
-    the file; what it imports must be there on every machine that measures.
+    The text runs under the module's own name, so that imports, also relative ones, work as in the file; what
+    it imports must be installed on every machine that measures.
     """
     module_name, _, function_name = name.partition(":")
     module = types.ModuleType(module_name)
     module.__file__ = file
     module.__package__ = module_name.rpartition(".")[0]
-    # A traceback shows the lines, on machines too that do not have the file.
+    # So that tracebacks show its lines on machines without the file.
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     before = sys.modules.get(module_name)
-    sys.modules[module_name] = module  # dataclasses and pickle look their module up
+    sys.modules[module_name] = module  # dataclasses and pickle look up their module
     try:
         exec(compile(source, file, "exec"), module.__dict__)
     except BaseException as error:
@@ -171,9 +171,9 @@ def _number(name: str, given: Any, num_records: int) -> float:
 
 
 def finite(value: Any, rule: str) -> float:
-    """The value as a number. Raises MetricError, which begins with `rule`, for what is none."""
+    """The value as a finite number. Raises MetricError, whose message begins with `rule`."""
     try:
-        # Text that reads as a number is a mistake as well: float() would take "nan" and " 1 ".
+        # Text is an error too: float() would accept "nan" and " 1 ".
         number = math.nan if isinstance(value, str | bytes) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan

@@ -1,1 +1,1 @@
-"""Clipping, AdamW and schedules for all seats of a pack at once."""
+"""Flat buffers, clipping, AdamW and schedules for all seats of a pack at once."""

@@ -42,7 +42,7 @@ def test_an_architecture(name: str, tmp_path: Path, outcomes: dict[str, Outcome]
     assert found.difference < 1e-4
     assert found.is_exact
     assert found.num_layers > 0
-    assert found.num_still == 0
+    assert found.num_zero_gradients == 0
     assert (found.memory_source != "peak from a dry run") == (name in ESTIMATED), found.memory_source
     assert 0.95 < found.memory < 1.1
 
