@@ -18,7 +18,7 @@ from lora_runner.base.model_structure import language_model_of
 from lora_runner.errors import ModelError
 
 ALL_LINEAR = "all-linear"
-_PAST_ADAPTERS = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
+_BYPASS_ADAPTERS = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
 """Model types whose kernels read `out_proj` as a weight; peft 0.21 refuses an adapter there
 (`tuners_utils._check_lora_target_modules_mamba`)."""
 
@@ -96,10 +96,12 @@ def untrainable_layers(model: nn.Module) -> dict[str, Untrainable]:
     if not isinstance(model, PreTrainedModel):
         return {}
     found = dict[str, Untrainable]()
-    elsewhere = Untrainable("is no part of the language model: on text alone it would not move", True)
-    past = Untrainable(f"the kernels of {model.config.model_type} models read as a weight, past any adapter")
+    elsewhere = Untrainable("is not part of the language model: training on text would not change it", True)
+    bypassing = Untrainable(
+        f"the kernels of {model.config.model_type} models read as a weight, bypassing any adapter"
+    )
     converted = Untrainable(
-        f"peft takes, in {model.config.model_type} models, for the fused experts: those stay frozen here"
+        f"peft takes for fused experts in {model.config.model_type} models; those stay frozen here"
     )
     own = {*language_model_of(model).modules(), model.get_output_embeddings()}
     linear = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)]
@@ -109,12 +111,12 @@ def untrainable_layers(model: nn.Module) -> dict[str, Untrainable]:
             found[name] = elsewhere
         elif name.rpartition(".")[2] in experts:
             found[name] = converted
-        elif model.config.model_type in _PAST_ADAPTERS and name.rpartition(".")[2] == "out_proj":
-            found[name] = past
+        elif model.config.model_type in _BYPASS_ADAPTERS and name.rpartition(".")[2] == "out_proj":
+            found[name] = bypassing
         elif has_own_forward(module) and not _gives_rows(module):
             found[name] = Untrainable(
-                f"is a {type(module).__name__}: its forward does not return a row of outputs for each row, "
-                "to which an adapter could be added (nor can peft)"
+                f"is a {type(module).__name__}: its forward does not return one row of outputs per input "
+                "row, so no adapter can be added (nor can peft)"
             )
     return found
 
