@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from sweeps.config.url_passwords import masked
@@ -82,20 +82,19 @@ def _to_copy(source: str, names: Iterable[str], lease_seconds: float) -> list[op
 
 
 def _is_same(source: str, target: str) -> bool:
-    def place(url: str) -> object:
+    def location(url: str) -> object:
         file = journal_path(url) or sqlite_file(url)
         return url if file is None else file.resolve()
 
-    return place(source) == place(target)
+    return location(source) == location(target)
 
 
 def _copy(study: optuna.Study, storage: StudyStorage) -> None:
     study_id = storage.create_new_study(study.directions, study.study_name)
-    for key, value in storage_of(study).get_study_system_attrs(study_id_of(study)).items():
+    for key, value in _system_attrs(study).items():
         storage.set_study_system_attr(study_id, key, value)
-    for key, value in study.user_attrs.items():
-        if key != LEASE:
-            storage.set_study_user_attr(study_id, key, value)
+    for key, value in _without_lease(study).items():
+        storage.set_study_user_attr(study_id, key, value)
     for trial in study.get_trials(deepcopy=False):
         storage.create_new_trial(study_id, template_trial=trial)
 
@@ -119,30 +118,32 @@ def _compare(source: str, target: str, names: list[str], storage: StudyStorage) 
 def _difference(old: optuna.Study, new: optuna.Study) -> str | None:
     if old.directions != new.directions:
         return "direction"
-    if _shown(_without_lease(old.user_attrs)) != _shown(_without_lease(new.user_attrs)):
+    if _text(_without_lease(old)) != _text(_without_lease(new)):
         return "the study's attributes"
-    if _shown(_system_attrs(storage_of(old), old)) != _shown(_system_attrs(storage_of(new), new)):
+    if _text(_system_attrs(old)) != _text(_system_attrs(new)):
         return "the study's system attributes"
     theirs, ours = old.get_trials(deepcopy=False), new.get_trials(deepcopy=False)
     if len(theirs) != len(ours):
         return f"{len(theirs)} trials became {len(ours)}"
     for before, after in zip(theirs, ours, strict=True):
-        if _facts(before) != _facts(after) or not _same_times(before, after):
+        same_times = _same_time(before.datetime_start, after.datetime_start) and _same_time(
+            before.datetime_complete, after.datetime_complete
+        )
+        if not same_times or _facts(before) != _facts(after):
             return f"trial {before.number}"
     return None
 
 
-def _without_lease(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in attributes.items() if key != LEASE}
+def _without_lease(study: optuna.Study) -> dict[str, Any]:
+    return {key: value for key, value in study.user_attrs.items() if key != LEASE}
 
 
-def _system_attrs(storage: BaseStorage, study: optuna.Study) -> Mapping[str, Any]:
-    attributes: Mapping[str, Any] = storage.get_study_system_attrs(study_id_of(study))
-    return attributes
+def _system_attrs(study: optuna.Study) -> dict[str, Any]:
+    return storage_of(study).get_study_system_attrs(study_id_of(study))
 
 
 def _facts(trial: FrozenTrial) -> str:
-    return _shown(
+    return _text(
         {
             "number": trial.number,
             "state": trial.state.name,
@@ -156,22 +157,12 @@ def _facts(trial: FrozenTrial) -> str:
     )
 
 
-def _shown(value: Any) -> str:
-    """As text in which NaN equals NaN and the order of keys does not matter."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(sorted(f"{key!r}: {_shown(item)}" for key, item in value.items())) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_shown(item) for item in value) + "]"
-    return "nan" if isinstance(value, float) and math.isnan(value) else repr(value)
+def _text(value: Any) -> str:
+    """In which NaN equals NaN and the order of keys does not matter."""
+    return json.dumps(value, sort_keys=True)
 
 
-def _same_times(before: FrozenTrial, after: FrozenTrial) -> bool:
-    for old, new in (
-        (before.datetime_start, after.datetime_start),
-        (before.datetime_complete, after.datetime_complete),
-    ):
-        if (old is None) != (new is None):
-            return False
-        if old is not None and new is not None and abs((old - new).total_seconds()) > _CLOCK_SECONDS:
-            return False
-    return True
+def _same_time(old: datetime | None, new: datetime | None) -> bool:
+    if old is None or new is None:
+        return old is new
+    return abs((old - new).total_seconds()) <= _CLOCK_SECONDS

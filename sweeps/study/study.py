@@ -113,8 +113,9 @@ def _check_identity(study: optuna.Study, identity: Mapping[str, Any]) -> None:
         )
     if (function := _corrected_function(study, identity)) is not None:
         theirs = {**theirs, "measured": {**theirs["measured"], "source": function}}
-    known = study.user_attrs.get(BASE_WEIGHTS)
-    differing = _differences({**theirs, WEIGHTS: known or identity.get(WEIGHTS)}, _with(identity, known))
+    known, ours = study.user_attrs.get(BASE_WEIGHTS), identity.get(WEIGHTS)
+    # A digest that only one of the two has is not compared.
+    differing = _differences({**theirs, WEIGHTS: known or ours}, {**identity, WEIGHTS: ours or known})
     if study.directions != [optuna.study.StudyDirection.MINIMIZE]:
         found = ", ".join(direction.name.lower() for direction in study.directions)
         differing.append(f"direction: the study has {found!r}, a sweep 'minimize'")
@@ -148,11 +149,6 @@ def _accept_corrected_function(study: optuna.Study, identity: Mapping[str, Any])
     study.set_user_attr("identity", known | {"measured": known["measured"] | {"source": source}})
     study.set_user_attr(BASE_METRIC, None)  # measured by the old one
     study.set_user_attr("context", context | {"metric": context["metric"] | {"source": source}})
-
-
-def _with(identity: Mapping[str, Any], weights: str | None) -> dict[str, Any]:
-    """`identity` with the study's digest of the weights where its own is not known yet."""
-    return {**identity, WEIGHTS: identity.get(WEIGHTS) or weights}
 
 
 DIGESTS = {
