@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from files_and_text.choices import SCHEDULERS
@@ -54,65 +55,46 @@ def read_row(
     """
     before = len(check.problems)
     body = check.mapping(data, at, _ROW_KEYS)
-    topic = base.topic if base else None
+    given: dict[str, Any] = _read_range(row_id, body, check, at, base)
     if "topic" in body:
-        topic = check.one_of(body["topic"], TOPICS, (*at, "topic"))
+        given["topic"] = check.one_of(body["topic"], TOPICS, (*at, "topic"))
     elif base is None:
         check.add(f"the row {row_id!r} needs a topic. Known: {', '.join(TOPICS)}.", at)
-    parameter = base.parameter if base else None
-    if body.get("parameter") is not None:
-        parameter = check.one_of(body["parameter"], PARAMETERS, (*at, "parameter"))
-    low, high = _read_range(row_id, body, check, at, base)
-    choices = base.choices if base else ()
+    for name, known in (("parameter", PARAMETERS), ("direction", DIRECTIONS)):
+        if body.get(name) is not None:
+            given[name] = check.one_of(body[name], known, (*at, name))
     if "choices" in body:
         items = enumerate(check.items(body["choices"], (*at, "choices")))
         names = [check.one_of(item, SCHEDULERS, (*at, "choices", index)) for index, item in items]
-        choices = tuple(name for name in names if name is not None)
-    direction = base.direction if base else None
-    if body.get("direction") is not None:
-        direction = check.one_of(body["direction"], DIRECTIONS, (*at, "direction"))
-    when = (
-        _read_when(body["when"], check, (*at, "when")) if "when" in body else (base.when if base else When())
-    )
-    source = _read_source(body.get("source"), check, (*at, "source"), default_source, sources or {}, base)
-    texts = {}
+        given["choices"] = tuple(name for name in names if name is not None)
+    if "when" in body:
+        given["when"] = _read_when(body["when"], check, (*at, "when"))
     for name in ("condition", "note"):
-        inherited = getattr(base, name) if base else ""
-        texts[name] = check.text(body[name], (*at, name)) if name in body else inherited
-    if len(check.problems) > before or topic is None or source is None:
+        if name in body:
+            given[name] = check.text(body[name], (*at, name))
+    source = _read_source(body.get("source"), check, (*at, "source"), default_source, sources or {}, base)
+    if len(check.problems) > before or source is None:
         return None
-    return GuidelineRow(
-        id=row_id,
-        topic=topic,
-        parameter=parameter,
-        low=low,
-        high=high,
-        choices=choices,
-        direction=direction,
-        when=when,
-        source=source,
-        **texts,
-    )
+    given["source"] = source
+    return GuidelineRow(id=row_id, **given) if base is None else replace(base, **given)
 
 
 def _read_range(
     row_id: str, body: Mapping[str, Any], check: ValueChecker, at: KeyPath, base: GuidelineRow | None
-) -> tuple[float | None, float | None]:
+) -> dict[str, float | None]:
     if "value" in body:
         if "low" in body or "high" in body:
             check.add(f"the row {row_id!r} gives either value, or low and high; not both.", (*at, "value"))
         value = check.number(body["value"], (*at, "value"))
-        return value, value
-    low = check.number(body["low"], (*at, "low")) if "low" in body else (base.low if base else None)
-    high = check.number(body["high"], (*at, "high")) if "high" in body else (base.high if base else None)
-    if "low" not in body and "high" not in body:
-        return low, high
-    if (low is None) != (high is None):
-        if len(body.keys() & {"low", "high"}) == 1:
-            check.add(f"the row {row_id!r} needs both low and high (or value for a point).", at)
-    elif low is not None and high is not None and low > high:
+        return {"low": value, "high": value}
+    given = {end: check.number(body[end], (*at, end)) for end in ("low", "high") if end in body}
+    low = given.get("low", base.low if base else None)
+    high = given.get("high", base.high if base else None)
+    if len(given) == 1 and (low is None) != (high is None):
+        check.add(f"the row {row_id!r} needs both low and high (or value for a point).", at)
+    elif given and low is not None and high is not None and low > high:
         check.add(f"the row {row_id!r} needs low <= high; got {low:g} > {high:g}.", (*at, "low"))
-    return low, high
+    return given
 
 
 def _read_when(value: object, check: ValueChecker, at: KeyPath) -> When:

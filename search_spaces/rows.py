@@ -148,7 +148,7 @@ class GuidelineRow:
     id: str
     topic: str
     """One of TOPICS."""
-    parameter: str | None
+    parameter: str | None = None
     """One of PARAMETERS; None when the row is about no hyperparameter."""
     low: float | None = None
     high: float | None = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from files_and_text.atomic_files import whole_folder
 from results.best import BEST_FOLDER, MERGED
 from results.errors import ExportError, WouldOverwrite
 from results.export.merging import MERGE
@@ -25,16 +25,10 @@ def merge_best(sweep: Sweep, output: Path | None = None) -> Path:
         raise WouldOverwrite([target])
     with tempfile.TemporaryDirectory(prefix="sweeps-merge-") as scratch:
         sweep.export("peft", Path(scratch) / "peft")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Beside its place, so that a merge that was cut off is not taken for a whole one.
-        fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-        command = [sys.executable, str(Path(scratch) / "peft" / MERGE), "--output", str(fresh)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            shutil.rmtree(fresh, ignore_errors=True)
-            reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise ExportError(f"the best adapter could not be merged into its base: {reason}")
-        if target.exists():
-            target.rmdir()
-        fresh.rename(target)
+        with whole_folder(target) as fresh:
+            command = [sys.executable, str(Path(scratch) / "peft" / MERGE), "--output", str(fresh)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+                raise ExportError(f"the best adapter could not be merged into its base: {reason}")
     return target
