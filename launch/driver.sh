@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The driver of a sweep, for schedulers: `driver.sh run sweep.yaml ...` is `sweeps run sweep.yaml ...` with its secrets,
-# its process id and its exit code in files. Only the driver's node needs this file, the secrets and the run folder.
+# Runs `sweeps run sweep.yaml ...` under a scheduler: reads secrets from a file, and writes process id and exit code
+# to files. Only the driver's node needs this file, the secrets and the run folder.
 #
 #   ~/.sweeps/env            export SWEEPS_STORAGE=... and the like; read if there, refused unless private (chmod 600)
 #   $SWEEPS_DRIVER/pid       SIGTERM to this process checkpoints the running trials and ends with 130
-#   $SWEEPS_DRIVER/code      exit code: 0 done, 1 failed, 2 bad input, 130 interrupted and can go on
+#   $SWEEPS_DRIVER/code      exit code: 0 done, 1 failed, 2 bad input, 130 interrupted, to be resumed
 set -euo pipefail
 
 secrets=${SWEEPS_SECRETS:-$HOME/.sweeps/env}
@@ -24,7 +24,7 @@ fi
 (umask 077 && mkdir -p "$state")
 rm -f "$state/code"
 
-# A scheduler may signal the whole process group; this shell stays to write down how the driver ended.
+# A scheduler may signal the whole process group; this shell survives to record the exit code.
 trap ':' TERM INT
 sweeps "$@" &
 driver=$!

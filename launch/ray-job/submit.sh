@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A sweep as a Ray job: launch/ray-job/submit.sh SWEEP_FILE RUNS_FOLDER [options of `ray job submit`]
-# RUNS_FOLDER is an absolute folder on the head that stays: the working folder of a job is Ray's and goes away.
-# The same command again goes on with the sweep, after whatever ended the job or the cluster.
+# RUNS_FOLDER is an absolute path on the head that outlives the job; Ray removes a job's working folder.
+# Run the same command again to resume the sweep after a failure of the job or the cluster.
 #   RAY_API_SERVER_ADDRESS   the dashboard of the cluster; default http://127.0.0.1:8265, where an SSH tunnel ends
 set -euo pipefail
 

@@ -1,6 +1,6 @@
-"""`python -m tests.chaos --kills N --seed S`: kill processes of rehearsed sweeps, and see what is left.
+"""`python -m tests.chaos --kills N --seed S`: kill processes of rehearsed sweeps, and check the results.
 
-Ends by printing how many were killed and what was lost; exit code 1 when anything was.
+Prints the number of kills and what was lost; exit code 1 if anything was.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ output: {output}
 KEEP_ADAPTERS = 4
 SWEEPS_PER_CLUSTER = 5
 SWEEP_SECONDS = 900
-"""A sweep that has not ended by then has come to a standstill."""
+"""A sweep that takes longer is stuck."""
 
 
 class Chaos:
-    """Sweeps one after another, until enough was killed."""
+    """Runs sweeps one after another until the number of kills is reached."""
 
     def __init__(
         self,
@@ -69,10 +69,11 @@ class Chaos:
         self.struck = dict.fromkeys(TARGETS, 0)
 
     def run(self) -> None:
-        """Until the wanted number of kills; the last sweep goes on to its end."""
+        """Run until the wanted number of kills; the last sweep is still finished."""
         number = 0
         while self.kills < self.wanted:
-            # In turn on a Ray of the driver's own and, for several sweeps, on a cluster that outlives it.
+            # Alternately one sweep on the driver's own Ray, and several on a cluster that outlives the
+            # driver.
             on_cluster = number % (1 + SWEEPS_PER_CLUSTER) > 0 and self.with_cluster
             if on_cluster and self.nodes is None:
                 self.nodes = Nodes()
@@ -104,14 +105,14 @@ class Chaos:
                 keep_adapters=KEEP_ADAPTERS,
                 trials=self.trials,
                 storage=url,
-                # Every other two in a store of their own, through which all workers go.
+                # In every other pair of sweeps, checkpoints go through a store.
                 checkpoints=f"file://{self.folder}/stored" if number // 2 % 2 else "null",
                 output=self.folder / "runs",
             ),
             encoding="utf-8",
         )
         before, deadline = self.kills, time.monotonic() + SWEEP_SECONDS
-        while self.life(file) != 0:
+        while self.run_driver(file) != 0:
             if time.monotonic() > deadline:
                 self.findings.lost += 1
                 self.findings.problems.append(f"{file.name}: not finished after {SWEEP_SECONDS} s")
@@ -132,8 +133,8 @@ class Chaos:
         if not found.problems:
             shutil.rmtree(sweep.run_folder)
 
-    def life(self, file: Path) -> int:
-        """One life of the driver, and what happens to it; its exit code."""
+    def run_driver(self, file: Path) -> int:
+        """Start the driver once and strike its processes; returns its exit code."""
         where = [] if self.nodes is None else ["--address", self.nodes.address]
         log = file.with_suffix(".log").open("a", encoding="utf-8")
         driver = psutil.Popen(
@@ -143,7 +144,7 @@ class Chaos:
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-        # A driver that starts while there is no database says so, and is started again.
+        # A driver that finds no database refuses to start, and is started again.
         nodes, may_refuse, begun = self.nodes, False, file.with_suffix(".log").stat().st_size
         killer = Killer(self.generator, lambda: [driver.pid] if nodes is None else nodes.pids(), nodes)
         own: list[psutil.Process] = []
@@ -158,7 +159,7 @@ class Chaos:
             own = descendants(driver.pid) if self.nodes is None else []
             target = self.generator.choices(list(TARGETS), list(TARGETS.values()))[0]
             if target in ("driver", "term") and not self.is_ready(file, begun):
-                # Also while it starts, but not so often that it never gets any further.
+                # Kill a starting driver less often, or it never gets any further.
                 target = self.generator.choice([target, "worker", "worker"])
             if target == "storage":
                 done = self.interrupt_storage(file)
@@ -184,7 +185,7 @@ class Chaos:
         return b"ready, untouched base" in file.with_suffix(".log").read_bytes()[begun:]
 
     def interrupt_storage(self, file: Path) -> bool:
-        """The database server's plug is pulled, and put back after a while."""
+        """Stop the database server without warning, and restart it after a while."""
         if self.database is None or "postgresql" not in file.read_text(encoding="utf-8"):
             return False
         self.database.stop("immediate")
@@ -204,7 +205,7 @@ class Chaos:
 
 
 def main() -> int:
-    """Parse, kill, count."""
+    """Run the kills and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)

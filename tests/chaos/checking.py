@@ -1,4 +1,4 @@
-"""What a sweep left behind, held against what an undisturbed run gives."""
+"""Compares the results of a sweep with those of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tests.chaos.rehearsal import expected
 _STATES = {"complete": "COMPLETE", "failed": "FAIL"}
 """Of an outcome; every other one is PRUNED."""
 GIVEN_UP = "lost its worker "
-"""How the reason begins of a trial that failed because its workers died, be it of a kill or of the trial."""
+"""Start of the stop reason of a trial that failed because its workers died."""
 
 
 @dataclass
 class Findings:
-    """Counts over the sweeps that were checked, and what was wrong, in words."""
+    """Counts over the checked sweeps, and what was wrong."""
 
     trials_checked: int = 0
     given_up: int = 0
-    """Trials whose workers were killed so often that they failed; not wrong, another run tries them again."""
+    """Trials that failed because their workers were killed too often: no error, the next run retries them."""
     lost: int = 0
     twice: int = 0
     left_running: int = 0
@@ -37,7 +37,7 @@ class Findings:
     problems: list[str] = field(default_factory=list)
 
     def add(self, other: Findings) -> None:
-        """Count another sweep's in."""
+        """Add another sweep's counts."""
         for each in fields(self):
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
@@ -47,9 +47,9 @@ class Findings:
 
 
 def check_sweep(study: optuna.Study, run_folder: Path, asked: int) -> Findings:
-    """A finished sweep: the asked number of trials, each once, each with its own values.
+    """Check a finished sweep: the right number of trials, each configuration once, each with its own values.
 
-    A configuration that failed may have been tried again, as a trial of its own, until one did not fail.
+    A failed configuration may have been retried as another trial, until one did not fail.
     """
     found = Findings()
     trials = study.get_trials(deepcopy=False)
@@ -76,14 +76,14 @@ def check_sweep(study: optuna.Study, run_folder: Path, asked: int) -> Findings:
 
 
 def _num_counted(finished: list[FrozenTrial]) -> int:
-    """Trials that take one of the places asked for; the guideline default does although it failed."""
+    """Trials that count towards `trials`; the guideline default does although it failed."""
     ended = [trial for trial in finished if trial.state != TrialState.FAIL]
     default = [trial for trial in finished if trial.user_attrs.get("label") in DEFAULT_LABELS]
     return len(ended) + (bool(default) and all(trial.state == TrialState.FAIL for trial in default))
 
 
 def _is_retry(trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
-    """Whether the trial repeats a configuration as it may: all before it that had it failed."""
+    """Whether the trial is a legitimate retry: all earlier trials of its configuration failed."""
     if RETRY_OF not in trial.user_attrs:
         return False
     config = trial.user_attrs.get("config_hash")
@@ -133,7 +133,7 @@ def _differences(trial: FrozenTrial, run_folder: Path) -> list[str]:
 
 
 def check_files(study: optuna.Study, run_folder: Path, keep_adapters: int) -> list[str]:
-    """Adapters of the best are whole, the others are gone, and nothing half written lies about."""
+    """Check that adapters of the best are complete and the others removed."""
     wrong = []
     complete = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
     best = sorted(complete, key=lambda t: (t.value, t.number))[:keep_adapters]

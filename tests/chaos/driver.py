@@ -1,4 +1,4 @@
-"""The driver of a rehearsed sweep, to be killed: `python -m tests.chaos.driver SWEEP.yaml [--address A]`."""
+"""The driver of a rehearsed sweep: `python -m tests.chaos.driver SWEEP.yaml [--address A]`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.chaos import rehearsal
 
 
 def main() -> int:
-    """Run the sweep, or go on with it; the command line's exit codes."""
+    """Run or resume the sweep; returns the exit codes of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--address")
     options = parser.parse_args()
-    # Workers cannot import a test: they get the classes themselves.
+    # Workers cannot import a test module, so its classes are pickled by value.
     ray.cloudpickle.register_pickle_by_value(rehearsal)
     sweep = rehearsal.RehearsedSweep.load(options.file, check_files=False)
     try:

@@ -1,4 +1,4 @@
-"""Finding processes of one's own sweep, and ending them."""
+"""Finds the processes of a sweep and kills them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ TARGETS = {
     "storage": 1,
     "rival": 1,
 }
-"""What is struck, and how often: a driver takes long to come back."""
-# term: a SIGTERM to the driver, as a cluster's scheduler sends it, and SIGKILL after a time of grace;
-# storage: the database server is gone for a while; rival: somebody starts the same sweep a second time.
+"""Targets and their relative frequencies; a driver is rare because its restart takes long."""
+# term: SIGTERM to the driver, as from a scheduler, and SIGKILL after a grace period; storage: the database
+# server stops for a while; rival: the same sweep is started a second time.
 GRACE_SECONDS = 20.0
 
 
 def descendants(pid: int) -> list[psutil.Process]:
-    """A process and everything that it started."""
+    """A process and all its descendants."""
     try:
         process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
@@ -37,7 +37,7 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 
 def ray_processes(pids: Iterator[int], title: str) -> list[psutil.Process]:
-    """Ray's processes below `pids` whose title, which Ray sets by what they do, holds `title`."""
+    """Ray processes below `pids` whose process title contains `title`."""
     found = []
     for pid in pids:
         for process in descendants(pid):
@@ -87,16 +87,16 @@ def _raylet_pid(node: Any) -> int:
 
 @dataclass
 class Killer:
-    """Ends processes of a sweep at random moments."""
+    """Kills processes of a sweep."""
 
     generator: random.Random
     roots: Callable[[], list[int]]
-    """The driver, and the daemons of a cluster that was started apart from it."""
+    """The driver, or the raylets of a separate cluster."""
     nodes: Nodes | None = None
-    """Of such a cluster."""
+    """The nodes of such a cluster."""
 
     def strike(self, target: str, driver: psutil.Popen) -> bool:
-        """End one process of a kind; False when there was none."""
+        """Kill one process of this kind; False if there was none."""
         if target == "raylet":
             return self.nodes is not None and self.nodes.strike(self.generator)
         if target == "driver":
@@ -134,7 +134,7 @@ def kill(process: psutil.Process) -> bool:
 
 
 def kill_tree(driver: psutil.Popen) -> bool:
-    """SIGKILL to a driver alone; what Ray started below it is left to find out by itself."""
+    """SIGKILL to the driver alone; Ray's processes below it must notice by themselves."""
     if driver.poll() is not None:
         return False
     driver.kill()
@@ -143,9 +143,9 @@ def kill_tree(driver: psutil.Popen) -> bool:
 
 
 def sweep_up(processes: list[psutil.Process], seconds: float = 15.0) -> list[psutil.Process]:
-    """Wait for processes that should end by themselves; kill those that did not, and return the sweep's own.
+    """Wait for processes to end by themselves; kill the others, and return those that the sweep started.
 
-    Ray's agents take their time, and it is not ours to say how much.
+    Ray's own agents are not returned: they may take longer.
     """
     deadline = time.monotonic() + seconds
     left = [p for p in processes if _runs(p)]

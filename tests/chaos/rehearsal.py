@@ -1,8 +1,8 @@
-"""A sweep that trains nothing: real driver, keeper, workers, files and study, and trials whose end is known.
+"""A sweep that trains nothing: driver, keeper, workers, files and study are real, trials have known results.
 
-A trial's state is a number that every step turns into the next one, so a step that is lost, taken twice or
-taken from an older checkpoint than the study believes shows in its losses. Some trials diverge, some find no
-memory, some hang once, some break, some take their worker down, by a rule of their configuration alone.
+A trial's state is a number that every step maps to the next one, so a step that is lost, taken twice or taken
+from the wrong checkpoint shows in its losses. Depending on its configuration, a trial may diverge, run out of
+memory, hang once, raise, or kill its worker.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KINDS = {0: "diverges", 1: "no memory", 2: "hangs", 3: "breaks", 4: "kills its w
 
 
 def kind_of(config: TrialConfig) -> str:
-    """What becomes of a trial, by its configuration."""
+    """How a trial ends, by its configuration."""
     return KINDS.get(int(config.hash(), 16) % NUM_KINDS, "plain")
 
 
@@ -54,14 +54,14 @@ def loss_at(state: float, step: int) -> float:
 
 @dataclass(frozen=True)
 class Expected:
-    """What an undisturbed run of a trial gives."""
+    """The result of an undisturbed run of a trial."""
 
     outcome: str
     reports: dict[int, float]
 
 
 def expected(config: TrialConfig) -> Expected:
-    """Computed without any of the machinery."""
+    """Computed directly from the configuration."""
     kind = kind_of(config)
     state, reports = 0.5, {}
     last = {"diverges": 60, "no memory": 0, "breaks": 0, "kills its worker": 0}.get(kind, 100)
@@ -82,7 +82,7 @@ def expected(config: TrialConfig) -> Expected:
 
 
 class OutOfMemoryError(RuntimeError):
-    """Known to the worker by its name."""
+    """Recognised by its name."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A short round of what `make chaos` does for long."""
+"""A short round of `make chaos`."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_a_page_has_five_steps_and_the_token_comes_first(name: str) -> None:
     assert [number for number, _ in steps] == ["1", "2", "3", "4", "5"]
     assert "token" in steps[0][1]
     assert "sweeps" in steps[4][1] or "sweep.yaml" in steps[4][1]
-    assert "## After a death" in text
+    assert "## After a failure" in text
     assert all("```sh" in step or "EDIT:" in step for _, step in steps)
 
 

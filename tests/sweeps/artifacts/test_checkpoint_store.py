@@ -1,4 +1,4 @@
-"""Checkpoints below a URL: two slots, of which one is whole whatever happens to the other."""
+"""Checkpoints at a URL: of the two slots one is always complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sweeps.study.study import study_key_of
 
 @pytest.fixture(params=["file", "memory"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A folder, and fsspec's object store in memory."""
+    """A folder, and fsspec's in-memory object store."""
     yield f"file://{tmp_path}/stored" if request.param == "file" else f"memory://{tmp_path.name}"
     fsspec.filesystem("memory").store.clear()
 
@@ -95,7 +95,7 @@ def test_sweeps_below_one_url_do_not_meet(store: CheckpointStore, url: str, tmp_
 def test_a_new_study_does_not_go_on_from_what_one_of_its_name_left(
     url: str, tmp_path: Path, make_keeper: Any, new_database: Any
 ) -> None:
-    """Its study and run folder were removed, because the data had a mistake; its configs are the same."""
+    """Study and run folder were removed to fix the data; the configs are the same."""
     stored = {"checkpoints": url}
     keys = []
     for life, step in (("a", 7), ("b", None), ("a", 7)):

@@ -1,4 +1,4 @@
-"""Files for workers that do not see the driver's: whole, of the right attempt, fetched once per machine."""
+"""Files for workers that do not see the driver's: complete, of the right attempt, fetched once a machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def call(run_folder: Path) -> Callable[..., Any]:
-    """Calls of the depot, as a worker makes them."""
+    """Calls of the file server, as a worker makes them."""
     file_server = FileServer(str(run_folder))
     return lambda method, *arguments: getattr(file_server, method)(*arguments)
 

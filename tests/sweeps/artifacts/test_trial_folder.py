@@ -1,4 +1,4 @@
-"""What lies in a trial's folder is a report of that trial or is passed over, whatever it holds."""
+"""Reading a trial's folder back: anything but a report of that trial is ignored."""
 
 from __future__ import annotations
 

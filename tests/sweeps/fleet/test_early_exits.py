@@ -1,4 +1,4 @@
-"""Workers that end before they can speak: what Ray says of them is judged as an error they report."""
+"""Workers that end before they can call the keeper: Ray's text is treated as an error they report."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_processes_that_die_without_a_word_are_given_up_after_a_while(actor: Kee
 
 
 class _Keeper:
-    """Answers the driver in turn; what it was told stands in `heard`."""
+    """Gives the prepared replies in turn, and collects the errors in `heard`."""
 
     def __init__(self, *replies: Reply) -> None:
         self.heard: list[str] = []
@@ -152,8 +152,8 @@ def test_a_worker_that_is_given_up_gets_one_more_try_and_one_that_started_is_not
     assert ended == ["over"]
 
 
-class _JobOfAMissingModule(rehearsal.RehearsedWorkerSpec):
-    """One that only the driver can load."""
+class _SpecOfAMissingModule(rehearsal.RehearsedWorkerSpec):
+    """A worker spec that only the driver can load."""
 
     def __reduce__(self) -> Any:
         return importlib.import_module, ("a_module_of_the_user",)
@@ -162,11 +162,11 @@ class _JobOfAMissingModule(rehearsal.RehearsedWorkerSpec):
 class TestOnRay:
     pytestmark = ON_RAY
 
-    def test_a_job_that_no_worker_can_load_ends_the_sweep_with_that_error(
+    def test_a_worker_spec_that_no_worker_can_load_ends_the_sweep_with_that_error(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("SWEEPS_STORAGE", raising=False)
-        monkeypatch.setattr(rehearsal, "RehearsedWorkerSpec", _JobOfAMissingModule)
+        monkeypatch.setattr(rehearsal, "RehearsedWorkerSpec", _SpecOfAMissingModule)
         (tmp_path / "s.yaml").write_text(
             "name: t\nmodel: {name: /nowhere, size: 8e9}\ndata: {train: /nowhere.jsonl}\n"
             f"training: {{max_steps: 40}}\ntrials: 3\nseats: 1\nworkers: 1\noutput: {tmp_path}\n"

@@ -1,4 +1,4 @@
-"""How many workers a cluster is asked for, what each reserves, and what can never be had."""
+"""How many workers a cluster has room for, what each reserves, and what is refused."""
 
 from __future__ import annotations
 

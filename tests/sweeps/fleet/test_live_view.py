@@ -1,4 +1,4 @@
-"""Watching a run, with and without a terminal."""
+"""The live view, with and without a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sweeps.study.status import Status
 
 
 class Script:
-    """Answers polls with growing statuses, and tells when the last one was taken."""
+    """Answers polls with growing statuses; `used_up` is set after the last one."""
 
     def __init__(self, *events: list[str] | Exception) -> None:
         self.answers = list(events)

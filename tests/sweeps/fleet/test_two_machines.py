@@ -1,4 +1,4 @@
-"""A worker on a machine that sees nothing of the driver's: no run folder, no data, no model, no database."""
+"""A worker on a machine without access to the driver's run folder, data, model and database."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def can_hide() -> bool:
 
 @pytest.fixture
 def hidden(tmp_path: Path) -> Path:
-    """The driver's own disk, of which the other machine sees an empty folder."""
+    """The driver's own disk; the other machine sees an empty folder there."""
     folder = tmp_path / "disk-of-the-driver"
     folder.mkdir()
     return folder
@@ -53,7 +53,7 @@ def hidden(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def other_machine(hidden: Path, tmp_path: Path) -> Iterator[None]:
-    """A head without a core beside the driver, and a node that has cores and its own disk."""
+    """A head with no core for workers, and a node with cores and its own disk."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     ray.shutdown()

@@ -1,4 +1,4 @@
-"""A process that hangs ends itself, says where it stood, and one that works is left alone."""
+"""A process that hangs is ended and its stack kept; one that works is left alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker on a real Ray with a real keeper, and a session that trains nothing and runs out of memory."""
+"""A worker on a real Ray with a real keeper, and a session that trains nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker's turn with the keeper, without Ray: what it saves, and when it ends."""
+"""A worker's exchange with the keeper, without Ray: what it saves, and when it ends."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_thousand_trials_that_cannot_be_seated_are_told_one_after_another(
 def test_a_trial_on_a_seat_that_the_worker_does_not_know_of_is_given_again(
     make_keeper: Any, report: Any
 ) -> None:
-    """Its answer was lost when a stopped trial's seat was filled, and another seat is free before it."""
+    """The reply was lost that filled a stopped trial's seat, and another seat is free before it."""
     keeper: Keeper = make_keeper(trials=2, sampler="random", pruner="none")
     first, second = keeper.ask(0, [0, 1]).start
     keeper.report(0, [report(first.assignment, 100, 2.0, "complete")], [], 1.0)
@@ -183,7 +183,7 @@ class StoreThatIsAway:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What the worker slept; its clock shows the sum."""
+    """The worker's sleeps; its clock shows their sum."""
     slept: list[float] = []
     monkeypatch.setattr(
         "sweeps.fleet.worker.time", SimpleNamespace(sleep=slept.append, monotonic=lambda: sum(slept))
@@ -242,7 +242,7 @@ def test_trials_that_a_worker_gives_back_have_lost_nothing(make_keeper: Any) -> 
 
 
 class Watched:
-    """A stall watch, and whether it is on."""
+    """A watchdog that records whether it is on."""
 
     is_on = False
 
@@ -257,7 +257,7 @@ class Watched:
 def test_what_travels_to_a_store_is_watched(
     make_worker: Any, monkeypatch: pytest.MonkeyPatch, reply: Reply
 ) -> None:
-    """`save` hangs in there as it does anywhere, and no exception ever comes."""
+    """A hanging store raises no exception."""
     session = Seats(1)
     worker = make_worker(session, reply)
     worker._watchdog = Watched()

@@ -1,4 +1,4 @@
-"""The keeper as Ray's actor calls it: patient with its storage, and clear about when to stop."""
+"""The keeper actor: it waits for a storage that is away, and tells workers when to stop."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def make_actor(
 
 @pytest.fixture
 def lock(tmp_path: Path) -> Iterator[Callable[[], None]]:
-    """Another program holds the database; calling it lets go."""
+    """Another program locks the database; calling it releases the lock."""
     connection = sqlite3.connect(tmp_path / "study.db", isolation_level=None)
     connection.execute("PRAGMA busy_timeout=0")
     connection.execute("BEGIN EXCLUSIVE")
@@ -57,7 +57,7 @@ def lock(tmp_path: Path) -> Iterator[Callable[[], None]]:
 
 
 def impatient(actor: KeeperActor) -> None:
-    """Let SQLite give up at once, which otherwise waits a minute for a lock."""
+    """Make SQLite fail at once instead of waiting a minute for a lock."""
     assert actor._opened is not None
     actor._opened._storage.engine.dispose()
 
@@ -234,7 +234,7 @@ def test_that_nothing_more_comes_hears_the_last_worker_that_an_error_of_our_own_
 def test_who_has_not_heard_of_the_end_is_waited_for(
     make_actor: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No worker listens to what becomes of drawing ahead."""
+    """No worker waits for the reply to `prefetch`."""
     actor = make_actor()
     for worker in (0, 1):
         assert actor.ask(worker, [0]).start

@@ -1,4 +1,4 @@
-"""Trials that fail: they do not count, the next run tries them again, and too many of them end a run."""
+"""Failed trials do not count, are retried by the next run, and end a run when there are too many."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Broken = Callable[[TrialConfig], bool]
 
 
 def unless(broken: Broken) -> Callable[[TrialConfig, int], float | str]:
-    """A loss by the rate; configurations that are broken fail at their first report."""
+    """A loss that depends on the learning rate; broken configurations fail at their first report."""
 
     def loss(config: TrialConfig, percent: int) -> float | str:
         return "failed" if broken(config) else 2 + config.learning_rate + 1 / percent
@@ -28,7 +28,7 @@ def unless(broken: Broken) -> Callable[[TrialConfig, int], float | str]:
 
 
 def run(make: Make, pack: Any, name: str, broken: Broken, *, seats: int = 3, **options: Any) -> Keeper:
-    """A run of the sweep, by a keeper of its own."""
+    """One run of the sweep, with its own keeper."""
     options = {"sampler": "random", "pruner": "none", **options}
     keeper = make(owner=DriverProcess.current(name), **options)
     pack(keeper, unless(broken), seats=seats).run()

@@ -1,4 +1,4 @@
-"""The keeper as a plain object on SQLite: what it draws, what it writes, what it decides."""
+"""The keeper as a plain object on SQLite: what it draws, writes and decides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which trial takes its workers down: suspects go on alone, the guilty one is failed, the others end well."""
+"""Trials whose workers die: suspects run alone, the one that causes it fails, the others complete."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Make = Callable[..., Keeper]
 
 
 class Fleet:
-    """Workers whose process dies at once when a certain trial sits in it."""
+    """A worker whose process dies as soon as a certain trial is on a seat."""
 
     def __init__(self, keeper: Keeper, pack: Any, *, guilty: int, seats: int) -> None:
         self.keeper, self.pack, self.guilty, self.seats = keeper, pack, guilty, seats
@@ -24,7 +24,7 @@ class Fleet:
         self.packs: list[set[int]] = []
 
     def run(self, most: int = 60) -> None:
-        """Until there is nothing to do, or the deaths become too many."""
+        """Run until there is nothing left to do; fail after `most` deaths."""
         while self.deaths < most:
             reply = self.keeper.rejoin(0)
             if reply.stop:
@@ -62,7 +62,7 @@ def test_the_trial_that_takes_its_workers_down_is_failed_and_no_other(
 
 
 def test_a_report_in_between_clears_a_trial(make_keeper: Make, report: Any, stored: Any) -> None:
-    """Machines may be taken away again and again: a trial that gets on is not to blame."""
+    """Machines may be preempted again and again: a trial that makes progress is not to blame."""
     keeper = make_keeper(trials=2, pruner="none", report_at=tuple(range(1, 101)))
     for percent in range(1, 3 * MAX_LOSSES_ALONE):
         (placed,) = keeper.ask(0, [0]).start
@@ -113,7 +113,7 @@ def test_a_worker_that_dies_before_any_trial_reports_is_given_up_in_the_end(make
 def test_a_suspect_is_tried_on_another_worker_where_there_is_one(
     make_keeper: Make, pack: Any, stored: Any
 ) -> None:
-    """A card may be broken in such a way that only some trials take it down."""
+    """A broken GPU may fail with some trials only."""
     keeper = make_keeper(trials=6, sampler="random", pruner="none")
 
     def lost(worker: int) -> set[int]:
@@ -195,7 +195,7 @@ def test_what_is_given_up_is_told_at_the_end(make_keeper: Make) -> None:
 
 
 def test_a_worker_on_which_nothing_runs_does_not_use_up_the_sweep(make_keeper: Make, stored: Any) -> None:
-    """A broken card takes down every trial; they are not to blame, and failed trials are not tried again."""
+    """A broken GPU fails with every trial; they are not to blame, and a failed trial is not resumed."""
     keeper = make_keeper(trials=30, sampler="random")
     for _ in range(60):
         if keeper.rejoin(0).stop:

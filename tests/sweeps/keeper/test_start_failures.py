@@ -1,4 +1,4 @@
-"""Which errors of a start would come again, and what they mean for one worker and for a fleet."""
+"""Failed starts: which errors are transient, and when a worker or the sweep is given up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trials drawn ahead of their seats, and spaces that hold few configurations."""
+"""Prefetched trials, and spaces with few configurations."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MakeSmall = Callable[[str], Keeper]
 
 @pytest.fixture
 def make_small(tmp_path: Path, study_spec: Any, new_database: Callable[[str], str]) -> Iterator[MakeSmall]:
-    """`make_small(sampler)`: a keeper of one and the same sweep over the small space."""
+    """`make_small(sampler)`: a keeper of the same sweep over the small space."""
     space = space_for(
         scenario="general", model_size=8e9, max_steps=100, train_embeddings=False, overrides=SMALL
     )
@@ -84,7 +84,7 @@ def test_where_one_sampler_finds_nothing_new_another_may(
 
 
 def ahead(trials: list[Any]) -> list[int]:
-    """Numbers of the trials that are drawn and given to nobody."""
+    """Numbers of the prefetched trials."""
     return [t.number for t in trials if t.state == TrialState.RUNNING and "attempt" not in t.user_attrs]
 
 
@@ -133,7 +133,7 @@ class Killed(Exception):
 
 
 class Mortal:
-    """A keeper that counts its calls and, when told so, dies after one of them, before it can answer."""
+    """A keeper that counts its calls and can be made to die after one of them, before it replies."""
 
     def __init__(self, keeper: Keeper, dies_after: int | None = None) -> None:
         self.keeper, self.study_spec, self.dies_after, self.calls = keeper, keeper.study_spec, dies_after, 0
@@ -154,7 +154,7 @@ class Mortal:
 def test_wherever_a_kill_finds_a_trial_drawn_ahead_it_is_neither_lost_nor_there_twice(
     make_keeper: Make, pack: Any, stored: Any, options: dict[str, Any], seats: int
 ) -> None:
-    """The keeper is dropped after every one of its calls, also between a report and the draw behind it."""
+    """The keeper is dropped after each of its calls, also between a report and the following draw."""
     options |= {"trials": 5, "report_at": (50, 100), "pruner": "none"}
     whole = Mortal(make_keeper(at="whole", **options))
     pack(whole, seats=seats).run()

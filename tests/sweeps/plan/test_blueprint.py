@@ -1,4 +1,4 @@
-"""What a sweep decides before it starts."""
+"""The blueprint: what is decided before a sweep starts."""
 
 from __future__ import annotations
 

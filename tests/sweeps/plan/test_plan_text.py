@@ -1,4 +1,4 @@
-"""The plan as a person reads it."""
+"""The text of `sweeps plan`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FLOPS = 1e12
 
 
 def blueprint(study_spec: StudySpec, **changed: Any) -> Any:
-    """A blueprint as far as the plan reads it, over a model that is not there."""
+    """The parts of a blueprint that the text uses, for a model that does not exist."""
     study_spec = StudySpec(
         **{
             **vars(study_spec),

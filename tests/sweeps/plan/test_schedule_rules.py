@@ -1,4 +1,4 @@
-"""Schedules that contradict the space are refused; what is accepted never rises above its peak."""
+"""Schedules that contradict the space are refused; accepted ones never exceed their peak."""
 
 from __future__ import annotations
 
