@@ -1,4 +1,4 @@
-"""`sweeps init`: a commented sweep file, its ranges seeded from the guideline tables."""
+"""`sweeps init`: a commented sweep file whose search space comes from the guideline tables."""
 
 from __future__ import annotations
 
@@ -19,44 +19,34 @@ from sweeps.config.paths import DATA_SUFFIXES, absolute, is_local
 from sweeps.errors import ConfigError
 
 DEFAULT_MAX_STEPS = 500
-_SIZE_IN_NAME = re.compile(r"(?<![A-Za-z0-9.])(\d+(?:\.\d+)?)([bBmM])(?![A-Za-z0-9])")
 
 
 def init_sweep(
     model: str,
     train: str,
-    path: Path | str = "sweep.yaml",
+    path: Path,
     *,
+    count_parameters: Callable[[str], float],
     scenario: str = "general",
-    name: str | None = None,
     eval: str | None = None,
     max_steps: int | None = None,
     train_embeddings: bool = False,
-    model_size: float | None = None,
-    count_parameters: Callable[[str], float] | None = None,
-    guidelines: tuple[str, ...] = (),
 ) -> SweepConfig:
-    """Write a sweep file for a model and a training set, and return the config that it is read as.
+    """Write a sweep file for a model and a training set; returns the config that it holds.
 
-    Paths are given from the working directory. The number of parameters is `model_size`, or what
-    `count_parameters` says of the model, or what the model's name says ("Llama-3.1-8B"). `max_steps` is 500
-    unless given, or the nearest number that the scenario's row allows. Never overwrites a file. Raises
-    ConfigError, and then nothing is written.
+    Relative paths start from the working directory. `max_steps` defaults to 500, or the nearest number that
+    the scenario's row allows. Never overwrites a file. Raises ConfigError, and then nothing is written.
     """
-    file = Path(path)
-    if file.exists() or file.is_symlink():
-        raise ConfigError([Problem("the file exists already, and is never overwritten.", str(path))])
-    if not absolute(str(file.parent), Path.cwd()).is_dir():
-        raise ConfigError([Problem(f"the folder {str(file.parent)!r} does not exist.", str(path))])
-    try:
-        tables = load_guidelines(*guidelines)
-    except InputError as error:
-        raise ConfigError(error.problems) from None
+    if path.exists() or path.is_symlink():
+        raise ConfigError([Problem("the file exists already and is never overwritten.", str(path))])
+    if not absolute(str(path.parent), Path.cwd()).is_dir():
+        raise ConfigError([Problem(f"the folder {str(path.parent)!r} does not exist.", str(path))])
+    tables = load_guidelines()
     if scenario not in tables.scenarios():
         hint = nearest(scenario, tables.scenarios())
-        raise ConfigError([f"the scenario must be one of the tables'; got {scenario!r}.{hint}"])
+        raise ConfigError([f"the scenario must be one of the guideline tables; got {scenario!r}.{hint}"])
     steps = _default_steps(tables, scenario) if max_steps is None else max_steps
-    size, size_source = _size(model, model_size, count_parameters)
+    size = float(count_parameters(model))
     try:
         space = space_for(
             scenario=scenario,
@@ -68,20 +58,16 @@ def init_sweep(
     except InputError as error:
         raise ConfigError(error.problems) from None
     text = _TEMPLATE.format(
-        name=_line("name", name or _name_of(model)),
-        model=_line("name", _written(model, file)),
+        name=_line("name", _name_of(model)),
+        model=_line("name", _written(model, path)),
         size=f"size: {_short(size)}",
-        size_source=size_source,
-        train=_line("train", _written(train, file, suffixes=DATA_SUFFIXES)),
+        train=_line("train", _written(train, path, suffixes=DATA_SUFFIXES)),
         eval="# eval: eval.jsonl"
         if eval is None
-        else _line("eval", _written(eval, file, suffixes=DATA_SUFFIXES)),
+        else _line("eval", _written(eval, path, suffixes=DATA_SUFFIXES)),
         max_length=DataSpec.max_length,
         scenarios=", ".join(tables.scenarios()),
         scenario=_line("scenario", scenario),
-        guidelines=_line(
-            "guidelines", [_written(item, file, suffixes=(".yaml", ".yml")) for item in guidelines]
-        ),
         train_embeddings=_line("train_embeddings", train_embeddings),
         max_steps=steps,
         batch_size=TrainingSection.model_fields["per_device_train_batch_size"].default,
@@ -93,35 +79,20 @@ def init_sweep(
         trials=SweepConfig.model_fields["trials"].default,
     )
     try:
-        config = load_text(text, file)
+        config = load_text(text, path)
     except ConfigError as error:
-        # The file they would stand in is not written, so its lines say nothing.
+        # Without line numbers: the file is not written.
         raise ConfigError([Problem(item.message) for item in error.problems]) from None
     try:
-        with file.open("x", encoding="utf-8") as opened:
+        with path.open("x", encoding="utf-8") as opened:
             opened.write(text)
     except OSError as error:
         raise ConfigError([Problem(f"the file cannot be written: {error.strerror}.", str(path))]) from None
     return config
 
 
-def _size(model: str, given: float | None, count: Callable[[str], float] | None) -> tuple[float, str]:
-    """The number of parameters, and where it is from."""
-    if given is not None:
-        return float(given), "as given"
-    if count is not None:
-        return float(count(model)), "counted from the model's config"
-    found = _SIZE_IN_NAME.findall(Path(model).name)
-    if not found:
-        raise ConfigError(
-            [f"the size of {model!r} is not known: give the number of parameters, such as 8.03e9."]
-        )
-    number, unit = found[-1]
-    return float(number) * (1e9 if unit in "bB" else 1e6), "read from the model's name, so better check it"
-
-
 def _short(size: float) -> str:
-    """8e9 rather than 8000000000.0, where nothing is lost."""
+    """8e9 rather than 8000000000.0, if that is exact."""
     short = re.sub(r"e\+0*", "e", f"{size:g}")
     return short if float(short) == size else f"{size:.0f}"
 
@@ -136,22 +107,22 @@ def _default_steps(tables: Guidelines, scenario: str) -> int:
 
 
 def _name_of(model: str) -> str:
-    """The model's own name as far as it can name a folder."""
+    """The model's name, reduced to what a folder may be named."""
     name = re.sub(r"[^a-z0-9.-]+", "-", Path(os.path.abspath(model)).name.lower()).strip(".-")
     return name[:80].rstrip(".-") or "sweep"
 
 
 def _written(text: str, file: Path, *, suffixes: tuple[str, ...] = ()) -> str:
-    """A name given from the working directory as the file in `file`'s folder has to write it."""
+    """A path that starts from the working directory, as the sweep file `file` must write it."""
     if not is_local(text, Path.cwd(), suffixes=suffixes):
         return text
     target, folder = absolute(text, Path.cwd()), absolute(str(file.parent), Path.cwd())
-    # "./" keeps a folder from being taken for a hub id.
+    # "./" distinguishes a folder from a hub id.
     return f"./{target.relative_to(folder)}" if target.is_relative_to(folder) else str(target)
 
 
 def _relative_minimum(space: SearchSpace) -> str:
-    """The default of cosine_with_min_lr as a line of `training`; a comment where the space never draws it."""
+    """The default of cosine_with_min_lr as a line of `training`, commented out when it is not searched."""
     name = "cosine_with_min_lr"
     kwargs = dump_yaml({name: default_scheduler_kwargs(name, DEFAULT_MAX_STEPS)}, one_line=True)
     return f"{'' if space['lr_scheduler_type'].contains(name) else '# '}lr_scheduler_kwargs: {kwargs}"
@@ -162,32 +133,33 @@ def _line(key: str, value: Any) -> str:
 
 
 _TEMPLATE = """\
-# A sweep, seeded from the guideline tables. `sweeps plan` shows what it will do, `sweeps run` does it.
-# Relative paths start from this file's folder; a key left out takes the value that `sweeps plan` shows.
+# A sweep that starts from the guideline tables. `sweeps plan` shows what it would do, `sweeps run` runs it.
+# Relative paths start from this file's folder. `sweeps plan` also shows the defaults of keys that are left
+# out.
 
 {name}
 
 model:
   {model}
-  # Number of parameters ({size_source}); it decides which rows of the tables apply.
+  # Number of parameters (counted from the model's config); it decides which guideline rows apply.
   {size}
   # trust_remote_code: false
   # device_map: auto        # for a base larger than one GPU, with gpus_per_worker
 
 data:
   {train}
-  # Without an evaluation set of its own, a share of the training records is held out (eval_fraction).
+  # Without an evaluation set, a share of the training records is held out (eval_fraction).
   {eval}
   # Tokens per example.
   max_length: {max_length}
 
 # One of {scenarios}.
 {scenario}
-# Rows of your own over the built-in tables.
-{guidelines}
+# Files with guideline rows of your own, added to the built-in tables.
+guidelines: []
 
-# true: embed_tokens and lm_head are trained too, with a learning rate of their own; or a list of them; or the
-# embeddings of a few tokens alone: {{tokens: ["<|user|>", "<|end|>"]}}.
+# true: also train embed_tokens and lm_head, with their own learning rate. Or a list of modules, or only the
+# embeddings of some tokens: {{tokens: ["<|user|>", "<|end|>"]}}.
 {train_embeddings}
 
 training:
@@ -195,13 +167,14 @@ training:
   max_steps: {max_steps}
   per_device_train_batch_size: {batch_size}
   gradient_accumulation_steps: 1
-  # Times that a full trial is evaluated, and may be stopped early.
+  # How often a full trial is evaluated; after each evaluation it may be stopped early.
   evaluations: 5
-  # A schedule's minimum as a share of each trial's own peak; a rate (min_lr) must lie below every drawn one.
+  # Minimum as a share of the trial's learning rate. A fixed min_lr must be below every searched learning
+  # rate.
   {scheduler_kwargs}
 
-# What is searched. These ranges are the tables' own, widened, for {made_for}:
-# take out a dimension, or the whole block, and the tables decide again when those change.
+# The search space: the guideline tables' ranges for {made_for}, widened.
+# They do not follow later changes above; remove a dimension, or the block, and the tables decide again.
 {space}
 lora:
   r: {r}
@@ -216,14 +189,14 @@ search:
   pruner: successive_halving
   seed: 0
 
-# Finished trials of the whole sweep. Raise it and run again to go on.
+# Number of trials to finish. Raise it and run again to continue the sweep.
 trials: {trials}
 
-# Trials side by side on one GPU, and GPUs; auto: what fits, and what there is.
+# Trials side by side on one GPU, and number of GPUs. auto: as many as fit, and all GPUs.
 seats: auto
 workers: auto
 
-# Where the study is kept: SQLite in the run folder, journal:PATH, or a database (its password in a variable).
+# Where the study is kept: SQLite in the run folder, journal:PATH, or a database (URL in a variable).
 # storage: env:SWEEPS_STORAGE
 output: runs
 """
