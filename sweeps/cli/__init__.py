@@ -7,4 +7,9 @@ arguments.py        arguments and options that several commands share
 run_commands.py     demo, init, plan, run, confirm, stop, move
 watch_commands.py   status, results, dashboard, track
 result_commands.py  verdict, table-verdict, report, export, merge
+
+new_sweep_file.py   what `init` writes
+record_text.py      what `plan --show-record` prints
+table_verdict.py    what `table-verdict` does
+merge_adapter.py    what `merge` does
 """

@@ -1,4 +1,4 @@
-"""The best adapter merged into its base, by the script that the exports carry."""
+"""`sweeps merge`: the best adapter merged into its base, with the script that exports include."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sweeps.sweep import Sweep
 
 
 def merge_best(sweep: Sweep, output: Path | None = None) -> Path:
-    """Write the base with the best adapter merged into it, in 16 bits; returns that folder (`best/merged`).
+    """Write the base with the best adapter merged into it, in 16 bits; returns the folder (`best/merged`).
 
-    Takes the memory of the whole base. A new best removes what was merged before. Raises WouldOverwrite for a
-    folder with files in it, ExportError when there is no best adapter or the merge fails.
+    Needs memory for the whole base. Raises WouldOverwrite for a folder with files in it, ExportError when
+    there is no best adapter or the merge fails.
     """
     target = (output or sweep.run_folder / BEST_FOLDER / MERGED).absolute()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):

@@ -69,7 +69,7 @@ def init(
 ) -> None:
     """Write a commented sweep file whose search space comes from the guideline tables."""
     from lora_runner.base.load_model import BaseSpec, check_weights, count_parameters
-    from sweeps.cli.init_file import init_sweep
+    from sweeps.cli.new_sweep_file import init_sweep
 
     def count(name: str) -> float:
         base = BaseSpec(model=name)
@@ -105,7 +105,7 @@ def plan(
     """
     sweep = load_to_run(path, settings)
     if show_record is not None:
-        from sweeps.cli.show_record import print_record
+        from sweeps.cli.record_text import print_record
 
         record = sweep.show_record(show_record)
         if as_json:

@@ -8,15 +8,18 @@ from typing import Any
 import pytest
 
 from search_spaces import space_for
-from sweeps.cli.init_file import init_sweep
+from sweeps.cli.new_sweep_file import init_sweep
 from sweeps.config import SweepConfig, load_sweep, space_of
 from sweeps.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
-def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with a training file."""
+    (tmp_path / "train.jsonl").write_text('{"text": "hello"}\n')
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SWEEPS_STORAGE", raising=False)
+    return tmp_path
 
 
 def init(model: str = "some/Model-8B", path: str = "sweep.yaml", **options: Any) -> SweepConfig:

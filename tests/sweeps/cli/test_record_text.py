@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from lora_runner.data import RecordView, SequenceView, TokenRun
-from sweeps.cli.show_record import print_record
+from sweeps.cli.record_text import print_record
 
 
 def piece(text: str, trained: bool = False, cut: bool = False) -> TokenRun:
@@ -30,12 +30,12 @@ def sequence(
     )
 
 
-def shown(*sequences: SequenceView, colours: bool = False) -> str:
+def shown(*sequences: SequenceView, colors: bool = False) -> str:
     record = RecordView(
         number=3, num_records=2000, place="d.jsonl:7", said="trained", max_length=60, sequences=sequences
     )
-    system = "standard" if colours else None
-    console = Console(file=io.StringIO(), width=80, force_terminal=colours, color_system=system)
+    system = "standard" if colors else None
+    console = Console(file=io.StringIO(), width=80, force_terminal=colors, color_system=system)
     with console.capture() as capture:
         print_record(record, console)
     return capture.get()
@@ -51,25 +51,25 @@ def test_marks_counts_and_every_sequence_of_a_record() -> None:
         "<|user|>hi [bold]",
         "<|assistant|>⟦hello<eos>⟧",
         "",
-        "sequence 2 of 2: 64 tokens, 12 with loss; cut at max_length 60, which loses 4 more with loss; "
-        "no stop token is trained (per turn)",
+        "sequence 2 of 2: 64 tokens, 12 with loss; cut at max_length 60, which loses 4 more tokens with "
+        "loss; no stop token is trained (per turn)",
         "note: the template is odd",
         "<|user|>more⟦a⟧✂⟦b<eos>⟧",
         "",
-        "Tokens with loss are between ⟦ and ⟧; what stands after ✂ lies beyond max_length and is never seen.",
+        "Tokens with loss are between ⟦ and ⟧; what follows ✂ is beyond max_length and is never seen.",
     ]
 
 
 def test_a_sequence_without_a_token_to_learn_is_said_to_be_left_out() -> None:
     beyond = sequence(piece("<|user|>long"), piece("a<eos>", True, True), stops=(), targets=0, lost=2)
     assert shown(sequence(piece("a")), beyond).splitlines()[5] == (
-        "sequence 2 of 2: 62 tokens, 0 with loss; cut at max_length 60, which loses 2 more with loss; "
-        "left out: nothing with loss is in it (per turn)"
+        "sequence 2 of 2: 62 tokens, 0 with loss; cut at max_length 60, which loses 2 more tokens with loss; "
+        "left out: it has no token with loss (per turn)"
     )
 
 
-def test_a_terminal_with_colours_needs_no_brackets() -> None:
-    text = shown(sequence(piece("hi"), piece("hello", True)), colours=True)
+def test_a_terminal_with_colors_needs_no_brackets() -> None:
+    text = shown(sequence(piece("hi"), piece("hello", True)), colors=True)
     assert "\x1b[1;32mhello\x1b[0m" in text
     assert "⟦" not in text
     assert "Tokens with loss are bold and green" in text
