@@ -53,7 +53,7 @@ class Session:
         """Digest of the base's weights."""
         return self.pack.base.weights
 
-    # --- seats ----------------------------------------------------------------------------------------------
+    # --- seats ----------------------------------------------------------------------------------------
 
     @property
     def free_seats(self) -> list[int]:
@@ -121,7 +121,7 @@ class Session:
         """Notes for the user since the last call."""
         return self.files.take_notes()
 
-    # --- training -------------------------------------------------------------------------------------------
+    # --- training -------------------------------------------------------------------------------------
 
     def advance(self, max_seconds: float = 10.0) -> list[SeatReport]:
         """Train all seats until at least one has something to report, or the time is up.
@@ -195,7 +195,7 @@ class Session:
                 trial.wants_checkpoint = True
         return reports
 
-    # --- when a step fails ----------------------------------------------------------------------------------
+    # --- when a step fails ----------------------------------------------------------------------------
 
     def _step_one_by_one(self, failure: Exception) -> list[SeatReport]:
         """Repeat a failed step trial by trial, which gives the same numbers, to find the trial that fails.

@@ -79,7 +79,7 @@ class KeyValueCache:
         """The position of each sequence's next token."""
         return list(self._lengths)
 
-    # --- what the attention function calls ------------------------------------------------------------------
+    # --- what the attention function calls ------------------------------------------------------------
 
     def store(self, key: Tensor, value: Tensor) -> None:
         """Keep the prompts' keys and values (1, G, T, D) of one call."""

@@ -67,7 +67,7 @@ class Pack(PackedModel):
         for allocator in set(self._allocators.values()):
             allocator.compact()
 
-    # --- a step: micro-batches -> layout -> forward and backward -> update ------------------------------
+    # --- a step: micro-batches -> layout -> forward and backward -> update ----------------------------
 
     def train_step(self, batches: Mapping[Seat, MicroBatch]) -> dict[Seat, PendingStats]:
         """A micro-batch for every seat, then an update of the seats whose window is full.
@@ -141,7 +141,7 @@ class Pack(PackedModel):
             )
         return {seat: seat.stepped(norm) for seat, norm in zip(seats, norms, strict=True)}
 
-    # --- without gradients ------------------------------------------------------------------------------
+    # --- without gradients ----------------------------------------------------------------------------
 
     @torch.no_grad()
     def evaluate(self, seats: Sequence[Seat | None], blocks: Sequence[Block]) -> list[float]:

@@ -74,7 +74,7 @@ class PackedModel:
             train_checkpointed(self.model)
         self.layout, self.layout_reason = self._choose_layout()
 
-    # --- one forward pass -------------------------------------------------------------------------------
+    # --- one forward pass -----------------------------------------------------------------------------
 
     def plan_passes(
         self, seats: Sequence[Seat | None], blocks: Sequence[Block], kind: LayoutKind
@@ -183,7 +183,7 @@ class PackedModel:
             found.update(zip(indices, logits, strict=True))
         return [found[i] for i in range(len(seats))]
 
-    # --- the layout, chosen once ------------------------------------------------------------------------
+    # --- the layout, chosen once ----------------------------------------------------------------------
 
     def _choose_layout(self) -> tuple[LayoutKind, str]:
         """The end-to-end layout if it gives the plain model's logits on small blocks, else rectangular."""
@@ -221,7 +221,7 @@ class PackedModel:
         """Why a layout fails where small blocks would not show it."""
         if kind == "end_to_end" and getattr(text_config(self.model), "attn_temperature_tuning", False):
             # Llama 4 counts the rows before a token, from some thousands on.
-            return "its attention scales with a token's place in the row (attn_temperature_tuning)"
+            return "its attention scales with a token's index in the row (attn_temperature_tuning)"
         return None
 
     def _try_layout(self, kind: LayoutKind, blocks: list[Block], plain: Tensor) -> str | None:

@@ -134,30 +134,30 @@ class Seat:
             here[module.parameter_name] = module.trained_shape
         segments = {}
         for key, named in shapes.items():
-            segments[key] = Segment(named, moved=weakref.WeakMethod(self._find_weights))
+            segments[key] = Segment(named, moved=weakref.WeakMethod(self._update_views))
             allocators[key].allocate(segments[key])
             if not allocators[key].buffers.has_moments:
                 self.states_8bit[key] = States8bit(segments[key].size, key[1])
         return segments
 
-    def _find_weights(self, segment: Segment) -> None:
+    def _update_views(self, segment: Segment) -> None:
         """Take over a segment's views, which are new after its buffers have grown."""
-        place = 0
+        offset = 0
         for name, parameter in segment.parameters.items():
             layer, _, kind = name.rpartition(".")
             if kind in ("weight", "trainable_tokens_delta"):
                 layer = layer.removesuffix(".token_adapter")
                 self.saved[layer], self.saved_gradients[layer] = parameter, segment.gradients[name]
             elif kind == "lora_A":
-                self.lora_offsets[layer] = place
+                self.lora_offsets[layer] = offset
                 self.lora[parameter.device] = segment.flat_parameters, segment.flat_gradients
-            place += parameter.numel()
+            offset += parameter.numel()
 
     def _start_from_base(self, linears: Sequence[PackedLinear], saved: Sequence[PackedSavedModule]) -> None:
         parameters = self.parameters
-        for place, linear in enumerate(linears):
+        for index, linear in enumerate(linears):
             # peft's default: A uniform as nn.Linear's own init, B zero, so the seat starts as the base.
-            generator = torch.Generator().manual_seed(mix(self.seed, place))
+            generator = torch.Generator().manual_seed(mix(self.seed, index))
             bound = 1 / math.sqrt(linear.in_features)
             init = torch.empty(self.config.lora_r, linear.in_features)
             parameters[f"{linear.name}.lora_A"].copy_(init.uniform_(-bound, bound, generator=generator))
@@ -165,7 +165,7 @@ class Seat:
             if module.tied_to is None:
                 self.saved[module.name].copy_(module.trained_start())
 
-    # --- views ---------------------------------------------------------------------------
+    # --- views ----------------------------------------------------------------------------------------
 
     @property
     def parameters(self) -> dict[str, Tensor]:
@@ -206,7 +206,7 @@ class Seat:
         """Of the latest update; waits for the device."""
         return None if self.last_update is None else self.last_update.read()
 
-    # --- a window and its end ---------------------------------------------------------------------------
+    # --- a window and its end -------------------------------------------------------------------------
 
     def add_micro_batch(self, loss: Tensor, num_tokens: int) -> None:
         """Count a micro-batch whose gradient has been added; `loss` is its part of the window's mean."""
@@ -260,7 +260,7 @@ class Seat:
         for segment in self.segments.values():
             segment.flat_gradients.zero_()
 
-    # --- checkpoints ------------------------------------------------------------------------------------
+    # --- checkpoints ----------------------------------------------------------------------------------
 
     def state_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor a checkpoint needs, by name: parameters and both moments, as live views."""

@@ -1,4 +1,4 @@
-"""Three trials that have little in common."""
+"""Configurations of three very different trials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A little data with something to learn, packs and sessions on tiny models, the plain view of a loss."""
+"""A small learnable data set, packs and sessions on tiny models, and a loss computed without a pack."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a base is loaded, and what needs CUDA. `pytest -m gpu` is for a machine that has it."""
+"""The device of a base, and the mark of tests that need CUDA (`pytest -m gpu`)."""
 
 from __future__ import annotations
 

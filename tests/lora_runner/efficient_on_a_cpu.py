@@ -1,4 +1,4 @@
-"""torch's memory-efficient attention, which is for CUDA alone, computed by its fused attention for CPUs."""
+"""torch's memory-efficient attention, which needs CUDA, computed by its fused attention for CPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a seat writes is what `PeftModel.from_pretrained` loads on the original base, to the same loss."""
+"""`PeftModel.from_pretrained` loads a saved seat on the original base, with the same loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or absent, of this trial or refused."""
+"""A checkpoint is complete or absent, and refused if it is of another trial."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_the_newer_checkpoint_replaces_the_older_one_whole(pack: Pack, trained: 
     assert load_checkpoint(folder, pack.new_seat(CONFIG))[0] == {"at": 2}
 
 
-# --- killed between two moves: what a crash leaves, by hand -------------------------------------------------
+# --- killed between two moves: what a crash leaves, by hand -------------------------------------------
 
 
 def test_killed_while_writing(pack: Pack, trained: Seat, folder: Path) -> None:
@@ -147,7 +147,7 @@ def test_killed_before_the_old_one_was_removed(pack: Pack, trained: Seat, folder
     assert load_checkpoint(folder, pack.new_seat(CONFIG))[0] == {"at": 2}
 
 
-# --- damage -------------------------------------------------------------------------------------------------
+# --- damage -------------------------------------------------------------------------------------------
 
 
 def damages() -> Iterator[tuple[str, Callable[[Path], object], str]]:
@@ -244,7 +244,7 @@ def test_tensors_of_another_trial_do_not_pass_for_this_ones(pack: Pack, trained:
         load_checkpoint(folder, pack.new_seat(CONFIG))
 
 
-# --- damaged in any way -------------------------------------------------------------------------------------
+# --- damaged in any way -------------------------------------------------------------------------------
 
 
 def signed(folder: Path, values: dict[str, Any]) -> None:

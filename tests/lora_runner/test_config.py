@@ -1,4 +1,4 @@
-"""The rules of a trial's hyperparameters, and its identity."""
+"""The rules of a trial's hyperparameters, and its hash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trial that is interrupted goes on from its checkpoint as if it had never been."""
+"""An interrupted trial resumes from its checkpoint with the results of an uninterrupted one."""
 
 from __future__ import annotations
 

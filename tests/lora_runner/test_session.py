@@ -1,4 +1,4 @@
-"""Trials on the seats of a session: reports, ends, and neighbours that do not matter."""
+"""Trials on the seats of a session: reports and ends, independent of neighbours."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_accumulated_micro_batches_equal_one_large_batch(
         assert three.eval_loss == pytest.approx(one.eval_loss, rel=1e-4)
 
 
-# --- ends ---------------------------------------------------------------------------------------------------
+# --- ends ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""A disk that fills up, and steps that fail: who is to blame ends, everybody else feels nothing."""
+"""A full disk and failing steps: only the trial at fault ends, the others are not affected."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def on(assignment: Assignment, disk: Path) -> Assignment:
     return replace(assignment, folder=str(disk / f"{assignment.number:04d}"))
 
 
-# --- the disk -------------------------------------------------------------------------------------
+# --- the disk -----------------------------------------------------------------------------------------
 
 
 def test_a_checkpoint_that_finds_no_space_leaves_the_one_before_it(
@@ -98,7 +98,7 @@ def test_a_disk_that_stays_full_is_an_error_in_the_end(
         run(new_session(disk_patience_seconds=0), [on(assign(0, CONFIG), small_disk)])
 
 
-# --- steps, evaluations and samples that fail -----------------------------------------------------
+# --- steps, evaluations and samples that fail ---------------------------------------------------------
 
 
 Train = Callable[..., Reports]

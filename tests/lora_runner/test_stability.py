@@ -1,4 +1,4 @@
-"""Each stability sign on a curve that shows it, and on one that does not."""
+"""Each stability sign, on a curve that shows it and on one that does not."""
 
 from __future__ import annotations
 

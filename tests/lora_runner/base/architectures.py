@@ -1,4 +1,4 @@
-"""Tiny configurations of many of transformers' architectures, and of what wraps them."""
+"""Tiny configurations of many of transformers' architectures, also multimodal ones."""
 
 from __future__ import annotations
 

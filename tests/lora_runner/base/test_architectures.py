@@ -1,4 +1,4 @@
-"""Each architecture trains as with transformers and peft, exactly in a pack, in the memory predicted."""
+"""Each architecture trains as with transformers and peft, exactly in a pack, within the predicted memory."""
 
 from __future__ import annotations
 

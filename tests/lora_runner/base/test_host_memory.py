@@ -1,4 +1,4 @@
-"""Freed tensors stay in the process."""
+"""Memory of freed tensors stays in the process."""
 
 from __future__ import annotations
 

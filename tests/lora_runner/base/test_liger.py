@@ -1,4 +1,4 @@
-"""Liger's kernels are put in where they can run, and only those that keep trials apart."""
+"""Liger's kernels are used where they can run, except those that would mix trials."""
 
 from __future__ import annotations
 

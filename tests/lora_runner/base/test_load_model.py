@@ -1,4 +1,4 @@
-"""Loading a base: what is refused and why, and that what is loaded is what QLoRA asks for."""
+"""Loading a base: what is refused and why, and that the loaded base is what QLoRA asks for."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def edit_config(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-# --- what is refused ----------------------------------------------------------------------------------------
+# --- what is refused ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./no-such-folder", "~/no-such-folder"])
@@ -165,7 +165,7 @@ def test_a_models_own_code_does_not_run_unless_the_user_says_so(copy: Path, tmp_
     assert not witness.exists()
 
 
-# --- what is loaded -----------------------------------------------------------------------------------------
+# --- what is loaded -----------------------------------------------------------------------------------
 
 
 def test_the_base_is_frozen_nf4_with_double_quantisation(tiny_model: TINY) -> None:
@@ -256,7 +256,7 @@ def test_a_bases_own_dropout_sleeps_when_activations_are_computed_again(tiny_mod
     assert one_step(checkpointing) == pytest.approx(one_step(plain), rel=1e-5)
 
 
-# --- layers by name -----------------------------------------------------------------------------------------
+# --- layers by name -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -352,7 +352,7 @@ def test_lora_on_the_output_layer_when_it_is_asked_for(tiny_model: TINY) -> None
     assert losses[-1] < losses[0] - 0.05
 
 
-# --- what is said meanwhile ---------------------------------------------------------------------------------
+# --- what is said meanwhile ---------------------------------------------------------------------------
 
 
 def test_loading_is_silent_where_nobody_watches(tiny_model: TINY, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Bases that are quantised already: computed with as transformers reads them, or refused by their config."""
+"""Bases that are stored quantised: computed as transformers computes them, or refused by their config."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def block_of(bundle: DataBundle) -> Block:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_untouched_base_has_the_loss_that_its_weights_mean(
+def test_the_untrained_base_has_the_loss_of_its_dequantized_weights(
     stored: Callable[..., Path], kind: str, bundle: DataBundle, plain_nll: Callable[..., float]
 ) -> None:
     folder = stored(kind, torch.bfloat16 if kind in ("single", "int8") else torch.float32)
@@ -142,7 +142,7 @@ def test_the_compute_dtype_is_the_sweeps_not_the_folders(stored: Callable[..., P
     assert {p.dtype for p in base.model.parameters()} == {torch.bfloat16, torch.uint8}
 
 
-# --- what is refused ----------------------------------------------------------------------------------------
+# --- what is refused ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_other_quantisations_are_refused_by_their_config(
                 refuse(BaseSpec(model=str(folder)))
 
 
-# --- what is not quantised ----------------------------------------------------------------------------------
+# --- what is not quantised ----------------------------------------------------------------------------
 
 
 def test_what_stays_in_the_compute_dtype_is_said(tiny_model: TINY, stored: Callable[..., Path]) -> None:

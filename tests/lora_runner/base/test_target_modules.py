@@ -1,4 +1,4 @@
-"""Which layers of mixtures, multimodal models and state spaces get an adapter, and how peft is told."""
+"""Which layers of mixtures, multimodal models and state space models get an adapter, and how peft is told."""
 
 from __future__ import annotations
 

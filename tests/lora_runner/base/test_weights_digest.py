@@ -1,4 +1,4 @@
-"""Weights are looked at before anything is loaded or started."""
+"""The digest of a base's weights, computed before anything is loaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_weights_cut_short_are_refused_by_their_header(
         check_weights(BaseSpec(model=str(folder)))
 
 
-# --- a digest of them -----------------------------------------------------------------------------------
+# --- a digest of them ---------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A bank gives every seat's own matrices and takes every seat's own gradients, wherever the seats stand."""
+"""An adapter bank gives each seat's matrices and adds each seat's gradients, at any buffer offsets."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ SIZE = 2 * RANK * (INTO + OUT)
 PLACES = {"first": 0, "second": RANK * (INTO + OUT)}
 
 
-def seats_at(*places: int, buffers: int = 1) -> list[Any]:
-    """Seats whose adapters begin at `places` of one buffer, or of several in turn."""
+def seats_at(*offsets: int, buffers: int = 1) -> list[Any]:
+    """Seats whose adapters begin at `offsets` of one buffer, or of several in turn."""
     generator = torch.Generator().manual_seed(0)
-    held = [[torch.randn(max(places) + SIZE, generator=generator) for _ in range(2)] for _ in range(buffers)]
+    held = [[torch.randn(max(offsets) + SIZE, generator=generator) for _ in range(2)] for _ in range(buffers)]
     return [
         SimpleNamespace(
-            lora={CPU: tuple(buffer[place : place + SIZE] for buffer in held[i % buffers])},
+            lora={CPU: tuple(buffer[offset : offset + SIZE] for buffer in held[i % buffers])},
             lora_offsets=PLACES,
             padded_rank=RANK,
         )
-        for i, place in enumerate(places)
+        for i, offset in enumerate(offsets)
     ]
 
 
@@ -38,7 +38,7 @@ def matrices(flat: Tensor, name: str) -> tuple[Tensor, Tensor]:
     return a.view(RANK, INTO), b.view(OUT, RANK)
 
 
-STANDS = {
+LAYOUTS = {
     "alone": ([SIZE], 1),
     "one behind the other": ([0, SIZE, 2 * SIZE], 1),
     "with others between": ([SIZE, 4 * SIZE, 7 * SIZE], 1),
@@ -50,10 +50,10 @@ STANDS = {
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("stand", list(STANDS))
-def test_every_seat_has_its_own(stand: str, dtype: torch.dtype) -> None:
-    places, buffers = STANDS[stand]
-    seats = seats_at(*places, buffers=buffers)
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_every_seat_has_its_own(layout: str, dtype: torch.dtype) -> None:
+    offsets, buffers = LAYOUTS[layout]
+    seats = seats_at(*offsets, buffers=buffers)
     expected = [seat.lora[CPU][1].clone() for seat in seats]
     before = [seat.lora[CPU][0].clone() for seat in seats]
     bank = AdapterBank(seats, CPU, dtype)
@@ -68,7 +68,7 @@ def test_every_seat_has_its_own(stand: str, dtype: torch.dtype) -> None:
             assert torch.equal(b[i], own_b.to(dtype))
             for gradient, more in zip(matrices(expected[i], name), (da[i], db[i]), strict=True):
                 gradient += more.float()
-            if stand == "the same twice":  # then both rows go where one seat is
+            if layout == "the same twice":  # then both rows go where one seat is
                 for gradient, more in zip(matrices(expected[1 - i], name), (da[i], db[i]), strict=True):
                     gradient += more.float()
     for seat, weights, gradient in zip(seats, before, expected, strict=True):
@@ -76,13 +76,13 @@ def test_every_seat_has_its_own(stand: str, dtype: torch.dtype) -> None:
         torch.testing.assert_close(seat.lora[CPU][1], gradient)
 
 
-def test_weights_in_fp32_that_stand_evenly_are_not_copied() -> None:
+def test_fp32_weights_at_equal_distances_are_not_copied() -> None:
     seats = seats_at(0, 2 * SIZE, 4 * SIZE)
     a, _ = AdapterBank(seats, CPU, torch.float32).matrices("second", INTO, OUT)
     assert a.untyped_storage().data_ptr() == seats[0].lora[CPU][0].untyped_storage().data_ptr()
 
 
-def test_seats_of_a_rank_stand_as_in_their_buffers() -> None:
+def test_seats_of_a_rank_are_in_the_order_of_their_buffers() -> None:
     seats = seats_at(2 * SIZE, 0, SIZE)
     seats[0].padded_rank = 2 * RANK
     assert pack_order([seats[0], None, *seats[1:]]) == [1, 2, 3, 0]

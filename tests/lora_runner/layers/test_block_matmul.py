@@ -1,4 +1,4 @@
-"""Products of blocks, and what a decoder computes row by row: the same bits in any company, on CUDA too."""
+"""Matmuls by block, and row-wise operations of a decoder: the same bits in any pack, on CUDA too."""
 
 from __future__ import annotations
 

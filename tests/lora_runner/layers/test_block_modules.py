@@ -1,4 +1,4 @@
-"""Modules that a pack calls block by block: experts of one linear layer each, and checkpointed mixtures."""
+"""Modules that are called block by block: experts of one linear layer each, and checkpointed mixtures."""
 
 from __future__ import annotations
 

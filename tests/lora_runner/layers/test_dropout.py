@@ -1,4 +1,4 @@
-"""Dropout masks: what they depend on, and that the CUDA kernel draws the very same bits."""
+"""Dropout masks: what they depend on, and that the CUDA kernel draws the same bits."""
 
 from __future__ import annotations
 

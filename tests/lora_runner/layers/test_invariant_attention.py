@@ -1,4 +1,4 @@
-"""Attention on CUDA: what transformers' sdpa computes, with the same bits in any company."""
+"""Attention on CUDA: equal to transformers' sdpa, with the same bits in any pack."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def outcome(
     return [out, *torch.autograd.grad(out, inputs, weights)]
 
 
-# --- on a CPU, with torch's kernel for CPUs in the place of that for CUDA -----------------------------------
+# --- on a CPU, with torch's kernel for CPUs in the place of that for CUDA -----------------------------
 
 
 @pytest.mark.usefixtures("efficient_on_a_cpu")
@@ -91,7 +91,7 @@ def test_a_pack_computes_with_it_what_it_computes_without(tiny_model: Callable[.
         torch.testing.assert_close(a, b)
 
 
-# --- torch's own kernel, by its shapes and on a GPU ---------------------------------------------------------
+# --- torch's own kernel, by its shapes and on a GPU ---------------------------------------------------
 
 
 class Watching(TorchDispatchMode):

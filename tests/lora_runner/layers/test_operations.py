@@ -1,4 +1,4 @@
-"""How many operations a pack dispatches: what a GPU with short sequences spends its time on."""
+"""How many operations a pack dispatches, which dominates the time of short sequences on a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a few tokens trained alone: against peft's `trainable_token_indices`, and beside other trials."""
+"""Training only the rows of a few tokens: against peft's `trainable_token_indices`, and in packs."""
 
 from __future__ import annotations
 
@@ -285,9 +285,7 @@ def test_a_base_in_bfloat16_stays_near_the_exact_numbers(tiny_model: TINY, tied:
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_logits_taken_in_turns_give_the_same(
-    tiny_model: TINY, tied: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_logits_in_chunks_are_the_same(tiny_model: TINY, tied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     pack = new_pack(tiny_model("llama", tie_word_embeddings=tied))
     whole = train(pack, {i: pack.new_seat(config) for i, config in enumerate(CONFIGS)})
     monkeypatch.setattr("lora_runner.pack.packed_model.MAX_LOGITS", 256 * 5)

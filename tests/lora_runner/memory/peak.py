@@ -1,4 +1,4 @@
-"""The peak of live tensors while a pack is made, trains and evaluates, as torch's profiler sees it."""
+"""The peak of live tensors while a pack is made, trains and evaluates, from torch's profiler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory model: how it grows, what it chooses, and how near it is to what a pack really uses."""
+"""The memory estimate: how it grows, the choice of seats, and its distance from what a pack really uses."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def spec(tiny_model: TINY) -> BaseSpec:
     return BaseSpec(model=str(tiny_model("llama")))
 
 
-# --- what is kept -------------------------------------------------------------------------------------------
+# --- what is kept -------------------------------------------------------------------------------------
 
 
 def test_the_base_is_half_a_byte_a_quantised_weight_and_full_width_elsewhere(spec: BaseSpec) -> None:
@@ -101,7 +101,7 @@ def test_models_with_transposed_layers_are_estimated_too(tiny_model: TINY) -> No
     assert found.source == "peak from a dry run"
 
 
-# --- how the peak grows -------------------------------------------------------------------------------------
+# --- how the peak grows -------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -164,7 +164,7 @@ def test_layers_are_told_apart_by_what_is_trained_in_them(spec: BaseSpec, tiny_m
         estimate(deep, replace(USUAL, target_modules=("nonesuch",)))
 
 
-def test_logits_exist_a_turn_at_a_time(
+def test_logits_are_computed_in_chunks(
     tiny_model: TINY, spec: BaseSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     large = BaseSpec(model=str(tiny_model("llama", vocab_size=4096)))
@@ -197,7 +197,7 @@ def test_a_model_that_cannot_run_without_values_is_estimated_from_coefficients(
     assert estimate(spec, replace(USUAL, gradient_checkpointing=True)).total(1) < found.total(1)
 
 
-# --- what is chosen -----------------------------------------------------------------------------------------
+# --- what is chosen -----------------------------------------------------------------------------------
 
 
 class Known:
@@ -326,7 +326,7 @@ def test_available_memory_is_that_of_the_machine() -> None:
     assert memory.PLANNED_SHARE < 1
 
 
-# --- what a pack really uses --------------------------------------------------------------------------------
+# --- what a pack really uses --------------------------------------------------------------------------
 
 
 WIDE = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "vocab_size": 1024}

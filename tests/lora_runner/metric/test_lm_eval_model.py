@@ -1,4 +1,4 @@
-"""What lm-eval asks of a model, asked of a seat without that package: transformers' own numbers."""
+"""A seat as an lm-eval model, without the package: the numbers are transformers'."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Tasks of lm-eval as a metric, where that package is importable: its own model class gives the same values.
+"""lm-eval tasks as a metric, if the package is importable: its own model class gives the same values.
 
-Installed beside the others with `pip install lm-eval`, or found on PYTHONPATH.
+Install it with `pip install lm-eval`, or put it on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ metric_list:
 
 @pytest.fixture
 def task(tmp_path: Path) -> Callable[[str, Pack | None], str]:
-    """`task(kind, pack)`: the YAML text of a task `letters`; some answers are those of the untouched base."""
+    """`task(kind, pack)`: the YAML text of a task `letters`; some answers are those of the plain base."""
 
     def write(kind: str, pack: Pack | None = None) -> str:
         documents = []
@@ -81,7 +81,7 @@ def task(tmp_path: Path) -> Callable[[str, Pack | None], str]:
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-def test_its_own_model_class_gives_the_untouched_bases_value(
+def test_lm_evals_own_model_class_gives_the_plain_bases_value(
     pack: Pack, task: Callable[..., str], kind: str, tmp_path: Path
 ) -> None:
     from lm_eval import simple_evaluate

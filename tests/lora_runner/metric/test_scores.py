@@ -1,4 +1,4 @@
-"""What answers are worth: built-in rules, a user's function, and a session that measures them."""
+"""Scores of answers: built-in rules, a user's function, and a session that measures them."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_prompts_end_where_the_loss_begins_and_carry_answer_and_record(
     assert load_data(spec, tokenizer).eval_prompts == ()
 
 
-# --- in a session -------------------------------------------------------------------------------------------
+# --- in a session -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_it_is_measured_at_every_nth_report_and_at_the_last(
     assert SeatReport.from_dict(json.loads(json.dumps(reports[-1].to_dict()))) == reports[-1]
 
 
-def test_the_untouched_base_has_its_value_too(
+def test_the_untrained_base_is_measured_too(
     session_of: Callable[..., Session], pack: Pack, asking: DataBundle
 ) -> None:
     metric = replace(function("return [len(set(c)) for c in completions]"), max_new_tokens=6)

@@ -1,4 +1,4 @@
-"""What the update's launches look like and what their kernels compile to, without a GPU."""
+"""The update's launches and what their kernels compile to, without a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Flat buffers whose segments come and go."""
+"""Allocating and freeing segments in flat buffers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Owner:
         assert segment.parameters  # and nothing of it is held
 
 
-def placed(allocator: SegmentAllocator, owner: Owner, numel: int, value: float) -> Segment:
+def allocated(allocator: SegmentAllocator, owner: Owner, numel: int, value: float) -> Segment:
     """A segment whose four buffers hold value, value + 0.1, ... everywhere."""
     segment = Segment({"weight": (numel,)}, moved=weakref.WeakMethod(owner.moved))
     allocator.allocate(segment)
@@ -52,16 +52,16 @@ def test_compacting_closes_gaps_and_keeps_what_is_there(
 ) -> None:
     allocator, owner = SegmentAllocator(CPU, has_moments=has_moments), Owner()
     segments: list[Any] = [
-        placed(allocator, owner, count * BLOCK - 3, float(place + 1)) for place, count in enumerate(blocks)
+        allocated(allocator, owner, count * BLOCK - 3, float(index + 1)) for index, count in enumerate(blocks)
     ]
-    for place in gone:
-        segments[place] = None
+    for index in gone:
+        segments[index] = None
     gc.collect()
-    before = {place: held(allocator, s) for place, s in enumerate(segments) if s is not None}
+    before = {index: held(allocator, s) for index, s in enumerate(segments) if s is not None}
     allocator.compact()
-    left = {place: s for place, s in enumerate(segments) if s is not None}
+    left = {index: s for index, s in enumerate(segments) if s is not None}
     assert allocator.size == sum(segment.size for segment in left.values())
-    assert {place: held(allocator, segment) for place, segment in left.items()} == before
+    assert {index: held(allocator, segment) for index, segment in left.items()} == before
     for segment in left.values():
         assert segment.parameters["weight"].data_ptr() == segment.flat_parameters.data_ptr()
     # And the next one finds its place as ever, zeroed.
@@ -69,12 +69,12 @@ def test_compacting_closes_gaps_and_keeps_what_is_there(
     allocator.allocate(late)
     assert late.start == sum(segment.size for segment in left.values())
     assert late.parameters["weight"].tolist() == [0.0] * 7
-    assert {place: held(allocator, segment) for place, segment in left.items()} == before
+    assert {index: held(allocator, segment) for index, segment in left.items()} == before
 
 
 def test_a_buffer_that_finds_no_memory_to_shrink_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     allocator, owner = SegmentAllocator(CPU), Owner()
-    first, second = placed(allocator, owner, BLOCK, 1.0), placed(allocator, owner, 2 * BLOCK, 2.0)
+    first, second = allocated(allocator, owner, BLOCK, 1.0), allocated(allocator, owner, 2 * BLOCK, 2.0)
     expected = held(allocator, second)
     del first
 

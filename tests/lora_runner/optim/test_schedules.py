@@ -1,4 +1,4 @@
-"""Schedule factors are transformers' own, for every schedule a trial may use."""
+"""Schedule factors equal transformers' for every schedule that a trial may use."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Alone on its seat, a trial is the run that transformers' Trainer, peft and bitsandbytes give.
+"""A trial alone on its seat trains as with transformers' Trainer, peft and bitsandbytes.
 
-Through our own session: its data order, its batches, its windows.
+It runs through a session, with its data order, batches and accumulation windows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A trial's every number is the same, to the bit, alone on one seat and among any neighbours."""
+"""All numbers of a trial have the same bits alone and beside any neighbours."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BASES: dict[str, dict[str, Any]] = {
 }
 
 
-# --- packs drawn by hypothesis ------------------------------------------------------------------------------
+# --- packs drawn by hypothesis ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def packs(draw: st.DrawFn) -> list[Trial]:
     return [draw(trials(seed)) for seed in range(1, 1 + draw(st.integers(1, 5)))]
 
 
-# --- training, with every number kept -----------------------------------------------------------------------
+# --- training, with every number kept -----------------------------------------------------------------
 
 
 class Watched(Pack):
@@ -262,7 +262,7 @@ def usual(all_packs: dict[str, Watched]) -> Watched:
     return all_packs["trained embeddings"]
 
 
-# --- tests --------------------------------------------------------------------------------------------------
+# --- tests --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.gpu

@@ -135,7 +135,7 @@ def test_texts_that_have_ended_leave_the_pass(pack: Pack) -> None:
     assert tokens == [sum(map(len, PROMPTS)), *(count for count in left if count)]
 
 
-def test_prompts_in_turns_give_the_same_texts(pack: Pack) -> None:
+def test_prompts_in_batches_give_the_same_texts(pack: Pack) -> None:
     seats = [trained(pack, 8, 1), trained(pack, 32, 2)]
     at_once = pack.generate(seats, PROMPTS, 8)
     assert pack.generate(seats, PROMPTS, 8, batch_size=2) == at_once
@@ -156,7 +156,7 @@ def test_a_model_of_padded_rows_computes_whole_texts_and_says_why(new_pack: Call
     assert together == [pack.generate([seat], PROMPTS, 6, stop_token_ids=STOPS)[0] for seat in seats]
 
 
-def test_a_cache_that_moves_the_logits_is_not_used(
+def test_a_cache_that_changes_the_logits_is_not_used(
     new_pack: Callable[..., Pack], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack = new_pack("llama", train_embeddings=False)

@@ -1,4 +1,4 @@
-"""Memory that runs out puts back the trial that asked for most of it, and costs no other anything."""
+"""When memory runs out, the trial that needs most is put back, and no other loses anything."""
 
 from __future__ import annotations
 
@@ -295,11 +295,12 @@ def test_nothing_holds_the_memory_of_a_trial_when_it_is_to_be_freed(
     large = [seats[1], *buffers[2:4]]
     held: list[Any] = []
     monkeypatch.setattr(
-        "lora_runner.session.free_memory", lambda: held.append([of_it() is not None for of_it in large])
+        "lora_runner.session.free_memory",
+        lambda: held.append([reference() is not None for reference in large]),
     )
     while not held:
         session.advance(60)
-    assert all(those == [False, False, False] for those in held)
+    assert all(alive == [False, False, False] for alive in held)
 
 
 def test_an_evaluation_too_large_for_all_seats_is_made_seat_by_seat(

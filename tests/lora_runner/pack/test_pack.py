@@ -1,4 +1,4 @@
-"""A pack's numbers against transformers + peft training each trial alone."""
+"""A pack's numbers against transformers and peft training each trial alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A seat's update against torch's own optimizer, and what belongs to one seat alone."""
+"""A seat's update against torch's optimizer, and the state that belongs to one seat."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_gradients_land_in_the_flat_buffers(pack: Pack) -> None:
 
 
 def test_a_seat_keeps_its_state_when_the_buffers_grow_and_others_leave(pack: Pack) -> None:
-    """Seats of other ranks come and go; the places they leave are given again, never one that is held."""
+    """Seats of other ranks come and go; only slices that they have freed are reused."""
     first = pack.new_seat(CONFIG)
     put_gradients(first)
     kept = {name: value.clone() for name, value in first.gradients.items()}
@@ -176,8 +176,8 @@ def test_a_seat_keeps_its_state_when_the_buffers_grow_and_others_leave(pack: Pac
         assert torch.equal(first.parameters[name], weights[name])
         assert torch.equal(first.gradients[name], kept[name])
     segments = [s for seat in (first, newer, *others) for s in seat.segments.values()]
-    places = sorted((s.start, s.stop) for s in segments)
-    assert all(left[1] <= right[0] for left, right in pairwise(places))
+    slices = sorted((s.start, s.stop) for s in segments)
+    assert all(left[1] <= right[0] for left, right in pairwise(slices))
     size = pack._allocators[LORA, pack.base.device].size
     del newer, others, segments
     pack.new_seat(replace(CONFIG, lora_r=64))
@@ -227,7 +227,7 @@ def test_gradients_come_through_the_layers_that_are_left_alone(
 
 
 def test_a_frozen_layer_may_see_any_rows_and_a_trained_one_only_those_of_seats() -> None:
-    """A selection of tokens, of which nothing says whose they are: the blocks of a pass have other sizes."""
+    """A selection of tokens without known owners: the blocks of the pass have other sizes."""
     context = PackContext(rows=RowOwners((None, None), (24, 24)))
     frozen, trained = (
         PackedLinear(torch.nn.Linear(8, 4), "experts.0.up_proj", index, context, resident=False)
