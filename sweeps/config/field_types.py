@@ -5,6 +5,7 @@ Quoted numbers ("1e-4") are read as numbers. true and false are never numbers, a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
@@ -63,8 +64,12 @@ def mapping_of(
     what: str, types: Mapping[str, Any], rule: AfterValidator | None = None
 ) -> Callable[[Any], Any]:
     """Checks a mapping of options, each of which may be left out; `what` names their owner in errors."""
-    typed_dict: Any = TypedDict
-    options = typed_dict(what, types, total=False)
-    options.__pydantic_config__ = ConfigDict(extra="forbid", title=what)
-    adapter = TypeAdapter(options if rule is None else Annotated[options, rule])
-    return lambda value: validated(adapter, {} if value is None else value)
+
+    @functools.cache
+    def adapter() -> TypeAdapter[Any]:  # built when needed, which keeps the import fast
+        typed_dict: Any = TypedDict
+        options = typed_dict(what, types, total=False)
+        options.__pydantic_config__ = ConfigDict(extra="forbid", title=what)
+        return TypeAdapter(options if rule is None else Annotated[options, rule])
+
+    return lambda value: validated(adapter(), {} if value is None else value)

@@ -126,12 +126,9 @@ def _broken_rule(node: Schema, value: object, root: Schema, *, may_guess: bool) 
     names = [name for kind in kinds for name in kind.get("enum", ())]
     if names and all(isinstance(name, str) for name in names):
         return unknown_name(value, names, may_guess=may_guess)
-    quote = "; put it in quotes" if _is_text(kinds) and isinstance(value, int | float) else ""
+    text = all(kind.get("type") == "string" and "const" not in kind for kind in kinds)
+    quote = "; put it in quotes" if text and isinstance(value, int | float) else ""
     return f"must be {' or '.join(map(_rule, kinds))}; got {shown(value)}{quote}"
-
-
-def _is_text(kinds: list[Schema]) -> bool:
-    return [kind.get("type") for kind in kinds] == ["string"] and "const" not in kinds[0]
 
 
 def _rule(kind: Schema) -> str:

@@ -73,11 +73,6 @@ class MetricSection(Section):
     """true: trials are searched, pruned and ranked by this metric; false: by the loss."""
 
     @property
-    def is_built_in(self) -> bool:
-        """Whether the name is one of the three built-in metrics."""
-        return self.name in BUILT_IN_METRICS
-
-    @property
     def is_task(self) -> bool:
         """Whether the name is a task of lm-eval."""
         return _is_task(self.name)
@@ -85,4 +80,4 @@ class MetricSection(Section):
     @property
     def is_function(self) -> bool:
         """Whether the name is the user's own function."""
-        return not (self.is_built_in or self.is_task)
+        return self.name not in BUILT_IN_METRICS and not self.is_task

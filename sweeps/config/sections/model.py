@@ -11,7 +11,7 @@ from sweeps.config.field_types import AtLeastOne, Flag, Text
 from sweeps.config.sections.base import Section
 from sweeps.config.validation import shown
 
-_SIZE = re.compile(r"\s*([0-9.]+)\s*([kKmMbBtT])\s*")
+_SIZE = re.compile(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([kKmMbBtT])\s*")
 _UNITS = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 _NUMBER = TypeAdapter[float | None](AtLeastOne | None)
 
