@@ -85,8 +85,8 @@ for _class in (_Loader, _Dumper):
 def load_yaml(source: Path | str, *, name: str | None = None) -> tuple[Any, dict[KeyPath, int]]:
     """Read one YAML document; return its data and the line of every key path and list item.
 
-    `source`: a `Path` is read as a UTF-8 file, a `str` is the text itself (then `name` stands for the
-    file in errors). Lines count from 1: `lines[("space", "learning_rate", "low")]`, `lines[("files", 0)]`.
+    `source`: a `Path` is read as a UTF-8 file, a `str` is the text itself (then errors give `name` as the
+    file). Lines count from 1: `lines[("space", "learning_rate", "low")]`, `lines[("files", 0)]`.
     Keys are text or whole numbers. An empty document is None. Raises InputError with all problems found.
     """
     if isinstance(source, Path):
@@ -222,7 +222,7 @@ class _Builder:
                 continue
             if key in result:
                 first = self.lines[(*path, key)]
-                self._add(f"the key {key!r} stands twice; first on line {first}.", key_node)
+                self._add(f"the key {key!r} is given twice; first on line {first}.", key_node)
                 continue
             result[key] = self.build(value_node, (*path, key), line)
         return result

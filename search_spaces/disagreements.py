@@ -19,8 +19,8 @@ class Disagreement:
     """What both are about, in one unit."""
     first: GuidelineRow
     second: GuidelineRow
-    first_says: str
-    second_says: str
+    first_value: str
+    second_value: str
     where: str = ""
     """For which runs; "" for all that both apply to."""
 
@@ -45,13 +45,13 @@ def disagreements(guidelines: Guidelines) -> list[Disagreement]:
     """
     rows = list(guidelines.values())
     main_rate = guidelines["method.qlora"].high or 2e-4
-    found = list(_apart("learning_rate", _claims(rows, {"learning_rate": 1.0})))
+    found = list(_without_common_value("learning_rate", _claims(rows, {"learning_rate": 1.0})))
     scale = {"embedding_lr_ratio": 1.0, "embedding_learning_rate": main_rate}
     quantity = f"embedding_lr_ratio (of a main rate of {number(main_rate)})"
-    found += _apart(quantity, _claims(rows, scale))
-    found += _apart("warmup_ratio", _claims(rows, {"warmup_ratio": 1.0}))
-    found += _too_number(rows)
-    found += _other_names(rows)
+    found += _without_common_value(quantity, _claims(rows, scale))
+    found += _without_common_value("warmup_ratio", _claims(rows, {"warmup_ratio": 1.0}))
+    found += _warmup_in_short_runs(rows)
+    found += _other_schedulers(rows)
     return found
 
 
@@ -63,7 +63,7 @@ def _claims(rows: Iterable[GuidelineRow], divisors: dict[str, float]) -> list[_C
     ]
 
 
-def _apart(quantity: str, claims: list[_Claim]) -> Iterator[Disagreement]:
+def _without_common_value(quantity: str, claims: list[_Claim]) -> Iterator[Disagreement]:
     for one, two in itertools.combinations(claims, 2):
         warnings = [claim for claim in (one, two) if claim.row.direction is not None]
         if not one.row.when.overlaps(two.row.when) or len(warnings) == 2:
@@ -76,17 +76,17 @@ def _apart(quantity: str, claims: list[_Claim]) -> Iterator[Disagreement]:
                 quantity=quantity,
                 first=one.row,
                 second=two.row,
-                first_says=_said(one),
-                second_says=_said(two),
+                first_value=_value_of(one),
+                second_value=_value_of(two),
             )
 
 
-def _said(claim: _Claim) -> str:
+def _value_of(claim: _Claim) -> str:
     text = number_range(claim.low, claim.high)
     return text if claim.row.direction is None else f"{text} is {claim.row.direction.replace('_', ' ')}"
 
 
-def _too_number(rows: list[GuidelineRow]) -> Iterator[Disagreement]:
+def _warmup_in_short_runs(rows: list[GuidelineRow]) -> Iterator[Disagreement]:
     """In a short run, a minimum number of warmup steps is more than another row's maximum share."""
     for share, least in itertools.product(rows, rows):
         if share.parameter != "warmup_ratio" or least.parameter != "warmup_steps":
@@ -99,13 +99,13 @@ def _too_number(rows: list[GuidelineRow]) -> Iterator[Disagreement]:
                 quantity="warmup_steps",
                 first=share,
                 second=least,
-                first_says=f"at most {number(share.high)} of the run",
-                second_says=f"at least {number(least.low)} steps",
+                first_value=f"at most {number(share.high)} of the run",
+                second_value=f"at least {number(least.low)} steps",
                 where=f"runs under {length:.0f} steps",
             )
 
 
-def _other_names(rows: list[GuidelineRow]) -> Iterator[Disagreement]:
+def _other_schedulers(rows: list[GuidelineRow]) -> Iterator[Disagreement]:
     named = [row for row in rows if row.choices]
     for one, two in itertools.combinations(named, 2):
         if one.when.overlaps(two.when) and not set(one.choices) & set(two.choices):
@@ -113,6 +113,6 @@ def _other_names(rows: list[GuidelineRow]) -> Iterator[Disagreement]:
                 quantity="lr_scheduler_type",
                 first=one,
                 second=two,
-                first_says=" or ".join(one.choices),
-                second_says=" or ".join(two.choices),
+                first_value=" or ".join(one.choices),
+                second_value=" or ".join(two.choices),
             )

@@ -74,14 +74,14 @@ def _disagreement_table(items: Iterable[Disagreement]) -> str:
     """One line for each value and its contrary; rows that give the same one share a line."""
     lines: dict[tuple[str, str, str, str, str], list[str]] = {}
     for item in items:
-        key = (item.quantity, item.first.id, item.first_says, item.second_says, item.where)
+        key = (item.quantity, item.first.id, item.first_value, item.second_value, item.where)
         lines.setdefault(key, []).append(item.second.id)
     if not lines:
         return "None."
     table = ["| quantity | row | value | against | value | for |", "|---|---|---|---|---|---|"]
-    for (quantity, first, first_says, second_says, where), others in lines.items():
+    for (quantity, first, first_value, second_value, where), others in lines.items():
         against = ", ".join(f"`{row_id}`" for row_id in others)
-        cells = [quantity, f"`{first}`", first_says, against, second_says, where]
+        cells = [quantity, f"`{first}`", first_value, against, second_value, where]
         table.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     return "\n".join(table)
 

@@ -1,4 +1,4 @@
-"""The user's own ranges, `space:` of a sweep file: read, then laid over those from the rows."""
+"""The user's own ranges (`space:` of a sweep file), which replace those from the rows."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def read_overrides(overrides: object, check: ValueChecker, at: KeyPath) -> dict[
         if not isinstance(body, Mapping):
             check.add(
                 f"{name} must be a mapping with low and high, or choices, or value; got {body!r}. "
-                f"To fix it write {{value: ...}}.",
+                f"For a fixed value write {{value: ...}}.",
                 here,
             )
             continue
@@ -102,7 +102,7 @@ def _read_choices(name: str, value: object, check: ValueChecker, at: KeyPath) ->
     for index, item in enumerate(items):
         choice = _read_value(name, item, check, (*at, index))
         if choice is not None and choice in read:
-            check.add(f"the choices of {name} must be distinct; {item!r} stands twice.", (*at, index))
+            check.add(f"the choices of {name} must be distinct; {item!r} is given twice.", (*at, index))
         elif choice is not None:
             read.append(choice)
     return tuple(read)

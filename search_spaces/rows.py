@@ -165,7 +165,7 @@ class GuidelineRow:
 
     @property
     def value_text(self) -> str:
-        """Its number, range or names, with "too high" where it says so; "" when it gives none."""
+        """The number, range or names that it gives, with "too high" in a warning; "" for none."""
         if self.choices:
             return " or ".join(self.choices)
         text = "" if self.low is None or self.high is None else number_range(self.low, self.high)

@@ -42,7 +42,7 @@ class SearchSpace:
         seen: set[str] = set()
         for dimension in self.dimensions:
             if dimension.name in seen:
-                raise ValueError(f"the dimension {dimension.name!r} stands twice.")
+                raise ValueError(f"the dimension {dimension.name!r} is given twice.")
             if dimension.active_when is not None and dimension.active_when[0] not in seen:
                 # Otherwise a trial could not tell whether the dimension exists when Optuna is asked for it.
                 raise ValueError(f"{dimension.name!r} must come after {dimension.active_when[0]!r}.")

@@ -64,8 +64,8 @@ def _explained(dimension: Dimension, space: SearchSpace, tables: Guidelines) -> 
             lines.append(f"  {row_id}")
             continue
         row = tables[row_id]
-        said = row.value_text if row.parameter == dimension.name else f"{row.parameter} {row.value_text}"
-        lines.append(f"  {row_id}: {said} ({row.condition})")
+        parameter = "" if row.parameter == dimension.name else f"{row.parameter} "
+        lines.append(f"  {row_id}: {parameter}{row.value_text} ({row.condition})")
     if dimension.active_when is not None:
         deciding, values = dimension.active_when
         lines.append(f"  Only when {deciding} is {' or '.join(str(value) for value in values)}.")

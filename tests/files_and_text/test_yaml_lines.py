@@ -75,8 +75,8 @@ def test_duplicate_keys_are_all_named_with_both_lines() -> None:
     with pytest.raises(InputError) as caught:
         load_yaml("a: 1\nb:\n  c: 1\n  c: 2\na: 3\n", name="sweep.yaml")
     assert str(caught.value).splitlines() == [
-        "sweep.yaml:4: the key 'c' stands twice; first on line 3.",
-        "sweep.yaml:5: the key 'a' stands twice; first on line 1.",
+        "sweep.yaml:4: the key 'c' is given twice; first on line 3.",
+        "sweep.yaml:5: the key 'a' is given twice; first on line 1.",
     ]
 
 

@@ -408,7 +408,11 @@ def test_other_conditions(guidelines: Guidelines) -> None:
 def test_the_documents_disagree_about_embeddings(guidelines: Guidelines) -> None:
     pairs = {(item.first.id, item.second.id): item for item in disagreements(guidelines)}
     inside = pairs[("embedding.default", "embedding.times_lower")]
-    assert (inside.first_says, inside.second_says, inside.between_documents) == ("0.25", "0.05 to 0.1", False)
+    assert (inside.first_value, inside.second_value, inside.between_documents) == (
+        "0.25",
+        "0.05 to 0.1",
+        False,
+    )
     assert pairs[("embedding.times_lower", "embedding.ratio")].between_documents
     assert ("embedding.default", "embedding.ratio") not in pairs  # 5e-5 of 2e-4 is 0.25
 
@@ -421,7 +425,7 @@ def test_other_disagreements(guidelines: Guidelines) -> None:
     assert ("warmup.share_of_steps", "warmup.long_runs") in pairs
     assert pairs[("warmup.ratio", "warmup.min_steps")].where == "runs under 100 steps"
     assert ("warmup.long_runs", "warmup.min_steps") not in pairs  # 3% of 2001 steps are 60
-    assert pairs[("method.common_range", "boundary.too_high")].second_says == "1e-3 is too high"
+    assert pairs[("method.common_range", "boundary.too_high")].second_value == "1e-3 is too high"
     assert ("scenario.general", "boundary.too_high") not in pairs
     assert ("scenario.complex", "size.7-8b") in pairs
     assert ("scenario.general", "size.7-8b") not in pairs

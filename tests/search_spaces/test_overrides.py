@@ -154,7 +154,7 @@ def test_all_problems_with_their_lines() -> None:
         "sweep.yaml:8: space.embedding_lr_ratio.low must be above 0; got -0.1.",
         "sweep.yaml:9: space.embedding_lr_ratio.high must be a finite number; got inf.",
         "sweep.yaml:11: lr_scheduler_type: 'cosin' is not a scheduler. Did you mean 'cosine'?",
-        "sweep.yaml:11: the choices of lr_scheduler_type must be distinct; 'linear' stands twice.",
+        "sweep.yaml:11: the choices of lr_scheduler_type must be distinct; 'linear' is given twice.",
         "sweep.yaml:12: space.warmup_ratio.high must be below 1; got 1.",
         "sweep.yaml:13: the choices of lora_r must not be empty.",
         "sweep.yaml:14: lora_alpha must be a mapping with low and high, or choices, or value; got 16.",

@@ -86,8 +86,8 @@ BELOW_GOOD = [
     ("space:\n  learning_rte: {low: 1e-5}", 6, ["Did you mean 'learning_rate'?"]),
     ("space:\n  lr_scheduler_type:\n    choices:\n      - cosine\n      - cosin", 9, ["'cosin' is not a scheduler"]),
     ("space:\n  embedding_lr_ratio: {low: 0.1, high: 1}", 6, ["has no effect", "train_embeddings is false"]),
-    ("lora: {r: 8}\nlora: {r: 9}", 6, ["'lora' stands twice; first on line 5"]),
-    ("lora:\n  r: 8\n  r: 9", 7, ["'r' stands twice; first on line 6"]),
+    ("lora: {r: 8}\nlora: {r: 9}", 6, ["'lora' is given twice; first on line 5"]),
+    ("lora:\n  r: 8\n  r: 9", 7, ["'r' is given twice; first on line 6"]),
     ("lora: {r: 8", 5, ["not valid YAML"]),
 ]  # fmt: skip
 
