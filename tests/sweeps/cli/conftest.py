@@ -15,6 +15,7 @@ from sweeps.cli.main import main
 from sweeps.keeper.keeper import Keeper
 from sweeps.sweep import Sweep
 from tests.sweeps.cli.calling import Answer, Call
+from tests.sweeps.watched_sweep import watched as watched
 
 SWEEP = """\
 name: small

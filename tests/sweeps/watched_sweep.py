@@ -1,20 +1,16 @@
-"""A sweep's run folder with its file and a study that a simulated pack wrote, and a dashboard on it."""
+"""A run folder with its sweep file and a study that a simulated pack writes."""
 
 from __future__ import annotations
 
 import json
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lora_runner.config import TrialConfig
-from sweeps.dashboard.server import DashboardServer, open_dashboard
 from sweeps.keeper.keeper import Keeper
 from sweeps.study.lease import DriverProcess
 from sweeps.sweep import Sweep
@@ -103,58 +99,3 @@ def write_reports(folder: Path, seats: Any) -> None:
         file = folder / "trials" / f"{assignment.number:04d}" / "reports.jsonl"
         with file.open("a", encoding="utf-8") as out:
             out.write(json.dumps(report | {"wall_seconds": 2.0 * percent}) + "\n")
-
-
-@dataclass
-class Answer:
-    code: int
-    text: str
-    headers: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.text)
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
-
-
-@dataclass
-class Client:
-    """Asks a dashboard as a browser would."""
-
-    server: DashboardServer
-
-    def __call__(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Answer:
-        data = None if body is None else json.dumps(body).encode()
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        if data is not None:
-            named["Content-Type"] = "application/json"
-        request = urllib.request.Request(self.server.url + path, data=data, method=method, headers=named)
-        try:
-            with urllib.request.build_opener(_NoRedirect).open(request, timeout=20) as answer:
-                return Answer(answer.status, answer.read().decode(errors="replace"), dict(answer.headers))
-        except urllib.error.HTTPError as error:
-            with error:
-                return Answer(error.code, error.read().decode(), dict(error.headers))
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., Client]]:
-    """`serve(sweep, writable=False)` -> a client of its dashboard, on any free port."""
-    running: list[tuple[DashboardServer, threading.Thread]] = []
-
-    def start(sweep: Sweep, **options: Any) -> Client:
-        server = open_dashboard(sweep, **options)
-        thread = threading.Thread(target=server.serve, daemon=True)
-        thread.start()
-        running.append((server, thread))
-        return Client(server)
-
-    yield start
-    for server, thread in running:
-        server.close()
-        thread.join(timeout=10)
-        assert not thread.is_alive()
