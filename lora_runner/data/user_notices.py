@@ -35,7 +35,7 @@ def count_notices(counts: SetCounts, role: str) -> Iterator[DataNotice]:
         (counts.num_held_out, "held out for evaluation"),
         (counts.num_empty, "empty (no answer to learn)"),
         (counts.num_in_eval, "also in the evaluation set"),
-        (counts.num_copies, "there more than once"),
+        (counts.num_copies, "duplicates"),
     )
     # Held-out records are not lost: they are listed only beside others, so that the numbers add up.
     if counts.num_empty or counts.num_in_eval or counts.num_copies:
@@ -45,32 +45,30 @@ def count_notices(counts: SetCounts, role: str) -> Iterator[DataNotice]:
         wanted = "max_train_examples" if role == "training" else "max_eval_examples"
         yield DataNotice(f"{role}: {_records(counts.num_not_drawn)} not drawn ({wanted})")
     if counts.num_repeated:
-        yield DataNotice(
-            f"{role}: {_records(counts.num_repeated)} repeated; a copy trains as often as it is there"
-        )
+        yield DataNotice(f"{role}: {_records(counts.num_repeated)} repeated; each copy is trained")
     if counts.num_merging:
         yield DataNotice(
-            f"{role}: in {_records(counts.num_merging)} the tokenizer would join the end of the prompt and "
-            "the beginning of the answer into one token; let a blank or line break between them stand at the "
-            "answer's beginning",
+            f"{role}: in {_records(counts.num_merging)} the tokenizer would merge the end of the prompt and "
+            "the start of the answer into one token; move the space or line break between them to the "
+            "start of the answer",
             is_warning=True,
         )
     if counts.num_placeholders:
         yield DataNotice(
-            f"{role}: {_records(counts.num_placeholders)} with a placeholder of a picture, sound or video "
-            "(<image> or the like), which is trained as text",
+            f"{role}: {_records(counts.num_placeholders)} with a placeholder for an image, audio or video "
+            "(<image> or similar), which is trained as text",
             is_warning=True,
         )
     if counts.num_missing_texts:
         yield DataNotice(
-            f"{role}: {_records(counts.num_missing_texts)} with an answer that reads nan, None or null, as "
-            "programs write a missing value; trained as it stands",
+            f"{role}: {_records(counts.num_missing_texts)} with the answer nan, None or null, probably a "
+            "missing value; it is trained as text",
             is_warning=True,
         )
     if counts.num_blank_turns:
         yield DataNotice(
             f"{role}: {_records(counts.num_blank_turns)} in which one of the assistant's turns is empty and "
-            'trained as an answer ("weight": 0 in the turn leaves it out)'
+            'trained as an answer; "weight": 0 in the turn excludes it'
         )
 
 
@@ -115,7 +113,11 @@ def _lost(counts: SetCounts) -> str:
     dropped = (
         f"{counts.num_dropped:,} dropped (nothing of their answers is left)" if counts.num_dropped else ""
     )
-    cut = f"{counts.num_cut:,} cut (their end, with its stop token, lies beyond it)" if counts.num_cut else ""
+    cut = (
+        f"{counts.num_cut:,} cut (the end of their answer, with its stop token, is beyond it)"
+        if counts.num_cut
+        else ""
+    )
     return (
         f"max_length {counts.max_length:,} loses {_percent(counts.lost_share)} of the tokens with loss: of "
         f"{_records(counts.num_used + counts.num_dropped)}, {' and '.join(filter(None, (dropped, cut)))}"

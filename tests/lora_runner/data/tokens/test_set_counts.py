@@ -82,7 +82,8 @@ def test_dropped_and_cut_records_and_their_tokens_are_counted(
     assert warning.startswith(
         f"training: max_length 64 loses {1 - kept / total:.0%} of the tokens with loss: of "
     )
-    assert "of 31 records, 18 dropped (nothing of their answers is left) and 3 cut (their end" in warning
+    lost = "of 31 records, 18 dropped (nothing of their answers is left) and 3 cut (the end of their answer"
+    assert lost in warning
     assert f"max_length {counts.max_length_for_all} loses nothing" in warning
     # The advice is true: with it nothing is lost, and with the other at most a tenth.
     assert load([*long, *cut, *OK], max_length=counts.max_length_for_all).notices == ()
@@ -124,7 +125,7 @@ def test_duplicates_and_records_not_drawn_are_reported_with_the_reason(
     assert train.num_records == 15
     assert train.num_repeated == 3
     assert train.num_in_eval in (1, 2)  # which of the six is not drawn, its hash decides
-    assert "evaluation: left out of 10 records: 4 there more than once" in notice_text(bundle)
+    assert "evaluation: left out of 10 records: 4 duplicates" in notice_text(bundle)
     assert f"training: left out of 15 records: {train.num_in_eval} also in the evaluation set" in notice_text(
         bundle
     )
@@ -244,7 +245,7 @@ def test_image_placeholders_are_an_error_with_an_image_column_and_reported_witho
     rows: Rows = [*OK, {"prompt": "<image> what?", "completion": " a cat"}]
     bundle = load(rows)
     assert bundle.train.counts.num_placeholders == 1
-    assert bundle.warnings[0].startswith("training: 1 record with a placeholder of a picture")
+    assert bundle.warnings[0].startswith("training: 1 record with a placeholder for an image")
     rows[-1]["images"] = ["cat.png"]
     with pytest.raises(DataError, match=r"train.jsonl:11: the text holds <image> for .* column 'images'"):
         load(rows)
@@ -259,7 +260,7 @@ def test_answers_that_read_as_missing_values_are_reported(load: Callable[..., Da
     ]
     bundle = load(rows)
     assert (bundle.train.counts.num_used, bundle.train.counts.num_missing_texts) == (13, 2)
-    assert bundle.warnings[0].startswith("training: 2 records with an answer that reads nan, None or null")
+    assert bundle.warnings[0].startswith("training: 2 records with the answer nan, None or null")
 
 
 def test_tokens_across_prompt_and_answer_are_counted(
