@@ -13,13 +13,13 @@ from results.published.pooled_noise import NOISE_GUARD, PooledNoise, compare_poo
 from results.published.table import PublishedTable
 from results.sweep_result import SweepResult
 from results.verdict.band import find_edges
-from results.verdict.decide import row_verdict
+from results.verdict.decide import TestedValue, row_verdict, word_of_sides
 from results.verdict.limitations import Limitation, limitations_of
 from results.verdict.measure import measure
 from results.verdict.row_values import TOLERANCE, holds_value
 from results.verdict.statistics import ALPHA, MARGIN, Comparison
 from results.verdict.verdict import Verdict, assemble
-from results.verdict.word_rules import Side, Word, boundary_word, combine, region_word, rests_on, value_word
+from results.verdict.word_rules import Side, Word, value_word
 from search_spaces import GuidelineRow, Guidelines
 
 
@@ -128,25 +128,20 @@ def _decide(
 ) -> _Decision:
     if row.topic == "stability" or row.parameter != "learning_rate" or row.low is None or row.high is None:
         return _Decision("undecided")
+
+    def tested(rates: Iterable[float]) -> list[TestedValue]:
+        return [TestedValue(r, "above" if r > best_rate else "below", compared[r]) for r in rates]
+
     inside = [rate for rate in sorted(compared) if holds_value(row, rate)]
-    sides: dict[float, Side] = {rate: "above" if rate > best_rate else "below" for rate in compared}
-    if row.topic == "boundary":
-        if not inside:
-            return _Decision("undecided")
-        direction = row.direction or "too_high"
-        words = [
-            boundary_word(compared[r], direction=direction, side=sides[r], margin=margin) for r in inside
-        ]
-        return _Decision(combine(words), compared[inside[0]], _exactly(compared[inside[0]]))
-    if holds_value(row, best_rate):
+    if row.topic == "boundary" or holds_value(row, best_rate):
         outside = [r for r in _neighbours(row.low, row.high, compared) if r is not None and r not in inside]
-        word = region_word(
-            [(sides[r], compared[r]) for r in outside],
-            [(sides[r], compared[r]) for r in inside],
-            margin=margin,
+        word, comparison = word_of_sides(row, tested(inside), tested(outside), margin=margin) or (
+            "undecided",
+            None,
         )
-        shown = [compared[r] for r in [*outside, *inside]]
-        return _Decision(word, rests_on(word, shown, margin), Bracket(least=0.0, most=0.0))
+        if row.topic != "boundary":
+            return _Decision(word, comparison, Bracket(least=0.0, most=0.0))
+        return _Decision(word, comparison, None if comparison is None else _exactly(comparison))
     # Of a range the end towards the best is the cheapest, if the loss falls and then rises with the rate.
     side: Side = "below" if row.high < best_rate else "above"
     end = row.high if side == "below" else row.low

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from files_and_text.plain_values import finite
 from results.sweep_result import SweepResult
@@ -37,6 +39,14 @@ SEPARATE_RATE_ROWS = frozenset(
 )
 """Rows that want a separate learning rate for embeddings: answered by the arm that has one rate for all,
 itself tuned."""
+
+
+class TestedValue(NamedTuple):
+    """A value of a row's parameter that was compared with the best."""
+
+    value: Value
+    side: Side
+    comparison: Comparison
 
 
 def decide(
@@ -102,48 +112,57 @@ def _by_arms(
     best = compared.values[compared.reference.name].get(name)
     if best is None:
         return None
-    own, contrasts = _arms_of(row, sweep, compared)
-    sided = [(_side(compared.values[arm.name].get(name), best), found[arm.name]) for arm in own]
-    if row.topic == "boundary":
-        words = [
-            boundary_word(c, direction=row.direction or "too_high", side=side, margin=margin)
-            for side, c in sided
-        ]
-        return (combine(words), sided[0][1]) if words else None
-    if holds_value(row, best):
-        outside = [(_side(compared.values[arm.name].get(name), best), found[arm.name]) for arm in contrasts]
-        shown = [comparison for _, comparison in outside + sided]
-        if not shown:
-            return None
-        word = region_word(outside, sided, margin=margin)
-        return word, rests_on(word, shown, margin)
-    if not sided:
+    own, outside = _arms_of(row, sweep, compared, best)
+    if row.topic == "boundary" or holds_value(row, best):
+        return word_of_sides(row, own, outside, margin=margin)
+    if not own:
         return None
-    said = [
-        _word_of_range(row, compared.values[arm.name].get(name), side, c, margin)
-        for arm, (side, c) in zip(own, sided, strict=True)
-    ]
-    word = combine([word for word in said if word is not None])
-    return word, min((c for _, c in sided), key=lambda c: float("inf") if c.effect is None else c.effect)
+    words = [_word_of_range(row, arm, margin) for arm in own]
+    cheapest = min((arm.comparison for arm in own), key=lambda c: math.inf if c.effect is None else c.effect)
+    return combine([word for word in words if word is not None]), cheapest
 
 
-def _word_of_range(
-    row: GuidelineRow, value: Value | None, side: Side, comparison: Comparison, margin: float
-) -> Word | None:
+def word_of_sides(
+    row: GuidelineRow, own: Sequence[TestedValue], outside: Sequence[TestedValue], *, margin: float
+) -> tuple[Word, Comparison | None] | None:
+    """The word of a boundary row, or of one in whose range the best lies, and the comparison it rests on.
+
+    `own` are values in the row, `outside` others; None when there are none to go by.
+    """
+    if row.topic == "boundary":
+        direction = row.direction or "too_high"
+        words = [
+            boundary_word(arm.comparison, direction=direction, side=arm.side, margin=margin) for arm in own
+        ]
+        return (combine(words), own[0].comparison) if words else None
+    shown = [arm.comparison for arm in (*outside, *own)]
+    if not shown:
+        return None
+    word = region_word(
+        [(arm.side, arm.comparison) for arm in outside],
+        [(arm.side, arm.comparison) for arm in own],
+        margin=margin,
+    )
+    return word, rests_on(word, shown, margin)
+
+
+def _word_of_range(row: GuidelineRow, arm: TestedValue, margin: float) -> Word | None:
     """A range is too low or too high when its end nearest to the best is; runs that end early count anywhere.
     None for a worse value elsewhere in the range, which says nothing about that end."""
-    word = value_word(comparison, side=side, margin=margin)
-    end = row.high if side == "below" else row.low
-    if word in ("too_low", "too_high") and not comparison.loses_runs and end is not None:
-        return word if is_close(value, end) else None
+    word = value_word(arm.comparison, side=arm.side, margin=margin)
+    end = row.high if arm.side == "below" else row.low
+    if word in ("too_low", "too_high") and not arm.comparison.loses_runs and end is not None:
+        return word if is_close(arm.value, end) else None
     return word
 
 
-def _arms_of(row: GuidelineRow, sweep: SweepResult, compared: ArmComparisons) -> tuple[list[Arm], list[Arm]]:
+def _arms_of(
+    row: GuidelineRow, sweep: SweepResult, compared: ArmComparisons, best: Value
+) -> tuple[list[TestedValue], list[TestedValue]]:
     """Arms of the row's own value, and arms outside the row, that differ from the best in its parameter
     alone."""
-    own: list[Arm] = []
-    outside: list[Arm] = []
+    own: list[TestedValue] = []
+    outside: list[TestedValue] = []
     name = row.parameter or ""
     for summary in compared.arms:
         arm = summary.arm
@@ -151,9 +170,9 @@ def _arms_of(row: GuidelineRow, sweep: SweepResult, compared: ArmComparisons) ->
         if arm is compared.reference or arm.role == "one_rate" or value is None:
             continue
         named = arm.role == "row" and row.id in arm.rows
-        if not named and not _differs_only_in(name, arm, sweep, compared):
-            continue
-        (own if holds_value(row, value) else outside).append(arm)
+        if named or _differs_only_in(name, arm, sweep, compared):
+            tested = TestedValue(value, _side(value, best), compared.comparisons[arm.name])
+            (own if holds_value(row, value) else outside).append(tested)
     return own, outside
 
 
@@ -177,7 +196,7 @@ def _differs_only_in(name: str, arm: Arm, sweep: SweepResult, compared: ArmCompa
     return not is_close(ours.get(name), best.get(name))
 
 
-def _side(value: Value | None, best: Value) -> Side:
+def _side(value: Value, best: Value) -> Side:
     a, b = finite(value), finite(best)
     if a is None or b is None:
         return "equal" if value == best else "other"
