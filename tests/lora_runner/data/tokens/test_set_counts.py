@@ -280,7 +280,7 @@ def test_tokens_across_prompt_and_answer_are_counted(
     assert 0 < apart < len(rows)
     bundle = load(rows)
     assert bundle.train.counts.num_merging == apart
-    assert bundle.warnings[0].startswith(f"training: in {apart} records the tokenizer would join")
+    assert bundle.warnings[0].startswith(f"training: in {apart} records the tokenizer would merge")
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
