@@ -25,10 +25,9 @@ from optuna.trial import FrozenTrial, Trial
 __all__ = [
     "FrozenStudy",
     "MarkedSymlinkLock",
+    "OpenedRDBStorage",
     "PartOfGridSampler",
-    "create_sql_trial",
     "models",
-    "set_sql_param",
     "sql_session",
     "storage_of",
     "study_id_of",
@@ -51,21 +50,23 @@ def trial_id_of(trial: FrozenTrial | Trial) -> int:
     return trial._trial_id
 
 
-def create_sql_trial(storage: RDBStorage, study_id: int, template: FrozenTrial | None) -> FrozenTrial:
-    """The public method returns the id alone; reading the trial back takes six statements."""
-    return storage._create_new_trial(study_id, template)
+class OpenedRDBStorage(RDBStorage):
+    """Optuna's database storage, with two private methods made public."""
 
+    def create_trial(self, study_id: int, template: FrozenTrial | None) -> FrozenTrial:
+        """`create_new_trial` returns the id alone, and reading the trial back takes six statements."""
+        return self._create_new_trial(study_id, template)
 
-def set_sql_param(
-    storage: RDBStorage,
-    trial_id: int,
-    name: str,
-    value: float,
-    distribution: BaseDistribution,
-    earlier: BaseDistribution | None,
-) -> None:
-    """The public method searches the study for the parameter's earlier distribution every time."""
-    storage._set_trial_param(trial_id, name, value, distribution, earlier)
+    def set_param(
+        self,
+        trial_id: int,
+        name: str,
+        value: float,
+        distribution: BaseDistribution,
+        earlier: BaseDistribution | None,
+    ) -> None:
+        """`set_trial_param` searches the study for the parameter's earlier distribution every time."""
+        self._set_trial_param(trial_id, name, value, distribution, earlier)
 
 
 class MarkedSymlinkLock(JournalFileSymlinkLock):

@@ -8,12 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy
-from optuna.distributions import BaseDistribution
-from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial
 from sqlalchemy import orm
 
-from sweeps.storage.optuna_private import create_sql_trial, models, set_sql_param, sql_session
+from sweeps.storage.optuna_private import OpenedRDBStorage, models, sql_session
 from sweeps.storage.outages import StorageOutage, is_outage, outage_reason
 from sweeps.storage.study_storage import StudyStorage
 
@@ -77,7 +74,7 @@ def _set_server_limits(connection: Any, record: object) -> None:
     connection.commit()
 
 
-class SqlStudyStorage(RDBStorage, StudyStorage):
+class SqlStudyStorage(OpenedRDBStorage, StudyStorage):
     """Optuna's database storage, with transactions around any number of its writes."""
 
     def __init__(self, url: str, *, for_reading: bool = False) -> None:
@@ -134,12 +131,13 @@ class SqlStudyStorage(RDBStorage, StudyStorage):
 
     def add_intermediate_values(self, values: Sequence[tuple[int, int, float]]) -> None:
         """In one statement."""
-        stored, rows = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr, []
+        model = models.TrialIntermediateValueModel
+        rows = []
         for trial_id, step, value in values:
-            number, kind = stored(value)
-            row = {"trial_id": trial_id, "step": step, "intermediate_value": number}
-            rows.append({**row, "intermediate_value_type": kind})
-        self._insert(models.TrialIntermediateValueModel, rows)
+            number, kind = model.intermediate_value_to_stored_repr(value)
+            row = {"trial_id": trial_id, "step": step}
+            rows.append({**row, "intermediate_value": number, "intermediate_value_type": kind})
+        self._insert(model, rows)
 
     def add_trial_user_attrs(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
         """In one statement."""
@@ -148,19 +146,6 @@ class SqlStudyStorage(RDBStorage, StudyStorage):
             for key, value in attributes.items()
         ]
         self._insert(models.TrialUserAttributeModel, rows)
-
-    def create_trial(self, study_id: int, template: FrozenTrial | None) -> FrozenTrial:
-        return create_sql_trial(self, study_id, template)
-
-    def set_param(
-        self,
-        trial_id: int,
-        name: str,
-        value: float,
-        distribution: BaseDistribution,
-        earlier: BaseDistribution | None,
-    ) -> None:
-        set_sql_param(self, trial_id, name, value, distribution, earlier)
 
     def close(self) -> None:
         self.remove_session()
