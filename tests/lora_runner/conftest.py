@@ -22,14 +22,14 @@ from tests.lora_runner import efficient_on_a_cpu as on_a_cpu
 
 
 def counting(start: int, stride: int, length: int, prompt: int) -> TokenizedExample:
-    """Token ids that count up by `stride`; the first `prompt` tokens carry no loss."""
+    """Token ids that count up by `stride`; the first `prompt` tokens have no loss."""
     ids = [2 + (start + stride * i) % 60 for i in range(length)]
     return TokenizedExample(input_ids=ids, labels=[-100] * prompt + ids[prompt:])
 
 
 @pytest.fixture(scope="session")
 def bundle() -> DataBundle:
-    """Sequences of unlike lengths and prompts: a mean of batch means is not the token-weighted mean."""
+    """Sequences and prompts of different lengths, so that a mean of batch means is not token-weighted."""
     train = [counting(7 * i, 1 + i % 3, 9 + i % 8, 1 + i % 5) for i in range(24)]
     held_out = [counting(5 * i + 3, 1 + i % 3, 8 + 2 * (i % 6), 2 + i % 3) for i in range(10)]
     return DataBundle(
@@ -42,7 +42,7 @@ def bundle() -> DataBundle:
 
 @pytest.fixture(scope="session")
 def new_pack(tiny_model: Callable[..., Path]) -> Callable[..., Pack]:
-    """`new_pack(kind, target_modules=..., spec={...}, cls=Pack, **model_config)` on a base loaded afresh."""
+    """`new_pack(kind, target_modules=..., spec={...}, cls=Pack, **model_config)` on a newly loaded base."""
 
     def make(
         kind: str = "llama",
@@ -68,7 +68,7 @@ def new_pack(tiny_model: Callable[..., Path]) -> Callable[..., Pack]:
 
 @pytest.fixture
 def efficient_on_a_cpu() -> Iterator[None]:
-    """The attention that packs use on CUDA works here."""
+    """Makes the attention that packs use on CUDA work on a CPU."""
     with on_a_cpu.registered():
         yield
 
@@ -94,13 +94,13 @@ def plain_nll() -> Callable[..., float]:
 
 @pytest.fixture(scope="session")
 def options() -> SessionOptions:
-    """Reports at a fifth, a half and the end of the budget."""
+    """Reports at 20%, 50% and the end of the budget."""
     return SessionOptions(report_at=(20, 50, 100), per_device_eval_batch_size=4, sample_tokens=4)
 
 
 @pytest.fixture(scope="module")
 def pack(new_pack: Callable[..., Pack]) -> Pack:
-    """One base for the whole file: a pack keeps nothing of the seats that leave it."""
+    """One base per test file: a pack keeps nothing of seats that leave it."""
     return new_pack()
 
 
@@ -116,7 +116,7 @@ def new_session(pack: Pack, bundle: DataBundle, options: SessionOptions) -> Call
 
 @pytest.fixture
 def assign(tmp_path: Path) -> Callable[..., Assignment]:
-    """`assign(number, config)`: a trial with a folder of its own."""
+    """`assign(number, config)`: a trial with its own folder."""
 
     def make(number: int, config: TrialConfig, attempt: int = 1) -> Assignment:
         return Assignment(
@@ -145,7 +145,7 @@ def run() -> Callable[..., dict[int, list[SeatReport]]]:
 
 @pytest.fixture(scope="session")
 def numbers() -> Callable[[Sequence[SeatReport]], list[tuple[Any, ...]]]:
-    """What of a trial's reports must not depend on its neighbours: all but clocks and memory."""
+    """The parts of a trial's reports that must not depend on neighbours: all but times and memory."""
 
     def of(reports: Sequence[SeatReport]) -> list[tuple[Any, ...]]:
         return [

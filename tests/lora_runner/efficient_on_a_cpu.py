@@ -21,7 +21,7 @@ def _forward(
     *,
     scale: float | None = None,
 ) -> tuple[Tensor, ...]:
-    assert query.shape[1] == key.shape[1]  # as the kernel demands, which knows no groups
+    assert query.shape[1] == key.shape[1]  # the kernel does not support grouped heads
     assert bias is None or bias.shape == (*query.shape[:3], key.shape[2])
     out, log_sumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         query, key, value, dropout_p, is_causal, attn_mask=bias, scale=scale
@@ -55,7 +55,7 @@ def _backward(
 
 @contextmanager
 def registered() -> Iterator[None]:
-    """Inside, torch's functions for CUDA take tensors on a CPU too."""
+    """Let torch's functions for CUDA take CPU tensors too."""
     library = torch.library.Library("aten", "IMPL")
     library.impl("_scaled_dot_product_efficient_attention", _forward, "CPU")
     library.impl("_scaled_dot_product_efficient_attention_backward", _backward, "CPU")

@@ -51,7 +51,7 @@ def evaluate(pack: Pack, seat: Seat | None, examples: tuple[TokenizedExample, ..
 
 
 def load(pack: Pack, folder: Path) -> PeftModel:
-    """The original base and the adapter, by transformers and peft alone."""
+    """The original base and the adapter, loaded by transformers and peft."""
     base = AutoModelForCausalLM.from_pretrained(
         pack.base.spec.model, quantization_config=nf4_config(torch.float32), dtype=torch.float32
     )
@@ -60,7 +60,7 @@ def load(pack: Pack, folder: Path) -> PeftModel:
 
 def loss_of(model: PeftModel, bundle: DataBundle, nll: Callable[..., float], *, exact: bool) -> float:
     # bitsandbytes multiplies in bfloat16 on CPUs once a model is in evaluation mode. In training mode it does
-    # not; LoRA's dropout must then be put to sleep by hand.
+    # not; LoRA's dropout must then be disabled by hand.
     model.train(exact)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -103,8 +103,8 @@ def test_peft_reproduces_the_loss_on_the_original_base(
     seat = pack.new_seat(replace(CONFIG, **change))
     train(pack, seat, bundle)
     save_adapter(tmp_path / "adapter", pack, seat)
-    ours, untouched = evaluate(pack, seat, bundle.eval.examples), evaluate(pack, None, bundle.eval.examples)
-    assert abs(ours - untouched) > 5e-3 * untouched  # there is something to reproduce
+    ours, plain = evaluate(pack, seat, bundle.eval.examples), evaluate(pack, None, bundle.eval.examples)
+    assert abs(ours - plain) > 5e-3 * plain  # there is something to reproduce
     peft = load(pack, tmp_path / "adapter")
     assert loss_of(peft, bundle, plain_nll, exact=True) == pytest.approx(ours, rel=1e-5)
     assert loss_of(peft, bundle, plain_nll, exact=False) == pytest.approx(ours, rel=1e-3)

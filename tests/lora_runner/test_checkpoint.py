@@ -107,7 +107,7 @@ def test_the_newer_checkpoint_replaces_the_older_one_whole(pack: Pack, trained: 
 
 
 def test_killed_while_writing(pack: Pack, trained: Seat, folder: Path) -> None:
-    """The new checkpoint is half written under a temporary name, the old one stands."""
+    """The new checkpoint is half written under a temporary name, the old one is in place."""
     save_checkpoint(folder, trained, {"at": 1})
     half = folder.with_name(".checkpoint.4242.tmp")
     half.mkdir()
@@ -128,7 +128,7 @@ def test_killed_while_writing_the_very_first(trained: Seat, folder: Path, pack: 
 
 
 def test_killed_between_the_two_renames(pack: Pack, trained: Seat, folder: Path) -> None:
-    """The old checkpoint has moved aside, the new one has not moved in."""
+    """The old checkpoint is renamed, the new one is not."""
     save_checkpoint(folder, trained, {"at": 1})
     folder.rename(folder.with_name("checkpoint.previous"))
     assert has_checkpoint(folder)
@@ -199,7 +199,7 @@ def test_damage_is_seen_and_the_seat_left_alone(
         load_checkpoint(folder, seat)
     assert (seat.step, seat.micro_step) == (0, 0)
     assert same(state(seat), state(fresh))
-    # With the one before it still there, that one serves.
+    # If the previous checkpoint is still there, it is used.
     save_checkpoint(folder.with_name("old"), fresh, {"at": 0})
     folder.with_name("old").rename(folder.with_name("checkpoint.previous"))
     assert load_checkpoint(folder, seat)[0] == {"at": 0}
@@ -237,7 +237,7 @@ def test_a_checkpoint_of_a_wider_model_is_refused(
 
 
 def test_tensors_of_another_trial_do_not_pass_for_this_ones(pack: Pack, trained: Seat, folder: Path) -> None:
-    """Swapped files: each is whole, together they are not a checkpoint."""
+    """Swapped files: each is valid, together they are not a checkpoint."""
     save_checkpoint(folder, trained, {})
     save_file({"parameter.x": torch.zeros(1)}, folder / "seat.safetensors")
     with pytest.raises(CheckpointError, match="checksum"):
@@ -248,7 +248,7 @@ def test_tensors_of_another_trial_do_not_pass_for_this_ones(pack: Pack, trained:
 
 
 def signed(folder: Path, values: dict[str, Any]) -> None:
-    """A state whose own checksum is right, whatever it says."""
+    """Any state, with a matching checksum."""
     atomic_write(folder / "state.json", json.dumps(values | {"state_sha256": _state_digest(values)}))
 
 
@@ -262,7 +262,7 @@ def damaged(raw: bytes, generator: random.Random) -> bytes:
         return raw[:at] + bytes([raw[at] ^ 1 << generator.randrange(8)]) + raw[at + 1 :]
     if kind == 2:
         return raw[:at] + generator.randbytes(generator.randint(1, 20)) + raw[at:]
-    # Lengths and offsets of safetensors stand at the beginning.
+    # safetensors' lengths and offsets are at the beginning.
     head = bytearray(raw)
     head[generator.randrange(min(400, len(raw)))] ^= 0xFF
     return bytes(head)
@@ -273,12 +273,12 @@ def damaged(raw: bytes, generator: random.Random) -> bytes:
 def test_damaged_tensors_are_a_checkpoint_error_and_touch_no_seat(
     pack: Pack, trained: Seat, folder: Path, generator: random.Random, with_checksum: bool
 ) -> None:
-    """Also with a checksum that is right: then only the reader of safetensors stands between."""
+    """Also with a matching checksum: then only safetensors can detect it."""
     save_checkpoint(folder, trained, {})
     tensors, values = folder / "seat.safetensors", json.loads((folder / "state.json").read_text())
     raw = tensors.read_bytes()
     head = int.from_bytes(raw[:8], "little") + 8
-    # Behind its head any bytes are numbers: those are the checksum's to find.
+    # After the header any bytes are numbers: only the checksum can detect damage there.
     broken = damaged(raw[:head], generator) + raw[head:] if with_checksum else damaged(raw, generator)
     tensors.write_bytes(broken)
     if with_checksum:
@@ -344,7 +344,7 @@ def test_a_state_that_is_nested_without_end_or_counts_in_thousands_of_digits(
 
 
 def refused_or_read(folder: Path, pack: Pack) -> None:
-    """What is read is a state that a seat can have; what is refused has left no trace in the seat."""
+    """A state that is read is valid; one that is refused leaves the seat unchanged."""
     seat = pack.new_seat(CONFIG)
     before = state(seat)
     try:

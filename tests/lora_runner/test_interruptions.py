@@ -29,10 +29,10 @@ def weights(seat: Seat) -> dict[str, torch.Tensor]:
 
 
 def advance_to(session: Session, number: int, micro_step: int) -> list[SeatReport]:
-    """Train micro-batch by micro-batch until a trial has computed as many as said."""
+    """Train micro-batch by micro-batch until a trial has computed `micro_step` of them."""
     reports: list[SeatReport] = []
-    (running,) = [r for r in session.trials if r.assignment.number == number]
-    while running.seat.micro_step < micro_step:
+    (trial,) = [r for r in session.trials if r.assignment.number == number]
+    while trial.seat.micro_step < micro_step:
         reports += session._step()
     return reports
 
@@ -106,7 +106,7 @@ def change_a_loss(checkpoint: Path) -> None:
 
 
 def forget_the_watch(checkpoint: Path) -> None:
-    """As another version of the program may have written it, whole as it is."""
+    """A complete checkpoint as another version of the program may have written it."""
     state = json.loads((checkpoint / "state.json").read_text())
     del state["progress"]["watch"]
     (checkpoint / "state.json").write_text(json.dumps(state | {"state_sha256": _state_digest(state)}))
@@ -166,7 +166,7 @@ def test_checkpoints_follow_their_reports_and_are_spared_trials_that_leave(
     session.start_trial(0, stays)
     session.start_trial(1, leaves)
     assert [(r.number, r.percent) for r in session.advance(60)] == [(0, 20), (1, 20)]
-    # The reports have not reached anybody yet: a crash now must make the trials report again.
+    # The reports have not been delivered yet: after a crash now the trials must report again.
     assert not (Path(stays.folder) / "checkpoint").exists()
     session.remove(1)
     session.advance(60)

@@ -27,7 +27,7 @@ Reports = dict[int, list[SeatReport]]
 HUGE = replace(
     CONFIGS[0], learning_rate=10.0, embedding_learning_rate=10.0, lr_scheduler_type="constant", max_steps=40
 )
-"""A rate that no model survives."""
+"""A learning rate with which every model diverges."""
 
 
 @pytest.mark.gpu
@@ -91,7 +91,7 @@ def test_a_report_survives_json(
     reports = run(new_session(), [assign(0, replace(HUGE, max_steps=12))])[0]
     for report in [*reports, SeatReport.empty(assign(1, CONFIGS[0])).ended("failed", "no seat")]:
         read = SeatReport.from_dict(json.loads(json.dumps(report.to_dict())))
-        assert repr(read) == repr(report)  # by text: NaN equals itself there
+        assert repr(read) == repr(report)  # by text, in which NaN equals itself
     assert reports[-1].signs
 
 
@@ -124,7 +124,7 @@ def test_a_trial_stopped_from_outside_frees_its_seat_and_its_memory(
     session.remove(0)
     assert not session.has_trial(0)
     assert session.free_seats == [0]
-    # Nothing may hold on to the weights: the next trial is placed before the next forward pass.
+    # Nothing may reference the weights: the next trial starts before the next forward pass.
     assert [buffer() for buffer in buffers] == [None, None]
     with pytest.raises(KeyError, match="trial 0 has no seat"):
         session.remove(0)
@@ -219,7 +219,7 @@ def test_a_diverging_trial_ends_at_once_and_its_neighbour_feels_nothing(
     assert end.step < HUGE.max_steps
     assert end.stop_reason == end.signs[-1].detail
     assert end.signs[-1].sign in ("nan_or_inf", "loss_spike")
-    assert end.signs[-1].step == end.step - 1  # a step's figures are read after the next one
+    assert end.signs[-1].step == end.step - 1  # a step's loss is read after the next step
     assert numbers(reports[1]) == numbers(run(new_session(), [assign(2, CONFIGS[1])])[2])
 
 
@@ -276,7 +276,7 @@ def test_advance_returns_when_its_time_is_up(
     new_session: Callable[..., Session], assign: Callable[..., Assignment]
 ) -> None:
     session = new_session()
-    assert session.advance(60) == []  # nobody is seated
+    assert session.advance(60) == []  # no trial
     session.start_trial(0, assign(0, CONFIGS[0]))
     assert session.advance(0) == []
     assert session.trials[0].seat.step == 0

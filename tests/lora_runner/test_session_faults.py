@@ -61,7 +61,7 @@ def test_a_checkpoint_that_finds_no_space_leaves_the_one_before_it(
     assert note.startswith("trial 1: no checkpoint was written (")
     assert "No space left" in note
     assert session.take_written() == []
-    # It goes on all the same; and another process goes on from the older checkpoint.
+    # The trial goes on, and another process resumes from the older checkpoint.
     filling.unlink()
     again = new_session()
     again.start_trial(0, on(assign(1, CONFIG), small_disk))

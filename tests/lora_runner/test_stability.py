@@ -94,13 +94,13 @@ def test_losses_that_stay_at_twice_the_first_end_the_trial() -> None:
     assert watch.diverged.startswith(
         "training loss 4.100 (median of 10 steps) is more than 2 times the first loss 2.000"
     )
-    assert names(watch) == ["loss_spike", "loss_spike"]  # when it doubled, and when it stayed there
+    assert names(watch) == ["loss_spike", "loss_spike"]  # when it doubled, and when it stayed high
     assert watched([2.0, *[3.9] * 40]).diverged is None
     assert watched([2.0, *[4.1] * 8]).diverged is None
 
 
 def evaluated(*seen: tuple[list[float], float]) -> StabilityWatch:
-    """(training losses, evaluation loss) of each stretch between two evaluations."""
+    """(training losses, evaluation loss) of each interval between evaluations."""
     watch, step = StabilityWatch(BASE), 0
     for losses, eval_loss in seen:
         for loss in losses:
@@ -160,7 +160,7 @@ def test_samples_that_repeat_are_a_sign_unless_the_base_repeats_as_much() -> Non
         (BASE * 1.001, ["barely_changed"]),
         (BASE * 0.99, ["slow_decrease"]),
         (BASE * 0.97, []),
-        (BASE * 1.1, []),  # worse than the base: no sign of a rate too low
+        (BASE * 1.1, []),  # worse than the base: no sign of a low learning rate
     ],
 )
 def test_too_little_change_over_the_budget_is_a_sign(last: float, expected: list[str]) -> None:

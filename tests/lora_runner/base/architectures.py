@@ -77,7 +77,7 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
     "Phi-3.5-MoE": _of("PhimoeConfig", **_USUAL, num_local_experts=4, num_experts_per_tok=2),
     "Granite-MoE": _of("GraniteMoeConfig", **_USUAL, num_local_experts=4, num_experts_per_tok=2),
     "OLMoE": _of("OlmoeConfig", **_USUAL, num_experts=4, num_experts_per_tok=2),
-    # Attention of their own, state spaces and other recurrences.
+    # Own attention, state spaces and other recurrences.
     "Bloom": _of("BloomConfig", vocab_size=256, hidden_size=64, n_layer=2, n_head=4),
     "Falcon": _of(
         "FalconConfig",
@@ -113,7 +113,7 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
         n_groups=1,
     ),
     "RWKV": _of("RwkvConfig", vocab_size=256, hidden_size=64, num_hidden_layers=2, context_length=64),
-    # Models that also see.
+    # Multimodal models.
     "Gemma 3 (multimodal)": _of(
         "Gemma3Config",
         text_config={**_HEADS, "sliding_window": 6},

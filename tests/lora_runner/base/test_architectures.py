@@ -15,12 +15,12 @@ pytestmark = pytest.mark.slow
 PAGE = Path(__file__).parents[3] / "docs" / "architectures.md"
 REFUSED = {"Mamba"}
 ESTIMATED = set[str]()
-"""Models that no dry run on the meta device follows."""
+"""Models that cannot run on the meta device."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """More of them only wait for each other on models this small."""
+    """More threads only wait for each other on models this small."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -29,7 +29,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, Outcome]:
-    """What has been found so far."""
+    """The outcomes found so far."""
     return {}
 
 

@@ -37,7 +37,7 @@ def test_without_the_package_it_says_so(model: LlamaForCausalLM, monkeypatch: py
 def test_norms_activations_and_rotary_embeddings_become_ligers_and_the_loss_does_not(
     model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Liger also replaces classes and functions of transformers' module; this puts the originals back.
+    # Liger also replaces classes and functions of transformers' module; this restores them.
     for name, value in list(vars(modeling_llama).items()):
         monkeypatch.setattr(modeling_llama, name, value)
     forward = model.forward.__func__

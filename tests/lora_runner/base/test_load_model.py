@@ -57,7 +57,7 @@ def test_a_folder_that_does_not_exist(name: str) -> None:
 
 
 def test_a_hub_id_that_cannot_be_had() -> None:
-    """Offline and not in the cache; the message is transformers' own first line, after the name."""
+    """Offline and not in the cache; the message has the first line of transformers' own."""
     for refuse in (load_base, count_parameters, load_tokenizer):
         with pytest.raises(ModelError, match="'nobody/nothing'"):
             refuse(BaseSpec(model="nobody/nothing"))
@@ -87,7 +87,7 @@ def test_pickled_weights_are_not_read(copy: Path) -> None:
 
 
 def test_a_pickle_beside_other_safetensors_is_not_read(copy: Path) -> None:
-    """An adapter left in the folder, say: transformers would fall back to the pickle."""
+    """For example a saved adapter: transformers would fall back to the pickle."""
     torch.save(AutoModelForCausalLM.from_pretrained(copy).state_dict(), copy / "pytorch_model.bin")
     (copy / "model.safetensors").rename(copy / "adapter_model.safetensors")
     with pytest.raises(ModelError, match="cannot be loaded"):
@@ -244,7 +244,7 @@ def test_layers_that_blocks_of_64_do_not_divide(tiny_model: TINY) -> None:
 
 
 def test_a_bases_own_dropout_sleeps_when_activations_are_computed_again(tiny_model: TINY) -> None:
-    """transformers checkpoints in training mode only, and OPT keeps its rates in attributes of its layers."""
+    """transformers checkpoints only in training mode, and OPT keeps dropout rates in attributes of layers."""
     spec = BaseSpec(model=str(tiny_model("opt")), quantization="none")
     plain, checkpointing = (
         Pack(load_base(spec), PackOptions(target_modules=("q_proj", "fc1"), gradient_checkpointing=on))
@@ -303,7 +303,7 @@ def test_targets_that_match_nothing_are_an_error(structure: Any, targets: Any, m
 
 
 def test_a_model_whose_layers_are_not_linear(tiny_model: TINY) -> None:
-    """GPT-2's transposed layers become ordinary ones when they are quantised, and only then."""
+    """GPT-2's transposed layers become ordinary ones only when they are quantised."""
     spec = BaseSpec(model=str(tiny_model("gpt2")))
     assert len(find_target_modules(meta_model(spec), "all-linear")) == 2 * 4
     assert Pack(load_base(spec), PackOptions()).target_names == tuple(

@@ -61,9 +61,9 @@ def stored(tiny_model: TINY, tmp_path_factory: pytest.TempPathFactory) -> Callab
 
 
 def meant(folder: Path) -> nn.Module:
-    """What the weights stand for, in float32, by transformers' and bitsandbytes' own hands."""
+    """The dequantized weights in float32, by transformers and bitsandbytes."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().dequantize().float()
-    model._weight_conversions = []  # how the codes were read is no way to write the weights
+    model._weight_conversions = []  # conversions for reading must not apply to writing
     return model
 
 
@@ -188,7 +188,7 @@ def test_what_stays_in_the_compute_dtype_is_said(tiny_model: TINY, stored: Calla
 
 
 def test_fused_experts_are_counted_as_what_stays_unquantised() -> None:
-    """bitsandbytes takes linear layers alone; the experts of a mixture are one parameter a layer."""
+    """bitsandbytes quantises only linear layers; the experts of a mixture are one parameter per layer."""
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     config = MixtralConfig(vocab_size=256, intermediate_size=128, num_local_experts=4, **sizes)
     with torch.device("meta"):

@@ -74,7 +74,7 @@ def test_what_no_adapter_can_be_added_to_is_left_out_or_refused(
 def test_peft_takes_experts_for_all_linear_where_no_linear_layer_tells(
     structure: Callable[[str], PreTrainedModel],
 ) -> None:
-    """So other programs are to be told names."""
+    """So exports must list the names."""
     assert {"gate_proj", "down_proj"} < set(extra_peft_targets(structure("Qwen3-MoE")))
     assert {"w1", "w2", "w3"} < set(extra_peft_targets(structure("Mixtral")))
     for name in ("Llama", "Falcon", "GPT-OSS"):

@@ -46,7 +46,7 @@ def test_the_digest_is_that_of_the_weights_not_of_their_files(folder: Path, tmp_
     model.save_pretrained(tmp_path / "parts", max_shard_size="50KB")
     assert len(weight_files(tmp_path / "parts")) > 2
     assert weights_digest(tmp_path / "parts") == known
-    # What lies beside them is not read by transformers either.
+    # transformers does not read other files either.
     save_file({"x": torch.ones(3)}, folder / "consolidated.safetensors")
     assert weights_digest(folder) == known
 
@@ -82,7 +82,7 @@ def test_a_large_tensor_is_read_in_pieces_from_its_first_byte_to_its_last(tmp_pa
     assert digest(large + 1e-6) != known
     between = large.clone()
     between[2000] = 1.0
-    assert digest(between) == known  # what is said not to be covered
+    assert digest(between) == known  # the documented limit
 
 
 def test_missing_and_damaged_files_are_named(folder: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from lora_runner.layers.block_matmul import (
 from tests.lora_runner.devices import DEVICE
 
 pytestmark = pytest.mark.gpu
-# In bfloat16 on CUDA as packs compute there; sizes of Llama-3.1-8B, but on a CPU.
+# bfloat16 on CUDA, as packs compute there, with sizes of Llama-3.1-8B; smaller on a CPU.
 DTYPE = torch.bfloat16 if DEVICE.type == "cuda" else torch.float32
 WIDE, NARROW = (14336, 4096) if DEVICE.type == "cuda" else (352, 128)
 SIZES = [1, 300, 17, 128, 2048, 8, 64] if DEVICE.type == "cuda" else [1, 30, 17, 128, 8]
@@ -77,7 +77,7 @@ def test_gradients_of_adapters(rank: int) -> None:
 
 @pytest.mark.parametrize(("into", "out"), [(1, 64), (64, 1), (1, 1), (3, 5), (5, 64), (64, 7)])
 def test_narrow_sides(into: int, out: int) -> None:
-    """No side need be a multiple of 16 bytes: a gate has one output, forward and backward."""
+    """No side needs to be a multiple of 16 bytes: a gate has one output."""
     weight, sizes = drawn(out, into, seed=2), [*SIZES, 1]
     x, grad = drawn(sum(sizes), into), drawn(sum(sizes), out, seed=1)
 
@@ -101,7 +101,7 @@ def test_narrow_sides(into: int, out: int) -> None:
 
 
 def test_a_norm_of_many_rows_is_that_of_sixteen() -> None:
-    """Of fewer, torch's reduction on CUDA adds in another order: a micro-batch has more tokens than that."""
+    """With fewer, torch's reduction on CUDA adds in another order; micro-batches have more tokens."""
     norm = LlamaRMSNorm(NARROW).to(DEVICE, DTYPE).requires_grad_(False)
     x, grad = drawn(2048, NARROW), drawn(2048, NARROW, seed=1)
 
@@ -135,7 +135,7 @@ def test_losses_of_rows_and_their_gradients() -> None:
 def test_a_cpu_multiplies_with_a_narrow_weight_on_one_thread(
     monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
-    """However many rows there are; and has all its threads again afterwards."""
+    """For any number of rows; afterwards all threads are used again."""
     before, found, cpu = torch.get_num_threads(), list[int](), torch.device("cpu")
     torch.set_num_threads(3)
 
@@ -165,7 +165,7 @@ def test_a_cpu_multiplies_with_a_narrow_weight_on_one_thread(
 
 @pytest.fixture
 def by_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a CPU where oneDNN is the faster, with weights of any size."""
+    """As on a CPU where oneDNN is faster, with weights of any size."""
     if not onednn.is_available():
         pytest.skip("this build of torch has no oneDNN")
     monkeypatch.setattr(onednn, "WIDE", 0)
@@ -175,7 +175,7 @@ def by_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("by_onednn")
 @pytest.mark.parametrize("transposed", [False, True], ids=["backward", "forward"])
 def test_a_wide_product_by_onednn(transposed: bool) -> None:
-    """Wherever a block lies in memory; and written into a place as into a new tensor."""
+    """At any memory offset, and written into a slice as into a new tensor."""
     cpu = torch.device("cpu")
     weight = torch.randn(352, 128, device=cpu)
     weight = weight.t().contiguous().t() if transposed else weight

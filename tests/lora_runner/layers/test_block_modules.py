@@ -25,7 +25,7 @@ LENGTHS = (23, 9, 17)
 
 
 class Experts(nn.Module):
-    """A mixture of linear layers, each called on the tokens that chose it, as many models write it."""
+    """A mixture of linear layers, each called on the tokens routed to it, as in many models."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -47,7 +47,7 @@ def test_an_element_does_not_depend_on_how_many_follow_it() -> None:
 
 
 def test_the_kernel_draws_what_numpy_draws() -> None:
-    """In Triton's interpreter, which has to be chosen before the kernel is imported."""
+    """In Triton's interpreter, which must be chosen before the kernel is imported."""
     script = """
 import torch
 from lora_runner.layers.dropout import dropout_key, keep_mask

@@ -24,7 +24,7 @@ BACKWARD = torch.ops.aten._scaled_dot_product_efficient_attention_backward.defau
 
 
 class Layer(nn.Module):
-    """What transformers' function asks of an attention layer."""
+    """What transformers' function needs of an attention layer."""
 
     is_causal = True
 
@@ -61,7 +61,7 @@ def outcome(
     return [out, *torch.autograd.grad(out, inputs, weights)]
 
 
-# --- on a CPU, with torch's kernel for CPUs in the place of that for CUDA -----------------------------
+# --- on a CPU, with torch's kernel for CPUs instead of that for CUDA -----------------------------
 
 
 @pytest.mark.usefixtures("efficient_on_a_cpu")
@@ -95,7 +95,7 @@ def test_a_pack_computes_with_it_what_it_computes_without(tiny_model: Callable[.
 
 
 class Watching(TorchDispatchMode):
-    """Whether algorithms had to be deterministic when the backward kernel was called."""
+    """Whether deterministic algorithms were on when the backward kernel was called."""
 
     found: bool | None = None
 

@@ -19,7 +19,7 @@ from lora_runner.pack.pack import MicroBatch, Pack
 
 SEATS = 8
 MOST = 160
-"""Of forward and backward pass, per trial, that compute something; views only describe memory."""
+"""Computing operations of forward and backward pass per trial; views do not count."""
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from lora_runner.pack.seat import EMBEDDINGS, Seat
 TINY = Callable[..., Path]
 PAD, NEVER_SEEN = 1, 255
 TOKENS = (PAD, 7, 200, NEVER_SEEN)
-"""Among them the pad and end token, whose row torch leaves without gradient, and one that no batch holds."""
+"""Among them the pad and end token, whose row gets no gradient in torch, and one that is in no batch."""
 STEPS = 4
 
 CONFIGS = [
@@ -208,7 +208,7 @@ def test_a_seat_does_not_feel_its_neighbour_and_the_base_keeps_every_bit(
 @pytest.mark.parametrize("layout", ["end_to_end", "rectangular"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_only_rows_with_a_gradient_move(tiny_model: TINY, tied: bool, layout: Any) -> None:
-    """Untied: not the pad token's row, nor that of a token no batch holds; tied: all, through the logits."""
+    """Untied: not the rows of the pad token and of a token in no batch; tied: all, through the logits."""
     pack = new_pack(tiny_model("llama", tie_word_embeddings=tied))
     pack.layout = layout
     seat = pack.new_seat(CONFIGS[0])
@@ -220,7 +220,7 @@ def test_only_rows_with_a_gradient_move(tiny_model: TINY, tied: bool, layout: An
 
 
 class Watch(TorchDispatchMode):
-    """Operations that were called, and the storages of what they returned in the shape of the matrix."""
+    """The operations called, and the storages of results with the matrix's shape."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
         super().__init__()
@@ -244,13 +244,13 @@ def test_a_seat_holds_rows_and_no_pass_makes_a_matrix_or_asks_the_device_for_a_n
     for tokens in (TOKENS, ()):
         pack = new_pack(tiny_model("llama", tie_word_embeddings=tied), trainable_token_indices=tokens)
         seats = {i: pack.new_seat(config) for i, config in enumerate(CONFIGS)}
-        train(pack, seats, until=1)  # resident weights are there now
+        train(pack, seats, until=1)  # resident weights exist now
         shares = {seat: MicroBatch(Block.from_labels(*windows(i)[1][0]), 1, 9) for i, seat in seats.items()}
         with Watch((256, 64)) as seen:
             pack.micro_step(shares)
         base = {m.weight.untyped_storage().data_ptr() for m in pack.model.modules() if hasattr(m, "weight")}
         assert seen.storages <= base
-        # Where a number, or a shape that depends on the data, has to come from the device.
+        # Operations that wait for a number or a data-dependent shape from the device.
         asked.append({n: seen.names[n] for n in ("_local_scalar_dense", "nonzero", "_unique2", "item")})
         if tokens:
             assert seen.names["searchsorted"]
@@ -309,18 +309,18 @@ def test_peft_loads_the_adapter_on_the_original_base_to_the_same_logits(
     plain = AutoModelForCausalLM.from_pretrained(
         folder, quantization_config=nf4_config(torch.float32), dtype=torch.float32
     )
-    # In training mode, since bitsandbytes multiplies in bfloat16 on a CPU in the other; nothing is dropped.
+    # In training mode, since in the other bitsandbytes multiplies in bfloat16 on a CPU; dropout is 0.
     model = PeftModel.from_pretrained(plain, str(tmp_path / "ours")).train()
     silence_dropout(model.base_model.model)
     ids = torch.tensor([[3, 7, 200, PAD, 9, NEVER_SEEN, 7]])
     with torch.no_grad():
         logits = model(input_ids=ids).logits[0]
         with model.disable_adapter():
-            untouched = model(input_ids=ids).logits[0]
+            plain_logits = model(input_ids=ids).logits[0]
         block = Block.next_token([ids[0, : end + 1].tolist() for end in range(7)], pack.base.device)
         ours = pack.logits([seat], [block], pack.layout)[0]
     torch.testing.assert_close(ours, logits, rtol=1e-4, atol=1e-4)
-    assert float((ours - untouched).abs().max()) > 1e-2
+    assert float((ours - plain_logits).abs().max()) > 1e-2
     # And peft itself writes the same names, shapes and settings.
     new_peft(folder, CONFIGS[1]).save_pretrained(tmp_path / "theirs")
     written = [load_file(tmp_path / who / "adapter_model.safetensors") for who in ("ours", "theirs")]

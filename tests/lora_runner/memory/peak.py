@@ -44,7 +44,7 @@ def peak_bytes(
     block = random_block(base, work.batch_size, work.length)
     share = MicroBatch(block, block.num_tokens, accumulate * block.num_targets)
     held_out = random_block(base, max(1, work.eval_batch_size), max(2, work.eval_length))
-    gc.collect()  # an earlier pack that is freed inside would be counted as memory won
+    gc.collect()  # an earlier pack freed inside would lower the count
     with (
         nullcontext() if launch else no_launches(),
         profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler,

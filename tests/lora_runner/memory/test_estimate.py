@@ -120,7 +120,7 @@ def test_the_peak_grows_with_everything_that_costs(spec: BaseSpec) -> None:
         assert found.base == usual.base, more
     assert estimate(spec, replace(USUAL, gradient_checkpointing=True)).total(2) < usual.total(2)
     assert estimate(spec, replace(USUAL, target_modules=("q_proj",))).total(2) < usual.total(2)
-    # Masks live only while a layer computes, which is the peak where nothing else of it is kept.
+    # Masks exist only while a layer computes, which is the peak if the layer keeps nothing else.
     checkpointed = replace(USUAL, gradient_checkpointing=True, target_modules=("down_proj",))
     dropped = replace(checkpointed, lora_dropout=0.1)
     assert estimate(spec, dropped).total(2) > estimate(spec, checkpointed).total(2)
@@ -130,7 +130,7 @@ def test_the_peak_grows_with_everything_that_costs(spec: BaseSpec) -> None:
 
 
 def test_a_layer_more_adds_what_a_layer_keeps(tiny_model: TINY) -> None:
-    """Only two of these layers run; the others are counted by what one left behind."""
+    """Only two of these layers run; the others are counted by what one of them keeps."""
     totals = [
         estimate(
             BaseSpec(model=str(tiny_model("llama", num_hidden_layers=n))), USUAL, resident_weights=True
@@ -141,7 +141,7 @@ def test_a_layer_more_adds_what_a_layer_keeps(tiny_model: TINY) -> None:
 
 
 def test_one_dequantised_weight_at_a_time_takes_its_place(tiny_model: TINY) -> None:
-    # So few tokens that nothing else counts.
+    # So few tokens that only weights count.
     few = replace(USUAL, batch_size=1, length=2)
     wide = BaseSpec(model=str(tiny_model("llama", intermediate_size=4096)))
     plain, resident = estimate(wide, few), estimate(wide, few, resident_weights=True)
@@ -201,7 +201,7 @@ def test_a_model_that_cannot_run_without_values_is_estimated_from_coefficients(
 
 
 class Known:
-    """Passes whose bytes are a function of the seats, and how often they were asked for."""
+    """Passes whose bytes are a function of the seats, with a count of calls."""
 
     def __init__(self, peak: Callable[[int], int]) -> None:
         self.peak, self.asked = peak, 0
@@ -464,9 +464,9 @@ def test_a_process_takes_about_what_is_said(tiny_model: TINY) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("efficient_on_a_cpu")
 def test_what_a_pack_keeps_on_cuda_is_counted(tiny_model: TINY, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its attention, and Liger's kernels; not launched on either side, but their callers allocate."""
+    """With its attention and Liger's kernels, which are not launched, but whose callers allocate."""
     pytest.importorskip("liger_kernel")
-    # Liger replaces classes and functions of transformers' module; this puts the originals back afterwards.
+    # Liger replaces classes and functions of transformers' module; this restores them afterwards.
     for name, value in list(vars(modeling_llama).items()):
         monkeypatch.setattr(modeling_llama, name, value)
     spec = BaseSpec(model=str(tiny_model("llama", **{**SMALL, "vocab_size": 256})))
@@ -489,7 +489,7 @@ def test_what_a_pack_keeps_on_cuda_is_counted(tiny_model: TINY, monkeypatch: pyt
     base = load_base(spec)
     assert "Liger" in use_liger(base.model, torch.device("cuda"))
     monkeypatch.setattr(Pack, "_choose_layout", lambda self: ("end_to_end", "its values mean nothing here"))
-    monkeypatch.setattr(AttentionImplementation, "of", lambda self, module: invariant_attention)
+    monkeypatch.setattr(AttentionImplementation, "function_for", lambda self, module: invariant_attention)
     measured = peak_bytes(base, options, USUAL, seats=2, launch=False)
     kept = estimate(spec, USUAL, resident_weights=True)
     assert kept.base + 2 * kept.per_seat + on_cuda == pytest.approx(measured, rel=0.02)

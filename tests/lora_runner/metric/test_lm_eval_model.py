@@ -58,7 +58,7 @@ def test_likelihoods_are_transformers_log_softmax(
 ) -> None:
     found = model_of(bare, batch_size=3).loglikelihood([asked(*pair) for pair in PAIRS])
     for (context, continuation), (value, greedy) in zip(PAIRS, found, strict=True):
-        before = byte_ids(context) or [1]  # nothing stands before: the end token does
+        before = byte_ids(context) or [1]  # without a context the end token precedes the text
         logs, ids = log_softmax([*before, *byte_ids(continuation)])[:-1], byte_ids(continuation)
         rows = range(len(before) - 1, len(before) - 1 + len(ids))
         expected = sum(float(logs[row, token]) for row, token in zip(rows, ids, strict=True))
@@ -79,13 +79,13 @@ def test_a_text_longer_than_the_model_is_taken_in_windows(
     text = "".join(chr(40 + i % 60) for i in range(50))
     ids = [1, *byte_ids(text)]
     expected = 0.0
-    # Predicted tokens 1..24 and 25..48, then the last two after as many as there is room for.
+    # Predicted tokens 1..24 and 25..48, then the last two after as much context as fits.
     for first, done, end in ((0, 1, 25), (24, 25, 49), (26, 49, 51)):
         logs = log_softmax(ids[first : end - 1])
         expected += sum(float(logs[place - 1 - first, ids[place]]) for place in range(done, end))
     [value] = model_of(bare).loglikelihood_rolling([asked(text)])
     assert value == pytest.approx(expected, rel=1e-5)
-    # Of a question that is too long its end counts.
+    # Only the end of a context that is too long is used.
     long, short = model_of(bare).loglikelihood([asked(text, "ab"), asked(text[-23:], "ab")])
     assert long[0] == pytest.approx(short[0], abs=1e-5)
 

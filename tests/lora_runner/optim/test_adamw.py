@@ -23,7 +23,7 @@ from tests.lora_runner.devices import no_cuda
 
 NAMES = ("parameters", "gradients", "exp_avg", "exp_avg_sq")
 NUM_BLOCKS = 14
-# Of (trial, group): first block, last block + 1, elements before the padding. Blocks 3, 8, 12, 13: nobody's.
+# Of (trial, group): first block, last block + 1, elements before the padding. Blocks 3, 8, 12, 13 are free.
 SEGMENTS = {
     (0, 0): (0, 2, 2 * BLOCK),
     (0, 1): (9, 10, 700),
@@ -54,10 +54,10 @@ class Update(NamedTuple):
 
 @pytest.fixture(scope="module")
 def interpreter() -> Iterator[Update]:
-    """The kernels in Triton's interpreter, in a process of their own: the choice is made on import."""
+    """The kernels in Triton's interpreter, in a separate process, since it must be chosen before import."""
     os.environ["TRITON_INTERPRET"] = "1"
     pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-    # Tensors go over in shared memory, so that the other process writes where this one reads.
+    # Tensors are shared memory, so that the other process writes where this one reads.
     calls = (
         lambda *arguments, call=call: pool.submit(call, *arguments).result()
         for call in (kernels.squared_norms, kernels.clip_and_step)
@@ -84,7 +84,7 @@ def updater(request: pytest.FixtureRequest) -> Update:
 
 
 def group(trial: int, kind: int, step: int, *, shift: int = 0, number: int | None = None) -> GroupStep:
-    """Of `trial`, its segment moved by `shift` blocks, numbered `number` in the launch."""
+    """The groups of `trial`, moved by `shift` blocks, with index `number` in the launch."""
     first, stop, _ = SEGMENTS[trial, kind]
     return GroupStep(
         trial=trial if number is None else number,
@@ -109,7 +109,7 @@ def here(groups: Sequence[GroupStep]) -> Tensor:
 
 
 def make_buffers(device: str) -> FlatBuffers:
-    """Random everywhere, also where nobody is, but for the padding; moments as after some updates."""
+    """Random everywhere, also in free blocks, except padding; moments as after some updates."""
     torch.manual_seed(0)
     parameters, gradients, exp_avg = torch.randn(3, NUM_BLOCKS * BLOCK) * 0.1
     exp_avg_sq = torch.rand(NUM_BLOCKS * BLOCK) * 0.01
@@ -120,7 +120,7 @@ def make_buffers(device: str) -> FlatBuffers:
 
 
 def bits(buffers: FlatBuffers, mask: Tensor) -> Tensor:
-    """Of all but the gradients, which an update may scale."""
+    """All but the gradients, which an update may scale."""
     kept = [getattr(buffers, name).cpu()[mask] for name in NAMES if name != "gradients"]
     return torch.stack(kept).view(torch.int32)
 
@@ -191,7 +191,7 @@ def test_a_nan_stays_in_its_trial(updater: Update) -> None:
     assert squares.isnan().tolist() == [True, False, False]
     own = here([group(0, 0, 4), group(0, 1, 4)])
     assert torch.equal(bits(clean, ~own), bits(ill, ~own))
-    # As with clip_grad_norm_, whose factor is NaN then: nothing of the trial can be mistaken for healthy.
+    # As with clip_grad_norm_, whose factor is NaN then: the whole trial becomes NaN.
     assert ill.parameters.cpu()[own].isnan().all()
 
 
@@ -218,7 +218,7 @@ def test_a_trial_is_bit_equal_in_another_place_under_another_number(updater: Upd
 
 
 def test_squares_of_a_long_segment(updater: Update) -> None:
-    """More blocks than the second stage adds at a time."""
+    """More blocks than the second stage adds at once."""
     num_blocks = kernels.SUM_CHUNK + 70
     torch.manual_seed(1)
     flat = torch.randn(num_blocks * BLOCK, device=updater.device)
@@ -262,7 +262,7 @@ def test_the_host_reads_no_tensor() -> None:
 
 @pytest.mark.gpu
 @no_cuda
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # it says that it does not see everything
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # it warns that it does not see everything
 def test_the_host_does_not_wait_for_the_device() -> None:
     buffers = make_buffers("cuda")
     both = Update(update.squared_norms, update.clip_and_step)

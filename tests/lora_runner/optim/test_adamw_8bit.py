@@ -41,7 +41,7 @@ def step_of(number: int, max_grad_norm: float = 1.0) -> GroupStep:
 
 
 def gradients_of(number: int, device: torch.device) -> Tensor:
-    """A direction that stays, noise of the same size, and padding in the last block."""
+    """A constant direction, noise of the same size, and padding in the last block."""
     stays = torch.randn(SIZE, generator=torch.Generator().manual_seed(1))
     noise = torch.randn(SIZE, generator=torch.Generator().manual_seed(1 + number))
     made = (stays + noise) * 0.01
@@ -67,7 +67,7 @@ def test_8bit_states_stay_close_to_fp32(device: torch.device) -> None:
         norms = squared_norms(exact, [step_of(number)], 1).sqrt()
         clip_and_step(exact, [step_of(number)], norms)
         states.clip_and_step(parameters, gradients_of(number, device), step_of(number), norms[0])
-        if number == 1:  # nothing has passed through 8 bits yet
+        if number == 1:  # nothing has been rounded to 8 bits yet
             assert (parameters - exact.parameters).abs().max() < 1e-7
     moved = torch.linalg.vector_norm(exact.parameters - start)
     difference = parameters - exact.parameters

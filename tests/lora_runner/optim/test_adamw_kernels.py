@@ -117,16 +117,16 @@ def test_kernels_compile_to_vector_accesses_without_spills(
         vectors = (r"ld\.global\S*\.v4\.b32", r"st\.global\S*\.v4\.b32")
         assert tuple(len(re.findall(vector, ptx)) for vector in vectors) == VECTORS[name], name
         if name == "adamw_kernel":
-            # torch's kernel rounds divisions and the root correctly and flushes nothing to zero.
+            # torch's kernel rounds divisions and the root correctly and flushes no denormals.
             assert ".ftz" not in ptx
             assert not re.findall(r"div\.(?:full|approx)|sqrt\.approx", ptx)
-            # The plain minimum drops a NaN norm (the interpreter's does not, so no other test would see it).
+            # The plain minimum drops a NaN norm; the interpreter's does not, so only this test sees it.
             assert not re.findall(r"(?:min|max)\.f32", ptx)
         assert spilled(ptx, capability, tmp_path) == (0, 0, 0), name
 
 
 def spilled(ptx: str, capability: int, folder: Path) -> tuple[int, ...]:
-    """Bytes of stack, spill stores and spill loads, from the assembler that Triton brings along."""
+    """Bytes of stack, spill stores and spill loads, from the assembler in Triton."""
     (folder / "kernel.ptx").write_text(ptx)
     (architecture,) = re.findall(r"^\.target (\w+)", ptx, re.MULTILINE)
     said = subprocess.run(

@@ -15,10 +15,10 @@ CPU = torch.device("cpu")
 
 
 class Owner:
-    """Who is told that a segment's views are new ones."""
+    """Is called when a segment's views are new."""
 
     def moved(self, segment: Segment) -> None:
-        assert segment.parameters  # and nothing of it is held
+        assert segment.parameters  # and it keeps no reference to it
 
 
 def allocated(allocator: SegmentAllocator, owner: Owner, numel: int, value: float) -> Segment:
@@ -64,7 +64,7 @@ def test_compacting_closes_gaps_and_keeps_what_is_there(
     assert {index: held(allocator, segment) for index, segment in left.items()} == before
     for segment in left.values():
         assert segment.parameters["weight"].data_ptr() == segment.flat_parameters.data_ptr()
-    # And the next one finds its place as ever, zeroed.
+    # The next one is allocated as usual, zeroed.
     late = Segment({"weight": (7,)}, moved=weakref.WeakMethod(owner.moved))
     allocator.allocate(late)
     assert late.start == sum(segment.size for segment in left.values())

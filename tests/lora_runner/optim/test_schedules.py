@@ -47,7 +47,7 @@ def rates_of_transformers(trial: TrialConfig, kwargs: dict[str, Any]) -> list[fl
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_factors_are_those_of_transformers_at_every_step(name: str, warmup: int) -> None:
     trial = config(name, warmup)
-    # What transformers demands and a user did not say.
+    # Arguments that transformers requires and the user left out.
     needed = {"cosine_with_min_lr": {"min_lr_rate": 0.1}, "warmup_stable_decay": {"num_decay_steps": 3}}.get(
         name, {}
     )

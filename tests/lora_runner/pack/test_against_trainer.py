@@ -37,7 +37,7 @@ CONFIG = TrialConfig(
     per_device_train_batch_size=3,
     gradient_accumulation_steps=2,
     weight_decay=0.1,
-    max_grad_norm=0.3,  # below the norms of this run, so that clipping takes part
+    max_grad_norm=0.3,  # below the norms of this run, so that gradients are clipped
     lora_r=8,
     lora_alpha=16,
     seed=4,
@@ -82,7 +82,7 @@ def ours(pack: Pack, bundle: DataBundle, config: TrialConfig, folder: Path) -> d
 
 
 class TwoRates(Trainer):
-    """The usual way to give modules_to_save a rate of their own, on batches in a given order."""
+    """Trainer with a separate learning rate for modules_to_save, on batches in a given order."""
 
     def __init__(self, batches: list[dict[str, Tensor]], config: TrialConfig, **arguments: Any) -> None:
         super().__init__(**arguments)

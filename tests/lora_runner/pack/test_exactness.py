@@ -28,7 +28,7 @@ from tests.lora_runner.devices import DEVICE, no_cuda
 TINY = Callable[..., Path]
 Labelled = tuple[list[int], list[int]]
 VOCABULARY = 259
-"""Odd, as after an added token: no row of the logits starts where a vector register would like it to."""
+"""Odd, as after an added token, so that rows of logits are not aligned."""
 
 BASES: dict[str, dict[str, Any]] = {
     "frozen embeddings": {"train_embeddings": False},
@@ -46,22 +46,22 @@ BASES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial of a drawn pack, and what happens to it beside its training."""
+    """One trial of a drawn pack, and the events around its training."""
 
     config: TrialConfig
     lengths: tuple[tuple[int, ...], ...]
-    """Tokens of each sequence of its micro-batches, which it takes in turn."""
+    """Tokens of each sequence of its micro-batches, used in rotation."""
     kept_labels: float
-    """Share of the tokens that carry a loss; at 0 a window has no target at all."""
+    """Share of the tokens with a loss; at 0 a window has no target."""
     rounds_off: frozenset[int]
-    """Passes of the pack in which it sits out: before it joins, or on its way."""
+    """Passes of the pack in which it takes no part."""
     leaves_after: int
     """Updates after which it is stopped from outside."""
     poisoned_before: int | None
     """Update before which one of its weights becomes NaN."""
 
     def window(self, step: int) -> list[MicroBatch]:
-        """The micro-batches of one accumulation window: a function of the trial alone."""
+        """The micro-batches of one accumulation window; depends only on the trial."""
         generator = torch.Generator().manual_seed(1000 * self.config.seed + step)
         taken = [
             self.lengths[(step + index) % len(self.lengths)]
@@ -87,10 +87,10 @@ def window_of(batches: Sequence[Sequence[Labelled]]) -> list[MicroBatch]:
 def trials(draw: st.DrawFn, seed: int) -> Trial:
     max_steps = draw(st.integers(2, 4))
     batch_size = draw(st.integers(1, 4))
-    # Three in ten fall ill: a sick trial agrees with itself easily, so the healthy are worth more.
+    # Three in ten become NaN: NaN trials agree easily, so finite ones test more.
     illness = draw(st.sampled_from([None, None, None, None, None, None, None, "rate", "first", "second"]))
     config = TrialConfig(
-        # 1e30 makes every weight infinite or NaN with the first update that has a rate.
+        # 1e30 makes every weight infinite or NaN with the first update whose learning rate is not 0.
         learning_rate=1e30 if illness == "rate" else draw(st.sampled_from([5e-3, 1e-3, 2e-2])),
         embedding_learning_rate=draw(st.sampled_from([5e-4, 0.0, 5e-3])),
         lr_scheduler_type=draw(st.sampled_from(SCHEDULERS)),
@@ -114,7 +114,7 @@ def trials(draw: st.DrawFn, seed: int) -> Trial:
     return Trial(
         config=config,
         lengths=tuple(draw(st.lists(row, min_size=1, max_size=3))),
-        # Without a single target a sick trial has a gradient of 0 alone, and of 0 times NaN among others.
+        # Without a target, a NaN trial has a gradient of 0 alone, and of 0 times NaN among others.
         kept_labels=draw(st.sampled_from([0.7, 1.0, 0.1, 0.0] if illness is None else [1.0])),
         rounds_off=frozenset(
             draw(st.sampled_from([(), (), (0,), (0, 1, 2), (1,), (2, 3), (0, 1, 2, 3, 4, 5, 6)]))
@@ -152,14 +152,14 @@ def state(seat: Seat) -> dict[str, Tensor]:
 
 @dataclass
 class Trace:
-    """Everything a trial has shown."""
+    """All numbers of a trial."""
 
     steps: list[dict[str, Any]] = field(default_factory=list)
     evaluation: float | None = None
 
 
 def train(pack: Watched, drawn: Sequence[Trial]) -> list[Trace]:
-    """Train `drawn` side by side to their ends; who ends is evaluated beside all that are still seated."""
+    """Train `drawn` side by side to their ends; each is evaluated beside those that are still running."""
     seats: dict[int, Seat] = {}
     traces = [Trace() for _ in drawn]
     windows: dict[int, list[MicroBatch]] = {}
@@ -197,7 +197,7 @@ def train(pack: Watched, drawn: Sequence[Trial]) -> list[Trace]:
 
 
 def shown(grads: dict[str, Tensor], seat: Seat) -> dict[str, Any]:
-    """All numbers of the update that a seat has just made."""
+    """All numbers of a seat's latest update."""
     assert seat.last_stats is not None
     return {
         **asdict(seat.last_stats),
@@ -222,7 +222,7 @@ EVALUATION = evaluation_blocks()
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal to the bit, with NaN equal to NaN: a sick trial, too, is sick in the same way everywhere."""
+    """Equal bits, with NaN equal to NaN."""
     a, b = torch.as_tensor(a), torch.as_tensor(b)
     return (
         a.dtype == b.dtype and torch.equal(a.isnan(), b.isnan()) and torch.equal(a[~a.isnan()], b[~b.isnan()])
@@ -253,7 +253,7 @@ def make_pack(tiny_model: TINY) -> Callable[..., Watched]:
 
 @pytest.fixture(scope="module")
 def all_packs(make_pack: Callable[..., Watched]) -> dict[str, Watched]:
-    # Dequantised once: that no number depends on it has a test of its own below.
+    # Dequantized once, which changes no number, as a test below shows.
     return {kind: make_pack(kind, resident_weights=True) for kind in BASES}
 
 
@@ -273,7 +273,7 @@ def usual(all_packs: dict[str, Watched]) -> Watched:
 def test_every_trial_is_bit_equal_to_itself_alone(
     all_packs: dict[str, Watched], kind: str, drawn: list[Trial]
 ) -> None:
-    """Neighbours of any rank, length, rate and dropout, that join late, sit out, leave, or turn NaN."""
+    """Neighbours of any rank, length, learning rate and dropout, that join late, pause, leave or turn NaN."""
     pack = all_packs[kind]
     for trial, packed in zip(drawn, train(pack, drawn), strict=True):
         alone = train(pack, [replace(trial, rounds_off=frozenset())])[0]
@@ -285,7 +285,7 @@ def test_every_trial_is_bit_equal_to_itself_alone(
 @pytest.mark.parametrize("resident", [False, True], ids=["dequantized_weight", "resident"])
 @pytest.mark.parametrize("shape", ["llama-3.2-1b", "llama-3.1-8b"])
 def test_every_trial_is_bit_equal_to_itself_alone_at_sizes_of_real_models(shape: str, resident: bool) -> None:
-    """Which kernel a GPU takes follows from sizes that tiny models never reach."""
+    """A GPU chooses kernels by sizes that tiny models never reach."""
     base = random_base(replace(SHAPES[shape], layers=2), DEVICE, torch.bfloat16)
     pack = Watched(base, PackOptions(resident_weights=resident))
     drawn = [
@@ -370,7 +370,7 @@ def test_where_rows_need_alignment_each_block_gets_its_own_chunks(
 def test_checkpointing_and_resident_weights_change_no_bit(
     checkpointed_and_not: list[Watched], drawn: list[Trial]
 ) -> None:
-    """With dropout, whose masks a layer that is computed a second time must draw again."""
+    """With dropout, whose masks must be the same when a layer is recomputed."""
     drawn = [replace(t, config=replace(t.config, lora_dropout=t.config.lora_dropout or 0.2)) for t in drawn]
     plain, *others = [train(pack, drawn) for pack in checkpointed_and_not]
     for other in others:
@@ -425,7 +425,7 @@ def turn(pack: Watched, trials: dict[Seat, Trial]) -> Collection[Seat]:
 @pytest.mark.gpu
 @pytest.mark.parametrize("ill", [False, True], ids=["healthy neighbours", "a neighbour full of NaN"])
 def test_a_seat_without_a_turn_does_not_move(usual: Watched, ill: bool) -> None:
-    """Weights, moments, counters and the gradient of its half-full window; a rate of 0 would not do."""
+    """Weights, moments, counters and the gradient of its open window; a learning rate of 0 would not do."""
     resting = changed(gradient_accumulation_steps=3, lora_r=6)
     neighbours = [changed(seed=2), changed(seed=3, lora_r=32, gradient_accumulation_steps=2)]
     seat, *others = (usual.new_seat(trial.config) for trial in (resting, *neighbours))
@@ -446,7 +446,7 @@ def test_a_seat_without_a_turn_does_not_move(usual: Watched, ill: bool) -> None:
 
 
 def test_a_full_window_of_one_seat_leaves_the_open_window_of_another(usual: Watched) -> None:
-    """Seats that took part in a pass but have not filled their window: gradients there, weights at rest."""
+    """Seats that took part in a pass but have not filled their window."""
     steady, slow = changed(seed=2), changed(gradient_accumulation_steps=3)
     seats = {usual.new_seat(steady.config): steady, usual.new_seat(slow.config): slow}
     open_seat = list(seats)[1]
@@ -462,7 +462,7 @@ def test_a_full_window_of_one_seat_leaves_the_open_window_of_another(usual: Watc
 
 
 def test_loss_is_the_sum_over_the_tokens_of_the_whole_window(usual: Watched) -> None:
-    """Two micro-batches of unlike token counts are one batch of both, and no mean of their two means."""
+    """Two micro-batches of different token counts equal one batch of both, not the mean of two means."""
     config = replace(USUAL.config, lora_dropout=0.0, max_grad_norm=0.0)
     generator = torch.Generator().manual_seed(3)
     sequences = [sequence(length, 1.0, generator) for length in (17, 14, 12, 3, 2)]
@@ -491,7 +491,7 @@ def test_loss_is_the_sum_over_the_tokens_of_the_whole_window(usual: Watched) -> 
 
 @pytest.mark.slow
 def test_samples_are_those_of_the_trial_alone(usual: Watched) -> None:
-    """Greedy continuations of prompts of unlike lengths, beside other trials and beside the base."""
+    """Greedy continuations of prompts of different lengths, beside other trials and the base."""
     drawn = [changed(seed=1, learning_rate=0.05), changed(seed=2, lora_r=32), changed(seed=3, lora_r=6)]
     seats = {usual.new_seat(trial.config): trial for trial in drawn}
     for _ in range(3):

@@ -24,11 +24,11 @@ from tests.lora_runner.configs import CONFIGS
 TINY = Callable[..., Path]
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11, 12], [20, 30], list(range(40, 69)), [7, 8, 9], [66, 3, 80]]
 STOPS = frozenset(range(2, 40))
-"""So many that texts of random models end at unlike lengths."""
+"""So many that texts of random models end at different lengths."""
 
 
 def trained(pack: Pack, lora_r: int, seed: int) -> Seat:
-    """A seat whose adapters move every logit."""
+    """A seat whose adapters change every logit."""
     config = replace(CONFIGS[0], lora_r=lora_r, seed=seed)
     seat, generator = pack.new_seat(config), torch.Generator().manual_seed(seed)
     for parameter in seat.parameters.values():
@@ -56,7 +56,7 @@ def test_a_seats_texts_are_its_own_in_any_pack(any_pack: Pack) -> None:
 
 
 def logits_of(pack: Pack, seats: Sequence[Seat], steps: int) -> list[torch.Tensor]:
-    """Logits of each seat's prompts' next tokens, then of `steps` given ones."""
+    """Logits of the next token of each seat's prompts, then of `steps` given tokens."""
     order = pack_order(seats)
     seats = [seats[i] for i in order]
     cache = KeyValueCache(

@@ -34,7 +34,7 @@ SECOND = replace(FIRST, max_steps=6, gradient_accumulation_steps=2, lora_r=4, se
 
 
 class Tight(Pack):
-    """A GPU whose memory is too small for what the test says."""
+    """A pack whose memory is too small for what the test chooses."""
 
     too_much: Callable[[Sequence[Any]], bool] = staticmethod(lambda seats: False)
     where = "start"
@@ -102,13 +102,13 @@ def test_the_largest_trial_is_put_back_and_the_others_lose_nothing(
         assert numbers(reports[number]) == numbers(
             run(new_session(), [assign(10 + number, config)])[10 + number]
         )
-    # Handed out again, to the pack that has shrunk, it ends as if nothing had been.
+    # Started again on the smaller pack, it ends with the same results.
     again = replace(assign(1, LARGE, attempt=2), put_back=1)
     assert numbers(run(session, [again])[1]) == numbers(run(new_session(), [assign(11, LARGE)])[11])
 
 
 class Wrapping:
-    """A multimodal model's configuration: sizes stand one level down."""
+    """A multimodal model's configuration, with nested sizes."""
 
     def __init__(self, text: Any) -> None:
         vars(self)["text"] = text
@@ -140,7 +140,7 @@ def test_a_wrapped_language_model_survives_too(
 
 @pytest.fixture
 def no_more_memory() -> Iterator[Callable[[], None]]:
-    """Called, it leaves this process no more of the GPU than it holds."""
+    """A function that limits this process to the GPU memory that it holds."""
 
     def limit() -> None:
         torch.cuda.synchronize()
@@ -191,7 +191,7 @@ def test_what_the_trial_that_left_had_is_given_back(
     before = held()
     while not any(report.outcome == "put_back" for report in session.advance(60)):
         assert held() == before
-    alive = [segment for running in session.trials for segment in running.seat.segments.values()]
+    alive = [segment for trial in session.trials for segment in trial.seat.segments.values()]
     assert held() == sum(segment.size for segment in alive) < before
     for number in (0, 2):
         session.remove(number)
@@ -210,7 +210,7 @@ def test_a_pack_takes_fewer_trials_once_memory_has_run_out(
     assert (len(gone), session.num_seats, session.free_seats) == (2, 2, [])
     while session.trials:
         session.advance(60)
-    # For good: what stands free now is what may be filled.
+    # Permanently: no closed seat is free again.
     kept = [index for index in range(4) if index not in {report.number for report in gone}]
     assert (session.num_seats, session.free_seats) == (2, kept)
 
@@ -218,7 +218,7 @@ def test_a_pack_takes_fewer_trials_once_memory_has_run_out(
 def test_seats_that_stood_empty_when_memory_ran_out_stay_empty(
     new_session: Callable[..., Session], assign: Callable[..., Assignment], tight: Tight
 ) -> None:
-    """Or the trial that did not fit would find itself beside the same neighbour at once."""
+    """Otherwise the trial would be put beside the same neighbours at once."""
     tight.where, tight.too_much = "start", lambda seats: len(seats) > 1
     session = new_session(4, on=tight)
     session.start_trial(1, assign(0, FIRST))
@@ -288,10 +288,8 @@ def test_nothing_holds_the_memory_of_a_trial_when_it_is_to_be_freed(
     session = new_session(3, on=tight)
     for index, config in enumerate((FIRST, LARGE, SECOND)):
         session.start_trial(index, assign(index, config))
-    seats = [weakref.ref(running.seat) for running in session.trials]
-    buffers = [
-        weakref.ref(segment) for running in session.trials for segment in running.seat.segments.values()
-    ]
+    seats = [weakref.ref(trial.seat) for trial in session.trials]
+    buffers = [weakref.ref(segment) for trial in session.trials for segment in trial.seat.segments.values()]
     large = [seats[1], *buffers[2:4]]
     held: list[Any] = []
     monkeypatch.setattr(

@@ -59,7 +59,7 @@ CONFIGS = [
     ),
 ]
 SHAPES = [(2, 12), (1, 9), (3, 16)]
-"""(sequences, tokens) of each trial's micro-batches: no two alike, so every block needs its own place."""
+"""(sequences, tokens) of each trial's micro-batches: all different."""
 
 
 def batches(index: int, config: TrialConfig) -> list[list[tuple[Tensor, Tensor]]]:
@@ -235,7 +235,7 @@ def test_gradient_checkpointing_and_resident_weights_change_no_number(tiny_model
 def test_other_architectures_give_the_losses_of_the_plain_model(
     tiny_model: TINY, kind: str, layout: str
 ) -> None:
-    """Sliding windows, soft caps, positions, ALiBi: a block's loss is the plain model's on it alone."""
+    """With sliding windows, soft caps, ALiBi and so on, a block's loss is the plain model's."""
     folder = tiny_model(kind)
     base = load_base(BaseSpec(model=str(folder), quantization="none"))
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -257,7 +257,7 @@ def test_other_architectures_give_the_losses_of_the_plain_model(
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_a_base_that_is_spread_by_accelerate_gives_the_same_losses(tiny_model: TINY, tied: bool) -> None:
-    """Its hooks, as over several GPUs; there is one device here, so nothing has to be moved."""
+    """With its hooks, as over several GPUs, but on one device."""
     folder, losses = tiny_model("llama", tie_word_embeddings=tied), []
     for spread in (False, True):
         base = load_base(BaseSpec(model=str(folder)))

@@ -131,7 +131,7 @@ def test_a_seat_starts_as_the_base(pack: Pack) -> None:
 def test_the_start_depends_on_the_seed_alone(pack: Pack) -> None:
     state = torch.get_rng_state()
     first = copies(pack.new_seat(CONFIG))
-    assert torch.equal(torch.get_rng_state(), state)  # torch's own generator is left alone
+    assert torch.equal(torch.get_rng_state(), state)  # torch's global generator is not used
     torch.rand(7)
     again, other = copies(pack.new_seat(CONFIG)), copies(pack.new_seat(replace(CONFIG, seed=6)))
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -181,14 +181,14 @@ def test_a_seat_keeps_its_state_when_the_buffers_grow_and_others_leave(pack: Pac
     size = pack._allocators[LORA, pack.base.device].size
     del newer, others, segments
     pack.new_seat(replace(CONFIG, lora_r=64))
-    assert pack._allocators[LORA, pack.base.device].size == size  # what was left is used again
+    assert pack._allocators[LORA, pack.base.device].size == size  # the freed slice is reused
 
 
 @pytest.mark.parametrize("targets", [("q_proj",), ("gate_proj", "v_proj"), (r"model.layers.0.mlp.up_proj",)])
 def test_gradients_come_through_the_layers_that_are_left_alone(
     new_pack: Callable[..., Pack], targets: tuple[str, ...]
 ) -> None:
-    """Against transformers + peft: a frozen 4-bit layer above a target hands the gradient down unchanged."""
+    """Against transformers + peft: gradients pass through a frozen 4-bit layer above a target."""
     pack = new_pack(target_modules=targets)
     seat = pack.new_seat(CONFIG)
     for name, parameter in seat.parameters.items():
@@ -285,7 +285,7 @@ def test_nothing_of_a_nan_window_stays_in_the_next(pack: Pack) -> None:
 
 
 def test_a_seat_asks_for_all_its_memory_when_it_is_made(pack: Pack) -> None:
-    """Master, gradient and both moments: a seat that does not fit fails before it trains."""
+    """Weights, gradients and both moments: a seat that does not fit fails before it trains."""
     seat = pack.new_seat(CONFIG)
     allocator = pack._allocators[LORA, pack.base.device]
     held = sum(segment.size for segment in seat.segments.values())
@@ -297,7 +297,7 @@ def test_a_seat_asks_for_all_its_memory_when_it_is_made(pack: Pack) -> None:
 
 
 def test_embeddings_may_keep_their_moments_in_8_bits(new_pack: Callable[..., Pack]) -> None:
-    """The same trial but for the embeddings' moments; LoRA is updated exactly as before."""
+    """Only the embeddings' moments differ; LoRA is updated exactly as before."""
     ids = torch.arange(2, 26).reshape(2, 12)
     share = MicroBatch(Block.from_labels(ids, ids), 24, 22)
     config = replace(CONFIG, warmup_steps=0)
