@@ -26,7 +26,7 @@ __all__ = [
     "FrozenStudy",
     "MarkedSymlinkLock",
     "OpenedRDBStorage",
-    "PartOfGridSampler",
+    "PartialGridSampler",
     "models",
     "sql_session",
     "storage_of",
@@ -79,7 +79,7 @@ class MarkedSymlinkLock(JournalFileSymlinkLock):
         self.target = target
 
 
-class PartOfGridSampler(samplers.GridSampler):
+class PartialGridSampler(samplers.GridSampler):
     """Optuna's grid without some of its points; its constructor takes whole grids only."""
 
     def __init__(

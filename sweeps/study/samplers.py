@@ -14,10 +14,10 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces import SearchSpace
-from sweeps.storage.optuna_private import PartOfGridSampler
+from sweeps.storage.optuna_private import PartialGridSampler
 
 
-class GridSampler(PartOfGridSampler):
+class GridSampler(PartialGridSampler):
     """Optuna's grid for ask and tell, without points that differ only in an inactive dimension."""
 
     def __init__(self, space: SearchSpace, points: int, seed: int) -> None:
