@@ -16,11 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from files_and_text.trial_paths import trial_folder
-from lora_runner.config import TrialConfig
-from lora_runner.protocol import OUT_OF_MEMORY, PUT_BACK, Assignment, SeatReport
+from lora_runner.protocol import OUT_OF_MEMORY, PUT_BACK, SeatReport
 from sweeps.artifacts.checkpoint_store import CheckpointCleaner
 from sweeps.keeper.protocol import Reply, SeatAssignment, SeatTime
 from sweeps.keeper.pruning import final_report
@@ -28,6 +26,7 @@ from sweeps.keeper.recorder import Recorder, RunStart
 from sweeps.keeper.recovery import recover_trials
 from sweeps.keeper.replicate_source import trial_source_for
 from sweeps.keeper.retry_queue import RetryQueue, is_suspect
+from sweeps.keeper.seats import assign_seat, current_reports, seated_trials
 from sweeps.keeper.worker_registry import MAX_FUTILE_STARTS, WorkerRegistry, restart_pause
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.cached_storage import CachedStorage
@@ -37,7 +36,7 @@ from sweeps.study.base_check import BASE_EVAL_LOSS, BASE_METRIC, BASE_WEIGHTS, b
 from sweeps.study.lease import DriverProcess, HeldLease, lease_of, wait_until_free
 from sweeps.study.pruners import make_pruner
 from sweeps.study.status import Status, read_status
-from sweeps.study.study import find_study, is_prefetched, open_study, set_user_attrs, study_key_of
+from sweeps.study.study import find_study, open_study, study_key_of
 
 
 class Keeper:
@@ -101,9 +100,8 @@ class Keeper:
             if self._run_start.is_new:
                 self._source.retry_failed()
             # Trials of this run are on their seats: only the keeper was restarted.
-            self._recover([t for t in self._running() if t.user_attrs.get("run") != self.owner.run])
-            ours = [t for t in self._running() if t.user_attrs.get("run") == self.owner.run]
-            self._workers.active = {t.user_attrs["worker"] for t in ours}
+            self._recover(self._interrupted())
+            self._workers.active = {trial.user_attrs["worker"] for trial in self._ours()}
         self._held_lease.committed(lease)
         self._recorder.remove_leftovers(self.study.get_trials(deepcopy=False))
 
@@ -136,7 +134,7 @@ class Keeper:
             storage = CachedStorage(self._storage)
             self._use_study(optuna.load_study(storage=storage, study_name=self.study_spec.name))
             # From the study, not from memory: a commit without an answer may have succeeded or not.
-            numbers = [t.number for t in self._running() if t.user_attrs.get("run") != self.owner.run]
+            numbers = [trial.number for trial in self._interrupted()]
             self._retry_queue = RetryQueue(self.study, numbers, self._note)
 
     @contextmanager
@@ -188,7 +186,7 @@ class Keeper:
 
     def _take_trials(self, worker: int, reason: str | None) -> tuple[list[FrozenTrial], int]:
         """The trials that a worker had, and how many of them have failed for losing too many workers."""
-        lost = [t for t in self._running() if self._is_on(t, worker)]
+        lost = self._on(worker)
         for trial in lost:
             self._note(f"trial {trial.number}: lost its worker {worker} ({reason or 'not its fault'})")
         return lost, self._recover(lost, lost_because=reason)
@@ -310,7 +308,7 @@ class Keeper:
         )
 
     def _fill(self, worker: int, seats: Sequence[int]) -> Reply:
-        on_worker = [t for t in self._running() if self._is_on(t, worker)]
+        on_worker = self._on(worker)
         hand_out = not self._is_ending()
         if not hand_out:
             self._source.requeue_prefetched()
@@ -327,7 +325,10 @@ class Keeper:
                 continue
             if seat not in assigned:
                 on_worker.append(trial)
-            start.append(SeatAssignment(seat, self._assign(trial, worker, seat)))
+            assignment = assign_seat(
+                self.study, trial, worker, seat, run=self.owner.run, run_folder=self.folder
+            )
+            start.append(SeatAssignment(seat, assignment))
             self._note(f"trial {trial.number}: started on worker {worker} seat {seat}")
         if not on_worker:
             return self._no_work(worker)
@@ -343,8 +344,8 @@ class Keeper:
     def _no_work(self, worker: int, *, stop: bool = False) -> Reply:
         """The reply to a worker that has nothing more to do."""
         self._workers.active.discard(worker)
-        running = [t for t in self._running() if t.user_attrs.get("run") == self.owner.run]
-        return Reply(stop=stop, fleet_done=not self._workers.active and (self._stopping or not running))
+        is_idle = not self._workers.active and (self._stopping or not self._ours())
+        return Reply(stop=stop, fleet_done=is_idle)
 
     def is_last_worker(self, worker: int) -> bool:
         """Whether no worker is active once this one has ended."""
@@ -357,39 +358,21 @@ class Keeper:
         is_late = timeout is not None and time.monotonic() - self._started > timeout
         return self._stopping or is_late or self._source.has_failed_too_often()
 
-    def _assign(self, trial: FrozenTrial, worker: int, seat: int) -> Assignment:
-        """Record the seat before the trial starts: reports of earlier attempts no longer count."""
-        attempt = int(trial.user_attrs.get("attempt", 0)) + 1
-        set_user_attrs(self.study, trial, worker=worker, seat=seat, attempt=attempt, run=self.owner.run)
-        return Assignment(
-            number=trial.number,
-            config=TrialConfig.from_dict(trial.user_attrs["config"]),
-            folder=str(self.folder / trial_folder(trial.number)),
-            attempt=attempt,
-            put_back=int(trial.user_attrs.get("put_back", 0)),
-        )
-
     # --- the study's trials -----------------------------------------------------------------------
 
-    def _running(self) -> list[FrozenTrial]:
-        """Trials that had a seat and have not ended."""
-        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [trial for trial in running if not is_prefetched(trial)]
+    def _ours(self) -> list[FrozenTrial]:
+        """Trials on seats of this run."""
+        return [t for t in seated_trials(self.study) if t.user_attrs.get("run") == self.owner.run]
 
-    def _is_on(self, trial: FrozenTrial, worker: int) -> bool:
-        return trial.user_attrs.get("worker") == worker and trial.user_attrs.get("run") == self.owner.run
+    def _on(self, worker: int) -> list[FrozenTrial]:
+        return [trial for trial in self._ours() if trial.user_attrs.get("worker") == worker]
+
+    def _interrupted(self) -> list[FrozenTrial]:
+        """Trials without a seat, or on a seat of an earlier run."""
+        return [t for t in seated_trials(self.study) if t.user_attrs.get("run") != self.owner.run]
 
     def _current(self, reports: Iterable[SeatReport]) -> list[tuple[FrozenTrial, SeatReport]]:
-        """Reports of trials that are on their assigned seat, each with the trial as the study has it."""
-        trials = self.study.get_trials(deepcopy=False)
-        return [
-            (trials[report.number], report)
-            for report in reports
-            if report.number < len(trials)
-            and report.number not in self._retry_queue
-            and trials[report.number].state == TrialState.RUNNING
-            and trials[report.number].user_attrs.get("attempt") == report.attempt
-        ]
+        return current_reports(self.study, reports, self._retry_queue)
 
     def _final_report(self, trial: FrozenTrial, report: SeatReport) -> SeatReport | None:
         if report.outcome == PUT_BACK:  # for the second time

@@ -1,0 +1,51 @@
+"""Which trial is on which worker and seat, as recorded in the study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from files_and_text.trial_paths import trial_folder
+from lora_runner.config import TrialConfig
+from lora_runner.protocol import Assignment, SeatReport
+from sweeps.keeper.retry_queue import RetryQueue
+from sweeps.study.study import is_prefetched, set_user_attrs
+
+
+def seated_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that were given a seat, in this run or an earlier one, and have not ended."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return [trial for trial in running if not is_prefetched(trial)]
+
+
+def current_reports(
+    study: optuna.Study, reports: Iterable[SeatReport], retry_queue: RetryQueue
+) -> list[tuple[FrozenTrial, SeatReport]]:
+    """Reports of trials that are on their assigned seat, each with the trial as the study has it."""
+    trials = study.get_trials(deepcopy=False)
+    return [
+        (trials[report.number], report)
+        for report in reports
+        if report.number < len(trials)
+        and report.number not in retry_queue
+        and trials[report.number].state == TrialState.RUNNING
+        and trials[report.number].user_attrs.get("attempt") == report.attempt
+    ]
+
+
+def assign_seat(
+    study: optuna.Study, trial: FrozenTrial, worker: int, seat: int, *, run: str, run_folder: Path
+) -> Assignment:
+    """Record the seat before the trial starts: reports of earlier attempts no longer count."""
+    attempt = int(trial.user_attrs.get("attempt", 0)) + 1
+    set_user_attrs(study, trial, worker=worker, seat=seat, attempt=attempt, run=run)
+    return Assignment(
+        number=trial.number,
+        config=TrialConfig.from_dict(trial.user_attrs["config"]),
+        folder=str(run_folder / trial_folder(trial.number)),
+        attempt=attempt,
+        put_back=int(trial.user_attrs.get("put_back", 0)),
+    )
