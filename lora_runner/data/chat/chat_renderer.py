@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _RENDERED_DIFFERENTLY = (
-    "the chat template prints an earlier turn otherwise than it does when that turn is last (without its"
-    " reasoning, say)"
+    "the chat template prints an earlier turn differently than when that turn is last (for example without"
+    " its reasoning)"
 )
 
 
@@ -177,12 +177,12 @@ class ChatRenderer:
         if counts != sorted(counts) or counts[-1] != len(marks):
             raise BadRecord(
                 f"the chat template marks {len(marks)} ranges with {{% generation %}} where the record has"
-                f" {len(turns)} assistant turns, so those without loss cannot be told apart"
+                f" {len(turns)} assistant turns, so those without loss cannot be identified"
             )
         return [
             number
-            for number, before, upto in zip(turns, [0, *counts], counts, strict=False)
-            for _ in range(upto - before)
+            for number, before, up_to_here in zip(turns, [0, *counts], counts, strict=False)
+            for _ in range(up_to_here - before)
         ]
 
     def _rendered_only_when_last(
@@ -281,13 +281,13 @@ class ChatRenderer:
         if header and shared >= len(history):
             rest = turn.prompt[shared:][:40]
             note = (
-                f"a server's prompt goes on with {rest!r} where the chat template prints the answer without"
-                " it: the loss begins where the two part"
+                f"a server's prompt continues with {rest!r}, which the chat template does not print before"
+                " the answer: the loss begins where the two differ"
             )
             return turn.text, shared, (note,)
         raise BadRecord(
-            f"turn {turn.number + 1}: what the chat template prints for the turns before it, with the"
-            " generation prompt, is not how it prints them with the answer, so the answer cannot be told from"
+            f"turn {turn.number + 1}: the chat template prints the turns before it differently with the"
+            " generation prompt than with the answer, so the answer cannot be separated from"
             " its prompt. Set chat_template to a template that marks the answers with"
             " {% generation %} ... {% endgeneration %}"
         )

@@ -77,7 +77,7 @@ def unprinted_context(
         except BadRecord:
             continue  # it reads what it rejects
     return tuple(
-        f"the chat template leaves out a turn of the role {role!r}, so the model never sees what stands in it"
+        f"the chat template leaves out a turn of the role {role!r}, so the model never sees it"
         for role in roles
     )
 
@@ -126,10 +126,10 @@ def _marked_parts(content: str) -> Iterator[tuple[str, str]]:
     yield content + PROBE, "its content"
     thought, tag, answer = content.rpartition("</think>")
     if tag:
-        yield f"{thought}{PROBE}{tag}{answer}", "what stands before </think> in its content"
+        yield f"{thought}{PROBE}{tag}{answer}", "the text before </think> in its content"
     before, tag, _ = content.partition("<think>")
     if tag and before.strip():
-        yield f"{PROBE}{content}", "what stands before <think> in its content"
+        yield f"{PROBE}{content}", "the text before <think> in its content"
 
 
 def _items_left_out(turn: Message, key: str, printed: str, without: Any) -> list[int]:

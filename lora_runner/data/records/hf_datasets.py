@@ -23,7 +23,7 @@ def read_hub(name: str, split: str | None) -> list[Record]:
     try:
         found = datasets.load_dataset(where, config or None, split=split)
     except (OSError, ValueError, RuntimeError, ImportError, datasets.exceptions.DatasetsError) as error:
-        reason = f"neither a local file or folder nor a dataset the hub gives: {error}"
+        reason = f"neither a local file or folder nor an available hub dataset: {error}"
         if huggingface_hub.constants.HF_HUB_OFFLINE:
             reason += (
                 ". HF_HUB_OFFLINE is set and the dataset is not in the local cache:"

@@ -52,10 +52,10 @@ def refuse_unwanted_answers(records: Sequence[Record], format: str, source: str)
     unwanted = [record for record in records if _is_false(record.fields.get("label"))]
     if unwanted:
         raise DataError(
-            f"the column 'label' says false of {len(unwanted):,} of {len(records):,} records, the first"
+            f"the column 'label' is false for {len(unwanted):,} of {len(records):,} records, the first"
             f" at {unwanted[0].origin}: their completions are examples of what not to say (unpaired"
             " preferences, as KTO takes them), which a sweep would train the model to say. Keep the records"
-            " with label true, or take the column out if it means something else",
+            " with label true, or remove the column if it means something else",
             path=source,
         )
 
@@ -73,8 +73,8 @@ def refuse_media(records: Sequence[Record], examples: Sequence[Example]) -> None
             problems.append(
                 (
                     record.origin,
-                    f"the text holds {found} for what stands in the column {column!r}, which a sweep does not"
-                    " read: it trains on text alone. Take these records, or their placeholders, out",
+                    f"the text contains {found}, a placeholder for the column {column!r}, which a sweep does"
+                    " not read: it trains on text only. Remove these records or their placeholders",
                 )
             )
     if problems:

@@ -140,7 +140,7 @@ def outcome(record: dict[str, Any], template: str) -> str:
         return f"refused: {_short(error.message)}"
     ((way, (_, sequences)),) = found.ways.items()
     stops = " ".join(f"`{token.text}`" for token in found.stop_tokens) or "**none**"
-    parted = "¹" if any("goes on with" in note for note in found.notes) else ""
+    parted = "¹" if any("server's prompt continues with" in note for note in found.notes) else ""
     lost = "²" if any("an earlier turn otherwise" in note for note in found.notes) else ""
     many = f" x {sequences}" if sequences > 1 else ""
     return f"{way}{many}{parted}{lost}, {stops}".replace("|", "\\|")

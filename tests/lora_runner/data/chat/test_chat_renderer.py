@@ -148,8 +148,8 @@ def test_loss_begins_where_the_answer_differs_from_a_servers_prompt(
     assert turns == ["hello you<|im_end|>", "im the answer<|im_end|>", "<thing><|im_end|>"]
     (note,) = found.rendering.notes
     assert note == (
-        "a server's prompt goes on with '<think>\\n' where the chat template prints the answer without it:"
-        " the loss begins where the two part (2 of 2 records)"
+        "a server's prompt continues with '<think>\\n', which the chat template does not print before the"
+        " answer: the loss begins where the two differ (2 of 2 records)"
     )
     # Where the template prints the thought that the prompt opens, the answer follows the prompt.
     thought = chat(("user", "x"), ("assistant", "<think>\nyes\n</think>\nno"))
@@ -160,7 +160,7 @@ def test_loss_begins_where_the_answer_differs_from_a_servers_prompt(
 
 def test_an_answer_that_cannot_be_separated_from_its_prompt_is_an_error(make_tokenizer: Any) -> None:
     reversed_ = "{% for m in messages[::-1] %}{{ m.role }}: {{ m.content }}</s>{% endfor %}"
-    with pytest.raises(DataError, match=r"turn 2: .* cannot be told from its prompt") as caught:
+    with pytest.raises(DataError, match=r"turn 2: .* cannot be separated from its prompt") as caught:
         run(make_tokenizer(), TWO, template=reversed_)
     assert (caught.value.path, caught.value.line) == ("chat.jsonl", 7)
     assert "{% generation %}" in str(caught.value)
@@ -192,7 +192,7 @@ def test_every_answer_is_checked_if_all_tokens_have_loss(make_tokenizer: Any) ->
         every(longer, CHATML)
     last_alone = CHATML.replace("{{ m['content'] }}", "{{ m.reasoning_content if loop.last }}{{ m.content }}")
     (note,) = every(longer, last_alone).rendering.notes
-    assert note.startswith("the chat template prints an earlier turn otherwise than it does when")
+    assert note.startswith("the chat template prints an earlier turn differently than when")
     assert every(TWO, CHATML).rendering.notes == ()
 
 

@@ -49,12 +49,12 @@ def test_tools_need_a_template_that_prints_them(make_tokenizer: Any, targets: An
         (
             answer("<think>why</think>no"),
             CHATML.replace("m['content']", "m['content'].split('</think>')[-1]"),
-            "what stands before </think> in its content",
+            "the text before </think> in its content",
         ),
         (
             answer("hm <think>why</think>no"),
             CHATML.replace("m['content']", "m['content'].split('<think>')[-1]"),
-            "what stands before <think> in its content",
+            "the text before <think> in its content",
         ),
         (
             answer("lost"),

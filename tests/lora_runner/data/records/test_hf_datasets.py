@@ -85,5 +85,5 @@ def test_folders_written_by_save_to_disk(answers: dict[str, object]) -> None:
 )
 def test_offline_without_a_cached_copy(answers: dict[str, object], key: str, name: str) -> None:
     message = str(answers[key])
-    assert message.startswith(f"{name}: neither a local file or folder nor a dataset")
+    assert message.startswith(f"{name}: neither a local file or folder nor an available hub dataset")
     assert "HF_HUB_OFFLINE is set and the dataset is not in the local cache" in message

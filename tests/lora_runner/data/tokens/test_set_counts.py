@@ -209,9 +209,9 @@ def test_one_empty_turn_of_several_is_trained_and_reported(
 @pytest.mark.parametrize("label", [False, "False"])
 def test_answers_that_are_marked_as_bad_are_refused(load: Callable[..., DataBundle], label: Any) -> None:
     rows = [row | {"label": n % 2 == 0 or label} for n, row in enumerate(OK)]
-    with pytest.raises(DataError, match=r"the column 'label' says false of 5 of 10 records.*train.jsonl:2"):
+    with pytest.raises(DataError, match=r"the column 'label' is false for 5 of 10 records.*train.jsonl:2"):
         load(rows)
-    with pytest.raises(DataError, match=r"eval.jsonl: the column 'label' says false of 1 of 1 records"):
+    with pytest.raises(DataError, match=r"eval.jsonl: the column 'label' is false for 1 of 1 records"):
         load(OK, [EVAL[0] | {"label": label}])
     liked = load([row | {"label": True} for row in OK])
     assert notice_text(liked) == "columns not used: label"
@@ -247,7 +247,7 @@ def test_image_placeholders_are_an_error_with_an_image_column_and_reported_witho
     assert bundle.train.counts.num_placeholders == 1
     assert bundle.warnings[0].startswith("training: 1 record with a placeholder for an image")
     rows[-1]["images"] = ["cat.png"]
-    with pytest.raises(DataError, match=r"train.jsonl:11: the text holds <image> for .* column 'images'"):
+    with pytest.raises(DataError, match=r"train.jsonl:11: the text contains <image>, .* column 'images'"):
         load(rows)
     rows[-1]["prompt"] = "what?"
     assert notice_text(load(rows)) == "columns not used: images"
