@@ -74,9 +74,9 @@ def trial(tiny_model, data, tmp_path_factory):
         num_seats=1,
     )
     folder = str(tmp_path_factory.mktemp("trial"))
-    session.place(0, Assignment(number=0, config=TRIAL, folder=folder))
+    session.start_trial(0, Assignment(number=0, config=TRIAL, folder=folder))
     reports = []
-    while session.running:
+    while session.trials:
         reports += session.advance()
     assert [report.step for report in reports] == list(range(1, STEPS + 1))
     return [report.train_loss for report in reports], [report.eval_loss for report in reports]
