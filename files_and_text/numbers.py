@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def number(value: float | None) -> str:
     """A number as a person writes a learning rate: 3 significant digits, 2e-4 rather than 0.0002.
 
     "unknown" for None, NaN and infinities.
@@ -15,8 +15,8 @@ def number(value: float | None, digits: int = 3) -> str:
     if value == 0:
         return "0"
     if 0.01 <= abs(value) < 100_000:
-        return f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:.0f}"
-    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    mantissa, exponent = f"{value:.2e}".split("e")
     return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"
 
 
