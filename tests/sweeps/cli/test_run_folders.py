@@ -123,11 +123,11 @@ def test_replicates_in_the_same_storage_give_the_verdict_its_words(call: Call, r
     confirm.set_user_attr("margin", 2)
     answer = call("verdict", ran)
     assert answer.code == 2
-    assert "the margin of study 'small.confirm' is above 0 and at most 0.5; got 2" in answer.err
+    assert "the margin of study 'small.confirm' must be above 0 and at most 0.5; got 2" in answer.err
     confirm.set_user_attr("arms", [])
     answer = call("verdict", ran)
     assert answer.code == 2
-    assert "is no confirm study" in answer.err
+    assert "is not a confirm study" in answer.err
 
 
 def test_the_report_is_one_file_in_the_run_folder(call: Call, ran: Path) -> None:
