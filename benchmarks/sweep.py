@@ -120,9 +120,9 @@ def peer_sweep(work: Workload, processes: int, *, reuse: bool = False) -> tuple[
     """Run the usual stack; also return what every trial's process measured."""
     with scratch() as folder:
         outcome = folder / "outcome.json"
-        said = [str(work.write(folder / "workload.json")), str(outcome), "--processes", str(processes)]
-        said += ["--reuse-actors"] if reuse else []
-        process = run_python(["-m", "benchmarks.peers.usual_stack", *said], folder)
+        options = [str(work.write(folder / "workload.json")), str(outcome), "--processes", str(processes)]
+        options += ["--reuse-actors"] if reuse else []
+        process = run_python(["-m", "benchmarks.peers.usual_stack", *options], folder)
         trials = json.loads(outcome.read_text())
     kept = ", kept for later trials" if reuse else ", one per trial"
     side = Side(
@@ -146,8 +146,8 @@ def best_processes(work: Workload, report: Report) -> int:
     """Return how many processes at once are fastest for the peer, found with a few trials."""
     probe = replace(work, trials=PROBE_TRIALS)
     found = {count: peer_sweep(probe, count)[0].seconds for count in (1, 2)}
-    said = ", ".join(f"{count} at once {seconds:.0f} s" for count, seconds in found.items())
-    report.note(f"the peer's processes, tried with {PROBE_TRIALS} trials on all cores together: {said}")
+    tried = ", ".join(f"{count} at once {seconds:.0f} s" for count, seconds in found.items())
+    report.note(f"the peer's processes, tried with {PROBE_TRIALS} trials on all cores together: {tried}")
     return min(found, key=lambda count: found[count])
 
 
@@ -179,7 +179,7 @@ def main() -> None:
         work = prepare(folder, trials, options.train_embeddings)
         report = Report(name="sweep", fixed=f"On both sides: {work.described()}.")
         count = options.processes or (2 if options.quick else best_processes(work, report))
-        peer, said = peer_sweep(work, count)
+        peer, peer_trials = peer_sweep(work, count)
         ours, busy = our_sweep(work, options.workers, options.seats)
         sides = [ours, peer] + ([peer_sweep(work, count, reuse=True)[0]] if options.reuse else [])
     report.table(
@@ -208,7 +208,7 @@ def main() -> None:
     report.table(
         "Inside a trial of the usual stack, median seconds",
         ["imports", "loading the base and the adapter", "training and evaluation"],
-        [[median(part) for part in zip(*(_parts(trial) for trial in said), strict=True)]],
+        [[median(part) for part in zip(*(_parts(trial) for trial in peer_trials), strict=True)]],
     )
     report.note(
         "the losses are alike, not equal: ours weights every token alike, the Trainer's eval_loss every "

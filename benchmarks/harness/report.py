@@ -55,8 +55,8 @@ class Report:
         about = machine()
         path = FOLDER / f"bench-{self.name}-{'gpu' if 'gpu' in about else 'cpu'}"
         tables = [{"title": t, "columns": c, "rows": r} for t, c, r in self.tables]
-        said = {"fixed": self.fixed, "command": self.command, "machine": about, "figures": self.figures}
-        atomic_write_json(path.with_suffix(".json"), said | {"notes": self.notes, "tables": tables})
+        content = {"fixed": self.fixed, "command": self.command, "machine": about, "figures": self.figures}
+        atomic_write_json(path.with_suffix(".json"), content | {"notes": self.notes, "tables": tables})
         atomic_write(path.with_suffix(".md"), self._text(about) + "\n")
 
     def _text(self, about: dict[str, str]) -> str:
