@@ -136,7 +136,7 @@ def _two_columns(*rows: tuple[str, str | Text]) -> Table:
 
 
 def space_table(dimensions: Iterable[Dimension]) -> Table:
-    """One line per dimension: what is searched, what the tables say, and their default."""
+    """One line per dimension: the range searched, the tables' range, and the default."""
     table = Table(title="\nSearch space", title_justify="left", box=SIMPLE_HEAD, padding=(0, 2, 0, 0))
     table.add_column("dimension", no_wrap=True)
     for name in ("searched", "tables say", "default"):
@@ -155,18 +155,18 @@ def _range(low: float | None, high: float | None, *, log: bool = False) -> str:
 
 
 def sources(dimensions: Iterable[Dimension]) -> Table:
-    """The rows that each range came from, and what to know about it."""
+    """The rows that each range came from, its condition and its note."""
     rows = []
     for d in dimensions:
-        said = [", ".join(d.rows) or "no row: the documents are silent"]
+        parts = [", ".join(d.rows) or "no row: the documents are silent"]
         if d.active_when:
-            said.append(f"only where {d.active_when[0]} is {' or '.join(map(str, d.active_when[1]))}")
-        rows.append((d.name, "; ".join([*said, *([d.note] if d.note else [])])))
+            parts.append(f"only where {d.active_when[0]} is {' or '.join(map(str, d.active_when[1]))}")
+        rows.append((d.name, "; ".join([*parts, *([d.note] if d.note else [])])))
     return _two_columns(*rows)
 
 
 def first_trials(blueprint: Blueprint) -> Table:
-    """The tables' own values, in the order in which they are tried; after the first, what differs from it."""
+    """The tables' own values in the order in which they run; after the first, only what differs from it."""
     first, *others = blueprint.study_spec.space.first_trials()[: max(1, blueprint.study_spec.trials // 2)]
     rows = [("0", f"{first.label}: " + ", ".join(f"{k} {value_text(v)}" for k, v in first.params.items()))]
     for index, other in enumerate(others, start=1):
@@ -178,7 +178,7 @@ def first_trials(blueprint: Blueprint) -> Table:
 
 
 def notes(blueprint: Blueprint) -> list[RenderableType]:
-    """What the space was built with that a reader should know, beside what stands with a dimension."""
+    """Notes on the space as a whole, without those printed with a dimension."""
     space = blueprint.study_spec.space
     told = {dimension.note for dimension in space.dimensions}
     lines = [line for key in ("notes", "dropped") for line in space.context.get(key, ()) if line not in told]

@@ -80,7 +80,7 @@ def test_where_one_sampler_finds_nothing_new_another_may(
     assert not make_small("random").rejoin(0).stop
 
 
-# --- drawn ahead ----------------------------------------------------------------------------------
+# --- prefetching ----------------------------------------------------------------------------------
 
 
 def ahead(trials: list[Any]) -> list[int]:
