@@ -9,14 +9,14 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from files_and_text.problems import Problem
 from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, problem_at, storage_url
-from sweeps.errors import ConfigError, RunFolderError, StartFailed, StorageUnreachable, SweepFailed
+from sweeps.errors import ConfigError, RunFolderError, StorageUnreachable, SweepFailed
 
 if TYPE_CHECKING:
     import optuna
@@ -30,22 +30,10 @@ if TYPE_CHECKING:
     from sweeps.confirm.confirmation import ConfirmResult
     from sweeps.plan.blueprint import Blueprint
     from sweeps.plan.specs import StudySpec
+    from sweeps.run.run_sweep import RunResult
     from sweeps.study.lease import Lease
     from sweeps.study.move_study import MovedStudies
     from sweeps.study.status import Status
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended."""
-
-    status: Status
-    interrupted: bool
-    added: int
-    """Trials that this run finished."""
-    run_folder: Path
-    failures: str | None = None
-    """What failed and has not been made up for, in words."""
 
 
 class Sweep:
@@ -112,58 +100,9 @@ class Sweep:
         """
         from rich.console import Console
 
-        from sweeps.artifacts.run_folder import check_run_folder, write_run_folder
-        from sweeps.console import say
-        from sweeps.keeper.failed_trials import failed_trials
-        from sweeps.plan.plan_text import notice_text
-        from sweeps.run.run_end import CONTINUE, check_run_end
-        from sweeps.run.run_on_ray import run_on_ray
-        from sweeps.run.served_tokenizer import served_tokenizer
-        from sweeps.storage.open_storage import check_reachable
-        from sweeps.study.status import Status, read_status
-        from sweeps.study.study import peek
-        from sweeps.tracking.update import check_installed
+        from sweeps.run.run_sweep import run_sweep
 
-        check_installed(self.config.tracking.to)
-        blueprint = self.plan()
-        study_spec = blueprint.study_spec
-        check_run_folder(self.config)
-        check_reachable(self.storage_url, self.run_folder)
-        if (store := study_spec.checkpoint_store()) is not None:
-            store.check()
-        study = peek(self.storage_url, self.config.name, study_spec.identity)
-        target = self.config.trials
-        before = Status(self.config.name, target) if study is None else read_status(study, target)
-        console = console or Console()
-        for notice in blueprint.data.notices:
-            say(console, notice_text(notice))
-        interrupted, errors = False, list[str]()
-        if before.has_work:
-            try:
-                interrupted, errors = run_on_ray(
-                    self.config, blueprint, study, address=address, console=console
-                )
-            except StartFailed:
-                with suppress(StorageUnreachable):
-                    self.write_results()  # of the trials that ended before
-                raise
-        else:
-            write_run_folder(self.config)
-        try:
-            status = self.status()
-            template = study_spec.context["chat_template"]
-            with served_tokenizer(blueprint.tokenizer, template, partial(say, console)) as tokenizer:
-                self.write_results(tokenizer=tokenizer)
-        except StorageUnreachable as error:
-            raise SweepFailed("\n".join([*errors, str(error), CONTINUE])) from None
-        study = self.study()
-        failures = failed_trials(study, self.run_folder)
-        if not interrupted:
-            num_failed = status.failed - before.failed
-            check_run_end(self.config, study, status, num_failed=num_failed, errors=errors, failures=failures)
-        return RunResult(
-            status, interrupted, status.finished - before.finished, self.run_folder, failures=failures
-        )
+        return run_sweep(self.config, self.plan, address=address, console=console or Console())
 
     def confirm(
         self,

@@ -33,8 +33,9 @@ def on_a_pack(folder: Path, pack: Any, monkeypatch: pytest.MonkeyPatch) -> Calla
             keeper.leave()
             return False, []
 
-        monkeypatch.setattr("sweeps.run.run_on_ray.run_on_ray", run)
-        monkeypatch.setattr(Sweep, "write_results", lambda *_, **__: None)  # there are no adapters
+        monkeypatch.setattr("sweeps.run.run_sweep.run_on_ray", run)
+        monkeypatch.setattr("sweeps.run.run_on_ray.run_on_ray", run)  # for confirmations
+        monkeypatch.setattr("sweeps.run.run_sweep.write_result_files", lambda *_, **__: None)  # no adapters
         monkeypatch.chdir(folder)
         return folder
 

@@ -1,0 +1,92 @@
+"""A run from start to end: check everything, train what is missing, write the results, judge how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from results.verdict.replicates import CONFIRM_SUFFIX
+from sweeps.artifacts.run_folder import check_run_folder, write_run_folder
+from sweeps.config import SweepConfig, storage_url
+from sweeps.console import say
+from sweeps.errors import StartFailed, StorageUnreachable, SweepFailed
+from sweeps.keeper.failed_trials import failed_trials
+from sweeps.plan.blueprint import Blueprint
+from sweeps.plan.plan_text import notice_text
+from sweeps.run.result_files import write_result_files
+from sweeps.run.run_end import CONTINUE, check_run_end
+from sweeps.run.run_on_ray import run_on_ray
+from sweeps.run.served_tokenizer import served_tokenizer
+from sweeps.storage.open_storage import check_reachable
+from sweeps.study.status import Status, read_status
+from sweeps.study.study import peek, started_study
+from sweeps.tracking.update import check_installed
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended."""
+
+    status: Status
+    interrupted: bool
+    added: int
+    """Trials that this run finished."""
+    run_folder: Path
+    failures: str | None = None
+    """What failed and has not been made up for, in words."""
+
+
+def run_sweep(
+    config: SweepConfig, plan: Callable[[], Blueprint], *, address: str | None, console: Console
+) -> RunResult:
+    """Run or continue the sweep until `trials` are finished in its study.
+
+    Raises a SweepError; nothing is written before data, model and storage have been checked.
+    """
+    check_installed(config.tracking.to)
+    blueprint = plan()
+    study_spec, url = blueprint.study_spec, storage_url(config.storage, config.run_folder)
+    check_run_folder(config)
+    check_reachable(url, config.run_folder)
+    if (store := study_spec.checkpoint_store()) is not None:
+        store.check()
+    study = peek(url, config.name, study_spec.identity)
+    before = Status(config.name, config.trials) if study is None else read_status(study, config.trials)
+    for notice in blueprint.data.notices:
+        say(console, notice_text(notice))
+
+    interrupted, errors = False, list[str]()
+    if before.has_work:
+        try:
+            interrupted, errors = run_on_ray(config, blueprint, study, address=address, console=console)
+        except StartFailed:
+            with suppress(StorageUnreachable):
+                _write_results(config, url)  # of the trials that ended before
+            raise
+    else:
+        write_run_folder(config)
+
+    try:
+        status = read_status(started_study(url, config.name), config.trials)
+        template = study_spec.context["chat_template"]
+        with served_tokenizer(blueprint.tokenizer, template, partial(say, console)) as tokenizer:
+            _write_results(config, url, tokenizer)
+    except StorageUnreachable as error:
+        raise SweepFailed("\n".join([*errors, str(error), CONTINUE])) from None
+    study = started_study(url, config.name)
+    failures = failed_trials(study, config.run_folder)
+    if not interrupted:
+        num_failed = status.failed - before.failed
+        check_run_end(config, study, status, num_failed=num_failed, errors=errors, failures=failures)
+    added = status.finished - before.finished
+    return RunResult(status, interrupted, added, config.run_folder, failures=failures)
+
+
+def _write_results(config: SweepConfig, url: str, tokenizer: Path | None = None) -> None:
+    replicates = peek(url, config.name + CONFIRM_SUFFIX)
+    write_result_files(config, started_study(url, config.name), replicates, tokenizer=tokenizer)
