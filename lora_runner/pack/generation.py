@@ -10,7 +10,6 @@ those that have ended leave it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,13 +17,8 @@ from torch import Tensor
 from lora_runner.layers.linear import pack_order
 from lora_runner.layout.kv_cache import KeyValueCache
 from lora_runner.layout.pack_layout import Block
-
-if TYPE_CHECKING:
-    from lora_runner.pack.packed_model import PackedModel
-    from lora_runner.pack.seat import Seat
-
-_MODEL_ERRORS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError)
-"""What a model's own code raises on inputs that it does not support."""
+from lora_runner.pack.packed_model import MODEL_ERRORS, PackedModel, logit_difference
+from lora_runner.pack.seat import Seat
 
 
 class TextGenerator:
@@ -85,11 +79,10 @@ class TextGenerator:
                 cached, whole = (
                     _GrowingTexts(pack, seats, prompts, 3).force(cached=cached) for cached in (True, False)
                 )
-        except _MODEL_ERRORS as error:
+        except MODEL_ERRORS as error:
             return f"it does not run with a cache: {type(error).__name__}: {error}"[:200]
-        difference = float((cached.float() - whole.float()).abs().max() / whole.float().abs().max())
-        tolerance = 1e-4 if pack.base.compute_dtype == torch.float32 else 5e-2
-        return "" if difference <= tolerance else f"a cache changes its logits by {difference:.1e}"
+        difference = logit_difference(cached, whole, pack.base.compute_dtype)
+        return "" if difference is None else f"a cache changes its logits by {difference:.1e}"
 
 
 class _GrowingTexts:

@@ -37,7 +37,7 @@ MAX_LOGITS = 1 << 27
 """Elements of logits held at once: half a GiB in fp32. More positions are computed in chunks."""
 MAX_LOGITS_ON_CPU = 1 << 24
 """The same on a CPU, which needs no large matmuls to be fast: 341 positions of 49,152 tokens."""
-_MODEL_ERRORS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError)
+MODEL_ERRORS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError)
 """What a model's own code raises on inputs that it does not support."""
 
 
@@ -204,7 +204,7 @@ class PackedModel:
                 self.called_by_block = call_by_block(self._decoder, self.context, compute_plain_logits)
             except torch.OutOfMemoryError:
                 raise
-            except _MODEL_ERRORS as error:
+            except MODEL_ERRORS as error:
                 raise ModelError(
                     f"model {self.base.spec.model!r} does not compute as it is loaded: "
                     f"{type(error).__name__}: {first_line(error)}"
@@ -228,13 +228,18 @@ class PackedModel:
         """Why a layout fails; None when it works."""
         try:
             packed = torch.cat(self.logits([None, None], blocks, kind))
-        except _MODEL_ERRORS as error:
+        except MODEL_ERRORS as error:
             return f"{kind} rows are not supported: {type(error).__name__}: {error}"[:200]
-        difference = float((plain.float() - packed.float()).abs().max() / plain.float().abs().max())
-        tolerance = 1e-4 if self.base.compute_dtype == torch.float32 else 5e-2
-        if difference <= tolerance:
+        difference = logit_difference(packed, plain, self.base.compute_dtype)
+        if difference is None:
             return None
         return f"{kind} logits differ from the plain model's by {difference:.1e}"
+
+
+def logit_difference(found: Tensor, expected: Tensor, dtype: torch.dtype) -> float | None:
+    """The relative difference of logits; None if it is only rounding in `dtype`."""
+    difference = float((expected.float() - found.float()).abs().max() / expected.float().abs().max())
+    return None if difference <= (1e-4 if dtype == torch.float32 else 5e-2) else difference
 
 
 def max_logits(device_type: str) -> int:
