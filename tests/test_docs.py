@@ -1,0 +1,111 @@
+"""Names and files that the documentation quotes exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(
+    page.relative_to(ROOT).as_posix()
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
+    # What templates print and which layers models have: computed, and compared by tests of their own.
+    if page.name not in ("architectures.md", "templates.md", "exports.md", "guidelines.md")
+)
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+QUOTED = re.compile(r"`([^`\n]+)`")
+FILE = re.compile(r"[\w./*-]+\.(?:py|md|yaml|yml|toml|jinja|sh|sbatch|js|css)|(?:[\w.-]+/)+")
+DEFINITION = re.compile(r"([\w./]+\.py): ([\w., ]+)")
+IDENTIFIER = re.compile(
+    r"(?<![\w.-])[A-Za-z_][A-Za-z0-9]*(?:_[A-Za-z0-9]+)+(?![\w-])|\b[A-Z][a-z0-9]+(?:[A-Z][a-z0-9]*)+\b"
+)
+WRITTEN_BY_RUNS = re.compile(
+    r"runs/|best/|checkpoints?/|reports?\.|verdict\.|sweep\.ya?ml|trials?[/.]|/tmp|~"
+)
+OTHERS = {
+    # Files of a user, of other programs and of an export.
+    *("MODULE.py", "config.yaml", "train.py", "train.yaml", "axolotl.yaml", "training_args.yaml"),
+    *("dev/", "dist/", "service/", ".sweeps/"),
+    # Names of other programs.
+    *("PreemptParameters", "HEAD_SERVICE", "OMP_NUM_THREADS", "arc_easy"),
+}
+
+
+@cache
+def tracked() -> tuple[str, ...]:
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    found = done.stdout.split() if done.returncode == 0 else ()
+    return tuple(found) or tuple(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*"))
+
+
+@cache
+def words_of_the_code() -> frozenset[str]:
+    texts = (
+        (ROOT / name).read_text(encoding="utf-8")
+        for name in tracked()
+        if name.endswith((".py", ".yaml", ".toml", ".jinja", ".sh", ".sbatch", "Makefile", ".js"))
+    )
+    return frozenset(word for text in texts for word in re.findall(r"[A-Za-z_]\w*", text))
+
+
+def quoted(page: str) -> list[str]:
+    return QUOTED.findall(FENCE.sub("", (ROOT / page).read_text(encoding="utf-8")))
+
+
+def exists(name: str) -> bool:
+    """Whether a tracked file, template or folder ends with these path components; `*` stands for anything."""
+    pattern = re.escape(name.rstrip("/")).replace(r"\*", "[^/]*")
+    tail = "(/|$)" if name.endswith("/") else r"(\.jinja)?$"
+    return any(re.search(rf"(^|/){pattern}{tail}", path) for path in tracked())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_quoted_files_exist(page: str) -> None:
+    names = [name for span in quoted(page) if "://" not in span for name in FILE.findall(span)]
+    wrong = [name for name in names if name not in OTHERS and not WRITTEN_BY_RUNS.search(name)]
+    assert [name for name in wrong if not exists(name)] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_quoted_identifiers_stand_in_the_code(page: str) -> None:
+    names = {name for span in quoted(page) for name in IDENTIFIER.findall(span)}
+    assert sorted(names - OTHERS - words_of_the_code()) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_definition_stands_in_the_file_that_is_named_with_it(page: str) -> None:
+    missing = []
+    for span in quoted(page):
+        if found := DEFINITION.fullmatch(span):
+            file, names = found[1], re.findall(r"\w+", found[2])
+            defined = {
+                name
+                for path in tracked()
+                if path == file or path.endswith(f"/{file}")
+                for name in definitions(ROOT / path)
+            }
+            missing += [f"{file}: {name}" for name in names if name not in defined]
+    assert missing == []
+
+
+@cache
+def definitions(file: Path) -> frozenset[str]:
+    """Names that a module binds: classes, functions, methods, fields and constants."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return frozenset(found)
+
+
+def test_what_does_not_exist_is_found() -> None:
+    assert all(map(exists, ("docs/metric.md", "docs/", "docs/launch/*.md")))
+    assert not any(map(exists, ("sweeps/blueprint.py", "nothing/")))
+    assert "NoSuchClassAnywhere"[:11] + "X" not in words_of_the_code()
