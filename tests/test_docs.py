@@ -19,7 +19,7 @@ PAGES = sorted(
 )
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 QUOTED = re.compile(r"`([^`\n]+)`")
-FILE = re.compile(r"[\w./*-]+\.(?:py|md|yaml|yml|toml|jinja|sh|sbatch|js|css)|(?:[\w.-]+/)+")
+FILE = re.compile(r"[\w./*-]+\.(?:py|md|yaml|yml|toml|jinja|sh|sbatch|js|css)(?!\w)|(?:[\w.-]+/)+")
 DEFINITION = re.compile(r"([\w./]+\.py): ([\w., ]+)")
 IDENTIFIER = re.compile(
     r"(?<![\w.-])[A-Za-z_][A-Za-z0-9]*(?:_[A-Za-z0-9]+)+(?![\w-])|\b[A-Z][a-z0-9]+(?:[A-Z][a-z0-9]*)+\b"
@@ -73,7 +73,7 @@ def test_quoted_files_exist(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_quoted_identifiers_stand_in_the_code(page: str) -> None:
-    names = {name for span in quoted(page) for name in IDENTIFIER.findall(span)}
+    names = {name for span in quoted(page) for name in IDENTIFIER.findall(FILE.sub("", span))}
     assert sorted(names - OTHERS - words_of_the_code()) == []
 
 
@@ -91,6 +91,39 @@ def test_a_definition_stands_in_the_file_that_is_named_with_it(page: str) -> Non
             }
             missing += [f"{file}: {name}" for name in names if name not in defined]
     assert missing == []
+
+
+def subject(page: str) -> str:
+    """The folder that a page of docs/architecture is about."""
+    return page.removeprefix("docs/architecture/").removesuffix(".md").removesuffix("/README")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/architecture/")])
+def test_a_page_of_a_folder_names_all_of_its_files(page: str) -> None:
+    """A page's table of files is the whole of the folder that it is about."""
+    listed = re.findall(r"^\| `([\w/]+\.py)`", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    own = subject(page)
+    folders = {Path(name).parent.as_posix() for name in listed if "/" in name} or {own}
+    files = {
+        path if folders != {own} else Path(path).name
+        for path in tracked()
+        if path.endswith(".py") and Path(path).parent.as_posix() in folders
+    }
+    assert sorted(files - {path for path in files if path.endswith("__init__.py")}) == sorted(listed)
+
+
+def test_every_folder_with_code_has_its_page() -> None:
+    pages = " ".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+    own = {
+        page.removeprefix("docs/architecture/").removesuffix(".md").removesuffix("/README") for page in PAGES
+    }
+    packages = ("files_and_text", "search_spaces", "lora_runner", "results", "sweeps")
+    folders = {Path(path).parent.as_posix() for path in tracked() if path.endswith("/__init__.py")}
+    assert [
+        folder
+        for folder in sorted(folders)
+        if folder.split("/")[0] in packages and folder not in own and f"| `{folder}/" not in pages
+    ] == []
 
 
 @cache

@@ -25,7 +25,7 @@ FORBIDDEN = {
     "results": {"ray", "torch"},
     "sweeps": set[str](),
 }
-LOADS_ADAPTERS = {"results/adapter.py"}
+LOADS_ADAPTERS = {"results/adapter_files.py"}
 """The one module in `results` that may load a model, to check an adapter."""
 
 
