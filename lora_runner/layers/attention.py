@@ -41,7 +41,6 @@ class LengthBuckets:
     to_buckets: DeviceCopies | None  # (Σ B·S,) pack row of each bucket position; None: the same order
     from_buckets: DeviceCopies | None  # (T,) bucket position of each pack row
     is_padding: DeviceCopies | None  # (Σ B·S,) bool; None when nothing is padded
-    num_padded: int
 
     @classmethod
     def of(cls, lengths: Sequence[Sequence[int]], *, mix_blocks: bool) -> LengthBuckets:
@@ -61,16 +60,16 @@ class LengthBuckets:
             rows.append(first + np.where(at < length, at, 0))
             padding.append(at >= length)
         pack_rows, is_padding = np.concatenate(rows), np.concatenate(padding)
-        num_padded = int(is_padding.sum())
-        if num_padded == 0 and np.array_equal(pack_rows, np.arange(start)):
-            return cls(shapes, None, None, None, 0)
+        has_padding = bool(is_padding.any())
+        if not has_padding and np.array_equal(pack_rows, np.arange(start)):
+            return cls(shapes, None, None, None)
         bucket_positions = np.empty(start, dtype=np.int64)
         real = np.flatnonzero(~is_padding)
         bucket_positions[pack_rows[real]] = real
         to_buckets, from_buckets, padding_mask = (
             DeviceCopies(torch.from_numpy(table)) for table in (pack_rows, bucket_positions, is_padding)
         )
-        return cls(shapes, to_buckets, from_buckets, padding_mask if num_padded else None, num_padded)
+        return cls(shapes, to_buckets, from_buckets, padding_mask if has_padding else None)
 
 
 class _ToBuckets(torch.autograd.Function):

@@ -6,7 +6,6 @@ share one fp32 scale. Parameters and gradients stay fp32: a trained parameter ta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 
 import bitsandbytes.functional as bnb
@@ -91,23 +90,6 @@ class States8bit:
     def state_tensors(self) -> dict[str, Tensor]:
         """Every tensor a checkpoint needs, by name, as live views."""
         return dict(self._tensors)
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Continue from what `state_tensors` gave.
-
-        All or nothing: ValueError names a tensor that is missing, of another shape or dtype, or unknown.
-        """
-        if strangers := sorted(set(self._tensors) ^ set(tensors)):
-            raise ValueError(f"{strangers[0]} is missing or does not belong to 8-bit states")
-        for name, target in self._tensors.items():
-            given = tensors[name]
-            if given.shape != target.shape or given.dtype != target.dtype:
-                raise ValueError(
-                    f"{name} is {given.dtype} of shape {tuple(given.shape)}, "
-                    f"expected {target.dtype} of {tuple(target.shape)}"
-                )
-        for name, target in self._tensors.items():
-            target.copy_(tensors[name])
 
 
 @lru_cache

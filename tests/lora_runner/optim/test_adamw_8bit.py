@@ -109,25 +109,13 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_happened(device: torch.device) -
     for number in (1, 2):
         states.clip_and_step(parameters, gradients_of(number, device), step_of(number), norm)
     kept, kept_parameters = States8bit(SIZE, device), parameters.clone()
-    kept.load({name: tensor.clone() for name, tensor in states.state_tensors().items()})
+    for name, tensor in kept.state_tensors().items():
+        tensor.copy_(states.state_tensors()[name])
     states.clip_and_step(parameters, gradients_of(3, device), step_of(3), norm)
     kept.clip_and_step(kept_parameters, gradients_of(3, device), step_of(3), norm)
     assert torch.equal(parameters, kept_parameters)
     for name, tensor in states.state_tensors().items():
         assert torch.equal(tensor, kept.state_tensors()[name]), name
-
-
-def test_a_checkpoint_that_does_not_fit_changes_nothing() -> None:
-    states = States8bit(SIZE, torch.device("cpu"))
-    good = {name: torch.ones_like(tensor) for name, tensor in states.state_tensors().items()}
-    for change, message in (
-        ({"exp_avg_sq": good["exp_avg_sq"][1:]}, "exp_avg_sq is .* expected torch.uint8 of"),
-        ({"exp_avg": good["exp_avg"].float()}, "exp_avg is torch.float32"),
-        ({"parameter": good["exp_avg"]}, "parameter is missing or does not belong"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            states.load(good | change)
-        assert not any(tensor.any() for tensor in states.state_tensors().values())
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
