@@ -23,7 +23,9 @@ FILE = re.compile(r"[\w./*-]+\.(?:py|md|yaml|yml|toml|jinja|sh|sbatch|js|css)(?!
 DEFINITION = re.compile(r"([\w./]+\.py): ([\w., ]+)")
 IDENTIFIER = re.compile(
     r"(?<![\w.-])[A-Za-z_][A-Za-z0-9]*(?:_[A-Za-z0-9]+)+(?![\w-])|\b[A-Z][a-z0-9]+(?:[A-Z][a-z0-9]*)+\b"
+    r"|\b[A-Z]{5,}\b"
 )
+"""snake_case, CamelCase and CONSTANTS."""
 WRITTEN_BY_RUNS = re.compile(
     r"runs/|best/|checkpoints?/|reports?\.|verdict\.|sweep\.ya?ml|trials?[/.]|/tmp|~"
 )
