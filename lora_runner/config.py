@@ -10,6 +10,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from files_and_text.choices import SCHEDULERS
+from files_and_text.value_checker import Limits
 from lora_runner.errors import TrialConfigError
 
 
@@ -82,43 +83,24 @@ class TrialConfig:
         return problems
 
     def _broken_rules(self) -> list[str]:
-        return [
-            rule
-            for broken, rule in (
-                (not self.learning_rate > 0, f"learning_rate must be above 0, got {self.learning_rate}"),
-                (
-                    self.embedding_learning_rate is not None and not self.embedding_learning_rate >= 0,
-                    f"embedding_learning_rate must be at least 0, got {self.embedding_learning_rate}",
-                ),
-                (
-                    self.lr_scheduler_type not in SCHEDULERS,
-                    f"lr_scheduler_type must be one of {', '.join(SCHEDULERS)}, "
-                    f"got {self.lr_scheduler_type!r}",
-                ),
-                (self.max_steps < 1, f"max_steps must be at least 1, got {self.max_steps}"),
-                (
-                    not 0 <= self.warmup_steps <= self.max_steps,
-                    f"warmup_steps must lie in 0..max_steps={self.max_steps}, got {self.warmup_steps}",
-                ),
-                (
-                    self.per_device_train_batch_size < 1,
-                    f"per_device_train_batch_size must be at least 1, got {self.per_device_train_batch_size}",
-                ),
-                (
-                    self.gradient_accumulation_steps < 1,
-                    f"gradient_accumulation_steps must be at least 1, got {self.gradient_accumulation_steps}",
-                ),
-                (self.lora_r < 1, f"lora_r must be at least 1, got {self.lora_r}"),
-                (not 0 <= self.lora_dropout < 1, f"lora_dropout must lie in [0, 1), got {self.lora_dropout}"),
-                (self.weight_decay < 0, f"weight_decay must be at least 0, got {self.weight_decay}"),
-                (self.lora_alpha <= 0, f"lora_alpha must be above 0, got {self.lora_alpha}"),
-                (self.max_grad_norm < 0, f"max_grad_norm must be at least 0, got {self.max_grad_norm}"),
-                (not 0 <= self.adam_beta1 < 1, f"adam_beta1 must lie in [0, 1), got {self.adam_beta1}"),
-                (not 0 <= self.adam_beta2 < 1, f"adam_beta2 must lie in [0, 1), got {self.adam_beta2}"),
-                (self.adam_epsilon < 0, f"adam_epsilon must be at least 0, got {self.adam_epsilon}"),
-            )
-            if broken
+        values = vars(self)
+        broken = [
+            f"{name} {rule}, got {values[name]}"
+            for name, limits in _LIMITS.items()
+            if values[name] is not None and (rule := limits.broken_by(values[name]))
         ]
+        broken += [
+            f"{name} must lie in [0, 1), got {values[name]}"
+            for name in ("lora_dropout", "adam_beta1", "adam_beta2")
+            if not 0 <= values[name] < 1
+        ]
+        if self.lr_scheduler_type not in SCHEDULERS:
+            known = ", ".join(SCHEDULERS)
+            broken.append(f"lr_scheduler_type must be one of {known}, got {self.lr_scheduler_type!r}")
+        if not 0 <= self.warmup_steps <= self.max_steps:
+            rule = f"warmup_steps must lie in 0..max_steps={self.max_steps}"
+            broken.append(f"{rule}, got {self.warmup_steps}")
+        return broken
 
     @property
     def lora_scaling(self) -> float:
@@ -151,6 +133,13 @@ class TrialConfig:
 
 _WHOLE = tuple(f.name for f in fields(TrialConfig) if f.type == "int")
 _REAL = tuple(f.name for f in fields(TrialConfig) if f.type in ("float", "float | None"))
+_LIMITS = {
+    **dict.fromkeys(("learning_rate", "lora_alpha"), Limits(above=0)),
+    **dict.fromkeys(("max_steps", "lora_r"), Limits(at_least=1)),
+    **dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps"), Limits(at_least=1)),
+    **dict.fromkeys(("embedding_learning_rate", "weight_decay"), Limits(at_least=0)),
+    **dict.fromkeys(("max_grad_norm", "adam_epsilon"), Limits(at_least=0)),
+}
 
 
 def _canonical(value: Any) -> Any:

@@ -17,9 +17,9 @@ def describe_adapters(model: PreTrainedModel, target_modules: str | Sequence[str
 
     Raises ModelError when nothing matches `target_modules`.
     """
-    sentences = [
-        f"on {plural(len(find_target_modules(model, target_modules)), 'linear layer')} of the {_part(model)}"
-    ]
+    part = "model" if language_model_of(model) is model else "language model"
+    count = len(find_target_modules(model, target_modules))
+    sentences = [f"on {plural(count, 'linear layer')} of the {part}"]
     by_reason: dict[str, list[str]] = {}
     for name, why in untrainable_layers(model).items():
         by_reason.setdefault(why.reason, []).append(name)
@@ -34,10 +34,6 @@ def describe_adapters(model: PreTrainedModel, target_modules: str | Sequence[str
             "target_modules select linear layers only"
         )
     return sentences
-
-
-def _part(model: PreTrainedModel) -> str:
-    return "model" if language_model_of(model) is model else "language model"
 
 
 def _stacks(model: nn.Module) -> list[tuple[str, int]]:

@@ -27,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 from lora_runner.base.host_memory import keep_freed_memory
 from lora_runner.base.liger import use_liger
 from lora_runner.base.model_class import model_class
-from lora_runner.base.quantization import FLOATS, quantization_of
+from lora_runner.base.quantization import FLOATS, NF4, quantization_of
 from lora_runner.base.weights_digest import tensor_types, weight_files, weights_digest
 from lora_runner.errors import ModelError, first_line
 
@@ -195,12 +195,7 @@ def _check_whole(model: PreTrainedModel, spec: BaseSpec, missing: list[str]) -> 
 
 def nf4_config(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
     """The 4-bit configuration of QLoRA: NF4, double quantisation."""
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute_dtype,
-    )
+    return BitsAndBytesConfig(**NF4.settings, bnb_4bit_compute_dtype=compute_dtype)
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -27,11 +27,10 @@ INT8_STEPS = 127
 """Largest code of LLM.int8(): a row's scale divided by it is one step (Dettmers et al., 2022)."""
 
 Kind = Literal["nf4", "nf4-single", "fp4", "fp4-double", "int8", "none"]
-_SETTINGS = {
-    "load_in_4bit": True,
-    "bnb_4bit_quant_type": "nf4",
-    "bnb_4bit_use_double_quant": True,
-}
+
+
+def _settings(kind: str, *, double: bool) -> dict[str, Any]:
+    return {"load_in_4bit": True, "bnb_4bit_quant_type": kind, "bnb_4bit_use_double_quant": double}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +119,7 @@ class Quantization:
         }
 
 
-NF4 = Quantization(name="nf4", settings=_SETTINGS)
+NF4 = Quantization(name="nf4", settings=_settings("nf4", double=True))
 NONE = Quantization(name="none")
 
 
@@ -160,8 +159,8 @@ def quantization_of(config: PreTrainedConfig, model: str, otherwise: Literal["nf
             f"model {model!r} has a quantization_config of bitsandbytes that says neither load_in_4bit "
             f"(nf4 or fp4) nor load_in_8bit: {dict(stored)}"
         )
-    settings = {"load_in_4bit": True, "bnb_4bit_quant_type": kind, "bnb_4bit_use_double_quant": double}
-    return Quantization(name=names[kind, double], settings=settings | skip, is_stored=True)
+    settings = _settings(kind, double=double) | skip
+    return Quantization(name=names[kind, double], settings=settings, is_stored=True)
 
 
 def _stored(config: PreTrainedConfig) -> Mapping[str, Any] | None:

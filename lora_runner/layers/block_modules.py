@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,12 +27,22 @@ def call_by_block(decoder: nn.Module, context: PackContext, probe: Callable[[], 
     for a module that sees a selection, the smallest module around it that sees all rows is called block by
     block.
     """
-    seen = _RowsSeen(context)
+    saw_all, saw_selection = set[str](), set[str]()
+
+    def record(name: str, module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        assert context.rows is not None
+        given = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None)
+        num_rows = context.rows.num_rows
+        if given is not None and isinstance(module, PackedModule):  # which flattens its rows
+            sees_all = given.shape[:-1].numel() == num_rows
+        else:
+            sees_all = given is not None and _row_dimension(given, num_rows) is not None
+        (saw_all if sees_all else saw_selection).add(name)
+
     with ExitStack() as hooks:
         for name, module in decoder.named_modules():
-            hooks.enter_context(
-                module.register_forward_pre_hook(seen.hook(name), with_kwargs=True)  # type: ignore[arg-type]
-            )
+            hook = partial(record, name)
+            hooks.enter_context(module.register_forward_pre_hook(hook, with_kwargs=True))
         probe()
     wanted, replaced = set[str](), tuple[str, ...]()
     for name, module in decoder.named_modules():
@@ -40,8 +51,8 @@ def call_by_block(decoder: nn.Module, context: PackContext, probe: Callable[[], 
         inside = isinstance(module, PackedModule)
         if inside:
             replaced = (*replaced, f"{name}.")
-        if name in seen.selections if inside else _multiplies(module):
-            while name and name not in seen.all_rows:
+        if name in saw_selection if inside else _multiplies(module):
+            while name and name not in saw_all - saw_selection:
                 name = name.rpartition(".")[0]
             wanted.add(name)
     outermost = [
@@ -63,31 +74,6 @@ def _multiplies(module: nn.Module) -> bool:
         return False
     has_matrix = any(sum(side > 1 for side in own.shape) > 1 for own in module.parameters(recurse=False))
     return has_matrix or any(isinstance(child, _CONVOLUTIONS) for child in module.children())
-
-
-class _RowsSeen:
-    """Names of the modules that saw all rows in every call, and of those that saw a selection."""
-
-    def __init__(self, context: PackContext) -> None:
-        self._context = context
-        self._saw_all, self.selections = set[str](), set[str]()
-
-    @property
-    def all_rows(self) -> set[str]:
-        return self._saw_all - self.selections
-
-    def hook(self, name: str) -> Callable[..., None]:
-        def record(module: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-            assert self._context.rows is not None
-            given = next((x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)), None)
-            num_rows = self._context.rows.num_rows
-            if given is not None and isinstance(module, PackedModule):  # which flattens its rows
-                sees_all = given.shape[:-1].numel() == num_rows
-            else:
-                sees_all = given is not None and _row_dimension(given, num_rows) is not None
-            (self._saw_all if sees_all else self.selections).add(name)
-
-        return record
 
 
 class ByBlock:

@@ -30,17 +30,14 @@ class PackedSavedModule(PackedModule):
     """Name whose trained copy this module uses, for models that tie embeddings and output layer."""
     token_indices: tuple[int, ...] = ()
     """Sorted ids of the only tokens whose rows are trained; empty: all rows, if any."""
+    tokens: Tensor
+    """`token_indices` (n,) on the weight's device; absent where that is empty."""
 
     def train_only(self, token_indices: Sequence[int]) -> None:
         """Train only the rows of these ids, which must be sorted."""
         self.token_indices = tuple(token_indices)
         # Made once, so that no step waits for it.
-        self._tokens = torch.tensor(self.token_indices, device=self.weight.device)
-
-    @property
-    def tokens(self) -> Tensor:
-        """`token_indices` (n,) on the weight's device."""
-        return self._tokens
+        self.tokens = torch.tensor(self.token_indices, device=self.weight.device)
 
     @property
     def owner(self) -> str:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_runner.base.quantization import dequantized_weight
+from lora_runner.base.target_modules import has_own_forward
 from lora_runner.errors import ModelError
 from lora_runner.layers.adapter_bank import AdapterBank, SeatWeights
 from lora_runner.layers.block_matmul import Blocks, matmul_by_block, matmul_shared, outer_by_block
@@ -166,7 +167,7 @@ class PackedLinear(PackedModule):
     """A frozen linear layer, quantised or not, with a LoRA branch per seat if it is a target.
 
     Source: LoRA (Hu et al., 2021). The branch computes in the dtype of its input, on fp32 master weights, as
-    under autocast. With `calls_base` the frozen part is the base's own forward, block by block.
+    under autocast.
     """
 
     def __init__(
@@ -177,10 +178,10 @@ class PackedLinear(PackedModule):
         context: PackContext,
         *,
         resident: bool,
-        calls_base: bool = False,
     ) -> None:
         super().__init__(base, name, context)
-        self.calls_base = calls_base
+        self.calls_base = has_own_forward(base)
+        """The frozen part is then the base's own forward, called block by block."""
         self.index = index
         """Index among the trained layers, part of the dropout key; None for a layer without LoRA."""
         self.in_features, self.out_features = base.in_features, base.out_features

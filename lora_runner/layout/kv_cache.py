@@ -31,20 +31,19 @@ class KeyValueCache:
     def __init__(self, lengths: Sequence[Sequence[int]], num_new: int, *, mix_blocks: bool) -> None:
         self.is_filled = False
         """Whether the pass over the prompts has been made."""
-        self._mix_blocks = mix_blocks
         self._lengths = [length for block in lengths for length in block]
         """Cached tokens of each sequence, by its row in a pass of one token each."""
-        self._blocks = [index for index, block in enumerate(lengths) for _ in block]
+        self._blocks = [0 if mix_blocks else index for index, block in enumerate(lengths) for _ in block]
+        """By the same rows; only sequences of one block share an attention call."""
         self._starts = np.cumsum([0, *self._lengths[:-1]]).tolist()
         self._capacity = padded_length(max(self._lengths) + num_new)
         # Sequences that will attend together are adjacent, however many tokens follow.
-        self._order = sorted(range(len(self._lengths)), key=self._sort_key)
+        self._order = sorted(
+            range(len(self._lengths)), key=lambda row: (self._blocks[row], self._lengths[row])
+        )
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
         self._call = 0
-
-    def _sort_key(self, row: int) -> tuple[int, int, int]:
-        return 0 if self._mix_blocks else self._blocks[row], self._lengths[row], row
 
     def begin_pass(self) -> None:
         """Start a pass through the layers."""
@@ -128,7 +127,7 @@ class KeyValueCache:
         return calls
 
     def _group(self, row: int) -> tuple[int, int]:
-        return 0 if self._mix_blocks else self._blocks[row], padded_length(self._lengths[row] + 1)
+        return self._blocks[row], padded_length(self._lengths[row] + 1)
 
     def attend(
         self,

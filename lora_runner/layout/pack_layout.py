@@ -70,16 +70,14 @@ class Block:
     @classmethod
     def next_token(cls, sequences: Sequence[Sequence[int]], device: torch.device) -> Block:
         """Predict only the token after each sequence's end, as in generation."""
-        ids = torch.tensor([token for sequence in sequences for token in sequence])
-        lengths = tuple(map(len, sequences))
-        rows = torch.tensor(lengths).cumsum(0) - 1
-        return cls._on(device, ids, lengths, rows, torch.full_like(rows, -100))
+        return cls.after([(sequence, [-100]) for sequence in sequences], device)
 
     @classmethod
     def after(cls, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device) -> Block:
-        """From (context, continuation) per sequence, neither empty; every continuation token is predicted,
-        and
-        the last is no input."""
+        """From (context, continuation) per sequence, neither empty: predict every continuation token.
+
+        The last of them is no input.
+        """
         sequences = [[*context, *continuation][:-1] for context, continuation in pairs]
         lengths = tuple(map(len, sequences))
         ends = np.cumsum(lengths)

@@ -16,16 +16,11 @@ from lora_runner.base.target_modules import find_trained_modules, has_own_forwar
 from lora_runner.errors import ModelError
 from lora_runner.layers.embeddings import PackedEmbedding, PackedHead, PackedSavedModule
 from lora_runner.layers.linear import PackContext, PackedLinear
+from lora_runner.pack.options import PackOptions
 
 
 def replace_modules(
-    model: PreTrainedModel,
-    context: PackContext,
-    *,
-    target_modules: str | tuple[str, ...],
-    train_embeddings: bool | tuple[str, ...],
-    trainable_token_indices: tuple[int, ...] = (),
-    resident: bool,
+    model: PreTrainedModel, context: PackContext, options: PackOptions
 ) -> tuple[list[PackedLinear], list[PackedSavedModule]]:
     """Replace linear, embedding and output layers in place; returns those that seats train, in model order.
 
@@ -33,9 +28,9 @@ def replace_modules(
     """
     targets, saved = find_trained_modules(
         model,
-        target_modules=target_modules,
-        train_embeddings=train_embeddings,
-        trainable_token_indices=trainable_token_indices,
+        target_modules=options.target_modules,
+        train_embeddings=options.train_embeddings,
+        trainable_token_indices=options.trainable_token_indices,
     )
     output = model.get_output_embeddings()
     # The others too: for exactness, and because bitsandbytes' own layer has no gradient on a CPU in
@@ -48,6 +43,7 @@ def replace_modules(
         and name not in targets
         and not has_own_forward(module)  # called block by block instead
     ]
+    resident = options.resident_weights
     linears = [_replace_linear(model, context, name, index, resident) for index, name in enumerate(targets)]
     for name in others:
         _replace_linear(model, context, name, None, resident)
@@ -66,7 +62,7 @@ def _replace_linear(
             f"{name} keeps its weight transposed (Conv1D), which a pack trains only on a quantised base"
         )
     assert isinstance(base, nn.Linear)
-    packed = PackedLinear(base, name, index, context, resident=resident, calls_base=has_own_forward(base))
+    packed = PackedLinear(base, name, index, context, resident=resident)
     model.set_submodule(name, packed)
     return packed
 

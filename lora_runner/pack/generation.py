@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from lora_runner.base.load_model import vocabulary_size
 from lora_runner.layers.linear import pack_order
 from lora_runner.layout.kv_cache import KeyValueCache
 from lora_runner.layout.pack_layout import Block
@@ -70,7 +71,7 @@ class TextGenerator:
         pack = self._pack
         if pack.layout != "end_to_end":
             return f"this model needs the {pack.layout} layout ({pack.layout_reason})"
-        vocabulary = int(pack.model.get_input_embeddings().weight.shape[0])
+        vocabulary = vocabulary_size(pack.model)
         generator = torch.Generator().manual_seed(0)
         prompts = [torch.randint(vocabulary, (n,), generator=generator).tolist() for n in (7, 12)]
         seats = [None, None]
@@ -144,15 +145,7 @@ class _GrowingTexts:
 
     def _whole(self) -> list[Tensor]:
         """Logits of every open text's next token, from a pass over whole texts."""
-        pack = self._pack
-        blocks = [
-            Block.next_token(
-                [[*self._prompts[prompt], *self.new[seat][prompt]] for prompt in self._open[seat]],
-                pack.base.device,
-            )
-            for seat in self._present
-        ]
-        return pack.logits([self._seats[seat] for seat in self._present], blocks, pack.layout)
+        return self._logits_of(lambda seat, prompt: [*self._prompts[prompt], *self.new[seat][prompt]])
 
     def _with_cache(self) -> Callable[[], list[Tensor]]:
         """The same from the newest tokens and a cache; call once per new token."""
@@ -176,7 +169,9 @@ class _GrowingTexts:
 
         return next_logits
 
-    def _logits_of(self, tokens: Callable[[int, int], Sequence[int]], cache: KeyValueCache) -> list[Tensor]:
+    def _logits_of(
+        self, tokens: Callable[[int, int], Sequence[int]], cache: KeyValueCache | None = None
+    ) -> list[Tensor]:
         blocks = [
             Block.next_token([tokens(seat, prompt) for prompt in self._open[seat]], self._pack.base.device)
             for seat in self._present

@@ -53,14 +53,7 @@ class PackedModel:
         self.model = base.model
         self.context = PackContext()
         keep_original_weights(self.model)
-        self.linears, self.saved = replace_modules(
-            self.model,
-            self.context,
-            target_modules=options.target_modules,
-            train_embeddings=options.train_embeddings,
-            trainable_token_indices=options.trainable_token_indices,
-            resident=options.resident_weights,
-        )
+        self.linears, self.saved = replace_modules(self.model, self.context, options)
         self.target_names = tuple(linear.name for linear in self.linears)
         self.attention = AttentionImplementation(
             str(self.model.config._attn_implementation), base.device.type
@@ -211,21 +204,17 @@ class PackedModel:
                 ) from error
             reasons = list[str]()
             for kind in LAYOUTS:
-                reason = self._why_unsuitable(kind) or self._try_layout(kind, blocks, torch.cat(plain))
+                reason = self._try_layout(kind, blocks, torch.cat(plain))
                 if reason is None:
                     return kind, reasons[0] if reasons else "its logits are those of the plain model"
                 reasons.append(reason)
         raise ModelError(f"model {self.base.spec.model!r} cannot be trained in a pack: " + "; ".join(reasons))
 
-    def _why_unsuitable(self, kind: LayoutKind) -> str | None:
-        """Why a layout fails where small blocks would not show it."""
-        if kind == "end_to_end" and getattr(text_config(self.model), "attn_temperature_tuning", False):
-            # Llama 4 counts the rows before a token, from some thousands on.
-            return "its attention scales with a token's index in the row (attn_temperature_tuning)"
-        return None
-
     def _try_layout(self, kind: LayoutKind, blocks: list[Block], plain: Tensor) -> str | None:
         """Why a layout fails; None when it works."""
+        if kind == "end_to_end" and getattr(text_config(self.model), "attn_temperature_tuning", False):
+            # Llama 4 counts the rows before a token from some thousands on, which small blocks do not show.
+            return "its attention scales with a token's index in the row (attn_temperature_tuning)"
         try:
             packed = torch.cat(self.logits([None, None], blocks, kind))
         except MODEL_ERRORS as error:
