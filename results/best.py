@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -37,13 +38,7 @@ def best_config(study: optuna.Study, *, adapter_config: Mapping[str, Any] | None
     trial) adds what the trained adapter alone knows, such as the expanded target modules. Raises
     NothingToSay when no trial finished its budget.
     """
-    sweep = read_study(study)
-    best = sweep.chosen
-    if best is None:
-        raise NothingToSay(
-            f"study {sweep.name!r} has no trial that finished its full budget with a finite loss, "
-            f"so it has no best config ({_outcomes(sweep)})"
-        )
+    sweep, best = _read_best(study)
     saved = adapter_config or {}
     config: dict[str, Any] = plain(
         {
@@ -69,10 +64,7 @@ def write_best(study: optuna.Study, run_folder: Path, *, tokenizer: Path | None 
     NothingToSay without a finished trial, AdapterFilesError for a missing or damaged adapter, ResultsError
     for a folder outside the run.
     """
-    best = read_study(study).chosen
-    if best is None:
-        best_config(study)  # raises, with the reason
-        raise AssertionError("unreachable")
+    _, best = _read_best(study)
     adapter = trial_folder(best, run_folder) / ADAPTER
     config = best_config(study, adapter_config=check_adapter_files(adapter))
     contents: dict[str, Path | str] = {name: adapter / name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)}
@@ -107,6 +99,18 @@ def trial_folder(trial: TrialResult, run_folder: Path) -> Path:
             f"a trial's folder lies inside its run; trial {trial.number} names {trial.folder!r}"
         )
     return run_folder / relative
+
+
+def _read_best(study: optuna.Study) -> tuple[SweepResult, TrialResult]:
+    sweep = read_study(study)
+    if sweep.chosen is None:
+        counts = sorted(Counter(trial.outcome for trial in sweep.trials).items())
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts)
+        raise NothingToSay(
+            f"study {sweep.name!r} has no trial that finished its full budget with a finite loss, "
+            f"so it has no best config ({outcomes or 'no trial at all'})"
+        )
+    return sweep, sweep.chosen
 
 
 def _model(sweep: SweepResult) -> dict[str, Any]:
@@ -221,10 +225,3 @@ def _result(sweep: SweepResult, best: TrialResult) -> dict[str, Any]:
         if default is None
         else {"trial": default.number, "outcome": default.outcome, "eval_loss": default.eval_loss},
     }
-
-
-def _outcomes(sweep: SweepResult) -> str:
-    counts: dict[str, int] = {}
-    for trial in sweep.trials:
-        counts[trial.outcome] = counts.get(trial.outcome, 0) + 1
-    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "no trial at all"

@@ -125,6 +125,8 @@ def read_study(study: optuna.Study) -> SweepResult:
     """
     attrs = study.user_attrs
     context = attrs.get("context") or {}
+    # Studies of earlier versions have no hash of the weights.
+    weights = {"weights": attrs["base_weights"]} if attrs.get("base_weights") is not None else {}
     return SweepResult(
         name=study.study_name,
         metric=str(attrs.get("metric", "eval_loss")),
@@ -132,17 +134,11 @@ def read_study(study: optuna.Study) -> SweepResult:
         dimensions=_dimensions(attrs.get("space")),
         guidelines=list(Guidelines.from_list(attrs.get("guidelines") or []).values()),
         context=context,
-        identity=(attrs.get("identity") or {}) | _weights(attrs),
+        identity=(attrs.get("identity") or {}) | weights,
         base_eval_loss=finite(attrs.get("base_eval_loss")),
         base_metric=finite(attrs.get("base_metric")),
         versions=attrs.get("versions") or {},
     )
-
-
-def _weights(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Part of the identity, stored apart from it; old studies have none."""
-    digest = attributes.get("base_weights")
-    return {} if digest is None else {"weights": digest}
 
 
 def study_hash(study: optuna.Study) -> str:
@@ -202,13 +198,13 @@ def _trial(trial: FrozenTrial, context: Mapping[str, Any]) -> TrialResult:
     config = attrs.get("config") or {}
     losses = by_percent(trial)
     percent = max(losses, default=None)
-    outcome = str(attrs.get("outcome") or _OUTCOME_OF_STATE[trial.state])
+    by_state = "failed" if trial.state == TrialState.FAIL else trial.state.name.lower()
     return TrialResult(
         number=trial.number,
         values=hyperparameters(trial.params, config, context),
         eval_loss=full_budget_loss(trial),
         metric=full_budget_metric(trial),
-        outcome=outcome,
+        outcome=str(attrs.get("outcome") or by_state),
         stop_reason=str(attrs.get("stop_reason") or ""),
         percent=percent,
         last_eval_loss=None if percent is None else finite(losses[percent]),
@@ -219,12 +215,3 @@ def _trial(trial: FrozenTrial, context: Mapping[str, Any]) -> TrialResult:
         params=dict(trial.params),
         folder=str(attrs.get("folder") or ""),
     )
-
-
-_OUTCOME_OF_STATE = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "waiting",
-}

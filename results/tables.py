@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,9 +51,9 @@ def tables(study: optuna.Study) -> Tables:
 def write_tables(study: optuna.Study, folder: Path) -> None:
     """Write trials.csv, trials.parquet and reports.parquet into a folder, each whole or not at all."""
     trials, reports = tables(study)
-    write_trials_csv(trials, folder / TRIALS_CSV)
-    _write_parquet(trials, folder / TRIALS_PARQUET)
-    _write_parquet(reports, folder / REPORTS_PARQUET)
+    atomic_write(folder / TRIALS_CSV, trials.to_csv(index=False, lineterminator="\n"))
+    atomic_write(folder / TRIALS_PARQUET, trials.to_parquet(index=False))
+    atomic_write(folder / REPORTS_PARQUET, reports.to_parquet(index=False))
 
 
 def read_tables(folder: Path) -> Tables:
@@ -128,26 +127,12 @@ def reports_frame(study: optuna.Study) -> pd.DataFrame:
             {"number": trial.number, "percent": percent, "eval_loss": value, "metric": metrics.get(percent)}
             for percent, value in by_percent(trial).items()
         ]
-    return _frame([{name: record[name] for name in types} for record in records], types)
+    return _frame(records, types)
 
 
 def has_metric(study: optuna.Study) -> bool:
     """Whether the sweep measured a metric beside the loss."""
     return bool((study.user_attrs.get("context") or {}).get("metric"))
-
-
-def write_trials_csv(frame: pd.DataFrame, path: Path) -> Path:
-    """Write a table as UTF-8 CSV, whole or not at all; return `path`.
-
-    Floats keep all their digits, so that reading the file gives the same numbers.
-    """
-    return atomic_write(path, frame.to_csv(index=False, lineterminator="\n"))
-
-
-def _write_parquet(frame: pd.DataFrame, path: Path) -> Path:
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    return atomic_write(path, buffer.getvalue())
 
 
 def _record(trial: FrozenTrial, parameters: Iterable[str]) -> dict[str, Any]:
@@ -200,13 +185,4 @@ def _plain(value: Any) -> Any:
 
 def _frame(records: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> pd.DataFrame:
     """Typed even without rows, so that an empty study concatenates and plots like any other."""
-    columns = {
-        name: pd.Series([_as(dtype, record[name]) for record in records], dtype=dtype)
-        for name, dtype in types.items()
-    }
-    return pd.DataFrame(columns)
-
-
-def _as(dtype: str, value: Any) -> Any:
-    # Choices of one dimension may be of several types; a column of a file may not.
-    return str(value) if dtype == "string" and value is not None else value
+    return pd.DataFrame(records, columns=list(types), dtype=object).astype(types)

@@ -9,7 +9,7 @@ import optuna
 import pandas as pd
 import pytest
 
-from results.tables import reports_frame, trials_frame, write_trials_csv
+from results.tables import TRIALS_CSV, read_tables, reports_frame, trials_frame, write_tables
 
 
 @pytest.fixture
@@ -95,13 +95,15 @@ def test_an_empty_study_has_the_same_columns(mixed, make_study):
 
 def test_csv_reads_back_to_the_same_numbers(make_trial, make_study, tmp_path):
     study = make_study(make_trial(2.1234567890123456, lr=1.2345678901234567e-4, reason='he said "no", twice'))
-    path = write_trials_csv(trials_frame(study), tmp_path / "run" / "trials.csv")
-    with path.open(newline="", encoding="utf-8") as file:
+    write_tables(study, tmp_path / "run")
+    with (tmp_path / "run" / TRIALS_CSV).open(newline="", encoding="utf-8") as file:
         (read,) = csv.DictReader(file)
     assert float(read["eval_loss"]) == 2.1234567890123456
     assert float(read["learning_rate"]) == 1.2345678901234567e-4
     assert read["stop_reason"] == 'he said "no", twice'
-    assert [item.name for item in path.parent.iterdir()] == ["trials.csv"]
+    files = sorted(file.name for file in (tmp_path / "run").iterdir())
+    assert files == ["reports.parquet", "trials.csv", "trials.parquet"]
+    pd.testing.assert_frame_equal(read_tables(tmp_path / "run").trials, trials_frame(study))
 
 
 def test_a_study_in_sqlite_reads_the_same(make_trial, make_study, tmp_path):
