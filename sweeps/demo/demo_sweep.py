@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 
 from sweeps.config import SweepConfig, load_text
 from sweeps.demo.base_model import build_base
-from sweeps.demo.docstring_dataset import write_dataset
+from sweeps.demo.docstring_dataset import cached_dataset
 
 DATASET_REVISION = 1
 """To be raised when a change of docstring_dataset.py changes its records."""
@@ -40,7 +39,7 @@ output: {output}
 def demo_config(*, trials: int = 16, max_steps: int = 40, output: Path | str = "runs") -> SweepConfig:
     """The demo's config; builds the base (about a minute, once per machine) and the dataset if missing."""
     model = build_base()
-    train, evaluation = _dataset(model.parent)
+    train, evaluation = cached_dataset(model.parent, f"docstrings-{DATASET_REVISION}")
     text = SWEEP_FILE.format(
         model=model,
         train=train,
@@ -50,11 +49,3 @@ def demo_config(*, trials: int = 16, max_steps: int = 40, output: Path | str = "
         output=Path(output).absolute(),
     )
     return load_text(text, Path("demo.yaml"))
-
-
-def _dataset(cache: Path) -> tuple[Path, Path]:
-    """The dataset of this Python's library; kept, because reading the whole library takes seconds."""
-    folder = cache / f"docstrings-{DATASET_REVISION}-python-{platform.python_version()}"
-    train, evaluation = folder / "train.jsonl", folder / "eval.jsonl"
-    # Files are written whole, the evaluation set last.
-    return (train, evaluation) if evaluation.is_file() else write_dataset(folder)

@@ -10,10 +10,12 @@ import ast
 import hashlib
 import inspect
 import json
+import platform
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from files_and_text.atomic_files import atomic_write
 from sweeps.demo.library_sources import (
@@ -59,17 +61,27 @@ class DocstringRecord:
         return int(self.digest[-8:], 16) < EVAL_SHARE * 16**8
 
 
-def write_dataset(folder: Path, *, source_root: Path | None = None) -> tuple[Path, Path]:
-    """Write `train.jsonl` and `eval.jsonl` of {"prompt", "completion"} objects; return both paths.
+def cached_dataset(
+    cache: Path,
+    name: str,
+    *,
+    form: Callable[[DocstringRecord], dict[str, Any]] = asdict,
+    source_root: Path | None = None,
+) -> tuple[Path, Path]:
+    """`train.jsonl` and `eval.jsonl` in the folder of this `name` and this Python, written on first use.
 
-    Each file appears complete or not at all; the same Python gives the same bytes. `source_root` replaces the
-    standard library. Raises FileNotFoundError when this Python has no library sources.
+    `form` makes a line of a record; by default {"prompt", "completion"}. Each file appears complete or not at
+    all; the same Python gives the same bytes. `source_root` replaces the standard library. Raises
+    FileNotFoundError when this Python has no library sources.
     """
-    records = read_records(source_root or library_root())
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = cache / f"{name}-python-{platform.python_version()}"
     train, evaluation = folder / "train.jsonl", folder / "eval.jsonl"
-    _write_lines(train, [record for record in records if not record.is_eval])
-    _write_lines(evaluation, [record for record in records if record.is_eval])
+    if not evaluation.is_file():  # written last
+        records = read_records(source_root or library_root())
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, is_eval in ((train, False), (evaluation, True)):
+            lines = [json.dumps(form(r), ensure_ascii=False) for r in records if r.is_eval == is_eval]
+            atomic_write(path, "".join(f"{line}\n" for line in lines))
     return train, evaluation
 
 
@@ -121,15 +133,10 @@ def _functions(body: list[ast.stmt], class_name: str | None) -> Iterator[tuple[s
 def _prompt(file_name: str, class_name: str | None, function: FunctionNode) -> str:
     keyword = "async def" if isinstance(function, ast.AsyncFunctionDef) else "def"
     returns = f" -> {ast.unparse(function.returns)}" if function.returns is not None else ""
-    lines = [f"# {file_name}"]
-    indent = ""
-    if class_name is not None:
-        lines.append(f"class {class_name}:")
-        indent = "    "
-    lines.append(f"{indent}{keyword} {function.name}({ast.unparse(function.args)}){returns}:")
+    owner, indent = ("", "") if class_name is None else (f"class {class_name}:\n", "    ")
+    definition = f"{keyword} {function.name}({ast.unparse(function.args)}){returns}:"
     # In pretraining such quotes preceded prose (of classes and modules), so the base continues with prose.
-    lines.append(f'{indent}    """')
-    return "\n".join(lines)
+    return f'# {file_name}\n{owner}{indent}{definition}\n{indent}    """'
 
 
 def first_paragraph(docstring: str) -> str | None:
@@ -166,11 +173,3 @@ def _occurring_in(texts: list[str], wanted: set[tuple[str, ...]]) -> set[tuple[s
                 if words[begin : begin + len(sequence)] == sequence:
                     found.add(sequence)
     return found
-
-
-def _write_lines(path: Path, records: list[DocstringRecord]) -> None:
-    lines = [
-        json.dumps({"prompt": record.prompt, "completion": record.completion}, ensure_ascii=False) + "\n"
-        for record in records
-    ]
-    atomic_write(path, "".join(lines))

@@ -82,13 +82,9 @@ def source_files(root: Path) -> list[SourceFile]:
 
 def docstring_node(function: FunctionNode) -> ast.Constant | None:
     """The node of a function's docstring, or None."""
-    first = function.body[0]
-    if (
-        isinstance(first, ast.Expr)
-        and isinstance(first.value, ast.Constant)
-        and isinstance(first.value.value, str)
-    ):
-        return first.value
+    match function.body[0]:
+        case ast.Expr(value=ast.Constant(value=str()) as docstring):
+            return docstring
     return None
 
 
@@ -116,13 +112,11 @@ def pretraining_text(source: SourceFile) -> str:
 def _cuts(tree: ast.Module, starts: list[int]) -> Iterator[tuple[int, int, bytes]]:
     """Begin, end (byte offsets) and replacement of every function docstring; they do not overlap."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            docstring = docstring_node(node)
-            if (
-                docstring is not None
-                and docstring.end_lineno is not None
-                and docstring.end_col_offset is not None
-            ):
-                begin = starts[docstring.lineno - 1] + docstring.col_offset
-                end = starts[docstring.end_lineno - 1] + docstring.end_col_offset
-                yield begin, end, b"pass" if len(node.body) == 1 else b""
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if (docstring := docstring_node(node)) is not None:
+            assert docstring.end_lineno is not None
+            assert docstring.end_col_offset is not None
+            begin = starts[docstring.lineno - 1] + docstring.col_offset
+            end = starts[docstring.end_lineno - 1] + docstring.end_col_offset
+            yield begin, end, b"pass" if len(node.body) == 1 else b""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,18 +126,13 @@ def _plain_base(spec: BaseSpec) -> PreTrainedModel:
 def _mean_loss(model: Any, examples: Sequence[TokenizedExample]) -> float:
     """Nats per predicted token over all examples."""
     total, count = 0.0, 0
-    for batch in _in_batches(examples):
-        padded = _padded(batch)
+    ordered = sorted(examples, key=lambda example: len(example.input_ids))
+    for first in range(0, len(ordered), EVAL_BATCH_SIZE):
+        padded = _padded(ordered[first : first + EVAL_BATCH_SIZE])
         targets = int((padded["labels"] != IGNORED).sum())
         total += float(model(**padded).loss) * targets
         count += targets
     return total / count
-
-
-def _in_batches(examples: Sequence[TokenizedExample]) -> Iterator[Sequence[TokenizedExample]]:
-    ordered = sorted(examples, key=lambda example: len(example.input_ids))
-    for first in range(0, len(ordered), EVAL_BATCH_SIZE):
-        yield ordered[first : first + EVAL_BATCH_SIZE]
 
 
 def _padded(examples: Sequence[TokenizedExample]) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +11,10 @@ from lora_runner.data import DataBundle
 from results.best import BEST_FOLDER, read_best_config
 from results.verdict.verdict import Verdict
 from sweeps.config import SweepConfig, load_text
+from sweeps.demo.docstring_dataset import cached_dataset
 from sweeps.errors import SweepFailed
 from sweeps.real.compare_with_peft import TOLERANCE, LossPair, evaluate_with_peft, train_with_both
-from sweeps.real.conversations import write_conversations
+from sweeps.real.conversations import conversation
 
 DATASET_REVISION = 1
 """To be raised when the records change."""
@@ -46,10 +46,7 @@ output: {output}
 
 def real_config(model: Path, *, trials: int, max_steps: int, output: Path) -> SweepConfig:
     """The sweep on the built `model`; its dataset is kept in the same cache."""
-    folder = model.parent / f"conversations-{DATASET_REVISION}-python-{platform.python_version()}"
-    train, evaluation = folder / "train.jsonl", folder / "eval.jsonl"
-    if not evaluation.is_file():  # written last, and whole
-        write_conversations(folder)
+    train, evaluation = cached_dataset(model.parent, f"conversations-{DATASET_REVISION}", form=conversation)
     text = SWEEP_FILE.format(
         model=model,
         train=train,

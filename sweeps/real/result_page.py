@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pandas as pd
 
+from files_and_text.numbers import loss
 from results.render.markdown import ROW_HEADER, bullets, row_cells, table
-from results.sweep_result import TrialResult
 from results.text.answer import answer_lines
 from results.verdict.verdict import Verdict
 from sweeps.real.compare_with_peft import LossPair
@@ -85,19 +85,12 @@ def _version(name: str) -> str:
 
 
 def _losses(verdict: Verdict) -> list[tuple[str, str, str]]:
-    rows = [("untouched base", _loss(verdict.base_eval_loss), "")]
+    rows = [("untouched base", loss(verdict.base_eval_loss), "")]
     for name, trial in (("guideline default", verdict.guideline_default), ("best", verdict.best)):
         if trial is not None:
-            rows.append((f"{name} (trial {trial.number})", _loss(trial.eval_loss), _rate(trial)))
+            rate = f"{trial.values['learning_rate']:.3g}"
+            rows.append((f"{name} (trial {trial.number})", loss(trial.eval_loss), rate))
     return rows
-
-
-def _loss(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
-def _rate(trial: TrialResult) -> str:
-    return f"{trial.values['learning_rate']:.3g}"
 
 
 def _pairs(pairs: Sequence[LossPair]) -> list[tuple[str, str, str, str]]:

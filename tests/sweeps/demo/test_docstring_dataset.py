@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.demo.docstring_dataset import first_paragraph, read_records, write_dataset
+from sweeps.demo.docstring_dataset import cached_dataset, first_paragraph, read_records
 from sweeps.demo.library_sources import library_root, pretraining_text, source_files
 
 
@@ -54,14 +54,14 @@ def test_first_paragraph(docstring: str, expected: str | None) -> None:
 
 
 def test_writing_twice_gives_the_same_bytes_and_only_two_files(long_library: Path, tmp_path: Path) -> None:
-    first = write_dataset(tmp_path / "first", source_root=long_library)
-    second = write_dataset(tmp_path / "second", source_root=long_library)
+    first = cached_dataset(tmp_path / "first", "data", source_root=long_library)
+    second = cached_dataset(tmp_path / "second", "data", source_root=long_library)
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    assert sorted(path.name for path in (tmp_path / "first").iterdir()) == ["eval.jsonl", "train.jsonl"]
+    assert sorted(path.name for path in first[0].parent.iterdir()) == ["eval.jsonl", "train.jsonl"]
 
 
 def test_parts_are_disjoint_and_about_a_tenth_is_for_evaluation(long_library: Path, tmp_path: Path) -> None:
-    train, evaluation = map(read, write_dataset(tmp_path / "data", source_root=long_library))
+    train, evaluation = map(read, cached_dataset(tmp_path, "data", source_root=long_library))
     assert {*train[0]} == {"prompt", "completion"}
     assert not {row["prompt"] for row in train} & {row["prompt"] for row in evaluation}
     assert not {row["completion"] for row in train} & {row["completion"] for row in evaluation}
@@ -80,7 +80,7 @@ def test_a_record_keeps_its_part_when_others_come_and_go(long_library: Path) -> 
 
 @pytest.mark.slow
 def test_the_real_dataset_is_not_in_the_text_the_base_has_read(tmp_path: Path) -> None:
-    train, evaluation = map(read, write_dataset(tmp_path / "data"))
+    train, evaluation = map(read, cached_dataset(tmp_path, "data"))
     assert 2000 <= len(train) + len(evaluation) <= 3000
     assert len(evaluation) >= 150
     known = " ".join(" ".join(pretraining_text(source).split()) for source in source_files(library_root()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
@@ -16,11 +17,11 @@ from lora_runner.config import TrialConfig
 from lora_runner.data import DataSpec, load_data
 from results.sweep_result import TrialResult
 from results.verdict.verdict import Verdict
-from sweeps.demo.docstring_dataset import DocstringRecord
+from sweeps.demo.docstring_dataset import DocstringRecord, cached_dataset
 from sweeps.errors import SweepFailed
 from sweeps.real import real_sweep
 from sweeps.real.compare_with_peft import LossPair, evaluate_with_peft, train_with_both
-from sweeps.real.conversations import conversation, write_conversations
+from sweeps.real.conversations import conversation
 from sweeps.real.model_check import ModelCheck
 from sweeps.real.real_sweep import check_equal, real_config
 from sweeps.real.result_page import kept_trials, page
@@ -37,7 +38,7 @@ def test_make_real_ends_in_the_module() -> None:
 
 def test_a_record_becomes_a_question_and_its_answer() -> None:
     record = DocstringRecord(prompt='# a.py\ndef f(x):\n    """', completion="Return x twice, one by one.")
-    question, answer = conversation(record)
+    question, answer = conversation(record)["messages"]
     assert question["content"].endswith("\n\n```python\n# a.py\ndef f(x):\n```")
     assert answer == {"role": "assistant", "content": "Return x twice, one by one."}
 
@@ -45,9 +46,7 @@ def test_a_record_becomes_a_question_and_its_answer() -> None:
 def test_the_sweep_file_is_valid(
     tiny_model: Callable[..., Path], sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        real_sweep, "write_conversations", lambda folder: write_conversations(folder, source_root=sources)
-    )
+    monkeypatch.setattr(real_sweep, "cached_dataset", functools.partial(cached_dataset, source_root=sources))
     shutil.copytree(tiny_model("llama"), tmp_path / "model")
     config = real_config(tmp_path / "model", trials=3, max_steps=5, output=tmp_path / "runs")
     assert (config.trials, config.training.max_steps, config.seats) == (3, 5, 4)
