@@ -37,37 +37,24 @@ class _Handler(WSGIRequestHandler):
         return io.StringIO()
 
 
-class _Server(socketserver.ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass
-
-
-class DashboardServer:
+class DashboardServer(socketserver.ThreadingMixIn, WSGIServer):
     """A dashboard with an open port; `serve` answers requests."""
 
-    def __init__(self, server: WSGIServer) -> None:
-        self._server = server
-
-    @property
-    def port(self) -> int:
-        return self._server.server_port
+    daemon_threads = True
 
     @property
     def url(self) -> str:
-        return f"http://{HOST}:{self.port}"
+        return f"http://{HOST}:{self.server_port}"
 
     def serve(self) -> None:
-        """Answer requests until `close` or Ctrl-C, which is raised as KeyboardInterrupt."""
+        """Answer requests until `shutdown` or Ctrl-C, which is raised as KeyboardInterrupt."""
         try:
-            self._server.serve_forever()
+            self.serve_forever()
         finally:
-            self._server.server_close()
+            self.server_close()
 
-    def close(self) -> None:
-        """End `serve`, called from another thread."""
-        self._server.shutdown()
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass
 
 
 def open_dashboard(sweep: Sweep, *, port: int | None = None, writable: bool = False) -> DashboardServer:
@@ -104,14 +91,14 @@ def open_dashboard(sweep: Sweep, *, port: int | None = None, writable: bool = Fa
     )
     server = _bind(port)
     server.set_app(guard)
-    return DashboardServer(server)
+    return server
 
 
-def _bind(port: int | None) -> _Server:
+def _bind(port: int | None) -> DashboardServer:
     ports = range(FIRST_PORT, FIRST_PORT + NUM_PORTS) if port is None else [port]
     for number in ports:
         try:
-            return _Server((HOST, number), _Handler)
+            return DashboardServer((HOST, number), _Handler)
         except PermissionError:
             raise PortTaken(f"port {number} may not be opened by this user; choose one above 1023") from None
         except OSError:

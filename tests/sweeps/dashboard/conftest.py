@@ -67,6 +67,6 @@ def serve() -> Iterator[Callable[..., Client]]:
 
     yield start
     for server, thread in running:
-        server.close()
+        server.shutdown()
         thread.join(timeout=10)
         assert not thread.is_alive()

@@ -302,19 +302,20 @@ def test_a_port_that_is_taken_is_an_error_when_asked_for_and_else_the_next_is_us
     first = open_dashboard(sweep)
     second = open_dashboard(sweep)
     try:
-        assert second.port > first.port >= 8080
+        assert second.server_port > first.server_port >= 8080
         with pytest.raises(PortTaken):
-            open_dashboard(sweep, port=first.port)
+            open_dashboard(sweep, port=first.server_port)
         with pytest.raises(SystemExit) as ended:
-            main(["dashboard", str(sweep.run_folder), "--port", str(first.port)])
+            main(["dashboard", str(sweep.run_folder), "--port", str(first.server_port)])
         assert ended.value.code == 2
         expected = (
-            f"error: port {first.port} is taken; choose another, or leave out --port for the first free one\n"
+            f"error: port {first.server_port} is taken; choose another, or leave out --port for the first "
+            "free one\n"
         )
         assert capfd.readouterr().err == expected
     finally:
-        first._server.server_close()
-        second._server.server_close()
+        first.server_close()
+        second.server_close()
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
