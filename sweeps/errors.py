@@ -87,13 +87,9 @@ class TrackingNotInstalled(SweepError):
 class TrackingFailed(SweepError):
     """One line per tracker that could not be updated; calling again continues from there."""
 
-    exit_code: ClassVar[int] = 1
-
 
 class SweepFailed(SweepError):
     """The sweep ran and ended without what was asked for."""
-
-    exit_code: ClassVar[int] = 1
 
 
 class LeaseLost(SweepFailed):

@@ -21,10 +21,10 @@ def check_named_files(partial: PartialConfig) -> None:
     """Report what is wrong with the files that the config names."""
     config = partial.config
     data, metric = config.data, config.metric
-    for said in _model(config.model.name):
-        partial.add(("model", "name"), said)
+    for problem in _model_problems(config.model.name):
+        partial.add(("model", "name"), problem)
     for key, source in (("train", data.train), ("eval", data.eval)):
-        for said in () if source is None else _data(source):
+        if source is not None and (said := _data_problem(source)) is not None:
             partial.add(("data", key), f"data.{key}: {said}")
     files: list[tuple[KeyPath, str | None]] = [
         (("data", "chat_template"), data.chat_template if is_template_file(data.chat_template) else None),
@@ -32,7 +32,7 @@ def check_named_files(partial: PartialConfig) -> None:
         *((("guidelines", index), file) for index, file in enumerate(config.guidelines)),
     ]
     for path, file in files:
-        for said in () if file is None else _missing(Path(file)):
+        if file is not None and (said := _file_problem(Path(file))) is not None:
             partial.add(path, f"{dotted(path)}: {said}")
     folder = Path(config.output)
     for taken in (path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()):
@@ -41,30 +41,30 @@ def check_named_files(partial: PartialConfig) -> None:
         )
 
 
-def _data(source: str) -> Iterator[str]:
+def _data_problem(source: str) -> str | None:
     path = Path(source)
     if not path.is_absolute():
-        if not is_hub_id(source, data=True):
-            yield f"there is no file {source!r}, and it is not a hub id such as owner/name"
-    elif path.is_dir():
-        if not any(path.iterdir()):
-            yield f"the folder {source!r} is empty"
-    elif not path.exists():
-        yield from _missing(path)
-    elif path.suffix.lower() not in DATA_SUFFIXES:
-        yield f"a data file ends in {', '.join(DATA_SUFFIXES)}; got {path.name!r}"
-    elif path.stat().st_size == 0:
-        yield f"a dataset must have at least one record; the file {source!r} is empty"
+        is_known = is_hub_id(source, data=True)
+        return None if is_known else f"there is no file {source!r}, and it is not a hub id such as owner/name"
+    if path.is_dir():
+        return None if any(path.iterdir()) else f"the folder {source!r} is empty"
+    if not path.exists():
+        return _file_problem(path)
+    if path.suffix.lower() not in DATA_SUFFIXES:
+        return f"a data file ends in {', '.join(DATA_SUFFIXES)}; got {path.name!r}"
+    if path.stat().st_size == 0:
+        return f"a dataset must have at least one record; the file {source!r} is empty"
+    return None
 
 
-def _model(name: str) -> Iterator[str]:
+def _model_problems(name: str) -> Iterator[str]:
     folder = Path(name)
     if not folder.is_absolute():
         if not is_hub_id(name):
             yield f"model: there is no folder {name!r}, and it is not a hub id such as owner/name"
         return
     if not folder.exists():
-        yield from (f"model: {said}" for said in _missing(folder, kind="folder"))
+        yield f"model: {_file_problem(folder, kind='folder')}"
         return
     if not folder.is_dir():
         yield f"model must be a folder with config.json and *.safetensors; got the file {name!r}"
@@ -74,10 +74,10 @@ def _model(name: str) -> Iterator[str]:
             yield f"model must be a base model; the folder {name!r} holds an adapter"
         else:
             yield f"the model folder {name!r} has no config.json"
-    yield from _weights(folder)
+    yield from _weights_problems(folder)
 
 
-def _weights(folder: Path) -> Iterator[str]:
+def _weights_problems(folder: Path) -> Iterator[str]:
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     weights = [name for name in names if name.endswith(".safetensors") and not name.startswith("adapter_")]
     pickled = [name for name in names if name.endswith(_PICKLED) and name != "training_args.bin"]
@@ -105,17 +105,13 @@ def _weights(folder: Path) -> Iterator[str]:
             yield f"the model folder {str(folder)!r} lacks {missing[0]}{others}, listed in its index"
 
 
-def _missing(path: Path, *, kind: str = "file") -> Iterator[str]:
-    """Why a file cannot be read, with the most similar name in its folder; nothing if it can be."""
+def _file_problem(path: Path, *, kind: str = "file") -> str | None:
+    """Why a file cannot be read, with the most similar name in its folder; None if it can be."""
     if path.is_file():
-        if not os.access(path, os.R_OK):
-            yield f"the file {str(path)!r} cannot be read"
-        return
+        return None if os.access(path, os.R_OK) else f"the file {str(path)!r} cannot be read"
     if path.is_dir():
-        yield f"must be a file; {str(path)!r} is a folder"
-        return
+        return f"must be a file; {str(path)!r} is a folder"
     if not path.parent.is_dir():
-        yield f"the {kind} {str(path)!r} does not exist, nor does its folder"
-        return
+        return f"the {kind} {str(path)!r} does not exist, nor does its folder"
     hint = did_you_mean(path.name, (entry.name for entry in path.parent.iterdir()))
-    yield f"the {kind} {str(path)!r} does not exist.{hint}"
+    return f"the {kind} {str(path)!r} does not exist.{hint}"

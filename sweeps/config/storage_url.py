@@ -39,7 +39,13 @@ def check_storage(text: str) -> str:
             )
         return text
     if text.startswith(_JOURNAL):
-        return _check_journal(text)
+        path = text.removeprefix(_JOURNAL)
+        if path.startswith("//") or not path.strip() or path.endswith("/") or "\0" in path:
+            raise ValueError(
+                "must give the path of a file after journal:, such as journal:study.log; got "
+                + _unless_secret(text)
+            )
+        return text
     scheme, separator, _ = text.partition("://")
     if not separator:
         raise ValueError(
@@ -66,16 +72,6 @@ def check_storage(text: str) -> str:
 def _unless_secret(text: str) -> str:
     """The text, unless it may contain a login."""
     return "something with a login in it" if "@" in text or "://" in text else repr(text)
-
-
-def _check_journal(text: str) -> str:
-    path = text.removeprefix(_JOURNAL)
-    if path.startswith("//") or not path.strip() or path.endswith("/") or "\0" in path:
-        raise ValueError(
-            "must give the path of a file after journal:, such as journal:study.log; got "
-            + _unless_secret(text)
-        )
-    return text
 
 
 def check_login(url: str) -> None:

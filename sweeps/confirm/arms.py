@@ -93,7 +93,7 @@ def space_with(space: SearchSpace, arms: tuple[Arm, ...]) -> SearchSpace:
         low, high = dimension.low, dimension.high
         assert low is not None
         assert high is not None
-        dimensions.append(replace(dimension, low=min(low, *numbers, low), high=max(high, *numbers, high)))
+        dimensions.append(replace(dimension, low=min([low, *numbers]), high=max([high, *numbers])))
     return replace(space, dimensions=tuple(dimensions), proposals=())
 
 
@@ -156,13 +156,9 @@ def _with_value(best: Params, parameter: str, value: Value, study_spec: StudySpe
         case "warmup_steps":
             params["warmup_ratio"] = _share(int(value), study_spec.trial_config(best).max_steps)
         case _:
-            dimension = study_spec.space[parameter]
-            params[parameter] = _as_in(dimension, value)
-    complete: dict[str, Value] = {}
-    for dimension in study_spec.space.dimensions:
-        if dimension.is_active(params):
-            complete[dimension.name] = params.get(dimension.name, dimension.default)
-    return complete
+            params[parameter] = _as_in(study_spec.space[parameter], value)
+    active = (dimension for dimension in study_spec.space.dimensions if dimension.is_active(params))
+    return {dimension.name: params.get(dimension.name, dimension.default) for dimension in active}
 
 
 def _as_in(dimension: Dimension, value: Value) -> Value:

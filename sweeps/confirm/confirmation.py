@@ -179,8 +179,6 @@ class Confirmation:
 def failed_arms(study: optuna.Study, plan: ReplicatePlan) -> tuple[Arm, ...]:
     """Arms of which every run that ended has failed."""
     ended = study.get_trials(deepcopy=False, states=ENDED_STATES)
-    outcomes = {
-        arm.name: {trial.state for trial in ended if trial.user_attrs.get("arm") == arm.name}
-        for arm in plan.arms
-    }
-    return tuple(arm for arm in plan.arms if outcomes[arm.name] == {TrialState.FAIL})
+    finished = {trial.user_attrs.get("arm") for trial in ended if trial.state != TrialState.FAIL}
+    failed = {trial.user_attrs.get("arm") for trial in ended} - finished
+    return tuple(arm for arm in plan.arms if arm.name in failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -23,11 +24,9 @@ def write_result_files(
     `tokenizer` is a folder with the tokenizer for best/; with None best/ keeps the one it has.
     """
     write_tables(study, config.run_folder)
-    try:
+    with suppress(NothingToSay):  # the report says why
         write_best(study, config.run_folder, tokenizer=tokenizer)
         write_verdict(verdict(study, replicates), config.run_folder)
-    except NothingToSay:
-        pass  # the report says why
     write_report_file(config, study, replicates)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import optuna
 import ray
@@ -25,6 +26,21 @@ from sweeps.study.lease import DriverProcess, refuse_if_held
 from sweeps.tracking.follow import following
 
 
+@contextmanager
+def _ray_errors() -> Iterator[None]:
+    """SweepFailed when Ray itself fails."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("ray."):
+            raise
+        line = next(iter(str(error).splitlines()), "")
+        raise SweepFailed(
+            f"Ray failed during the sweep ({type(error).__name__}: {line})\n{CONTINUE}"
+        ) from error
+
+
+@_ray_errors()
 def run_on_ray(
     config: SweepConfig,
     blueprint: Blueprint,
@@ -38,24 +54,6 @@ def run_on_ray(
     `study` is the present one, None before the first run. Raises SweepFailed when Ray itself fails,
     StartFailed when no worker can start, StudyHeld when another run works on the study.
     """
-    try:
-        return _run_on_ray(config, blueprint, study, address, console)
-    except Exception as error:
-        if not type(error).__module__.startswith("ray."):
-            raise
-        line = next(iter(str(error).splitlines()), "")
-        raise SweepFailed(
-            f"Ray failed during the sweep ({type(error).__name__}: {line})\n{CONTINUE}"
-        ) from error
-
-
-def _run_on_ray(
-    config: SweepConfig,
-    blueprint: Blueprint,
-    study: optuna.Study | None,
-    address: str | None,
-    console: Console,
-) -> tuple[bool, list[str]]:
     owner = DriverProcess.current(secrets.token_hex(8))
     if study is not None and (lease := refuse_if_held(study, owner)) is not None:
         console.print(

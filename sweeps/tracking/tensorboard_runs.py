@@ -33,7 +33,10 @@ def to_tensorboard(records: Sequence[TrialRecord], run_folder: Path) -> int:
             if old != file:
                 old.unlink(missing_ok=True)
         written += 1
-    _drop_unknown(run_folder / FOLDER, {record.name for record in records})
+    names = {record.name for record in records}
+    for trial in (run_folder / FOLDER).glob("trial-*"):
+        if trial.name not in names:  # of an earlier study that was deleted and started again
+            shutil.rmtree(trial, ignore_errors=True)
     return written
 
 
@@ -59,10 +62,3 @@ def _event_file(record: TrialRecord, folder: Path) -> Path:
             writer.file_writer.add_summary(summary, global_step=0, walltime=record.started)
     (file,) = folder.iterdir()
     return file
-
-
-def _drop_unknown(folder: Path, names: set[str]) -> None:
-    """Remove trials of an earlier study that was deleted and started again."""
-    for run in folder.glob("trial-*") if folder.is_dir() else ():
-        if run.name not in names:
-            shutil.rmtree(run, ignore_errors=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +67,7 @@ class TrialRecord:
     started: float
     """Seconds since the epoch."""
     finished: float | None = None
-    labels: tuple[str, ...] = field(default=())
+    labels: tuple[str, ...] = ()
     """Words to filter by: outcome, origin, scenario."""
 
     @property
@@ -101,7 +100,7 @@ def _record(
     attrs = trial.user_attrs
     config = {k: v for k, v in (attrs.get("config") or {}).items() if isinstance(v, str | int | float)}
     assert trial.datetime_start is not None
-    started = _seconds(trial.datetime_start)
+    started = trial.datetime_start.timestamp()  # Optuna keeps local time without a zone
     final = {FULL_BUDGET: full_budget_loss(trial), **{name: finite(attrs.get(name)) for name in FINAL}}
     outcome = attrs.get("outcome") if trial.state.is_finished() else None
     tags = {
@@ -127,7 +126,7 @@ def _record(
         outcome=outcome,
         reason=str(attrs.get("stop_reason") or "")[:_MAX_TAG] if outcome else "",
         started=started,
-        finished=None if trial.datetime_complete is None else _seconds(trial.datetime_complete),
+        finished=None if trial.datetime_complete is None else trial.datetime_complete.timestamp(),
         labels=tuple(
             str(word)[:64] for word in (outcome, attrs.get("origin"), context.get("scenario")) if word
         ),
@@ -172,11 +171,6 @@ def _reports(folder: Path) -> dict[int, dict[str, Any]]:
         except (ValueError, KeyError, TypeError):
             continue  # a line that is still being written
     return found
-
-
-def _seconds(moment: datetime) -> float:
-    # Optuna keeps local time without a zone.
-    return moment.timestamp()
 
 
 def _digest(value: Any) -> str:
