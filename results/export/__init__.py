@@ -1,8 +1,8 @@
-"""The best config in the form another program takes."""
+"""The best config in the form that another program takes."""
 
 from __future__ import annotations
 
 from results.export.registry import TARGETS, export
-from results.export.target import Draft, ExportResult, Target
+from results.export.target import ExportDraft, ExportResult, Target
 
-__all__ = ["TARGETS", "Draft", "ExportResult", "Target", "export"]
+__all__ = ["TARGETS", "ExportDraft", "ExportResult", "Target", "export"]

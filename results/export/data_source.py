@@ -1,4 +1,4 @@
-"""Where a sweep's records lie: a file, a folder, or a hub id."""
+"""Where a sweep's records are: a file, a folder, or a hub id."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _LOADERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """A source as the sweep file names it, taken apart."""
+    """`data.train` or `data.eval` of the sweep file, parsed."""
 
     name: str
     """Path or hub id."""
-    part: str | None
-    """The configuration of a hub id."""
+    subset: str | None
+    """What follows the colon of a hub id: the name of its configuration."""
     loader: str | None
-    """datasets' loader of the file; None for a hub id or a folder."""
+    """The loader of `datasets` for the file; None for a hub id or a folder."""
 
     @property
-    def is_hub(self) -> bool:
+    def is_hub_id(self) -> bool:
         return self.loader is None and not _is_path(self.name)
 
 
-def data_source(source: Any) -> DataSource | None:
-    """Take a source apart; None when the sweep recorded none."""
+def parse_data_source(source: Any) -> DataSource | None:
+    """None when the sweep recorded no source."""
     if not source:
         return None
     text = str(source)
     loader = _LOADERS.get(PurePath(text).suffix.lower())
     if loader is None and not _is_path(text):
-        name, _, part = text.partition(":")
-        return DataSource(name=name, part=part or None, loader=None)
-    return DataSource(name=text, part=None, loader=loader)
+        name, _, subset = text.partition(":")
+        return DataSource(name=name, subset=subset or None, loader=None)
+    return DataSource(name=text, subset=None, loader=loader)
 
 
 def _is_path(text: str) -> bool:

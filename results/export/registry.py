@@ -1,4 +1,4 @@
-"""All export targets by name, and the one function that writes them."""
+"""All export targets by name, and the function that writes one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from files_and_text.atomic_files import atomic_copy, atomic_write, sync_folder
 from files_and_text.nearest_name import nearest
 from files_and_text.plain_values import plain
 from results.errors import LossyExport, UnknownTarget, WouldOverwrite
-from results.export.target import Config, Draft, ExportResult, Target, lossy_of, section
+from results.export.config_values import Config, section
+from results.export.target import ExportDraft, ExportResult, Target, lossy_sentences
 from results.export.targets import axolotl as axolotl_target
 from results.export.targets import llama_cpp as llama_cpp_target
 from results.export.targets import llama_factory as llama_factory_target
@@ -51,16 +52,16 @@ def export(
     """Write the best config (`best_config()` or `read_best_config()`) for `target` into the folder
     `destination`, as its version `target_version` takes it (None: the version the target was written for).
 
-    All files are written and checked under a temporary name first, so a refused export leaves nothing
+    All files are written to a temporary folder and checked there first, so a refused export leaves nothing
     behind. Raises UnknownTarget, LossyExport (only when `strict`), WouldOverwrite (unless `overwrite`), and
-    whatever the target finds wrong with the config or the adapter (ExportError, AdapterFilesError).
+    ExportError or AdapterFilesError for a config or an adapter that the target cannot use.
     """
     if target not in TARGETS:
         raise UnknownTarget(f"export target {target!r} does not exist.{nearest(target, TARGETS)}")
     version = TARGETS[target].version(target_version)
     config = plain(best_config)
-    draft = TARGETS[target].draft(config, adapter_folder, version)
-    lossy = lossy_of(config, draft.said)
+    draft = TARGETS[target].build(config, adapter_folder, version)
+    lossy = lossy_sentences(config, draft.facts)
     if strict and lossy:
         raise LossyExport(target, lossy)
     present = [destination / name for name in draft.files if (destination / name).exists()]
@@ -72,19 +73,19 @@ def export(
         files=files,
         lossy=lossy,
         notes=[*draft.notes, *_notes_of_paths(config)],
-        said=dict(draft.said),
+        facts=dict(draft.facts),
     )
 
 
 def _notes_of_paths(config: Config) -> list[str]:
-    """Paths of this machine in the files: a reader may want to look before publishing them."""
-    places = (("model", "name"), ("data", "train"), ("data", "eval"))
-    values = [str(section(config, name).get(key) or "") for name, key in places]
+    """A note on local paths in the files, which users may not want to publish."""
+    keys = (("model", "name"), ("data", "train"), ("data", "eval"))
+    values = [str(section(config, name).get(key) or "") for name, key in keys]
     found = [value for value in values if Path(value).is_absolute()]
     return [f"The files name paths of this machine: {', '.join(found)}."] if found else []
 
 
-def _write(draft: Draft, destination: Path) -> list[Path]:
+def _write(draft: ExportDraft, destination: Path) -> list[Path]:
     destination.parent.mkdir(parents=True, exist_ok=True)
     stage = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.tmp")
     stage.mkdir()

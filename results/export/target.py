@@ -1,4 +1,4 @@
-"""What an export target is: a name, and a function from the best config to the files it takes."""
+"""An export target: a name, and a function from the best config to the files that the program takes."""
 
 from __future__ import annotations
 
@@ -10,50 +10,48 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from results.errors import ExportError
-from results.export.facts import Config, facts_of, section
-
-__all__ = ["Config", "Draft", "ExportResult", "FactExport", "Target", "by_code", "by_keys", "lost", "section"]
+from results.export.config_values import Config
+from results.export.facts import facts_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class FactExport:
-    """How a target says one fact: by keys of its settings file, elsewhere, or not (all of it)."""
+    """How a target expresses one fact."""
 
-    keys: Mapping[str, Any] = field(default_factory=dict)
-    """Settings it becomes."""
-    where: str = ""
-    """Where else it stands."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Keys and values of the target's settings file."""
+    location: str = ""
+    """Where it is instead: a constant of the script, another file, the head of a file."""
     lost: str = ""
-    """What the target will not do, a sentence; empty when it does all."""
+    """A sentence on what the target does differently; empty when it does the same."""
 
 
-def by_keys(*, lost: str = "", **keys: Any) -> FactExport:
-    """FactExport by settings of the target's own file."""
-    return FactExport(keys=keys, lost=lost)
+def as_settings(*, lost: str = "", **settings: Any) -> FactExport:
+    """A fact that the target's settings file expresses."""
+    return FactExport(settings=settings, lost=lost)
 
 
-def by_code(where: str, *, lost: str = "") -> FactExport:
-    """FactExport elsewhere: in a script, a head, another file."""
-    return FactExport(where=where, lost=lost)
+def written_in(location: str, *, lost: str = "") -> FactExport:
+    """A fact that is elsewhere: in a script, a head, another file."""
+    return FactExport(location=location, lost=lost)
 
 
-def lost(sentence: str) -> FactExport:
-    """Not said at all."""
+def not_expressed(sentence: str) -> FactExport:
     return FactExport(lost=sentence)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draft:
-    """Files that are ready to be written, and what the target cannot say."""
+class ExportDraft:
+    """Files that are ready to be written, and how they express each fact."""
 
     files: Mapping[str, str | Path]
     """Name in the destination -> text, or a file to copy."""
-    said: Mapping[str, FactExport]
-    """Name of a fact -> how this target says it; every fact of the config has an entry."""
+    facts: Mapping[str, FactExport]
+    """By the fact's name; every fact of the config has an entry."""
     notes: list[str] = field(default_factory=list)
     """What a reader should know although nothing is lost."""
     check: Callable[[Path], object] | None = None
-    """Reads the written files the way the target does; raises a ResultsError when they are refused."""
+    """Reads the written files as the target does; raises a ResultsError when it would refuse them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,19 +60,21 @@ class Target:
 
     name: str
     summary: str
-    draft: Callable[[Config, Path | None, Version | None], Draft]
-    """(best config, adapter folder or None, version of the target) -> Draft; ExportError when the config
-    lacks what it needs."""
+    build: Callable[[Config, Path | None, Version | None], ExportDraft]
+    """(best config, adapter folder or None, version of the target) -> ExportDraft.
+
+    Raises ExportError when the config lacks what the target needs.
+    """
     package: str = ""
-    """What `--target-version` is a version of; empty where nothing depends on one."""
+    """The package that `--target-version` refers to; empty when the files are the same for every version."""
     written_for: str = ""
     """The version whose published keys and code were read; the default."""
     oldest: str = ""
     before: str = ""
-    """Versions from `oldest` on and below `before` read what is written."""
+    """What is written suits versions >= `oldest` and < `before`."""
 
     def version(self, asked: str | None) -> Version | None:
-        """The version to write for; ExportError when the target has none, or cannot write for it."""
+        """The version to write for; raises ExportError when the target does not support `asked`."""
         if not self.package:
             if asked is not None:
                 raise ExportError(f"the {self.name} target is the same for every version; got {asked!r}")
@@ -82,7 +82,7 @@ class Target:
         try:
             version = Version(asked or self.written_for)
         except InvalidVersion:
-            rule = f"a target version reads as {self.written_for}"
+            rule = f"a target version looks like {self.written_for}"
             raise ExportError(f"{rule}; got {asked!r}") from None
         if not Version(self.oldest) <= version < Version(self.before):
             raise ExportError(
@@ -101,34 +101,32 @@ class ExportResult:
     lossy: list[str]
     """What this target cannot express; also written into its files."""
     notes: list[str]
-    said: Mapping[str, FactExport]
-    """Name of a fact -> how the files say it."""
+    facts: Mapping[str, FactExport]
+    """Name of a fact -> how the files express it."""
 
     @property
-    def places(self) -> list[Path]:
-        """The files, and for those that lie in a folder of their own that folder."""
+    def top_level_paths(self) -> list[Path]:
+        """The files at the top of the destination, and its folders."""
         top = min((file.parent for file in self.files), key=lambda folder: len(folder.parts))
         return list(dict.fromkeys(top / file.relative_to(top).parts[0] for file in self.files))
 
 
-def lossy_of(config: Config, said: Mapping[str, FactExport]) -> list[str]:
-    """What is not said, a sentence each, in the order of the facts.
+def lossy_sentences(config: Config, facts: Mapping[str, FactExport]) -> list[str]:
+    """What the target does differently, a sentence each, in the order of the facts.
 
-    Raises ExportError for a fact of the config that the target passes over in silence.
+    Raises ExportError when a fact of the config is neither expressed nor named as lost.
     """
-    silent = [
-        fact.name
-        for fact in facts_of(config)
-        if (how := said.get(fact.name)) is None or not (how.keys or how.where or how.lost)
-    ]
-    if silent:
-        raise ExportError(f"the target says nothing about {', '.join(silent)}")
-    return list(dict.fromkeys(said[fact.name].lost for fact in facts_of(config) if said[fact.name].lost))
+    exports = {fact.name: facts.get(fact.name, FactExport()) for fact in facts_of(config)}
+    missing = [name for name, how in exports.items() if how == FactExport()]
+    if missing:
+        raise ExportError(f"the target says nothing about {', '.join(missing)}")
+    return list(dict.fromkeys(how.lost for how in exports.values() if how.lost))
 
 
-def keys_of(config: Config, said: Mapping[str, FactExport]) -> dict[str, Any]:
-    """All settings, in the order of the facts; what the config does not have is left out."""
-    keys: dict[str, Any] = {}
+def settings_of(config: Config, facts: Mapping[str, FactExport]) -> dict[str, Any]:
+    """All settings, in the order of the facts; None and facts that the config does not have are left out."""
+    settings: dict[str, Any] = {}
     for fact in facts_of(config):
-        keys |= {name: value for name, value in said[fact.name].keys.items() if value is not None}
-    return keys
+        exported = facts[fact.name].settings
+        settings |= {name: value for name, value in exported.items() if value is not None}
+    return settings

@@ -1,4 +1,4 @@
-"""What the targets that get a training script share: its constants, its template, and what it says."""
+"""What targets with a training script share: its constants, its template, the facts that it expresses."""
 
 from __future__ import annotations
 
@@ -8,34 +8,47 @@ from typing import Any
 
 from files_and_text.choices import DATA_FORMATS
 from results.errors import ExportError
-from results.export.data_code import PACKAGE, data_code
-from results.export.facts import (
-    FORMS,
-    INT8_ROUNDS,
+from results.export.bundled_data_code import PACKAGE, bundled_data_code
+from results.export.config_values import (
     Config,
-    base_class,
+    auto_class,
     dtype_name,
-    facts_of,
-    form_fact,
     quantization_arguments,
     revision_notes,
     section,
     trains_embeddings,
 )
-from results.export.python_text import (
-    listed,
-    literal,
-    literal_text,
-    mapping_lines,
-    provenance,
-    settings_yaml,
-    wrapped,
+from results.export.facts import FORMS, facts_of, form_fact_name
+from results.export.generated_text import (
+    bullet_list,
+    multiline_literal,
+    provenance_lines,
+    python_dict,
+    python_literal,
+    settings_file_text,
+    wrap_text,
 )
-from results.export.target import Draft, FactExport, by_code, by_keys, keys_of, lossy_of, lost
-from results.export.template import render_template
+from results.export.jinja_templates import render_template
+from results.export.target import (
+    ExportDraft,
+    FactExport,
+    as_settings,
+    lossy_sentences,
+    not_expressed,
+    settings_of,
+    written_in,
+)
 
 SCRIPT = "train.py"
 DEFAULT_MAX_LENGTH = 1024
+OTHER_MODEL_CLASS = (
+    "The sweep trained the language model of a base that sees as well; how this program loads it, and "
+    "whether it trains more of it, was not compared."
+)
+INT8_ROUNDING = (
+    "The sweep computed with the weights that the int8 base stands for; LLM.int8() rounds activations to 8 "
+    "bits as well, so losses differ a little."
+)
 
 _NEEDED = (
     "learning_rate",
@@ -44,14 +57,18 @@ _NEEDED = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
 )
+_IN_LORA = (
+    *("lora_r", "lora_alpha", "use_rslora", "lora_dropout", "target_modules"),
+    *("modules_to_save", "trainable_token_indices"),
+)
 _ADAM = ("adam_beta1", "adam_beta2", "adam_epsilon")
 _SELECTION = ("train_split", "eval_split", "eval_fraction", "max_train_examples", "seed")
-# transformers has no default for what these schedules end at or decay over.
+# transformers has no default for the final learning rate or the decay steps of these.
 _NEEDS_KWARGS = ("cosine_with_min_lr", "warmup_stable_decay")
 
 
 def check_config(target: str, config: Config) -> None:
-    """Raise ExportError for a config that no training can be written from."""
+    """Raise ExportError for a config that lacks what training needs."""
     training, lora, model = section(config, "training"), section(config, "lora"), section(config, "model")
     missing = [f"training.{name}" for name in _NEEDED if training.get(name) is None]
     missing += [
@@ -74,28 +91,28 @@ def effective_batch_size(config: Config) -> int:
     return int(training["per_device_train_batch_size"]) * int(training["gradient_accumulation_steps"])
 
 
-def trainer_arguments(config: Config) -> dict[str, FactExport]:
-    """Facts that every trainer built on transformers' Trainer says by TrainingArguments' own names."""
+def trainer_facts(config: Config) -> dict[str, FactExport]:
+    """Facts that TrainingArguments express, for every trainer built on transformers' Trainer."""
     training = section(config, "training")
     batch = ("per_device_train_batch_size", "gradient_accumulation_steps")
     named = ("learning_rate", "max_steps", "weight_decay", "max_grad_norm", "seed", "optim")
-    said = {name: FactExport(keys={name: training.get(name)}) for name in (*named, *_ADAM)}
-    said["lr_scheduler"] = by_keys(
+    facts = {name: FactExport(settings={name: training.get(name)}) for name in (*named, *_ADAM)}
+    facts["lr_scheduler"] = as_settings(
         lr_scheduler_type=training["lr_scheduler_type"],
         lr_scheduler_kwargs=training.get("lr_scheduler_kwargs") or None,
     )
-    # Whole steps in every version: a share would be read as a number of steps by one and refused by another.
-    said["warmup_steps"] = by_keys(warmup_steps=int(training.get("warmup_steps") or 0))
-    said["batch_size"] = by_keys(**{name: training[name] for name in batch})
-    said["embedding_optimizer_bits"] = lost(
+    # In whole steps: some versions read a ratio as a number of steps, others refuse it.
+    facts["warmup_steps"] = as_settings(warmup_steps=int(training.get("warmup_steps") or 0))
+    facts["batch_size"] = as_settings(**{name: training[name] for name in batch})
+    facts["embedding_optimizer_bits"] = not_expressed(
         "The sweep kept the moments of trained embeddings in 8 bits; here they are kept in 32, at 8 bytes a "
         "parameter instead of 2."
     )
-    return said
+    return facts
 
 
-def said_by_script(config: Config) -> dict[str, FactExport]:
-    """Facts that the script itself says: the data, the 4-bit base, where it comes from."""
+def script_facts(config: Config) -> dict[str, FactExport]:
+    """Facts that the script itself expresses: the data, the base, the study."""
     data, quantization = section(config, "data"), section(config, "quantization")
     no_length = "The sweep recorded no max_length; the script cuts examples at 1024 tokens."
     no_mask = "The sweep did not record whether the prompt carries loss; the script leaves the prompt out."
@@ -103,40 +120,37 @@ def said_by_script(config: Config) -> dict[str, FactExport]:
     no_share = "The sweep did not record what it held out; the script holds out 5% by content hash."
     held_out = any(data.get(name) is not None for name in ("eval", "eval_split", "eval_fraction"))
 
-    def here(constant: str, recorded: bool = True, otherwise: str = "") -> FactExport:
-        return by_code(f"{SCRIPT}: {constant}", lost="" if recorded else otherwise)
+    def here(constant: str, recorded: bool = True, if_not: str = "") -> FactExport:
+        return written_in(f"{SCRIPT}: {constant}", lost="" if recorded else if_not)
 
     return {
         "model": here("MODEL"),
         "revision": here("REVISION"),
         "trust_remote_code": here("trust_remote_code"),
         "model_class": here("load_model"),
-        "quantization": by_code(f"{SCRIPT}: QUANTIZATION", lost=INT8_ROUNDS)
+        "quantization": written_in(f"{SCRIPT}: QUANTIZATION", lost=INT8_ROUNDING)
         if quantization.get("load_in_8bit")
         else here("QUANTIZATION", quantization.get("load_in_4bit") is not None, no_kind),
         "compute_dtype": here("COMPUTE_DTYPE"),
-        **dict.fromkeys(
-            ("lora_r", "lora_alpha", "use_rslora", "lora_dropout", "target_modules"), here("LORA")
-        ),
-        **dict.fromkeys(("modules_to_save", "trainable_token_indices"), here("LORA")),
+        **dict.fromkeys(_IN_LORA, here("LORA")),
         "trained_embeddings_dtype": here("load_model"),
         "embedding_learning_rate": here("EMBEDDING_LEARNING_RATE"),
         "train_data": here("TRAIN_DATA"),
         "held_out": here("EVAL_DATA, SELECTION", held_out, no_share),
-        # Where none was recorded, the same records give the same one again.
+        # When it was not recorded, it is detected again from the records.
         "data_format": here("DATA_FORMAT"),
         "max_length": here("MAX_LENGTH", data.get("max_length") is not None, no_length),
         "completion_only": here("COMPLETION_ONLY", data.get("completion_only") is not None, no_mask),
         "chat_template": here("CHAT_TEMPLATE"),
         "max_train_examples": here("SELECTION"),
-        **{form_fact(form): by_code(f"{SCRIPT}: {PACKAGE}") for form in FORMS},
-        "study": by_code("head of the files"),
-        "versions": by_code("head of the files"),
+        **{form_fact_name(form): written_in(f"{SCRIPT}: {PACKAGE}") for form in FORMS},
+        "study": written_in("head of the files"),
+        "versions": written_in("head of the files"),
     }
 
 
-def notes_of(config: Config, settings: str) -> list[str]:
-    """What a reader of the script should know although nothing is lost."""
+def script_notes(config: Config, settings: str) -> list[str]:
+    """What a user of the script should know although nothing is lost."""
     notes = [
         f"The folder {PACKAGE} beside the script is the sweep's own data code; keep both together.",
         "Data order, dropout masks and LoRA's first weights come from the Trainer's and torch's own "
@@ -153,8 +167,8 @@ def notes_of(config: Config, settings: str) -> list[str]:
     return notes
 
 
-def constants(config: Config, lora_alone: Sequence[str] = ()) -> dict[str, str]:
-    """The constants at the head of the script, as Python; `lora_alone` limits LORA to these names."""
+def script_constants(config: Config, lora_names: Sequence[str] = ()) -> dict[str, str]:
+    """The constants at the head of the script, as Python source; `lora_names` limits LORA to these names."""
     model = section(config, "model")
     training, lora, data = section(config, "training"), section(config, "lora"), section(config, "data")
     lora_arguments = {
@@ -167,34 +181,34 @@ def constants(config: Config, lora_alone: Sequence[str] = ()) -> dict[str, str]:
     }
     if lora.get("trainable_token_indices"):
         lora_arguments["trainable_token_indices"] = lora["trainable_token_indices"]
-    if lora_alone:
-        lora_arguments = {name: value for name, value in lora_arguments.items() if name in lora_alone}
+    if lora_names:
+        lora_arguments = {name: value for name, value in lora_arguments.items() if name in lora_names}
     quantization = quantization_arguments(config)
     selection = {name: data[name] for name in _SELECTION if data.get(name) is not None}
     if "max_eval_examples" in data:
-        selection["max_eval_examples"] = data["max_eval_examples"]  # None: all, which is no default
+        selection["max_eval_examples"] = data["max_eval_examples"]  # None means all and is not the default
     return {
-        "MODEL": literal(model["name"]),
-        "REVISION": literal(model.get("revision")),
+        "MODEL": python_literal(model["name"]),
+        "REVISION": python_literal(model.get("revision")),
         "COMPUTE_DTYPE": f"torch.{dtype_name(config)}",
-        "QUANTIZATION": mapping_lines(quantization) if quantization else "None",
-        "LORA": mapping_lines(lora_arguments),
-        "EMBEDDING_LEARNING_RATE": literal(training.get("embedding_learning_rate")),
-        "TRAIN_DATA": literal(data.get("train")),
-        "EVAL_DATA": literal(data.get("eval")),
-        "DATA_FORMAT": literal(data["format"] if data.get("format") in DATA_FORMATS else None),
-        "MAX_LENGTH": literal(data.get("max_length") or DEFAULT_MAX_LENGTH),
-        "COMPLETION_ONLY": literal(data.get("completion_only") is not False),
-        "CHAT_TEMPLATE": literal_text(data.get("chat_template") or None),
-        "SELECTION": mapping_lines(selection),
-        "TRAIN_DIGEST": literal(data.get("train_digest")),
-        "EVAL_DIGEST": literal(data.get("eval_digest")),
-        # Micro-batch x accumulation x processes; the rates hold for this product.
-        "EFFECTIVE_BATCH_SIZE": literal(effective_batch_size(config)),
+        "QUANTIZATION": python_dict(quantization) if quantization else "None",
+        "LORA": python_dict(lora_arguments),
+        "EMBEDDING_LEARNING_RATE": python_literal(training.get("embedding_learning_rate")),
+        "TRAIN_DATA": python_literal(data.get("train")),
+        "EVAL_DATA": python_literal(data.get("eval")),
+        "DATA_FORMAT": python_literal(data["format"] if data.get("format") in DATA_FORMATS else None),
+        "MAX_LENGTH": python_literal(data.get("max_length") or DEFAULT_MAX_LENGTH),
+        "COMPLETION_ONLY": python_literal(data.get("completion_only") is not False),
+        "CHAT_TEMPLATE": multiline_literal(data.get("chat_template") or None),
+        "SELECTION": python_dict(selection),
+        "TRAIN_DIGEST": python_literal(data.get("train_digest")),
+        "EVAL_DIGEST": python_literal(data.get("eval_digest")),
+        # Micro-batch x accumulation x processes; the learning rates were found for this product.
+        "EFFECTIVE_BATCH_SIZE": python_literal(effective_batch_size(config)),
     }
 
 
-def render(
+def render_script(
     template: str,
     config: Config,
     values: Mapping[str, str],
@@ -205,19 +219,19 @@ def render(
     """The script of `template` with these constants at its head."""
     return render_template(
         template,
-        provenance="\n".join(wrapped(line) for line in provenance(config)),
-        lossy=listed(lossy),
-        notes=listed(notes),
+        provenance="\n".join(wrap_text(line) for line in provenance_lines(config)),
+        lossy=bullet_list(lossy),
+        notes=bullet_list(notes),
         settings="\n".join(f"{name} = {value}" for name, value in values.items()),
         trusted=section(config, "model").get("trust_remote_code") is True,
-        model_class=base_class(config),
+        model_class=auto_class(config),
         **more,
     )
 
 
-def draft_of(
+def script_draft(
     config: Config,
-    said: Mapping[str, FactExport],
+    facts: Mapping[str, FactExport],
     *,
     template: str,
     settings: str,
@@ -226,32 +240,32 @@ def draft_of(
     notes: Sequence[str],
     values: Mapping[str, str] | None = None,
     **more: Any,
-) -> Draft:
+) -> ExportDraft:
     """A script and its settings file; `fixed` are settings that no fact decides."""
-    lossy = lossy_of(config, said)
-    keys = {"output_dir": "output", **keys_of(config, said), **fixed}
-    script = render(template, config, values or constants(config), lossy, notes, **more)
+    lossy = lossy_sentences(config, facts)
+    keys = {"output_dir": "output", **settings_of(config, facts), **fixed}
+    script = render_script(template, config, values or script_constants(config), lossy, notes, **more)
     only_in_script = [
-        fact.phrase
+        fact.description
         for fact in facts_of(config)
-        if said[fact.name].where.startswith(SCRIPT) and not said[fact.name].keys
+        if facts[fact.name].location.startswith(SCRIPT) and not facts[fact.name].settings
     ]
     beside = [f"Not expressed here, but by {SCRIPT}: {', '.join(only_in_script)}."] if only_in_script else []
     product = f"Examples per step: {effective_batch_size(config)} = per device x accumulation x 1 device."
-    return Draft(
+    return ExportDraft(
         files={
             SCRIPT: script,
-            settings: settings_yaml(title, config, keys, lossy, [product, *beside]),
-            **data_code(),
+            settings: settings_file_text(title, config, keys, lossy, [product, *beside]),
+            **bundled_data_code(),
         },
-        said=said,
+        facts=facts,
         notes=list(notes),
         check=check_compiles,
     )
 
 
 def check_compiles(folder: Path) -> None:
-    """Raise ExportError when a written script is no Python."""
+    """Raise ExportError when a written script is not valid Python."""
     for file in sorted(folder.glob("*.py")):
         try:
             compile(file.read_text(encoding="utf-8"), file.name, "exec")

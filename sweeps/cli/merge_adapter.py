@@ -10,7 +10,7 @@ from pathlib import Path
 from files_and_text.atomic_files import whole_folder
 from results.best import BEST_FOLDER, MERGED
 from results.errors import ExportError, WouldOverwrite
-from results.export.merging import MERGE
+from results.export.merge_script import MERGE_SCRIPT
 from sweeps.sweep import Sweep
 
 
@@ -26,7 +26,7 @@ def merge_best(sweep: Sweep, output: Path | None = None) -> Path:
     with tempfile.TemporaryDirectory(prefix="sweeps-merge-") as scratch:
         sweep.export("peft", Path(scratch) / "peft")
         with whole_folder(target) as fresh:
-            command = [sys.executable, str(Path(scratch) / "peft" / MERGE), "--output", str(fresh)]
+            command = [sys.executable, str(Path(scratch) / "peft" / MERGE_SCRIPT), "--output", str(fresh)]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

@@ -117,7 +117,7 @@ def export(
         result = load_to_read(path).export(
             to, output, target_version=target_version, strict=strict, overwrite=overwrite
         )
-    for file in result.places:
+    for file in result.top_level_paths:
         say(console, f"wrote {file}")
     for line in result.lossy:
         say(console, f"not expressed by {result.target}: {line}", style="yellow")

@@ -1,7 +1,7 @@
-"""The adapter with the commands that make GGUF files of it.
+"""The adapter with a script that converts it to GGUF.
 
-Read from llama.cpp at commit 0b03ada (convert_lora_to_gguf.py): it takes LoRA matrices alone, ends at any
-other trained weight, and llama.cpp scales by alpha / r whatever `use_rslora` says.
+From llama.cpp at commit 0b03ada: convert_lora_to_gguf.py takes LoRA matrices only and fails on any other
+trained weight, and llama.cpp scales by alpha / r even with `use_rslora`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,19 @@ from files_and_text.trial_paths import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from files_and_text.yaml_lines import dump_yaml
 from results.adapter_files import check_adapter_files, check_adapter_loads
 from results.errors import ExportError
-from results.export.facts import FACTS, revision_notes, section, template_text, trains_embeddings
-from results.export.merging import MERGE, another_base, merge_script, served_files
-from results.export.python_text import flat, provenance
-from results.export.target import Config, Draft, FactExport, Target, by_code, lossy_of, lost
+from results.export.config_values import (
+    Config,
+    chat_template_text,
+    revision_notes,
+    section,
+    trains_embeddings,
+)
+from results.export.facts import FACTS
+from results.export.generated_text import one_line, provenance_lines
+from results.export.jinja_templates import render_template
+from results.export.merge_script import MERGE_SCRIPT, merge_script, other_base_warning, tokenizer_and_template
+from results.export.target import ExportDraft, FactExport, Target, lossy_sentences, not_expressed, written_in
 from results.export.targets.yaml import FILE as RECORD
-from results.export.template import render_template
 from results.export.training_script import check_compiles
 from results.tokenizer_files import TEMPLATE
 
@@ -39,25 +46,26 @@ _MUST_MERGE = (
 )
 
 
-def _said(config: Config, merged: bool) -> dict[str, FactExport]:
-    adapter = by_code(ADAPTER_CONFIG)
-    said = {fact.name: lost(_NO_TRAINING) for fact in FACTS}
-    said |= dict.fromkeys(("lora_r", "lora_alpha", "use_rslora", "target_modules"), adapter)
-    said |= dict.fromkeys(("study", "versions"), by_code(RECORD))
-    said |= dict.fromkeys(
-        ("model", "revision", "trust_remote_code", "model_class"), by_code(f"{CONVERT}, {MERGE}")
+def _facts(config: Config, merged: bool) -> dict[str, FactExport]:
+    adapter = written_in(ADAPTER_CONFIG)
+    facts = {fact.name: not_expressed(_NO_TRAINING) for fact in FACTS}
+    facts |= dict.fromkeys(("lora_r", "lora_alpha", "use_rslora", "target_modules"), adapter)
+    facts |= dict.fromkeys(("study", "versions"), written_in(RECORD))
+    facts |= dict.fromkeys(
+        ("model", "revision", "trust_remote_code", "model_class"), written_in(f"{CONVERT}, {MERGE_SCRIPT}")
     )
-    said["quantization"] = lost(another_base(config))
-    said |= dict.fromkeys(
-        ("modules_to_save", "trainable_token_indices"), by_code(MERGE, lost=_MUST_MERGE if merged else "")
+    facts["quantization"] = not_expressed(other_base_warning(config))
+    facts |= dict.fromkeys(
+        ("modules_to_save", "trainable_token_indices"),
+        written_in(MERGE_SCRIPT, lost=_MUST_MERGE if merged else ""),
     )
-    if template_text(config) is not None:
-        said["chat_template"] = by_code(f"{TEMPLATE}, {CONVERT}")
-    return said
+    if chat_template_text(config) is not None:
+        facts["chat_template"] = written_in(f"{TEMPLATE}, {CONVERT}")
+    return facts
 
 
 def _adapter_config(config: Config, adapter: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """peft's settings as llama.cpp computes with them, and what was changed."""
+    """peft's adapter config, changed so that llama.cpp scales as the sweep did, and notes on the changes."""
     model = section(config, "model")
     changed = dict(adapter) | {"base_model_name_or_path": model["name"], "revision": model.get("revision")}
     if not adapter.get("use_rslora"):
@@ -71,7 +79,7 @@ def _adapter_config(config: Config, adapter: Mapping[str, Any]) -> tuple[dict[st
     ]
 
 
-def _draft(config: Config, adapter_folder: Path | None, version: Version | None) -> Draft:
+def _build(config: Config, adapter_folder: Path | None, version: Version | None) -> ExportDraft:
     if adapter_folder is None:
         raise ExportError("the llama.cpp target needs the folder of the trained adapter")
     model = section(config, "model")
@@ -82,32 +90,32 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
     trained = trains_embeddings(config) or bool(
         adapter.get("modules_to_save") or adapter.get("trainable_token_indices")
     )
-    said = _said(config, trained)
-    lossy = lossy_of(config, said)
+    facts = _facts(config, trained)
+    lossy = lossy_sentences(config, facts)
     written, notes = _adapter_config(config, adapter)
     if patterned:
         notes.append("A GGUF adapter has one alpha; this one has several, so it is merged.")
     notes += revision_notes(config)
     trusted = model.get("trust_remote_code") is True
     values = {
-        "provenance": provenance(config),
+        "provenance": provenance_lines(config),
         "base": shlex.quote(str(model["name"])),
         "merged": trained or patterned,
         "trusted": trusted,
-        "template": TEMPLATE if template_text(config) is not None else None,
-        "lossy_lines": [flat(line) for line in lossy],
-        "note_lines": [flat(line) for line in notes],
+        "template": TEMPLATE if chat_template_text(config) is not None else None,
+        "lossy_lines": [one_line(line) for line in lossy],
+        "note_lines": [one_line(line) for line in notes],
     }
-    return Draft(
+    return ExportDraft(
         files={
             ADAPTER_CONFIG: json.dumps(written, indent=2, sort_keys=True) + "\n",
             ADAPTER_WEIGHTS: adapter_folder / ADAPTER_WEIGHTS,
             CONVERT: render_template("convert.sh.jinja", **values),
-            MERGE: merge_script(config, lossy, notes),
+            MERGE_SCRIPT: merge_script(config, lossy, notes),
             RECORD: dump_yaml(dict(config)),
-            **served_files(config, adapter_folder),
+            **tokenizer_and_template(config, adapter_folder),
         },
-        said=said,
+        facts=facts,
         notes=notes,
         check=_check,
     )
@@ -121,5 +129,5 @@ def _check(folder: Path) -> None:
 TARGET = Target(
     name="llama.cpp",
     summary="the adapter with commands that make GGUF files of it",
-    draft=_draft,
+    build=_build,
 )

@@ -1,4 +1,4 @@
-"""The adapter as peft loads it, with how to load it and how it was trained."""
+"""The adapter as peft loads it, with a README and the config that it was trained with."""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ from files_and_text.trial_paths import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from files_and_text.yaml_lines import dump_yaml
 from results.adapter_files import check_adapter_files, check_adapter_loads
 from results.errors import ExportError
-from results.export.facts import base_class, dtype_name, quantization_arguments, revision_notes
-from results.export.merging import MERGE, another_base, merge_script, served_files
-from results.export.python_text import flat, literal
-from results.export.target import Config, Draft, Target, section
-from results.export.targets.yaml import recorded
+from results.export.config_values import (
+    Config,
+    auto_class,
+    dtype_name,
+    quantization_arguments,
+    revision_notes,
+    section,
+)
+from results.export.generated_text import one_line, python_literal
+from results.export.merge_script import MERGE_SCRIPT, merge_script, other_base_warning, tokenizer_and_template
+from results.export.target import ExportDraft, Target
+from results.export.targets.yaml import all_in_config_file
 from results.tokenizer_files import TEMPLATE
 
 _README = """\
@@ -61,30 +68,34 @@ _QUANTIZATION = """
 
 
 def loading_code(config: Config, files: Collection[str] = ()) -> str:
-    """Python that loads the base as the sweep had it, and the adapter in the current folder on top; `files`
-    lie beside it."""
+    """Python source that loads the base as the sweep did, and the adapter in the current folder.
+
+    `files`: names of the files beside it.
+    """
     model, dtype = section(config, "model"), dtype_name(config)
     is_recorded = section(config, "quantization").get("load_in_4bit") is not None
     arguments = quantization_arguments(config) if is_recorded else {}
-    trusted = model.get("trust_remote_code") is True  # the user's own word in the sweep file
+    trusted = model.get("trust_remote_code") is True  # only if the user's sweep file says so
     trust_too = ", trust_remote_code=True" if trusted else ""
     if "tokenizer_config.json" in files:
         tokenizer = [f'tokenizer = AutoTokenizer.from_pretrained("."{trust_too})']
     else:
-        revision = literal(model.get("revision"))
+        revision = python_literal(model.get("revision"))
         tokenizer = [f"tokenizer = AutoTokenizer.from_pretrained(model_name, revision={revision}{trust_too})"]
         if TEMPLATE in files:
             tokenizer.append(f'tokenizer.chat_template = open("{TEMPLATE}", encoding="utf-8").read()')
     return _CODE.format(
         tokenizer="\n".join(tokenizer),
-        model=literal(model["name"]),
-        model_class=base_class(config),
-        revision=literal(model.get("revision")),
+        model=python_literal(model["name"]),
+        model_class=auto_class(config),
+        revision=python_literal(model.get("revision")),
         dtype=dtype,
         trust="\n    trust_remote_code=True," if trusted else "",
         import_quantization=", BitsAndBytesConfig" if arguments else "",
         quantization=_QUANTIZATION.format(
-            arguments="\n".join(f"        {name}={literal(value)}," for name, value in arguments.items()),
+            arguments="\n".join(
+                f"        {name}={python_literal(value)}," for name, value in arguments.items()
+            ),
             dtype=dtype,
         )
         if arguments
@@ -92,14 +103,14 @@ def loading_code(config: Config, files: Collection[str] = ()) -> str:
     )
 
 
-def _draft(config: Config, adapter_folder: Path | None, version: Version | None) -> Draft:
+def _build(config: Config, adapter_folder: Path | None, version: Version | None) -> ExportDraft:
     if adapter_folder is None:
         raise ExportError("the peft target needs the folder of the trained adapter")
     model, result, sweep = section(config, "model"), section(config, "result"), section(config, "sweep")
     if not model.get("name"):
         raise ExportError("the peft target needs the base model's name, and the config has none")
     adapter_config = check_adapter_files(adapter_folder)
-    # peft finds the base by these two; the trial may have been trained from a copy on another machine.
+    # peft finds the base by these two; the trial may have used a copy on another machine.
     adapter_config |= {"base_model_name_or_path": model["name"], "revision": model.get("revision")}
     notes = revision_notes(config)
     if adapter_config.get("modules_to_save"):
@@ -112,30 +123,30 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
             "The rows of trained tokens are stored in float32 and used in the dtype of the base. They belong "
             "to ids: load the adapter on the base that has the same tokens added."
         )
-    served = served_files(config, adapter_folder)
+    served = tokenizer_and_template(config, adapter_folder)
     if not served:
         notes.append("No tokenizer lies with the adapter: take the base's own.")
     readme = _README.format(
-        name=flat(sweep.get("name")),
+        name=one_line(sweep.get("name")),
         trial=sweep.get("trial"),
         eval_loss=loss(result.get("eval_loss")),
         base_loss=loss(result.get("base_eval_loss")),
         code=loading_code(config, served),
         notes="".join(f"\n{note}\n" for note in notes),
     )
-    return Draft(
+    return ExportDraft(
         files={
             ADAPTER_CONFIG: json.dumps(adapter_config, indent=2, sort_keys=True) + "\n",
             ADAPTER_WEIGHTS: adapter_folder / ADAPTER_WEIGHTS,
             "README.md": readme,
-            MERGE: merge_script(config, [another_base(config)], notes),
+            MERGE_SCRIPT: merge_script(config, [other_base_warning(config)], notes),
             "config.yaml": dump_yaml(dict(config)),
             **served,
         },
-        said=recorded(),
+        facts=all_in_config_file(),
         notes=notes,
         check=check_adapter_loads,
     )
 
 
-TARGET = Target(name="peft", summary="adapter for PeftModel.from_pretrained, with its config", draft=_draft)
+TARGET = Target(name="peft", summary="adapter for PeftModel.from_pretrained, with its config", build=_build)

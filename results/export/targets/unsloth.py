@@ -1,4 +1,4 @@
-"""A training script for Unsloth, whose trainer has an embedding learning rate of its own.
+"""A training script for Unsloth, whose trainer has a setting for the embedding learning rate.
 
 Keys and behaviour read from unsloth 2026.10.9 (trainer.py, models/llama.py, models/loader.py).
 """
@@ -10,17 +10,18 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from results.export.facts import OTHER_CLASS, quantization_arguments, revision_notes, section
-from results.export.target import Config, Draft, FactExport, Target, by_code, by_keys, lost
+from results.export.config_values import Config, quantization_arguments, revision_notes, section
+from results.export.target import ExportDraft, FactExport, Target, as_settings, not_expressed, written_in
 from results.export.training_script import (
     DEFAULT_MAX_LENGTH,
+    OTHER_MODEL_CLASS,
     SCRIPT,
     check_config,
-    constants,
-    draft_of,
-    notes_of,
-    said_by_script,
-    trainer_arguments,
+    script_constants,
+    script_draft,
+    script_facts,
+    script_notes,
+    trainer_facts,
 )
 
 ARGUMENTS = "training_args.yaml"
@@ -35,56 +36,60 @@ _FIXED = {
     "packing": False,
     "bf16": False,
     "fp16": False,
-    # The examples come with their labels: nothing is tokenised or masked again.
+    # The examples are tokenized and have labels already.
     "dataset_kwargs": {"skip_prepare_dataset": True},
     "remove_unused_columns": False,
 }
 
 
-def _said(config: Config) -> dict[str, FactExport]:
+def _facts(config: Config) -> dict[str, FactExport]:
     training, lora = section(config, "training"), section(config, "lora")
-    said = said_by_script(config) | trainer_arguments(config)
-    said["embedding_learning_rate"] = by_keys(embedding_learning_rate=training.get("embedding_learning_rate"))
-    said["max_length"] = replace(
-        said["max_length"],
-        keys={"max_length": section(config, "data").get("max_length") or DEFAULT_MAX_LENGTH},
+    facts = script_facts(config) | trainer_facts(config)
+    facts["embedding_learning_rate"] = as_settings(
+        embedding_learning_rate=training.get("embedding_learning_rate")
     )
-    said["trainable_token_indices"] = lost(
+    facts["max_length"] = replace(
+        facts["max_length"],
+        settings={"max_length": section(config, "data").get("max_length") or DEFAULT_MAX_LENGTH},
+    )
+    facts["trainable_token_indices"] = not_expressed(
         "Unsloth computes the output layer from its weight alone, so rows of single tokens are not trained: "
         "all embeddings stay frozen."
     )
-    said["model_class"] = lost(OTHER_CLASS)
+    facts["model_class"] = not_expressed(OTHER_MODEL_CLASS)
     others = [name for name in lora.get("modules_to_save") or [] if name not in _EMBEDDINGS]
     if others:
-        said["modules_to_save"] = by_code(
+        facts["modules_to_save"] = written_in(
             f"{SCRIPT}: LORA",
             lost=f"Unsloth trains embed_tokens and lm_head in full, not {', '.join(others)}.",
         )
     usual = quantization_arguments(config) in ({}, _USUAL)
     if not usual:
-        said["quantization"] = by_code(
+        facts["quantization"] = written_in(
             f"{SCRIPT}: LOAD_IN_4BIT", lost="Unsloth quantizes to NF4 with double quantization only."
         )
     if not lora.get("modules_to_save"):
-        said["trained_embeddings_dtype"] = lost("No embeddings are trained, see above.")
-        said["embedding_learning_rate"] = lost("No embeddings are trained that the rate could govern.")
-    return said
+        facts["trained_embeddings_dtype"] = not_expressed("No embeddings are trained, see above.")
+        facts["embedding_learning_rate"] = not_expressed(
+            "No embeddings are trained that the rate could govern."
+        )
+    return facts
 
 
-def _draft(config: Config, adapter_folder: Path | None, version: Version | None) -> Draft:
+def _build(config: Config, adapter_folder: Path | None, version: Version | None) -> ExportDraft:
     check_config("unsloth", config)
-    values = constants(config, _LORA)
+    values = script_constants(config, _LORA)
     del values["QUANTIZATION"], values["EMBEDDING_LEARNING_RATE"]
     values["LOAD_IN_4BIT"] = str(section(config, "quantization").get("load_in_4bit") is not False)
     notes = [
         f"Written from the published code of unsloth {version}; it needs a GPU and was not run by the sweep.",
-        *notes_of(config, ARGUMENTS)[:3],
+        *script_notes(config, ARGUMENTS)[:3],
         *revision_notes(config),
         "Unsloth gives the embedding learning rate to modules that are trained in full.",
     ]
-    return draft_of(
+    return script_draft(
         config,
-        _said(config),
+        _facts(config),
         template="train_unsloth.py.jinja",
         settings=ARGUMENTS,
         title=f"Arguments of UnslothTrainingArguments (unsloth {version}), read by train.py.",
@@ -98,7 +103,7 @@ def _draft(config: Config, adapter_folder: Path | None, version: Version | None)
 TARGET = Target(
     name="unsloth",
     summary="train.py for UnslothTrainer, with training_args.yaml",
-    draft=_draft,
+    build=_build,
     package="unsloth",
     written_for="2026.10.9",
     oldest="2026.10",

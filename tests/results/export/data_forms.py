@@ -24,12 +24,12 @@ from transformers import PreTrainedTokenizerFast
 from lora_runner.data import DataBundle, DataSpec, load_data
 from lora_runner.errors import DataError
 from results.export import TARGETS
-from results.export.data_code import PACKAGE
-from results.export.facts import FORMS, facts_of, form_fact
+from results.export.bundled_data_code import PACKAGE
+from results.export.facts import FORMS, facts_of, form_fact_name
 
 SCRIPTS = ("transformers", "trl", "unsloth")
 SETTINGS = ("axolotl", "llama-factory")
-_OF_DATA = {"data_format", "completion_only", "chat_template", "max_length", *map(form_fact, FORMS)}
+_OF_DATA = {"data_format", "completion_only", "chat_template", "max_length", *map(form_fact_name, FORMS)}
 
 PLAIN = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content }}<end>\n{% endfor %}"
@@ -209,8 +209,8 @@ def best_config_of(spec: DataSpec, data: DataBundle) -> dict[str, Any]:
     }
 
 
-def _draft(target: str, config: dict[str, Any]) -> Any:
-    return TARGETS[target].draft(config, None, TARGETS[target].version(None))
+def _build(target: str, config: dict[str, Any]) -> Any:
+    return TARGETS[target].build(config, None, TARGETS[target].version(None))
 
 
 _own: dict[Path, dict[str, types.ModuleType]] = {}
@@ -219,7 +219,7 @@ _own: dict[Path, dict[str, types.ModuleType]] = {}
 
 def _script(target: str, config: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The names of an exported train.py; Unsloth, not installed here, has no part in reading data."""
-    files = _draft(target, config).files
+    files = _build(target, config).files
     for name, text in files.items():
         if not (folder / name).exists() or name == "train.py":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -270,7 +270,7 @@ def by_script(target: str, spec: DataSpec, data: DataBundle, folder: Path) -> st
 def by_settings(target: str, spec: DataSpec, data: DataBundle) -> list[str]:
     """What a target of settings files lists as lost of the data."""
     config = best_config_of(spec, data)
-    said = _draft(target, config).said
+    said = _build(target, config).facts
     found = [said[fact.name].lost for fact in facts_of(config) if fact.name in _OF_DATA]
     return list(dict.fromkeys(filter(None, found)))
 

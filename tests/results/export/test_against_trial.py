@@ -148,7 +148,7 @@ def test_trl_keeps_the_trained_embeddings_in_float32(config, tiny_model, tmp_pat
 def test_trl_trains_the_rows_of_a_few_tokens(config, tmp_path, monkeypatch):
     config["lora"] |= {"modules_to_save": [], "trainable_token_indices": [98, 101]}
     embeddings = ("trainable_token_indices", "trained_embeddings_dtype", "embedding_learning_rate")
-    only = [fact.phrase for fact in FACTS if fact.name in (*embeddings, "held_out")]
+    only = [fact.description for fact in FACTS if fact.name in (*embeddings, "held_out")]
     assert export("trl", config, None, tmp_path, strict=True).lossy == []
     head = (tmp_path / "sft_config.yaml").read_text().split("\noutput_dir")[0]
     # ModelConfig has no key for them.

@@ -22,9 +22,10 @@ from files_and_text.choices import SCHEDULERS
 from files_and_text.yaml_lines import load_yaml
 from results.best import best_config, read_best_config
 from results.export import TARGETS
-from results.export.facts import FACTS, base_class, facts_of
+from results.export.config_values import auto_class
+from results.export.facts import FACTS, facts_of
 from results.export.registry import export
-from results.export.target import lossy_of
+from results.export.target import lossy_sentences
 
 KEYS = yaml.safe_load(Path(__file__).with_name("published_keys.yaml").read_text(encoding="utf-8"))
 SETTINGS = {
@@ -280,8 +281,8 @@ def test_every_fact_is_in_the_files_or_listed_as_lost(target, config):
         texts = {file.name: file.read_text("utf-8") for file in own}
         whole = flat("\n".join(texts.values()))
         for fact in facts_of(config):
-            how = result.said[fact.name]
-            assert how.keys or how.where or how.lost, fact.name
+            how = result.facts[fact.name]
+            assert how.settings or how.location or how.lost, fact.name
             if how.lost:
                 assert how.lost in result.lossy
                 assert flat(how.lost) in whole, fact.name
@@ -296,7 +297,7 @@ def test_every_fact_is_in_the_files_or_listed_as_lost(target, config):
             elif name.endswith(".py"):
                 ast.parse(text)
         classes = {name for text in texts.values() for name in re.findall(r"AutoModelFor\w+", text)}
-        assert classes <= {base_class(config)} or target == "yaml"
+        assert classes <= {auto_class(config)} or target == "yaml"
         says_trust = re.search(
             r"trust.remote.code[\"']?[=: ]+(true|True)|--trust-remote-code",
             "".join(text for name, text in texts.items() if name != "config.yaml"),
@@ -311,10 +312,14 @@ def test_every_fact_is_in_the_files_or_listed_as_lost(target, config):
             check_types(keys, KEYS[target]["keys"])
         expected, found = wanted(config), told(target, folder)
         for fact in facts_of(config):
-            if fact.name in expected and not result.said[fact.name].lost and found.get(fact.name) is not None:
+            if (
+                fact.name in expected
+                and not result.facts[fact.name].lost
+                and found.get(fact.name) is not None
+            ):
                 assert found[fact.name] == expected[fact.name], fact.name
         compared = {fact.name for fact in facts_of(config) if found.get(fact.name) is not None}
-        not_lost = {name for name in expected if name in result.said and not result.said[name].lost}
+        not_lost = {name for name in expected if name in result.facts and not result.facts[name].lost}
         silent = not_lost & {fact.name for fact in facts_of(config)} - compared
         assert silent <= {"completion_only", "revision"}, silent
 
@@ -332,14 +337,14 @@ def test_no_combination_leaves_a_fact_unsaid(make_trial, make_study, target):
     ):
         config["data"] |= {"format": format, "chat_template": template, "max_train_examples": 5}
         config["lora"] |= {"modules_to_save": modules, "trainable_token_indices": tokens}
-        draft = TARGETS[target].draft(config, None, TARGETS[target].version(None))
-        lossy_of(config, draft.said)  # raises for a fact that is passed over
+        draft = TARGETS[target].build(config, None, TARGETS[target].version(None))
+        lossy_sentences(config, draft.facts)  # raises for a fact that is passed over
 
 
 def test_the_facts_name_what_a_best_config_holds(make_trial, make_study):
     """A setting that a best config gains must be a fact, or be known to decide nothing."""
     config = best_config(make_study(make_trial(2.0)))
-    places = {place for fact in FACTS for place in fact.places}
+    places = {place for fact in FACTS for place in fact.keys}
     held = {
         f"{name}.{key}"
         for name in ("model", "quantization", "lora", "training", "data")
@@ -360,7 +365,7 @@ def test_the_yaml_export_reads_back_as_the_same_config(make_trial, make_study, t
 @given(name=wild)
 @settings(max_examples=25)
 def test_a_name_stays_one_word_to_the_shell(name):
-    from results.export.template import render_template
+    from results.export.jinja_templates import render_template
 
     values = {
         "provenance": [],

@@ -8,7 +8,7 @@ import pytest
 
 from lora_runner.data.records.export_forms import FORMS as RUNNERS_FORMS
 from results.export.facts import FORMS
-from results.export.record_forms import AXOLOTL, LLAMA_FACTORY
+from results.export.unsupported_forms import AXOLOTL, LLAMA_FACTORY
 from tests.results.export.data_forms import (
     DATA_FORMS,
     PLAIN,

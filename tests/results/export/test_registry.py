@@ -252,7 +252,7 @@ def test_the_script_is_clean_python_that_says_what_it_is(config, tmp_path):
     export("transformers", config, None, tmp_path)
     source = (tmp_path / "train.py").read_text()
     assert "sweep tiny sweep, trial 0" in source
-    assert "What this script does not do as the sweep did:\n- nothing\n" in source
+    assert "What this script does differently from the sweep:\n- nothing\n" in source
     assert "EMBEDDING_LEARNING_RATE = 8" in source
     command = [
         sys.executable,

@@ -1,4 +1,4 @@
-"""What in a data set the programs of settings files read otherwise than the trials did, form by form.
+"""Forms of records that Axolotl and LLaMA-Factory read differently than the trials did, with what is lost.
 
 Read from axolotl 0.21.0 (prompt_strategies/chat_template.py) and llamafactory 0.9.5 (data/converter.py,
 data/template.py, data/processor/supervised.py).
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from results.export.facts import FORMS, Config, form_fact, section
-from results.export.target import FactExport, by_code, lost
+from results.export.config_values import Config, section
+from results.export.facts import FORMS, form_fact_name
+from results.export.target import FactExport, not_expressed, written_in
 
 AXOLOTL: Mapping[str, str] = {
     "json_text": "Axolotl reads no turns, tools or history that are written as JSON text; the sweep did.",
@@ -31,7 +32,7 @@ AXOLOTL: Mapping[str, str] = {
     "copies_in_eval": "The sweep left out training records that the evaluation set holds; Axolotl trains on "
     "them.",
 }
-"""Form -> what is lost; forms that are not named are read as in the sweep."""
+"""Form -> what is lost; the other forms are read as in the sweep."""
 
 LLAMA_FACTORY: Mapping[str, str] = {
     "json_text": "LLaMA-Factory reads no turns, tools or history written as JSON text; the sweep did.",
@@ -57,13 +58,16 @@ LLAMA_FACTORY: Mapping[str, str] = {
 """The same for LLaMA-Factory."""
 
 
-def said_of_forms(sentences: Mapping[str, str], where: str) -> dict[str, FactExport]:
-    """A FactExport for every form: the sentence of what is lost, or `where` it is read as it was."""
-    return {form_fact(form): lost(sentences[form]) if form in sentences else by_code(where) for form in FORMS}
+def form_facts(sentences: Mapping[str, str], location: str) -> dict[str, FactExport]:
+    """For every form: what is lost, or `location`, where the settings file has it read as in the sweep."""
+    return {
+        form_fact_name(form): not_expressed(sentences[form]) if form in sentences else written_in(location)
+        for form in FORMS
+    }
 
 
-def notes_of_forms(config: Config) -> list[str]:
-    """That nobody looked for forms; studies of earlier versions hold none."""
+def unknown_forms_notes(config: Config) -> list[str]:
+    """A note when the study, of an earlier version, does not record the forms of its records."""
     if section(config, "data").get("forms") is not None:
         return []
     return [

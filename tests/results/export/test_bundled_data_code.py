@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from lora_runner.data import DataSpec, load_data
 from results.best import best_config
 from results.errors import ExportError
-from results.export import data_code
+from results.export import bundled_data_code
 from results.export.registry import export
 
 ASK = """
@@ -52,9 +52,9 @@ def test_the_folder_needs_nothing_else_of_the_project(config, tmp_path):
 
 def test_data_code_that_needs_more_of_the_runner_is_refused():
     text = "from lora_runner.data.chat.chat_renderer import CHATML\nimport lora_runner.pack.pack\n"
-    rule = r"lora_runner/data/x\.py imports lora_runner\.pack\.pack, which a training script"
+    rule = r"lora_runner/data/x\.py imports lora_runner\.pack\.pack, which is not bundled"
     with pytest.raises(ExportError, match=rule):
-        data_code.renamed(text, "lora_runner/data/x.py")
+        bundled_data_code.with_renamed_imports(text, "lora_runner/data/x.py")
 
 
 def test_what_the_data_code_imports_is_carried_and_nothing_else(monkeypatch, tmp_path):
@@ -71,8 +71,8 @@ def test_what_the_data_code_imports_is_carried_and_nothing_else(monkeypatch, tmp
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(data_code, "_folder", lambda package: tmp_path / package)
-    carried = data_code.data_code.__wrapped__()
+    monkeypatch.setattr(bundled_data_code, "_folder", lambda package: tmp_path / package)
+    carried = bundled_data_code.bundled_data_code.__wrapped__()
     lines = {name.removeprefix("qlora_data/"): text.partition("\n")[2] for name, text in carried.items()}
     assert lines == {
         "__init__.py": "from qlora_data.records.a import x\n",

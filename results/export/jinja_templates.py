@@ -1,4 +1,4 @@
-"""Templates of scripts, meant to be read as the scripts they become."""
+"""Renders templates/: scripts with <<values>> in them, which read like the scripts they become."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jinja2
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    # Delimiters that do not occur in Python or in a shell script.
+    # Delimiters that these Python and shell scripts do not use.
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         variable_start_string="<<",
@@ -27,5 +27,5 @@ def _environment() -> jinja2.Environment:
 
 
 def render_template(name: str, **values: Any) -> str:
-    """The text of a template of templates/ with these values in it."""
+    """A file of templates/ with these values filled in."""
     return _environment().get_template(name).render(**values)
