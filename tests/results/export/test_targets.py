@@ -64,7 +64,7 @@ def test_the_product_of_the_batch_and_the_trial_stand_in_the_head(config, tmp_pa
         ("trl", "0.17", r"trl >= 0.18.2, < 2 \(1.16.0 when no version is named\); got 0.17"),
         ("axolotl", "1.0", "axolotl >= 0.18, < 0.22"),
         ("transformers", "4.50", "transformers >= 4.57, < 6"),
-        ("transformers", "newest", "a target version reads as 5.23.0; got 'newest'"),
+        ("transformers", "newest", "a target version looks like 5.23.0; got 'newest'"),
         ("yaml", "1", "the same for every version; got '1'"),
     ],
 )
