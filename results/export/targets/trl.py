@@ -96,7 +96,7 @@ def _data(config: Config, version: Version, script: dict[str, FactExport]) -> di
     )
     if data.get("completion_only") is not None and format != "text":
         key = "assistant_only_loss" if format == "messages" else "completion_only_loss"
-        facts["completion_only"] = as_settings(**{key: bool(data["completion_only"])})
+        facts["completion_only"] = FactExport(settings={key: bool(data["completion_only"])})
         facts["data_format"] = written_in(SETTINGS + ": datasets")
     return facts
 
