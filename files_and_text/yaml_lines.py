@@ -99,11 +99,7 @@ def load_yaml(source: Path | str, *, name: str | None = None) -> tuple[Any, dict
         if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
             raise InputError([Problem(f"a YAML document is at most {MAX_BYTES} bytes.", name)])
     try:
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-        finally:
-            loader.dispose()
+        node = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         if mark and error.context_mark and mark.index >= len(text.rstrip()):

@@ -11,7 +11,7 @@ A sweep that stays inside the rows' ranges can only agree with them, so every ra
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from files_and_text.choices import SCHEDULERS_WITHOUT_WARMUP
@@ -60,7 +60,10 @@ def space_for(
     check = ValueChecker(path, lines)
     check.one_of(scenario, tables.scenarios(), ("scenario",))
     check.one_of(method, METHODS, ("method",))
-    _check_sizes(model_size, max_steps, check)
+    size = check.number(model_size, ("model_size",))
+    if size is not None and size < 1000:
+        check.add(f"model_size is a number of parameters, such as 8.03e9; got {size:g}.", ("model_size",))
+    check.number(max_steps, ("max_steps",), Limits(whole=True, at_least=1))
     wanted = set(include)
     for name in dict.fromkeys(include):
         check.one_of(name, ON_REQUEST, ("include",))
@@ -83,24 +86,13 @@ def space_for(
     trials, dropped = first_trials(found)
     dimensions = tuple(each.final for each in found)
     context: dict[str, Any] = {
-        "scenario": run.scenario,
-        "model_size": run.model_size,
-        "max_steps": run.max_steps,
-        "train_embeddings": run.train_embeddings,
-        "method": run.method,
+        **asdict(run),
         "widen": {each.name: factors[each.name] for each in dimensions if each.name in factors},
         "overridden": [each.final.name for each in found if each.is_overridden],
         "notes": [note for each in found for note in each.notes],
         "dropped": dropped,
     }
-    return SearchSpace(dimensions=dimensions, proposals=tuple(trials), context=context)
-
-
-def _check_sizes(model_size: object, max_steps: object, check: ValueChecker) -> None:
-    size = check.number(model_size, ("model_size",))
-    if size is not None and size < 1000:
-        check.add(f"model_size is a number of parameters, such as 8.03e9; got {size:g}.", ("model_size",))
-    check.number(max_steps, ("max_steps",), Limits(whole=True, at_least=1))
+    return SearchSpace(dimensions=dimensions, first_trials=tuple(trials), context=context)
 
 
 def _read_widen(widen: Mapping[str, float], check: ValueChecker) -> dict[str, float]:

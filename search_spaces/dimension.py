@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from files_and_text.numbers import six_digits
+from files_and_text.plain_values import plain
 
 Value = float | int | str
 KINDS = ("float", "int", "categorical")
@@ -128,13 +129,8 @@ class Dimension:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; `dimension_from_dict` reads it back."""
-        result = asdict(self)
-        result["choices"] = None if self.choices is None else list(self.choices)
-        result["guideline_choices"] = list(self.guideline_choices)
-        result["rows"] = list(self.rows)
-        if self.active_when is not None:
-            result["active_when"] = [self.active_when[0], list(self.active_when[1])]
-        return result
+        data: dict[str, Any] = plain(asdict(self))
+        return data
 
 
 def dimension_from_dict(data: Mapping[str, Any]) -> Dimension:

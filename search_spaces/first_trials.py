@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from files_and_text.numbers import value_text
 from search_spaces.dimension import Value
-from search_spaces.from_rows.sourced_dimension import RowValue, SourcedDimension
+from search_spaces.from_rows.sourced_dimension import SourcedDimension
 from search_spaces.search_space import FirstTrial
 
 DEFAULT_LABEL = "guideline default"
@@ -32,7 +32,10 @@ def first_trials(dimensions: Sequence[SourcedDimension]) -> tuple[list[FirstTria
             f" the first trial takes {each.final.default!r}"
         )
     base = {each.final.name: each.final.default for each in dimensions}
-    base_rows = {each.final.name: _default_rows(each) for each in dimensions}
+    base_rows = {
+        each.final.name: each.default_rows if each.final.default == each.from_rows.default else ()
+        for each in dimensions
+    }
     label = MOVED_LABEL if moved else DEFAULT_LABEL
     trials = [_trial(dimensions, base, base_rows, label)]
     seen = [trials[0].params]
@@ -49,17 +52,13 @@ def first_trials(dimensions: Sequence[SourcedDimension]) -> tuple[list[FirstTria
             values, rows = base | {name: row_value.value}, base_rows | {name: row_value.rows}
             if name == "learning_rate":
                 _keep_embedding_rate(dimensions, values, rows)
-            trial = _trial(dimensions, values, rows, _label(name, row_value))
+            difference = f"{name} {value_text(row_value.value)} of {', '.join(row_value.rows)}"
+            trial = _trial(dimensions, values, rows, difference)
             # Equal also when the differing dimension does not exist under the default's scheduler.
             if trial.params not in seen:
                 seen.append(trial.params)
                 trials.append(trial)
     return trials, dropped
-
-
-def _default_rows(dimension: SourcedDimension) -> tuple[str, ...]:
-    unmoved = dimension.final.default == dimension.from_rows.default
-    return dimension.default_rows if unmoved else ()
 
 
 def _keep_embedding_rate(
@@ -90,10 +89,6 @@ def _trial(
             params[each.final.name] = values[each.final.name]
     ids = dict.fromkeys(row for name in params for row in rows[name])
     return FirstTrial(params=params, rows=tuple(ids), label=label)
-
-
-def _label(name: str, row_value: RowValue) -> str:
-    return f"{name} {value_text(row_value.value)} of {', '.join(row_value.rows)}"
 
 
 def _named(dimension: SourcedDimension, value: Value, rows: tuple[str, ...]) -> str:

@@ -29,9 +29,6 @@ class Guidelines(Mapping[str, GuidelineRow]):
         except KeyError:
             raise KeyError(f"there is no guideline row {row_id!r}.{nearest(row_id, self._rows)}") from None
 
-    def __contains__(self, row_id: object) -> bool:
-        return row_id in self._rows
-
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
 

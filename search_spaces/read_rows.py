@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from files_and_text.choices import SCHEDULERS
@@ -11,19 +11,7 @@ from files_and_text.value_checker import Limits, ValueChecker
 from files_and_text.yaml_lines import KeyPath
 from search_spaces.rows import DIRECTIONS, METHODS, PARAMETERS, TOPICS, GuidelineRow, Source, When
 
-_ROW_KEYS = (
-    "topic",
-    "parameter",
-    "value",
-    "low",
-    "high",
-    "choices",
-    "direction",
-    "condition",
-    "when",
-    "source",
-    "note",
-)
+_ROW_KEYS = ("value", *(field.name for field in fields(GuidelineRow) if field.name != "id"))
 _WHEN_BOUNDS = {"model_size_billions": Limits(above=0), "max_steps": Limits(whole=True, above=0)}
 _WHEN_KEYS = ("scenario", "method", *_WHEN_BOUNDS, "train_embeddings")
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from files_and_text.numbers import number_range
+from files_and_text.plain_values import plain
 
 METHODS = ("qlora", "full")
 TOPICS = (
@@ -173,9 +174,8 @@ class GuidelineRow:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and YAML; `read_rows.row_from_dict` reads it back."""
-        result = {field.name: getattr(self, field.name) for field in fields(self)}
-        result |= {"choices": list(self.choices), "when": self.when.to_dict(), "source": asdict(self.source)}
-        return result
+        data: dict[str, Any] = plain(asdict(self)) | {"when": self.when.to_dict()}
+        return data
 
 
 def _overlap(one: tuple[float | None, float | None], two: tuple[float | None, float | None]) -> bool:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from files_and_text.nearest_name import nearest
+from files_and_text.plain_values import plain
 from files_and_text.problems import InputError
-from files_and_text.yaml_lines import dump_yaml, load_yaml
 from search_spaces.dimension import Dimension, Trial, Value, dimension_from_dict
 
 
@@ -33,8 +30,8 @@ class SearchSpace:
     """Everything that a sweep may try, in the order in which Optuna is asked."""
 
     dimensions: tuple[Dimension, ...]
-    proposals: tuple[FirstTrial, ...] = ()
-    """What `first_trials` returns."""
+    first_trials: tuple[FirstTrial, ...] = ()
+    """The rows' own values as complete trials within the space, the guideline default first."""
     context: dict[str, Any] = field(default_factory=dict)
     """What the space was built for (scenario, model_size, ...), the factors, and notes for a reader."""
 
@@ -70,53 +67,13 @@ class SearchSpace:
                 params[dimension.name] = dimension.suggest(trial)
         return params
 
-    def problems_of(self, params: Mapping[str, Any]) -> list[str]:
-        """Why these values are no trial of this space; empty when they are one."""
-        problems = [f"there is no dimension {name!r}." for name in params if name not in self]
-        for dimension in self.dimensions:
-            active = dimension.is_active(params)
-            if active and dimension.name not in params:
-                problems.append(f"{dimension.name} has no value.")
-            elif not active and dimension.name in params:
-                problems.append(f"{dimension.name} does not exist under these values.")
-            elif active and not dimension.contains(params[dimension.name]):
-                problems.append(f"{dimension.name}: {params[dimension.name]!r} lies outside the space.")
-        return problems
-
-    def first_trials(self) -> list[FirstTrial]:
-        """The rows' own values as complete trials within the space, the guideline default first."""
-        return list(self.proposals)
-
-    def grid(self, points_per_dimension: int | Mapping[str, int] = 3) -> dict[str, list[Value]]:
-        """Values per dimension for Optuna's GridSampler; a mapping gives points by name (3 for others).
+    def grid(self, points: int) -> dict[str, list[Value]]:
+        """Up to `points` values of each dimension, for Optuna's GridSampler.
 
         GridSampler visits the whole product, where points that differ only in an inactive dimension are one
-        trial; `grid_size` counts them once.
+        trial.
         """
-        points = points_per_dimension
-        for name in points if isinstance(points, Mapping) else ():
-            if name not in self:
-                raise InputError([f"there is no dimension {name!r}.{nearest(name, self.names)}"])
-        result = {}
-        for dimension in self.dimensions:
-            number = points.get(dimension.name, 3) if isinstance(points, Mapping) else points
-            if number < 1:
-                raise InputError(
-                    [f"points per dimension must be at least 1; got {number} for {dimension.name}."]
-                )
-            result[dimension.name] = dimension.grid(number)
-        return result
-
-    def grid_size(self, points_per_dimension: int | Mapping[str, int] = 3) -> int:
-        """The number of different trials in the grid."""
-        grid = self.grid(points_per_dimension)
-        deciding = sorted({d.active_when[0] for d in self.dimensions if d.active_when is not None})
-        total = 0
-        for values in itertools.product(*(grid[name] for name in deciding)):
-            params = dict(zip(deciding, values, strict=True))
-            free = [d.name for d in self.dimensions if d.name not in deciding and d.is_active(params)]
-            total += math.prod(len(grid[name]) for name in free)
-        return total
+        return {dimension.name: dimension.grid(points) for dimension in self.dimensions}
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what the sampler depends on; equal for spaces with the same possible values.
@@ -132,11 +89,8 @@ class SearchSpace:
         """Plain data for JSON; `from_dict` reads it back."""
         return {
             "dimensions": [dimension.to_dict() for dimension in self.dimensions],
-            "first_trials": [
-                {"params": dict(trial.params), "rows": list(trial.rows), "label": trial.label}
-                for trial in self.proposals
-            ],
-            "context": json.loads(json.dumps(self.context)),
+            "first_trials": [plain(asdict(trial)) for trial in self.first_trials],
+            "context": plain(self.context),
         }
 
     @classmethod
@@ -145,7 +99,7 @@ class SearchSpace:
         try:
             return cls(
                 dimensions=tuple(dimension_from_dict(item) for item in data["dimensions"]),
-                proposals=tuple(
+                first_trials=tuple(
                     FirstTrial(params=dict(item["params"]), rows=tuple(item["rows"]), label=item["label"])
                     for item in data["first_trials"]
                 ),
@@ -153,16 +107,6 @@ class SearchSpace:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError([f"this is not a search space as to_dict writes it: {error}."]) from error
-
-    def to_yaml(self) -> str:
-        """`to_dict` as YAML."""
-        return dump_yaml(self.to_dict())
-
-    @classmethod
-    def from_yaml(cls, source: Path | str) -> SearchSpace:
-        """The space that `to_yaml` wrote, from a file (Path) or text; raises InputError."""
-        data, _ = load_yaml(source)
-        return cls.from_dict(data)
 
 
 def _floats(value: Any) -> Any:

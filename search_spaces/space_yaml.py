@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from files_and_text.numbers import number_range, value_text
 from files_and_text.yaml_lines import dump_yaml
 from search_spaces.build_space import space_for
 from search_spaces.dimension import Dimension
 from search_spaces.from_rows.on_request import ON_REQUEST
+from search_spaces.from_rows.sourced_dimension import Run
 from search_spaces.guidelines import Guidelines, load_guidelines
 from search_spaces.search_space import SearchSpace
 
@@ -25,16 +28,8 @@ def commented_space_yaml(space: SearchSpace, guidelines: Guidelines | None = Non
     missing = [name for name in ON_REQUEST if name not in space]
     if missing:
         lines.append("  # On request (remove the # to search it):")
-        context = space.context
-        full = space_for(
-            scenario=context["scenario"],
-            model_size=context["model_size"],
-            max_steps=context["max_steps"],
-            train_embeddings=context["train_embeddings"],
-            method=context["method"],
-            include=missing,
-            guidelines=tables,
-        )
+        run = {field.name: space.context[field.name] for field in fields(Run)}
+        full = space_for(**run, include=missing, guidelines=tables)
         for name in missing:
             lines += [f"  # {text}" for text in _explained(full[name], full, tables)]
             lines.append(f"  # {name}: {_range(full[name])}")

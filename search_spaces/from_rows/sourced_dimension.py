@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from files_and_text.numbers import six_digits
 from search_spaces.dimension import Dimension, Value
@@ -34,14 +34,7 @@ class Run:
 
     def rows(self, tables: Guidelines, parameter: str) -> list[GuidelineRow]:
         """The rows about one parameter that apply to this run."""
-        applying = tables.applying(
-            scenario=self.scenario,
-            model_size=self.model_size,
-            max_steps=self.max_steps,
-            method=self.method,
-            train_embeddings=self.train_embeddings,
-        )
-        return [row for row in applying if row.parameter == parameter]
+        return [row for row in tables.applying(**asdict(self)) if row.parameter == parameter]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,7 +94,7 @@ def space_with(space: SearchSpace, arms: tuple[Arm, ...]) -> SearchSpace:
         assert low is not None
         assert high is not None
         dimensions.append(replace(dimension, low=min([low, *numbers]), high=max([high, *numbers])))
-    return replace(space, dimensions=tuple(dimensions), proposals=())
+    return replace(space, dimensions=tuple(dimensions), first_trials=())
 
 
 # --- rows -----------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ class TrialSource:
         # Most important first; at least half of the trials are left to the search. Before a grid there is
         # only the guideline default, with which every verdict compares.
         count = 1 if self._is_grid else max(1, self.study_spec.trials // 2)
-        for first in self._distinct(self.study_spec.space.first_trials())[:count]:
+        for first in self._distinct(self.study_spec.space.first_trials)[:count]:
             self.study.enqueue_trial(
                 first.params,
                 user_attrs={"origin": "guideline", "rows": list(first.rows), "label": first.label},

@@ -57,7 +57,7 @@ class Blueprint:
             "context": self.study_spec.context,
             "data": self.study_spec.context["data_account"],
             "space": self.study_spec.space.to_dict(),
-            "first_trials": [asdict(trial) for trial in self.study_spec.space.first_trials()],
+            "first_trials": [asdict(trial) for trial in self.study_spec.space.first_trials],
             "trials": self.study_spec.trials,
             "metric": metric_summary(self.study_spec),
             "seats": self.worker_spec.seats,

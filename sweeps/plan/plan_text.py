@@ -167,7 +167,7 @@ def sources(dimensions: Iterable[Dimension]) -> Table:
 
 def first_trials(blueprint: Blueprint) -> Table:
     """The tables' own values in the order in which they run; after the first, only what differs from it."""
-    first, *others = blueprint.study_spec.space.first_trials()[: max(1, blueprint.study_spec.trials // 2)]
+    first, *others = blueprint.study_spec.space.first_trials[: max(1, blueprint.study_spec.trials // 2)]
     rows = [("0", f"{first.label}: " + ", ".join(f"{k} {value_text(v)}" for k, v in first.params.items()))]
     for index, other in enumerate(others, start=1):
         changed = {name: value for name, value in other.params.items() if first.params.get(name) != value}

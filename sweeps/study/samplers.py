@@ -22,7 +22,7 @@ class GridSampler(PartialGridSampler):
 
     def __init__(self, space: SearchSpace, points: int, seed: int) -> None:
         # The guideline default is every sweep's first trial, so the grid leaves it out.
-        known = {tuple(sorted(trial.params.items())) for trial in space.first_trials()[:1]}
+        known = {tuple(sorted(trial.params.items())) for trial in space.first_trials[:1]}
 
         def is_new(params: Mapping[str, Any]) -> bool:
             active: dict[str, Any] = {}

@@ -44,13 +44,13 @@ def build(**given: Any) -> SearchSpace:
 def test_the_default_is_what_the_tables_say_all_at_once(
     given: dict[str, Any], params: dict[str, Any]
 ) -> None:
-    first = build(**given).first_trials()[0]
+    first = build(**given).first_trials[0]
     assert first.params == params
     assert first.label == "guideline default"
 
 
 def test_the_default_names_the_rows_whose_values_it_holds() -> None:
-    assert set(build().first_trials()[0].rows) == {
+    assert set(build().first_trials[0].rows) == {
         "scenario.general",
         "size.7-8b",
         "embedding.default",
@@ -66,7 +66,7 @@ def test_the_default_names_the_rows_whose_values_it_holds() -> None:
 
 def test_other_values_differ_in_one_dimension_and_name_their_row() -> None:
     space = build(scenario="instruction", max_steps=300, include=("per_device_train_batch_size",))
-    first, *others = space.first_trials()
+    first, *others = space.first_trials
     differing = []
     for trial in others:
         changed = {name for name in first.params if trial.params.get(name) != first.params[name]}
@@ -97,14 +97,14 @@ def test_other_values_differ_in_one_dimension_and_name_their_row() -> None:
 
 def test_a_run_of_few_steps_tries_the_short_trainings_rate() -> None:
     space = build(max_steps=60)
-    trial = next(trial for trial in space.first_trials() if trial.params["learning_rate"] == 5e-5)
+    trial = next(trial for trial in space.first_trials if trial.params["learning_rate"] == 5e-5)
     assert "scenario.short" in trial.rows
     assert "scenario.general" not in trial.rows
     assert trial.params["embedding_lr_ratio"] == 1.0
 
 
 def test_warmup_is_absent_where_the_scheduler_ignores_it() -> None:
-    trials = build(max_steps=60).first_trials()
+    trials = build(max_steps=60).first_trials
     constant = [trial for trial in trials if trial.params["lr_scheduler_type"] == "constant"]
     assert len(constant) == 1
     assert "warmup_ratio" not in constant[0].params
@@ -113,6 +113,6 @@ def test_warmup_is_absent_where_the_scheduler_ignores_it() -> None:
 
 def test_ratios_that_the_embedding_rate_cannot_keep_stay_at_the_default() -> None:
     space = build(scenario="instruction", overrides={"embedding_lr_ratio": {"low": 0.1, "high": 0.3}})
-    trial = next(trial for trial in space.first_trials() if trial.params["learning_rate"] == 1e-4)
+    trial = next(trial for trial in space.first_trials if trial.params["learning_rate"] == 1e-4)
     assert trial.params["embedding_lr_ratio"] == 0.25
     assert "embedding.default" not in trial.rows

@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.trial import FixedTrial
 
 from files_and_text.yaml_lines import load_yaml
 from search_spaces import ON_REQUEST, SearchSpace, load_guidelines, space_for
@@ -47,11 +48,11 @@ def test_every_space_is_sound(run: dict[str, Any], widen: dict[str, float]) -> N
     assert rate.high is not None
     assert rate.low >= 1e-6
     assert rate.high <= 1e-2
-    trials = space.first_trials()
+    trials = space.first_trials
     assert trials[0].label == "guideline default"
     assert space.context["dropped"] == []
     for trial in trials:
-        assert space.problems_of(trial.params) == []
+        assert space.suggest(FixedTrial(trial.params)) == trial.params
         assert all(row in GUIDELINES for row in trial.rows)
     assert all(trials.count(trial) == 1 for trial in trials)
     assert len({tuple(sorted(trial.params.items(), key=str)) for trial in trials}) == len(trials)
@@ -79,7 +80,7 @@ def test_a_users_range_always_wins(run: dict[str, Any], one: float, two: float, 
     space = space_for(**run, overrides=override, guidelines=GUIDELINES)
     rate = space["learning_rate"]
     assert (rate.low, rate.high, rate.log) == (low, high, log)
-    for trial in space.first_trials():
-        assert space.problems_of(trial.params) == []
+    for trial in space.first_trials:
+        assert space.suggest(FixedTrial(trial.params)) == trial.params
     moved = not low <= space_for(**run, guidelines=GUIDELINES)["learning_rate"].default <= high
-    assert (space.first_trials()[0].label != "guideline default") == moved
+    assert (space.first_trials[0].label != "guideline default") == moved

@@ -39,7 +39,7 @@ def test_the_guideline_default_comes_first_then_other_table_values_then_sampled_
     keeper = make_keeper(trials=8)
     pack(keeper).run()
     trials = stored(keeper)
-    proposals = keeper.study_spec.space.first_trials()
+    proposals = keeper.study_spec.space.first_trials
     assert [t.params for t in trials[:4]] == [p.params for p in proposals[:4]]
     assert trials[0].user_attrs["label"] == "guideline default"
     assert trials[0].params["learning_rate"] == pytest.approx(2e-4)

@@ -191,7 +191,7 @@ def test_a_blueprint_holds_what_is_counted_from_model_and_data(draw: Draw, tmp_p
     assert blueprint.worker_spec.seats == 6  # no more than trials
     assert blueprint.worker_spec.data.eval.digest == study_spec.context["eval_set_hash"]
     assert Path(study_spec.run_folder) == tmp_path / "runs" / "small"
-    first = study_spec.space.first_trials()[0]
+    first = study_spec.space.first_trials[0]
     assert study_spec.trial_config(first.params).learning_rate == pytest.approx(2e-4)
 
 
@@ -343,7 +343,7 @@ def test_tokens_become_ids_of_the_model(
     assert (study_spec.context["train_embeddings"], study_spec.context["modules_to_save"]) == (True, [])
     assert study_spec.context["trainable_token_indices"] == [1, 97]
     assert study_spec.trains_embeddings
-    first = study_spec.space.first_trials()[0]
+    first = study_spec.space.first_trials[0]
     assert study_spec.trial_config(first.params).embedding_learning_rate == pytest.approx(5e-5)
 
 

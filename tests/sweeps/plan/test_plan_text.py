@@ -182,7 +182,7 @@ def test_first_trials_tell_what_differs_from_the_default(plan: Blueprint) -> Non
     first = next(
         i for i, line in enumerate(lines) if line.startswith("0  guideline default: learning_rate 2e-4")
     )
-    proposals = plan.study_spec.space.first_trials()[:8]
+    proposals = plan.study_spec.space.first_trials[:8]
     for number, proposal in enumerate(proposals[1:], start=1):
         assert lines[first + number].startswith(f"{number}  {proposal.label}")
 
