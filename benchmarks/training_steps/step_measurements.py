@@ -76,8 +76,9 @@ def predicted_peaks(case: Case, seats: Sequence[int]) -> dict[int, int]:
                 batch_size=BATCH_SIZE,
                 length=round(case.num_real(num_seats) / (num_seats * BATCH_SIZE)),
                 gradient_checkpointing=case.checkpointing,
+                resident_weights=case.resident,
             )
-            found[num_seats] = estimate(spec, work, resident_weights=case.resident).total(num_seats)
+            found[num_seats] = estimate(spec, work).total(num_seats)
     return found
 
 

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lora_runner.base.liger import use_liger
-from lora_runner.base.load_model import Base, BaseSpec
+from lora_runner.base.load_model import Base, BaseSpec, vocabulary_size
 from lora_runner.base.model_structure import decoder_of, text_config
 from lora_runner.base.quantization import NONE, Quantization
 from lora_runner.base.target_modules import find_target_modules
@@ -29,7 +29,7 @@ from lora_runner.config import TrialConfig
 from lora_runner.layers.linear import PackedLinear, RankGroup
 from lora_runner.layout.pack_layout import Block
 from lora_runner.memory.meta_device import META, LiveBytes, no_launches
-from lora_runner.pack.options import PackOptions
+from lora_runner.memory.sizes import Workload
 from lora_runner.pack.pack import MicroBatch, Pack
 from lora_runner.pack.seat import Seat
 
@@ -44,27 +44,24 @@ class DryRun:
     def __init__(
         self,
         model: PreTrainedModel,
-        options: PackOptions,
+        workload: Workload,
         *,
         device: torch.device,
         dtype: torch.dtype,
         quantization: Quantization,
-        lora_r: int,
-        lora_dropout: float,
     ) -> None:
         use_liger(model, device)
-        wanted = {
-            id(model.get_submodule(name)) for name in find_target_modules(model, options.target_modules)
-        }
+        trained = find_target_modules(model, workload.target_modules)
+        wanted = {id(model.get_submodule(name)) for name in trained}
         # A resident copy is used like a weight that was never quantised.
-        in_passes = NONE if options.resident_weights else quantization
+        in_passes = NONE if workload.resident_weights else quantization
         quantized = {id(module) for module in in_passes.layers(model).values()}
         self._layers, self._removed = _keep_one_of_each_kind(model, wanted, quantized)
         # By full name: a pattern may have matched only some layers of the whole model.
         targets = tuple(name for name, module in model.named_modules() if id(module) in wanted)
         base = _frozen(model, dtype, in_passes, quantized)
         # The seats' own state is not counted here, so its kind does not matter.
-        plain = replace(options, target_modules=targets, resident_weights=False, embedding_optimizer_bits=32)
+        plain = replace(workload, target_modules=targets, resident_weights=False, embedding_optimizer_bits=32)
         self._live = LiveBytes()
         with self._live, no_launches():
             self._pack = Pack(base, plain)
@@ -76,9 +73,9 @@ class DryRun:
                 learning_rate=1.0,
                 embedding_learning_rate=1.0,
                 max_steps=1,
-                lora_r=lora_r,
+                lora_r=workload.lora_r,
                 lora_alpha=1,
-                lora_dropout=lora_dropout,
+                lora_dropout=workload.lora_dropout,
             )
         )
         self._marks: list[int] = []
@@ -122,7 +119,7 @@ class DryRun:
         return seats
 
     def _block(self, batch_size: int, length: int) -> Block:
-        vocabulary = int(self._pack.model.get_input_embeddings().weight.shape[0])
+        vocabulary = vocabulary_size(self._pack.model)
         # As many distinct tokens as possible: each takes a row of a trained embedding.
         ids = (torch.arange(batch_size * length) % vocabulary).view(batch_size, length).tolist()
         return Block.of([(row, row) for row in ids], META)

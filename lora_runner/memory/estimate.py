@@ -8,7 +8,8 @@ off; the estimate gives the reason. Only the model's configuration is read, no w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import psutil
@@ -23,7 +24,6 @@ from lora_runner.base.unquantized_part import unquantized_parameters
 from lora_runner.errors import ModelError, first_line
 from lora_runner.memory.dry_run import DryRun
 from lora_runner.memory.sizes import Coefficients, SeatState, Workload, base_bytes, cache_bytes, seat_state
-from lora_runner.pack.options import PackOptions
 
 PLANNED_SHARE = 0.85
 """Share of the device's memory that is planned for; the rest is a reserve."""
@@ -38,46 +38,31 @@ class PassMemory(Protocol):
     def evaluate(self, seats: int, batch_size: int, length: int) -> int: ...
 
 
-@dataclass(frozen=True)
-class ProcessOverhead:
-    """Memory of a process that is not in tensors."""
-
-    libraries: int = 0
-    """Bytes of Python and imported libraries."""
-    gaps: float = 0.0
-    """Bytes lost between transient tensors, per byte of them."""
-
-
+@dataclass(kw_only=True)
 class MemoryEstimate:
     """Peak memory of a pack by its number of seats, in bytes."""
 
-    def __init__(
-        self,
-        *,
-        base: int,
-        seat: SeatState,
-        workload: Workload,
-        passes: PassMemory,
-        device: torch.device,
-        available: float,
-        source: str,
-        overhead: ProcessOverhead = ProcessOverhead(),  # frozen
-        cache: int = 0,
-    ) -> None:
-        self.base = base
-        """Frozen weights as stored, with the resident copy if there is one."""
-        self.available = available
-        self.source = source
-        """How the transient tensors were counted."""
-        self._seat, self._workload, self._passes, self._device = seat, workload, passes, device
-        self._overhead = overhead
-        self._transient: dict[int, int] = {}
-        self._cache = cache
+    base: int
+    """Frozen weights as stored, with the resident copy if there is one."""
+    seat: SeatState
+    workload: Workload
+    passes: PassMemory
+    device: torch.device
+    available: float
+    source: str
+    """How the transient tensors were counted."""
+    cache: int = 0
+    """Of each seat's keys and values, while it generates."""
+    libraries: int = 0
+    """Bytes of Python and imported libraries in the process; 0 on CUDA, where only tensors count."""
+    gaps: float = 0.0
+    """Bytes lost between transient tensors, per byte of them."""
+    _transient: dict[int, int] = field(default_factory=dict, init=False)
 
     @property
     def per_seat(self) -> int:
         """A seat's own state: parameters, gradients and moments."""
-        return self._seat.num_bytes
+        return self.seat.num_bytes
 
     def total(self, seats: int) -> int:
         """The tensors' peak with `seats` seats."""
@@ -86,35 +71,33 @@ class MemoryEstimate:
     def transient(self, seats: int) -> int:
         """Transient tensors: the most in filling the pack, a step, an update or an evaluation."""
         if seats not in self._transient:
-            work = self._workload
+            work = self.workload
             phases = [
-                self._seat.filling(seats),
-                self._seat.updating(self._device),
-                self._passes.train(seats, work.batch_size, work.length),
+                self.seat.filling(seats),
+                self.seat.updating(self.device),
+                self.passes.train(seats, work.batch_size, work.length),
             ]
             if work.eval_batch_size:
-                phases.append(self._passes.evaluate(seats, work.eval_batch_size, work.eval_length))
+                phases.append(self.passes.evaluate(seats, work.eval_batch_size, work.eval_length))
             if work.num_prompts:
-                prompts = self._passes.evaluate(seats, work.num_prompts, work.prompt_length)
-                phases.append(prompts + seats * self._cache)
+                prompts = self.passes.evaluate(seats, work.num_prompts, work.prompt_length)
+                phases.append(prompts + seats * self.cache)
             self._transient[seats] = max(phases)
         return self._transient[seats]
 
     def peak(self, seats: int) -> int:
         """What must fit: on a CPU the process's resident memory, as `top` shows it; on CUDA the tensors."""
-        return (
-            self._overhead.libraries + self.total(seats) + round(self._overhead.gaps * self.transient(seats))
-        )
+        return self.libraries + self.total(seats) + round(self.gaps * self.transient(seats))
 
     def breakdown(self, seats: int) -> str:
         """The parts of a process's peak, to be appended to a sentence; empty on CUDA."""
-        if not self._overhead.libraries:
+        if not self.libraries:
             return ""
         tensors, transient = self.total(seats), self.transient(seats)
         return (
             f"; of the process's {self.peak(seats) / GIB:.3g} GiB, {tensors / GIB:.3g} are tensors, "
-            f"{self._overhead.gaps * transient / GIB:.3g} are gaps between temporary tensors, and "
-            f"{self._overhead.libraries / GIB:.3g} are Python and libraries"
+            f"{self.gaps * transient / GIB:.3g} are gaps between temporary tensors, and "
+            f"{self.libraries / GIB:.3g} are Python and libraries"
         )
 
     def max_seats(self, most: int) -> int:
@@ -183,7 +166,7 @@ def choose_seats(
     reason = f"{plural(chosen, 'seat')}: {why}"
     best, stays = plain, False
     if quantization:
-        resident = estimate(spec, workload, resident_weights=True, available=plain.available)
+        resident = estimate(spec, replace(workload, resident_weights=True), available=plain.available)
         stays = resident.peak(chosen) <= resident.available * PLANNED_SHARE
         copy = f"the dequantised base ({(resident.base - plain.base) / GIB:.3g} GiB)"
         if stays:
@@ -219,9 +202,7 @@ def _size(num_bytes: float) -> str:
     return f"{num_bytes / 2**10:.3g} KiB"
 
 
-def estimate(
-    spec: BaseSpec, workload: Workload, *, resident_weights: bool = False, available: float | None = None
-) -> MemoryEstimate:
+def estimate(spec: BaseSpec, workload: Workload, *, available: float | None = None) -> MemoryEstimate:
     """Estimate a pack's peak from the model's configuration.
 
     Raises ModelError when the configuration cannot be read or nothing matches `target_modules`.
@@ -230,23 +211,31 @@ def estimate(
     device = _device()
     dtype = resolve_dtype(spec.compute_dtype, device)
     quantization = quantization_of(model.config, spec.model, spec.quantization)
-    options = workload.options(resident_weights=resident_weights)
-    base = base_bytes(model, dtype.itemsize, quantization, resident=resident_weights)
+    base = base_bytes(model, dtype.itemsize, quantization, resident=workload.resident_weights)
     seat = seat_state(model, workload)
     cache = cache_bytes(model, workload, dtype.itemsize)
-    in_passes = NONE if resident_weights else quantization
-    coefficients = Coefficients.of(model, workload, dtype, in_passes, device)
+    in_passes = NONE if workload.resident_weights else quantization
+    passes: PassMemory = Coefficients.of(model, workload, dtype, in_passes, device)
+
+    def dry_run(model: PreTrainedModel, quantization: Quantization) -> DryRun:
+        dry = DryRun(model, workload, device=device, dtype=dtype, quantization=quantization)
+        dry.train(1, 1, 2)
+        dry.evaluate(1, 1, 2)
+        return dry
+
     try:
-        passes: PassMemory = _dry_run(model, options, workload, device, dtype, quantization)
+        passes = dry_run(model, quantization)
         source = "peak from a dry run"
     except Exception as error:  # anything that a model's code does with tensors without values
+        if in_passes and _succeeds(lambda: dry_run(meta_model(spec), NONE)):
+            cause = error.__cause__ or error
+            raise ModelError(
+                f"model {spec.model!r} does not run {quantization.description}: its own code reads quantised "
+                f"weights as if they were not ({type(cause).__name__}: {first_line(cause)})"
+            ) from cause
         why = f"{type(error).__name__}: {error}".split("\n")[0][:160]
-        if quantization and not resident_weights:
-            _refuse_if_quantisation_fails(
-                spec, options, workload, device, dtype, quantization, error.__cause__ or error
-            )
-        passes = coefficients
         source = f"peak from coefficients, which may be far off, since a dry run failed: {why}"
+    on_cpu = device.type == "cpu"
     return MemoryEstimate(
         base=base,
         seat=seat,
@@ -255,51 +244,19 @@ def estimate(
         device=device,
         available=available_memory(device) if available is None else available,
         source=source,
-        overhead=ProcessOverhead(LIBRARY_BYTES, GAPS) if device.type == "cpu" else ProcessOverhead(),
         cache=cache,
+        libraries=LIBRARY_BYTES if on_cpu else 0,
+        gaps=GAPS if on_cpu else 0.0,
     )
 
 
-def _dry_run(
-    model: PreTrainedModel,
-    options: PackOptions,
-    workload: Workload,
-    device: torch.device,
-    dtype: torch.dtype,
-    quantization: Quantization,
-) -> DryRun:
-    dry = DryRun(
-        model,
-        options,
-        device=device,
-        dtype=dtype,
-        quantization=quantization,
-        lora_r=workload.lora_r,
-        lora_dropout=workload.lora_dropout,
-    )
-    dry.train(1, 1, 2)
-    dry.evaluate(1, 1, 2)
-    return dry
-
-
-def _refuse_if_quantisation_fails(
-    spec: BaseSpec,
-    options: PackOptions,
-    workload: Workload,
-    device: torch.device,
-    dtype: torch.dtype,
-    quantization: Quantization,
-    error: BaseException,
-) -> None:
-    """Raise ModelError if a failed dry run succeeds on unquantized weights."""
+def _succeeds(run: Callable[[], object]) -> bool:
+    """Whether nothing is raised: then quantized weights are to blame for an error, not missing values."""
     try:
-        _dry_run(meta_model(spec), options, workload, device, dtype, NONE)
-    except Exception:  # another reason, maybe the missing values
-        return
-    raise ModelError(
-        f"model {spec.model!r} does not run {quantization.description}: its own code reads quantised weights "
-        f"as if they were not ({type(error).__name__}: {first_line(error)})"
-    ) from error
+        run()
+    except Exception:
+        return False
+    return True
 
 
 def available_memory(device: torch.device) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
@@ -28,18 +28,14 @@ BUFFER_BYTES, TRAINED_BYTES = 4, 16
 TRAINED_8BIT_BYTES = 2 * BUFFER_BYTES + 2 * (1 + 4 / ABSMAX_BLOCK)
 """The same with moments in 8 bits and an fp32 scale per block."""
 UPDATE_8BIT_BYTES = 20
-"""Transient bytes per element of bitsandbytes 0.50's update on a CPU (measured): fp32 copies of both moments
-and
-what it computes from them."""
+"""Transient bytes per element of bitsandbytes 0.50's update on a CPU (measured): fp32 copies of both moments,
+and what it computes from them."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workload:
-    """What every seat of a pack trains and computes, at most."""
+class Workload(PackOptions):
+    """The options of a pack, and what every seat trains and computes, at most."""
 
-    target_modules: str | tuple[str, ...] = "all-linear"
-    train_embeddings: bool | tuple[str, ...] = False
-    trainable_token_indices: tuple[int, ...] = ()
     lora_r: int
     lora_dropout: float = 0.0
     batch_size: int
@@ -56,19 +52,10 @@ class Workload:
     """Tokens of the longest of them."""
     max_new_tokens: int = 0
     """Tokens of an answer."""
-    gradient_checkpointing: bool = False
-    embedding_optimizer_bits: Literal[32, 8] = 32
 
-    def options(self, *, resident_weights: bool) -> PackOptions:
-        """The options of such a pack."""
-        return PackOptions(
-            target_modules=self.target_modules,
-            train_embeddings=self.train_embeddings,
-            trainable_token_indices=self.trainable_token_indices,
-            gradient_checkpointing=self.gradient_checkpointing,
-            resident_weights=resident_weights,
-            embedding_optimizer_bits=self.embedding_optimizer_bits,
-        )
+    def options(self) -> PackOptions:
+        """The options of the pack alone."""
+        return PackOptions(**{each.name: getattr(self, each.name) for each in fields(PackOptions)})
 
 
 def cache_bytes(model: PreTrainedModel, workload: Workload, width: int) -> int:
@@ -129,13 +116,13 @@ def base_bytes(model: PreTrainedModel, width: int, quantization: Quantization, *
 def seat_state(model: PreTrainedModel, workload: Workload) -> SeatState:
     """A seat's state on this model; ModelError when nothing matches `target_modules`."""
     rank = -(-workload.lora_r // RANK_MULTIPLE) * RANK_MULTIPLE
-    _, saved = find_trained_modules(
+    targets, saved = find_trained_modules(
         model,
         target_modules=workload.target_modules,
         train_embeddings=workload.train_embeddings,
         trainable_token_indices=workload.trainable_token_indices,
     )
-    lora = rank * sum(sum(weight.shape) for weight in _targets(model, workload))
+    lora = rank * sum(sum(_weight(model.get_submodule(name)).shape) for name in targets)
     trained = [_weight(model.get_submodule(name)) for name in saved.names]
     once = {id(weight): weight for weight in trained}  # tied ones are one weight
     embeddings = sum(len(saved.token_indices or w) * w.shape[1] for w in once.values())
@@ -146,12 +133,6 @@ def seat_state(model: PreTrainedModel, workload: Workload) -> SeatState:
 def _weight(module: nn.Module) -> Tensor:
     weight: Tensor = module.weight  # type: ignore[assignment]
     return weight
-
-
-def _targets(model: PreTrainedModel, workload: Workload) -> list[Tensor]:
-    return [
-        _weight(model.get_submodule(name)) for name in find_target_modules(model, workload.target_modules)
-    ]
 
 
 def _shape(module: nn.Module) -> torch.Size:
@@ -185,7 +166,8 @@ class Coefficients:
     ) -> Coefficients:
         """`quantization` is that of weights dequantized in every pass."""
         config, width = text_config(model), dtype.itemsize
-        inputs = sum(min(weight.shape) for weight in _targets(model, workload)) * width
+        targets = find_target_modules(model, workload.target_modules)
+        inputs = sum(min(_weight(model.get_submodule(name)).shape) for name in targets) * width
         layers = int(config.num_hidden_layers)
         # Beside each target's input: norms and their fp32 copies, rotated heads, the gate.
         layer = inputs // layers + 10 * int(config.hidden_size) * width

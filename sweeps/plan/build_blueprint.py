@@ -6,6 +6,7 @@ Imports torch and transformers, which takes seconds: import this module only whe
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def build_blueprint(
         base=base,
         model_fingerprint=fingerprint(Path(base.model)) if Path(base.model).is_dir() else None,
         data=data,
-        pack=workload.options(resident_weights=memory.resident_weights),
+        pack=replace(workload.options(), resident_weights=memory.resident_weights),
         session=SessionOptions(
             report_at=training.report_percents,
             per_device_eval_batch_size=training.per_device_eval_batch_size,

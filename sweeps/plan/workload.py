@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from files_and_text.problems import Problem
 from files_and_text.yaml_lines import KeyPath
@@ -51,7 +52,7 @@ def workload_of(
     return workload
 
 
-def _generation(data: DataBundle, metric: MetricSpec | None, batch_size: int) -> dict[str, int]:
+def _generation(data: DataBundle, metric: MetricSpec | None, batch_size: int) -> dict[str, Any]:
     """What the metric generates on a seat: how many answers at once, and lengths of prompts and answers."""
     if metric is None or not metric.max_new_tokens:
         return {}

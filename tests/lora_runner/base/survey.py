@@ -101,8 +101,7 @@ def survey(name: str, folder: Path) -> Outcome:
             for mine, ours in zip(alone, together, strict=True)
             for key in mine
         ),
-        memory=predicted.total(2)
-        / peak_bytes(load_base(spec), WORK.options(resident_weights=False), WORK, seats=2),
+        memory=predicted.total(2) / peak_bytes(load_base(spec), WORK, seats=2),
         memory_source=predicted.source,
     )
 

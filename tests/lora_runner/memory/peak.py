@@ -13,13 +13,10 @@ from lora_runner.config import TrialConfig
 from lora_runner.layout.pack_layout import Block
 from lora_runner.memory.estimate import Workload
 from lora_runner.memory.meta_device import no_launches
-from lora_runner.pack.options import PackOptions
 from lora_runner.pack.pack import MicroBatch, Pack
 
 
-def peak_bytes(
-    base: Base, options: PackOptions, work: Workload, *, seats: int, accumulate: int = 1, launch: bool = True
-) -> int:
+def peak_bytes(base: Base, work: Workload, *, seats: int, accumulate: int = 1, launch: bool = True) -> int:
     """Bytes of live tensors at the worst moment: the base, a pack, two micro-steps, an evaluation."""
     held = 0
     for module in base.model.modules():
@@ -49,7 +46,7 @@ def peak_bytes(
         nullcontext() if launch else no_launches(),
         profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler,
     ):
-        filled = Pack(base, options)
+        filled = Pack(base, work)
         placed = [filled.new_seat(config) for _ in range(seats)]
         for _ in range(2):
             filled.train_step(dict.fromkeys(placed, share))

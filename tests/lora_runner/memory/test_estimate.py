@@ -23,7 +23,6 @@ from lora_runner.memory import estimate as memory
 from lora_runner.memory.dry_run import DryRun
 from lora_runner.memory.estimate import (
     MemoryEstimate,
-    ProcessOverhead,
     Workload,
     available_memory,
     choose_seats,
@@ -53,10 +52,10 @@ def test_the_base_is_half_a_byte_a_quantised_weight_and_full_width_elsewhere(spe
     linear = 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128)  # q, o; k, v; gate, up, down of two layers
     other = 2 * 256 * 64 + 5 * 64  # embeddings and output layer; norms
     assert estimate(spec, USUAL).base == pytest.approx(linear * NF4 + other * 4, abs=1)
-    resident = estimate(spec, USUAL, resident_weights=True)
+    resident = estimate(spec, replace(USUAL, resident_weights=True))
     assert resident.base == pytest.approx(linear * (NF4 + 4) + other * 4, abs=1)
     assert estimate(replace_spec(spec, quantization="none"), USUAL).base == (linear + other) * 4
-    narrow = estimate(replace_spec(spec, compute_dtype="bfloat16"), USUAL, resident_weights=True)
+    narrow = estimate(replace_spec(spec, compute_dtype="bfloat16"), replace(USUAL, resident_weights=True))
     assert narrow.base == pytest.approx(linear * (NF4 + 2) + other * 2, abs=1)
 
 
@@ -133,7 +132,8 @@ def test_a_layer_more_adds_what_a_layer_keeps(tiny_model: TINY) -> None:
     """Only two of these layers run; the others are counted by what one of them keeps."""
     totals = [
         estimate(
-            BaseSpec(model=str(tiny_model("llama", num_hidden_layers=n))), USUAL, resident_weights=True
+            BaseSpec(model=str(tiny_model("llama", num_hidden_layers=n))),
+            replace(USUAL, resident_weights=True),
         ).total(1)
         for n in (2, 3, 12)
     ]
@@ -144,7 +144,7 @@ def test_one_dequantised_weight_at_a_time_takes_its_place(tiny_model: TINY) -> N
     # So few tokens that only weights count.
     few = replace(USUAL, batch_size=1, length=2)
     wide = BaseSpec(model=str(tiny_model("llama", intermediate_size=4096)))
-    plain, resident = estimate(wide, few), estimate(wide, few, resident_weights=True)
+    plain, resident = estimate(wide, few), estimate(wide, replace(few, resident_weights=True))
     beside = [found.total(1) - found.base - found.per_seat for found in (plain, resident)]
     largest = 64 * 4096 * 4
     assert largest < beside[0] < 1.5 * largest
@@ -260,7 +260,8 @@ def test_on_a_cpu_what_fits_is_the_process() -> None:
         device=CPU,
         available=100.0,
         source="",
-        overhead=ProcessOverhead(libraries=7, gaps=0.5),
+        libraries=7,
+        gaps=0.5,
     )
     assert (found.total(3), found.transient(3), found.peak(3)) == (10 + 12, 12, 7 + 10 + 12 + 6)
     assert found.max_seats(32) == 11  # 17 + 6 a seat in 85
@@ -285,7 +286,7 @@ def test_the_last_seat_to_come_finds_its_buffers_twice() -> None:
 
 @pytest.mark.slow
 def test_as_many_seats_as_fit_then_the_dequantised_base(spec: BaseSpec) -> None:
-    plain, resident = estimate(spec, USUAL), estimate(spec, USUAL, resident_weights=True)
+    plain, resident = estimate(spec, USUAL), estimate(spec, replace(USUAL, resident_weights=True))
     roomy = choose_seats(spec, USUAL, most=3, available=1e12)
     assert (roomy.seats, roomy.resident_weights) == (3, True)
     assert roomy.estimate.total(3) == resident.total(3)
@@ -416,11 +417,10 @@ def test_the_estimate_is_near_what_a_pack_uses(
     also: dict[str, Any],
 ) -> None:
     spec = BaseSpec(model=str(tiny_model(kind, **config)), compute_dtype=also.get("dtype", "float32"))
-    workload, resident = replace(USUAL, **work), also.get("resident", False)
-    options = workload.options(resident_weights=resident)
+    workload = replace(USUAL, **work, resident_weights=also.get("resident", False))
     accumulate = also.get("accumulate", 1)
-    measured = peak_bytes(load_base(spec), options, workload, seats=seats, accumulate=accumulate)
-    said = estimate(spec, workload, resident_weights=resident)
+    measured = peak_bytes(load_base(spec), workload, seats=seats, accumulate=accumulate)
+    said = estimate(spec, workload)
     assert said.source == "peak from a dry run"
     assert said.total(seats) == pytest.approx(measured, rel=0.05)  # 0.99 to 1.01 on torch 2.13
 
@@ -436,7 +436,7 @@ from lora_runner.base.load_model import BaseSpec, load_base
 from lora_runner.pack.options import PackOptions
 from lora_runner.pack.pack import MicroBatch, Pack
 spec = BaseSpec(model=sys.argv[1])
-said = estimate(spec, Workload(lora_r=8, batch_size=4, length=120), resident_weights=True).peak(4)
+said = estimate(spec, Workload(lora_r=8, batch_size=4, length=120, resident_weights=True)).peak(4)
 pack = Pack(load_base(spec), PackOptions(resident_weights=True))
 seats = [pack.new_seat(TrialConfig(learning_rate=1e-3, max_steps=9, lora_r=8, seed=s)) for s in range(4)]
 for length in (120, 113, 118):
@@ -470,17 +470,15 @@ def test_what_a_pack_keeps_on_cuda_is_counted(tiny_model: TINY, monkeypatch: pyt
     for name, value in list(vars(modeling_llama).items()):
         monkeypatch.setattr(modeling_llama, name, value)
     spec = BaseSpec(model=str(tiny_model("llama", **{**SMALL, "vocab_size": 256})))
-    options = USUAL.options(resident_weights=True)
+    workload = replace(USUAL, resident_weights=True)
 
     def dry(device: str) -> int:
         run = DryRun(
             meta_model(spec),
-            options,
+            workload,
             device=torch.device(device),
             dtype=torch.float32,
             quantization=NF4_KIND,
-            lora_r=USUAL.lora_r,
-            lora_dropout=0.0,
         )
         return run.train(2, USUAL.batch_size, USUAL.length)
 
@@ -490,6 +488,6 @@ def test_what_a_pack_keeps_on_cuda_is_counted(tiny_model: TINY, monkeypatch: pyt
     assert "Liger" in use_liger(base.model, torch.device("cuda"))
     monkeypatch.setattr(Pack, "_choose_layout", lambda self: ("end_to_end", "its values mean nothing here"))
     monkeypatch.setattr(AttentionImplementation, "function_for", lambda self, module: invariant_attention)
-    measured = peak_bytes(base, options, USUAL, seats=2, launch=False)
-    kept = estimate(spec, USUAL, resident_weights=True)
+    measured = peak_bytes(base, workload, seats=2, launch=False)
+    kept = estimate(spec, workload)
     assert kept.base + 2 * kept.per_seat + on_cuda == pytest.approx(measured, rel=0.02)
