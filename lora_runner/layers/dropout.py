@@ -41,6 +41,8 @@ def keep_mask(shape: tuple[int, int], limit: int, key: tuple[int, int], device: 
         from lora_runner.layers.dropout_kernel import philox_keep_mask  # needs triton
 
         return philox_keep_mask(shape, limit, key, device)
+    if device.type == "meta":  # a dry run, which draws nothing
+        return torch.empty(shape, dtype=torch.bool, device=device)
     count = shape[0] * shape[1]
     words = np.random.Philox(key=np.array(key, dtype=np.uint64)).random_raw(-(-count // 4))
     return torch.from_numpy(words.view(np.uint16)[:count].reshape(shape) >= limit)

@@ -63,11 +63,6 @@ class Block:
         return cls._on(device, ids, lengths, rows, labels[rows + 1] if len(rows) else rows)
 
     @classmethod
-    def from_labels(cls, input_ids: Tensor, labels: Tensor) -> Block:
-        """From token ids and labels (b, S) of sequences of one length, on their device."""
-        return cls.of(list(zip(input_ids.tolist(), labels.tolist(), strict=True)), input_ids.device)
-
-    @classmethod
     def next_token(cls, sequences: Sequence[Sequence[int]], device: torch.device) -> Block:
         """Predict only the token after each sequence's end, as in generation."""
         return cls.after([(sequence, [-100]) for sequence in sequences], device)

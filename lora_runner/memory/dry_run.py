@@ -12,11 +12,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -26,7 +25,6 @@ from lora_runner.base.model_structure import decoder_of, text_config
 from lora_runner.base.quantization import NONE, Quantization
 from lora_runner.base.target_modules import find_target_modules
 from lora_runner.config import TrialConfig
-from lora_runner.layers.linear import PackedLinear, RankGroup
 from lora_runner.layout.pack_layout import Block
 from lora_runner.memory.meta_device import META, LiveBytes, no_launches
 from lora_runner.memory.sizes import Workload
@@ -66,8 +64,6 @@ class DryRun:
         with self._live, no_launches():
             self._pack = Pack(base, plain)
         self._pack.attention = replace(self._pack.attention, device_type=device.type)
-        for linear in self._pack.linears:
-            linear.masks = partial(_masks, linear)  # type: ignore[method-assign]
         self._seat = self._pack.new_seat(
             TrialConfig(
                 learning_rate=1.0,
@@ -202,12 +198,3 @@ def _frozen(
         device=META,
         num_parameters=0,
     )
-
-
-def _masks(linear: PackedLinear, rank_group: RankGroup, dtype: torch.dtype) -> Tensor | None:
-    """`PackedLinear.masks` without random numbers, which would be drawn on the host."""
-    if not linear._context.training or not any(seat.dropout for seat in rank_group.seats):
-        return None
-    shapes = [(size, linear.in_features) for size in rank_group.blocks.sizes]
-    masks = [torch.empty(shape, dtype=torch.bool, device=META).to(dtype) * 1.0 for shape in shapes]
-    return torch.cat(masks) if len(masks) > 1 else masks[0]

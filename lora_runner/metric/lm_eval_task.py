@@ -174,10 +174,6 @@ class TaskEvaluator:
         return [value for seat in seats for value in for_each_seat(self._values, [seat])]
 
     def _values(self, seats: Sequence[Seat | None], /) -> list[float]:
-        return [self._value(seat) for seat in seats]
-
-    def _value(self, seat: Seat | None) -> float:
-        model = self._model_class(
-            self._pack, seat, batch_size=self._batch_size, max_new_tokens=self._spec.max_new_tokens
-        )
-        return finite(self._task.evaluate(model), f"task {self._task.name} must give a finite number")
+        sizes = {"batch_size": self._batch_size, "max_new_tokens": self._spec.max_new_tokens}
+        values = [self._task.evaluate(self._model_class(self._pack, seat, **sizes)) for seat in seats]
+        return [finite(value, f"task {self._task.name} must give a finite number") for value in values]

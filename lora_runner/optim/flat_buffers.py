@@ -8,6 +8,7 @@ never spans two of them.
 from __future__ import annotations
 
 import contextlib
+import math
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -47,7 +48,7 @@ class Segment:
         self, shapes: Mapping[str, tuple[int, ...]], moved: weakref.WeakMethod[Callable[[Segment], None]]
     ) -> None:
         self.shapes = dict(shapes)
-        self.numel = sum(_numel(shape) for shape in self.shapes.values())
+        self.numel = sum(map(math.prod, self.shapes.values()))
         self.size = -(-self.numel // BLOCK) * BLOCK
         self.start = 0
         self.parameters: dict[str, Tensor] = {}
@@ -67,7 +68,7 @@ class Segment:
         self.flat_parameters = buffers.parameters[start : self.stop]
         self.flat_gradients = buffers.gradients[start : self.stop]
         for name, shape in self.shapes.items():
-            stop = start + _numel(shape)
+            stop = start + math.prod(shape)
             for kind, buffer in buffers.present():
                 getattr(self, kind)[name] = buffer[start:stop].view(shape)
             start = stop
@@ -141,7 +142,3 @@ class SegmentAllocator:
     def _bind_all(self) -> None:
         for segment in self._segments:
             segment.bind(self.buffers)
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    return int(torch.Size(shape).numel())

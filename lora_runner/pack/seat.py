@@ -66,14 +66,6 @@ class PendingStats:
         loss, norm = self._figures.tolist()
         return StepStats(self.step, loss, norm, self.learning_rate, self.num_tokens)
 
-    @property
-    def loss(self) -> float:
-        return self.read().loss
-
-    @property
-    def grad_norm(self) -> float:
-        return self.read().grad_norm
-
 
 class Seat:
     """One trial on the shared base.
@@ -200,11 +192,6 @@ class Seat:
     @property
     def num_trained(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters.values())
-
-    @property
-    def last_stats(self) -> StepStats | None:
-        """Of the latest update; waits for the device."""
-        return None if self.last_update is None else self.last_update.read()
 
     # --- a window and its end -------------------------------------------------------------------------
 

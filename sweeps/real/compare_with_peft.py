@@ -80,7 +80,7 @@ def _by_a_pack(
     for examples in batches:
         block = Block.of([(e.input_ids, e.labels) for e in examples], pack.base.device)
         stats = pack.train_step({seat: MicroBatch(block, block.num_tokens, block.num_targets)})
-        losses.append(stats[seat].loss)
+        losses.append(stats[seat].read().loss)
     return losses
 
 

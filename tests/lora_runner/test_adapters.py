@@ -12,15 +12,14 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
 
 from lora_runner.adapters import save_adapter
-from lora_runner.base.load_model import nf4_config
 from lora_runner.config import TrialConfig
 from lora_runner.data import BatchPlan, DataBundle, TokenizedExample
 from lora_runner.layout.pack_layout import Block
 from lora_runner.pack.pack import MicroBatch, Pack
 from lora_runner.pack.seat import Seat
+from tests.lora_runner.plain_models import plain_nf4
 
 CONFIG = TrialConfig(
     learning_rate=2e-2,
@@ -52,9 +51,7 @@ def evaluate(pack: Pack, seat: Seat | None, examples: tuple[TokenizedExample, ..
 
 def load(pack: Pack, folder: Path) -> PeftModel:
     """The original base and the adapter, loaded by transformers and peft."""
-    base = AutoModelForCausalLM.from_pretrained(
-        pack.base.spec.model, quantization_config=nf4_config(torch.float32), dtype=torch.float32
-    )
+    base = plain_nf4(pack.base.spec.model)
     return PeftModel.from_pretrained(base, str(folder))
 
 

@@ -21,9 +21,9 @@ from files_and_text.atomic_files import atomic_write
 from lora_runner.checkpoint import _state_digest, has_checkpoint, load_checkpoint, save_checkpoint
 from lora_runner.config import TrialConfig
 from lora_runner.errors import CheckpointError
-from lora_runner.layout.pack_layout import Block
 from lora_runner.pack.pack import MicroBatch, Pack
 from lora_runner.pack.seat import Seat
+from tests.lora_runner.plain_models import block_of
 
 CONFIG = TrialConfig(learning_rate=1e-2, embedding_learning_rate=1e-3, max_steps=9, lora_r=4, lora_alpha=8)
 
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 def train(pack: Pack, seat: Seat, steps: int) -> None:
     ids = torch.arange(2, 26, device=pack.base.device).reshape(2, 12)
-    block = Block.from_labels(ids, ids)
+    block = block_of(ids, ids)
     for _ in range(steps):
         pack.train_step({seat: MicroBatch(block, ids.numel(), len(block.target_ids))})
 

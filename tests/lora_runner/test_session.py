@@ -12,9 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
-from lora_runner.base.load_model import nf4_config
 from lora_runner.data import BatchPlan, DataBundle, TokenizedExample, TokenizedSet
 from lora_runner.errors import ModelError, TrialConfigError
 from lora_runner.pack.pack import MicroBatch, Pack
@@ -22,6 +20,7 @@ from lora_runner.pack.seat import Seat, StepStats
 from lora_runner.protocol import Assignment, SeatReport, SessionOptions
 from lora_runner.session import Session, report_steps
 from tests.lora_runner.configs import CONFIGS
+from tests.lora_runner.plain_models import plain_nf4
 
 Reports = dict[int, list[SeatReport]]
 HUGE = replace(
@@ -159,9 +158,7 @@ def test_a_trial_that_cannot_be_seated_leaves_its_seat_free(
 def test_the_bases_loss_is_the_plain_models_token_weighted_one(
     pack: Pack, new_session: Callable[..., Session], bundle: DataBundle, plain_nll: Callable[..., float]
 ) -> None:
-    plain = AutoModelForCausalLM.from_pretrained(
-        pack.base.spec.model, quantization_config=nf4_config(torch.float32), dtype=torch.float32
-    ).train()
+    plain = plain_nf4(pack.base.spec.model).train()
     expected = plain_nll(plain, bundle.eval)
     for size in (1, 4, 32):
         assert new_session(per_device_eval_batch_size=size).base_eval_loss == pytest.approx(

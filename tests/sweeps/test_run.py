@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lora_runner.base.load_model import BaseSpec, load_tokenizer, nf4_config
+from lora_runner.base.load_model import BaseSpec, load_tokenizer
 from lora_runner.config import TrialConfig
 from lora_runner.data import BatchPlan, load_data
 from results.errors import ExportError, WouldOverwrite
@@ -30,6 +30,7 @@ from sweeps.cli.merge_adapter import merge_best
 from sweeps.errors import ConfigError, RunFolderError, StartRefused, StudyMismatch
 from sweeps.fleet.ray_start import start_ray
 from sweeps.sweep import Sweep
+from tests.lora_runner.plain_models import plain_nf4
 from tests.on_ray import ON_RAY
 
 pytestmark = ON_RAY
@@ -137,9 +138,7 @@ def test_the_best_adapter_gives_its_reported_loss_in_plain_transformers_and_peft
     config = sweep.config
     base = BaseSpec(model=config.model.name)
     data = load_data(config.data, load_tokenizer(base))
-    plain = AutoModelForCausalLM.from_pretrained(
-        config.model.name, quantization_config=nf4_config(torch.float32), dtype=torch.float32
-    )
+    plain = plain_nf4(config.model.name)
     tuned = PeftModel.from_pretrained(plain, str(sweep.run_folder / "best"))
     # Training mode keeps bitsandbytes off its approximate CPU kernels; nothing in this model drops out.
     tuned.train()

@@ -22,15 +22,14 @@ from lora_runner.base.load_model import (
     load_base,
     load_tokenizer,
     meta_model,
-    nf4_config,
 )
 from lora_runner.base.target_modules import find_modules_to_save, find_target_modules
 from lora_runner.config import TrialConfig
 from lora_runner.errors import ModelError, RunnerError
-from lora_runner.layout.pack_layout import Block
 from lora_runner.memory.estimate import Workload, estimate
 from lora_runner.pack.options import PackOptions
 from lora_runner.pack.pack import MicroBatch, Pack
+from tests.lora_runner.plain_models import block_of, figures, plain_nf4
 
 TINY = Callable[..., Path]
 
@@ -211,10 +210,10 @@ def one_step(pack: Pack) -> tuple[float, float]:
     )
     seat = pack.new_seat(config)
     ids = torch.arange(2, 26).reshape(2, 12)
-    block = Block.from_labels(ids, ids)
+    block = block_of(ids, ids)
     for _ in range(2):
         stats = pack.train_step({seat: MicroBatch(block, 24, 22)})[seat]
-    return stats.loss, stats.grad_norm
+    return figures(stats)
 
 
 def test_bfloat16_runs_on_a_cpu(tiny_model: TINY) -> None:
@@ -232,13 +231,11 @@ def test_bfloat16_runs_on_a_cpu(tiny_model: TINY) -> None:
 def test_layers_that_blocks_of_64_do_not_divide(tiny_model: TINY) -> None:
     folder = tiny_model("llama", hidden_size=40, head_dim=10, intermediate_size=100)
     pack = Pack(load_base(BaseSpec(model=str(folder))), PackOptions())
-    plain = AutoModelForCausalLM.from_pretrained(
-        folder, quantization_config=nf4_config(torch.float32), dtype=torch.float32
-    ).train()
+    plain = plain_nf4(folder).train()
     ids = torch.arange(2, 26).reshape(2, 12)
     with torch.no_grad():
         expected = float(plain(input_ids=ids, labels=ids).loss)
-    block = Block.from_labels(ids, ids)
+    block = block_of(ids, ids)
     assert pack.evaluate([None], [block]) == pytest.approx([expected], rel=1e-6)
     assert all(torch.isfinite(torch.tensor(one_step(pack))))
 
@@ -346,8 +343,8 @@ def test_lora_on_the_output_layer_when_it_is_asked_for(tiny_model: TINY) -> None
     assert pack.target_names == ("lm_head",)
     seat = pack.new_seat(TrialConfig(learning_rate=1e-2, lr_scheduler_type="constant", max_steps=5, lora_r=4))
     ids = torch.arange(2, 26).reshape(2, 12)
-    block = Block.from_labels(ids, ids)
-    losses = [pack.train_step({seat: MicroBatch(block, 24, 22)})[seat].loss for _ in range(5)]
+    block = block_of(ids, ids)
+    losses = [pack.train_step({seat: MicroBatch(block, 24, 22)})[seat].read().loss for _ in range(5)]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0] - 0.05
 

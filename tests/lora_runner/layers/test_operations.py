@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
 
 from benchmarks.harness.operation_counter import OperationCounter
-from lora_runner.base.load_model import BaseSpec, load_base, nf4_config
+from lora_runner.base.load_model import BaseSpec, load_base
 from lora_runner.config import TrialConfig
-from lora_runner.layout.pack_layout import Block
 from lora_runner.pack.options import PackOptions
 from lora_runner.pack.pack import MicroBatch, Pack
+from tests.lora_runner.plain_models import block_of, plain_nf4
 
 SEATS = 8
 MOST = 160
@@ -37,7 +36,7 @@ def test_a_pack_of_eight_dispatches_a_fifth_of_what_peft_does(
         PackOptions(resident_weights=resident),
     )
     ids = torch.randint(2, 256, (4, 32), generator=torch.Generator().manual_seed(0))
-    share = MicroBatch(Block.from_labels(ids, ids), ids.numel(), 4 * 31)
+    share = MicroBatch(block_of(ids, ids), ids.numel(), 4 * 31)
     configs = [TrialConfig(learning_rate=1e-3, max_steps=9, seed=seed) for seed in range(SEATS)]
     seats = [pack.new_seat(config) for config in configs]
     pack.train_step(dict.fromkeys(seats, share))
@@ -46,9 +45,7 @@ def test_a_pack_of_eight_dispatches_a_fifth_of_what_peft_does(
     with OperationCounter() as update:
         pack.update(seats)
 
-    plain = AutoModelForCausalLM.from_pretrained(
-        folder, quantization_config=nf4_config(torch.float32), dtype=torch.float32
-    )
+    plain = plain_nf4(folder)
     peft = get_peft_model(plain, LoraConfig(task_type="CAUSAL_LM", r=16, target_modules="all-linear")).train()
     with OperationCounter() as theirs:
         peft(input_ids=ids, labels=ids).loss.backward()

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
 
 from lora_runner.adapters import save_adapter
-from lora_runner.base.load_model import BaseSpec, load_base, nf4_config
+from lora_runner.base.load_model import BaseSpec, load_base
 from lora_runner.checkpoint import load_checkpoint, save_checkpoint
 from lora_runner.config import TrialConfig
 from lora_runner.errors import CheckpointError, ModelError, TrialConfigError
@@ -27,6 +27,7 @@ from lora_runner.pack.convert_model import silence_dropout
 from lora_runner.pack.options import PackOptions
 from lora_runner.pack.pack import MicroBatch, Pack
 from lora_runner.pack.seat import EMBEDDINGS, Seat
+from tests.lora_runner.plain_models import block_of, figures, plain_nf4
 
 TINY = Callable[..., Path]
 PAD, NEVER_SEEN = 1, 255
@@ -99,17 +100,15 @@ def train(pack: Pack, seats: dict[int, Seat], *, until: int = STEPS) -> dict[int
         for i, seat in running.items():
             window = data[i][seat.step]
             ids, labels = window[seat.micro_step % len(window)]
-            shares[seat] = MicroBatch(Block.from_labels(ids, labels), ids.numel(), count(window))
+            shares[seat] = MicroBatch(block_of(ids, labels), ids.numel(), count(window))
         for seat, stats in pack.train_step(shares).items():
             index = next(i for i in running if running[i] is seat)
-            seen[index].append((stats.loss, stats.grad_norm))
+            seen[index].append(figures(stats))
     return seen
 
 
 def new_peft(folder: Path, config: TrialConfig) -> PeftModel:
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, quantization_config=nf4_config(torch.float32), dtype=torch.float32
-    )
+    model = plain_nf4(folder)
     peft = LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora_r,
@@ -245,7 +244,7 @@ def test_a_seat_holds_rows_and_no_pass_makes_a_matrix_or_asks_the_device_for_a_n
         pack = new_pack(tiny_model("llama", tie_word_embeddings=tied), trainable_token_indices=tokens)
         seats = {i: pack.new_seat(config) for i, config in enumerate(CONFIGS)}
         train(pack, seats, until=1)  # resident weights exist now
-        shares = {seat: MicroBatch(Block.from_labels(*windows(i)[1][0]), 1, 9) for i, seat in seats.items()}
+        shares = {seat: MicroBatch(block_of(*windows(i)[1][0]), 1, 9) for i, seat in seats.items()}
         with Watch((256, 64)) as seen:
             pack.micro_step(shares)
         base = {m.weight.untyped_storage().data_ptr() for m in pack.model.modules() if hasattr(m, "weight")}
@@ -306,9 +305,7 @@ def test_peft_loads_the_adapter_on_the_original_base_to_the_same_logits(
     seat = pack.new_seat(CONFIGS[1])
     train(pack, {1: seat})
     save_adapter(tmp_path / "ours", pack, seat)
-    plain = AutoModelForCausalLM.from_pretrained(
-        folder, quantization_config=nf4_config(torch.float32), dtype=torch.float32
-    )
+    plain = plain_nf4(folder)
     # In training mode, since in the other bitsandbytes multiplies in bfloat16 on a CPU; dropout is 0.
     model = PeftModel.from_pretrained(plain, str(tmp_path / "ours")).train()
     silence_dropout(model.base_model.model)
@@ -389,14 +386,12 @@ def test_a_base_with_tokens_added(tiny_model: TINY, tmp_path: Path, tied: bool, 
     start = rows_of(seat).clone() if tied or wanted is not True else None
     ids = torch.tensor([[256, 5, 6, 257, 258, 9, 257]])
     for _ in range(STEPS):
-        pack.train_step({seat: MicroBatch(Block.from_labels(ids, ids), 7, 6)})
+        pack.train_step({seat: MicroBatch(block_of(ids, ids), 7, 6)})
     if start is not None:
         added = slice(-3, None) if wanted is True else slice(None)
         assert (rows_of(seat)[added] != start[added]).any(1).all()
     save_adapter(tmp_path / "adapter", pack, seat)
-    plain = AutoModelForCausalLM.from_pretrained(
-        tmp_path / "base", quantization_config=nf4_config(torch.float32), dtype=torch.float32
-    )
+    plain = plain_nf4(tmp_path / "base")
     model = PeftModel.from_pretrained(plain, str(tmp_path / "adapter")).train()
     with torch.no_grad():
         logits = model(input_ids=ids).logits[0, -1:]

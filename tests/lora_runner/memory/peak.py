@@ -14,6 +14,7 @@ from lora_runner.layout.pack_layout import Block
 from lora_runner.memory.estimate import Workload
 from lora_runner.memory.meta_device import no_launches
 from lora_runner.pack.pack import MicroBatch, Pack
+from tests.lora_runner.plain_models import block_of
 
 
 def peak_bytes(base: Base, work: Workload, *, seats: int, accumulate: int = 1, launch: bool = True) -> int:
@@ -65,4 +66,4 @@ def random_block(base: Base, batch_size: int, length: int) -> Block:
     vocabulary = int(base.model.get_input_embeddings().weight.shape[0])
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(2, vocabulary, (batch_size, length), generator=generator)
-    return Block.from_labels(ids, ids)
+    return block_of(ids, ids)

@@ -435,13 +435,14 @@ from lora_runner.memory.sizes import Workload
 from lora_runner.base.load_model import BaseSpec, load_base
 from lora_runner.pack.options import PackOptions
 from lora_runner.pack.pack import MicroBatch, Pack
+from tests.lora_runner.plain_models import block_of
 spec = BaseSpec(model=sys.argv[1])
 said = estimate(spec, Workload(lora_r=8, batch_size=4, length=120, resident_weights=True)).peak(4)
 pack = Pack(load_base(spec), PackOptions(resident_weights=True))
 seats = [pack.new_seat(TrialConfig(learning_rate=1e-3, max_steps=9, lora_r=8, seed=s)) for s in range(4)]
 for length in (120, 113, 118):
     ids = torch.randint(2, 8000, (4, length))
-    block = Block.from_labels(ids, ids)
+    block = block_of(ids, ids)
     pack.train_step(dict.fromkeys(seats, MicroBatch(block, block.num_tokens, block.num_targets)))
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(said / (1024 * int(peak.split()[1])))

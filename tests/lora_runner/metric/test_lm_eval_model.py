@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
-from lora_runner.base.load_model import nf4_config
 from lora_runner.metric.lm_eval_model import TaskModel
 from lora_runner.pack.convert_model import silence_dropout
 from lora_runner.pack.pack import Pack
 from tests.lora_runner.pack.test_generation import trained
+from tests.lora_runner.plain_models import plain_nf4
 
 PAIRS = [("2+2=", "4"), ("the sky is", " blue"), ("a", "bcdefgh"), ("", "xyz"), ("q", ""), ("2+2=", "5")]
 
@@ -37,9 +36,7 @@ def bare(new_pack: Callable[..., Pack]) -> Pack:
 @pytest.fixture(scope="module")
 def log_softmax(bare: Pack) -> Callable[[list[int]], Tensor]:
     """Log-probabilities (t, V) of every next token by transformers alone."""
-    plain = AutoModelForCausalLM.from_pretrained(
-        bare.base.spec.model, quantization_config=nf4_config(torch.float32), dtype=torch.float32
-    ).train()  # see test_adapters: loss_of
+    plain = plain_nf4(bare.base.spec.model).train()  # see test_adapters: loss_of
     silence_dropout(plain)
 
     @torch.no_grad()

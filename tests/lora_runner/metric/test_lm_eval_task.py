@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM
 
-from lora_runner.base.load_model import nf4_config
 from lora_runner.errors import Fault, MetricError
 from lora_runner.metric.lm_eval_task import TaskEvaluator, load_task
 from lora_runner.metric.scores import MetricSpec
@@ -24,6 +21,7 @@ from sweeps.config import load_text
 from sweeps.errors import ConfigError
 from sweeps.sweep import Sweep
 from tests.lora_runner.pack.test_generation import trained
+from tests.lora_runner.plain_models import plain_nf4
 
 pytestmark = [
     pytest.mark.skipif(
@@ -93,9 +91,7 @@ def test_lm_evals_own_model_class_gives_the_plain_bases_value(
     [ours] = TaskEvaluator(pack, spec, batch_size=4).measure([None])
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "letters.yaml").write_text(source)
-    plain = AutoModelForCausalLM.from_pretrained(
-        pack.base.spec.model, quantization_config=nf4_config(torch.float32), dtype=torch.float32
-    ).eval()
+    plain = plain_nf4(pack.base.spec.model).eval()
     theirs = simple_evaluate(
         HFLM(pretrained=plain, tokenizer=pack.base.tokenizer, batch_size=1),
         tasks=["letters"],

@@ -16,15 +16,16 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
-from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
-from lora_runner.base.load_model import BaseSpec, load_base, nf4_config
+from lora_runner.base.load_model import BaseSpec, load_base
 from lora_runner.config import TrialConfig
 from lora_runner.data import BatchPlan, DataBundle
 from lora_runner.pack.options import PackOptions
 from lora_runner.pack.pack import Pack
 from lora_runner.protocol import Assignment, SessionOptions
 from lora_runner.session import Session
+from tests.lora_runner.plain_models import plain_nf4
 
 TINY = Callable[..., Path]
 PAD = 1
@@ -111,9 +112,7 @@ def theirs(
     folder: Path, bundle: DataBundle, config: TrialConfig, start: dict[str, Tensor], out: Path, tied: bool
 ) -> dict[str, Any]:
     """The same trial by Trainer, from the same initial weights. -> as `ours`."""
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, quantization_config=nf4_config(torch.float32), dtype=torch.float32, device_map={"": "cpu"}
-    )
+    model = plain_nf4(folder, device_map={"": "cpu"})
     model.config.use_cache = False
     saved = [name for name in start if ".lora_" not in name]
     lora = LoraConfig(

@@ -198,9 +198,9 @@ def train(pack: Watched, drawn: Sequence[Trial]) -> list[Trace]:
 
 def shown(grads: dict[str, Tensor], seat: Seat) -> dict[str, Any]:
     """All numbers of a seat's latest update."""
-    assert seat.last_stats is not None
+    assert seat.last_update is not None
     return {
-        **asdict(seat.last_stats),
+        **asdict(seat.last_update.read()),
         **{f"gradient.{name}": grad for name, grad in grads.items()},
         **state(seat),
     }
@@ -478,9 +478,9 @@ def test_loss_is_the_sum_over_the_tokens_of_the_whole_window(usual: Watched) -> 
     at_once = usual.seen[seat]
     for half in halves:
         usual.train_step({twin: half})
-    one, two = seat.last_stats, twin.last_stats
-    assert one is not None
-    assert two is not None
+    assert seat.last_update is not None
+    assert twin.last_update is not None
+    one, two = seat.last_update.read(), twin.last_update.read()
     assert [one.loss, two.loss] == pytest.approx([expected, expected], rel=1e-6)
     assert two.grad_norm == pytest.approx(one.grad_norm, rel=1e-6)
     assert one.num_tokens == two.num_tokens == 48

@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
 
 from lora_runner.adapters import save_adapter
-from lora_runner.base.load_model import nf4_config
 from lora_runner.layers.linear import pack_order
 from lora_runner.layout.kv_cache import KeyValueCache
 from lora_runner.layout.pack_layout import Block
@@ -20,6 +18,7 @@ from lora_runner.pack.convert_model import silence_dropout
 from lora_runner.pack.pack import Pack
 from lora_runner.pack.seat import Seat
 from tests.lora_runner.configs import CONFIGS
+from tests.lora_runner.plain_models import plain_nf4
 
 TINY = Callable[..., Path]
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11, 12], [20, 30], list(range(40, 69)), [7, 8, 9], [66, 3, 80]]
@@ -85,9 +84,7 @@ def test_texts_are_those_of_transformers_with_the_saved_adapter(
     seat = trained(pack, 8, 4)
     ours = pack.generate([seat], PROMPTS, 8)[0]
     save_adapter(tmp_path, pack, seat)
-    base = AutoModelForCausalLM.from_pretrained(
-        pack.base.spec.model, quantization_config=nf4_config(torch.float32), dtype=torch.float32
-    )
+    base = plain_nf4(pack.base.spec.model)
     model = PeftModel.from_pretrained(base, str(tmp_path)).train()  # see test_adapters: loss_of
     silence_dropout(model)
     for prompt, new in zip(PROMPTS, ours, strict=True):

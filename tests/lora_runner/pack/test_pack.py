@@ -13,12 +13,12 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, get_scheduler
 
-from lora_runner.base.load_model import BaseSpec, load_base, nf4_config
+from lora_runner.base.load_model import BaseSpec, load_base
 from lora_runner.config import TrialConfig
-from lora_runner.layout.pack_layout import Block
 from lora_runner.pack.options import PackOptions
 from lora_runner.pack.pack import MicroBatch, Pack
 from lora_runner.pack.seat import Seat
+from tests.lora_runner.plain_models import block_of, figures, plain_nf4
 
 TINY = Callable[..., Path]
 STEPS = 4
@@ -79,7 +79,7 @@ def batches(index: int, config: TrialConfig) -> list[list[tuple[Tensor, Tensor]]
 def micro(window: list[tuple[Tensor, Tensor]], at: int) -> MicroBatch:
     targets = sum(int((labels[:, 1:] != -100).sum()) for _, labels in window)
     ids, labels = window[at]
-    return MicroBatch(Block.from_labels(ids, labels), ids.numel(), targets)
+    return MicroBatch(block_of(ids, labels), ids.numel(), targets)
 
 
 def train(pack: Pack, seats: dict[int, Seat]) -> dict[int, list[tuple[float, float]]]:
@@ -94,7 +94,7 @@ def train(pack: Pack, seats: dict[int, Seat]) -> dict[int, list[tuple[float, flo
         stats = pack.train_step(shares)
         for i, seat in running.items():
             if seat in stats:
-                seen[i].append((stats[seat].loss, stats[seat].grad_norm))
+                seen[i].append(figures(stats[seat]))
     return seen
 
 
@@ -102,9 +102,7 @@ def train_alone_with_peft(
     folder: Path, config: TrialConfig, index: int, start: Seat
 ) -> tuple[list[tuple[float, float]], dict[str, Tensor]]:
     """The usual loop: transformers + peft + torch.optim.AdamW with two groups, from the seat's own start."""
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, quantization_config=nf4_config(torch.float32), dtype=torch.float32
-    )
+    model = plain_nf4(folder)
     # peft warns about saving a tied model's modules apart; this loop saves nothing.
     model = get_peft_model(
         model,
@@ -241,7 +239,7 @@ def test_other_architectures_give_the_losses_of_the_plain_model(
     plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     generator = torch.Generator().manual_seed(0)
     batches = [torch.randint(2, 256, shape, generator=generator) for shape in SHAPES]
-    blocks = [Block.from_labels(ids, ids) for ids in batches]
+    blocks = [block_of(ids, ids) for ids in batches]
     with torch.no_grad():
         expected = [float(plain(input_ids=ids, labels=ids).loss) for ids in batches]
     pack = Pack(base, PackOptions(target_modules="all-linear" if kind != "gpt2" else ("lm_head",)))
@@ -281,8 +279,8 @@ def test_evaluation_weighs_tokens_not_batches(pack: Pack) -> None:
         labels = ids.clone()
         labels[:, : 16 - kept] = -100
         rows.append((ids, labels))
-    one_by_one = [Block.from_labels(ids, labels) for ids, labels in rows]
-    together = [Block.from_labels(torch.cat([i for i, _ in rows]), torch.cat([x for _, x in rows]))]
+    one_by_one = [block_of(ids, labels) for ids, labels in rows]
+    together = [block_of(torch.cat([i for i, _ in rows]), torch.cat([x for _, x in rows]))]
     assert pack.evaluate([seat, None], one_by_one) == pytest.approx(
         pack.evaluate([seat, None], together), rel=1e-6
     )
@@ -294,9 +292,7 @@ def test_evaluation_weighs_tokens_not_batches(pack: Pack) -> None:
 
 
 def test_greedy_samples_equal_transformers_generate(pack: Pack, tiny_model: TINY) -> None:
-    plain = AutoModelForCausalLM.from_pretrained(
-        tiny_model("llama"), quantization_config=nf4_config(torch.float32), dtype=torch.float32
-    ).train()
+    plain = plain_nf4(tiny_model("llama")).train()
     prompts = [[5, 6, 7, 8], [9, 10]]
     ours = pack.generate([pack.new_seat(CONFIGS[0])], prompts, 6)[0]
     for prompt, new in zip(prompts, ours, strict=True):

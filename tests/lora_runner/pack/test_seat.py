@@ -10,15 +10,13 @@ from itertools import pairwise
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
 
-from lora_runner.base.load_model import nf4_config
 from lora_runner.config import TrialConfig
 from lora_runner.errors import ModelError
 from lora_runner.layers.linear import PackContext, PackedLinear, RowOwners
-from lora_runner.layout.pack_layout import Block
 from lora_runner.pack.pack import MicroBatch, Pack
 from lora_runner.pack.seat import EMBEDDINGS, LORA, Seat, StepStats
+from tests.lora_runner.plain_models import block_of, plain_nf4
 
 CONFIG = TrialConfig(
     learning_rate=1e-2,
@@ -88,7 +86,8 @@ def test_updates_are_those_of_adamw_with_two_groups(pack: Pack, clip: float) -> 
         scheduler.step()
         assert seat.learning_rate == pytest.approx(config.learning_rate * factor)
         stats = update(pack, seat)
-        assert stats == seat.last_stats
+        assert seat.last_update is not None
+        assert stats == seat.last_update.read()
         assert (stats.step, stats.loss, stats.num_tokens) == (step + 1, 2.5, 40)
         assert stats.learning_rate == pytest.approx(config.learning_rate * factor)
         assert stats.grad_norm == pytest.approx(float(norm), rel=1e-5)
@@ -144,7 +143,7 @@ def test_the_start_depends_on_the_seed_alone(pack: Pack) -> None:
 def test_gradients_land_in_the_flat_buffers(pack: Pack) -> None:
     seat = pack.new_seat(CONFIG)
     ids = torch.arange(2, 26).reshape(2, 12)
-    block = Block.from_labels(ids, ids)
+    block = block_of(ids, ids)
     pack.micro_step({seat: MicroBatch(block, 24, 22)})
     assert seat.num_trained == sum(p.numel() for p in seat.parameters.values())
     for segment in seat.segments.values():
@@ -195,12 +194,10 @@ def test_gradients_come_through_the_layers_that_are_left_alone(
         if name.endswith("lora_B"):
             parameter.normal_(generator=torch.Generator().manual_seed(1))
     ids = torch.arange(2, 26).reshape(2, 12)
-    block = Block.from_labels(ids, ids)
+    block = block_of(ids, ids)
     pack.micro_step({seat: MicroBatch(block, 24, 22)})
 
-    plain = AutoModelForCausalLM.from_pretrained(
-        pack.base.spec.model, quantization_config=nf4_config(torch.float32), dtype=torch.float32
-    )
+    plain = plain_nf4(pack.base.spec.model)
     peft = get_peft_model(
         plain,
         LoraConfig(
@@ -242,7 +239,7 @@ def test_a_frozen_layer_may_see_any_rows_and_a_trained_one_only_those_of_seats()
 def test_a_window_cut_short_is_computed_again(pack: Pack) -> None:
     config = replace(CONFIG, gradient_accumulation_steps=3, warmup_steps=0, lora_dropout=0.2)
     ids = [torch.arange(2 + i, 26 + i).reshape(2, 12) for i in range(3)]
-    shares = [MicroBatch(Block.from_labels(i, i), 24, 66) for i in ids]
+    shares = [MicroBatch(block_of(i, i), 24, 66) for i in ids]
     straight, restarted = pack.new_seat(config), pack.new_seat(config)
     for share in shares:
         pack.micro_step({straight: share})
@@ -262,7 +259,7 @@ def test_every_micro_batch_has_dropout_masks_of_its_own(pack: Pack) -> None:
     config = replace(CONFIG, lora_dropout=0.5, gradient_accumulation_steps=2, learning_rate=1e-30)
     seat = pack.new_seat(replace(config, embedding_learning_rate=0.0, weight_decay=0.0))
     ids = torch.arange(2, 26).reshape(2, 12)
-    share = MicroBatch(Block.from_labels(ids, ids), 24, 44)
+    share = MicroBatch(block_of(ids, ids), 24, 44)
     name = next(name for name in seat.parameters if name.endswith("lora_B"))
     seen = []
     for _ in range(4):  # two windows on the same batch; the weights do not move
@@ -299,14 +296,14 @@ def test_a_seat_asks_for_all_its_memory_when_it_is_made(pack: Pack) -> None:
 def test_embeddings_may_keep_their_moments_in_8_bits(new_pack: Callable[..., Pack]) -> None:
     """Only the embeddings' moments differ; LoRA is updated exactly as before."""
     ids = torch.arange(2, 26).reshape(2, 12)
-    share = MicroBatch(Block.from_labels(ids, ids), 24, 22)
+    share = MicroBatch(block_of(ids, ids), 24, 22)
     config = replace(CONFIG, warmup_steps=0)
     trained = {}
     for bits in (32, 8):
         pack = new_pack(embedding_optimizer_bits=bits)
         seat = pack.new_seat(config)
         start = copies(seat)
-        norms = [pack.train_step({seat: share})[seat].grad_norm for _ in range(3)]
+        norms = [pack.train_step({seat: share})[seat].read().grad_norm for _ in range(3)]
         trained[bits] = copies(seat), norms
     (exact, norms), (short, norms_8bit) = trained[32], trained[8]
     assert norms_8bit[0] == pytest.approx(norms[0], rel=1e-6)
