@@ -91,7 +91,7 @@ def _judge_model(
         for config in configs
         if config.other_settings == best.other_settings and config.rate != best.rate
     }
-    edges = [] if sweep.best is None else find_edges(sweep.best, sweep.dimensions)
+    edges = find_edges(sweep)
     rows, costs = [], {}
     for row in sweep.guidelines:
         measurement = measure(row, sweep)

@@ -6,10 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtrit
-
 from results.published.configs import Config
-from results.verdict.statistics import ALPHA, Comparison
+from results.verdict.statistics import ALPHA, Comparison, t_quantile
 
 NOISE_GUARD = 3.0
 """Factor on the noise when a compared rate is above every rate that was run twice: noise grows with the rate.
@@ -73,7 +71,7 @@ def compare_pooled(
     if noise.spread is not None:
         guard = NOISE_GUARD if noise.highest_rate < higher * (1 - 1e-9) else 1.0
         error = guard * noise.spread * math.sqrt(1 / len(config.losses) + 1 / len(best.losses))
-        half = float(-stdtrit(noise.degrees, share / 2)) * error
+        half = t_quantile(share, noise.degrees) * error
         low, high = effect - half, effect + half
     return Comparison(
         arm=config.name,

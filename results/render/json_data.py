@@ -38,13 +38,13 @@ def verdict_data(verdict: Verdict) -> dict[str, Any]:
         {
             "format": FORMAT,
             "study": verdict.study,
-            "metric": verdict.metric,
+            "metric": "eval_loss",
             "best": _trial(verdict.best),
             "guideline_default": _trial(verdict.guideline_default),
             "base_eval_loss": verdict.base_eval_loss,
             "gain_over_base": verdict.gain_over_base,
             "gain_over_default": verdict.gain_over_default,
-            "runs_per_config": verdict.runs_per_config,
+            "runs_per_config": 1,
             "margin": verdict.margin,
             "replicates": None if verdict.replicates is None else _replicates(verdict.replicates),
             **({} if verdict.by_metric is None else {"measured": _metric(verdict.by_metric)}),
@@ -135,13 +135,9 @@ def _metric(found: MetricComparison) -> dict[str, Any]:
         {"number": trial.number, "metric": trial.metric, "eval_loss": trial.eval_loss}
         for trial in (found.by_metric, found.by_loss)
     )
-    return {
-        "name": found.name,
-        "direction": found.direction,
-        "is_objective": found.is_objective,
+    return asdict(found) | {
         "by_metric": by_metric,
         "by_loss": by_loss,
-        "base": found.base,
         "comparison": comparison_data(found.comparison),
         "differs": found.differs,
     }

@@ -21,9 +21,7 @@ def answer_lines(verdict: Verdict) -> list[str]:
         outcomes = ", ".join(f"{count} {name}" for name, count in verdict.outcomes.items())
         return [f"No best config: no trial finished its full budget with a finite loss ({outcomes})."]
     best = verdict.best
-    lines = [
-        f"{best_label(verdict)}: trial {best.number}, {verdict.metric} {loss(best.eval_loss)} nats per token."
-    ]
+    lines = [f"{best_label(verdict)}: trial {best.number}, eval_loss {loss(best.eval_loss)} nats per token."]
     lines += [] if verdict.by_metric is None else metric_sentences(verdict.by_metric)
     lines.append(_default_line(verdict, verdict.guideline_default))
     again = verdict.default_comparison

@@ -11,7 +11,16 @@ from typing import Any
 from files_and_text.plain_values import finite
 from results.sweep_result import hyperparameters
 from results.verdict.replicates import Replicates
-from results.verdict.statistics import ALPHA, MARGIN, Arm, Comparison, compare_all, is_clear, reference
+from results.verdict.statistics import (
+    ALPHA,
+    MARGIN,
+    Arm,
+    Comparison,
+    compare_all,
+    is_clear,
+    reference,
+    runs_by_arm,
+)
 from search_spaces.dimension import Value
 
 
@@ -62,16 +71,17 @@ def compare_arms(
     """Compare every arm with the sweep's best; warmup steps and embedding rates follow from `context`."""
     best = reference(replicates.arms)
     arms = [best, *(arm for arm in replicates.arms if arm is not best)]
-    losses: dict[str, dict[int, float]] = {arm.name: {} for arm in replicates.arms}
-    for run in replicates.runs:
-        if run.loss is not None:
-            losses[run.arm].setdefault(run.seed, run.loss)
+    runs = runs_by_arm(replicates.runs)
+    losses = {
+        arm.name: {seed: x for seed, run in runs.get(arm.name, {}).items() if (x := run.loss) is not None}
+        for arm in arms
+    }
     return ArmComparisons(
         reference=best,
         arms=[
             ArmSummary(
                 arm=arm,
-                runs=len({run.seed for run in replicates.runs if run.arm == arm.name}),
+                runs=len(runs.get(arm.name, {})),
                 finished=len(losses[arm.name]),
                 mean=fmean(losses[arm.name].values()) if losses[arm.name] else None,
                 spread=stdev(losses[arm.name].values()) if len(losses[arm.name]) > 1 else None,

@@ -4,14 +4,13 @@ search."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from files_and_text.plain_values import finite
-from results.sweep_result import TrialResult
+from results.sweep_result import SweepResult
 from results.verdict.statistics import MARGIN
-from search_spaces import Dimension
 from search_spaces.dimension import Value
 
 EDGE_SHARE = 0.05
@@ -91,11 +90,12 @@ def band_of(
     )
 
 
-def find_edges(best: TrialResult, dimensions: Mapping[str, Dimension]) -> list[Edge]:
+def find_edges(sweep: SweepResult) -> list[Edge]:
     """Searched ranges at whose end the best value lies; nothing lies beyond a low end of 0."""
     edges = []
-    for name, dimension in dimensions.items():
-        value, low, high = finite(best.values.get(name)), dimension.low, dimension.high
+    best = {} if sweep.best is None else sweep.best.values
+    for name, dimension in sweep.dimensions.items():
+        value, low, high = finite(best.get(name)), dimension.low, dimension.high
         if value is None or low is None or high is None or dimension.fixed:
             continue
         share = _share(value, low, high, dimension.log)

@@ -13,9 +13,7 @@ from results.verdict.band import Edge, band_of
 from results.verdict.measure import Measurement
 from results.verdict.row_values import (
     BASE_DIMENSION,
-    TOLERANCE,
     dimension_name,
-    gap_between,
     holds_value,
     is_close,
 )
@@ -139,9 +137,7 @@ def word_of_sides(
     if not shown:
         return None
     word = region_word(
-        [(arm.side, arm.comparison) for arm in outside],
-        [(arm.side, arm.comparison) for arm in own],
-        margin=margin,
+        [(arm.side, arm.comparison) for arm in outside], [arm.comparison for arm in own], margin=margin
     )
     return word, rests_on(word, shown, margin)
 
@@ -185,10 +181,8 @@ def _differs_only_in(name: str, arm: Arm, sweep: SweepResult, compared: ArmCompa
     """
     ours, best = compared.values[arm.name], compared.values[compared.reference.name]
     base = BASE_DIMENSION.get(name, name)
-    for other, dimension in sweep.dimensions.items():
-        if other == base or other not in ours or other not in best:
-            continue
-        if gap_between(dimension, ours[other], best[other]) <= TOLERANCE:
+    for other in sweep.dimensions:
+        if other == base or other not in ours or other not in best or is_close(ours[other], best[other]):
             continue
         kept = is_close(ours.get("embedding_learning_rate"), best.get("embedding_learning_rate"))
         if not (name == "learning_rate" and other == "embedding_lr_ratio" and kept):

@@ -17,8 +17,8 @@ from results.verdict.row_values import (
     Position,
     dimension_name,
     distances,
-    gaps,
     holds_value,
+    is_close,
     position_of,
 )
 from search_spaces import Dimension, GuidelineRow
@@ -187,6 +187,7 @@ def _boundary(row: GuidelineRow, sweep: SweepResult, found: Measurement) -> Meas
     ran = [trial for trial in sweep.started if trial.outcome != "running"]
     beyond = [trial for trial in ran if _is_beyond(row, trial.values.get(name))]
     finished = next((trial for trial in sweep.finished if trial in beyond), None)
+    beyond_cost = None if finished is None else _cost(row, sweep, finished)
     found = replace(
         found,
         searched=sweep.dimensions.get(name),
@@ -194,7 +195,7 @@ def _boundary(row: GuidelineRow, sweep: SweepResult, found: Measurement) -> Meas
             trials=tuple(trial.number for trial in beyond),
             outcomes=_counts(trial.outcome for trial in beyond),
             signs=_counts(sign for trial in beyond for sign in trial.signs),
-            cost=None if finished is None else _cost(row, sweep, finished),
+            cost=beyond_cost,
         ),
     )
     searched = _searched(row, sweep, found)
@@ -205,7 +206,7 @@ def _boundary(row: GuidelineRow, sweep: SweepResult, found: Measurement) -> Meas
     best = _best_with(row, sweep)
     if best is None:
         return replace(found, not_tested=_nothing_finished(sweep))
-    return replace(_position(row, sweep, best, found), cost=found.beyond.cost if found.beyond else None)
+    return replace(_position(row, sweep, best, found), cost=beyond_cost)
 
 
 def _stability(row: GuidelineRow, sweep: SweepResult, found: Measurement) -> Measurement:
@@ -280,7 +281,14 @@ def _cost(row: GuidelineRow, sweep: SweepResult, trial: TrialResult) -> Cost | N
     if best is None or best.eval_loss is None or trial.eval_loss is None:
         return None
     difference = trial.eval_loss - best.eval_loss
-    differing = [name for name, gap in gaps(trial, best, row, sweep).items() if gap > TOLERANCE]
+    ours, theirs = trial.values, best.values
+    differing = [
+        name
+        for name in sweep.dimensions
+        if name != dimension_name(row)
+        and ours.get(name) != theirs.get(name)
+        and not is_close(ours.get(name), theirs.get(name))
+    ]
     return Cost(
         trial=trial.number,
         eval_loss=trial.eval_loss,

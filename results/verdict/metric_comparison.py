@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.replicates import Replicates
-from results.verdict.statistics import Comparison, Replicate, compare, reference
+from results.verdict.statistics import Comparison, compare, reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,5 @@ def _compared(best: TrialResult, replicates: Replicates) -> Comparison | None:
     arm = next((arm for arm in replicates.arms if dict(arm.values) == dict(best.params)), None)
     if arm is None or arm is against:
         return None
-    runs = [
-        Replicate(arm=run.arm, seed=run.seed, eval_loss=run.metric, outcome=run.outcome)
-        for run in replicates.runs
-    ]
+    runs = [replace(run, eval_loss=run.metric) for run in replicates.runs]
     return compare(arm.name, against.name, runs)

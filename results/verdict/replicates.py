@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from files_and_text.nearest_name import nearest
 from results.errors import DamagedReplicates
@@ -20,7 +20,7 @@ CONFIRM_SUFFIX = ".confirm"
 
 @dataclass(frozen=True, kw_only=True)
 class Replicates:
-    """Arms and their runs; `arms` starts with the reference, the sweep's best."""
+    """Arms and their runs; the first arm of role `best` is the reference."""
 
     arms: Sequence[Arm]
     runs: Sequence[Replicate]
@@ -47,8 +47,6 @@ def read_replicates(study: optuna.Study) -> Replicates:
     runs = [
         _run(trial, names, name) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()
     ]
-    best = next(arm for arm in arms if arm.role == "best")
-    arms = [best, *(arm for arm in arms if arm is not best)]
     return Replicates(arms=arms, runs=runs, margin=margin_of(study))
 
 
@@ -85,14 +83,13 @@ def _run(trial: FrozenTrial, names: Sequence[str], study: str) -> Replicate:
         raise DamagedReplicates(
             f"trial {trial.number} of study {study!r} needs a known arm and a seed; got {arm!r} and {seed!r}"
         )
-    outcome = str(trial.user_attrs.get("outcome") or _OUTCOMES.get(trial.state.name, ""))
     return Replicate(
         arm=str(arm),
         seed=seed,
         eval_loss=full_budget_loss(trial),
         metric=full_budget_metric(trial),
-        outcome=outcome,
+        outcome=str(trial.user_attrs.get("outcome") or _OUTCOMES[trial.state]),
     )
 
 
-_OUTCOMES = {"COMPLETE": "complete", "PRUNED": "diverged", "FAIL": "failed"}
+_OUTCOMES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "diverged", TrialState.FAIL: "failed"}

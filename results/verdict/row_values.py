@@ -1,4 +1,4 @@
-"""Where a value lies against a row's range, and how far two trials are apart."""
+"""Where a value lies against a row's range, and whether two values are the same."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import math
 from typing import Literal
 
 from files_and_text.plain_values import finite
-from results.sweep_result import SweepResult, TrialResult
-from search_spaces import Dimension, GuidelineRow
+from search_spaces import GuidelineRow
 from search_spaces.dimension import Value
 
 Position = Literal["inside", "below", "above", "outside", "not_tested"]
@@ -54,29 +53,6 @@ def distances(row: GuidelineRow, value: Value) -> tuple[float | None, float | No
     if position == "inside":
         return 0.0, offset
     return (abs(math.log10(found / end)) if found > 0 and end > 0 else None), offset
-
-
-def gaps(trial: TrialResult, best: TrialResult, row: GuidelineRow, sweep: SweepResult) -> dict[str, float]:
-    """How far two trials are apart (0 to 1) in each searched dimension but the row's own."""
-    own = dimension_name(row)
-    return {
-        name: gap_between(dimension, trial.values.get(name), best.values.get(name))
-        for name, dimension in sweep.dimensions.items()
-        if name != own
-    }
-
-
-def gap_between(dimension: Dimension, one: Value | None, other: Value | None) -> float:
-    """0 for equal values, 1 for opposite ends of the range, for other names, or when only one has a value."""
-    if one == other:
-        return 0.0
-    a, b = finite(one), finite(other)
-    low, high = dimension.low, dimension.high
-    if a is None or b is None or low is None or high is None or low >= high:
-        return 1.0
-    if dimension.log and min(a, b, low) > 0:
-        return abs(math.log(a / b)) / math.log(high / low)
-    return abs(a - b) / (high - low)
 
 
 def is_close(one: Value | None, other: Value | None) -> bool:

@@ -22,13 +22,13 @@ not exclude that a fourth ends early.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from statistics import fmean
 from typing import Any, Literal, get_args
 
-from scipy.special import stdtrit
+from scipy.special import bdtrc, stdtrit
 
 from files_and_text.plain_values import finite
 from search_spaces.dimension import Value
@@ -155,21 +155,13 @@ def compare(
     *,
     comparisons: int = 1,
     alpha: float = ALPHA,
-    looks: bool = True,
 ) -> Comparison:
-    """`arm` against `other`, paired by seed.
+    """`arm` against `other`, paired by seed; `comparisons` is the number of arms in the family.
 
     Without MIN_PAIRS pairs there is an effect but no interval. Runs that ended early make no pair; they are
-    counted, and an arm that lost one is never called equal (`relation`). `looks=False` leaves out
-    the correction for repeated looks: only for data that is looked at once.
+    counted, and an arm that lost one is never called equal (`relation`).
     """
-    runs = _by_arm(replicates)
-    return _compared(arm, other, runs, comparisons=comparisons, alpha=alpha, looks=looks)
-
-
-def _compared(
-    arm: str, other: str, runs: _Runs, *, comparisons: int, alpha: float, looks: bool = True
-) -> Comparison:
+    runs = runs_by_arm(replicates)
     ours, theirs = runs.get(arm, {}), runs.get(other, {})
     pairs = [
         (a, b)
@@ -182,10 +174,12 @@ def _compared(
         if run.loss is not None and seed in ours and not ours[seed].missing
     ]
     differences = [a - b for a, b in pairs]
+    # Without a pair, the mean of those that finished at all.
+    other_losses = [b for _, b in pairs] or [x for run in theirs.values() if (x := run.loss) is not None]
     share = alpha * INTERVAL_SHARE / comparisons
-    low, high = _interval(differences, share, looks=looks)
+    low, high = _interval(differences, share)
     other_lost = sum(run.lost for run in theirs.values())
-    allowed = alpha * (1 - INTERVAL_SHARE) / comparisons / _looks(len(ran), looks)
+    allowed = alpha * (1 - INTERVAL_SHARE) / comparisons / _spent(len(ran))
     return Comparison(
         arm=arm,
         other=other,
@@ -194,10 +188,13 @@ def _compared(
         low=low,
         high=high,
         level=1 - share,
-        other_loss=fmean(b for _, b in pairs) if pairs else _mean_loss(theirs.values()),
+        other_loss=fmean(other_losses) if other_losses else None,
         lost=sum(ran),
         other_lost=other_lost,
-        loses_runs=len(ran) >= MIN_PAIRS and not other_lost and _tail(sum(ran), len(ran)) <= allowed,
+        # bdtrc(k, n, p) is the probability of more than k of n.
+        loses_runs=len(ran) >= MIN_PAIRS
+        and not other_lost
+        and bdtrc(sum(ran) - 1, len(ran), TOLERATED_LOSS_RATE) <= allowed,
     )
 
 
@@ -207,8 +204,9 @@ def compare_all(
     """Every arm but the reference against it, as one family; keys are the arms' names."""
     best = reference(arms)
     others = [arm.name for arm in arms if arm.name != best.name]
-    runs = _by_arm(replicates)
-    return {name: _compared(name, best.name, runs, comparisons=len(others), alpha=alpha) for name in others}
+    return {
+        name: compare(name, best.name, replicates, comparisons=len(others), alpha=alpha) for name in others
+    }
 
 
 def relation(comparison: Comparison, margin: float = MARGIN) -> Relation:
@@ -240,9 +238,8 @@ def is_clear(
     *,
     margin: float = MARGIN,
     alpha: float = ALPHA,
-    min_rounds: int = MIN_PAIRS,
 ) -> bool:
-    """Whether replicating can stop: after `min_rounds` full rounds, every arm has its relation to the
+    """Whether replicating can stop: after MIN_PAIRS full rounds, every arm has its relation to the
     reference.
 
     A round is a seed that every arm has run on, whatever the outcome; runs of an unfinished round are left
@@ -250,18 +247,15 @@ def is_clear(
     does not raise the error rate. An arm that lost some runs, but not enough to be called too high, keeps it
     open to the end of the budget.
     """
-    runs = _by_arm(replicates)
+    runs = runs_by_arm(replicates)
     rounds = set.intersection(*(set(runs.get(arm.name, {})) for arm in arms)) if arms else set()
-    if len(rounds) < max(min_rounds, MIN_PAIRS):
+    if len(rounds) < MIN_PAIRS:
         return False
     full = [run for run in replicates if run.seed in rounds]
     return all(relation(c, margin) != "open" for c in compare_all(arms, full, alpha=alpha).values())
 
 
-_Runs = Mapping[str, Mapping[int, Replicate]]
-
-
-def _by_arm(replicates: Sequence[Replicate]) -> _Runs:
+def runs_by_arm(replicates: Sequence[Replicate]) -> dict[str, dict[int, Replicate]]:
     """Arm -> seed -> run; of several runs on one seed a finished one, the first."""
     found: dict[str, dict[int, Replicate]] = {}
     for run in replicates:
@@ -271,18 +265,11 @@ def _by_arm(replicates: Sequence[Replicate]) -> _Runs:
     return found
 
 
-def _mean_loss(runs: Iterable[Replicate]) -> float | None:
-    losses = [value for run in runs if (value := run.loss) is not None]
-    return fmean(losses) if losses else None
-
-
-def _interval(
-    differences: Sequence[float], share: float, *, looks: bool
-) -> tuple[float | None, float | None]:
+def _interval(differences: Sequence[float], share: float) -> tuple[float | None, float | None]:
     """The intersection of the intervals of the first MIN_PAIRS, MIN_PAIRS + 1, ... differences.
 
     `share` is the chance that any of them misses. If the intersection is empty, one has missed already, and
-    the last one is returned. Without `looks` only the last one, at the whole share.
+    the last one is returned.
     """
     low, high, last = -math.inf, math.inf, None
     mean = squares = 0.0
@@ -291,10 +278,9 @@ def _interval(
         step = value - mean
         mean += step / count
         squares += step * (value - mean)
-        if count < MIN_PAIRS or (not looks and count < len(differences)):
+        if count < MIN_PAIRS:
             continue
-        error = math.sqrt(squares / (count - 1) / count)
-        half = _t(share / _looks(count, looks), count - 1) * error
+        half = t_quantile(share / _spent(count), count - 1) * math.sqrt(squares / (count - 1) / count)
         last = (mean - half, mean + half)
         low, high = max(low, last[0]), min(high, last[1])
     if last is None:
@@ -302,19 +288,13 @@ def _interval(
     return (low, high) if low <= high else last
 
 
-def _looks(pairs: int, looks: bool) -> int:
-    k = max(1, pairs - MIN_PAIRS + 1)
-    return k * (k + 1) if looks else 1
+def _spent(pairs: int) -> int:
+    """By what the look at so many pairs divides its share: the reciprocals over all looks sum to 1."""
+    look = max(1, pairs - MIN_PAIRS + 1)
+    return look * (look + 1)
 
 
 @lru_cache(maxsize=4096)
-def _t(share: float, degrees: int) -> float:
+def t_quantile(share: float, degrees: int) -> float:
     """The two-sided t quantile that leaves `share` outside."""
     return float(-stdtrit(degrees, share / 2))
-
-
-@lru_cache(maxsize=4096)
-def _tail(lost: int, runs: int) -> float:
-    """The probability of at least `lost` lost runs at TOLERATED_LOSS_RATE."""
-    rate = TOLERATED_LOSS_RATE
-    return sum(math.comb(runs, k) * rate**k * (1 - rate) ** (runs - k) for k in range(lost, runs + 1))

@@ -31,7 +31,6 @@ class Verdict:
     """The answer of one sweep; losses in nats per token."""
 
     study: str
-    metric: str = "eval_loss"
     best: TrialResult | None
     """None when no trial finished its full budget with a finite loss."""
     guideline_default: TrialResult | None
@@ -42,7 +41,6 @@ class Verdict:
     outcomes: Mapping[str, int]
     """Outcome -> number of trials."""
     context: Mapping[str, Any]
-    runs_per_config: int = 1
     limitations: Sequence[Limitation]
     """The most important first."""
     margin: float = MARGIN
@@ -76,12 +74,12 @@ class Verdict:
 
 
 def verdict(
-    study: optuna.Study,
+    study: optuna.Study | SweepResult,
     replicates: optuna.Study | Replicates | None = None,
     *,
     margin: float | None = None,
 ) -> Verdict:
-    """Check every guideline row that the study names against its trials and, for words, against the confirm
+    """Check every guideline row that the sweep names against its trials and, for words, against the confirm
     study's runs.
 
     `margin` is a share of the best's loss; None takes the confirmation's own, else MARGIN.
@@ -91,20 +89,14 @@ def verdict(
     if isinstance(replicates, optuna.Study):
         # A confirmation that was planned and has not started shows nothing yet.
         replicates = read_replicates(replicates) if replicates.get_trials(deepcopy=False) else None
-    return judge_sweep(read_study(study), replicates, margin=margin)
-
-
-def judge_sweep(
-    sweep: SweepResult, replicates: Replicates | None = None, *, margin: float | None = None
-) -> Verdict:
-    """`verdict` for results from anywhere. Raises NothingToSay when there is no trial."""
+    sweep = study if isinstance(study, SweepResult) else read_study(study)
     if margin is None:
         margin = MARGIN if replicates is None else replicates.margin
     if not sweep.started:
         raise NothingToSay(f"study {sweep.name!r} has no trial yet, so nothing can be said about it")
     runs = replicates if replicates is not None and replicates.runs else None
     compared = None if runs is None else compare_arms(runs, sweep.context, margin=margin)
-    edges = [] if sweep.best is None else find_edges(sweep.best, sweep.dimensions)
+    edges = find_edges(sweep)
     rows = [
         decide(row, measure(row, sweep), sweep, compared, edges=edges, margin=margin)
         for row in sweep.guidelines

@@ -54,20 +54,15 @@ _RESTS_ON: Mapping[Word, frozenset[Relation]] = {
 }
 
 
-def value_word(
-    comparison: Comparison | None, *, side: Side, holds_best: bool = False, margin: float = MARGIN
-) -> Word:
+def value_word(comparison: Comparison, *, side: Side, margin: float = MARGIN) -> Word:
     """The word for a row whose own value is the comparison's arm and whose best is the other.
 
-    Without a comparison, an interval or enough lost runs: undecided. Worse than the best by more than the
-    margin: too high above it, too low below it. Not worse by more than the margin: supported when the best
-    lies in the row or the row may even be better, no_difference when both ends lie within the margin. The
-    sides are not alike: the loss is flat to the left of the best rate and a cliff to its right, so runs that
-    end early make a value above the best too high, and one below the best undecided, since a low rate does
-    not explain them.
+    Without an interval or enough lost runs: undecided. Worse than the best by more than the margin: too high
+    above it, too low below it. Not worse by more than the margin: supported when the row may even be better,
+    no_difference when both ends lie within the margin. The sides are not alike: the loss is flat to the left
+    of the best rate and a cliff to its right, so runs that end early make a value above the best too high,
+    and one below the best undecided, since a low rate does not explain them.
     """
-    if comparison is None:
-        return "undecided"
     found = relation(comparison, margin)
     if found == "loses_runs":
         return _LOSES_RUNS[side]
@@ -75,14 +70,12 @@ def value_word(
         return _WORSE[side]
     if found in ("better", "no_worse"):
         return "supported"
-    if found == "within":
-        return "supported" if holds_best else "no_difference"
-    return "undecided"
+    return "no_difference" if found == "within" else "undecided"
 
 
 def region_word(
     outside: Sequence[tuple[Side, Comparison]],
-    inside: Sequence[tuple[Side, Comparison]],
+    inside: Sequence[Comparison],
     *,
     margin: float = MARGIN,
 ) -> Word:
@@ -106,8 +99,8 @@ def region_word(
         return "supported"
     if "within" in relations:
         return "no_difference"
-    own = [value_word(comparison, side=side, holds_best=True, margin=margin) for side, comparison in inside]
-    return "supported" if "supported" in own else "undecided"
+    as_good = {"within", "no_worse", "better"}
+    return "supported" if as_good & {relation(c, margin) for c in inside} else "undecided"
 
 
 def rests_on(word: Word, comparisons: Sequence[Comparison], margin: float = MARGIN) -> Comparison | None:
@@ -117,17 +110,13 @@ def rests_on(word: Word, comparisons: Sequence[Comparison], margin: float = MARG
     return next(iter(shown or comparisons), None)
 
 
-def boundary_word(
-    comparison: Comparison | None, *, direction: str, side: Side, margin: float = MARGIN
-) -> Word:
+def boundary_word(comparison: Comparison, *, direction: str, side: Side, margin: float = MARGIN) -> Word:
     """The word for a row that calls a value too high or too low; the comparison's arm takes that value.
 
     Supported when it is worse than a best on the other side. When it is no worse, or the best lies beyond it,
     the boundary itself is in the wrong place: too_low when good values lie above it, too_high when they lie
     below.
     """
-    if comparison is None:
-        return "undecided"
     found = relation(comparison, margin)
     misplaced: Word = "too_low" if direction == "too_high" else "too_high"
     if found in ("within", "no_worse", "better"):
@@ -140,10 +129,10 @@ def boundary_word(
     return "undecided"
 
 
-def separate_rate_word(comparison: Comparison | None, *, margin: float = MARGIN) -> Word:
+def separate_rate_word(comparison: Comparison, *, margin: float = MARGIN) -> Word:
     """The word for rules that want a separate learning rate for embeddings; the arm has one for all, itself
     tuned."""
-    return "undecided" if comparison is None else _SEPARATE[relation(comparison, margin)]
+    return _SEPARATE[relation(comparison, margin)]
 
 
 def combine(words: Sequence[Word]) -> Word:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from results.verdict.statistics import (
     ALPHA,
+    INTERVAL_SHARE,
     MARGIN,
     Arm,
+    Comparison,
     Replicate,
     compare,
     compare_all,
     is_clear,
     reference,
+    t_quantile,
 )
 from results.verdict.word_rules import Side, Word, value_word
 
@@ -124,12 +127,23 @@ def confirm(
                 break
         else:
             others = [arm.name for arm in arms if arm is not best]
-            plain = {name: compare(name, best.name, replicates, alpha=alpha, looks=False) for name in others}
+            plain = {name: _uncorrected(name, best.name, replicates, alpha) for name in others}
             now = _words(arms, plain)
             words |= {name: word for name, word in now.items() if words.get(name, "undecided") == "undecided"}
     bound = MARGIN * truth[best.name]
     wrong = any(is_wrong(word, truth[name] - truth[best.name], bound) for name, word in words.items())
     return Outcome(words=words, wrong=wrong, rounds=used, stopped=stopped)
+
+
+def _uncorrected(arm: str, other: str, runs: Sequence[Replicate], alpha: float) -> Comparison:
+    """Both arms finished on every seed: the plain interval of the differences, the same at every look."""
+    found = compare(arm, other, runs)
+    if found.effect is None or found.low is None:
+        return found
+    ours, theirs = ([run.eval_loss for run in runs if run.arm == name] for name in (arm, other))
+    spread = float(np.std(np.subtract(ours, theirs), ddof=1))
+    half = t_quantile(alpha * INTERVAL_SHARE, found.pairs - 1) * spread / found.pairs**0.5
+    return replace(found, low=found.effect - half, high=found.effect + half)
 
 
 def _words(arms: Sequence[Arm], found: dict[str, object]) -> dict[str, Word]:

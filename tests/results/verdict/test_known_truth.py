@@ -18,7 +18,7 @@ from results.verdict.statistics import (
     compare,
     is_clear,
 )
-from results.verdict.verdict import Verdict, judge_sweep
+from results.verdict.verdict import Verdict, verdict
 from results.verdict.word_rules import CLAIMS
 from search_spaces import Dimension, GuidelineRow, Source
 from tests.results.verdict.simulated import ROW_RATES, Noise, Truth, arms_of, confirm, run_round
@@ -133,7 +133,7 @@ def confirmed_sweep(truth: Truth, noise: Noise, generator: np.random.Generator) 
         runs += run_round(arms, losses, noise, seed, generator)
         if is_clear(arms, runs):
             break
-    return judge_sweep(sweep, Replicates(arms=arms, runs=runs)), best
+    return verdict(sweep, Replicates(arms=arms, runs=runs)), best
 
 
 def claims_what_is_not_so(row: RowVerdict, truth: Truth, best: float) -> bool:

@@ -68,11 +68,6 @@ def test_the_interval_is_what_paired_t_intervals_at_all_looks_intersect():
     assert found.percent(found.effect) == pytest.approx(100 * found.effect / np.mean(THEIRS))
 
 
-def test_data_that_is_looked_at_once_has_the_plain_interval():
-    found = compare("a", "b", runs("a", OURS) + runs("b", THEIRS), looks=False)
-    assert (found.low, found.high) == pytest.approx(t_interval(6, ALPHA * INTERVAL_SHARE))
-
-
 def test_looking_again_never_widens_an_interval_nor_takes_a_word_back():
     generator = np.random.default_rng(4)
     for _ in range(50):
@@ -179,7 +174,6 @@ NO_WORSE = interval(-0.02, 0.005)
         (NO_WORSE, "supported", "supported", "supported"),
         (OPEN, "undecided", "undecided", "undecided"),
         (interval(0.005, 0.02), "undecided", "undecided", "undecided"),
-        (None, "undecided", "undecided", "undecided"),
     ],
 )
 def test_a_word_follows_from_the_interval_and_the_side(found, above, below, other):
@@ -197,7 +191,7 @@ def test_a_row_that_holds_the_best_is_tried_from_outside():
     assert region_word([("above", BETTER)], []) == "too_low"
     assert region_word([("below", BETTER)], []) == "too_high"
     assert region_word([("above", OPEN)], []) == "undecided"
-    assert region_word([], [("below", WITHIN)]) == "supported"
+    assert region_word([], [WITHIN]) == "supported"
     assert region_word([], []) == "undecided"
     assert region_word([("below", WITHIN), ("above", WORSE)], []) == "supported"  # right about the cliff
     assert region_word([("other", WITHIN), ("other", WORSE)], []) == "no_difference"
@@ -216,8 +210,8 @@ def test_a_boundary_is_right_when_its_value_is_worse_on_its_side():
 
 
 def test_a_separate_embedding_rate_is_judged_by_one_rate_for_all():
-    words = [separate_rate_word(found) for found in (WORSE, WITHIN, BETTER, OPEN, None)]
-    assert words == ["supported", "no_difference", "not_supported", "undecided", "undecided"]
+    words = [separate_rate_word(found) for found in (WORSE, WITHIN, BETTER, OPEN)]
+    assert words == ["supported", "no_difference", "not_supported", "undecided"]
 
 
 def test_of_several_own_values_the_best_counts_but_a_cliff_counts_more():
@@ -251,7 +245,6 @@ def test_it_is_clear_after_three_full_rounds_and_not_before():
     assert not is_clear(ARMS, [*rounds[0], *rounds[1]])
     assert not is_clear(ARMS, [*rounds[0], *rounds[1], *rounds[2][:2]])  # the third round lacks an arm
     assert is_clear(ARMS, [*rounds[0], *rounds[1], *rounds[2]])
-    assert not is_clear(ARMS, [*rounds[0], *rounds[1], *rounds[2]], min_rounds=4)
 
 
 def test_runs_of_an_unfinished_round_change_nothing():

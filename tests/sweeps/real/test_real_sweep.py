@@ -100,7 +100,6 @@ def test_the_page_holds_losses_and_both_sides() -> None:
 
     verdict = Verdict(
         study="real",
-        metric="eval_loss",
         best=trial(5, 3.04727, 4.915e-3),
         guideline_default=trial(0, 3.5227, 2e-4),
         base_eval_loss=4.33863,
@@ -108,7 +107,6 @@ def test_the_page_holds_losses_and_both_sides() -> None:
         edges=(),
         outcomes={"complete": 8},
         context={},
-        runs_per_config=1,
         limitations=(),
     )
     pairs = [LossPair("untouched base, evaluation", 4.33863, 4.338634)]
