@@ -1,4 +1,4 @@
-"""What a page is made of: sections of a few kinds of block, each plain data that the template draws."""
+"""The blocks that a page consists of: plain data that the template renders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Tone = Literal["plain", "good", "bad", "unsure"]
 
 @dataclass(frozen=True, kw_only=True)
 class Badge:
-    """A word in a cell with a sign of its own, so that it does not speak by colour alone."""
+    """A colored word in a cell; a sign before it carries the same meaning."""
 
     text: str
     tone: Tone = "plain"
@@ -25,7 +25,7 @@ class Paragraph:
     kind: ClassVar[str] = "paragraph"
     text: str
     tone: Tone = "plain"
-    """unsure: a warning; the others as they say."""
+    """`unsure` is a warning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Bullets:
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """One figure to be seen from afar."""
+    """One number in large type."""
 
     label: str
     value: str
@@ -51,14 +51,14 @@ class Tiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows under a header; a narrow screen shows each row of a `stacked` one as a card."""
+    """Rows under a header; on a narrow screen each row of a `stacked` table is a card."""
 
     kind: ClassVar[str] = "table"
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     folded: bool = False
-    """Whether only the caption shows until it is opened."""
+    """Whether only the caption is shown until the reader opens it."""
     stacked: bool = False
 
 
@@ -71,12 +71,12 @@ class Code:
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """A plotly figure, and the same numbers as a table for who cannot see it."""
+    """A plotly figure, and its numbers as a table for readers who cannot see it."""
 
     kind: ClassVar[str] = "plot"
     id: str
     label: str
-    """What is drawn, in a few words; read out in place of the drawing."""
+    """What is drawn, in a few words, for screen readers."""
     caption: str
     """What to look for, in a sentence or two."""
     spec: Mapping[str, Any]
@@ -94,3 +94,8 @@ class Section:
     id: str
     title: str
     blocks: Sequence[Block]
+
+
+def text_section(id: str, title: str, text: str) -> Section:
+    """A section of one paragraph: why there is nothing to show."""
+    return Section(id=id, title=title, blocks=[Paragraph(text=text)])

@@ -1,4 +1,4 @@
-"""All that a report tells of, read once from the study."""
+"""Everything that a report shows, read once from the study."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from files_and_text.plain_values import finite
-from results.report.importance_facts import Importance, read_importance
+from results.report.hyperparameter_importance import Importance, read_importance
 from results.stored_trials import by_percent
 from results.sweep_result import SweepResult, TrialResult, read_study, study_hash
 from results.verdict.verdict import Verdict
 
 EARLY = ("pruned", "diverged", "out_of_memory", "failed")
-"""Outcomes of a trial that ended before its full budget."""
+"""Outcomes of trials that ended before their full budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stay:
-    """A trial on its seat; times are UTC without a zone, as Optuna keeps them."""
+class SeatUse:
+    """A trial's time on its seat, in UTC without a time zone, as Optuna stores it."""
 
     number: int
     worker: int
@@ -35,27 +35,27 @@ class Stay:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
-    """A sweep as its report tells it."""
+class ReportFacts:
+    """A sweep as its report shows it."""
 
     sweep: SweepResult
     verdict: Verdict | None
     """None before the first trial was drawn."""
     curves: Mapping[int, Sequence[tuple[int, float]]]
-    """Number of a trial -> (percent of its budget, finite loss in nats per token), by percent."""
-    stays: Sequence[Stay]
+    """Trial number -> (percent of its budget, finite loss in nats per token), in order of the percent."""
+    seat_uses: Sequence[SeatUse]
     sign_details: Mapping[int, Sequence[Mapping[str, Any]]]
-    """Number of a trial -> its stability signs as it wrote them down: sign, step, detail."""
+    """Trial number -> its stability signs as recorded: sign, step, detail."""
     importance: Importance
     study_hash: str
     sweep_file: str
     """The resolved sweep file's text; "" when there is none."""
     run_folder: str
-    """As a user would name it on the command line."""
+    """As on the command line."""
     target: int | None
-    """Finished trials that were wanted; None when not known."""
+    """Finished trials that the sweep asks for; None when not known."""
     is_exhausted: bool
-    """Whether the search had nothing more to try, so that fewer trials than wanted are all there are."""
+    """Whether the search space was tried completely, with fewer trials than `target`."""
     seat_busy_share: float | None
 
     @property
@@ -69,7 +69,7 @@ class Facts:
 
     @property
     def outcomes(self) -> Counter[str]:
-        """Outcome -> number of trials; a trial that only waits to be tried is `waiting`."""
+        """Outcome -> number of trials; `waiting` is Optuna's state WAITING."""
         return Counter(trial.outcome for trial in self.sweep.trials)
 
     @property
@@ -78,7 +78,7 @@ class Facts:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether trials run or wait, or fewer have ended than were wanted."""
+        """Whether trials are running or waiting, or fewer than `target` have ended."""
         if self.outcomes["running"]:
             return True
         if self.target is None:
@@ -93,22 +93,21 @@ def read_facts(
     sweep_file: str = "",
     run_folder: str = "",
     target: int | None = None,
-) -> Facts:
-    """Read a study, at whatever point it is; `verdict` is the one that the report shows."""
+) -> ReportFacts:
+    """Read a study at any point of its sweep; `verdict` is the one that the report shows."""
     trials = study.get_trials(deepcopy=False)
-    sampler_done = study.user_attrs.get("exhausted")
-    return Facts(
+    return ReportFacts(
         sweep=read_study(study),
         verdict=verdict,
         curves={trial.number: _curve(trial) for trial in trials},
-        stays=[stay for trial in trials if (stay := _stay(trial)) is not None],
+        seat_uses=[seat_use for trial in trials if (seat_use := _seat_use(trial)) is not None],
         sign_details={t.number: list(t.user_attrs.get("signs") or ()) for t in trials},
         importance=read_importance(study),
         study_hash=study_hash(study),
         sweep_file=sweep_file,
         run_folder=run_folder or f"runs/{study.study_name}",
         target=target,
-        is_exhausted=bool(sampler_done),
+        is_exhausted=bool(study.user_attrs.get("exhausted")),
         seat_busy_share=finite(study.user_attrs.get("seat_busy_share")),
     )
 
@@ -118,13 +117,13 @@ def _curve(trial: FrozenTrial) -> list[tuple[int, float]]:
     return [(percent, loss) for percent, value in points if (loss := finite(value)) is not None]
 
 
-def _stay(trial: FrozenTrial) -> Stay | None:
-    """None for a trial that never had a seat, such as one that waits."""
+def _seat_use(trial: FrozenTrial) -> SeatUse | None:
+    """None for a trial that never had a seat, such as one in state WAITING."""
     worker, seat = trial.user_attrs.get("worker"), trial.user_attrs.get("seat")
     if worker is None or seat is None or trial.datetime_start is None or trial.state == TrialState.WAITING:
         return None
     outcome = trial.user_attrs.get("outcome")
-    return Stay(
+    return SeatUse(
         number=trial.number,
         worker=int(worker),
         seat=int(seat),

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing but itself."""
+"""The report as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -16,40 +16,41 @@ from plotly.offline import get_plotlyjs
 
 from files_and_text.atomic_files import atomic_write
 from results.report.blocks import Plot, Section
-from results.report.facts import Facts, read_facts
-from results.report.palette import IN_THE_DARK
-from results.report.plots.curves import curves
-from results.report.plots.importance import importance
-from results.report.plots.parallel import parallel
-from results.report.plots.rates import rates
-from results.report.plots.ratio_map import ratio_map
-from results.report.plots.timeline import timeline
-from results.report.sections.answer import answer
-from results.report.sections.data_account import data_account
-from results.report.sections.next_steps import next_steps
-from results.report.sections.reproduce import reproduce
-from results.report.sections.troubles import failures, signs
-from results.report.sections.verdicts import verdicts
+from results.report.colors_and_marks import DARK_COLORS
+from results.report.facts import ReportFacts, read_facts
+from results.report.plots.embedding_ratio_map import embedding_ratio_section
+from results.report.plots.importance import importance_section
+from results.report.plots.learning_curves import learning_curves_section
+from results.report.plots.learning_rates import learning_rates_section
+from results.report.plots.parallel_coordinates import parallel_coordinates_section
+from results.report.plots.seat_timeline import timeline_section
+from results.report.sections.answer import answer_section
+from results.report.sections.data_account import data_section
+from results.report.sections.early_ends import early_ends_section
+from results.report.sections.guideline_verdicts import verdicts_section
+from results.report.sections.next_steps import next_steps_section
+from results.report.sections.reproduce import reproduce_section
+from results.report.sections.stability_signs import signs_section
 from results.verdict.verdict import Verdict
 
 REPORT_FILE = "report.html"
 
-SECTIONS: Sequence[Callable[[Facts], Section]] = (
-    answer,
-    verdicts,
-    rates,
-    ratio_map,
-    curves,
-    importance,
-    parallel,
-    timeline,
-    signs,
-    failures,
-    data_account,
-    next_steps,
-    reproduce,
+SECTIONS: Sequence[Callable[[ReportFacts], Section]] = (
+    answer_section,
+    verdicts_section,
+    learning_rates_section,
+    embedding_ratio_section,
+    learning_curves_section,
+    importance_section,
+    parallel_coordinates_section,
+    timeline_section,
+    signs_section,
+    early_ends_section,
+    data_section,
+    next_steps_section,
+    reproduce_section,
 )
-"""In the order of the page: the answer first."""
+"""In the order of the page."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -65,15 +66,15 @@ def write_report(
 ) -> Path:
     """Write `report.html` into `folder`, whole or not at all; return its path.
 
-    `verdict` is what `results.verdict.verdict.verdict` says of the same study, None while it has no trial.
-    `sweep_file` is the resolved sweep file's text, `run_folder` the run as a user names it, `target` the
-    finished trials wanted. The same study gives the same bytes.
+    `verdict` is that of `results.verdict.verdict.verdict` on the same study, None while it has no trial.
+    `sweep_file` is the resolved sweep file's text, `run_folder` the run as on the command line, `target` the
+    number of finished trials that the sweep asks for. The same study gives the same bytes.
     """
     facts = read_facts(study, verdict, sweep_file=sweep_file, run_folder=run_folder, target=target)
     return atomic_write(folder / REPORT_FILE, render_report(facts))
 
 
-def render_report(facts: Facts) -> str:
+def render_report(facts: ReportFacts) -> str:
     """The whole page, about 5 MB: plotly.js is most of it."""
     sections = [build(facts) for build in SECTIONS]
     plots = {
@@ -89,7 +90,7 @@ def render_report(facts: Facts) -> str:
         sections=sections,
         model=_shown_model(facts),
         plots=plots,
-        dark=IN_THE_DARK,
+        dark=DARK_COLORS,
         style=Markup(_read("report.css")),
         scripts=[Markup(script) for script in scripts],
         hashes=[_source_hash(script) for script in scripts],
@@ -97,7 +98,7 @@ def render_report(facts: Facts) -> str:
 
 
 def _source_hash(script: str) -> str:
-    """By which the page's policy knows its own scripts: any other, however it got in, is not run."""
+    """The hash by which the page's content security policy allows its own scripts and no others."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
@@ -105,16 +106,16 @@ def _read(name: str) -> str:
     return (_TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def _shown_model(facts: Facts) -> str:
-    """A hub id as it is, a folder by its last name."""
+def _shown_model(facts: ReportFacts) -> str:
+    """A hub id as it is; of a folder only the last part."""
     name = str(facts.sweep.context.get("model") or "")
     return PurePath(name).name if PurePath(name).is_absolute() else name
 
 
 def _breakable(text: str) -> Markup:
-    """Text that breaks after an underscore or a dot between letters, and never inside 2e-4 or a date."""
-    parted = re.sub(r"(?<=\w)([_.])(?=[A-Za-z])", r"\1<wbr>", str(escape(text)))
-    return Markup(re.sub(r"(\d[\d.]*e-\d+|\d{4}-\d\d-\d\d)", r'<span class="whole">\1</span>', parted))
+    """Text whose lines may break after an underscore or a dot between letters, but not in 2e-4 or a date."""
+    broken = re.sub(r"(?<=\w)([_.])(?=[A-Za-z])", r"\1<wbr>", str(escape(text)))
+    return Markup(re.sub(r"(\d[\d.]*e-\d+|\d{4}-\d\d-\d\d)", r'<span class="whole">\1</span>', broken))
 
 
 @cache

@@ -1,27 +1,26 @@
-"""Which hyperparameters decided the loss."""
+"""A bar chart of the hyperparameters' importance."""
 
 from __future__ import annotations
 
 import plotly.graph_objects as go
 
 from files_and_text.numbers import plural
-from results.report.blocks import Paragraph, Plot, Section, Table
-from results.report.facts import Facts
-from results.report.importance_facts import FIRM
-from results.report.palette import BLUE
-from results.report.plots.figures import drawn, spec
+from results.report.blocks import Plot, Section, Table, text_section
+from results.report.colors_and_marks import BLUE
+from results.report.facts import ReportFacts
+from results.report.hyperparameter_importance import RELIABLE_TRIALS
+from results.report.plots.figure_parts import escaped, plain_figure
 
 
-def importance(facts: Facts) -> Section:
+def importance_section(facts: ReportFacts) -> Section:
     found, title = facts.importance, "What mattered"
     if not found.shares:
-        why = f"No importances: {found.reason}."
-        return Section(id="importance", title=title, blocks=[Paragraph(text=why)])
+        return text_section("importance", title, f"No importances: {found.reason}.")
     names = list(found.shares)
     shares = [100 * found.shares[name] for name in names]
     bars = go.Bar(
         x=shares,
-        y=[drawn(name) for name in names],
+        y=[escaped(name) for name in names],
         orientation="h",
         marker={"color": BLUE},
         text=[f"{share:.0f}%" for share in shares],
@@ -32,16 +31,16 @@ def importance(facts: Facts) -> Section:
     )
     caution = (
         ""
-        if found.is_firm
+        if found.is_reliable
         else f" With {plural(found.num_trials, 'finished trial')} this is a hint, not a finding; "
-        f"{FIRM} would say more."
+        f"{RELIABLE_TRIALS} would say more."
     )
     plot = Plot(
         id="plot-importance",
         label="Share of importance of each hyperparameter",
         caption="Optuna's importance (PED-ANOVA): how much each hyperparameter decides whether a trial is "
         f"among the best tenth. The shares sum to 100% and say nothing of the direction.{caution}",
-        spec=spec(
+        spec=plain_figure(
             [bars],
             xaxis={"title": {"text": "share of importance (%)"}, "range": [0, max(shares) * 1.15]},
             yaxis={"autorange": "reversed", "automargin": True, "ticks": ""},

@@ -1,27 +1,27 @@
-"""The answer first: the best config, what it gains, and how sure that is."""
+"""The best config, what it gains, and how sure that is."""
 
 from __future__ import annotations
 
 from files_and_text.numbers import loss, plural, value_text
 from results.report.blocks import Block, Bullets, Paragraph, Section, Table, Tile, Tiles
-from results.report.facts import Facts
-from results.report.palette import spoken
+from results.report.colors_and_marks import readable
+from results.report.facts import ReportFacts
 from results.report.sections.row_cells import comparison_effect, interval
 from results.text.limitations import limitation_text
 from results.text.metric import metric_sentences
 from results.verdict.verdict import Verdict
 
 _FIRST = ("learning_rate", "embedding_learning_rate", "lr_scheduler_type", "warmup_steps", "warmup_ratio")
-"""What a user sets first stands first."""
+"""The hyperparameters at the top of the table."""
 
 
-def answer(facts: Facts) -> Section:
-    """One glance: use this; it gains that; so sure."""
-    return Section(id="answer", title="The answer", blocks=[*_state(facts), *_found(facts)])
+def answer_section(facts: ReportFacts) -> Section:
+    """The best config, what it gains, and how sure that is."""
+    return Section(id="answer", title="The answer", blocks=[*_state(facts), *_best(facts)])
 
 
-def _state(facts: Facts) -> list[Block]:
-    """A warning when the sweep can still change."""
+def _state(facts: ReportFacts) -> list[Block]:
+    """A warning while the sweep is not finished."""
     if not facts.is_unfinished:
         return []
     counts = facts.outcomes
@@ -36,12 +36,12 @@ def _state(facts: Facts) -> list[Block]:
     ]
 
 
-def _found(facts: Facts) -> list[Block]:
+def _best(facts: ReportFacts) -> list[Block]:
     verdict = facts.verdict
     if verdict is None:
         return [Paragraph(text="No trial has been tried yet, so there is nothing to say.")]
     if verdict.best is None:
-        counts = ", ".join(f"{n} {spoken(outcome)}" for outcome, n in sorted(facts.outcomes.items()))
+        counts = ", ".join(f"{n} {readable(outcome)}" for outcome, n in sorted(facts.outcomes.items()))
         return [
             Paragraph(
                 tone="unsure",
@@ -70,7 +70,7 @@ def _headline(verdict: Verdict) -> str:
     return f"Use {', '.join(shown)}." if shown else f"Use the values of trial {verdict.best.number}."
 
 
-def _best_tile(verdict: Verdict, facts: Facts) -> Tile:
+def _best_tile(verdict: Verdict, facts: ReportFacts) -> Tile:
     assert verdict.best is not None
     return Tile(
         label="Best evaluation loss",
@@ -88,7 +88,7 @@ def _default_tile(verdict: Verdict) -> Tile:
         return Tile(
             label=label,
             value="unknown",
-            detail=f"trial {default.number} did not finish: {spoken(default.outcome)}",
+            detail=f"trial {default.number} did not finish: {readable(default.outcome)}",
         )
     if verdict.best is not None and default.number == verdict.best.number:
         return Tile(label=label, value="the same", detail="the guideline default is the best trial")
@@ -116,16 +116,16 @@ def _gain(label: str, gain: float | None, other: float, who: str) -> Tile:
 
 
 def _how_sure(verdict: Verdict) -> list[Block]:
-    """What replicates say of the gain, or that there are none."""
+    """The gain on replicates, or that there are none, and the limitations."""
     comparison = verdict.default_comparison
-    said, ends = comparison_effect(comparison), interval(comparison)
-    doubts = Bullets(items=[limitation_text(found) for found in verdict.limitations])
-    if not said:
-        return [Paragraph(tone="unsure", text="How sure: not yet. What stands against it:"), doubts]
-    text = f"How sure: run again, the guideline default's loss against the best's is {said}"
+    effect, ends = comparison_effect(comparison), interval(comparison)
+    limitations = Bullets(items=[limitation_text(item) for item in verdict.limitations])
+    if not effect:
+        return [Paragraph(tone="unsure", text="How sure: not yet. What stands against it:"), limitations]
+    text = f"How sure: run again, the guideline default's loss against the best's is {effect}"
     is_gain = comparison is not None and comparison.low is not None and comparison.low > 0
     text += f", interval {ends}." if ends else "; too few pairs for an interval."
-    return [Paragraph(tone="good" if is_gain else "unsure", text=text), doubts]
+    return [Paragraph(tone="good" if is_gain else "unsure", text=text), limitations]
 
 
 def _config_table(verdict: Verdict) -> Table:

@@ -1,4 +1,4 @@
-"""The data: how many records the trials were trained and judged on, and what became of the others."""
+"""How many records the trials were trained and evaluated on, and what happened to the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from results.report.blocks import Block, Bullets, Paragraph, Section, Table
-from results.report.facts import Facts
+from results.report.facts import ReportFacts
 
 _ROWS = {
     "num_records": "records read",
@@ -23,12 +23,12 @@ _ROWS = {
     "num_target_tokens": "tokens with loss",
     "num_lost_target_tokens": "tokens with loss beyond max_length",
 }
-"""Counts of `data_account` in the study's context, as the page names them."""
+"""Key in the study's `data_account` -> name on the page."""
 _ALWAYS = ("num_records", "num_used", "num_sequences", "num_target_tokens")
 
 
-def data_account(facts: Facts) -> Section:
-    """Counts of both sets, warnings first; only those that are not zero."""
+def data_section(facts: ReportFacts) -> Section:
+    """Warnings, then the counts of both sets that are not zero."""
     return Section(id="data", title="The data", blocks=_blocks(facts.sweep.context.get("data_account")))
 
 
@@ -38,8 +38,8 @@ def _blocks(account: Any) -> list[Block]:
     blocks: list[Block] = [Paragraph(tone="unsure", text=f"{text}.") for text in account.get("warnings", ())]
     sets = [account.get(name, {}) for name in ("train", "eval")]
     rows = [
-        (said, *(f"{counts.get(name, 0):,}" for counts in sets))
-        for name, said in _ROWS.items()
+        (label, *(f"{counts.get(name, 0):,}" for counts in sets))
+        for name, label in _ROWS.items()
         if name in _ALWAYS or any(counts.get(name) for counts in sets)
     ]
     if any(counts.get("num_lost_target_tokens") for counts in sets):

@@ -1,4 +1,4 @@
-"""What to try next: ranges to widen, dimensions to fix, doubts to settle."""
+"""What to try next: ranges to widen, dimensions to fix, configs to run again."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ import math
 
 from files_and_text.numbers import number, plural
 from results.report.blocks import Block, Bullets, Code, Paragraph, Section
-from results.report.facts import Facts
+from results.report.facts import ReportFacts
 from results.verdict.band import Edge
 
-_MANY = 0.2
-"""A share of trials with the same trouble that is worth a change of the range or the memory."""
+_MANY_DIVERGED = 0.2
+"""From this share of diverged trials on, a lower range is advised."""
 _WIDER = 4.0
-"""Factor by which an end is moved out: two doublings."""
+"""Factor by which an end of a range on a log scale is moved out."""
 
 
-def next_steps(facts: Facts) -> Section:
-    """Advice that follows from what was seen, each with its reason."""
-    items = [*_unfinished(facts), *_edges(facts), *_troubles(facts), *_idle(facts), *_doubt(facts)]
+def next_steps_section(facts: ReportFacts) -> Section:
+    """Advice with the observation that it follows from."""
+    items = [*_unfinished(facts), *_edges(facts), *_troubles(facts), *_negligible(facts), *_run_again(facts)]
     blocks: list[Block] = [Bullets(items=items)] if items else []
     if not items:
         blocks.append(Paragraph(text="Nothing stands out: no best value lies at the end of its range."))
     edges = [] if facts.verdict is None else list(facts.verdict.edges)
     if edges:
         blocks.append(
-            Code(label="Wider ranges for the sweep file, under a new name", text=_space(facts, edges))
+            Code(label="Wider ranges for the sweep file, under a new name", text=_wider_space(facts, edges))
         )
     return Section(id="next", title="What to try next", blocks=blocks)
 
 
-def _unfinished(facts: Facts) -> list[str]:
+def _unfinished(facts: ReportFacts) -> list[str]:
     if not facts.is_unfinished:
         return []
     return [f"Let the sweep finish: `sweeps run {facts.run_folder}` goes on where it stopped."]
 
 
-def _edges(facts: Facts) -> list[str]:
+def _edges(facts: ReportFacts) -> list[str]:
     edges = [] if facts.verdict is None else facts.verdict.edges
     return [
         f"Widen {edge.dimension}: the best, {number(edge.value)}, lies at the {edge.side} end of what was "
@@ -44,9 +44,9 @@ def _edges(facts: Facts) -> list[str]:
     ]
 
 
-def _troubles(facts: Facts) -> list[str]:
+def _troubles(facts: ReportFacts) -> list[str]:
     found, counts, ended = [], facts.outcomes, max(facts.num_ended, 1)
-    if counts["diverged"] > _MANY * ended:
+    if counts["diverged"] > _MANY_DIVERGED * ended:
         found.append(
             f"{plural(counts['diverged'], 'trial')} of {ended} diverged: lower the high end of "
             "learning_rate, so that fewer trials are spent beyond the cliff."
@@ -64,18 +64,18 @@ def _troubles(facts: Facts) -> list[str]:
     return found
 
 
-def _idle(facts: Facts) -> list[str]:
+def _negligible(facts: ReportFacts) -> list[str]:
     found = facts.importance
     return [
         f"Fix {name}: it hardly mattered ({100 * found.shares[name]:.1f}% of the importance over "
         f"{plural(found.num_trials, 'finished trial')}), and one dimension less leaves more trials for the "
         "others."
-        for name in found.idle
+        for name in found.negligible
     ]
 
 
-def _doubt(facts: Facts) -> list[str]:
-    """Without replicates nobody knows how much of a gain is luck."""
+def _run_again(facts: ReportFacts) -> list[str]:
+    """Without replicates, how much of a gain is luck is unknown."""
     verdict = facts.verdict
     if verdict is None or verdict.best is None or verdict.replicates is not None:
         return []
@@ -89,7 +89,7 @@ def _doubt(facts: Facts) -> list[str]:
     ]
 
 
-def _space(facts: Facts, edges: list[Edge]) -> str:
+def _wider_space(facts: ReportFacts, edges: list[Edge]) -> str:
     lines = ["space:"]
     for name in dict.fromkeys(edge.dimension for edge in edges):
         dimension = facts.sweep.dimensions[name]
@@ -107,7 +107,7 @@ def _space(facts: Facts, edges: list[Edge]) -> str:
 
 
 def _yaml(value: float) -> str:
-    """A number that YAML 1.1 reads as one too: 1.0e-04, not 1e-4."""
+    """A number that YAML 1.1 also reads as a number: 1.0e-04, not 1e-4."""
     if isinstance(value, int) or value == 0 or 0.01 <= abs(value) < 100_000:
         return f"{value:.6g}"
     mantissa, exponent = f"{value:.3e}".split("e")

@@ -1,4 +1,4 @@
-"""How to reproduce the sweep: the file, the commands, versions, seeds and fingerprints."""
+"""How to reproduce the sweep: commands, sweep file, versions, seeds and hashes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 from files_and_text.yaml_lines import load_yaml
 from results.report.blocks import Block, Code, Section, Table
-from results.report.facts import Facts
+from results.report.facts import ReportFacts
 
 
-def reproduce(facts: Facts) -> Section:
+def reproduce_section(facts: ReportFacts) -> Section:
     blocks: list[Block] = [Code(label="Commands", text=_commands(facts))]
     if facts.sweep_file:
         blocks.append(Code(label="sweep.yaml, every value written out", text=facts.sweep_file))
@@ -43,7 +43,7 @@ def reproduce(facts: Facts) -> Section:
     return Section(id="reproduce", title="How to reproduce", blocks=kept)
 
 
-def _commands(facts: Facts) -> str:
+def _commands(facts: ReportFacts) -> str:
     lines = [
         "sweeps run sweep.yaml       # the file below; the same seeds draw the same trials",
         f"sweeps verdict {facts.run_folder}",
@@ -54,7 +54,7 @@ def _commands(facts: Facts) -> str:
     return "\n".join(lines)
 
 
-def _fingerprints(facts: Facts) -> list[tuple[str, str]]:
+def _fingerprints(facts: ReportFacts) -> list[tuple[str, str]]:
     identity, seeds = facts.sweep.identity, _seeds(facts.sweep_file)
     found = {
         "study": facts.sweep.name,
@@ -80,7 +80,7 @@ def _seeds(sweep_file: str) -> dict[str, Any]:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as dotted names; what is not set is left out."""
+    """Nested settings with dotted names; None and empty lists are left out."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")

@@ -1,4 +1,4 @@
-"""A row's verdict as the text of cells: word, effect, interval, band, conditions; "" where it has none."""
+"""A row's verdict as text for table cells: word, effect, interval, band, conditions; "" if missing."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _TONES: dict[str, Tone] = {
 
 
 def badge(word: str) -> Badge:
-    """A word of a verdict or a position with its sign."""
+    """A verdict word or a position as a badge."""
     return Badge(text=word.replace("_", " "), tone=_TONES.get(word, "plain"))
 
 
 def effect(row: RowVerdict) -> str:
-    """Loss and percent against the best on common seeds; else what the best trial inside the row costs."""
+    """Loss and percent against the best on common seeds; without them, the cost of the row's best trial."""
     compared, ends = comparison_effect(row.comparison), interval(row.comparison)
     if compared:
         return f"{compared}; interval {ends}" if ends else f"{compared}; too few for an interval"
@@ -62,7 +62,7 @@ def interval(comparison: Comparison | None) -> str:
 
 
 def band(row: RowVerdict) -> str:
-    """The values within the margin of the best, and what lies beyond."""
+    """The values within the margin of the best, and those beyond it."""
     return "" if row.band is None else band_text(row.band)
 
 
@@ -70,12 +70,12 @@ def conditions(row: RowVerdict) -> str:
     """The row's own condition, and where this sweep differs from it."""
     shown = shown_conditions(row.measurement.conditions)
     differing = [f"{c.name} {c.here} here, {c.row} in the row" for c in shown if c.differs]
-    said = row.row.condition.rstrip(".")
-    return f"{said}. Differs: {'; '.join(differing)}" if differing else said
+    own = row.row.condition.rstrip(".")
+    return f"{own}. Differs: {'; '.join(differing)}" if differing else own
 
 
 def sentence(row: RowVerdict, margin: float) -> str:
-    """The judgement in words; `margin` is a share of the best's loss."""
+    """The verdict as a sentence; `margin` is a share of the best's loss."""
     if row.row.topic == "stability":
         return description(row)
     described = description(row) if row.measurement.is_tested else ""
@@ -83,7 +83,7 @@ def sentence(row: RowVerdict, margin: float) -> str:
 
 
 def arm_cells(found: ArmComparisons) -> list[tuple[str, ...]]:
-    """A line for each arm that was run again: name, role, runs, mean, spread, effect, interval."""
+    """A row for each arm that was run again: name, role, runs, mean, spread, effect, interval."""
     cells: list[tuple[str, ...]] = []
     for summary in found.arms:
         comparison = found.comparisons.get(summary.arm.name)

@@ -9,17 +9,17 @@ from typing import Any
 import optuna
 import pytest
 
-from results.report.facts import Stay, read_facts
-from results.report.importance_facts import read_importance
-from results.report.plots.timeline import lay_out
+from results.report.facts import SeatUse, read_facts
+from results.report.hyperparameter_importance import read_importance
+from results.report.plots.seat_timeline import timeline_bars
 from results.verdict.verdict import verdict
 from tests.results.report.conftest import START, many_trials
 
 Make = Callable[..., Any]
 
 
-def stay(number: int, begin: float, end: float | None, *, seat: int = 0) -> Stay:
-    return Stay(
+def seat_use(number: int, begin: float, end: float | None, *, seat: int = 0) -> SeatUse:
+    return SeatUse(
         number=number,
         worker=0,
         seat=seat,
@@ -29,27 +29,27 @@ def stay(number: int, begin: float, end: float | None, *, seat: int = 0) -> Stay
     )
 
 
-def placed(*stays: Stay) -> dict[int, tuple[float, float]]:
-    bars, _ = lay_out(stays)
-    return {bar.stay.number: (bar.begin, bar.length) for bar in bars}
+def placed(*seat_uses: SeatUse) -> dict[int, tuple[float, float]]:
+    bars, _ = timeline_bars(seat_uses)
+    return {bar.seat_use.number: (bar.begin, bar.length) for bar in bars}
 
 
 def test_a_trial_drawn_while_its_seat_was_taken_begins_when_the_seat_is_free() -> None:
-    assert placed(stay(0, 0, 10), stay(1, 4, 25)) == {0: (0, 10), 1: (10, 15)}
+    assert placed(seat_use(0, 0, 10), seat_use(1, 4, 25)) == {0: (0, 10), 1: (10, 15)}
 
 
 def test_a_running_trial_reaches_to_the_last_known_time() -> None:
-    assert placed(stay(0, 0, 30), stay(1, 5, None, seat=1)) == {0: (0, 30), 1: (5, 25)}
+    assert placed(seat_use(0, 0, 30), seat_use(1, 5, None, seat=1)) == {0: (0, 30), 1: (5, 25)}
 
 
 def test_a_long_pause_is_cut_out_and_named() -> None:
-    bars, pauses = lay_out([stay(0, 0, 100), stay(1, 100_000, 100_050)])
+    bars, pauses = timeline_bars([seat_use(0, 0, 100), seat_use(1, 100_000, 100_050)])
     assert [(bar.begin, bar.length) for bar in bars] == [(0, 100), (100, 50)]
     assert [(pause.at, pause.seconds) for pause in pauses] == [(100, 99_900)]
 
 
 def test_a_short_gap_is_no_pause() -> None:
-    bars, pauses = lay_out([stay(0, 0, 100), stay(1, 101, 200)])
+    bars, pauses = timeline_bars([seat_use(0, 0, 100), seat_use(1, 101, 200)])
     assert (pauses, bars[1].begin) == ([], 101)
 
 
@@ -62,8 +62,8 @@ def test_a_dimension_that_does_nothing_is_called_idle_only_with_trials_enough(ma
     some, many = (read_importance(make_study(*many_trials(n))) for n in (30, 240))
     assert next(iter(many.shares)) == "learning_rate"
     assert sum(many.shares.values()) == pytest.approx(1)
-    assert some.idle == []
-    assert "lr_scheduler_type" in many.idle
+    assert some.negligible == []
+    assert "lr_scheduler_type" in many.negligible
 
 
 def test_equal_losses_have_no_importances(make_trial: Make, make_study: Make) -> None:
@@ -77,4 +77,4 @@ def test_a_trial_that_waits_has_no_seat_and_does_not_count_as_ended(
     study: optuna.Study = make_study(make_trial(2.0))
     study.enqueue_trial({"learning_rate": 1e-4})
     facts = read_facts(study, verdict(study), target=2)
-    assert ([s.number for s in facts.stays], facts.num_ended, facts.is_unfinished) == ([0], 1, True)
+    assert ([s.number for s in facts.seat_uses], facts.num_ended, facts.is_unfinished) == ([0], 1, True)

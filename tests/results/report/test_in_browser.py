@@ -68,8 +68,8 @@ def contrast(one: list[float], other: list[float]) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def luminance(colour: list[float]) -> float:
-    shares = [value / 255 for value in colour]
+def luminance(color: list[float]) -> float:
+    shares = [value / 255 for value in color]
     linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
     return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
@@ -131,7 +131,7 @@ def test_print_is_light_and_fits_the_paper(opened: WebDriver) -> None:
             "addEventListener('beforeprint', () => { window.printed ="
             " [plot().clientWidth, getComputedStyle(plot().querySelector('.ytick text')).fill]; })"
         )
-        # Neither `screen` nor `print` is forced any longer; the dark scheme stays.
+        # Neither `screen` nor `print` is forced any longer; the dark scheme remains.
         dark = [{"name": "prefers-color-scheme", "value": "dark"}]
         opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": dark})
         answer = opened.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})

@@ -1,4 +1,4 @@
-"""Which hyperparameters mattered, by Optuna's own measure."""
+"""The importance of each hyperparameter, as Optuna computes it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from optuna.trial import TrialState
 from files_and_text.numbers import plural
 from files_and_text.plain_values import finite
 
-FEWEST = 10
-"""Finished trials below which the shares would be chance."""
-FIRM = 30
-"""Finished trials below which the shares are a hint, and no dimension is called idle."""
-IDLE = 0.05
-"""A share below which a dimension hardly mattered."""
+MIN_TRIALS = 10
+"""With fewer finished trials the shares would be chance."""
+RELIABLE_TRIALS = 30
+"""With fewer finished trials the shares are only a hint, and no dimension is called negligible."""
+NEGLIGIBLE_SHARE = 0.05
+"""A smaller share hardly mattered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,29 +29,32 @@ class Importance:
     num_trials: int = 0
 
     @property
-    def is_firm(self) -> bool:
-        return self.num_trials >= FIRM
+    def is_reliable(self) -> bool:
+        return self.num_trials >= RELIABLE_TRIALS
 
     @property
-    def idle(self) -> list[str]:
-        """Dimensions that hardly mattered, once there are trials enough to say so."""
-        return [name for name, share in self.shares.items() if share < IDLE] if self.is_firm else []
+    def negligible(self) -> list[str]:
+        """Dimensions that hardly mattered; none while there are too few trials to say so."""
+        return (
+            [name for name, share in self.shares.items() if share < NEGLIGIBLE_SHARE]
+            if self.is_reliable
+            else []
+        )
 
 
 def read_importance(study: optuna.Study) -> Importance:
-    """Optuna's default evaluator (PED-ANOVA) on the finished trials: what it takes to be among the best.
+    """Optuna's default evaluator (PED-ANOVA) on the finished trials.
 
-    It needs no forest and no seed, so the same trials give the same shares, and it knows conditional
-    hyperparameters.
+    It is deterministic and supports conditional hyperparameters.
     """
     losses = [
         loss
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if trial.values and (loss := finite(trial.values[0])) is not None
     ]
-    if len(losses) < FEWEST:
+    if len(losses) < MIN_TRIALS:
         return Importance(
-            reason=f"{plural(len(losses), 'finished trial')}; below {FEWEST} the shares would be chance",
+            reason=f"{plural(len(losses), 'finished trial')}; below {MIN_TRIALS} the shares would be chance",
             num_trials=len(losses),
         )
     if min(losses) == max(losses):

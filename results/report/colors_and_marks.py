@@ -1,7 +1,7 @@
-"""Colours and marks that people with any colour vision tell apart, in light and in dark.
+"""Colors and marks for plots, distinguishable with any color vision, on light and dark pages.
 
-The hues are those of Okabe and Ito ("Color Universal Design", 2008). No meaning rests on a colour alone:
-outcomes and schedulers differ in their marks too.
+The hues are those of Okabe and Ito ("Color Universal Design", 2008). Outcomes and schedulers also differ in
+their marks, so that no meaning depends on color alone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 BLUE, VERMILLION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 PURPLE, SKY, GREY, INK = "#CC79A7", "#56B4E9", "#7A7F87", "#1B1F24"
 
-IN_THE_DARK = {
+DARK_COLORS = {
     BLUE: "#5AB4F0",
     VERMILLION: "#FF8A4C",
     GREEN: "#2FC79A",
@@ -19,12 +19,12 @@ IN_THE_DARK = {
     GREY: "#9AA1AB",
     INK: "#E8EAED",
 }
-"""The same colours on a dark page; the page's script puts them in."""
+"""The same colors on a dark page; the page's script replaces them."""
 
-COLOUR_SCALE = "Cividis"
-"""Made for colour-blind eyes; its lightness runs one way."""
+COLOR_SCALE = "Cividis"
+"""Suited to color-blind readers; its lightness is monotonic."""
 
-OUTCOMES = {
+OUTCOME_STYLES = {
     "complete": (BLUE, "circle", ""),
     "pruned": (ORANGE, "x", "/"),
     "diverged": (VERMILLION, "triangle-up", "x"),
@@ -32,9 +32,9 @@ OUTCOMES = {
     "failed": (INK, "cross", "\\"),
     "running": (SKY, "circle-open", "."),
 }
-"""Outcome -> colour, mark, pattern of a bar."""
+"""Outcome -> color, mark, pattern of a bar."""
 
-SERIES = (
+CATEGORY_STYLES = (
     (BLUE, "circle"),
     (ORANGE, "square"),
     (GREEN, "diamond"),
@@ -43,9 +43,9 @@ SERIES = (
     (VERMILLION, "hexagon"),
     (GREY, "triangle-down"),
 )
-"""Colour and mark of the n-th name of a categorical."""
+"""Color and mark of the n-th category."""
 
 
-def spoken(outcome: str) -> str:
+def readable(name: str) -> str:
     """`out of memory` for `out_of_memory`."""
-    return outcome.replace("_", " ")
+    return name.replace("_", " ")

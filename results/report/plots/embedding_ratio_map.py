@@ -1,4 +1,4 @@
-"""Embedding ratio x learning rate: which pairs of rates gave a low loss."""
+"""Loss by learning rate and embedding ratio."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ from collections.abc import Sequence
 
 from files_and_text.numbers import loss, value_text
 from files_and_text.plain_values import finite
-from results.report.blocks import Paragraph, Plot, Section, Table
-from results.report.facts import Facts
-from results.report.palette import BLUE, COLOUR_SCALE, INK
-from results.report.plots.figures import (
+from results.report.blocks import Plot, Section, Table, text_section
+from results.report.colors_and_marks import BLUE, COLOR_SCALE, INK
+from results.report.facts import EARLY, ReportFacts
+from results.report.plots.figure_parts import (
     LOSS_AXIS,
     axis_title,
-    hover,
-    is_log,
+    hover_text,
     log_axis,
-    marks,
-    outcome_marks,
-    spec,
+    markers,
+    needs_log_scale,
+    outcome_markers,
+    plain_figure,
 )
 from results.sweep_result import TrialResult
 
 RATE, RATIO = "learning_rate", "embedding_lr_ratio"
-_EARLY = ("pruned", "diverged", "out_of_memory", "failed")
 
 
-def ratio_map(facts: Facts) -> Section:
+def embedding_ratio_section(facts: ReportFacts) -> Section:
     title = "Embedding ratio and learning rate together"
     trials = [
         t
@@ -40,36 +39,36 @@ def ratio_map(facts: Facts) -> Section:
             if trained
             else "This sweep does not train embeddings, so there is no embedding rate to map."
         )
-        return Section(id="ratio", title=title, blocks=[Paragraph(text=why)])
+        return text_section("ratio", title, why)
     return Section(id="ratio", title=title, blocks=[_plot(facts, trials, finished)])
 
 
-def _plot(facts: Facts, trials: Sequence[TrialResult], finished: Sequence[TrialResult]) -> Plot:
+def _plot(facts: ReportFacts, trials: Sequence[TrialResult], finished: Sequence[TrialResult]) -> Plot:
     names = list(facts.sweep.dimensions)
     traces = []
-    for outcome in _EARLY:
+    for outcome in EARLY:
         if chosen := [t for t in trials if t.outcome == outcome]:
-            hovers = [hover(t, names=names) for t in chosen]
-            x, y = _place(chosen)
-            traces.append(outcome_marks(x, y, outcome, hovertext=hovers, marker={"opacity": 0.6}))
-    traces.append(_coloured(finished, names))
+            hovers = [hover_text(t, names=names) for t in chosen]
+            x, y = _coordinates(chosen)
+            traces.append(outcome_markers(x, y, outcome, hovertext=hovers, marker={"opacity": 0.6}))
+    traces.append(_colored_by_rank(finished, names))
     best = facts.sweep.best
     if best is not None and best in finished:
-        x, y = _place([best])
+        x, y = _coordinates([best])
         ring = {"line": {"width": 2.5, "color": INK}, "opacity": 1}
         traces.append(
-            marks(
+            markers(
                 x,
                 y,
                 name="best",
-                colour=INK,
+                color=INK,
                 symbol="star-open",
                 size=22,
                 marker=ring,
-                hovertext=[f"<b>best</b><br>{hover(best, names=names)}"],
+                hovertext=[f"<b>best</b><br>{hover_text(best, names=names)}"],
             )
         )
-    rates, ratios = _place(trials)
+    rates, ratios = _coordinates(trials)
     layout = {
         "xaxis": _axis("learning rate (peak, per optimizer step)", rates),
         "yaxis": _axis(axis_title(RATIO), ratios),
@@ -79,38 +78,38 @@ def _plot(facts: Facts, trials: Sequence[TrialResult], finished: Sequence[TrialR
         id="plot-ratio",
         label="Loss of every trial by learning rate and embedding ratio",
         caption=_caption(facts),
-        spec=spec(traces, **layout),
+        spec=plain_figure(traces, **layout),
         table=_table(finished),
         height=460,
     )
 
 
-def _place(trials: Sequence[TrialResult]) -> tuple[list[float], list[float]]:
+def _coordinates(trials: Sequence[TrialResult]) -> tuple[list[float], list[float]]:
     return [float(t.values[RATE]) for t in trials], [float(t.values[RATIO]) for t in trials]
 
 
 def _axis(title: str, values: Sequence[float]) -> dict[str, object]:
-    return log_axis(title) if is_log(values) else {"title": {"text": title}}
+    return log_axis(title) if needs_log_scale(values) else {"title": {"text": title}}
 
 
-def _coloured(finished: Sequence[TrialResult], names: Sequence[str]) -> object:
-    """Colour by rank, not by loss: one trial that blew up would leave one colour for all others."""
+def _colored_by_rank(finished: Sequence[TrialResult], names: Sequence[str]) -> object:
+    """Colored by rank: by loss, one diverged trial would leave one color for all others."""
     order = sorted(finished, key=lambda t: (t.eval_loss, t.number))
-    ranks = {t.number: place for place, t in enumerate(order, start=1)}
-    x, y = _place(finished)
+    ranks = {t.number: rank for rank, t in enumerate(order, start=1)}
+    x, y = _coordinates(finished)
     last = len(order)
     ticks = sorted({1, (1 + last) // 2, last})
-    return marks(
+    return markers(
         x,
         y,
         name="finished trial",
-        colour=INK,
+        color=INK,
         symbol="circle",
         size=13,
-        hovertext=[f"{hover(t, names=names)}<br>rank {ranks[t.number]} of {last}" for t in finished],
+        hovertext=[f"{hover_text(t, names=names)}<br>rank {ranks[t.number]} of {last}" for t in finished],
         marker={
             "color": [ranks[t.number] for t in finished],
-            "colorscale": COLOUR_SCALE,
+            "colorscale": COLOR_SCALE,
             "reversescale": True,
             "cmin": 1,
             "cmax": max(last, 2),
@@ -127,29 +126,22 @@ def _coloured(finished: Sequence[TrialResult], names: Sequence[str]) -> object:
     )
 
 
-def _box(facts: Facts) -> list[dict[str, object]]:
-    """What the tables say of both rates at once."""
+def _box(facts: ReportFacts) -> list[dict[str, object]]:
+    """The guidelines' ranges of both rates."""
     rate, ratio = (facts.sweep.dimensions.get(name) for name in (RATE, RATIO))
     if rate is None or ratio is None:
         return []
-    if (
-        not rate.guideline_low
-        or not rate.guideline_high
-        or not ratio.guideline_low
-        or not ratio.guideline_high
-    ):
+    x0, x1, y0, y1 = rate.guideline_low, rate.guideline_high, ratio.guideline_low, ratio.guideline_high
+    if not (x0 and x1 and y0 and y1):
         return []
-    ends = {
-        "x0": rate.guideline_low,
-        "x1": rate.guideline_high,
-        "y0": ratio.guideline_low,
-        "y1": ratio.guideline_high,
-    }
     line = {"color": BLUE, "width": 2, "dash": "dash"}
-    return [{"type": "rect", "layer": "below", "fillcolor": "rgba(0,114,178,0.10)", "line": line, **ends}]
+    return [
+        {"type": "rect", "layer": "below", "fillcolor": "rgba(0,114,178,0.10)", "line": line}
+        | {"x0": x0, "x1": x1, "y0": y0, "y1": y1}
+    ]
 
 
-def _caption(facts: Facts) -> str:
+def _caption(facts: ReportFacts) -> str:
     parts = [
         "Each circle is a finished trial, coloured by its rank: yellow for the lowest loss, dark blue for "
         "the highest; the bar gives the loss at its ranks. The star rings the best."

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from files_and_text.numbers import value_text
 from results.report.blocks import Block, Paragraph, Section, Table
-from results.report.facts import Facts
-from results.report.sections import row_cells as row_words
+from results.report.facts import ReportFacts
+from results.report.sections import row_cells
 from results.text.conditions import shown_conditions
 from results.text.rows import early_ends, evidence, reason_not_tested
 from results.text.values import shown_range
@@ -15,7 +15,7 @@ from results.verdict.arm_comparisons import ArmComparisons
 from results.verdict.row_verdict import RowVerdict
 
 
-def verdicts(facts: Facts) -> Section:
+def verdicts_section(facts: ReportFacts) -> Section:
     rows = [] if facts.verdict is None else list(facts.verdict.rows)
     tested = [row for row in rows if row.is_tested and row.row.topic != "stability"]
     untested = [row for row in rows if not row.is_tested]
@@ -26,7 +26,7 @@ def verdicts(facts: Facts) -> Section:
         blocks.append(Paragraph(text="This sweep tests no guideline row."))
     else:
         margin = facts.verdict.margin if facts.verdict is not None else 0.0
-        blocks += [_here(tested, margin), _table(tested), _sentences(tested, margin)]
+        blocks += [_sweep_conditions(tested, margin), _table(tested), _sentences(tested, margin)]
     if facts.verdict is not None and facts.verdict.replicates is not None:
         blocks.append(_replicates(facts.verdict.replicates))
     if untested:
@@ -51,12 +51,12 @@ def _table(rows: Sequence[RowVerdict]) -> Table:
         rows=[
             (
                 row.row.id,
-                _said(row),
-                row_words.badge(row.word),
+                _row_values(row),
+                row_cells.badge(row.word),
                 _best(row),
-                row_words.effect(row),
-                row_words.band(row),
-                row_words.conditions(row),
+                row_cells.effect(row),
+                row_cells.band(row),
+                row_cells.conditions(row),
                 str(row.row.source),
             )
             for row in rows
@@ -65,13 +65,13 @@ def _table(rows: Sequence[RowVerdict]) -> Table:
     )
 
 
-def _said(row: RowVerdict) -> str:
+def _row_values(row: RowVerdict) -> str:
     has_value = bool(row.row.choices) or row.row.low is not None
     return " ".join(filter(None, (row.row.parameter, shown_range(row.row) if has_value else "")))
 
 
 def _best(row: RowVerdict) -> str:
-    """The best value, and where it lies against the row's."""
+    """The best value and its position relative to the row's."""
     found = row.measurement
     if found.best_value is None:
         return ""
@@ -81,7 +81,7 @@ def _best(row: RowVerdict) -> str:
     return f"{value_text(found.best_value)}: {found.position}, {float(f'{factor:.2g}'):g} times the row's"
 
 
-def _here(rows: Sequence[RowVerdict], margin: float) -> Paragraph:
+def _sweep_conditions(rows: Sequence[RowVerdict], margin: float) -> Paragraph:
     """The sweep's own conditions, the same for every row."""
     conditions = shown_conditions(rows[0].measurement.conditions) if rows else []
     known = [
@@ -99,7 +99,7 @@ def _sentences(rows: Sequence[RowVerdict], margin: float) -> Table:
     return Table(
         caption="The same in words, with the trials it rests on",
         header=("row", "judgement", "evidence"),
-        rows=[(row.row.id, row_words.sentence(row, margin), evidence(row)) for row in rows],
+        rows=[(row.row.id, row_cells.sentence(row, margin), evidence(row)) for row in rows],
         folded=True,
         stacked=True,
     )
@@ -110,7 +110,7 @@ def _replicates(found: ArmComparisons) -> Table:
     return Table(
         caption=f"Configs run again on common seeds ({state}). Loss in nats per token.",
         header=("config", "role", "finished", "mean loss", "spread of a run", "against the best", "interval"),
-        rows=row_words.arm_cells(found),
+        rows=row_cells.arm_cells(found),
         stacked=True,
     )
 

@@ -1,6 +1,6 @@
-"""Parallel coordinates: one line per trial through all that was searched.
+"""Parallel coordinates: one line per trial through all searched dimensions.
 
-Drawn as plain lines. Plotly's own parallel coordinates need WebGL, which print and many phones do without.
+Drawn as plain lines: plotly's own parallel coordinates need WebGL, which printing and many phones lack.
 """
 
 from __future__ import annotations
@@ -14,43 +14,46 @@ import plotly.graph_objects as go
 
 from files_and_text.numbers import loss, number, value_text
 from files_and_text.plain_values import finite
-from results.report.blocks import Paragraph, Plot, Section, Table
-from results.report.facts import Facts
-from results.report.palette import BLUE, GREEN, GREY, ORANGE, spoken
-from results.report.plots.figures import drawn, spec
+from results.report.blocks import Plot, Section, Table, text_section
+from results.report.colors_and_marks import BLUE, GREEN, GREY, ORANGE, readable
+from results.report.facts import ReportFacts
+from results.report.plots.figure_parts import escaped, plain_figure
 from results.sweep_result import TrialResult
 from search_spaces import Dimension
 
-_FEWEST = 2
+_MIN_TRIALS = 2
 _NONE = -0.2
-"""Where on its axis a trial without that hyperparameter stands."""
+"""Height on an axis of trials without that hyperparameter."""
 _LOSS = "evaluation loss"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Axis:
     name: str
-    place: Callable[[TrialResult], float | None]
-    """Of a trial, from 0 (bottom) to 1 (top); None where it has no value."""
+    height: Callable[[TrialResult], float | None]
+    """Of a trial, from 0 (bottom) to 1 (top); None when it has no value."""
     ticks: Sequence[tuple[float, str]]
-    """(place, text)."""
+    """(height, text)."""
 
     def has_gaps(self, trials: Sequence[TrialResult]) -> bool:
-        return any(self.place(trial) is None for trial in trials)
+        return any(self.height(trial) is None for trial in trials)
 
 
-def parallel(facts: Facts) -> Section:
+def parallel_coordinates_section(facts: ReportFacts) -> Section:
     title = "All hyperparameters at once"
     trials = [t for t in facts.sweep.started if t.params]
     axes = [_axis(d) for d in facts.sweep.dimensions.values() if not d.fixed]
     finished = facts.finished
-    if len(finished) < _FEWEST or not axes:
-        why = f"Fewer than {_FEWEST} finished trials, or nothing searched: no lines to compare."
-        return Section(id="parallel", title=title, blocks=[Paragraph(text=why)])
+    if len(finished) < _MIN_TRIALS or not axes:
+        return text_section(
+            "parallel",
+            title,
+            f"Fewer than {_MIN_TRIALS} finished trials, or nothing searched: no lines to compare.",
+        )
     return Section(id="parallel", title=title, blocks=[_plot(facts, trials, [*axes, _loss_axis(finished)])])
 
 
-def _plot(facts: Facts, trials: Sequence[TrialResult], axes: Sequence[_Axis]) -> Plot:
+def _plot(facts: ReportFacts, trials: Sequence[TrialResult], axes: Sequence[_Axis]) -> Plot:
     finished = facts.finished
     leading = finished[: max(1, math.ceil(len(finished) / 10))]
     rest = finished[len(leading) :]
@@ -58,32 +61,31 @@ def _plot(facts: Facts, trials: Sequence[TrialResult], axes: Sequence[_Axis]) ->
     thick = 3.5 if len(leading) < 10 else 1.8
     best_name = "best tenth" if len(leading) > 1 else "best"
     traces = [
-        _lines(early, axes, name="stopped early", colour=ORANGE, dash="dot", width=1, opacity=0.45),
+        _lines(early, axes, name="stopped early", color=ORANGE, dash="dot", width=1, opacity=0.45),
         _lines(
             rest,
             axes,
             name="other finished trials",
-            colour=GREY,
+            color=GREY,
             dash="solid",
             width=1.2,
             opacity=0.55,
         ),
-        _lines(leading, axes, name=best_name, colour=GREEN, dash="solid", width=thick, opacity=0.9),
+        _lines(leading, axes, name=best_name, color=GREEN, dash="solid", width=thick, opacity=0.9),
     ]
-    places = list(range(len(axes)))
-    gaps = [place for place in places[:-1] if axes[place].has_gaps(trials)]
+    gaps = [x for x, axis in enumerate(axes[:-1]) if axis.has_gaps(trials)]
     layout = {
         "margin": {"l": 16, "r": 16, "t": 16, "b": 64},
         "xaxis": {"range": [-0.45, len(axes) - 0.55], "visible": False, "fixedrange": True},
         "yaxis": {"visible": False, "range": [(_NONE if gaps else 0) - 0.1, 1.1], "fixedrange": True},
         "shapes": [
-            {"type": "line", "x0": p, "x1": p, "y0": 0, "y1": 1, "line": {"color": BLUE, "width": 1}}
-            for p in places
+            {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "line": {"color": BLUE, "width": 1}}
+            for x in range(len(axes))
         ],
         "annotations": [
-            *(_name(place, axis.name) for place, axis in enumerate(axes)),
-            *(_tick(place, y, text) for place, axis in enumerate(axes) for y, text in axis.ticks),
-            *(_tick(place, _NONE, "none") for place in gaps),
+            *(_axis_label(x, axis.name) for x, axis in enumerate(axes)),
+            *(_tick(x, y, text) for x, axis in enumerate(axes) for y, text in axis.ticks),
+            *(_tick(x, _NONE, "none") for x in gaps),
         ],
     }
     return Plot(
@@ -91,16 +93,18 @@ def _plot(facts: Facts, trials: Sequence[TrialResult], axes: Sequence[_Axis]) ->
         label="Parallel coordinates of all trials",
         caption="Each line is a trial; follow the thick ones to see which values the best share. The loss is "
         "at the right, the lowest at the bottom; lines that end before it were stopped early.",
-        spec=spec([t for t in traces if t is not None], **layout),
+        spec=plain_figure([t for t in traces if t is not None], **layout),
         table=_table(facts, trials),
         height=440,
     )
 
 
-def _name(place: int, name: str) -> dict[str, object]:
-    """Below its axis, on several lines, so that neighbours do not run into each other on a phone."""
-    broken = drawn(name).replace("_", "_<br>").replace(" (", "<br>(").replace("evaluation ", "evaluation<br>")
-    where = {"x": place, "y": 0, "yref": "paper", "yanchor": "top"}
+def _axis_label(x: int, name: str) -> dict[str, object]:
+    """Below its axis, on several lines so that neighbors do not overlap on a phone."""
+    broken = (
+        escaped(name).replace("_", "_<br>").replace(" (", "<br>(").replace("evaluation ", "evaluation<br>")
+    )
+    where = {"x": x, "y": 0, "yref": "paper", "yanchor": "top"}
     return {
         "text": broken.replace("per token", "per<br>token"),
         "showarrow": False,
@@ -109,14 +113,14 @@ def _name(place: int, name: str) -> dict[str, object]:
     }
 
 
-def _tick(place: int, y: float, text: str) -> dict[str, object]:
-    """Numbers at the ends of the axis, names beside it."""
-    where: dict[str, object] = {"x": place, "y": y}
+def _tick(x: int, y: float, text: str) -> dict[str, object]:
+    """Above or below the ends of an axis, otherwise beside it."""
+    where: dict[str, object] = {"x": x, "y": y}
     if y in (0.0, 1.0):
         where["yanchor"] = "top" if y == 0.0 else "bottom"
     else:
         where |= {"xanchor": "left", "xshift": 5}
-    return {"text": drawn(text), "showarrow": False, "borderpad": 0, "font": {"size": 10}, **where}
+    return {"text": escaped(text), "showarrow": False, "borderpad": 0, "font": {"size": 10}, **where}
 
 
 def _lines(
@@ -124,7 +128,7 @@ def _lines(
     axes: Sequence[_Axis],
     *,
     name: str,
-    colour: str,
+    color: str,
     dash: str,
     width: float,
     opacity: float,
@@ -134,11 +138,11 @@ def _lines(
     text: list[str] = []
     for trial in trials:
         x += [*range(len(axes)), None]
-        # Having no such hyperparameter is a place of its own, so that the line goes on to its loss.
-        drawn_at = [axis.place(trial) for axis in axes]
-        y += [*(_NONE if place is None else place for place in drawn_at[:-1]), drawn_at[-1], None]
-        # Short, because it is repeated on every axis; the table has the values.
-        text += [f"trial {trial.number} {spoken(trial.outcome)} {_short_loss(trial)}"] * len(axes) + [""]
+        # Without a hyperparameter the line goes through _NONE, so that it reaches its loss.
+        heights = [axis.height(trial) for axis in axes]
+        y += [*(_NONE if height is None else height for height in heights[:-1]), heights[-1], None]
+        # Short, since it is repeated on every axis; the table has the values.
+        text += [f"trial {trial.number} {readable(trial.outcome)} {_short_loss(trial)}"] * len(axes) + [""]
     if not x:
         return None
     return go.Scatter(
@@ -146,8 +150,8 @@ def _lines(
         y=y,
         mode="lines+markers",
         name=name,
-        line={"color": colour, "width": width, "dash": dash},
-        marker={"size": 4 + width, "color": colour},
+        line={"color": color, "width": width, "dash": dash},
+        marker={"size": 4 + width, "color": color},
         opacity=opacity,
         hoverinfo="text",
         hovertext=text,
@@ -163,35 +167,35 @@ def _axis(dimension: Dimension) -> _Axis:
     low, high, name = dimension.low, dimension.high, dimension.name
     if dimension.choices is not None or low is None or high is None:
         choices = list(dimension.choices or ())
-        places = {c: (i + 0.5) / len(choices) for i, c in enumerate(choices)}
+        heights = {c: (i + 0.5) / len(choices) for i, c in enumerate(choices)}
         return _Axis(
             name=name,
-            place=lambda t: places.get(t.params[name]) if name in t.params else None,
-            ticks=[(y, str(choice)) for choice, y in places.items()],
+            height=lambda t: heights.get(t.params[name]) if name in t.params else None,
+            ticks=[(y, str(choice)) for choice, y in heights.items()],
         )
     to_share = _scale(low, high, log=dimension.log)
     return _Axis(
         name=name + (" (log)" if dimension.log else ""),
-        place=lambda t: to_share(finite(t.params.get(name))),
+        height=lambda t: to_share(finite(t.params.get(name))),
         ticks=[(0.0, number(low)), (1.0, number(high))],
     )
 
 
 def _loss_axis(finished: Sequence[TrialResult]) -> _Axis:
-    """By rank where the losses differ wildly would hide distances; the scale is the losses' own log."""
+    """On a log scale when the losses differ by more than a factor of 4."""
     losses = [t.eval_loss for t in finished if t.eval_loss is not None]
     low, high = min(losses), max(losses)
     log = low > 0 and high / low > 4
     to_share = _scale(low, high, log=log)
     return _Axis(
         name=f"{_LOSS} (nats per token{', log' if log else ''})",
-        place=lambda t: to_share(t.eval_loss),
+        height=lambda t: to_share(t.eval_loss),
         ticks=[(0.0, loss(low)), (1.0, loss(high))] if high > low else [(0.5, loss(low))],
     )
 
 
 def _scale(low: float, high: float, *, log: bool) -> Callable[[float | None], float | None]:
-    def place(value: float | None) -> float | None:
+    def share(value: float | None) -> float | None:
         if value is None:
             return None
         if high == low:
@@ -200,10 +204,10 @@ def _scale(low: float, high: float, *, log: bool) -> Callable[[float | None], fl
             return math.log(value / low) / math.log(high / low) if value > 0 else None
         return (value - low) / (high - low)
 
-    return place
+    return share
 
 
-def _table(facts: Facts, trials: Sequence[TrialResult]) -> Table:
+def _table(facts: ReportFacts, trials: Sequence[TrialResult]) -> Table:
     names = [d.name for d in facts.sweep.dimensions.values() if not d.fixed]
     ordered = sorted(trials, key=lambda t: (t.eval_loss is None, t.eval_loss or 0.0, t.number))
     return Table(
@@ -212,7 +216,7 @@ def _table(facts: Facts, trials: Sequence[TrialResult]) -> Table:
         rows=[
             (
                 str(t.number),
-                spoken(t.outcome),
+                readable(t.outcome),
                 "" if t.eval_loss is None else loss(t.eval_loss),
                 *(value_text(t.params[name]) if name in t.params else "" for name in names),
             )

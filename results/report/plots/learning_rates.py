@@ -1,4 +1,4 @@
-"""Loss against learning rate, with what the tables say drawn in."""
+"""Loss against learning rate, with the guidelines' rates."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import plotly.graph_objects as go
 
 from files_and_text.numbers import loss, number, plural, value_text
 from files_and_text.plain_values import finite
-from results.report.blocks import Block, Paragraph, Plot, Section, Table
-from results.report.facts import Facts
-from results.report.palette import BLUE, GREEN, GREY, INK, SERIES, spoken
-from results.report.plots.figures import (
+from results.report.blocks import Plot, Section, Table, text_section
+from results.report.colors_and_marks import BLUE, CATEGORY_STYLES, GREEN, GREY, INK, readable
+from results.report.facts import EARLY, ReportFacts
+from results.report.plots.figure_parts import (
     LOSS_AXIS,
-    drawn,
-    hover,
-    is_log,
+    escaped,
+    hover_text,
     log_axis,
     loss_range,
-    marks,
-    outcome_marks,
-    spec,
+    markers,
+    needs_log_scale,
+    outcome_markers,
+    plain_figure,
 )
 from results.sweep_result import TrialResult
 from results.text.values import shown_range
@@ -30,23 +30,23 @@ from search_spaces import GuidelineRow
 RATE, SCHEDULER = "learning_rate", "lr_scheduler_type"
 _PIXELS_PER_ROW = 22
 _SHARE_PER_LETTER = 0.02
-"""Of the axis on a phone, the narrowest place it is drawn at."""
+"""Width of a letter as a share of the axis on a phone."""
 _Group = tuple[float, float, list[GuidelineRow]]
-"""Lowest and highest rate, and the rows that say so."""
+"""Lowest and highest rate, and the rows that name them."""
 
 
-def rates(facts: Facts) -> Section:
+def learning_rates_section(facts: ReportFacts) -> Section:
     title = "Loss against learning rate"
     trials = [t for t in facts.sweep.started if (finite(t.values.get(RATE)) or 0) > 0]
     if not any(t.eval_loss is not None for t in trials):
-        why = "No finished trial has a learning rate, so there is nothing to draw."
-        return Section(id="rates", title=title, blocks=[Paragraph(text=why)])
-    blocks: list[Block] = [_plot(facts, trials)]
-    return Section(id="rates", title=title, blocks=blocks)
+        return text_section(
+            "rates", title, "No finished trial has a learning rate, so there is nothing to draw."
+        )
+    return Section(id="rates", title=title, blocks=[_plot(facts, trials)])
 
 
-def rows_of_rate(facts: Facts) -> list[GuidelineRow]:
-    """Rows that give this sweep's learning rate a number."""
+def rows_of_rate(facts: ReportFacts) -> list[GuidelineRow]:
+    """The tested rows that name a learning rate or a range of it."""
     if facts.verdict is None:
         return []
     return [
@@ -61,28 +61,30 @@ def rows_of_rate(facts: Facts) -> list[GuidelineRow]:
     ]
 
 
-def _plot(facts: Facts, trials: Sequence[TrialResult]) -> Plot:
+def _plot(facts: ReportFacts, trials: Sequence[TrialResult]) -> Plot:
     finished = sorted((t for t in trials if t.eval_loss is not None), key=lambda t: t.number)
     losses = [t.eval_loss for t in finished if t.eval_loss is not None]
     base = facts.sweep.base_eval_loss
     low, high = loss_range(losses) or (0.0, 1.0)
     beyond = [t for t in finished if (t.eval_loss or 0) > high]
-    early = [t for t in trials if t.outcome in ("pruned", "diverged", "out_of_memory", "failed")]
+    early = [t for t in trials if t.outcome in EARLY]
     rows = rows_of_rate(facts)
     names = list(facts.sweep.dimensions)
-    traces = [*_finished(finished, names), *_special(facts, names), *_stopped(early, names)]
+    traces = [*_finished(finished, names), *_rings(facts, names), *_stopped_early(early, names)]
     groups = _groups(rows)
     values = [float(t.values[RATE]) for t in trials]
     reach = [*values, *(end for low_end, high_end, _ in groups for end in (low_end, high_end))]
     span = (min(reach), max(reach))
-    traces += [_row(group, place) for place, group in enumerate(reversed(groups))]
+    traces += [_row_bar(group, place) for place, group in enumerate(reversed(groups))]
     height = 430 + _PIXELS_PER_ROW * len(groups)
     strip = _PIXELS_PER_ROW * len(groups) / height
-    # D1 names every digit: on less than a factor of 4, powers of ten and their halves would be too few.
-    axis = log_axis("learning rate (peak, per optimizer step)", **({} if is_log(reach) else {"dtick": "D1"}))
-    shapes = _span(facts)
+    # D1 labels every digit: over less than a factor of 4, labels at 1, 2 and 5 would be too few.
+    axis = log_axis(
+        "learning rate (peak, per optimizer step)", **({} if needs_log_scale(reach) else {"dtick": "D1"})
+    )
+    shapes = _guideline_band(facts)
     if base is not None and low <= base <= high:
-        shapes.append(_level(base))
+        shapes.append(_base_line(base))
     layout = {
         "xaxis": axis | {"anchor": "y2" if rows else "y"},
         "yaxis": {
@@ -93,7 +95,7 @@ def _plot(facts: Facts, trials: Sequence[TrialResult]) -> Plot:
         "yaxis3": {"domain": [0.93, 1.0], "range": [0, 1], "visible": False, "fixedrange": True},
         "shapes": shapes,
         "annotations": [
-            *_notes(base, low, high),
+            *_base_label(base, low, high),
             *(_row_name(group, place, span) for place, group in enumerate(reversed(groups))),
         ],
     }
@@ -108,72 +110,72 @@ def _plot(facts: Facts, trials: Sequence[TrialResult]) -> Plot:
         id="plot-rates",
         label="Evaluation loss of every trial against its learning rate, with the guideline's rates",
         caption=_caption(facts, rows, early, beyond),
-        spec=spec(traces, **layout),
+        spec=plain_figure(traces, **layout),
         table=_table(trials),
         height=height,
     )
 
 
 def _finished(trials: Sequence[TrialResult], names: Sequence[str]) -> list[object]:
-    """A colour and a mark for each scheduler, in order of their names."""
+    """A color and a mark for each scheduler, in alphabetical order."""
     kinds = sorted({str(t.values.get(SCHEDULER, "")) for t in trials})
     traces = []
-    for place, kind in enumerate(kinds):
-        colour, symbol = SERIES[place % len(SERIES)]
+    for i, kind in enumerate(kinds):
+        color, symbol = CATEGORY_STYLES[i % len(CATEGORY_STYLES)]
         chosen = [t for t in trials if str(t.values.get(SCHEDULER, "")) == kind]
         traces.append(
-            marks(
+            markers(
                 [t.values[RATE] for t in chosen],
                 [t.eval_loss for t in chosen],
-                name=drawn(kind or "finished trial"),
-                colour=colour,
+                name=escaped(kind or "finished trial"),
+                color=color,
                 symbol=symbol,
-                hovertext=[hover(t, names=names) for t in chosen],
+                hovertext=[hover_text(t, names=names) for t in chosen],
             )
         )
     return traces
 
 
-def _special(facts: Facts, names: Sequence[str]) -> list[object]:
-    """Rings around the best and the guideline default, so that both are found at once."""
+def _rings(facts: ReportFacts, names: Sequence[str]) -> list[object]:
+    """Large marks around the best and the guideline default."""
     found = []
-    for trial, name, colour, symbol in (
+    for trial, name, color, symbol in (
         (facts.sweep.guideline_default, "guideline default", INK, "square-open"),
         (facts.sweep.best, "best", GREEN, "star"),
     ):
         if trial is not None and trial.eval_loss is not None and RATE in trial.values:
             found.append(
-                marks(
+                markers(
                     [trial.values[RATE]],
                     [trial.eval_loss],
                     name=name,
-                    colour=colour,
+                    color=color,
                     symbol=symbol,
                     size=17,
                     marker={"opacity": 1, "line": {"width": 2, "color": INK}},
-                    hovertext=[f"<b>{name}</b><br>{hover(trial, names=names)}"],
+                    hovertext=[f"<b>{name}</b><br>{hover_text(trial, names=names)}"],
                 )
             )
     return found
 
 
-def _stopped(trials: Sequence[TrialResult], names: Sequence[str]) -> list[object]:
-    """Along the top edge: their last loss was measured at another share of the budget."""
+def _stopped_early(trials: Sequence[TrialResult], names: Sequence[str]) -> list[object]:
+    """Along the top edge, since their last loss belongs to a smaller budget."""
     return [
-        outcome_marks(
+        outcome_markers(
             [t.values[RATE] for t in chosen],
             [0.5] * len(chosen),
             outcome,
             yaxis="y3",
-            hovertext=[hover(t, names=names) for t in chosen],
+            hovertext=[hover_text(t, names=names) for t in chosen],
         )
-        for outcome in ("pruned", "diverged", "out_of_memory", "failed")
+        for outcome in EARLY
         if (chosen := [t for t in trials if t.outcome == outcome])
     ]
 
 
 def _groups(rows: Sequence[GuidelineRow]) -> list[_Group]:
-    """Rows of the same rate together: many say 2e-4."""
+    """Rows grouped by their rates; many name 2e-4."""
     found: dict[tuple[float, float], list[GuidelineRow]] = {}
     for row in rows:
         if row.low is not None and row.high is not None:
@@ -181,8 +183,8 @@ def _groups(rows: Sequence[GuidelineRow]) -> list[_Group]:
     return [(low, high, same) for (low, high), same in sorted(found.items())]
 
 
-def _row(group: _Group, place: int) -> object:
-    """What rows say, as a bar or a point in the strip below the losses."""
+def _row_bar(group: _Group, place: int) -> object:
+    """The rows' rates as a bar or a point in the strip below the losses."""
     low, high, rows = group
     is_point = low == high
     return go.Scatter(
@@ -193,35 +195,37 @@ def _row(group: _Group, place: int) -> object:
         marker={"symbol": "diamond" if is_point else "line-ns-open", "size": 9, "color": BLUE},
         line={"color": BLUE, "width": 5},
         hoverinfo="text",
-        hovertext="<br>".join(drawn(f"{row.id}: {shown_range(row)} ({row.condition[:60]})") for row in rows),
-        name=_said(rows),
+        hovertext="<br>".join(
+            escaped(f"{row.id}: {shown_range(row)} ({row.condition[:60]})") for row in rows
+        ),
+        name=_row_label(rows),
         showlegend=False,
     )
 
 
-def _said(rows: Sequence[GuidelineRow]) -> str:
+def _row_label(rows: Sequence[GuidelineRow]) -> str:
     named = rows[0].id if len(rows) == 1 else plural(len(rows), "row")
     return f"{named}: {shown_range(rows[0])}"
 
 
 def _row_name(group: _Group, place: int, span: tuple[float, float]) -> dict[str, object]:
-    """Beside the bar on the side with more room; in a bar's middle, or shorter, where there is too little."""
+    """Beside the bar, on the side with more room; without enough room inside the bar, or shortened."""
     low, high, rows = group
     whole = math.log(span[1] / span[0]) or 1.0
     left, right = math.log(low / span[0]) / whole, math.log(span[1] / high) / whole
-    text = _said(rows)
+    text = _row_label(rows)
     needed = _SHARE_PER_LETTER * len(text)
     label = {"y": place, "yref": "y2", "showarrow": False, "borderpad": 0, "font": {"size": 10}}
     if max(left, right) < needed:
         if math.log(high / low) / whole > needed:
-            return label | {"text": drawn(text), "x": math.log10(low * high) / 2}
+            return label | {"text": escaped(text), "x": math.log10(low * high) / 2}
         text = text.split(":")[0]
     if right >= left:
-        return label | {"text": drawn(text), "x": math.log10(high), "xanchor": "left", "xshift": 8}
-    return label | {"text": drawn(text), "x": math.log10(low), "xanchor": "right", "xshift": -8}
+        return label | {"text": escaped(text), "x": math.log10(high), "xanchor": "left", "xshift": 8}
+    return label | {"text": escaped(text), "x": math.log10(low), "xanchor": "right", "xshift": -8}
 
 
-def _span(facts: Facts) -> list[dict[str, object]]:
+def _guideline_band(facts: ReportFacts) -> list[dict[str, object]]:
     dimension = facts.sweep.dimensions.get(RATE)
     if dimension is None or not dimension.guideline_low or not dimension.guideline_high:
         return []
@@ -230,12 +234,12 @@ def _span(facts: Facts) -> list[dict[str, object]]:
     return [{"type": "rect", "fillcolor": BLUE, "opacity": 0.14, "line": {"width": 0}, **edges}]
 
 
-def _level(base: float) -> dict[str, object]:
+def _base_line(base: float) -> dict[str, object]:
     line = {"color": GREY, "width": 1.5, "dash": "dash"}
     return {"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": base, "y1": base, "line": line}
 
 
-def _notes(base: float | None, low: float, high: float) -> list[dict[str, object]]:
+def _base_label(base: float | None, low: float, high: float) -> list[dict[str, object]]:
     if base is None or not low <= base <= high:
         return []
     place = {"x": 1, "xref": "paper", "xanchor": "right", "y": base, "yanchor": "bottom"}
@@ -243,7 +247,10 @@ def _notes(base: float | None, low: float, high: float) -> list[dict[str, object
 
 
 def _caption(
-    facts: Facts, rows: Sequence[GuidelineRow], early: Sequence[TrialResult], beyond: Sequence[TrialResult]
+    facts: ReportFacts,
+    rows: Sequence[GuidelineRow],
+    early: Sequence[TrialResult],
+    beyond: Sequence[TrialResult],
 ) -> str:
     parts = ["Each mark is a trial at its full budget; lower is better."]
     dimension = facts.sweep.dimensions.get(RATE)
@@ -275,7 +282,7 @@ def _table(trials: Sequence[TrialResult]) -> Table:
                 str(t.number),
                 value_text(t.values[RATE]),
                 str(t.values.get(SCHEDULER, "")),
-                spoken(t.outcome),
+                readable(t.outcome),
                 "" if t.eval_loss is None else loss(t.eval_loss),
             )
             for t in ordered
