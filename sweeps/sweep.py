@@ -292,23 +292,14 @@ class Sweep:
             config, adapter = best_config(self.study()), None
         folder = output or self.run_folder / "export" / target
         return export(
-            target,
-            config,
-            adapter,
-            folder,
-            target_version=target_version,
-            strict=strict,
-            overwrite=overwrite,
+            target, config, adapter, folder, target_version=target_version, strict=strict, overwrite=overwrite
         )
 
-    def write_results(self, *, tokenizer: Path | None = None) -> None:
-        """Write tables, best/, verdict and report as far as there are results; a run does so at its end.
-
-        `tokenizer` is a folder with the tokenizer for best/; without one best/ keeps the one it has.
-        """
+    def write_results(self) -> None:
+        """Write tables, best/, verdict and report as far as there are results; a run does so at its end."""
         from sweeps.run.result_files import write_result_files
 
-        write_result_files(self.config, self.study(), self.replicates(), tokenizer=tokenizer)
+        write_result_files(self.config, self.study(), self.replicates(), tokenizer=None)
 
 
 def load(path: Path | str) -> Tables:

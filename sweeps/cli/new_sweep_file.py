@@ -14,8 +14,9 @@ from files_and_text.yaml_lines import dump_yaml
 from lora_runner.config import default_scheduler_kwargs
 from lora_runner.data_spec import DataSpec
 from search_spaces import Guidelines, SearchSpace, commented_space_yaml, load_guidelines, space_for
-from sweeps.config import LoraSection, SweepConfig, TrainingSection, load_text
+from sweeps.config import SweepConfig, load_text
 from sweeps.config.paths import DATA_SUFFIXES, absolute, is_local
+from sweeps.config.sections.training import LoraSection, TrainingSection
 from sweeps.errors import ConfigError
 
 DEFAULT_MAX_STEPS = 500

@@ -4,24 +4,13 @@ from __future__ import annotations
 
 from sweeps.config.load import RESOLVED_NAME, load_sweep, load_text, parse_override, problem_at
 from sweeps.config.resolved_file import resolved
-from sweeps.config.sections.metric import MetricSection
-from sweeps.config.sections.model import ModelSection
-from sweeps.config.sections.reliability import ReliabilitySection
-from sweeps.config.sections.search import SearchSection
-from sweeps.config.sections.training import LoraSection, TrainingSection
 from sweeps.config.space import space_of
 from sweeps.config.storage_url import storage_url
 from sweeps.config.sweep_config import SweepConfig
 
 __all__ = [
     "RESOLVED_NAME",
-    "LoraSection",
-    "MetricSection",
-    "ModelSection",
-    "ReliabilitySection",
-    "SearchSection",
     "SweepConfig",
-    "TrainingSection",
     "load_sweep",
     "load_text",
     "parse_override",

@@ -24,16 +24,16 @@ def check_named_files(partial: PartialConfig) -> None:
     for problem in _model_problems(config.model.name):
         partial.add(("model", "name"), problem)
     for key, source in (("train", data.train), ("eval", data.eval)):
-        if source is not None and (said := _data_problem(source)) is not None:
-            partial.add(("data", key), f"data.{key}: {said}")
+        if source is not None and (message := _data_problem(source)) is not None:
+            partial.add(("data", key), f"data.{key}: {message}")
     files: list[tuple[KeyPath, str | None]] = [
         (("data", "chat_template"), data.chat_template if is_template_file(data.chat_template) else None),
         (("metric", "file"), None if metric is None else metric.file),
         *((("guidelines", index), file) for index, file in enumerate(config.guidelines)),
     ]
     for path, file in files:
-        if file is not None and (said := _file_problem(Path(file))) is not None:
-            partial.add(path, f"{dotted(path)}: {said}")
+        if file is not None and (message := _file_problem(Path(file))) is not None:
+            partial.add(path, f"{dotted(path)}: {message}")
     folder = Path(config.output)
     for taken in (path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()):
         partial.add(
@@ -82,11 +82,13 @@ def _weights_problems(folder: Path) -> Iterator[str]:
     weights = [name for name in names if name.endswith(".safetensors") and not name.startswith("adapter_")]
     pickled = [name for name in names if name.endswith(_PICKLED) and name != "training_args.bin"]
     if not weights:
-        said = f"the model folder {str(folder)!r} has no weights (*.safetensors)"
+        message = f"the model folder {str(folder)!r} has no weights (*.safetensors)"
         if pickled:
             # Loading a pickle can run any code.
-            said += f"; {pickled[0]!r} is a pickle, which can run code when it is loaded, and is never read"
-        yield said
+            message += (
+                f"; {pickled[0]!r} is a pickle, which can run code when it is loaded, and is never read"
+            )
+        yield message
         return
     for name in weights:
         with (folder / name).open("rb") as file:

@@ -52,8 +52,8 @@ class PartialConfig:
             except ValidationError as error:
                 found = findings(error, SweepConfig.model_json_schema())
             if not self._wrong:  # What later passes find follows from what was taken out.
-                for path, said in found:
-                    self.add(path, f"{dotted(path)} {said}")
+                for path, message in found:
+                    self.add(path, f"{dotted(path)} {message}")
             for path, _ in found:
                 self._take_out(path)
         raise RuntimeError("the sweep file's problems could not be separated; this is a bug")

@@ -27,8 +27,8 @@ def _plain(value: Any) -> Any:
         fields = (DataSection if isinstance(value, DataSpec) else type(value)).model_fields
         items = {name: getattr(value, name) for name in fields}
         # A null that is not the default has a meaning (max_eval_examples: all of them).
-        told = (name for name, item in items.items() if item is not None or fields[name].default is not None)
-        return {name: _plain(items[name]) for name in told}
+        kept = (name for name, item in items.items() if item is not None or fields[name].default is not None)
+        return {name: _plain(items[name]) for name in kept}
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

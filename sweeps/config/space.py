@@ -55,16 +55,16 @@ def check_space(partial: PartialConfig) -> None:
     known_scenario = guidelines is not None and config.scenario in guidelines.scenarios()
     if guidelines is not None and not known_scenario:
         hint = nearest(config.scenario, guidelines.scenarios())
-        said = f"scenario must be in the guideline tables; got {shown(config.scenario)}.{hint}"
-        partial.add(("scenario",), said)
+        message = f"scenario must be in the guideline tables; got {shown(config.scenario)}.{hint}"
+        partial.add(("scenario",), message)
     if not is_sound("space"):
         return
     check = ValueChecker()
     overrides = read_overrides(config.space, check, ("space",))
     unused = "embedding_lr_ratio" in overrides and not config.trains_embeddings
     if unused and is_sound("train_embeddings"):
-        said = "space.embedding_lr_ratio has no effect: train_embeddings is false"
-        check.add(said, ("space", "embedding_lr_ratio"))
+        message = "space.embedding_lr_ratio has no effect: train_embeddings is false"
+        check.add(message, ("space", "embedding_lr_ratio"))
     size, steps = config.model.size, config.training.max_steps
     sound = known_scenario and not check.problems and all(is_sound(*key) for key in _SPACE_KEYS)
     if guidelines is not None and sound and size is not None and steps is not None:

@@ -36,7 +36,7 @@ def findings(error: ValidationError, schema: Schema) -> list[Finding]:
         if detail["type"] == "value_error":
             found[path] = str(detail["ctx"]["error"])
         elif detail["type"] == "refusal":
-            found[detail["loc"]] = detail["ctx"]["said"]
+            found[detail["loc"]] = detail["ctx"]["message"]
         elif detail["type"] == "extra_forbidden":
             found[detail["loc"]] = _unknown_key(schema, node, detail["loc"], may_guess=may_guess)
         elif detail["type"] == "missing":
@@ -45,7 +45,7 @@ def findings(error: ValidationError, schema: Schema) -> list[Finding]:
             found[path] = _broken_rule(node, detail["input"], schema, may_guess=may_guess)
     # When a union fails, what is wrong inside one of its members says more than that none of them fits.
     inner = {path[:length] for path in found for length in range(len(path))}
-    return [(path, said) for path, said in found.items() if path not in inner]
+    return [(path, message) for path, message in found.items() if path not in inner]
 
 
 def validated(adapter: TypeAdapter[Any], value: Any) -> Any:
@@ -59,8 +59,10 @@ def validated(adapter: TypeAdapter[Any], value: Any) -> Any:
 def refusal(found: Iterable[Finding]) -> ValidationError:
     """An error for a validator to raise about keys below its own."""
     errors = [
-        InitErrorDetails(type=PydanticCustomError("refusal", "{said}", {"said": said}), loc=path, input=None)
-        for path, said in found
+        InitErrorDetails(
+            type=PydanticCustomError("refusal", "{message}", {"message": message}), loc=path, input=None
+        )
+        for path, message in found
     ]
     return ValidationError.from_exception_data("sweep file", errors)
 

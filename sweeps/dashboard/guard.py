@@ -113,9 +113,8 @@ class Guard:
         if not self._writable:
             return "this dashboard is read-only; `sweeps dashboard --writable` allows changes"
         origin = environ.get("HTTP_ORIGIN")
-        if origin is not None and urlsplit(origin).netloc != host:
-            return "only the dashboard's own pages may make changes"
-        if environ.get("HTTP_SEC_FETCH_SITE", "same-origin") not in ("same-origin", "none"):
+        is_foreign = origin is not None and urlsplit(origin).netloc != host
+        if is_foreign or environ.get("HTTP_SEC_FETCH_SITE", "same-origin") not in ("same-origin", "none"):
             return "only the dashboard's own pages may make changes"
         return None
 

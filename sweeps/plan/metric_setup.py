@@ -14,7 +14,8 @@ from files_and_text.yaml_lines import KeyPath
 from lora_runner.data import DataBundle
 from lora_runner.errors import MetricError
 from lora_runner.metric.scores import MetricSpec, load_function
-from sweeps.config import MetricSection, SweepConfig
+from sweeps.config import SweepConfig
+from sweeps.config.sections.metric import MetricSection
 from sweeps.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from lora_runner.protocol import SessionOptions
 from search_spaces import SearchSpace
 from sweeps.artifacts.checkpoint_store import CheckpointStore
 from sweeps.artifacts.worker_files import Call, model_folder
-from sweeps.config import ReliabilitySection
+from sweeps.config.sections.reliability import ReliabilitySection
 from sweeps.plan.replicate_plan import ReplicatePlan
 from sweeps.plan.trial_config import trial_config
 

@@ -53,16 +53,16 @@ def run(trials: int, max_steps: int, output: Path, save: Path | None, console: C
         console.print(
             f"{pair.name}: {pair.ours:.6f}, with transformers and peft {pair.peft:.6f}", markup=False
         )
-    said = page(
+    text = page(
         verdict,
         checked,
         pairs,
         command=f"python -m sweeps.real --trials {trials} --max-steps {max_steps}",
     )
-    atomic_write(result.run_folder / "real.md", said)
+    atomic_write(result.run_folder / "real.md", text)
     if save is not None:
         save.mkdir(parents=True, exist_ok=True)
-        atomic_write(save / "real.md", said)
+        atomic_write(save / "real.md", text)
         atomic_write(save / "real-trials.csv", kept_trials(sweep.tables().trials))
     console.print(f"Results: {result.run_folder}", markup=False, soft_wrap=True)
 

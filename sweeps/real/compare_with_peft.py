@@ -137,12 +137,10 @@ def _mean_loss(model: Any, examples: Sequence[TokenizedExample]) -> float:
 
 def _padded(examples: Sequence[TokenizedExample]) -> dict[str, Tensor]:
     """Padded on the right to the longest, without attention or loss on the padding."""
-    rows: dict[str, tuple[list[Sequence[int]], int]] = {
-        "input_ids": ([e.input_ids for e in examples], 0),
-        "labels": ([e.labels for e in examples], IGNORED),
-        "attention_mask": ([[1] * len(e.input_ids) for e in examples], 0),
-    }
+    ids = [torch.tensor(list(e.input_ids)) for e in examples]
+    labels = [torch.tensor(list(e.labels)) for e in examples]
     return {
-        name: pad_sequence([torch.tensor(list(row)) for row in lists], batch_first=True, padding_value=filler)
-        for name, (lists, filler) in rows.items()
+        "input_ids": pad_sequence(ids, batch_first=True),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
     }

@@ -83,13 +83,13 @@ def follow(run_folder: Path, ended: threading.Event) -> bool:
             config = load_sweep(run_folder, check_files=False)
             seconds = config.tracking.every_seconds
             updated = track(config, config.tracking.to)
-            succeeded, said = True, ", ".join(f"{name} {count}" for name, count in updated.items())
-            said = f"trials brought up to date: {said}" if any(updated.values()) else ""
+            succeeded, message = True, ", ".join(f"{name} {count}" for name, count in updated.items())
+            message = f"trials brought up to date: {message}" if any(updated.values()) else ""
         except SweepError as error:  # there is no study yet, or a tracker cannot be reached
-            said = str(error)
-        if said and said != last:
-            print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {said}", flush=True)
-            last = said
+            message = str(error)
+        if message and message != last:
+            print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {message}", flush=True)
+            last = message
         if is_last:
             return succeeded
         ended.wait(seconds)

@@ -5,16 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from sweeps.tracking.trial_record import TrialRecord
 
 KEY, STUDY, DIGEST = "sweeps.trial_key", "sweeps.study_key", "sweeps.digest"
 _STATUS = {"complete": "FINISHED", "pruned": "KILLED"}
-_BATCH = 500
-"""MLflow takes at most 1000 metrics and 100 params in a request."""
-
-Item = TypeVar("Item")
 
 
 def mlflow_uri(configured: str | None, run_folder: Path) -> str:
@@ -90,11 +86,13 @@ def _create(client: Any, experiment: str, record: TrialRecord) -> Any:
 
 def _update(client: Any, run: Any, record: TrialRecord) -> None:
     from mlflow.entities import Metric, Param, RunTag
+    from mlflow.utils import chunk_list
 
     run_id = run.info.run_id
+    # MLflow takes at most 100 params and 1000 metrics in a request.
     params = [Param(k, str(v)) for k, v in record.params.items() if k not in run.data.params]
-    for some_params in _batches(params, 100):
-        client.log_batch(run_id, params=list(some_params))
+    for some_params in chunk_list(params, 100):
+        client.log_batch(run_id, params=some_params)
     there = {metric.step for metric in client.get_metric_history(run_id, "eval_loss_by_percent")}
     metrics = []
     for point in record.points:
@@ -115,15 +113,10 @@ def _update(client: Any, run: Any, record: TrialRecord) -> None:
             for name, value in record.final.items()
             if f"final_{name}" not in run.data.metrics
         ]
-    for some_metrics in _batches(metrics, _BATCH):
-        client.log_batch(run_id, metrics=list(some_metrics))
+    for some_metrics in chunk_list(metrics, 500):
+        client.log_batch(run_id, metrics=some_metrics)
     if record.is_over:
         client.set_terminated(run_id, _STATUS.get(record.outcome or "", "FAILED"), end_time=end)
     note = {"mlflow.note.content": f"{record.outcome}: {record.reason}"} if record.outcome else {}
     tags = {**record.tags, **note, DIGEST: record.digest()}
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
-
-
-def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

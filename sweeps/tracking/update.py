@@ -62,7 +62,7 @@ def track(config: SweepConfig, trackers: Sequence[str]) -> dict[str, int]:
                 try:
                     updated[tracker] = _update(tracker, records, folder, config.tracking, uri)
                 except Exception as error:  # anything a tracker's package, its disk or its network raises
-                    failed.append(f"{tracker}: {_told(error, uri)}")
+                    failed.append(f"{tracker}: {_one_line(error, uri)}")
     except Timeout:
         raise TrackingFailed(f"another process has been tracking this sweep for {_LOCK_SECONDS} s") from None
     if failed:
@@ -94,7 +94,7 @@ def _update(
     return to_mlflow(records, uri)
 
 
-def _told(error: Exception, uri: str) -> str:
+def _one_line(error: Exception, uri: str) -> str:
     """An error as one line, without the password that an address may hold."""
     if isinstance(error, SweepError):
         return str(error)

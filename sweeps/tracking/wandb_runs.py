@@ -32,8 +32,9 @@ def to_wandb(
     """
     mode = mode or os.environ.get("WANDB_MODE") or "online"
     state_file = run_folder / STATE
-    logged = _logged(state_file)
-    new = [r for r in records if r.is_over and f"{mode}/{entity or ''}/{project}/{r.key}" not in logged]
+    logged: dict[str, str] = json.loads(state_file.read_text("utf-8")) if state_file.is_file() else {}
+    destination = f"{mode}/{entity or ''}/{project}"
+    new = [record for record in records if record.is_over and f"{destination}/{record.key}" not in logged]
     if not new:
         return 0
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -46,7 +47,7 @@ def to_wandb(
             if mode == "offline":
                 shutil.rmtree(cut_short)
         _log(wandb, record, run_folder, project=project, entity=entity, mode=mode)
-        logged[f"{mode}/{entity or ''}/{project}/{record.key}"] = record.name
+        logged[f"{destination}/{record.key}"] = record.name
         atomic_write_json(state_file, logged)
     return len(new)
 
@@ -82,11 +83,3 @@ def _log(
         run.summary.update({"trial/number": record.number, "trial/started": record.started})
     finally:
         run.finish(exit_code=0 if record.outcome in ("complete", "pruned") else 1)
-
-
-def _logged(state_file: Path) -> dict[str, str]:
-    try:
-        found = json.loads(state_file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    return {str(key): str(name) for key, name in found.items()}

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from lora_runner.config import TrialConfig
 from lora_runner.protocol import COMPLETE, Assignment, SeatReport
 from search_spaces import load_guidelines, space_for
-from sweeps.config import ReliabilitySection
+from sweeps.config.sections.reliability import ReliabilitySection
 from sweeps.config.sections.search import SearchSection
 from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.protocol import Reply

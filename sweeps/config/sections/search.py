@@ -91,10 +91,10 @@ def _group_needs_multivariate(options: dict[str, Any]) -> dict[str, Any]:
 def _bootstrap_needs(resource: str) -> AfterValidator:
     def check(options: dict[str, Any]) -> dict[str, Any]:
         if options.get("bootstrap_count") and options.get(resource, "auto") == "auto":
-            said = (
+            message = (
                 f"works only with a number for {resource}, which is 'auto'; got {options['bootstrap_count']}"
             )
-            raise refusal([(("bootstrap_count",), said)])
+            raise refusal([(("bootstrap_count",), message)])
         return options
 
     return AfterValidator(check)

@@ -52,8 +52,8 @@ def _decay_fits(options: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"needs num_decay_steps beside its other arguments; got {', '.join(options)}")
     decay_type = options.get("decay_type", "cosine")
     if "num_cycles" in options and decay_type != "cosine":
-        said = f"has no effect beside decay_type {decay_type}; got {options['num_cycles']:g}"
-        raise refusal([(("num_cycles",), said)])
+        message = f"has no effect beside decay_type {decay_type}; got {options['num_cycles']:g}"
+        raise refusal([(("num_cycles",), message)])
     return options
 
 

@@ -14,7 +14,7 @@ import fsspec
 import pytest
 
 from sweeps.artifacts.checkpoint_store import CheckpointCleaner, CheckpointStore
-from sweeps.config import ReliabilitySection
+from sweeps.config.sections.reliability import ReliabilitySection
 from sweeps.errors import StorageUnreachable
 from sweeps.study.study import study_key_of
 

@@ -29,7 +29,8 @@ from results.verdict.metric_comparison import compare_metric
 from results.verdict.replicates import Replicates
 from results.verdict.statistics import Replicate
 from results.verdict.verdict import verdict
-from sweeps.config import ReliabilitySection, load_sweep, load_text, resolved
+from sweeps.config import load_sweep, load_text, resolved
+from sweeps.config.sections.reliability import ReliabilitySection
 from sweeps.confirm.arms import choose_arms
 from sweeps.dashboard.study_view import _name_of_value
 from sweeps.errors import ConfigError, StudyMismatch

@@ -15,10 +15,15 @@ from files_and_text.choices import SCHEDULERS
 from lora_runner.config import TrialConfig
 from lora_runner.data_spec import DataSpec
 from lora_runner.errors import DataError
-from sweeps.config import SearchSection, TrainingSection
 from sweeps.config.sections.data import DataSection
-from sweeps.config.sections.search import PRUNER_CLASSES, PRUNER_OPTIONS, SAMPLER_CLASSES, SAMPLER_OPTIONS
-from sweeps.config.sections.training import SCHEDULER_OPTIONS
+from sweeps.config.sections.search import (
+    PRUNER_CLASSES,
+    PRUNER_OPTIONS,
+    SAMPLER_CLASSES,
+    SAMPLER_OPTIONS,
+    SearchSection,
+)
+from sweeps.config.sections.training import SCHEDULER_OPTIONS, TrainingSection
 
 
 def test_the_data_section_is_the_data_spec() -> None:

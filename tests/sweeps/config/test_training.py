@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.config import LoraSection, TrainingSection
+from sweeps.config.sections.training import LoraSection, TrainingSection
 
 
 def section(**values: Any) -> TrainingSection:

@@ -17,7 +17,7 @@ from sweeps.config.url_passwords import has_password, is_plain, masked, without_
 from sweeps.errors import StorageUnreachable, SweepError
 from sweeps.storage.open_storage import check_reachable, open_storage
 from sweeps.study.study import peek
-from sweeps.tracking.update import _told
+from sweeps.tracking.update import _one_line
 
 PIECES = ("hushone", "hushtwo", "hushthree")
 passwords = st.lists(
@@ -54,7 +54,7 @@ def test_nothing_of_a_password_is_shown_by_what_opens_a_storage(
 def test_nothing_of_it_is_in_a_masked_url_or_in_words_about_it(url: str) -> None:
     login_and_rest = url.partition("://")[2]
     about = f"could not reach {url}: {login_and_rest} or {login_and_rest.partition('@')[2]} is unknown"
-    for text in (masked(url), without_secrets(about, url), _told(ValueError(about), url)):
+    for text in (masked(url), without_secrets(about, url), _one_line(ValueError(about), url)):
         assert not [piece for piece in PIECES if piece in text], text
 
 

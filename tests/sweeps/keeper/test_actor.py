@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.config import ReliabilitySection
+from sweeps.config.sections.reliability import ReliabilitySection
 from sweeps.errors import StudyMismatch
 from sweeps.keeper.actor import KeeperActor
 from sweeps.keeper.keeper import Keeper

@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from lora_runner.config import TrialConfig
-from sweeps.config import ReliabilitySection
+from sweeps.config.sections.reliability import ReliabilitySection
 from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.trial_source import open_failures
 from sweeps.study.lease import DriverProcess

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from files_and_text.choices import SCHEDULERS
 from lora_runner.optim.schedules import schedule_factor
 from search_spaces import SearchSpace, space_for
-from sweeps.config import TrainingSection, load_sweep, problem_at
+from sweeps.config import load_sweep, problem_at
+from sweeps.config.sections.training import TrainingSection
 from sweeps.errors import ConfigError
 from sweeps.plan.build_blueprint import build_blueprint
 from sweeps.plan.schedule_rules import schedule_findings
