@@ -18,12 +18,9 @@ from __future__ import annotations
 
 import logging
 
-
-def _is_relevant(record: logging.LogRecord) -> bool:
-    return "gemm_4bit_forward" not in record.getMessage()
-
-
 # On import bitsandbytes warns that an optional package with a CPU kernel for inference is missing. A pack
 # never calls that kernel. The filter is here because transformers and peft import bitsandbytes as well, and
 # nothing is sure to be imported before this module.
-logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_is_relevant)
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+    lambda record: "gemm_4bit_forward" not in record.getMessage()
+)

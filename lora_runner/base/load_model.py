@@ -109,8 +109,7 @@ def load_base(spec: BaseSpec) -> Base:
     ModelError with the reason.
     """
     check_weights(spec)
-    meta = meta_model(spec)
-    num_parameters = num_parameters_of(meta)
+    num_parameters = count_parameters(spec)
     config = _config(spec)  # of the whole model, which may nest the language model's
     kind = quantization_of(config, spec.model, spec.quantization)
     tokenizer = load_tokenizer(spec)

@@ -33,20 +33,20 @@ def find_target_modules(model: nn.Module, target_modules: str | Sequence[str]) -
     """
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     output = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
-    without = untrainable_layers(model)
+    untrainable = untrainable_layers(model)
     if target_modules == ALL_LINEAR:
-        found = [n for n in linear if n not in without and model.get_submodule(n) is not output]
+        found = [n for n in linear if n not in untrainable and model.get_submodule(n) is not output]
         if not found:
             raise ModelError("target_modules all-linear matches nothing: the model has no linear layer")
         return found
     found = _matching(linear, target_modules)
     # A matched name may be outside the language model, but never a layer that cannot have an adapter.
-    impossible = [name for name in found if name in without and not without[name].is_elsewhere]
-    trained = [name for name in found if name not in without]
+    impossible = [name for name in found if name in untrainable and not untrainable[name].is_elsewhere]
+    trained = [name for name in found if name not in untrainable]
     if impossible or not trained:
         first = (impossible or found)[0]
         raise ModelError(
-            f"target_modules {target_modules!r} takes {first}, which {without[first].reason}; "
+            f"target_modules {target_modules!r} takes {first}, which {untrainable[first].reason}; "
             "leave it out, or use all-linear, which does"
         )
     return trained

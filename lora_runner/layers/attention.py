@@ -72,38 +72,26 @@ class LengthBuckets:
         return cls(shapes, to_buckets, from_buckets, padding_mask if has_padding else None)
 
 
-class _ToBuckets(torch.autograd.Function):
-    """Pack rows (dimension 1) -> bucket positions. Padding copies a row, without gradient."""
+class _Reordered(torch.autograd.Function):
+    """Rows of `x` along `dim` in the order `there`; the gradient returns in the order `back`.
+
+    Both are gathers, where autograd's own backward would scatter: no atomics, nothing to zero. Rows of the
+    gradient that are `padding` are zero.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, buckets: LengthBuckets) -> Tensor:
-        ctx.buckets = buckets
-        assert buckets.to_buckets is not None
-        return x.index_select(1, buckets.to_buckets.on(x.device))
+    def forward(
+        ctx: Any, x: Tensor, dim: int, there: DeviceCopies, back: DeviceCopies, padding: DeviceCopies | None
+    ) -> Tensor:
+        ctx.dim, ctx.back, ctx.padding = dim, back, padding
+        return x.index_select(dim, there.on(x.device))
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        # A gather, where autograd's own backward would scatter: no atomics, nothing to zero.
-        return grads[0].index_select(1, ctx.buckets.from_buckets.on(grads[0].device)), None
-
-
-class _FromBuckets(torch.autograd.Function):
-    """Bucket positions (dimension 0) -> pack rows."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, buckets: LengthBuckets) -> Tensor:
-        ctx.buckets = buckets
-        assert buckets.from_buckets is not None
-        return x.index_select(0, buckets.from_buckets.on(x.device))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        buckets: LengthBuckets = ctx.buckets
-        assert buckets.to_buckets is not None
-        grad = grads[0].index_select(0, buckets.to_buckets.on(grads[0].device))
-        if buckets.is_padding is not None:
-            grad.masked_fill_(buckets.is_padding.on(grad.device)[:, None, None], 0.0)
-        return grad, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        grad = grads[0].index_select(ctx.dim, ctx.back.on(grads[0].device))
+        if ctx.padding is not None:
+            grad.masked_fill_(ctx.padding.on(grad.device)[:, None, None], 0.0)
+        return grad, None, None, None, None
 
 
 # --- what transformers calls --------------------------------------------------------------------------
@@ -204,7 +192,11 @@ def _pack_attention(
         if cache.is_filled:
             return cache.attend(module, attend, query, key, value, attention_mask.masks, **arguments), None
         cache.store(key, value)
-    in_buckets = [_in_buckets(x[0], buckets) for x in (query, key, value)]
+    there, back, padding = buckets.to_buckets, buckets.from_buckets, buckets.is_padding
+    in_buckets = [x[0] for x in (query, key, value)]
+    if there is not None:
+        # Padding copies a row, without gradient.
+        in_buckets = [_Reordered.apply(x, 1, there, back, None) for x in in_buckets]  # type: ignore[no-untyped-call]
     sizes = [count * length for count, length in buckets.shapes]
     outputs = []
     for shape, mask, part in zip(
@@ -218,11 +210,9 @@ def _pack_attention(
         out, _ = attend(module, q, k, v, here, **arguments)  # (B, S, H, D)
         outputs.append(out.flatten(0, 1))
     out = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
-    return (out if buckets.from_buckets is None else _FromBuckets.apply(out, buckets))[None], None  # type: ignore[no-untyped-call]
-
-
-def _in_buckets(x: Tensor, buckets: LengthBuckets) -> Tensor:
-    return x if buckets.to_buckets is None else _ToBuckets.apply(x, buckets)  # type: ignore[no-any-return,no-untyped-call]
+    if back is not None:
+        out = _Reordered.apply(out, 0, back, there, padding)  # type: ignore[no-untyped-call]
+    return out[None], None
 
 
 AttentionInterface.register(PACK_ATTENTION, _pack_attention)

@@ -49,7 +49,7 @@ class KeyValueCache:
         """Start a pass through the layers."""
         self._call = 0
         if self.is_filled:
-            self._into, self._out_of = (
+            self._to_order, self._from_order = (
                 DeviceCopies(torch.tensor(rows)) for rows in (self._order, np.argsort(self._order))
             )
             self._ends = DeviceCopies(torch.tensor([self._lengths[row] for row in self._order]))
@@ -143,13 +143,13 @@ class KeyValueCache:
 
         `attention` is an attention function of transformers.
         """
-        into, ends = self._into.on(query.device), self._ends.on(query.device)
+        order, ends = self._to_order.on(query.device), self._ends.on(query.device)
         keys, values = self._keys[self._call], self._values[self._call]
         self._call += 1
-        rows = torch.arange(len(into), device=query.device)
+        rows = torch.arange(len(order), device=query.device)
         for x, buffer in ((key, keys), (value, values)):
-            buffer[rows, :, ends] = x[0].transpose(0, 1).index_select(0, into)
-        queries = query[0].transpose(0, 1).index_select(0, into)[:, :, None]  # (N, H, 1, D)
+            buffer[rows, :, ends] = x[0].transpose(0, 1).index_select(0, order)
+        queries = query[0].transpose(0, 1).index_select(0, order)[:, :, None]  # (N, H, 1, D)
         outputs = []
         for (first, stop, length), mask in zip(self._calls(), masks, strict=True):
             out, _ = attention(
@@ -162,4 +162,4 @@ class KeyValueCache:
             )
             outputs.append(out[:, 0])  # (n, H, D)
         out = torch.cat(outputs) if len(outputs) > 1 else outputs[0]
-        return out.index_select(0, self._out_of.on(out.device))[None]
+        return out.index_select(0, self._from_order.on(out.device))[None]

@@ -10,7 +10,7 @@ Not counted is what no tensor holds: a kernel's scratch memory, an allocator's r
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -85,21 +85,20 @@ class DryRun:
         block = self._block(batch_size, length)
         share = MicroBatch(block, block.num_tokens, max(1, block.num_targets))
         self._marks = []
-        with self._live, no_launches():
-            copies = self._copies(seats)
-            with self._live.watch() as peak:
-                self._pack.micro_step({seat: share for seat in copies})
-                beyond = peak()
+        beyond = self._peak(seats, lambda copies: self._pack.micro_step(dict.fromkeys(copies, share)))
         left = [after - before for before, after in pairwise(self._marks[: len(self._layers) + 1])]
         return beyond + sum(count * left[kind] for kind, count in self._removed.items())
 
     def evaluate(self, seats: int, batch_size: int, length: int) -> int:
         """The same for an evaluation, in which layers keep nothing."""
         block = self._block(batch_size, length)
+        return self._peak(seats, lambda copies: self._pack.evaluate(copies, [block]))
+
+    def _peak(self, seats: int, run: Callable[[list[Seat]], object]) -> int:
         with self._live, no_launches():
             copies = self._copies(seats)
             with self._live.watch() as peak:
-                self._pack.evaluate(copies, [block])
+                run(copies)
                 return peak()
 
     def _copies(self, number: int) -> list[Seat]:

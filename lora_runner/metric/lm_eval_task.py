@@ -123,13 +123,15 @@ def _loaded(name: str, source: str) -> Any:
         manager = TaskManager(include_path=folder, include_defaults=folder is None)
         tasks: Sequence[str] = manager.all_subtasks
         if name not in tasks:
-            many = name in manager.all_tasks
-            said = "is a group of tasks, of which one must be named" if many else "is not a task of lm-eval"
+            is_group = name in manager.all_tasks
+            reason = (
+                "is a group of tasks, of which one must be named" if is_group else "is not a task of lm-eval"
+            )
             if folder is not None:
-                said = f"is not the task of the file, which is {', '.join(tasks) or 'none'}"
-            parts = [task for task in tasks if many and task.startswith(f"{name}_")]
+                reason = f"is not the task of the file, which is {', '.join(tasks) or 'none'}"
+            parts = [task for task in tasks if is_group and task.startswith(f"{name}_")]
             known = parts or get_close_matches(name, tasks, n=MOST_NAMES)
-            raise MetricError(f"{name!r} {said}", known=tuple(known[:MOST_NAMES]))
+            raise MetricError(f"{name!r} {reason}", known=tuple(known[:MOST_NAMES]))
         try:
             return manager.load([name])["tasks"][name]
         except Exception as error:  # anything from its code or the download of its data

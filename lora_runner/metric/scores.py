@@ -106,14 +106,6 @@ class Metric:
         return _number(self.spec.name, self._function(records, list(completions)), len(records))
 
 
-def _exact_match(prompt: EvalPrompt, completion: str) -> bool:
-    return completion.strip() == prompt.reference.strip()
-
-
-def _contains(prompt: EvalPrompt, completion: str) -> bool:
-    return prompt.reference.strip() in completion
-
-
 def _json_valid(_: EvalPrompt, completion: str) -> bool:
     try:
         json.loads(completion)
@@ -123,8 +115,8 @@ def _json_valid(_: EvalPrompt, completion: str) -> bool:
 
 
 _RULES: Mapping[str, Callable[[Any, str], bool]] = {
-    "exact_match": _exact_match,
-    "contains": _contains,
+    "exact_match": lambda prompt, completion: completion.strip() == prompt.reference.strip(),
+    "contains": lambda prompt, completion: prompt.reference.strip() in completion,
     "json_valid": _json_valid,
 }
 

@@ -94,5 +94,5 @@ def _check(buffers: FlatBuffers, groups: Sequence[GroupStep], num_trials: int) -
             raise ValueError(f"segments must not overlap, got {segments}")
     if ordered and ordered[-1].stop > (size := buffers.parameters.numel()):
         raise ValueError(f"segments end inside the buffers of {size} elements, got {ordered[-1].stop}")
-    if strangers := [group.trial for group in groups if not 0 <= group.trial < num_trials]:
-        raise ValueError(f"trials are numbered 0 to {num_trials - 1}, got {strangers[0]}")
+    if unknown := [group.trial for group in groups if not 0 <= group.trial < num_trials]:
+        raise ValueError(f"trials are numbered 0 to {num_trials - 1}, got {unknown[0]}")

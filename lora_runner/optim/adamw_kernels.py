@@ -34,8 +34,7 @@ from lora_runner.optim.group_step import CLIP_EPSILON, GroupStep
 OPTIONS: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": False}
 """For every launch. Without fusion, fma is used only where a kernel says so, whatever the default of the
 Triton version, so a trial's numbers do not change with it. 4 warps give each thread two vectors of 4 elements
-per
-buffer."""
+per buffer."""
 SUM_CHUNK = 1024
 """Partial sums that the second stage adds at a time, lane by lane."""
 NUM_HYPERPARAMETERS = 8

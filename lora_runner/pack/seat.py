@@ -270,8 +270,8 @@ class Seat:
         All or nothing: ValueError names a tensor that is missing, of another shape or dtype, or unknown.
         """
         targets = dict(self.state_tensors())
-        if strangers := sorted(set(targets) ^ set(tensors)):
-            raise ValueError(f"{strangers[0]} is missing or does not belong to this seat")
+        if unmatched := sorted(set(targets) ^ set(tensors)):
+            raise ValueError(f"{unmatched[0]} is missing or does not belong to this seat")
         for name, target in targets.items():
             if tensors[name].shape != target.shape or tensors[name].dtype != target.dtype:
                 raise ValueError(
