@@ -12,13 +12,8 @@ from lora_runner.config import TrialConfig
 from lora_runner.metric.scores import MetricSpec
 from lora_runner.stability import Sign
 
-COMPLETE, PRUNED, DIVERGED, OUT_OF_MEMORY, FAILED = (
-    "complete",
-    "pruned",
-    "diverged",
-    "out_of_memory",
-    "failed",
-)
+COMPLETE, PRUNED, DIVERGED = "complete", "pruned", "diverged"
+OUT_OF_MEMORY, FAILED = "out_of_memory", "failed"
 """The outcomes of a trial."""
 PUT_BACK = "put_back"
 """Not an end: memory ran out beside its neighbours, and the trial may be tried once more beside fewer."""

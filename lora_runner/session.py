@@ -217,7 +217,7 @@ class Session:
             raise failure
         reports = []
         for trial, fault in faults:
-            reports.append(failed(self.reporter.seat_report(trial, None, None), fault))
+            reports.append(failed(self.reporter.seat_report(trial), fault))
             self.remove(trial.number)
         return reports
 
@@ -231,7 +231,7 @@ class Session:
         for trial in self.trials:
             trial.restart_window()
         self.remove(largest.number)
-        return largest.assignment, self.reporter.seat_report(largest, None, None)
+        return largest.assignment, self.reporter.seat_report(largest)
 
     def report_out_of_memory(
         self, assignment: Assignment, report: SeatReport, reason: str, *, alone: bool

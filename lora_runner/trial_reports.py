@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -21,6 +20,9 @@ from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, Seat
 from lora_runner.running_trial import RunningTrial, block_of
 from lora_runner.stability import repetition
 from lora_runner.trial_files import TrialFiles
+
+Values = dict[RunningTrial, float]
+Faults = dict[RunningTrial, Fault]
 
 
 class Reporter:
@@ -70,52 +72,43 @@ class Reporter:
         """Evaluate trials that are due, and finish those that have used their budget; a report for each."""
         started = time.monotonic()
         sound = [trial for trial in due if not trial.watch.diverged]
-        eval_losses, faults = self._evaluate(sound)
-        scores = self._measure([t for t in sound if not t.watch.diverged and id(t) not in faults], faults)
-        outcomes = {id(trial): _outcome(trial, faults.get(id(trial))) for trial in due}
-        texts = self._finish([trial for trial in sound if outcomes[id(trial)] == COMPLETE])
+        faults: Faults = {}
+        eval_losses = self._evaluate(sound, faults)
+        scores = self._measure([t for t in sound if not t.watch.diverged and t not in faults], faults)
+        outcomes = {trial: _outcome(trial, faults.get(trial)) for trial in due}
+        texts = self._finish([trial for trial in sound if outcomes[trial] == COMPLETE])
         for trial in sound:
             trial.wall_seconds += time.monotonic() - started
         reports = []
         for trial in due:
-            key = id(trial)
-            report = self.seat_report(trial, outcomes[key], eval_losses.get(key), texts.get(key, ()))
-            report = replace(report, metric=scores.get(key))
-            reports.append(failed(report, faults[key]) if outcomes[key] == FAILED else report)
+            report = self.seat_report(
+                trial, outcomes[trial], eval_losses.get(trial), scores.get(trial), texts.get(trial, ())
+            )
+            reports.append(failed(report, faults[trial]) if outcomes[trial] == FAILED else report)
         return reports
 
-    def _evaluate(self, trials: list[RunningTrial]) -> tuple[dict[int, float], dict[int, Fault]]:
-        """The evaluation loss of each trial that has one, and what the others raised, by `id`."""
+    def _evaluate(self, trials: list[RunningTrial], faults: Faults) -> Values:
+        """The evaluation loss of each trial that has one; what the others raise is added to `faults`."""
         results = for_each_seat(
             lambda seats: self._pack.evaluate(seats, self.eval_blocks), [trial.seat for trial in trials]
         )
         self._heartbeat()
-        losses, faults = dict[int, float](), dict[int, Fault]()
-        for trial, loss in zip(trials, results, strict=True):
-            if isinstance(loss, Fault):
-                faults[id(trial)] = loss
-            else:
-                losses[id(trial)] = loss
-                trial.watch.after_evaluation(trial.seat.step, loss)
-        return losses, faults
+        losses = _values(trials, results, faults)
+        for trial, loss in losses.items():
+            trial.watch.after_evaluation(trial.seat.step, loss)
+        return losses
 
-    def _measure(self, trials: list[RunningTrial], faults: dict[int, Fault]) -> dict[int, float]:
-        """The metric of those whose report measures it; what it raises is added to `faults`."""
-        spec, scores = self._options.metric, dict[int, float]()
+    def _measure(self, trials: list[RunningTrial], faults: Faults) -> Values:
+        """The metric of those whose report measures it; what the others raise is added to `faults`."""
+        spec, percents = self._options.metric, self._options.report_at
         if spec is None or self._evaluator is None:
-            return scores
-        percents = self._options.report_at
+            return {}
         measured = [t for t in trials if spec.is_measured(t.report_steps[t.seat.step], percents)]
-        values = self._evaluator.measure([trial.seat for trial in measured])
-        for trial, value in zip(measured, values, strict=True):
-            if isinstance(value, Fault):
-                faults[id(trial)] = value
-            else:
-                scores[id(trial)] = value
+        results = self._evaluator.measure([trial.seat for trial in measured])
         self._heartbeat()
-        return scores
+        return _values(measured, results, faults)
 
-    def _finish(self, ended: list[RunningTrial]) -> dict[int, tuple[str, ...]]:
+    def _finish(self, ended: list[RunningTrial]) -> dict[RunningTrial, tuple[str, ...]]:
         """Sample from trials that used their full budget, look for signs in their curves, save adapters."""
         if not ended:
             return {}
@@ -128,7 +121,7 @@ class Reporter:
                 samples = []
             trial.watch.after_samples(trial.seat.step, samples)
             trial.watch.at_end(trial.seat.step)
-            texts[id(trial)] = tuple(str(self._pack.base.tokenizer.decode(ids)) for ids in samples)
+            texts[trial] = tuple(str(self._pack.base.tokenizer.decode(ids)) for ids in samples)
             self._files.adapter(trial, self._pack, self._heartbeat)
         return texts
 
@@ -140,9 +133,10 @@ class Reporter:
     def seat_report(
         self,
         trial: RunningTrial,
-        outcome: str | None,
-        eval_loss: float | None,
-        texts: Iterable[str] = (),
+        outcome: str | None = None,
+        eval_loss: float | None = None,
+        metric: float | None = None,
+        texts: tuple[str, ...] = (),
     ) -> SeatReport:
         """The report of a trial as it stands."""
         seat, stats = trial.seat, trial.last_stats
@@ -167,8 +161,20 @@ class Reporter:
             signs=tuple(trial.watch.signs),
             outcome=outcome,
             stop_reason=reasons.get(outcome) if outcome else None,
-            generations=tuple(texts),
+            generations=texts,
+            metric=metric,
         )
+
+
+def _values(trials: Sequence[RunningTrial], results: Sequence[float | Fault], faults: Faults) -> Values:
+    """The results that are values; the others are added to `faults`."""
+    values: Values = {}
+    for trial, result in zip(trials, results, strict=True):
+        if isinstance(result, Fault):
+            faults[trial] = result
+        else:
+            values[trial] = result
+    return values
 
 
 def failed(report: SeatReport, fault: Fault) -> SeatReport:
