@@ -7,12 +7,11 @@ pruning and recording.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.empty_trials.losses import REDUCTION_FACTOR, REPORT_PERCENTS
-from benchmarks.harness.processes import run_python, scratch
+from benchmarks.harness.processes import run_for_outcome
 from benchmarks.harness.report import Report, arguments
 
 OUR_TRIALS, PEER_TRIALS = 200, 40
@@ -37,12 +36,9 @@ class Side:
         return (self.ended[-1] - self.ended[0]) / (len(self.ended) - 1)
 
 
-def measure(name: str, module: str, arguments: Sequence[str]) -> Side:
+def measure(name: str, module: str, options: Sequence[object]) -> Side:
     """Run one side in its own process."""
-    with scratch() as folder:
-        outcome = folder / "outcome.json"
-        process = run_python(["-m", module, str(outcome), *arguments], folder)
-        result = json.loads(outcome.read_text())
+    process, result = run_for_outcome(module, options)
     return Side(
         name=name,
         seconds=process.seconds,
@@ -62,13 +58,13 @@ def main() -> None:
     options = parser.parse_args()
     trials = options.trials or (QUICK_OUR_TRIALS if options.quick else OUR_TRIALS)
     peer_trials = options.peer_trials or (QUICK_PEER_TRIALS if options.quick else PEER_TRIALS)
-    peer_arguments = ["--trials", str(peer_trials)]
+    peer_arguments = ["--trials", peer_trials]
     peer = measure("Ray Tune, a process per trial", "benchmarks.peers.tune_asha", peer_arguments)
     sides = [
         measure(
             f"this program, {options.seats} seats",
             "benchmarks.empty_trials.fleet",
-            ["--trials", str(trials), "--seats", str(options.seats)],
+            ["--trials", trials, "--seats", options.seats],
         ),
         peer,
     ]

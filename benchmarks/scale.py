@@ -6,7 +6,6 @@ the real fleet on several logical Ray nodes with trials that train nothing (`emp
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.empty_trials.keeper_timings import Point, measure
-from benchmarks.harness.processes import ROOT, run_python, scratch
+from benchmarks.harness.processes import ROOT, run_for_outcome, scratch
 from benchmarks.harness.report import Report, arguments
 
 FINISHED, SEATS = (100, 1000, 3000, 10_000), (8, 100, 1000)
@@ -102,9 +101,8 @@ def figures(
     few, many = points[finished[1], seats[0]], points[finished[1], seats[-1]]
     report.figure(f"{name}_ask_seconds", large.ask_seconds)
     report.figure(f"{name}_report_seconds", large.report_seconds)
-    report.figure(
-        f"{name}_memory_kib_per_trial", 1024 * (large.memory_mib - small.memory_mib) / grown(finished)
-    )
+    grown = finished[-1] - finished[0]
+    report.figure(f"{name}_memory_kib_per_trial", 1024 * (large.memory_mib - small.memory_mib) / grown)
     report.figure(f"{name}_open_seconds_per_1000_trials", 1e3 * large.open_seconds / finished[-1])
     report.figure(f"{name}_ask_growth_with_finished", large.ask_seconds / small.ask_seconds)
     report.figure(f"{name}_report_growth_with_finished", large.report_seconds / small.report_seconds)
@@ -114,19 +112,10 @@ def figures(
     )
 
 
-def grown(finished: tuple[int, ...]) -> int:
-    """Return the trials between the smallest size and the largest."""
-    return finished[-1] - finished[0]
-
-
 def measure_fleet(report: Report, *, trials: int, workers: int, seats: int, seconds: float) -> None:
     """Measure the real fleet."""
-    with scratch() as folder:
-        outcome = folder / "outcome.json"
-        size = ["--trials", trials, "--nodes", workers, "--seats", seats, "--seconds", seconds]
-        options = ["--sampler", "random", *map(str, size)]
-        run_python(["-m", "benchmarks.empty_trials.fleet", str(outcome), *options], folder)
-        fleet = json.loads(outcome.read_text())
+    size = ["--trials", trials, "--nodes", workers, "--seats", seats, "--seconds", seconds]
+    _, fleet = run_for_outcome("benchmarks.empty_trials.fleet", ["--sampler", "random", *size])
     ended = fleet["ended"]
     report.table(
         "The fleet on Ray with nothing to train, random search, SQLite",

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.harness.processes import Finished, run_python, scratch
+from benchmarks.harness.processes import Finished, run_for_outcome, run_python, scratch
 from benchmarks.harness.report import Report, arguments
 from benchmarks.peers.sweep_workload import Workload
 from sweeps.sweep import Sweep
@@ -75,7 +75,7 @@ class Side:
 
 
 def our_sweep(work: Workload, workers: int, seats: int) -> tuple[Side, float]:
-    """Run `sweeps run`; also return the share of the seats' time in which they trained."""
+    """Run `sweeps run`; also return the share (0..1) of the seats' time in which they trained, or NaN."""
     with scratch() as folder:
         (folder / "sweep.yaml").write_text(
             SWEEP_FILE.format(
@@ -87,8 +87,7 @@ def our_sweep(work: Workload, workers: int, seats: int) -> tuple[Side, float]:
             )
         )
         process = run_python(["-m", "sweeps", "run", "sweep.yaml"], folder)
-        run_folder = folder / "runs" / "bench"
-        study = Sweep.load(run_folder, check_files=False).study()
+        study = Sweep.load(folder / "runs" / "bench", check_files=False).study()
         trials = study.get_trials(deepcopy=False)
         started = [_since(process, trial.datetime_start) for trial in trials]
         finished = [_since(process, trial.datetime_complete) for trial in trials]
@@ -102,13 +101,7 @@ def our_sweep(work: Workload, workers: int, seats: int) -> tuple[Side, float]:
             trials=len(trials),
             best_loss=study.best_value,
         )
-        return side, busy_share(run_folder)
-
-
-def busy_share(run_folder: Path) -> float:
-    """Return the share (0..1) of the seats' time in which they trained, as measured by the run, or NaN."""
-    study = Sweep.load(run_folder, check_files=False).study()
-    return float(study.user_attrs.get("seat_busy_share", math.nan))
+        return side, float(study.user_attrs.get("seat_busy_share", math.nan))
 
 
 def _since(process: Finished, moment: datetime | None) -> float:
@@ -118,12 +111,8 @@ def _since(process: Finished, moment: datetime | None) -> float:
 
 def peer_sweep(work: Workload, processes: int, *, reuse: bool = False) -> tuple[Side, list[dict[str, Any]]]:
     """Run the usual stack; also return what every trial's process measured."""
-    with scratch() as folder:
-        outcome = folder / "outcome.json"
-        options = [str(work.write(folder / "workload.json")), str(outcome), "--processes", str(processes)]
-        options += ["--reuse-actors"] if reuse else []
-        process = run_python(["-m", "benchmarks.peers.usual_stack", *options], folder)
-        trials = json.loads(outcome.read_text())
+    options = [json.dumps(asdict(work)), "--processes", processes, *["--reuse-actors"] * reuse]
+    process, trials = run_for_outcome("benchmarks.peers.usual_stack", options)
     kept = ", kept for later trials" if reuse else ", one per trial"
     side = Side(
         name=f"usual stack, {processes} process{'es' if processes > 1 else ''} at once{kept}",

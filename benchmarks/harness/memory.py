@@ -21,11 +21,6 @@ class PeakMemory:
     peak: int = 0
     """Most bytes of live tensors at any time, including those held before."""
 
-    @property
-    def added(self) -> int:
-        """Peak beyond what was held before."""
-        return self.peak - self.held
-
 
 @contextmanager
 def peak_live_bytes(device: torch.device | None = None) -> Iterator[PeakMemory]:

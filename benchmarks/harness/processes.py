@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psutil
 
@@ -35,16 +37,30 @@ class Finished:
         return self.ended - self.started
 
 
-def run_python(arguments: Sequence[str], folder: Path) -> Finished:
-    """Run `python ARGUMENTS` from `folder`; RuntimeError with the end of its output when it fails."""
-    environment = os.environ | {
-        # Ray's workers import this checkout too, and put their session folders where they are deleted.
+def child_environment() -> dict[str, str]:
+    """The environment of a process that imports this checkout."""
+    return os.environ | {
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
-        "RAY_TMPDIR": str(folder),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         # Spinning threads would starve the other processes of a small machine.
         "OMP_WAIT_POLICY": "PASSIVE",
+    }
+
+
+def run_for_outcome(module: str, options: Sequence[object]) -> tuple[Finished, Any]:
+    """Run `python -m MODULE OUTCOME OPTIONS` in a folder of its own; return also what it wrote to OUTCOME."""
+    with scratch() as folder:
+        outcome = folder / "outcome.json"
+        process = run_python(["-m", module, str(outcome), *map(str, options)], folder)
+        return process, json.loads(outcome.read_text())
+
+
+def run_python(arguments: Sequence[str], folder: Path) -> Finished:
+    """Run `python ARGUMENTS` from `folder`; RuntimeError with the end of its output when it fails."""
+    environment = child_environment() | {
+        # Ray puts its session folders where they are deleted.
+        "RAY_TMPDIR": str(folder),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.processes import ROOT
+from benchmarks.harness.processes import child_environment
 from benchmarks.peers.peft_process import WAIT_SECONDS, Spec, write
 from benchmarks.training_steps.case import Case
 from benchmarks.training_steps.random_llama import random_model
@@ -32,15 +31,10 @@ class PeftProcesses:
     def __init__(self, specs: Sequence[Spec]) -> None:
         self.specs = specs
         self._logs = [spec.file("log", spec.index).open("w+") for spec in specs]
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
-            "HF_HUB_OFFLINE": "1",
-            "OMP_WAIT_POLICY": "PASSIVE",
-        }
         self._running = [
             subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.peers.peft_process", str(write(spec))],
-                env=environment,
+                env=child_environment(),
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +29,6 @@ class Workload:
     learning_rate_low: float = 1e-4
     learning_rate_high: float = 2e-2
     seed: int = 0
-
-    def write(self, path: Path) -> Path:
-        """Write as JSON for the process of one side."""
-        path.write_text(json.dumps(asdict(self)))
-        return path
-
-    @classmethod
-    def read(cls, path: Path) -> Workload:
-        """Read what `write` wrote."""
-        return cls(**json.loads(path.read_text()))
 
     def described(self) -> str:
         """Return everything fixed, for a caption."""

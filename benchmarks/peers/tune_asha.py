@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -26,6 +24,7 @@ from benchmarks.empty_trials.losses import (
     WARMUP_RATIOS,
     loss_of,
 )
+from benchmarks.peers.local_ray import start_local_ray
 
 
 def train(config: dict[str, Any]) -> None:
@@ -41,14 +40,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, required=True)
     parser.add_argument("--reuse-actors", action="store_true", help="one process for many trials")
     options = parser.parse_args()
-    ray.init(
-        "local",
-        num_cpus=len(os.sched_getaffinity(0)),
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        _node_ip_address="127.0.0.1",
-    )
+    start_local_ray()
     ready = time.time()
     results = tune.Tuner(
         tune.with_resources(train, {"cpu": 1}),

@@ -1,6 +1,6 @@
 """The usual stack: Ray Tune and OptunaSearch over transformers' Trainer, peft and bitsandbytes.
 
-`python -m benchmarks.peers.usual_stack WORKLOAD OUTCOME --processes N`: one process per trial, Ray Tune's
+`python -m benchmarks.peers.usual_stack OUTCOME WORKLOAD --processes N`: one process per trial, Ray Tune's
 default, `N` at once, each with its share of the cores and its own base.
 """
 
@@ -17,6 +17,7 @@ import ray
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
+from benchmarks.peers.local_ray import start_local_ray
 from benchmarks.peers.sweep_workload import Workload
 
 IGNORED = -100
@@ -126,12 +127,12 @@ def train(config: dict[str, Any], work: Workload, data: dict[str, Any], threads:
 def main() -> None:
     """Run the sweep and write its trials' results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("workload", type=Path)
     parser.add_argument("outcome", type=Path)
+    parser.add_argument("workload", type=json.loads, help="a Workload as JSON")
     parser.add_argument("--processes", type=int, required=True, help="trials at once")
     parser.add_argument("--reuse-actors", action="store_true", help="one process for many trials")
     options = parser.parse_args()
-    work = Workload.read(options.workload)
+    work = Workload(**options.workload)
 
     from transformers import AutoTokenizer
 
@@ -139,14 +140,7 @@ def main() -> None:
     data = {name: tokenize(getattr(work, name), tokenizer, work.max_length) for name in ("train", "eval")}
     cores = len(os.sched_getaffinity(0))
     threads = max(1, cores // options.processes)
-    ray.init(
-        "local",
-        num_cpus=cores,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-        _node_ip_address="127.0.0.1",
-    )
+    start_local_ray()
     gpus = ray.cluster_resources().get("GPU", 0)
     share = {"cpu": threads} | ({"gpu": gpus / options.processes} if gpus else {})
     results = tune.Tuner(
@@ -163,14 +157,7 @@ def main() -> None:
     ).fit()
     if results.errors:
         raise SystemExit(f"{len(results.errors)} trials failed; the first: {results.errors[0]}")
-    trials = [
-        {
-            "eval_loss": result.metrics["eval_loss"],
-            "step": result.metrics["step"],
-            "clock": result.metrics["clock"],
-        }
-        for result in results
-    ]
+    trials = [{name: result.metrics[name] for name in ("eval_loss", "step", "clock")} for result in results]
     options.outcome.write_text(json.dumps(trials))
 
 

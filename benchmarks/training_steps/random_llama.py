@@ -19,7 +19,7 @@ from sweeps.demo.base_model import BaseRecipe
 PAD = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Shape:
     """A Llama's sizes."""
 
@@ -62,46 +62,20 @@ _DEMO = BaseRecipe()
 SHAPES = {
     shape.name: shape
     for shape in (
+        # name, hidden, intermediate, layers, heads, key_value_heads, vocabulary, tied
         Shape(
-            name="demo",
-            hidden=_DEMO.hidden_size,
-            intermediate=_DEMO.intermediate_size,
-            layers=_DEMO.num_hidden_layers,
-            heads=_DEMO.num_attention_heads,
-            key_value_heads=_DEMO.num_key_value_heads,
-            vocabulary=_DEMO.vocab_size,
-            tied=False,
+            "demo",
+            _DEMO.hidden_size,
+            _DEMO.intermediate_size,
+            _DEMO.num_hidden_layers,
+            _DEMO.num_attention_heads,
+            _DEMO.num_key_value_heads,
+            _DEMO.vocab_size,
+            False,
         ),
-        Shape(
-            name="smollm2-135m",
-            hidden=576,
-            intermediate=1536,
-            layers=30,
-            heads=9,
-            key_value_heads=3,
-            vocabulary=49152,
-            tied=True,
-        ),
-        Shape(
-            name="llama-3.2-1b",
-            hidden=2048,
-            intermediate=8192,
-            layers=16,
-            heads=32,
-            key_value_heads=8,
-            vocabulary=128256,
-            tied=True,
-        ),
-        Shape(
-            name="llama-3.1-8b",
-            hidden=4096,
-            intermediate=14336,
-            layers=32,
-            heads=32,
-            key_value_heads=8,
-            vocabulary=128256,
-            tied=False,
-        ),
+        Shape("smollm2-135m", 576, 1536, 30, 9, 3, 49152, True),
+        Shape("llama-3.2-1b", 2048, 8192, 16, 32, 8, 128256, True),
+        Shape("llama-3.1-8b", 4096, 14336, 32, 32, 8, 128256, False),
     )
 }
 
