@@ -41,7 +41,9 @@ def _check_weights(path: Path) -> None:
             names = file.keys()
     except SafetensorError as error:
         size = path.stat().st_size
-        raise AdapterFilesError(f"{path} is no whole safetensors file ({size} bytes): {error}") from None
+        raise AdapterFilesError(
+            f"{path} is not a complete safetensors file ({size} bytes): {error}"
+        ) from None
     if not names:
         raise AdapterFilesError(f"an adapter has at least one tensor; {path} holds none")
 

@@ -125,13 +125,14 @@ def read_study(study: optuna.Study) -> SweepResult:
     """
     attrs = study.user_attrs
     context = attrs.get("context") or {}
+    dimensions = SearchSpace.from_dict(attrs["space"]).dimensions if attrs.get("space") else ()
     # Studies of earlier versions have no hash of the weights.
     weights = {"weights": attrs["base_weights"]} if attrs.get("base_weights") is not None else {}
     return SweepResult(
         name=study.study_name,
         metric=str(attrs.get("metric", "eval_loss")),
         trials=[_trial(trial, context) for trial in study.get_trials(deepcopy=False)],
-        dimensions=_dimensions(attrs.get("space")),
+        dimensions={dimension.name: dimension for dimension in dimensions},
         guidelines=list(Guidelines.from_list(attrs.get("guidelines") or []).values()),
         context=context,
         identity=(attrs.get("identity") or {}) | weights,
@@ -185,12 +186,6 @@ def hyperparameters(
     if steps is not None and total:
         values.setdefault("warmup_ratio", steps / total)
     return values
-
-
-def _dimensions(space: Mapping[str, Any] | None) -> dict[str, Dimension]:
-    if not space:
-        return {}
-    return {dimension.name: dimension for dimension in SearchSpace.from_dict(space).dimensions}
 
 
 def _trial(trial: FrozenTrial, context: Mapping[str, Any]) -> TrialResult:

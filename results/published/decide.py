@@ -110,14 +110,16 @@ def _judge_model(
     limitations = [found for found in limitations_of(sweep, edges, None) if found.code not in replaced]
     return ModelVerdict(
         model=sweep.name,
-        verdict=assemble(sweep, rows, edges, [_of_noise(noise, pairs, alpha), *limitations], margin=margin),
+        verdict=assemble(
+            sweep, rows, edges, [_noise_limitation(noise, pairs, alpha), *limitations], margin=margin
+        ),
         configs=configs,
         noise=noise,
         costs=costs,
     )
 
 
-def _of_noise(noise: PooledNoise, pairs: int, alpha: float) -> Limitation:
+def _noise_limitation(noise: PooledNoise, pairs: int, alpha: float) -> Limitation:
     if noise.spread is None:
         return Limitation("noise_unknown")
     return Limitation("pooled_noise", asdict(noise) | {"pairs": pairs, "alpha": alpha, "guard": NOISE_GUARD})

@@ -62,7 +62,7 @@ def published_page(
         f"# The guideline's learning rates on {literal(read.name)}",
         about,
         bullets(_answers(read, verdicts, advices, margin)),
-        f"## Models\n\n{_MODELS}\n\n{table(tried, map(_model, verdicts))}",
+        f"## Models\n\n{_MODELS}\n\n{table(tried, map(_model_cells, verdicts))}",
         f"## Every value on every model\n\n{_VALUES}\n\n{_pivot(verdicts, advices)}",
         f"## What it rests on\n\n{_EVIDENCE}\n\n"
         + table(("model", "tried", "against the best", "runs"), _evidence(verdicts)),
@@ -151,12 +151,12 @@ def _pivot(verdicts: Sequence[ModelVerdict], advices: Sequence[Advice]) -> str:
         for advice in advices:
             row = next((row for found, row in advice.found if found is model), None)
             cost = None if row is None else model.costs.get(row.row.id)
-            cells.append("" if row is None else f"{word_text(row)}, {cost_text(cost)}")
+            cells.append("" if row is None else f"{word_text(row)}, {bracket_text(cost)}")
         rows.append(cells)
     return table(header, rows)
 
 
-def cost_text(cost: Bracket | None) -> str:
+def bracket_text(cost: Bracket | None) -> str:
     """`+1.20%`, `+1.00% to +2.00%`, or the one bound that is known."""
     if cost is None:
         return "cost unknown"
@@ -215,7 +215,7 @@ def _conditions(advices: Sequence[Advice]) -> Iterable[str]:
             yield f"{name}: {here} here; the rows do not say."
 
 
-def _model(model: ModelVerdict) -> tuple[str, ...]:
+def _model_cells(model: ModelVerdict) -> tuple[str, ...]:
     verdict, best = model.verdict, model.verdict.best
     size = verdict.context.get("model_size")
     band = next((row.band for row in verdict.rows if row.band is not None), None)

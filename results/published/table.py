@@ -20,9 +20,9 @@ from search_spaces.rows import PARAMETERS
 
 MEANINGS = ("model", "eval_loss", "seed", *PARAMETERS)
 ALIASES = {"rank": "lora_r", "lr": "learning_rate"}
-NEEDED = ("learning_rate", "eval_loss")
-NAMES = ("lr_scheduler_type",)
-WHOLE = ("lora_r", "seed", "per_device_train_batch_size", "warmup_steps")
+REQUIRED = ("learning_rate", "eval_loss")
+TEXT = ("lr_scheduler_type",)
+INTEGERS = ("lora_r", "seed", "per_device_train_batch_size", "warmup_steps")
 MAY_BE_ZERO = ("seed", "lora_dropout", "weight_decay", "warmup_ratio", "warmup_steps")
 
 
@@ -150,7 +150,7 @@ def _choose(header: Sequence[str], columns: Mapping[str, str], path: Path) -> di
             raise TableError(
                 f"the table {path} has {counts[column]} columns {column!r}; {meaning} needs exactly one"
             )
-    for meaning in NEEDED:
+    for meaning in REQUIRED:
         if meaning not in chosen:
             raise TableError(
                 f"the table {path} needs a column for {meaning}: give --columns {meaning}=COLUMN."
@@ -180,7 +180,7 @@ def _run(
         raise ValueError(f"eval_loss is {loss:g}, no loss in nats per token")
     values: dict[str, Value] = {}
     for meaning, cell in said.items():
-        if meaning in NAMES:
+        if meaning in TEXT:
             if cell not in SCHEDULERS:
                 raise ValueError(f"{meaning} is {cell!r}.{nearest(cell, SCHEDULERS)}")
             values[meaning] = cell
@@ -188,7 +188,7 @@ def _run(
         number = _number(meaning, cell, decimal_comma)
         if number < 0 or (number == 0 and meaning not in MAY_BE_ZERO):
             raise ValueError(f"{meaning} is {cell}, which no run can have")
-        values[meaning] = int(number) if meaning in WHOLE and number == int(number) else number
+        values[meaning] = int(number) if meaning in INTEGERS and number == int(number) else number
     seed = values.pop("seed", None)
     return PublishedRun(
         line=line, model=model, values=values, eval_loss=loss, seed=None if seed is None else int(seed)

@@ -22,15 +22,6 @@ from results.verdict.verdict import Verdict
 FORMAT = 2
 """Version of verdict.json; rises when a field changes its meaning."""
 
-_SIGN_COUNTS = (
-    "signs",
-    "trials",
-    "num_others",
-    "num_on_said_side_of_best",
-    "median_with_sign",
-    "median_without_sign",
-)
-
 
 def verdict_data(verdict: Verdict) -> dict[str, Any]:
     """The whole verdict, builtins only."""
@@ -106,7 +97,8 @@ def _details(measurement: Measurement) -> dict[str, Any]:
     beyond, signs = measurement.beyond, measurement.signs
     if beyond is not None:
         return {"trials": beyond.trials, "outcomes": beyond.outcomes, "signs": beyond.signs}
-    return {} if signs is None else {name: getattr(signs, name) for name in _SIGN_COUNTS}
+    counts = {} if signs is None else asdict(signs)
+    return {name: count for name, count in counts.items() if name not in ("num_values", "best_value")}
 
 
 def _band(band: Band) -> dict[str, Any]:

@@ -45,55 +45,42 @@ def to_markdown(verdict: Verdict) -> str:
     if verdict.replicates is not None:
         parts.append(_replicates(verdict.replicates))
     if tested:
+        cells = [row_cells(row) for row in tested]
         parts.append(
             "## Guideline rows this sweep tested\n\n"
             f"Held fixed: {_context(verdict)}. Loss in nats per token. Distance from the nearest end of "
-            "the row's range, in log10.\n\n" + table(ROW_HEADER, [row_cells(row) for row in tested])
+            "the row's range, in log10.\n\n" + table(list(cells[0]), [list(line.values()) for line in cells])
         )
-        parts.append(bullets(_said(row, verdict) for row in tested))
+        parts.append(bullets(_row_sentences(row, verdict) for row in tested))
     if untested:
         parts.append(
             "## Guideline rows not tested\n\n"
             + table(
                 ("row", "value", "why not"),
-                [(f"`{r.row.id}`", shown_range(r.row), _why(r)) for r in untested],
+                [(f"`{r.row.id}`", shown_range(r.row), _reason(r)) for r in untested],
             )
         )
     return "\n\n".join(parts) + "\n"
 
 
-ROW_HEADER = (
-    "row",
-    "parameter",
-    "value",
-    "best",
-    "verdict",
-    "effect",
-    "position",
-    "distance",
-    "cost of the row",
-    "evidence",
-)
-
-
-def row_cells(row: RowVerdict) -> tuple[str, ...]:
-    """The cells of a tested row under `ROW_HEADER`; empty where a column has no meaning for it."""
+def row_cells(row: RowVerdict) -> dict[str, str]:
+    """Column -> cell of a tested row; empty where a column has no meaning for it."""
     measurement = row.measurement
-    return (
-        row.row.id,
-        row.row.parameter or "",
-        "" if row.row.topic == "stability" else shown_range(row.row),
-        "" if measurement.best_value is None else value_text(measurement.best_value),
-        word_text(row),
-        effect_text(row.comparison),
-        measurement.position,
-        "" if measurement.distance_log10 is None else f"{measurement.distance_log10:.2f}",
-        cost_text(row),
-        evidence(row),
-    )
+    return {
+        "row": row.row.id,
+        "parameter": row.row.parameter or "",
+        "value": "" if row.row.topic == "stability" else shown_range(row.row),
+        "best": "" if measurement.best_value is None else value_text(measurement.best_value),
+        "verdict": word_text(row),
+        "effect": effect_text(row.comparison),
+        "position": measurement.position,
+        "distance": "" if measurement.distance_log10 is None else f"{measurement.distance_log10:.2f}",
+        "cost of the row": cost_text(row),
+        "evidence": evidence(row),
+    }
 
 
-def _said(row: RowVerdict, verdict: Verdict) -> str:
+def _row_sentences(row: RowVerdict, verdict: Verdict) -> str:
     described = description(row) if row.measurement.is_tested else ""
     parts = [verdict_sentence(row, verdict.margin), described, f"({row.row.source})"]
     return f"`{row.row.id}`: " + " ".join(part for part in parts if part)
@@ -134,7 +121,7 @@ def _context(verdict: Verdict) -> str:
     return ", ".join(named) or "nothing recorded"
 
 
-def _why(row: RowVerdict) -> str:
+def _reason(row: RowVerdict) -> str:
     reason, seen = reason_not_tested(row), evidence(row)
     extra = [] if seen in ("not measured", reason) else [seen]
     return "; ".join([reason, *extra, *early_ends(row)])

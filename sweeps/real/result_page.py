@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 import pandas as pd
 
 from files_and_text.numbers import loss
-from results.render.markdown import ROW_HEADER, bullets, row_cells, table
+from results.render.markdown import bullets, row_cells, table
 from results.text.answer import answer_lines
 from results.verdict.verdict import Verdict
 from sweeps.real.compare_with_peft import LossPair
@@ -44,7 +44,6 @@ def kept_trials(trials: pd.DataFrame) -> str:
 
 def page(verdict: Verdict, checked: ModelCheck, pairs: Sequence[LossPair], *, command: str) -> str:
     """The Markdown page; losses in nats per token."""
-    places = [ROW_HEADER.index(name) for name in SHOWN_COLUMNS]
     tested = [row_cells(row) for row in verdict.rows if row.is_tested]
     return f"""# A real language model
 
@@ -62,7 +61,7 @@ asked "{QUESTION}" it answers "{checked.answer}"
 
 {bullets(answer_lines(verdict))}
 
-{table(SHOWN_COLUMNS, [[cells[place] for place in places] for cells in tested])}
+{table(SHOWN_COLUMNS, [[cells[name] for name in SHOWN_COLUMNS] for cells in tested])}
 
 Compared with plain transformers and peft, on the same tokens (padded) and the same NF4 base: the saved
 adapter is evaluated, and the best trial is trained again from its start, on its data in the same order.

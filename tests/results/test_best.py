@@ -100,10 +100,10 @@ def test_a_better_trial_replaces_the_folder_and_the_same_one_leaves_it(make_tria
 def test_a_truncated_adapter_is_refused(make_trial, make_study, tmp_path):
     weights = write_adapter(tmp_path, 0) / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-5])
-    with pytest.raises(AdapterFilesError, match="no whole safetensors file"):
+    with pytest.raises(AdapterFilesError, match="not a complete safetensors file"):
         write_best(make_study(make_trial(2.0)), tmp_path)
     weights.write_bytes(b"\x01")
-    with pytest.raises(AdapterFilesError, match="no whole safetensors file"):
+    with pytest.raises(AdapterFilesError, match="not a complete safetensors file"):
         write_best(make_study(make_trial(2.0)), tmp_path)
     assert not (tmp_path / "best").exists()
 

@@ -16,7 +16,7 @@ from results.errors import TableError
 from results.published.configs import Config, size_from_name
 from results.published.decide import ModelVerdict, judge_table
 from results.published.json_data import published_data
-from results.published.page import cost_text, published_page
+from results.published.page import bracket_text, published_page
 from results.published.pooled_noise import compare_pooled, pooled_noise
 from results.published.table import PublishedTable, parse_columns, read_table
 from results.verdict.row_verdict import RowVerdict
@@ -196,7 +196,7 @@ def test_replicates_are_pooled_and_make_words(tmp_path):
     assert row.comparison is not None
     assert row.comparison.effect == pytest.approx(1.0501 - 1.00005)
     assert row.comparison.design == "pooled"
-    assert cost_text(model.costs["method.qlora"]) == "+5.00%"
+    assert bracket_text(model.costs["method.qlora"]) == "+5.00%"
     # 1e-3 lies between the best, 8e-4, and 2e-3, which is far worse: where it turns is unknown.
     assert row_of(model, "boundary.too_high").word == "undecided"
     tried = judged(tmp_path, TABLE.replace("2e-3,16", "1e-3,16"))["org/tiny-8B"]
@@ -207,7 +207,7 @@ def test_replicates_are_pooled_and_make_words(tmp_path):
 def test_without_replicates_nothing_is_claimed(tmp_path):
     model = judged(tmp_path)["org/other"]
     assert {row.word for row in model.verdict.rows} <= {"undecided", "not_tested"}
-    assert cost_text(model.costs["method.qlora"]) == "at most +5.26%"
+    assert bracket_text(model.costs["method.qlora"]) == "at most +5.26%"
     assert not row_of(model, "size.7-8b").is_tested
 
 
