@@ -208,27 +208,6 @@ def script_constants(config: Config, lora_names: Sequence[str] = ()) -> dict[str
     }
 
 
-def render_script(
-    template: str,
-    config: Config,
-    values: Mapping[str, str],
-    lossy: Sequence[str],
-    notes: Sequence[str],
-    **more: Any,
-) -> str:
-    """The script of `template` with these constants at its head."""
-    return render_template(
-        template,
-        provenance="\n".join(wrap_text(line) for line in provenance_lines(config)),
-        lossy=bullet_list(lossy),
-        notes=bullet_list(notes),
-        settings="\n".join(f"{name} = {value}" for name, value in values.items()),
-        trusted=section(config, "model").get("trust_remote_code") is True,
-        model_class=auto_class(config),
-        **more,
-    )
-
-
 def script_draft(
     config: Config,
     facts: Mapping[str, FactExport],
@@ -241,10 +220,20 @@ def script_draft(
     values: Mapping[str, str] | None = None,
     **more: Any,
 ) -> ExportDraft:
-    """A script and its settings file; `fixed` are settings that no fact decides."""
+    """A script with the constants `values`, and its settings file; no fact decides the `fixed` settings."""
     lossy = lossy_sentences(config, facts)
     keys = {"output_dir": "output", **settings_of(config, facts), **fixed}
-    script = render_script(template, config, values or script_constants(config), lossy, notes, **more)
+    values = values or script_constants(config)
+    script = render_template(
+        template,
+        provenance="\n".join(wrap_text(line) for line in provenance_lines(config)),
+        lossy=bullet_list(lossy),
+        notes=bullet_list(notes),
+        settings="\n".join(f"{name} = {value}" for name, value in values.items()),
+        trusted=section(config, "model").get("trust_remote_code") is True,
+        model_class=auto_class(config),
+        **more,
+    )
     only_in_script = [
         fact.description
         for fact in facts_of(config)

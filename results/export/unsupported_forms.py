@@ -22,11 +22,11 @@ AXOLOTL: Mapping[str, str] = {
     "messages": "Axolotl reads prompts and completions as text; in the sweep they were turns.",
     "history": "Axolotl's alpaca records have no history.",
     "empty_fields": "Axolotl shows empty lists in a turn to the chat template; the sweep left them out.",
-    "turns_key": "Axolotl looks for the turns under the usual key; these stand under another.",
+    "turns_key": "Axolotl looks for the turns under the usual key; the sweep's records have another.",
     "roles": "Axolotl takes roles by other names than human and gpt as they are; the sweep translated them.",
     "marked": "Axolotl does not read {% generation %}, by which the sweep knew what carries loss.",
     "per_turn": "The sweep made one example per assistant's turn, since the template prints earlier turns "
-    "otherwise once later ones exist; Axolotl makes one of the whole conversation.",
+    "differently once later ones exist; Axolotl makes one of the whole conversation.",
     "dated": "The chat template prints today's date; the sweep fixed it.",
     "other_stop": "Turns end by another token than the tokenizer's end token; Axolotl trains the latter.",
     "copies_in_eval": "The sweep left out training records that the evaluation set holds; Axolotl trains on "
@@ -46,11 +46,11 @@ LLAMA_FACTORY: Mapping[str, str] = {
     "messages": "LLaMA-Factory reads prompts and completions as text; in the sweep they were turns.",
     "history": "LLaMA-Factory gives loss to the answers of the history.",
     "input": "LLaMA-Factory puts one line break between instruction and input, the sweep a blank line.",
-    "turns_key": "LLaMA-Factory looks for the turns under the usual key; these stand under another.",
+    "turns_key": "LLaMA-Factory looks for the turns under the usual key; the sweep's records have another.",
     "roles": "LLaMA-Factory skips conversations with other roles than human, gpt, user and assistant.",
     "marked": "LLaMA-Factory does not read {% generation %}, by which the sweep knew what carries loss.",
     "per_turn": "The sweep made one example per assistant's turn, since the template prints earlier turns "
-    "otherwise once later ones exist; LLaMA-Factory prints all turns alike.",
+    "differently once later ones exist; LLaMA-Factory prints all turns alike.",
     "dated": "The chat template prints today's date; the sweep fixed it.",
     "copies_in_eval": "The sweep left out training records that the evaluation set holds; LLaMA-Factory "
     "trains on them.",
@@ -72,5 +72,5 @@ def unknown_forms_notes(config: Config) -> list[str]:
         return []
     return [
         "The study does not say which forms its records have (tools, parts, weights, templates that print "
-        "earlier turns otherwise ...): compare some tokens before training."
+        "earlier turns differently ...): compare some tokens before training."
     ]

@@ -59,11 +59,6 @@ class ReportFacts:
     seat_busy_share: float | None
 
     @property
-    def finished(self) -> list[TrialResult]:
-        """Trials at the full budget with a finite loss, best first."""
-        return self.sweep.finished
-
-    @property
     def ended_early(self) -> list[TrialResult]:
         return [trial for trial in self.sweep.trials if trial.outcome in EARLY]
 

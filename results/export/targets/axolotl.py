@@ -70,8 +70,7 @@ def _facts(config: Config) -> dict[str, FactExport]:
             lr_scheduler_kwargs=training.get("lr_scheduler_kwargs") or None,
         ),
         "warmup_steps": as_settings(
-            warmup_steps=warmup,
-            lost="Axolotl makes 2 steps of a warmup of 1 step." if warmup == 1 else "",
+            warmup_steps=warmup, lost="Axolotl makes 2 steps of a warmup of 1 step." if warmup == 1 else ""
         ),
         "batch_size": as_settings(
             micro_batch_size=training["per_device_train_batch_size"],

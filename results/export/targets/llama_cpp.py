@@ -37,7 +37,7 @@ from results.tokenizer_files import TEMPLATE
 
 CONVERT = "convert.sh"
 _NO_TRAINING = (
-    "llama.cpp trains no LoRA adapter on a 4-bit base: rates, schedule, batch, optimizer and data stand in "
+    "llama.cpp trains no LoRA adapter on a 4-bit base: rates, schedule, batch, optimizer and data are in "
     "config.yaml as a record."
 )
 _MUST_MERGE = (
@@ -127,7 +127,5 @@ def _check(folder: Path) -> None:
 
 
 TARGET = Target(
-    name="llama.cpp",
-    summary="the adapter with commands that make GGUF files of it",
-    build=_build,
+    name="llama.cpp", summary="the adapter with commands that make GGUF files of it", build=_build
 )

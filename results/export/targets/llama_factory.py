@@ -56,29 +56,15 @@ _COLUMNS: dict[str, dict[str, Any]] = {
     "messages": {
         "formatting": "sharegpt",
         "columns": {"messages": "messages"},
-        "tags": {
-            "role_tag": "role",
-            "content_tag": "content",
-            "user_tag": "user",
-            "assistant_tag": "assistant",
-            "system_tag": "system",
-        },
+        "tags": {f"{name}_tag": name for name in ("role", "content", "user", "assistant", "system")},
     },
     "sharegpt": {"formatting": "sharegpt", "columns": {"messages": "conversations", "system": "system"}},
     "alpaca": {
         "formatting": "alpaca",
-        "columns": {
-            "prompt": "instruction",
-            "query": "input",
-            "response": "output",
-            "system": "system",
-            "history": "history",
-        },
+        "columns": {"prompt": "instruction", "query": "input", "response": "output"}
+        | {"system": "system", "history": "history"},
     },
-    "prompt_completion": {
-        "formatting": "alpaca",
-        "columns": {"prompt": "prompt", "response": "completion"},
-    },
+    "prompt_completion": {"formatting": "alpaca", "columns": {"prompt": "prompt", "response": "completion"}},
     "text": {"formatting": "alpaca", "columns": {"prompt": "text"}},
 }
 
@@ -138,7 +124,7 @@ def _records(config: Config) -> dict[str, FactExport]:
         None: NO_FORMAT,
         "prompt_completion": "The sweep ended a completion with the end-of-text token; LLaMA-Factory's "
         "`empty` template, which adds nothing to a prompt, leaves that token out too.",
-        "alpaca": "Without a chat template of the tokenizer, alpaca records are written otherwise than in "
+        "alpaca": "Without a chat template of the tokenizer, alpaca records are written differently than in "
         "the sweep.",
         "messages": _SLOTS,
         "sharegpt": _SLOTS,

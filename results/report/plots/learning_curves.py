@@ -50,7 +50,7 @@ def _plot(facts: ReportFacts, trials: Sequence[TrialResult]) -> Plot:
     if base is not None:
         parts.append("All lines start at the untouched base.")
     if beyond:
-        parts.append(f"{plural(beyond, 'curve')} leave the range shown; their marks stand on its upper edge.")
+        parts.append(f"{plural(beyond, 'curve')} leave the range shown; their marks are on its upper edge.")
     axis: dict[str, object] = {"title": {"text": PERCENT_AXIS}}
     if base is not None:
         axis["range"] = [0, 102]

@@ -75,7 +75,7 @@ def _plot(facts: ReportFacts, trials: Sequence[TrialResult]) -> Plot:
     values = [float(t.values[RATE]) for t in trials]
     reach = [*values, *(end for low_end, high_end, _ in groups for end in (low_end, high_end))]
     span = (min(reach), max(reach))
-    traces += [_row_bar(group, place) for place, group in enumerate(reversed(groups))]
+    traces += [_row_bar(group, y) for y, group in enumerate(reversed(groups))]
     height = 430 + _PIXELS_PER_ROW * len(groups)
     strip = _PIXELS_PER_ROW * len(groups) / height
     # D1 labels every digit: over less than a factor of 4, labels at 1, 2 and 5 would be too few.
@@ -83,8 +83,14 @@ def _plot(facts: ReportFacts, trials: Sequence[TrialResult]) -> Plot:
         "learning rate (peak, per optimizer step)", **({} if needs_log_scale(reach) else {"dtick": "D1"})
     )
     shapes = _guideline_band(facts)
+    notes: list[dict[str, object]] = []
     if base is not None and low <= base <= high:
-        shapes.append(_base_line(base))
+        line = {"color": GREY, "width": 1.5, "dash": "dash"}
+        shapes.append(
+            {"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": base, "y1": base, "line": line}
+        )
+        position = {"x": 1, "xref": "paper", "xanchor": "right", "y": base, "yanchor": "bottom"}
+        notes.append({"text": "untouched base", "showarrow": False, "font": {"size": 11}, **position})
     layout = {
         "xaxis": axis | {"anchor": "y2" if rows else "y"},
         "yaxis": {
@@ -95,8 +101,8 @@ def _plot(facts: ReportFacts, trials: Sequence[TrialResult]) -> Plot:
         "yaxis3": {"domain": [0.93, 1.0], "range": [0, 1], "visible": False, "fixedrange": True},
         "shapes": shapes,
         "annotations": [
-            *_base_label(base, low, high),
-            *(_row_name(group, place, span) for place, group in enumerate(reversed(groups))),
+            *notes,
+            *(_row_name(group, y, span) for y, group in enumerate(reversed(groups))),
         ],
     }
     if rows:
@@ -183,13 +189,13 @@ def _groups(rows: Sequence[GuidelineRow]) -> list[_Group]:
     return [(low, high, same) for (low, high), same in sorted(found.items())]
 
 
-def _row_bar(group: _Group, place: int) -> object:
+def _row_bar(group: _Group, y: int) -> object:
     """The rows' rates as a bar or a point in the strip below the losses."""
     low, high, rows = group
     is_point = low == high
     return go.Scatter(
         x=[low] if is_point else [low, high],
-        y=[place] if is_point else [place, place],
+        y=[y] if is_point else [y, y],
         yaxis="y2",
         mode="markers+lines",
         marker={"symbol": "diamond" if is_point else "line-ns-open", "size": 9, "color": BLUE},
@@ -208,14 +214,14 @@ def _row_label(rows: Sequence[GuidelineRow]) -> str:
     return f"{named}: {shown_range(rows[0])}"
 
 
-def _row_name(group: _Group, place: int, span: tuple[float, float]) -> dict[str, object]:
+def _row_name(group: _Group, y: int, span: tuple[float, float]) -> dict[str, object]:
     """Beside the bar, on the side with more room; without enough room inside the bar, or shortened."""
     low, high, rows = group
     whole = math.log(span[1] / span[0]) or 1.0
     left, right = math.log(low / span[0]) / whole, math.log(span[1] / high) / whole
     text = _row_label(rows)
     needed = _SHARE_PER_LETTER * len(text)
-    label = {"y": place, "yref": "y2", "showarrow": False, "borderpad": 0, "font": {"size": 10}}
+    label = {"y": y, "yref": "y2", "showarrow": False, "borderpad": 0, "font": {"size": 10}}
     if max(left, right) < needed:
         if math.log(high / low) / whole > needed:
             return label | {"text": escaped(text), "x": math.log10(low * high) / 2}
@@ -234,18 +240,6 @@ def _guideline_band(facts: ReportFacts) -> list[dict[str, object]]:
     return [{"type": "rect", "fillcolor": BLUE, "opacity": 0.14, "line": {"width": 0}, **edges}]
 
 
-def _base_line(base: float) -> dict[str, object]:
-    line = {"color": GREY, "width": 1.5, "dash": "dash"}
-    return {"type": "line", "x0": 0, "x1": 1, "xref": "paper", "y0": base, "y1": base, "line": line}
-
-
-def _base_label(base: float | None, low: float, high: float) -> list[dict[str, object]]:
-    if base is None or not low <= base <= high:
-        return []
-    place = {"x": 1, "xref": "paper", "xanchor": "right", "y": base, "yanchor": "bottom"}
-    return [{"text": "untouched base", "showarrow": False, "font": {"size": 11}, **place}]
-
-
 def _caption(
     facts: ReportFacts,
     rows: Sequence[GuidelineRow],
@@ -261,7 +255,7 @@ def _caption(
         parts.append("The strip below shows each row's own rate or range.")
     if early:
         parts.append(
-            f"{plural(len(early), 'trial')} stopped early stand on the top edge: their last loss belongs to "
+            f"{plural(len(early), 'trial')} stopped early are on the top edge: their last loss belongs to "
             "a smaller budget and is not comparable."
         )
     if beyond:

@@ -43,7 +43,7 @@ def parallel_coordinates_section(facts: ReportFacts) -> Section:
     title = "All hyperparameters at once"
     trials = [t for t in facts.sweep.started if t.params]
     axes = [_axis(d) for d in facts.sweep.dimensions.values() if not d.fixed]
-    finished = facts.finished
+    finished = facts.sweep.finished
     if len(finished) < _MIN_TRIALS or not axes:
         return text_section(
             "parallel",
@@ -54,7 +54,7 @@ def parallel_coordinates_section(facts: ReportFacts) -> Section:
 
 
 def _plot(facts: ReportFacts, trials: Sequence[TrialResult], axes: Sequence[_Axis]) -> Plot:
-    finished = facts.finished
+    finished = facts.sweep.finished
     leading = finished[: max(1, math.ceil(len(finished) / 10))]
     rest = finished[len(leading) :]
     early = [t for t in trials if t.eval_loss is None]
@@ -62,15 +62,7 @@ def _plot(facts: ReportFacts, trials: Sequence[TrialResult], axes: Sequence[_Axi
     best_name = "best tenth" if len(leading) > 1 else "best"
     traces = [
         _lines(early, axes, name="stopped early", color=ORANGE, dash="dot", width=1, opacity=0.45),
-        _lines(
-            rest,
-            axes,
-            name="other finished trials",
-            color=GREY,
-            dash="solid",
-            width=1.2,
-            opacity=0.55,
-        ),
+        _lines(rest, axes, name="other finished trials", color=GREY, dash="solid", width=1.2, opacity=0.55),
         _lines(leading, axes, name=best_name, color=GREEN, dash="solid", width=thick, opacity=0.9),
     ]
     gaps = [x for x, axis in enumerate(axes[:-1]) if axis.has_gaps(trials)]

@@ -76,7 +76,7 @@ def _best_tile(verdict: Verdict, facts: ReportFacts) -> Tile:
         label="Best evaluation loss",
         value=loss(verdict.best.eval_loss),
         detail=f"nats per token; trial {verdict.best.number}, the lowest of "
-        f"{plural(len(facts.finished), 'finished trial')}",
+        f"{plural(len(facts.sweep.finished), 'finished trial')}",
     )
 
 

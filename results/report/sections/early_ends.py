@@ -26,7 +26,7 @@ def early_ends_section(facts: ReportFacts) -> Section:
         caption = f"{plural(len(unwanted), 'trial')} that failed, diverged or ran out of memory"
         blocks.append(_ends(unwanted, caption, folded=False))
         if any(t.outcome == "failed" for t in unwanted):
-            where = "The whole error of a failed trial stands in error.txt in its folder."
+            where = "The whole error of a failed trial is in error.txt in its folder."
             blocks.append(Paragraph(text=where))
     else:
         blocks.append(Paragraph(text="No trial failed, diverged or ran out of memory."))

@@ -58,8 +58,8 @@ def _troubles(facts: ReportFacts) -> list[str]:
         )
     if counts["failed"]:
         found.append(
-            f"{plural(counts['failed'], 'trial')} failed for a reason outside of training: mend it (the "
-            "reasons stand above) and run them again."
+            f"{plural(counts['failed'], 'trial')} failed for a reason outside of training: fix it (the "
+            "reasons are above) and run them again."
         )
     return found
 

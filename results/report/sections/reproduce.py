@@ -14,6 +14,10 @@ def reproduce_section(facts: ReportFacts) -> Section:
     blocks: list[Block] = [Code(label="Commands", text=_commands(facts))]
     if facts.sweep_file:
         blocks.append(Code(label="sweep.yaml, every value written out", text=facts.sweep_file))
+    context = {name: value for name, value in facts.sweep.context.items() if name != "data_account"}
+    hashes = _fingerprints(facts)
+    versions = [(name, str(version)) for name, version in sorted(facts.sweep.versions.items())]
+    same = "Identity: what must be equal to go on with this study"
     blocks += [
         Table(
             caption="Fingerprints and seeds",
@@ -21,26 +25,16 @@ def reproduce_section(facts: ReportFacts) -> Section:
             rows=_fingerprints(facts),
             stacked=True,
         ),
-        Table(
-            caption="Versions that the sweep ran with",
-            header=("package", "version"),
-            rows=[(name, str(version)) for name, version in sorted(facts.sweep.versions.items())],
-        ),
-        Table(
-            caption="What holds for every trial",
-            header=("setting", "value"),
-            rows=sorted(_flat({k: v for k, v in facts.sweep.context.items() if k != "data_account"})),
-            folded=True,
-        ),
-        Table(
-            caption="Identity: what must be equal to go on with this study",
-            header=("field", "value"),
-            rows=sorted(_flat(facts.sweep.identity)),
-            folded=True,
-        ),
+        Table(caption="Versions that the sweep ran with", header=("package", "version"), rows=versions),
+        _settings_table("What holds for every trial", "setting", context),
+        _settings_table(same, "field", facts.sweep.identity),
     ]
     kept = [b for b in blocks if not isinstance(b, Table) or b.rows]
     return Section(id="reproduce", title="How to reproduce", blocks=kept)
+
+
+def _settings_table(caption: str, name: str, values: Mapping[str, Any]) -> Table:
+    return Table(caption=caption, header=(name, "value"), rows=sorted(_flat(values)), folded=True)
 
 
 def _commands(facts: ReportFacts) -> str:

@@ -69,11 +69,7 @@ def _meanings(facts: ReportFacts) -> list[Block]:
             caption="What the tables say the signs mean, against what was seen",
             header=("row", "the text says", "here"),
             rows=[
-                (
-                    row.row.id,
-                    f"{row.row.condition} ({readable(row.row.direction or '')})",
-                    description(row),
-                )
+                (row.row.id, f"{row.row.condition} ({readable(row.row.direction or '')})", description(row))
                 for row in tested
             ],
             stacked=True,

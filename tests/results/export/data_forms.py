@@ -125,8 +125,8 @@ DATA_FORMS = (
     Form("{% generation %} marks", MARKED, lambda n: {"messages": two(n)}),
     Form("no generation prompt", NO_PROMPT, lambda n: {"messages": two(n)}),
     Form("date in the template", DATED, lambda n: {"messages": two(n)}),
-    Form("last turn printed otherwise", LAST, lambda n: {"messages": two(n)}),
-    Form("earlier turns printed otherwise", FORGETS, lambda n: {"messages": two(n)}),
+    Form("last turn printed differently", LAST, lambda n: {"messages": two(n)}),
+    Form("earlier turns printed differently", FORGETS, lambda n: {"messages": two(n)}),
     Form("turns that end by another token than eos", OTHER_END, lambda n: {"messages": two(n)}),
     Form("turns that end by the next role", SPOKEN, lambda n: {"messages": two(n)}),
     Form("begins with the assistant", PLAIN, lambda n: {"messages": [answer(f"hello {n}"), *two(n)]}),
@@ -304,7 +304,7 @@ computed.
 
 `equal`: the exported `train.py` trains on the tokens and labels of the trials, and evaluates on theirs.
 `yes`: the settings file says it. A number: what the export lists as lost, below; `--strict` refuses it.
-`peft`, `llama.cpp` and `yaml` train nothing. How a conversation becomes tokens (second column) stands in
+`peft`, `llama.cpp` and `yaml` train nothing. How a conversation becomes tokens (second column) is in
 [data.md](data.md).
 
 | form | trained as | transformers | trl | unsloth | axolotl | llama-factory |

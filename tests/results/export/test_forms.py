@@ -30,7 +30,7 @@ def test_every_form_is_trained_by_the_scripts_as_by_the_trials() -> None:
     wrong = {name: scripts for name, (_, scripts) in found.items() if scripts != ["equal"] * 3}
     assert wrong == {}
     # What the forms are there for happens in them.
-    assert found["earlier turns printed otherwise"][0] == "per turn"
+    assert found["earlier turns printed differently"][0] == "per turn"
     assert found["{% generation %} marks"][0] == "marked"
 
 
@@ -50,7 +50,7 @@ FOUND = {
     "tool calls and answers": ("tools", "tool_turns"),
     "reasoning in a field": ("reasoning",),
     "date in the template": ("dated",),
-    "earlier turns printed otherwise": ("per_turn",),
+    "earlier turns printed differently": ("per_turn",),
     "turns that end by another token than eos": ("other_stop",),
     "begins with the assistant": ("assistant_first",),
     "weight 0": ("weight_0",),

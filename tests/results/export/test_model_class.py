@@ -20,7 +20,7 @@ CLASS = "AutoModelForImageTextToText"
 
 @pytest.fixture
 def config(make_trial, make_study, tiny_model, tmp_path):
-    """The best config of a sweep on a tiny Qwen2-VL; base and adapter stand in `tmp_path`."""
+    """The best config of a sweep on a tiny Qwen2-VL; base and adapter are in `tmp_path`."""
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_config(ARCHITECTURES["Qwen2-VL"]()).float()
     model.save_pretrained(tmp_path / "base")
