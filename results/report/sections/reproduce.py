@@ -19,12 +19,7 @@ def reproduce_section(facts: ReportFacts) -> Section:
     versions = [(name, str(version)) for name, version in sorted(facts.sweep.versions.items())]
     same = "Identity: what must be equal to go on with this study"
     blocks += [
-        Table(
-            caption="Fingerprints and seeds",
-            header=("what", "value"),
-            rows=_fingerprints(facts),
-            stacked=True,
-        ),
+        Table(caption="Fingerprints and seeds", header=("what", "value"), rows=hashes, stacked=True),
         Table(caption="Versions that the sweep ran with", header=("package", "version"), rows=versions),
         _settings_table("What holds for every trial", "setting", context),
         _settings_table(same, "field", facts.sweep.identity),
