@@ -1,13 +1,6 @@
 """Datasets -> token ids with loss masks, a fixed evaluation set, and batches.
 
-load.py              DataSpec and tokenizer -> DataBundle
-records/             files and hub datasets -> Examples
-train_eval_split.py  which records train, evaluate, or are left out
-chat/                conversations -> text by the chat template, and the spans with loss
-tokens/              text -> token ids, labels, counts, micro-batches
-user_notices.py      what the user is told about the data
-record_view.py       one record as the model sees it, for `sweeps plan --show-record`
-vocabulary_check.py  token ids beyond the model's embeddings
+Exported training scripts use these names too (`results/export/templates/`).
 """
 
 from lora_runner.data.chat.chat_template import resolve_chat_template
@@ -15,9 +8,7 @@ from lora_runner.data.load import DataBundle, load_data
 from lora_runner.data.record_view import RecordView, SequenceView, TokenRun, show_record
 from lora_runner.data.records.convert import convert
 from lora_runner.data.records.example import Example, Message
-from lora_runner.data.records.formats import recognize
 from lora_runner.data.records.read_files import read_records
-from lora_runner.data.records.record import Origin, Record
 from lora_runner.data.tokens.batching import BatchPlan, steps_for_epochs
 from lora_runner.data.tokens.eval_prompts import EvalPrompt, decode_text, eval_prompts
 from lora_runner.data.tokens.rendering_counts import RenderingCounts, StopToken
@@ -38,8 +29,6 @@ __all__ = [
     "EvalPrompt",
     "Example",
     "Message",
-    "Origin",
-    "Record",
     "RecordView",
     "RenderingCounts",
     "SequenceView",
@@ -55,7 +44,6 @@ __all__ = [
     "load_data",
     "num_targets",
     "read_records",
-    "recognize",
     "resolve_chat_template",
     "show_record",
     "steps_for_epochs",

@@ -99,8 +99,8 @@ def load_data(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, num_prompts
     _check_targets(train_set, "training", spec)
     refuse_mostly_lost(eval_set.counts, eval_set.source, train_set.counts)
     conversations = template if any(example.messages is not None for example in train.order) else None
-    stops = [token.id for token in train_set.rendering.stop_tokens]
-    printed = rendering_forms(conversations, train_set.rendering.ways, stops, tokenizer.eos_token_id)
+    rendering = train_set.rendering
+    printed = rendering_forms(conversations, rendering.ways, rendering.stop_ids, tokenizer.eos_token_id)
     copies = {"copies_in_eval"} if train_set.counts.num_in_eval else set[str]()
     return DataBundle(
         train=train_set,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lora_runner.data.chat.chat_template import resolve_chat_template
 from lora_runner.data.records.record_status import RecordStatus
 from lora_runner.data.tokens.build_sequences import TokenSequence, build_sequences
+from lora_runner.data.tokens.tokenize import IGNORED, truncate_and_label
 from lora_runner.data.train_eval_split import split_records
 from lora_runner.data_spec import DataSpec
 from lora_runner.errors import DataError
@@ -106,9 +107,8 @@ def show_record(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, number: int)
 
 def _shown(sequence: TokenSequence, tokenizer: PreTrainedTokenizerBase, spec: DataSpec) -> SequenceView:
     ids, max_length = sequence.ids, spec.max_length
-    trained = [False] * len(ids)
-    for start, end in sequence.ranges if spec.completion_only else [(0, len(ids))]:
-        trained[max(start, 1) : end] = [True] * (end - max(start, 1))
+    example, _ = truncate_and_label(sequence, max_length=len(ids), completion_only=spec.completion_only)
+    trained = [label != IGNORED for label in example.labels]
     return SequenceView(
         pieces=tuple(
             _pieces(ids, [(mark, position >= max_length) for position, mark in enumerate(trained)], tokenizer)

@@ -18,6 +18,21 @@ would be ranked by a minority of the data."""
 MAX_NAMED = 8
 """Columns listed by name; the rest are counted."""
 
+_MERGING = (
+    "in {records} the tokenizer would merge the end of the prompt and the start of the answer into one token;"
+    " move the space or line break between them to the start of the answer"
+)
+_PLACEHOLDERS = (
+    "{records} with a placeholder for an image, audio or video (<image> or similar), which is trained as text"
+)
+_MISSING_TEXTS = (
+    "{records} with the answer nan, None or null, probably a missing value; it is trained as text"
+)
+_BLANK_TURNS = (
+    "{records} in which one of the assistant's turns is empty and trained as an answer;"
+    ' "weight": 0 in the turn excludes it'
+)
+
 
 @dataclass(frozen=True)
 class DataNotice:
@@ -41,35 +56,17 @@ def count_notices(counts: SetCounts, role: str) -> Iterator[DataNotice]:
     if counts.num_empty or counts.num_in_eval or counts.num_copies:
         parts = [f"{number:,} {why}" for number, why in left_out if number]
         yield DataNotice(f"{role}: left out of {_records(counts.num_records)}: {', '.join(parts)}")
-    if counts.num_not_drawn:
-        wanted = "max_train_examples" if role == "training" else "max_eval_examples"
-        yield DataNotice(f"{role}: {_records(counts.num_not_drawn)} not drawn ({wanted})")
-    if counts.num_repeated:
-        yield DataNotice(f"{role}: {_records(counts.num_repeated)} repeated; each copy is trained")
-    if counts.num_merging:
-        yield DataNotice(
-            f"{role}: in {_records(counts.num_merging)} the tokenizer would merge the end of the prompt and "
-            "the start of the answer into one token; move the space or line break between them to the "
-            "start of the answer",
-            is_warning=True,
-        )
-    if counts.num_placeholders:
-        yield DataNotice(
-            f"{role}: {_records(counts.num_placeholders)} with a placeholder for an image, audio or video "
-            "(<image> or similar), which is trained as text",
-            is_warning=True,
-        )
-    if counts.num_missing_texts:
-        yield DataNotice(
-            f"{role}: {_records(counts.num_missing_texts)} with the answer nan, None or null, probably a "
-            "missing value; it is trained as text",
-            is_warning=True,
-        )
-    if counts.num_blank_turns:
-        yield DataNotice(
-            f"{role}: {_records(counts.num_blank_turns)} in which one of the assistant's turns is empty and "
-            'trained as an answer; "weight": 0 in the turn excludes it'
-        )
+    limit = "max_train_examples" if role == "training" else "max_eval_examples"
+    for number, text, is_warning in (
+        (counts.num_not_drawn, f"{{records}} not drawn ({limit})", False),
+        (counts.num_repeated, "{records} repeated; each copy is trained", False),
+        (counts.num_merging, _MERGING, True),
+        (counts.num_placeholders, _PLACEHOLDERS, True),
+        (counts.num_missing_texts, _MISSING_TEXTS, True),
+        (counts.num_blank_turns, _BLANK_TURNS, False),
+    ):
+        if number:
+            yield DataNotice(f"{role}: {text.format(records=_records(number))}", is_warning)
 
 
 def rendering_notices(rendering: RenderingCounts, role: str) -> Iterator[DataNotice]:

@@ -240,7 +240,7 @@ class ChatRenderer:
     def _start_of_turn(self, messages: Sequence[Message], turn: _Turn, tools: Tools) -> int:
         """Return where the turn begins in its text, which starts with its prompt."""
         start = len(turn.prompt)
-        if turn.number and self._template.has_generation_prompt:
+        if turn.number and self._template.generation_prompt != "":
             # After a tool result some templates print no generation prompt, but its header before the answer
             # (DiffusionGemma). It must carry no loss, or the model would learn to write a role's name.
             header = self._template.generation_prompt or ""

@@ -121,11 +121,6 @@ class ChatTemplate:
             return _cut_marks(self._apply(with_text, tools, add_generation_prompt))
 
     @cached_property
-    def has_generation_prompt(self) -> bool:
-        """Whether the template has a generation prompt."""
-        return self.generation_prompt != ""
-
-    @cached_property
     def generation_prompt(self) -> str | None:
         """What it prints after a user turn to begin the assistant's; None if it rejects the probe."""
         question = [Message(role="user", content=PROBE)]

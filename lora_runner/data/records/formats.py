@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lora_runner.data.records.record import Problem, Record, parse_json, problems_error
+from lora_runner.data.records.record import Origin, Problem, Record, parse_json, problems_error
 from lora_runner.errors import DataError
 
 NEEDS = {
@@ -34,24 +34,23 @@ _TURN_STYLES = (
 def recognize(records: Sequence[Record]) -> str:
     """Return the one format that every record fits, the first of DATA_FORMATS if several do."""
     problems: list[Problem] = []
-    common: tuple[str, ...] | None = None
-    first: Record | None = None
+    common: list[str] = []
+    first: Origin | None = None
     for record in records:
         fits = formats_of(record.fields)
         if not fits:
             problems.append((record.origin, _fits_nothing(record.fields)))
-        elif common is None or first is None:
-            common, first = fits, record
-        else:
-            shared = tuple(name for name in common if name in fits)
-            if not shared:
-                both = f"this one is {fits[0]!r}, those before are {common[0]!r} (from {first.origin} on)"
-                problems.append((record.origin, f"all records must have one format: {both}"))
-                break
+        elif not common:
+            common, first = [*fits], record.origin
+        elif shared := [name for name in common if name in fits]:
             common = shared
+        else:
+            both = f"this one is {fits[0]!r}, those before are {common[0]!r} (from {first} on)"
+            problems.append((record.origin, f"all records must have one format: {both}"))
+            break
     if problems:
         raise problems_error(problems)
-    if common is None:
+    if not common:
         raise DataError("a dataset must hold at least one record")
     return common[0]
 

@@ -34,11 +34,6 @@ class BatchPlan:
         if not self.train.examples:
             raise DataError("a batch plan needs at least one training example", path=self.train.source)
 
-    @property
-    def num_micro_batches_per_epoch(self) -> int:
-        """Micro-batches that contain all examples once; the last may reach into the next epoch."""
-        return math.ceil(len(self.train) / self.batch_size)
-
     def examples_at(self, micro_batch_index: int) -> tuple[TokenizedExample, ...]:
         """Return the `batch_size` examples of one micro-batch, counted from 0 since the start of training."""
         return tuple(self.train.examples[index] for index in self.indices_at(micro_batch_index))

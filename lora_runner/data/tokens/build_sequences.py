@@ -37,11 +37,10 @@ class TokenSequence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _RenderedText:
+class _RenderedText(TextWithSpans):
     """A text that becomes a sequence."""
 
     example: int
-    draft: TextWithSpans
     way: str
     stops: tuple[str | None, ...] = ()
     notes: tuple[str, ...] = ()
@@ -61,9 +60,9 @@ def build_sequences(
     texts = iter(_texts(examples, tokenizer, chat_template, completion_only))
     first: list[int] | None = None
     while chunk := list(islice(texts, _CHUNK)):
-        encoded = encode_spans([made.draft for made in chunk], tokenizer)
+        encoded = encode_spans(chunk, tokenizer)
         for made, (ids, ranges, merges) in zip(chunk, encoded, strict=True):
-            if made.draft.plain:
+            if made.plain:
                 if first is None:
                     first = start_ids(tokenizer)
                 if first and ids[: len(first)] != first:
@@ -110,22 +109,12 @@ def _texts(
     for number, example in enumerate(examples):
         try:
             if example.messages is None or renderer is None:
-                draft = _plain_draft(example, tokenizer)
-                texts.append(
-                    _RenderedText(
-                        example=number, draft=draft, way="text" if example.prompt is None else "completion"
-                    )
-                )
+                texts.append(_plain_text(number, example, tokenizer))
                 continue
             for chat in renderer.render(example, completion_only=completion_only):
                 # If several turns share a text, a server tokenizes the earlier ones with their answers.
                 alone = chat.way in ("per turn", "whole") and len(chat.spans) == 1
-                draft = TextWithSpans(text=chat.text, spans=chat.spans, plain=False, prompt_alone=alone)
-                texts.append(
-                    _RenderedText(
-                        example=number, draft=draft, way=chat.way, stops=chat.stops, notes=chat.notes
-                    )
-                )
+                texts.append(_RenderedText(example=number, plain=False, prompt_alone=alone, **vars(chat)))
         except BadRecord as error:
             problems.append((example.origin, str(error)))
     if problems:
@@ -133,7 +122,7 @@ def _texts(
     return texts
 
 
-def _plain_draft(example: Example, tokenizer: PreTrainedTokenizerBase) -> TextWithSpans:
+def _plain_text(number: int, example: Example, tokenizer: PreTrainedTokenizerBase) -> _RenderedText:
     if example.prompt is None and example.text is None:
         raise DataError(
             "conversations need a chat template and the tokenizer has none: set chat_template to jinja text,"
@@ -143,7 +132,9 @@ def _plain_draft(example: Example, tokenizer: PreTrainedTokenizerBase) -> TextWi
         )
     if tokenizer.eos_token_id is None:
         raise DataError("the tokenizer has no eos_token, which must end every completion; set one")
-    if example.prompt is not None and example.completion is not None:
-        text = example.prompt + example.completion
-        return TextWithSpans(text=text, spans=((len(example.prompt), len(text)),), plain=True)
-    return TextWithSpans(text=example.text or "", spans=((0, len(example.text or "")),), plain=True)
+    if example.prompt is None:
+        prompt, answer, way = "", example.text or "", "text"
+    else:
+        prompt, answer, way = example.prompt, example.completion or "", "completion"
+    spans = ((len(prompt), len(prompt + answer)),)
+    return _RenderedText(example=number, text=prompt + answer, spans=spans, plain=True, way=way)

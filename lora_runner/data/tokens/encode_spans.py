@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice, pairwise
+from os.path import commonprefix
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[li
 
 
 def encode_spans(
-    drafts: Sequence[TextWithSpans], tokenizer: PreTrainedTokenizerBase
+    texts: Sequence[TextWithSpans], tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[tuple[list[int], list[tuple[int, int]], bool]]:
     """Yield the ids of each text, its spans as token ranges, and whether a token crosses the start of a span.
 
@@ -50,29 +51,25 @@ def encode_spans(
     offsets are not used, since they trim spaces and slow tokenizers have none: the pieces between the edges
     are tokenized separately, which normally gives the tokens of the whole text.
     """
-    cuts = [
-        sorted({0, len(draft.text), *(edge for span in draft.spans for edge in span)}) for draft in drafts
-    ]
-    pieces = [draft.text[a:b] for draft, edges in zip(drafts, cuts, strict=True) for a, b in pairwise(edges)]
+    cuts = [sorted({0, len(each.text), *(edge for span in each.spans for edge in span)}) for each in texts]
+    pieces = [each.text[a:b] for each, edges in zip(texts, cuts, strict=True) for a, b in pairwise(edges)]
     encoded_pieces = iter(_encode(pieces, tokenizer))
-    for draft, edges, whole in zip(
-        drafts, cuts, _encode([draft.text for draft in drafts], tokenizer), strict=True
+    for each, edges, whole in zip(
+        texts, cuts, _encode([each.text for each in texts], tokenizer), strict=True
     ):
         parts = list(islice(encoded_pieces, len(edges) - 1))
         joined = [token for part in parts for token in part]
-        if joined == whole or ((draft.plain or draft.prompt_alone) and _same_text(joined, whole, tokenizer)):
+        if joined == whole or ((each.plain or each.prompt_alone) and _same_text(joined, whole, tokenizer)):
             # In use the prompt is tokenized alone, so its tokens must not depend on what follows.
             lengths = [0, *accumulate(len(part) for part in parts)]
             first = last = dict(zip(edges, lengths, strict=True))
             ids, merges = joined, joined != whole
         else:
-            found = dict(
-                zip(edges[1:-1], _boundaries(draft.text, edges[1:-1], whole, tokenizer), strict=True)
-            )
+            found = dict(zip(edges[1:-1], _boundaries(each.text, edges[1:-1], whole, tokenizer), strict=True))
             found |= {edges[0]: (0, 0, True), edges[-1]: (len(whole), len(whole), True)}
             first, last = ({edge: indices[side] for edge, indices in found.items()} for side in (0, 1))
-            ids, merges = whole, any(not found[start][2] for start, _ in draft.spans)
-        yield ids, [(first[a], last[b] if a < b else first[a]) for a, b in draft.spans], merges
+            ids, merges = whole, any(not found[start][2] for start, _ in each.spans)
+        yield ids, [(first[a], last[b] if a < b else first[a]) for a, b in each.spans], merges
 
 
 def _boundaries(
@@ -87,7 +84,8 @@ def _boundaries(
     heads = _encode([text[:edge] for edge in edges], tokenizer)
     tails = _encode([text[edge:] for edge in edges], tokenizer)
     for head, tail in zip(heads, tails, strict=True):
-        before, after = _common_prefix(head, whole), len(whole) - _common_prefix(tail[::-1], whole[::-1])
+        before = _common_prefix_length(head, whole)
+        after = len(whole) - _common_prefix_length(tail[::-1], whole[::-1])
         if before == len(head):
             yield before, before, True
         elif after == len(whole) - len(tail):
@@ -101,10 +99,5 @@ def _same_text(a: list[int], b: list[int], tokenizer: PreTrainedTokenizerBase) -
     return bool(first == second)
 
 
-def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    length = 0
-    for left, right in zip(a, b, strict=False):
-        if left != right:
-            break
-        length += 1
-    return length
+def _common_prefix_length(*ids: list[int]) -> int:
+    return len(commonprefix(ids))  # noqa: RUF071 - of token ids, not of paths

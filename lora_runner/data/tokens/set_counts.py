@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any
 
 from lora_runner.data.records.record_status import RecordStatus
@@ -143,18 +145,9 @@ class SetCounter:
 
     def _targets_by_position(self) -> list[int]:
         """Return how many sequences have a token with loss at each position, up to the last with any."""
-        found, running = [], 0
-        for position in range(max(self._edges, default=0)):
-            running += self._edges[position]
-            found.append(running)
-        return found
+        return list(accumulate(self._edges[position] for position in range(max(self._edges, default=0))))
 
 
 def _length_for(per_length: list[int], wanted: float) -> int:
     """Return the smallest length that keeps `wanted` tokens with loss."""
-    so_far = 0
-    for length, here in enumerate(per_length, start=1):
-        so_far += here
-        if so_far >= wanted:
-            return length
-    return len(per_length)
+    return min(bisect_left([*accumulate(per_length)], wanted) + 1, len(per_length))
