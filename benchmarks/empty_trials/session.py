@@ -145,7 +145,6 @@ def empty_study_spec(folder: Path, trials: int) -> StudySpec:
         report_at=REPORT_PERCENTS,
         constants={"max_steps": MAX_STEPS, "per_device_train_batch_size": 8},
         scheduler_kwargs={},
-        trains_embeddings=False,
         identity={"metric": "eval_loss", "space": space.fingerprint()},
         context={"model": "none"},
         guidelines=load_guidelines().to_list(),

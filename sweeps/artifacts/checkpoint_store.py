@@ -115,10 +115,8 @@ class CheckpointStore:
         return steps
 
     def _remove(self, path: str, *, recursive: bool = False) -> None:
-        try:
+        with contextlib.suppress(FileNotFoundError):
             self._files.rm(path, recursive=recursive)
-        except FileNotFoundError:
-            return
 
 
 class CheckpointCleaner:

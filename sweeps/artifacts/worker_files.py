@@ -149,12 +149,11 @@ def choose_worker_files(
     store: CheckpointStore | None = None,
 ) -> SharedFiles | ShippedFiles:
     """A store if the sweep file names one, else what this machine allows."""
+    scratch = Path(tempfile.gettempdir()) / f"sweeps-{run}-{worker}.trials"
     if store is not None:
-        scratch = Path(tempfile.gettempdir()) / f"sweeps-{run}-{worker}.trials"
         return StoredFiles(store, call, scratch, patience_seconds=patience_seconds)
     if sees_run_folder(Path(run_folder), run):
         return SharedFiles()
-    scratch = Path(tempfile.gettempdir()) / f"sweeps-{run}-{worker}.trials"
     return ShippedFiles(call, scratch, patience_seconds=patience_seconds)
 
 

@@ -38,15 +38,8 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
 
     session: TrainingSession
 
-    def setup(
-        self,
-        config: dict[str, Any],
-        endpoints: Endpoints | None = None,
-        worker_spec: SessionOpener | None = None,
-    ) -> None:
+    def setup(self, config: dict[str, Any], endpoints: Endpoints, worker_spec: SessionOpener) -> None:
         """Give trials of an earlier process back, load the base, measure it untouched, and fill the seats."""
-        assert endpoints is not None
-        assert worker_spec is not None
         self.index = int(config["worker"])
         self.keeper = endpoints.keeper
         self._file_server = endpoints.file_server

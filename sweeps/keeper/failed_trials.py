@@ -12,7 +12,7 @@ from files_and_text.numbers import plural
 from files_and_text.trial_paths import ERROR_FILE
 from sweeps.keeper.start_failures import normalized
 from sweeps.keeper.trial_source import open_failures
-from sweeps.study.status import DEFAULT_LABELS, Status
+from sweeps.study.status import Status, is_default
 from sweeps.study.study import ENDED_STATES
 
 TRY_AGAIN = "Fix it and run the same command: failed configurations are tried again first."
@@ -23,8 +23,7 @@ def failed_trials(study: optuna.Study, run_folder: Path) -> str | None:
     failed = open_failures(study)
     if not failed:
         return None
-    default = any(trial.user_attrs.get("label") in DEFAULT_LABELS for trial in failed)
-    with_default = ", the guideline default among them" if default else ""
+    with_default = ", the guideline default among them" if any(map(is_default, failed)) else ""
     return f"{plural(len(failed), 'configuration')} failed{with_default}; {_most_often(failed, run_folder)}."
 
 

@@ -62,6 +62,7 @@ class Keeper:
         self._process_id = secrets.token_hex(4)
         self._stopping = False
         self._events = [] if events is None else events
+        self._note = self._events.append
         self.errors: list[str] = []
         """Errors that may keep the sweep from finishing."""
         self._workers = WorkerRegistry()
@@ -142,13 +143,13 @@ class Keeper:
         """One transaction of the study; if it fails, what this object counted meanwhile is undone too."""
         assert self._held_lease is not None
         self._refresh()
-        num_events, futile_starts = len(self._events), self._workers.futile_starts()
+        num_events, futile_starts = len(self._events), dict(self._workers.futile_starts)
         try:
             with self._storage.transaction():
                 lease = self._held_lease.renew(self._storage)
                 yield
         except BaseException:
-            self._workers.restore(futile_starts)
+            self._workers.futile_starts = futile_starts
             del self._events[num_events:]
             self._stale = True  # the cache holds values that were rolled back
             raise
@@ -336,7 +337,8 @@ class Keeper:
         return Reply(start=tuple(start))
 
     def _next_trial(self, worker: int, on_worker: Sequence[FrozenTrial]) -> FrozenTrial | None:
-        trial = self._retry_queue.next_for(worker, on_worker, has_others=self._workers.has_others(worker))
+        others = self._workers.active - {worker}
+        trial = self._retry_queue.next_for(worker, on_worker, has_others=bool(others))
         if trial is None and not any(map(is_suspect, on_worker)):
             trial = next(iter(self._source.prefetched()), None) or self._source.draw()
         return trial
@@ -385,9 +387,6 @@ class Keeper:
             pruner_name=self.study_spec.search["pruner"],
             metric=metric if metric is not None and metric.objective else None,
         )
-
-    def _note(self, event: str) -> None:
-        self._events.append(event)
 
     def _count_seat_time(self, seat_time: SeatTime | None) -> None:
         """Only as long as there is a trial for every free seat."""

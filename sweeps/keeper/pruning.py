@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 from lora_runner.metric.scores import MetricSpec
 from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, PRUNED, SeatReport
 from sweeps.storage.optuna_private import storage_of, trial_id_of
-from sweeps.study.status import DEFAULT_LABELS
+from sweeps.study.status import is_default
 
 
 def final_report(
@@ -38,7 +38,7 @@ def final_report(
             return report.ended(FAILED, f"{metric.name}, by which trials are compared, was not measured")
         return report
     # A resumed trial repeats reports that were decided on before.
-    if report.percent in trial.intermediate_values or trial.user_attrs.get("label") in DEFAULT_LABELS:
+    if report.percent in trial.intermediate_values or is_default(trial):
         return None
     value, text = report.eval_loss, f"evaluation loss {report.eval_loss:.4f}"
     if metric is not None:

@@ -22,7 +22,7 @@ from sweeps.artifacts.trial_folder import append_line, remove_adapter, remove_ch
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.optuna_private import trial_id_of
 from sweeps.storage.outages import is_outage
-from sweeps.study.status import DEFAULT_LABELS
+from sweeps.study.status import is_default
 from sweeps.study.study import COUNTED_STATES, ENDED_STATES, cached_storage_of, set_user_attrs
 
 _STATES = {
@@ -200,5 +200,4 @@ def adapters_to_keep(trials: Sequence[FrozenTrial], count: int) -> list[int]:
     """Numbers of the `count` best complete trials, and of the guideline default."""
     complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
     best = sorted(complete, key=rank)[:count]
-    default = [t for t in complete if t.user_attrs.get("label") in DEFAULT_LABELS]
-    return sorted({t.number for t in (*best, *default)})
+    return sorted({t.number for t in (*best, *filter(is_default, complete))})

@@ -44,18 +44,13 @@ class ReplicateSource(TrialSource):
         """Runs that are drawn and have no seat yet; none once the answer is clear."""
         return [] if self._is_settled() else super().prefetched()
 
-    def requeue_prefetched(self) -> None:
-        """As for any study, also once the answer is clear."""
-        for trial in super().prefetched():
-            self._requeue(trial)
-
     def draw(self) -> FrozenTrial | None:
         """The next run of the plan; None when there is none or the answer is clear."""
         if (number := self._next_number()) is None:
             if self._is_settled():
                 self.requeue_prefetched()
             return None
-        if not self.study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,)):
+        if not self._has_waiting():
             arm, seed = self.plan.run(number)
             self.study.enqueue_trial(
                 dict(arm.values), user_attrs={"origin": "confirm", "arm": arm.name, "seed": seed}

@@ -19,8 +19,8 @@ from sweeps.artifacts.trial_folder import set_aside
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.optuna_private import storage_of, trial_id_of
 from sweeps.study.samplers import GridSampler, make_sampler
-from sweeps.study.status import DEFAULT_LABELS
-from sweeps.study.study import is_prefetched, set_user_attrs
+from sweeps.study.status import is_default
+from sweeps.study.study import prefetched_trials, set_user_attrs
 
 RETRY_OF = "retry_of"
 """User attribute of a trial that retries a failed configuration: the first trial that had it."""
@@ -85,9 +85,8 @@ class TrialSource:
         return list(distinct.values())
 
     def prefetched(self) -> list[FrozenTrial]:
-        """Trials that are drawn and have no seat yet, oldest first."""
-        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [trial for trial in running if is_prefetched(trial)]
+        """Drawn trials for the next free seats, oldest first."""
+        return prefetched_trials(self.study)
 
     def requeue_prefetched(self) -> None:
         """Set prefetched trials back to Optuna's state WAITING; drawn again, they keep their values.
@@ -95,11 +94,8 @@ class TrialSource:
         Otherwise they would be left running when a sweep ends, or exceed its `trials` when these were
         lowered.
         """
-        for trial in self.prefetched():
-            self._requeue(trial)
-
-    def _requeue(self, trial: FrozenTrial) -> None:
-        storage_of(self.study).set_trial_state_values(trial_id_of(trial), TrialState.WAITING)
+        for trial in prefetched_trials(self.study):
+            storage_of(self.study).set_trial_state_values(trial_id_of(trial), TrialState.WAITING)
 
     def draw(self) -> FrozenTrial | None:
         """A new trial, recorded in the study and on disk; None when there is none to draw."""
@@ -144,8 +140,7 @@ class TrialSource:
         Only a space without a continuous dimension can repeat itself. The draw is tried on a copy of the
         study, because a trial's parameters cannot be changed once they are set.
         """
-        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if not self._may_repeat or waiting:
+        if not self._may_repeat or self._has_waiting():
             return True
         trials = self.study.get_trials(deepcopy=False)
         known = {trial.user_attrs.get("config_hash") for trial in trials}
@@ -170,7 +165,7 @@ class TrialSource:
         The failed trials stay as they are. The guideline default comes first.
         """
         failed = [trial for trial in open_failures(self.study) if trial.params]
-        failed.sort(key=lambda trial: (not _is_default(trial), trial.number))
+        failed.sort(key=lambda trial: (not is_default(trial), trial.number))
         for trial in failed[: max(0, self.study_spec.trials - self._num_taken(with_default=False))]:
             kept = {name: trial.user_attrs[name] for name in _CONFIG_ATTRIBUTES if name in trial.user_attrs}
             self.study.enqueue_trial(trial.params, user_attrs=kept | {RETRY_OF: _root(trial)})
@@ -209,7 +204,7 @@ class TrialSource:
         """
         trials = self.study.get_trials(deepcopy=False)
         taken = sum(trial.state not in (TrialState.WAITING, TrialState.FAIL) for trial in trials)
-        default = [trial.state for trial in trials if _is_default(trial)]
+        default = [trial.state for trial in trials if is_default(trial)]
         return taken + (with_default and bool(default) and set(default) == {TrialState.FAIL})
 
 
@@ -223,7 +218,3 @@ def open_failures(study: optuna.Study) -> list[FrozenTrial]:
 
 def _root(trial: FrozenTrial) -> int:
     return int(trial.user_attrs.get(RETRY_OF, trial.number))
-
-
-def _is_default(trial: FrozenTrial) -> bool:
-    return trial.user_attrs.get("label") in DEFAULT_LABELS

@@ -18,37 +18,25 @@ class WorkerRegistry:
     def __init__(self) -> None:
         self.active: set[int] = set()
         """Workers that train, or are loading the base in order to."""
-        self._futile_starts: dict[int, int] = {}
+        self.futile_starts: dict[int, int] = {}
         """Starts of each worker since a trial on it last reported something new."""
         self._tokens_per_second: dict[int, float] = {}
         self._prefetch: dict[int, int] = {}
         """How many prefetched trials each worker asked for."""
         self._busy_seat_seconds = self._seat_seconds = 0.0
 
-    def has_others(self, worker: int) -> bool:
-        """Whether any other worker is active."""
-        return bool(self.active - {worker})
-
     # --- starts -----------------------------------------------------------------------------------
 
     def count_start(self, worker: int) -> int:
         """Count a start; returns how many there had been since the last new report."""
         self._tokens_per_second.pop(worker, None)
-        before = self._futile_starts.get(worker, 0)
-        self._futile_starts[worker] = before + 1
+        before = self.futile_starts.get(worker, 0)
+        self.futile_starts[worker] = before + 1
         return before
 
     def made_progress(self, worker: int) -> None:
         """A trial on this worker has reported something new."""
-        self._futile_starts.pop(worker, None)
-
-    def futile_starts(self) -> dict[int, int]:
-        """A copy, for `restore`."""
-        return dict(self._futile_starts)
-
-    def restore(self, futile_starts: dict[int, int]) -> None:
-        """Undo what a call counted whose transaction was rolled back."""
-        self._futile_starts = futile_starts
+        self.futile_starts.pop(worker, None)
 
     # --- work -------------------------------------------------------------------------------------
 

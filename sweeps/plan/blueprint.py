@@ -40,10 +40,6 @@ class Blueprint:
     """How its linear layers are stored, in words after "parameters"."""
     base_unquantized: str
     """Which of its parameters stay in the compute dtype, in words."""
-    num_train_examples: int
-    num_train_tokens: int
-    num_eval_tokens: int
-    """Predicted tokens of the frozen evaluation set."""
 
     @property
     def data(self) -> DataBundle:

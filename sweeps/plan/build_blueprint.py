@@ -118,7 +118,6 @@ def build_blueprint(
         report_at=training.report_percents,
         constants=constants,
         scheduler_kwargs=training.lr_scheduler_kwargs,
-        trains_embeddings=config.trains_embeddings,
         identity=study_identity(config, space, base, context, metric, train_digest=data.train.digest),
         context=context,
         guidelines=load_guidelines(*config.guidelines).to_list(),
@@ -152,9 +151,6 @@ def build_blueprint(
         base_gib=memory.smallest_base / 2**30,
         base_kind=quantization.description,
         base_unquantized=memory.unquantized,
-        num_train_examples=len(data.train),
-        num_train_tokens=data.train.num_tokens,
-        num_eval_tokens=data.eval.num_target_tokens,
     )
 
 

@@ -80,13 +80,14 @@ def _does_not_fit(blueprint: Blueprint) -> str:
 
 def data_lines(blueprint: Blueprint) -> list[Text]:
     """How much data there is, how records became sequences, and what was lost on the way."""
+    data = blueprint.data
     return [
         Text(
-            f"{blueprint.num_train_examples:,} training examples with {blueprint.num_train_tokens:,} tokens; "
-            f"{blueprint.num_eval_tokens:,} predicted tokens in the evaluation set"
+            f"{len(data.train):,} training examples with {data.train.num_tokens:,} tokens; "
+            f"{data.eval.num_target_tokens:,} predicted tokens in the evaluation set"
         ),
-        *map(Text, blueprint.data.train.rendering.sentences()),
-        *map(notice_text, blueprint.data.notices),
+        *map(Text, data.train.rendering.sentences()),
+        *map(notice_text, data.notices),
     ]
 
 

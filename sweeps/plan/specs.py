@@ -39,7 +39,6 @@ class StudySpec:
     constants: dict[str, Any]
     """Fields of a TrialConfig that the space does not vary; `max_steps` is for the configured batch size."""
     scheduler_kwargs: dict[str, dict[str, Any]]
-    trains_embeddings: bool
     identity: dict[str, Any]
     """What must be equal for two runs to share a study; compared when the study is opened again."""
     context: dict[str, Any]

@@ -20,10 +20,11 @@ def time_estimate(blueprint: Blueprint, matrix_flops: float) -> str:
         * constants["per_device_train_batch_size"]
         * constants["gradient_accumulation_steps"]
     )
-    mean = blueprint.num_train_tokens / blueprint.num_train_examples
+    mean = blueprint.data.train.num_tokens / len(blueprint.data.train)
     size = float(study_spec.context["model_size"])
     train = study_spec.trials * examples * mean * FORWARD_BACKWARD_FLOPS * size
-    evaluate = study_spec.trials * len(study_spec.report_at) * blueprint.num_eval_tokens * 2 * 2 * size
+    num_evaluated = study_spec.trials * len(study_spec.report_at) * blueprint.data.eval.num_target_tokens
+    evaluate = num_evaluated * 2 * 2 * size
     seconds = (train + evaluate) / (matrix_flops * ASSUMED_UTILISATION)
     extra = "starting up" + ("" if study_spec.metric is None else " and measuring the metric")
     return (

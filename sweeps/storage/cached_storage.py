@@ -47,7 +47,7 @@ class CachedStorage(BaseStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """By number. Finished ones are not looked at where none is wanted."""
+        """By number. Does not go through the finished trials unless `states` asks for them."""
         study = self._study(study_id)
         if states is None:
             trials = list(study.trials.values())
@@ -149,7 +149,7 @@ class CachedStorage(BaseStorage):
             self._add(trial_id, "user_attrs", _as_stored(new))
 
     def _add(self, trial_id: int, kind: str, values: Mapping[Any, Any]) -> None:
-        """Into a new trial object: whoever holds the old one keeps seeing what was true then."""
+        """Makes a new trial object, so that callers who hold the old one do not see the change."""
         trial = copy.copy(self._trial(trial_id))
         setattr(trial, kind, {**getattr(trial, kind), **values})
         self._keep(self._places[trial_id][0], trial)

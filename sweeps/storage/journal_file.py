@@ -21,6 +21,7 @@ of Optuna's own writers, because notes written in the dashboard are appended by 
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import weakref
@@ -266,17 +267,10 @@ def _may_begin_a_journal(line: bytes, *, is_whole: bool) -> bool:
 
 def _keep_torn(path: Path, data: bytes) -> None:
     """Save the end that is cut off the journal at `path`."""
-    number = 1
-    while True:
-        try:
-            file = os.open(
-                f"{path}.torn-{number}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666
-            )
+    for number in itertools.count(1):
+        with suppress(FileExistsError), open(f"{path}.torn-{number}", "xb") as torn:
+            torn.write(data)
+            torn.flush()
+            os.fsync(torn.fileno())
             break
-        except FileExistsError:
-            number += 1
-    with open(file, "wb") as torn:
-        torn.write(data)
-        torn.flush()
-        os.fsync(torn.fileno())
     sync_folder(path.parent)

@@ -16,7 +16,7 @@ from sweeps.storage.file_systems import network_file_system
 from sweeps.storage.journal_file import JournalDamaged, JournalReader
 from sweeps.storage.journal_storage import JOURNAL_PREFIX, JournalStudyStorage, journal_path
 from sweeps.storage.outages import StorageOutage, outage_reason
-from sweeps.storage.sql_storage import SqlStudyStorage, engine_options
+from sweeps.storage.sql_storage import SqlStudyStorage, engine_options, parse_url
 from sweeps.storage.study_storage import StudyStorage
 
 STORAGE_ERRORS = (
@@ -91,7 +91,7 @@ def sqlite_file(url: str) -> Path | None:
     """The file of a SQLite URL; None for every other URL."""
     if not url.startswith("sqlite"):
         return None
-    parts = _parts(url)
+    parts = parse_url(url)
     return Path(parts.database.removeprefix("file:")) if parts is not None and parts.database else None
 
 
@@ -129,17 +129,10 @@ def _warn_of_shared_journal(url: str) -> None:
         )
 
 
-def _parts(url: str) -> sqlalchemy.engine.URL | None:
-    try:
-        return sqlalchemy.engine.make_url(url)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        return None
-
-
 def _reason(error: Exception, url: str) -> str:
     if url.startswith(JOURNAL_PREFIX):
         return outage_reason(error)
-    if _parts(url) is None or not is_plain(url):
+    if parse_url(url) is None or not is_plain(url):
         # The library's own message repeats the text, which may be a password.
         return HOW_TO_WRITE
     text = str(getattr(error, "orig", None) or error).strip().splitlines()[0]

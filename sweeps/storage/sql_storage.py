@@ -38,9 +38,7 @@ def engine_options(url: str, *, for_reading: bool = False) -> dict[str, Any]:
         return options | {"connect_args": {"timeout": LOCK_SECONDS}}
     if not for_reading:
         options |= {"pool_pre_ping": True, "pool_recycle": 1800}
-    try:
-        parts = sqlalchemy.engine.make_url(url)
-    except (sqlalchemy.exc.ArgumentError, ValueError):
+    if (parts := parse_url(url)) is None:
         return options
     arguments: dict[str, Any] = {}
     if parts.drivername in _TAKE_CONNECT_TIMEOUT:
@@ -53,6 +51,14 @@ def engine_options(url: str, *, for_reading: bool = False) -> dict[str, Any]:
     # Settings in the URL take precedence.
     options["connect_args"] = {name: value for name, value in arguments.items() if name not in parts.query}
     return options
+
+
+def parse_url(url: str) -> sqlalchemy.engine.URL | None:
+    """The parts of a URL; None for text that is none."""
+    try:
+        return sqlalchemy.engine.make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        return None
 
 
 def _set_server_limits(connection: Any, record: object) -> None:

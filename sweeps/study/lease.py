@@ -112,12 +112,7 @@ def refuse_if_held(study: optuna.Study, me: DriverProcess) -> Lease | None:
     keeper, which decides.
     """
     lease = lease_of(study)
-    if lease is None or lease.released or lease.owner.is_same_process(me):
-        return None
-    alive = lease.owner.is_alive
-    if alive:
-        raise StudyHeld(_refusal(study.study_name, lease))
-    return lease if alive is None else None
+    return None if _is_free(lease, me, study.study_name) else lease
 
 
 def wait_until_free(
@@ -129,12 +124,7 @@ def wait_until_free(
     changed for `seconds`. Raises StudyHeld when another keeper is alive.
     """
     first = read()
-    if first is None or first.released or first.owner.is_same_process(me):
-        return first
-    alive = first.owner.is_alive
-    if alive:
-        raise StudyHeld(_refusal(name, first))
-    if alive is False:
+    if first is None or _is_free(first, me, name):
         return first
     started = time.monotonic()
     while time.monotonic() - started < seconds:
@@ -154,6 +144,16 @@ def refuse_unless_free(study: optuna.Study, *, seconds: float) -> None:
     """
     me = DriverProcess.current(secrets.token_hex(8))
     wait_until_free(lambda: lease_of(study), me, name=study.study_name, seconds=seconds)
+
+
+def _is_free(lease: Lease | None, me: DriverProcess, name: str) -> bool:
+    """False for a holder elsewhere, which may be alive. Raises StudyHeld for a live one on this machine."""
+    if lease is None or lease.released or lease.owner.is_same_process(me):
+        return True
+    is_alive = lease.owner.is_alive
+    if is_alive:
+        raise StudyHeld(_refusal(name, lease))
+    return is_alive is False
 
 
 def _refusal(name: str, lease: Lease) -> str:

@@ -6,14 +6,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from results.stored_trials import by_percent, full_budget_loss, rank
 from search_spaces import DEFAULT_LABEL, MOVED_LABEL
 from sweeps.study.study import COUNTED_STATES, is_prefetched
-
-DEFAULT_LABELS = (DEFAULT_LABEL, MOVED_LABEL)
-"""Labels of the guideline default, the trial that every verdict compares with."""
 
 
 @dataclass
@@ -73,6 +70,11 @@ class Status:
         return self.finished < self.target or self.states.get(TrialState.RUNNING.name, 0) > 0
 
 
+def is_default(trial: FrozenTrial) -> bool:
+    """Whether a trial is the guideline default, with which every verdict compares."""
+    return trial.user_attrs.get("label") in (DEFAULT_LABEL, MOVED_LABEL)
+
+
 def read_status(study: optuna.Study, target: int) -> Status:
     """Counts, best and guideline default of a study."""
     attributes = study.user_attrs
@@ -106,7 +108,7 @@ def read_status(study: optuna.Study, target: int) -> Status:
             )
         if trial.state == TrialState.COMPLETE and trial.value is not None:
             complete.append(trial)
-            if trial.user_attrs.get("label") in DEFAULT_LABELS:
+            if is_default(trial):
                 status.default_loss = full_budget_loss(trial)
     if complete:
         best = min(complete, key=rank)

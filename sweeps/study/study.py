@@ -105,6 +105,11 @@ def is_prefetched(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.RUNNING and "attempt" not in trial.user_attrs
 
 
+def prefetched_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Oldest first."""
+    return [t for t in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if is_prefetched(t)]
+
+
 def _check_identity(study: optuna.Study, identity: Mapping[str, Any]) -> None:
     name, theirs = study.study_name, study.user_attrs.get("identity")
     if not isinstance(theirs, Mapping):

@@ -14,7 +14,7 @@ from lora_runner.config import TrialConfig
 from lora_runner.protocol import COMPLETE, FAILED, PRUNED
 from results.adapter_files import check_adapter_files
 from sweeps.keeper.trial_source import RETRY_OF
-from sweeps.study.status import DEFAULT_LABELS
+from sweeps.study.status import is_default
 from tests.chaos.rehearsal import expected
 
 _STATES = {"complete": "COMPLETE", "failed": "FAIL"}
@@ -78,7 +78,7 @@ def check_sweep(study: optuna.Study, run_folder: Path, asked: int) -> Findings:
 def _num_counted(finished: list[FrozenTrial]) -> int:
     """Trials that count towards `trials`; the guideline default does although it failed."""
     ended = [trial for trial in finished if trial.state != TrialState.FAIL]
-    default = [trial for trial in finished if trial.user_attrs.get("label") in DEFAULT_LABELS]
+    default = list(filter(is_default, finished))
     return len(ended) + (bool(default) and all(trial.state == TrialState.FAIL for trial in default))
 
 

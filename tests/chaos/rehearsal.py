@@ -254,7 +254,6 @@ class RehearsedSweep(Sweep):
             report_at=REPORT_AT,
             constants={"max_steps": STEPS, "per_device_train_batch_size": 8, "lora_r": 8, "lora_alpha": 16},
             scheduler_kwargs={},
-            trains_embeddings=True,
             identity={"metric": "eval_loss", "space": space.fingerprint()},
             context={"model": "none", "max_steps": STEPS, "chat_template": None},
             guidelines=load_guidelines().to_list(),

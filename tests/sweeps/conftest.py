@@ -62,7 +62,6 @@ def build_study_spec(
             "seed": 0,
         },
         scheduler_kwargs={},
-        trains_embeddings=True,
         identity={"metric": "eval_loss", "space": space.fingerprint()},
         context={
             "model": "base",

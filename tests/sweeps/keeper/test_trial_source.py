@@ -40,7 +40,7 @@ def make_small(tmp_path: Path, study_spec: Any, new_database: Callable[[str], st
     def make(sampler: str) -> Keeper:
         whole = study_spec(tmp_path / "run", trials=30, sampler=sampler, pruner="none")
         identity = {"metric": "eval_loss", "space": space.fingerprint()}
-        small = replace(whole, space=space, trains_embeddings=False, identity=identity)
+        small = replace(whole, space=space, identity=identity)
         made.append(Keeper(small, url))
         return made[-1]
 

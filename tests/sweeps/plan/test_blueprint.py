@@ -169,13 +169,13 @@ def test_layers_that_get_no_adapter_are_recorded_for_exports(
 def test_a_blueprint_holds_what_is_counted_from_model_and_data(draw: Draw, tmp_path: Path) -> None:
     blueprint = draw()
     study_spec = blueprint.study_spec
-    assert blueprint.num_train_examples + 12 == 60
+    assert len(blueprint.data.train) + 12 == 60
     with safe_open(Path(blueprint.config.model.name) / "model.safetensors", "pt") as weights:
         saved = sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
     assert study_spec.context["model_size"] == saved
     assert study_spec.context["max_steps"] == 10
     assert study_spec.context["compute_dtype"] == "float32"
-    assert study_spec.context["num_eval_tokens"] == blueprint.num_eval_tokens > 0
+    assert study_spec.context["num_eval_tokens"] == blueprint.data.eval.num_target_tokens > 0
     account = study_spec.context["data_account"]
     assert (account["train"]["num_used"], account["train"]["num_held_out"]) == (48, 12)
     assert account["eval"]["num_records"] == blueprint.data.eval.counts.num_used == 12
@@ -252,7 +252,7 @@ def test_drawing_up_writes_nothing(draw: Draw, tmp_path: Path) -> None:
 
 def test_a_budget_in_epochs_becomes_steps(draw: Draw) -> None:
     blueprint = draw(training__max_steps=None, training__num_train_epochs=2)
-    assert blueprint.study_spec.constants["max_steps"] == math.ceil(blueprint.num_train_examples / 4) * 2
+    assert blueprint.study_spec.constants["max_steps"] == math.ceil(len(blueprint.data.train) / 4) * 2
     assert (
         blueprint.study_spec.identity["training"]["max_steps"] == blueprint.study_spec.constants["max_steps"]
     )
@@ -342,7 +342,6 @@ def test_tokens_become_ids_of_the_model(
     assert study_spec.identity["train_embeddings"] == {"tokens": [1, 97]}
     assert (study_spec.context["train_embeddings"], study_spec.context["modules_to_save"]) == (True, [])
     assert study_spec.context["trainable_token_indices"] == [1, 97]
-    assert study_spec.trains_embeddings
     first = study_spec.space.first_trials[0]
     assert study_spec.trial_config(first.params).embedding_learning_rate == pytest.approx(5e-5)
 

@@ -23,6 +23,16 @@ from sweeps.plan.time_estimate import time_estimate
 FLOPS = 1e12
 
 
+class Training:
+    """The counts of a training set."""
+
+    num_tokens = 250_000
+    rendering = RenderingCounts()
+
+    def __len__(self) -> int:
+        return 1000
+
+
 def blueprint(study_spec: StudySpec, **changed: Any) -> Any:
     """The parts of a blueprint that the text uses, for a model that does not exist."""
     study_spec = StudySpec(
@@ -36,7 +46,7 @@ def blueprint(study_spec: StudySpec, **changed: Any) -> Any:
     return SimpleNamespace(
         study_spec=study_spec,
         worker_spec=SimpleNamespace(seats=12),
-        data=SimpleNamespace(notices=(), train=SimpleNamespace(rendering=RenderingCounts())),
+        data=SimpleNamespace(notices=(), train=Training(), eval=SimpleNamespace(num_target_tokens=4096)),
         config=SimpleNamespace(
             model=SimpleNamespace(name="example/a model [8B]"),
             search=SimpleNamespace(sampler="tpe", pruner="successive_halving", seed=3),
@@ -47,9 +57,6 @@ def blueprint(study_spec: StudySpec, **changed: Any) -> Any:
         base_gib=5.6,
         base_kind="in NF4",
         base_unquantized="2.1 GiB of it stay in bfloat16: embeddings and output layer 2.1",
-        num_train_examples=1000,
-        num_train_tokens=250_000,
-        num_eval_tokens=4096,
     )
 
 
