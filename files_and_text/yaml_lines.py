@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ import yaml
 from files_and_text.problems import InputError, Problem
 
 KeyPath = tuple[str | int, ...]
+ProblemAt = Callable[[KeyPath, str], Problem]
+"""(key, message) -> the problem with the file and line of that key."""
 Lines = Mapping[KeyPath, int]
 
 MAX_BYTES = 1024 * 1024

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import optuna
     from rich.console import Console
 
-    from files_and_text.yaml_lines import KeyPath
+    from files_and_text.yaml_lines import ProblemAt
     from lora_runner.data import RecordView
     from results.export import ExportResult
     from results.tables import Tables
@@ -47,7 +47,7 @@ class Sweep:
     def __init__(self, config: SweepConfig) -> None:
         self.config = config
         # Without a file there is no line to name.
-        self._problem_at: Callable[[KeyPath, str], Problem] = lambda _, message: Problem(message)
+        self._problem_at: ProblemAt = lambda _, message: Problem(message)
 
     @classmethod
     def load(

@@ -98,9 +98,7 @@ def append_line(path: Path, line: str) -> None:
 
 def remove_adapter(run_folder: Path, number: int) -> None:
     """Remove a trial's adapter."""
-    adapter = run_folder / trial_folder(number) / ADAPTER
-    if adapter.is_dir():
-        shutil.rmtree(adapter, ignore_errors=True)
+    shutil.rmtree(run_folder / trial_folder(number) / ADAPTER, ignore_errors=True)
 
 
 def remove_checkpoint(run_folder: Path, number: int) -> None:

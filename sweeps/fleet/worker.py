@@ -110,8 +110,11 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         a seat would depend on the keeper's speed, and so would the order of reports, what the sampler knows,
         and what the sweep finds.
         """
-        if self._stopped:
-            return {"done": True, "running": 0, "num_tokens": 0, "fleet_done": self._fleet_done}
+        if not self._stopped:
+            self._train_and_report()
+        return {"done": self._stopped or not self.session.trials, "fleet_done": self._fleet_done}
+
+    def _train_and_report(self) -> None:
         num_trials, started = len(self.session.trials), time.monotonic()
         with self._watchdog:
             reports = self.session.advance(TURN_SECONDS)
@@ -121,12 +124,6 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         if not (self._stopped or self.session.trials):
             # Ask again: a reply that was lost may have assigned a trial to a seat that is free only now.
             self._apply(self._call_keeper("ask", self.session.free_seats))
-        return {
-            "done": self._stopped or not self.session.trials,
-            "running": len(self.session.trials),
-            "num_tokens": self.session.num_tokens,
-            "fleet_done": self._fleet_done,
-        }
 
     # --- calls to the keeper and the file server --------------------------------------------------
 

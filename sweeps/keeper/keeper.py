@@ -173,7 +173,7 @@ class Keeper:
                 return self._no_work(worker, stop=True)
         self._recorder.remove_leftovers(lost)
         pause = 0.0 if num_failed else restart_pause(starts)
-        if self._is_ending() or not (self._retry_queue or self._source.has_more()):
+        if self._is_ending() or not (self._retry_queue.numbers or self._source.has_more()):
             return self._no_work(worker, stop=True)
         self._workers.active.add(worker)
         return Reply(pause_seconds=pause, study_key=study_key_of(self.study))
@@ -374,7 +374,7 @@ class Keeper:
         return [t for t in seated_trials(self.study) if t.user_attrs.get("run") != self.owner.run]
 
     def _current(self, reports: Iterable[SeatReport]) -> list[tuple[FrozenTrial, SeatReport]]:
-        return current_reports(self.study, reports, self._retry_queue)
+        return current_reports(self.study, reports, self._retry_queue.numbers)
 
     def _final_report(self, trial: FrozenTrial, report: SeatReport) -> SeatReport | None:
         if report.outcome == PUT_BACK:  # for the second time
@@ -390,7 +390,7 @@ class Keeper:
 
     def _count_seat_time(self, seat_time: SeatTime | None) -> None:
         """Only as long as there is a trial for every free seat."""
-        if seat_time and not self._is_ending() and (self._retry_queue or self._source.has_more()):
+        if seat_time and not self._is_ending() and (self._retry_queue.numbers or self._source.has_more()):
             self._workers.count_seat_time(seat_time.busy_seat_seconds, seat_time.seat_seconds)
 
     # --- calls of the driver ----------------------------------------------------------------------
@@ -406,7 +406,9 @@ class Keeper:
             with self._transaction():  # renews the lease
                 pass
         status = read_status(self.study, self.study_spec.trials)
-        busy = {trial["worker"] for trial in status.running if trial["number"] not in self._retry_queue}
+        busy = {
+            trial["worker"] for trial in status.running if trial["number"] not in self._retry_queue.numbers
+        }
         done = status.finished - self._run_start.num_finished
         status.tokens_per_second = self._workers.tokens_per_second(busy)
         status.elapsed_seconds = time.monotonic() - self._started

@@ -35,6 +35,13 @@ _STATES = {
 }
 
 
+_END_ATTRIBUTES = (
+    *("outcome", "stop_reason", "signs", "eval_loss", "train_loss", "num_tokens", "tokens_per_second"),
+    *("peak_memory_gib", "wall_seconds", "generations"),
+)
+"""Fields of a trial's last report that become its user attributes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunStart:
     """What the study held when this run of the sweep started."""
@@ -144,22 +151,10 @@ class Recorder:
         outcome = report.outcome
         assert outcome is not None
         values = report.to_dict()
-        set_user_attrs(
-            self.study,
-            trial,
-            outcome=outcome,
-            stop_reason=report.stop_reason,
-            signs=values["signs"],
-            eval_loss=report.eval_loss,
-            **({} if self.study_spec.metric is None else {"metric": report.metric}),
-            train_loss=report.train_loss,
-            num_steps=report.step,
-            num_tokens=report.num_tokens,
-            tokens_per_second=report.tokens_per_second,
-            peak_memory_gib=report.peak_memory_gib,
-            wall_seconds=report.wall_seconds,
-            generations=values["generations"],
-        )
+        attributes = {name: values[name] for name in _END_ATTRIBUTES}
+        if self.study_spec.metric is not None:
+            attributes["metric"] = report.metric
+        set_user_attrs(self.study, trial, **attributes, num_steps=report.step)
         if outcome in (DIVERGED, OUT_OF_MEMORY) and self.study_spec.search["sampler"] == "tpe":
             # TPE would otherwise rank a trial that learned fast before it broke above others, by its last
             # value.

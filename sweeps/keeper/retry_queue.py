@@ -29,22 +29,12 @@ class RetryQueue:
     def __init__(self, study: optuna.Study, numbers: Iterable[int], note: Callable[[str], None]) -> None:
         self.study = study
         self._note = note
-        self._numbers = sorted(numbers)
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        return tuple(self._numbers)
-
-    def __contains__(self, number: int) -> bool:
-        return number in self._numbers
-
-    def __bool__(self) -> bool:
-        return bool(self._numbers)
+        self.numbers = sorted(numbers)
 
     def add(self, trial: FrozenTrial) -> None:
         """Queue a trial. The study records that it has no seat, for a keeper that follows this one."""
         set_user_attrs(self.study, trial, run=None)
-        self._numbers = sorted({*self._numbers, trial.number})
+        self.numbers = sorted({*self.numbers, trial.number})
 
     def put_back(self, trial: FrozenTrial, reason: str | None) -> None:
         """Queue a trial that ran out of memory. The study records it: a trial has this chance once."""
@@ -81,12 +71,12 @@ class RetryQueue:
         if any(map(is_suspect, neighbours)):
             return None
         trials = self.study.get_trials(deepcopy=False)
-        for number in self._numbers:
+        for number in self.numbers:
             trial = trials[number]
             was_here = losses_of(trial)[1] > 0 and trial.user_attrs.get("worker") == worker
             if is_suspect(trial) and (neighbours or (has_others and was_here)):
                 continue
-            self._numbers.remove(number)
+            self.numbers.remove(number)
             return trial
         return None
 

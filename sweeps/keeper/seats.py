@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 import optuna
@@ -11,7 +11,6 @@ from optuna.trial import FrozenTrial, TrialState
 from files_and_text.trial_paths import trial_folder
 from lora_runner.config import TrialConfig
 from lora_runner.protocol import Assignment, SeatReport
-from sweeps.keeper.retry_queue import RetryQueue
 from sweeps.study.study import is_prefetched, set_user_attrs
 
 
@@ -22,15 +21,18 @@ def seated_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def current_reports(
-    study: optuna.Study, reports: Iterable[SeatReport], retry_queue: RetryQueue
+    study: optuna.Study, reports: Iterable[SeatReport], interrupted: Container[int]
 ) -> list[tuple[FrozenTrial, SeatReport]]:
-    """Reports of trials that are on their assigned seat, each with the trial as the study has it."""
+    """Reports of trials that are on their assigned seat, each with the trial as the study has it.
+
+    `interrupted`: numbers of trials that have lost their seat.
+    """
     trials = study.get_trials(deepcopy=False)
     return [
         (trials[report.number], report)
         for report in reports
         if report.number < len(trials)
-        and report.number not in retry_queue
+        and report.number not in interrupted
         and trials[report.number].state == TrialState.RUNNING
         and trials[report.number].user_attrs.get("attempt") == report.attempt
     ]

@@ -5,7 +5,6 @@ Imports torch and transformers, which takes seconds: import this module only whe
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 
 from files_and_text.problems import Problem
-from files_and_text.yaml_lines import KeyPath
+from files_and_text.yaml_lines import ProblemAt
 from lora_runner.base.load_model import (
     BaseSpec,
     check_weights,
@@ -57,7 +56,7 @@ def base_spec(config: SweepConfig) -> BaseSpec:
 
 def build_blueprint(
     config: SweepConfig,
-    problem_at: Callable[[KeyPath, str], Problem] = lambda _, message: Problem(message),
+    problem_at: ProblemAt = lambda _, message: Problem(message),
 ) -> Blueprint:
     """Read the model's configuration and the data, build the space, and estimate what fits. Writes nothing.
 

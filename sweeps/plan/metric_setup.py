@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from files_and_text.nearest_name import nearest
-from files_and_text.problems import Problem
-from files_and_text.yaml_lines import KeyPath
+from files_and_text.yaml_lines import ProblemAt
 from lora_runner.data import DataBundle
 from lora_runner.errors import MetricError
 from lora_runner.metric.scores import MetricSpec, load_function
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 
 def metric_of(
     config: SweepConfig,
-    problem_at: Callable[[KeyPath, str], Problem],
+    problem_at: ProblemAt,
     tokenizer: PreTrainedTokenizerBase | None = None,
     max_positions: int | None = None,
 ) -> MetricSpec | None:
@@ -50,9 +48,7 @@ def metric_of(
     )
 
 
-def check_prompts(
-    metric: MetricSpec | None, data: DataBundle, problem_at: Callable[[KeyPath, str], Problem]
-) -> None:
+def check_prompts(metric: MetricSpec | None, data: DataBundle, problem_at: ProblemAt) -> None:
     """Raise ConfigError if the evaluation set has no prompts to answer."""
     if metric is not None and not metric.is_task and not data.eval_prompts:
         message = (
@@ -64,7 +60,7 @@ def check_prompts(
 
 def _task_of(
     section: MetricSection,
-    problem_at: Callable[[KeyPath, str], Problem],
+    problem_at: ProblemAt,
     tokenizer: PreTrainedTokenizerBase | None,
     max_positions: int | None,
 ) -> MetricSpec:
@@ -104,7 +100,7 @@ def _task_of(
     )
 
 
-def _source_of(section: MetricSection, problem_at: Callable[[KeyPath, str], Problem]) -> tuple[str, str]:
+def _source_of(section: MetricSection, problem_at: ProblemAt) -> tuple[str, str]:
     module, _, function = section.name.partition(":")
     key = ("metric", "name" if section.file is None else "file")
     file = section.file or _importable(module)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from files_and_text.nearest_name import did_you_mean
 from files_and_text.problems import Problem
-from files_and_text.yaml_lines import KeyPath
+from files_and_text.yaml_lines import ProblemAt
 from lora_runner.base.load_model import vocabulary_size
 from lora_runner.base.target_modules import find_trained_modules
 from sweeps.config import SweepConfig
@@ -22,10 +22,7 @@ _MAX_SHOWN = 12
 
 
 def trained_tokens(
-    config: SweepConfig,
-    model: PreTrainedModel,
-    tokenizer: Any,
-    problem_at: Callable[[KeyPath, str], Problem],
+    config: SweepConfig, model: PreTrainedModel, tokenizer: Any, problem_at: ProblemAt
 ) -> tuple[int, ...]:
     """Ids of the tokens whose embeddings are trained alone, ascending; empty when there are none.
 
@@ -43,10 +40,7 @@ def trained_tokens(
 
 
 def _token_indices(
-    tokens: Sequence[str | int],
-    tokenizer: Any,
-    model: PreTrainedModel,
-    problem_at: Callable[[KeyPath, str], Problem],
+    tokens: Sequence[str | int], tokenizer: Any, model: PreTrainedModel, problem_at: ProblemAt
 ) -> tuple[int, ...]:
     """Distinct ids of `tokens`. ConfigError lists all tokens without a row, and a padding token that gets no
     gradient."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
-from files_and_text.problems import Problem
-from files_and_text.yaml_lines import KeyPath
+from files_and_text.yaml_lines import ProblemAt
 from lora_runner.data import DataBundle, TokenizedSet
 from lora_runner.memory.sizes import Workload
 from lora_runner.metric.scores import MetricSpec
@@ -25,7 +23,7 @@ def workload_of(
     data: DataBundle,
     token_ids: tuple[int, ...],
     metric: MetricSpec | None,
-    problem_at: Callable[[KeyPath, str], Problem],
+    problem_at: ProblemAt,
 ) -> Workload:
     """The largest rank, dropout and batch size of the space, on the longest examples.
 
@@ -71,7 +69,7 @@ def _longest(examples: TokenizedSet, batch_size: int) -> int:
     return math.ceil(sum(longest) / len(longest))
 
 
-def _check_micro_batches(workload: Workload, problem_at: Callable[[KeyPath, str], Problem]) -> None:
+def _check_micro_batches(workload: Workload, problem_at: ProblemAt) -> None:
     sizes = {
         "per_device_train_batch_size": (workload.batch_size, workload.length),
         "per_device_eval_batch_size": (workload.eval_batch_size, workload.eval_length),

@@ -39,7 +39,7 @@ class CachedStorage(BaseStorage):
     def __init__(self, storage: StudyStorage) -> None:
         self._storage = storage
         self._studies: dict[int, _Study] = {}
-        self._places: dict[int, tuple[int, int]] = {}
+        self._locations: dict[int, tuple[int, int]] = {}
         """Trial id -> (study id, number)."""
 
     # --- trials, read from memory -----------------------------------------------------------------
@@ -74,13 +74,13 @@ class CachedStorage(BaseStorage):
         return self._studies[study_id]
 
     def _trial(self, trial_id: int) -> FrozenTrial:
-        study_id, number = self._places[trial_id]
+        study_id, number = self._locations[trial_id]
         return self._studies[study_id].trials[number]
 
     def _keep(self, study_id: int, trial: FrozenTrial) -> None:
         study = self._studies[study_id]
         study.trials[trial.number] = trial
-        self._places[trial_id_of(trial)] = (study_id, trial.number)
+        self._locations[trial_id_of(trial)] = (study_id, trial.number)
         (study.unfinished.discard if trial.state.is_finished() else study.unfinished.add)(trial.number)
 
     # --- trials, written to both ------------------------------------------------------------------
@@ -95,7 +95,7 @@ class CachedStorage(BaseStorage):
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
-        known = self._studies[self._places[trial_id][0]].distributions
+        known = self._studies[self._locations[trial_id][0]].distributions
         self._storage.set_param(
             trial_id, param_name, param_value_internal, distribution, known.get(param_name)
         )
@@ -116,7 +116,7 @@ class CachedStorage(BaseStorage):
                 trial.datetime_start = datetime.now()
             if state.is_finished():
                 trial.datetime_complete = datetime.now()
-            self._keep(self._places[trial_id][0], trial)
+            self._keep(self._locations[trial_id][0], trial)
         return done
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
@@ -152,7 +152,7 @@ class CachedStorage(BaseStorage):
         """Makes a new trial object, so that callers who hold the old one do not see the change."""
         trial = copy.copy(self._trial(trial_id))
         setattr(trial, kind, {**getattr(trial, kind), **values})
-        self._keep(self._places[trial_id][0], trial)
+        self._keep(self._locations[trial_id][0], trial)
 
     # --- studies, passed on -----------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ class CachedStorage(BaseStorage):
         self._storage.delete_study(study_id)
         if study := self._studies.pop(study_id, None):
             for trial in study.trials.values():
-                del self._places[trial_id_of(trial)]
+                del self._locations[trial_id_of(trial)]
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         self._storage.set_study_user_attr(study_id, key, value)

@@ -143,18 +143,10 @@ def _system_attrs(study: optuna.Study) -> dict[str, Any]:
 
 
 def _facts(trial: FrozenTrial) -> str:
-    return _text(
-        {
-            "number": trial.number,
-            "state": trial.state.name,
-            "values": trial.values,
-            "params": trial.params,
-            "distributions": {name: repr(each) for name, each in trial.distributions.items()},
-            "intermediate_values": trial.intermediate_values,
-            "user_attrs": trial.user_attrs,
-            "system_attrs": trial.system_attrs,
-        }
-    )
+    names = ("number", "values", "params", "intermediate_values", "user_attrs", "system_attrs")
+    distributions = {name: repr(each) for name, each in trial.distributions.items()}
+    facts = {name: getattr(trial, name) for name in names}
+    return _text(facts | {"state": trial.state.name, "distributions": distributions})
 
 
 def _text(value: Any) -> str:
