@@ -94,7 +94,7 @@ class Dimension:
         """At most `points` values from low to high, evenly (in log when `log`); or all choices."""
         if self.kind == "categorical":
             return list(self.choices or ())
-        low, high = self._bounds()
+        low, high = self.bounds()
         if self.fixed or points == 1:
             return [self.default]
         shares = [index / (points - 1) for index in range(points)]
@@ -111,17 +111,22 @@ class Dimension:
         kept = list(dict.fromkeys(values))
         return [int(value) for value in kept] if self.kind == "int" else list(kept)
 
-    def _bounds(self) -> tuple[float, float]:
+    def bounds(self) -> tuple[float, float]:
+        """`low` and `high` of a dimension that is not categorical."""
         if self.low is None or self.high is None:
             raise TypeError(f"{self.name!r} is categorical and has no bounds.")
         return self.low, self.high
+
+    def ends(self) -> tuple[float, ...]:
+        """Numbers that include the lowest and the highest value."""
+        return self.bounds() if self.choices is None else tuple(map(float, self.choices))
 
     def suggest(self, trial: Trial) -> Value:
         """This dimension's value in an Optuna trial."""
         if self.kind == "categorical":
             value: Value = trial.suggest_categorical(self.name, list(self.choices or ()))
             return value
-        low, high = self._bounds()
+        low, high = self.bounds()
         if self.kind == "int":
             step = 1 if self.step is None else int(self.step)
             return trial.suggest_int(self.name, int(low), int(high), step=step, log=self.log)

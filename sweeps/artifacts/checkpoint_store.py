@@ -57,12 +57,10 @@ class CheckpointStore:
             self._files.pipe_file(probe, b"here")
             found = self._files.cat_file(probe)
             self._files.rm_file(probe)
+            if found != b"here":
+                raise OSError("a file came back altered")
         except Exception as error:  # each file system has errors of its own
             raise StorageUnreachable(f"checkpoints cannot be kept in {self._root!r}: {error}") from error
-        if found != b"here":
-            raise StorageUnreachable(
-                f"checkpoints cannot be kept in {self._root!r}: a file came back altered"
-            )
 
     def save(self, number: int, folder: Path) -> None:
         """Put a trial's checkpoint into the slot that does not hold its newest one."""
@@ -98,7 +96,6 @@ class CheckpointStore:
         return {int(name) for name in names if name.isdecimal()}
 
     def remove(self, number: int) -> None:
-        """Remove a trial's checkpoints."""
         self._remove(f"{self._root}/{trial_name(number)}", recursive=True)
 
     def _steps(self, number: int) -> dict[str, int]:
@@ -135,11 +132,11 @@ class CheckpointCleaner:
             self._thread = threading.Thread(target=self._work, name="checkpoint-cleaner", daemon=True)
             self._thread.start()
 
-    def finish(self, seconds: float = FINISH_SECONDS) -> None:
-        """Wait until all of them are removed, for at most `seconds`; no calls after this one."""
+    def finish(self) -> None:
+        """Wait until all of them are removed, for at most `FINISH_SECONDS`; no calls after this one."""
         if self._thread is not None:
             self._ended.put(None)
-            self._thread.join(seconds)
+            self._thread.join(FINISH_SECONDS)
 
     def _work(self) -> None:
         while (ended := self._ended.get()) is not None:

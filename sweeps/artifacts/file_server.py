@@ -26,7 +26,6 @@ SHIPPED = (CHECKPOINT, ADAPTER)
 
 
 def write_run_token(run_folder: Path, run: str) -> None:
-    """Write the run's token into the run folder."""
     atomic_write(run_folder / RUN_TOKEN_FILE, run)
 
 

@@ -97,7 +97,6 @@ def append_line(path: Path, line: str) -> None:
 
 
 def remove_adapter(run_folder: Path, number: int) -> None:
-    """Remove a trial's adapter."""
     shutil.rmtree(run_folder / trial_folder(number) / ADAPTER, ignore_errors=True)
 
 

@@ -97,7 +97,6 @@ class ShippedFiles:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
-        """Remove the scratch folder."""
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _folder(self, number: int) -> Path:

@@ -40,9 +40,9 @@ def start_ray(address: str | None = None) -> None:
     make_token_private()
 
 
-def make_token_private(folder: Path | None = None) -> None:
+def make_token_private() -> None:
     """Ray writes its authentication token readable by every user of the machine: make it private."""
-    folder = folder or Path.home() / ".ray"
+    folder = Path.home() / ".ray"
     token = folder / "auth_token"
     if token.is_file():
         folder.chmod(stat.S_IRWXU)

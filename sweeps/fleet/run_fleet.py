@@ -27,7 +27,6 @@ class _StopWhenDone(tune.Stopper):  # type: ignore[misc]  # Ray ships no types
         return False
 
     def end(self) -> None:
-        """End it now."""
         self._done = True
 
     def stop_all(self) -> bool:

@@ -33,7 +33,7 @@ from sweeps.storage.cached_storage import CachedStorage
 from sweeps.storage.open_storage import open_storage
 from sweeps.storage.optuna_private import study_id_of
 from sweeps.study.base_check import BASE_EVAL_LOSS, BASE_METRIC, BASE_WEIGHTS, base_difference
-from sweeps.study.lease import DriverProcess, HeldLease, lease_of, wait_until_free
+from sweeps.study.lease import DriverProcess, HeldLease, wait_until_free
 from sweeps.study.pruners import make_pruner
 from sweeps.study.status import Status, read_status
 from sweeps.study.study import find_study, open_study, study_key_of
@@ -67,7 +67,6 @@ class Keeper:
         """Errors that may keep the sweep from finishing."""
         self._workers = WorkerRegistry()
         self._storage = open_storage(storage_url)
-        self._held_lease: HeldLease | None = None
         self._cleaner: CheckpointCleaner | None = None
         self._run_start = RunStart(seconds_ago=0.0, num_finished=0, num_failed=0, is_new=True)
         self._open()
@@ -80,12 +79,8 @@ class Keeper:
         known = find_study(self._storage, name)
         found = None
         if known is not None:
-            found = wait_until_free(
-                lambda: lease_of(known),
-                self.owner,
-                name=name,
-                seconds=self.study_spec.reliability.lease_seconds,
-            )
+            seconds = self.study_spec.reliability.lease_seconds
+            found = wait_until_free(known, self.owner, seconds=seconds)
         with self._storage.transaction():
             study, is_new = open_study(CachedStorage(self._storage), name, self.study_spec.identity)
             self._held_lease = HeldLease(study_id_of(study), name, self.owner, found)
@@ -108,9 +103,8 @@ class Keeper:
 
     def close(self) -> None:
         """Release the lease, so that the next sweep need not wait for it to expire."""
-        if self._held_lease is not None:
-            with self._storage.transaction():
-                self._held_lease.release(self._storage)
+        with self._storage.transaction():
+            self._held_lease.release(self._storage)
         if self._cleaner is not None:
             self._cleaner.finish()
 
@@ -141,7 +135,6 @@ class Keeper:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """One transaction of the study; if it fails, what this object counted meanwhile is undone too."""
-        assert self._held_lease is not None
         self._refresh()
         num_events, futile_starts = len(self._events), dict(self._workers.futile_starts)
         try:
@@ -402,7 +395,7 @@ class Keeper:
     def status(self, events_from: int = 0) -> Status:
         """A snapshot, with the events from number `events_from` on."""
         self._refresh()
-        if self._held_lease is not None and self._held_lease.is_due:
+        if self._held_lease.is_due:
             with self._transaction():  # renews the lease
                 pass
         status = read_status(self.study, self.study_spec.trials)

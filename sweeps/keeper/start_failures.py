@@ -9,7 +9,6 @@ import re
 import tempfile
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 from lora_runner.errors import RunnerError, is_device_error, is_disk_trouble
 from sweeps.artifacts.worker_files import StoreUnreachable
 from sweeps.errors import ConfigError
-from sweeps.storage.outages import is_outage
+from sweeps.storage.outages import error_chain, is_outage
 
 START_ERROR_FILE = "start_error.txt"
 """In the run folder: the traceback of the error that kept every worker from starting."""
@@ -64,7 +63,7 @@ class StartFault:
             location=f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "",
             traceback="".join(traceback.format_exception(error)),
             is_bad_input=is_bad_input,
-            is_transient=_is_transient(list(_chain(error))),
+            is_transient=_is_transient(error),
         )
 
     @property
@@ -85,18 +84,10 @@ def normalized(text: str) -> str:
     return text
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    following: BaseException | None = error
-    while following is not None and id(following) not in seen:
-        seen.add(id(following))
-        yield following
-        following = following.__cause__ or following.__context__
-
-
-def _is_transient(chain: Sequence[BaseException]) -> bool:
+def _is_transient(error: BaseException) -> bool:
+    chain = list(error_chain(error, lambda each: each.__cause__ or each.__context__))
     # By its type a ConnectionError, but set on purpose (HF_HUB_OFFLINE).
-    is_offline_mode = any(type(error).__name__ == "OfflineModeIsEnabled" for error in chain)
+    is_offline_mode = any(type(each).__name__ == "OfflineModeIsEnabled" for each in chain)
     return not is_offline_mode and any(map(_may_pass, chain))
 
 

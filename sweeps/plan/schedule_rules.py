@@ -40,11 +40,11 @@ _BATCH = "per_device_train_batch_size"
 
 def _hardest(space: SearchSpace, scheduler: float | int | str) -> dict[str, Any]:
     params: dict[str, Any] = {
-        "learning_rate": min(_ends(space["learning_rate"])),
+        "learning_rate": min(space["learning_rate"].ends()),
         "lr_scheduler_type": scheduler,
     }
     if "warmup_ratio" in space and space["warmup_ratio"].is_active(params):
-        params["warmup_ratio"] = max(_ends(space["warmup_ratio"]))
+        params["warmup_ratio"] = max(space["warmup_ratio"].ends())
     return params
 
 
@@ -52,7 +52,7 @@ def _minimum_findings(
     space: SearchSpace, scheduler: str, scheduler_kwargs: Mapping[str, Mapping[str, Any]]
 ) -> Iterator[tuple[KeyPath, str]]:
     minimum = scheduler_kwargs.get(scheduler, {}).get("min_lr")
-    lowest = min(_ends(space["learning_rate"]))
+    lowest = min(space["learning_rate"].ends())
     if minimum is not None and minimum >= lowest:
         yield (
             (*_KWARGS, scheduler, "min_lr"),
@@ -74,7 +74,7 @@ def _decay_findings(
     steps = plural(shortest.max_steps, "step")
     searched = f" with {_BATCH} {getattr(shortest, _BATCH)}" if _BATCH in space else ""
     longest = (
-        f"space.warmup_ratio up to {max(_ends(space['warmup_ratio'])):g}" if "warmup_ratio" in space else ""
+        f"space.warmup_ratio up to {max(space['warmup_ratio'].ends()):g}" if "warmup_ratio" in space else ""
     )
     has = f"a trial{searched} has {steps}, {shortest.warmup_steps} of them warmup ({longest})"
     if chosen:
@@ -96,15 +96,5 @@ def _values(dimension: Dimension) -> tuple[float | int | str, ...]:
     """All values of a discrete dimension."""
     if dimension.choices is not None:
         return dimension.choices
-    assert dimension.low is not None
-    assert dimension.high is not None
-    return tuple(range(int(dimension.low), int(dimension.high) + 1, int(dimension.step or 1)))
-
-
-def _ends(dimension: Dimension) -> tuple[float, ...]:
-    """Values that include the lowest and the highest."""
-    if dimension.choices is not None:
-        return tuple(float(choice) for choice in dimension.choices)
-    assert dimension.low is not None
-    assert dimension.high is not None
-    return dimension.low, dimension.high
+    low, high = dimension.bounds()
+    return tuple(range(int(low), int(high) + 1, int(dimension.step or 1)))

@@ -88,9 +88,4 @@ def _check_micro_batches(workload: Workload, problem_at: ProblemAt) -> None:
 
 
 def _largest(space: SearchSpace, name: str, default: float) -> float:
-    if name not in space:
-        return default
-    dimension = space[name]
-    if dimension.choices:
-        return max(float(choice) for choice in dimension.choices)  # type: ignore[arg-type]
-    return float(dimension.high if dimension.high is not None else default)
+    return max(space[name].ends()) if name in space else default

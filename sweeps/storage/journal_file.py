@@ -97,7 +97,8 @@ class JournalReader(BaseJournalBackend):
         for number, line in enumerate(lines, start=self._line + 1):
             record = _record(line)
             i, n = (0, 0) if record is None else _index_in_batch(record)
-            if bad is None and record is not None and (i, n) == (len(batch) + 1, n) and _goes_on(batch, n):
+            goes_on = not batch or _index_in_batch(batch[-1])[1] == n
+            if bad is None and record is not None and i == len(batch) + 1 and goes_on:
                 batch.append(record)
                 num_bytes += len(line) + 1
                 if i == n:
@@ -186,7 +187,6 @@ class JournalWriter(JournalReader):
             self._records.append(json.loads(text))  # as a reader will see it
 
     def close(self) -> None:
-        """Close the file."""
         self._close()
 
     def _read_new(self) -> None:
@@ -254,10 +254,6 @@ def _index_in_batch(record: dict[str, Any]) -> tuple[int, int]:
     index = record.get("batch", [1, 1])
     well_formed = isinstance(index, list) and len(index) == 2 and all(type(part) is int for part in index)
     return (index[0], index[1]) if well_formed and 1 <= index[0] <= index[1] else (0, 0)
-
-
-def _goes_on(batch: list[dict[str, Any]], num_records: int) -> bool:
-    return not batch or _index_in_batch(batch[-1])[1] == num_records
 
 
 def _may_begin_a_journal(line: bytes, *, is_whole: bool) -> bool:

@@ -12,27 +12,16 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, RDBStorage
 
 # Rows of many trials are written in one statement, which the public methods write one by one.
-from optuna.storages._rdb import models
-
-# Commits, and raises what Optuna's own writes raise.
-from optuna.storages._rdb.storage import _create_scoped_session as sql_session
+from optuna.storages._rdb import models as models
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.storages.journal import JournalFileSymlinkLock
 
 # What `BaseStorage.get_all_studies` returns; a storage of one's own has to name the type.
-from optuna.study._frozen import FrozenStudy
+from optuna.study._frozen import FrozenStudy as FrozenStudy
 from optuna.trial import FrozenTrial, Trial
 
-__all__ = [
-    "FrozenStudy",
-    "MarkedSymlinkLock",
-    "OpenedRDBStorage",
-    "PartialGridSampler",
-    "models",
-    "sql_session",
-    "storage_of",
-    "study_id_of",
-    "trial_id_of",
-]
+sql_session = _create_scoped_session
+"""Commits, and raises what Optuna's own writes raise."""
 
 
 def storage_of(study: optuna.Study) -> BaseStorage:

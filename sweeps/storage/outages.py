@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import sqlalchemy.exc
 
@@ -52,27 +52,33 @@ def is_outage(error: BaseException) -> bool:
     True for a server that is stopped, starting or unreachable, a lock held by another process, a full or
     failing disk; False for errors of the call itself, and for those that a person has to fix.
     """
-    return any(_is_outage(each) for each in _chain(error))
+    return any(_is_outage(each) for each in error_chain(error, _wrapped))
 
 
 def outage_reason(error: BaseException) -> str:
     """The first line of the innermost error, which holds no password: drivers put none into it."""
-    *_, innermost = _chain(error)
+    *_, innermost = error_chain(error, _wrapped)
     return next(
         (line.strip() for line in str(innermost).splitlines() if line.strip()), type(innermost).__name__
     )
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and those it wraps: Optuna, SQLAlchemy and our own `SweepError` wrap the driver's error."""
+def error_chain(
+    error: BaseException, wrapped: Callable[[BaseException], BaseException | None]
+) -> Iterator[BaseException]:
+    """The error, the one that it wraps, and so on; each once."""
     seen: set[int] = set()
     following: BaseException | None = error
     while following is not None and id(following) not in seen:
         seen.add(id(following))
         yield following
-        wrapped = following.orig if isinstance(following, sqlalchemy.exc.StatementError) else None
-        behind = following.__context__ if isinstance(following, SweepError) else None
-        following = wrapped or following.__cause__ or behind
+        following = wrapped(following)
+
+
+def _wrapped(error: BaseException) -> BaseException | None:
+    """Optuna, SQLAlchemy and our own `SweepError` wrap the driver's error."""
+    original = error.orig if isinstance(error, sqlalchemy.exc.StatementError) else None
+    return original or error.__cause__ or (error.__context__ if isinstance(error, SweepError) else None)
 
 
 def _is_outage(error: BaseException) -> bool:

@@ -15,7 +15,6 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -47,7 +46,6 @@ class DriverProcess:
 
     @classmethod
     def current(cls, run: str) -> DriverProcess:
-        """This process."""
         me = psutil.Process()
         return cls(
             run=run, host=socket.gethostname(), place=_pid_namespace(), pid=me.pid, started=me.create_time()
@@ -85,12 +83,10 @@ class Lease:
 
     @classmethod
     def from_text(cls, text: str) -> Lease:
-        """Parse the study's attribute."""
         values = json.loads(text)
         return cls(**{**values, "owner": DriverProcess(**values["owner"])})
 
     def to_text(self) -> str:
-        """Text for the study's attribute."""
         return json.dumps(asdict(self), sort_keys=True)
 
     def holder(self) -> str:
@@ -115,21 +111,19 @@ def refuse_if_held(study: optuna.Study, me: DriverProcess) -> Lease | None:
     return None if _is_free(lease, me, study.study_name) else lease
 
 
-def wait_until_free(
-    read: Callable[[], Lease | None], me: DriverProcess, *, name: str, seconds: float
-) -> Lease | None:
-    """The lease that may be taken over, or None if there never was one.
+def wait_until_free(study: optuna.Study, me: DriverProcess, *, seconds: float) -> Lease | None:
+    """The study's lease, once it may be taken over; None if there never was one.
 
     A lease is free when it was released, when its driver is dead or this very process, and when it has not
     changed for `seconds`. Raises StudyHeld when another keeper is alive.
     """
-    first = read()
+    first, name = lease_of(study), study.study_name
     if first is None or _is_free(first, me, name):
         return first
     started = time.monotonic()
     while time.monotonic() - started < seconds:
         time.sleep(min(_POLL_SECONDS, seconds))
-        now = read()
+        now = lease_of(study)
         if now is not None and now.released:
             return now
         if now != first:
@@ -142,8 +136,7 @@ def refuse_unless_free(study: optuna.Study, *, seconds: float) -> None:
 
     For code that writes to a study without taking its lease. Watches a holder elsewhere for up to `seconds`.
     """
-    me = DriverProcess.current(secrets.token_hex(8))
-    wait_until_free(lambda: lease_of(study), me, name=study.study_name, seconds=seconds)
+    wait_until_free(study, DriverProcess.current(secrets.token_hex(8)), seconds=seconds)
 
 
 def _is_free(lease: Lease | None, me: DriverProcess, name: str) -> bool:

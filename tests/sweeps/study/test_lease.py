@@ -19,6 +19,7 @@ import pytest
 from sweeps.errors import LeaseLost, RunFolderError, StudyHeld
 from sweeps.keeper.keeper import Keeper
 from sweeps.study.lease import (
+    LEASE,
     DriverProcess,
     Lease,
     lease_of,
@@ -130,16 +131,31 @@ def test_a_released_study_is_free_at_once(make_keeper: Make, neighbour: Any) -> 
     assert lease.released
 
 
+def study_with(*leases: Lease) -> Any:
+    """A study that holds another lease at every look."""
+    following = iter(leases)
+
+    class Study:
+        study_name = "s"
+
+        @property
+        def user_attrs(self) -> dict[str, str]:
+            return {LEASE: next(following).to_text()}
+
+    return Study()
+
+
 def test_a_study_held_elsewhere_is_refused_when_its_lease_changes() -> None:
-    leases = [Lease(owner=ELSEWHERE, keeper="k", beat=beat) for beat in (1, 1, 2)]
+    study = study_with(*(Lease(owner=ELSEWHERE, keeper="k", beat=beat) for beat in (1, 1, 2)))
     with pytest.raises(StudyHeld, match="process 11 on node7"):
-        wait_until_free(lambda: leases.pop(0), DriverProcess.current("mine"), name="s", seconds=30)
+        wait_until_free(study, DriverProcess.current("mine"), seconds=30)
 
 
 def test_a_study_held_elsewhere_is_free_when_its_lease_does_not_change() -> None:
     lease = Lease(owner=ELSEWHERE, keeper="k", beat=1)
     started = time.monotonic()
-    assert wait_until_free(lambda: lease, DriverProcess.current("mine"), name="s", seconds=0.6) == lease
+    study = study_with(*[lease] * 100)
+    assert wait_until_free(study, DriverProcess.current("mine"), seconds=0.6) == lease
     assert time.monotonic() - started >= 0.6
 
 
