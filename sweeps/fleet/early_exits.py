@@ -67,7 +67,7 @@ def _fault(message: str, text: str, *, location: str = "", is_transient: bool) -
 class ReportEarlyExits(tune.Callback):  # type: ignore[misc]  # Ray ships no types
     """Reports to the keeper the error of a worker that never called it, and follows the reply.
 
-    `end` ends the whole fleet. Tune starts a worker that is given up once more, but not again.
+    `end` ends the whole fleet. Tune restarts a worker that is given up once more, then no longer.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ from sweeps.study.lease import DriverProcess
 
 CLOSE_SECONDS = 30
 SECRET_PREFIX, SECRET_SUFFIX = "sweeps-", ".secret"
-"""Of the name of a file that holds a storage's URL."""
+"""Beginning and end of the name of a file that holds a storage's URL."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             patience_seconds=endpoints.outage_seconds,
             store=None if endpoints.store is None else endpoints.store.of_study(study_key),
         )
-        # These trials would learn nothing by being drawn later: no trial reports while the base loads.
+        # No trial reports while the base loads, so the sampler would know no more if it drew them later.
         self.keeper.prefetch.remote(self.index, worker_spec.seats)
         with self._watchdog:
             threads = max(1, len(os.sched_getaffinity(0)) // num_workers)

@@ -28,7 +28,7 @@ class Blueprint:
     study_spec: StudySpec
     worker_spec: WorkerSpec
     tokenizer: PreTrainedTokenizerBase
-    """The base's own, whatever template the trials were given."""
+    """The base's own; the trials may be given another chat template."""
     memory_gib: float
     """Estimated peak of a full pack."""
     memory_available_gib: float

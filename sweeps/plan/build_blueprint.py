@@ -161,16 +161,8 @@ def _share_of_device(config: SweepConfig, device: torch.device) -> float:
 
 
 def _constants(config: SweepConfig, steps: int) -> dict[str, Any]:
-    training = config.training
-    return {
-        "max_steps": steps,
-        "per_device_train_batch_size": training.per_device_train_batch_size,
-        "gradient_accumulation_steps": training.gradient_accumulation_steps,
-        "weight_decay": training.weight_decay,
-        "max_grad_norm": training.max_grad_norm,
-        "adam_beta1": training.adam_beta1,
-        "adam_beta2": training.adam_beta2,
-        "adam_epsilon": training.adam_epsilon,
-        **config.lora.trial_values,
-        "seed": training.seed,
+    names = {
+        *("per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "max_grad_norm"),
+        *("adam_beta1", "adam_beta2", "adam_epsilon", "seed"),
     }
+    return {**config.training.model_dump(include=names), **config.lora.trial_values, "max_steps": steps}

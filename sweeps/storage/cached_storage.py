@@ -32,8 +32,8 @@ class CachedStorage(BaseStorage):
     """Trials of a storage that no other process writes to: read once, then kept as the storage has them.
 
     Optuna's own cache reads every unfinished trial again whenever trials are asked for, dozens of times for
-    each new trial. A trial is known here once its study was asked for trials. After a transaction that
-    failed, memory differs from the storage: make a new object.
+    each new trial. Trials are known only after `get_all_trials` was called for their study. After a
+    failed transaction memory differs from the storage: make a new object.
     """
 
     def __init__(self, storage: StudyStorage) -> None:

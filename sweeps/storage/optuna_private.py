@@ -16,7 +16,7 @@ from optuna.storages._rdb import models as models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.storages.journal import JournalFileSymlinkLock
 
-# What `BaseStorage.get_all_studies` returns; a storage of one's own has to name the type.
+# What `BaseStorage.get_all_studies` returns; a storage class of ours has to name the type.
 from optuna.study._frozen import FrozenStudy as FrozenStudy
 from optuna.trial import FrozenTrial, Trial
 

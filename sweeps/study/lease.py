@@ -64,7 +64,7 @@ class DriverProcess:
         return not gone
 
     def is_same_process(self, other: DriverProcess) -> bool:
-        """Whether both are one driver, whatever their runs."""
+        """Whether both are the same process; their runs may differ."""
         return (self.place, self.pid) == (other.place, other.pid) and abs(self.started - other.started) <= 1
 
 

@@ -100,7 +100,7 @@ def _copy(study: optuna.Study, storage: StudyStorage) -> None:
 
 
 def _compare(source: str, target: str, names: list[str], storage: StudyStorage) -> None:
-    """With the source as it is now: the sweep may have been started in between."""
+    """Compare with the source as it is now, since the sweep may have been started meanwhile."""
     for name in names:
         old, new = peek(source, name), peek(target, name)
         difference = "it is not there" if old is None or new is None else _difference(old, new)
@@ -150,7 +150,7 @@ def _facts(trial: FrozenTrial) -> str:
 
 
 def _text(value: Any) -> str:
-    """In which NaN equals NaN and the order of keys does not matter."""
+    """JSON text, so that NaN equals NaN and the order of keys does not matter."""
     return json.dumps(value, sort_keys=True)
 
 

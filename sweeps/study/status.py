@@ -35,7 +35,7 @@ class Status:
     """Of the guideline default, once it has used its full budget."""
     base_eval_loss: float | None = None
     base_metric: float | None = None
-    """Of the untouched base, as its loss."""
+    """Of the untouched base, as is `base_eval_loss`."""
     num_put_back: int = 0
     """Trials that ran out of memory in a pack and were put back to be tried again."""
     seat_busy_share: float | None = None
