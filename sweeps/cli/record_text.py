@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,8 @@ OPEN, CLOSE = "⟦", "⟧"
 CUT = "✂"
 TRAINED, BEYOND = "bold green", "dim strike"
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_VISIBLE = {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
+"""Control characters and the symbols that stand for them: the terminal would act on escape codes."""
 
 
 def print_record(record: RecordView, console: Console) -> None:
@@ -52,16 +52,10 @@ def _marked(pieces: tuple[TokenRun, ...], colors: bool) -> Iterator[tuple[str, s
         if piece.is_cut and not is_cut:
             yield CUT, "bold red"
         is_cut = piece.is_cut
-        # The terminal would act on escape codes in a record, so visible symbols are shown instead.
-        text = _CONTROL.sub(_picture, piece.text)
+        text = piece.text.translate(_VISIBLE)
         if piece.is_trained and not colors:
             text = f"{OPEN}{text}{CLOSE}"
         yield text, BEYOND if piece.is_cut else TRAINED if piece.is_trained else ""
-
-
-def _picture(control: re.Match[str]) -> str:
-    code = ord(control.group())
-    return chr(0x2400 + code) if code < 0x20 else "\N{SYMBOL FOR DELETE}"
 
 
 def _legend(colors: bool) -> str:

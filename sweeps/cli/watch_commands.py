@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 import warnings
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -69,7 +69,7 @@ def dashboard(
     server = open_dashboard(sweep, port=port, writable=writable)
     mode = "writable: end it before the sweep goes on" if writable else "read-only"
     warnings.simplefilter("ignore")  # plots warn of few trials, which the page itself shows
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # Not through rich, which prints a line twice when it is interrupted half way.
         print(f"Dashboard of {sweep.config.name}: {server.url} ({mode}; Ctrl-C ends it)", flush=True)
@@ -91,7 +91,3 @@ def track(
     """Bring TensorBoard, MLflow or Weights & Biases up to date, with one run per trial."""
     for tracker, trials in load_to_read(path).track(*to or ()).items():
         console.print(f"{tracker}: {trials} trials brought up to date", highlight=False)
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt

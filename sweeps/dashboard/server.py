@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import socketserver
 import sys
-import threading
 from typing import TYPE_CHECKING, Any, TextIO
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
@@ -87,7 +87,8 @@ def open_dashboard(sweep: Sweep, *, port: int | None = None, writable: bool = Fa
         home=f"/dashboard/studies/{study_id_of(study)}",
         run_folder=sweep.run_folder,
         writable=writable,
-        failed=_OncePerMessage(sys.stderr),
+        # Each line once: a page repeats a failing request every few seconds.
+        failed=functools.cache(lambda line: print(f"dashboard: {line}", file=sys.stderr)),
     )
     server = _bind(port)
     server.set_app(guard)
@@ -108,18 +109,3 @@ def _bind(port: int | None) -> DashboardServer:
             f"ports {FIRST_PORT} to {FIRST_PORT + NUM_PORTS - 1} are all taken; choose another with --port"
         )
     raise PortTaken(f"port {port} is taken; choose another, or leave out --port for the first free one")
-
-
-class _OncePerMessage:
-    """Prints each line once: a page repeats a failing request every few seconds."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._said: set[str] = set()
-        self._lock = threading.Lock()
-
-    def __call__(self, line: str) -> None:
-        with self._lock:
-            if line not in self._said:
-                self._said.add(line)
-                print(f"dashboard: {line}", file=self._stream)

@@ -45,6 +45,9 @@ def kept_trials(trials: pd.DataFrame) -> str:
 def page(verdict: Verdict, checked: ModelCheck, pairs: Sequence[LossPair], *, command: str) -> str:
     """The Markdown page; losses in nats per token."""
     tested = [row_cells(row) for row in verdict.rows if row.is_tested]
+    compared = [
+        (pair.name, f"{pair.ours:.6f}", f"{pair.peft:.6f}", f"{100 * pair.difference:.5f}%") for pair in pairs
+    ]
     return f"""# A real language model
 
     {command}
@@ -66,7 +69,7 @@ asked "{QUESTION}" it answers "{checked.answer}"
 Compared with plain transformers and peft, on the same tokens (padded) and the same NF4 base: the saved
 adapter is evaluated, and the best trial is trained again from its start, on its data in the same order.
 
-{table(("", "this program", "transformers + peft", "difference"), _pairs(pairs))}
+{table(("", "this program", "transformers + peft", "difference"), compared)}
 """
 
 
@@ -90,9 +93,3 @@ def _losses(verdict: Verdict) -> list[tuple[str, str, str]]:
             rate = f"{trial.values['learning_rate']:.3g}"
             rows.append((f"{name} (trial {trial.number})", loss(trial.eval_loss), rate))
     return rows
-
-
-def _pairs(pairs: Sequence[LossPair]) -> list[tuple[str, str, str, str]]:
-    return [
-        (pair.name, f"{pair.ours:.6f}", f"{pair.peft:.6f}", f"{100 * pair.difference:.5f}%") for pair in pairs
-    ]
