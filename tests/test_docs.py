@@ -101,6 +101,15 @@ def subject(page: str) -> str:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/architecture/")])
+def test_a_file_named_without_its_folder_is_in_the_folder_of_the_page(page: str) -> None:
+    """`record.py` on the page of one folder must not mean the file of another."""
+    folders = {subject(page), *re.findall(r"^\| `([\w/]+)/\w+\.py`", (ROOT / page).read_text(), re.MULTILINE)}
+    here = {Path(path).name for path in tracked() if any(path.startswith(f"{one}/") for one in folders)}
+    names = {name for span in quoted(page) for name in re.findall(r"(?<![\w./*-])\w+\.py(?!\w)", span)}
+    assert sorted(names - here - OTHERS) == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/architecture/")])
 def test_a_page_of_a_folder_names_all_of_its_files(page: str) -> None:
     """A page's table of files is the whole of the folder that it is about."""
     listed = re.findall(r"^\| `([\w/]+\.py)`", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
