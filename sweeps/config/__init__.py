@@ -1,4 +1,4 @@
-"""The sweep file: what may stand in it, how it is read, and how its resolved form is written."""
+"""The sweep file: what it may contain, how it is read, and how its resolved form is written."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class SweepConfig(Section):
     """
 
     name: Annotated[Text, AfterValidator(_name)]
-    """Of the run folder and the Optuna study."""
+    """Name of the run folder and of the Optuna study."""
     model: ModelSection
     """Hub id or local folder, or a mapping."""
     data: Data
@@ -123,7 +123,7 @@ class SweepConfig(Section):
 
     @property
     def run_folder(self) -> Path:
-        """`output`/`name`: everything that the sweep writes stands below it."""
+        """`output`/`name`: everything that the sweep writes is below it."""
         return Path(self.output) / self.name
 
     @property

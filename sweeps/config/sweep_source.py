@@ -1,4 +1,4 @@
-"""A sweep file with the command line's overrides laid over it, and where each key stands."""
+"""A sweep file with the command line's overrides laid over it, and the line of each key."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ class SweepSource:
     def problem(self, key: KeyPath, message: str) -> Problem:
         """A problem with the file and line of its key, or with the override that set it."""
         message = message if message.endswith((".", "?")) else message + "."
+        if key[:1] == ("lora",) and len(key) > 1 and f"lora_{key[1]}" in (self.data.get("lora") or {}):
+            key = ("lora", f"lora_{key[1]}", *key[2:])  # as written: both spellings are read
         override = self._override_of(key)
         if override is not None:
             return Problem(message, f"override {dotted(override)}")

@@ -174,5 +174,5 @@ def _unknown_key(root: Schema, owner: Schema, path: KeyPath, *, may_guess: bool)
         elif owners:
             hint = f" It belongs under {' or '.join(owners)}"
         elif key in PARAMETERS:
-            hint = " It is searched: its range stands under space"
+            hint = " It is searched: its range belongs under space"
     return f"is an unknown key.{hint}"

@@ -1,4 +1,4 @@
-"""When a run that ended has failed, and what is said then."""
+"""Whether a run that ended has failed, and the message then."""
 
 from __future__ import annotations
 

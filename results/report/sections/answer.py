@@ -121,7 +121,7 @@ def _how_sure(verdict: Verdict) -> list[Block]:
     effect, ends = comparison_effect(comparison), interval(comparison)
     limitations = Bullets(items=[limitation_text(item) for item in verdict.limitations])
     if not effect:
-        return [Paragraph(tone="unsure", text="How sure: not yet. What stands against it:"), limitations]
+        return [Paragraph(tone="unsure", text="How sure: not yet. The reasons:"), limitations]
     text = f"How sure: run again, the guideline default's loss against the best's is {effect}"
     is_gain = comparison is not None and comparison.low is not None and comparison.low > 0
     text += f", interval {ends}." if ends else "; too few pairs for an interval."

@@ -47,14 +47,14 @@ class TrainedTokens(Section):
 def _embedding(name: Any) -> str:
     if name in EMBEDDING_MODULES:
         return str(name)
-    rule = "must name an embedding, or tokens stand as {tokens: [...]}"
+    rule = "must name an embedding, or give tokens as {tokens: [...]}"
     raise ValueError(f"{rule}; got {shown(name)}.{nearest(name, EMBEDDING_MODULES)}")
 
 
 def _tokens_or_layers(value: Any) -> Any:
     if isinstance(value, dict):
         both = [
-            ((key,), "cannot stand beside tokens: layers are trained in full, or by a few tokens")
+            ((key,), "cannot be given with tokens: layers are trained in full, or by a few tokens")
             for key in EMBEDDING_MODULES
             if key in value
         ]

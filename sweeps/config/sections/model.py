@@ -39,7 +39,7 @@ class ModelSection(Section):
     trust_remote_code: Flag = False
     """Run Python code that comes with the model."""
     compute_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Of the arithmetic on the 4-bit base; auto: bfloat16 where the device supports it."""
+    """Dtype of the arithmetic on the 4-bit base; auto: bfloat16 where the device supports it."""
     device_map: Literal["auto"] | None = None
     """auto: spread a base that is larger than one GPU over several."""
     size: Annotated[float | None, BeforeValidator(_size)] = None

@@ -124,7 +124,7 @@ class SearchSection(Section):
     pruner_options: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the pruner, by Optuna's names; resources and steps are percents of a trial's budget."""
     seed: Seed = 0
-    """Of the sampler; a trial's own seed is `training.seed`."""
+    """Seed of the sampler; a trial's own seed is `training.seed`."""
     startup_trials: NonNegativeInt | None = None
     """Trials that must finish before the sampler models anything; null: its own number. Random search and the
     grid have no such phase."""

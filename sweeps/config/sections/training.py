@@ -106,8 +106,8 @@ def _one_budget(epochs: float | None, info: ValidationInfo) -> float | None:
     if epochs is None and max_steps is None:
         raise ValueError("or max_steps must be given; got neither")
     if epochs is not None and isinstance(max_steps, int):
-        both = f"{epochs:g} epochs beside max_steps {max_steps}"
-        raise ValueError(f"cannot stand beside max_steps, keep one; got {both}")
+        both = f"{epochs:g} epochs and max_steps {max_steps}"
+        raise ValueError(f"cannot be given with max_steps, keep one; got {both}")
     return epochs
 
 
@@ -121,7 +121,7 @@ def _fit_the_budget(evaluations: int, info: ValidationInfo) -> int:
 
 def _without_evaluations(fractions: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
     if info.data.get("evaluations") is not None:
-        raise ValueError(f"cannot stand beside evaluations, keep one; got {list(fractions)}")
+        raise ValueError(f"cannot be given with evaluations, keep one; got {list(fractions)}")
     return fractions
 
 
@@ -167,7 +167,7 @@ class TrainingSection(Section):
     gradient_checkpointing: Flag = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     seed: Seed = 0
-    """Of the adapter's initial weights, the order of examples and dropout; the same for every trial."""
+    """Seed of the adapter's initial weights, the order of examples and dropout; the same for every trial."""
 
     @property
     def report_percents(self) -> tuple[int, ...]:
@@ -202,8 +202,15 @@ class LoraSection(Section):
     def _without_prefix(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        names = {f"lora_{name}": name for name in ("r", "alpha", "dropout") if name not in data}
-        return {names.get(key, key): value for key, value in data.items()}
+        prefixed = {f"lora_{name}": name for name in ("r", "alpha", "dropout")}
+        twice = [
+            ((key,), f"is given twice, as {key} and as {name}; keep one")
+            for key, name in prefixed.items()
+            if key in data and name in data
+        ]
+        if twice:
+            raise refusal(twice)
+        return {prefixed.get(key, key): value for key, value in data.items()}
 
     @property
     def trial_values(self) -> dict[str, Any]:

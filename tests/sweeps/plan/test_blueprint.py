@@ -26,12 +26,12 @@ from sweeps.plan.build_blueprint import build_blueprint
 from sweeps.plan.specs import StudySpec
 from sweeps.sweep import Sweep
 
-MakeLedger = Callable[..., StudySpec]
+MakeStudySpec = Callable[..., StudySpec]
 Draw = Callable[..., Blueprint]
 
 
 @pytest.fixture
-def base_study_spec(study_spec: MakeLedger, tmp_path: Path) -> StudySpec:
+def base_study_spec(study_spec: MakeStudySpec, tmp_path: Path) -> StudySpec:
     return study_spec(tmp_path)
 
 
@@ -91,7 +91,7 @@ def test_a_searched_batch_size_keeps_the_number_of_examples(
 
 
 def test_searched_lora_and_decay_replace_the_constants_and_schedulers_get_their_arguments(
-    study_spec: MakeLedger, tmp_path: Path
+    study_spec: MakeStudySpec, tmp_path: Path
 ) -> None:
     base = study_spec(tmp_path)
     with_arguments = StudySpec(
