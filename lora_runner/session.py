@@ -26,7 +26,7 @@ from lora_runner.trial_reports import Reporter, failed
 class Session:
     """Trials on the seats of one pack.
 
-    Raises ModelError when the untrained base has no finite loss on the evaluation set.
+    Raises ModelError when the untouched base has no finite loss on the evaluation set.
     """
 
     def __init__(self, pack: Pack, data: DataBundle, options: SessionOptions, *, num_seats: int) -> None:
@@ -45,7 +45,7 @@ class Session:
         self.base_eval_loss = self.reporter.base_eval_loss
 
     def measure_base(self) -> float | None:
-        """The metric of the untrained base; None, with a note, where its answers or their scoring raised."""
+        """The metric of the untouched base; None, with a note, where its answers or their scoring raised."""
         return self.reporter.measure_base()
 
     @property

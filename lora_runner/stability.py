@@ -49,7 +49,7 @@ class StabilityWatch:
 
     base_eval_loss: float
     base_repetition: float = 0.0
-    """Share of repeated 3-grams in the untrained base's samples, which training did not cause."""
+    """Share of repeated 3-grams in the untouched base's samples, which training did not cause."""
     signs: list[Sign] = field(default_factory=list)
     diverged: str | None = None
     losses: list[float] = field(default_factory=list)

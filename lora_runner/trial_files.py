@@ -84,7 +84,7 @@ class TrialFiles:
         self._notes.append(f"trial {assignment.number}: {text}")
 
     def note_of_base(self, text: str) -> None:
-        """Add a note on the untrained base."""
+        """Add a note on the untouched base."""
         self._notes.append(f"untouched base: {text}")
 
     def take_written(self) -> list[tuple[Assignment, str]]:

@@ -28,7 +28,7 @@ Faults = dict[RunningTrial, Fault]
 class Reporter:
     """Evaluates the trials of one session. `heartbeat` is called after each piece of work.
 
-    Raises ModelError when the untrained base has no finite loss on the evaluation set.
+    Raises ModelError when the untouched base has no finite loss on the evaluation set.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Reporter:
         self.base_eval_loss = pack.evaluate([None], self.eval_blocks)[0]
         if not math.isfinite(self.base_eval_loss):
             raise ModelError(
-                f"the untrained base {pack.base.spec.model!r} has evaluation loss {self.base_eval_loss}: its "
+                f"the untouched base {pack.base.spec.model!r} has evaluation loss {self.base_eval_loss}: its "
                 f"weights are damaged, or {pack.base.compute_dtype} is too narrow for them"
             )
         self.base_repetition = repetition(self._sample([None])[0])
@@ -56,7 +56,7 @@ class Reporter:
         )
 
     def measure_base(self) -> float | None:
-        """The metric of the untrained base; None, with a note, where its answers or their scoring raised."""
+        """The metric of the untouched base; None, with a note, where its answers or their scoring raised."""
         if self._evaluator is None or self._options.metric is None:
             return None
         if self._options.metric.max_new_tokens and (reason := self._pack.generator.uncached_reason):

@@ -46,9 +46,9 @@ class TrialResult:
     """complete | pruned | diverged | out_of_memory | failed | running | waiting."""
     stop_reason: str = ""
     percent: int | None = None
-    """Of its budget, at the last report."""
+    """Percent of its budget at the last report."""
     last_eval_loss: float | None = None
-    """Of the last report; says nothing about the full budget."""
+    """Loss of the last report; says nothing about the full budget."""
     label: str = ""
     rows: tuple[str, ...] = ()
     """Guideline rows whose own values this trial takes."""

@@ -52,7 +52,7 @@ class MemoryEstimate:
     source: str
     """How the transient tensors were counted."""
     cache: int = 0
-    """Of each seat's keys and values, while it generates."""
+    """Bytes of each seat's keys and values, while it generates."""
     libraries: int = 0
     """Bytes of Python and imported libraries in the process; 0 on CUDA, where only tensors count."""
     gaps: float = 0.0
@@ -126,7 +126,7 @@ class SeatChoice:
     resident_weights: bool
     """Keep the dequantized base in memory: the same numbers in less time."""
     estimate: MemoryEstimate
-    """Of this choice."""
+    """The memory that this choice takes."""
     reason: str
     smallest_base: int
     """Bytes of the base without its dequantized copy, a lower bound for any pack."""

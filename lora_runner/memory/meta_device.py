@@ -73,7 +73,7 @@ def _is_cpu(device: torch.device | None) -> bool:
 
 
 def _grouped_shape(a: Tensor, b: Tensor, offs: Tensor, *_: Any, **__: Any) -> tuple[int, ...]:
-    """Of a grouped matmul: rows with one weight per group, or rows with rows."""
+    """Shape of a grouped matmul's result: rows with one weight per group, or rows with rows."""
     groups = (len(offs),) if b.dim() == 2 else ()
     return (*groups, a.shape[0], b.shape[-1])
 

@@ -82,7 +82,7 @@ class SeatState:
     """Elements, rounded up to whole blocks."""
     embeddings: int
     bits: Literal[32, 8]
-    """Of the embeddings' moments."""
+    """Bits of the embeddings' moments."""
 
     @property
     def num_bytes(self) -> int:
@@ -136,7 +136,7 @@ def _weight(module: nn.Module) -> Tensor:
 
 
 def _shape(module: nn.Module) -> torch.Size:
-    """Of a linear layer's weight, as (out, in)."""
+    """Shape of a linear layer's weight, as (out, in)."""
     shape = _weight(module).shape
     return torch.Size(reversed(shape)) if isinstance(module, Conv1D) else shape
 

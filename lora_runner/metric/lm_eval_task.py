@@ -41,7 +41,7 @@ class Task:
     num_documents: int
     """Documents evaluated."""
     max_new_tokens: int
-    """Of an answer; 0 for a task that compares likelihoods."""
+    """Most tokens of an answer; 0 for a task that compares likelihoods."""
     task: Any = field(repr=False)
     """lm-eval's object."""
 

@@ -209,5 +209,5 @@ class Pack(PackedModel):
 
 
 def _sum(part: Tensor) -> Tensor:
-    """Of a block's losses, at any offset alike: a CUDA sum starts where its memory is aligned."""
+    """Sum of a block's losses, the same at any offset: a CUDA sum starts where its memory is aligned."""
     return part.clone().sum() if part.is_cuda else part.sum()

@@ -47,7 +47,7 @@ class ExportDraft:
     files: Mapping[str, str | Path]
     """Name in the destination -> text, or a file to copy."""
     facts: Mapping[str, FactExport]
-    """By the fact's name; every fact of the config has an entry."""
+    """FactExports by the fact's name; every fact of the config has an entry."""
     notes: list[str] = field(default_factory=list)
     """What a reader should know although nothing is lost."""
     check: Callable[[Path], object] | None = None

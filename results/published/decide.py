@@ -44,7 +44,7 @@ class ModelVerdict:
     verdict: Verdict
     configs: Sequence[Config]
     noise: PooledNoise
-    """Of configs up to the best's rate."""
+    """Noise of the configs up to the best's rate."""
     costs: Mapping[str, Bracket]
     """Row -> what its value costs; without rows that no run of the table tests."""
 

@@ -24,7 +24,7 @@ class PooledNoise:
     degrees: int
     groups: int
     highest_rate: float
-    """Of the configs that were run twice; 0 when none was."""
+    """The highest rate of the configs that were run twice; 0 when none was."""
 
 
 def pooled_noise(

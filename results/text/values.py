@@ -30,5 +30,5 @@ def conjunction(names: Sequence[str]) -> str:
 
 
 def sentence(text: str) -> str:
-    """With a capital and a full stop."""
+    """The text with a capital letter and a full stop."""
     return f"{text[0].upper()}{text[1:]}."

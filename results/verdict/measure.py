@@ -67,7 +67,7 @@ class Cost:
     difference: float
     """eval_loss minus the best trial's; never below 0."""
     percent: float | None
-    """Of the best trial's loss; None where that is not above 0."""
+    """Difference in percent of the best trial's loss; None where that is not above 0."""
     own_value: bool
     """Whether the trial was run to measure this row, or only happens to lie inside it."""
     differs_in: tuple[str, ...]
@@ -83,7 +83,7 @@ class BeyondBoundary:
     signs: Mapping[str, int]
     """Sign -> number of trials that showed it."""
     cost: Cost | None
-    """Of the best finished one."""
+    """Cost of the best finished one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class SignCounts:
     """Trials with a sign whose value of the row's parameter is known."""
     best_value: float | None
     num_on_said_side_of_best: int | None
-    """Of `num_values`: above the best for a row that says too high, below it for one that says too low."""
+    """How many of `num_values` are above the best (row says too high) or below it (row says too low)."""
     median_with_sign: float | None
     median_without_sign: float | None
 
@@ -131,9 +131,9 @@ class Measurement:
     searched: Dimension | None = None
     """What was searched for the row's parameter."""
     beyond: BeyondBoundary | None = None
-    """Of a boundary row."""
+    """For boundary rows only."""
     signs: SignCounts | None = None
-    """Of a stability row."""
+    """For stability rows only."""
 
     @property
     def applies(self) -> bool:

@@ -289,7 +289,7 @@ def _interval(differences: Sequence[float], share: float) -> tuple[float | None,
 
 
 def _spent(pairs: int) -> int:
-    """By what the look at so many pairs divides its share: the reciprocals over all looks sum to 1."""
+    """The divisor of the error share at this look; the reciprocals over all looks sum to 1."""
     look = max(1, pairs - MIN_PAIRS + 1)
     return look * (look + 1)
 

@@ -77,7 +77,7 @@ class ConfirmResult:
     """How a call of `Sweep.confirm` ended."""
 
     verdict: Verdict
-    """By all runs so far."""
+    """The verdict from all runs so far."""
     progress: Progress
     run_folder: Path
 

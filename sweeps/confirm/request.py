@@ -20,7 +20,7 @@ class ConfirmRequest:
     trials: int | None = None
     """Runs of the whole confirmation, those that tune one rate included."""
     hours: float | None = None
-    """Of this call; runs that are under way then are finished."""
+    """Hours after which this call starts no new run; running ones are finished."""
     margin: float
     """Largest difference that counts as none, a share of the best's loss."""
 

@@ -41,7 +41,7 @@ class KeeperActor:
         self._owner = owner
         self._opened: Keeper | None = None
         self._away_since: dict[int | None, float] = {}
-        """By caller (None: the driver), since when its calls fail: a full disk may fail reports only."""
+        """Caller (None: the driver) -> since when its calls fail; a full disk may fail reports only."""
         self._refusals = 0
         self._start_failures = StartFailures()
         self._has_called: set[int] = set()

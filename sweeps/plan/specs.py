@@ -67,7 +67,7 @@ class WorkerSpec:
 
     base: BaseSpec
     model_fingerprint: str | None
-    """Of a model folder: tells a worker whether it sees the same one. None for a hub id."""
+    """Tells a worker whether it sees the same model folder; None for a hub id."""
     data: DataBundle
     """Tokenized once, by the driver, so that every worker trains and evaluates on the same tokens."""
     pack: PackOptions

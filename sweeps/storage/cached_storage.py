@@ -21,11 +21,11 @@ from sweeps.storage.study_storage import StudyStorage
 @dataclass
 class _Study:
     trials: dict[int, FrozenTrial] = field(default_factory=dict)
-    """By number, rising."""
+    """Trials by number, rising."""
     unfinished: set[int] = field(default_factory=set)
     """Numbers: every call of the keeper asks for these, and must not cost more with every finished trial."""
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
-    """By parameter: the first one that was set."""
+    """For each parameter, the first distribution that was set."""
 
 
 class CachedStorage(BaseStorage):
@@ -47,7 +47,7 @@ class CachedStorage(BaseStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """By number. Does not go through the finished trials unless `states` asks for them."""
+        """Trials by number. Does not go through the finished trials unless `states` asks for them."""
         study = self._study(study_id)
         if states is None:
             trials = list(study.trials.values())

@@ -32,10 +32,10 @@ class Status:
     best: dict[str, Any] | None = None
     """number, eval_loss, params, and metric if there is one."""
     default_loss: float | None = None
-    """Of the guideline default, once it has used its full budget."""
+    """Loss of the guideline default, once it has used its full budget."""
     base_eval_loss: float | None = None
     base_metric: float | None = None
-    """Of the untouched base, as is `base_eval_loss`."""
+    """Metric of the untouched base."""
     num_put_back: int = 0
     """Trials that ran out of memory in a pack and were put back to be tried again."""
     seat_busy_share: float | None = None

@@ -38,7 +38,7 @@ class Point:
     """One report."""
 
     percent: int
-    """Of the trial's budget."""
+    """Percent of the trial's budget."""
     step: int
     """Optimizer step."""
     seconds: float

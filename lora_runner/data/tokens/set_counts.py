@@ -58,7 +58,7 @@ class SetCounts:
     max_length_for_all: int = 0
     """The smallest max_length that loses none of them."""
     num_placeholders: int = 0
-    """With `<image>` or similar in their text, which is trained as text."""
+    """Records with `<image>` or similar in their text, which is trained as text."""
     num_missing_texts: int = 0
     """Whose answer is a written missing value: nan, None, null."""
     num_blank_turns: int = 0

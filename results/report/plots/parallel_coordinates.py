@@ -31,7 +31,7 @@ _LOSS = "evaluation loss"
 class _Axis:
     name: str
     height: Callable[[TrialResult], float | None]
-    """Of a trial, from 0 (bottom) to 1 (top); None when it has no value."""
+    """Height of a trial, from 0 (bottom) to 1 (top); None when it has no value."""
     ticks: Sequence[tuple[float, str]]
     """(height, text)."""
 
