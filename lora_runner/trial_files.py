@@ -41,7 +41,7 @@ class TrialFiles:
             self.note(trial.assignment, f"starts over, no checkpoint can be used ({error})")
             return
         for problem in problems:
-            self.note(trial.assignment, f"goes on from the one before a damaged checkpoint ({problem})")
+            self.note(trial.assignment, f"continues from the checkpoint before the damaged one ({problem})")
         trial.watch, trial.wall_seconds, trial.last_stats = watch, wall_seconds, stats
 
     def checkpoint(self, trial: RunningTrial) -> None:

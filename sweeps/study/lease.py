@@ -25,7 +25,7 @@ from sweeps.errors import LeaseLost, StudyHeld
 from sweeps.storage.study_storage import StudyStorage
 
 LEASE = "lease"
-"""The study's user attribute that holds it."""
+"""The study's user attribute that holds the lease."""
 BEAT_SECONDS = 5.0
 """A keeper without other writes renews its lease this often."""
 _POLL_SECONDS = 0.5
