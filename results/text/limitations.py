@@ -23,8 +23,8 @@ TEXTS: Mapping[str, Callable[..., str]] = {
         "Nothing here is a claim until the best and the guideline default are run again on other seeds."
     ),
     "replicated": lambda arms, seeds, alpha, margin: (
-        f"Words rest on {plural(arms, 'arm')}, run again on up to {plural(seeds, 'common seed')}: the chance "
-        f"of one or more wrong words is at most {100 * alpha:g}%, with a margin of {100 * margin:g}% of the "
+        f"The verdicts rest on {plural(arms, 'arm')}, run again on up to {plural(seeds, 'common seed')}: the "
+        f"family-wise error rate is at most {100 * alpha:g}%, with a margin of {100 * margin:g}% of the "
         "best's loss, if differences between runs are about normal. Costs and positions still rest on one "
         "run per config."
     ),

@@ -42,7 +42,7 @@ MOST_MARGIN = 0.5
 """With a larger margin nearly all values would count as equal."""
 
 ALPHA = 0.05
-"""Family-wise error rate: the largest chance of one or more wrong words in a confirmation."""
+"""Family-wise error rate of a confirmation: the largest probability that any of its verdicts is wrong."""
 
 MIN_PAIRS = 3
 """With fewer pairs there is no interval: two differences do not show their spread."""
