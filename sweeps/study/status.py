@@ -106,10 +106,10 @@ def read_status(study: optuna.Study, target: int) -> Status:
                     "eval_loss": losses.get(percent),
                 }
             )
-        if trial.state == TrialState.COMPLETE and trial.value is not None:
+        if (loss := full_budget_loss(trial)) is not None:
             complete.append(trial)
             if is_default(trial):
-                status.default_loss = full_budget_loss(trial)
+                status.default_loss = loss
     if complete:
         best = min(complete, key=rank)
         status.best = {
