@@ -1,10 +1,9 @@
-"""Confirm studies without Ray: which arms, in which order, when they stop, and what a kill leaves."""
+"""Confirm studies without Ray: in which order arms run, when they stop, and what a kill leaves."""
 
 from __future__ import annotations
 
 import itertools
 import math
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +14,11 @@ import pytest
 from optuna.trial import TrialState
 
 from lora_runner.config import TrialConfig
-from results.errors import NothingToSay
 from results.sweep_result import SweepResult, read_study
 from results.verdict.replicates import margin_of, read_replicates
-from results.verdict.statistics import MARGIN, Arm
+from results.verdict.statistics import MARGIN
 from results.verdict.verdict import verdict
-from sweeps.confirm.arms import choose_arms, space_with
 from sweeps.confirm.confirmation import Confirmation, sweep_to_confirm
-from sweeps.confirm.one_rate import rates_to_try
 from sweeps.confirm.request import ConfirmRequest
 from sweeps.confirm.set_aside import set_aside
 from sweeps.confirm.study_specs import confirm_study_spec
@@ -30,46 +26,9 @@ from sweeps.errors import ConfigError, StudyHeld, StudyMismatch
 from sweeps.keeper.keeper import Keeper
 from sweeps.plan.replicate_plan import new_seeds
 from sweeps.study.study import peek
+from tests.sweeps.confirm.conftest import SWEPT, noisy
 
 Make = Callable[..., Keeper]
-
-
-def noisy(slope: float = 0.3, noise: float = 0.0005) -> Callable[[TrialConfig, int], float]:
-    """A bowl in both rates; the seed moves all runs alike, and each a little on its own."""
-
-    def loss(config: TrialConfig, percent: int) -> float:
-        main = abs(math.log10(config.learning_rate / 1e-3))
-        embedding = abs(math.log10((config.embedding_learning_rate or 1e-4) / 1e-4))
-        common = (config.seed % 89) / 500
-        own = (int(config.hash(), 16) % 100 / 50 - 1) * noise if config.seed else 0.0
-        schedule = 0.05 * (config.lr_scheduler_type == "constant")
-        return 2 + slope * (main + 0.5 * embedding) + schedule + common + own + 1 / percent
-
-    return loss
-
-
-SWEPT = {"trials": 24, "sampler": "random", "pruner": "none", "report_at": (50, 100)}
-
-
-@pytest.fixture(scope="module")
-def _swept(
-    tmp_path_factory: pytest.TempPathFactory, study_spec: Any, pack: Any, _empty_database: Path
-) -> Path:
-    """The database of a finished sweep."""
-    folder = tmp_path_factory.mktemp("swept")
-    file = folder / "study.db"
-    shutil.copy(_empty_database, file)
-    keeper = Keeper(study_spec(folder, **SWEPT), f"sqlite:///{file}")
-    keeper.register(0, 4.0)
-    pack(keeper, noisy(), seats=6).run()
-    keeper.leave()
-    return file
-
-
-@pytest.fixture
-def swept(_swept: Path, tmp_path: Path, make_keeper: Make) -> Keeper:
-    """The keeper of a finished sweep of 24 trials; its best lies near 1e-3."""
-    return make_keeper(at="study", url=f"sqlite:///{shutil.copy(_swept, tmp_path / 'study.db')}", **SWEPT)
 
 
 def request(**options: Any) -> ConfirmRequest:
@@ -121,96 +80,6 @@ def test_a_run_that_failed_is_run_again_by_the_next_call_and_stands_in_for_no_ot
     assert trials[6].state == TrialState.COMPLETE
     assert len(trials) == 7
     assert second.status().finished == 6
-
-
-# --- which arms -----------------------------------------------------------------------------------
-
-
-def arms_by_name(swept: Keeper, **options: Any) -> dict[str, Arm]:
-    arms = choose_arms(read_study(swept.study), swept.study_spec, **options)
-    assert len({arm.name for arm in arms}) == len(arms)
-    return {arm.name: arm for arm in arms}
-
-
-def test_the_best_comes_first_then_the_default_then_each_tested_row_at_its_own_value(swept: Keeper) -> None:
-    sweep = read_study(swept.study)
-    best = sweep.best
-    assert best is not None
-    assert sweep.guideline_default is not None
-    arms = arms_by_name(swept)
-    assert list(arms)[:2] == ["best", "guideline default"]
-    assert arms["best"].values == best.params
-    assert arms["guideline default"].values == sweep.guideline_default.params
-    rate = arms["learning_rate 2e-4"]
-    assert set(rate.rows) >= {"scenario.general", "size.7-8b", "embedding.main_lr", "method.qlora"}
-    main, ratio = float(best.params["learning_rate"]), float(best.params["embedding_lr_ratio"])
-    assert rate.values["learning_rate"] == 2e-4
-    assert rate.values["embedding_lr_ratio"] == pytest.approx(main * ratio / 2e-4), (
-        "the rate stays, not the ratio"
-    )
-    for name, arm in arms.items():
-        if arm.role != "row":
-            continue
-        differing = {k for k in arm.values.keys() & best.params.keys() if arm.values[k] != best.params[k]}
-        assert differing <= {"learning_rate", "embedding_lr_ratio"} or len(differing) == 1, (name, differing)
-    answer = {row.row.id: row for row in verdict(swept.study).rows}
-    named = {row for arm in arms.values() if arm.role == "row" for row in arm.rows}
-    assert all(answer[row].is_tested for row in named)
-    assert "boundary.same_rate" not in named
-    # A row is either tried by an arm of its own, or holds the best, or wants what the best lacks.
-    for row in ("scheduler.short", "warmup.ratio", "embedding.ratio"):
-        assert row in named or answer[row].measurement.position in ("inside", "not_tested")
-
-
-def test_rows_that_come_to_one_configuration_share_an_arm_and_no_rows_means_none(swept: Keeper) -> None:
-    arms = arms_by_name(swept)
-    hashes = [swept.study_spec.trial_config(arm.values).hash() for arm in arms.values()]
-    assert len(set(hashes)) == len(hashes)
-    assert list(arms_by_name(swept, rows=False)) == ["best", "guideline default"]
-    three = arms_by_name(swept, rows=False, best=3)
-    finished = read_study(swept.study).finished
-    assert [arm.role for arm in three.values()] == ["best", "guideline_default", "best", "best"]
-    assert [arm.values for arm in three.values()][2:] == [trial.params for trial in finished[1:3]]
-
-
-def test_a_constant_schedule_brings_no_warmup_and_another_one_gets_the_default(swept: Keeper) -> None:
-    for arm in arms_by_name(swept).values():
-        config = swept.study_spec.trial_config(arm.values)
-        assert ("warmup_ratio" in arm.values) == (config.lr_scheduler_type != "constant")
-
-
-def test_the_space_has_room_for_every_arm(swept: Keeper) -> None:
-    arms = choose_arms(read_study(swept.study), swept.study_spec)
-    changed = {"learning_rate": 0.5, "lr_scheduler_type": "inverse_sqrt"}
-    far = replace(arms[0], values={**arms[0].values, **changed})
-    space = space_with(swept.study_spec.space, (*arms, far))
-    assert all(space[name].contains(value) for arm in (*arms, far) for name, value in arm.values.items())
-    assert space["learning_rate"].low == swept.study_spec.space["learning_rate"].low
-
-
-def test_one_rate_is_tried_between_the_two_of_the_best(swept: Keeper) -> None:
-    best = read_study(swept.study).best
-    assert best is not None
-    rates = rates_to_try(read_study(swept.study))
-    main = float(best.params["learning_rate"])
-    ends = sorted((main, main * float(best.params["embedding_lr_ratio"])))
-    tried = [float(arm.values["learning_rate"]) for arm in rates]
-    assert tried == sorted(tried)
-    assert tried[-1] / tried[0] >= 3.99
-    if ends[1] / ends[0] >= 4:
-        assert (tried[0], tried[-1]) == pytest.approx(ends, rel=1e-5)
-    for arm in rates:
-        config = swept.study_spec.trial_config(arm.values)
-        assert config.embedding_learning_rate == config.learning_rate
-
-
-def test_a_best_that_is_the_default_has_nothing_to_be_compared_with(make_keeper: Make, pack: Any) -> None:
-    keeper = make_keeper(at="one", trials=1)
-    with pytest.raises(NothingToSay, match="no trial that finished its full budget"):
-        choose_arms(read_study(keeper.study), keeper.study_spec)
-    pack(keeper).run()
-    with pytest.raises(NothingToSay, match="nothing to compare trial 0"):
-        choose_arms(read_study(keeper.study), keeper.study_spec, rows=False)
 
 
 # --- the plan -------------------------------------------------------------------------------------
