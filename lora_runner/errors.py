@@ -33,7 +33,7 @@ class DataError(RunnerError, ValueError):
 
 
 class ModelError(RunnerError, ValueError):
-    """A base model that cannot be loaded, quantised or packed."""
+    """A base model that cannot be loaded, quantized or packed."""
 
 
 class TrialConfigError(RunnerError, ValueError):

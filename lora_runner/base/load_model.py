@@ -41,7 +41,7 @@ class BaseSpec:
     revision: str | None = None
     trust_remote_code: bool = False
     quantization: Literal["nf4", "none"] = "nf4"
-    """Quantisation of weights that are not quantised yet; others stay as they are."""
+    """Quantization of weights that are not quantized yet; others stay as they are."""
     compute_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """auto: bfloat16 on CUDA, float32 on CPU."""
     device_map: Literal["auto"] | None = None
@@ -65,7 +65,7 @@ class Base:
     compute_dtype: torch.dtype
     device: torch.device
     num_parameters: int
-    """Parameters before quantisation."""
+    """Parameters before quantization."""
     weights: str | None = None
     """Their digest (`weights_digest.py`); None if they do not come from files."""
     kernels: str = "transformers' own layers"
@@ -103,9 +103,9 @@ def load_tokenizer(spec: BaseSpec) -> PreTrainedTokenizerBase:
 
 
 def load_base(spec: BaseSpec) -> Base:
-    """Load and freeze a base, in NF4 with double quantisation (QLoRA, Dettmers et al., 2023) by default.
+    """Load and freeze a base, in NF4 with double quantization (QLoRA, Dettmers et al., 2023) by default.
 
-    A base that bitsandbytes has quantised stays as it is. Only safetensors weights are read. Raises
+    A base that bitsandbytes has quantized stays as it is. Only safetensors weights are read. Raises
     ModelError with the reason.
     """
     check_weights(spec)
@@ -155,7 +155,7 @@ def load_base(spec: BaseSpec) -> Base:
 
 
 def _cast_unquantized(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Cast what is not quantised; with stored quantised weights transformers does not."""
+    """Cast what is not quantized; with stored quantized weights transformers does not."""
     kept = model._keep_in_fp32_modules_strict or ()
     for name, parameter in model.named_parameters():
         is_packed = hasattr(parameter, "quant_state")  # stored as floats, with bnb_4bit_quant_storage
@@ -193,7 +193,7 @@ def _check_whole(model: PreTrainedModel, spec: BaseSpec, missing: list[str]) -> 
 
 
 def nf4_config(compute_dtype: torch.dtype) -> BitsAndBytesConfig:
-    """The 4-bit configuration of QLoRA: NF4, double quantisation."""
+    """The 4-bit configuration of QLoRA: NF4, double quantization."""
     return BitsAndBytesConfig(**NF4.settings, bnb_4bit_compute_dtype=compute_dtype)
 
 
@@ -231,7 +231,7 @@ def check_weights(spec: BaseSpec) -> None:
 
 
 def _check_types(folder: Path, spec: BaseSpec) -> None:
-    """Refuse quantised weights without a quantisation config: their codes would be taken for weights."""
+    """Refuse quantized weights without a quantization config: their codes would be taken for weights."""
     text = (folder / "config.json").read_text(encoding="utf-8", errors="replace")
     if '"quantization' in text or '"compression_config' in text:
         return  # checked by `quantization_of`
@@ -250,14 +250,14 @@ def count_parameters(spec: BaseSpec) -> int:
 
 
 def num_parameters_of(model: PreTrainedModel) -> int:
-    """Parameters of an unquantised model; tied ones count once."""
+    """Parameters of an unquantized model; tied ones count once."""
     return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
 
 
 def meta_model(spec: BaseSpec) -> PreTrainedModel:
     """The model on the meta device: names and shapes without memory.
 
-    Raises ModelError also for an unsupported quantisation (`quantization.py`).
+    Raises ModelError also for an unsupported quantization (`quantization.py`).
     """
     try:
         config = _config(spec)

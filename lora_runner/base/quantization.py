@@ -1,7 +1,7 @@
-"""How a base's weights are quantised: as stored in its folder, or when they are loaded.
+"""How a base's weights are quantized: as stored in its folder, or when they are loaded.
 
-Weights quantised by bitsandbytes (NF4, FP4, with or without double quantisation; int8) are used as they are.
-Every other quantisation is refused before anything is loaded.
+Weights quantized by bitsandbytes (NF4, FP4, with or without double quantization; int8) are used as they are.
+Every other quantization is refused before anything is loaded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lora_runner.errors import ModelError
 BLOCK, NESTED_BLOCK = 64, 256
 """Weights per scale, and scales per scale of their own (bitsandbytes' defaults)."""
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-"""safetensors' names of the types of unquantised weights."""
+"""safetensors' names of the types of unquantized weights."""
 INT8_STEPS = 127
 """Largest code of LLM.int8(): a row's scale divided by it is one step (Dettmers et al., 2022)."""
 
@@ -35,21 +35,21 @@ def _settings(kind: str, *, double: bool) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
-    """The quantisation of a base's linear layers."""
+    """The quantization of a base's linear layers."""
 
     name: Kind
-    """nf4 is QLoRA's, with double quantisation; nf4-single and fp4-double are less common."""
+    """nf4 is QLoRA's, with double quantization; nf4-single and fp4-double are less common."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of transformers' BitsAndBytesConfig except the compute dtype; empty for none."""
     is_stored: bool = False
-    """The folder holds quantised weights; otherwise they are quantised when they are loaded."""
+    """The folder holds quantized weights; otherwise they are quantized when they are loaded."""
 
     def __bool__(self) -> bool:
         return self.name != "none"
 
     @property
     def is_double(self) -> bool:
-        """Whether the scales are quantised too."""
+        """Whether the scales are quantized too."""
         return bool(self.settings.get("bnb_4bit_use_double_quant"))
 
     @property
@@ -104,7 +104,7 @@ class Quantization:
         return weight
 
     def layers(self, model: PreTrainedModel) -> dict[str, nn.Module]:
-        """The quantised layers by full name, as transformers chooses them. The model is not changed."""
+        """The quantized layers by full name, as transformers chooses them. The model is not changed."""
         if not self:
             return {}
         kept_out = HfQuantizer.get_modules_to_not_convert(
@@ -124,9 +124,9 @@ NONE = Quantization(name="none")
 
 
 def quantization_of(config: PreTrainedConfig, model: str, otherwise: Literal["nf4", "none"]) -> Quantization:
-    """The quantisation that a model's configuration names; `otherwise` where it names none.
+    """The quantization that a model's configuration names; `otherwise` where it names none.
 
-    Raises ModelError, with what to use instead, for a quantisation that is not supported.
+    Raises ModelError, with what to use instead, for a quantization that is not supported.
     """
     stored = _stored(config)
     if stored is None:
@@ -164,7 +164,7 @@ def quantization_of(config: PreTrainedConfig, model: str, otherwise: Literal["nf
 
 
 def _stored(config: PreTrainedConfig) -> Mapping[str, Any] | None:
-    """What a configuration, or a part of it, says about quantisation, under any of the usual keys."""
+    """What a configuration, or a part of it, says about quantization, under any of the usual keys."""
     parts = [config, *(part for part in vars(config).values() if isinstance(part, PreTrainedConfig))]
     for part in parts:
         for key in ("quantization_config", "compression_config", "quantization"):
@@ -189,7 +189,7 @@ def _shown(method: str, stored: Mapping[str, Any]) -> str:
 
 
 def dequantized_weight(layer: nn.Module) -> Tensor:
-    """The weight (out, in) of a layer, dequantized if bitsandbytes quantised it.
+    """The weight (out, in) of a layer, dequantized if bitsandbytes quantized it.
 
     int8 weights are multiplied with their rows' scales. bitsandbytes' own layer would also round activations
     to 8 bits, depending on the whole batch and so on a trial's neighbours.

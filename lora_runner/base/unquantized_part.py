@@ -1,4 +1,4 @@
-"""Which parameters of a base are not quantised, and how many."""
+"""Which parameters of a base are not quantized, and how many."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FUSED_DIM = 3
 def unquantized_parameters(model: PreTrainedModel, quantization: Quantization) -> dict[str, int]:
     """Counts of parameters that stay in the compute dtype, by kind, largest first.
 
-    bitsandbytes quantises only linear layers, not experts fused into one parameter.
+    bitsandbytes quantizes only linear layers, not experts fused into one parameter.
     """
     quantized = {id(module.weight) for module in quantization.layers(model).values()}
     ends = (model.get_input_embeddings(), model.get_output_embeddings())

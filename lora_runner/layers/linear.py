@@ -164,7 +164,7 @@ class PackedModule(nn.Module):
 
 
 class PackedLinear(PackedModule):
-    """A frozen linear layer, quantised or not, with a LoRA branch per seat if it is a target.
+    """A frozen linear layer, quantized or not, with a LoRA branch per seat if it is a target.
 
     Source: LoRA (Hu et al., 2021). The branch computes in the dtype of its input, on fp32 master weights, as
     under autocast.
@@ -191,7 +191,7 @@ class PackedLinear(PackedModule):
         self._keep_resident = resident
 
     def base_weight(self, dtype: torch.dtype) -> Tensor:
-        """The frozen weight (out, in) in `dtype`: the resident copy, or dequantised now."""
+        """The frozen weight (out, in) in `dtype`: the resident copy, or dequantized now."""
         if self._resident is not None and self._resident.dtype == dtype:
             return self._resident
         weight = dequantized_weight(self.base).to(dtype)

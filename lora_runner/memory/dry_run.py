@@ -51,7 +51,7 @@ class DryRun:
         use_liger(model, device)
         trained = find_target_modules(model, workload.target_modules)
         wanted = {id(model.get_submodule(name)) for name in trained}
-        # A resident copy is used like a weight that was never quantised.
+        # A resident copy is used like a weight that was never quantized.
         in_passes = NONE if workload.resident_weights else quantization
         quantized = {id(module) for module in in_passes.layers(model).values()}
         self._layers, self._removed = _keep_one_of_each_kind(model, wanted, quantized)
@@ -175,7 +175,7 @@ def _kind(layer: nn.Module, type_: str | None, marked: Sequence[set[int]]) -> tu
 def _frozen(
     model: PreTrainedModel, dtype: torch.dtype, quantization: Quantization, quantized: set[int]
 ) -> Base:
-    """The model as `load_base` would load it; `quantized` are the ids of quantised layers."""
+    """The model as `load_base` would load it; `quantized` are the ids of quantized layers."""
     model.to(dtype).requires_grad_(False).eval()
     model.config.use_cache = False
     if quantized:  # then Jamba and FalconMamba call layers instead of reading their weights

@@ -22,7 +22,7 @@ from lora_runner.pack.packed_model import max_logits
 from lora_runner.pack.seat import RANK_MULTIPLE
 
 NF4_BYTES = NF4.bytes_of(torch.Size((1, 1)))
-"""Bytes per quantised parameter: half a byte, an 8-bit scale per block, an fp32 scale per block of those."""
+"""Bytes per quantized parameter: half a byte, an 8-bit scale per block, an fp32 scale per block of those."""
 BUFFER_BYTES, TRAINED_BYTES = 4, 16
 """Bytes per trained parameter in one buffer, and in all four: fp32 master, gradient, two moments."""
 TRAINED_8BIT_BYTES = 2 * BUFFER_BYTES + 2 * (1 + 4 / ABSMAX_BLOCK)

@@ -1,7 +1,7 @@
 """One seat of a pack as an lm-eval model: likelihoods of continuations, and generated answers.
 
 It implements the three methods of `lm_eval.api.model.LM` without importing the package; requests hold their
-texts in `args`. Texts are tokenised as lm-eval's own model class for transformers does it.
+texts in `args`. Texts are tokenized as lm-eval's own model class for transformers does it.
 """
 
 from __future__ import annotations

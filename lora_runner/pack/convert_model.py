@@ -118,7 +118,7 @@ def train_checkpointed(model: PreTrainedModel) -> None:
 def keep_original_weights(model: PreTrainedModel) -> None:
     """Keep a model from changing its weights in evaluation mode, in which the base of a pack stays.
 
-    RWKV halves them every few layers, against overflow in fp16, and quantises 4-bit weights again.
+    RWKV halves them every few layers, against overflow in fp16, and quantizes 4-bit weights again.
     """
     if getattr(model.config, "rescale_every", 0):
         model.config.rescale_every = 0

@@ -18,7 +18,7 @@ from sweeps.cli.arguments import (
 from sweeps.console import say
 
 app = typer.Typer()
-PANEL = "Judge, write and use the results"
+PANEL = "Check, write and use the results"
 
 
 @app.command(rich_help_panel=PANEL)

@@ -300,7 +300,7 @@ def test_targets_that_match_nothing_are_an_error(structure: Any, targets: Any, m
 
 
 def test_a_model_whose_layers_are_not_linear(tiny_model: TINY) -> None:
-    """GPT-2's transposed layers become ordinary ones only when they are quantised."""
+    """GPT-2's transposed layers become ordinary ones only when they are quantized."""
     spec = BaseSpec(model=str(tiny_model("gpt2")))
     assert len(find_target_modules(meta_model(spec), "all-linear")) == 2 * 4
     assert Pack(load_base(spec), PackOptions()).target_names == tuple(

@@ -1,4 +1,4 @@
-"""Bases that are stored quantised: computed as transformers computes them, or refused by their config."""
+"""Bases that are stored quantized: computed as transformers computes them, or refused by their config."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def stored(tiny_model: TINY, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`stored("fp4", dtype)`: a folder that bitsandbytes has quantised so, the rest of it in `dtype`."""
+    """`stored("fp4", dtype)`: a folder that bitsandbytes has quantized so, the rest of it in `dtype`."""
     made: dict[tuple[str, torch.dtype], Path] = {}
 
     def make(kind: str, dtype: torch.dtype = torch.float32) -> Path:
@@ -172,7 +172,7 @@ def test_other_quantisations_are_refused_by_their_config(
                 refuse(BaseSpec(model=str(folder)))
 
 
-# --- what is not quantised ----------------------------------------------------------------------------
+# --- what is not quantized ----------------------------------------------------------------------------
 
 
 def test_what_stays_in_the_compute_dtype_is_said(tiny_model: TINY, stored: Callable[..., Path]) -> None:
@@ -188,7 +188,7 @@ def test_what_stays_in_the_compute_dtype_is_said(tiny_model: TINY, stored: Calla
 
 
 def test_fused_experts_are_counted_as_what_stays_unquantised() -> None:
-    """bitsandbytes quantises only linear layers; the experts of a mixture are one parameter per layer."""
+    """bitsandbytes quantizes only linear layers; the experts of a mixture are one parameter per layer."""
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     config = MixtralConfig(vocab_size=256, intermediate_size=128, num_local_experts=4, **sizes)
     with torch.device("meta"):

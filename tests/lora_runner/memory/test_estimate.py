@@ -37,7 +37,7 @@ TINY = Callable[..., Path]
 CPU = torch.device("cpu")
 USUAL = Workload(lora_r=8, batch_size=4, length=64)
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)
-"""Bytes a quantised weight: QLoRA, section 3 (4 bits, 8-bit scales of 64, fp32 scales of 256 of those)."""
+"""Bytes a quantized weight: QLoRA, section 3 (4 bits, 8-bit scales of 64, fp32 scales of 256 of those)."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A base that is stored quantised: recorded as what it is, exported as that, and merged with its weights."""
+"""A base that is stored quantized: recorded as what it is, exported as that, and merged with its weights."""
 
 from __future__ import annotations
 
