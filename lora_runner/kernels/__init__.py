@@ -1,0 +1,1 @@
+"""Triton kernels of the fused path, and the functions that launch them; no model knowledge, no autograd."""
