@@ -160,11 +160,5 @@ class PassTables:
 
 
 def _num_words(shape: PassShape) -> int:
-    blocks, eights = shape.num_blocks, lambda n: -(-4 * n // 8)
-    return (
-        blocks * (2 + shape.num_layers)
-        + eights(2 * shape.num_tiles)
-        + 3 * eights(blocks)
-        + eights(blocks + 1)
-        + eights(shape.num_rows)
-    )
+    in_32_bits = (2 * shape.num_tiles, *(shape.num_blocks,) * 3, shape.num_blocks + 1, shape.num_rows)
+    return shape.num_blocks * (2 + shape.num_layers) + sum(-(-size // 2) for size in in_32_bits)
