@@ -7,26 +7,19 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.language.random import philox_impl
 
-ELEMENTS = 16
-"""Per counter: four 64-bit words of four elements each."""
+from lora_runner.kernels.philox import ELEMENTS, philox_words
+
 COUNTERS = 128
 """Per program."""
-ROUNDS = 10
 
 
 # Not specialised: a key of 1 would become a constant, and new keys might be compiled again.
 @triton.jit(do_not_specialize=["key0", "key1", "limit", "num_counters"])
-def keep_kernel(out, key0, key1, limit, num_counters, COUNTERS: tl.constexpr, ROUNDS: tl.constexpr):
+def keep_kernel(out, key0, key1, limit, num_counters, COUNTERS: tl.constexpr):
     """Write 16 bytes of 0 or 1 per counter, as two 64-bit words; out (num_counters, 2) int64."""
     index = tl.program_id(0) * COUNTERS + tl.arange(0, COUNTERS)
-    # NumPy counts up before it draws: its first words come from counter 1.
-    counter = (index + 1).to(tl.uint64)
-    zero = counter * 0
-    w0, w1, w2, w3 = philox_impl(
-        counter, zero, zero, zero, zero + key0.to(tl.uint64), zero + key1.to(tl.uint64), ROUNDS
-    )
+    w0, w1, w2, w3 = philox_words(index, key0, key1)
     inside = index < num_counters
     tl.store(out + 2 * index, _keeps(w0, limit) | (_keeps(w1, limit) << 32), mask=inside)
     tl.store(out + 2 * index + 1, _keeps(w2, limit) | (_keeps(w3, limit) << 32), mask=inside)
@@ -47,10 +40,8 @@ def philox_keep_mask(
 ) -> Tensor:
     """`dropout.keep_mask` on the device; the host does not wait."""
     count = shape[0] * shape[1]
-    counters = -(-count // ELEMENTS)
+    counters = -(-count // ELEMENTS.value)
     out = torch.empty(counters, 2, dtype=torch.int64, device=device)
     with torch.cuda.device_of(out):
-        keep_kernel[(triton.cdiv(counters, COUNTERS),)](
-            out, *key, limit, counters, COUNTERS=COUNTERS, ROUNDS=ROUNDS
-        )
+        keep_kernel[(triton.cdiv(counters, COUNTERS),)](out, *key, limit, counters, COUNTERS=COUNTERS)
     return out.view(torch.bool).flatten()[:count].view(shape)
