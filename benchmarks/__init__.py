@@ -9,6 +9,7 @@ update.py         clipping and AdamW, beside torch's and bitsandbytes' optimizer
 generation.py     answers with a key-value cache and without
 side_by_side.py   trials per hour of one device, beside one peft process per trial
 orchestration.py  cost of a trial without training, beside Ray Tune + OptunaSearch + ASHA
+launches.py       kernels of a decoder layer, counted without a GPU
 scale.py          the keeper and the fleet at many seats and finished trials
 gpu.py            the tests and benchmarks that need a CUDA device
 """

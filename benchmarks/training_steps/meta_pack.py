@@ -1,0 +1,68 @@
+"""A pack of a random Llama on the meta device, run as on CUDA: its operations are counted without a GPU."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
+from unittest.mock import patch
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers.models.llama import modeling_llama
+
+from benchmarks.harness.operation_counter import OperationCounter
+from benchmarks.training_steps.case import Case, PackTrials
+from benchmarks.training_steps.random_llama import PAD
+from lora_runner.base.liger import use_liger
+from lora_runner.base.load_model import Base, BaseSpec
+from lora_runner.base.quantization import NF4
+from lora_runner.memory.meta_device import META, LiveBytes, no_launches
+from lora_runner.pack.pack import Pack
+
+FEW, MORE = 2, 3
+"""Layers of the two models whose difference is one decoder layer. The first has less to do than the others,
+since nothing below it is trained."""
+
+
+def meta_base(case: Case) -> Base:
+    """The case's Llama in NF4, as from `load_base` on CUDA, with Liger's kernels where they are installed."""
+    with META:
+        model = LlamaForCausalLM(case.shape.config()).to(case.dtype)
+    for layer in NF4.layers(model).values():
+        layer.weight = NF4.meta_weight(cast(torch.Tensor, layer.weight).shape, case.dtype)
+    return Base(
+        model=model.requires_grad_(False).eval(),
+        tokenizer=cast(PreTrainedTokenizerBase, SimpleNamespace(pad_token_id=PAD, eos_token_id=PAD)),
+        spec=BaseSpec(model=case.shape.name),
+        compute_dtype=case.dtype,
+        device=META,
+        num_parameters=0,
+        kernels=use_liger(model, torch.device("cuda")),
+    )
+
+
+def step_kernels(case: Case, num_seats: int) -> Counter[str]:
+    """Kernels of one forward and backward pass of `num_seats` trials, by operation; after a first pass."""
+    # Liger replaces functions and classes of the module, for all models of the process.
+    with patch.dict(vars(modeling_llama)), LiveBytes(), no_launches():
+        pack = Pack(meta_base(replace(case, device=META)), case.options())
+        pack.attention = replace(pack.attention, device_type="cuda")
+        trials = PackTrials(replace(case, device=META), num_seats, pack)
+        batches = trials.batches()
+        pack.micro_step(batches)
+        with OperationCounter("meta") as counter:
+            pack.micro_step(batches)
+    return counter.kernels
+
+
+def layer_kernels(case: Case, num_seats: int) -> tuple[Counter[str], int]:
+    """Kernels of one decoder layer, forward and backward, by operation; and those of the step in all."""
+    few, more = (
+        step_kernels(replace(case, shape=replace(case.shape, layers=layers)), num_seats)
+        for layers in (FEW, MORE)
+    )
+    layer = Counter(more)
+    layer.subtract(few)
+    return +layer, few.total() + (case.shape.layers - FEW) * layer.total()
