@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-Observer = Callable[[str, Callable[[], None]], None]
-"""Is told the kernel's name and a function that launches it again on the same arguments."""
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel and what it is launched on; calling it launches the kernel again."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    options: Mapping[str, Any]
+
+    def __call__(self) -> None:
+        device = _device_of(self.arguments)
+        if device.type == "meta" or 0 in self.grid:
+            return
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                self.kernel[self.grid](*self.arguments, **self.options)
+        else:  # Triton's interpreter
+            self.kernel[self.grid](*self.arguments, **self.options)
+
+
+Observer = Callable[[str, Launch], None]
+"""Is told the kernel's name and its launch."""
 
 _observers: list[Observer] = []
 
@@ -20,20 +42,10 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) 
 
     Nothing is launched on the meta device, and none for an empty grid, but observers are told of both.
     """
-    device = _device_of(arguments)
-
-    def run() -> None:
-        if device.type == "meta" or 0 in grid:
-            return
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                kernel[grid](*arguments, **options)
-        else:  # Triton's interpreter
-            kernel[grid](*arguments, **options)
-
-    run()
+    made = Launch(kernel, grid, arguments, options)
+    made()
     for observer in _observers:
-        observer(kernel.__name__, run)
+        observer(kernel.__name__, made)
 
 
 @contextmanager

@@ -1,0 +1,69 @@
+"""What kernels compile to, without a GPU: matrix instructions, wide loads, no spills, memory that fits.
+
+A new kernel is one more entry of KERNELS: a call on the meta device that launches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from lora_runner.kernels.dense_matmul import dense_matmul
+from tests.lora_runner.kernels.compiled_launches import SHARED_BYTES, Compiled, launches_of
+
+pytestmark = pytest.mark.slow
+
+
+class Kernels(NamedTuple):
+    """A function of `lora_runner/kernels/` and what its kernels must compile to."""
+
+    call: Callable[[], object]
+    """On meta tensors, of a real model's sizes."""
+    capabilities: tuple[int, ...] = (80, 90, 100)
+    """Those with tensor memory descriptors are for 90 and later."""
+    matrices: bool = False
+    """Every kernel it launches uses matrix instructions."""
+    wide: bool = True
+    """Every kernel it launches loads 16 bytes at once."""
+
+
+def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+KERNELS = {
+    "dense forward": Kernels(
+        lambda: dense_matmul(meta(2130, 4096), meta(28672, 4096), transposed=True),
+        capabilities=(90, 100),
+        matrices=True,
+    ),
+    "dense backward": Kernels(
+        lambda: dense_matmul(meta(2130, 28672), meta(28672, 4096), transposed=False),
+        capabilities=(90, 100),
+        matrices=True,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "capability"),
+    [(name, each) for name, kernels in KERNELS.items() for each in kernels.capabilities],
+)
+def test_kernels_use_what_the_device_has(name: str, capability: int, tmp_path: Path) -> None:
+    expected = KERNELS[name]
+    launches = launches_of(expected.call)
+    assert launches
+    for launch in launches:
+        compiled = Compiled(launch, capability, tmp_path)
+        kernel = launch.kernel.__name__
+        assert (compiled.resources["STACK"], compiled.resources["LOCAL"]) == (0, 0), f"{kernel} spills"
+        assert compiled.shared_bytes <= SHARED_BYTES[capability], kernel
+        if expected.matrices:
+            assert compiled.multiplies_matrices, kernel
+        if expected.wide:
+            assert compiled.loads_16_bytes, kernel

@@ -1,0 +1,25 @@
+"""The tests of kernels in Triton's interpreter, which must be chosen before a kernel is imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.lora_runner.kernels.interpreter import FOLDER, NOT_INTERPRETED
+
+ROOT = Path(__file__).parents[3]
+FILES = sorted(file.name for file in FOLDER.glob("test_*.py") if file.name not in NOT_INTERPRETED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES)
+def test_kernels_in_the_interpreter(file: str) -> None:
+    environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    # Without the fixtures of the folders above, which import most of the program.
+    command = [sys.executable, "-m", "pytest", "--confcutdir", str(FOLDER), str(FOLDER / file)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
