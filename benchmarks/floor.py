@@ -10,9 +10,10 @@ from typing import Any
 from benchmarks.harness.report import Report, arguments
 from benchmarks.harness.timing import forget, seconds, this_device, what_fits
 from benchmarks.training_steps.case import Case, PackTrials
+from benchmarks.training_steps.kernel_parts import GAPS, PARTS
 from benchmarks.training_steps.lower_bound import Ceilings, LowerBound
 from benchmarks.training_steps.random_llama import SHAPES
-from benchmarks.training_steps.step_profile import GAPS, PARTS, profile_step
+from benchmarks.training_steps.step_profile import profile_step
 
 
 def report_pack(report: Report, case: Case, num_seats: int, ceilings: Ceilings, repetitions: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,17 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.harness.kernel_launches import is_copy, is_kernel
 from benchmarks.harness.timing import seconds
+from benchmarks.training_steps.kernel_parts import (
+    ATTENTION,
+    COPIES,
+    DEQUANTISATION,
+    LORA,
+    LOSS,
+    OTHER,
+    PRODUCTS,
+    UPDATE,
+    part_of_kernel,
+)
 from lora_runner.layers import embeddings as packed_embeddings
 from lora_runner.layers import linear as packed_modules
 from lora_runner.layers.adapter_bank import AdapterBank
@@ -22,10 +33,6 @@ from lora_runner.layers.linear import PackedLinear
 from lora_runner.pack.pack import Pack
 
 LABEL = "part of a step: "
-PRODUCTS, DEQUANTISATION, LORA = "frozen products", "dequantisation", "LoRA"
-ATTENTION, LOSS, UPDATE = "attention", "output layer and loss", "update"
-COPIES, OTHER, GAPS = "copies and fills", "norms, activations and the rest", "gaps"
-PARTS = (PRODUCTS, DEQUANTISATION, LORA, ATTENTION, OTHER, LOSS, UPDATE, COPIES)
 LABELLED: tuple[tuple[Any, str, str], ...] = (
     (packed_modules, "matmul_shared", PRODUCTS),
     (packed_modules, "matmul_by_block", LORA),
@@ -59,11 +66,13 @@ class Shares:
     kernels: Counter[str] = field(default_factory=Counter)
     wall: float = 0.0
     """Seconds of the step under the profiler."""
+    busy: float = 0.0
+    """Seconds in which the device did something; less than those of all parts where kernels overlap."""
 
     @property
     def gaps(self) -> float:
         """Seconds in which the device was idle."""
-        return self.wall - sum(self.seconds.values())
+        return self.wall - self.busy
 
 
 @contextmanager
@@ -111,21 +120,40 @@ def profile_step(step: Callable[[], Any], device: torch.device) -> Shares:
     if device.type != "cuda":
         for event in events:
             shares.seconds[part_of(event)] += event.self_cpu_time_total / 1e6
+        shares.busy = sum(shares.seconds.values())
         return shares
     launches = [
-        (kernel.name, part_of(event), kernel.duration)
+        (kernel.name, _part_on_device(kernel.name, part_of(event)), kernel.duration)
         for event in events
         for kernel in event.kernels
         if kernel.name != event.name  # the annotation itself on the device
     ]
     known = Counter(name for name, _, _ in launches)
-    for event in events:
-        if is_kernel(event):
-            known[event.name] -= 1
-            if known[event.name] < 0:  # launched by no operation on the host
-                launches.append((event.name, OTHER, event.time_range.elapsed_us()))
+    there = [event for event in events if is_kernel(event)]
+    for event in there:
+        known[event.name] -= 1
+        if known[event.name] < 0:  # launched by no operation on the host, as in a replayed graph
+            launches.append((event.name, _part_on_device(event.name), event.time_range.elapsed_us()))
     for name, part, microseconds in launches:
-        part = COPIES if is_copy(name) else part
         shares.seconds[part] += microseconds / 1e6
         shares.kernels[part] += not is_copy(name)
+    shares.busy = _covered([(event.time_range.start, event.time_range.end) for event in there]) / 1e6
     return shares
+
+
+def _part_on_device(kernel: str, of_caller: str = OTHER) -> str:
+    """The part of a kernel: what its caller is only for, else what its name says, else its caller's."""
+    if is_copy(kernel):
+        return COPIES
+    if of_caller in (LOSS, UPDATE):  # which use kernels of other parts too
+        return of_caller
+    return part_of_kernel(kernel) or of_caller
+
+
+def _covered(spans: Sequence[tuple[float, float]]) -> float:
+    """Return the length of the union of spans (start, end)."""
+    covered, until = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        covered += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return covered
