@@ -6,6 +6,7 @@ sweep.py          trials per hour of a whole sweep, beside Ray Tune + OptunaSear
 step.py           a pack's training step, beside as many peft steps in turn
 floor.py          where a step's time goes, and the least time that the hardware allows
 update.py         clipping and AdamW, beside torch's and bitsandbytes' optimizers
+filling.py        seconds to fill the seats of a pack
 generation.py     answers with a key-value cache and without
 side_by_side.py   trials per hour of one device, beside one peft process per trial
 orchestration.py  cost of a trial without training, beside Ray Tune + OptunaSearch + ASHA

@@ -82,7 +82,7 @@ class Session:
         config = assignment.config
         trial = RunningTrial(
             assignment=assignment,
-            seat=self.pack.new_seat(config),
+            seat=self.pack.new_seat(config, seats_to_come=len(self.free_seats) - 1),
             plan=BatchPlan(
                 train=self.data.train, batch_size=config.per_device_train_batch_size, seed=config.seed
             ),
@@ -158,6 +158,8 @@ class Session:
             failure = error
         elapsed = time.monotonic() - started
         reports = [] if failure is None else self._step_one_by_one(failure)
+        if out_of_memory is not None and self._release_memory():
+            out_of_memory = None
         if out_of_memory is not None:
             assignment, report = self._remove_largest()
             reports = [self.report_out_of_memory(assignment, report, out_of_memory, alone=not self.trials)]
@@ -220,6 +222,14 @@ class Session:
             reports.append(failed(self.reporter.seat_report(trial), fault))
             self.remove(trial.number)
         return reports
+
+    def _release_memory(self) -> bool:
+        """Whether memory of seats that are free could be released; all windows are then computed again."""
+        if not self.pack.release_memory():
+            return False
+        for trial in self.trials:
+            trial.restart_window()
+        return True
 
     def _remove_largest(self) -> tuple[Assignment, SeatReport]:
         """Remove the trial that needs the most memory; the others compute their windows again.

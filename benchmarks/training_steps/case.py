@@ -79,7 +79,9 @@ class PackTrials:
 
     def __init__(self, case: Case, num_seats: int, pack: Pack) -> None:
         self.case, self.pack = case, pack
-        self.seats: list[Seat] = [pack.new_seat(self.trial(i)) for i in range(num_seats)]
+        self.seats: list[Seat] = [
+            pack.new_seat(self.trial(i), seats_to_come=num_seats - i - 1) for i in range(num_seats)
+        ]
 
     def trial(self, index: int) -> TrialConfig:
         return TrialConfig(

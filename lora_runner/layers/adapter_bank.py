@@ -5,7 +5,7 @@ Shapes: G seats, S elements of a seat's adapters on a device, r padded rank.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Protocol
 
@@ -16,15 +16,23 @@ from torch import Tensor
 class SeatWeights(Protocol):
     """What a packed module needs of the seat that owns a block; every weight has its gradient buffer."""
 
-    lora: dict[torch.device, tuple[Tensor, Tensor]]  # all matrices on a device, flat, and their gradients
     lora_offsets: dict[str, int]  # module name -> offset of its A (r, in); B (out, r) follows
-    saved: dict[str, Tensor]  # module name -> full weight (V, h), or its rows of the trained tokens (n, h)
-    saved_gradients: dict[str, Tensor]
     padded_rank: int
     scaling: float
     dropout: float
     seed: int
     micro_step: int
+
+    @property
+    def lora(self) -> Mapping[torch.device, tuple[Tensor, Tensor]]:
+        """All matrices on a device, flat, and their gradients."""
+
+    @property
+    def saved(self) -> Mapping[str, Tensor]:
+        """Module name -> full weight (V, h), or its rows of the trained tokens (n, h)."""
+
+    @property
+    def saved_gradients(self) -> Mapping[str, Tensor]: ...
 
 
 class AdapterBank:

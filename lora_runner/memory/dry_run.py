@@ -28,8 +28,9 @@ from lora_runner.config import TrialConfig
 from lora_runner.layout.pack_layout import Block
 from lora_runner.memory.meta_device import META, LiveBytes, no_launches
 from lora_runner.memory.sizes import Workload
+from lora_runner.optim.flat_buffers import SegmentAllocator
 from lora_runner.pack.pack import MicroBatch, Pack
-from lora_runner.pack.seat import Seat
+from lora_runner.pack.seat import LORA, Seat
 
 
 class DryRun:
@@ -107,10 +108,12 @@ class DryRun:
         Their adapters are adjacent, as in a pack that has just been filled.
         """
         seats = [copy.copy(self._seat) for _ in range(number)]
-        for device, (own, _) in self._seat.lora.items():
-            weights, gradients = (torch.empty(number, len(own), device=META) for _ in range(2))
-            for seat, row, gradient in zip(seats, weights, gradients, strict=True):
-                seat.lora = {**seat.lora, device: (row, gradient)}
+        for key, own in self._seat.segments.items():
+            if key[0] == LORA:
+                allocator = SegmentAllocator(META)
+                for seat in seats:
+                    segment = allocator.allocate(own.shapes, to_come=number * own.size)
+                    seat.segments = {**seat.segments, key: segment}
         return seats
 
     def _block(self, batch_size: int, length: int) -> Block:

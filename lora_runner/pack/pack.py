@@ -7,8 +7,9 @@ one seat is a plain QLoRA fine-tune: there is no other training loop.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,12 +21,14 @@ from lora_runner.errors import ModelError, TrialConfigError
 from lora_runner.layout.device_copies import to_device
 from lora_runner.layout.pack_layout import Block, Layout
 from lora_runner.optim.adamw import clip_and_step, squared_norms
-from lora_runner.optim.flat_buffers import SegmentAllocator
+from lora_runner.optim.flat_buffers import FlatBuffers, SegmentAllocator
 from lora_runner.optim.group_step import GroupStep
 from lora_runner.pack.generation import TextGenerator
 from lora_runner.pack.options import PackOptions
 from lora_runner.pack.packed_model import PackedModel
 from lora_runner.pack.seat import EMBEDDINGS, LORA, PendingStats, Seat, SegmentKey
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,21 +54,41 @@ class Pack(PackedModel):
                 self._allocators[EMBEDDINGS, device] = SegmentAllocator(device, has_moments=False)
         self.generator = TextGenerator(self)
 
-    def new_seat(self, config: TrialConfig) -> Seat:
+    def new_seat(self, config: TrialConfig, *, seats_to_come: int = 0) -> Seat:
         """A seat at step 0: LoRA initialised from the trial's seed, embeddings copied from the base.
 
+        Where the flat buffers have to grow, they grow for `seats_to_come` more such seats, if memory allows.
         Raises TrialConfigError when this pack trains embeddings and the trial has no learning rate for them,
         and torch.OutOfMemoryError when the seat does not fit.
         """
         if self.saved and config.embedding_learning_rate is None:
             names = ", ".join(module.name for module in self.saved)
             raise TrialConfigError(f"embedding_learning_rate is needed: this pack trains {names}")
-        return Seat(config, self.linears, self.saved, self._allocators)
+        return self._with_all_memory(
+            lambda: Seat(config, self.linears, self.saved, self._allocators, seats_to_come=seats_to_come)
+        )
 
-    def release_memory(self) -> None:
-        """Free the memory of seats that have left; the others keep their numbers."""
-        for allocator in set(self._allocators.values()):
-            allocator.compact()
+    def flat_buffers(self, device: torch.device) -> FlatBuffers:
+        """The buffers of all adapters on a device; replaced by others when `num_replaced` has grown."""
+        return self._allocators[LORA, device].buffers
+
+    def release_memory(self) -> bool:
+        """Free the memory of seats that have left or are to come; the others keep their numbers.
+
+        Returns whether there was any.
+        """
+        released = [allocator.compact() for allocator in set(self._allocators.values())]
+        return any(released)
+
+    def _with_all_memory(self, compute: Callable[[], T]) -> T:
+        """`compute`, once more without memory for seats to come where it ran out of memory beside that."""
+        try:
+            return compute()
+        except torch.OutOfMemoryError:
+            if not any(allocator.has_spare for allocator in self._allocators.values()):
+                raise
+        self.release_memory()  # here, where no traceback holds what was computed so far
+        return compute()
 
     # --- a step: micro-batches -> layout -> forward and backward -> update ----------------------------
 
@@ -143,12 +166,15 @@ class Pack(PackedModel):
 
     # --- without gradients ----------------------------------------------------------------------------
 
-    @torch.no_grad()
     def evaluate(self, seats: Sequence[Seat | None], blocks: Sequence[Block]) -> list[float]:
         """Token-weighted NLL (nats per token) of each seat on the same blocks; None is the plain base.
 
         The sum over all tokens is divided once, so the result does not depend on how they are batched.
         """
+        return self._with_all_memory(lambda: self._evaluate(seats, blocks))
+
+    @torch.no_grad()
+    def _evaluate(self, seats: Sequence[Seat | None], blocks: Sequence[Block]) -> list[float]:
         count = sum(block.num_targets for block in blocks)
         if count == 0:
             raise ModelError("the evaluation set has no target token")
@@ -172,9 +198,12 @@ class Pack(PackedModel):
         means: list[float] = (torch.stack(totals) / count).tolist()
         return means
 
-    @torch.no_grad()
     def log_probabilities(self, seat: Seat | None, block: Block) -> tuple[Tensor, Tensor]:
         """Log-probability (n,) of each target of a block, and whether it is the most likely token."""
+        return self._with_all_memory(lambda: self._log_probabilities(seat, block))
+
+    @torch.no_grad()
+    def _log_probabilities(self, seat: Seat | None, block: Block) -> tuple[Tensor, Tensor]:
         found: list[Tensor] = []
         is_greedy: list[Tensor] = []
         for _, layout in self.plan_passes([seat], [block], self.layout):
@@ -203,8 +232,9 @@ class Pack(PackedModel):
         if stop_token_ids is None:
             end = self.base.tokenizer.eos_token_id
             stop_token_ids = () if end is None else (end,)
-        return self.generator.generate(
-            seats, prompts, max_new_tokens, frozenset(stop_token_ids), batch_size or max(1, len(prompts))
+        stops, at_a_time = frozenset(stop_token_ids), batch_size or max(1, len(prompts))
+        return self._with_all_memory(
+            lambda: self.generator.generate(seats, prompts, max_new_tokens, stops, at_a_time)
         )
 
 

@@ -7,7 +7,6 @@ per parameter group and device. The matrices are views into them.
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ from lora_runner.layers.dropout import mix
 from lora_runner.layers.embeddings import PackedSavedModule
 from lora_runner.layers.linear import PackedLinear
 from lora_runner.optim.adamw_8bit import States8bit
-from lora_runner.optim.flat_buffers import Segment, SegmentAllocator
+from lora_runner.optim.flat_buffers import Segment, SegmentAllocator, segment_size
 from lora_runner.optim.group_step import GroupStep
 from lora_runner.optim.schedules import schedule_factor
 
@@ -70,6 +69,7 @@ class PendingStats:
 class Seat:
     """One trial on the shared base.
 
+    Where the buffers have to grow, they grow for `seats_to_come` more seats like this one, if memory allows.
     Raises TrialConfigError when the schedule refuses its arguments, torch.OutOfMemoryError when the buffers
     cannot grow.
     """
@@ -80,6 +80,8 @@ class Seat:
         linears: Sequence[PackedLinear],
         saved: Sequence[PackedSavedModule],
         allocators: Mapping[SegmentKey, SegmentAllocator],
+        *,
+        seats_to_come: int = 0,
     ) -> None:
         self.config = config
         self.scaling = config.lora_scaling
@@ -98,15 +100,15 @@ class Seat:
         self.token_indices = saved[0].token_indices if saved else ()
         """Ids of the only tokens whose rows are trained; empty: no such restriction."""
         self._rates = {LORA: config.learning_rate, EMBEDDINGS: config.embedding_learning_rate or 0.0}
-        self.lora: dict[torch.device, tuple[Tensor, Tensor]] = {}
-        """All adapters of a device, end to end, and their gradients."""
         self.lora_offsets: dict[str, int] = {}
-        """By layer, the offset of its A there; its B follows."""
-        self.saved: dict[str, Tensor] = {}
-        self.saved_gradients: dict[str, Tensor] = {}
+        """By layer, the offset of its A among the adapters of its device; its B follows."""
+        self._saved_names: dict[str, tuple[SegmentKey, str]] = {}
+        """By embedding or output layer, the segment and name of what is trained of it."""
         self.states_8bit: dict[SegmentKey, States8bit] = {}
         """Moments of the segments whose buffers have none."""
-        self.segments = self._allocate(linears, [m for m in saved if m.tied_to is None], allocators)
+        self.segments = self._allocate(
+            linears, [m for m in saved if m.tied_to is None], allocators, seats_to_come
+        )
         self._start_from_base(linears, saved)
 
     def _allocate(
@@ -114,6 +116,7 @@ class Seat:
         linears: Sequence[PackedLinear],
         saved: Sequence[PackedSavedModule],
         allocators: Mapping[SegmentKey, SegmentAllocator],
+        seats_to_come: int,
     ) -> dict[SegmentKey, Segment]:
         r = self.padded_rank
         shapes: dict[SegmentKey, dict[str, tuple[int, ...]]] = {}
@@ -122,61 +125,87 @@ class Seat:
             here[f"{linear.name}.lora_A"] = (r, linear.in_features)
             here[f"{linear.name}.lora_B"] = (linear.out_features, r)
         for module in saved:
-            here = shapes.setdefault((EMBEDDINGS, module.weight.device), {})
-            here[module.parameter_name] = module.trained_shape
+            key = EMBEDDINGS, module.weight.device
+            shapes.setdefault(key, {})[module.parameter_name] = module.trained_shape
+            self._saved_names[module.name] = key, module.parameter_name
+        # Seats to come are taken to be like this one; a seat's groups may share an allocator.
+        to_come = dict.fromkeys(allocators.values(), 0)
+        for key, named in shapes.items():
+            to_come[allocators[key]] += (1 + seats_to_come) * segment_size(named)
         segments = {}
         for key, named in shapes.items():
-            segments[key] = Segment(named, moved=weakref.WeakMethod(self._update_views))
-            allocators[key].allocate(segments[key])
-            if not allocators[key].buffers.has_moments:
+            allocator = allocators[key]
+            to_come[allocator] -= segment_size(named)
+            segments[key] = allocator.allocate(named, to_come=to_come[allocator])
+            if not allocator.buffers.has_moments:
                 self.states_8bit[key] = States8bit(segments[key].size, key[1])
+        for linear in linears:
+            offsets = segments[LORA, linear.weight.device].offsets
+            self.lora_offsets[linear.name] = offsets[f"{linear.name}.lora_A"]
         return segments
 
-    def _update_views(self, segment: Segment) -> None:
-        """Take over a segment's views, which are new after its buffers have grown."""
-        offset = 0
-        for name, parameter in segment.parameters.items():
-            layer, _, kind = name.rpartition(".")
-            if kind in ("weight", "trainable_tokens_delta"):
-                layer = layer.removesuffix(".token_adapter")
-                self.saved[layer], self.saved_gradients[layer] = parameter, segment.gradients[name]
-            elif kind == "lora_A":
-                self.lora_offsets[layer] = offset
-                self.lora[parameter.device] = segment.flat_parameters, segment.flat_gradients
-            offset += parameter.numel()
-
     def _start_from_base(self, linears: Sequence[PackedLinear], saved: Sequence[PackedSavedModule]) -> None:
-        parameters = self.parameters
-        for index, linear in enumerate(linears):
-            # peft's default: A uniform as nn.Linear's own init, B zero, so the seat starts as the base.
-            generator = torch.Generator().manual_seed(mix(self.seed, index))
-            bound = 1 / math.sqrt(linear.in_features)
-            init = torch.empty(self.config.lora_r, linear.in_features)
-            parameters[f"{linear.name}.lora_A"].copy_(init.uniform_(-bound, bound, generator=generator))
+        for (group, device), segment in self.segments.items():
+            if group == LORA and device.type != "meta":  # a dry run draws nothing
+                self._draw_lora(segment, linears)
         for module in saved:
             if module.tied_to is None:
                 self.saved[module.name].copy_(module.trained_start())
 
+    def _draw_lora(self, segment: Segment, linears: Sequence[PackedLinear]) -> None:
+        """Draw all A of a device as peft does, uniform as nn.Linear's own init; B is zero: the base's output.
+
+        Each layer has a generator of its own, and all are drawn on the host: the same on every device.
+        """
+        flat = segment.flat_parameters[: segment.numel]
+        drawn = flat if flat.is_cpu else torch.zeros(segment.numel)
+        matrices = drawn.split([math.prod(shape) for shape in segment.shapes.values()])
+        named = dict(zip(segment.shapes, matrices, strict=True))
+        for index, linear in enumerate(linears):
+            if linear.weight.device != flat.device:
+                continue
+            generator = torch.Generator().manual_seed(mix(self.seed, index))
+            bound = 1 / math.sqrt(linear.in_features)
+            rows = named[f"{linear.name}.lora_A"].narrow(0, 0, self.config.lora_r * linear.in_features)
+            rows.uniform_(-bound, bound, generator=generator)
+        if drawn is not flat:
+            flat.copy_(drawn)
+
     # --- views ----------------------------------------------------------------------------------------
 
     @property
-    def parameters(self) -> dict[str, Tensor]:
-        """Trained matrices by name, in peft's shapes; live views."""
-        return self._named("parameters")
+    def lora(self) -> dict[torch.device, tuple[Tensor, Tensor]]:
+        """All adapters of a device, end to end, and their gradients."""
+        return {
+            device: (segment.flat_parameters, segment.flat_gradients)
+            for (group, device), segment in self.segments.items()
+            if group == LORA
+        }
 
     @property
-    def gradients(self) -> dict[str, Tensor]:
+    def saved(self) -> dict[str, Tensor]:
+        """By layer, the trained copy of an embedding or output layer, or its trained rows."""
+        return {
+            layer: self.segments[key].parameters[name] for layer, (key, name) in self._saved_names.items()
+        }
+
+    @property
+    def saved_gradients(self) -> dict[str, Tensor]:
+        """The gradients of `saved`."""
+        return {layer: self.segments[key].gradients[name] for layer, (key, name) in self._saved_names.items()}
+
+    @property
+    def parameters(self) -> Mapping[str, Tensor]:
+        """Trained matrices by name, in peft's shapes; live views, made when asked for."""
+        return _Unpadded(self, "parameters")
+
+    @property
+    def gradients(self) -> Mapping[str, Tensor]:
         """Gradients of the open accumulation window, by the same names; live views."""
-        return self._named("gradients")
+        return _Unpadded(self, "gradients")
 
-    def _named(self, buffer: str) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        for segment in self.segments.values():
-            for name, view in getattr(segment, buffer).items():
-                found[name] = self._without_padding(name, view)
-        return found
-
-    def _without_padding(self, name: str, view: Tensor) -> Tensor:
+    def without_padding(self, name: str, view: Tensor) -> Tensor:
+        """A matrix in its trained shape: rows or columns up to a multiple of the padded rank are left out."""
         r = self.config.lora_r
         return view[:r] if name.endswith(".lora_A") else view[:, :r] if name.endswith(".lora_B") else view
 
@@ -260,7 +289,7 @@ class Seat:
                 kinds |= {"exp_avg": segment.exp_avg, "exp_avg_sq": segment.exp_avg_sq}
             for kind, views in kinds.items():
                 for name, view in views.items():
-                    yield f"{kind}.{name}", self._without_padding(name, view)
+                    yield f"{kind}.{name}", self.without_padding(name, view)
 
     def load_state(
         self, tensors: Mapping[str, Tensor], *, step: int, micro_step: int, num_tokens: int
@@ -281,3 +310,23 @@ class Seat:
         for name, target in targets.items():
             target.copy_(tensors[name])
         self.step, self.micro_step, self.num_tokens = step, micro_step, num_tokens
+
+
+class _Unpadded(Mapping[str, Tensor]):
+    """The matrices of a seat in one buffer by name, without the padding of ranks."""
+
+    def __init__(self, seat: Seat, buffer: str) -> None:
+        self._seat, self._buffer = seat, buffer
+
+    def __getitem__(self, name: str) -> Tensor:
+        for segment in self._seat.segments.values():
+            if name in segment.shapes:
+                return self._seat.without_padding(name, segment.views(self._buffer)[name])
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        for segment in self._seat.segments.values():
+            yield from segment.shapes
+
+    def __len__(self) -> int:
+        return sum(len(segment.shapes) for segment in self._seat.segments.values())

@@ -47,10 +47,10 @@ class Tight(Pack):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.\nGPU 0 has no more.")
         return super().train_step(batches)
 
-    def new_seat(self, config: TrialConfig) -> Seat:
+    def new_seat(self, config: TrialConfig, *, seats_to_come: int = 0) -> Seat:
         if self.where == "place" and self.too_much([config]):
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return super().new_seat(config)
+        return super().new_seat(config, seats_to_come=seats_to_come)
 
     def evaluate(self, seats: Sequence[Seat | None], blocks: Sequence[Any]) -> list[float]:
         if self.where == "evaluate" and self.too_much(seats):
@@ -340,3 +340,61 @@ def test_samples_that_do_not_fit_cost_a_trial_only_its_samples(
     tight.where, tight.too_much = "generate", lambda seats: seats[0] is not None
     end = run(new_session(on=tight), [assign(0, FIRST)])[0][-1]
     assert (end.outcome, end.generations) == ("complete", ())
+
+
+def test_memory_for_trials_to_come_is_given_up_before_a_trial(
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    tight: Tight,
+    run: Callable[..., Reports],
+    numbers: Callable[..., Any],
+) -> None:
+    """Here memory is too small only while it is kept for the seats that are still free."""
+    allocators = set(tight._allocators.values())
+    for where in ("start", "update"):
+        tight.release_memory()
+        session = new_session(4, on=tight)
+        tight.where, tight.too_much = where, lambda seats: any(each.has_spare for each in allocators)
+        reports = run(session, [assign(0, FIRST), assign(1, SECOND)])
+        assert [reports[number][-1].outcome for number in range(2)] == ["complete", "complete"]
+        assert session.num_seats == 4
+        tight.too_much = lambda seats: False
+        for number, config in ((0, FIRST), (1, SECOND)):
+            assert numbers(reports[number]) == numbers(
+                run(new_session(), [assign(10 + number, config)])[10 + number]
+            )
+
+
+class Sparing(Pack):
+    """A pack that evaluates and answers only when no memory is kept for seats to come."""
+
+    num_refused = 0
+
+    def _refuse(self) -> None:
+        if any(allocator.has_spare for allocator in self._allocators.values()):
+            self.num_refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def _evaluate(self, seats: Sequence[Seat | None], blocks: Sequence[Any]) -> list[float]:
+        self._refuse()
+        return super()._evaluate(seats, blocks)
+
+    def _log_probabilities(self, seat: Seat | None, block: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        self._refuse()
+        return super()._log_probabilities(seat, block)
+
+
+def test_an_evaluation_gets_the_memory_kept_for_seats_to_come(
+    new_pack: Callable[..., Pack], new_session: Callable[..., Session]
+) -> None:
+    pack = new_pack(cls=Sparing)
+    assert isinstance(pack, Sparing)
+    blocks = new_session(on=pack).reporter.eval_blocks
+    expected = pack.evaluate([pack.new_seat(FIRST)], blocks)
+    pack.release_memory()  # of that seat
+    seat = pack.new_seat(FIRST, seats_to_come=3)
+    assert pack.evaluate([seat], blocks) == expected
+    assert pack.num_refused == 1
+    another = pack.new_seat(FIRST, seats_to_come=3)
+    pack.log_probabilities(another, blocks[0])
+    assert pack.num_refused == 2

@@ -11,6 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from benchmarks.harness.operation_counter import OperationCounter
 from lora_runner.config import TrialConfig
 from lora_runner.errors import ModelError
 from lora_runner.layers.linear import PackContext, PackedLinear, RowOwners
@@ -326,3 +327,34 @@ def test_a_frozen_embedding_costs_a_seat_nothing(new_pack: Callable[..., Pack]) 
     seat = pack.new_seat(replace(CONFIG, embedding_learning_rate=None))
     assert {kind for kind, _ in seat.segments} == {LORA}
     assert seat.num_trained == sum(4 * (m.in_features + m.out_features) for m in pack.linears)
+
+
+def test_filling_a_pack_takes_as_many_operations_for_the_last_seat_as_for_the_second(pack: Pack) -> None:
+    """With ranks that differ as little as they can; the number of buffers that are replaced is fixed."""
+    num_seats, counts = 12, []
+    seats: list[Seat] = []
+    buffers = pack.flat_buffers(pack.base.device)
+    pack.release_memory()  # of seats of other tests
+    before = buffers.num_replaced
+    for index in range(num_seats):
+        with OperationCounter() as counter:
+            seats.append(
+                pack.new_seat(replace(CONFIG, seed=index), seats_to_come=num_seats - index - 1),
+            )
+        counts.append(counter.num_operations)
+    assert buffers.num_replaced - before == len(buffers.present())
+    assert counts[1:] == [counts[1]] * (num_seats - 1)
+    # Each layer is drawn by itself, and nothing else depends on their number.
+    assert counts[1] < 2 * len(pack.linears) + 40
+
+
+def test_a_seat_of_a_higher_rank_makes_room_for_others_like_it(new_pack: Callable[..., Pack]) -> None:
+    pack = new_pack(train_embeddings=False)
+    buffers = pack.flat_buffers(pack.base.device)
+    replaced, seats = [], []
+    for left, rank in ((5, 8), (4, 5), (3, 32), (2, 64), (1, 16), (0, 64)):
+        before = buffers.num_replaced
+        seats.append(pack.new_seat(replace(CONFIG, lora_r=rank), seats_to_come=left))
+        replaced.append(buffers.num_replaced > before)
+    # The third still fits into what was kept for four of rank 8.
+    assert replaced == [True, False, False, True, False, False]
