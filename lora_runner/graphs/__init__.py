@@ -1,0 +1,1 @@
+"""Captured passes: the decoder's forward and backward pass recorded once per bucket of sizes and replayed."""

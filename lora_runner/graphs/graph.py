@@ -1,0 +1,76 @@
+"""A recorded sequence of device work that is launched again as a whole.
+
+A CUDA graph launches thousands of kernels in one call, so the host no longer decides how fast the device
+works. Every replay uses the addresses of the capture: what changes between passes is written into the same
+tensors before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+
+
+class Graph(Protocol):
+    """Work that is recorded once and replayed any number of times."""
+
+    def capture(self, function: Callable[[], None]) -> None:
+        """Record what `function` launches; nothing is computed."""
+
+    def replay(self) -> None:
+        """Launch it again, on the current stream; the host does not wait."""
+
+
+class GraphPool(Protocol):
+    """Graphs that share the memory of their intermediate tensors, so only one of them is in use at a time.
+
+    Once all its graphs have been deleted, a pool takes no others.
+    """
+
+    def new_graph(self) -> Graph: ...
+
+    def wait(self) -> None:
+        """Wait for the device: a graph that is running must not be deleted."""
+
+
+class CudaGraph:
+    """A graph of CUDA work, torch's `CUDAGraph`.
+
+    Kernels must have been compiled by a pass of the same sizes before. Raises what `function` raises, and
+    RuntimeError where CUDA refuses to record something.
+    """
+
+    def __init__(self, pool: CudaGraphPool) -> None:
+        self._pool = pool
+        self._graph = torch.cuda.CUDAGraph()
+
+    def capture(self, function: Callable[[], None]) -> None:
+        pool = self._pool
+        with (
+            torch.cuda.device(pool.device),
+            # Other threads, which report that this worker lives, may go on using CUDA.
+            torch.cuda.graph(self._graph, pool.handle, pool.stream, capture_error_mode="thread_local"),
+        ):
+            function()
+
+    def replay(self) -> None:
+        with torch.cuda.device(self._pool.device):
+            self._graph.replay()
+
+
+class CudaGraphPool:
+    """CUDA graphs on one device that share one memory pool, whose memory is free once all are deleted."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.handle = torch.cuda.graph_pool_handle()
+        # Captures share memory only on one stream.
+        self.stream = torch.cuda.Stream(device)
+
+    def new_graph(self) -> Graph:
+        return CudaGraph(self)
+
+    def wait(self) -> None:
+        torch.cuda.synchronize(self.device)

@@ -1,0 +1,227 @@
+"""Captured passes give the bits of passes that are computed as usual, whatever came between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lora_runner.graphs import captured_decoder
+from lora_runner.graphs.captured_decoder import CapturedDecoder
+from lora_runner.graphs.graph import CudaGraphPool, GraphPool
+from lora_runner.layout.pass_tables import BlockAdapter
+from tests.lora_runner.devices import no_cuda
+from tests.lora_runner.graphs.tape import TapePool
+from tests.lora_runner.graphs.toy_decoder import SLOT, Contents, Inputs, Toy, drawn
+
+CPU = torch.device("cpu")
+
+
+class Both:
+    """A captured decoder beside one that captures nothing, on the same numbers."""
+
+    def __init__(
+        self,
+        device: torch.device = CPU,
+        compute: Callable[[Toy, Inputs], Tensor] = Toy.compute,
+        new_pool: Callable[[Toy], GraphPool] | None = None,
+    ) -> None:
+        self.pools: list[TapePool] = []
+        self.toys = Toy(device), Toy(device)
+
+        def tape_pool() -> GraphPool:
+            self.pools.append(TapePool(self.toys[0].state))
+            return self.pools[-1]
+
+        first, second = self.toys
+        self.captured = CapturedDecoder[Inputs, Contents](
+            lambda inputs: compute(first, inputs),
+            first.new_inputs,
+            tape_pool if new_pool is None else lambda: new_pool(first),
+        )
+        self.plain = CapturedDecoder[Inputs, Contents](
+            lambda inputs: second.compute(inputs), second.new_inputs, None, reason="graphs: false"
+        )
+
+    def train(self, contents: Contents, *, backward: bool = True) -> bool:
+        """A pass on both; whether hidden states and all gradients so far are the same bits."""
+        hidden = [decoder.hidden_states(contents.key(training=True), contents) for decoder in self.decoders]
+        rows = [each[0, : contents.num_rows] for each in hidden]
+        same = torch.equal(*(each.detach() for each in rows))
+        if backward:
+            for each in rows:
+                # As the rows that predict something: taken out before the backward pass writes over them.
+                part = each.index_select(0, torch.arange(0, contents.num_rows, 2, device=each.device))
+                part.backward(part.detach().cos())
+        return same and torch.equal(*(toy.gradients for toy in self.toys))
+
+    @torch.no_grad()
+    def evaluate(self, contents: Contents) -> bool:
+        hidden = [decoder.hidden_states(contents.key(training=False), contents) for decoder in self.decoders]
+        assert not any(each.requires_grad for each in hidden)
+        return torch.equal(*(each[0, : contents.num_rows] for each in hidden))
+
+    @property
+    def decoders(self) -> tuple[CapturedDecoder[Inputs, Contents], ...]:
+        return self.captured, self.plain
+
+    @property
+    def num_replays(self) -> int:
+        return sum(pool.num_replays for pool in self.pools)
+
+
+def random_numbers() -> np.random.Generator:
+    seed = int(torch.randint(2**31, ()))
+    print("seed", seed)
+    return np.random.default_rng(seed)
+
+
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, no_cuda])]
+
+
+def both_on(device: str) -> Both:
+    if device == "cpu":
+        return Both()
+    cuda = torch.device("cuda", torch.cuda.current_device())
+    return Both(cuda, new_pool=lambda toy: CudaGraphPool(toy.device))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_drawn_passes_have_the_same_bits(device: str) -> None:
+    rng, both = random_numbers(), both_on(device)
+    for number in range(20):
+        contents = drawn(rng, int(rng.integers(1, 5)), int(rng.choice([40, 120, 200])))
+        if number % 5 == 4:
+            assert both.evaluate(contents)
+        # A pass without a backward pass, as after an error, leaves nothing behind.
+        assert both.train(contents, backward=number % 7 != 3)
+        if number % 4 == 0:  # an update; the windows of the others stay open
+            for toy in both.toys:
+                toy.parameters[:SLOT] += toy.gradients[:SLOT]
+                toy.gradients[:SLOT] = 0
+    assert both.captured.reason == ""
+    assert both.captured.num_captured > 2
+    if device == "cpu":
+        assert both.num_replays > 5
+
+
+def contents_of(*sizes: int, start: int = 0) -> Contents:
+    adapter = BlockAdapter(start, 8, 1.5, 0, None, 0)
+    blocks = [
+        (replace(adapter, start=start + i * SLOT), tuple(k % 50 for k in range(n)))
+        for i, n in enumerate(sizes)
+    ]
+    return Contents(tuple(blocks))
+
+
+def test_a_bucket_is_captured_when_it_is_seen_again() -> None:
+    both = Both()
+    both.train(contents_of(10, 5))
+    assert both.captured.num_captured == 0
+    both.train(contents_of(9, 7))
+    assert (both.captured.num_captured, both.num_replays) == (1, 2)  # forward and backward
+    both.train(contents_of(60, 30))  # 128 rows
+    assert both.captured.num_captured == 1
+
+
+def reads_a_value(toy: Toy, inputs: Inputs) -> Tensor:
+    if float(inputs.tables.scales[0]) < 0:
+        raise ValueError
+    return toy.compute(inputs)
+
+
+def has_a_shape_that_depends_on_values(toy: Toy, inputs: Inputs) -> Tensor:
+    inputs.tables.row_blocks.nonzero()
+    return toy.compute(inputs)
+
+
+def selects_by_a_mask(toy: Toy, inputs: Inputs) -> Tensor:
+    inputs.tables.row_blocks[inputs.tables.row_blocks > 0]
+    return toy.compute(inputs)
+
+
+def draws_random_numbers(toy: Toy, inputs: Inputs) -> Tensor:
+    torch.rand(3)
+    return toy.compute(inputs)
+
+
+def makes_a_table(toy: Toy, inputs: Inputs) -> Tensor:
+    torch.tensor([1, 2, 3])
+    return toy.compute(inputs)
+
+
+def copies_to_the_host(toy: Toy, inputs: Inputs) -> Tensor:
+    inputs.tables.scales.tolist()
+    return toy.compute(inputs)
+
+
+@pytest.mark.parametrize(
+    ("compute", "reason"),
+    [
+        (reads_a_value, "aten::_local_scalar_dense reads a value on the host"),
+        (has_a_shape_that_depends_on_values, "aten::nonzero has a result whose shape follows from values"),
+        (selects_by_a_mask, "aten::index.Tensor has a result whose shape follows from values"),
+        (draws_random_numbers, "aten::rand draws random numbers"),
+        (makes_a_table, "tensor makes a tensor from Python data"),
+        (copies_to_the_host, "tolist reads on the host"),
+    ],
+)
+def test_what_cannot_be_captured_is_computed_as_usual(compute: Any, reason: str) -> None:
+    both = Both(compute=compute)
+    assert all(both.train(contents_of(10, n)) for n in (5, 6, 7))
+    assert both.captured.reason == f"a pass could not be captured: CaptureError: {reason}"
+    assert both.num_replays == 0
+
+
+def test_a_number_of_python_that_differs_between_passes_shows() -> None:
+    """The tape runs no Python again: what a pass has built in stays as it was."""
+
+    def scaled(toy: Toy, inputs: Inputs) -> Tensor:
+        return toy.compute(inputs) * (1 if inputs.num_rows == 15 else 2)
+
+    both = Both(compute=scaled)
+    assert [both.train(contents_of(10, n)) for n in (5, 6, 7)] == [True, False, False]
+
+
+def test_memory_that_runs_out_in_a_capture_costs_no_pass() -> None:
+    def full(toy: Toy, inputs: Inputs) -> Tensor:
+        if calls.append(0) or len(calls) == 2:
+            raise torch.OutOfMemoryError("no memory")
+        return toy.compute(inputs)
+
+    calls: list[int] = []
+    both = Both(compute=full)
+    assert all(both.train(contents_of(10, n)) for n in (5, 6, 7))
+    assert both.captured.reason == "out of memory while a pass was captured: no memory"
+    assert [len(pool.tapes) for pool in both.pools] == [0]
+
+
+def test_what_a_captured_pass_has_built_in_drops_it_when_it_changes() -> None:
+    both = Both()
+    contents = contents_of(10, 5)
+    key = contents.key(training=False)
+    counts = []
+    with torch.no_grad():
+        for built_in in (1, 1, 1, 2, 2):
+            both.captured.hidden_states(key, contents, built_in)
+            counts.append(both.captured.num_captured)
+    assert counts == [0, 1, 1, 0, 1]
+    assert [len(pool.tapes) for pool in both.pools] == [0, 1]
+
+
+def test_buckets_beyond_the_limit_wait_until_one_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captured_decoder, "MAX_BUCKETS", 2)
+    monkeypatch.setattr(captured_decoder, "STALE_PASSES", 8)
+    both = Both()
+    three = [contents_of(n) for n in (60, 120, 180)]
+    for contents in three * 3:
+        assert both.evaluate(contents)
+    assert set(both.captured._buckets) == {contents.key(training=False) for contents in three[:2]}
+    for contents in (three[1], three[2]) * 5:
+        assert both.evaluate(contents)
+    assert set(both.captured._buckets) == {contents.key(training=False) for contents in three[1:]}
