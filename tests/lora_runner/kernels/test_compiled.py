@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 from lora_runner.kernels.dense_matmul import dense_matmul
+from lora_runner.kernels.gated_activation import ACTIVATIONS, gated_activation, gated_activation_backward
+from lora_runner.kernels.rms_norm import NormForm, rms_norm, rms_norm_backward
+from lora_runner.kernels.rotary import RotaryForm, rotate
 from tests.lora_runner.kernels.compiled_launches import SHARED_BYTES, Compiled, launches_of
 
 pytestmark = pytest.mark.slow
@@ -36,6 +39,12 @@ def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
+LLAMA_NORM = NormForm(adds_one=False, rounds_first=True)
+HALVES = RotaryForm(interleaved=False, shares_angles=False)
+JOINT = meta(2130, 6144)
+QUERIES, KEYS = JOINT[:, :4096].unflatten(-1, (32, 128)), JOINT[:, 4096:5120].unflatten(-1, (8, 128))
+GATE, UP = meta(2130, 28672).chunk(2, dim=-1)
+
 KERNELS = {
     "dense forward": Kernels(
         lambda: dense_matmul(meta(2130, 4096), meta(28672, 4096), transposed=True),
@@ -47,6 +56,28 @@ KERNELS = {
         capabilities=(90, 100),
         matrices=True,
     ),
+    **{
+        f"norm of {x.shape[-1]}": Kernels(
+            lambda x=x: (
+                rms_norm(x, meta(x.shape[-1]), 1e-6, LLAMA_NORM),
+                rms_norm_backward(x, x, meta(x.shape[-1]), 1e-6, LLAMA_NORM),
+            )
+        )
+        for x in (QUERIES[None], meta(2130, 896), meta(2130, 4096), meta(2130, 16384))
+    },
+    "rotation": Kernels(lambda: rotate(QUERIES, KEYS, meta(2130, 128), meta(2130, 128), HALVES)),
+    "rotation in place": Kernels(
+        lambda: rotate(QUERIES, KEYS, meta(2130, 128), meta(2130, 128), HALVES, backward=True, in_place=True)
+    ),
+    **{
+        f"gated {kind}": Kernels(
+            lambda kind=kind: (
+                gated_activation(GATE, UP, kind),
+                gated_activation_backward(GATE, GATE, UP, kind),
+            )
+        )
+        for kind in ACTIVATIONS
+    },
 }
 
 
