@@ -3,54 +3,169 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+import torch
+
+from benchmarks.harness.budget import Budget
 from benchmarks.harness.report import Report, arguments
 from benchmarks.harness.timing import forget, seconds, this_device, what_fits
 from benchmarks.training_steps.case import Case, PackTrials
+from benchmarks.training_steps.goals import IDLE, LLAMA_1B, LLAMA_8B, STEP_MS, goal_table
 from benchmarks.training_steps.kernel_parts import GAPS, PARTS
 from benchmarks.training_steps.lower_bound import Ceilings, LowerBound
 from benchmarks.training_steps.random_llama import SHAPES
-from benchmarks.training_steps.step_profile import profile_step
+from benchmarks.training_steps.step_profile import Shares, profile_step
+from lora_runner.errors import first_line
+from lora_runner.pack.options import PackOptions
+from lora_runner.pack.pack import Pack
+
+CAN_CAPTURE = "graphs" in PackOptions.__dataclass_fields__
+FAST_SECONDS = 0.3
+"""Slower steps are repeated about half as often."""
+SUMMARY = "Steps"
+SUMMARY_COLUMNS = ("model", "trials", "base", "graphs", "path", "step ms", "floor ms", "floor / step, %")
+SUMMARY_COLUMNS += ("device busy, ms", "idle, %", "kernels")
 
 
-def report_pack(report: Report, case: Case, num_seats: int, ceilings: Ceilings, repetitions: int) -> None:
-    """Add the tables and figures of one pack."""
-    pack = case.new_pack()
+@dataclass(frozen=True)
+class Planned:
+    """One model with its options, and the numbers of trials to measure, the most telling first."""
+
+    case: Case
+    seats: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The step of one pack."""
+
+    path: str
+    step: float
+    """Seconds of a step, unwatched."""
+    least: float
+    """Seconds that the hardware allows."""
+    shares: Shares
+
+
+def plans(given: Namespace, case: Case) -> Iterator[Planned]:
+    """Yield what to measure, the most telling first; the packs of one base stay together."""
+    on_cuda = case.device.type == "cuda" and not given.quick
+    names = given.shape or ([LLAMA_8B, LLAMA_1B] if on_cuda else ["demo"])
+    ways: list[tuple[bool, bool, int | None]] = [(False, True, None), (True, True, None)]
+    if on_cuda:
+        # A resident base with graphs is what a sweep takes where memory allows; then what each is worth.
+        ways = [(True, True, None), (True, False, 2), (False, True, 1)]
+    for resident, graphs, most in ways:
+        if not graphs and not CAN_CAPTURE:
+            continue
+        for name in names:
+            first = (1, 8, 32) if name == LLAMA_1B else (8, 1, 32)
+            seats = tuple(given.seats or (first if on_cuda else (8,)))
+            yield Planned(replace(case, shape=SHAPES[name], resident=resident, graphs=graphs), seats[:most])
+
+
+class Floor:
+    """The report, as it grows."""
+
+    def __init__(self, report: Report, ceilings: Ceilings, budget: Budget, repetitions: int) -> None:
+        self.report, self.ceilings, self.budget = report, ceilings, budget
+        self.repetitions = repetitions
+        self.rows: list[list[Any]] = []
+        self.steps_ms: dict[tuple[str, int], float] = {}
+        """The first that was found of each shape and number of trials."""
+        self.idle: float | None = None
+
+    def measure(self, planned: Planned, device: torch.device) -> None:
+        """Measure the packs of one base that fit in memory and time."""
+        pack: Pack | None = None
+        for num_seats in planned.seats:
+            if not self.budget.allows():
+                self._summarise(planned.case, num_seats, self.budget.left_out)
+                continue
+            title = self._title(planned.case, num_seats)
+            found: Found | str = "did not fit"
+            with self.budget.measurement(), what_fits(self.report, title):
+                try:
+                    pack = pack or planned.case.new_pack()
+                    found = measure_pack(planned.case, pack, num_seats, self.ceilings, self.repetitions)
+                except torch.OutOfMemoryError:
+                    raise
+                except RuntimeError as error:  # the others may still be measured
+                    found, pack = "failed", None
+                    self.report.note(f"{title} failed: {first_line(error)}")
+            self._summarise(planned.case, num_seats, found)
+            if isinstance(found, Found):
+                self._detail(planned.case, num_seats, found)
+            if pack is not None:
+                pack.release_memory()
+            forget(device)
+
+    def _title(self, case: Case, num_seats: int) -> str:
+        ways = ", dequantised once" * case.resident + ", no graphs" * (not case.graphs)
+        return f"{case.title}, {num_seats} seats{ways}"
+
+    def _summarise(self, case: Case, num_seats: int, found: Found | str) -> None:
+        graphs = "-" if case.device.type == "cpu" else "yes" if case.graphs else "no"
+        row: list[Any] = [case.shape.name, num_seats, "resident" if case.resident else "NF4", graphs]
+        if isinstance(found, str):
+            self.rows.append([*row, found, *["-"] * (len(SUMMARY_COLUMNS) - len(row) - 1)])
+        else:
+            shares, share = found.shares, found.least / found.step
+            row += [found.path, 1e3 * found.step, 1e3 * found.least, 100 * share, 1e3 * shares.busy]
+            self.rows.append([*row, 100 * shares.gaps / shares.wall, shares.kernels.total()])
+            key = case.shape.name, num_seats
+            self.steps_ms.setdefault(key, 1e3 * found.step)
+            if key == (LLAMA_8B, 8) and self.idle is None:
+                self.idle = 100 * shares.gaps / shares.wall
+        self.report.table(SUMMARY, SUMMARY_COLUMNS, self.rows)
+        if case.device.type == "cuda":
+            found_ms = [(goal, self.steps_ms.get(key)) for key, goal in STEP_MS.items()]
+            goal_table(self.report, [*found_ms, (IDLE, self.idle)])
+
+    def _detail(self, case: Case, num_seats: int, found: Found) -> None:
+        report, shares, title = self.report, found.shares, self._title(case, num_seats)
+        _report_floor(report, title, LowerBound.of(case, num_seats), self.ceilings, found.step)
+        rows: list[list[Any]] = [
+            [part, 1e3 * shares.seconds[part], 100 * shares.seconds[part] / shares.wall, shares.kernels[part]]
+            for part in PARTS
+        ]
+        rows.append([GAPS, 1e3 * shares.gaps, 100 * shares.gaps / shares.wall, ""])
+        rows.append(["in all, watched", 1e3 * shares.wall, 100.0, shares.kernels.total()])
+        report.table(f"Where the time goes: {title}", ["part", "ms", "% of the step", "kernels"], rows)
+        suffix = f"_{case.shape.name}_k{num_seats}" if case.device.type == "cuda" else ""
+        suffix += "_resident" * case.resident + "_no_graphs" * (not case.graphs)
+        report.figure(f"step_ms{suffix}", 1e3 * found.step)
+        report.figure(f"floor_ms{suffix}", 1e3 * found.least)
+        report.figure(f"floor_share{suffix}", found.least / found.step)
+        report.figure(f"gaps_share{suffix}", shares.gaps / shares.wall)
+        if case.device.type == "cuda":
+            report.figure(f"kernels_per_trial{suffix}", shares.kernels.total() / num_seats)
+
+
+def measure_pack(case: Case, pack: Pack, num_seats: int, ceilings: Ceilings, repetitions: int) -> Found:
+    """Measure the step of a pack, first by the clock, then under the profiler."""
     trials = PackTrials(case, num_seats, pack)
     batches = trials.batches()
 
     def step() -> None:
         pack.train_step(batches)
 
-    for _ in range(2):
+    for _ in range(2):  # kernels are compiled and graphs captured
         step()
-    times = [seconds(step, case.device) for _ in range(repetitions)]
-    plain = median(times)
-    floor = LowerBound.of(case, num_seats)
-    least = floor.seconds(ceilings)
-    profile_step(step, case.device)  # the profiler's own first time
-    shares = profile_step(step, case.device)
-    suffix = "_resident" if case.resident else ""
-    kept = ", dequantised once" if case.resident else ""
-    title = f"{case.title}, {num_seats} seats{kept}"
-    _report_floor(report, title, floor, ceilings, plain)
-    rows: list[list[Any]] = [
-        [part, 1e3 * shares.seconds[part], 100 * shares.seconds[part] / shares.wall, shares.kernels[part]]
-        for part in PARTS
-    ]
-    rows.append([GAPS, 1e3 * shares.gaps, 100 * shares.gaps / shares.wall, ""])
-    rows.append(["in all, watched", 1e3 * shares.wall, 100.0, shares.kernels.total()])
-    report.table(f"Where the time goes: {title}", ["part", "ms", "% of the step", "kernels"], rows)
-    report.figure(f"step_ms{suffix}", 1e3 * plain)
-    report.figure(f"floor_ms{suffix}", 1e3 * least)
-    report.figure(f"floor_share{suffix}", least / plain)
-    report.figure(f"gaps_share{suffix}", shares.gaps / shares.wall)
-    if case.device.type == "cuda":
-        report.figure(f"kernels_per_trial{suffix}", shares.kernels.total() / num_seats)
-    report.note(f"{title}: {plain * 1e3:.1f} ms unwatched, kernels of {pack.base.kernels}.")
+    slow = seconds(step, case.device) > FAST_SECONDS
+    times = [seconds(step, case.device) for _ in range(repetitions // 2 + 1 if slow else repetitions)]
+    least = LowerBound.of(case, num_seats).seconds(ceilings)
+    return Found(path_of(pack), median(times), least, profile_step(step, case.device))
+
+
+def path_of(pack: Pack) -> str:
+    """The path that the pack's passes take, in a word."""
+    path = getattr(pack, "path", None)
+    return "fused" if path is not None and path.is_fused else "general"
 
 
 def _report_floor(report: Report, title: str, floor: LowerBound, ceilings: Ceilings, step: float) -> None:
@@ -73,27 +188,39 @@ def _report_floor(report: Report, title: str, floor: LowerBound, ceilings: Ceili
 
 def parse_options() -> Namespace:
     parser = arguments(__doc__ or "")
-    parser.add_argument("--shape", choices=list(SHAPES), help="model; default by device")
+    parser.add_argument("--shape", nargs="+", choices=list(SHAPES), help="models; default by device")
     parser.add_argument("--tokens", type=int, default=512, help="tokens of a trial's micro-batch, at most")
-    parser.add_argument("--seats", type=int, default=8, help="trials of the pack")
+    parser.add_argument("--seats", nargs="+", type=int, help="trials of a pack, the most telling first")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--train-embeddings", action="store_true")
+    parser.add_argument("--seconds", type=float, help="leave out what would not end within these")
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure the pack with weights dequantized in every pass, and with a resident copy."""
+    """Measure the packs that fit, in the order of how much they tell."""
     given = parse_options()
+    budget = Budget(given.seconds)
     device, dtype = this_device()
-    name = given.shape or ("llama-3.1-8b" if device.type == "cuda" and not given.quick else "demo")
     tokens, repetitions = (64, 2) if given.quick else (given.tokens, 9)
     report = Report(
         "floor",
-        f"One training step of a pack, {name} with random weights in NF4, computing in {dtype}, LoRA of "
-        f"rank {given.rank} on all linear layers: its floor by operations and bytes at the rates of this "
-        f"device, and where its time goes. Median of {repetitions} steps, shares of one more under torch's "
-        "profiler.",
+        f"One training step of a pack, random weights in NF4, computing in {dtype}, LoRA of rank "
+        f"{given.rank} on all linear layers: its floor by operations and bytes at the rates of this "
+        f"device, and where its time goes. Median of up to {repetitions} steps, shares of one more under "
+        "torch's profiler.",
     )
+    case = Case(
+        shape=SHAPES["demo"],
+        num_tokens=tokens,
+        device=device,
+        dtype=dtype,
+        rank=given.rank,
+        train_embeddings=given.train_embeddings,
+    )
+    if device.type == "cuda":
+        goal_table(report, [])
+    report.table(SUMMARY, SUMMARY_COLUMNS, [])
     ceilings = Ceilings.measure(device, dtype)
     report.table(
         "Ceilings",
@@ -103,21 +230,13 @@ def main() -> None:
             ["large copy, GB/s read and written", ceilings.copies / 1e9],
         ],
     )
-    for resident in (False, True):
-        case = Case(
-            shape=SHAPES[name],
-            num_tokens=tokens,
-            device=device,
-            dtype=dtype,
-            rank=given.rank,
-            train_embeddings=given.train_embeddings,
-            resident=resident,
-        )
-        with what_fits(report, f"{case.title}, {given.seats} seats, resident {resident}"):
-            report_pack(report, case, given.seats, ceilings, repetitions)
+    profile_step(lambda: None, device)  # the profiler's own first time
+    floor = Floor(report, ceilings, budget, repetitions)
+    for planned in plans(given, case):
+        floor.measure(planned, device)
+        forget(device)
         if given.save:
             report.save()
-        forget(device)
     report.note(
         "The floor: products of real tokens at the large product's rate, or the reading of the weights if "
         "that takes longer, then the update's 32 bytes a parameter at the copy's. Norms, activations, "

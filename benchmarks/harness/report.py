@@ -31,8 +31,13 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Add a table; cells are formatted by `shown`."""
-        self.tables.append((title, list(columns), [[shown(cell) for cell in row] for row in rows]))
+        """Add a table, or replace that of the same title; cells are formatted by `shown`."""
+        made = (title, list(columns), [[shown(cell) for cell in row] for row in rows])
+        titles = [of for of, _, _ in self.tables]
+        if title in titles:
+            self.tables[titles.index(title)] = made
+        else:
+            self.tables.append(made)
 
     def figure(self, name: str, value: float) -> None:
         """Add a figure, printed at the end as `name: value`."""

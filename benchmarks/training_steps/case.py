@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -40,6 +40,8 @@ class Case:
     """Gradient checkpointing in the pack."""
     resident: bool = False
     """Whether the pack keeps the dequantized base."""
+    graphs: bool = True
+    """Whether the pack captures its passes in CUDA graphs, on CUDA."""
 
     @property
     def longest(self) -> int:
@@ -63,11 +65,12 @@ class Case:
         return sum(len(row) for trial in range(seats) for row in self.sequences(trial))
 
     def options(self) -> PackOptions:
-        return PackOptions(
+        options = PackOptions(
             train_embeddings=self.train_embeddings,
             gradient_checkpointing=self.checkpointing,
             resident_weights=self.resident,
         )
+        return replace(options, graphs=self.graphs) if hasattr(options, "graphs") else options
 
     def new_pack(self) -> Pack:
         """An empty pack on its own base."""

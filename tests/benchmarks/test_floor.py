@@ -1,36 +1,28 @@
-"""The lower bound counts the operations that torch counts; each operation is assigned to its part."""
+"""The lower bound counts the operations that torch counts; what a GPU is measured for first is its goals."""
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch.autograd import DeviceType
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import floor
+from benchmarks.harness.budget import Budget
+from benchmarks.harness.report import Report
 from benchmarks.peers.peft_trial import PeftTrial
-from benchmarks.training_steps import kernel_parts, step_profile
+from benchmarks.training_steps import goals
 from benchmarks.training_steps.case import Case, PackTrials
 from benchmarks.training_steps.kernel_parts import (
-    ATTENTION,
-    COPIES,
-    DEQUANTISATION,
-    LORA,
-    LOSS,
-    OTHER,
-    PARTS,
     PRODUCTS,
-    UPDATE,
-    own_kernels,
-    part_of_kernel,
 )
 from benchmarks.training_steps.lower_bound import Ceilings, LowerBound
-from benchmarks.training_steps.random_llama import random_model
-from benchmarks.training_steps.step_profile import part_of, profile_step, profiled
-from lora_runner.layers.linear import PackedLinear
+from benchmarks.training_steps.random_llama import SHAPES, random_model
+from benchmarks.training_steps.step_profile import Shares
 from tests.benchmarks.cases import CASE
 
 
@@ -79,110 +71,106 @@ def test_the_lower_bound_is_no_less_than_products_weights_or_update() -> None:
     assert LowerBound.of(CASE, 4).weight_bytes == least.weight_bytes
 
 
-@pytest.mark.slow
-def test_all_parts_are_seen_and_nothing_counts_twice(trials: PackTrials) -> None:
-    batches = trials.batches()
-    shares = profile_step(lambda: trials.pack.train_step(batches), CASE.device)
-    assert 0 < sum(shares.seconds.values()) <= shares.wall
-    assert {part for part, spent in shares.seconds.items() if spent > 0} == {*PARTS} - {COPIES}
+# --- what is measured, in which order, and what the table says ------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("part", [DEQUANTISATION, LORA, PRODUCTS, LOSS, UPDATE])
-def test_an_operation_is_assigned_to_its_part(
-    trials: PackTrials, monkeypatch: pytest.MonkeyPatch, part: str
-) -> None:
-    owner, name = {
-        DEQUANTISATION: (PackedLinear, "base_weight"),
-        LORA: (step_profile.packed_modules, "outer_by_block"),
-        PRODUCTS: (step_profile.packed_modules, "matmul_shared"),
-        LOSS: (step_profile.F, "cross_entropy"),
-        UPDATE: (step_profile.Pack, "update"),
-    }[part]
-    function, burden = getattr(owner, name), torch.eye(2)
-
-    def burdened(*given: Any, **named: Any) -> Any:
-        torch.linalg.det(burden)
-        return function(*given, **named)
-
-    monkeypatch.setattr(owner, name, burdened)
-    batches = trials.batches()
-    events, _ = profiled(lambda: trials.pack.train_step(batches), CASE.device)
-    assert {part_of(event) for event in events if event.name == "aten::_linalg_det"} == {part}
+def floor_of(seconds: float | None = None) -> floor.Floor:
+    report = Report(name="nothing", fixed="", command="")
+    return floor.Floor(report, Ceilings(copies=1e9, products=1e9), Budget(seconds), repetitions=1)
 
 
-@pytest.mark.slow
-def test_a_profiled_function_is_itself_again(trials: PackTrials) -> None:
-    before = [getattr(owner, name) for owner, name, _ in step_profile.LABELLED]
-    profile_step(lambda: trials.pack.train_step(trials.batches()), CASE.device)
-    assert [getattr(owner, name) for owner, name, _ in step_profile.LABELLED] == before
+def rows_of(of: floor.Floor, title: str) -> list[list[str]]:
+    return next(rows for name, _, rows in of.report.tables if name == title)
 
 
-def event_of(name: str, device: DeviceType = DeviceType.CPU, **also: Any) -> SimpleNamespace:
-    """As torch's profiler tells of operations and kernels."""
-    usual: dict[str, Any] = {"cpu_parent": None, "kernels": [], "is_user_annotation": False}
-    return SimpleNamespace(name=name, device_type=device, **usual | also)
+def given(**change: Any) -> Namespace:
+    return Namespace(**{"shape": None, "seats": None, "quick": False} | change)
 
 
-def kernel_of(
-    name: str, microseconds: float, start: float, **also: Any
-) -> tuple[SimpleNamespace, SimpleNamespace]:
-    """A kernel as the operation that launched it has it, and as the device has it."""
-    end = start + microseconds
-    span = SimpleNamespace(elapsed_us=lambda: microseconds, start=start, end=end)
-    on_device = event_of(name, DeviceType.CUDA, time_range=span, **also)
-    return SimpleNamespace(name=name, duration=microseconds), on_device
-
-
-def test_every_kernel_of_a_gpu_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By what a profiler would say on CUDA."""
-    gemm, gemm_there = kernel_of("gemm", 40.0, 0.0)
-    copy, copy_there = kernel_of("Memcpy HtoD", 2.0, 50.0)
-    softmax, softmax_there = kernel_of("softmax", 8.0, 60.0)
-    _, lonely = kernel_of("lonely", 5.0, 70.0)
-    echo, echo_there = kernel_of(step_profile.LABEL + PRODUCTS, 100.0, 0.0, is_user_annotation=True)
-    label = event_of(step_profile.LABEL + PRODUCTS, kernels=[echo], is_user_annotation=True)
-    events = [
-        label,
-        event_of("aten::mm", cpu_parent=label, kernels=[gemm]),
-        event_of("aten::_to_copy", kernels=[copy]),
-        event_of("aten::_log_softmax", cpu_parent=event_of("LogSoftmaxBackward0"), kernels=[softmax]),
-        *(gemm_there, copy_there, softmax_there, lonely, echo_there),
+def test_on_a_gpu_the_goals_are_measured_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floor, "CAN_CAPTURE", True)
+    planned = list(floor.plans(given(), replace(CASE, device=torch.device("cuda"))))
+    order = [
+        (of.case.shape.name, of.case.resident, of.case.graphs, seats) for of in planned for seats in of.seats
     ]
-    monkeypatch.setattr(step_profile, "profiled", lambda step, device: (events, 1e-4))
-    shares = profile_step(lambda: None, torch.device("cuda"))
-    assert shares.kernels == {PRODUCTS: 1, LOSS: 1, OTHER: 1, COPIES: 0}
-    expected = {PRODUCTS: 40e-6, LOSS: 8e-6, OTHER: 5e-6, COPIES: 2e-6}
-    assert dict(shares.seconds) == pytest.approx(expected)
-    assert shares.gaps == pytest.approx(45e-6)
+    assert order[:6] == [
+        *(("llama-3.1-8b", True, True, seats) for seats in (8, 1, 32)),
+        *(("llama-3.2-1b", True, True, seats) for seats in (1, 8, 32)),
+    ]
+    assert {(shape, seats) for shape, _, _, seats in order[:6]} >= {*goals.STEP_MS}
+    assert [(shape, seats) for shape, resident, graphs, seats in order if not graphs] == [
+        *(("llama-3.1-8b", 8), ("llama-3.1-8b", 1), ("llama-3.2-1b", 1), ("llama-3.2-1b", 8))
+    ]
+    assert [(shape, seats) for shape, resident, _, seats in order if not resident] == [
+        *(("llama-3.1-8b", 8), ("llama-3.2-1b", 1))
+    ]
+    asked = list(floor.plans(given(shape=["demo"], seats=[2]), replace(CASE, device=torch.device("cuda"))))
+    assert {(of.case.shape.name, of.seats) for of in asked} == {("demo", (2,))}
 
 
-def test_kernels_of_a_replayed_graph_are_known_by_name_and_their_overlap_is_no_work_twice(
+def test_what_no_longer_fits_in_time_is_left_out_and_the_table_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    names = ("dense_matmul_kernel", "_rms_norm_forward_kernel", "fmha_cutlassB_bf16", "some_gemm")
-    there = [kernel_of(name, 10.0, 8.0 * index)[1] for index, name in enumerate(names)]
-    monkeypatch.setattr(step_profile, "profiled", lambda step, device: (there, 1e-4))
-    monkeypatch.setattr(kernel_parts, "own_kernels", lambda: {"dense_matmul_kernel": PRODUCTS})
-    shares = profile_step(lambda: None, torch.device("cuda"))
-    assert shares.kernels == {PRODUCTS: 1, OTHER: 2, ATTENTION: 1}
-    assert sum(shares.seconds.values()) == pytest.approx(40e-6)
-    assert shares.busy == pytest.approx(34e-6)
-    assert shares.gaps == pytest.approx(66e-6)
+    def measure(case: Case, pack: Any, num_seats: int, *_: Any) -> floor.Found:
+        measured.append(num_seats)
+        return floor.Found("general", 0.5, 0.1, Shares(wall=0.6, busy=0.3))
+
+    measured: list[int] = []
+    monkeypatch.setattr(floor, "measure_pack", measure)
+    monkeypatch.setattr(Case, "new_pack", lambda case: SimpleNamespace(release_memory=lambda: None))
+    of = floor_of(seconds=60.0)
+    of.measure(floor.Planned(CASE, (8,)), CASE.device)
+    of.budget.longest = 61.0
+    of.measure(floor.Planned(CASE, (1, 32)), CASE.device)
+    assert measured == [8]
+    assert [(row[1], row[4]) for row in rows_of(of, floor.SUMMARY)] == [
+        *(("8", "general"), ("1", "left out, 60 s were over"), ("32", "left out, 60 s were over"))
+    ]
 
 
-def test_a_product_of_the_output_layer_is_not_a_frozen_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same kernel under another caller."""
-    product, there = kernel_of("dense_matmul_kernel", 10.0, 0.0)
-    label = event_of(step_profile.LABEL + LOSS)
-    events = [event_of("launch", cpu_parent=label, kernels=[product]), there]
-    monkeypatch.setattr(step_profile, "profiled", lambda step, device: (events, 1e-4))
-    monkeypatch.setattr(kernel_parts, "own_kernels", lambda: {"dense_matmul_kernel": PRODUCTS})
-    assert profile_step(lambda: None, torch.device("cuda")).kernels == {LOSS: 1}
+def test_a_pack_that_fails_or_does_not_fit_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(case: Case, pack: Any, num_seats: int, *_: Any) -> floor.Found:
+        if num_seats == 32:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        if num_seats == 8:
+            raise RuntimeError("an illegal\ninstruction")
+        return floor.Found("general", 0.5, 0.1, Shares(wall=0.6, busy=0.3))
+
+    monkeypatch.setattr(floor, "measure_pack", measure)
+    of = floor_of()
+    of.measure(floor.Planned(CASE, (32, 8, 1)), CASE.device)
+    assert [(row[1], row[4]) for row in rows_of(of, floor.SUMMARY)] == [
+        *(("32", "did not fit"), ("8", "failed"), ("1", "general"))
+    ]
+    assert [note.removeprefix(CASE.title) for note in of.report.notes] == [
+        *(", 32 seats did not fit.", ", 8 seats failed: an illegal")
+    ]
 
 
-def test_kernels_of_this_program_belong_to_the_part_that_their_file_is_about() -> None:
-    assert own_kernels()["adamw_kernel"] == part_of_kernel("adamw_kernel") == UPDATE
-    assert own_kernels()["keep_kernel"] == LORA
-    assert part_of_kernel("void cutlass::device_kernel<GroupedGemm>") is None
-    assert part_of_kernel("void kDequantizeBlockwise<__nv_bfloat16, 512>") == DEQUANTISATION
+def test_goals_stand_beside_what_was_found_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(case: Case, pack: Any, num_seats: int, *_: Any) -> floor.Found:
+        busy = 0.097 if case.graphs else 0.05
+        return floor.Found("fused", 0.118 if case.graphs else 0.5, 0.084, Shares(wall=0.1, busy=busy))
+
+    monkeypatch.setattr(floor, "measure_pack", measure)
+    monkeypatch.setattr(floor, "forget", lambda device: None)
+    monkeypatch.setattr(Case, "new_pack", lambda case: SimpleNamespace(release_memory=lambda: None))
+    of = floor_of()
+    on_cuda = replace(CASE, shape=SHAPES["llama-3.1-8b"], device=torch.device("cuda"))
+    of.measure(floor.Planned(on_cuda, (8,)), CASE.device)
+    of.measure(floor.Planned(replace(on_cuda, graphs=False), (8, 1)), CASE.device)
+    assert rows_of(of, "Goals on an H200") == [
+        ["step of 8 trials, 8B, ms", "517", "at most 120", "118", "yes"],
+        ["step of 1 trial, 8B, ms", "309", "at most 45", "500", "no"],
+        ["step of 1 trial, 1B, ms", "167", "at most 12", "-", "-"],
+        ["step of 8 trials, 1B, ms", "-", "at most 25", "-", "-"],
+        ["device idle in the step of 8 trials, 8B, %", "76", "at most 5", "3", "yes"],
+    ]
+
+
+@pytest.mark.slow
+def test_the_step_of_a_pack_is_measured(trials: PackTrials) -> None:
+    found = floor.measure_pack(CASE, trials.pack, 2, Ceilings(copies=1e12, products=1e12), repetitions=2)
+    assert found.path == "general"
+    assert 0 < found.least < found.step
+    assert found.shares.seconds[PRODUCTS] > 0
