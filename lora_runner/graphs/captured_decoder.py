@@ -20,7 +20,6 @@ from torch import Tensor
 from lora_runner.errors import first_line
 from lora_runner.graphs.captured_pass import CapturedPass, HiddenBuffers, HiddenStates
 from lora_runner.graphs.graph import GraphPool
-from lora_runner.graphs.pass_key import PassKey
 
 MAX_BUCKETS = 32
 """Captured passes."""
@@ -30,18 +29,18 @@ STALE_PASSES = 8 * MAX_BUCKETS
 Otherwise an evaluation of more buckets than fit would capture all of them again each time.
 """
 
-Contents = TypeVar("Contents")
-Contents_contra = TypeVar("Contents_contra", contravariant=True)
+Inputs = TypeVar("Inputs")
 
 
-class PassInputs(Protocol[Contents_contra]):
-    """What a pass reads, in tensors that keep their place."""
+class PassKey(Hashable, Protocol):
+    """All sizes that a captured pass has built in; passes with equal keys differ in their inputs alone."""
 
-    def refresh(self, contents: Contents_contra, /) -> None:
-        """Write another pass's contents into the same tensors."""
+    @property
+    def training(self) -> bool:
+        """Whether a backward pass follows."""
 
 
-Inputs = TypeVar("Inputs", bound=PassInputs)  # type: ignore[type-arg]
+Key = TypeVar("Key", bound=PassKey)
 
 
 @dataclass
@@ -51,17 +50,18 @@ class _Bucket(Generic[Inputs]):
     last_used: int = 0
 
 
-class CapturedDecoder(Generic[Inputs, Contents]):
+class CapturedDecoder(Generic[Key, Inputs]):
     """Computes a decoder's hidden states, by a graph where one has been captured.
 
-    `new_inputs` makes the inputs of a pass of one key, `compute` its hidden states. `new_pool` is None where
-    nothing is to be captured, for `reason`.
+    `new_inputs` makes the inputs of passes with one key: tensors that keep their place when other contents
+    are written. `compute` gives the hidden states of inputs. `new_pool` is None where nothing is to be
+    captured, for `reason`.
     """
 
     def __init__(
         self,
         compute: Callable[[Inputs], Tensor],
-        new_inputs: Callable[[PassKey, Contents], Inputs],
+        new_inputs: Callable[[Key], Inputs],
         new_pool: Callable[[], GraphPool] | None,
         *,
         reason: str = "",
@@ -71,9 +71,9 @@ class CapturedDecoder(Generic[Inputs, Contents]):
         """Why nothing is captured; empty while passes are."""
         self._pool: GraphPool | None = None
         self._buffers = HiddenBuffers()
-        self._buckets: OrderedDict[PassKey, _Bucket[Inputs]] = OrderedDict()
+        self._buckets: OrderedDict[Key, _Bucket[Inputs]] = OrderedDict()
         """Captured passes, least recently used first."""
-        self._seen: dict[PassKey, HiddenStates] = {}
+        self._seen: dict[Key, HiddenStates] = {}
         """Passes that have been computed as usual."""
         self._built_in: Hashable = None
         self._passes = 0
@@ -83,12 +83,12 @@ class CapturedDecoder(Generic[Inputs, Contents]):
         """Passes that are captured now."""
         return len(self._buckets)
 
-    def hidden_states(self, key: PassKey, contents: Contents, built_in: Hashable = None) -> Tensor:
+    def hidden_states(self, key: Key, write: Callable[[Inputs], object], built_in: Hashable = None) -> Tensor:
         """The decoder's hidden states, as `compute` returns them; to be read before any other pass.
 
-        `built_in` is what a captured pass has built in that neither key nor contents say, such as the
-        addresses of the flat buffers: all captured passes are dropped when it changes. Raises what `compute`
-        raises.
+        `write` writes the contents of the pass to its inputs. `built_in` is what a captured pass has built in
+        that neither key nor inputs say, such as the addresses of the flat buffers: all captured passes are
+        dropped when it changes. Raises what `write` and `compute` raise.
         """
         if built_in != self._built_in:
             self.drop()
@@ -96,9 +96,10 @@ class CapturedDecoder(Generic[Inputs, Contents]):
         self._passes += 1
         bucket = self._buckets.get(key)
         if bucket is not None:
-            bucket.inputs.refresh(contents)
+            write(bucket.inputs)
         else:
-            inputs = self._new_inputs(key, contents)
+            inputs = self._new_inputs(key)
+            write(inputs)
             if key in self._seen and self._may_capture():
                 bucket = self._capture(key, inputs)
         if bucket is None:
@@ -139,7 +140,7 @@ class CapturedDecoder(Generic[Inputs, Contents]):
         del self._buckets[oldest]
         return True
 
-    def _capture(self, key: PassKey, inputs: Inputs) -> _Bucket[Inputs] | None:
+    def _capture(self, key: Key, inputs: Inputs) -> _Bucket[Inputs] | None:
         """Capture a pass. Where that fails, nothing is captured any more, and `reason` says why."""
         assert self._new_pool is not None
         if self._pool is None:

@@ -17,7 +17,7 @@ from lora_runner.graphs.graph import CudaGraphPool, GraphPool
 from lora_runner.layout.pass_tables import BlockAdapter
 from tests.lora_runner.devices import no_cuda
 from tests.lora_runner.graphs.tape import TapePool
-from tests.lora_runner.graphs.toy_decoder import SLOT, Contents, Inputs, Toy, drawn
+from tests.lora_runner.graphs.toy_decoder import SLOT, Contents, Inputs, Key, Toy, drawn
 
 CPU = torch.device("cpu")
 
@@ -39,18 +39,18 @@ class Both:
             return self.pools[-1]
 
         first, second = self.toys
-        self.captured = CapturedDecoder[Inputs, Contents](
+        self.captured = CapturedDecoder[Key, Inputs](
             lambda inputs: compute(first, inputs),
             first.new_inputs,
             tape_pool if new_pool is None else lambda: new_pool(first),
         )
-        self.plain = CapturedDecoder[Inputs, Contents](
+        self.plain = CapturedDecoder[Key, Inputs](
             lambda inputs: second.compute(inputs), second.new_inputs, None, reason="graphs: false"
         )
 
     def train(self, contents: Contents, *, backward: bool = True) -> bool:
         """A pass on both; whether hidden states and all gradients so far are the same bits."""
-        hidden = [decoder.hidden_states(contents.key(training=True), contents) for decoder in self.decoders]
+        hidden = self._hidden_states(contents, training=True)
         rows = [each[0, : contents.num_rows] for each in hidden]
         same = torch.equal(*(each.detach() for each in rows))
         if backward:
@@ -62,12 +62,18 @@ class Both:
 
     @torch.no_grad()
     def evaluate(self, contents: Contents) -> bool:
-        hidden = [decoder.hidden_states(contents.key(training=False), contents) for decoder in self.decoders]
+        hidden = self._hidden_states(contents, training=False)
         assert not any(each.requires_grad for each in hidden)
         return torch.equal(*(each[0, : contents.num_rows] for each in hidden))
 
+    def _hidden_states(self, contents: Contents, *, training: bool) -> list[Tensor]:
+        key = contents.key(training=training)
+        return [
+            decoder.hidden_states(key, lambda inputs: inputs.write(contents)) for decoder in self.decoders
+        ]
+
     @property
-    def decoders(self) -> tuple[CapturedDecoder[Inputs, Contents], ...]:
+    def decoders(self) -> tuple[CapturedDecoder[Key, Inputs], ...]:
         return self.captured, self.plain
 
     @property
@@ -208,7 +214,7 @@ def test_what_a_captured_pass_has_built_in_drops_it_when_it_changes() -> None:
     counts = []
     with torch.no_grad():
         for built_in in (1, 1, 1, 2, 2):
-            both.captured.hidden_states(key, contents, built_in)
+            both.captured.hidden_states(key, lambda inputs: inputs.write(contents), built_in)
             counts.append(both.captured.num_captured)
     assert counts == [0, 1, 1, 0, 1]
     assert [len(pool.tapes) for pool in both.pools] == [0, 1]

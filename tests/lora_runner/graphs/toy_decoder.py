@@ -9,11 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lora_runner.graphs.pass_key import PassKey, padded_count, padded_rank, padded_rows
+from lora_runner.graphs.buckets import padded_count, padded_rank, padded_rows
 from lora_runner.layout.pass_tables import BlockAdapter, PassShape, PassTables
 
 VOCABULARY, HIDDEN, LAYERS, SLOT = 50, 16, 3, 64
 """`SLOT`: elements of the flat buffer that belong to one seat."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """Sizes of a pass."""
+
+    shape: PassShape
+    training: bool
 
 
 @dataclass(frozen=True)
@@ -30,16 +38,15 @@ class Contents:
     def num_rows(self) -> int:
         return sum(len(ids) for _, ids in self.blocks)
 
-    def key(self, *, training: bool) -> PassKey:
+    def key(self, *, training: bool) -> Key:
         ranks = [adapter.rank for adapter, _ in self.blocks if adapter is not None]
-        count = padded_count(len(self.blocks))
         shape = PassShape(
             num_rows=padded_rows(self.num_rows),
-            num_blocks=count,
+            num_blocks=padded_count(len(self.blocks)),
             num_layers=LAYERS,
             rank_columns=padded_rank(max([0, *ranks])),
         )
-        return PassKey(shape=shape, num_sequences=count, training=training)
+        return Key(shape, training)
 
     def ids(self, num_rows: int) -> Tensor:
         ids = [token for _, ids in self.blocks for token in ids]
@@ -49,14 +56,15 @@ class Contents:
 class Inputs:
     """A pass's tables and token ids."""
 
-    def __init__(self, key: PassKey, contents: Contents, device: torch.device) -> None:
+    def __init__(self, key: Key, device: torch.device) -> None:
         self.training = key.training
-        self.tables = PassTables.of(key.shape, contents.sizes, device)
-        self.input_ids = contents.ids(key.shape.num_rows).to(device)
-        self.num_rows = contents.num_rows
-        """Of the first pass; a decoder that reads it is wrong for the next one."""
+        self.tables = PassTables.empty(key.shape, device)
+        self.input_ids = torch.zeros(key.shape.num_rows, dtype=torch.int64, device=device)
+        self.num_rows = 0
+        """A number of Python's, not a tensor: a decoder that reads it gives a graph of one number."""
 
-    def refresh(self, contents: Contents) -> None:
+    def write(self, contents: Contents) -> None:
+        self.num_rows = contents.num_rows
         self.tables.refresh(contents.sizes)
         self.input_ids.copy_(contents.ids(len(self.input_ids)))
 
@@ -73,8 +81,8 @@ class Toy:
         self.parameters = torch.randn(num_seats * SLOT, generator=generator).to(device)
         self.gradients = torch.zeros_like(self.parameters)
 
-    def new_inputs(self, key: PassKey, contents: Contents) -> Inputs:
-        return Inputs(key, contents, self.device)
+    def new_inputs(self, key: Key) -> Inputs:
+        return Inputs(key, self.device)
 
     def compute(self, inputs: Inputs) -> Tensor:
         """Hidden states (1, T, HIDDEN)."""

@@ -6,26 +6,10 @@ one more block without adapter, and their results are not read.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from lora_runner.layout.pass_tables import PassShape
-
 ROW_MULTIPLE = 64
 """Rows are padded to a multiple of this at least."""
 RANK_MULTIPLE = 16
 """The least columns that a tensor core multiplies."""
-
-
-@dataclass(frozen=True)
-class PassKey:
-    """What a captured pass has built in; passes with one key differ only in their tables."""
-
-    shape: PassShape
-    """Sizes of the tables."""
-    num_sequences: int
-    """At most so many sequences, with the one of the padding rows."""
-    training: bool
-    """Whether a backward pass follows."""
 
 
 def padded_rows(num_rows: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_runner.graphs.pass_key import padded_count, padded_rank, padded_rows
+from lora_runner.graphs.buckets import padded_count, padded_rank, padded_rows
 
 
 @given(st.integers(1, 200_000))
