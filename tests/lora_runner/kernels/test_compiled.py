@@ -13,10 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from lora_runner.kernels.attention_backward import attention_backward
+from lora_runner.kernels.attention_forward import attention_forward
+from lora_runner.kernels.attention_scores import AttentionOptions
 from lora_runner.kernels.dense_matmul import dense_matmul
 from lora_runner.kernels.gated_activation import ACTIVATIONS, gated_activation, gated_activation_backward
 from lora_runner.kernels.rms_norm import NormForm, rms_norm, rms_norm_backward
 from lora_runner.kernels.rotary import RotaryForm, rotate
+from lora_runner.layout.sequence_tables import SequenceShape, SequenceTables
 from tests.lora_runner.kernels.compiled_launches import SHARED_BYTES, Compiled, launches_of
 
 pytestmark = pytest.mark.slow
@@ -44,6 +48,21 @@ HALVES = RotaryForm(interleaved=False, shares_angles=False)
 JOINT = meta(2130, 6144)
 QUERIES, KEYS = JOINT[:, :4096].unflatten(-1, (32, 128)), JOINT[:, 4096:5120].unflatten(-1, (8, 128))
 GATE, UP = meta(2130, 28672).chunk(2, dim=-1)
+
+
+def attention(heads: int, key_heads: int, head_size: int, **options: float) -> Callable[[], object]:
+    """Both directions, on queries, keys and values side by side."""
+
+    def call() -> None:
+        tables = SequenceTables.empty(SequenceShape(2176, 33), torch.device("meta"))
+        chosen = AttentionOptions(head_size**-0.5, **options)  # type: ignore[arg-type]
+        joint = meta(2176, heads + 2 * key_heads, head_size)
+        query, key, value = joint.split((heads, key_heads, key_heads), dim=1)
+        out, log_sums = attention_forward(query, key, value, tables, chosen)
+        attention_backward(meta(*query.shape), query, key, value, out, log_sums, tables, chosen)
+
+    return call
+
 
 KERNELS = {
     "dense forward": Kernels(
@@ -78,6 +97,12 @@ KERNELS = {
         )
         for kind in ACTIVATIONS
     },
+    # The fused path is not taken before capability 9.
+    "attention": Kernels(attention(32, 8, 128), capabilities=(90, 100), matrices=True),
+    "attention, 7 heads of a key head": Kernels(attention(14, 2, 64), capabilities=(90, 100), matrices=True),
+    "attention, head size 256": Kernels(attention(16, 8, 256), capabilities=(90, 100), matrices=True),
+    "attention, head size 80": Kernels(attention(32, 32, 80), capabilities=(90, 100), matrices=True),
+    "attention, window": Kernels(attention(32, 8, 128, window=4096), capabilities=(90, 100), matrices=True),
 }
 
 
