@@ -197,6 +197,10 @@ def dequantized_weight(layer: nn.Module) -> Tensor:
     weight: Tensor = layer.weight  # type: ignore[assignment]
     state = getattr(weight, "quant_state", None)
     if state is not None:
+        if weight.is_cuda and _in_one_launch(weight, state):
+            out = weight.new_empty(state.shape, dtype=state.dtype)
+            dequantize_into(out, layer)
+            return out
         from bitsandbytes.functional import dequantize_4bit
 
         found: Tensor = dequantize_4bit(weight.data, state)
@@ -209,3 +213,25 @@ def dequantized_weight(layer: nn.Module) -> Tensor:
         scales = state_8bit.SCB
     rows: Tensor = scales / INT8_STEPS
     return weight.data * rows[:, None]
+
+
+def dequantize_into(out: Tensor, layer: nn.Module) -> None:
+    """Write `dequantized_weight` of a layer to `out` (out, in), rounded to its dtype; `out` is contiguous.
+
+    Weights in 4 bits on CUDA take one launch and no memory.
+    """
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    state = getattr(weight, "quant_state", None)
+    # The meta device stands for CUDA, whose memory a dry run measures.
+    if state is not None and weight.device.type in ("cuda", "meta") and _in_one_launch(weight, state):
+        from lora_runner.kernels.dequantize import dequantize_4bit_into
+
+        dequantize_4bit_into(out, weight.data, state)
+    else:
+        out.copy_(dequantized_weight(layer))
+
+
+def _in_one_launch(weight: Tensor, state: Any) -> bool:
+    from lora_runner.kernels.dequantize import is_supported
+
+    return is_supported(weight, state)

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, MixtralConfig
 
 from lora_runner.base.load_model import BaseSpec, load_base, meta_model
-from lora_runner.base.quantization import NF4, quantization_of
+from lora_runner.base.quantization import NF4, dequantize_into, dequantized_weight, quantization_of
 from lora_runner.base.unquantized_part import EMBEDDINGS, EXPERTS, unquantized_parameters
 from lora_runner.config import TrialConfig
 from lora_runner.data import DataBundle
@@ -80,6 +80,19 @@ def test_the_untrained_base_has_the_loss_of_its_dequantized_weights(
     base = load_base(BaseSpec(model=str(folder)))
     (loss,) = Pack(base, PackOptions()).evaluate([None], [block_of(bundle)])
     assert loss == pytest.approx(plain_nll(meant(folder), bundle.eval), abs=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["double", "floats", "int8", "int8 skipped"])
+def test_a_weight_is_written_into_rows_of_a_tensor(stored: Callable[..., Path], kind: str) -> None:
+    layer = load_base(BaseSpec(model=str(stored(kind)))).model.get_submodule(
+        "model.layers.0.self_attn.q_proj"
+    )
+    whole = dequantized_weight(layer)
+    for dtype in (torch.float32, torch.bfloat16):
+        siblings = torch.zeros(2 + len(whole), whole.shape[1], dtype=dtype)
+        dequantize_into(siblings[2:], layer)
+        assert torch.equal(siblings[2:], whole.to(dtype))
+        assert not siblings[:2].any()
 
 
 @pytest.mark.parametrize("kind", ["fp4", "int8"])

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
+from lora_runner.base.quantization import NF4
 from lora_runner.kernels.attention_backward import attention_backward
 from lora_runner.kernels.attention_forward import attention_forward
 from lora_runner.kernels.attention_scores import AttentionOptions
 from lora_runner.kernels.dense_matmul import dense_matmul
+from lora_runner.kernels.dequantize import dequantize_4bit_into
 from lora_runner.kernels.gated_activation import ACTIVATIONS, gated_activation, gated_activation_backward
 from lora_runner.kernels.rms_norm import NormForm, rms_norm, rms_norm_backward
 from lora_runner.kernels.rotary import RotaryForm, rotate
@@ -64,6 +66,11 @@ def attention(heads: int, key_heads: int, head_size: int, **options: float) -> C
     return call
 
 
+def dequantize() -> None:
+    weight: Any = NF4.meta_weight(torch.Size((4096, 14336)), torch.bfloat16)
+    dequantize_4bit_into(meta(4096, 14336), weight.data, weight.quant_state)
+
+
 KERNELS = {
     "dense forward": Kernels(
         lambda: dense_matmul(meta(2130, 4096), meta(28672, 4096), transposed=True),
@@ -103,6 +110,7 @@ KERNELS = {
     "attention, head size 256": Kernels(attention(16, 8, 256), capabilities=(90, 100), matrices=True),
     "attention, head size 80": Kernels(attention(32, 32, 80), capabilities=(90, 100), matrices=True),
     "attention, window": Kernels(attention(32, 8, 128, window=4096), capabilities=(90, 100), matrices=True),
+    "dequantize": Kernels(dequantize),
 }
 
 
