@@ -18,5 +18,7 @@ class PackOptions:
     gradient_checkpointing: bool = False
     resident_weights: bool = False
     """Keep the dequantized base in memory: the same numbers, without dequantizing in every pass."""
+    graphs: bool = True
+    """Capture passes as CUDA graphs where the fused path is taken (`graphs/captured_decoder.py`)."""
     embedding_optimizer_bits: Literal[32, 8] = 32
     """8 keeps the moments of trained embeddings in bitsandbytes' 8 bits (`optim/adamw_8bit.py`)."""

@@ -114,6 +114,7 @@ def study_identity(
         exclude={
             "per_device_eval_batch_size",
             "gradient_checkpointing",
+            "graphs",
             "evaluations",
             "report_at",
             "num_train_epochs",

@@ -44,6 +44,7 @@ def workload_of(
         eval_length=max(_longest(data.eval, eval_batch_size), 0 if metric is None else metric.prompt_length),
         **_generation(data, metric, eval_batch_size),
         gradient_checkpointing=training.gradient_checkpointing,
+        graphs=training.graphs,
         embedding_optimizer_bits=training.embedding_optimizer_bits,
     )
     _check_micro_batches(workload, problem_at)

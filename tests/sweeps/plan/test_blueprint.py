@@ -217,6 +217,11 @@ def test_a_base_that_is_quantised_already_is_recorded_as_what_it_is(draw: Draw, 
         draw(model__name=str(folder))
 
 
+def test_a_pack_uses_graphs_unless_they_are_turned_off(draw: Draw) -> None:
+    assert draw().worker_spec.pack.graphs
+    assert not draw(**{"training.graphs": False}).worker_spec.pack.graphs
+
+
 def test_memory_is_estimated_for_the_longest_batches_and_the_choice_has_a_reason(draw: Draw) -> None:
     blueprint = draw()
     assert 0 < blueprint.memory_gib < blueprint.memory_available_gib
@@ -281,6 +286,7 @@ def test_the_summary_is_json_and_its_space_reads_back(draw: Draw) -> None:
         {"search.timeout_seconds": 60},
         {"training.per_device_eval_batch_size": 2},
         {"training.gradient_checkpointing": True},
+        {"training.graphs": False},
         {"training.evaluations": 5},  # the default, written out
     ],
     ids=lambda changed: next(iter(changed)),
