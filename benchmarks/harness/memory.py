@@ -65,9 +65,15 @@ def live_bytes(device: torch.device) -> int:
     return sum(found.values())
 
 
-def used_bytes(device: torch.device) -> int:
-    """Return the memory of a CUDA device used by all processes; 0 on a CPU."""
-    if device.type != "cuda":
-        return 0
-    free, total = torch.cuda.mem_get_info(device)
-    return total - free
+@contextmanager
+def peak_reserved_bytes(device: torch.device) -> Iterator[PeakMemory]:
+    """Measure what torch's allocator takes from a CUDA device for this process in the block; 0 on a CPU."""
+    measured = PeakMemory()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        measured.held = torch.cuda.memory_reserved(device)
+    yield measured
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        measured.peak = torch.cuda.max_memory_reserved(device)

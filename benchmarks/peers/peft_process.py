@@ -1,23 +1,26 @@
 """One trial per process, as it is usually run: load the model, train with peft, end.
 
-`python -m benchmarks.peers.peft_process SPEC` is started by `benchmarks/side_by_side.py`. Processes that
-train at once wait for each other through files in a folder.
+`python -m benchmarks.peers.peft_process SPEC` is started by `peft_processes.py`. Once loaded, a process
+trains in every round that it takes part in: how many train at once may change without loading anything
+again. Processes wait for each other through files in a folder.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-WAIT_SECONDS = 240
+WAIT_SECONDS = 240.0
 """Longest wait for the other processes."""
+POLL_SECONDS = 0.02
 WARM_UP = 2
 PHASES = ("plain", "checkpointing")
 """Without gradient checkpointing and with it."""
@@ -33,9 +36,10 @@ class Spec:
     num_tokens: int
     rank: int
     steps: int
+    """Of a round."""
     index: int
-    at_once: int
     threads: int
+    """While it loads."""
     meeting: str
     """Folder of the files by which processes synchronize."""
 
@@ -49,25 +53,33 @@ def batch_of(step: int, index: int, at_once: int) -> int:
     return step * at_once + index
 
 
-def wait_for(file: Path) -> None:
-    """Wait for a file; TimeoutError after WAIT_SECONDS."""
-    until = time.monotonic() + WAIT_SECONDS
+def wait_for(file: Path, given_up: Callable[[float], bool]) -> bool:
+    """Wait for a file; False if `given_up`, of the seconds waited, is true before it appears."""
+    started = time.monotonic()
     while not file.exists():
-        if time.monotonic() > until:
-            raise TimeoutError(f"{file.name} did not appear in {WAIT_SECONDS} s")
-        time.sleep(0.02)
+        if given_up(time.monotonic() - started):
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+def write_whole(path: Path, content: Any) -> None:
+    """Write JSON so that nobody sees half of it."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(json.dumps(content))
+    unfinished.replace(path)
 
 
 def main() -> None:
-    """Load the model and train in every phase; running out of memory is a result too."""
+    """Load the model and train in every round; running out of memory is a result too."""
     path = Path(sys.argv[1])
     spec = Spec(**json.loads(path.read_text()))
-    born = psutil.Process().create_time()
+    born, parent = psutil.Process().create_time(), os.getppid()
 
     import torch
     from transformers import AutoModelForCausalLM
 
-    from benchmarks.harness.memory import used_bytes
+    from benchmarks.harness.memory import peak_reserved_bytes
     from benchmarks.harness.timing import forget, seconds, this_device
     from benchmarks.peers.peft_trial import PeftTrial
     from benchmarks.training_steps.case import Case
@@ -78,42 +90,53 @@ def main() -> None:
     device, dtype = this_device()
     shape = Shape(**spec.shape)
     case = Case(shape=shape, num_tokens=spec.num_tokens, device=device, dtype=dtype, rank=spec.rank)
-    found: dict[str, Any] = {"phases": {}}
-
-    def train(phase: str) -> dict[str, Any]:
-        trial.checkpoint(phase == "checkpointing")
-        batches = [
-            trial.batch(case.sequences(batch_of(step, spec.index, spec.at_once)))
-            for step in range(spec.steps)
-        ]
-        for batch in [trial.batch(case.sequences(0, equal=True)), *batches[: WARM_UP - 1]]:
-            trial.steps([batch])
-        spec.file(f"ready-{phase}", spec.index).touch()
-        wait_for(spec.file(f"go-{phase}"))
-        times = [seconds(lambda batch=batch: trial.steps([batch]), case.device) for batch in batches]
-        return {"step_seconds": times, "device_bytes": used_bytes(case.device)}
-
-    with suppress(torch.OutOfMemoryError):  # then the phases are missing
-        model = AutoModelForCausalLM.from_pretrained(
-            spec.base, device_map={"": case.device}, dtype=case.dtype
-        )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(spec.base, device_map={"": device}, dtype=dtype)
         model.config.use_cache = False
         trial = PeftTrial(case, model.requires_grad_(False))
-        found |= {"start_seconds": imported - born, "load_seconds": time.time() - imported}
-        for phase in PHASES:
-            try:
-                found["phases"][phase] = train(phase)
-            except torch.OutOfMemoryError:
-                found["phases"][phase] = None
-                trial.optimizer.zero_grad()
-                forget(case.device)
-            spec.file(f"ready-{phase}", spec.index).touch()
-            spec.file(f"done-{phase}", spec.index).touch()
-    path.with_suffix(".found.json").write_text(json.dumps(found))
+    except torch.OutOfMemoryError:
+        write_whole(spec.file("loaded", spec.index), None)
+        return
+    times = {"start_seconds": imported - born, "load_seconds": time.time() - imported}
+    write_whole(spec.file("loaded", spec.index), times)
+
+    def train(number: int, phase: str, at_once: int) -> dict[str, Any] | None:
+        """Measure one phase of a round; None if it does not fit."""
+        word = f"{number}-{phase}"
+        try:
+            trial.checkpoint(phase == "checkpointing")
+            batches = [
+                trial.batch(case.sequences(batch_of(step, spec.index, at_once))) for step in range(spec.steps)
+            ]
+            forget(device)
+            with peak_reserved_bytes(device) as reserved:
+                for batch in [trial.batch(case.sequences(0, equal=True)), *batches[: WARM_UP - 1]]:
+                    trial.steps([batch])
+                spec.file(f"ready-{word}", spec.index).touch()
+                if not wait_for(spec.file(f"go-{word}"), lambda waited: waited > WAIT_SECONDS):
+                    raise TimeoutError(f"go-{word} did not appear in {WAIT_SECONDS:g} s")
+                found = [seconds(lambda batch=batch: trial.steps([batch]), device) for batch in batches]  # type: ignore[misc]
+            return {"step_seconds": found, "device_bytes": reserved.peak}
+        except torch.OutOfMemoryError:
+            trial.optimizer.zero_grad()
+            return None
+        finally:
+            spec.file(f"ready-{word}", spec.index).touch()
+            spec.file(f"done-{word}", spec.index).touch()
+
+    cores, number = len(os.sched_getaffinity(0)), 0
+    while wait_for(spec.file(f"round-{number}"), lambda _: os.getppid() != parent):
+        at_once = int(json.loads(spec.file(f"round-{number}").read_text()))
+        if spec.index < at_once:
+            torch.set_num_threads(max(1, cores // at_once))
+            result = {phase: train(number, phase, at_once) for phase in PHASES}
+            write_whole(spec.file(f"found-{number}", spec.index), result)
+            forget(device)
+        number += 1
 
 
 def write(spec: Spec) -> Path:
-    """Write the spec for a process; it writes its measurements to a file beside it."""
+    """Write the spec for a process."""
     path = spec.file("trial", spec.index).with_suffix(".json")
     path.write_text(json.dumps(asdict(spec)))
     return path

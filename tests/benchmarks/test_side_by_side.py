@@ -1,9 +1,11 @@
-"""Packs and processes both train; if one side fails, the other's figures remain."""
+"""Packs and processes both train; the best number of processes is the peer; no side loses the other."""
 
 from __future__ import annotations
 
 import json
+import os
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,20 @@ import pytest
 import torch
 
 from benchmarks import side_by_side
+from benchmarks.harness.budget import Budget
 from benchmarks.harness.report import Report
+from benchmarks.peers import packs_and_processes
+from benchmarks.peers.packs_and_processes import SWEEP, Comparison, Side, tokens_a_step
+from benchmarks.peers.peft_process import PHASES
 from benchmarks.peers.peft_processes import PeftProcesses, write_base
-from benchmarks.side_by_side import PHASES, Side, compare, peft_sides, tell, tokens_a_step
+from benchmarks.side_by_side import compare
 from benchmarks.training_steps.case import Case, PackTrials
 from tests.benchmarks.cases import CASE
+
+
+def comparison(seconds: float | None = None, steps: int = 3) -> Comparison:
+    report = Report(name="nothing", fixed="", command="")
+    return Comparison(report, CASE, steps=steps, trial_steps=300, budget=Budget(seconds))
 
 
 def side(**change: Any) -> Side:
@@ -25,45 +36,113 @@ def side(**change: Any) -> Side:
         "at_once": 4,
         "step": 0.5,
         "tokens": 1000.0,
-        "start": 10.0,
         "device_bytes": 0,
-        "per_trial": False,
+        "is_peer": False,
     }
     return Side(**usual | change)
 
 
+def rows_of(of: Comparison) -> list[list[str]]:
+    ((_, _, rows),) = of.report.tables
+    return rows
+
+
 def test_a_pack_starts_once_and_a_process_for_every_trial() -> None:
-    # 10 trials, 4 at once: 3 rounds of 100 steps of half a second.
-    assert side().sweep_seconds(10, 100) == 3 * 50 + 10
-    assert side(per_trial=True).sweep_seconds(10, 100) == 3 * (50 + 10)
-    assert side().trials_per_hour(10, 100) == 3600 * 10 / 160
+    rounds = SWEEP / 4
+    assert side().trials_per_hour(100, 10.0) == pytest.approx(3600 * SWEEP / (rounds * 50 + 10))
+    assert side(is_peer=True).trials_per_hour(100, 10.0) == pytest.approx(3600 * SWEEP / (rounds * 60))
 
 
-def test_the_ratio_is_that_of_the_best() -> None:
-    report = Report(name="nothing", fixed="", command="")
-    theirs = [side(per_trial=True, at_once=1, step=0.1), side(per_trial=True, at_once=2, step=0.15)]
-    ours = [side(at_once=8, step=0.4), side(at_once=16, step=0.6)]
-    tell(report, [*theirs, *ours], 300)
-    figures = report.figures
-    best, other = 64 * 3600 / (4 * 180 + 10), 64 * 3600 / (32 * 55)
-    assert figures["trials_per_hour_ratio"] == pytest.approx(best / other)
-    assert figures["trials_per_hour_ratio_to_one_at_a_time"] == pytest.approx(best * 64 * 40 / 64 / 3600)
-    assert (figures["processes_that_fit"], figures["seats_that_fit"]) == (2, 16)
+def test_every_number_at_once_has_whole_rounds() -> None:
+    assert [SWEEP % number for number in (1, 2, 4, 8, 12, 32)] == [0] * 6
+
+
+def test_the_ratio_is_to_the_best_number_of_processes() -> None:
+    of = comparison()
+    of.starts = {1: 10.0}
+    of.sides = [
+        side(at_once=8, step=0.4),
+        side(at_once=16, step=0.6),
+        side(is_peer=True, at_once=1, step=0.1),
+        side(is_peer=True, at_once=2, step=0.15),
+        side(is_peer=True, at_once=4, step=0.9),
+    ]
+    of.tell()
+    best = 96 * 3600 / (6 * 180 + 10)
+    one, two, four = (96 * 3600 / seconds for seconds in (96 * 40, 48 * 55, 24 * 280))
+    figures = of.report.figures
+    assert figures["best_number_of_processes"] == 2
+    assert figures["trials_per_hour_ratio"] == pytest.approx(best / two)
+    assert figures["trials_per_hour_ratio_to_one_at_a_time"] == pytest.approx(best / one)
+    assert (figures["processes_that_fit"], figures["seats_that_fit"]) == (4, 16)
+    assert [row[-1] for row in rows_of(of)][2:] == [f"{one / two:.3g}", "1", f"{four / two:.3g}"]
+
+
+def test_a_start_lies_between_those_that_were_measured() -> None:
+    of = comparison()
+    of.starts = {1: 30.0, 7: 90.0}
+    assert of.start(side(is_peer=True, at_once=4)) == pytest.approx(60.0)
+    assert of.start(side(is_peer=True, at_once=12)) == pytest.approx(90.0)
+    assert of.start(side(at_once=32)) == pytest.approx(30.0)
+
+
+def test_what_does_not_fit_in_time_or_cores_is_left_out_and_the_table_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(8)})
+    of = comparison(seconds=60.0)
+    of.starts = {1: 61.0}
+    of.budget.longest = 61.0
+    of.packs([32], resident=True)
+    of.peers([12, 8], tmp_path / "base", tmp_path / "meeting")
+    of.tell()
+    assert [row[:3] for row in rows_of(of)] == [
+        ["pack, dequantised once", "32", "left out, 60 s were over"],
+        ["peft", "12", "left out, 8 cores"],
+        ["peft", "8", "left out, 60 s were over"],
+    ]
+
+
+def test_processes_that_do_not_fit_in_memory_are_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(16)})
+    monkeypatch.setattr(packs_and_processes, "torch_memory", lambda case: 80 * 2**30)
+    of = comparison()
+    of.case = replace(CASE, device=torch.device("cuda"))
+    sizes = {"checkpointing": 9 * 2**30, "plain": 12 * 2**30}
+    of.sides = [side(is_peer=True, at_once=1, device_bytes=size) for size in sizes.values()]
+    assert of._refusal(8, 1) == ""
+    assert of._refusal(12, 1) == "does not fit in 80 GiB"
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_two_seats_train(tmp_path: Path) -> None:
+def test_two_processes_train_what_two_seats_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one of them alone again, without loading."""
+    starts: list[int] = []
+    start = PeftProcesses.start
+    monkeypatch.setattr(
+        PeftProcesses, "start", lambda self, more: (starts.append(more), start(self, more))[1]
+    )
     write_base(CASE, tmp_path / "base")
-    sides = peft_sides(CASE, tmp_path / "base", tmp_path / "meeting", 2, steps=3)
-    assert [one.name for one in sides] == ["peft", "peft, gradient checkpointing"]
-    found = [json.loads((tmp_path / "meeting" / f"trial-{i}.found.json").read_text()) for i in (0, 1)]
-    for one, phase in zip(sides, PHASES, strict=True):
-        times = [seconds for process in found for seconds in process["phases"][phase]["step_seconds"]]
+    of = comparison(steps=3)
+    of.peers([2, 1], tmp_path / "base", tmp_path / "meeting")
+    assert of.report.notes == []
+    assert starts == [2]
+    assert [(one.name, one.at_once) for one in of.sides] == [
+        ("peft", 2),
+        ("peft, gradient checkpointing", 2),
+        ("peft", 1),
+        ("peft, gradient checkpointing", 1),
+    ]
+    found = [json.loads((tmp_path / "meeting" / f"found-0-{i}").read_text()) for i in (0, 1)]
+    for one, phase in zip(of.sides, PHASES, strict=False):
+        times = [seconds for process in found for seconds in process[phase]["step_seconds"]]
         assert len(times) == 6
         assert one.step == pytest.approx(sum(times) / 6)
-        assert one.start == max(process["start_seconds"] + process["load_seconds"] for process in found)
         rows = [row for trial in range(6) for row in CASE.sequences(trial)]
         assert one.tokens == pytest.approx(sum(map(len, rows)) / 3) == tokens_a_step(CASE, 2, 3)
+    loaded = [json.loads((tmp_path / "meeting" / f"loaded-{i}").read_text()) for i in (0, 1)]
+    assert of.starts == {2: max(times["start_seconds"] + times["load_seconds"] for times in loaded)}
+    assert not (tmp_path / "meeting" / "found-1-1").exists()
 
 
 @pytest.mark.slow
@@ -71,14 +150,14 @@ def test_leaving_ends_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Of which one waits for a word that never comes."""
     write_base(CASE, tmp_path / "base")
 
-    def meet(self: PeftProcesses, word: str) -> None:
-        ready(self, word)
+    def train(self: PeftProcesses, at_once: int) -> Any:
         raise TimeoutError("process 0 did not say ready")
 
-    ready = PeftProcesses.meet
-    monkeypatch.setattr(PeftProcesses, "meet", meet)
-    with pytest.raises(TimeoutError):
-        peft_sides(CASE, tmp_path / "base", tmp_path / "meeting", 1, steps=1)
+    monkeypatch.setattr(PeftProcesses, "train", train)
+    of = comparison()
+    of.peers([1, 1], tmp_path / "base", tmp_path / "meeting")
+    assert of.report.notes == ["1 processes at once: process 0 did not say ready"]
+    assert [row[2] for row in rows_of(of)] == ["failed", "left out, 1 at once failed"]
     assert not [child for child in psutil.Process().children() if "benchmarks" in " ".join(child.cmdline())]
 
 
@@ -100,17 +179,19 @@ def test_a_side_that_fails_leaves_the_others_figures(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(side_by_side, "write_base", broken)
     monkeypatch.setattr(PackTrials, "__init__", full)
-    report = Report(name="nothing", fixed="", command="")
-    given = Namespace(processes=[1, 2], seats=[1, 2, 3, 4], trial_steps=300, save=False)
-    compare(report, CASE, given, 2)
-    assert report.notes[0].startswith("1 processes at once: process 0 ended with 1: ")
-    assert report.notes[1:] == ["a pack of 3 did not fit.", "a pack of 3, dequantised once did not fit."]
-    ((_, _, rows),) = report.tables
-    assert [row[:2] for row in rows] == [
-        ["pack", "1"],
-        ["pack", "2"],
-        ["pack, dequantised once", "1"],
+    of = comparison(steps=2)
+    compare(of, Namespace(processes=[1, 2], seats=[8, 3, 2], save=False))
+    assert of.report.notes[0].startswith("1 processes at once: process 0 ended with 1: ")
+    assert of.report.notes[1:] == ["a pack, dequantised once of 3 did not fit."]
+    assert [row[:2] for row in rows_of(of)[:3]] == [
+        ["pack, dequantised once", "8"],
         ["pack, dequantised once", "2"],
+        ["pack", "8"],
     ]
-    assert report.figures == {"seats_that_fit": 2}
+    assert [row[:3] for row in rows_of(of)[3:]] == [
+        ["peft", "1", "failed"],
+        ["peft", "2", "left out, 1 at once failed"],
+        ["pack, dequantised once", "3", "did not fit"],
+    ]
+    assert of.report.figures == {"seats_that_fit": 8}
     assert not folders[0].parent.exists()
