@@ -23,8 +23,8 @@ from lora_runner.kernels.launch import launch
 
 STRIDE_BYTES = 16
 """Tensor memory descriptors need every row, and the first element, at a multiple of it."""
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-"""float32 is for the interpreter: on a device it would need more shared memory than there is."""
+DTYPES = (torch.bfloat16, torch.float16)
+"""Tiles of float32 would need more shared memory than a multiprocessor has."""
 WIDE = 6144
 """Least n of a product in tiles of 256 columns. Narrower ones leave multiprocessors without a tile then."""
 ROW_TILE_GROUP = 8
@@ -52,6 +52,13 @@ def is_supported(k: int, n: int, dtype: torch.dtype) -> bool:
     T may be any positive number.
     """
     return dtype in DTYPES and all(side * dtype.itemsize % STRIDE_BYTES == 0 for side in (k, n))
+
+
+def is_readable(matrix: Tensor) -> bool:
+    """Whether a descriptor can be made of `matrix`: adjacent columns, rows at multiples of 16 bytes."""
+    step, right = matrix.stride()
+    address = matrix.data_ptr() if matrix.device.type != "meta" else 0
+    return right == 1 and step * matrix.element_size() % STRIDE_BYTES == 0 and address % STRIDE_BYTES == 0
 
 
 # Not specialized on the number of rows: there is one kernel for a layer, whatever the height of its input.
@@ -91,14 +98,17 @@ def dense_matmul_kernel(
         out.store([row, column], total.to(out.dtype))
 
 
-def dense_matmul(x: Tensor, weight: Tensor, *, transposed: bool) -> Tensor:
-    """`x` (T, k) times `weight` -> (T, n).
+def dense_matmul(x: Tensor, weight: Tensor, *, transposed: bool, out: Tensor | None = None) -> Tensor:
+    """`x` (T, k) times `weight` -> (T, n), written to `out` if it is given.
 
-    `weight` is (n, k) if `transposed`, as a linear layer stores it; otherwise (k, n). Both may be views whose
-    rows are not adjacent, at multiples of 16 bytes. Sides and dtype: see `is_supported`.
+    `weight` is (n, k) if `transposed`, as a linear layer stores it; otherwise (k, n). `weight` and `out` are
+    such that `is_readable`; `x` is copied where it is not. Sides and dtype: see `is_supported`.
     """
     k, n = weight.shape[::-1] if transposed else weight.shape
-    out = x.new_empty(x.shape[0], n)
+    if not is_readable(x):
+        x = x.clone(memory_format=torch.contiguous_format)
+    if out is None:
+        out = x.new_empty(x.shape[0], n)
     tiles = tiles_of(n)
     num_tiles = triton.cdiv(x.shape[0], tiles.rows) * triton.cdiv(n, tiles.columns)
     num_programs = _num_multiprocessors(x.device)

@@ -1,8 +1,9 @@
 """Matmuls of several blocks of rows in one call, with the same bits for each block as on its own.
 
-In a single matmul over all rows the number of a neighbour's rows would choose the kernel, and with it the
+In a library's matmul over all rows the number of a neighbour's rows would choose the kernel, and with it the
 rounding. Grouped matmuls keep every block's own shape: on a CPU, and in bfloat16 on compute capabilities 9
-and 10, they are one dispatched operation, elsewhere one matmul per block.
+and 10, they are one dispatched operation, elsewhere one matmul per block. Where a product over all rows has
+been shown not to depend on a row's neighbours (`frozen_product.py`), frozen weights are multiplied by it.
 
 Shapes: T rows of G blocks, k and n the sides of a weight.
 """
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lora_runner.kernels.frozen_product import frozen_product, way_for
 from lora_runner.layers import onednn_matmul as onednn
 from lora_runner.layout.device_copies import DeviceCopies
 
@@ -55,6 +57,8 @@ def matmul_by_block(x: Tensor, weights: Tensor, blocks: Blocks) -> Tensor:
 
 def matmul_shared(x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
     """Every block of `x` (T, k) times one `weight` (k, n) -> (T, n)."""
+    if (way := way_for(x, weight)) is not None:
+        return frozen_product(x, weight, way)
     if onednn.is_used_for(x, weight):
         if len(blocks) == 1:
             return onednn.matmul(x, weight)
@@ -67,7 +71,9 @@ def matmul_shared(x: Tensor, weight: Tensor, blocks: Blocks) -> Tensor:
 
 def matmul_into(out: Tensor, x: Tensor, weight: Tensor) -> None:
     """Write one block's `x` (t, k) times `weight` (k, n) to `out` (t, n), as `matmul_shared`."""
-    if onednn.is_used_for(x, weight):
+    if (way := way_for(x, weight)) is not None:
+        out.copy_(frozen_product(x, weight, way))
+    elif onednn.is_used_for(x, weight):
         out.copy_(onednn.matmul(x, weight))
     else:
         _multiply_into(out, x, weight)
