@@ -107,6 +107,8 @@ def _buffer_offset(seat: SeatWeights | None) -> int:
 class PackContext:
     """What packed modules need to know of the current pass."""
 
+    fused: Any = None
+    """A `fused.FusedPass` while the decoder computes on the fused path."""
     rows: RowOwners | None = None
     distinct_ids: Sequence[Tensor] = ()
     """Each block's sorted distinct token ids."""
