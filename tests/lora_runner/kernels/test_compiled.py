@@ -14,14 +14,19 @@ import torch
 from torch import Tensor
 
 from lora_runner.base.quantization import NF4
+from lora_runner.kernels.adapter_group import AdapterGroup
 from lora_runner.kernels.attention_backward import attention_backward
 from lora_runner.kernels.attention_forward import attention_forward
 from lora_runner.kernels.attention_scores import AttentionOptions
 from lora_runner.kernels.dense_matmul import dense_matmul
 from lora_runner.kernels.dequantize import dequantize_4bit_into
 from lora_runner.kernels.gated_activation import ACTIVATIONS, gated_activation, gated_activation_backward
+from lora_runner.kernels.lora.expand import expand_inputs_, expand_outputs_
+from lora_runner.kernels.lora.gradients import add_adapter_gradients
+from lora_runner.kernels.lora.shrink import CHUNK, shrink_gradients, shrink_inputs
 from lora_runner.kernels.rms_norm import NormForm, rms_norm, rms_norm_backward
 from lora_runner.kernels.rotary import RotaryForm, rotate
+from lora_runner.layout.pass_tables import PassShape, PassTables
 from lora_runner.layout.sequence_tables import SequenceShape, SequenceTables
 from tests.lora_runner.kernels.compiled_launches import SHARED_BYTES, Compiled, launches_of
 
@@ -71,6 +76,19 @@ def dequantize() -> None:
     dequantize_4bit_into(meta(4096, 14336), weight.data, weight.quant_state)
 
 
+RANK = 16
+TABLES = PassTables.empty(PassShape(2176, 9, 224, RANK), torch.device("meta"))
+SHRUNK, ADAPTERS = meta(2176, 3 * RANK), meta(2**30, dtype=torch.float32)
+
+
+def siblings(in_features: int, *out_features: int) -> AdapterGroup:
+    few = range(len(out_features))
+    return AdapterGroup.of(in_features, out_features, before=few, layers=few, device=torch.device("meta"))
+
+
+QKV = siblings(4096, 4096, 1024, 1024)
+X, DY = meta(2176, 4096), meta(2176, 6144)
+
 KERNELS = {
     "dense forward": Kernels(
         lambda: dense_matmul(meta(2130, 4096), meta(28672, 4096), transposed=True),
@@ -81,6 +99,22 @@ KERNELS = {
         lambda: dense_matmul(meta(2130, 28672), meta(28672, 4096), transposed=False),
         capabilities=(90, 100),
         matrices=True,
+    ),
+    "shrink in one chunk": Kernels(
+        lambda: (
+            shrink_inputs(meta(2176, CHUNK), ADAPTERS, siblings(CHUNK, 1024), TABLES, RANK),
+            shrink_gradients(meta(2176, CHUNK), ADAPTERS, siblings(1024, CHUNK), TABLES, RANK),
+        ),
+        matrices=True,
+    ),
+    "shrink inputs": Kernels(lambda: shrink_inputs(X, ADAPTERS, QKV, TABLES, RANK)),
+    "shrink gradients": Kernels(lambda: shrink_gradients(DY, ADAPTERS, QKV, TABLES, RANK)),
+    "expand outputs": Kernels(
+        lambda: expand_outputs_(DY, SHRUNK, ADAPTERS, QKV, TABLES, RANK), matrices=True
+    ),
+    "expand inputs": Kernels(lambda: expand_inputs_(X, SHRUNK, ADAPTERS, QKV, TABLES, RANK), matrices=True),
+    "adapter gradients": Kernels(
+        lambda: add_adapter_gradients(ADAPTERS, X, DY, SHRUNK, SHRUNK, QKV, TABLES, RANK), matrices=True
     ),
     **{
         f"norm of {x.shape[-1]}": Kernels(

@@ -1,0 +1,1 @@
+"""The LoRA branches of all trials at once, forward and backward, with dropout inside."""
