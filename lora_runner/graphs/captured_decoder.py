@@ -1,23 +1,24 @@
-"""The decoder of a pack, captured for the buckets that are used, and computed as usual for all others.
+"""The decoder of a pack, captured for the buckets that are used, and computed as usual where it cannot be.
 
 Both ways launch the same kernels on the same numbers, so which of them computes a pass changes no bit.
 
-A pass is computed as usual the first time its bucket is seen and captured the second time: the first pass
-compiles kernels and makes lazy tables, which a capture cannot, and a bucket that never comes again costs no
-capture (0.2 to 0.8 s for an 8B base on an H200).
+The first training pass and the first evaluation are computed as usual, which compiles kernels and makes what
+is made once; every other bucket is captured when it is first seen. To compute each bucket once as usual would
+need the memory of a whole pass beside what is reserved for captured ones.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from lora_runner.errors import first_line
+from lora_runner.graphs.capture_guard import CaptureError
 from lora_runner.graphs.captured_pass import CapturedPass, HiddenBuffers, HiddenStates
 from lora_runner.graphs.graph import GraphPool
 
@@ -28,12 +29,18 @@ STALE_PASSES = 8 * MAX_BUCKETS
 
 Otherwise an evaluation of more buckets than fit would capture all of them again each time.
 """
+MAX_FAILURES = 3
+"""Captures that CUDA may refuse before none is tried any more: a kernel may have to be compiled first."""
 
 Inputs = TypeVar("Inputs")
 
 
 class PassKey(Hashable, Protocol):
     """All sizes that a captured pass has built in; passes with equal keys differ in their inputs alone."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the pass, with padding."""
 
     @property
     def training(self) -> bool:
@@ -51,7 +58,7 @@ class _Bucket(Generic[Inputs]):
 
 
 class CapturedDecoder(Generic[Key, Inputs]):
-    """Computes a decoder's hidden states, by a graph where one has been captured.
+    """Computes a decoder's hidden states (T, h), by a graph where one has been captured.
 
     `new_inputs` makes the inputs of passes with one key: tensors that keep their place when other contents
     are written. `compute` gives the hidden states of inputs. `new_pool` is None where nothing is to be
@@ -73,10 +80,10 @@ class CapturedDecoder(Generic[Key, Inputs]):
         self._buffers = HiddenBuffers()
         self._buckets: OrderedDict[Key, _Bucket[Inputs]] = OrderedDict()
         """Captured passes, least recently used first."""
-        self._seen: dict[Key, HiddenStates] = {}
-        """Passes that have been computed as usual."""
+        self._hidden: dict[bool, HiddenStates] = {}
+        """Of a pass that has been computed as usual, with (True) or without a backward pass."""
         self._built_in: Hashable = None
-        self._passes = 0
+        self._passes = self._failures = 0
 
     @property
     def num_captured(self) -> int:
@@ -100,12 +107,12 @@ class CapturedDecoder(Generic[Key, Inputs]):
         else:
             inputs = self._new_inputs(key)
             write(inputs)
-            if key in self._seen and self._may_capture():
+            if key.training in self._hidden and self._has_room(key):
                 bucket = self._capture(key, inputs)
         if bucket is None:
             with torch.set_grad_enabled(key.training):
                 hidden = self._compute(inputs)
-            self._seen[key] = HiddenStates.of(hidden)
+            self._hidden[key.training] = HiddenStates.of(hidden)
             return hidden
         self._buckets.move_to_end(key)
         bucket.last_used = self._passes
@@ -116,7 +123,6 @@ class CapturedDecoder(Generic[Key, Inputs]):
         if self._pool is not None:
             self._pool.wait()
         self._buckets.clear()
-        self._seen.clear()
         self._pool, self._buffers = None, HiddenBuffers()
 
     def stop(self, reason: str) -> bool:
@@ -126,10 +132,15 @@ class CapturedDecoder(Generic[Key, Inputs]):
         self._new_pool, self.reason = None, self.reason or reason
         return there_were
 
-    def _may_capture(self) -> bool:
-        """Whether another pass may be captured; makes room by dropping one that has long not been used."""
+    def _has_room(self, key: Key) -> bool:
+        """Whether another pass may be captured; makes room where captured ones have to give way."""
         if self._new_pool is None:
             return False
+        training = [captured.num_rows for captured in self._buckets if captured.training]
+        if key.training and training and key.num_rows > max(training):
+            # A shared pool fits its largest pass only if that one came first: a longer tensor does not fit
+            # where a shorter one was.
+            self.drop()
         if len(self._buckets) < MAX_BUCKETS:
             return True
         oldest = next(iter(self._buckets))
@@ -141,25 +152,29 @@ class CapturedDecoder(Generic[Key, Inputs]):
         return True
 
     def _capture(self, key: Key, inputs: Inputs) -> _Bucket[Inputs] | None:
-        """Capture a pass. Where that fails, nothing is captured any more, and `reason` says why."""
+        """Capture a pass; None where that fails, `reason` says why once no other capture will be tried."""
         assert self._new_pool is not None
         if self._pool is None:
             self._pool = self._new_pool()
+        hidden = replace(self._hidden[key.training], num_rows=key.num_rows)
         try:
             captured = CapturedPass(
-                lambda: self._compute(inputs),
-                self._seen[key],
-                self._pool,
-                self._buffers,
-                training=key.training,
+                lambda: self._compute(inputs), hidden, self._pool, self._buffers, training=key.training
             )
             self._buckets[key] = _Bucket(inputs, captured)
             return self._buckets[key]
         except torch.OutOfMemoryError as error:
-            reason = f"out of memory while a pass was captured: {first_line(error)}"
+            reason, is_final = f"out of memory while a pass was captured: {first_line(error)}", True
+        except CaptureError as error:
+            reason, is_final = f"a pass cannot be captured: {error}", True
         except Exception as error:
-            # Whatever refuses to be recorded; the pass itself is computed below, where an error is its own.
+            # Whatever else cannot be recorded; the pass itself is computed below, where an error is its own.
             reason = f"a pass could not be captured: {type(error).__name__}: {first_line(error)}"
+            self._failures += 1
+            is_final = self._failures >= MAX_FAILURES
         # Here, where no traceback holds what the pass had computed.
-        self.stop(reason)
+        if is_final:
+            self.stop(reason)
+        else:
+            self.drop()
         return None

@@ -7,6 +7,7 @@ buffers, in a replay as in any other pass.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,15 +22,17 @@ from lora_runner.graphs.graph import Graph, GraphPool
 
 @dataclass(frozen=True)
 class HiddenStates:
-    """Shape, dtype and device of a pass's hidden states."""
+    """Sizes, dtype and device of a pass's hidden states (T, h)."""
 
-    shape: torch.Size
+    num_rows: int
+    num_columns: int
     dtype: torch.dtype
     device: torch.device
 
     @classmethod
     def of(cls, hidden: Tensor) -> HiddenStates:
-        return cls(hidden.shape, hidden.dtype, hidden.device)
+        num_rows, num_columns = hidden.shape
+        return cls(num_rows, num_columns, hidden.dtype, hidden.device)
 
 
 class HiddenBuffers:
@@ -43,12 +46,13 @@ class HiddenBuffers:
 
     def views(self, like: HiddenStates) -> tuple[Tensor, Tensor]:
         """Hidden states and gradient of one pass, without contents; valid until the next pass."""
-        key, size = (like.dtype, like.device), like.shape.numel()
+        key, shape = (like.dtype, like.device), (like.num_rows, like.num_columns)
+        size = math.prod(shape)
         if key not in self._buffers or self._buffers[key][0].numel() < size:
             hidden, gradient = (torch.zeros(size, dtype=like.dtype, device=like.device) for _ in range(2))
             self._buffers[key] = hidden, gradient
         hidden, gradient = self._buffers[key]
-        return hidden[:size].view(like.shape), gradient[:size].view(like.shape)
+        return hidden[:size].view(shape), gradient[:size].view(shape)
 
 
 class CapturedPass:

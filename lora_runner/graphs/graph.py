@@ -38,8 +38,7 @@ class GraphPool(Protocol):
 class CudaGraph:
     """A graph of CUDA work, torch's `CUDAGraph`.
 
-    Kernels must have been compiled by a pass of the same sizes before. Raises what `function` raises, and
-    RuntimeError where CUDA refuses to record something.
+    Raises what `function` raises, and RuntimeError where CUDA refuses to record something.
     """
 
     def __init__(self, pool: CudaGraphPool) -> None:
@@ -50,8 +49,9 @@ class CudaGraph:
         pool = self._pool
         with (
             torch.cuda.device(pool.device),
-            # Other threads, which report that this worker lives, may go on using CUDA.
-            torch.cuda.graph(self._graph, pool.handle, pool.stream, capture_error_mode="thread_local"),
+            # "relaxed" lets other threads go on, which report that this worker lives, and lets a kernel be
+            # loaded. What it no longer refuses is refused by `CaptureGuard`.
+            torch.cuda.graph(self._graph, pool.handle, pool.stream, capture_error_mode="relaxed"),
         ):
             function()
 

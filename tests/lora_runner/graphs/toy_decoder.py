@@ -23,6 +23,10 @@ class Key:
     shape: PassShape
     training: bool
 
+    @property
+    def num_rows(self) -> int:
+        return self.shape.num_rows
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -85,13 +89,13 @@ class Toy:
         return Inputs(key, self.device)
 
     def compute(self, inputs: Inputs) -> Tensor:
-        """Hidden states (1, T, HIDDEN)."""
+        """Hidden states (T, HIDDEN)."""
         anchor = torch.zeros((), device=self.device, requires_grad=True) if inputs.training else None
         x = self.embedding[inputs.input_ids]
         for layer in range(LAYERS):
             x = x + _Layer.apply(x, anchor, self, inputs.tables, layer)
             x = x / x.square().mean(-1, keepdim=True).add(1e-6).sqrt()
-        return x[None]
+        return x
 
     def state(self) -> list[Tensor]:
         """What a capture must not change."""
