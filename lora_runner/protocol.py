@@ -78,6 +78,12 @@ class SeatReport:
     """The traceback of a trial that failed."""
     metric: float | None = None
     """Value of the session's metric, where this report measured it."""
+    adapter_sha256: str | None = None
+    """Digest of the trained weights (`adapter_digest.py`); None without an evaluation loss."""
+    device: str | None = None
+    """What computed: a GPU's name, or the instruction set of a CPU."""
+    num_threads: int | None = None
+    """Threads of torch on a CPU, on which sums may depend; None on a GPU."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins, as written to the trial's reports.jsonl."""

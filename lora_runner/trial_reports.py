@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from lora_runner.adapter_digest import adapter_digests
 from lora_runner.data import DataBundle, TokenizedSet
 from lora_runner.errors import Fault, ModelError
 from lora_runner.layout.pack_layout import Block
@@ -76,13 +77,19 @@ class Reporter:
         eval_losses = self._evaluate(sound, faults)
         scores = self._measure([t for t in sound if not t.watch.diverged and t not in faults], faults)
         outcomes = {trial: _outcome(trial, faults.get(trial)) for trial in due}
+        digests = self._digests([trial for trial in eval_losses if outcomes[trial] != FAILED])
         texts = self._finish([trial for trial in sound if outcomes[trial] == COMPLETE])
         for trial in sound:
             trial.wall_seconds += time.monotonic() - started
         reports = []
         for trial in due:
             report = self.seat_report(
-                trial, outcomes[trial], eval_losses.get(trial), scores.get(trial), texts.get(trial, ())
+                trial,
+                outcomes[trial],
+                eval_losses.get(trial),
+                scores.get(trial),
+                texts.get(trial, ()),
+                digests.get(trial),
             )
             reports.append(failed(report, faults[trial]) if outcomes[trial] == FAILED else report)
         return reports
@@ -107,6 +114,11 @@ class Reporter:
         results = self._evaluator.measure([trial.seat for trial in measured])
         self._heartbeat()
         return _values(measured, results, faults)
+
+    def _digests(self, trials: list[RunningTrial]) -> dict[RunningTrial, str]:
+        found = adapter_digests([trial.seat for trial in trials])
+        self._heartbeat()
+        return dict(zip(trials, found, strict=True))
 
     def _finish(self, ended: list[RunningTrial]) -> dict[RunningTrial, tuple[str, ...]]:
         """Sample from trials that used their full budget, look for signs in their curves, save adapters."""
@@ -137,6 +149,7 @@ class Reporter:
         eval_loss: float | None = None,
         metric: float | None = None,
         texts: tuple[str, ...] = (),
+        adapter_sha256: str | None = None,
     ) -> SeatReport:
         """The report of a trial as it stands."""
         seat, stats = trial.seat, trial.last_stats
@@ -163,6 +176,9 @@ class Reporter:
             stop_reason=reasons.get(outcome) if outcome else None,
             generations=texts,
             metric=metric,
+            adapter_sha256=adapter_sha256,
+            device=device_name(self._pack.base.device),
+            num_threads=None if self._pack.base.device.type == "cuda" else torch.get_num_threads(),
         )
 
 
@@ -196,6 +212,13 @@ def _eval_blocks(examples: TokenizedSet, batch_size: int, device: torch.device) 
     # Sorted by length only so that similar ones attend together; the order changes no sum over tokens.
     ordered = sorted(examples.examples, key=lambda e: len(e.input_ids))
     return [block_of(ordered[i : i + batch_size], device) for i in range(0, len(ordered), batch_size)]
+
+
+def device_name(device: torch.device) -> str:
+    """What computes there: bits are only equal on the same kind."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU with {torch.backends.cpu.get_cpu_capability()}"
 
 
 def peak_memory_gib(device: torch.device) -> float:

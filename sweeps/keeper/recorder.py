@@ -37,7 +37,7 @@ _STATES = {
 
 _END_ATTRIBUTES = (
     *("outcome", "stop_reason", "signs", "eval_loss", "train_loss", "num_tokens", "tokens_per_second"),
-    *("peak_memory_gib", "wall_seconds", "generations"),
+    *("peak_memory_gib", "wall_seconds", "generations", "adapter_sha256", "device", "num_threads"),
 )
 """Fields of a trial's last report that become its user attributes."""
 

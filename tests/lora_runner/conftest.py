@@ -161,6 +161,7 @@ def numbers() -> Callable[[Sequence[SeatReport]], list[tuple[Any, ...]]]:
                 r.outcome,
                 r.stop_reason,
                 r.generations,
+                r.adapter_sha256,
             )
             for r in reports
         ]
