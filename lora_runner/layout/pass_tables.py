@@ -87,7 +87,7 @@ class PassTables:
 
     def _view(self, dtype: torch.dtype, *shape: int) -> Tensor:
         size = int(np.prod(shape)) * dtype.itemsize
-        start, self._used = self._used, self._used + -(-size // 8) * 8
+        start, self._used = self._used, self._used + _aligned(size)
         words = self.buffer[start // 8 : self._used // 8]
         return words.view(dtype)[: int(np.prod(shape))].view(shape)
 
@@ -160,5 +160,15 @@ class PassTables:
 
 
 def _num_words(shape: PassShape) -> int:
-    in_32_bits = (2 * shape.num_tiles, *(shape.num_blocks,) * 3, shape.num_blocks + 1, shape.num_rows)
-    return shape.num_blocks * (2 + shape.num_layers) + sum(-(-size // 2) for size in in_32_bits)
+    """Of 64 bits, for all tables."""
+    blocks, layers = shape.num_blocks, shape.num_layers
+    in_64_bits = (blocks, blocks * layers, blocks)
+    in_32_bits = (2 * shape.num_tiles, blocks, blocks, blocks, blocks + 1, shape.num_rows)
+    return sum(_aligned(8 * count) for count in in_64_bits) // 8 + sum(
+        _aligned(4 * count) // 8 for count in in_32_bits
+    )
+
+
+def _aligned(size: int) -> int:
+    """Bytes of a table that ends where 16 bytes do: Triton compiles again for another alignment."""
+    return -(-size // 16) * 16

@@ -34,7 +34,8 @@ SUM_COLUMNS = tl.constexpr(16)
 OPTIONS: dict[str, Any] = {"BM": TILE_ROWS, "BK": 64, "num_warps": 4, "num_stages": 3}
 
 
-@triton.jit
+# Not specialised: passes of other sizes would be compiled again.
+@triton.jit(do_not_specialize=["num_rows", "num_layers"])
 def lora_shrink_kernel(
     out,
     left,

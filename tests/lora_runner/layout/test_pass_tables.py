@@ -40,6 +40,18 @@ def test_blocks_that_end_with_a_row_of_their_own_tile_fit() -> None:
     assert (tables.row_tiles[:, 0] >= 0).sum() == 6
 
 
+@pytest.mark.parametrize("num_rows", [64, 129, 131])
+def test_tables_of_any_size_start_at_16_bytes(num_rows: int) -> None:
+    """Kernels would be compiled again where the alignment of an argument changes."""
+    shape = PassShape(num_rows=num_rows, num_blocks=3, num_layers=3, rank_columns=16)
+    tables = PassTables.of(shape, [(adapter(), num_rows)], CPU)
+    views = [part for part in vars(tables).values() if isinstance(part, torch.Tensor)]
+    assert len(views) == 10
+    assert {(part.data_ptr() - tables.buffer.data_ptr()) % 16 for part in views} == {0}
+    end = max(part.data_ptr() + part.nbytes for part in views)
+    assert end <= tables.buffer.data_ptr() + tables.buffer.nbytes
+
+
 def test_a_refresh_leaves_nothing_of_the_tables_before() -> None:
     tables = PassTables.of(SHAPE, [(adapter(64, 32, [4, 5, 6]), 200), (adapter(), 56)], CPU)
     addresses = tables.row_blocks.data_ptr(), tables.buffer.data_ptr()
