@@ -86,6 +86,11 @@ class CapturedDecoder(Generic[Key, Inputs]):
         self._passes = self._failures = 0
 
     @property
+    def captures(self) -> bool:
+        """Whether passes are captured, so that it pays to round their sizes up to a bucket's."""
+        return self._new_pool is not None
+
+    @property
     def num_captured(self) -> int:
         """Passes that are captured now."""
         return len(self._buckets)
@@ -134,7 +139,7 @@ class CapturedDecoder(Generic[Key, Inputs]):
 
     def _has_room(self, key: Key) -> bool:
         """Whether another pass may be captured; makes room where captured ones have to give way."""
-        if self._new_pool is None:
+        if not self.captures:
             return False
         training = [captured.num_rows for captured in self._buckets if captured.training]
         if key.training and training and key.num_rows > max(training):
