@@ -130,20 +130,27 @@ class Comparison:
             threads=1,
             meeting=str(meeting),
         )
-        reason = ""
         with PeftProcesses(spec) as processes:
-            for at_once in numbers:
-                refused = reason or self._refusal(at_once, len(processes))
+            for index, at_once in enumerate(numbers):
+                refused = self._refusal(at_once, len(processes))
                 if refused:
                     self._leave_out("peft", at_once, refused)
                     continue
                 try:
-                    with self.budget.measurement():
-                        self._peer_sides(processes, at_once)
+                    self._peer_sides(processes, at_once)
                 except (RuntimeError, TimeoutError) as error:
                     self.report.note(f"{at_once} processes at once: {error}")
                     self._leave_out("peft", at_once, "failed")
-                    reason = f"left out, {at_once} at once failed"
+                    rest = numbers[index + 1 :]
+                    break
+            else:
+                return
+        for number in rest:
+            if number >= at_once:
+                self._leave_out("peft", number, f"left out, {at_once} at once failed")
+        fewer = [number for number in rest if number < at_once]
+        if fewer:
+            self.peers(fewer, base, meeting.with_name(f"{meeting.name}-{len(fewer)}"))
 
     def _refusal(self, at_once: int, loaded: int) -> str:
         """Why that many processes are not measured; empty if they are."""

@@ -114,6 +114,28 @@ def test_processes_that_do_not_fit_in_memory_are_not_started(monkeypatch: pytest
     assert of._refusal(12, 1) == "does not fit in 80 GiB"
 
 
+def test_after_a_number_that_fails_smaller_ones_are_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With processes of their own, since the others may be gone."""
+
+    def sides(self: Comparison, processes: PeftProcesses, at_once: int) -> None:
+        seen.append((at_once, processes))
+        if at_once == 8:
+            raise RuntimeError("process 3 ended with 1: CUDA error: out of memory")
+        self.sides.append(side(is_peer=True, at_once=at_once))
+        self.tell()
+
+    seen: list[tuple[int, PeftProcesses]] = []
+    monkeypatch.setattr(Comparison, "_peer_sides", sides)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(16)})
+    of = comparison()
+    of.peers([1, 8, 4, 12, 2], tmp_path / "base", tmp_path / "meeting")
+    assert [number for number, _ in seen] == [1, 8, 4, 2]
+    assert seen[0][1] is seen[1][1] is not seen[2][1] is seen[3][1]
+    assert [row[1:3] for row in rows_of(of)[3:]] == [["8", "failed"], ["12", "left out, 8 at once failed"]]
+
+
 @pytest.mark.slow
 def test_two_processes_train_what_two_seats_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And one of them alone again, without loading."""
