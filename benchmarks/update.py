@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.harness.budget import Budget
 from benchmarks.harness.report import Report, arguments
 from benchmarks.harness.timing import calls_at_once, copy_bandwidth, forget, seconds, this_device
 from benchmarks.training_steps.random_llama import SHAPES, Shape
@@ -28,6 +29,10 @@ BYTES_PER_PARAMETER = 32
 """What the pack must move on CUDA: the gradient for the norm, then 4 buffers read and 3 written."""
 BYTES_HELD = 8 + 4 * 8 + 2
 """Per parameter with all optimizers: itself, gradient, moments four times in fp32 and once in 8 bits."""
+SECONDS_ON_CUDA = 22.0
+"""So that the command ends in half a minute, imports included."""
+FIGURES_OF = 8
+"""Trials of the figures, where that many are measured."""
 OURS, FUSED, FOREACH = "pack", "torch fused", "torch foreach"
 RATIOS = {
     FUSED: "fused_adamw",
@@ -157,37 +162,72 @@ def free_bytes(device: torch.device) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def measure(shape: Shape, counts: list[int], repetitions: int, device: torch.device, report: Report) -> None:
-    """Add one table, and the figures at 8 trials, or at the most measured."""
-    names = [OURS, *RATIOS]
-    rows = []
-    for num_trials in counts:
+class Updates:
+    """The tables of all models, as they grow."""
+
+    def __init__(self, report: Report, device: torch.device, budget: Budget) -> None:
+        self.report, self.device, self.budget = report, device, budget
+        self._rows: dict[str, dict[int, list[Any]]] = {}
+
+    def measure(self, shape: Shape, num_trials: int, repetitions: int) -> None:
+        """Add a row to the model's table, and the figures if it is of FIGURES_OF trials or the first."""
+        names = [OURS, *RATIOS]
         total = num_trials * sum(a * b for a, b in matrices(shape))
-        if total * BYTES_HELD > 0.75 * free_bytes(device):
-            report.note(
-                f"{shape.name} x {num_trials} left out: {free_bytes(device) / 2**30:.0f} GiB are free."
-            )
-            break
-        found = medians(updates_by_name(Adapters(shape, num_trials, device)), device, repetitions, report)
-        ours = found[OURS]
-        times = [1e3 * found[name] if name in found else "-" for name in names]
-        against = [found[name] / ours if name in found else "-" for name in RATIOS]
-        share = BYTES_PER_PARAMETER * total / ours / copy_bandwidth(device, total)
-        rows.append([num_trials, total / 1e6, *times, *against, share])
-        if num_trials == min(8, counts[-1]):
-            for name, word in RATIOS.items():
-                if name in found:
-                    report.figure(f"update_time_ratio_{word}{SUFFIXES[shape.name]}", found[name] / ours)
-            report.figure(f"update_copy_bandwidth_share{SUFFIXES[shape.name]}", share)
-    columns = ["trials", "million parameters", *(f"{name}, ms" for name in names)]
-    columns += [*(f"{name} / pack" for name in RATIOS), "share of copy bandwidth"]
-    report.table(f"{shape.name}, r={RANK}, all linear layers", columns, rows)
+        rows = self._rows.setdefault(shape.name, {})
+        left_out = ""
+        if not self.budget.allows():
+            left_out = self.budget.left_out
+        elif total * BYTES_HELD > 0.75 * free_bytes(self.device):
+            left_out = f"left out, {free_bytes(self.device) / 2**30:.0f} GiB are free"
+        row: list[Any] = [num_trials, total / 1e6, left_out or "-", *["-"] * (len(names) + len(RATIOS))]
+        if not left_out:
+            with self.budget.measurement():
+                updates = updates_by_name(Adapters(shape, num_trials, self.device))
+                found = medians(updates, self.device, repetitions, self.report)
+                share = BYTES_PER_PARAMETER * total / found[OURS] / copy_bandwidth(self.device, total)
+            times = [1e3 * found[name] if name in found else "-" for name in names]
+            against = [found[name] / found[OURS] if name in found else "-" for name in RATIOS]
+            row = [num_trials, total / 1e6, *times, *against, share]
+            if num_trials == FIGURES_OF or not rows:
+                self._figures(shape, found, share)
+        rows[num_trials] = row
+        columns = ["trials", "million parameters", *(f"{name}, ms" for name in names)]
+        columns += [*(f"{name} / pack" for name in RATIOS), "share of copy bandwidth"]
+        title = f"{shape.name}, r={RANK}, all linear layers"
+        self.report.table(title, columns, [rows[number] for number in sorted(rows)])
+
+    def _figures(self, shape: Shape, found: dict[str, float], share: float) -> None:
+        for name, word in RATIOS.items():
+            if name in found:
+                ratio = found[name] / found[OURS]
+                self.report.figure(f"update_time_ratio_{word}{SUFFIXES[shape.name]}", ratio)
+        self.report.figure(f"update_copy_bandwidth_share{SUFFIXES[shape.name]}", share)
+
+
+def plan(device: torch.device, *, quick: bool) -> Iterator[tuple[Shape, int, int]]:
+    """Yield (model, trials, repetitions), the most telling first."""
+    if quick:
+        yield from ((SMALL, number, 3) for number in (1, 2))
+    elif device.type == "cuda":
+        yield from ((LLAMA_8B, number, 10) for number in (8, 1))
+        yield from ((LLAMA_1B, number, 10) for number in (8, 1))
+        yield from ((shape, number, 10) for number in (32, 16, 2, 4) for shape in (LLAMA_8B, LLAMA_1B))
+    else:
+        yield from ((SMALL, number, 15) for number in (1, 2, 4, 8, 16))
+        yield from ((LLAMA_1B, number, 5) for number in (1, 2, 4, 8))
 
 
 def main() -> None:
-    """Measure the models that fit the device."""
-    options = arguments(__doc__ or "").parse_args()
+    """Measure the models that fit the device and the time."""
+    parser = arguments(__doc__ or "")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help=f"leave out what would not end within these; {SECONDS_ON_CUDA:g} on CUDA unless given",
+    )
+    options = parser.parse_args()
     device, _ = this_device()
+    budget = Budget(options.seconds or (SECONDS_ON_CUDA if device.type == "cuda" else None))
     report = Report(
         "update",
         "The same LoRA matrices and gradients, fp32, clipping to 1.0 per trial and AdamW with decay on both "
@@ -200,16 +240,11 @@ def main() -> None:
         f"Share of copy bandwidth: {BYTES_PER_PARAMETER} bytes per parameter over the pack's time, against "
         "torch's copy of a buffer as long as the parameters."
     )
-    if options.quick:
-        measure(SMALL, [1, 2], 3, device, report)
-    elif device.type == "cuda":
-        for shape in (LLAMA_1B, LLAMA_8B):
-            measure(shape, [1, 2, 4, 8, 16, 32], 10, device, report)
-            if options.save:
-                report.save()
-    else:
-        measure(SMALL, [1, 2, 4, 8, 16], 15, device, report)
-        measure(LLAMA_1B, [1, 2, 4, 8], 5, device, report)
+    updates = Updates(report, device, budget)
+    for shape, num_trials, repetitions in plan(device, quick=options.quick):
+        updates.measure(shape, num_trials, repetitions)
+        if options.save:
+            report.save()
     report.finish(save=options.save)
 
 
