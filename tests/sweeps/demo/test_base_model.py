@@ -12,8 +12,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from files_and_text.user_cache import user_cache
 from sweeps.demo.base_model import BaseRecipe, base_folder, build_base
-from sweeps.demo.model_cache import RECORD_NAME, default_cache, is_built
+from sweeps.demo.model_cache import RECORD_NAME, is_built
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -127,10 +128,10 @@ def test_the_cache_follows_xdg_and_ignores_a_relative_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache() == tmp_path / "qlora-sweeps"
-    assert base_folder().parent == default_cache()
+    assert user_cache() == tmp_path / "qlora-sweeps"
+    assert base_folder().parent == user_cache()
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert default_cache() == Path.home() / ".cache" / "qlora-sweeps"
+    assert user_cache() == Path.home() / ".cache" / "qlora-sweeps"
 
 
 def _build_and_log(cache: Path, recipe: BaseRecipe, library: Path, log: Path) -> None:

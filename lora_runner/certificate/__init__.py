@@ -1,0 +1,1 @@
+"""What is invariant on this machine, and how fast it is: checked on fresh random inputs."""

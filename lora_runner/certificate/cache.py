@@ -1,0 +1,61 @@
+"""Certificates kept in the user's cache: one file for a device, its versions, and a model's layer sizes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from files_and_text.user_cache import user_cache
+from lora_runner.certificate.certificate import Certificate
+from lora_runner.certificate.certify import certify, code_digest
+from lora_runner.certificate.device_facts import DeviceFacts
+from lora_runner.certificate.model_sizes import ModelSizes
+from lora_runner.errors import CertificateError
+
+Make = Callable[..., Certificate]
+"""`certify`, or a stand-in."""
+FOLDER = "certificates"
+"""In the user's cache."""
+
+
+def cached_path(device: DeviceFacts, sizes: ModelSizes) -> Path:
+    """The file for a device, the versions of its libraries and of this program's code, and layer sizes."""
+    about = {"device": asdict(device), "sizes": asdict(sizes) | {"name": ""}, "code": code_digest()}
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+    return user_cache() / FOLDER / f"{device.file_stem}-{digest}.json"
+
+
+def cached_certificate(device: DeviceFacts, sizes: ModelSizes) -> Certificate | None:
+    """The certificate in the cache; None where there is none, or it cannot be read."""
+    with suppress(OSError, CertificateError):
+        found = Certificate.read(cached_path(device, sizes))
+        if (found.device, found.code) == (device, code_digest()):
+            return found
+    return None
+
+
+def certificate_for(
+    device: torch.device,
+    sizes: ModelSizes,
+    *,
+    alive: Callable[[], None] = lambda: None,
+    make: Make = certify,
+) -> Certificate:
+    """The cached certificate of a device, or a new one, which is put into the cache.
+
+    Two processes may make the same one at the same time: the later file replaces the earlier. A cache that
+    cannot be written is not used.
+    """
+    facts = DeviceFacts.of(device)
+    if (found := cached_certificate(facts, sizes)) is not None:
+        return found
+    made = make(device, sizes, alive=alive)
+    with suppress(OSError):
+        made.write(cached_path(facts, sizes))
+    return made

@@ -1,0 +1,1 @@
+"""The ways to compute each kind, as cases with fresh random inputs."""

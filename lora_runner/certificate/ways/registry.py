@@ -1,0 +1,93 @@
+"""All ways to compute each kind, and where they can be tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+
+from lora_runner.certificate.case import Case, Setting
+from lora_runner.certificate.cublas_settings import CUBLAS_SETTINGS
+from lora_runner.certificate.device_facts import DeviceFacts
+from lora_runner.certificate.ways import adapters, attention, output, products, row_layers, update
+
+FUSED_CAPABILITY = 9
+"""Major compute capability from which the fused path's kernels are used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One way to compute a kind."""
+
+    kind: str
+    name: str
+    cases: Callable[[Setting], Iterator[Case]]
+    """Made when it is called, with fresh inputs; imports what it needs."""
+    devices: tuple[str, ...] = ("cuda", "cpu")
+    least_capability: int = 0
+    packages: tuple[str, ...] = ()
+    """That it needs."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables that must be set before the process uses CUDA."""
+
+    def can_be_tried(self, device: DeviceFacts) -> bool:
+        """Whether this machine has what the way needs."""
+        return (
+            device.type in self.devices
+            and (not self.least_capability or (device.capability or (0,))[0] >= self.least_capability)
+            and all(find_spec(package) is not None for package in self.packages)
+        )
+
+
+def ways_for(device: DeviceFacts) -> list[Way]:
+    """The ways that can be tried on a device, those of today's path first."""
+    return [way for way in WAYS if way.can_be_tried(device)]
+
+
+def _liger(kind: str, cases: Callable[[Setting], Iterator[Case]]) -> Way:
+    return Way(kind=kind, name="liger", cases=cases, devices=("cuda",), packages=("triton", "liger_kernel"))
+
+
+def _cublas(name: str) -> Way:
+    return Way(
+        kind="products",
+        name=name,
+        cases=partial(products.cases, product=products.over_all_rows),
+        devices=("cuda",),
+        environment=tuple(CUBLAS_SETTINGS[name].items()),
+    )
+
+
+def _triton(kind: str, cases: Callable[[Setting], Iterator[Case]]) -> Way:
+    """The fused path's way."""
+    return Way(
+        kind=kind,
+        name="triton",
+        cases=cases,
+        devices=("cuda",),
+        least_capability=FUSED_CAPABILITY,
+        packages=("triton",),
+    )
+
+
+WAYS: tuple[Way, ...] = (
+    Way(kind="products", name="grouped", cases=partial(products.cases, product=products.by_block)),
+    Way(kind="adapters", name="grouped", cases=adapters.grouped),
+    Way(kind="attention", name="efficient", cases=attention.in_buckets, devices=("cuda",)),
+    Way(kind="attention", name="sdpa", cases=attention.in_buckets, devices=("cpu",)),
+    Way(kind="norms", name="transformers", cases=row_layers.own_norm),
+    _liger("norms", row_layers.liger_norm),
+    Way(kind="rotary", name="transformers", cases=row_layers.own_rotary),
+    _liger("rotary", row_layers.liger_rotary),
+    Way(kind="activations", name="transformers", cases=row_layers.own_activation),
+    _liger("activations", row_layers.liger_activation),
+    _triton("products", partial(products.cases, product=products.fixed_kernel)),
+    _triton("norms", row_layers.fused_norm),
+    _triton("rotary", row_layers.fused_rotary),
+    _triton("activations", row_layers.fused_activation),
+    Way(kind="output", name="one chunk", cases=output.one_chunk),
+    Way(kind="output", name="a chunk a trial", cases=output.chunk_a_trial),
+    Way(kind="update", name="fused", cases=update.for_all_trials),
+    *map(_cublas, CUBLAS_SETTINGS),
+)
