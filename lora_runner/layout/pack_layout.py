@@ -47,6 +47,7 @@ class Block:
     target_ids: Tensor  # (n,) those next tokens
     distinct_ids: Tensor  # (u,) sorted; a trained embedding has gradients for these rows
     distinct_indices: Tensor  # (t,) `input_ids` as indices into `distinct_ids`
+    host_ids: np.ndarray  # (t,) `input_ids` on the host, where the tables of a pass are made
 
     @classmethod
     def of(cls, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device) -> Block:
@@ -93,10 +94,11 @@ class Block:
     ) -> Block:
         # On the host, where `unique` needs no synchronisation with a device.
         distinct, indices = ids.unique(return_inverse=True)
+        host_ids = ids.numpy()
         ids, rows, targets, distinct, indices = (
             to_device(tensor, device) for tensor in (ids, rows, targets, distinct, indices)
         )
-        return cls(ids, lengths, rows, targets, distinct, indices)
+        return cls(ids, lengths, rows, targets, distinct, indices, host_ids)
 
     @property
     def num_tokens(self) -> int:

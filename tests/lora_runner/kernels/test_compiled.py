@@ -20,12 +20,14 @@ from lora_runner.kernels.attention_forward import attention_forward
 from lora_runner.kernels.attention_scores import AttentionOptions
 from lora_runner.kernels.dense_matmul import dense_matmul
 from lora_runner.kernels.dequantize import dequantize_4bit_into
+from lora_runner.kernels.embedding_rows import add_embedding_gradients, embedding_rows
 from lora_runner.kernels.gated_activation import ACTIVATIONS, gated_activation, gated_activation_backward
 from lora_runner.kernels.lora.expand import expand_inputs_, expand_outputs_
 from lora_runner.kernels.lora.gradients import add_adapter_gradients
 from lora_runner.kernels.lora.shrink import CHUNK, shrink_gradients, shrink_inputs
 from lora_runner.kernels.rms_norm import NormForm, rms_norm, rms_norm_backward
 from lora_runner.kernels.rotary import RotaryForm, rotate
+from lora_runner.layout.embedding_tables import EmbeddingTables
 from lora_runner.layout.pass_tables import PassShape, PassTables
 from lora_runner.layout.sequence_tables import SequenceShape, SequenceTables
 from tests.lora_runner.kernels.compiled_launches import SHARED_BYTES, Compiled, launches_of
@@ -87,6 +89,7 @@ def siblings(in_features: int, *out_features: int) -> AdapterGroup:
 
 
 QKV = siblings(4096, 4096, 1024, 1024)
+EMBEDDED = EmbeddingTables.empty(2176, torch.device("meta"))
 X, DY = meta(2176, 4096), meta(2176, 6144)
 
 KERNELS = {
@@ -125,6 +128,12 @@ KERNELS = {
         )
         for x in (QUERIES[None], meta(2130, 896), meta(2130, 4096), meta(2130, 16384))
     },
+    "embeddings": Kernels(
+        lambda: (
+            embedding_rows(ADAPTERS, meta(128256, 4096), meta(2176, dtype=torch.int64), EMBEDDED, 1.0),
+            add_embedding_gradients(ADAPTERS, X, EMBEDDED, 1.0),
+        )
+    ),
     "rotation": Kernels(lambda: rotate(QUERIES, KEYS, meta(2130, 128), meta(2130, 128), HALVES)),
     "rotation in place": Kernels(
         lambda: rotate(QUERIES, KEYS, meta(2130, 128), meta(2130, 128), HALVES, backward=True, in_place=True)
