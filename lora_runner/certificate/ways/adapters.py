@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lora_runner.certificate.case import Case, Setting, Tensors
 from lora_runner.certificate.ways.references import rounding
+from lora_runner.kernels.adapter_group import AdapterGroup
 from lora_runner.layers.block_matmul import Blocks, matmul_by_block, outer_by_block
 from lora_runner.layers.dropout import LEVELS, keep_mask, mix, threshold
+from lora_runner.layout.pass_tables import BlockAdapter, PassShape, PassTables
 
 RANK, DROPOUT, SCALE, MICRO_STEP = 16, 0.1, 1.5, 3
 
@@ -135,6 +139,93 @@ class GroupedAdapters(AdapterCase):
 
 def grouped(setting: Setting) -> Iterator[Case]:
     """As on the general path."""
+    return _cases(setting, GroupedAdapters)
+
+
+@dataclass(frozen=True)
+class FusedPrepared:
+    """The rows of all blocks end to end, and what the kernels read: flat buffers and tables."""
+
+    sizes: tuple[int, ...]
+    x: Tensor
+    grad: Tensor
+    parameters: Tensor
+    """(N,) fp32: one segment a block, in which A and B of each sibling lie end to end."""
+    tables: PassTables
+    group: AdapterGroup
+
+
+class FusedAdapters(AdapterCase):
+    """The kernels of the fused path, which find every block's adapters in tables."""
+
+    def prepare(self, blocks: Sequence[Tensors]) -> FusedPrepared:
+        device, per_rank = self.setting.device, [self.in_features + out for out in self.outs]
+        segments = [torch.cat([part.flatten() for part in block[3:]]) for block in blocks]
+        size, count = len(segments[0]), len(self.outs)
+        sizes = tuple(len(block[0]) for block in blocks)
+        keys = [np.array([self.key(block, i)[0] for i in range(count)], dtype=np.int64) for block in blocks]
+        owned = [
+            BlockAdapter(
+                start=index * size,
+                rank=RANK,
+                scale=self.scale,
+                drop_limit=self.limit,
+                dropout_keys=keys[index] if self.limit else None,
+                micro_step=MICRO_STEP,
+            )
+            for index in range(len(blocks))
+        ]
+        shape = PassShape(sum(sizes), len(sizes), count, RANK)
+        return FusedPrepared(
+            sizes,
+            torch.cat([block[0] for block in blocks]),
+            torch.cat([block[1] for block in blocks]),
+            torch.cat(segments),
+            PassTables.of(shape, list(zip(owned, sizes, strict=True)), device),
+            AdapterGroup.of(
+                self.in_features,
+                self.outs,
+                before=list(accumulate(per_rank, initial=0))[:-1],
+                layers=range(count),
+                device=device,
+            ),
+        )
+
+    def compute(self, prepared: FusedPrepared) -> Tensors:
+        from lora_runner.kernels.lora.expand import expand_inputs_, expand_outputs_
+        from lora_runner.kernels.lora.gradients import add_adapter_gradients
+        from lora_runner.kernels.lora.shrink import shrink_gradients, shrink_inputs
+
+        x, grad, parameters = prepared.x, prepared.grad, prepared.parameters
+        where = prepared.group, prepared.tables, RANK
+        out, dx, gradients = torch.zeros_like(grad), torch.zeros_like(x), torch.zeros_like(parameters)
+        shrunk = shrink_inputs(x, parameters, *where)
+        expand_outputs_(out, shrunk, parameters, *where)
+        dshrunk = shrink_gradients(grad, parameters, *where)
+        add_adapter_gradients(gradients, x, grad, shrunk, dshrunk, *where)
+        expand_inputs_(dx, dshrunk, parameters, *where)
+        return out, dx, gradients
+
+    def results(self, prepared: FusedPrepared, computed: Tensors) -> list[Tensors]:
+        out, dx, gradients = computed
+        shapes = [shape for out in self.outs for shape in ((RANK, self.in_features), (out, RANK))]
+        found = []
+        by_block = gradients.view(len(prepared.sizes), -1)
+        rows = zip(out.split(prepared.sizes), dx.split(prepared.sizes), by_block, strict=True)
+        for own_out, own_dx, segment in rows:
+            parts = segment.split([a * b for a, b in shapes])
+            found.append(
+                (own_out, own_dx, *(part.view(shape) for part, shape in zip(parts, shapes, strict=True)))
+            )
+        return found
+
+
+def fused(setting: Setting) -> Iterator[Case]:
+    """As on the fused path."""
+    return _cases(setting, FusedAdapters)
+
+
+def _cases(setting: Setting, kind: type[AdapterCase]) -> Iterator[Case]:
     for in_features, outs in setting.sizes.siblings:
         for dropout in (0.0, DROPOUT) if len(outs) > 1 else (0.0,):
-            yield GroupedAdapters(setting, in_features, outs, dropout=dropout)
+            yield kind(setting, in_features, outs, dropout=dropout)

@@ -17,6 +17,7 @@ from lora_runner.layers.attention import (
     LengthBuckets,
     PackMask,
 )
+from lora_runner.layout.sequence_tables import SequenceShape, SequenceTables
 
 LONGEST = 512
 """Tokens of a sequence at most."""
@@ -105,5 +106,23 @@ def in_buckets(setting: Setting) -> Iterator[Case]:
             return (out[0],)
 
         return with_gradients(forward, (query, key, value), (grad,))
+
+    yield AttentionCase(setting, function)
+
+
+def fused(setting: Setting) -> Iterator[Case]:
+    """All sequences and heads in one launch forward and two backward, as on the fused path."""
+    from lora_runner.kernels.attention_backward import attention_backward
+    from lora_runner.kernels.attention_forward import attention_forward
+    from lora_runner.kernels.attention_scores import AttentionOptions
+
+    options = AttentionOptions(scale=setting.sizes.head_size**-0.5)
+
+    def function(query: Tensor, key: Tensor, value: Tensor, grad: Tensor, lengths: Any) -> Tensors:
+        sequences = [length for block in lengths for length in block]
+        shape = SequenceShape(query.shape[0], len(sequences))
+        tables = SequenceTables.of(shape, sequences, setting.device)
+        out, log_sums = attention_forward(query, key, value, tables, options)
+        return out, *attention_backward(grad, query, key, value, out, log_sums, tables, options)
 
     yield AttentionCase(setting, function)

@@ -14,6 +14,8 @@ from lora_runner.certificate.ways import adapters, attention, output, products, 
 
 FUSED_CAPABILITY = 9
 """Major compute capability from which the fused path's kernels are used."""
+FUSED = "triton"
+"""Name of the fused path's way of each kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +62,9 @@ def _cublas(name: str) -> Way:
 
 
 def _triton(kind: str, cases: Callable[[Setting], Iterator[Case]]) -> Way:
-    """The fused path's way."""
     return Way(
         kind=kind,
-        name="triton",
+        name=FUSED,
         cases=cases,
         devices=("cuda",),
         least_capability=FUSED_CAPABILITY,
@@ -83,6 +84,8 @@ WAYS: tuple[Way, ...] = (
     Way(kind="activations", name="transformers", cases=row_layers.own_activation),
     _liger("activations", row_layers.liger_activation),
     _triton("products", partial(products.cases, product=products.fixed_kernel)),
+    _triton("adapters", adapters.fused),
+    _triton("attention", attention.fused),
     _triton("norms", row_layers.fused_norm),
     _triton("rotary", row_layers.fused_rotary),
     _triton("activations", row_layers.fused_activation),
