@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_runner.base.quantization import dequantized_weight
+from lora_runner.base.quantization import dequantize_into, dequantized_weight
 from lora_runner.base.target_modules import has_own_forward
 from lora_runner.errors import ModelError
 from lora_runner.layers.adapter_bank import AdapterBank, SeatWeights
@@ -190,24 +190,37 @@ class PackedLinear(PackedModule):
         self.shape = name, base.in_features, base.out_features
         """Arguments of `AdapterBank.matrices`."""
         self._resident: Tensor | None = None
-        self._keep_resident = resident
+        self.keeps_resident = resident
+        self.group: Any = None
+        """On the fused path, the `fused.LinearGroup` of the layers that read the same input."""
 
     def base_weight(self, dtype: torch.dtype) -> Tensor:
         """The frozen weight (out, in) in `dtype`: the resident copy, or dequantized now."""
         if self._resident is not None and self._resident.dtype == dtype:
             return self._resident
         weight = dequantized_weight(self.base).to(dtype)
-        if self._keep_resident:
+        if self.keeps_resident:
             self._resident = weight
         return weight
 
+    def write_base_weight(self, into: Tensor) -> None:
+        """Write the frozen weight (out, in) to a tensor that takes the place of the resident copy."""
+        if self._resident is None:
+            dequantize_into(into, self.base)
+        else:
+            into.copy_(self._resident)
+            self._resident = None
+
     def forward(self, x: Tensor) -> Tensor:
+        if self._context.fused is not None and self.group is not None:
+            out: Tensor = self.group.output(self, x)
+            return out
         flat = x.reshape(-1, x.shape[-1])  # (T, in)
         if not flat.shape[0]:  # an expert without tokens
             return x.new_zeros(*x.shape[:-1], self.out_features)
         rows = self._context.rows_of(flat, self.name, trained=self.index is not None)
         anchor = self._context.anchor if self.index is not None else None
-        out: Tensor = _PackedLinearFunction.apply(flat, anchor, self, rows)  # type: ignore[no-untyped-call]
+        out = _PackedLinearFunction.apply(flat, anchor, self, rows)  # type: ignore[no-untyped-call]
         if self.calls_base:
             out = torch.cat([self.base(part) for part in flat.split(rows.blocks.sizes)]) + out
         return out.view(*x.shape[:-1], self.out_features)

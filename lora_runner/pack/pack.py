@@ -18,6 +18,7 @@ from torch import Tensor
 from lora_runner.base.load_model import Base
 from lora_runner.config import TrialConfig
 from lora_runner.errors import ModelError, TrialConfigError
+from lora_runner.fused.compute_path import Machine
 from lora_runner.layout.device_copies import to_device
 from lora_runner.layout.pack_layout import Block, Layout
 from lora_runner.optim.adamw import clip_and_step, squared_norms
@@ -45,13 +46,15 @@ class MicroBatch:
 class Pack(PackedModel):
     """Seats on one base. Raises as PackedModel does."""
 
-    def __init__(self, base: Base, options: PackOptions) -> None:
-        super().__init__(base, options)
+    def __init__(self, base: Base, options: PackOptions, machine: Machine | None = None) -> None:
+        super().__init__(base, options, machine)
         self._allocators: dict[SegmentKey, SegmentAllocator] = {}
         for device in {module.weight.device for module in (*self.linears, *self.saved)}:
             self._allocators[LORA, device] = self._allocators[EMBEDDINGS, device] = SegmentAllocator(device)
             if options.embedding_optimizer_bits == 8:
                 self._allocators[EMBEDDINGS, device] = SegmentAllocator(device, has_moments=False)
+        if (LORA, base.device) in self._allocators:
+            self.adapter_buffers = self._allocators[LORA, base.device].buffers
         self.generator = TextGenerator(self)
 
     def new_seat(self, config: TrialConfig, *, seats_to_come: int = 0) -> Seat:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from torch import Tensor
 from lora_runner.base.load_model import Base, vocabulary_size
 from lora_runner.base.model_structure import text_config
 from lora_runner.errors import ModelError, first_line
+from lora_runner.fused.compute_path import ComputePath, Machine, NotFusedError
+from lora_runner.graphs.captured_decoder import CapturedDecoder
 from lora_runner.layers.attention import (
     PACK_ATTENTION,
     AttentionImplementation,
@@ -22,6 +25,7 @@ from lora_runner.layers.block_modules import call_by_block
 from lora_runner.layers.linear import PackContext, RowOwners, pack_order
 from lora_runner.layout.kv_cache import KeyValueCache
 from lora_runner.layout.pack_layout import Block, Layout, LayoutKind, plan_layouts
+from lora_runner.optim.flat_buffers import FlatBuffers
 from lora_runner.pack.convert_model import (
     keep_original_weights,
     replace_modules,
@@ -30,6 +34,10 @@ from lora_runner.pack.convert_model import (
 )
 from lora_runner.pack.options import PackOptions
 from lora_runner.pack.seat import Seat
+
+if TYPE_CHECKING:
+    from lora_runner.fused.fused_decoder import FusedDecoder
+    from lora_runner.fused.pass_inputs import PassInputs, PassKey
 
 LAYOUTS: tuple[LayoutKind, ...] = ("end_to_end", "rectangular")
 """In the order in which they are tried."""
@@ -47,7 +55,8 @@ class PackedModel:
     Raises ModelError when nothing matches `target_modules` or the model cannot compute packed rows.
     """
 
-    def __init__(self, base: Base, options: PackOptions) -> None:
+    def __init__(self, base: Base, options: PackOptions, machine: Machine | None = None) -> None:
+        """`machine`: what decides about the path; by default that of the base's device."""
         self.base = base
         self.options = options
         self.model = base.model
@@ -65,7 +74,13 @@ class PackedModel:
             enable = getattr(self.model, "activation_checkpointing_enable", None)
             (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
             train_checkpointed(self.model)
+        self.adapter_buffers: FlatBuffers | None = None
+        """Where the seats' adapters lie on the base's device; None before there are seats."""
+        self.fused: FusedDecoder | None = None
+        """The decoder's fused forms, on the fused path."""
+        self._passes: CapturedDecoder[PassKey, PassInputs]
         self.layout, self.layout_reason = self._choose_layout()
+        self.path = self._choose_path(machine or Machine.of(base.device, base.compute_dtype))
 
     # --- one forward pass -----------------------------------------------------------------------------
 
@@ -100,7 +115,9 @@ class PackedModel:
             context.distinct_indices = layout.distinct_indices
             if training:
                 context.anchor = torch.zeros((), device=self.base.device, requires_grad=True)
-            if layout.kind == "rectangular":
+            if self.fused is not None and cache is None:
+                hidden = self._fused_hidden(self.fused, seats, layout, training=training)
+            elif layout.kind == "rectangular":
                 config._attn_implementation = self.attention.name
                 hidden = self._decoder(**layout.inputs)[0]
             else:
@@ -110,12 +127,33 @@ class PackedModel:
                 with attend_in_buckets(buckets, self.attention, cache):
                     hidden = self._decoder(**layout.inputs)[0]
             target_rows = torch.cat(layout.target_rows).to(hidden.device, non_blocking=True)
-            predicting = hidden.flatten(0, 1).index_select(0, target_rows)
+            predicting = hidden.flatten(0, -2).index_select(0, target_rows)
             # A base spread over devices may keep a tied output layer on the first of them.
             yield predicting.to(self.logits_device, non_blocking=True), rows
         finally:
             config._attn_implementation = self.attention.name
             self.context.__init__()  # type: ignore[misc]
+
+    def _fused_hidden(
+        self, fused: FusedDecoder, seats: Sequence[Seat | None], layout: Layout, *, training: bool
+    ) -> Tensor:
+        """Hidden states (T, h) of a pass on the fused path, with those of its padding."""
+        key = fused.key_of(seats, layout, training=training, padded=self._passes.captures)
+        padding = key.num_rows - layout.num_rows
+        if padding:
+            self.context.rows = RowOwners([*seats, None], [*layout.sizes, padding])
+        self.model.config._attn_implementation = PACK_ATTENTION
+        lengths = [block.lengths for block in layout.blocks]
+        buckets = LengthBuckets.of([*lengths, (padding,)] if padding else lengths, mix_blocks=True)
+        with attend_in_buckets(buckets, self.attention):
+            return self._passes.hidden_states(
+                key, lambda inputs: fused.write(inputs, seats, layout), built_in=self._addresses()
+            )
+
+    def _addresses(self) -> tuple[int, ...]:
+        """What a captured pass has built in: where the seats' adapters and gradients lie."""
+        buffers = self.adapter_buffers
+        return () if buffers is None else (buffers.parameters.data_ptr(), buffers.gradients.data_ptr())
 
     def logit_chunks(
         self, seats: Sequence[Seat | None], blocks: Sequence[Block]
@@ -178,12 +216,49 @@ class PackedModel:
 
     # --- the layout, chosen once ----------------------------------------------------------------------
 
+    def _choose_path(self, machine: Machine) -> ComputePath:
+        """The fused path if the machine and all parts of the model have it."""
+        if not machine.has_fused_kernels:
+            return ComputePath(False, machine.reason)
+        if self.layout != "end_to_end":
+            return ComputePath(False, f"sequences are rows of their own: {self.layout_reason}")
+        if self.called_by_block:
+            names = f"{self.called_by_block[0]} and {len(self.called_by_block) - 1} other modules"
+            return ComputePath(False, f"{names} multiply by matrices of their own, block by block")
+        from lora_runner.fused.fused_decoder import FusedDecoder  # needs triton
+        from lora_runner.fused.pass_inputs import PassInputs
+
+        blocks = _small_blocks(self.base.device, vocabulary_size(self.model))
+
+        def logits() -> Tensor:
+            return torch.cat(self.logits([None, None], blocks, self.layout))
+
+        try:
+            with torch.no_grad():
+                plain = logits()
+                fused = FusedDecoder(
+                    self._decoder, self.context, self.linears, logits, self.base.compute_dtype
+                )
+        except NotFusedError as error:
+            return ComputePath(False, str(error))
+        self.fused = fused
+        self._passes = CapturedDecoder(
+            lambda inputs: fused.compute(inputs, self.adapter_buffers),
+            lambda key: PassInputs(key, fused.device),
+            machine.new_pool if self.options.graphs else None,
+            reason="" if self.options.graphs else "graphs: false",
+        )
+        with torch.no_grad():
+            difference = logit_difference(logits(), plain, self.base.compute_dtype)
+        if difference is not None:
+            self.fused = None
+            return ComputePath(False, f"fused logits differ from the plain model's by {difference:.1e}")
+        return ComputePath(True, machine.reason, fused.describe())
+
     def _choose_layout(self) -> tuple[LayoutKind, str]:
         """The end-to-end layout if it gives the plain model's logits on small blocks, else rectangular."""
-        generator = torch.Generator().manual_seed(0)
-        vocabulary = vocabulary_size(self.model)
-        batches = [torch.randint(vocabulary, shape, generator=generator) for shape in ((2, 12), (1, 7))]
-        blocks = [Block.of([(row, row) for row in ids.tolist()], self.base.device) for ids in batches]
+        batches = _small_batches(vocabulary_size(self.model))
+        blocks = _small_blocks(self.base.device, vocabulary_size(self.model))
         plain = list[Tensor]()
 
         def compute_plain_logits() -> None:
@@ -223,6 +298,16 @@ class PackedModel:
         if difference is None:
             return None
         return f"{kind} logits differ from the plain model's by {difference:.1e}"
+
+
+def _small_batches(vocabulary: int) -> list[Tensor]:
+    """Two batches of token ids on which ways to compute are compared."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(vocabulary, shape, generator=generator) for shape in ((2, 12), (1, 7))]
+
+
+def _small_blocks(device: torch.device, vocabulary: int) -> list[Block]:
+    return [Block.of([(row, row) for row in ids.tolist()], device) for ids in _small_batches(vocabulary)]
 
 
 def logit_difference(found: Tensor, expected: Tensor, dtype: torch.dtype) -> float | None:

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import triton.language as tl
 from triton.runtime import interpreter
 
 FOLDER = Path(__file__).parent
+OF_MODELS = FOLDER.parent / "fused"
+"""Tests of whole models whose parts are such kernels; they use the fixtures of the folders above."""
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 NOT_INTERPRETED = ("test_interpreter.py", "test_compiled.py")
 """Tests of this folder that run in the usual process; all others need CUDA or the interpreter."""
@@ -60,3 +63,21 @@ def convert_to_nearest(data: np.ndarray, source: tl.dtype, target: tl.dtype, rou
 if INTERPRETED:
     interpreter.InterpreterBuilder.create_dot = dot_in_order
     interpreter._convert_float = convert_to_nearest
+
+
+def select(config: pytest.Config, items: list[pytest.Item], folder: Path) -> None:
+    """Deselect the tests of a folder that cannot run in this process; on CUDA they get the mark `gpu`."""
+    kept, dropped = list[pytest.Item](), list[pytest.Item]()
+    for item in items:
+        runs = True
+        if item.path.parent == folder:
+            of_kernels = item.path.name not in NOT_INTERPRETED
+            runs = (INTERPRETED or torch.cuda.is_available()) if of_kernels else not INTERPRETED
+            if of_kernels and not INTERPRETED:
+                item.add_marker(pytest.mark.gpu)
+            if INTERPRETED:  # NumPy warns where it computes with a NaN or an infinity
+                item.add_marker(pytest.mark.filterwarnings("ignore::RuntimeWarning"))
+        (kept if runs else dropped).append(item)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = kept

@@ -9,17 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.lora_runner.kernels.interpreter import FOLDER, NOT_INTERPRETED
+from tests.lora_runner.kernels.interpreter import FOLDER, NOT_INTERPRETED, OF_MODELS
 
 ROOT = Path(__file__).parents[3]
-FILES = sorted(file.name for file in FOLDER.glob("test_*.py") if file.name not in NOT_INTERPRETED)
+FILES = sorted(
+    (file for folder in (FOLDER, OF_MODELS) for file in folder.glob("test_*.py")), key=lambda file: file.name
+)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", FILES)
-def test_kernels_in_the_interpreter(file: str) -> None:
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.name not in NOT_INTERPRETED], ids=lambda file: file.stem
+)
+def test_kernels_in_the_interpreter(file: Path) -> None:
     environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
     # Without the fixtures of the folders above, which import most of the program.
-    command = [sys.executable, "-m", "pytest", "--confcutdir", str(FOLDER), str(FOLDER / file)]
+    alone = ["--confcutdir", str(FOLDER)] if file.parent == FOLDER else []
+    command = [sys.executable, "-m", "pytest", *alone, str(file)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

@@ -1,0 +1,98 @@
+"""A converted decoder whose parts compute for all trials of a pass in few launches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor, nn
+
+from lora_runner.fused.compute_path import NotFusedError
+from lora_runner.fused.fused_pass import FusedPass, block_adapter
+from lora_runner.fused.linear_group import LinearGroup
+from lora_runner.fused.mlp import fuse_mlps
+from lora_runner.fused.norms import fuse_norms
+from lora_runner.fused.pass_inputs import PassInputs, PassKey
+from lora_runner.fused.rotary import fuse_rotary
+from lora_runner.fused.siblings import find_siblings
+from lora_runner.graphs.buckets import padded_count, padded_rank, padded_rows
+from lora_runner.layers.adapter_bank import SeatWeights
+from lora_runner.layers.linear import PackContext, PackedLinear
+from lora_runner.layout.pack_layout import Layout
+from lora_runner.layout.pass_tables import PassShape
+from lora_runner.optim.flat_buffers import FlatBuffers
+
+
+class FusedDecoder:
+    """The fused forms of a decoder's parts. NotFusedError says what has none."""
+
+    def __init__(
+        self,
+        decoder: nn.Module,
+        context: PackContext,
+        linears: Sequence[PackedLinear],
+        probe: Callable[[], object],
+        dtype: torch.dtype,
+    ) -> None:
+        """`linears` are the trained ones in the order of a seat's segment; `probe` makes one small pass.
+
+        `dtype` is that of the activations.
+        """
+        devices = {parameter.device for parameter in decoder.parameters()}
+        if len(devices) != 1:
+            raise NotFusedError("the base is spread over several devices")
+        (self.device,) = devices
+        self._decoder, self._context = decoder, context
+        self._num_layers = len(linears)
+        sizes = [linear.in_features + linear.out_features for linear in linears]
+        before = dict(enumerate([0, *accumulate(sizes)][:-1]))
+        self.groups = [
+            LinearGroup(members, context, before) for members in find_siblings(decoder, context, probe)
+        ]
+        self._parts = {
+            "norms": fuse_norms(decoder).describe("norm", "norms"),
+            "rotary embeddings": fuse_rotary(decoder, context, dtype).describe("function", "functions"),
+            "MLPs": fuse_mlps(decoder, dtype).describe("gated MLP", "gated MLPs"),
+        }
+
+    def describe(self) -> dict[str, str]:
+        """By part of the model, how it is computed."""
+        together = [len(group.members) for group in self.groups]
+        return {
+            "linear layers": f"{sum(together)} in {len(together)} products of layers with one input",
+            **self._parts,
+        }
+
+    def key_of(
+        self, seats: Sequence[SeatWeights | None], layout: Layout, *, training: bool, padded: bool
+    ) -> PassKey:
+        """The sizes of a pass over the layout's blocks, one per seat; `padded` to those of its bucket."""
+        rows, blocks, sequences = layout.num_rows, len(seats), len(layout.lengths)
+        if padded:
+            rows, blocks, sequences = padded_rows(rows), padded_count(blocks), padded_count(sequences)
+        rank = padded_rank(max([seat.padded_rank for seat in seats if seat is not None], default=0))
+        return PassKey(PassShape(rows, blocks, max(1, self._num_layers), rank), sequences, training)
+
+    def write(self, inputs: PassInputs, seats: Sequence[SeatWeights | None], layout: Layout) -> None:
+        """Write a pass over the layout's blocks, one per seat, to `inputs`."""
+        training, num_layers = inputs.key.training, inputs.key.tables.num_layers
+        inputs.refresh(
+            layout, [block_adapter(seat, self.device, num_layers, training=training) for seat in seats]
+        )
+
+    def compute(self, inputs: PassInputs, buffers: FlatBuffers | None) -> Tensor:
+        """Hidden states (T, h) of all rows; `buffers` hold the seats' adapters, if there are seats."""
+        none = torch.zeros(1, device=self.device)
+        parameters, gradients = (none, none) if buffers is None else (buffers.parameters, buffers.gradients)
+        self._context.fused = FusedPass(inputs.tables, parameters, gradients)
+        try:
+            hidden: Tensor = self._decoder(
+                input_ids=inputs.input_ids,
+                position_ids=inputs.position_ids,
+                attention_mask=inputs.attention_mask,
+            )[0]
+        finally:
+            for group in self.groups:
+                group.forget()
+        return hidden.flatten(0, 1)
