@@ -1,8 +1,11 @@
 """One product of all rows of a pass with a frozen weight, each row with the same bits as on its own.
 
-A persistent kernel with tensor memory descriptors computes every product. Its tiles are chosen from the sides
-of the weight alone, and one program adds up all of k in order, so neither the number of rows nor their order
-changes a sum. Other rows of the same tile never enter it, whether finite or not.
+A persistent kernel with tensor memory descriptors computes every product of every layer: one program adds up
+all of k in order, whatever the number of rows. Other rows of a tile never enter a sum, finite or not.
+
+Multiprocessors take a tile each, in rounds. Where most of them would be idle in the last round, its tiles are
+halved. An element of a half has the same bits: an instruction multiplies fewer columns then, but adds up as
+many of k. That this holds on a device is part of its certificate.
 
 Shapes: T rows of a pass, k and n the sides of a weight.
 """
@@ -11,7 +14,6 @@ Shapes: T rows of a pass, k and n the sides of a weight.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 import triton
@@ -25,25 +27,12 @@ STRIDE_BYTES = 16
 """Tensor memory descriptors need every row, and the first element, at a multiple of it."""
 DTYPES = (torch.bfloat16, torch.float16)
 """Tiles of float32 would need more shared memory than a multiprocessor has."""
-WIDE = 6144
-"""Least n of a product in tiles of 256 columns. Narrower ones leave multiprocessors without a tile then."""
+ROWS, COLUMNS, INNER = 128, 256, 64
+"""Of a tile, and of k in one step."""
 ROW_TILE_GROUP = 8
 """Row tiles that go through the same columns together, so that both operands stay in the L2 cache."""
-
-
-class Tiles(NamedTuple):
-    """The configuration of a product."""
-
-    rows: int
-    columns: int
-    inner: int
-    num_stages: int
-    num_warps: int
-
-
-def tiles_of(n: int) -> Tiles:
-    """The configuration for a weight with n columns, whatever the number of rows."""
-    return Tiles(128, 256, 64, 3, 8) if n >= WIDE else Tiles(128, 128, 64, 4, 8)
+NUM_PROGRAMS = {"cpu": 4, "meta": 132}
+"""Of the interpreter, and where nothing runs; on CUDA one for each multiprocessor."""
 
 
 def is_supported(k: int, n: int, dtype: torch.dtype) -> bool:
@@ -66,74 +55,120 @@ def is_readable(matrix: Tensor) -> bool:
 def dense_matmul_kernel(
     x,
     weight,
+    weight_halves,
     out,
+    out_halves,
     num_rows,
     n,
     k,
     TRANSPOSED: tl.constexpr,
+    HALVES_LAST: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     INNER: tl.constexpr,
     GROUP: tl.constexpr,
     NUM_PROGRAMS: tl.constexpr,
 ):
-    """out (num_rows, n) = x (num_rows, k) times weight, (n, k) if TRANSPOSED, else (k, n); descriptors."""
+    """out (num_rows, n) = x (num_rows, k) times weight, (n, k) if TRANSPOSED, else (k, n).
+
+    All are descriptors; those of halves have half of the columns. HALVES_LAST: tiles of the last round are
+    halved if all halves then have a multiprocessor of their own.
+    """
+    HALF: tl.constexpr = COLUMNS // 2
     row_tiles = tl.cdiv(num_rows, ROWS)
     column_tiles = tl.cdiv(n, COLUMNS)
-    inner_tiles = tl.cdiv(k, INNER)
-    group_size = GROUP * column_tiles
-    for tile in tl.range(tl.program_id(0), row_tiles * column_tiles, NUM_PROGRAMS, flatten=True):
-        first_row_tile = tile // group_size * GROUP
-        height = min(row_tiles - first_row_tile, GROUP)
-        row = (first_row_tile + tile % group_size % height) * ROWS
-        column = tile % group_size // height * COLUMNS
-        total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
-        for inner_tile in range(inner_tiles):
-            left = x.load([row, inner_tile * INNER])
-            if TRANSPOSED:
-                right = weight.load([column, inner_tile * INNER]).T
-            else:
-                right = weight.load([inner_tile * INNER, column])
-            total = tl.dot(left, right, total, input_precision="ieee")
+    num_tiles = row_tiles * column_tiles
+    num_whole = num_tiles
+    if HALVES_LAST:
+        num_last = num_tiles % NUM_PROGRAMS
+        if num_last * 2 <= NUM_PROGRAMS:
+            num_whole = num_tiles - num_last
+    for tile in tl.range(tl.program_id(0), num_whole, NUM_PROGRAMS, flatten=True):
+        row_tile, column_tile = _tile_at(tile, row_tiles, column_tiles, GROUP)
+        row, column = row_tile * ROWS, column_tile * COLUMNS
+        total = _sum_of_products(x, weight, row, column, k, TRANSPOSED, ROWS, COLUMNS, INNER)
         out.store([row, column], total.to(out.dtype))
+    for half in tl.range(tl.program_id(0), (num_tiles - num_whole) * 2, NUM_PROGRAMS, flatten=True):
+        row_tile, column_tile = _tile_at(num_whole + half // 2, row_tiles, column_tiles, GROUP)
+        row, column = row_tile * ROWS, column_tile * COLUMNS + half % 2 * HALF
+        total = _sum_of_products(x, weight_halves, row, column, k, TRANSPOSED, ROWS, HALF, INNER)
+        out_halves.store([row, column], total.to(out_halves.dtype))
 
 
-def dense_matmul(x: Tensor, weight: Tensor, *, transposed: bool, out: Tensor | None = None) -> Tensor:
+@triton.jit
+def _tile_at(tile, row_tiles, column_tiles, GROUP: tl.constexpr):
+    """Which row tile and column tile comes in which place: GROUP row tiles at a time, column by column."""
+    group_size = GROUP * column_tiles
+    first_row_tile = tile // group_size * GROUP
+    height = min(row_tiles - first_row_tile, GROUP)
+    return first_row_tile + tile % group_size % height, tile % group_size // height
+
+
+@triton.jit
+def _sum_of_products(
+    x,
+    weight,
+    row,
+    column,
+    k,
+    TRANSPOSED: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    INNER: tl.constexpr,
+):
+    """A tile (ROWS, COLUMNS) in float32: all of k, in ascending order."""
+    total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
+    for step in range(tl.cdiv(k, INNER)):
+        left = x.load([row, step * INNER])
+        right = weight.load([column, step * INNER]).T if TRANSPOSED else weight.load([step * INNER, column])
+        total = tl.dot(left, right, total, input_precision="ieee")
+    return total
+
+
+def dense_matmul(
+    x: Tensor, weight: Tensor, *, transposed: bool, out: Tensor | None = None, halves_last: bool = True
+) -> Tensor:
     """`x` (T, k) times `weight` -> (T, n), written to `out` if it is given.
 
     `weight` is (n, k) if `transposed`, as a linear layer stores it; otherwise (k, n). `weight` and `out` are
-    such that `is_readable`; `x` is copied where it is not. Sides and dtype: see `is_supported`.
+    such that `is_readable`; `x` is copied where it is not. Sides and dtype: see `is_supported`. Without
+    `halves_last` all tiles have one size.
     """
     k, n = weight.shape[::-1] if transposed else weight.shape
     if not is_readable(x):
         x = x.clone(memory_format=torch.contiguous_format)
     if out is None:
         out = x.new_empty(x.shape[0], n)
-    tiles = tiles_of(n)
-    num_tiles = triton.cdiv(x.shape[0], tiles.rows) * triton.cdiv(n, tiles.columns)
-    num_programs = _num_multiprocessors(x.device)
-    weight_tile = (tiles.columns, tiles.inner) if transposed else (tiles.inner, tiles.columns)
+    num_programs = _num_programs(x.device)
+    weights = [
+        TensorDescriptor.from_tensor(weight, [columns, INNER] if transposed else [INNER, columns])
+        for columns in (COLUMNS, COLUMNS // 2)
+    ]
+    outs = [TensorDescriptor.from_tensor(out, [ROWS, columns]) for columns in (COLUMNS, COLUMNS // 2)]
     launch(
         dense_matmul_kernel,
-        (min(num_programs, num_tiles),),
-        TensorDescriptor.from_tensor(x, [tiles.rows, tiles.inner]),
-        TensorDescriptor.from_tensor(weight, list(weight_tile)),
-        TensorDescriptor.from_tensor(out, [tiles.rows, tiles.columns]),
+        (num_programs,),
+        TensorDescriptor.from_tensor(x, [ROWS, INNER]),
+        *weights,
+        *outs,
         x.shape[0],
         n,
         k,
         TRANSPOSED=transposed,
-        ROWS=tiles.rows,
-        COLUMNS=tiles.columns,
-        INNER=tiles.inner,
+        HALVES_LAST=halves_last,
+        ROWS=ROWS,
+        COLUMNS=COLUMNS,
+        INNER=INNER,
         GROUP=ROW_TILE_GROUP,
         NUM_PROGRAMS=num_programs,
-        num_stages=tiles.num_stages,
-        num_warps=tiles.num_warps,
+        num_stages=3,
+        num_warps=8,
     )
     return out
 
 
 @lru_cache
-def _num_multiprocessors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+def _num_programs(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).multi_processor_count
+    return NUM_PROGRAMS[device.type]

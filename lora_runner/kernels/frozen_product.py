@@ -5,13 +5,13 @@ None is used until `use_way` names one: the certificate of a machine says which 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-Way = Literal["triton", "cublas"]
-"""The fixed kernel of `dense_matmul.py`, or the library's product, invariant by its workspace at most."""
+Way = Literal["triton", "triton whole tiles", "cublas"]
+"""The kernel of `dense_matmul.py`, the same without halved tiles, or the library's product over all rows."""
 
 _ways: dict[tuple[torch.device, torch.dtype], Way] = {}
 
@@ -19,12 +19,15 @@ _ways: dict[tuple[torch.device, torch.dtype], Way] = {}
 def use_way(device: torch.device, dtype: torch.dtype, way: Way | None) -> None:
     """Multiply all rows at once on a device, in one dtype, from now on; None: block by block again.
 
-    A trial's numbers depend on the way: it is chosen before the first pass, and kept.
+    A trial's numbers depend on the way: it is chosen before the first pass, and kept. ValueError names the
+    known ways for another one.
     """
     if way is None:
         _ways.pop((_numbered(device), dtype), None)
-    else:
+    elif way in get_args(Way):
         _ways[_numbered(device), dtype] = way
+    else:
+        raise ValueError(f"products over all rows are one of {', '.join(get_args(Way))}, got {way!r}")
 
 
 def way_for(x: Tensor, weight: Tensor) -> Way | None:
@@ -33,7 +36,7 @@ def way_for(x: Tensor, weight: Tensor) -> Way | None:
     Nothing but the weight, its dtype and the device decides.
     """
     way = _ways.get((x.device, x.dtype))
-    if way == "triton":
+    if way is not None and way != "cublas":
         from lora_runner.kernels.dense_matmul import is_readable, is_supported
 
         k, n = weight.shape
@@ -48,7 +51,7 @@ def frozen_product(x: Tensor, weight: Tensor, way: Way) -> Tensor:
     from lora_runner.kernels.dense_matmul import dense_matmul
 
     stored, transposed = _as_stored(weight)
-    return dense_matmul(x, stored, transposed=transposed)
+    return dense_matmul(x, stored, transposed=transposed, halves_last=way == "triton")
 
 
 def _as_stored(weight: Tensor) -> tuple[Tensor, bool]:

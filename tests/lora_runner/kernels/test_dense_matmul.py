@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lora_runner.kernels.dense_matmul import WIDE, dense_matmul, is_readable, is_supported
+from lora_runner.kernels.dense_matmul import dense_matmul, is_readable, is_supported
 from tests.lora_runner.kernels.interpreter import DEVICE, DOT_DTYPES, INTERPRETED
 
-SIDES = [(200, 264), (64, WIDE + 8)] if INTERPRETED else [(4096, 1024), (4096, WIDE), (14336, 4096)]
-"""(k, n), in narrow and in wide tiles; some end in a tile that is not full."""
+SIDES = [(200, 264), (64, 1032)] if INTERPRETED else [(4096, 1024), (4096, 28672), (14336, 4096)]
+"""(k, n); some end in a tile that is not full."""
 TRIAL = 37 if INTERPRETED else 266
 
 
@@ -71,6 +71,17 @@ def test_the_bits_of_a_trial_do_not_depend_on_what_else_is_in_the_call(
         rows[before : before + TRIAL] = trial
         found = dense_matmul(rows, weight, transposed=transposed)
         assert torch.equal(found[before : before + TRIAL], alone), (before, after, neighbour)
+
+
+@pytest.mark.usefixtures("seed")
+@pytest.mark.parametrize("num_rows", [129, 266, 390, 520] if INTERPRETED else [266, 1064, 2130, 8520])
+def test_halved_tiles_have_the_bits_of_whole_ones(
+    sides: tuple[int, int], transposed: bool, dtype: torch.dtype, num_rows: int
+) -> None:
+    k, n = sides
+    x, weight = drawn(num_rows, k, dtype=dtype), drawn(*((n, k) if transposed else (k, n)), dtype=dtype)
+    whole = dense_matmul(x, weight, transposed=transposed, halves_last=False)
+    assert torch.equal(dense_matmul(x, weight, transposed=transposed), whole)
 
 
 @pytest.mark.usefixtures("seed")

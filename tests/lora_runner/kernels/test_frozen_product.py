@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lora_runner.kernels.dense_matmul import dense_matmul
-from lora_runner.kernels.frozen_product import use_way, way_for
+from lora_runner.kernels.frozen_product import Way, use_way, way_for
 from lora_runner.kernels.launch import observed
 from lora_runner.layers.block_matmul import Blocks, matmul_into, matmul_shared
 from tests.lora_runner.kernels.interpreter import DEVICE
@@ -18,10 +18,10 @@ pytestmark = pytest.mark.usefixtures("seed")
 SIZES = (5, 64, 1, 30)
 
 
-@pytest.fixture(autouse=True)
-def triton_way() -> Iterator[None]:
-    use_way(DEVICE, torch.bfloat16, "triton")
-    yield
+@pytest.fixture(autouse=True, params=["triton", "triton whole tiles"])
+def way(request: pytest.FixtureRequest) -> Iterator[Way]:
+    use_way(DEVICE, torch.bfloat16, request.param)
+    yield request.param
     use_way(DEVICE, torch.bfloat16, None)
 
 
@@ -56,9 +56,9 @@ def test_what_the_kernel_cannot_take_is_multiplied_block_by_block() -> None:
     assert launched == []
 
 
-def test_another_dtype_and_a_way_that_is_withdrawn() -> None:
+def test_another_dtype_and_a_way_that_is_withdrawn(way: Way) -> None:
     weight = drawn(64, 64)
-    assert way_for(drawn(3, 64), weight) == "triton"
+    assert way_for(drawn(3, 64), weight) == way
     assert way_for(drawn(3, 64).float(), weight.float()) is None
     use_way(DEVICE, torch.bfloat16, None)
     assert way_for(drawn(3, 64), weight) is None
@@ -68,3 +68,8 @@ def test_the_librarys_product_takes_all_rows_at_once() -> None:
     use_way(DEVICE, torch.bfloat16, "cublas")
     x, weight = drawn(9, 64), drawn(64, 3)
     assert torch.equal(matmul_shared(x, weight, Blocks([4, 5])), torch.mm(x, weight))
+
+
+def test_an_unknown_way_is_refused() -> None:
+    with pytest.raises(ValueError, match="one of triton, triton whole tiles, cublas, got 'cutlass'"):
+        use_way(DEVICE, torch.bfloat16, "cutlass")  # type: ignore[arg-type]
