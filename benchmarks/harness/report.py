@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import sys
@@ -76,6 +77,19 @@ class Report:
                 lines.append(f"| {' | '.join(cells)} |")
         lines += ["", *(f"- {note}" for note in self.notes), *([""] if self.notes else [])]
         return "\n".join(lines)
+
+
+def markdown_of(saved: Path) -> str:
+    """Return the Markdown of a report that was saved as JSON."""
+    content = json.loads(saved.read_text(encoding="utf-8"))
+    report = Report(
+        name=saved.stem.removeprefix("bench-").rpartition("-")[0],
+        fixed=content["fixed"],
+        command=content["command"],
+        tables=[(table["title"], table["columns"], table["rows"]) for table in content["tables"]],
+        notes=content["notes"],
+    )
+    return report._text(content["machine"]) + "\n"
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
