@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
+from benchmarks.harness.budget import Budget
 from benchmarks.harness.kernel_launches import count_launches
 from benchmarks.harness.memory import live_bytes
 from benchmarks.harness.report import Report, arguments
@@ -34,8 +34,9 @@ MIB = 2**20
 class Bench:
     """One model on both sides: all cases with these weights."""
 
-    def __init__(self, report: Report, case: Case, repetitions: int) -> None:
+    def __init__(self, report: Report, case: Case, repetitions: int, budget: Budget | None = None) -> None:
         self.report, self.repetitions = report, repetitions
+        self.budget = budget or Budget(None)
         self.device = case.device
         model = random_model(case.shape, case.device, case.dtype)
         self.peft = PeftTrial(case, model)
@@ -51,7 +52,10 @@ class Bench:
             forget(self.device)
             self.peft.checkpoint(checkpointing)
             words = ", peft with gradient checkpointing" if checkpointing else ", peft"
-            with what_fits(self.report, case.title + words):
+            if not self.budget.allows():
+                self.report.note(f"{case.title}{words}: {self.budget.left_out}.")
+                continue
+            with self.budget.measurement(), what_fits(self.report, case.title + words):
                 found[case, checkpointing] = peft_alone(case, self.peft, self.repetitions)
         self.peft.optimizer.zero_grad()
         self.peft.checkpoint(self.case.checkpointing)
@@ -68,7 +72,10 @@ class Bench:
         for num_seats in seats:
             self.pack.release_memory()
             forget(self.device)
-            with what_fits(self.report, f"{case.title}: a pack of {num_seats}"):
+            if not self.budget.allows():
+                self.report.note(f"{case.title}: a pack of {num_seats}, {self.budget.left_out}.")
+                break
+            with self.budget.measurement(), what_fits(self.report, f"{case.title}: a pack of {num_seats}"):
                 found[num_seats] = self._pack_of(case, self.pack, num_seats)
             if num_seats not in found:
                 break
@@ -168,12 +175,13 @@ def parse_options() -> Namespace:
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing on both sides")
     parser.add_argument("--resident", action="store_true", help="the pack keeps the dequantised base")
     parser.add_argument("--repetitions", type=int)
-    parser.add_argument("--seconds", type=float, help="begin no further case once these are over")
+    parser.add_argument("--seconds", type=float, help="leave out what would not end within these")
     return parser.parse_args()
 
 
 def main() -> None:
-    given, started = parse_options(), time.monotonic()
+    given = parse_options()
+    budget = Budget(given.seconds)
     device, dtype = this_device()
     cuda = device.type == "cuda"
     full = cuda and not given.quick
@@ -203,11 +211,11 @@ def main() -> None:
             device=device,
             dtype=dtype,
         )
-        if given.seconds is not None and time.monotonic() - started > given.seconds:
-            report.note(f"{name}, embeddings {trained}, left out: {given.seconds:g} s were over.")
+        if not budget.allows():
+            report.note(f"{name}, embeddings {trained}: {budget.left_out}.")
             continue
         with what_fits(report, f"{name}, embeddings {trained}: one trial of either side"):
-            bench = Bench(report, case, repetitions)
+            bench = Bench(report, case, repetitions, budget)
             cases = [replace(case, num_tokens=number) for number in tokens]
             peft = bench.peft_side(cases)
             for one in cases:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks import step
+from benchmarks.harness.budget import Budget
 from benchmarks.harness.report import Report
 from benchmarks.step import Bench
 from benchmarks.training_steps import step_measurements
@@ -87,3 +88,18 @@ def test_every_trial_comes_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     for seats in (1, 5):
         trials = PackTrials(bench.case, seats, bench.case.new_pack())
         assert step_measurements.step_times(trials, bench.peft, repetitions=2) == (1.0, seats)
+
+
+def test_no_side_is_measured_once_the_time_is_over() -> None:
+    report = Report(name="nothing", fixed="", command="")
+    budget = Budget(30.0)
+    bench = Bench(report, CASE, 1, budget)
+    budget.longest = 31.0
+    assert bench.peft_side([CASE]) == {}
+    bench.pack = CASE.new_pack()
+    assert bench.pack_side(CASE, [1, 2]) == {}
+    assert [note.removeprefix(CASE.title) for note in report.notes] == [
+        ", peft: left out, 30 s were over.",
+        ", peft with gradient checkpointing: left out, 30 s were over.",
+        ": a pack of 1, left out, 30 s were over.",
+    ]
