@@ -14,8 +14,8 @@ from lora_runner.certificate.ways.references import rounding, with_gradients
 from lora_runner.layers.attention import (
     PACK_ATTENTION,
     AttentionImplementation,
+    BucketMask,
     LengthBuckets,
-    PackMask,
 )
 from lora_runner.layout.sequence_tables import SequenceShape, SequenceTables
 
@@ -98,7 +98,7 @@ def in_buckets(setting: Setting) -> Iterator[Case]:
 
     def function(query: Tensor, key: Tensor, value: Tensor, grad: Tensor, lengths: Any) -> Tensors:
         buckets = LengthBuckets.of(lengths, mix_blocks=implementation.can_mix_blocks)
-        mask = PackMask(implementation, buckets, (None,) * len(buckets.shapes))
+        mask = BucketMask(implementation, buckets, (None,) * len(buckets.shapes))
 
         def forward(*rows: Tensor) -> Tensors:
             in_heads = (x.transpose(0, 1)[None] for x in rows)
