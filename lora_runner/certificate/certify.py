@@ -14,8 +14,8 @@ import torch
 
 from lora_runner.base.load_model import resolve_dtype
 from lora_runner.certificate.certificate import Certificate, Check, choose
-from lora_runner.certificate.check_processes import check_in_processes
-from lora_runner.certificate.check_ways import check_way
+from lora_runner.certificate.checks.check_processes import check_in_processes
+from lora_runner.certificate.checks.check_ways import check_way
 from lora_runner.certificate.device_facts import DeviceFacts
 from lora_runner.certificate.model_sizes import ModelSizes
 from lora_runner.certificate.ways.registry import ways_for

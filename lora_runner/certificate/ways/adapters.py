@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lora_runner.certificate.case import Case, Setting, Tensors
+from lora_runner.certificate.ways.case import Case, Setting, Tensors
 from lora_runner.certificate.ways.references import rounding
 from lora_runner.kernels.adapter_group import AdapterGroup
 from lora_runner.layers.block_matmul import Blocks, matmul_by_block, outer_by_block

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from lora_runner.certificate.case import Case, Pass, Setting, Tensors
+from lora_runner.certificate.ways.case import Case, Pass, Setting, Tensors
 from lora_runner.certificate.ways.references import rounding, with_gradients
 from lora_runner.layers.attention import (
     PACK_ATTENTION,

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lora_runner.certificate.case import Case, RowCase, Setting, Tensors
+from lora_runner.certificate.ways.case import Case, RowCase, Setting, Tensors
 from lora_runner.certificate.ways.references import rounding
 
 LARGEST = {"cuda": 1 << 26, "cpu": 1 << 22}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from lora_runner.certificate.case import Case, RowCase, Setting, Tensors
+from lora_runner.certificate.ways.case import Case, RowCase, Setting, Tensors
 from lora_runner.certificate.ways.references import rounding
 from lora_runner.layers.block_matmul import Blocks, matmul_shared
 

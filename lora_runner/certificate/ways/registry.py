@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 
-from lora_runner.certificate.case import Case, Setting
 from lora_runner.certificate.cublas_settings import CUBLAS_SETTINGS
 from lora_runner.certificate.device_facts import DeviceFacts
 from lora_runner.certificate.ways import adapters, attention, output, products, row_layers, update
+from lora_runner.certificate.ways.case import Case, Setting
 
 FUSED_CAPABILITY = 9
 """Major compute capability from which the fused path's kernels are used."""

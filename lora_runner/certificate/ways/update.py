@@ -7,7 +7,7 @@ from itertools import accumulate
 
 import torch
 
-from lora_runner.certificate.case import Case, Setting, Tensors
+from lora_runner.certificate.ways.case import Case, Setting, Tensors
 from lora_runner.certificate.ways.references import rounding
 from lora_runner.optim.adamw import clip_and_step, squared_norms
 from lora_runner.optim.flat_buffers import BLOCK, FlatBuffers

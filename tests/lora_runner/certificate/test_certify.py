@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lora_runner.certificate.certificate import KINDS, Certificate
 from lora_runner.certificate.certify import certify
-from lora_runner.certificate.check_ways import check_way
+from lora_runner.certificate.checks.check_ways import check_way
+from lora_runner.certificate.checks.invariance import cut, relative_error
 from lora_runner.certificate.device_facts import DeviceFacts
-from lora_runner.certificate.invariance import cut, relative_error
 from lora_runner.certificate.ways import products
 from lora_runner.certificate.ways.registry import WAYS, Way, ways_for
 from lora_runner.layers.block_matmul import Blocks, matmul_shared

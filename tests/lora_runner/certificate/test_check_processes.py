@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lora_runner.certificate import check_processes
 from lora_runner.certificate.certificate import Check
+from lora_runner.certificate.checks import check_processes
 from lora_runner.certificate.ways.registry import WAYS, Way, ways_for
 from tests.lora_runner.certificate.made import CPU, TINY, hopper
 

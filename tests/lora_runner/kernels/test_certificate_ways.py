@@ -7,9 +7,9 @@ import random
 import pytest
 import torch
 
-from lora_runner.certificate.case import Setting
-from lora_runner.certificate.invariance import Plan, check_case
+from lora_runner.certificate.checks.invariance import Plan, check_case
 from lora_runner.certificate.model_sizes import ModelSizes
+from lora_runner.certificate.ways.case import Setting
 from lora_runner.certificate.ways.registry import FUSED, WAYS, Way
 from tests.lora_runner.kernels.interpreter import DEVICE, DOT_DTYPES
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from lora_runner.certificate.case import Case, Setting
 from lora_runner.certificate.certificate import Check
-from lora_runner.certificate.invariance import ON_CPU, ON_CUDA, check_case
+from lora_runner.certificate.checks.invariance import ON_CPU, ON_CUDA, check_case
+from lora_runner.certificate.checks.timing import median_seconds
 from lora_runner.certificate.model_sizes import ModelSizes
-from lora_runner.certificate.timing import median_seconds
+from lora_runner.certificate.ways.case import Case, Setting
 from lora_runner.certificate.ways.registry import Way
 from lora_runner.errors import first_line, is_device_error
 

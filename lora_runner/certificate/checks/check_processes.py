@@ -23,7 +23,7 @@ from typing import IO, Any
 import torch
 
 from lora_runner.certificate.certificate import Check
-from lora_runner.certificate.check_ways import check_way
+from lora_runner.certificate.checks.check_ways import check_way
 from lora_runner.certificate.cublas_settings import VARIABLES
 from lora_runner.certificate.device_facts import DeviceFacts
 from lora_runner.certificate.model_sizes import ModelSizes
@@ -32,7 +32,7 @@ from lora_runner.certificate.ways.registry import Way, ways_for
 SILENCE_SECONDS = 240.0
 """A child that neither ends a check nor is heard of for this long is ended: a kernel hangs."""
 ALIVE_SECONDS = 2.0
-COMMAND = ("-m", "lora_runner.certificate.check_processes")
+COMMAND = ("-m", "lora_runner.certificate.checks.check_processes")
 """Of a child, after the interpreter."""
 
 

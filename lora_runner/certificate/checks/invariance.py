@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lora_runner.certificate.case import Case, Tensors
+from lora_runner.certificate.ways.case import Case, Tensors
 
 NEIGHBOURS = ("random", "huge", "NaN")
 """What the other rows of a pass hold."""
