@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_runner.fused.compute_path import NotFusedError
+from lora_runner.fused.embeddings import EmbeddingPass, FusedEmbedding
 from lora_runner.fused.fused_pass import FusedPass, block_adapter
 from lora_runner.fused.linear_group import LinearGroup
 from lora_runner.fused.mlp import fuse_mlps
@@ -18,6 +19,7 @@ from lora_runner.fused.rotary import fuse_rotary
 from lora_runner.fused.siblings import find_siblings
 from lora_runner.graphs.buckets import padded_count, padded_rank, padded_rows
 from lora_runner.layers.adapter_bank import SeatWeights
+from lora_runner.layers.embeddings import PackedEmbedding
 from lora_runner.layers.linear import PackContext, PackedLinear
 from lora_runner.layout.pack_layout import Layout
 from lora_runner.layout.pass_tables import PassShape
@@ -50,6 +52,7 @@ class FusedDecoder:
         self.groups = [
             LinearGroup(members, context, before) for members in find_siblings(decoder, context, probe)
         ]
+        self._embedding = _fused_embedding(decoder, context)
         self._parts = {
             "norms": fuse_norms(decoder).describe("norm", "norms"),
             "rotary embeddings": fuse_rotary(decoder, context, dtype).describe("function", "functions"),
@@ -80,12 +83,23 @@ class FusedDecoder:
         inputs.refresh(
             layout, [block_adapter(seat, self.device, num_layers, training=training) for seat in seats]
         )
+        if self._embedding is not None:
+            self._embedding.write(inputs.embeddings, seats, layout)
 
-    def compute(self, inputs: PassInputs, buffers: FlatBuffers | None) -> Tensor:
-        """Hidden states (T, h) of all rows; `buffers` hold the seats' adapters, if there are seats."""
+    def compute(
+        self, inputs: PassInputs, adapters: FlatBuffers | None, embeddings: FlatBuffers | None
+    ) -> Tensor:
+        """Hidden states (T, h) of all rows; the buffers hold what the seats train, if there are seats."""
         none = torch.zeros(1, device=self.device)
-        parameters, gradients = (none, none) if buffers is None else (buffers.parameters, buffers.gradients)
-        self._context.fused = FusedPass(inputs.tables, parameters, gradients)
+        own_rows = None
+        if self._embedding is not None and embeddings is not None:
+            own_rows = EmbeddingPass(inputs.embeddings, embeddings.parameters, embeddings.gradients)
+        self._context.fused = FusedPass(
+            inputs.tables,
+            none if adapters is None else adapters.parameters,
+            none if adapters is None else adapters.gradients,
+            own_rows,
+        )
         try:
             hidden: Tensor = self._decoder(
                 input_ids=inputs.input_ids,
@@ -96,3 +110,16 @@ class FusedDecoder:
             for group in self.groups:
                 group.forget()
         return hidden.flatten(0, 1)
+
+
+def _fused_embedding(decoder: nn.Module, context: PackContext) -> FusedEmbedding | None:
+    """The fused form of trained input embeddings; None where they are frozen."""
+    found = [module for module in decoder.modules() if isinstance(module, PackedEmbedding)]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise NotFusedError(f"{found[1].name} is trained beside {found[0].name}")
+    try:
+        return FusedEmbedding(found[0], context)
+    except ValueError as error:
+        raise NotFusedError(str(error)) from error

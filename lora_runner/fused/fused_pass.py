@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lora_runner.fused.embeddings import EmbeddingPass
 from lora_runner.layers.adapter_bank import SeatWeights
 from lora_runner.layers.dropout import LEVELS, mix, threshold
 from lora_runner.layout.pass_tables import BlockAdapter, PassTables
@@ -23,6 +24,8 @@ class FusedPass:
     """The flat fp32 buffer in which all seats' adapters lie."""
     gradients: Tensor
     """That of their gradients, with the same offsets."""
+    embeddings: EmbeddingPass | None = None
+    """None where no input embeddings are trained."""
 
     @property
     def rank_columns(self) -> int:

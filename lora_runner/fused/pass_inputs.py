@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lora_runner.layout.embedding_tables import EmbeddingTables
 from lora_runner.layout.pack_layout import Layout
 from lora_runner.layout.pass_tables import BlockAdapter, PassShape, PassTables
 from lora_runner.layout.sequence_tables import SequenceShape, SequenceTables
@@ -41,6 +42,8 @@ class PassInputs:
         """Keeps transformers from searching the position ids for packed sequences."""
         self.tables = PassTables.empty(key.tables, device)
         self.sequences = SequenceTables.empty(SequenceShape(key.num_rows, key.num_sequences), device)
+        self.embeddings = EmbeddingTables.empty(key.num_rows, device)
+        """Of trained input embeddings; written by whoever has them."""
 
     def refresh(self, layout: Layout, adapters: Sequence[BlockAdapter | None]) -> None:
         """Write the inputs of a pass over the layout's blocks, whose adapters are given; the rest is padding.

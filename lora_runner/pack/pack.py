@@ -55,6 +55,7 @@ class Pack(PackedModel):
                 self._allocators[EMBEDDINGS, device] = SegmentAllocator(device, has_moments=False)
         if (LORA, base.device) in self._allocators:
             self.adapter_buffers = self._allocators[LORA, base.device].buffers
+            self.embedding_buffers = self._allocators[EMBEDDINGS, base.device].buffers
         self.generator = TextGenerator(self)
 
     def new_seat(self, config: TrialConfig, *, seats_to_come: int = 0) -> Seat:

@@ -75,7 +75,9 @@ class PackedModel:
             (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
             train_checkpointed(self.model)
         self.adapter_buffers: FlatBuffers | None = None
-        """Where the seats' adapters lie on the base's device; None before there are seats."""
+        """Where the seats' adapters lie on the base's device; None while there can be no seats."""
+        self.embedding_buffers: FlatBuffers | None = None
+        """The same of trained embeddings."""
         self.fused: FusedDecoder | None = None
         """The decoder's fused forms, on the fused path."""
         self._passes: CapturedDecoder[PassKey, PassInputs]
@@ -151,9 +153,10 @@ class PackedModel:
             )
 
     def _addresses(self) -> tuple[int, ...]:
-        """What a captured pass has built in: where the seats' adapters and gradients lie."""
-        buffers = self.adapter_buffers
-        return () if buffers is None else (buffers.parameters.data_ptr(), buffers.gradients.data_ptr())
+        """What a captured pass has built in: where lies what the seats train, and its gradients."""
+        buffers = (self.adapter_buffers, self.embedding_buffers)
+        both = [(each.parameters, each.gradients) for each in buffers if each is not None]
+        return tuple(tensor.data_ptr() for pair in both for tensor in pair)
 
     def logit_chunks(
         self, seats: Sequence[Seat | None], blocks: Sequence[Block]
@@ -243,7 +246,7 @@ class PackedModel:
             return ComputePath(False, str(error))
         self.fused = fused
         self._passes = CapturedDecoder(
-            lambda inputs: fused.compute(inputs, self.adapter_buffers),
+            lambda inputs: fused.compute(inputs, self.adapter_buffers, self.embedding_buffers),
             lambda key: PassInputs(key, fused.device),
             machine.new_pool if self.options.graphs else None,
             reason="" if self.options.graphs else "graphs: false",
