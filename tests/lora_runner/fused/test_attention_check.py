@@ -22,8 +22,8 @@ from transformers import (
 from transformers import masking_utils as masks
 from transformers.models.gemma2 import modeling_gemma2
 
-from lora_runner.fused.attention_check import check_attention
-from lora_runner.fused.attention_mask import visible_window
+from lora_runner.fused.attention.check import check_attention
+from lora_runner.fused.attention.visible_window import visible_window
 from lora_runner.fused.compute_path import NotFusedError
 from lora_runner.layers.attention import (
     PACK_ATTENTION,

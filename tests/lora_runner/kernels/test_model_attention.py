@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig, Qwen2Config
 
-from lora_runner.fused.attention import attend_in_sequences
+from lora_runner.fused.attention.in_sequences import attend_in_sequences
 from lora_runner.layers.attention import (
     PACK_ATTENTION,
     AttentionImplementation,

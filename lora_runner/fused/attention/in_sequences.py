@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lora_runner.fused.attention_mask import visible_window
+from lora_runner.fused.attention.visible_window import visible_window
 from lora_runner.fused.compute_path import NotFusedError
 from lora_runner.layers.attention import attend_by
 from lora_runner.layout.sequence_tables import SequenceTables

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lora_runner.fused.attention import attention_options
-from lora_runner.fused.attention_mask import visible_window
+from lora_runner.fused.attention.in_sequences import attention_options
+from lora_runner.fused.attention.visible_window import visible_window
 from lora_runner.fused.compute_path import NotFusedError
 from lora_runner.layers.attention import BucketAttention, BucketMask, PackAttention, wrapped_attention
 
