@@ -31,6 +31,8 @@ ROWS, COLUMNS, INNER = 128, 256, 64
 """Of a tile, and of k in one step."""
 ROW_TILE_GROUP = 8
 """Row tiles that go through the same columns together, so that both operands stay in the L2 cache."""
+STAGES, STAGES_OF_HALVES = tl.constexpr(3), tl.constexpr(4)
+"""Steps that are loaded at once: as many as fit into shared memory."""
 NUM_PROGRAMS = {"cpu": 4, "meta": 132}
 """Of the interpreter, and where nothing runs; on CUDA one for each multiprocessor."""
 
@@ -86,12 +88,14 @@ def dense_matmul_kernel(
     for tile in tl.range(tl.program_id(0), num_whole, NUM_PROGRAMS, flatten=True):
         row_tile, column_tile = _tile_at(tile, row_tiles, column_tiles, GROUP)
         row, column = row_tile * ROWS, column_tile * COLUMNS
-        total = _sum_of_products(x, weight, row, column, k, TRANSPOSED, ROWS, COLUMNS, INNER)
+        total = _sum_of_products(x, weight, row, column, k, TRANSPOSED, ROWS, COLUMNS, INNER, STAGES)
         out.store([row, column], total.to(out.dtype))
     for half in tl.range(tl.program_id(0), (num_tiles - num_whole) * 2, NUM_PROGRAMS, flatten=True):
         row_tile, column_tile = _tile_at(num_whole + half // 2, row_tiles, column_tiles, GROUP)
         row, column = row_tile * ROWS, column_tile * COLUMNS + half % 2 * HALF
-        total = _sum_of_products(x, weight_halves, row, column, k, TRANSPOSED, ROWS, HALF, INNER)
+        total = _sum_of_products(
+            x, weight_halves, row, column, k, TRANSPOSED, ROWS, HALF, INNER, STAGES_OF_HALVES
+        )
         out_halves.store([row, column], total.to(out_halves.dtype))
 
 
@@ -115,10 +119,11 @@ def _sum_of_products(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     INNER: tl.constexpr,
+    NUM_STAGES: tl.constexpr,
 ):
     """A tile (ROWS, COLUMNS) in float32: all of k, in ascending order."""
     total = tl.zeros((ROWS, COLUMNS), dtype=tl.float32)
-    for step in range(tl.cdiv(k, INNER)):
+    for step in tl.range(0, tl.cdiv(k, INNER), num_stages=NUM_STAGES):
         left = x.load([row, step * INNER])
         right = weight.load([column, step * INNER]).T if TRANSPOSED else weight.load([step * INNER, column])
         total = tl.dot(left, right, total, input_precision="ieee")
@@ -161,7 +166,6 @@ def dense_matmul(
         INNER=INNER,
         GROUP=ROW_TILE_GROUP,
         NUM_PROGRAMS=num_programs,
-        num_stages=3,
         num_warps=8,
     )
     return out
