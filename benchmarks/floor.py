@@ -20,15 +20,33 @@ from benchmarks.training_steps.lower_bound import Ceilings, LowerBound
 from benchmarks.training_steps.random_llama import SHAPES
 from benchmarks.training_steps.step_profile import Shares, profile_step
 from lora_runner.errors import first_line
-from lora_runner.pack.options import PackOptions
 from lora_runner.pack.pack import Pack
 
-CAN_CAPTURE = "graphs" in PackOptions.__dataclass_fields__
 FAST_SECONDS = 0.3
 """Slower steps are repeated about half as often."""
 SUMMARY = "Steps"
 SUMMARY_COLUMNS = ("model", "trials", "base", "graphs", "path", "step ms", "floor ms", "floor / step, %")
 SUMMARY_COLUMNS += ("device busy, ms", "idle, %", "kernels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How a pack computes."""
+
+    resident: bool = True
+    graphs: bool = True
+    fused: bool = True
+    most: int
+    """Numbers of trials for which it is measured."""
+
+
+WAYS = {
+    "usual": Way(most=3),
+    "no-graphs": Way(graphs=False, most=2),
+    "general": Way(graphs=False, fused=False, most=1),
+    "dequantised": Way(resident=False, most=1),
+}
+"""The most telling first. usual: a resident base, and the fused path, captured, where it can be taken."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +73,14 @@ def plans(given: Namespace, case: Case) -> Iterator[Planned]:
     """Yield what to measure, the most telling first; the packs of one base stay together."""
     on_cuda = case.device.type == "cuda" and not given.quick
     names = given.shape or ([LLAMA_8B, LLAMA_1B] if on_cuda else ["demo"])
-    ways: list[tuple[bool, bool, int | None]] = [(False, True, None), (True, True, None)]
-    if on_cuda:
-        # A resident base with graphs is what a sweep takes where memory allows; then what each is worth.
-        ways = [(True, True, None), (True, False, 2), (False, True, 1)]
-    for resident, graphs, most in ways:
-        if not graphs and not CAN_CAPTURE:
-            continue
+    # Without choice: on a GPU what a sweep takes where memory allows, then what each part of it is worth.
+    for name_of_way in given.ways or (WAYS if on_cuda else ("dequantised", "usual")):
+        way = WAYS[name_of_way]
         for name in names:
             first = (1, 8, 32) if name == LLAMA_1B else (8, 1, 32)
-            seats = tuple(given.seats or (first if on_cuda else (8,)))
-            yield Planned(replace(case, shape=SHAPES[name], resident=resident, graphs=graphs), seats[:most])
+            seats = tuple(given.seats or (first[: way.most] if on_cuda else (8,)))
+            options = {"resident": way.resident, "graphs": way.graphs, "fused": way.fused}
+            yield Planned(replace(case, shape=SHAPES[name], **options), seats)
 
 
 class Floor:
@@ -92,6 +107,7 @@ class Floor:
                 try:
                     pack = pack or planned.case.new_pack()
                     found = measure_pack(planned.case, pack, num_seats, self.ceilings, self.repetitions)
+                    self._say_path(pack)
                 except torch.OutOfMemoryError:
                     raise
                 except RuntimeError as error:  # the others may still be measured
@@ -104,12 +120,20 @@ class Floor:
                 pack.release_memory()
             forget(device)
 
+    def _say_path(self, pack: Pack) -> None:
+        """Note, once, how each part of the model is computed."""
+        text = f"{pack.base.spec.model}, " + "; ".join(pack.path.describe()) + "."
+        if text not in self.report.notes:
+            self.report.note(text)
+
     def _title(self, case: Case, num_seats: int) -> str:
-        ways = ", dequantised once" * case.resident + ", no graphs" * (not case.graphs)
+        ways = ", dequantised once" * case.resident + ", no graphs" * (case.fused and not case.graphs)
+        ways += ", general path" * (not case.fused)
         return f"{case.title}, {num_seats} seats{ways}"
 
     def _summarise(self, case: Case, num_seats: int, found: Found | str) -> None:
-        graphs = "-" if case.device.type == "cpu" else "yes" if case.graphs else "no"
+        captured = case.graphs and (isinstance(found, str) or found.path == "fused")
+        graphs = "-" if case.device.type == "cpu" else "yes" if captured else "no"
         row: list[Any] = [case.shape.name, num_seats, "resident" if case.resident else "NF4", graphs]
         if isinstance(found, str):
             self.rows.append([*row, found, *["-"] * (len(SUMMARY_COLUMNS) - len(row) - 1)])
@@ -137,7 +161,8 @@ class Floor:
         rows.append(["in all, watched", 1e3 * shares.wall, 100.0, shares.kernels.total()])
         report.table(f"Where the time goes: {title}", ["part", "ms", "% of the step", "kernels"], rows)
         suffix = f"_{case.shape.name}_k{num_seats}" if case.device.type == "cuda" else ""
-        suffix += "_resident" * case.resident + "_no_graphs" * (not case.graphs)
+        suffix += "_resident" * case.resident + "_no_graphs" * (case.fused and not case.graphs)
+        suffix += "_general" * (not case.fused)
         report.figure(f"step_ms{suffix}", 1e3 * found.step)
         report.figure(f"floor_ms{suffix}", 1e3 * found.least)
         report.figure(f"floor_share{suffix}", found.least / found.step)
@@ -159,13 +184,8 @@ def measure_pack(case: Case, pack: Pack, num_seats: int, ceilings: Ceilings, rep
     slow = seconds(step, case.device) > FAST_SECONDS
     times = [seconds(step, case.device) for _ in range(repetitions // 2 + 1 if slow else repetitions)]
     least = LowerBound.of(case, num_seats).seconds(ceilings)
-    return Found(path_of(pack), median(times), least, profile_step(step, case.device))
-
-
-def path_of(pack: Pack) -> str:
-    """The path that the pack's passes take, in a word."""
-    path = getattr(pack, "path", None)
-    return "fused" if path is not None and path.is_fused else "general"
+    path = "fused" if pack.path.is_fused else "general"
+    return Found(path, median(times), least, profile_step(step, case.device))
 
 
 def _report_floor(report: Report, title: str, floor: LowerBound, ceilings: Ceilings, step: float) -> None:
@@ -191,6 +211,7 @@ def parse_options() -> Namespace:
     parser.add_argument("--shape", nargs="+", choices=list(SHAPES), help="models; default by device")
     parser.add_argument("--tokens", type=int, default=512, help="tokens of a trial's micro-batch, at most")
     parser.add_argument("--seats", nargs="+", type=int, help="trials of a pack, the most telling first")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), help="how packs compute; default by device")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--train-embeddings", action="store_true")
     parser.add_argument("--seconds", type=float, help="leave out what would not end within these")

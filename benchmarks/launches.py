@@ -1,4 +1,4 @@
-"""Kernels of a decoder layer in a pack's step, counted without a GPU on tensors that have no memory."""
+"""Kernels of a decoder layer in a pack's step by either path, counted on tensors without memory."""
 
 from __future__ import annotations
 
@@ -8,21 +8,29 @@ import torch
 
 from benchmarks.harness.report import Report, arguments
 from benchmarks.training_steps.case import Case
-from benchmarks.training_steps.meta_pack import layer_kernels
+from benchmarks.training_steps.meta_pack import FUSED, GENERAL, layer_kernels
 from benchmarks.training_steps.random_llama import SHAPES
 from lora_runner.memory.meta_device import META
+
+PATHS = {"general": GENERAL, "fused": FUSED}
 
 
 def report_layer(report: Report, case: Case, num_seats: int) -> None:
     """Add the table of one decoder layer, forward and backward, and the figures."""
-    kernels, of_step = layer_kernels(case, num_seats)
-    rows = [[name, count] for name, count in kernels.most_common()]
-    rows.append(["in all", kernels.total()])
-    report.table(
-        f"A decoder layer: {case.title}, {num_seats} seats", ["operation or kernel", "kernels"], rows
+    of_layer, of_step = {}, {}
+    for path, machine in PATHS.items():
+        of_layer[path], of_step[path] = layer_kernels(case, num_seats, machine)
+    names = sorted(
+        {name for kernels in of_layer.values() for name in kernels},
+        key=lambda name: [-kernels[name] for kernels in of_layer.values()],
     )
-    report.figure("kernels_per_layer", float(kernels.total()))
-    report.figure("kernels_per_step", float(of_step))
+    rows = [[name, *(kernels[name] for kernels in of_layer.values())] for name in names]
+    rows.append(["in all", *(kernels.total() for kernels in of_layer.values())])
+    title = f"A decoder layer: {case.title}, {num_seats} seats"
+    report.table(title, ["operation or kernel", *(f"{path} path" for path in PATHS)], rows)
+    for path in PATHS:
+        report.figure(f"kernels_per_layer_{path}", float(of_layer[path].total()))
+        report.figure(f"kernels_per_step_{path}", float(of_step[path]))
 
 
 def parse_options() -> Namespace:

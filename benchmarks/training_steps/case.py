@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from benchmarks.training_steps.random_llama import Shape, random_base
 from lora_runner.config import TrialConfig
+from lora_runner.fused.compute_path import Machine
 from lora_runner.layout.pack_layout import Block
 from lora_runner.pack.options import PackOptions
 from lora_runner.pack.pack import MicroBatch, Pack
@@ -41,7 +42,9 @@ class Case:
     resident: bool = False
     """Whether the pack keeps the dequantized base."""
     graphs: bool = True
-    """Whether the pack captures its passes in CUDA graphs, on CUDA."""
+    """Whether the pack captures its passes in CUDA graphs, where it takes the fused path."""
+    fused: bool = True
+    """Whether the pack may take the fused path."""
 
     @property
     def longest(self) -> int:
@@ -65,16 +68,17 @@ class Case:
         return sum(len(row) for trial in range(seats) for row in self.sequences(trial))
 
     def options(self) -> PackOptions:
-        options = PackOptions(
+        return PackOptions(
             train_embeddings=self.train_embeddings,
             gradient_checkpointing=self.checkpointing,
             resident_weights=self.resident,
+            graphs=self.graphs,
         )
-        return replace(options, graphs=self.graphs) if hasattr(options, "graphs") else options
 
     def new_pack(self) -> Pack:
         """An empty pack on its own base."""
-        return Pack(random_base(self.shape, self.device, self.dtype), self.options())
+        machine = None if self.fused else Machine(False, "the benchmark asked for the general path")
+        return Pack(random_base(self.shape, self.device, self.dtype), self.options(), machine)
 
 
 class PackTrials:

@@ -18,12 +18,17 @@ from benchmarks.training_steps.random_llama import PAD
 from lora_runner.base.liger import use_liger
 from lora_runner.base.load_model import Base, BaseSpec
 from lora_runner.base.quantization import NF4
+from lora_runner.errors import ModelError
+from lora_runner.fused.compute_path import Machine
 from lora_runner.memory.meta_device import META, LiveBytes, no_launches
 from lora_runner.pack.pack import Pack
 
 FEW, MORE = 2, 3
 """Layers of the two models whose difference is one decoder layer. The first has less to do than the others,
 since nothing below it is trained."""
+
+GENERAL = Machine(False, "as on cards before compute capability 9")
+FUSED = Machine(True, "as on cards from compute capability 9 on")
 
 
 def meta_base(case: Case) -> Base:
@@ -43,11 +48,13 @@ def meta_base(case: Case) -> Base:
     )
 
 
-def step_kernels(case: Case, num_seats: int) -> Counter[str]:
+def step_kernels(case: Case, num_seats: int, machine: Machine) -> Counter[str]:
     """Kernels of one forward and backward pass of `num_seats` trials, by operation; after a first pass."""
     # Liger replaces functions and classes of the module, for all models of the process.
     with patch.dict(vars(modeling_llama)), LiveBytes(), no_launches():
-        pack = Pack(meta_base(replace(case, device=META)), case.options())
+        pack = Pack(meta_base(replace(case, device=META)), case.options(), machine)
+        if pack.path.is_fused != machine.has_fused_kernels:
+            raise ModelError(f"{case.shape.name} is not computed as asked: {pack.path.describe()[0]}")
         pack.attention = replace(pack.attention, device_type="cuda")
         trials = PackTrials(replace(case, device=META), num_seats, pack)
         batches = trials.batches()
@@ -57,10 +64,10 @@ def step_kernels(case: Case, num_seats: int) -> Counter[str]:
     return counter.kernels
 
 
-def layer_kernels(case: Case, num_seats: int) -> tuple[Counter[str], int]:
+def layer_kernels(case: Case, num_seats: int, machine: Machine = GENERAL) -> tuple[Counter[str], int]:
     """Kernels of one decoder layer, forward and backward, by operation; and those of the step in all."""
     few, more = (
-        step_kernels(replace(case, shape=replace(case.shape, layers=layers)), num_seats)
+        step_kernels(replace(case, shape=replace(case.shape, layers=layers)), num_seats, machine)
         for layers in (FEW, MORE)
     )
     layer = Counter(more)

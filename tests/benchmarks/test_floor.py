@@ -74,6 +74,13 @@ def test_the_lower_bound_is_no_less_than_products_weights_or_update() -> None:
 # --- what is measured, in which order, and what the table says ------------------------------------------
 
 
+EMPTY_PACK = SimpleNamespace(
+    release_memory=lambda: None,
+    base=SimpleNamespace(spec=SimpleNamespace(model="tiny")),
+    path=SimpleNamespace(describe=lambda: ["general: the device is cpu", "attention: by buckets"]),
+)
+
+
 def floor_of(seconds: float | None = None) -> floor.Floor:
     report = Report(name="nothing", fixed="", command="")
     return floor.Floor(report, Ceilings(copies=1e9, products=1e9), Budget(seconds), repetitions=1)
@@ -84,28 +91,36 @@ def rows_of(of: floor.Floor, title: str) -> list[list[str]]:
 
 
 def given(**change: Any) -> Namespace:
-    return Namespace(**{"shape": None, "seats": None, "quick": False} | change)
+    return Namespace(**{"shape": None, "seats": None, "ways": None, "quick": False} | change)
 
 
-def test_on_a_gpu_the_goals_are_measured_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(floor, "CAN_CAPTURE", True)
-    planned = list(floor.plans(given(), replace(CASE, device=torch.device("cuda"))))
-    order = [
-        (of.case.shape.name, of.case.resident, of.case.graphs, seats) for of in planned for seats in of.seats
+def test_on_a_gpu_the_goals_are_measured_first() -> None:
+    on_cuda = replace(CASE, device=torch.device("cuda"))
+    order = [(of.case, seats) for of in floor.plans(given(), on_cuda) for seats in of.seats]
+    first = [(of.shape.name, seats) for of, seats in order[:6]]
+    assert first == [
+        *(("llama-3.1-8b", seats) for seats in (8, 1, 32)),
+        *(("llama-3.2-1b", seats) for seats in (1, 8, 32)),
     ]
-    assert order[:6] == [
-        *(("llama-3.1-8b", True, True, seats) for seats in (8, 1, 32)),
-        *(("llama-3.2-1b", True, True, seats) for seats in (1, 8, 32)),
+    assert {*first} >= {*goals.STEP_MS}
+    assert all(of.resident and of.graphs and of.fused for of, _ in order[:6])
+    rest = [(of.resident, of.graphs, of.fused, of.shape.name, seats) for of, seats in order[6:]]
+    assert rest == [
+        (True, False, True, "llama-3.1-8b", 8),
+        (True, False, True, "llama-3.1-8b", 1),
+        (True, False, True, "llama-3.2-1b", 1),
+        (True, False, True, "llama-3.2-1b", 8),
+        (True, False, False, "llama-3.1-8b", 8),
+        (True, False, False, "llama-3.2-1b", 1),
+        (False, True, True, "llama-3.1-8b", 8),
+        (False, True, True, "llama-3.2-1b", 1),
     ]
-    assert {(shape, seats) for shape, _, _, seats in order[:6]} >= {*goals.STEP_MS}
-    assert [(shape, seats) for shape, resident, graphs, seats in order if not graphs] == [
-        *(("llama-3.1-8b", 8), ("llama-3.1-8b", 1), ("llama-3.2-1b", 1), ("llama-3.2-1b", 8))
-    ]
-    assert [(shape, seats) for shape, resident, _, seats in order if not resident] == [
-        *(("llama-3.1-8b", 8), ("llama-3.2-1b", 1))
-    ]
-    asked = list(floor.plans(given(shape=["demo"], seats=[2]), replace(CASE, device=torch.device("cuda"))))
-    assert {(of.case.shape.name, of.seats) for of in asked} == {("demo", (2,))}
+
+
+def test_only_what_was_asked_for_is_measured() -> None:
+    asked = given(shape=["demo"], seats=[2], ways=["general"])
+    (planned,) = floor.plans(asked, replace(CASE, device=torch.device("cuda")))
+    assert (planned.case.shape.name, planned.case.fused, planned.seats) == ("demo", False, (2,))
 
 
 def test_what_no_longer_fits_in_time_is_left_out_and_the_table_says_so(
@@ -117,7 +132,7 @@ def test_what_no_longer_fits_in_time_is_left_out_and_the_table_says_so(
 
     measured: list[int] = []
     monkeypatch.setattr(floor, "measure_pack", measure)
-    monkeypatch.setattr(Case, "new_pack", lambda case: SimpleNamespace(release_memory=lambda: None))
+    monkeypatch.setattr(Case, "new_pack", lambda case: EMPTY_PACK)
     of = floor_of(seconds=60.0)
     of.measure(floor.Planned(CASE, (8,)), CASE.device)
     of.budget.longest = 61.0
@@ -142,7 +157,7 @@ def test_a_pack_that_fails_or_does_not_fit_leaves_the_others(monkeypatch: pytest
     assert [(row[1], row[4]) for row in rows_of(of, floor.SUMMARY)] == [
         *(("32", "did not fit"), ("8", "failed"), ("1", "general"))
     ]
-    assert [note.removeprefix(CASE.title) for note in of.report.notes] == [
+    assert [note.removeprefix(CASE.title) for note in of.report.notes[:2]] == [
         *(", 32 seats did not fit.", ", 8 seats failed: an illegal")
     ]
 
@@ -154,7 +169,7 @@ def test_goals_stand_beside_what_was_found_first(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(floor, "measure_pack", measure)
     monkeypatch.setattr(floor, "forget", lambda device: None)
-    monkeypatch.setattr(Case, "new_pack", lambda case: SimpleNamespace(release_memory=lambda: None))
+    monkeypatch.setattr(Case, "new_pack", lambda case: EMPTY_PACK)
     of = floor_of()
     on_cuda = replace(CASE, shape=SHAPES["llama-3.1-8b"], device=torch.device("cuda"))
     of.measure(floor.Planned(on_cuda, (8,)), CASE.device)
@@ -166,6 +181,7 @@ def test_goals_stand_beside_what_was_found_first(monkeypatch: pytest.MonkeyPatch
         ["step of 8 trials, 1B, ms", "-", "at most 25", "-", "-"],
         ["device idle in the step of 8 trials, 8B, %", "76", "at most 5", "3", "yes"],
     ]
+    assert of.report.notes == ["tiny, general: the device is cpu; attention: by buckets."]
 
 
 @pytest.mark.slow

@@ -27,8 +27,10 @@ def test_a_step_has_the_kernels_that_a_profile_on_an_h200_showed(resident: bool,
     report = Report(name="nothing", fixed="", command="")
     report_layer(report, case, 8)
     ((_, _, rows),) = report.tables
-    assert report.figures["kernels_per_layer"] == sum(int(count) for _, count in rows[:-1])
-    assert report.figures["kernels_per_step"] == pytest.approx(profiled - OF_UPDATE, rel=1e-3)
+    for column, path in enumerate(("general", "fused"), start=1):
+        of_layer = sum(int(row[column]) for row in rows[:-1])
+        assert report.figures[f"kernels_per_layer_{path}"] == of_layer == int(rows[-1][column])
+    assert report.figures["kernels_per_step_general"] == pytest.approx(profiled - OF_UPDATE, rel=1e-3)
 
 
 def test_only_what_computes_on_the_device_is_a_kernel() -> None:
