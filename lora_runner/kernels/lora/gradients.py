@@ -109,23 +109,21 @@ def _gradient_tile(
     own_ranks = chunk < rank
     total = tl.zeros((BN, WIDTH), tl.float32)
     row = first_row
+    value, right = _rows(
+        values, shrunk, row, stop_row, columns, own_columns, chunk, own_ranks, row_stride, shrunk_stride, BM
+    )
     while row < stop_row:
-        rows = (row + tl.arange(0, BM)).to(tl.int64)
-        own_rows = row + tl.arange(0, BM) < stop_row
-        value = tl.load(
-            values + rows[:, None] * row_stride + columns[None, :],
-            mask=own_rows[:, None] & own_columns[None, :],
-            other=0.0,
-        )
-        right = tl.load(
-            shrunk + rows[:, None] * shrunk_stride + chunk[None, :],
-            mask=own_rows[:, None] & own_ranks[None, :],
-            other=0.0,
-        )
+        # Loaded while the rows before are multiplied: Triton pipelines no while loop.
+        next_value, next_right = _rows(
+            values, shrunk, row + BM, stop_row, columns, own_columns, chunk, own_ranks,
+            row_stride, shrunk_stride, BM,
+        )  # fmt: skip
         if limit > 0:
             keep = keep_tile(row - first_row, first_column, num_features, limit, key0, key1, BM, BN)
             value = tl.where(keep, value, 0.0)
         total = tl.dot(tl.trans(value), right, total, input_precision="ieee")
+        value = next_value
+        right = next_right
         row += BM
     if OF_A:
         places = matrix + chunk.to(tl.int64)[None, :] * num_features + columns[:, None]
@@ -133,6 +131,19 @@ def _gradient_tile(
         places = matrix + columns.to(tl.int64)[:, None] * rank + chunk[None, :]
     own = own_columns[:, None] & own_ranks[None, :]
     tl.store(places, tl.load(places, mask=own) + total, mask=own)
+
+
+@triton.jit
+def _rows(
+    values, shrunk, row, stop_row, columns, own_columns, chunk, own_ranks, row_stride, shrunk_stride,
+    BM: tl.constexpr,
+):  # fmt: skip
+    """BM rows of both factors, zeros from `stop_row` on."""
+    rows = (row + tl.arange(0, BM)).to(tl.int64)[:, None]
+    own_rows = rows < stop_row
+    value = tl.load(values + rows * row_stride + columns[None, :], own_rows & own_columns[None, :], 0.0)
+    right = tl.load(shrunk + rows * shrunk_stride + chunk[None, :], own_rows & own_ranks[None, :], 0.0)
+    return value, right
 
 
 def add_adapter_gradients(
