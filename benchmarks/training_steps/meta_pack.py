@@ -37,6 +37,7 @@ def meta_base(case: Case) -> Base:
         model = LlamaForCausalLM(case.shape.config()).to(case.dtype)
     for layer in NF4.layers(model).values():
         layer.weight = NF4.meta_weight(cast(torch.Tensor, layer.weight).shape, case.dtype)
+    use_liger(model, torch.device("cuda"))
     return Base(
         model=model.requires_grad_(False).eval(),
         tokenizer=cast(PreTrainedTokenizerBase, SimpleNamespace(pad_token_id=PAD, eos_token_id=PAD)),
@@ -44,7 +45,6 @@ def meta_base(case: Case) -> Base:
         compute_dtype=case.dtype,
         device=META,
         num_parameters=0,
-        kernels=use_liger(model, torch.device("cuda")),
     )
 
 

@@ -12,7 +12,6 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from lora_runner.base.host_memory import keep_freed_memory
-from lora_runner.base.liger import use_liger
 from lora_runner.base.load_model import Base, BaseSpec
 from sweeps.demo.base_model import BaseRecipe
 
@@ -131,7 +130,6 @@ def random_base(shape: Shape, device: torch.device, dtype: torch.dtype) -> Base:
         compute_dtype=dtype,
         device=device,
         num_parameters=num_parameters(model),
-        kernels=use_liger(model, device),
     )
 
 

@@ -11,8 +11,10 @@ from transformers.utils import is_liger_kernel_available
 def use_liger(model: PreTrainedModel, device: torch.device) -> str:
     """Patch a model with Liger's Triton kernels on CUDA; returns what was done, as text.
 
-    They work row by row, so a pack stays exact. Liger's loss is not used: it would average over the trials of
-    a pack. Rotary embeddings are patched for the model's whole Python module, as Liger does it.
+    Called when a pack is made: only then it is known whether the fused path computes these parts. A row's
+    result does not depend on the others, so a pack stays exact. Liger's loss is not used: it would average
+    over the trials of a pack. Rotary embeddings are patched for the whole Python module, as Liger does
+    it.
     """
     if device.type != "cuda":
         return f"transformers' own layers: Liger's kernels need CUDA, the device is {device.type}"
@@ -21,4 +23,8 @@ def use_liger(model: PreTrainedModel, device: torch.device) -> str:
     if len({parameter.device for parameter in model.parameters()}) > 1:
         return "transformers' own layers: Liger's kernels run on one device, the base is spread over several"
     apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
+    for module in model.modules():
+        if hasattr(module, "row_mode"):
+            # By default norms of up to 256 columns (those of heads) take another kernel from 32,768 rows on.
+            module.row_mode = True
     return "Liger's norms, activations and rotary embeddings, where it knows the model"

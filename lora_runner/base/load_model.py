@@ -25,7 +25,6 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from lora_runner.base.host_memory import keep_freed_memory
-from lora_runner.base.liger import use_liger
 from lora_runner.base.model_class import model_class
 from lora_runner.base.quantization import FLOATS, NF4, quantization_of
 from lora_runner.base.weights_digest import tensor_types, weight_files, weights_digest
@@ -68,8 +67,6 @@ class Base:
     """Parameters before quantization."""
     weights: str | None = None
     """Their digest (`weights_digest.py`); None if they do not come from files."""
-    kernels: str = "transformers' own layers"
-    """Whose kernels compute norms, activations and rotary embeddings, and why."""
 
 
 def local_folder(spec: BaseSpec) -> Path | None:
@@ -150,7 +147,6 @@ def load_base(spec: BaseSpec) -> Base:
         device=device,
         num_parameters=num_parameters,
         weights=base_digest(spec),
-        kernels=use_liger(model, device),
     )
 
 

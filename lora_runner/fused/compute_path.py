@@ -48,7 +48,7 @@ class ComputePath:
     reason: str
     """Why, in words."""
     parts: Mapping[str, str] = field(default_factory=dict)
-    """By part of the model (attention, norms, ...), how the fused path computes it."""
+    """By part of the model (attention, norms, ...), how it is computed."""
 
     def describe(self) -> list[str]:
         """Lines for the plan and the study."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lora_runner.base.liger import use_liger
 from lora_runner.base.load_model import Base, vocabulary_size
 from lora_runner.base.model_structure import text_config
 from lora_runner.errors import ModelError, first_line
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 LAYOUTS: tuple[LayoutKind, ...] = ("end_to_end", "rectangular")
 """In the order in which they are tried."""
+ROW_KERNELS = "norms, activations and rotary embeddings"
+"""The part of the general path for which kernels are chosen."""
 MAX_LOGITS = 1 << 27
 """Elements of logits held at once: half a GiB in fp32. More positions are computed in chunks."""
 MAX_LOGITS_ON_CPU = 1 << 24
@@ -61,6 +64,9 @@ class PackedModel:
         self.options = options
         self.model = base.model
         self.context = PackContext()
+        machine = machine or Machine.of(base.device, base.compute_dtype)
+        # Before the layout is tried; on the fused path other kernels take these parts.
+        row_kernels = None if machine.has_fused_kernels else use_liger(self.model, base.device)
         keep_original_weights(self.model)
         self.linears, self.saved = replace_modules(self.model, self.context, options)
         self.target_names = tuple(linear.name for linear in self.linears)
@@ -82,7 +88,10 @@ class PackedModel:
         """The decoder's fused forms, on the fused path."""
         self._passes: CapturedDecoder[PassKey, PassInputs]
         self.layout, self.layout_reason = self._choose_layout()
-        self.path = self._choose_path(machine or Machine.of(base.device, base.compute_dtype))
+        self.path = self._choose_path(machine)
+        if not self.path.is_fused:
+            row_kernels = row_kernels or use_liger(self.model, base.device)
+            self.path = replace(self.path, parts={ROW_KERNELS: row_kernels})
 
     # --- one forward pass -----------------------------------------------------------------------------
 

@@ -47,6 +47,9 @@ def test_norms_activations_and_rotary_embeddings_become_ligers_and_the_loss_does
         assert home(patched).startswith("liger_kernel")
     assert home(modeling_llama.apply_rotary_pos_emb).startswith("liger_kernel")
     assert model.forward.__func__ is forward
+    norms = [module for module in model.modules() if hasattr(module, "row_mode")]
+    assert len(norms) == 5
+    assert all(norm.row_mode for norm in norms)  # one kernel, however many rows there are
     monkeypatch.undo()
     again = AutoModelForCausalLM.from_config(model.config)
     assert "liger" not in home(again.model.norm.forward)
