@@ -6,6 +6,7 @@ SweepError
   StorageUnreachable   2  the storage cannot be opened
   StudyHeld            2  another process is working on the study
   RunFolderError       2  the run folder belongs to another sweep or cannot be used
+  ReplayError          2  a trial cannot be trained again: no record, or its base has changed
   PortTaken            2  the dashboard's port is taken
   TrackingNotInstalled 2  the package of a tracker is missing
   TrackingFailed       1  a tracker could not be updated; the sweep is not affected
@@ -68,6 +69,12 @@ class StudyHeld(SweepError):
 
 class RunFolderError(SweepError):
     """The run folder belongs to another sweep, or cannot be written."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ReplayError(SweepError):
+    """A trial cannot be trained again from its record."""
 
     exit_code: ClassVar[int] = 2
 

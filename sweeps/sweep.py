@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sweeps.confirm.confirmation import ConfirmResult
     from sweeps.plan.blueprint import Blueprint
     from sweeps.plan.specs import StudySpec
+    from sweeps.replay.comparison import Replay
     from sweeps.run.run_sweep import RunResult
     from sweeps.study.lease import Lease
     from sweeps.study.move_study import MovedStudies
@@ -154,6 +155,31 @@ class Sweep:
             failures = [progress.failures, progress.advice] if progress.failures else [CONTINUE]
             raise SweepFailed("\n".join([progress.counts, *progress.errors, *failures]))
         return ConfirmResult(answer, progress, self.run_folder)
+
+    def replay(
+        self,
+        number: int,
+        *,
+        from_percent: int | None = None,
+        of_confirmation: bool = False,
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> Replay:
+        """Train a trial again, alone and in this process, and compare every value of its record bit by bit.
+
+        `from_percent`: from a checkpoint that is kept at that share of its budget. `of_confirmation`: a run
+        of `confirm`. Writes nothing into the run folder. Raises ReplayError and what `plan` raises.
+        """
+        from sweeps.plan.build_blueprint import build_blueprint
+        from sweeps.replay.replay_trial import replay_trial
+
+        return replay_trial(
+            self.config,
+            lambda config: build_blueprint(config, self._problem_at),
+            number,
+            from_percent=from_percent,
+            of_confirmation=of_confirmation,
+            progress=progress,
+        )
 
     def stop(self) -> Lease:
         """Ask the running sweep to checkpoint its trials and end; returns the lease of the process asked.

@@ -42,7 +42,7 @@ def peek(url: str, name: str, identity: Mapping[str, Any] | None = None) -> optu
     except KeyError:
         return None
     if identity is not None:
-        _check_identity(study, identity)
+        check_identity(study, identity)
     return study
 
 
@@ -72,11 +72,33 @@ def open_study(
         study.set_user_attr("identity", {key: value for key, value in identity.items() if key != WEIGHTS})
         study.set_user_attr(STUDY_KEY, secrets.token_hex(8))
     else:
-        _check_identity(study, identity)
+        check_identity(study, identity)
         _accept_corrected_function(study, identity)
     if identity.get(WEIGHTS) is not None and study.user_attrs.get(BASE_WEIGHTS) is None:
         study.set_user_attr(BASE_WEIGHTS, identity[WEIGHTS])
     return study, is_new
+
+
+def check_identity(study: optuna.Study, identity: Mapping[str, Any]) -> None:
+    """StudyMismatch, with every field that differs, when the study is not that of this identity."""
+    name, theirs = study.study_name, study.user_attrs.get("identity")
+    if not isinstance(theirs, Mapping):
+        raise StudyMismatch(
+            f"the storage already holds a study named {name!r} that no sweep made; choose another name"
+        )
+    if (function := _corrected_function(study, identity)) is not None:
+        theirs = {**theirs, "measured": {**theirs["measured"], "source": function}}
+    known, ours = study.user_attrs.get(BASE_WEIGHTS), identity.get(WEIGHTS)
+    # A digest that only one of the two has is not compared.
+    differing = _differences({**theirs, WEIGHTS: known or ours}, {**identity, WEIGHTS: ours or known})
+    if study.directions != [optuna.study.StudyDirection.MINIMIZE]:
+        found = ", ".join(direction.name.lower() for direction in study.directions)
+        differing.append(f"direction: the study has {found!r}, a sweep 'minimize'")
+    if differing:
+        raise StudyMismatch(
+            f"the study {name!r} belongs to another sweep; give this one another name, or undo the change:\n"
+            + "\n".join(f"  {line}" for line in differing)
+        )
 
 
 def set_user_attrs(study: optuna.Study, trial: FrozenTrial | Trial, **attributes: Any) -> None:
@@ -108,27 +130,6 @@ def is_prefetched(trial: FrozenTrial) -> bool:
 def prefetched_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Oldest first."""
     return [t for t in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if is_prefetched(t)]
-
-
-def _check_identity(study: optuna.Study, identity: Mapping[str, Any]) -> None:
-    name, theirs = study.study_name, study.user_attrs.get("identity")
-    if not isinstance(theirs, Mapping):
-        raise StudyMismatch(
-            f"the storage already holds a study named {name!r} that no sweep made; choose another name"
-        )
-    if (function := _corrected_function(study, identity)) is not None:
-        theirs = {**theirs, "measured": {**theirs["measured"], "source": function}}
-    known, ours = study.user_attrs.get(BASE_WEIGHTS), identity.get(WEIGHTS)
-    # A digest that only one of the two has is not compared.
-    differing = _differences({**theirs, WEIGHTS: known or ours}, {**identity, WEIGHTS: ours or known})
-    if study.directions != [optuna.study.StudyDirection.MINIMIZE]:
-        found = ", ".join(direction.name.lower() for direction in study.directions)
-        differing.append(f"direction: the study has {found!r}, a sweep 'minimize'")
-    if differing:
-        raise StudyMismatch(
-            f"the study {name!r} belongs to another sweep; give this one another name, or undo the change:\n"
-            + "\n".join(f"  {line}" for line in differing)
-        )
 
 
 def _corrected_function(study: optuna.Study, identity: Mapping[str, Any]) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 import pytest
 
+from sweeps.sweep import Sweep
 from tests.kept.restoring import EXPECTED, restore
 
 
@@ -88,3 +89,28 @@ def test_a_confirmation_goes_on(tmp_path: Path) -> None:
 def words(run_folder: Path) -> dict[str, list[str]]:
     rows = json.loads((run_folder / "verdict.json").read_text(encoding="utf-8"))["rows"]
     return {row["id"]: [row["verdict"], row["position"]] for row in rows}
+
+
+@pytest.mark.slow
+def test_a_run_of_a_confirmation_is_replayed_from_a_record_without_digests(tmp_path: Path) -> None:
+    run_folder = restore("confirm", tmp_path)
+    answer = Sweep.load(run_folder).replay(2, of_confirmation=True)
+    recorded = stored(run_folder, ".confirm")[2]["reports"]
+    losses = {v.percent: (v.recorded, v.found) for v in answer.values if v.name == "eval_loss"}
+    assert {str(percent): pair[0] for percent, pair in losses.items()} == recorded
+    for then, now in losses.values():
+        assert_equal(now, then)
+    assert answer.notes[0] == "not in the record, so not compared: adapter_sha256"
+
+
+@pytest.mark.slow
+def test_an_adapter_that_was_kept_stands_in_for_its_digest(tmp_path: Path) -> None:
+    answer = Sweep.load(restore("journal", tmp_path)).replay(0)
+    *_, last = answer.values
+    assert (last.percent, last.name, last.source) == (
+        100,
+        "adapter file",
+        "adapter/adapter_model.safetensors",
+    )
+    # On another processor or version both differ.
+    assert last.is_equal == all(value.is_equal for value in answer.values)

@@ -1,0 +1,120 @@
+"""One trial trained alone in this process, without Ray, up to the last report of its record."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from files_and_text.trial_paths import ADAPTER, ADAPTER_WEIGHTS
+from lora_runner.protocol import Assignment, SeatReport
+from sweeps.errors import ReplayError
+from sweeps.plan.specs import WorkerSpec
+from sweeps.replay.kept_checkpoints import KeptCheckpoint, take_checkpoint
+from sweeps.replay.trial_record import NOT_REACHED, TrialRecord
+from sweeps.study.base_check import base_difference
+
+if TYPE_CHECKING:
+    from lora_runner.session import Session
+
+NEVER = 1e9
+"""Seconds until a checkpoint: none is needed here."""
+
+
+@dataclass(frozen=True)
+class TrainedAgain:
+    """What came of training a trial again."""
+
+    reports: dict[int, SeatReport]
+    """By percent of the budget."""
+    base_eval_loss: float
+    from_step: int
+    """The step of the checkpoint that it went on from; 0 without one."""
+    adapter: bytes | None
+    """The file of the adapter's weights; None unless the whole budget was used."""
+    device: str
+    num_threads: int | None
+
+
+def train_again(
+    record: TrialRecord,
+    spec: WorkerSpec,
+    study: Mapping[str, Any],
+    *,
+    from_percent: int | None,
+    kept: Sequence[KeptCheckpoint],
+    progress: Callable[[str], None],
+) -> TrainedAgain:
+    """Train the trial of `record` on a pack of one seat; `study` are the study's user attributes.
+
+    Raises ReplayError when the base is another one or the checkpoint cannot be used, and ModelError.
+    """
+    with tempfile.TemporaryDirectory(prefix="sweeps-replay-") as name:
+        folder, from_step = Path(name), 0
+        if from_percent is not None:
+            if from_percent >= record.percents[-1]:
+                raise ReplayError(
+                    f"--from is below the last report of trial {record.number}, at {record.percents[-1]}% of "
+                    f"its budget; got {from_percent}"
+                )
+            from_step = take_checkpoint(record, kept, from_percent, folder)
+        progress("loading the base")
+        alone = replace(
+            spec, seats=1, session=replace(spec.session, checkpoint_seconds=NEVER, sample_tokens=0)
+        )
+        with _threads(record.num_threads) as num_threads:
+            session = alone.open_session(num_threads, _no_file_server, lambda: None)
+            _check_base(record, session, study)
+            session.start_trial(0, Assignment(number=record.number, config=record.config, folder=name))
+            if session.trials[0].seat.step != from_step:
+                raise ReplayError("; ".join(session.take_notes()) or "the checkpoint cannot be used")
+            reports: dict[int, SeatReport] = {}
+            while session.trials and max(reports, default=0) < record.percents[-1]:
+                for report in session.advance():
+                    if report.outcome in NOT_REACHED:
+                        raise ReplayError(
+                            f"trial {record.number} cannot be trained here: {report.stop_reason}"
+                        )
+                    reports[report.percent] = report
+                if session.trials:
+                    progress(f"step {session.trials[0].seat.step} of {record.config.max_steps}")
+        weights, last = folder / ADAPTER / ADAPTER_WEIGHTS, reports[max(reports)]
+        return TrainedAgain(
+            reports=reports,
+            base_eval_loss=session.base_eval_loss,
+            from_step=from_step,
+            adapter=weights.read_bytes() if weights.is_file() else None,
+            device=str(last.device),
+            num_threads=last.num_threads,
+        )
+
+
+def _check_base(record: TrialRecord, session: Session, study: Mapping[str, Any]) -> None:
+    difference = base_difference(
+        study,
+        weights=session.base_weights,
+        base_eval_loss=session.base_eval_loss,
+        compute_dtype=str(session.pack.base.compute_dtype).removeprefix("torch."),
+    )
+    if difference is not None:
+        raise ReplayError(f"trial {record.number} was trained on another base: {difference}")
+
+
+@contextmanager
+def _threads(recorded: int | None) -> Iterator[int]:
+    """As many threads as when the trial was recorded, by default all; the process gets its own back."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield recorded or len(os.sched_getaffinity(0))
+    finally:
+        torch.set_num_threads(before)
+
+
+def _no_file_server(method: str, *_: object) -> Any:
+    raise ReplayError(f"the model's folder has changed since it was checked ({method})")
