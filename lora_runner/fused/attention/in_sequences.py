@@ -116,7 +116,7 @@ class SequenceMask:
     ) -> Tensor:
         """See `layers.attention.PackMask.attend`."""
         options = attention_options(query, key, value, self.window, arguments)
-        query, key, value = (x[0].transpose(0, 1) for x in (query, key, value))
+        query, key, value = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))
         if self.cache is not None:
             keys, values = self.cache.store(key, value)
             if self.cache.is_filled:
