@@ -8,6 +8,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
+from lora_runner.fused.attention.check import check_attention
+from lora_runner.fused.attention.in_sequences import attend_in_sequences
 from lora_runner.fused.compute_path import NotFusedError
 from lora_runner.fused.embeddings import EmbeddingPass, FusedEmbedding
 from lora_runner.fused.fused_pass import FusedPass, block_adapter
@@ -23,6 +25,7 @@ from lora_runner.layers.embeddings import PackedEmbedding
 from lora_runner.layers.linear import PackContext, PackedLinear
 from lora_runner.layout.pack_layout import Layout
 from lora_runner.layout.pass_tables import PassShape
+from lora_runner.layout.slot_cache import SlotCache
 from lora_runner.optim.flat_buffers import FlatBuffers
 
 
@@ -54,6 +57,7 @@ class FusedDecoder:
         ]
         self._embedding = _fused_embedding(decoder, context)
         self._parts = {
+            "attention": check_attention(probe),
             "norms": fuse_norms(decoder).describe("norm", "norms"),
             "rotary embeddings": fuse_rotary(decoder, context, dtype).describe("function", "functions"),
             "MLPs": fuse_mlps(decoder, dtype).describe("gated MLP", "gated MLPs"),
@@ -68,14 +72,21 @@ class FusedDecoder:
         }
 
     def key_of(
-        self, seats: Sequence[SeatWeights | None], layout: Layout, *, training: bool, padded: bool
+        self,
+        seats: Sequence[SeatWeights | None],
+        layout: Layout,
+        cache: SlotCache | None,
+        *,
+        training: bool,
+        padded: bool,
     ) -> PassKey:
         """The sizes of a pass over the layout's blocks, one per seat; `padded` to those of its bucket."""
         rows, blocks, sequences = layout.num_rows, len(seats), len(layout.lengths)
         if padded:
             rows, blocks, sequences = padded_rows(rows), padded_count(blocks), padded_count(sequences)
         rank = padded_rank(max([seat.padded_rank for seat in seats if seat is not None], default=0))
-        return PassKey(PassShape(rows, blocks, max(1, self._num_layers), rank), sequences, training)
+        shape = PassShape(rows, blocks, max(1, self._num_layers), rank)
+        return PassKey(shape, sequences, training, cache, cache is not None and cache.is_filled)
 
     def write(self, inputs: PassInputs, seats: Sequence[SeatWeights | None], layout: Layout) -> None:
         """Write a pass over the layout's blocks, one per seat, to `inputs`."""
@@ -101,11 +112,12 @@ class FusedDecoder:
             own_rows,
         )
         try:
-            hidden: Tensor = self._decoder(
-                input_ids=inputs.input_ids,
-                position_ids=inputs.position_ids,
-                attention_mask=inputs.attention_mask,
-            )[0]
+            with attend_in_sequences(inputs.sequences, inputs.key.cache):
+                hidden: Tensor = self._decoder(
+                    input_ids=inputs.input_ids,
+                    position_ids=inputs.position_ids,
+                    attention_mask=inputs.attention_mask,
+                )[0]
         finally:
             for group in self.groups:
                 group.forget()

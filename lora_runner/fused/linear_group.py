@@ -82,6 +82,11 @@ class LinearGroup:
             self._weight = joint
         return joint
 
+    def member_weight(self, member: PackedLinear, dtype: torch.dtype) -> Tensor:
+        """One member's rows of `weight`."""
+        rows: Tensor = self.weight(dtype).split(self._sizes)[self.members.index(member)]
+        return rows
+
     def bias(self, dtype: torch.dtype) -> Tensor | None:
         """The siblings' biases (sum of out), zeros for one without; None if none has any."""
         if all(member.bias is None for member in self.members):

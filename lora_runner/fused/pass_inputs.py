@@ -15,6 +15,7 @@ from lora_runner.layout.embedding_tables import EmbeddingTables
 from lora_runner.layout.pack_layout import Layout
 from lora_runner.layout.pass_tables import BlockAdapter, PassShape, PassTables
 from lora_runner.layout.sequence_tables import SequenceShape, SequenceTables
+from lora_runner.layout.slot_cache import SlotCache
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class PassKey:
     num_sequences: int
     """At most so many sequences, with the one of the padding rows."""
     training: bool
+    cache: SlotCache | None = None
+    """Keeps the keys and values of the pass, or has those of the tokens before it."""
+    continues: bool = False
+    """Whether the cache has been filled by a pass before."""
 
     @property
     def num_rows(self) -> int:
@@ -51,7 +56,10 @@ class PassInputs:
         ValueError: more rows, blocks or sequences than the key has.
         """
         self.tables.refresh(list(zip(adapters, layout.sizes, strict=True)))
-        self.sequences.refresh(layout.lengths)
+        if self.key.cache is None:
+            self.sequences.refresh(layout.lengths)
+        else:
+            self.key.cache.prepare(self.sequences)
         _write(self.input_ids, layout.inputs["input_ids"])
         _write(self.position_ids, layout.inputs["position_ids"])
 

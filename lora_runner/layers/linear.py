@@ -196,6 +196,9 @@ class PackedLinear(PackedModule):
 
     def base_weight(self, dtype: torch.dtype) -> Tensor:
         """The frozen weight (out, in) in `dtype`: the resident copy, or dequantized now."""
+        if self.group is not None:
+            weight: Tensor = self.group.member_weight(self, dtype)
+            return weight
         if self._resident is not None and self._resident.dtype == dtype:
             return self._resident
         weight = dequantized_weight(self.base).to(dtype)

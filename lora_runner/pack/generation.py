@@ -18,6 +18,7 @@ from lora_runner.base.load_model import vocabulary_size
 from lora_runner.layers.linear import pack_order
 from lora_runner.layout.kv_cache import KeyValueCache
 from lora_runner.layout.pack_layout import Block
+from lora_runner.layout.slot_cache import SlotCache
 from lora_runner.pack.packed_model import MODEL_ERRORS, PackedModel, logit_difference
 from lora_runner.pack.seat import Seat
 
@@ -151,9 +152,7 @@ class _GrowingTexts:
         """The same from the newest tokens and a cache; call once per new token."""
         pack = self._pack
         lengths = [[len(self._prompts[prompt]) for prompt in self._open[seat]] for seat in self._present]
-        cache = KeyValueCache(
-            lengths or [[1]], self._max_new_tokens, mix_blocks=pack.attention.can_mix_blocks
-        )
+        cache = pack.new_cache(lengths or [[1]], self._max_new_tokens)
         known = [(seat, prompt) for seat in self._present for prompt in self._open[seat]]
 
         def next_logits() -> list[Tensor]:
@@ -170,7 +169,7 @@ class _GrowingTexts:
         return next_logits
 
     def _logits_of(
-        self, tokens: Callable[[int, int], Sequence[int]], cache: KeyValueCache | None = None
+        self, tokens: Callable[[int, int], Sequence[int]], cache: KeyValueCache | SlotCache | None = None
     ) -> list[Tensor]:
         blocks = [
             Block.next_token([tokens(seat, prompt) for prompt in self._open[seat]], self._pack.base.device)

@@ -26,6 +26,7 @@ from lora_runner.layers.block_modules import call_by_block
 from lora_runner.layers.linear import PackContext, RowOwners, pack_order
 from lora_runner.layout.kv_cache import KeyValueCache
 from lora_runner.layout.pack_layout import Block, Layout, LayoutKind, plan_layouts
+from lora_runner.layout.slot_cache import SlotCache
 from lora_runner.optim.flat_buffers import FlatBuffers
 from lora_runner.pack.convert_model import (
     keep_original_weights,
@@ -111,7 +112,7 @@ class PackedModel:
         layout: Layout,
         *,
         training: bool = False,
-        cache: KeyValueCache | None = None,
+        cache: KeyValueCache | SlotCache | None = None,
     ) -> Iterator[tuple[Tensor, RowOwners]]:
         """Hidden states (n, h) of the predicting positions, block after block, and the owners of all rows.
 
@@ -126,8 +127,9 @@ class PackedModel:
             context.distinct_indices = layout.distinct_indices
             if training:
                 context.anchor = torch.zeros((), device=self.base.device, requires_grad=True)
-            if self.fused is not None and cache is None:
-                hidden = self._fused_hidden(self.fused, seats, layout, training=training)
+            if self.fused is not None:
+                assert not isinstance(cache, KeyValueCache)
+                hidden = self._fused_hidden(self.fused, seats, layout, cache, training=training)
             elif layout.kind == "rectangular":
                 config._attn_implementation = self.attention.name
                 hidden = self._decoder(**layout.inputs)[0]
@@ -135,6 +137,7 @@ class PackedModel:
                 config._attn_implementation = PACK_ATTENTION
                 lengths = [block.lengths for block in layout.blocks]
                 buckets = LengthBuckets.of(lengths, mix_blocks=self.attention.can_mix_blocks)
+                assert not isinstance(cache, SlotCache)
                 with attend_in_buckets(buckets, self.attention, cache):
                     hidden = self._decoder(**layout.inputs)[0]
             target_rows = torch.cat(layout.target_rows).to(hidden.device, non_blocking=True)
@@ -146,20 +149,25 @@ class PackedModel:
             self.context.__init__()  # type: ignore[misc]
 
     def _fused_hidden(
-        self, fused: FusedDecoder, seats: Sequence[Seat | None], layout: Layout, *, training: bool
+        self,
+        fused: FusedDecoder,
+        seats: Sequence[Seat | None],
+        layout: Layout,
+        cache: SlotCache | None,
+        *,
+        training: bool,
     ) -> Tensor:
         """Hidden states (T, h) of a pass on the fused path, with those of its padding."""
-        key = fused.key_of(seats, layout, training=training, padded=self._passes.captures)
-        padding = key.num_rows - layout.num_rows
-        if padding:
+        key = fused.key_of(seats, layout, cache, training=training, padded=self._passes.captures)
+        if padding := key.num_rows - layout.num_rows:
             self.context.rows = RowOwners([*seats, None], [*layout.sizes, padding])
         self.model.config._attn_implementation = PACK_ATTENTION
-        lengths = [block.lengths for block in layout.blocks]
-        buckets = LengthBuckets.of([*lengths, (padding,)] if padding else lengths, mix_blocks=True)
-        with attend_in_buckets(buckets, self.attention):
-            return self._passes.hidden_states(
-                key, lambda inputs: fused.write(inputs, seats, layout), built_in=self._addresses()
-            )
+        hidden = self._passes.hidden_states(
+            key, lambda inputs: fused.write(inputs, seats, layout), built_in=self._addresses()
+        )
+        if cache is not None:
+            cache.end_pass()
+        return hidden
 
     def _addresses(self) -> tuple[int, ...]:
         """What a captured pass has built in: where lies what the seats train, and its gradients."""
@@ -207,7 +215,7 @@ class PackedModel:
         seats: Sequence[Seat | None],
         blocks: Sequence[Block],
         kind: LayoutKind,
-        cache: KeyValueCache | None = None,
+        cache: KeyValueCache | SlotCache | None = None,
     ) -> list[Tensor]:
         """Logits (n, V) of each block's predicting positions, which should be few.
 
@@ -225,6 +233,15 @@ class PackedModel:
             logits = torch.cat(parts).split([block.num_targets for block in layout.blocks])
             found.update(zip(indices, logits, strict=True))
         return [found[i] for i in range(len(seats))]
+
+    def new_cache(self, lengths: Sequence[Sequence[int]], num_new: int) -> KeyValueCache | SlotCache:
+        """A cache for prompts of these lengths, by block, each with up to `num_new` tokens after it."""
+        if self.fused is None:
+            return KeyValueCache(lengths, num_new, mix_blocks=self.attention.can_mix_blocks)
+        prompts = [length for block in lengths for length in block]
+        cache = SlotCache(len(prompts), max(prompts) + num_new, self.fused.device)
+        cache.start(prompts, num_new)
+        return cache
 
     # --- the layout, chosen once ----------------------------------------------------------------------
 
