@@ -10,6 +10,7 @@ Not counted is what no tensor holds: a kernel's scratch memory, an allocator's r
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -25,11 +26,13 @@ from lora_runner.base.model_structure import decoder_of, text_config
 from lora_runner.base.quantization import NONE, Quantization
 from lora_runner.base.target_modules import find_target_modules
 from lora_runner.config import TrialConfig
+from lora_runner.graphs.buckets import padded_rows
 from lora_runner.layout.pack_layout import Block
 from lora_runner.memory.meta_device import META, LiveBytes, no_launches
-from lora_runner.memory.sizes import Workload
+from lora_runner.memory.sizes import CapturedBytes, Workload
+from lora_runner.memory.watched_pack import StepBytes, WatchedPack
 from lora_runner.optim.flat_buffers import SegmentAllocator
-from lora_runner.pack.pack import MicroBatch, Pack
+from lora_runner.pack.pack import MicroBatch
 from lora_runner.pack.seat import LORA, Seat
 
 
@@ -63,7 +66,7 @@ class DryRun:
         plain = replace(workload, target_modules=targets, resident_weights=False, embedding_optimizer_bits=32)
         self._live = LiveBytes()
         with self._live, no_launches():
-            self._pack = Pack(base, plain)
+            self._pack = WatchedPack(base, plain, self._live)
         self._pack.attention = replace(self._pack.attention, device_type=device.type)
         self._seat = self._pack.new_seat(
             TrialConfig(
@@ -83,12 +86,31 @@ class DryRun:
 
     def train(self, seats: int, batch_size: int, length: int) -> int:
         """Peak bytes in a step of `seats` seats, beside all weights and the seats' own state."""
+        return self._train(seats, batch_size, length).peak
+
+    def captured(self, seats: int, batch_size: int, length: int) -> CapturedBytes:
+        """The same of a step whose passes are captured, with the rows of the largest bucket."""
+        step, rows = self._train(seats, batch_size, length), seats * batch_size * length
+        # Hidden states and their gradient are kept in buffers beside the pass, one more copy of each follows
+        # from reading one and writing the other.
+        reserved = (max(step.forward, step.backward) + 2 * step.hidden) * padded_rows(rows) / rows
+        return CapturedBytes(math.ceil(reserved), step.loss - step.kept + 2 * step.hidden)
+
+    def _train(self, seats: int, batch_size: int, length: int) -> StepBytes:
         block = self._block(batch_size, length)
         share = MicroBatch(block, block.num_tokens, max(1, block.num_targets))
         self._marks = []
-        beyond = self._peak(seats, lambda copies: self._pack.micro_step(dict.fromkeys(copies, share)))
+        with self._live, no_launches():
+            step = self._pack.watched_step(dict.fromkeys(self._copies(seats), share))
         left = [after - before for before, after in pairwise(self._marks[: len(self._layers) + 1])]
-        return beyond + sum(count * left[kind] for kind, count in self._removed.items())
+        removed = sum(count * left[kind] for kind, count in self._removed.items())
+        return replace(
+            step,
+            forward=step.forward + removed,
+            loss=step.loss + removed,
+            backward=step.backward and step.backward + removed,
+            kept=step.kept + removed,
+        )
 
     def evaluate(self, seats: int, batch_size: int, length: int) -> int:
         """The same for an evaluation, in which layers keep nothing."""

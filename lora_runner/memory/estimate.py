@@ -23,7 +23,15 @@ from lora_runner.base.quantization import NONE, Quantization, quantization_of
 from lora_runner.base.unquantized_part import unquantized_parameters
 from lora_runner.errors import ModelError, first_line
 from lora_runner.memory.dry_run import DryRun
-from lora_runner.memory.sizes import Coefficients, SeatState, Workload, base_bytes, cache_bytes, seat_state
+from lora_runner.memory.sizes import (
+    CapturedBytes,
+    Coefficients,
+    SeatState,
+    Workload,
+    base_bytes,
+    cache_bytes,
+    seat_state,
+)
 
 PLANNED_SHARE = 0.85
 """Share of the device's memory that is planned for; the rest is a reserve."""
@@ -34,6 +42,8 @@ class PassMemory(Protocol):
     """Bytes of transient tensors while a pack computes, beside all weights and the seats' own state."""
 
     def train(self, seats: int, batch_size: int, length: int) -> int: ...
+
+    def captured(self, seats: int, batch_size: int, length: int) -> CapturedBytes: ...
 
     def evaluate(self, seats: int, batch_size: int, length: int) -> int: ...
 
@@ -57,7 +67,10 @@ class MemoryEstimate:
     """Bytes of Python and imported libraries in the process; 0 on CUDA, where only tensors count."""
     gaps: float = 0.0
     """Bytes lost between transient tensors, per byte of them."""
+    captures: bool = False
+    """Whether passes are captured as CUDA graphs, whose memory stays reserved."""
     _transient: dict[int, int] = field(default_factory=dict, init=False)
+    _reserved: dict[int, int] = field(default_factory=dict, init=False)
 
     @property
     def per_seat(self) -> int:
@@ -72,25 +85,38 @@ class MemoryEstimate:
         """Transient tensors: the most in filling the pack, a step, an update or an evaluation."""
         if seats not in self._transient:
             work = self.workload
-            phases = [
-                self.seat.filling(seats),
-                self.seat.updating(self.device),
-                self.passes.train(seats, work.batch_size, work.length),
-            ]
+            training = self.passes.train(seats, work.batch_size, work.length)
+            reserved = 0
+            if self.captures:
+                captured = self.passes.captured(seats, work.batch_size, work.length)
+                reserved, training = captured.reserved, captured.beside
+            phases = [training, self.seat.updating(self.device)]
             if work.eval_batch_size:
                 phases.append(self.passes.evaluate(seats, work.eval_batch_size, work.eval_length))
             if work.num_prompts:
                 prompts = self.passes.evaluate(seats, work.num_prompts, work.prompt_length)
                 phases.append(prompts + seats * self.cache)
-            self._transient[seats] = max(phases)
+            # Seats for which buffers grow come before anything is captured, or drop what has been.
+            self._transient[seats] = max(self.seat.filling(seats), reserved + max(phases))
+            self._reserved[seats] = reserved
         return self._transient[seats]
+
+    def reserved(self, seats: int) -> int:
+        """Transient tensors whose memory stays reserved between steps, for captured passes."""
+        self.transient(seats)
+        return self._reserved[seats]
 
     def peak(self, seats: int) -> int:
         """What must fit: on a CPU the process's resident memory, as `top` shows it; on CUDA the tensors."""
         return self.libraries + self.total(seats) + round(self.gaps * self.transient(seats))
 
     def breakdown(self, seats: int) -> str:
-        """The parts of a process's peak, to be appended to a sentence; empty on CUDA."""
+        """The parts of the peak that a user cannot see, to be appended to a sentence; may be empty."""
+        if reserved := self.reserved(seats):
+            return (
+                f"; {reserved / GIB:.3g} GiB stay reserved for captured passes, which graphs: false would "
+                "give back between steps"
+            )
         if not self.libraries:
             return ""
         tensors, transient = self.total(seats), self.transient(seats)

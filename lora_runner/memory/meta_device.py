@@ -61,6 +61,11 @@ class LiveBytes(TorchDispatchMode):
         self.live += size
         self.peak = max(self.peak, self.live)
 
+    def take_peak(self) -> int:
+        """The most bytes alive since this was last asked, or since the watch began."""
+        found, self.peak = self.peak, self.live
+        return found
+
     @contextmanager
     def watch(self) -> Iterator[Callable[[], int]]:
         """A function that returns the peak since here, beyond the bytes alive now."""

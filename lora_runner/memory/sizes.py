@@ -14,6 +14,7 @@ from lora_runner.base.load_model import num_parameters_of, vocabulary_size
 from lora_runner.base.model_structure import text_config
 from lora_runner.base.quantization import NF4, Quantization
 from lora_runner.base.target_modules import find_target_modules, find_trained_modules
+from lora_runner.graphs.buckets import padded_rows
 from lora_runner.layout.pack_layout import padded_length
 from lora_runner.optim.adamw_8bit import ABSMAX_BLOCK, CHUNK
 from lora_runner.optim.flat_buffers import BLOCK
@@ -72,6 +73,16 @@ def cache_bytes(model: PreTrainedModel, workload: Workload, width: int) -> int:
     room = padded_length(workload.prompt_length + workload.max_new_tokens)
     one_layer = 2 * size * width * room * workload.num_prompts
     return one_layer * (shared * (int(config.num_hidden_layers) + 1) + heads)
+
+
+@dataclass(frozen=True)
+class CapturedBytes:
+    """Bytes of a training step whose passes are captured as CUDA graphs."""
+
+    reserved: int
+    """What a pass through the decoder takes, which stays reserved between steps."""
+    beside: int
+    """The most that is alive beside it: logits and their gradients."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +196,13 @@ class Coefficients:
         """As `DryRun`."""
         tokens = seats * batch_size * length
         return self.held + tokens * (self.saved + self.inside) + self._logits(tokens, 12)
+
+    def captured(self, seats: int, batch_size: int, length: int) -> CapturedBytes:
+        """As `DryRun`."""
+        tokens = seats * batch_size * length
+        return CapturedBytes(
+            self.held + padded_rows(tokens) * (self.saved + self.inside), self._logits(tokens, 12)
+        )
 
     def evaluate(self, seats: int, batch_size: int, length: int) -> int:
         """As `DryRun`."""
