@@ -26,6 +26,7 @@ from lora_runner.base.model_structure import decoder_of, text_config
 from lora_runner.base.quantization import NONE, Quantization
 from lora_runner.base.target_modules import find_target_modules
 from lora_runner.config import TrialConfig
+from lora_runner.fused.compute_path import Machine
 from lora_runner.graphs.buckets import padded_rows
 from lora_runner.layout.pack_layout import Block
 from lora_runner.memory.meta_device import META, LiveBytes, no_launches
@@ -39,8 +40,8 @@ from lora_runner.pack.seat import LORA, Seat
 class DryRun:
     """A pack without memory that runs with any number of equal seats.
 
-    `model` is on the meta device, and is modified; `device` is the simulated one. Raises ModelError as a real
-    pack would, and whatever a model's code raises on tensors without values.
+    `model` is on the meta device, and is modified; `device` and `machine` are the simulated ones. Raises
+    ModelError as a real pack would, and whatever a model's code raises on tensors without values.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class DryRun:
         device: torch.device,
         dtype: torch.dtype,
         quantization: Quantization,
+        machine: Machine,
     ) -> None:
         use_liger(model, device)
         trained = find_target_modules(model, workload.target_modules)
@@ -62,11 +64,19 @@ class DryRun:
         # By full name: a pattern may have matched only some layers of the whole model.
         targets = tuple(name for name, module in model.named_modules() if id(module) in wanted)
         base = _frozen(model, dtype, in_passes, quantized)
-        # The seats' own state is not counted here, so its kind does not matter.
-        plain = replace(workload, target_modules=targets, resident_weights=False, embedding_optimizer_bits=32)
+        # The seats' own state is not counted here, so its kind does not matter. Nothing is captured here.
+        plain = replace(
+            workload,
+            target_modules=targets,
+            resident_weights=False,
+            embedding_optimizer_bits=32,
+            graphs=False,
+        )
         self._live = LiveBytes()
         with self._live, no_launches():
-            self._pack = WatchedPack(base, plain, self._live)
+            self._pack = WatchedPack(base, plain, machine, self._live)
+        self.captures = workload.graphs and self._pack.path.is_fused and machine.new_pool is not None
+        """Whether the real pack captures passes."""
         self._pack.attention = replace(self._pack.attention, device_type=device.type)
         self._seat = self._pack.new_seat(
             TrialConfig(

@@ -22,6 +22,7 @@ from lora_runner.base.load_model import BaseSpec, meta_model, resolve_dtype
 from lora_runner.base.quantization import NONE, Quantization, quantization_of
 from lora_runner.base.unquantized_part import unquantized_parameters
 from lora_runner.errors import ModelError, first_line
+from lora_runner.fused.compute_path import Machine
 from lora_runner.memory.dry_run import DryRun
 from lora_runner.memory.sizes import (
     CapturedBytes,
@@ -228,8 +229,10 @@ def _size(num_bytes: float) -> str:
     return f"{num_bytes / 2**10:.3g} KiB"
 
 
-def estimate(spec: BaseSpec, workload: Workload, *, available: float | None = None) -> MemoryEstimate:
-    """Estimate a pack's peak from the model's configuration.
+def estimate(
+    spec: BaseSpec, workload: Workload, *, available: float | None = None, machine: Machine | None = None
+) -> MemoryEstimate:
+    """Estimate a pack's peak from the model's configuration; `machine` is by default this one.
 
     Raises ModelError when the configuration cannot be read or nothing matches `target_modules`.
     """
@@ -242,15 +245,18 @@ def estimate(spec: BaseSpec, workload: Workload, *, available: float | None = No
     cache = cache_bytes(model, workload, dtype.itemsize)
     in_passes = NONE if workload.resident_weights else quantization
     passes: PassMemory = Coefficients.of(model, workload, dtype, in_passes, device)
+    machine = machine or Machine.of(device, dtype)
+    captures = False
 
     def dry_run(model: PreTrainedModel, quantization: Quantization) -> DryRun:
-        dry = DryRun(model, workload, device=device, dtype=dtype, quantization=quantization)
+        dry = DryRun(model, workload, device=device, dtype=dtype, quantization=quantization, machine=machine)
         dry.train(1, 1, 2)
         dry.evaluate(1, 1, 2)
         return dry
 
     try:
-        passes = dry_run(model, quantization)
+        passes = dry = dry_run(model, quantization)
+        captures = dry.captures
         source = "peak from a dry run"
     except Exception as error:  # anything that a model's code does with tensors without values
         if in_passes and _succeeds(lambda: dry_run(meta_model(spec), NONE)):
@@ -273,6 +279,7 @@ def estimate(spec: BaseSpec, workload: Workload, *, available: float | None = No
         cache=cache,
         libraries=LIBRARY_BYTES if on_cpu else 0,
         gaps=GAPS if on_cpu else 0.0,
+        captures=captures,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from lora_runner.base.load_model import Base
+from lora_runner.fused.compute_path import Machine
 from lora_runner.layers.linear import RowOwners
 from lora_runner.layout.pack_layout import Layout
 from lora_runner.memory.meta_device import LiveBytes
@@ -40,11 +41,11 @@ class StepBytes:
 class WatchedPack(Pack):
     """A pack on the meta device, made and used inside `live`."""
 
-    def __init__(self, base: Base, options: PackOptions, live: LiveBytes) -> None:
+    def __init__(self, base: Base, options: PackOptions, machine: Machine, live: LiveBytes) -> None:
         self._live = live
         self._before = 0
         self._step = StepBytes()
-        super().__init__(base, options)
+        super().__init__(base, options, machine)
 
     def watched_step(self, batches: Mapping[Seat, MicroBatch]) -> StepBytes:
         """A micro-step, counted."""

@@ -17,6 +17,7 @@ from lora_runner.base.liger import use_liger
 from lora_runner.base.load_model import BaseSpec, load_base, meta_model
 from lora_runner.base.quantization import NF4 as NF4_KIND
 from lora_runner.errors import ModelError
+from lora_runner.fused.compute_path import Machine
 from lora_runner.layers.attention import AttentionImplementation
 from lora_runner.layers.invariant_attention import invariant_attention
 from lora_runner.memory import estimate as memory
@@ -28,7 +29,7 @@ from lora_runner.memory.estimate import (
     choose_seats,
     estimate,
 )
-from lora_runner.memory.sizes import SeatState
+from lora_runner.memory.sizes import CapturedBytes, SeatState
 from lora_runner.pack import packed_model
 from lora_runner.pack.pack import Pack
 from tests.lora_runner.memory.peak import peak_bytes
@@ -203,15 +204,18 @@ def test_a_model_that_cannot_run_without_values_is_estimated_from_coefficients(
 class Known:
     """Passes whose bytes are a function of the seats, with a count of calls."""
 
-    def __init__(self, peak: Callable[[int], int]) -> None:
-        self.peak, self.asked = peak, 0
+    def __init__(self, peak: Callable[[int], int], evaluation: int = 0) -> None:
+        self.peak, self.evaluation, self.asked = peak, evaluation, 0
 
     def train(self, seats: int, batch_size: int, length: int) -> int:
         self.asked += 1
         return self.peak(seats)
 
+    def captured(self, seats: int, batch_size: int, length: int) -> CapturedBytes:
+        return CapturedBytes(reserved=self.peak(seats) - 3, beside=8)
+
     def evaluate(self, seats: int, batch_size: int, length: int) -> int:
-        return 0
+        return self.evaluation
 
 
 def known(base: int, peak: Callable[[int], int], available: float) -> tuple[MemoryEstimate, Known]:
@@ -268,6 +272,39 @@ def test_on_a_cpu_what_fits_is_the_process() -> None:
     plain, _ = known(10, lambda seats: 4 * seats, 100.0)
     assert plain.peak(3) == plain.total(3)
     assert plain.breakdown(3) == ""
+
+
+def test_captured_passes_keep_their_memory_while_others_need_theirs() -> None:
+    """Without graphs the largest of a step and an evaluation counts, with graphs the sum."""
+    work = replace(USUAL, eval_batch_size=1, eval_length=8)
+    totals = []
+    for evaluation, captures in ((5, False), (5, True), (20, True)):
+        passes = Known(lambda seats: 100 * seats, evaluation)
+        found = MemoryEstimate(
+            base=1000,
+            seat=SeatState(0, 0, 32),
+            workload=work,
+            passes=passes,
+            device=CPU,
+            available=1e9,
+            source="",
+            captures=captures,
+        )
+        totals.append((found.total(2), found.reserved(2)))
+    assert totals == [(1200, 0), (1000 + 197 + 8, 197), (1000 + 197 + 20, 197)]
+
+
+def test_captured_passes_are_counted_where_the_machine_and_the_model_have_them(spec: BaseSpec) -> None:
+    captures = Machine(True, "a test says so", lambda: pytest.fail("nothing is captured in a dry run"))
+    with_graphs, without = (
+        estimate(spec, replace(USUAL, graphs=graphs), machine=captures) for graphs in (True, False)
+    )
+    general = estimate(spec, USUAL, machine=Machine(False, "a test says so"))
+    assert [each.reserved(2) > 0 for each in (with_graphs, without, general)] == [True, False, False]
+    # What a pass keeps for its backward pass is most of a step, and stays.
+    assert 0.3 < with_graphs.reserved(2) / without.transient(2) < 1.1
+    assert with_graphs.total(2) > without.total(2)
+    assert "GiB stay reserved for captured passes" in with_graphs.breakdown(2)
 
 
 def test_few_dry_runs_find_the_number_of_seats() -> None:
