@@ -63,11 +63,13 @@ def over_all_rows(x: Tensor, weight: Tensor, transposed: bool, sizes: Sequence[i
     return torch.mm(x, weight.t() if transposed else weight)
 
 
-def fixed_kernel(x: Tensor, weight: Tensor, transposed: bool, sizes: Sequence[int]) -> Tensor:
+def fixed_kernel(
+    x: Tensor, weight: Tensor, transposed: bool, sizes: Sequence[int], *, halves_last: bool = True
+) -> Tensor:
     """One product of a kernel with one configuration over the rows of all blocks."""
     from lora_runner.kernels.dense_matmul import dense_matmul, is_supported
 
     k, n = weight.shape[::-1] if transposed else weight.shape
     if not is_supported(k, n, x.dtype):
         raise ValueError(f"the kernel's rows are multiples of 16 bytes, got {k} to {n} in {x.dtype}")
-    return dense_matmul(x, weight, transposed=transposed)
+    return dense_matmul(x, weight, transposed=transposed, halves_last=halves_last)

@@ -16,6 +16,8 @@ FUSED_CAPABILITY = 9
 """Major compute capability from which the fused path's kernels are used."""
 FUSED = "triton"
 """Name of the fused path's way of each kind."""
+WHOLE_TILES = "triton whole tiles"
+"""Of products on a device where the bits of an element depend on the size of its tile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +63,10 @@ def _cublas(name: str) -> Way:
     )
 
 
-def _triton(kind: str, cases: Callable[[Setting], Iterator[Case]]) -> Way:
+def _triton(kind: str, cases: Callable[[Setting], Iterator[Case]], name: str = FUSED) -> Way:
     return Way(
         kind=kind,
-        name=FUSED,
+        name=name,
         cases=cases,
         devices=("cuda",),
         least_capability=FUSED_CAPABILITY,
@@ -84,6 +86,11 @@ WAYS: tuple[Way, ...] = (
     Way(kind="activations", name="transformers", cases=row_layers.own_activation),
     _liger("activations", row_layers.liger_activation),
     _triton("products", partial(products.cases, product=products.fixed_kernel)),
+    _triton(
+        "products",
+        partial(products.cases, product=partial(products.fixed_kernel, halves_last=False)),
+        WHOLE_TILES,
+    ),
     _triton("adapters", adapters.fused),
     _triton("attention", attention.fused),
     _triton("norms", row_layers.fused_norm),

@@ -65,6 +65,7 @@ def test_each_setting_of_cublas_has_a_process_of_its_own_without_those_of_the_us
     assert {way: setting for way, (setting, _) in cases.items()} == {
         "grouped": "default",
         "triton": "default",
+        "triton whole tiles": "default",
         "cublas": "default",
         "cublas :0:0": ":0:0",
         "cublas :16:8": ":16:8",
