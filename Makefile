@@ -26,12 +26,12 @@ test: $(INSTALLED)
 
 # Every benchmark beside its peer; about forty minutes on 2 cores. ARGS=--save keeps the figures.
 bench: $(INSTALLED)
-	for name in update step floor generation orchestration scale sweep; do \
+	for name in update step floor launches generation orchestration scale sweep; do \
 		OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; \
 	done
 
-# On a machine with a CUDA device: the tests that ask it for exactness, then every benchmark of a step.
-# ARGS="--only floor update" for some of it.
+# On a machine with a CUDA device, 7 minutes: what is exact there, the tests for a GPU, then every benchmark of a step.
+# ARGS="--only floor update" for some of it. docs/gpu.md has the same for a machine without a network.
 bench-gpu: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.gpu $(ARGS)
 

@@ -32,12 +32,11 @@ FUSED = Machine(True, "as on cards from compute capability 9 on")
 
 
 def meta_base(case: Case) -> Base:
-    """The case's Llama in NF4, as from `load_base` on CUDA, with Liger's kernels where they are installed."""
+    """The case's Llama in NF4, as from `load_base`."""
     with META:
         model = LlamaForCausalLM(case.shape.config()).to(case.dtype)
     for layer in NF4.layers(model).values():
         layer.weight = NF4.meta_weight(cast(torch.Tensor, layer.weight).shape, case.dtype)
-    use_liger(model, torch.device("cuda"))
     return Base(
         model=model.requires_grad_(False).eval(),
         tokenizer=cast(PreTrainedTokenizerBase, SimpleNamespace(pad_token_id=PAD, eos_token_id=PAD)),
@@ -52,7 +51,10 @@ def step_kernels(case: Case, num_seats: int, machine: Machine) -> Counter[str]:
     """Kernels of one forward and backward pass of `num_seats` trials, by operation; after a first pass."""
     # Liger replaces functions and classes of the module, for all models of the process.
     with patch.dict(vars(modeling_llama)), LiveBytes(), no_launches():
-        pack = Pack(meta_base(replace(case, device=META)), case.options(), machine)
+        base = meta_base(case)
+        if not machine.has_fused_kernels:  # which a pack does itself only on CUDA
+            use_liger(base.model, torch.device("cuda"))
+        pack = Pack(base, case.options(), machine)
         if pack.path.is_fused != machine.has_fused_kernels:
             raise ModelError(f"{case.shape.name} is not computed as asked: {pack.path.describe()[0]}")
         pack.attention = replace(pack.attention, device_type="cuda")
