@@ -145,30 +145,29 @@ class PassTables:
         ]
         if found:
             tiles[: len(found)] = found
-        for index, (adapter, _) in enumerate(blocks):
-            if adapter is None:
-                continue
+        owned = [(index, adapter) for index, (adapter, _) in enumerate(blocks) if adapter is not None]
+        for index, adapter in owned:
             if adapter.rank > shape.rank_columns:
                 raise ValueError(f"a pass of ranks up to {shape.rank_columns} cannot hold {adapter.rank}")
-            self.adapter_starts[index] = adapter.start
-            self.ranks[index] = adapter.rank
-            self.scales[index] = adapter.scale
-            self.drop_limits[index] = adapter.drop_limit
-            self.micro_steps[index] = adapter.micro_step
             if adapter.dropout_keys is not None:
                 self.dropout_keys.numpy()[index] = adapter.dropout_keys
+        if owned:
+            indices = [index for index, _ in owned]
+            self.adapter_starts.numpy()[indices] = [adapter.start for _, adapter in owned]
+            self.ranks.numpy()[indices] = [adapter.rank for _, adapter in owned]
+            self.scales.numpy()[indices] = [adapter.scale for _, adapter in owned]
+            self.drop_limits.numpy()[indices] = [adapter.drop_limit for _, adapter in owned]
+            self.micro_steps.numpy()[indices] = [adapter.micro_step for _, adapter in owned]
 
 
 def _num_words(shape: PassShape) -> int:
-    """Of 64 bits, for all tables."""
-    blocks, layers = shape.num_blocks, shape.num_layers
-    in_64_bits = (blocks, blocks * layers, blocks)
+    blocks = shape.num_blocks
+    in_64_bits = (blocks, blocks * shape.num_layers, blocks)
     in_32_bits = (2 * shape.num_tiles, blocks, blocks, blocks, blocks + 1, shape.num_rows)
-    return sum(_aligned(8 * count) for count in in_64_bits) // 8 + sum(
-        _aligned(4 * count) // 8 for count in in_32_bits
-    )
+    sizes = (*(8 * count for count in in_64_bits), *(4 * count for count in in_32_bits))
+    return sum(map(_aligned, sizes)) // 8
 
 
 def _aligned(size: int) -> int:
-    """Bytes of a table that ends where 16 bytes do: Triton compiles again for another alignment."""
+    """Bytes of a table that ends where 16 do: Triton compiles a kernel again for another alignment."""
     return -(-size // 16) * 16

@@ -74,3 +74,15 @@ def test_blocks_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         PassTables.of(SHAPE, blocks, CPU)
+
+
+@pytest.mark.parametrize("num_blocks", [1, 3, 4, 17])
+def test_every_table_starts_at_a_multiple_of_16_bytes(num_blocks: int) -> None:
+    tables = PassTables.empty(
+        PassShape(num_rows=77, num_blocks=num_blocks, num_layers=5, rank_columns=16), CPU
+    )
+    views = [view for view in vars(tables).values() if isinstance(view, torch.Tensor)]
+    assert len(views) == 10
+    assert {view.data_ptr() % 16 for view in views} == {tables.buffer.data_ptr() % 16}
+    ends = [view.data_ptr() + view.numel() * view.element_size() for view in views]
+    assert max(ends) <= tables.buffer.data_ptr() + 8 * tables.buffer.numel()
