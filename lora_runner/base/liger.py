@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 import torch
 from transformers import PreTrainedModel
 from transformers.integrations.liger import apply_liger_kernel
 from transformers.utils import is_liger_kernel_available
+
+ROTARY = "apply_rotary_pos_emb"
+"""What transformers' modules call their function of rotary embeddings."""
 
 
 def use_liger(model: PreTrainedModel, device: torch.device) -> str:
@@ -22,7 +28,13 @@ def use_liger(model: PreTrainedModel, device: torch.device) -> str:
         return "transformers' own layers: liger-kernel is not installed"
     if len({parameter.device for parameter in model.parameters()}) > 1:
         return "transformers' own layers: Liger's kernels run on one device, the base is spread over several"
+    holder = sys.modules[type(model).__module__]
+    rotary: Any = getattr(holder, ROTARY, None)
     apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
+    if hasattr(rotary, "own"):
+        # Put there for another pack (`fused/rotary.py`); outside of that pack's passes it calls Liger's.
+        rotary.own = getattr(holder, ROTARY)
+        setattr(holder, ROTARY, rotary)
     for module in model.modules():
         if hasattr(module, "row_mode"):
             # By default norms of up to 256 columns (those of heads) take another kernel from 32,768 rows on.

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lora_runner.base.liger import ROTARY
 from lora_runner.fused.replaced import MODEL_ERRORS, Replaced, is_equal, random_input
 from lora_runner.kernels.rotary import RotaryForm, rotate
 from lora_runner.layers.linear import PackContext
 
-NAME = "apply_rotary_pos_emb"
 FORMS = tuple(RotaryForm(*choices) for choices in ((False, False), (True, False), (True, True)))
 """Those of transformers' models: Llama's and most others', Cohere's, GLM's."""
 ROTATED, WIDTH = 32, 48
@@ -39,11 +39,11 @@ def fuse_rotary(model: nn.Module, context: PackContext, dtype: torch.dtype) -> R
     count, left = 0, list[tuple[str, str]]()
     for name in modules:
         holder = sys.modules.get(name)
-        if holder is None or not hasattr(holder, NAME):
+        if holder is None or not hasattr(holder, ROTARY):
             continue
         found = _fused(holder, dtype, device)
         if isinstance(found, str):
-            left.append((f"{NAME} of {name}", found))
+            left.append((f"{ROTARY} of {name}", found))
         else:
             found.serve(context)
             count += 1
@@ -52,7 +52,7 @@ def fuse_rotary(model: nn.Module, context: PackContext, dtype: torch.dtype) -> R
 
 def _fused(holder: ModuleType, dtype: torch.dtype, device: torch.device) -> FusedRotary | str:
     """What is in the place of a Python module's function from now on, or why nothing can be."""
-    own = getattr(holder, NAME)
+    own = getattr(holder, ROTARY)
     if isinstance(own, FusedRotary):
         return own
     if list(inspect.signature(own).parameters)[:4] != ["q", "k", "cos", "sin"]:
@@ -66,7 +66,7 @@ def _fused(holder: ModuleType, dtype: torch.dtype, device: torch.device) -> Fuse
     if not forms:
         return "computes something else than the kernel"
     fused = FusedRotary(own, forms)
-    setattr(holder, NAME, fused)
+    setattr(holder, ROTARY, fused)
     return fused
 
 

@@ -54,7 +54,8 @@ class DryRun:
         quantization: Quantization,
         machine: Machine,
     ) -> None:
-        use_liger(model, device)
+        if not machine.has_fused_kernels:  # else the pack decides
+            use_liger(model, device)
         trained = find_target_modules(model, workload.target_modules)
         wanted = {id(model.get_submodule(name)) for name in trained}
         # A resident copy is used like a weight that was never quantized.

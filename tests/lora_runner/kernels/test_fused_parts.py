@@ -13,9 +13,10 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from lora_runner.base.liger import ROTARY, use_liger
 from lora_runner.fused.mlp import fuse_mlps
 from lora_runner.fused.norms import fuse_norms
-from lora_runner.fused.rotary import NAME, FusedRotary, fuse_rotary
+from lora_runner.fused.rotary import FusedRotary, fuse_rotary
 from lora_runner.kernels.launch import observed
 from lora_runner.layers.linear import PackContext, RowOwners
 from lora_runner.pack.convert_model import replace_modules
@@ -42,8 +43,8 @@ def own_functions() -> Iterator[None]:
     """Puts the functions of transformers' modules back."""
     yield
     for module in list(sys.modules.values()):
-        if isinstance(fused := getattr(module, NAME, None), FusedRotary):
-            setattr(module, NAME, fused.own)
+        if isinstance(fused := getattr(module, ROTARY, None), FusedRotary):
+            setattr(module, ROTARY, fused.own)
 
 
 class Converted:
@@ -195,10 +196,10 @@ def test_a_model_function_that_rotates_otherwise_is_left_alone(monkeypatch: pyte
     def reversed_rotation(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         return own(q, k, cos, -sin)  # type: ignore[no-any-return]
 
-    own: Callable[..., Any] = getattr(holder, NAME)
-    monkeypatch.setattr(holder, NAME, reversed_rotation)
+    own: Callable[..., Any] = getattr(holder, ROTARY)
+    monkeypatch.setattr(holder, ROTARY, reversed_rotation)
     found = fuse_rotary(made.model, made.context, torch.float32)
-    assert (found.count, getattr(holder, NAME)) == (0, reversed_rotation)
+    assert (found.count, getattr(holder, ROTARY)) == (0, reversed_rotation)
     assert found.reasons[0].endswith("computes something else than the kernel")
 
 
@@ -207,10 +208,25 @@ def test_rotary_embeddings_are_the_kernels_in_fused_passes_of_their_own_pack_onl
     plain = other.compute()
     for _ in range(2):
         assert fuse_rotary(first.model, first.context, torch.float32).count == 1
-    assert isinstance(getattr(module_of(first.model), NAME), FusedRotary)
-    assert not isinstance(getattr(module_of(first.model), NAME).own, FusedRotary)
+    assert isinstance(getattr(module_of(first.model), ROTARY), FusedRotary)
+    assert not isinstance(getattr(module_of(first.model), ROTARY).own, FusedRotary)
     assert first.launches() == other.launches() == Counter()
     assert all(map(torch.equal, other.compute(), plain))
+    first.context.fused = True
+    assert first.launches() == Counter(rotary_kernel=2 * LAYERS)
+
+
+def test_ligers_function_is_for_the_other_packs(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("liger_kernel")
+    first, other = Converted("Llama"), Converted("Llama")
+    holder = module_of(first.model)
+    for name, value in list(vars(holder).items()):  # Liger also replaces classes; this restores them
+        monkeypatch.setattr(holder, name, value)
+    fuse_rotary(first.model, first.context, torch.float32)
+    fused = getattr(holder, ROTARY)
+    assert "Liger" in use_liger(other.model, torch.device("cuda"))
+    assert getattr(holder, ROTARY) is fused
+    assert fused.own.__module__.startswith("liger_kernel")
     first.context.fused = True
     assert first.launches() == Counter(rotary_kernel=2 * LAYERS)
 
@@ -225,7 +241,7 @@ def test_gradients_beside_each_other_are_rotated_where_they_are() -> None:
         torch.randn(1, ROWS, heads, 8, device=DEVICE).transpose(1, 2).requires_grad_() for heads in (4, 2)
     )
     cos, sin = torch.randn(2, 1, ROWS, 8, device=DEVICE)
-    rotated = getattr(module_of(made.model), NAME)(q, k, cos, sin)
+    rotated = getattr(module_of(made.model), ROTARY)(q, k, cos, sin)
     apart = [part.transpose(0, 1)[None].clone() for part in (joint[:, :4], joint[:, 4:6])]
     expected = torch.autograd.grad(rotated, (q, k), apart, retain_graph=True)
     values = joint[:, 6:].clone()
