@@ -70,6 +70,9 @@ class SlotCache:
         if num_rows not in self._destinations:
             self._destinations[num_rows] = torch.empty(num_rows, dtype=torch.int64, device=self._device)
         self._destinations[num_rows].copy_(to_device(torch.from_numpy(rows), self._device))
+
+    def begin_pass(self) -> None:
+        """Start with the first layer, in each pass that is computed or recorded, but not in a replay."""
         self._layer = 0
 
     def end_pass(self) -> None:

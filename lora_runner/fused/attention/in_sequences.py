@@ -143,5 +143,7 @@ def attend_in_sequences(tables: SequenceTables, cache: SlotCache | None = None) 
     With `cache`, whose `prepare` has written the tables, keys and values are kept; once it is filled, a pass
     without gradients attends to them. NotFusedError: see `check_attention`, which tells it beforehand.
     """
+    if cache is not None:
+        cache.begin_pass()
     with attend_by(SequenceAttention(tables, cache)):
         yield

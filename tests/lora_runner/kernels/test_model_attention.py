@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, MistralConfig, Qwen2Config
 
 from lora_runner.fused.attention.in_sequences import attend_in_sequences
+from lora_runner.graphs.capture_guard import CaptureGuard
 from lora_runner.layers.attention import (
     PACK_ATTENTION,
     AttentionImplementation,
@@ -127,6 +128,31 @@ def test_cached_tokens_have_the_hidden_states_of_whole_texts(kind: str, seed: in
             tokens = torch.stack([texts[i][lengths[i] + step] for i in rows])
             hidden = one_pass(model, cache, tables, tokens, torch.tensor(cache.positions, device=DEVICE))
             compare(model, hidden, [texts[i][: lengths[i] + step + 1] for i in rows])
+
+
+@torch.no_grad()
+def test_a_pass_reads_nothing_on_the_host_and_can_be_computed_twice(seed: int) -> None:
+    """What a capture needs: once a mask is known, neither prompts nor tokens make the host wait."""
+    model = new_model("gemma 2, soft cap and window in every other layer", seed)
+    cache = SlotCache(num_slots=2, capacity=9, device=DEVICE)
+    cache.start([3, 4], 2)
+    for rows in (7, 2):
+        tables = SequenceTables.empty(SequenceShape(rows, 2), DEVICE)
+        cache.prepare(tables)
+        embeds = torch.randn(rows, 64, device=DEVICE)
+        positions = torch.arange(rows, device=DEVICE)
+        once = computed(model, attend_in_sequences(tables, cache), embeds, positions)
+        attention = attend_in_sequences(tables, cache)
+        guard = CaptureGuard(DEVICE.type)
+        twice = computed(model, guarded(attention, guard), embeds, positions)
+        assert torch.equal(once, twice)
+        cache.end_pass()
+
+
+@contextmanager
+def guarded(attention: AbstractContextManager[None], guard: CaptureGuard) -> Iterator[None]:
+    with attention, guard:
+        yield
 
 
 def one_pass(
