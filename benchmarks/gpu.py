@@ -19,7 +19,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -36,13 +35,15 @@ START_SECONDS = 15
 """What a benchmark needs besides what it measures: imports, and printing its report."""
 GRACE_SECONDS = 10
 """Between interrupting a stage that takes too long and killing it."""
-CERTIFY = "lora_runner.certificate"
+OUT = "{out}"
+"""In a stage's arguments: the folder of the output."""
 OUTPUT, TABLES = "output.txt", "bench-*-gpu.json"
 TESTS = ROOT / "tests" / "lora_runner"
 FIRST_FOLDERS = ("layers", "optim", "fused", "graphs", "pack")
 """Of tests, in this order: failures of single operations explain later ones."""
 KERNEL_TESTS = "kernels"
-"""Folder of tests that are for a GPU without a mark of their own."""
+MARKED_WHOLE = (KERNEL_TESTS, "fused")
+"""Folders of tests that get their mark on a machine with a GPU."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ def stages() -> list[Stage]:
     """Return the stages, the most telling first."""
     # Tests by file, since some tests of data need packages that a machine for training may lack; kernels in a
     # process of their own, since after an invalid access to memory everything in a process fails.
-    certify = [Stage("certify", ("-m", CERTIFY), 90)] if find_spec(f"{CERTIFY}.__main__") else []
+    certify = ("-m", "lora_runner.certificate", "--output", f"{OUT}/certificate.json")
     return [
-        *certify,
+        Stage("certify", certify, 90),
         tests(KERNEL_TESTS, gpu_tests(KERNEL_TESTS), 100),
         tests("tests", [file for folder in test_folders() for file in gpu_tests(folder)], 130),
         benchmark("floor", 100),
@@ -97,7 +98,7 @@ def gpu_tests(folder: str) -> list[str]:
     return [
         path.relative_to(ROOT).as_posix()
         for path in sorted((TESTS / folder).glob("test_*.py"))
-        if folder == KERNEL_TESTS or "mark.gpu" in path.read_text(encoding="utf-8")
+        if folder in MARKED_WHOLE or "mark.gpu" in path.read_text(encoding="utf-8")
     ]
 
 
@@ -105,10 +106,11 @@ def run(stage: Stage, seconds: float, log: Path) -> str:
     """Run a stage for at most `seconds`, its output at the end of `log`; return in words how it ended."""
     started = time.monotonic()
     timed = ("--seconds", f"{max(1.0, seconds - START_SECONDS):.0f}") if stage.is_timed else ()
+    arguments = [argument.replace(OUT, str(log.parent.resolve())) for argument in stage.arguments]
     with log.open("a") as output:
         print(f"\n===== {stage.name}\n", file=output, flush=True)
         process = subprocess.Popen(
-            [sys.executable, *stage.arguments, *timed],
+            [sys.executable, *arguments, *timed],
             cwd=ROOT,
             stdout=output,
             stderr=subprocess.STDOUT,
