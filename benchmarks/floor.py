@@ -62,6 +62,8 @@ class Found:
     """The step of one pack."""
 
     path: str
+    captured: int
+    """Passes that were captured as graphs."""
     step: float
     """Seconds of a step, unwatched."""
     least: float
@@ -123,6 +125,8 @@ class Floor:
     def _say_path(self, pack: Pack) -> None:
         """Note, once, how each part of the model is computed."""
         text = f"{pack.base.spec.model}, " + "; ".join(pack.path.describe()) + "."
+        if pack.path.is_fused and pack.captures()[1]:
+            text += f" No graphs: {pack.captures()[1]}."
         if text not in self.report.notes:
             self.report.note(text)
 
@@ -132,8 +136,8 @@ class Floor:
         return f"{case.title}, {num_seats} seats{ways}"
 
     def _summarise(self, case: Case, num_seats: int, found: Found | str) -> None:
-        captured = case.graphs and (isinstance(found, str) or found.path == "fused")
-        graphs = "-" if case.device.type == "cpu" else "yes" if captured else "no"
+        captured = "no" if not case.graphs else "yes" if isinstance(found, str) else str(found.captured)
+        graphs = "-" if case.device.type == "cpu" else captured
         row: list[Any] = [case.shape.name, num_seats, "resident" if case.resident else "NF4", graphs]
         if isinstance(found, str):
             self.rows.append([*row, found, *["-"] * (len(SUMMARY_COLUMNS) - len(row) - 1)])
@@ -185,7 +189,7 @@ def measure_pack(case: Case, pack: Pack, num_seats: int, ceilings: Ceilings, rep
     times = [seconds(step, case.device) for _ in range(repetitions // 2 + 1 if slow else repetitions)]
     least = LowerBound.of(case, num_seats).seconds(ceilings)
     path = "fused" if pack.path.is_fused else "general"
-    return Found(path, median(times), least, profile_step(step, case.device))
+    return Found(path, pack.captures()[0], median(times), least, profile_step(step, case.device))
 
 
 def _report_floor(report: Report, title: str, floor: LowerBound, ceilings: Ceilings, step: float) -> None:

@@ -94,6 +94,12 @@ class PackedModel:
             row_kernels = row_kernels or use_liger(self.model, base.device)
             self.path = replace(self.path, parts={ROW_KERNELS: row_kernels})
 
+    def captures(self) -> tuple[int, str]:
+        """How many passes are captured as graphs now, and why no others will be; empty where they will."""
+        if self.fused is None:
+            return 0, self.path.reason
+        return self._passes.num_captured, self._passes.reason
+
     # --- one forward pass -----------------------------------------------------------------------------
 
     def plan_passes(

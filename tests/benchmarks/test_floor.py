@@ -77,7 +77,10 @@ def test_the_lower_bound_is_no_less_than_products_weights_or_update() -> None:
 EMPTY_PACK = SimpleNamespace(
     release_memory=lambda: None,
     base=SimpleNamespace(spec=SimpleNamespace(model="tiny")),
-    path=SimpleNamespace(describe=lambda: ["general: the device is cpu", "attention: by buckets"]),
+    path=SimpleNamespace(
+        is_fused=True, describe=lambda: ["fused: the test says so", "attention: in three launches"]
+    ),
+    captures=lambda: (1, "out of memory"),
 )
 
 
@@ -128,7 +131,7 @@ def test_what_no_longer_fits_in_time_is_left_out_and_the_table_says_so(
 ) -> None:
     def measure(case: Case, pack: Any, num_seats: int, *_: Any) -> floor.Found:
         measured.append(num_seats)
-        return floor.Found("general", 0.5, 0.1, Shares(wall=0.6, busy=0.3))
+        return floor.Found("general", 0, 0.5, 0.1, Shares(wall=0.6, busy=0.3))
 
     measured: list[int] = []
     monkeypatch.setattr(floor, "measure_pack", measure)
@@ -149,7 +152,7 @@ def test_a_pack_that_fails_or_does_not_fit_leaves_the_others(monkeypatch: pytest
             raise torch.OutOfMemoryError("CUDA out of memory.")
         if num_seats == 8:
             raise RuntimeError("an illegal\ninstruction")
-        return floor.Found("general", 0.5, 0.1, Shares(wall=0.6, busy=0.3))
+        return floor.Found("general", 0, 0.5, 0.1, Shares(wall=0.6, busy=0.3))
 
     monkeypatch.setattr(floor, "measure_pack", measure)
     of = floor_of()
@@ -165,7 +168,7 @@ def test_a_pack_that_fails_or_does_not_fit_leaves_the_others(monkeypatch: pytest
 def test_goals_stand_beside_what_was_found_first(monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(case: Case, pack: Any, num_seats: int, *_: Any) -> floor.Found:
         busy = 0.097 if case.graphs else 0.05
-        return floor.Found("fused", 0.118 if case.graphs else 0.5, 0.084, Shares(wall=0.1, busy=busy))
+        return floor.Found("fused", 1, 0.118 if case.graphs else 0.5, 0.084, Shares(wall=0.1, busy=busy))
 
     monkeypatch.setattr(floor, "measure_pack", measure)
     monkeypatch.setattr(floor, "forget", lambda device: None)
@@ -181,12 +184,16 @@ def test_goals_stand_beside_what_was_found_first(monkeypatch: pytest.MonkeyPatch
         ["step of 8 trials, 1B, ms", "-", "at most 25", "-", "-"],
         ["device idle in the step of 8 trials, 8B, %", "76", "at most 5", "3", "yes"],
     ]
-    assert of.report.notes == ["tiny, general: the device is cpu; attention: by buckets."]
+    assert [row[3] for row in rows_of(of, floor.SUMMARY)] == ["1", "no", "no"]
+    assert of.report.notes == [
+        "tiny, fused: the test says so; attention: in three launches. No graphs: out of memory."
+    ]
 
 
 @pytest.mark.slow
 def test_the_step_of_a_pack_is_measured(trials: PackTrials) -> None:
     found = floor.measure_pack(CASE, trials.pack, 2, Ceilings(copies=1e12, products=1e12), repetitions=2)
-    assert found.path == "general"
+    assert (found.path, found.captured) == ("general", 0)
+    assert "cpu" in trials.pack.captures()[1]
     assert 0 < found.least < found.step
     assert found.shares.seconds[PRODUCTS] > 0
