@@ -92,16 +92,22 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self._busy_seat_seconds = 0.0
 
     def _start_trials(self) -> None:
-        """Register the base, measure its metric if the study lacks it, and fill the seats."""
-        reply = self._call_keeper("register", self.session.base_eval_loss, self.session.base_weights)
+        """Register the base, measure its metric if the study lacks it, and fill the seats.
+
+        The reply to the registration fills all of them: a worker's start takes two calls that it waits for.
+        """
+        session = self.session
+        reply = self._call_keeper(
+            "register", session.base_eval_loss, session.base_weights, session.free_seats
+        )
         if not reply.stop and reply.measure_base:
             with self._watchdog:
-                value = self.session.measure_base()
-            reply = Reply() if value is None else self._call_keeper("record_base_metric", value)
-        if reply.stop:
-            self._stopped = True
-            return
-        self._apply(self._call_keeper("ask", self.session.free_seats))
+                value = session.measure_base()
+            if value is None:
+                reply = self._call_keeper("ask", session.free_seats)
+            else:
+                reply = self._call_keeper("record_base_metric", value, session.free_seats)
+        self._apply(reply)
 
     def step(self) -> dict[str, Any]:
         """Train until a trial has something to report, and do what the keeper replies.

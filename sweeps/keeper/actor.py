@@ -79,8 +79,8 @@ class KeeperActor:
         """A worker has completed its start: earlier failures no longer count."""
         self._start_failures.record_success(worker)
 
-    def record_base_metric(self, worker: int, value: float) -> Reply:
-        return self._answer("record_base_metric", worker, value)
+    def record_base_metric(self, worker: int, *arguments: Any) -> Reply:
+        return self._answer("record_base_metric", worker, *arguments)
 
     def ask(self, worker: int, seats: list[int]) -> Reply:
         return self._answer("ask", worker, seats)

@@ -199,10 +199,17 @@ class Keeper:
                 if self._source.draw() is None:
                     return
 
-    def register(self, worker: int, base_eval_loss: float, weights: str | None = None) -> Reply:
-        """Record the loss of the untouched base and the digest of its weights.
+    def register(
+        self,
+        worker: int,
+        base_eval_loss: float,
+        weights: str | None = None,
+        seats: Sequence[int] | None = None,
+    ) -> Reply:
+        """Record the untouched base's loss and the digest of its weights, and fill `seats` as `ask` does.
 
-        A worker whose base is not the study's is told to stop.
+        No seat is filled before the base's metric is known. A worker whose base is not the study's is told to
+        stop.
         """
         with self._transaction():
             known = self.study.user_attrs
@@ -222,17 +229,21 @@ class Keeper:
             if weights is not None and known.get(BASE_WEIGHTS) is None:
                 self.study.set_user_attr(BASE_WEIGHTS, weights)
             self._note(f"worker {worker}: ready, untouched base {base_eval_loss:.4f}")
-        is_missing = self.study_spec.metric is not None and self.study.user_attrs.get(BASE_METRIC) is None
-        return Reply(measure_base=is_missing)
+            if self.study_spec.metric is not None and known.get(BASE_METRIC) is None:
+                return Reply(measure_base=True)
+            return Reply() if seats is None else self._fill(worker, seats)
 
-    def record_base_metric(self, worker: int, value: float) -> Reply:
-        """Record the metric of the untouched base; the first worker's value counts."""
+    def record_base_metric(self, worker: int, value: float, seats: Sequence[int] | None = None) -> Reply:
+        """Record the metric of the untouched base, and fill `seats` as `ask` does.
+
+        The first worker's value counts.
+        """
         with self._transaction():
             if self.study.user_attrs.get(BASE_METRIC) is None:
                 assert self.study_spec.metric is not None
                 self.study.set_user_attr(BASE_METRIC, value)
                 self._note(f"worker {worker}: untouched base, {self.study_spec.metric.name} {value:.4f}")
-        return Reply()
+            return Reply() if seats is None else self._fill(worker, seats)
 
     def ask(self, worker: int, seats: Sequence[int]) -> Reply:
         """Trials for free seats: interrupted ones first, then new ones, until `trials` is reached."""

@@ -278,9 +278,12 @@ def test_the_objective_is_searched_pruned_and_ranked_by(measuring: Callable[...,
 def test_the_untouched_bases_value_is_asked_for_once_and_told(measuring: Callable[..., Keeper]) -> None:
     keeper = measuring(replace(OBJECTIVE, objective=False), trials=4, pruner="none")
     assert keeper.register(0, 3.25).measure_base
-    assert keeper.register(1, 3.25).measure_base  # nobody has answered yet
+    reply = keeper.register(1, 3.25, None, [0, 1])
+    assert reply.measure_base  # nobody has answered yet
+    assert reply.start == ()
     keeper.record_base_metric(0, 0.125)
-    keeper.record_base_metric(1, 0.25)
+    assert [placed.seat for placed in keeper.record_base_metric(1, 0.25, [0, 1]).start] == [0, 1]
+    keeper.give_back(1)
     assert not keeper.register(2, 3.25).measure_base
     ScoringPack(keeper).run()
     status = read_status(keeper.study, 4)

@@ -90,6 +90,39 @@ def make_worker(monkeypatch: pytest.MonkeyPatch) -> Any:
     return make
 
 
+@pytest.mark.parametrize("num_seats", [1, 32])
+@pytest.mark.parametrize(
+    ("needs_metric", "value", "calls"),
+    [
+        (False, None, ["register"]),
+        (True, 0.5, ["register", "record_base_metric"]),
+        (True, None, ["register", "ask"]),  # it could not be measured
+    ],
+)
+def test_all_seats_are_filled_by_as_many_calls_as_one(
+    make_worker: Any, num_seats: int, needs_metric: bool, value: float | None, calls: list[str]
+) -> None:
+    session: Any = Seats()
+    session.num_seats, session.base_eval_loss, session.base_weights = num_seats, 3.0, None
+    session.measure_base = lambda: value
+    start = tuple(SeatAssignment(seat, assignment(seat + 5)) for seat in range(num_seats))
+    replies = [Reply(measure_base=True)] if needs_metric else []
+    worker = make_worker(session, *replies, Reply(start=start))
+    worker._start_trials()
+    assert [call[0] for call in worker.asked] == calls
+    assert worker.said[-1] == list(range(num_seats))
+    assert {seat: a.number for seat, a in session.seats.items()} == {s: s + 5 for s in range(num_seats)}
+
+
+def test_a_worker_whose_base_is_refused_starts_nothing(make_worker: Any) -> None:
+    session: Any = Seats()
+    session.base_eval_loss, session.base_weights = 3.0, "aa"
+    worker = make_worker(session, Reply(stop=True))
+    worker._start_trials()
+    assert worker.step()["done"]
+    assert worker.asked == [("register",)]
+
+
 @pytest.mark.parametrize(("unheard", "saved"), [(False, [1, 2]), (True, [2])])
 def test_a_trial_whose_report_was_not_recorded_is_not_saved_behind_it(
     make_worker: Any, unheard: bool, saved: list[int]

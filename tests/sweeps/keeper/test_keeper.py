@@ -74,6 +74,24 @@ def test_what_a_trial_is_stands_in_the_study_and_on_disk_before_it_starts(
     assert [p.seat for p in placed] == [0, 5]
 
 
+def test_a_registration_fills_all_seats_and_its_lost_reply_loses_no_trial(
+    make_keeper: Make, stored: Any
+) -> None:
+    keeper = make_keeper(trials=40)
+    seats = list(range(8))
+    keeper.prefetch(0, len(seats))
+    first = keeper.register(0, 3.25, None, seats).start
+    assert [placed.seat for placed in first] == seats
+    assert len({placed.assignment.number for placed in first}) == len(seats)
+    again = keeper.register(0, 3.25, None, seats).start  # the worker did not get the first reply
+    assert [(p.seat, p.assignment.number) for p in again] == [(p.seat, p.assignment.number) for p in first]
+    running = [t for t in stored(keeper) if "attempt" in t.user_attrs]
+    assert [trial.number for trial in running] == [placed.assignment.number for placed in first]
+    # One whose base is another gets none of them.
+    refused = keeper.register(1, 9.0, None, seats)
+    assert (refused.stop, refused.start) == (True, ())
+
+
 def test_the_study_holds_what_the_results_read(make_keeper: Make) -> None:
     keeper = make_keeper()
     keeper.register(0, 3.25)
