@@ -16,7 +16,7 @@ from torch import Tensor
 from lora_runner.kernels.adapter_group import AdapterGroup
 from lora_runner.kernels.launch import launch
 from lora_runner.kernels.lora.output_tiles import sibling_of_tile
-from lora_runner.kernels.lora.shrink import NARROW, WIDE
+from lora_runner.kernels.lora.shrink import NARROW, WIDE, row_stride
 from lora_runner.kernels.philox import keep_tile
 from lora_runner.layout.pass_tables import TILE_ROWS, PassTables
 
@@ -37,9 +37,10 @@ def lora_gradients_kernel(
     drop_limits,
     dropout_keys,
     micro_steps,
+    x_stride,
+    dy_stride,
     rank_columns,
     in_features,
-    num_outputs,
     num_layers,
     NUM_SIBLINGS: tl.constexpr,
     BM: tl.constexpr,
@@ -68,12 +69,12 @@ def lora_gradients_kernel(
         if rank <= NARROW:
             _gradient_tile(
                 matrix, x, shrunk, first_row, stop_row, first_column, in_features, first_rank, rank,
-                in_features, NUM_SIBLINGS * rank_columns, limit, key0, key1, True, NARROW, BM, BN,
+                x_stride, NUM_SIBLINGS * rank_columns, limit, key0, key1, True, NARROW, BM, BN,
             )  # fmt: skip
         else:
             _gradient_tile(
                 matrix, x, shrunk, first_row, stop_row, first_column, in_features, first_rank, rank,
-                in_features, NUM_SIBLINGS * rank_columns, limit, key0, key1, True, WIDE, BM, BN,
+                x_stride, NUM_SIBLINGS * rank_columns, limit, key0, key1, True, WIDE, BM, BN,
             )  # fmt: skip
     else:
         tile -= NUM_SIBLINGS * tiles_of_a
@@ -87,12 +88,12 @@ def lora_gradients_kernel(
         if rank <= NARROW:
             _gradient_tile(
                 matrix, values, shrunk, first_row, stop_row, first_column, features, first_rank, rank,
-                num_outputs, NUM_SIBLINGS * rank_columns, 0, zero, zero, False, NARROW, BM, BN,
+                dy_stride, NUM_SIBLINGS * rank_columns, 0, zero, zero, False, NARROW, BM, BN,
             )  # fmt: skip
         else:
             _gradient_tile(
                 matrix, values, shrunk, first_row, stop_row, first_column, features, first_rank, rank,
-                num_outputs, NUM_SIBLINGS * rank_columns, 0, zero, zero, False, WIDE, BM, BN,
+                dy_stride, NUM_SIBLINGS * rank_columns, 0, zero, zero, False, WIDE, BM, BN,
             )  # fmt: skip
 
 
@@ -178,9 +179,10 @@ def add_adapter_gradients(
         tables.drop_limits,
         tables.dropout_keys,
         tables.micro_steps,
+        row_stride(x),
+        row_stride(dy),
         rank_columns,
         group.in_features,
-        group.num_outputs,
         tables.shape.num_layers,
         NUM_SIBLINGS=group.num_siblings,
         **OPTIONS,

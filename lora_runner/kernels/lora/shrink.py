@@ -52,7 +52,7 @@ def lora_shrink_kernel(
     dropout_keys,
     micro_steps,
     num_rows,
-    num_columns,
+    left_stride,
     rank_columns,
     in_features,
     num_layers,
@@ -63,7 +63,7 @@ def lora_shrink_kernel(
     BM: tl.constexpr,
     BK: tl.constexpr,
 ):
-    """out (C, T, R) fp32 = left (T, num_columns) times A^T or B, by chunk.
+    """out (C, T, R) fp32 = left (T, features) times A^T or B, by chunk.
 
     If ONE_CHUNK, out is the scaled result instead, (T, S * R) in left's dtype.
     """
@@ -110,20 +110,20 @@ def lora_shrink_kernel(
     if rank <= NARROW:
         _shrink_tile(
             out, left, weights, first_row, stop_row, first_column, num_features, first_rank, rank,
-            num_columns, row_stride, in_features, scale, block_row, limit, key0, key1,
+            left_stride, row_stride, in_features, scale, block_row, limit, key0, key1,
             OF_INPUTS, NARROW, CHUNK, BM, BK,
         )  # fmt: skip
     else:
         _shrink_tile(
             out, left, weights, first_row, stop_row, first_column, num_features, first_rank, rank,
-            num_columns, row_stride, in_features, scale, block_row, limit, key0, key1,
+            left_stride, row_stride, in_features, scale, block_row, limit, key0, key1,
             OF_INPUTS, WIDE, CHUNK, BM, BK // 2,
         )  # fmt: skip
 
 
 @triton.jit
 def _shrink_tile(
-    out, left, weights, first_row, stop_row, first_column, num_features, first_rank, rank, num_columns,
+    out, left, weights, first_row, stop_row, first_column, num_features, first_rank, rank, left_stride,
     row_stride, in_features, scale, block_row, limit, key0, key1, OF_INPUTS: tl.constexpr,
     WIDTH: tl.constexpr, CHUNK: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
@@ -132,7 +132,7 @@ def _shrink_tile(
     own_rows = rows < stop_row
     chunk = first_rank + tl.arange(0, WIDTH)
     own_ranks = chunk < rank
-    left_rows = left + rows.to(tl.int64)[:, None] * num_columns
+    left_rows = left + rows.to(tl.int64)[:, None] * left_stride
     total = tl.zeros((BM, WIDTH), tl.float32)
     for step in range(CHUNK // BK):
         columns = first_column + step * BK + tl.arange(0, BK)
@@ -226,7 +226,7 @@ def _shrink(
     *,
     of_inputs: bool,
 ) -> Tensor:
-    num_rows, num_columns = left.shape
+    num_rows = len(left)
     chunk = min(CHUNK, max(OPTIONS["BK"], triton.next_power_of_2(max(features))))
     counts = [triton.cdiv(each, chunk) for each in features]
     out = left.new_empty(num_rows, group.num_siblings * rank_columns)
@@ -236,7 +236,7 @@ def _shrink(
         if one_chunk
         else torch.empty(sum(counts), num_rows, rank_columns, dtype=torch.float32, device=left.device)
     )
-    num_tiles = len(tables.row_tiles)
+    num_tiles = tables.shape.num_tiles
     launch(
         lora_shrink_kernel,
         (num_tiles, sum(counts), triton.cdiv(rank_columns, WIDE.value)),
@@ -253,7 +253,7 @@ def _shrink(
         tables.dropout_keys,
         tables.micro_steps,
         num_rows,
-        num_columns,
+        row_stride(left),
         rank_columns,
         group.in_features,
         tables.shape.num_layers,
@@ -285,3 +285,10 @@ def _shrink(
             num_warps=4,
         )
     return out
+
+
+def row_stride(rows: Tensor) -> int:
+    """Elements from one row to the next. ValueError: columns that are not adjacent."""
+    if rows.stride(1) != 1 and rows.shape[1] > 1:
+        raise ValueError(f"columns must be adjacent, and are {rows.stride(1)} elements apart")
+    return rows.stride(0)

@@ -169,6 +169,8 @@ class Pass:
     rank_columns: int = 64
     gap: int = 0
     """Segments of the flat buffers before the first trial's and between them."""
+    beside: int = 0
+    """Columns of other tensors between the rows of x, dy, out and dx."""
     branches: list[Branches] = field(init=False)
     gradients: Tensor = field(init=False)
     starts: list[int] = field(init=False)
@@ -220,7 +222,9 @@ class Pass:
 
     def _rows(self, name: str, dtype: torch.dtype) -> Tensor:
         parts = [getattr(trial, name) for trial in self.trials]
-        return torch.cat([*parts, torch.ones(self.padding, parts[0].shape[1], dtype=dtype, device=DEVICE)])
+        width = parts[0].shape[1]
+        rows = torch.cat([*parts, torch.ones(self.padding, width, dtype=dtype, device=DEVICE)])
+        return torch.cat([rows, rows.new_full((len(rows), self.beside), torch.nan)], dim=1)[:, :width]
 
     def _tables(self, sizes: Sequence[int]) -> PassTables:
         shape = PassShape(

@@ -109,7 +109,7 @@ def test_the_bits_of_a_trial_do_not_depend_on_what_else_is_in_the_pass(
     first, second = trials
     packs = [
         Pass(layers, [*neighbours, second, first, base], padding=30, rank_columns=96, gap=2),
-        Pass(layers, [base, first, neighbours[0], second], spare_blocks=3),
+        Pass(layers, [base, first, neighbours[0], second], spare_blocks=3, beside=16),
     ]
     for trial in trials:
         alone = Pass(layers, [trial]).branches[0]
@@ -163,3 +163,9 @@ def test_columns_in_more_than_one_chunk(seed: int, dtype: torch.dtype) -> None:
         )
         exact, magnitudes = product(trial.dy[:, columns], b)
         assert_close(branches.ds[sibling], exact * trial.scale, magnitudes * trial.scale, len(b) + 1)
+
+
+def test_columns_that_are_not_adjacent_are_refused() -> None:
+    assert shrink.row_stride(torch.empty(3, 8)[:, 2:4]) == 8
+    with pytest.raises(ValueError, match=r"columns must be adjacent, and are 3 elements apart"):
+        shrink.row_stride(torch.empty(8, 3).t())
