@@ -58,9 +58,9 @@ class FusedDecoder:
         self._embedding = _fused_embedding(decoder, context)
         self._parts = {
             "attention": check_attention(probe),
-            "norms": fuse_norms(decoder).describe("norm", "norms"),
-            "rotary embeddings": fuse_rotary(decoder, context, dtype).describe("function", "functions"),
-            "MLPs": fuse_mlps(decoder, dtype).describe("gated MLP", "gated MLPs"),
+            "norms": fuse_norms(decoder).describe(),
+            "rotary embeddings": fuse_rotary(decoder, context, dtype).describe("queries and keys"),
+            "MLPs": fuse_mlps(decoder, dtype).describe(),
         }
 
     def describe(self) -> dict[str, str]:

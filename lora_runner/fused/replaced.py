@@ -30,10 +30,10 @@ class Replaced:
             by_reason.setdefault(reason, []).append(name)
         return cls(count, tuple(f"{_named(names)}: {reason}" for reason, names in by_reason.items()))
 
-    def describe(self, kind: str, plural: str) -> str:
-        """One line for the plan and the study."""
-        found = f"{self.count} {kind if self.count == 1 else plural} in one launch each way"
-        return "; ".join([*([found] if self.count or not self.reasons else []), *self.reasons])
+    def describe(self, subject: str | None = None) -> str:
+        """One line for the plan and the study; `subject` is what a launch serves, by default a part."""
+        found = [f"{subject or self.count} in one launch each way"] if self.count else []
+        return "; ".join([*found, *self.reasons]) or "none"
 
 
 def _named(names: list[str]) -> str:

@@ -149,12 +149,19 @@ def test_what_stays_as_it_is_says_why() -> None:
         "gpt_neox.layers.0.input_layernorm and 4 more",
         "LayerNorm, which torch's own kernels compute row by row",
     )
-    assert norms.describe("norm", "norms") == norms.reasons[0]
+    assert norms.describe() == norms.reasons[0]
     mlps = fuse_mlps(made.model, torch.float32)
     assert mlps.reasons == (
         "gpt_neox.layers.0.mlp and 1 more: not the product of an activated gate and up between linear layers",
     )
-    assert fuse_norms(Converted("Llama").model).describe("norm", "norms") == "5 norms in one launch each way"
+    llama = Converted("Llama")
+    assert fuse_norms(llama.model).describe() == "5 in one launch each way"
+    fused = fuse_rotary(llama.model, llama.context, torch.float32)
+    assert fused.describe("queries and keys") == "queries and keys in one launch each way"
+    assert (
+        fuse_mlps(Converted("OPT", ffn_dim=48, word_embed_proj_dim=32).model, torch.float32).describe()
+        == "none"
+    )
 
 
 class ScaledNorm(nn.Module):
