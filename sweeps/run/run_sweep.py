@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from lora_runner.base.read_ahead import read_ahead
 from results.verdict.replicates import CONFIRM_SUFFIX
 from sweeps.artifacts.run_folder import check_run_folder, write_run_folder
 from sweeps.config import SweepConfig, storage_url
@@ -49,6 +50,8 @@ def run_sweep(
     Raises a SweepError; nothing is written before data, model and storage have been checked.
     """
     check_installed(config.tracking.to)
+    if address is None:  # then a worker on this machine will load them
+        read_ahead(config.model.name, config.model.revision)
     blueprint = plan()
     study_spec, url = blueprint.study_spec, storage_url(config.storage, config.run_folder)
     check_run_folder(config)
