@@ -74,7 +74,7 @@ def test_the_bits_of_a_trial_do_not_depend_on_what_else_is_in_the_call(
 
 
 @pytest.mark.usefixtures("seed")
-@pytest.mark.parametrize("num_rows", [129, 266, 390, 520] if INTERPRETED else [266, 1064, 2130, 8520])
+@pytest.mark.parametrize("num_rows", [129, 266] if INTERPRETED else [266, 1064, 2130, 8520])
 def test_halved_tiles_have_the_bits_of_whole_ones(
     sides: tuple[int, int], transposed: bool, dtype: torch.dtype, num_rows: int
 ) -> None:
