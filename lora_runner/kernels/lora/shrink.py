@@ -1,8 +1,8 @@
 """The first half of the LoRA branches: features to rank columns, for all trials in one launch.
 
-A program takes 64 rows of one block, one sibling and CHUNK of its columns; a second launch adds the chunks up
-in order and scales the sum. The width of a chunk follows from the layer's columns alone, and only where one
-chunk holds them all is there no second launch.
+A program takes 64 rows of one block, one sibling and a chunk of its columns. Where a layer has more than one
+chunk, a second launch adds them up in order and scales the sum; the width of a chunk follows from the layer's
+columns alone.
 
 Shapes: T rows, R rank columns (the largest padded rank), S siblings, r a trial's own padded rank, C chunks of
 all siblings. Shrunk tensors are (T, S * R); columns beyond a trial's r are neither written nor read.
@@ -25,7 +25,8 @@ from lora_runner.kernels.philox import keep_tile
 from lora_runner.layout.pass_tables import TILE_ROWS, PassTables
 
 CHUNK = 1024
-"""Columns of a program: few enough that one trial's rows keep many multiprocessors busy."""
+"""Columns of a program: few enough that one trial's rows keep many multiprocessors busy. Layers of up to
+twice as many are one chunk: the second launch would take the time that it saves."""
 NARROW = tl.constexpr(16)
 """Rank columns of a program for trials of at most this rank."""
 WIDE = tl.constexpr(64)
@@ -227,7 +228,9 @@ def _shrink(
     of_inputs: bool,
 ) -> Tensor:
     num_rows = len(left)
-    chunk = min(CHUNK, max(OPTIONS["BK"], triton.next_power_of_2(max(features))))
+    chunk = max(OPTIONS["BK"], triton.next_power_of_2(max(features)))
+    if chunk > 2 * CHUNK:
+        chunk = CHUNK
     counts = [triton.cdiv(each, chunk) for each in features]
     out = left.new_empty(num_rows, group.num_siblings * rank_columns)
     one_chunk = max(counts) == 1

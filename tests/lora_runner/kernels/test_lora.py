@@ -89,14 +89,14 @@ def test_branches_are_those_of_float64_rounded(
         assert_close(branches.dx, dx, dx_magnitudes, (trial.rank + 1) * len(out_features))
 
 
-@pytest.mark.parametrize("one_chunk", [True, False])
+@pytest.mark.parametrize(("one_chunk", "dtype"), zip([True, False], DOT_DTYPES, strict=True))
 def test_the_bits_of_a_trial_do_not_depend_on_what_else_is_in_the_pass(
     seed: int, dtype: torch.dtype, one_chunk: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not one_chunk:
         monkeypatch.setattr(shrink, "CHUNK", 64)
     draw = random.Random(seed)
-    layers = draw_layers(draw, 112, (144, 16))
+    layers = draw_layers(draw, 144, (144, 16))
     kinds = ((24, 68, True), (8, 5, draw.random() < 0.5))
     trials = [
         draw_trial(draw, layers, dtype, rank=rank, rows=rows, drops=drops) for rank, rows, drops in kinds
@@ -149,10 +149,11 @@ def test_the_padding_of_a_rank_gets_no_gradient(seed: int, dtype: torch.dtype) -
         assert bool((b[:, :18] != 0).any())
 
 
-def test_columns_in_more_than_one_chunk(seed: int, dtype: torch.dtype) -> None:
+def test_columns_in_more_than_one_chunk(seed: int) -> None:
     """At the width of a real chunk, with a sibling that has fewer."""
     draw = random.Random(seed)
-    layers = draw_layers(draw, shrink.CHUNK + 16, (shrink.CHUNK + 32, 16))
+    dtype, width = DOT_DTYPES[-1], 2 * shrink.CHUNK + 16
+    layers = draw_layers(draw, width, (width, 16))
     trial = draw_trial(draw, layers, dtype, rank=8, rows=3, drops=True)
     (branches,) = Pass(layers, [trial]).branches
     for sibling, columns in enumerate(map(layers.columns, range(2))):
