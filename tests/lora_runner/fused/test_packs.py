@@ -11,6 +11,7 @@ import pytest
 
 from lora_runner.base.load_model import BaseSpec, load_base
 from lora_runner.fused.compute_path import Machine
+from lora_runner.graphs import buckets
 from lora_runner.pack.options import PackOptions
 from tests.lora_runner.graphs.tape import TapePool
 from tests.lora_runner.pack.drawn_packs import Watched, assert_same, train
@@ -41,9 +42,9 @@ def fused(make_pack: Callable[..., Watched]) -> Watched:
 
 
 TRIALS = (
-    replace(changed(seed=1, lora_r=16, lora_dropout=0.3, max_steps=1), lengths=((5, 4),)),
-    replace(changed(seed=2, lora_r=8, max_steps=1), lengths=((9,),)),
-    replace(changed(seed=3, lora_r=24, lora_dropout=0.1, max_steps=1), lengths=((1, 7),)),
+    replace(changed(seed=1, lora_r=16, lora_dropout=0.3, max_steps=1), lengths=((3, 2),)),
+    replace(changed(seed=2, lora_r=8, max_steps=1), lengths=((5,),)),
+    replace(changed(seed=3, lora_r=24, lora_dropout=0.1, max_steps=1), lengths=((1, 4),)),
 )
 
 
@@ -74,14 +75,17 @@ def test_the_fused_path_is_near_the_general_one(fused: Watched, make_pack: Calla
         assert ours.evaluation == pytest.approx(theirs.evaluation, rel=1e-3)
 
 
-def test_captured_passes_change_no_bit(make_pack: Callable[..., Watched]) -> None:
+def test_captured_passes_change_no_bit(
+    make_pack: Callable[..., Watched], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same passes by graphs, over seats that come and go and batches of other lengths."""
+    monkeypatch.setattr(buckets, "ROW_MULTIPLE", 16)  # the interpreter takes seconds for each row
     pool = TapePool(lambda: [pack.adapter_buffers.gradients] if pack.adapter_buffers else [])
     pack = make_pack(Machine(True, "a test says so", lambda: pool))
     assert pack.path.is_fused, pack.path.reason
     drawn = [
-        replace(changed(seed=1, lora_r=16, lora_dropout=0.3, max_steps=4), lengths=((5, 4), (3,))),
-        replace(changed(seed=2, lora_r=8, max_steps=3), lengths=((9,), (2, 8)), rounds_off=frozenset({0})),
+        replace(changed(seed=1, lora_r=16, lora_dropout=0.3, max_steps=3), lengths=((3, 2), (4,))),
+        replace(changed(seed=2, lora_r=8, max_steps=2), lengths=((6,), (2, 5)), rounds_off=frozenset({0})),
     ]
     captured = train(pack, drawn)
     assert pool.num_replays >= 4, pack._passes.reason
@@ -91,12 +95,12 @@ def test_captured_passes_change_no_bit(make_pack: Callable[..., Watched]) -> Non
 
 
 def test_generated_texts_are_those_of_whole_texts(fused: Watched) -> None:
-    prompts = [[5, 9, 11, 40, 7], [3]]
+    prompts = [[5, 9, 11], [3]]
     assert not fused.generator.uncached_reason
     seats = [fused.new_seat(TRIALS[0].config), None]
-    cached = fused.generate(seats, prompts, 3, stop_token_ids=())
+    cached = fused.generate(seats, prompts, 2, stop_token_ids=())
     fused.generator._reason = "a test says so"
     try:
-        assert fused.generate(seats, prompts, 3, stop_token_ids=()) == cached
+        assert fused.generate(seats, prompts, 2, stop_token_ids=()) == cached
     finally:
         fused.generator._reason = None
