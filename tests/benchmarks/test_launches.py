@@ -9,6 +9,7 @@ from benchmarks.harness.operation_counter import OperationCounter
 from benchmarks.harness.report import Report
 from benchmarks.launches import report_layer
 from benchmarks.training_steps.case import Case
+from benchmarks.training_steps.meta_pack import FUSED, layer_kernels
 from benchmarks.training_steps.random_llama import SHAPES
 from lora_runner.kernels.launch import launch
 
@@ -31,6 +32,17 @@ def test_a_step_has_the_kernels_that_a_profile_on_an_h200_showed(resident: bool,
         of_layer = sum(int(row[column]) for row in rows[:-1])
         assert report.figures[f"kernels_per_layer_{path}"] == of_layer == int(rows[-1][column])
     assert report.figures["kernels_per_step_general"] == pytest.approx(profiled - OF_UPDATE, rel=1e-3)
+
+
+@pytest.mark.parametrize(("resident", "most"), [(True, 60), (False, 60 + 14)])
+def test_a_layer_of_eight_trials_takes_few_kernels_on_the_fused_path(resident: bool, most: int) -> None:
+    """Forward and backward; where the base is not kept in bf16, its 7 weights are dequantized twice."""
+    case = Case(
+        shape=SHAPES["llama-3.1-8b"], num_tokens=512, device=META, dtype=torch.bfloat16, resident=resident
+    )
+    found = {num_seats: layer_kernels(case, num_seats, FUSED)[0] for num_seats in (1, 8)}
+    assert found[8].total() <= most, found[8]
+    assert found[8] == found[1], "the number of launches does not depend on the number of trials"
 
 
 def test_only_what_computes_on_the_device_is_a_kernel() -> None:
