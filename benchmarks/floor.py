@@ -105,7 +105,7 @@ class Floor:
                 continue
             title = self._title(planned.case, num_seats)
             found: Found | str = "did not fit"
-            with self.budget.measurement(), what_fits(self.report, title):
+            with what_fits(self.report, title):
                 try:
                     pack = pack or planned.case.new_pack()
                     found = measure_pack(planned.case, pack, num_seats, self.ceilings, self.repetitions)
@@ -243,32 +243,32 @@ def main() -> None:
         rank=given.rank,
         train_embeddings=given.train_embeddings,
     )
-    if device.type == "cuda":
-        goal_table(report, [])
-    report.table(SUMMARY, SUMMARY_COLUMNS, [])
-    ceilings = Ceilings.measure(device, dtype)
-    report.table(
-        "Ceilings",
-        ["", "rate"],
-        [
-            [f"large product in {dtype}, TFLOP/s", ceilings.products / 1e12],
-            ["large copy, GB/s read and written", ceilings.copies / 1e9],
-        ],
-    )
-    profile_step(lambda: None, device)  # the profiler's own first time
-    floor = Floor(report, ceilings, budget, repetitions)
-    for planned in plans(given, case):
-        floor.measure(planned, device)
-        forget(device)
-        if given.save:
-            report.save()
     report.note(
         "The floor: products of real tokens at the large product's rate, or the reading of the weights if "
         "that takes longer, then the update's 32 bytes a parameter at the copy's. Norms, activations, "
         "padding and the writing of dequantised weights are not in it: an ideal kernel would hide them."
     )
     report.note("On a CPU a part's time is that of its operations, and gaps are Python's own.")
-    report.finish(save=given.save)
+    if device.type == "cuda":
+        goal_table(report, [])
+    report.table(SUMMARY, SUMMARY_COLUMNS, [])
+    with report.finished(save=given.save):
+        ceilings = Ceilings.measure(device, dtype)
+        report.table(
+            "Ceilings",
+            ["", "rate"],
+            [
+                [f"large product in {dtype}, TFLOP/s", ceilings.products / 1e12],
+                ["large copy, GB/s read and written", ceilings.copies / 1e9],
+            ],
+        )
+        profile_step(lambda: None, device)  # the profiler's own first time
+        floor = Floor(report, ceilings, budget, repetitions)
+        for planned in plans(given, case):
+            floor.measure(planned, device)
+            forget(device)
+            if given.save:
+                report.save()
 
 
 if __name__ == "__main__":

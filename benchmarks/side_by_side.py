@@ -82,7 +82,6 @@ def main() -> None:
         f"were measured on either side, means; a trial of {given.trial_steps} is that multiplied.",
     )
     comparison = Comparison(report, case, steps=steps, trial_steps=given.trial_steps, budget=budget)
-    compare(comparison, given)
     report.note("tokens/s and step ms are of training alone; start s is imports, base and adapter.")
     report.note(
         "The peer loads a quantised folder from the page cache, its best case; a pack's sweep is taken to "
@@ -90,7 +89,8 @@ def main() -> None:
         "of a number that was not started together is interpolated. Evaluation, checkpoints and the search "
         "are on neither side."
     )
-    report.finish(save=given.save)
+    with report.finished(save=given.save):
+        compare(comparison, given)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ class Bench:
             if not self.budget.allows():
                 self.report.note(f"{case.title}{words}: {self.budget.left_out}.")
                 continue
-            with self.budget.measurement(), what_fits(self.report, case.title + words):
+            with what_fits(self.report, case.title + words):
                 found[case, checkpointing] = peft_alone(case, self.peft, self.repetitions)
         self.peft.optimizer.zero_grad()
         self.peft.checkpoint(self.case.checkpointing)
@@ -75,7 +75,7 @@ class Bench:
             if not self.budget.allows():
                 self.report.note(f"{case.title}: a pack of {num_seats}, {self.budget.left_out}.")
                 break
-            with self.budget.measurement(), what_fits(self.report, f"{case.title}: a pack of {num_seats}"):
+            with what_fits(self.report, f"{case.title}: a pack of {num_seats}"):
                 found[num_seats] = self._pack_of(case, self.pack, num_seats)
             if num_seats not in found:
                 break
@@ -200,35 +200,6 @@ def main() -> None:
         f"layers, dropout {given.dropout:g}, the same token ids on both sides. A pack of K against K peft "
         f"steps in turn, interleaved, medians of {repetitions}. Operations on sequences of equal length.",
     )
-    single = len(shapes) * len(tokens) * len(embeddings) == 1
-    for trained, name in product(embeddings, shapes):
-        case = Case(
-            shape=SHAPES[name],
-            num_tokens=tokens[0],
-            rank=given.rank,
-            dropout=given.dropout,
-            train_embeddings=trained == "trained",
-            checkpointing=given.checkpointing,
-            resident=given.resident,
-            device=device,
-            dtype=dtype,
-        )
-        if not budget.allows():
-            report.note(f"{name}, embeddings {trained}: {budget.left_out}.")
-            continue
-        with what_fits(report, f"{name}, embeddings {trained}: one trial of either side"):
-            bench = Bench(report, case, repetitions, budget)
-            cases = [replace(case, num_tokens=number) for number in tokens]
-            peft = bench.peft_side(cases)
-            for one in cases:
-                packs = bench.pack_side(one, seats)
-                own = {checkpointing: measured for (c, checkpointing), measured in peft.items() if c == one}
-                suffix = f"_{name}_{one.num_tokens}" + ("_embeddings" if one.train_embeddings else "")
-                bench.tell(one, own, packs, "" if single else suffix)
-                if given.save:
-                    report.save()  # so that a later failure loses no case
-        bench = None  # type: ignore[assignment]  # or its weights would still be in memory beside the next ones
-        forget(device)
     report.note("peft pads each batch to its longest sequence; its peak is that of one trial with its base.")
     report.note(
         "An operation is what torch dispatches, a computing one is no view; the figures count computing ones "
@@ -238,7 +209,44 @@ def main() -> None:
         "one_product_gain_pct: what one product over all blocks, not an exact one, would save on the "
         "general path."
     )
-    report.finish(save=given.save)
+    single = len(shapes) * len(tokens) * len(embeddings) == 1
+    with report.finished(save=given.save):
+        for trained, name in product(embeddings, shapes):
+            case = Case(
+                shape=SHAPES[name],
+                num_tokens=tokens[0],
+                rank=given.rank,
+                dropout=given.dropout,
+                train_embeddings=trained == "trained",
+                checkpointing=given.checkpointing,
+                resident=given.resident,
+                device=device,
+                dtype=dtype,
+            )
+            if not budget.allows():
+                report.note(f"{name}, embeddings {trained}: {budget.left_out}.")
+                continue
+            with what_fits(report, f"{name}, embeddings {trained}: one trial of either side"):
+                bench = Bench(report, case, repetitions, budget)
+                measure_model(bench, tokens, seats, named=not single, save=given.save)
+            bench = None  # type: ignore[assignment]  # or its weights would still be in memory beside the next
+            forget(device)
+
+
+def measure_model(
+    bench: Bench, tokens: Sequence[int], seats: Sequence[int], *, named: bool, save: bool
+) -> None:
+    """Measure both sides of one model at all lengths; `named` figures have the case in their names."""
+    cases = [replace(bench.case, num_tokens=number) for number in tokens]
+    peft = bench.peft_side(cases)
+    for one in cases:
+        packs = bench.pack_side(one, seats)
+        own = {checkpointing: measured for (c, checkpointing), measured in peft.items() if c == one}
+        if packs or own:
+            suffix = f"_{one.shape.name}_{one.num_tokens}" + "_embeddings" * one.train_embeddings
+            bench.tell(one, own, packs, suffix if named else "")
+        if save:
+            bench.report.save()  # so that a later failure loses no case
 
 
 if __name__ == "__main__":

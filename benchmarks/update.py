@@ -181,10 +181,9 @@ class Updates:
             left_out = f"left out, {free_bytes(self.device) / 2**30:.0f} GiB are free"
         row: list[Any] = [num_trials, total / 1e6, left_out or "-", *["-"] * (len(names) + len(RATIOS))]
         if not left_out:
-            with self.budget.measurement():
-                updates = updates_by_name(Adapters(shape, num_trials, self.device))
-                found = medians(updates, self.device, repetitions, self.report)
-                share = BYTES_PER_PARAMETER * total / found[OURS] / copy_bandwidth(self.device, total)
+            updates = updates_by_name(Adapters(shape, num_trials, self.device))
+            found = medians(updates, self.device, repetitions, self.report)
+            share = BYTES_PER_PARAMETER * total / found[OURS] / copy_bandwidth(self.device, total)
             times = [1e3 * found[name] if name in found else "-" for name in names]
             against = [found[name] / found[OURS] if name in found else "-" for name in RATIOS]
             row = [num_trials, total / 1e6, *times, *against, share]
@@ -241,11 +240,11 @@ def main() -> None:
         "torch's copy of a buffer as long as the parameters."
     )
     updates = Updates(report, device, budget)
-    for shape, num_trials, repetitions in plan(device, quick=options.quick):
-        updates.measure(shape, num_trials, repetitions)
-        if options.save:
-            report.save()
-    report.finish(save=options.save)
+    with report.finished(save=options.save):
+        for shape, num_trials, repetitions in plan(device, quick=options.quick):
+            updates.measure(shape, num_trials, repetitions)
+            if options.save:
+                report.save()
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 
 class Budget:
@@ -12,8 +10,6 @@ class Budget:
 
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
-        self.longest = 0.0
-        """Seconds of the longest measurement so far."""
         self._started = time.monotonic()
 
     @property
@@ -21,19 +17,9 @@ class Budget:
         """Seconds since the start."""
         return time.monotonic() - self._started
 
-    def allows(self, expected: float | None = None) -> bool:
-        """Whether a measurement would end in time that takes `expected` seconds, by default the longest's."""
-        expected = self.longest if expected is None else expected
-        return self.seconds is None or self.spent + expected <= self.seconds
-
-    @contextmanager
-    def measurement(self) -> Iterator[None]:
-        """The block is one measurement."""
-        before = self.spent
-        try:
-            yield
-        finally:
-            self.longest = max(self.longest, self.spent - before)
+    def allows(self, expected: float = 0.0) -> bool:
+        """Whether a measurement of which `expected` seconds are known would end in time."""
+        return self.seconds is None or self.spent + expected < self.seconds
 
     @property
     def left_out(self) -> str:

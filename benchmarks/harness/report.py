@@ -7,7 +7,8 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -55,6 +56,19 @@ class Report:
             print(f"{name}: {shown(value)}", flush=True)
         if save:
             self.save()
+
+    @contextmanager
+    def finished(self, *, save: bool) -> Iterator[None]:
+        """Finish after the block, also if it is interrupted or fails: with what was measured until then."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.note("Interrupted: the rest was not measured.")
+        except Exception as error:
+            self.note(f"Failed, the rest was not measured: {type(error).__name__}: {error}".splitlines()[0])
+            self.finish(save=save)
+            raise
+        self.finish(save=save)
 
     def save(self) -> None:
         """Save the report so far in results/reference/, by name and kind of device."""

@@ -15,11 +15,12 @@ import torch
 from benchmarks.harness.budget import Budget
 from benchmarks.harness.memory import peak_reserved_bytes
 from benchmarks.harness.report import Report
-from benchmarks.harness.timing import forget, seconds, what_fits
+from benchmarks.harness.timing import forget, seconds
 from benchmarks.peers.peft_process import PHASES, WAIT_SECONDS, Spec, batch_of
 from benchmarks.peers.peft_processes import PeftProcesses
 from benchmarks.training_steps.case import Case, PackTrials
 from benchmarks.training_steps.goals import LLAMA_8B, TO_BEST, TO_ONE, goal_table
+from lora_runner.errors import first_line
 from lora_runner.pack.pack import Pack
 
 SWEEP = 96
@@ -81,13 +82,16 @@ class Comparison:
             if not self.budget.allows():
                 self._leave_out(name, at_once, self.budget.left_out)
                 continue
-            number = len(self.sides)
-            with self.budget.measurement(), what_fits(self.report, f"a {name} of {at_once}"):
+            try:
                 pack = pack or case.new_pack()
                 self.sides.append(self._pack_side(name, case, pack, at_once))
                 self.tell()
-            if len(self.sides) == number:
+            except torch.OutOfMemoryError:
                 self._leave_out(name, at_once, "did not fit")
+            except RuntimeError as error:  # the other side may still be measured
+                pack = None
+                self.report.note(f"A {name} of {at_once} failed: {first_line(error)}")
+                self._leave_out(name, at_once, "failed")
             if pack is not None:
                 pack.release_memory()
             forget(case.device)

@@ -58,3 +58,33 @@ def test_a_saved_report_is_markdown_beside_json_with_exact_figures(
 )
 def test_floats_are_shown_with_three_digits(value: object, text: str) -> None:
     assert shown(value) == text
+
+
+def test_an_interrupted_report_says_what_was_measured_until_then(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    monkeypatch.setattr(module, "machine", lambda: {"cores": "2"})
+    report = a_report()
+    del report.figures["unmeasured"]
+    with report.finished(save=True):
+        report.figure("late", 3.0)
+        raise KeyboardInterrupt
+    assert "late: 3\n" in capsys.readouterr().out
+    kept = json.loads((tmp_path / "bench-nothing-cpu.json").read_text())
+    assert kept["notes"][-1] == "Interrupted: the rest was not measured."
+
+
+def test_a_report_of_a_failure_is_printed_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError), a_report().finished(save=False):
+        raise RuntimeError("an illegal memory access\nCompile with TORCH_USE_CUDA_DSA")
+    printed = capsys.readouterr().out
+    assert "- Failed, the rest was not measured: RuntimeError: an illegal memory access\n" in printed
+    assert "nothing_ratio: 4\n" in printed
+
+
+def test_a_table_replaces_that_of_the_same_title() -> None:
+    report = a_report()
+    report.table("More", ["a"], [[1]])
+    report.table("Sides", ["side"], [["ours"]])
+    assert [(title, rows) for title, _, rows in report.tables] == [("Sides", [["ours"]]), ("More", [["1"]])]

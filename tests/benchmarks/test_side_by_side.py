@@ -91,8 +91,7 @@ def test_what_does_not_fit_in_time_or_cores_is_left_out_and_the_table_says_so(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(8)})
     of = comparison(seconds=60.0)
-    of.starts = {1: 61.0}
-    of.budget.longest = 61.0
+    monkeypatch.setattr(Budget, "spent", 61.0)
     of.packs([32], resident=True)
     of.peers([12, 8], tmp_path / "base", tmp_path / "meeting")
     of.tell()
@@ -101,6 +100,17 @@ def test_what_does_not_fit_in_time_or_cores_is_left_out_and_the_table_says_so(
         ["peft", "12", "left out, 8 cores"],
         ["peft", "8", "left out, 60 s were over"],
     ]
+
+
+def test_processes_are_not_started_when_there_is_no_time_to_load_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {*range(16)})
+    monkeypatch.setattr(Budget, "spent", 61.0)
+    of = comparison(seconds=100.0)
+    of.starts = {1: 40.0}
+    assert of._refusal(8, loaded=1) == "left out, 100 s were over"
+    assert of._refusal(4, loaded=8) == ""
 
 
 def test_processes_that_do_not_fit_in_memory_are_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,14 +207,16 @@ def test_a_side_that_fails_leaves_the_others_figures(monkeypatch: pytest.MonkeyP
     def full(self: PackTrials, case: Case, num_seats: int, pack: Any) -> None:
         if num_seats == 3:
             raise torch.OutOfMemoryError("CUDA out of memory.")
+        if num_seats == 5:
+            raise RuntimeError("a kernel\nfailed")
         seat(self, case, num_seats, pack)
 
     monkeypatch.setattr(side_by_side, "write_base", broken)
     monkeypatch.setattr(PackTrials, "__init__", full)
     of = comparison(steps=2)
-    compare(of, Namespace(processes=[1, 2], seats=[8, 3, 2], save=False))
+    compare(of, Namespace(processes=[1, 2], seats=[8, 3, 5, 2], save=False))
     assert of.report.notes[0].startswith("1 processes at once: process 0 ended with 1: ")
-    assert of.report.notes[1:] == ["a pack, dequantised once of 3 did not fit."]
+    assert of.report.notes[1:] == ["A pack, dequantised once of 5 failed: a kernel"]
     assert [row[:2] for row in rows_of(of)[:3]] == [
         ["pack, dequantised once", "8"],
         ["pack, dequantised once", "2"],
@@ -214,6 +226,7 @@ def test_a_side_that_fails_leaves_the_others_figures(monkeypatch: pytest.MonkeyP
         ["peft", "1", "failed"],
         ["peft", "2", "left out, 1 at once failed"],
         ["pack, dequantised once", "3", "did not fit"],
+        ["pack, dequantised once", "5", "failed"],
     ]
     assert of.report.figures == {"seats_that_fit": 8}
     assert not folders[0].parent.exists()
