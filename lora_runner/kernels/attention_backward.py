@@ -58,8 +58,9 @@ def query_gradient_kernel(
     WINDOW: tl.constexpr,
     SOFT_CAP: tl.constexpr,
     TILE: tl.constexpr,
+    KEYS: tl.constexpr,
 ):
-    """grad_query (T, H, D) and deltas (T, H): each row's sum of grad_out · out."""
+    """grad_query (T, H, D), from KEYS keys at a time, and deltas (T, H): each row's sum of grad_out · out."""
     CHUNKS: tl.constexpr = HEADS // SHARED
     TOKENS: tl.constexpr = TILE // SHARED
     PARTS: tl.constexpr = (TILE + TOKENS - 1) // TOKENS
@@ -113,9 +114,9 @@ def query_gradient_kernel(
     result = tl.zeros((TILE, PADDED_SIZE), tl.float32)
     lowest = 0
     if WINDOW > 0:
-        lowest = tl.maximum(first - WINDOW + 1, 0) // TILE * TILE
-    for block in range(lowest, stop, TILE):
-        places = block + tl.arange(0, TILE)
+        lowest = tl.maximum(first - WINDOW + 1, 0) // KEYS * KEYS
+    for block in range(lowest, stop, KEYS):
+        places = block + tl.arange(0, KEYS)
         is_key = places < length
         k = load_rows(key + (places * key_row)[:, None] + dims[None, :], is_key, dims, HEAD_SIZE, PADDED_SIZE)
         v = load_rows(
@@ -276,6 +277,8 @@ def attention_backward(
     """
     heads = HeadTiles.of(query, key)
     constants = heads.constants(options)
+    # So that neither registers nor shared memory run out with accumulators of 256 columns.
+    is_wide = constants["PADDED_SIZE"] > 128
     counts = (heads.heads, heads.key_heads, heads.key_heads)
     joint = torch.empty(
         (query.shape[0], sum(counts), heads.head_size), dtype=query.dtype, device=query.device
@@ -299,6 +302,7 @@ def attention_backward(
         *strides,
         grad_query.stride(0),
         options.scale,
+        KEYS=32 if is_wide else 64,
         num_stages=2,
         **constants,
     )
@@ -318,7 +322,7 @@ def attention_backward(
         grad_key.stride(0),
         grad_value.stride(0),
         options.scale,
-        ROWS=32 if constants["PADDED_SIZE"] <= 128 else 16,  # its two accumulators leave no more registers
+        ROWS=16 if is_wide else 32,
         num_stages=2,
         **constants,
     )

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from lora_runner.layout.pass_tables import TILE_ROWS
 
-MAX_HEAD_SIZE = 256
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 

@@ -151,6 +151,9 @@ KERNELS = {
     "attention": Kernels(attention(32, 8, 128), capabilities=(90, 100), matrices=True),
     "attention, 7 heads of a key head": Kernels(attention(14, 2, 64), capabilities=(90, 100), matrices=True),
     "attention, head size 256": Kernels(attention(16, 8, 256), capabilities=(90, 100), matrices=True),
+    "attention, head size 256, soft cap and window": Kernels(
+        attention(8, 4, 256, soft_cap=50.0, window=4096), capabilities=(90, 100), matrices=True
+    ),
     "attention, head size 80": Kernels(attention(32, 32, 80), capabilities=(90, 100), matrices=True),
     "attention, window": Kernels(attention(32, 8, 128, window=4096), capabilities=(90, 100), matrices=True),
     "dequantize": Kernels(dequantize),
