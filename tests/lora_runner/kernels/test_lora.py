@@ -89,7 +89,7 @@ def test_branches_are_those_of_float64_rounded(
         assert_close(branches.dx, dx, dx_magnitudes, (trial.rank + 1) * len(out_features))
 
 
-@pytest.mark.parametrize(("one_chunk", "dtype"), zip([True, False], DOT_DTYPES, strict=True))
+@pytest.mark.parametrize(("one_chunk", "dtype"), list(zip([True, False], DOT_DTYPES, strict=True)))
 def test_the_bits_of_a_trial_do_not_depend_on_what_else_is_in_the_pass(
     seed: int, dtype: torch.dtype, one_chunk: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
