@@ -127,8 +127,9 @@ class _LinearGroupFunction(torch.autograd.Function):
         dx = None
         if ctx.needs_input_grad[0]:
             dx = _product(grad, group.weight(grad.dtype))
-        if ctx.saved_tensors:
-            (x, shrunk), columns = ctx.saved_tensors, fused.rank_columns
+        # Asked for once: a checkpoint computes them again each time.
+        if saved := ctx.saved_tensors:
+            (x, shrunk), columns = saved, fused.rank_columns
             dshrunk = shrink_gradients(grad, fused.parameters, group.adapters, fused.tables, columns)
             add_adapter_gradients(
                 fused.gradients, x, grad, shrunk, dshrunk, group.adapters, fused.tables, columns

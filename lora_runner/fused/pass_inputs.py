@@ -35,6 +35,16 @@ class PassKey:
     def num_rows(self) -> int:
         return self.tables.num_rows
 
+    @property
+    def kind(self) -> tuple[bool, bool]:
+        """Passes of one kind launch the same kernels."""
+        return self.training, self.continues
+
+    @property
+    def recurs(self) -> bool:
+        """Whether to capture such passes: not one over prompts, which also makes the cache's buffers."""
+        return self.cache is None or self.continues
+
 
 class PassInputs:
     """Token ids, positions and tables of one pass on a device."""

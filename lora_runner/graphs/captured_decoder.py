@@ -2,9 +2,9 @@
 
 Both ways launch the same kernels on the same numbers, so which of them computes a pass changes no bit.
 
-The first training pass and the first evaluation are computed as usual, which compiles kernels and makes what
-is made once; every other bucket is captured when it is first seen. To compute each bucket once as usual would
-need the memory of a whole pass beside what is reserved for captured ones.
+The first pass of each kind (training, evaluation, a token after cached ones) is computed as usual, which
+compiles kernels and makes what is made once; every other bucket is captured when it is first seen. To compute
+each bucket once as usual would need the memory of a whole pass beside what is reserved for captured ones.
 """
 
 from __future__ import annotations
@@ -46,6 +46,14 @@ class PassKey(Hashable, Protocol):
     def training(self) -> bool:
         """Whether a backward pass follows."""
 
+    @property
+    def kind(self) -> Hashable:
+        """Passes of one kind launch the same kernels."""
+
+    @property
+    def recurs(self) -> bool:
+        """Whether it pays, and is possible, to capture passes with this key."""
+
 
 Key = TypeVar("Key", bound=PassKey)
 
@@ -80,8 +88,8 @@ class CapturedDecoder(Generic[Key, Inputs]):
         self._buffers = HiddenBuffers()
         self._buckets: OrderedDict[Key, _Bucket[Inputs]] = OrderedDict()
         """Captured passes, least recently used first."""
-        self._hidden: dict[bool, HiddenStates] = {}
-        """Of a pass that has been computed as usual, with (True) or without a backward pass."""
+        self._hidden: dict[Hashable, HiddenStates] = {}
+        """Of a pass that has been computed as usual, by its kind."""
         self._built_in: Hashable = None
         self._passes = self._failures = 0
 
@@ -112,12 +120,14 @@ class CapturedDecoder(Generic[Key, Inputs]):
         else:
             inputs = self._new_inputs(key)
             write(inputs)
-            if key.training in self._hidden and self._has_room(key):
+            if key.recurs and key.kind in self._hidden and self._has_room(key):
                 bucket = self._capture(key, inputs)
+                if bucket is None:
+                    write(inputs)  # once for each time that Python computes
         if bucket is None:
             with torch.set_grad_enabled(key.training):
                 hidden = self._compute(inputs)
-            self._hidden[key.training] = HiddenStates.of(hidden)
+            self._hidden[key.kind] = HiddenStates.of(hidden)
             return hidden
         self._buckets.move_to_end(key)
         bucket.last_used = self._passes
@@ -129,6 +139,17 @@ class CapturedDecoder(Generic[Key, Inputs]):
             self._pool.wait()
         self._buckets.clear()
         self._pool, self._buffers = None, HiddenBuffers()
+
+    def drop_those(self, of: Callable[[Key], bool]) -> None:
+        """Free the captured passes whose keys `of` picks, as when what they have built in is to be freed."""
+        keys = [key for key in self._buckets if of(key)]
+        if len(keys) == len(self._buckets):
+            self.drop()
+        elif keys:
+            assert self._pool is not None
+            self._pool.wait()
+            for key in keys:
+                del self._buckets[key]
 
     def stop(self, reason: str) -> bool:
         """Free all captured passes and capture none any more; whether there were any."""
@@ -161,7 +182,7 @@ class CapturedDecoder(Generic[Key, Inputs]):
         assert self._new_pool is not None
         if self._pool is None:
             self._pool = self._new_pool()
-        hidden = replace(self._hidden[key.training], num_rows=key.num_rows)
+        hidden = replace(self._hidden[key.kind], num_rows=key.num_rows)
         try:
             captured = CapturedPass(
                 lambda: self._compute(inputs), hidden, self._pool, self._buffers, training=key.training

@@ -10,6 +10,7 @@ those that have ended leave it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -56,15 +57,22 @@ class TextGenerator:
         # Batches of similar length; the order depends only on the prompts.
         by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         order = pack_order(seats)
-        for start in range(0, len(by_length), batch_size):
-            batch = by_length[start : start + batch_size]
-            texts = _GrowingTexts(
-                self._pack, [seats[i] for i in order], [prompts[i] for i in batch], max_new_tokens
-            )
-            texts.grow(stop_token_ids, cached=not self.uncached_reason)
-            for seat, continuations in zip(order, texts.new, strict=True):
-                for prompt, ids in zip(batch, continuations, strict=True):
-                    found[seat][prompt] = ids
+        longest = max(map(len, prompts), default=0) + max_new_tokens
+        cached = not self.uncached_reason
+        with (
+            self._pack.one_cache(len(seats) * min(batch_size, len(prompts)), longest)
+            if cached
+            else nullcontext()
+        ):
+            for start in range(0, len(by_length), batch_size):
+                batch = by_length[start : start + batch_size]
+                texts = _GrowingTexts(
+                    self._pack, [seats[i] for i in order], [prompts[i] for i in batch], max_new_tokens
+                )
+                texts.grow(stop_token_ids, cached=cached)
+                for seat, continuations in zip(order, texts.new, strict=True):
+                    for prompt, ids in zip(batch, continuations, strict=True):
+                        found[seat][prompt] = ids
         return found
 
     def _why_uncached(self) -> str:
@@ -78,9 +86,9 @@ class TextGenerator:
         seats = [None, None]
         try:
             with torch.no_grad():
-                cached, whole = (
-                    _GrowingTexts(pack, seats, prompts, 3).force(cached=cached) for cached in (True, False)
-                )
+                with pack.one_cache(len(seats) * len(prompts), max(map(len, prompts)) + 3):
+                    cached = _GrowingTexts(pack, seats, prompts, 3).force(cached=True)
+                whole = _GrowingTexts(pack, seats, prompts, 3).force(cached=False)
         except MODEL_ERRORS as error:
             return f"it does not run with a cache: {type(error).__name__}: {error}"[:200]
         difference = logit_difference(cached, whole, pack.base.compute_dtype)

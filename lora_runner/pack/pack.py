@@ -77,19 +77,21 @@ class Pack(PackedModel):
         return self._allocators[LORA, device].buffers
 
     def release_memory(self) -> bool:
-        """Free the memory of seats that have left or are to come; the others keep their numbers.
+        """Free the memory of captured passes and of seats that have left or are to come.
 
-        Returns whether there was any.
+        The other seats keep their numbers. Returns whether there was any.
         """
-        released = [allocator.compact() for allocator in set(self._allocators.values())]
+        released = [self.stop_capturing("memory ran out beside captured passes")]
+        released += [allocator.compact() for allocator in set(self._allocators.values())]
         return any(released)
 
     def _with_all_memory(self, compute: Callable[[], T]) -> T:
-        """`compute`, once more without memory for seats to come where it ran out of memory beside that."""
+        """`compute`, once more without what `release_memory` frees where it ran out of memory beside that."""
         try:
             return compute()
         except torch.OutOfMemoryError:
-            if not any(allocator.has_spare for allocator in self._allocators.values()):
+            has_spare = any(allocator.has_spare for allocator in self._allocators.values())
+            if not (has_spare or self.num_captured):
                 raise
         self.release_memory()  # here, where no traceback holds what was computed so far
         return compute()

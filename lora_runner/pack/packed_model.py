@@ -79,7 +79,10 @@ class PackedModel:
         if options.gradient_checkpointing:
             # transformers renamed the method: new versions warn about the old name, old ones lack the new.
             enable = getattr(self.model, "activation_checkpointing_enable", None)
-            (enable or self.model.gradient_checkpointing_enable)({"use_reentrant": False})
+            (enable or self.model.gradient_checkpointing_enable)(
+                # A captured pass cannot keep the state of random numbers, which no layer of a pack draws.
+                {"use_reentrant": False, "preserve_rng_state": False}
+            )
             train_checkpointed(self.model)
         self.adapter_buffers: FlatBuffers | None = None
         """Where the seats' adapters lie on the base's device; None while there can be no seats."""
@@ -88,6 +91,8 @@ class PackedModel:
         self.fused: FusedDecoder | None = None
         """The decoder's fused forms, on the fused path."""
         self._passes: CapturedDecoder[PassKey, PassInputs]
+        self._cache: SlotCache | None = None
+        """That of the texts that are being generated on the fused path."""
         self.layout, self.layout_reason = self._choose_layout()
         self.path = self._choose_path(machine)
         if not self.path.is_fused:
@@ -245,9 +250,36 @@ class PackedModel:
         if self.fused is None:
             return KeyValueCache(lengths, num_new, mix_blocks=self.attention.can_mix_blocks)
         prompts = [length for block in lengths for length in block]
-        cache = SlotCache(len(prompts), max(prompts) + num_new, self.fused.device)
-        cache.start(prompts, num_new)
-        return cache
+        assert self._cache is not None, "texts are generated inside one_cache"
+        self._cache.start(prompts, num_new)
+        return self._cache
+
+    @contextmanager
+    def one_cache(self, num_texts: int, num_tokens: int) -> Iterator[None]:
+        """One cache for all texts that are generated inside, so that a captured pass serves many of them.
+
+        At most `num_texts` at a time, with up to `num_tokens` tokens each. The general path needs none.
+        """
+        if self.fused is None:
+            yield
+            return
+        cache = self._cache = SlotCache(num_texts, num_tokens, self.fused.device)
+        try:
+            yield
+        finally:
+            self._cache = None
+            self._passes.drop_those(lambda key: key.cache is cache)
+
+    # --- captured passes ------------------------------------------------------------------------------
+
+    @property
+    def num_captured(self) -> int:
+        """Passes that are captured as CUDA graphs now; their memory stays reserved."""
+        return 0 if self.fused is None else self._passes.num_captured
+
+    def stop_capturing(self, reason: str) -> bool:
+        """Free captured passes and compute all passes as usual, for `reason`; whether there were any."""
+        return self.fused is not None and self._passes.stop(reason)
 
     # --- the layout, chosen once ----------------------------------------------------------------------
 

@@ -259,3 +259,24 @@ def test_buckets_beyond_the_limit_wait_until_one_is_stale(monkeypatch: pytest.Mo
     for contents in (three[1], three[2]) * 5:
         assert both.evaluate(contents)
     assert set(both.captured._buckets) == {contents.key(training=False) for contents in three[1:]}
+
+
+def test_a_pass_that_does_not_recur_is_never_captured() -> None:
+    both = Both()
+    contents = contents_of(10, 5)
+    key = replace(contents.key(training=False), recurs=False)
+    with torch.no_grad():
+        for _ in range(3):
+            both.captured.hidden_states(key, lambda inputs: inputs.write(contents))
+    assert both.captured.num_captured == 0
+
+
+def test_passes_whose_cache_is_freed_are_dropped_alone() -> None:
+    both = Both()
+    for size in (60, 120, 120, 180):
+        both.evaluate(contents_of(size))
+    both.captured.drop_those(lambda key: key.num_rows == 128)
+    assert [key.num_rows for key in both.captured._buckets] == [192]
+    both.captured.drop_those(lambda key: True)
+    assert both.evaluate(contents_of(120))  # in a new pool
+    assert [len(pool.tapes) for pool in both.pools] == [0, 1]

@@ -22,6 +22,11 @@ class Key:
 
     shape: PassShape
     training: bool
+    recurs: bool = True
+
+    @property
+    def kind(self) -> bool:
+        return self.training
 
     @property
     def num_rows(self) -> int:
