@@ -26,17 +26,22 @@ CONFIGS = (
 
 
 class Packs:
-    """A pack that captures its passes, and one that computes the same as usual."""
+    """A pack that captures its passes, with checkpointed layers, and one that computes the same as usual."""
 
-    def __init__(self, folder: Path, **options: bool) -> None:
+    def __init__(self, folder: Path) -> None:
         self.pools: list[GraphPool] = []
         self.captured, self.usual = (
             Pack(
                 load_base(BaseSpec(model=str(folder))),
-                PackOptions(train_embeddings=True, resident_weights=True, graphs=graphs, **options),
+                PackOptions(
+                    train_embeddings=True,
+                    resident_weights=True,
+                    gradient_checkpointing=is_captured,
+                    graphs=is_captured,
+                ),
                 Machine(True, "a test says so", self._new_pool),
             )
-            for graphs in (True, False)
+            for is_captured in (True, False)
         )
         assert self.captured.path.is_fused, self.captured.path.reason
 
@@ -54,12 +59,11 @@ class Packs:
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_model: Callable[..., Path]) -> Path:
-    return tiny_model("llama", vocab_size=VOCABULARY, num_hidden_layers=1, tie_word_embeddings=True)
+def packs(tiny_model: Callable[..., Path]) -> Packs:
+    return Packs(tiny_model("llama", vocab_size=VOCABULARY, num_hidden_layers=1, tie_word_embeddings=True))
 
 
-def test_checkpointed_layers_are_captured(folder: Path) -> None:
-    packs = Packs(folder, gradient_checkpointing=True)
+def test_checkpointed_layers_are_captured(packs: Packs) -> None:
     gradients = []
     for pack in (packs.captured, packs.usual):
         seats = [pack.new_seat(config) for config in CONFIGS]
@@ -81,8 +85,7 @@ def random_block(length: int) -> Block:
     return Block.of([(ids, ids)], DEVICE)
 
 
-def test_tokens_after_cached_ones_are_captured(folder: Path) -> None:
-    packs = Packs(folder)
+def test_tokens_after_cached_ones_are_captured(packs: Packs) -> None:
     prompts = [[5, 9, 11, 40, 7], [3]]
     texts = []
     for pack in (packs.captured, packs.usual):
