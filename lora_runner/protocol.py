@@ -84,6 +84,8 @@ class SeatReport:
     """What computed: a GPU's name, or the instruction set of a CPU."""
     num_threads: int | None = None
     """Threads of torch on a CPU, on which sums may depend; None on a GPU."""
+    compute_path: str | None = None
+    """The path of the pack's passes, `fused` or `general`, and how its parts were computed."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins, as written to the trial's reports.jsonl."""

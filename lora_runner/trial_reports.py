@@ -179,6 +179,7 @@ class Reporter:
             adapter_sha256=adapter_sha256,
             device=device_name(self._pack.base.device),
             num_threads=None if self._pack.base.device.type == "cuda" else torch.get_num_threads(),
+            compute_path="; ".join(self._pack.path.describe()),
         )
 
 

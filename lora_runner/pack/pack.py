@@ -22,7 +22,7 @@ from lora_runner.fused.compute_path import Machine
 from lora_runner.layout.device_copies import to_device
 from lora_runner.layout.pack_layout import Block, Layout
 from lora_runner.optim.adamw import clip_and_step, squared_norms
-from lora_runner.optim.flat_buffers import FlatBuffers, SegmentAllocator
+from lora_runner.optim.flat_buffers import SegmentAllocator
 from lora_runner.optim.group_step import GroupStep
 from lora_runner.pack.generation import TextGenerator
 from lora_runner.pack.options import PackOptions
@@ -71,10 +71,6 @@ class Pack(PackedModel):
         return self._with_all_memory(
             lambda: Seat(config, self.linears, self.saved, self._allocators, seats_to_come=seats_to_come)
         )
-
-    def flat_buffers(self, device: torch.device) -> FlatBuffers:
-        """The buffers of all adapters on a device; replaced by others when `num_replaced` has grown."""
-        return self._allocators[LORA, device].buffers
 
     def release_memory(self) -> bool:
         """Free the memory of captured passes and of seats that have left or are to come.

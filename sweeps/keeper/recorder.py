@@ -38,6 +38,7 @@ _STATES = {
 _END_ATTRIBUTES = (
     *("outcome", "stop_reason", "signs", "eval_loss", "train_loss", "num_tokens", "tokens_per_second"),
     *("peak_memory_gib", "wall_seconds", "generations", "adapter_sha256", "device", "num_threads"),
+    "compute_path",
 )
 """Fields of a trial's last report that become its user attributes."""
 

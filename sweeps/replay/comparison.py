@@ -94,6 +94,13 @@ def _is_before(recorded: RecordedValue, record: TrialRecord, found: TrainedAgain
     return bool(step <= found.from_step)
 
 
+def _path(described: str) -> str:
+    """Without the reason, which names the machine."""
+    name, _, rest = described.partition(":")
+    parts = rest.split("; ")[1:]
+    return f"{name} ({'; '.join(parts)})" if parts else name
+
+
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -111,6 +118,10 @@ def _notes(
         differing.append(f"{record.device} then, {found.device} now")
     if record.num_threads != found.num_threads and record.num_threads is not None:
         differing.append(f"{record.num_threads} threads then, {found.num_threads} now")
+    if record.compute_path is not None and (then := _path(record.compute_path)) != (
+        is_now := _path(found.compute_path)
+    ):
+        differing.append(f"computed as {then} then, as {is_now} now")
     for package in sorted({*before, *now}):
         if before.get(package) != now.get(package):
             differing.append(f"{package} {before.get(package, 'none')} then, {now.get(package, 'none')} now")

@@ -38,6 +38,7 @@ class TrainedAgain:
     """The file of the adapter's weights; None unless the whole budget was used."""
     device: str
     num_threads: int | None
+    compute_path: str
 
 
 def train_again(
@@ -63,11 +64,8 @@ def train_again(
                 )
             from_step = take_checkpoint(record, kept, from_percent, folder)
         progress("loading the base")
-        alone = replace(
-            spec, seats=1, session=replace(spec.session, checkpoint_seconds=NEVER, sample_tokens=0)
-        )
-        with _threads(record.num_threads) as num_threads:
-            session = alone.open_session(num_threads, _no_file_server, lambda: None)
+        with _threads(record.num_threads):
+            session = _open_session(record, spec)
             _check_base(record, session, study)
             session.start_trial(0, Assignment(number=record.number, config=record.config, folder=name))
             if session.trials[0].seat.step != from_step:
@@ -90,7 +88,21 @@ def train_again(
             adapter=weights.read_bytes() if weights.is_file() else None,
             device=str(last.device),
             num_threads=last.num_threads,
+            compute_path=str(last.compute_path),
         )
+
+
+def _open_session(record: TrialRecord, spec: WorkerSpec) -> Session:
+    """A session with one seat, on the general path if that was the trial's."""
+    from lora_runner.base.load_model import load_base
+    from lora_runner.fused.compute_path import Machine
+    from lora_runner.pack.pack import Pack
+    from lora_runner.session import Session
+
+    base = load_base(spec.base)
+    machine = Machine(False, "as recorded") if record.is_general else None
+    options = replace(spec.session, checkpoint_seconds=NEVER, sample_tokens=0)
+    return Session(Pack(base, spec.pack, machine), spec.data, options, num_seats=1)
 
 
 def _check_base(record: TrialRecord, session: Session, study: Mapping[str, Any]) -> None:
@@ -105,16 +117,13 @@ def _check_base(record: TrialRecord, session: Session, study: Mapping[str, Any])
 
 
 @contextmanager
-def _threads(recorded: int | None) -> Iterator[int]:
+def _threads(recorded: int | None) -> Iterator[None]:
     """As many threads as when the trial was recorded, by default all; the process gets its own back."""
     import torch
 
     before = torch.get_num_threads()
     try:
-        yield recorded or len(os.sched_getaffinity(0))
+        torch.set_num_threads(recorded or len(os.sched_getaffinity(0)))
+        yield
     finally:
         torch.set_num_threads(before)
-
-
-def _no_file_server(method: str, *_: object) -> Any:
-    raise ReplayError(f"the model's folder has changed since it was checked ({method})")

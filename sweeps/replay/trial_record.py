@@ -26,6 +26,9 @@ COMPARED = (
 NOT_REACHED = (PUT_BACK, OUT_OF_MEMORY, FAILED)
 """Outcomes of reports that say nothing of the trial's numbers."""
 
+GENERAL = "general:"
+"""How `ComputePath.describe` begins for the general path."""
+
 
 @dataclass(frozen=True)
 class RecordedValue:
@@ -52,6 +55,12 @@ class TrialRecord:
     """None for a trial that has not ended."""
     device: str | None
     num_threads: int | None
+    compute_path: str | None
+
+    @property
+    def is_general(self) -> bool:
+        """Whether it was computed on the general path, so far as that is recorded."""
+        return (self.compute_path or "").startswith(GENERAL)
 
     @property
     def percents(self) -> list[int]:
@@ -86,6 +95,7 @@ def read_record(study: optuna.Study, run_folder: Path, number: int) -> TrialReco
         outcome=attrs.get("outcome"),
         device=attrs.get("device") or newest.get("device"),
         num_threads=attrs.get("num_threads") or newest.get("num_threads"),
+        compute_path=attrs.get("compute_path") or newest.get("compute_path"),
     )
 
 

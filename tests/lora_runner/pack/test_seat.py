@@ -333,7 +333,8 @@ def test_filling_a_pack_takes_as_many_operations_for_the_last_seat_as_for_the_se
     """With ranks that differ as little as they can; the number of buffers that are replaced is fixed."""
     num_seats, counts = 12, []
     seats: list[Seat] = []
-    buffers = pack.flat_buffers(pack.base.device)
+    buffers = pack.adapter_buffers
+    assert buffers is not None
     pack.release_memory()  # of seats of other tests
     before = buffers.num_replaced
     for index in range(num_seats):
@@ -350,7 +351,8 @@ def test_filling_a_pack_takes_as_many_operations_for_the_last_seat_as_for_the_se
 
 def test_a_seat_of_a_higher_rank_makes_room_for_others_like_it(new_pack: Callable[..., Pack]) -> None:
     pack = new_pack(train_embeddings=False)
-    buffers = pack.flat_buffers(pack.base.device)
+    buffers = pack.adapter_buffers
+    assert buffers is not None
     replaced, seats = [], []
     for left, rank in ((5, 8), (4, 5), (3, 32), (2, 64), (1, 16), (0, 64)):
         before = buffers.num_replaced

@@ -47,6 +47,7 @@ def test_a_pruned_trial_is_equal_up_to_where_it_was_pruned(
     # In a pack of three, on as many threads as now.
     assert pruned.user_attrs["num_threads"] == 1
     assert pruned.user_attrs["device"].startswith("CPU with ")
+    assert pruned.user_attrs["compute_path"].startswith("general: ")
 
 
 def test_a_loss_that_was_altered_is_found_in_the_study_and_in_the_files(
@@ -173,6 +174,10 @@ def test_another_machine_and_old_records_are_said(ended: Sweep, tmp_path: Path) 
         connection.exec_driver_sql(
             "UPDATE trial_user_attributes SET value_json = '\"NVIDIA H200\"' WHERE key = 'device'"
         )
+        connection.exec_driver_sql(
+            "UPDATE trial_user_attributes SET value_json = '\"fused: a reason; norms: one kernel\"'"
+            " WHERE key = 'compute_path'"
+        )
     storage.close()
     for file in sweep.run_folder.glob("trials/*/re*.json*"):
         lines = [json.loads(line) for line in file.read_text().splitlines() if file.suffix == ".jsonl"]
@@ -185,6 +190,7 @@ def test_another_machine_and_old_records_are_said(ended: Sweep, tmp_path: Path) 
         "equal bits are only promised on the same kind of device with the same library"
     )
     assert "NVIDIA H200 then, CPU with " in differing
+    assert "computed as fused (norms: one kernel) then, as general (" in differing
     assert f"torch 1.0 then, {torch.__version__} now" in differing
 
 
