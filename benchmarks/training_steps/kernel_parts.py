@@ -24,7 +24,8 @@ OF_FILES = (
     ("attention", ATTENTION),
     ("adamw", UPDATE),
 )
-"""Beginnings of the names of this program's files of kernels; the kernels of all others are OTHER."""
+"""Beginnings of the names of this program's files of kernels, or names of their folders; the kernels of all
+others are OTHER."""
 OF_LIBRARIES = (
     ("kdequantizeblockwise", DEQUANTISATION),  # bitsandbytes
     ("fmha", ATTENTION),  # torch's memory-efficient attention
@@ -43,7 +44,9 @@ def own_kernels() -> dict[str, str]:
     found = {}
     for path in (ROOT / "lora_runner").rglob("*.py"):
         for name in DEFINITION.findall(path.read_text(encoding="utf-8")):
-            parts = (part for start, part in OF_FILES if path.stem.startswith(start))
+            parts = (
+                part for start, part in OF_FILES if path.stem.startswith(start) or path.parent.name == start
+            )
             found[name] = next(parts, OTHER)
     return found
 

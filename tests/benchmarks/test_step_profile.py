@@ -140,6 +140,6 @@ def test_a_product_of_the_output_layer_is_not_a_frozen_one(monkeypatch: pytest.M
 
 def test_kernels_of_this_program_belong_to_the_part_that_their_file_is_about() -> None:
     assert own_kernels()["adamw_kernel"] == part_of_kernel("adamw_kernel") == UPDATE
-    assert own_kernels()["keep_kernel"] == LORA
+    assert own_kernels()["keep_kernel"] == own_kernels()["lora_shrink_kernel"] == LORA
     assert part_of_kernel("void cutlass::device_kernel<GroupedGemm>") is None
     assert part_of_kernel("void kDequantizeBlockwise<__nv_bfloat16, 512>") == DEQUANTISATION
