@@ -124,3 +124,21 @@ class SeatReport:
     def ended(self, outcome: str, reason: str, error: str | None = None) -> SeatReport:
         """This report as the trial's last one on this seat; `error` is the traceback of a failure."""
         return replace(self, outcome=outcome, stop_reason=reason, error=error)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeRecord:
+    """How a session computes, for the study."""
+
+    device: str
+    """A GPU's name, or the instruction set of a CPU."""
+    path: str
+    """Equal for sessions whose rounding is the same on one device."""
+    details: tuple[str, ...]
+    """Why this path, and how it computes each part, as lines."""
+    notes: tuple[str, ...] = ()
+    """What was not taken although it was to be, and why."""
+    certificate_name: str | None = None
+    """File name of the certificate; None where none was needed."""
+    certificate: Mapping[str, Any] | None = None
+    """Its contents, as `Certificate.to_dict` writes them."""

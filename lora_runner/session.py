@@ -16,11 +16,18 @@ from lora_runner.data import BatchPlan, DataBundle
 from lora_runner.errors import Fault, first_line, is_device_error, is_disk_trouble
 from lora_runner.pack.pack import Pack
 from lora_runner.pack.seat_by_seat import free_memory
-from lora_runner.protocol import OUT_OF_MEMORY, PUT_BACK, Assignment, SeatReport, SessionOptions
+from lora_runner.protocol import (
+    OUT_OF_MEMORY,
+    PUT_BACK,
+    Assignment,
+    ComputeRecord,
+    SeatReport,
+    SessionOptions,
+)
 from lora_runner.running_trial import RunningTrial
 from lora_runner.stability import StabilityWatch
 from lora_runner.trial_files import TrialFiles
-from lora_runner.trial_reports import Reporter, failed
+from lora_runner.trial_reports import Reporter, device_name, failed
 
 
 class Session:
@@ -52,6 +59,22 @@ class Session:
     def base_weights(self) -> str | None:
         """Digest of the base's weights."""
         return self.pack.base.weights
+
+    @property
+    def compute_record(self) -> ComputeRecord:
+        """How the passes are computed, and what decided it."""
+        path, decision = self.pack.path, self.pack.machine.decision
+        certificate = decision.certificate
+        return ComputeRecord(
+            device=device_name(self.pack.base.device),
+            path=path.name,
+            details=tuple(path.describe()),
+            notes=decision.notes,
+            certificate_name=None
+            if certificate is None
+            else f"certificate-{certificate.device.file_stem}.json",
+            certificate=None if certificate is None else certificate.to_dict(),
+        )
 
     # --- seats ----------------------------------------------------------------------------------------
 

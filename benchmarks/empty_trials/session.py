@@ -16,7 +16,7 @@ from benchmarks.empty_trials.losses import (
     WARMUP_RATIOS,
     loss_of,
 )
-from lora_runner.protocol import COMPLETE, Assignment, SeatReport
+from lora_runner.protocol import COMPLETE, Assignment, ComputeRecord, SeatReport
 from search_spaces import load_guidelines, space_for
 from sweeps.config.sections.search import SearchSection
 from sweeps.plan.specs import StudySpec
@@ -39,6 +39,7 @@ class EmptySession:
     num_seats: int
     base_eval_loss: float = 10.0
     base_weights: None = None
+    compute_record = ComputeRecord(device="none", path="none", details=())
     num_tokens: int = 0
     seats: dict[int, EmptyTrial] = field(default_factory=dict)
 

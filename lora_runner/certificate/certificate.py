@@ -90,6 +90,11 @@ class Certificate:
         """The chosen way of a kind; None if no way is invariant, or the kind was not checked."""
         return next((choice.way for choice in self.choices if choice.kind == kind), None)
 
+    def invariant_ways(self, kind: str) -> list[str]:
+        """The invariant ways of a kind, the fastest first."""
+        times = _invariant_ways([check for check in self.checks if check.kind == kind])
+        return sorted(times, key=lambda way: times[way])
+
     def failure(self, kind: str, way: str) -> str | None:
         """Why a way must not be taken, in words: what differs, or that it was not checked; None if it may."""
         found = [check for check in self.checks if (check.kind, check.way) == (kind, way)]
@@ -156,12 +161,8 @@ def choose(checks: Sequence[Check]) -> tuple[Choice, ...]:
         ways = list(dict.fromkeys(check.way for check in found))
         if not ways:
             continue
-        failed = [way for way in ways if not all(check.is_invariant for check in found if check.way == way)]
-        times = {
-            way: sum(check.milliseconds or 0.0 for check in found if check.way == way)
-            for way in ways
-            if way not in failed
-        }
+        times = _invariant_ways(found)
+        failed = [way for way in ways if way not in times]
         not_invariant = f"{' and '.join(failed)} {'is' if len(failed) == 1 else 'are'} not invariant"
         if not times:
             choices.append(Choice(kind=kind, way=None, reason=not_invariant))
@@ -175,3 +176,13 @@ def choose(checks: Sequence[Check]) -> tuple[Choice, ...]:
             Choice(kind=kind, way=ranked[0], reason=f"{reason}; {not_invariant}" if failed else reason)
         )
     return tuple(choices)
+
+
+def _invariant_ways(checks: Sequence[Check]) -> dict[str, float]:
+    """The ways that are invariant in all of their cases, with the milliseconds of all cases."""
+    times: dict[str, float] = {}
+    failed = {check.way for check in checks if not check.is_invariant}
+    for check in checks:
+        if check.way not in failed:
+            times[check.way] = times.get(check.way, 0.0) + (check.milliseconds or 0.0)
+    return times

@@ -16,6 +16,7 @@ from lora_runner.base.model_structure import text_config
 from lora_runner.errors import ModelError, first_line
 from lora_runner.fused.compute_path import ComputePath, Machine, NotFusedError
 from lora_runner.graphs.captured_decoder import CapturedDecoder
+from lora_runner.kernels.frozen_product import use_way
 from lora_runner.layers.attention import (
     PACK_ATTENTION,
     AttentionImplementation,
@@ -65,9 +66,9 @@ class PackedModel:
         self.options = options
         self.model = base.model
         self.context = PackContext()
-        machine = machine or Machine.of(base.device, base.compute_dtype)
+        machine = self.machine = machine or Machine.of(base.device, base.compute_dtype)
         # Before the layout is tried; on the fused path other kernels take these parts.
-        row_kernels = None if machine.has_fused_kernels else use_liger(self.model, base.device)
+        row_kernels = None if machine.has_fused_kernels else self._use_liger()
         keep_original_weights(self.model)
         self.linears, self.saved = replace_modules(self.model, self.context, options)
         self.target_names = tuple(linear.name for linear in self.linears)
@@ -93,10 +94,13 @@ class PackedModel:
         self._passes: CapturedDecoder[PassKey, PassInputs]
         self._cache: SlotCache | None = None
         """That of the texts that are being generated on the fused path."""
+        decision = machine.decision
+        if decision.product is not None:  # before the first pass: a trial's numbers depend on it
+            use_way(base.device, base.compute_dtype, decision.product)
         self.layout, self.layout_reason = self._choose_layout()
-        self.path = self._choose_path(machine)
+        self.path = replace(self._choose_path(machine), product=decision.product_name)
         if not self.path.is_fused:
-            row_kernels = row_kernels or use_liger(self.model, base.device)
+            row_kernels = row_kernels or self._use_liger()
             self.path = replace(self.path, parts={ROW_KERNELS: row_kernels})
 
     def captures(self) -> tuple[int, str]:
@@ -104,6 +108,12 @@ class PackedModel:
         if self.fused is None:
             return 0, self.path.reason
         return self._passes.num_captured, self._passes.reason
+
+    def _use_liger(self) -> str:
+        """Patch the model with Liger's kernels if the certificate allows it; what was done, as text."""
+        if (refusal := self.machine.decision.liger_refusal) is not None:
+            return f"transformers' own layers: {refusal}"
+        return use_liger(self.model, self.base.device)
 
     # --- one forward pass -----------------------------------------------------------------------------
 

@@ -153,6 +153,10 @@ def status_table(status: Status, events: list[str]) -> RenderableType:
         table.add_row("speed", f"{status.tokens_per_second:,.0f} tokens/s{left}")
     if status.storage_away_seconds:
         table.add_row("storage", f"away for {duration(status.storage_away_seconds)}, waiting for it")
+    for path in status.compute_paths:
+        table.add_row("computed", Text(f"{path['path']}, on {path['device']}"))
+        for text in path["notes"]:
+            table.add_row("", Text(text, style="yellow"))
     if status.seat_busy_share is not None:
         table.add_row("seats", f"busy {status.seat_busy_share:.1%} of the time")
     return Group(table, *(Text(line, style="dim", no_wrap=True) for line in events))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from lora_runner.protocol import Assignment, SeatReport
+from lora_runner.protocol import Assignment, ComputeRecord, SeatReport
 from sweeps.artifacts.worker_files import Call
 
 
@@ -29,6 +29,8 @@ class TrainingSession(Protocol):
     def base_eval_loss(self) -> float: ...
     @property
     def base_weights(self) -> str | None: ...
+    @property
+    def compute_record(self) -> ComputeRecord: ...
     @property
     def num_seats(self) -> int: ...
     @property

@@ -98,7 +98,11 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         """
         session = self.session
         reply = self._call_keeper(
-            "register", session.base_eval_loss, session.base_weights, session.free_seats
+            "register",
+            session.base_eval_loss,
+            session.base_weights,
+            session.free_seats,
+            session.compute_record,
         )
         if not reply.stop and reply.measure_base:
             with self._watchdog:

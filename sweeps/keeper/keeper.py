@@ -18,7 +18,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial
 
-from lora_runner.protocol import OUT_OF_MEMORY, PUT_BACK, SeatReport
+from lora_runner.protocol import OUT_OF_MEMORY, PUT_BACK, ComputeRecord, SeatReport
 from sweeps.artifacts.checkpoint_store import CheckpointCleaner
 from sweeps.keeper.protocol import Reply, SeatAssignment, SeatTime
 from sweeps.keeper.pruning import final_report
@@ -33,6 +33,7 @@ from sweeps.storage.cached_storage import CachedStorage
 from sweeps.storage.open_storage import open_storage
 from sweeps.storage.optuna_private import study_id_of
 from sweeps.study.base_check import BASE_EVAL_LOSS, BASE_METRIC, BASE_WEIGHTS, base_difference
+from sweeps.study.compute_paths import record_compute_path
 from sweeps.study.lease import DriverProcess, HeldLease, wait_until_free
 from sweeps.study.pruners import make_pruner
 from sweeps.study.status import Status, read_status
@@ -205,11 +206,12 @@ class Keeper:
         base_eval_loss: float,
         weights: str | None = None,
         seats: Sequence[int] | None = None,
+        compute: ComputeRecord | None = None,
     ) -> Reply:
-        """Record the untouched base's loss and the digest of its weights, and fill `seats` as `ask` does.
+        """Record the untouched base's loss, the digest of its weights, and how the worker computes.
 
-        No seat is filled before the base's metric is known. A worker whose base is not the study's is told to
-        stop.
+        Then fill `seats` as `ask` does, but none before the base's metric is known. A worker whose base is
+        not the study's is told to stop.
         """
         with self._transaction():
             known = self.study.user_attrs
@@ -229,6 +231,8 @@ class Keeper:
             if weights is not None and known.get(BASE_WEIGHTS) is None:
                 self.study.set_user_attr(BASE_WEIGHTS, weights)
             self._note(f"worker {worker}: ready, untouched base {base_eval_loss:.4f}")
+            if compute is not None:
+                record_compute_path(self.study, self.folder, worker, compute, self._note)
             if self.study_spec.metric is not None and known.get(BASE_METRIC) is None:
                 return Reply(measure_base=True)
             return Reply() if seats is None else self._fill(worker, seats)

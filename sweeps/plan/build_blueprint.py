@@ -24,6 +24,7 @@ from lora_runner.base.load_model import (
 )
 from lora_runner.base.model_structure import text_config
 from lora_runner.base.quantization import quantization_of
+from lora_runner.certificate.model_sizes import ModelSizes
 from lora_runner.data import check_token_ids, load_data, steps_for_epochs
 from lora_runner.memory.estimate import available_memory, choose_seats
 from lora_runner.protocol import SessionOptions
@@ -126,6 +127,7 @@ def build_blueprint(
     )
     worker_spec = WorkerSpec(
         base=base,
+        sizes=ModelSizes.of_model(meta, base.model),
         model_fingerprint=fingerprint(Path(base.model)) if Path(base.model).is_dir() else None,
         data=data,
         pack=replace(workload.options(), resident_weights=memory.resident_weights),

@@ -18,6 +18,7 @@ from sweeps.plan.trial_config import trial_config
 
 if TYPE_CHECKING:
     from lora_runner.base.load_model import BaseSpec
+    from lora_runner.certificate.model_sizes import ModelSizes
     from lora_runner.data import DataBundle
     from lora_runner.pack.options import PackOptions
     from lora_runner.session import Session
@@ -66,6 +67,8 @@ class WorkerSpec:
     """What a worker needs to train: base, data, pack and session options."""
 
     base: BaseSpec
+    sizes: ModelSizes
+    """Of the base's layers, for which a certificate is made on a machine that needs one."""
     model_fingerprint: str | None
     """Tells a worker whether it sees the same model folder; None for a hub id."""
     data: DataBundle
@@ -85,12 +88,18 @@ class WorkerSpec:
         # torch takes seconds to import; the driver and the keeper handle specs without it.
         import torch
 
-        from lora_runner.base.load_model import load_base
+        from lora_runner.base.load_model import load_base, resolve_dtype
+        from lora_runner.certificate.decision import decide_here
+        from lora_runner.fused.compute_path import Machine
         from lora_runner.pack.pack import Pack
         from lora_runner.session import Session
 
         if not torch.cuda.is_available():
             torch.set_num_threads(num_threads)
         folder = model_folder(self.base.model, self.model_fingerprint, call, alive=alive)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # Before the base is loaded: cuBLAS reads its settings when it is first used.
+        decision = decide_here(self.sizes, resolve_dtype(self.base.compute_dtype, device), alive=alive)
         base = load_base(replace(self.base, folder=folder))
-        return Session(Pack(base, self.pack), self.data, self.session, num_seats=self.seats)
+        machine = Machine.of(base.device, base.compute_dtype, decision)
+        return Session(Pack(base, self.pack, machine), self.data, self.session, num_seats=self.seats)

@@ -94,13 +94,20 @@ def train_again(
 
 def _open_session(record: TrialRecord, spec: WorkerSpec) -> Session:
     """A session with one seat, on the general path if that was the trial's."""
-    from lora_runner.base.load_model import load_base
+    import torch
+
+    from lora_runner.base.load_model import load_base, resolve_dtype
+    from lora_runner.certificate.decision import decide_here
     from lora_runner.fused.compute_path import Machine
     from lora_runner.pack.pack import Pack
     from lora_runner.session import Session
 
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    decision = decide_here(spec.sizes, resolve_dtype(spec.base.compute_dtype, device))
     base = load_base(spec.base)
-    machine = Machine(False, "as recorded") if record.is_general else None
+    machine = Machine.of(base.device, base.compute_dtype, decision)
+    if record.is_general:
+        machine = replace(machine, has_fused_kernels=False, reason="as recorded", new_pool=None)
     options = replace(spec.session, checkpoint_seconds=NEVER, sample_tokens=0)
     return Session(Pack(base, spec.pack, machine), spec.data, options, num_seats=1)
 

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from results.stored_trials import by_percent, full_budget_loss, rank
 from search_spaces import DEFAULT_LABEL, MOVED_LABEL
+from sweeps.study.compute_paths import COMPUTE_PATHS
 from sweeps.study.study import COUNTED_STATES, is_prefetched
 
 
@@ -36,6 +37,8 @@ class Status:
     base_eval_loss: float | None = None
     base_metric: float | None = None
     """Metric of the untouched base."""
+    compute_paths: list[dict[str, Any]] = field(default_factory=list)
+    """How its workers computed: device, path, details and notes; more than one where trials mix rounding."""
     num_put_back: int = 0
     """Trials that ran out of memory in a pack and were put back to be tried again."""
     seat_busy_share: float | None = None
@@ -84,6 +87,10 @@ def read_status(study: optuna.Study, target: int) -> Status:
         base_eval_loss=attributes.get("base_eval_loss"),
         base_metric=attributes.get("base_metric"),
         seat_busy_share=attributes.get("seat_busy_share"),
+        compute_paths=[
+            {name: value for name, value in path.items() if name != "certificate"}
+            for path in attributes.get(COMPUTE_PATHS) or []
+        ],
     )
     metric = (attributes.get("context") or {}).get("metric") or {}
     status.metric, status.is_objective = metric.get("name"), bool(metric.get("objective"))

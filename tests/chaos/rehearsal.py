@@ -23,7 +23,16 @@ from safetensors.numpy import save_file
 
 from files_and_text.atomic_files import atomic_write_json, whole_folder
 from lora_runner.config import TrialConfig
-from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PUT_BACK, Assignment, SeatReport
+from lora_runner.protocol import (
+    COMPLETE,
+    DIVERGED,
+    FAILED,
+    OUT_OF_MEMORY,
+    PUT_BACK,
+    Assignment,
+    ComputeRecord,
+    SeatReport,
+)
 from search_spaces import load_guidelines, space_for
 from sweeps.fleet.training_session import SessionOpener
 from sweeps.plan.blueprint import Blueprint
@@ -100,6 +109,7 @@ class RehearsedSession:
 
     base_eval_loss = 9.0
     base_weights = None
+    compute_record = ComputeRecord(device="none", path="none", details=())
 
     def __init__(self, seats: int, folder: Path, step_seconds: float, checkpoint_seconds: float) -> None:
         self.seats: list[Seated | None] = [None] * seats

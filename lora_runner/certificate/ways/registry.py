@@ -14,6 +14,7 @@ from lora_runner.certificate.ways.case import Case, Setting
 
 FUSED_CAPABILITY = 9
 """Major compute capability from which the fused path's kernels are used."""
+LIGER = "liger"
 FUSED = "triton"
 """Name of the fused path's way of each kind."""
 WHOLE_TILES = "triton whole tiles"
@@ -50,7 +51,7 @@ def ways_for(device: DeviceFacts) -> list[Way]:
 
 
 def _liger(kind: str, cases: Callable[[Setting], Iterator[Case]]) -> Way:
-    return Way(kind=kind, name="liger", cases=cases, devices=("cuda",), packages=("triton", "liger_kernel"))
+    return Way(kind=kind, name=LIGER, cases=cases, devices=("cuda",), packages=("triton", "liger_kernel"))
 
 
 def _cublas(name: str) -> Way:

@@ -14,7 +14,7 @@ import pytest
 import ray
 from rich.console import Console
 
-from lora_runner.protocol import COMPLETE, OUT_OF_MEMORY, PUT_BACK, Assignment, SeatReport
+from lora_runner.protocol import COMPLETE, OUT_OF_MEMORY, PUT_BACK, Assignment, ComputeRecord, SeatReport
 from sweeps.errors import StartFailed
 from sweeps.fleet.endpoints import open_endpoints
 from sweeps.fleet.fleet_size import FleetSize, fleet_size
@@ -52,6 +52,7 @@ def make_worker_spec(
     class RehearsedSession:
         base_eval_loss = 3.0
         base_weights = None
+        compute_record = ComputeRecord(device="none", path="none", details=())
 
         def __init__(self) -> None:
             self.seated: dict[int, tuple[Assignment, int]] = {}
@@ -213,6 +214,7 @@ def test_an_error_that_comes_again_at_the_second_start_ends_the_sweep_at_once(
 
         # A session, as far as a worker gets before it has trials.
         base_eval_loss = 3.0
+        compute_record = None
 
         @property
         def base_weights(self) -> Any:
