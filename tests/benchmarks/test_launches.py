@@ -83,6 +83,10 @@ def test_a_launch_counts_once_however_it_is_made(monkeypatch: pytest.MonkeyPatch
     with OperationCounter() as counter:
         some_kernel[(1,)](None)
     assert counter.kernels == {"some_kernel": 1}
+    x = torch.empty(2)
+    with OperationCounter() as counter:
+        launch(some_kernel, (1,), x)  # which reaches Triton, as on CUDA
+    assert counter.kernels == {"some_kernel": 1}
 
 
 def test_operations_of_the_host_count_where_no_device_is_named() -> None:
