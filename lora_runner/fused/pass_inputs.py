@@ -36,9 +36,9 @@ class PassKey:
         return self.tables.num_rows
 
     @property
-    def kind(self) -> tuple[bool, bool]:
+    def kind(self) -> tuple[bool, bool, int]:
         """Passes of one kind launch the same kernels."""
-        return self.training, self.continues
+        return self.training, self.continues, self.tables.rank_columns
 
     @property
     def recurs(self) -> bool:

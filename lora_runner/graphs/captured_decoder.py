@@ -2,9 +2,10 @@
 
 Both ways launch the same kernels on the same numbers, so which of them computes a pass changes no bit.
 
-The first pass of each kind (training, evaluation, a token after cached ones) is computed as usual, which
-compiles kernels and makes what is made once; every other bucket is captured when it is first seen. To compute
-each bucket once as usual would need the memory of a whole pass beside what is reserved for captured ones.
+The first pass of each kind (training, evaluation, a token after cached ones; each for a largest rank) is
+computed as usual, which compiles kernels and makes what is made once; every other bucket is captured when it
+is first seen. To compute each bucket once as usual would need the memory of a whole pass beside what is
+reserved for captured ones.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ STALE_PASSES = 8 * MAX_BUCKETS
 Otherwise an evaluation of more buckets than fit would capture all of them again each time.
 """
 MAX_FAILURES = 3
-"""Captures that CUDA may refuse before none is tried any more: a kernel may have to be compiled first."""
+"""Captures that CUDA may refuse, one after another, before none is tried any more.
+
+The pass is then computed as usual, which compiles what could not be compiled in a capture.
+"""
 
 Inputs = TypeVar("Inputs")
 
@@ -114,6 +118,8 @@ class CapturedDecoder(Generic[Key, Inputs]):
             self.drop()
             self._built_in = built_in
         self._passes += 1
+        if key.training and key.kind not in self._hidden and self._buckets:
+            self.drop()  # computed as usual, it needs the memory of a whole pass
         bucket = self._buckets.get(key)
         if bucket is not None:
             write(bucket.inputs)
@@ -188,6 +194,7 @@ class CapturedDecoder(Generic[Key, Inputs]):
                 lambda: self._compute(inputs), hidden, self._pool, self._buffers, training=key.training
             )
             self._buckets[key] = _Bucket(inputs, captured)
+            self._failures = 0
             return self._buckets[key]
         except torch.OutOfMemoryError as error:
             reason, is_final = f"out of memory while a pass was captured: {first_line(error)}", True

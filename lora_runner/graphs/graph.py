@@ -47,6 +47,14 @@ class CudaGraph:
 
     def capture(self, function: Callable[[], None]) -> None:
         pool = self._pool
+        before = torch.cuda.current_stream(pool.device)
+        try:
+            self._capture(function, pool)
+        finally:
+            # Where CUDA refuses to record something, torch leaves the stream of the capture current.
+            torch.cuda.set_stream(before)
+
+    def _capture(self, function: Callable[[], None], pool: CudaGraphPool) -> None:
         with (
             torch.cuda.device(pool.device),
             # "relaxed" lets other threads go on, which report that this worker lives, and lets a kernel be

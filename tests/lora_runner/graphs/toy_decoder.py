@@ -25,8 +25,8 @@ class Key:
     recurs: bool = True
 
     @property
-    def kind(self) -> bool:
-        return self.training
+    def kind(self) -> tuple[bool, int]:
+        return self.training, self.shape.rank_columns
 
     @property
     def num_rows(self) -> int:
