@@ -5,26 +5,42 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 from torch import Tensor
 
 from lora_runner.pack.seat import Seat
 
-MAX_COPIES = 4
-"""Seats whose weights are on the host at a time."""
+NUM_THREADS = 8
+MAX_HOST_BYTES = 2 << 30
+"""Copies of a GPU's weights that are on the host at a time, of more than one seat."""
 
 
-def adapter_digests(seats: Sequence[Seat]) -> list[str]:
-    """SHA-256 of each seat's trained matrices, in hex: names in order, each with its shape and fp32 bytes."""
-    found: list[Future[str]] = []
-    with ThreadPoolExecutor(MAX_COPIES) as pool:
+class AdapterDigests:
+    """Computes digests in threads, beside what the device is given to do next."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(NUM_THREADS, "adapter-digest")
+
+    def start(self, seats: Sequence[Seat]) -> list[Future[str]]:
+        """SHA-256 of each seat's trained matrices, in hex: names in order, with shapes and fp32 bytes.
+
+        A GPU's weights have been copied when this returns, so the seats may be trained and moved. On a CPU,
+        whose memory is counted, nothing is copied, and this returns when all digests are there.
+        """
+        found: list[Future[str]] = []
+        sizes: list[int] = []
         for seat in seats:
-            if len(found) >= MAX_COPIES:
-                found[-MAX_COPIES].result()
-            found.append(pool.submit(digest_of, _on_host(seat)))
-    return [digest.result() for digest in found]
+            size = sum(segment.numel * 4 for segment in seat.segments.values())
+            while sizes and sum(sizes) + size > MAX_HOST_BYTES:
+                found[-len(sizes)].result()
+                sizes.pop(0)
+            sizes.append(size)
+            found.append(self._pool.submit(digest_of, _on_host(seat)))
+        if any(device.type == "cpu" for seat in seats for _, device in seat.segments):
+            wait(found)
+        return found
 
 
 def digest_of(matrices: dict[str, Tensor]) -> str:
@@ -38,7 +54,7 @@ def digest_of(matrices: dict[str, Tensor]) -> str:
 
 
 def _on_host(seat: Seat) -> dict[str, Tensor]:
-    """The trained matrices without padding; one copy for each of the seat's segments."""
+    """The trained matrices without padding; one copy for each of the seat's segments on a GPU."""
     matrices = {}
     for segment in seat.segments.values():
         flat = segment.flat_parameters.cpu()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from lora_runner.adapter_digest import adapter_digests
+from lora_runner.adapter_digest import AdapterDigests
 from lora_runner.data import DataBundle, TokenizedSet
 from lora_runner.errors import Fault, ModelError
 from lora_runner.layout.pack_layout import Block
@@ -42,6 +42,7 @@ class Reporter:
     ) -> None:
         self._pack, self._data, self._options, self._files = pack, data, options, files
         self._heartbeat = heartbeat
+        self._digests = AdapterDigests()
         self.eval_blocks = _eval_blocks(data.eval, options.per_device_eval_batch_size, pack.base.device)
         self.base_eval_loss = pack.evaluate([None], self.eval_blocks)[0]
         if not math.isfinite(self.base_eval_loss):
@@ -74,10 +75,11 @@ class Reporter:
         started = time.monotonic()
         sound = [trial for trial in due if not trial.watch.diverged]
         faults: Faults = {}
+        digests = dict(zip(sound, self._digests.start([trial.seat for trial in sound]), strict=True))
+        self._heartbeat()
         eval_losses = self._evaluate(sound, faults)
         scores = self._measure([t for t in sound if not t.watch.diverged and t not in faults], faults)
         outcomes = {trial: _outcome(trial, faults.get(trial)) for trial in due}
-        digests = self._digests([trial for trial in eval_losses if outcomes[trial] != FAILED])
         texts = self._finish([trial for trial in sound if outcomes[trial] == COMPLETE])
         for trial in sound:
             trial.wall_seconds += time.monotonic() - started
@@ -89,7 +91,7 @@ class Reporter:
                 eval_losses.get(trial),
                 scores.get(trial),
                 texts.get(trial, ()),
-                digests.get(trial),
+                digests[trial].result() if trial in eval_losses else None,
             )
             reports.append(failed(report, faults[trial]) if outcomes[trial] == FAILED else report)
         return reports
@@ -114,11 +116,6 @@ class Reporter:
         results = self._evaluator.measure([trial.seat for trial in measured])
         self._heartbeat()
         return _values(measured, results, faults)
-
-    def _digests(self, trials: list[RunningTrial]) -> dict[RunningTrial, str]:
-        found = adapter_digests([trial.seat for trial in trials])
-        self._heartbeat()
-        return dict(zip(trials, found, strict=True))
 
     def _finish(self, ended: list[RunningTrial]) -> dict[RunningTrial, tuple[str, ...]]:
         """Sample from trials that used their full budget, look for signs in their curves, save adapters."""
