@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
@@ -15,8 +14,9 @@ from lora_runner.certificate.checks.check_ways import check_way
 from lora_runner.certificate.cublas_settings import CUBLAS_SETTINGS, VARIABLES
 from lora_runner.certificate.device_facts import DeviceFacts
 from lora_runner.certificate.model_sizes import ModelSizes
-from lora_runner.certificate.ways.registry import FUSED, FUSED_CAPABILITY, LIGER, WAYS
+from lora_runner.certificate.ways.registry import FUSED, FUSED_CAPABILITY, LIGER, WAYS, WHOLE_TILES
 from lora_runner.errors import first_line, is_device_error
+from lora_runner.kernels.frozen_product import Way as ProductWay
 
 FUSED_KINDS = ("adapters", "attention", "norms", "rotary", "activations")
 """Kinds that the fused path computes by its own kernels; for products it has a choice."""
@@ -29,7 +29,7 @@ class Decision:
     certificate: Certificate | None = None
     refusal: str | None = None
     """Why the fused path must not be taken, in words; None: it may."""
-    product: Literal["triton", "cublas"] | None = None
+    product: ProductWay | None = None
     """The product over all rows that is used for frozen weights; None: none is."""
     product_name: str = ""
     """Its way in the certificate, which names cuBLAS's setting too."""
@@ -50,11 +50,14 @@ def decide(certificate: Certificate, confirm: Callable[[str], str | None]) -> De
         for choice in certificate.choices
         if choice.way is None
     ]
-    product, name = None, ""
+    product: ProductWay | None = None
+    name = ""
     may_confirm = True
     for way in certificate.invariant_ways("products"):
         if way == FUSED:
-            product, name = FUSED, way
+            product, name = "triton", way
+        elif way == WHOLE_TILES:
+            product, name = "triton whole tiles", way
         elif way in CUBLAS_SETTINGS and may_confirm:
             # cuBLAS reads its settings once, so a second one could not be tried.
             may_confirm = False
@@ -74,7 +77,7 @@ def decide(certificate: Certificate, confirm: Callable[[str], str | None]) -> De
     return Decision(
         certificate=certificate,
         refusal=refusal,
-        product=product,  # type: ignore[arg-type]
+        product=product,
         product_name=name,
         liger_refusal=next(iter(_liger_failures(certificate)), None),
         notes=tuple(notes),

@@ -68,6 +68,13 @@ def test_the_fastest_product_is_taken_once_it_is_confirmed_in_this_process() -> 
     assert asked == ["cublas :0:0"] * 2, "a second setting cannot be tried in the same process"
 
 
+def test_tiles_of_one_size_where_halves_of_them_have_other_bits() -> None:
+    checks = [check(kind, "triton") for kind in FUSED_KINDS]
+    halved, whole = check("products", "triton", "3 of 8 differ"), check("products", "triton whole tiles")
+    found = decide(certificate(*checks, halved, whole), never)
+    assert (found.product, found.refusal) == ("triton whole tiles", None)
+
+
 def test_without_a_product_over_all_rows_there_is_no_fused_path() -> None:
     checks = [check(kind, "triton") for kind in FUSED_KINDS]
     found = decide(certificate(*checks, check("products", "grouped")), never)
