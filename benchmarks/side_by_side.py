@@ -74,7 +74,9 @@ def main() -> None:
         device=device,
         dtype=dtype,
         rank=given.rank,
+        certified=True,
     )
+    case.machine()  # before anything multiplies: see `certified_decision`
     report = Report(
         "side-by-side",
         f"Random NF4 weights, {case.title}, LoRA of rank {case.rank} on all linear layers, computing in "

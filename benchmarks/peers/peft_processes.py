@@ -17,6 +17,7 @@ from benchmarks.peers.peft_process import PHASES, POLL_SECONDS, WAIT_SECONDS, Sp
 from benchmarks.training_steps.case import Case
 from benchmarks.training_steps.random_llama import random_model
 from lora_runner.base.load_model import nf4_config
+from lora_runner.certificate.cublas_settings import VARIABLES
 
 Round = dict[str, dict[str, Any] | None]
 """What one process found in a round, by phase; None where it ran out of memory."""
@@ -104,3 +105,8 @@ class PeftProcesses:
                 if time.monotonic() > until:
                     raise TimeoutError(f"process {index} did not say {word} in {self.wait_seconds:.0f} s")
                 time.sleep(POLL_SECONDS)
+
+
+def _environment() -> dict[str, str]:
+    """That of a benchmark, with cuBLAS as it is: a certificate may have changed it for this process."""
+    return {name: value for name, value in child_environment().items() if name not in VARIABLES}

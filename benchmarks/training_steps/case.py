@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import torch
 
+from benchmarks.training_steps.machines import GENERAL, certified_machine
 from benchmarks.training_steps.random_llama import Shape, random_base
 from lora_runner.config import TrialConfig
 from lora_runner.fused.compute_path import Machine
+from lora_runner.kernels.frozen_product import use_way
 from lora_runner.layout.pack_layout import Block
 from lora_runner.pack.options import PackOptions
 from lora_runner.pack.pack import MicroBatch, Pack
@@ -45,6 +47,8 @@ class Case:
     """Whether the pack captures its passes in CUDA graphs, where it takes the fused path."""
     fused: bool = True
     """Whether the pack may take the fused path."""
+    certified: bool = False
+    """Whether this machine's certificate decides, as in a sweep, where there is one for the shape."""
 
     @property
     def longest(self) -> int:
@@ -77,8 +81,17 @@ class Case:
 
     def new_pack(self) -> Pack:
         """An empty pack on its own base."""
-        machine = None if self.fused else Machine(False, "the benchmark asked for the general path")
-        return Pack(random_base(self.shape, self.device, self.dtype), self.options(), machine)
+        # The product over all rows is the device's; the pack chooses it again if a certificate names one.
+        use_way(self.device, self.dtype, None)
+        return Pack(random_base(self.shape, self.device, self.dtype), self.options(), self.machine())
+
+    def machine(self) -> Machine:
+        """What decides about the pack's path."""
+        if not self.fused:
+            return GENERAL
+        if self.certified:
+            return certified_machine(self.shape, self.device, self.dtype)
+        return Machine.of(self.device, self.dtype)
 
 
 class PackTrials:
