@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lora_runner.base.liger import ROTARY, use_liger
 from lora_runner.fused.mlp import fuse_mlps
-from lora_runner.fused.norms import fuse_norms
+from lora_runner.fused.norms import FusedNorm, fuse_norms
 from lora_runner.fused.rotary import FusedRotary, fuse_rotary
 from lora_runner.kernels.launch import observed
+from lora_runner.kernels.rms_norm import NormForm
 from lora_runner.layers.linear import PackContext, RowOwners
 from lora_runner.pack.convert_model import replace_modules
 from lora_runner.pack.options import PackOptions
@@ -130,11 +131,23 @@ def test_the_parts_of_a_model_are_found_and_compute_what_they_did(
     assert_near(made.compute(), plain)
 
 
-@pytest.mark.parametrize("kind", ["Llama", "Gemma2", "Olmo2", "Phi3", "Glm4", "Cohere"])
-def test_parts_are_found_in_bfloat16_too(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "num_norms", "form"),
+    [
+        ("Llama", 5, NormForm(adds_one=False, rounds_first=True)),
+        ("Gemma2", 9, NormForm(adds_one=True, rounds_first=False)),
+        ("Olmo2", 9, NormForm(adds_one=False, rounds_first=False)),
+        ("Phi3", 5, NormForm(adds_one=False, rounds_first=True)),
+        ("Glm4", 9, NormForm(adds_one=False, rounds_first=True)),
+        ("Cohere", 0, None),
+    ],
+)
+def test_parts_are_found_in_bfloat16_too(kind: str, num_norms: int, form: NormForm | None) -> None:
     made = Converted(kind, head_dim=8) if kind in ("Gemma2", "Glm4") else Converted(kind)
     made.model.to(torch.bfloat16)
-    assert fuse_norms(made.model).count == {"Llama": 5, "Phi3": 5, "Cohere": 0}.get(kind, 9)
+    assert fuse_norms(made.model).count == num_norms
+    forwards = [vars(module).get("forward") for module in made.model.modules()]
+    assert {each.form for each in forwards if isinstance(each, FusedNorm)} == ({form} if form else set())
     assert fuse_mlps(made.model, torch.bfloat16).count == LAYERS
     assert fuse_rotary(made.model, made.context, torch.bfloat16).count == 1
 

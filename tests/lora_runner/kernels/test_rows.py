@@ -7,6 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
 
 from lora_runner.kernels.gated_activation import (
     ACTIVATIONS,
@@ -78,6 +81,27 @@ def test_a_norm_and_its_gradient_are_those_of_float64(width: int, form: NormForm
     size = inverse * (dnormed.abs() + normed.abs() * (dnormed * normed).abs().mean(-1, keepdim=True))
     assert wide.grad is not None
     assert_close(rms_norm_backward(grad, x, weight, EPS, form), wide.grad, size)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("module", "form"), [(LlamaRMSNorm, LLAMA), (Gemma2RMSNorm, GEMMA), (Olmo2RMSNorm, OLMO2)]
+)
+def test_a_norm_rounds_where_the_models_module_does(
+    module: type[nn.Module], form: NormForm, dtype: torch.dtype
+) -> None:
+    """The mean's last bit may tip few elements; rounding elsewhere changes one in four."""
+    width = 512
+    norm = module(width, EPS).to(DEVICE, dtype).requires_grad_(False)
+    norm.weight.copy_(normal(width))
+    x, grad = normal(8, width, dtype=dtype).requires_grad_(), normal(8, width, dtype=dtype)
+    expected = norm(x)
+    expected.backward(grad)
+    assert x.grad is not None
+    found = rms_norm(x.detach(), norm.weight, EPS, form)
+    assert (found != expected).float().mean() < 0.02
+    backward = rms_norm_backward(grad, x.detach(), norm.weight, EPS, form)
+    assert (backward != x.grad).float().mean() < 0.05
 
 
 def test_a_norm_reads_the_heads_of_a_joint_tensor_without_a_copy() -> None:
