@@ -47,6 +47,8 @@ class Session:
         """Called after each piece of work; for a watchdog."""
         self.num_tokens = 0
         """Real training tokens of all trials since the session began."""
+        _, self._uncaptured = pack.captures()
+        """Why passes are not captured as graphs, as far as it has been told."""
         self.files = TrialFiles(options.disk_patience_seconds)
         self.reporter = Reporter(pack, data, options, self.files, lambda: self.heartbeat())
         self.base_eval_loss = self.reporter.base_eval_loss
@@ -142,6 +144,10 @@ class Session:
 
     def take_notes(self) -> list[str]:
         """Notes for the user since the last call."""
+        _, uncaptured = self.pack.captures()
+        if uncaptured != self._uncaptured:
+            self._uncaptured = uncaptured
+            self.files.note_of_pack(f"passes are no longer launched as graphs: {uncaptured}")
         return self.files.take_notes()
 
     # --- training -------------------------------------------------------------------------------------

@@ -92,6 +92,10 @@ class TrialFiles:
         written, self._written = self._written, []
         return written
 
+    def note_of_pack(self, text: str) -> None:
+        """Add a note on what all trials share."""
+        self._notes.append(text)
+
     def take_notes(self) -> list[str]:
         """Notes since the last call."""
         notes, self._notes = self._notes, []

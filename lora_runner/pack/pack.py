@@ -87,7 +87,7 @@ class Pack(PackedModel):
             return compute()
         except torch.OutOfMemoryError:
             has_spare = any(allocator.has_spare for allocator in self._allocators.values())
-            if not (has_spare or self.num_captured):
+            if not (has_spare or self.captures()[0]):
                 raise
         self.release_memory()  # here, where no traceback holds what was computed so far
         return compute()

@@ -103,12 +103,6 @@ class PackedModel:
             row_kernels = row_kernels or self._use_liger()
             self.path = replace(self.path, parts={ROW_KERNELS: row_kernels})
 
-    def captures(self) -> tuple[int, str]:
-        """How many passes are captured as graphs now, and why no others will be; empty where they will."""
-        if self.fused is None:
-            return 0, self.path.reason
-        return self._passes.num_captured, self._passes.reason
-
     def _use_liger(self) -> str:
         """Patch the model with Liger's kernels if the certificate allows it; what was done, as text."""
         if (refusal := self.machine.decision.liger_refusal) is not None:
@@ -282,10 +276,11 @@ class PackedModel:
 
     # --- captured passes ------------------------------------------------------------------------------
 
-    @property
-    def num_captured(self) -> int:
-        """Passes that are captured as CUDA graphs now; their memory stays reserved."""
-        return 0 if self.fused is None else self._passes.num_captured
+    def captures(self) -> tuple[int, str]:
+        """How many passes are captured as graphs now, and why no others will be; empty where they will."""
+        if self.fused is None:
+            return 0, self.path.reason
+        return self._passes.num_captured, self._passes.reason
 
     def stop_capturing(self, reason: str) -> bool:
         """Free captured passes and compute all passes as usual, for `reason`; whether there were any."""

@@ -365,6 +365,41 @@ def test_memory_for_trials_to_come_is_given_up_before_a_trial(
             )
 
 
+class Capturing(Pack):
+    """A pack whose memory is too small for a step beside captured passes."""
+
+    num_captured, reason = 2, ""
+
+    def captures(self) -> tuple[int, str]:
+        return self.num_captured, self.reason
+
+    def stop_capturing(self, reason: str) -> bool:
+        there_were = self.num_captured > 0
+        self.num_captured, self.reason = 0, reason
+        return there_were
+
+    def micro_step(self, batches: Any) -> None:
+        if self.num_captured:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        super().micro_step(batches)
+
+
+def test_captured_passes_are_given_up_before_a_trial(
+    new_pack: Callable[..., Pack],
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    run: Callable[..., Reports],
+    numbers: Callable[..., Any],
+) -> None:
+    session = new_session(on=new_pack(cls=Capturing))
+    found = run(session, [assign(0, SECOND)])[0]
+    assert session.take_notes() == [
+        "passes are no longer launched as graphs: memory ran out beside captured passes"
+    ]
+    assert numbers(found) == numbers(run(new_session(), [assign(10, SECOND)])[10])
+    assert session.take_notes() == []
+
+
 class Sparing(Pack):
     """A pack that evaluates and answers only when no memory is kept for seats to come."""
 
