@@ -198,9 +198,11 @@ def choose_seats(
         copy = f"the dequantised base ({(resident.base - plain.base) / GIB:.3g} GiB)"
         if stays:
             best = resident
-            reason += f"; {copy} fits beside them and stays in memory"
+            reason += f"; {copy} fits beside them and stays in memory, at no cost in seats"
         else:
+            fewer = plural(resident.max_seats(chosen), "seat")
             reason += f"; {copy} does not fit beside them and is made layer by layer in every pass"
+            reason += f" (with it in memory {fewer} would fit)"
     return SeatChoice(
         seats=chosen,
         resident_weights=stays,

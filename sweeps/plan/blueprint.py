@@ -34,6 +34,8 @@ class Blueprint:
     memory_available_gib: float
     memory_reason: str
     """Why this number of seats, and whether the dequantized base stays in memory."""
+    compute_path: str
+    """By which path the passes are expected to be computed, and why."""
     base_gib: float
     """The base alone, at its smallest: if this does not fit, no batch size does."""
     base_kind: str
@@ -59,6 +61,7 @@ class Blueprint:
             "seats": self.worker_spec.seats,
             "memory_gib": self.memory_gib,
             "memory_reason": self.memory_reason,
+            "compute_path": self.compute_path,
         }
 
 

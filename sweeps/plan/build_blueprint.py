@@ -33,6 +33,7 @@ from sweeps.artifacts.file_server import fingerprint
 from sweeps.config import SweepConfig, space_of
 from sweeps.errors import ConfigError
 from sweeps.plan.blueprint import Blueprint
+from sweeps.plan.expected_path import expected_path
 from sweeps.plan.metric_setup import check_prompts, metric_of
 from sweeps.plan.schedule_rules import schedule_findings
 from sweeps.plan.specs import StudySpec, WorkerSpec
@@ -125,9 +126,10 @@ def build_blueprint(
         reliability=config.reliability,
         metric=metric,
     )
+    sizes = ModelSizes.of_model(meta, base.model)
     worker_spec = WorkerSpec(
         base=base,
-        sizes=ModelSizes.of_model(meta, base.model),
+        sizes=sizes,
         model_fingerprint=fingerprint(Path(base.model)) if Path(base.model).is_dir() else None,
         data=data,
         pack=replace(workload.options(), resident_weights=memory.resident_weights),
@@ -149,6 +151,7 @@ def build_blueprint(
         memory_gib=memory.estimate.peak(memory.seats) / 2**30,
         memory_available_gib=memory.estimate.available / 2**30,
         memory_reason=memory.reason,
+        compute_path=expected_path(base, sizes, device, resolve_dtype(base.compute_dtype, device)),
         base_gib=memory.smallest_base / 2**30,
         base_kind=quantization.description,
         base_unquantized=memory.unquantized,
