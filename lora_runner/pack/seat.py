@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +29,9 @@ SegmentKey = tuple[str, torch.device]
 """Parameter group and device."""
 RANK_MULTIPLE = 8
 """Ranks are padded with zeros to a multiple of this: grouped matmuls need 16-byte strides."""
+
+MANY_ELEMENTS = 1 << 22
+"""A seat with more on a device is drawn in threads; fewer take a few milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -161,13 +165,20 @@ class Seat:
         drawn = flat if flat.is_cpu else torch.zeros(segment.numel)
         matrices = drawn.split([math.prod(shape) for shape in segment.shapes.values()])
         named = dict(zip(segment.shapes, matrices, strict=True))
-        for index, linear in enumerate(linears):
-            if linear.weight.device != flat.device:
-                continue
+
+        def draw(index: int, linear: PackedLinear) -> None:
             generator = torch.Generator().manual_seed(mix(self.seed, index))
             bound = 1 / math.sqrt(linear.in_features)
             rows = named[f"{linear.name}.lora_A"].narrow(0, 0, self.config.lora_r * linear.in_features)
             rows.uniform_(-bound, bound, generator=generator)
+
+        here = [(i, linear) for i, linear in enumerate(linears) if linear.weight.device == flat.device]
+        if segment.numel < MANY_ELEMENTS:
+            for index, linear in here:
+                draw(index, linear)
+        else:  # a generator uses one core
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(draw, *zip(*here, strict=True)))
         if drawn is not flat:
             flat.copy_(drawn)
 

@@ -141,6 +141,13 @@ def test_the_start_depends_on_the_seed_alone(pack: Pack) -> None:
     assert not torch.equal(layers[0], layers[1])
 
 
+def test_a_large_seat_drawn_in_threads_has_the_same_bits(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = copies(pack.new_seat(CONFIG))
+    monkeypatch.setattr("lora_runner.pack.seat.MANY_ELEMENTS", 0)
+    found = copies(pack.new_seat(CONFIG))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
 def test_gradients_land_in_the_flat_buffers(pack: Pack) -> None:
     seat = pack.new_seat(CONFIG)
     ids = torch.arange(2, 26).reshape(2, 12)
