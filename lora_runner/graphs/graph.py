@@ -8,6 +8,7 @@ tensors before.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -68,14 +69,22 @@ class CudaGraph:
             self._graph.replay()
 
 
+@cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of all captures on a device.
+
+    They share memory only on one stream, and cuBLAS keeps a workspace for each that it has ever seen.
+    """
+    return torch.cuda.Stream(device)
+
+
 class CudaGraphPool:
     """CUDA graphs on one device that share one memory pool, whose memory is free once all are deleted."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.handle = torch.cuda.graph_pool_handle()
-        # Captures share memory only on one stream.
-        self.stream = torch.cuda.Stream(device)
+        self.stream = _capture_stream(device)
 
     def new_graph(self) -> Graph:
         return CudaGraph(self)
