@@ -10,6 +10,7 @@ import inspect
 import sys
 import weakref
 from collections.abc import Callable
+from itertools import islice
 from types import ModuleType
 from typing import Any
 
@@ -84,11 +85,13 @@ def _form_of(
             expected = own(q, k, cos, sin)
         except MODEL_ERRORS:
             return None
-        candidates = tuple(
+        equal = (
             form
             for form in candidates
             if all(map(is_equal, _RotaryFunction.apply(q, k, cos, sin, form), expected))  # type: ignore[no-untyped-call]
         )
+        # The first one: no other computes the same in float32, and each is a kernel to be compiled.
+        candidates = tuple(islice(equal, 1))
     return candidates[0] if candidates else None
 
 
