@@ -90,13 +90,14 @@ def dense_matmul_kernel(
         row, column = row_tile * ROWS, column_tile * COLUMNS
         total = _sum_of_products(x, weight, row, column, k, TRANSPOSED, ROWS, COLUMNS, INNER, STAGES)
         out.store([row, column], total.to(out.dtype))
-    for half in tl.range(tl.program_id(0), (num_tiles - num_whole) * 2, NUM_PROGRAMS, flatten=True):
-        row_tile, column_tile = _tile_at(num_whole + half // 2, row_tiles, column_tiles, GROUP)
-        row, column = row_tile * ROWS, column_tile * COLUMNS + half % 2 * HALF
-        total = _sum_of_products(
-            x, weight_halves, row, column, k, TRANSPOSED, ROWS, HALF, INNER, STAGES_OF_HALVES
-        )
-        out_halves.store([row, column], total.to(out_halves.dtype))
+    if HALVES_LAST:
+        for half in tl.range(tl.program_id(0), (num_tiles - num_whole) * 2, NUM_PROGRAMS, flatten=True):
+            row_tile, column_tile = _tile_at(num_whole + half // 2, row_tiles, column_tiles, GROUP)
+            row, column = row_tile * ROWS, column_tile * COLUMNS + half % 2 * HALF
+            total = _sum_of_products(
+                x, weight_halves, row, column, k, TRANSPOSED, ROWS, HALF, INNER, STAGES_OF_HALVES
+            )
+            out_halves.store([row, column], total.to(out_halves.dtype))
 
 
 @triton.jit

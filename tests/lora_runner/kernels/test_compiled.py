@@ -98,6 +98,11 @@ KERNELS = {
         capabilities=(90, 100),
         matrices=True,
     ),
+    "dense in whole tiles": Kernels(
+        lambda: dense_matmul(meta(2130, 4096), meta(6144, 4096), transposed=True, halves_last=False),
+        capabilities=(90, 100),
+        matrices=True,
+    ),
     "dense backward": Kernels(
         lambda: dense_matmul(meta(2130, 28672), meta(28672, 4096), transposed=False),
         capabilities=(90, 100),
