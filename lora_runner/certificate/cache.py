@@ -49,13 +49,19 @@ def certificate_for(
 ) -> Certificate:
     """The cached certificate of a device, or a new one, which is put into the cache.
 
-    Two processes may make the same one at the same time: the later file replaces the earlier. A cache that
-    cannot be written is not used.
+    One whose checks lacked memory, or whose processes died, is not kept. Two processes may make the same one
+    at the same time: the later file replaces the earlier. A cache that cannot be written is not used.
     """
     facts = DeviceFacts.of(device)
     if (found := cached_certificate(facts, sizes)) is not None:
         return found
     made = make(device, sizes, alive=alive)
-    with suppress(OSError):
-        made.write(cached_path(facts, sizes))
+    keep_certificate(made)
     return made
+
+
+def keep_certificate(made: Certificate) -> None:
+    """Put a certificate into the cache, unless a check of it may pass another time."""
+    if not any(check.may_pass_again for check in made.checks):
+        with suppress(OSError):
+            made.write(cached_path(made.device, made.sizes))

@@ -15,6 +15,8 @@ from lora_runner.errors import CertificateError, first_line
 
 FORMAT = 1
 """Of the file; other formats are refused."""
+PROCESS = "process"
+"""The case of a check whose process ended or hung."""
 KINDS = {
     "products": "frozen products",
     "adapters": "LoRA adapters",
@@ -47,6 +49,11 @@ class Check:
     speed: float | None = None
     unit: str = ""
     """Of `speed`: TFLOP/s or GB/s."""
+
+    @property
+    def may_pass_again(self) -> bool:
+        """Whether it failed for want of memory or of a process, which says nothing about the way."""
+        return self.case == PROCESS or "OutOfMemoryError" in (self.difference or "")
 
     @property
     def is_invariant(self) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from lora_runner.base.load_model import BaseSpec, check_weights, meta_model
-from lora_runner.certificate.cache import cached_path
+from lora_runner.certificate.cache import keep_certificate
 from lora_runner.certificate.certify import certify
 from lora_runner.certificate.model_sizes import LLAMA_8B, SMALL_LLAMA, ModelSizes
 from lora_runner.certificate.table import table
@@ -37,8 +37,7 @@ def certify_and_print(
     _show_life(end=True)
     for line in table(found):
         say(line)
-    with suppress(OSError):
-        found.write(cached_path(found.device, sizes))
+    keep_certificate(found)
     if output is not None:
         say(f"wrote {found.write(output)}")
     return 0 if found.is_good else 1

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import torch
 
-from lora_runner.certificate.certificate import Check
+from lora_runner.certificate.certificate import PROCESS, Check
 from lora_runner.certificate.checks.check_ways import check_way
 from lora_runner.certificate.cublas_settings import VARIABLES
 from lora_runner.certificate.device_facts import DeviceFacts
@@ -108,7 +108,7 @@ def _one_child(
     failed = ways[max(0, started - 1)]
     how = "was not heard of any more" if lines.is_silent else f"ended with code {child.returncode}"
     text = ": ".join([f"the process that computed it {how}", *last])
-    yield Check(kind=failed.kind, way=failed.name, case="process", comparisons=0, difference=text[:500])
+    yield Check(kind=failed.kind, way=failed.name, case=PROCESS, comparisons=0, difference=text[:500])
     return max(1, started)
 
 

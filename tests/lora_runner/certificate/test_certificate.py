@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lora_runner.certificate.cache import cached_certificate, cached_path, certificate_for
-from lora_runner.certificate.certificate import KINDS, Certificate, choose
+from lora_runner.certificate.certificate import KINDS, PROCESS, Certificate, Check, choose
 from lora_runner.certificate.device_facts import DeviceFacts
 from lora_runner.certificate.model_sizes import LLAMA_8B, ModelSizes
 from lora_runner.certificate.table import table
@@ -156,6 +156,18 @@ def test_a_damaged_or_foreign_file_in_the_cache_is_made_again(cache: Path) -> No
     assert cached_certificate(facts, TINY) is None
     made = certificate_for(CPU, TINY, make=lambda *_, **__: certificate())
     assert cached_certificate(facts, TINY) == made
+
+
+@pytest.mark.parametrize(
+    "failed",
+    [
+        check("norms", "triton", "raised OutOfMemoryError: CUDA out of memory"),
+        replace(check("norms", "triton", "the process that computed it ended with code -6"), case=PROCESS),
+    ],
+)
+def test_what_failed_for_want_of_memory_or_of_a_process_is_checked_again(cache: Path, failed: Check) -> None:
+    assert not certificate_for(CPU, TINY, make=lambda *_, **__: certificate(failed)).is_good
+    assert certificate_for(CPU, TINY, make=lambda *_, **__: certificate()).is_good
 
 
 def test_a_cache_that_cannot_be_written_is_not_used(cache: Path) -> None:
