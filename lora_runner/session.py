@@ -147,7 +147,8 @@ class Session:
         _, uncaptured = self.pack.captures()
         if uncaptured != self._uncaptured:
             self._uncaptured = uncaptured
-            self.files.note_of_pack(f"passes are no longer launched as graphs: {uncaptured}")
+            if uncaptured:
+                self.files.note_of_pack(f"passes are no longer launched as graphs: {uncaptured}")
         return self.files.take_notes()
 
     # --- training -------------------------------------------------------------------------------------
@@ -288,6 +289,7 @@ class Session:
             self._closed.update(self.free_seats)
             free_memory()
             self.pack.release_memory()
+            self.pack.resume_capturing()
             outcome = OUT_OF_MEMORY if assignment.put_back else PUT_BACK
             again = " again" if assignment.put_back else ""
             reason = f"out of memory{again}: {reason}; the pack goes on with {self.num_seats} seats"

@@ -88,6 +88,8 @@ class CapturedDecoder(Generic[Key, Inputs]):
         self._compute, self._new_inputs, self._new_pool = compute, new_inputs, new_pool
         self.reason = reason
         """Why nothing is captured; empty while passes are."""
+        self._stopped: Callable[[], GraphPool] | None = None
+        """`new_pool`, while nothing is captured for lack of memory."""
         self._pool: GraphPool | None = None
         self._buffers = HiddenBuffers()
         self._buckets: OrderedDict[Key, _Bucket[Inputs]] = OrderedDict()
@@ -161,8 +163,14 @@ class CapturedDecoder(Generic[Key, Inputs]):
         """Free all captured passes and capture none any more; whether there were any."""
         there_were = self.num_captured > 0
         self.drop()
-        self._new_pool, self.reason = None, self.reason or reason
+        if self.captures:
+            self._stopped, self._new_pool, self.reason = self._new_pool, None, reason
         return there_were
+
+    def resume(self) -> None:
+        """Capture again after a `stop`, now that there is more memory."""
+        if self._stopped is not None:
+            self._new_pool, self._stopped, self.reason = self._stopped, None, ""
 
     def _has_room(self, key: Key) -> bool:
         """Whether another pass may be captured; makes room where captured ones have to give way."""
@@ -189,6 +197,7 @@ class CapturedDecoder(Generic[Key, Inputs]):
         if self._pool is None:
             self._pool = self._new_pool()
         hidden = replace(self._hidden[key.kind], num_rows=key.num_rows)
+        is_final = lacks_memory = False
         try:
             captured = CapturedPass(
                 lambda: self._compute(inputs), hidden, self._pool, self._buffers, training=key.training
@@ -197,7 +206,8 @@ class CapturedDecoder(Generic[Key, Inputs]):
             self._failures = 0
             return self._buckets[key]
         except torch.OutOfMemoryError as error:
-            reason, is_final = f"out of memory while a pass was captured: {first_line(error)}", True
+            reason = f"out of memory while a pass was captured: {first_line(error)}"
+            lacks_memory = True
         except CaptureError as error:
             reason, is_final = f"a pass cannot be captured: {error}", True
         except Exception as error:
@@ -206,8 +216,10 @@ class CapturedDecoder(Generic[Key, Inputs]):
             self._failures += 1
             is_final = self._failures >= MAX_FAILURES
         # Here, where no traceback holds what the pass had computed.
-        if is_final:
+        if lacks_memory:
             self.stop(reason)
         else:
             self.drop()
+        if is_final:
+            self._new_pool, self.reason = None, reason
         return None

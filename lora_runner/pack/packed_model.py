@@ -286,6 +286,11 @@ class PackedModel:
         """Free captured passes and compute all passes as usual, for `reason`; whether there were any."""
         return self.fused is not None and self._passes.stop(reason)
 
+    def resume_capturing(self) -> None:
+        """Capture passes again, now that a pack that had run out of memory has become smaller."""
+        if self.fused is not None:
+            self._passes.resume()
+
     # --- the layout, chosen once ----------------------------------------------------------------------
 
     def _choose_path(self, machine: Machine) -> ComputePath:

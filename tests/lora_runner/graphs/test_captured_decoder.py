@@ -230,6 +230,17 @@ def test_a_capture_that_fails_costs_no_pass(error: Exception, reason: str, num_p
     assert [len(pool.tapes) for pool in both.pools] == [0] * num_pools
 
 
+def test_a_pack_that_has_become_smaller_captures_again() -> None:
+    both = Both()
+    assert all(both.train(contents_of(10, n)) for n in (5, 6))
+    assert both.captured.stop("memory ran out")
+    assert both.train(contents_of(10, 7))
+    assert (both.captured.num_captured, both.captured.reason) == (0, "memory ran out")
+    both.captured.resume()
+    assert all(both.train(contents_of(10, n)) for n in (5, 6))
+    assert (both.captured.num_captured, both.captured.reason) == (1, "")
+
+
 def test_one_failed_capture_is_tried_again() -> None:
     def failing_once(toy: Toy, inputs: Inputs) -> Tensor:
         if torch.utils._python_dispatch._get_current_dispatch_mode() is not None and not failed:
