@@ -22,7 +22,7 @@ def report_layer(report: Report, case: Case, num_seats: int) -> None:
         of_layer[path], of_step[path] = layer_kernels(case, num_seats, machine)
     names = sorted(
         {name for kernels in of_layer.values() for name in kernels},
-        key=lambda name: [-kernels[name] for kernels in of_layer.values()],
+        key=lambda name: ([-kernels[name] for kernels in of_layer.values()], name),
     )
     rows = [[name, *(kernels[name] for kernels in of_layer.values())] for name in names]
     rows.append(["in all", *(kernels.total() for kernels in of_layer.values())])
