@@ -75,6 +75,8 @@ class SweepResult:
     base_metric: float | None = None
     """The sweep's metric of the untouched base."""
     versions: Mapping[str, str] = field(default_factory=dict)
+    compute_paths: Sequence[Mapping[str, Any]] = ()
+    """How the workers computed: device, path, details and notes of each; several mix their rounding."""
 
     @property
     def started(self) -> list[TrialResult]:
@@ -139,6 +141,7 @@ def read_study(study: optuna.Study) -> SweepResult:
         base_eval_loss=finite(attrs.get("base_eval_loss")),
         base_metric=finite(attrs.get("base_metric")),
         versions=attrs.get("versions") or {},
+        compute_paths=attrs.get("compute_paths") or (),
     )
 
 

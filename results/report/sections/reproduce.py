@@ -21,6 +21,14 @@ def reproduce_section(facts: ReportFacts) -> Section:
     blocks += [
         Table(caption="Fingerprints and seeds", header=("what", "value"), rows=hashes, stacked=True),
         Table(caption="Versions that the sweep ran with", header=("package", "version"), rows=versions),
+        Table(
+            caption="How the workers computed",
+            header=("device", "path", "why, and by what"),
+            rows=[
+                (str(path["device"]), str(path["path"]), "; ".join([*path["details"], *path["notes"]]))
+                for path in facts.sweep.compute_paths
+            ],
+        ),
         _settings_table("What holds for every trial", "setting", context),
         _settings_table(same, "field", facts.sweep.identity),
     ]

@@ -224,6 +224,18 @@ def test_how_to_reproduce_holds_the_file_seeds_versions_and_hashes(rich_page: Pa
         assert wanted in text, wanted
 
 
+def test_how_to_reproduce_says_how_the_workers_computed(make_trial: Any, make_study: Any, page: Page) -> None:
+    study = make_study(make_trial(2.0))
+    assert "How the workers computed" not in read(page(study)).text
+    path = {"device": "NVIDIA H200", "path": "general", "certificate": {"format": 1}}
+    notes = ["the fused path is not taken: norms differ"]
+    study.set_user_attr("compute_paths", [path | {"details": ["general: norms differ"], "notes": notes}])
+    text = read(page(study)).text
+    assert "How the workers computed" in text
+    for wanted in ("NVIDIA H200", "general: norms differ; the fused path is not taken: norms differ"):
+        assert wanted in text, wanted
+
+
 @pytest.mark.parametrize(
     ("ended", "target", "said"),
     [(3, 3, False), (3, 5, True), (3, None, False)],
