@@ -33,6 +33,7 @@ class LinearGroup:
         self.members = tuple(members)
         self._context = context
         self._sizes = [member.out_features for member in members]
+        self.bias = self._joint_bias()
         self.adapters: AdapterGroup | None = None
         layers = [member.index for member in members if member.index is not None]
         if layers:
@@ -87,17 +88,14 @@ class LinearGroup:
         rows: Tensor = self.weight(dtype).split(self._sizes)[self.members.index(member)]
         return rows
 
-    def bias(self, dtype: torch.dtype) -> Tensor | None:
+    def _joint_bias(self) -> Tensor | None:
         """The siblings' biases (sum of out), zeros for one without; None if none has any."""
-        if all(member.bias is None for member in self.members):
+        biases = [member.bias for member in self.members]
+        given = next((bias for bias in biases if bias is not None), None)
+        if given is None:
             return None
-        parts = [
-            torch.zeros(size, dtype=dtype, device=member.weight.device)
-            if member.bias is None
-            else member.bias.to(dtype)
-            for member, size in zip(self.members, self._sizes, strict=True)
-        ]
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+        sizes = zip(biases, self._sizes, strict=True)
+        return torch.cat([given.new_zeros(size) if bias is None else bias.detach() for bias, size in sizes])
 
 
 class _LinearGroupFunction(torch.autograd.Function):
@@ -109,8 +107,8 @@ class _LinearGroupFunction(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         ctx.group, ctx.fused = group, fused
         out = _product(x, group.weight(x.dtype).t())
-        if (bias := group.bias(x.dtype)) is not None:
-            out += bias
+        if group.bias is not None:
+            out += group.bias.to(x.dtype)
         if group.adapters is not None:
             columns = fused.rank_columns
             shrunk = shrink_inputs(x, fused.parameters, group.adapters, fused.tables, columns)

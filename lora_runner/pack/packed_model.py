@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,14 +15,8 @@ from lora_runner.base.load_model import Base, vocabulary_size
 from lora_runner.base.model_structure import text_config
 from lora_runner.errors import ModelError, first_line
 from lora_runner.fused.compute_path import ComputePath, Machine, NotFusedError
-from lora_runner.graphs.captured_decoder import CapturedDecoder
 from lora_runner.kernels.frozen_product import use_way
-from lora_runner.layers.attention import (
-    PACK_ATTENTION,
-    AttentionImplementation,
-    LengthBuckets,
-    attend_in_buckets,
-)
+from lora_runner.layers.attention import AttentionImplementation
 from lora_runner.layers.block_modules import call_by_block
 from lora_runner.layers.linear import PackContext, RowOwners, pack_order
 from lora_runner.layout.kv_cache import KeyValueCache
@@ -35,12 +29,12 @@ from lora_runner.pack.convert_model import (
     split_model,
     train_checkpointed,
 )
+from lora_runner.pack.general_passes import GeneralPasses
 from lora_runner.pack.options import PackOptions
 from lora_runner.pack.seat import Seat
 
 if TYPE_CHECKING:
-    from lora_runner.fused.fused_decoder import FusedDecoder
-    from lora_runner.fused.pass_inputs import PassInputs, PassKey
+    from lora_runner.fused.fused_passes import FusedPasses
 
 LAYOUTS: tuple[LayoutKind, ...] = ("end_to_end", "rectangular")
 """In the order in which they are tried."""
@@ -89,17 +83,15 @@ class PackedModel:
         """Where the seats' adapters lie on the base's device; None while there can be no seats."""
         self.embedding_buffers: FlatBuffers | None = None
         """The same of trained embeddings."""
-        self.fused: FusedDecoder | None = None
-        """The decoder's fused forms, on the fused path."""
-        self._passes: CapturedDecoder[PassKey, PassInputs]
-        self._cache: SlotCache | None = None
-        """That of the texts that are being generated on the fused path."""
+        general = GeneralPasses(self._decoder, self.model.config, lambda: self.attention)
+        self._passes: GeneralPasses | FusedPasses = general
         decision = machine.decision
         if decision.product is not None:  # before the first pass: a trial's numbers depend on it
             use_way(base.device, base.compute_dtype, decision.product)
         self.layout, self.layout_reason = self._choose_layout()
         self.path = replace(self._choose_path(machine), product=decision.product_name)
         if not self.path.is_fused:
+            self._passes, general.reason = general, self.path.reason
             row_kernels = row_kernels or self._use_liger()
             self.path = replace(self.path, parts={ROW_KERNELS: row_kernels})
 
@@ -142,53 +134,14 @@ class PackedModel:
             context.distinct_indices = layout.distinct_indices
             if training:
                 context.anchor = torch.zeros((), device=self.base.device, requires_grad=True)
-            if self.fused is not None:
-                assert not isinstance(cache, KeyValueCache)
-                hidden = self._fused_hidden(self.fused, seats, layout, cache, training=training)
-            elif layout.kind == "rectangular":
-                config._attn_implementation = self.attention.name
-                hidden = self._decoder(**layout.inputs)[0]
-            else:
-                config._attn_implementation = PACK_ATTENTION
-                lengths = [block.lengths for block in layout.blocks]
-                buckets = LengthBuckets.of(lengths, mix_blocks=self.attention.can_mix_blocks)
-                assert not isinstance(cache, SlotCache)
-                with attend_in_buckets(buckets, self.attention, cache):
-                    hidden = self._decoder(**layout.inputs)[0]
+            hidden = self._passes.hidden(seats, layout, cache, training=training)
             target_rows = torch.cat(layout.target_rows).to(hidden.device, non_blocking=True)
-            predicting = hidden.flatten(0, -2).index_select(0, target_rows)
+            predicting = hidden.index_select(0, target_rows)
             # A base spread over devices may keep a tied output layer on the first of them.
             yield predicting.to(self.logits_device, non_blocking=True), rows
         finally:
             config._attn_implementation = self.attention.name
             self.context.__init__()  # type: ignore[misc]
-
-    def _fused_hidden(
-        self,
-        fused: FusedDecoder,
-        seats: Sequence[Seat | None],
-        layout: Layout,
-        cache: SlotCache | None,
-        *,
-        training: bool,
-    ) -> Tensor:
-        """Hidden states (T, h) of a pass on the fused path, with those of its padding."""
-        key = fused.key_of(seats, layout, cache, training=training, padded=self._passes.captures)
-        if padding := key.num_rows - layout.num_rows:
-            self.context.rows = RowOwners([*seats, None], [*layout.sizes, padding])
-        self.model.config._attn_implementation = PACK_ATTENTION
-        hidden = self._passes.hidden_states(
-            key, lambda inputs: fused.write(inputs, seats, layout), built_in=self._addresses()
-        )
-        if cache is not None:
-            cache.end_pass()
-        return hidden
-
-    def _addresses(self) -> tuple[int, ...]:
-        """What a captured pass has built in: where lies what the seats train, and its gradients."""
-        buffers = (self.adapter_buffers, self.embedding_buffers)
-        both = [(each.parameters, each.gradients) for each in buffers if each is not None]
-        return tuple(tensor.data_ptr() for pair in both for tensor in pair)
 
     def logit_chunks(
         self, seats: Sequence[Seat | None], blocks: Sequence[Block]
@@ -251,40 +204,19 @@ class PackedModel:
 
     def new_cache(self, lengths: Sequence[Sequence[int]], num_new: int) -> KeyValueCache | SlotCache:
         """A cache for prompts of these lengths, by block, each with up to `num_new` tokens after it."""
-        if self.fused is None:
-            return KeyValueCache(lengths, num_new, mix_blocks=self.attention.can_mix_blocks)
-        prompts = [length for block in lengths for length in block]
-        assert self._cache is not None, "texts are generated inside one_cache"
-        self._cache.start(prompts, num_new)
-        return self._cache
+        return self._passes.new_cache(lengths, num_new)
 
-    @contextmanager
-    def one_cache(self, num_texts: int, num_tokens: int) -> Iterator[None]:
-        """One cache for all texts that are generated inside, so that a captured pass serves many of them.
-
-        At most `num_texts` at a time, with up to `num_tokens` tokens each. The general path needs none.
-        """
-        if self.fused is None:
-            yield
-            return
-        cache = self._cache = SlotCache(num_texts, num_tokens, self.fused.device)
-        try:
-            yield
-        finally:
-            self._cache = None
-            self._passes.drop_those(lambda key: key.cache is cache)
-
-    # --- captured passes ------------------------------------------------------------------------------
+    def one_cache(self, num_texts: int, num_tokens: int) -> AbstractContextManager[None]:
+        """For all texts generated inside: at most `num_texts` at a time, of up to `num_tokens` tokens."""
+        return self._passes.one_cache(num_texts, num_tokens)
 
     def captures(self) -> tuple[int, str]:
         """How many passes are captured as graphs now, and why no others will be; empty where they will."""
-        if self.fused is None:
-            return 0, self.path.reason
-        return self._passes.num_captured, self._passes.reason
+        return self._passes.captures()
 
     def stop_capturing(self, reason: str) -> bool:
         """Free captured passes and compute all passes as usual, for `reason`; whether there were any."""
-        return self.fused is not None and self._passes.stop(reason)
+        return self._passes.stop_capturing(reason)
 
     def resume_capturing(self) -> None:
         """Capture passes again, now that a pack that had run out of memory has become smaller."""
@@ -303,32 +235,29 @@ class PackedModel:
             names = f"{self.called_by_block[0]} and {len(self.called_by_block) - 1} other modules"
             return ComputePath(False, f"{names} multiply by matrices of their own, block by block")
         from lora_runner.fused.fused_decoder import FusedDecoder  # needs triton
-        from lora_runner.fused.pass_inputs import PassInputs
+        from lora_runner.fused.fused_passes import FusedPasses
 
-        blocks = _small_blocks(self.base.device, vocabulary_size(self.model))
+        blocks, dtype = _small_blocks(self.base.device, vocabulary_size(self.model)), self.base.compute_dtype
 
         def logits() -> Tensor:
             return torch.cat(self.logits([None, None], blocks, self.layout))
 
-        try:
-            with torch.no_grad():
-                plain = logits()
-                fused = FusedDecoder(
-                    self._decoder, self.context, self.linears, logits, self.base.compute_dtype
-                )
-        except NotFusedError as error:
-            return ComputePath(False, str(error))
-        self.fused = fused
-        self._passes = CapturedDecoder(
-            lambda inputs: fused.compute(inputs, self.adapter_buffers, self.embedding_buffers),
-            lambda key: PassInputs(key, fused.device),
-            machine.new_pool if self.options.graphs else None,
-            reason="" if self.options.graphs else "graphs: false",
-        )
         with torch.no_grad():
-            difference = logit_difference(logits(), plain, self.base.compute_dtype)
+            plain = logits()
+            try:
+                fused = FusedDecoder(self._decoder, self.context, self.linears, logits, dtype)
+            except NotFusedError as error:
+                return ComputePath(False, str(error))
+            self._passes = FusedPasses(
+                fused,
+                self.context,
+                self.model.config,
+                lambda: (self.adapter_buffers, self.embedding_buffers),
+                machine.new_pool if self.options.graphs else None,
+                "" if self.options.graphs else "graphs: false",
+            )
+            difference = logit_difference(logits(), plain, dtype)
         if difference is not None:
-            self.fused = None
             return ComputePath(False, f"fused logits differ from the plain model's by {difference:.1e}")
         return ComputePath(True, machine.reason, fused.describe())
 

@@ -11,9 +11,7 @@ import pytest
 
 from lora_runner.base.load_model import BaseSpec, load_base
 from lora_runner.fused.compute_path import Machine
-from lora_runner.graphs import buckets
 from lora_runner.pack.options import PackOptions
-from tests.lora_runner.graphs.tape import TapePool
 from tests.lora_runner.pack.drawn_packs import Watched, assert_same, train
 from tests.lora_runner.pack.test_exactness import changed
 
@@ -73,25 +71,6 @@ def test_the_fused_path_is_near_the_general_one(fused: Watched, make_pack: Calla
             if name.startswith("gradient."):
                 assert (first[name] - other[name]).abs().max() <= 1e-5 * other[name].abs().max(), name
         assert ours.evaluation == pytest.approx(theirs.evaluation, rel=1e-3)
-
-
-def test_captured_passes_change_no_bit(
-    make_pack: Callable[..., Watched], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same passes by graphs, over seats that come and go and batches of other lengths."""
-    monkeypatch.setattr(buckets, "ROW_MULTIPLE", 16)  # the interpreter takes seconds for each row
-    pool = TapePool(lambda: [pack.adapter_buffers.gradients] if pack.adapter_buffers else [])
-    pack = make_pack(Machine(True, "a test says so", lambda: pool))
-    assert pack.path.is_fused, pack.path.reason
-    drawn = [
-        replace(changed(seed=1, lora_r=16, lora_dropout=0.3, max_steps=3), lengths=((3, 2), (4,))),
-        replace(changed(seed=2, lora_r=8, max_steps=2), lengths=((6,), (2, 5)), rounds_off=frozenset({0})),
-    ]
-    captured = train(pack, drawn)
-    assert pool.num_replays >= 4, pack._passes.reason
-    eager = make_pack(FUSED)
-    for ours, theirs in zip(captured, train(eager, drawn), strict=True):
-        assert_same(ours, theirs, "captured")
 
 
 def test_generated_texts_are_those_of_whole_texts(fused: Watched) -> None:
