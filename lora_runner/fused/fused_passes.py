@@ -96,3 +96,7 @@ class FusedPasses:
     def stop_capturing(self, reason: str) -> bool:
         """Free captured passes and compute all passes as usual, for `reason`; whether there were any."""
         return self._passes.stop(reason)
+
+    def resume_capturing(self) -> None:
+        """Capture passes again, now that a pack that had run out of memory has become smaller."""
+        self._passes.resume()

@@ -65,3 +65,6 @@ class GeneralPasses:
     def stop_capturing(self, reason: str) -> bool:
         """Whether there were captured passes."""
         return False
+
+    def resume_capturing(self) -> None:
+        """Nothing is captured."""

@@ -220,8 +220,7 @@ class PackedModel:
 
     def resume_capturing(self) -> None:
         """Capture passes again, now that a pack that had run out of memory has become smaller."""
-        if self.fused is not None:
-            self._passes.resume()
+        self._passes.resume_capturing()
 
     # --- the layout, chosen once ----------------------------------------------------------------------
 
