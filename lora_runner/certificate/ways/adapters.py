@@ -17,6 +17,8 @@ from lora_runner.layers.block_matmul import Blocks, matmul_by_block, outer_by_bl
 from lora_runner.layers.dropout import LEVELS, keep_mask, mix, threshold
 from lora_runner.layout.pass_tables import BlockAdapter, PassShape, PassTables
 
+RANKS = (8, 16, 16, 48)
+"""Of blocks in one pass, where ranks may differ; most often `RANK`."""
 RANK, DROPOUT, SCALE, MICRO_STEP = 16, 0.1, 1.5, 3
 
 
@@ -28,11 +30,12 @@ class AdapterCase(Case):
     """
 
     unit = "TFLOP/s"
+    ranks_text = f"rank {RANK}"
 
     def __init__(self, setting: Setting, in_features: int, outs: Sequence[int], *, dropout: float) -> None:
         self.setting, self.in_features, self.outs, self.dropout = setting, in_features, tuple(outs), dropout
         dropped = f", dropout {dropout:g}" if dropout else ""
-        self.name = f"rank {RANK}, {in_features} to {' and '.join(map(str, outs))}{dropped}"
+        self.name = f"{self.ranks_text}, {in_features} to {' and '.join(map(str, outs))}{dropped}"
         self.bound = rounding(setting.dtype, 4, max(in_features, *outs))
         self.scale = SCALE * LEVELS / (LEVELS - self.limit)
 
@@ -41,15 +44,19 @@ class AdapterCase(Case):
         """An element is dropped when its 16 random bits are below this."""
         return threshold(self.dropout)
 
+    def draw_rank(self) -> int:
+        """The rank of a new block's adapters."""
+        return RANK
+
     def draw(self, num_rows: int) -> Tensors:
-        normal = self.setting.normal
+        normal, rank = self.setting.normal, self.draw_rank()
         x, grad = normal(num_rows, self.in_features), normal(num_rows, sum(self.outs))
         adapters = [
             part
             for out in self.outs
             for part in (
-                normal(RANK, self.in_features, scale=self.in_features**-0.5, dtype=torch.float32),
-                normal(out, RANK, scale=RANK**-0.5, dtype=torch.float32),
+                normal(rank, self.in_features, scale=self.in_features**-0.5, dtype=torch.float32),
+                normal(out, rank, scale=rank**-0.5, dtype=torch.float32),
             )
         ]
         return (x, grad, self.setting.integers(1 << 30, 1).cpu(), *adapters)
@@ -147,6 +154,7 @@ class FusedPrepared:
     """The rows of all blocks end to end, and what the kernels read: flat buffers and tables."""
 
     sizes: tuple[int, ...]
+    ranks: tuple[int, ...]
     x: Tensor
     grad: Tensor
     parameters: Tensor
@@ -156,18 +164,24 @@ class FusedPrepared:
 
 
 class FusedAdapters(AdapterCase):
-    """The kernels of the fused path, which find every block's adapters in tables."""
+    """The kernels of the fused path, which find every block's adapters, of any rank, in tables."""
+
+    ranks_text = f"ranks {min(RANKS)} to {max(RANKS)}"
+
+    def draw_rank(self) -> int:
+        return RANKS[int(self.setting.integers(len(RANKS), 1))]
 
     def prepare(self, blocks: Sequence[Tensors]) -> FusedPrepared:
         device, per_rank = self.setting.device, [self.in_features + out for out in self.outs]
         segments = [torch.cat([part.flatten() for part in block[3:]]) for block in blocks]
-        size, count = len(segments[0]), len(self.outs)
+        starts, count = list(accumulate(map(len, segments), initial=0)), len(self.outs)
+        ranks = tuple(len(block[3]) for block in blocks)
         sizes = tuple(len(block[0]) for block in blocks)
         keys = [np.array([self.key(block, i)[0] for i in range(count)], dtype=np.int64) for block in blocks]
         owned = [
             BlockAdapter(
-                start=index * size,
-                rank=RANK,
+                start=starts[index],
+                rank=ranks[index],
                 scale=self.scale,
                 drop_limit=self.limit,
                 dropout_keys=keys[index] if self.limit else None,
@@ -175,9 +189,11 @@ class FusedAdapters(AdapterCase):
             )
             for index in range(len(blocks))
         ]
-        shape = PassShape(sum(sizes), len(sizes), count, RANK)
+        # The columns that are computed follow from the largest rank of the pass.
+        shape = PassShape(sum(sizes), len(sizes), count, -(-max(ranks) // 16) * 16)
         return FusedPrepared(
             sizes,
+            ranks,
             torch.cat([block[0] for block in blocks]),
             torch.cat([block[1] for block in blocks]),
             torch.cat(segments),
@@ -197,7 +213,7 @@ class FusedAdapters(AdapterCase):
         from lora_runner.kernels.lora.shrink import shrink_gradients, shrink_inputs
 
         x, grad, parameters = prepared.x, prepared.grad, prepared.parameters
-        where = prepared.group, prepared.tables, RANK
+        where = prepared.group, prepared.tables, prepared.tables.shape.rank_columns
         out, dx, gradients = torch.zeros_like(grad), torch.zeros_like(x), torch.zeros_like(parameters)
         shrunk = shrink_inputs(x, parameters, *where)
         expand_outputs_(out, shrunk, parameters, *where)
@@ -206,17 +222,20 @@ class FusedAdapters(AdapterCase):
         expand_inputs_(dx, dshrunk, parameters, *where)
         return out, dx, gradients
 
+    @property
+    def _per_rank(self) -> int:
+        """Elements of all siblings' A and B for each rank."""
+        return sum(self.in_features + out for out in self.outs)
+
     def results(self, prepared: FusedPrepared, computed: Tensors) -> list[Tensors]:
         out, dx, gradients = computed
-        shapes = [shape for out in self.outs for shape in ((RANK, self.in_features), (out, RANK))]
         found = []
-        by_block = gradients.view(len(prepared.sizes), -1)
-        rows = zip(out.split(prepared.sizes), dx.split(prepared.sizes), by_block, strict=True)
-        for own_out, own_dx, segment in rows:
+        segments = gradients.split([rank * self._per_rank for rank in prepared.ranks])
+        rows = zip(out.split(prepared.sizes), dx.split(prepared.sizes), strict=True)
+        for own, rank, segment in zip(rows, prepared.ranks, segments, strict=True):
+            shapes = [shape for n in self.outs for shape in ((rank, self.in_features), (n, rank))]
             parts = segment.split([a * b for a, b in shapes])
-            found.append(
-                (own_out, own_dx, *(part.view(shape) for part, shape in zip(parts, shapes, strict=True)))
-            )
+            found.append((*own, *(part.view(shape) for part, shape in zip(parts, shapes, strict=True))))
         return found
 
 
