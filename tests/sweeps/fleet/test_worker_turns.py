@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lora_runner.config import TrialConfig
-from lora_runner.protocol import Assignment, SeatReport
+from lora_runner.protocol import Assignment, ComputeRecord, SeatReport
 from sweeps.artifacts.worker_files import SharedFiles, StoreUnreachable
 from sweeps.fleet.worker import Worker
 from sweeps.keeper.keeper import Keeper
@@ -26,6 +26,8 @@ def assignment(number: int) -> Assignment:
 
 class Seats:
     """A session that reports once for each of `reporting` in a turn."""
+
+    compute_record = ComputeRecord(device="none", path="none", details=())
 
     def __init__(self, *numbers: int, reporting: tuple[int, ...] = ()) -> None:
         self.seats: dict[int, Assignment] = dict(enumerate(map(assignment, numbers)))
@@ -110,7 +112,8 @@ def test_all_seats_are_filled_by_as_many_calls_as_one(
     worker = make_worker(session, *replies, Reply(start=start))
     worker._start_trials()
     assert [call[0] for call in worker.asked] == calls
-    assert worker.said[-1] == list(range(num_seats))
+    seats = worker.said[-2] if calls == ["register"] else worker.said[-1]
+    assert seats == list(range(num_seats))
     assert {seat: a.number for seat, a in session.seats.items()} == {s: s + 5 for s in range(num_seats)}
 
 
