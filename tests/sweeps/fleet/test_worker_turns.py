@@ -83,6 +83,8 @@ def make_worker(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         def say(method: str, *said: Any) -> Reply:
             worker.asked.append((method, *said[:1]) if method == "ask" else (method,))
+            if method == "register":  # says how the worker computes after its seats
+                *said, worker.compute_record = said
             worker.said.append(said[-1] if said else None)
             return next(answers)
 
@@ -112,8 +114,8 @@ def test_all_seats_are_filled_by_as_many_calls_as_one(
     worker = make_worker(session, *replies, Reply(start=start))
     worker._start_trials()
     assert [call[0] for call in worker.asked] == calls
-    seats = worker.said[-2] if calls == ["register"] else worker.said[-1]
-    assert seats == list(range(num_seats))
+    assert worker.said[-1] == list(range(num_seats))
+    assert worker.compute_record == session.compute_record
     assert {seat: a.number for seat, a in session.seats.items()} == {s: s + 5 for s in range(num_seats)}
 
 
