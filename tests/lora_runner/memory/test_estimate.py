@@ -517,6 +517,7 @@ def test_what_a_pack_keeps_on_cuda_is_counted(tiny_model: TINY, monkeypatch: pyt
             device=torch.device(device),
             dtype=torch.float32,
             quantization=NF4_KIND,
+            machine=Machine(False, "a test says so"),
         )
         return run.train(2, USUAL.batch_size, USUAL.length)
 
