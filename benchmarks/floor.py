@@ -13,7 +13,7 @@ import torch
 from benchmarks.harness.budget import Budget
 from benchmarks.harness.report import Report, arguments
 from benchmarks.harness.timing import forget, seconds, this_device, what_fits
-from benchmarks.training_steps.case import Case, PackTrials
+from benchmarks.training_steps.case import Case, PackTrials, free_memory
 from benchmarks.training_steps.goals import IDLE, LLAMA_1B, LLAMA_8B, STEP_MS, goal_table
 from benchmarks.training_steps.kernel_parts import GAPS, PARTS
 from benchmarks.training_steps.lower_bound import Ceilings, LowerBound
@@ -119,7 +119,7 @@ class Floor:
             if isinstance(found, Found):
                 self._detail(planned.case, num_seats, found)
             if pack is not None:
-                pack.release_memory()
+                free_memory(pack)
             forget(device)
 
     def _say_path(self, pack: Pack) -> None:

@@ -14,7 +14,7 @@ from benchmarks.harness.memory import live_bytes
 from benchmarks.harness.report import Report, arguments
 from benchmarks.harness.timing import forget, this_device, what_fits
 from benchmarks.peers.peft_trial import PeftTrial
-from benchmarks.training_steps.case import BATCH_SIZE, Case, PackTrials
+from benchmarks.training_steps.case import BATCH_SIZE, Case, PackTrials, free_memory
 from benchmarks.training_steps.random_llama import SHAPES, random_model
 from benchmarks.training_steps.step_measurements import (
     StepMeasurement,
@@ -70,7 +70,7 @@ class Bench:
             fill_seats(case, self.pack, 1, 0)  # allocations of the first step belong to no size
         found = {}
         for num_seats in seats:
-            self.pack.release_memory()
+            free_memory(self.pack)
             forget(self.device)
             if not self.budget.allows():
                 self.report.note(f"{case.title}: a pack of {num_seats}, {self.budget.left_out}.")

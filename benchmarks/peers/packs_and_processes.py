@@ -18,7 +18,7 @@ from benchmarks.harness.report import Report
 from benchmarks.harness.timing import forget, seconds
 from benchmarks.peers.peft_process import PHASES, WAIT_SECONDS, Spec, batch_of
 from benchmarks.peers.peft_processes import PeftProcesses
-from benchmarks.training_steps.case import Case, PackTrials
+from benchmarks.training_steps.case import Case, PackTrials, free_memory
 from benchmarks.training_steps.goals import LLAMA_8B, TO_BEST, TO_ONE, goal_table
 from lora_runner.errors import first_line
 from lora_runner.pack.pack import Pack
@@ -93,7 +93,7 @@ class Comparison:
                 self.report.note(f"A {name} of {at_once} failed: {first_line(error)}")
                 self._leave_out(name, at_once, "failed")
             if pack is not None:
-                pack.release_memory()
+                free_memory(pack)
             forget(case.device)
 
     def _pack_side(self, name: str, case: Case, pack: Pack, at_once: int) -> Side:

@@ -126,3 +126,9 @@ class PackTrials:
             seat: MicroBatch(block, block.num_tokens, block.num_targets)
             for seat, block in zip(self.seats, blocks, strict=True)
         }
+
+
+def free_memory(pack: Pack) -> None:
+    """Free what trials that have left took of `pack`, which captures the passes of the next ones again."""
+    pack.release_memory()
+    pack.resume_capturing()

@@ -6,6 +6,7 @@ from argparse import Namespace
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import floor
 from benchmarks.harness.budget import Budget
 from benchmarks.harness.report import Report
+from benchmarks.peers.packs_and_processes import Comparison, Side
 from benchmarks.peers.peft_trial import PeftTrial
+from benchmarks.step import Bench
 from benchmarks.training_steps import goals
 from benchmarks.training_steps.case import Case, PackTrials
 from benchmarks.training_steps.kernel_parts import (
@@ -23,6 +26,7 @@ from benchmarks.training_steps.kernel_parts import (
 from benchmarks.training_steps.lower_bound import Ceilings, LowerBound
 from benchmarks.training_steps.random_llama import SHAPES, random_model
 from benchmarks.training_steps.step_profile import Shares
+from lora_runner.fused.fused_passes import FusedPasses
 from tests.benchmarks.cases import CASE
 
 
@@ -74,8 +78,10 @@ def test_the_lower_bound_is_no_less_than_products_weights_or_update() -> None:
 # --- what is measured, in which order, and what the table says ------------------------------------------
 
 
+FOUND = floor.Found("general", 0, 0.5, 0.1, Shares(wall=0.6, busy=0.3))
 EMPTY_PACK = SimpleNamespace(
     release_memory=lambda: None,
+    resume_capturing=lambda: None,
     base=SimpleNamespace(spec=SimpleNamespace(model="tiny")),
     path=SimpleNamespace(
         is_fused=True, describe=lambda: ["fused: the test says so", "attention: in three launches"]
@@ -131,7 +137,7 @@ def test_what_no_longer_fits_in_time_is_left_out_and_the_table_says_so(
 ) -> None:
     def measure(case: Case, pack: Any, num_seats: int, *_: Any) -> floor.Found:
         measured.append(num_seats)
-        return floor.Found("general", 0, 0.5, 0.1, Shares(wall=0.6, busy=0.3))
+        return FOUND
 
     measured: list[int] = []
     monkeypatch.setattr(floor, "measure_pack", measure)
@@ -152,7 +158,7 @@ def test_a_pack_that_fails_or_does_not_fit_leaves_the_others(monkeypatch: pytest
             raise torch.OutOfMemoryError("CUDA out of memory.")
         if num_seats == 8:
             raise RuntimeError("an illegal\ninstruction")
-        return floor.Found("general", 0, 0.5, 0.1, Shares(wall=0.6, busy=0.3))
+        return FOUND
 
     monkeypatch.setattr(floor, "measure_pack", measure)
     of = floor_of()
@@ -163,6 +169,29 @@ def test_a_pack_that_fails_or_does_not_fit_leaves_the_others(monkeypatch: pytest
     assert [note.removeprefix(CASE.title) for note in of.report.notes[:2]] == [
         *(", 32 seats did not fit.", ", 8 seats failed: an illegal")
     ]
+
+
+def test_every_number_of_trials_of_a_pack_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pack that gives back the memory of earlier trials stops capturing, until it is told to resume."""
+    pack = CASE.new_pack()
+    pack._passes = FusedPasses(Mock(), pack.context, None, lambda: (None, None), Mock(), "")
+    captures = []
+
+    def watched(found: Any) -> Any:
+        return lambda *_, **__: captures.append(pack.captures()) or found
+
+    monkeypatch.setattr(Case, "new_pack", lambda case: pack)
+    monkeypatch.setattr(floor, "measure_pack", watched(FOUND))
+    floor_of().measure(floor.Planned(CASE, (8, 1, 32)), CASE.device)
+    side = Side(name="pack", at_once=8, step=1.0, tokens=1.0, device_bytes=0, is_peer=False)
+    monkeypatch.setattr(Comparison, "_pack_side", watched(side))
+    report = Report(name="nothing", fixed="", command="")
+    Comparison(report, CASE, steps=1, trial_steps=1, budget=Budget(None)).packs((8, 32), resident=True)
+    bench = Bench(report, CASE, 1)
+    bench.pack = pack
+    monkeypatch.setattr(bench, "_pack_of", watched(None))
+    bench.pack_side(CASE, (8, 32))
+    assert captures == [(0, "")] * 7
 
 
 def test_goals_stand_beside_what_was_found_first(monkeypatch: pytest.MonkeyPatch) -> None:
