@@ -34,8 +34,8 @@ class NormForm(NamedTuple):
 
 
 @triton.jit
-def _load_rows(x, rows, outer, inner, columns, mask, INNER: tl.constexpr):
-    offsets = (rows // INNER).to(tl.int64) * outer + (rows % INNER).to(tl.int64) * inner
+def _load_rows(x, rows, num_inner, outer, inner, columns, mask):
+    offsets = (rows // num_inner).to(tl.int64) * outer + (rows % num_inner).to(tl.int64) * inner
     return tl.load(x + offsets[:, None] + columns[None, :], mask=mask, other=0.0)
 
 
@@ -53,28 +53,29 @@ def _inverse_root(values, eps, WIDTH: tl.constexpr):
     return tl.rsqrt(tl.sum(values * values, axis=1) * (1.0 / WIDTH) + eps)[:, None]
 
 
-# Not specialized on the number of rows: another kernel could add in another order.
-@triton.jit(do_not_specialize=["num_rows"])
+# Not specialized on numbers of rows: another kernel could add in another order. The inner one is that of all
+# rows where a model norms its heads after it has transposed them.
+@triton.jit(do_not_specialize=["num_rows", "num_inner"])
 def rms_norm_kernel(
     x,
     weight,
     out,
     num_rows,
+    num_inner,
     x_outer,
     x_inner,
     eps,
-    INNER: tl.constexpr,
     WIDTH: tl.constexpr,
     ADDS_ONE: tl.constexpr,
     ROUNDS_FIRST: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """out (num_rows, WIDTH), contiguous; row i of x is at (i // INNER) * x_outer + (i % INNER) * x_inner."""
+    """out (num_rows, WIDTH), contiguous; x is (num_rows / num_inner, num_inner, WIDTH) with two strides."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, BLOCK)
     mask = (rows < num_rows)[:, None] & (columns < WIDTH)[None, :]
-    given = _load_rows(x, rows, x_outer, x_inner, columns, mask, INNER)
+    given = _load_rows(x, rows, num_inner, x_outer, x_inner, columns, mask)
     values = given.to(tl.float32)
     normed = values * _inverse_root(values, eps, WIDTH)
     if ROUNDS_FIRST:
@@ -84,19 +85,19 @@ def rms_norm_kernel(
     tl.store(out + places, scaled.to(given.dtype), mask=mask)
 
 
-@triton.jit(do_not_specialize=["num_rows"])
+@triton.jit(do_not_specialize=["num_rows", "num_inner"])
 def rms_norm_backward_kernel(
     grad,
     x,
     weight,
     dx,
     num_rows,
+    num_inner,
     grad_outer,
     grad_inner,
     x_outer,
     x_inner,
     eps,
-    INNER: tl.constexpr,
     WIDTH: tl.constexpr,
     ADDS_ONE: tl.constexpr,
     ROUNDS_FIRST: tl.constexpr,
@@ -107,11 +108,11 @@ def rms_norm_backward_kernel(
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, BLOCK)
     mask = (rows < num_rows)[:, None] & (columns < WIDTH)[None, :]
-    given = _load_rows(x, rows, x_outer, x_inner, columns, mask, INNER)
+    given = _load_rows(x, rows, num_inner, x_outer, x_inner, columns, mask)
     values = given.to(tl.float32)
     inverse = _inverse_root(values, eps, WIDTH)
     normed = values * inverse
-    dnormed = _load_rows(grad, rows, grad_outer, grad_inner, columns, mask, INNER).to(tl.float32)
+    dnormed = _load_rows(grad, rows, num_inner, grad_outer, grad_inner, columns, mask).to(tl.float32)
     dnormed *= _weight_of(weight, columns, WIDTH, ADDS_ONE)
     if ROUNDS_FIRST:  # as autograd hands it on
         dnormed = dnormed.to(given.dtype).to(tl.float32)
@@ -127,9 +128,8 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, form: NormForm) -> Tensor:
     """
     rows, out = _Rows.of(x), torch.empty(x.shape, dtype=x.dtype, device=x.device)
     grid, options = _configuration(rows, form)
-    launch(
-        rms_norm_kernel, grid, rows.x, weight, out, rows.number, rows.outer, rows.inner_stride, eps, **options
-    )
+    sizes = rows.number, rows.inner, rows.outer, rows.inner_stride
+    launch(rms_norm_kernel, grid, rows.x, weight, out, *sizes, eps, **options)
     return out
 
 
@@ -138,8 +138,8 @@ def rms_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, eps: float, form:
     rows, grads = _Rows.of(x), _Rows.of(grad)
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     grid, options = _configuration(rows, form)
-    strides = grads.outer, grads.inner_stride, rows.outer, rows.inner_stride
-    launch(rms_norm_backward_kernel, grid, grads.x, rows.x, weight, dx, rows.number, *strides, eps, **options)
+    sizes = rows.number, rows.inner, grads.outer, grads.inner_stride, rows.outer, rows.inner_stride
+    launch(rms_norm_backward_kernel, grid, grads.x, rows.x, weight, dx, *sizes, eps, **options)
     return dx
 
 
@@ -160,8 +160,9 @@ class _Rows(NamedTuple):
         # Where 16 bytes would not be aligned, another kernel would add in another order.
         if x.stride(-1) != 1 or x.data_ptr() % 16:
             x = x.clone(memory_format=torch.contiguous_format)
-        # By the number of dimensions, not by what can be merged: that may depend on the number of rows.
-        inner = x.shape[-2] if x.dim() > 3 else 1
+        # By dimensions, not by what can be merged: that may depend on the number of rows. So may whether
+        # Triton finds an odd multiple of 8 times an inner number of rows aligned.
+        inner = x.shape[-2] if x.dim() > 3 and x.shape[-1] % 16 == 0 else 1
         x = x.reshape(-1, inner, x.shape[-1])
         return cls(x, inner, x.stride(0), x.stride(1) if inner > 1 else 0)
 
@@ -173,7 +174,6 @@ def _configuration(rows: _Rows, form: NormForm) -> tuple[tuple[int], dict[str, A
     block = triton.next_power_of_2(width)
     per_program = max(1, TILE // block)
     options = {
-        "INNER": rows.inner,
         "WIDTH": width,
         "ADDS_ONE": form.adds_one,
         "ROUNDS_FIRST": form.rounds_first,

@@ -27,7 +27,7 @@ OPTIONS: dict[str, Any] = {"BM": TILE_ROWS, "BN": 64, "num_warps": 4}
 
 
 # Not specialised: passes of other sizes would be compiled again.
-@triton.jit(do_not_specialize=["num_layers"])
+@triton.jit(do_not_specialize=["num_layers", "column_tiles"])
 def lora_expand_kernel(
     out,
     shrunk,
@@ -44,28 +44,31 @@ def lora_expand_kernel(
     rank_columns,
     in_features,
     num_layers,
+    column_tiles,
     NUM_SIBLINGS: tl.constexpr,
     TO_INPUTS: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
 ):
     """out (T, features) += S B^T by sibling or, TO_INPUTS, each sibling's kept(dS A) in turn."""
-    block = tl.load(row_tiles + tl.program_id(1) * 2)
+    # One axis, since the others hold 65,535 programs: 4 million rows.
+    row_tile, column_tile = tl.program_id(0) // column_tiles, tl.program_id(0) % column_tiles
+    block = tl.load(row_tiles + row_tile * 2)
     if block < 0:
         return
-    first_row = tl.load(row_tiles + tl.program_id(1) * 2 + 1)
+    first_row = tl.load(row_tiles + row_tile * 2 + 1)
     rank = tl.multiple_of(tl.load(ranks + block), 8)
     start = tl.multiple_of(tl.load(adapter_starts + block), 8)
     block_start = tl.load(block_starts + block)
     rows = first_row + tl.arange(0, BM)
     own_rows = rows < tl.load(block_starts + block + 1)
     if TO_INPUTS:
-        first_column = tl.program_id(0) * BN
+        first_column = column_tile * BN
         columns = first_column + tl.arange(0, BN)
         own_columns = columns < in_features
     else:
-        sibling, first_tile, features = sibling_of_tile(siblings, tl.program_id(0), NUM_SIBLINGS, BN)
-        columns = (tl.program_id(0) - first_tile) * BN + tl.arange(0, BN)
+        sibling, first_tile, features = sibling_of_tile(siblings, column_tile, NUM_SIBLINGS, BN)
+        columns = (column_tile - first_tile) * BN + tl.arange(0, BN)
         own_columns = columns < features
         out += tl.multiple_of(tl.load(siblings + sibling * 4 + 2), 16)
     here = out + rows.to(tl.int64)[:, None] * row_stride + columns[None, :]
@@ -153,9 +156,10 @@ def _expand(
     *,
     to_inputs: bool,
 ) -> None:
+    column_tiles = sum(triton.cdiv(each, OPTIONS["BN"]) for each in features)
     launch(
         lora_expand_kernel,
-        (sum(triton.cdiv(each, OPTIONS["BN"]) for each in features), tables.shape.num_tiles),
+        (column_tiles * tables.shape.num_tiles,),
         out,
         shrunk,
         parameters,
@@ -171,6 +175,7 @@ def _expand(
         rank_columns,
         group.in_features,
         tables.shape.num_layers,
+        column_tiles,
         NUM_SIBLINGS=group.num_siblings,
         TO_INPUTS=to_inputs,
         **OPTIONS,

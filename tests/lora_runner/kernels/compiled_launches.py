@@ -54,12 +54,17 @@ def launches_of(call: Callable[[], object]) -> list[Launch]:
     return list(found.values())
 
 
+def compiled(launch: Launch, capability: int) -> Any:
+    """Triton's kernel for a launch on a device of this capability; the same for launches that share one."""
+    with _compiling_for(capability):
+        return launch.kernel.warmup(*launch.arguments, grid=launch.grid, **launch.options)
+
+
 class Compiled:
     """A kernel compiled for one capability."""
 
     def __init__(self, launch: Launch, capability: int, folder: Path) -> None:
-        with _compiling_for(capability):
-            made: Any = launch.kernel.warmup(*launch.arguments, grid=launch.grid, **launch.options)
+        made = compiled(launch, capability)
         self.capability = capability
         self.ptx: str = made.asm["ptx"]
         self.shared_bytes: int = made.metadata.shared

@@ -30,7 +30,7 @@ from lora_runner.kernels.rotary import RotaryForm, rotate
 from lora_runner.layout.embedding_tables import EmbeddingTables
 from lora_runner.layout.pass_tables import PassShape, PassTables
 from lora_runner.layout.sequence_tables import SequenceShape, SequenceTables
-from tests.lora_runner.kernels.compiled_launches import SHARED_BYTES, Compiled, launches_of
+from tests.lora_runner.kernels.compiled_launches import SHARED_BYTES, Compiled, compiled, launches_of
 
 pytestmark = pytest.mark.slow
 
@@ -174,11 +174,45 @@ def test_kernels_use_what_the_device_has(name: str, capability: int, tmp_path: P
     launches = launches_of(expected.call)
     assert launches
     for launch in launches:
-        compiled = Compiled(launch, capability, tmp_path)
+        made = Compiled(launch, capability, tmp_path)
         kernel = launch.kernel.__name__
-        assert (compiled.resources["STACK"], compiled.resources["LOCAL"]) == (0, 0), f"{kernel} spills"
-        assert compiled.shared_bytes <= SHARED_BYTES[capability], kernel
+        assert (made.resources["STACK"], made.resources["LOCAL"]) == (0, 0), f"{kernel} spills"
+        assert made.shared_bytes <= SHARED_BYTES[capability], kernel
         if expected.matrices:
-            assert compiled.multiplies_matrices, kernel
+            assert made.multiplies_matrices, kernel
         if expected.wide:
-            assert compiled.loads_16_bytes, kernel
+            assert made.loads_16_bytes, kernel
+
+
+@pytest.mark.parametrize("head_size", [256, 72])
+def test_a_norm_of_transposed_heads_is_compiled_once(head_size: int) -> None:
+    """Gemma 3 transposes before it normalizes; another kernel for other rows might add in another order."""
+    weight, made = meta(head_size), []
+    for num_rows in (257, 266, 288):
+        x, grad = meta(1, num_rows, 8, head_size).transpose(1, 2), meta(1, 8, num_rows, head_size)
+        launches = launches_of(
+            lambda x=x, grad=grad: (  # type: ignore[misc]
+                rms_norm(x, weight, 1e-6, LLAMA_NORM),
+                rms_norm_backward(grad, x, weight, 1e-6, LLAMA_NORM),
+            )
+        )
+        made.append([compiled(launch, 90) for launch in launches])
+    assert made[0] == made[1] == made[2]
+
+
+def test_rows_are_counted_along_the_axis_of_programs_that_holds_more_than_65535() -> None:
+    """Of each kernel for adapters, in a pass of 5 million rows."""
+    num_rows = 5 * 10**6
+    tables = PassTables.empty(PassShape(num_rows, 9, 224, RANK), torch.device("meta"))
+    shrunk, x, dy = meta(num_rows, 3 * RANK), meta(num_rows, 4096), meta(num_rows, 6144)
+    launches = launches_of(
+        lambda: (
+            shrink_inputs(x, ADAPTERS, QKV, tables, RANK),
+            expand_outputs_(dy, shrunk, ADAPTERS, QKV, tables, RANK),
+            shrink_gradients(dy, ADAPTERS, QKV, tables, RANK),
+            add_adapter_gradients(ADAPTERS, x, dy, shrunk, shrunk, QKV, tables, RANK),
+        )
+    )
+    assert len(launches) > 3
+    for launch in launches:
+        assert max(launch.grid[1:], default=1) <= 65_535, launch.kernel.__name__

@@ -104,11 +104,12 @@ def test_a_norm_rounds_where_the_models_module_does(
     assert (backward != x.grad).float().mean() < 0.05
 
 
-def test_a_norm_reads_the_heads_of_a_joint_tensor_without_a_copy() -> None:
-    joint, weight = normal(1, 6, 12 * 32), normal(32)
-    heads = joint[..., 64 : 64 + 4 * 32].unflatten(-1, (4, 32))  # (1, 6, 4, 32)
+@pytest.mark.parametrize("size", [32, 24])
+def test_a_norm_takes_the_heads_of_a_joint_tensor(size: int) -> None:
+    joint, weight = normal(1, 6, 12 * size), normal(size)
+    heads = joint[..., 2 * size : 6 * size].unflatten(-1, (4, size))  # (1, 6, 4, size)
     assert torch.equal(rms_norm(heads, weight, EPS, LLAMA), rms_norm(heads.contiguous(), weight, EPS, LLAMA))
-    grad = normal(1, 4, 6, 32).transpose(1, 2)
+    grad = normal(1, 4, 6, size).transpose(1, 2)
     assert torch.equal(
         rms_norm_backward(grad, heads, weight, EPS, LLAMA),
         rms_norm_backward(grad.contiguous(), heads.contiguous(), weight, EPS, LLAMA),
