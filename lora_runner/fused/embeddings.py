@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
-from lora_runner.fused.replaced import is_equal, random_input
+from lora_runner.fused.replaced import FusedForward, is_equal, random_input
 from lora_runner.kernels.embedding_rows import add_embedding_gradients, embedding_rows
 from lora_runner.layers.adapter_bank import SeatWeights
 from lora_runner.layers.embeddings import PackedEmbedding
@@ -33,7 +33,7 @@ class EmbeddingPass:
     gradients: Tensor
 
 
-class FusedEmbedding:
+class FusedEmbedding(FusedForward):
     """The forward of the input embeddings. ValueError, in words, for a module with no fused form."""
 
     def __init__(self, module: PackedEmbedding, context: PackContext) -> None:

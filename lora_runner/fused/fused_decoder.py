@@ -17,7 +17,8 @@ from lora_runner.fused.linear_group import LinearGroup
 from lora_runner.fused.mlp import fuse_mlps
 from lora_runner.fused.norms import fuse_norms
 from lora_runner.fused.pass_inputs import PassInputs, PassKey
-from lora_runner.fused.rotary import fuse_rotary
+from lora_runner.fused.replaced import remove_fused_forwards
+from lora_runner.fused.rotary import fuse_rotary, leave_rotary
 from lora_runner.fused.siblings import find_siblings
 from lora_runner.graphs.buckets import padded_count, padded_rank, padded_rows
 from lora_runner.layers.adapter_bank import SeatWeights
@@ -30,7 +31,11 @@ from lora_runner.optim.flat_buffers import FlatBuffers
 
 
 class FusedDecoder:
-    """The fused forms of a decoder's parts. NotFusedError says what has none."""
+    """The fused forms of a decoder's parts. NotFusedError says what has none.
+
+    Parts are put in place one by one: where one raises, or the whole computes something else, all have to be
+    taken out (`remove_fused_parts`).
+    """
 
     def __init__(
         self,
@@ -52,12 +57,13 @@ class FusedDecoder:
         self._num_layers = len(linears)
         sizes = [linear.in_features + linear.out_features for linear in linears]
         before = dict(enumerate([0, *accumulate(sizes)][:-1]))
-        self.groups = [
-            LinearGroup(members, context, before) for members in find_siblings(decoder, context, probe)
-        ]
+        siblings = find_siblings(decoder, context, probe)
+        attention = check_attention(probe)
+        # After all passes of the general path, in which each member would write the weights of all.
+        self.groups = [LinearGroup(members, context, before) for members in siblings]
         self._embedding = _fused_embedding(decoder, context)
         self._parts = {
-            "attention": check_attention(probe),
+            "attention": attention,
             "norms": fuse_norms(decoder).describe(),
             "rotary embeddings": fuse_rotary(decoder, context, dtype).describe("queries and keys"),
             "MLPs": fuse_mlps(decoder, dtype).describe(),
@@ -122,6 +128,15 @@ class FusedDecoder:
             for group in self.groups:
                 group.forget()
         return hidden.flatten(0, 1)
+
+
+def remove_fused_parts(decoder: nn.Module, context: PackContext) -> None:
+    """Let a decoder compute by the general path again, whatever a FusedDecoder has put in place."""
+    remove_fused_forwards(decoder)
+    leave_rotary(decoder, context)
+    for module in decoder.modules():
+        if isinstance(module, PackedLinear):
+            module.group = None
 
 
 def _fused_embedding(decoder: nn.Module, context: PackContext) -> FusedEmbedding | None:

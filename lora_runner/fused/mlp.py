@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lora_runner.fused.replaced import MODEL_ERRORS, Replaced, is_equal, random_input
+from lora_runner.fused.replaced import (
+    MODEL_ERRORS,
+    FusedForward,
+    Replaced,
+    is_equal,
+    raise_unless_of_model,
+    random_input,
+)
 from lora_runner.kernels.gated_activation import (
     ACTIVATIONS,
     Activation,
@@ -47,7 +54,7 @@ def fuse_mlps(model: nn.Module, dtype: torch.dtype) -> Replaced:
     return Replaced.of(count, left)
 
 
-class FusedMlp:
+class FusedMlp(FusedForward):
     """The forward of an MLP with linear layers gate, up and down, or one layer for gate and up together."""
 
     def __init__(self, first: tuple[PackedLinear, ...], down: PackedLinear, kind: Activation) -> None:
@@ -139,6 +146,7 @@ def _fused(module: nn.Module, linears: Mapping[str, PackedLinear], dtype: torch.
         try:
             trial = _try(module, linears, of_trial)
         except MODEL_ERRORS as error:
+            raise_unless_of_model(error)
             return f"cannot be called on one tensor: {type(error).__name__}"
         if trial is None:
             break

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lora_runner.fused.replaced import MODEL_ERRORS, Replaced, is_equal, random_input
+from lora_runner.fused.replaced import (
+    MODEL_ERRORS,
+    FusedForward,
+    Replaced,
+    is_equal,
+    raise_unless_of_model,
+    random_input,
+)
 from lora_runner.kernels.rms_norm import MAX_WIDTH, NormForm, rms_norm, rms_norm_backward
 
 FORMS = tuple(NormForm(*choices) for choices in ((False, True), (True, False), (False, False)))
@@ -36,7 +43,7 @@ def fuse_norms(model: nn.Module) -> Replaced:
     return Replaced.of(count, left)
 
 
-class FusedNorm:
+class FusedNorm(FusedForward):
     """The forward of a norm module."""
 
     def __init__(self, module: nn.Module, eps: float, form: NormForm) -> None:
@@ -98,6 +105,7 @@ def _form_of(module: nn.Module, eps: float) -> NormForm | str:
             unequal = {form: _unequal(module, eps, form, dtype) for form in candidates}
             candidates = {form: share for form, share in unequal.items() if share is not None}
     except MODEL_ERRORS as error:
+        raise_unless_of_model(error)
         return f"cannot be called on one tensor: {type(error).__name__}"
     if not candidates:
         return "computes something else than the kernel"

@@ -1,4 +1,4 @@
-"""What is asked of a part of a model before a kernel takes its place, and how that is reported."""
+"""What is asked of a part before a kernel takes its place, how that is reported, and how it is undone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from lora_runner.errors import is_device_error
 
 MODEL_ERRORS = (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError)
 """What a model's own code raises on inputs that it does not support."""
@@ -38,6 +40,23 @@ class Replaced:
 
 def _named(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+class FusedForward:
+    """Takes the place of a module's `forward`; deleted there, it leaves the module its own."""
+
+
+def remove_fused_forwards(model: nn.Module) -> None:
+    """Let all parts of `model` compute by their own code again."""
+    for module in model.modules():
+        if isinstance(vars(module).get("forward"), FusedForward):
+            del module.forward
+
+
+def raise_unless_of_model(error: Exception) -> None:
+    """Raise an error that says nothing about a model: memory ran out, or the device itself failed."""
+    if isinstance(error, torch.OutOfMemoryError) or is_device_error(error):
+        raise error
 
 
 def random_input(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

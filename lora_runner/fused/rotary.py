@@ -19,7 +19,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lora_runner.base.liger import ROTARY
-from lora_runner.fused.replaced import MODEL_ERRORS, Replaced, is_equal, random_input
+from lora_runner.fused.replaced import (
+    MODEL_ERRORS,
+    Replaced,
+    is_equal,
+    raise_unless_of_model,
+    random_input,
+)
 from lora_runner.kernels.rotary import RotaryForm, rotate
 from lora_runner.layers.linear import PackContext
 
@@ -49,6 +55,14 @@ def fuse_rotary(model: nn.Module, context: PackContext, dtype: torch.dtype) -> R
             found.serve(context)
             count += 1
     return Replaced.of(count, left)
+
+
+def leave_rotary(model: nn.Module, context: PackContext) -> None:
+    """Let the model's own function compute in all passes of `context` again."""
+    for name in {type(module).__module__ for module in model.modules()}:
+        fused = getattr(sys.modules.get(name), ROTARY, None)
+        if isinstance(fused, FusedRotary):
+            fused.leave(context)
 
 
 def _fused(holder: ModuleType, dtype: torch.dtype, device: torch.device) -> FusedRotary | str:
@@ -83,7 +97,8 @@ def _form_of(
         )
         try:
             expected = own(q, k, cos, sin)
-        except MODEL_ERRORS:
+        except MODEL_ERRORS as error:
+            raise_unless_of_model(error)
             return None
         equal = (
             form
@@ -108,6 +123,10 @@ class FusedRotary:
         self._contexts = [known for known in self._contexts if known() is not None]
         if not any(known() is context for known in self._contexts):
             self._contexts.append(weakref.ref(context))
+
+    def leave(self, context: PackContext) -> None:
+        """Serve this pack no more."""
+        self._contexts = [known for known in self._contexts if known() is not context]
 
     def __call__(
         self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *rest: Any, **named: Any

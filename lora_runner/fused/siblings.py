@@ -34,6 +34,8 @@ def find_siblings(
 
     def record(linear: PackedLinear, _: nn.Module, args: Sequence[Any]) -> None:
         assert context.rows is not None
+        if not args:
+            raise NotFusedError(f"{linear.name} is given its input by keyword")
         if args[0].shape[:-1].numel() != context.rows.num_rows:
             raise NotFusedError(f"{linear.name} sees a selection of the rows")
         calls.append((linear, args[0]))

@@ -15,6 +15,7 @@ from lora_runner.base.load_model import Base, vocabulary_size
 from lora_runner.base.model_structure import text_config
 from lora_runner.errors import ModelError, first_line
 from lora_runner.fused.compute_path import ComputePath, Machine, NotFusedError
+from lora_runner.fused.replaced import raise_unless_of_model
 from lora_runner.kernels.frozen_product import use_way
 from lora_runner.layers.attention import AttentionImplementation
 from lora_runner.layers.block_modules import call_by_block
@@ -86,8 +87,8 @@ class PackedModel:
         general = GeneralPasses(self._decoder, self.model.config, lambda: self.attention)
         self._passes: GeneralPasses | FusedPasses = general
         decision = machine.decision
-        if decision.product is not None:  # before the first pass: a trial's numbers depend on it
-            use_way(base.device, base.compute_dtype, decision.product)
+        # Before the first pass: a trial's numbers depend on it. The choice of an earlier pack is forgotten.
+        use_way(base.device, base.compute_dtype, decision.product)
         self.layout, self.layout_reason = self._choose_layout()
         self.path = replace(self._choose_path(machine), product=decision.product_name)
         if not self.path.is_fused:
@@ -233,7 +234,23 @@ class PackedModel:
         if self.called_by_block:
             names = f"{self.called_by_block[0]} and {len(self.called_by_block) - 1} other modules"
             return ComputePath(False, f"{names} multiply by matrices of their own, block by block")
-        from lora_runner.fused.fused_decoder import FusedDecoder  # needs triton
+        from lora_runner.fused.fused_decoder import remove_fused_parts  # needs triton
+
+        try:
+            return self._fused_path(machine)
+        except NotFusedError as error:
+            reason = str(error)
+        except Exception as error:  # a kernel that cannot be compiled, or is too large for the device
+            raise_unless_of_model(error)
+            if self.base.device.type == "meta":
+                raise  # nothing is computed there, so it says nothing about a real pack
+            reason = f"its kernels cannot run here: {type(error).__name__}: {first_line(error)}"
+        remove_fused_parts(self._decoder, self.context)  # here, where no traceback holds them
+        return ComputePath(False, reason)
+
+    def _fused_path(self, machine: Machine) -> ComputePath:
+        """The fused path, in place. NotFusedError for a model that it does not compute."""
+        from lora_runner.fused.fused_decoder import FusedDecoder
         from lora_runner.fused.fused_passes import FusedPasses
 
         blocks, dtype = _small_blocks(self.base.device, vocabulary_size(self.model)), self.base.compute_dtype
@@ -243,10 +260,7 @@ class PackedModel:
 
         with torch.no_grad():
             plain = logits()
-            try:
-                fused = FusedDecoder(self._decoder, self.context, self.linears, logits, dtype)
-            except NotFusedError as error:
-                return ComputePath(False, str(error))
+            fused = FusedDecoder(self._decoder, self.context, self.linears, logits, dtype)
             self._passes = FusedPasses(
                 fused,
                 self.context,
@@ -257,7 +271,7 @@ class PackedModel:
             )
             difference = logit_difference(logits(), plain, dtype)
         if difference is not None:
-            return ComputePath(False, f"fused logits differ from the plain model's by {difference:.1e}")
+            raise NotFusedError(f"fused logits differ from the plain model's by {difference:.1e}")
         return ComputePath(True, machine.reason, fused.describe())
 
     def _choose_layout(self) -> tuple[LayoutKind, str]:

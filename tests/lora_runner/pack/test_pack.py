@@ -14,7 +14,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, get_scheduler
 
 from lora_runner.base.load_model import BaseSpec, load_base
+from lora_runner.certificate.decision import Decision
 from lora_runner.config import TrialConfig
+from lora_runner.fused.compute_path import Machine
+from lora_runner.kernels.frozen_product import use_way, way_for
 from lora_runner.pack.options import PackOptions
 from lora_runner.pack.pack import MicroBatch, Pack
 from lora_runner.pack.seat import Seat
@@ -304,3 +307,17 @@ def test_greedy_samples_equal_transformers_generate(pack: Pack, tiny_model: TINY
         )
         tail = out[0, len(prompt) :].tolist()
         assert new == (tail[: tail.index(1)] if 1 in tail else tail)
+
+
+def test_a_pack_multiplies_by_no_way_that_an_earlier_one_has_chosen(
+    new_pack: Callable[..., Pack], tiny_model: TINY
+) -> None:
+    x, weight = torch.ones(2, 8), torch.ones(8, 8)
+    chosen = Machine(False, "a test says so", decision=Decision(product="cublas"))
+    Pack(load_base(BaseSpec(model=str(tiny_model("llama")))), PackOptions(), chosen)
+    try:
+        assert way_for(x, weight) == "cublas"
+        new_pack()
+        assert way_for(x, weight) is None
+    finally:
+        use_way(x.device, x.dtype, None)
