@@ -1,11 +1,14 @@
 """The app and its entry point: every expected error becomes a message and an exit code, never a traceback.
 
-Exit codes: 0 done, 1 the sweep failed, 2 bad input (nothing written, nothing lost), 130 interrupted.
+Exit codes: 0 done, 1 the sweep failed (`replay`: a value differs, `certify`: a computation has no invariant
+way), 2 bad input (nothing written, nothing lost), 70 an error of this program, with its traceback, 130
+interrupted.
 """
 
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -14,6 +17,8 @@ from sweeps.cli import certify, replay, result_commands, run_commands, watch_com
 from sweeps.cli.run_commands import INTERRUPTED
 from sweeps.errors import SweepError
 
+INTERNAL_ERROR = 70
+"""EX_SOFTWARE of sysexits.h."""
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 for commands in (run_commands, certify, watch_commands, result_commands, replay):
     app.add_typer(commands.app)
@@ -51,6 +56,10 @@ def main(arguments: list[str] | None = None) -> None:
             _fail(error, error.exit_code)
         except (InputError, ResultsError, RunnerError) as error:
             _fail(error, 2)
+        except Exception:
+            # Not by Python's own 1, which is an answer of some commands.
+            traceback.print_exc()
+            sys.exit(INTERNAL_ERROR)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweeps.cli.arguments import JsonOption, SweepArgument, console, load_to_run
+from files_and_text.plain_values import plain
+from sweeps.cli.arguments import (
+    JsonOption,
+    SetOption,
+    SweepArgument,
+    console,
+    load_to_read,
+    load_to_run,
+)
+from sweeps.errors import ConfigError, ReplayError
+
+if TYPE_CHECKING:
+    from sweeps.sweep import Sweep
 
 app = typer.Typer()
 DIFFERENT = 1
@@ -28,17 +43,19 @@ def replay(
     of_confirmation: Annotated[
         bool, typer.Option("--confirmation", help="a run of `sweeps confirm` instead of a trial")
     ] = False,
+    settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a trial again, alone, and compare it with its record bit by bit.
 
-    Exit code 0: every loss and the digest of the adapter are equal. 1: the first value that
-    differs is named. 2: it cannot be trained again. Writes nothing into the run folder.
+    Exit code 0: every recorded value is equal. 1: the first value that differs is named.
+    2: it cannot be trained again. Model and data may have moved: say where they are by
+    --set model.name=PATH, data.train and data.eval. Writes nothing into the run folder.
     """
     from sweeps.replay.replay_text import print_replay
 
-    with console.status(f"trial {trial}: checking model and data") as status:
-        answer = load_to_run(path, None).replay(
+    with _os_errors(trial), console.status(f"trial {trial}: checking model and data") as status:
+        answer = _load(path, settings).replay(
             trial,
             from_percent=from_percent,
             of_confirmation=of_confirmation,
@@ -47,8 +64,29 @@ def replay(
     if as_json:
         first = answer.first_difference
         values = {"is_equal": answer.is_equal, "first_difference": None if first is None else asdict(first)}
-        print(json.dumps(asdict(answer) | values, indent=2))
+        print(json.dumps(plain(asdict(answer) | values), indent=2, allow_nan=False))
     else:
         print_replay(answer, console)
     if not answer.is_equal:
         raise typer.Exit(DIFFERENT)
+
+
+def _load(path: Path, settings: list[str] | None) -> Sweep:
+    """The sweep; where model or data are gone, the error also says how to name their new place."""
+    try:
+        return load_to_run(path, settings)
+    except ConfigError as error:
+        load_to_read(path)  # raises the same error when the file itself is wrong
+        hint = (
+            "where model or data have moved, a replay is told by --set model.name=PATH, data.train, data.eval"
+        )
+        raise ConfigError([*error.problems, hint]) from None
+
+
+@contextmanager
+def _os_errors(trial: int) -> Iterator[None]:
+    """A file or disk that cannot be used says nothing about the trial's numbers."""
+    try:
+        yield
+    except OSError as error:
+        raise ReplayError(f"trial {trial} could not be replayed, so nothing was compared: {error}") from error

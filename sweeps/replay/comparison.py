@@ -9,7 +9,7 @@ from typing import Any
 
 from files_and_text.trial_paths import ADAPTER, ADAPTER_WEIGHTS
 from sweeps.replay.train_again import TrainedAgain
-from sweeps.replay.trial_record import COMPARED, RecordedValue, TrialRecord, same_bits
+from sweeps.replay.trial_record import RecordedValue, TrialRecord, same_bits
 from sweeps.study.base_check import BASE_EVAL_LOSS
 
 BASE = "base_eval_loss"
@@ -43,8 +43,10 @@ class Replay:
     last_percent: int
     outcome: str | None
     """Of the recorded trial; None if it has not ended."""
+    lacking: tuple[str, ...] = ()
+    """Names of values that no report of the record has, so that they are not compared."""
     notes: tuple[str, ...] = ()
-    """What the record lacks, and how this machine differs from the one that wrote it."""
+    """How this machine differs from the one that wrote the record, and whether the trial has ended."""
 
     @property
     def first_difference(self) -> ComparedValue | None:
@@ -65,6 +67,7 @@ def compare(
         values=tuple(_values(record, found, study)),
         last_percent=record.percents[-1],
         outcome=record.outcome,
+        lacking=tuple(record.lacking),
         notes=tuple(_notes(record, found, study.get("versions") or {}, versions)),
     )
 
@@ -108,9 +111,6 @@ def _digest(content: bytes) -> str:
 def _notes(
     record: TrialRecord, found: TrainedAgain, before: Mapping[str, str], now: Mapping[str, str]
 ) -> Iterator[str]:
-    if lacking := record.lacking:
-        names = ", ".join(name for name in COMPARED if name in lacking)
-        yield f"not in the record, so not compared: {names}"
     if record.outcome is None:
         yield "the trial has not ended; compared up to its last report"
     differing = []

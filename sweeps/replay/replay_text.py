@@ -32,15 +32,18 @@ def print_replay(replay: Replay, console: Console) -> None:
 
 
 def summary(replay: Replay) -> str:
-    """One sentence: equal, or the first value that differs, with both in full."""
+    """One sentence: equal, or the first value that differs, with both in full; and what was not compared."""
+    lacking = f"; not in the record, so not compared: {', '.join(replay.lacking)}" if replay.lacking else ""
     if (first := replay.first_difference) is None:
         count, percent = len(replay.values), replay.last_percent
         return (
-            f"trial {replay.number}: all {count} values up to {percent}% of the budget are equal, bit by bit"
+            f"trial {replay.number}: all {count} recorded values up to {percent}% of the budget are equal, "
+            f"bit by bit{lacking}"
         )
     return (
         f"trial {replay.number} differs first at {first.percent}% of the budget: {first.name} was recorded "
         f"as {_exactly(first, first.recorded)} ({first.source}), found {_exactly(first, first.found)}"
+        f"{lacking}"
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from files_and_text.trial_paths import ADAPTER, ADAPTER_WEIGHTS
+from files_and_text.trial_paths import ADAPTER, ADAPTER_WEIGHTS, CHECKPOINT
 from lora_runner.protocol import Assignment, SeatReport
 from sweeps.errors import ReplayError
 from sweeps.plan.specs import WorkerSpec
@@ -55,21 +55,16 @@ def train_again(
     Raises ReplayError when the base is another one or the checkpoint cannot be used, and ModelError.
     """
     with tempfile.TemporaryDirectory(prefix="sweeps-replay-") as name:
-        folder, from_step = Path(name), 0
+        folder, checkpoint = Path(name), None
         if from_percent is not None:
-            if from_percent >= record.percents[-1]:
-                raise ReplayError(
-                    f"--from is below the last report of trial {record.number}, at {record.percents[-1]}% of "
-                    f"its budget; got {from_percent}"
-                )
-            from_step = take_checkpoint(record, kept, from_percent, folder)
+            checkpoint = take_checkpoint(record, kept, from_percent, folder)
         progress("loading the base")
         with _threads(record.num_threads):
             session = _open_session(record, spec)
             _check_base(record, session, study)
             session.start_trial(0, Assignment(number=record.number, config=record.config, folder=name))
-            if session.trials[0].seat.step != from_step:
-                raise ReplayError("; ".join(session.take_notes()) or "the checkpoint cannot be used")
+            if checkpoint is not None:
+                _check_resumed(record, checkpoint, session, folder)
             reports: dict[int, SeatReport] = {}
             while session.trials and max(reports, default=0) < record.percents[-1]:
                 for report in session.advance():
@@ -84,7 +79,7 @@ def train_again(
         return TrainedAgain(
             reports=reports,
             base_eval_loss=session.base_eval_loss,
-            from_step=from_step,
+            from_step=0 if checkpoint is None else checkpoint.step,
             adapter=weights.read_bytes() if weights.is_file() else None,
             device=str(last.device),
             num_threads=last.num_threads,
@@ -121,6 +116,26 @@ def _check_base(record: TrialRecord, session: Session, study: Mapping[str, Any])
     )
     if difference is not None:
         raise ReplayError(f"trial {record.number} was trained on another base: {difference}")
+
+
+def _check_resumed(record: TrialRecord, checkpoint: KeptCheckpoint, session: Session, folder: Path) -> None:
+    """ReplayError unless the seat is at the checkpoint's step; a session starts over where it cannot be."""
+    from lora_runner.checkpoint import load_checkpoint
+    from lora_runner.errors import CheckpointError
+
+    seat, copy = session.trials[0].seat, folder / CHECKPOINT
+    if seat.step == checkpoint.step:
+        return
+    reason = f"it holds step {seat.step} now"
+    try:
+        load_checkpoint(copy, seat)
+    except CheckpointError as error:
+        reason = str(error).removeprefix(f"{copy}: ").replace(str(copy), checkpoint.place)
+    raise ReplayError(
+        f"trial {record.number} cannot go on from its checkpoint at {checkpoint.percent}% of its budget "
+        f"(step {checkpoint.step}, in {checkpoint.place}), so nothing was compared: {reason}; a sweep that "
+        "is running may have replaced it: replay again, or without --from"
+    )
 
 
 @contextmanager

@@ -81,6 +81,18 @@ def open_study(
 
 def check_identity(study: optuna.Study, identity: Mapping[str, Any]) -> None:
     """StudyMismatch, with every field that differs, when the study is not that of this identity."""
+    if differing := identity_differences(study, identity):
+        raise StudyMismatch(
+            f"the study {study.study_name!r} belongs to another sweep; give this one another name, or undo "
+            "the change:\n" + "\n".join(f"  {line}" for line in differing)
+        )
+
+
+def identity_differences(study: optuna.Study, identity: Mapping[str, Any]) -> list[str]:
+    """A line for each field in which a study is not that of this identity, with both values.
+
+    Raises StudyMismatch for a study that no sweep made.
+    """
     name, theirs = study.study_name, study.user_attrs.get("identity")
     if not isinstance(theirs, Mapping):
         raise StudyMismatch(
@@ -94,11 +106,7 @@ def check_identity(study: optuna.Study, identity: Mapping[str, Any]) -> None:
     if study.directions != [optuna.study.StudyDirection.MINIMIZE]:
         found = ", ".join(direction.name.lower() for direction in study.directions)
         differing.append(f"direction: the study has {found!r}, a sweep 'minimize'")
-    if differing:
-        raise StudyMismatch(
-            f"the study {name!r} belongs to another sweep; give this one another name, or undo the change:\n"
-            + "\n".join(f"  {line}" for line in differing)
-        )
+    return differing
 
 
 def set_user_attrs(study: optuna.Study, trial: FrozenTrial | Trial, **attributes: Any) -> None:

@@ -55,7 +55,7 @@ def train(blueprint: Blueprint, url: str, *, most_turns: int = 100) -> None:
     keeper.leave()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def new_sweep(
     tmp_path_factory: pytest.TempPathFactory, tiny_model: Callable[..., Path]
 ) -> Callable[..., Sweep]:
@@ -83,13 +83,13 @@ def new_sweep(
     return make
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def ended(new_sweep: Callable[..., Sweep]) -> Sweep:
     """Every trial has ended."""
     return new_sweep()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def interrupted(new_sweep: Callable[..., Sweep]) -> Sweep:
     """In a journal; trial 0 has reported at 70% of its budget, and its last checkpoint was at 40%."""
     return new_sweep(storage="journal:study.log", most_turns=4)

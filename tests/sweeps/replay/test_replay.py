@@ -13,6 +13,7 @@ import torch
 from optuna.trial import TrialState
 
 from sweeps.errors import ConfigError, ReplayError, StudyMismatch
+from sweeps.replay.replay_text import summary
 from sweeps.storage.open_storage import open_storage
 from sweeps.storage.optuna_private import trial_id_of
 from sweeps.study.study import find_study
@@ -104,9 +105,11 @@ def test_a_trial_goes_on_from_a_checkpoint_that_is_kept(interrupted: Sweep, call
     answer = call("replay", interrupted.run_folder, 0, "--from", 50)
     assert answer.code == 2
     assert "trial 0 has no checkpoint at 50% of its budget; kept: 40% (step 4). Without --from" in answer.err
-    answer = call("replay", interrupted.run_folder, 0, "--from", 70)
-    assert answer.code == 2
-    assert "--from is below the last report of trial 0, at 70% of its budget; got 70" in answer.err
+    for percent in (70, 150):
+        answer = call("replay", interrupted.run_folder, 0, "--from", percent)
+        assert answer.code == 2
+        said = f"--from must be below 70, the percent of the budget at trial 0's last report; got {percent}"
+        assert said in answer.err
 
 
 def test_bad_input_names_what_is_wrong(ended: Sweep, interrupted: Sweep, call: Call) -> None:
@@ -169,7 +172,7 @@ def test_another_machine_and_old_records_are_said(ended: Sweep, tmp_path: Path) 
     study.set_user_attr("versions", study.user_attrs["versions"] | {"torch": "1.0"})
     with storage.engine.begin() as connection:  # type: ignore[attr-defined]
         connection.exec_driver_sql(
-            "DELETE FROM trial_user_attributes WHERE key IN ('adapter_sha256', 'num_threads')"
+            "DELETE FROM trial_user_attributes WHERE key IN ('adapter_sha256', 'grad_norm', 'num_threads')"
         )
         connection.exec_driver_sql(
             "UPDATE trial_user_attributes SET value_json = '\"NVIDIA H200\"' WHERE key = 'device'"
@@ -181,11 +184,13 @@ def test_another_machine_and_old_records_are_said(ended: Sweep, tmp_path: Path) 
     storage.close()
     for file in sweep.run_folder.glob("trials/*/re*.json*"):
         lines = [json.loads(line) for line in file.read_text().splitlines() if file.suffix == ".jsonl"]
-        file.write_text("".join(json.dumps(_without_digest(line)) + "\n" for line in lines))
+        file.write_text("".join(json.dumps(_of_old(line)) + "\n" for line in lines))
     answer = sweep.replay(pruned.number)
     assert answer.is_equal
-    lacking, differing = answer.notes
-    assert lacking == "not in the record, so not compared: adapter_sha256"
+    assert summary(answer).endswith(
+        "of the budget are equal, bit by bit; not in the record, so not compared: grad_norm, adapter_sha256"
+    )
+    (differing,) = answer.notes
     assert differing.startswith(
         "equal bits are only promised on the same kind of device with the same library"
     )
@@ -194,7 +199,6 @@ def test_another_machine_and_old_records_are_said(ended: Sweep, tmp_path: Path) 
     assert f"torch 1.0 then, {torch.__version__} now" in differing
 
 
-def _without_digest(line: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: value for key, value in line.items() if key not in ("adapter_sha256", "num_threads", "device")
-    }
+def _of_old(line: dict[str, Any]) -> dict[str, Any]:
+    newer = ("adapter_sha256", "grad_norm", "num_threads", "device")
+    return {key: value for key, value in line.items() if key not in newer}
