@@ -56,7 +56,7 @@ class Stage:
     seconds: float
     """After which it is ended."""
     reserved: float = 0.0
-    """Seconds that earlier stages leave it."""
+    """Seconds that earlier stages leave it, of those."""
     is_timed: bool = False
     """Takes `--seconds` and leaves out what would not end within them."""
 
@@ -65,10 +65,10 @@ def benchmark(name: str, seconds: float, *, reserved: float = 0.0) -> Stage:
     return Stage(name, ("-m", f"benchmarks.{name}", "--save"), seconds, reserved, is_timed=True)
 
 
-def tests(name: str, files: Sequence[str], seconds: float) -> Stage:
+def tests(name: str, files: Sequence[str], seconds: float, *, reserved: float) -> Stage:
     # Other library versions may warn; these tests do not check that.
     options = ("-m", "gpu", "-W", "default", "--durations=15")
-    return Stage(name, ("-m", "pytest", *options, *files), seconds)
+    return Stage(name, ("-m", "pytest", *options, *files), seconds, reserved)
 
 
 def stages() -> list[Stage]:
@@ -76,13 +76,14 @@ def stages() -> list[Stage]:
     # Tests by file, since some tests of data need packages that a machine for training may lack; kernels in a
     # process of their own, since after an invalid access to memory everything in a process fails.
     certify = ("-m", "lora_runner.certificate", "--output", f"{OUT}/certificate.json")
+    whole = [file for folder in test_folders() for file in gpu_tests(folder)]
     return [
         Stage("certify", certify, 90),
-        tests(KERNEL_TESTS, gpu_tests(KERNEL_TESTS), 100),
-        tests("tests", [file for folder in test_folders() for file in gpu_tests(folder)], 130),
-        benchmark("floor", 100),
-        benchmark("side_by_side", 200),
-        benchmark("update", 40, reserved=30.0),
+        tests(KERNEL_TESTS, gpu_tests(KERNEL_TESTS), 90, reserved=0),
+        benchmark("floor", 100, reserved=60),
+        tests("tests", whole, 130, reserved=40),
+        benchmark("side_by_side", 200, reserved=110),
+        benchmark("update", 40, reserved=30),
         benchmark("step", 240),
     ]
 

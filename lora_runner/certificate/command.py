@@ -35,9 +35,9 @@ def certify_and_print(
     sizes = sizes_of(model) if model is not None else LLAMA_8B if chosen.type == "cuda" else SMALL_LLAMA
     found = certify(chosen, sizes, seed=seed, alive=_show_life)
     _show_life(end=True)
+    keep_certificate(found)  # first: whoever waits for the table may end this process
     for line in table(found):
         say(line)
-    keep_certificate(found)
     if output is not None:
         say(f"wrote {found.write(output)}")
     return 0 if found.is_good else 1

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lora_runner.certificate import command
 from lora_runner.certificate.cache import cached_certificate, cached_path, certificate_for
 from lora_runner.certificate.certificate import KINDS, PROCESS, Certificate, Check, choose
 from lora_runner.certificate.device_facts import DeviceFacts
@@ -173,6 +174,16 @@ def test_what_failed_for_want_of_memory_or_of_a_process_is_checked_again(cache: 
 def test_a_cache_that_cannot_be_written_is_not_used(cache: Path) -> None:
     cache.parent.write_text("a file", encoding="utf-8")
     assert certificate_for(CPU, TINY, make=lambda *_, **__: certificate()).is_good
+
+
+def test_a_certificate_is_kept_before_it_is_printed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def say(line: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "certify", lambda *_, **__: certificate())
+    with pytest.raises(KeyboardInterrupt):
+        command.certify_and_print(None, device="cpu", say=say)
+    assert cached_certificate(DeviceFacts.of(CPU), TINY) == certificate()
 
 
 def test_kinds_have_words() -> None:
