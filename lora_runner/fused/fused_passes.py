@@ -93,6 +93,10 @@ class FusedPasses:
         """How many passes are captured as graphs now, and why no others will be; empty where they will."""
         return self._passes.num_captured, self._passes.reason
 
+    def drop_captured(self) -> bool:
+        """Free captured passes, to be captured again when they are used; whether there were any."""
+        return self._passes.drop()
+
     def stop_capturing(self, reason: str) -> bool:
         """Free captured passes and compute all passes as usual, for `reason`; whether there were any."""
         return self._passes.stop(reason)

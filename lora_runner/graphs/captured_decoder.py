@@ -98,6 +98,8 @@ class CapturedDecoder(Generic[Key, Inputs]):
         """Of a pass that has been computed as usual, by its kind."""
         self._built_in: Hashable = None
         self._passes = self._failures = 0
+        self._ran_out_at = -STALE_PASSES
+        """The last training pass for which memory ran out while it was captured."""
 
     @property
     def captures(self) -> bool:
@@ -141,12 +143,14 @@ class CapturedDecoder(Generic[Key, Inputs]):
         bucket.last_used = self._passes
         return bucket.captured.run()
 
-    def drop(self) -> None:
-        """Free all captured passes and their memory."""
+    def drop(self) -> bool:
+        """Free all captured passes, to be captured again when they are used; whether there were any."""
+        there_were = self.num_captured > 0
         if self._pool is not None:
             self._pool.wait()
         self._buckets.clear()
         self._pool, self._buffers = None, HiddenBuffers()
+        return there_were
 
     def drop_those(self, of: Callable[[Key], bool]) -> None:
         """Free the captured passes whose keys `of` picks, as when what they have built in is to be freed."""
@@ -161,8 +165,7 @@ class CapturedDecoder(Generic[Key, Inputs]):
 
     def stop(self, reason: str) -> bool:
         """Free all captured passes and capture none any more; whether there were any."""
-        there_were = self.num_captured > 0
-        self.drop()
+        there_were = self.drop()
         if self.captures:
             self._stopped, self._new_pool, self.reason = self._new_pool, None, reason
         return there_were
@@ -198,6 +201,7 @@ class CapturedDecoder(Generic[Key, Inputs]):
             self._pool = self._new_pool()
         hidden = replace(self._hidden[key.kind], num_rows=key.num_rows)
         is_final = lacks_memory = False
+        is_alone = not self._buckets
         try:
             captured = CapturedPass(
                 lambda: self._compute(inputs), hidden, self._pool, self._buffers, training=key.training
@@ -207,7 +211,11 @@ class CapturedDecoder(Generic[Key, Inputs]):
             return self._buckets[key]
         except torch.OutOfMemoryError as error:
             reason = f"out of memory while a pass was captured: {first_line(error)}"
-            lacks_memory = True
+            # Others beside it are given up first, for training once in so many passes: else two buckets that
+            # do not fit together would be captured again and again.
+            lacks_memory = is_alone or (key.training and self._passes - self._ran_out_at < STALE_PASSES)
+            if key.training:
+                self._ran_out_at = self._passes
         except CaptureError as error:
             reason, is_final = f"a pass cannot be captured: {error}", True
         except Exception as error:

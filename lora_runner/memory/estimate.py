@@ -97,7 +97,7 @@ class MemoryEstimate:
             if work.num_prompts:
                 prompts = self.passes.evaluate(seats, work.num_prompts, work.prompt_length)
                 phases.append(prompts + seats * self.cache)
-            # Seats for which buffers grow come before anything is captured, or drop what has been.
+            # Seats for which buffers grow come before anything is captured, or captured passes are dropped.
             self._transient[seats] = max(self.seat.filling(seats), reserved + max(phases))
             self._reserved[seats] = reserved
         return self._transient[seats]

@@ -62,6 +62,10 @@ class GeneralPasses:
         """No passes, and why."""
         return 0, self.reason
 
+    def drop_captured(self) -> bool:
+        """Whether there were captured passes."""
+        return False
+
     def stop_capturing(self, reason: str) -> bool:
         """Whether there were captured passes."""
         return False

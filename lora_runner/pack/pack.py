@@ -29,6 +29,12 @@ from lora_runner.pack.options import PackOptions
 from lora_runner.pack.packed_model import PackedModel
 from lora_runner.pack.seat import EMBEDDINGS, LORA, PendingStats, Seat, SegmentKey
 
+STEPS_BETWEEN_LACKS = 1000
+"""Training steps, from one that ran out of memory beside captured passes to the next, that pay for a capture.
+
+And so many that all windows of gradient accumulation that had to begin anew have ended.
+"""
+NO_MEMORY_TO_CAPTURE = "memory ran out beside captured passes"
 T = TypeVar("T")
 
 
@@ -57,6 +63,10 @@ class Pack(PackedModel):
             self.adapter_buffers = self._allocators[LORA, base.device].buffers
             self.embedding_buffers = self._allocators[EMBEDDINGS, base.device].buffers
         self.generator = TextGenerator(self)
+        self._step_ran_out = False
+        """Whether the last training step ran out of memory beside captured passes."""
+        self._steps_since_lack = STEPS_BETWEEN_LACKS
+        """Training steps since they were given up for such a one."""
 
     def new_seat(self, config: TrialConfig, *, seats_to_come: int = 0) -> Seat:
         """A seat at step 0: LoRA initialised from the trial's seed, embeddings copied from the base.
@@ -68,16 +78,25 @@ class Pack(PackedModel):
         if self.saved and config.embedding_learning_rate is None:
             names = ", ".join(module.name for module in self.saved)
             raise TrialConfigError(f"embedding_learning_rate is needed: this pack trains {names}")
-        return self._with_all_memory(
+        seat = self._with_all_memory(
             lambda: Seat(config, self.linears, self.saved, self._allocators, seats_to_come=seats_to_come)
         )
+        self._steps_since_lack = STEPS_BETWEEN_LACKS  # another pack: whether its passes fit is not known
+        return seat
 
     def release_memory(self) -> bool:
         """Free the memory of captured passes and of seats that have left or are to come.
 
-        The other seats keep their numbers. Returns whether there was any.
+        The other seats keep their numbers. Returns whether there was any. Passes are captured again when they
+        are next used; only where a training step has run out of memory beside them for the second time within
+        `STEPS_BETWEEN_LACKS` steps, none are any more until `resume_capturing`.
         """
-        released = [self.stop_capturing("memory ran out beside captured passes")]
+        if self._step_ran_out and self._steps_since_lack < STEPS_BETWEEN_LACKS:
+            released = [self.stop_capturing(NO_MEMORY_TO_CAPTURE)]
+        else:
+            released = [self.drop_captured()]
+        if self._step_ran_out:
+            self._step_ran_out, self._steps_since_lack = False, 0
         released += [allocator.compact() for allocator in set(self._allocators.values())]
         return any(released)
 
@@ -90,7 +109,13 @@ class Pack(PackedModel):
             if not (has_spare or self.captures()[0]):
                 raise
         self.release_memory()  # here, where no traceback holds what was computed so far
-        return compute()
+        if self.captures()[1]:
+            return compute()
+        self.stop_capturing(NO_MEMORY_TO_CAPTURE)  # this time, to compute with the least memory
+        try:
+            return compute()
+        finally:
+            self.resume_capturing()
 
     # --- a step: micro-batches -> layout -> forward and backward -> update ----------------------------
 
@@ -100,8 +125,14 @@ class Pack(PackedModel):
         After torch.OutOfMemoryError the windows that are still open hold half a gradient, which must be
         dropped (`Seat.restart_window`).
         """
-        self.micro_step(batches)
-        return self.update([seat for seat in batches if seat.window_is_full])
+        try:
+            self.micro_step(batches)
+            updated = self.update([seat for seat in batches if seat.window_is_full])
+        except torch.OutOfMemoryError:
+            self._step_ran_out = self.captures()[0] > 0
+            raise
+        self._steps_since_lack += 1
+        return updated
 
     def micro_step(self, batches: Mapping[Seat, MicroBatch]) -> None:
         """One forward and backward pass for all seats, which adds to each one's gradient and window loss."""

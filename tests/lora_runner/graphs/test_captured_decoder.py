@@ -241,6 +241,26 @@ def test_a_pack_that_has_become_smaller_captures_again() -> None:
     assert (both.captured.num_captured, both.captured.reason) == (1, "")
 
 
+@pytest.mark.parametrize(("training", "goes_on"), [(True, False), (False, True)])
+def test_a_capture_that_does_not_fit_beside_others_gives_them_up_first(training: bool, goes_on: bool) -> None:
+    def failing_beside(toy: Toy, inputs: Inputs) -> Tensor:
+        is_captured = torch.utils._python_dispatch._get_current_dispatch_mode() is not None
+        if is_captured and both.captured.num_captured:
+            raise torch.OutOfMemoryError("no memory")
+        return toy.compute(inputs)
+
+    both = Both(compute=failing_beside)
+    compute = both.train if training else both.evaluate
+    long, short = contents_of(200), contents_of(60)
+    counts = []
+    for contents in (long, long, short, short):
+        assert compute(contents)
+        counts.append(both.captured.num_captured)
+    assert counts == [0, 1, 0, 1]
+    assert all(map(compute, (long, short, long, short)))
+    assert (both.captured.reason == "") == goes_on
+
+
 def test_one_failed_capture_is_tried_again() -> None:
     def failing_once(toy: Toy, inputs: Inputs) -> Tensor:
         if torch.utils._python_dispatch._get_current_dispatch_mode() is not None and not failed:

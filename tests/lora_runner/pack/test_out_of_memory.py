@@ -366,22 +366,43 @@ def test_memory_for_trials_to_come_is_given_up_before_a_trial(
 
 
 class Capturing(Pack):
-    """A pack whose memory is too small for a step beside captured passes."""
+    """A pack that captures a pass in every step, and runs out of memory where `too_much` says so."""
 
-    num_captured, reason = 2, ""
+    num_captured, reason = 0, ""
+    too_much: Callable[[int], bool] = staticmethod(lambda step: False)
+    num_steps = num_refused = num_dropped = 0
 
     def captures(self) -> tuple[int, str]:
         return self.num_captured, self.reason
 
-    def stop_capturing(self, reason: str) -> bool:
-        there_were = self.num_captured > 0
-        self.num_captured, self.reason = 0, reason
+    def drop_captured(self) -> bool:
+        there_were, self.num_captured = self.num_captured > 0, 0
+        self.num_dropped += there_were
         return there_were
 
+    def stop_capturing(self, reason: str) -> bool:
+        self.reason = reason
+        return self.drop_captured()
+
+    def resume_capturing(self) -> None:
+        self.reason = ""
+
     def micro_step(self, batches: Any) -> None:
-        if self.num_captured:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+        self.num_captured = int(not self.reason)
+        self.num_steps += 1
+        if self.num_captured and self.too_much(self.num_steps):
+            self.refuse()
         super().micro_step(batches)
+
+    def refuse(self) -> None:
+        self.num_refused += 1
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def _evaluate(self, seats: Sequence[Seat | None], blocks: Sequence[Any]) -> list[float]:
+        if self.num_captured:
+            self.refuse()
+        assert self.num_refused == 0 or self.reason  # once more, with the least memory
+        return super()._evaluate(seats, blocks)
 
 
 def test_captured_passes_are_given_up_before_a_trial(
@@ -391,13 +412,64 @@ def test_captured_passes_are_given_up_before_a_trial(
     run: Callable[..., Reports],
     numbers: Callable[..., Any],
 ) -> None:
-    session = new_session(on=new_pack(cls=Capturing))
+    pack = new_pack(cls=Capturing)
+    assert isinstance(pack, Capturing)
+    pack.too_much = lambda step: True
+    session = new_session(on=pack)
     found = run(session, [assign(0, SECOND)])[0]
+    assert (pack.num_refused, pack.num_dropped) == (2, 2)  # the first time, they are captured again
     assert session.take_notes() == [
         "passes are no longer launched as graphs: memory ran out beside captured passes"
     ]
     assert numbers(found) == numbers(run(new_session(), [assign(10, SECOND)])[10])
     assert session.take_notes() == []
+
+
+@pytest.mark.parametrize(("between", "goes_on"), [(1000, True), (999, False)])
+def test_captured_passes_that_do_not_fit_once_in_a_while_are_captured_again(
+    new_pack: Callable[..., Pack], monkeypatch: pytest.MonkeyPatch, between: int, goes_on: bool
+) -> None:
+    """Neither a seat nor `release_memory` between measurements ends it, nor a step that ran out long ago."""
+    pack = new_pack(cls=Capturing)
+    assert isinstance(pack, Capturing)
+    monkeypatch.setattr(Pack, "micro_step", lambda self, batches: None)  # this is about memory alone
+    pack.too_much = lambda step: step in (3, 3 + between + 1)
+    for _ in range(2):
+        pack.train_step({})
+    pack.release_memory()
+    with pytest.raises(torch.OutOfMemoryError):
+        pack.train_step({})
+    assert pack.release_memory()
+    assert not pack.reason
+    for _ in range(between):
+        pack.train_step({})
+    with pytest.raises(torch.OutOfMemoryError):
+        pack.train_step({})
+    assert pack.release_memory()
+    assert pack.reason == ("" if goes_on else "memory ran out beside captured passes")
+
+
+def test_a_seat_or_an_evaluation_beside_captured_passes_costs_them_once(
+    new_pack: Callable[..., Pack], new_session: Callable[..., Session], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack = new_pack(cls=Capturing)
+    assert isinstance(pack, Capturing)
+    blocks = new_session(on=pack).reporter.eval_blocks
+    own = Seat.__init__
+
+    def new(*arguments: Any, **options: Any) -> None:
+        if pack.num_captured:
+            pack.refuse()
+        own(*arguments, **options)
+
+    monkeypatch.setattr(Seat, "__init__", new)
+    monkeypatch.setattr(Pack, "micro_step", lambda self, batches: None)  # this is about memory alone
+    pack.train_step({})
+    seat = pack.new_seat(FIRST)
+    assert (pack.num_refused, pack.captures()) == (1, (0, ""))
+    pack.train_step({})
+    pack.evaluate([seat], blocks)
+    assert (pack.num_refused, pack.captures()) == (2, (0, ""))
 
 
 class Sparing(Pack):
