@@ -48,9 +48,10 @@ def replay(
 ) -> None:
     """Train a trial again, alone, and compare it with its record bit by bit.
 
-    Exit code 0: every recorded value is equal. 1: the first value that differs is named.
-    2: it cannot be trained again. Model and data may have moved: say where they are by
-    --set model.name=PATH, data.train and data.eval. Writes nothing into the run folder.
+    Exit code 0: every recorded value is equal. 1: the first value that differs
+    is named. 2: it cannot be trained again. Writes nothing into the run folder.
+    Where model or data have moved, say so by --set model.name=PATH (data.train,
+    data.eval); what they hold must be the same.
     """
     from sweeps.replay.replay_text import print_replay
 
