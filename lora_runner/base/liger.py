@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from copy import copy
 from typing import Any
 
 import torch
@@ -32,7 +33,9 @@ def use_liger(model: PreTrainedModel, device: torch.device) -> str:
     rotary: Any = getattr(holder, ROTARY, None)
     apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
     if hasattr(rotary, "own"):
-        # Put there for another pack (`fused/rotary.py`); outside of that pack's passes it calls Liger's.
+        # Put there for another pack (`fused/rotary.py`); outside of that pack's passes it calls Liger's. A
+        # copy: whoever puts the function of before back gets what it was.
+        rotary = copy(rotary)
         rotary.own = getattr(holder, ROTARY)
         setattr(holder, ROTARY, rotary)
     for module in model.modules():
