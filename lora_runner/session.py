@@ -72,9 +72,7 @@ class Session:
             path=path.name,
             details=tuple(path.describe()),
             notes=decision.notes,
-            certificate_name=None
-            if certificate is None
-            else f"certificate-{certificate.device.file_stem}.json",
+            certificate_name=None if certificate is None else certificate.file_name,
             certificate=None if certificate is None else certificate.to_dict(),
         )
 

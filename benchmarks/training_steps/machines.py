@@ -33,7 +33,7 @@ def certified_decision(shape: Shape, device: torch.device, dtype: torch.dtype) -
     To be called before anything here multiplies: a certificate may choose a setting of cuBLAS, which a
     process reads once.
     """
-    if device.type != "cuda" or cached_certificate(DeviceFacts.of(device), sizes_of(shape)) is None:
+    if device.type != "cuda" or cached_certificate(DeviceFacts.of(device), sizes_of(shape), dtype) is None:
         return None
     return decide_here(sizes_of(shape), dtype)
 

@@ -13,7 +13,7 @@ from lora_runner.certificate.device_facts import DeviceFacts
 from lora_runner.certificate.model_sizes import ModelSizes
 from lora_runner.errors import CertificateError, first_line
 
-FORMAT = 1
+FORMAT = 2
 """Of the file; other formats are refused."""
 PROCESS = "process"
 """The case of a check whose process ended or hung."""
@@ -49,6 +49,10 @@ class Check:
     speed: float | None = None
     unit: str = ""
     """Of `speed`: TFLOP/s or GB/s."""
+    rows: int = 0
+    """Of the highest pass that was compared."""
+    not_computed: str | None = None
+    """Why a model never computes this case by this way, in words; nothing was computed then."""
 
     @property
     def may_pass_again(self) -> bool:
@@ -77,6 +81,8 @@ class Certificate:
 
     device: DeviceFacts
     sizes: ModelSizes
+    dtype: str
+    """Of the computations, such as bfloat16."""
     code: str
     """Digest of this program's code that was checked."""
     made_at: str
@@ -87,6 +93,11 @@ class Certificate:
     """Repeats the random inputs."""
     checks: tuple[Check, ...]
     choices: tuple[Choice, ...]
+
+    @property
+    def file_name(self) -> str:
+        """Beside a run, which may have workers on several kinds of devices."""
+        return f"certificate-{self.device.file_stem}.json"
 
     @property
     def is_good(self) -> bool:
@@ -107,7 +118,10 @@ class Certificate:
         found = [check for check in self.checks if (check.kind, check.way) == (kind, way)]
         if not found:
             return f"{KINDS.get(kind, kind)} by {way}: not checked on this machine"
-        for check in found:
+        computed = [check for check in found if check.not_computed is None]
+        if not computed:
+            return f"{KINDS[kind]} by {way}: not computed this way: {found[0].not_computed}"
+        for check in computed:
             if not check.is_invariant:
                 return (
                     f"{KINDS[kind]} by {way}: not invariant on this machine, {check.case}: {check.difference}"
@@ -118,6 +132,17 @@ class Certificate:
         """The first difference of each way that failed."""
         ways = dict.fromkeys((check.kind, check.way) for check in self.checks)
         return [text for kind, way in ways if (text := self.failure(kind, way)) is not None]
+
+    def not_computed(self) -> list[str]:
+        """What of the model is not computed by a way that computes the rest, with the reason."""
+        cases: dict[tuple[str, str, str], list[str]] = {}
+        for check in self.checks:
+            if check.not_computed is not None:
+                cases.setdefault((check.kind, check.way, check.not_computed), []).append(check.case)
+        return [
+            f"{KINDS[kind]} by {way}: {', '.join(names)}: not computed this way: {reason}"
+            for (kind, way, reason), names in cases.items()
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain builtins, the inverse of `from_dict`."""
@@ -139,7 +164,7 @@ class Certificate:
                 sizes=ModelSizes.from_dict(values["sizes"]),
                 checks=tuple(Check(**check) for check in values["checks"]),
                 choices=tuple(Choice(**choice) for choice in values["choices"]),
-                **{name: values[name] for name in ("code", "made_at", "seconds", "seed")},
+                **{name: values[name] for name in ("dtype", "code", "made_at", "seconds", "seed")},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CertificateError(
@@ -186,10 +211,13 @@ def choose(checks: Sequence[Check]) -> tuple[Choice, ...]:
 
 
 def _invariant_ways(checks: Sequence[Check]) -> dict[str, float]:
-    """The ways that are invariant in all of their cases, with the milliseconds of all cases."""
+    """The ways that are invariant in all of their cases, with the milliseconds of those that all compute."""
     times: dict[str, float] = {}
-    failed = {check.way for check in checks if not check.is_invariant}
-    for check in checks:
+    computed = [check for check in checks if check.not_computed is None]
+    failed = {check.way for check in computed if not check.is_invariant}
+    not_by_all = {check.case for check in checks if check.not_computed is not None}
+    for check in computed:
         if check.way not in failed:
-            times[check.way] = times.get(check.way, 0.0) + (check.milliseconds or 0.0)
+            counted = 0.0 if check.case in not_by_all else check.milliseconds or 0.0
+            times[check.way] = times.get(check.way, 0.0) + counted
     return times

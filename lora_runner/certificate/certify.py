@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from lora_runner.base.load_model import resolve_dtype
 from lora_runner.certificate.certificate import Certificate, Check, choose
 from lora_runner.certificate.checks.check_processes import check_in_processes
 from lora_runner.certificate.checks.check_ways import check_way
@@ -27,11 +26,12 @@ CHECKED = ("certificate", "fused", "kernels", "layers", "layout", "optim")
 def certify(
     device: torch.device,
     sizes: ModelSizes,
+    dtype: torch.dtype,
     *,
     seed: int | None = None,
     alive: Callable[[], None] = lambda: None,
 ) -> Certificate:
-    """Check all ways to compute on a device for a model's layer sizes.
+    """Check all ways to compute on a device for a model's layer sizes and its compute dtype.
 
     On CUDA in processes of its own: a kernel that fails cannot be undone in the process that launched it, and
     cuBLAS reads its settings once. `seed` repeats an earlier certificate's inputs; by default it is drawn.
@@ -39,9 +39,8 @@ def certify(
     """
     seed = secrets.randbits(48) if seed is None else seed
     facts, started = DeviceFacts.of(device), time.monotonic()
-    ways = ways_for(facts)
+    ways = ways_for(facts, dtype)
     checks: Iterable[Check]
-    dtype = resolve_dtype("auto", device)
     if device.type == "cuda":
         checks = check_in_processes(ways, device, dtype, sizes, seed, alive)
     else:
@@ -50,6 +49,7 @@ def certify(
     return Certificate(
         device=facts,
         sizes=sizes,
+        dtype=dtype_name(dtype),
         code=code_digest(),
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - started, 1),
@@ -57,6 +57,11 @@ def certify(
         checks=found,
         choices=choose(found),
     )
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """As a certificate names a dtype, such as bfloat16."""
+    return str(dtype).removeprefix("torch.")
 
 
 @cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from lora_runner.base.load_model import BaseSpec, check_weights, meta_model
+from lora_runner.base.load_model import BaseSpec, check_weights, meta_model, resolve_dtype
 from lora_runner.certificate.cache import keep_certificate
 from lora_runner.certificate.certify import certify
 from lora_runner.certificate.model_sizes import LLAMA_8B, SMALL_LLAMA, ModelSizes
@@ -23,23 +25,29 @@ def certify_and_print(
     device: str | None = None,
     seed: int | None = None,
     output: Path | None = None,
+    beside: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> int:
     """Certify a device for a model's layer sizes, print what was found, and keep it in the cache.
 
-    Without a model the sizes are an 8B Llama's on CUDA, and small ones on a CPU. Returns 0 if every kind has
-    an invariant way, else 1. Raises CertificateError for a device that is not there, ModelError for a model
-    that cannot be read, and OSError when `output` cannot be written.
+    Without a model the sizes are an 8B Llama's on CUDA, and small ones on a CPU. `beside` is a folder that
+    gets a file named by the device. Returns 0 if every kind has an invariant way, else 1. Raises
+    CertificateError for a device that is not there, ModelError for a model that cannot be read, and OSError
+    when `output` cannot be written, mostly before anything is computed.
     """
     chosen = device_of(device)
+    if output is not None:
+        _check_writable(output)
+    dtype = resolve_dtype("auto" if model is None else model.compute_dtype, chosen)
     sizes = sizes_of(model) if model is not None else LLAMA_8B if chosen.type == "cuda" else SMALL_LLAMA
-    found = certify(chosen, sizes, seed=seed, alive=_show_life)
+    found = certify(chosen, sizes, dtype, seed=seed, alive=_show_life)
     _show_life(end=True)
     keep_certificate(found)  # first: whoever waits for the table may end this process
     for line in table(found):
         say(line)
-    if output is not None:
-        say(f"wrote {found.write(output)}")
+    files = [output, None if beside is None else beside / found.file_name]
+    for file in filter(None, files):
+        say(f"wrote {found.write(file)}")
     return 0 if found.is_good else 1
 
 
@@ -49,13 +57,22 @@ def device_of(name: str | None) -> torch.device:
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     with suppress(RuntimeError):
         found = torch.device(name)
-        if found.type == "cpu":
+        if found.type == "cpu" and not found.index:
             return torch.device("cpu")
         if found.type == "cuda" and (found.index or 0) < torch.cuda.device_count():
             return torch.device("cuda", found.index or 0)
     count = torch.cuda.device_count()
     there = ", ".join(["cpu", *(f"cuda:{index}" for index in range(count))])
     raise CertificateError(f"the device must be one of this machine ({there}), got {name!r}")
+
+
+def _check_writable(output: Path) -> None:
+    """Raise OSError now for a file that could not be written after a minute of checks."""
+    if output.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(output))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(output.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output))
 
 
 def sizes_of(model: BaseSpec) -> ModelSizes:

@@ -37,6 +37,8 @@ class DeviceFacts:
     """Compute capability; None on a CPU."""
     driver: str | None
     """Version of the GPU's driver; None on a CPU, or where it cannot be found out."""
+    shared_bytes: int
+    """The most shared memory that a block of threads may have; 0 on a CPU."""
     threads: int
     """torch's threads on a CPU; 0 on CUDA."""
     versions: tuple[tuple[str, str], ...]
@@ -53,6 +55,7 @@ class DeviceFacts:
                 name=properties.name,
                 capability=(properties.major, properties.minor),
                 driver=_driver(),
+                shared_bytes=shared_bytes_of(device),
                 threads=0,
                 versions=(*versions, ("CUDA", str(torch.version.cuda))),
             )
@@ -61,6 +64,7 @@ class DeviceFacts:
             name=f"{_cpu_name()}, {torch.backends.cpu.get_cpu_capability()}",
             capability=None,
             driver=None,
+            shared_bytes=0,
             threads=torch.get_num_threads(),
             versions=versions,
         )
@@ -93,6 +97,16 @@ class DeviceFacts:
         if self.threads:
             parts.append(f"{self.threads} threads")
         return ", ".join([*parts, *(f"{name} {found}" for name, found in self.versions)])
+
+
+def shared_bytes_of(device: torch.device) -> int:
+    """The most shared memory that a block of threads may have on a GPU, in bytes."""
+    major, _ = torch.cuda.get_device_capability(device)
+    found = None
+    if torch.cuda.is_available():
+        found = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", None)
+    # Older versions of torch do not tell it: CUDA C++ Programming Guide, "Technical Specifications".
+    return int(found or {8: 99, 12: 99}.get(major, 227) * 1024)
 
 
 def _version(name: str) -> str | None:

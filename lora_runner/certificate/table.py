@@ -11,32 +11,36 @@ def table(certificate: Certificate) -> Iterator[str]:
     """Kind, way, whether it is invariant, its speed and whether it is chosen; then what failed first."""
     yield certificate.device.description
     yield (
-        f"layers of {certificate.sizes.name}; seed {certificate.seed}, {certificate.made_at}, "
-        f"{certificate.seconds:.0f} s"
+        f"layers of {certificate.sizes.name} in {certificate.dtype}; seed {certificate.seed}, "
+        f"{certificate.made_at}, {certificate.seconds:.0f} s"
     )
     yield ""
     yield _row("kind", "way", "invariant", "speed", "chosen")
     yield _row(*("-" * width for width in _WIDTHS))
     ways = dict.fromkeys((check.kind, check.way) for check in certificate.checks)
     for kind, way in ways:
-        found = [check for check in certificate.checks if (check.kind, check.way) == (kind, way)]
+        all_cases = [check for check in certificate.checks if (check.kind, check.way) == (kind, way)]
+        found = [check for check in all_cases if check.not_computed is None]
         good = sum(check.is_invariant for check in found)
         yield _row(
             kind,
             way,
-            f"{'yes' if good == len(found) else 'no'}, {good} of {len(found)}",
+            f"{'yes' if found and good == len(found) else 'no'}, {good} of {len(found)}",
             _speed(found),
             "chosen" if certificate.way_of(kind) == way else "",
         )
     if failures := certificate.failures():
         yield ""
-        yield from (f"{text}" for text in failures)
+        yield from failures
+    if left_out := certificate.not_computed():
+        yield ""
+        yield from left_out
     for choice in certificate.choices:
         if choice.way is None:
             yield f"no way to compute {KINDS[choice.kind]} is invariant on this machine"
 
 
-_WIDTHS = (11, 15, 14, 22, 6)
+_WIDTHS = (11, 18, 14, 26, 6)
 
 
 def _row(*cells: str) -> str:
@@ -48,5 +52,10 @@ def _speed(checks: list[Check]) -> str:
     speeds = sorted(check.speed for check in checks if check.speed is not None)
     if not speeds:
         return "-"
-    texts = list(dict.fromkeys(f"{speed:.3g}" for speed in (speeds[0], speeds[-1])))
+    texts = list(dict.fromkeys(_three_digits(speed) for speed in (speeds[0], speeds[-1])))
     return f"{' to '.join(texts)} {checks[0].unit}"
+
+
+def _three_digits(speed: float) -> str:
+    """At most 7 characters, up to 999,999."""
+    return f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}" if speed >= 0.01 else "< 0.01"

@@ -9,11 +9,9 @@ from importlib.util import find_spec
 import torch
 
 from lora_runner.certificate.decision import Decision
-from lora_runner.certificate.ways.registry import FUSED
+from lora_runner.certificate.device_facts import shared_bytes_of
+from lora_runner.certificate.ways.registry import FUSED, FUSED_CAPABILITY, FUSED_DTYPE, FUSED_SHARED_BYTES
 from lora_runner.graphs.graph import CudaGraphPool, GraphPool
-
-LEAST_CAPABILITY = 9
-"""Major compute capability from which fixed kernels over all rows are as fast as a product for each trial."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +38,15 @@ class Machine:
         if device.type != "cuda":
             return cls(False, f"the device is {device.type}, fused kernels need CUDA")
         major, minor = torch.cuda.get_device_capability(device)
-        if major < LEAST_CAPABILITY:
-            return cls(False, f"compute capability {major}.{minor}, fused kernels are used from 9.0 on")
-        if dtype != torch.bfloat16:
+        if major < FUSED_CAPABILITY:
+            return cls(
+                False,
+                f"compute capability {major}.{minor}, fused kernels are used from {FUSED_CAPABILITY}.0 on",
+            )
+        if (shared := shared_bytes_of(device)) < FUSED_SHARED_BYTES:
+            reason = f"compute capability {major}.{minor} has {shared // 1024} KiB of shared memory a block"
+            return cls(False, f"{reason}, the fused kernels need {FUSED_SHARED_BYTES // 1024}")
+        if dtype != FUSED_DTYPE:
             return cls(False, f"the compute dtype is {dtype}, fused kernels compute in bfloat16")
         if find_spec("triton") is None:
             return cls(False, "triton is not installed")

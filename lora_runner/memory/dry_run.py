@@ -78,6 +78,8 @@ class DryRun:
             self._pack = WatchedPack(base, plain, machine, self._live)
         self.captures = workload.graphs and self._pack.path.is_fused and machine.new_pool is not None
         """Whether the real pack captures passes."""
+        self.path = self._pack.path
+        """Of the layers that were kept: how each part is computed."""
         self._pack.attention = replace(self._pack.attention, device_type=device.type)
         self._seat = self._pack.new_seat(
             TrialConfig(

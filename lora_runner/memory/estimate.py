@@ -22,7 +22,7 @@ from lora_runner.base.load_model import BaseSpec, meta_model, resolve_dtype
 from lora_runner.base.quantization import NONE, Quantization, quantization_of
 from lora_runner.base.unquantized_part import unquantized_parameters
 from lora_runner.errors import ModelError, first_line
-from lora_runner.fused.compute_path import Machine
+from lora_runner.fused.compute_path import ComputePath, Machine
 from lora_runner.memory.dry_run import DryRun
 from lora_runner.memory.sizes import (
     CapturedBytes,
@@ -70,6 +70,8 @@ class MemoryEstimate:
     """Bytes lost between transient tensors, per byte of them."""
     captures: bool = False
     """Whether passes are captured as CUDA graphs, whose memory stays reserved."""
+    path: ComputePath | None = None
+    """Of the pack that ran without memory; None where none did."""
     _transient: dict[int, int] = field(default_factory=dict, init=False)
     _reserved: dict[int, int] = field(default_factory=dict, init=False)
 
@@ -249,6 +251,7 @@ def estimate(
     passes: PassMemory = Coefficients.of(model, workload, dtype, in_passes, device)
     machine = machine or Machine.of(device, dtype)
     captures = False
+    path = None
 
     def dry_run(model: PreTrainedModel, quantization: Quantization) -> DryRun:
         dry = DryRun(model, workload, device=device, dtype=dtype, quantization=quantization, machine=machine)
@@ -258,7 +261,7 @@ def estimate(
 
     try:
         passes = dry = dry_run(model, quantization)
-        captures = dry.captures
+        captures, path = dry.captures, dry.path
         source = "peak from a dry run"
     except Exception as error:  # anything that a model's code does with tensors without values
         if in_passes and _succeeds(lambda: dry_run(meta_model(spec), NONE)):
@@ -282,6 +285,7 @@ def estimate(
         libraries=LIBRARY_BYTES if on_cpu else 0,
         gaps=GAPS if on_cpu else 0.0,
         captures=captures,
+        path=path,
     )
 
 

@@ -88,7 +88,13 @@ class PackedModel:
         self._passes: GeneralPasses | FusedPasses = general
         decision = machine.decision
         # Before the first pass: a trial's numbers depend on it. The choice of an earlier pack is forgotten.
-        use_way(base.device, base.compute_dtype, decision.product)
+        use_way(
+            base.device,
+            base.compute_dtype,
+            decision.product,
+            kernel=decision.kernel,
+            library_rows=decision.library_rows,
+        )
         self.layout, self.layout_reason = self._choose_layout()
         self.path = replace(self._choose_path(machine), product=decision.product_name)
         if not self.path.is_fused:

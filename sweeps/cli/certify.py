@@ -39,14 +39,23 @@ def certify(
 
     A trial alone is compared bit by bit with the same trial in other company, on
     fresh random inputs of the model's layer sizes. Ends with 1 where a kind of
-    computation has no invariant way.
+    computation has no invariant way. A run folder gets the certificate as
+    certificate-DEVICE.json.
     """
     if path is not None and model is not None:
         raise ConfigError(["give a sweep file or --model, not both"])
+    if path is None and settings:
+        raise ConfigError(["--set overrides keys of a sweep file, and none is given"])
     from lora_runner.certificate.command import certify_and_print
 
     with file_errors():
-        code = certify_and_print(_base(path, model, settings), device=device, seed=seed, output=output)
+        code = certify_and_print(
+            _base(path, model, settings),
+            device=device,
+            seed=seed,
+            output=output,
+            beside=path if path is not None and path.is_dir() else None,
+        )
     if code:
         raise typer.Exit(code)
 

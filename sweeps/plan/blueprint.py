@@ -34,7 +34,7 @@ class Blueprint:
     memory_available_gib: float
     memory_reason: str
     """Why this number of seats, and whether the dequantized base stays in memory."""
-    compute_path: str
+    compute_path: list[str]
     """By which path the passes are expected to be computed, and why."""
     base_gib: float
     """The base alone, at its smallest: if this does not fit, no batch size does."""

@@ -151,7 +151,9 @@ def build_blueprint(
         memory_gib=memory.estimate.peak(memory.seats) / 2**30,
         memory_available_gib=memory.estimate.available / 2**30,
         memory_reason=memory.reason,
-        compute_path=expected_path(base, sizes, device, resolve_dtype(base.compute_dtype, device)),
+        compute_path=expected_path(
+            base, sizes, device, resolve_dtype(base.compute_dtype, device), memory.estimate.path
+        ),
         base_gib=memory.smallest_base / 2**30,
         base_kind=quantization.description,
         base_unquantized=memory.unquantized,

@@ -10,18 +10,40 @@ from lora_runner.certificate.certificate import Certificate
 from lora_runner.certificate.decision import decide
 from lora_runner.certificate.device_facts import DeviceFacts
 from lora_runner.certificate.model_sizes import ModelSizes
-from lora_runner.fused.compute_path import LEAST_CAPABILITY, Machine
+from lora_runner.certificate.ways.registry import FUSED_CAPABILITY, FUSED_SHARED_BYTES
+from lora_runner.fused.compute_path import ComputePath, Machine
 
 UNLESS = "unless the certificate that a worker makes at its start says otherwise"
+FUSED_PATH = "fused"
+COUNTED = (
+    "(parts of the one or two layers of each kind that the memory estimate runs without numbers; a worker "
+    "checks those of all layers by their numbers)"
+)
 IF_ALL = "if every part of the model has a fused form"
 
 
-def expected_path(base: BaseSpec, sizes: ModelSizes, device: torch.device, dtype: torch.dtype) -> str:
-    """The path that a worker would take, and why; `device` and `dtype` are those of the machine that plans.
+def expected_path(
+    base: BaseSpec, sizes: ModelSizes, device: torch.device, dtype: torch.dtype, found: ComputePath | None
+) -> list[str]:
+    """The path that a worker would take, and why, then a line for each part of the model.
 
-    A machine that has a certificate for these layers is told what it says.
+    `device` and `dtype` are those of the machine that plans; `found` is the path of the pack whose memory was
+    counted on it, None if that failed. A machine that has a certificate for these layers is told what it
+    says.
     """
-    elsewhere = f"fused from compute capability {LEAST_CAPABILITY} on, {IF_ALL}, {UNLESS}"
+    first = _first_line(base, sizes, device, dtype, found)
+    if found is None or not found.is_fused or not first.startswith(FUSED_PATH):
+        return [first]
+    return [first, *(f"{part}: {how}" for part, how in found.parts.items()), COUNTED]
+
+
+def _first_line(
+    base: BaseSpec, sizes: ModelSizes, device: torch.device, dtype: torch.dtype, found: ComputePath | None
+) -> str:
+    needs = (
+        f"compute capability {FUSED_CAPABILITY} on, with {FUSED_SHARED_BYTES // 1024} KiB of shared memory"
+    )
+    elsewhere = f"fused from {needs} a block, {IF_ALL}, {UNLESS}"
     if device.type != "cuda":
         return f"general on this machine, whose device is {device.type}; on a GPU {elsewhere}"
     if base.device_map is not None:
@@ -29,14 +51,17 @@ def expected_path(base: BaseSpec, sizes: ModelSizes, device: torch.device, dtype
     machine = Machine.of(device, dtype)
     if not machine.has_fused_kernels:
         return f"general: {machine.reason}"
-    certificate = cached_certificate(DeviceFacts.of(device), sizes)
+    if found is not None and not found.is_fused:
+        return f"general: {found.reason}"
+    fused = f"{FUSED_PATH}, {IF_ALL}" if found is None else FUSED_PATH
+    certificate = cached_certificate(DeviceFacts.of(device), sizes, dtype)
     if certificate is None:
-        return f"fused, {IF_ALL}, {UNLESS}; `sweeps certify` makes it now"
-    return f"{_by(certificate)} (the certificate of {certificate.made_at} for this machine)"
+        return f"{fused}, {UNLESS}; `sweeps certify` makes it now"
+    return f"{_by(certificate, fused)} (the certificate of {certificate.made_at} for this machine)"
 
 
-def _by(certificate: Certificate) -> str:
+def _by(certificate: Certificate, fused: str) -> str:
     decision = decide(certificate, confirm=lambda _: None)
     if decision.refusal is not None:
         return f"general: {decision.refusal}"
-    return f"fused, {IF_ALL}, frozen products by {decision.product_name}"
+    return f"{fused}, frozen products by {decision.product_name}"

@@ -46,7 +46,7 @@ def plan_view(blueprint: Blueprint, matrix_flops: float) -> RenderableType:
             f"{blueprint.memory_available_gib:.1f} GiB{_does_not_fit(blueprint)}",
         ),
         ("", blueprint.memory_reason),
-        ("path", blueprint.compute_path),
+        *_rows("path", blueprint.compute_path),
         ("time", time_estimate(blueprint, matrix_flops)),
     )
     dimensions = study_spec.space.dimensions

@@ -27,7 +27,7 @@ def test_only_a_certificate_in_the_cache_decides(monkeypatch: pytest.MonkeyPatch
     """Making one would take a minute of the benchmark's."""
     cached: list[Any] = [None, object()]
     decision = Decision(refusal="attention is not invariant")
-    monkeypatch.setattr(machines, "cached_certificate", lambda facts, sizes: cached.pop(0))
+    monkeypatch.setattr(machines, "cached_certificate", lambda facts, sizes, dtype: cached.pop(0))
     monkeypatch.setattr(machines, "decide_here", lambda sizes, dtype: decision)
     monkeypatch.setattr(machines.DeviceFacts, "of", lambda device: None)
     machines.certified_decision.cache_clear()
@@ -40,7 +40,7 @@ def test_only_a_certificate_in_the_cache_decides(monkeypatch: pytest.MonkeyPatch
 
 def test_the_general_path_multiplies_block_by_block_whatever_was_chosen_before() -> None:
     x, weight = torch.ones(2, 8), torch.ones(8, 8)
-    use_way(CASE.device, CASE.dtype, "cublas")
+    use_way(CASE.device, CASE.dtype, "cublas", library_rows={(8, 8, False): 64})
     try:
         assert way_for(x, weight) == "cublas"
         pack = replace(CASE, fused=False).new_pack()

@@ -156,8 +156,8 @@ def _child(source: IO[str], out: IO[str]) -> None:
     request = json.load(source)
     device = torch.device(request["device"])
     sizes = ModelSizes.from_dict(request["sizes"])
-    known = {(way.kind, way.name): way for way in ways_for(DeviceFacts.of(device))}
     dtype = getattr(torch, request["dtype"])
+    known = {(way.kind, way.name): way for way in ways_for(DeviceFacts.of(device), dtype)}
     for number, (kind, name) in enumerate(request["ways"]):
         say(way=number)
         for check in check_way(known[kind, name], device, dtype, sizes, request["seed"], lambda: None):

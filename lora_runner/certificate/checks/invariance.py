@@ -41,6 +41,8 @@ class Outcome:
     comparisons: int
     difference: str | None
     error: float | None
+    rows: int = 0
+    """Of the highest pass that was compared."""
 
 
 def check_case(case: Case, plan: Plan, draws: random.Random, alive: Callable[[], None]) -> Outcome:
@@ -48,7 +50,7 @@ def check_case(case: Case, plan: Plan, draws: random.Random, alive: Callable[[],
 
     Ends at the first difference. `draws` chooses places and blocks; `alive` is called for each height.
     """
-    comparisons, error = 0, 0.0
+    comparisons, error, highest = 0, 0.0, 0
     for num_rows in plan.trial_rows:
         if case.max_rows is not None and num_rows > case.max_rows:
             continue
@@ -62,6 +64,7 @@ def check_case(case: Case, plan: Plan, draws: random.Random, alive: Callable[[],
         comparisons += 1
         if text := _difference(alone, case.by_block([trial])[0]):
             return Outcome(comparisons, f"{num_rows} rows alone, computed twice: {text}", error)
+        highest = max(highest, num_rows)
         for height in plan.heights:
             alive()
             if height <= num_rows or (case.max_rows is not None and height > case.max_rows):
@@ -77,7 +80,8 @@ def check_case(case: Case, plan: Plan, draws: random.Random, alive: Callable[[],
                         f"{num_rows} rows of {height}, from row {before} on, beside {neighbours} neighbours"
                     )
                     return Outcome(comparisons, f"{where}: {text}", error)
-    return Outcome(comparisons, None, error)
+            highest = max(highest, height)
+    return Outcome(comparisons, None, error, highest)
 
 
 def spoiled(block: Tensors, neighbours: str) -> Tensors:

@@ -43,6 +43,8 @@ class Case(ABC):
     """Of the speed: TFLOP/s, or GB/s of what must be read and written."""
     max_rows: int | None = None
     """The most rows that a pass has; None: any number."""
+    not_computed: str | None = None
+    """Why no model computes this case this way, in words; None: one does."""
     bound: float
     """Largest relative error of results against float64: root of the summed squares of differences."""
 

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from lora_runner.certificate.certificate import Check
+from lora_runner.certificate.model_sizes import ModelSizes
 from lora_runner.certificate.ways.case import Case, RowCase, Setting, Tensors
 from lora_runner.certificate.ways.references import rounding
+from lora_runner.kernels.frozen_product import ROW_BYTES, ProductSize, has_aligned_rows
 from lora_runner.layers.block_matmul import Blocks, matmul_shared
 
 Product = Callable[[Tensor, Tensor, bool, Sequence[int]], Tensor]
@@ -17,21 +20,47 @@ LARGEST = {"cuda": 1 << 28, "cpu": 1 << 22}
 """Elements of an output; a wider one has fewer rows, as the output layer in a pack."""
 
 
-def cases(setting: Setting, product: Product, *, with_output_layer: bool = True) -> Iterator[Case]:
-    """Both directions of all frozen products of a model."""
-    sizes = setting.sizes
-    layers = list(sizes.linears)
-    if with_output_layer and (sizes.hidden, sizes.vocabulary) not in layers:
-        layers.append((sizes.hidden, sizes.vocabulary))
-    for k, n in layers:
+def cases(setting: Setting, product: Product, *, over_all_rows: bool = True) -> Iterator[Case]:
+    """Both directions of all frozen products of a model; only some sizes are multiplied over all rows."""
+    for k, n in layers(setting.sizes):
         weight = setting.normal(n, k, scale=k**-0.5)  # as a linear layer stores it
-        yield _case(setting, product, weight, forward=True)
-        yield _case(setting, product, weight, forward=False)
+        for forward in (True, False):
+            case = _case(setting, product, weight, forward=forward)
+            if over_all_rows and not has_aligned_rows(k, n, setting.dtype):
+                case.not_computed = (
+                    f"rows of {k} and {n} elements are no multiples of {ROW_BYTES} bytes, a product for each "
+                    "trial takes its place"
+                )
+            yield case
+
+
+def layers(sizes: ModelSizes) -> list[tuple[int, int]]:
+    """(in, out) of all frozen products of a model, the output layer's too."""
+    output = (sizes.hidden, sizes.vocabulary)
+    return [*sizes.linears, *([] if output in sizes.linears else [output])]
+
+
+def checked_rows(sizes: ModelSizes, checks: Sequence[Check]) -> dict[ProductSize, int]:
+    """By product, the rows of the highest pass in which `checks` of one way found it invariant."""
+    rows = {check.case: check.rows for check in checks if check.is_invariant}
+    found = {}
+    for k, n in layers(sizes):
+        for size, name in (
+            ((k, n, True), _name(k, n, forward=True)),
+            ((n, k, False), _name(k, n, forward=False)),
+        ):
+            if name in rows:
+                found[size] = rows[name]
+    return found
+
+
+def _name(k: int, n: int, *, forward: bool) -> str:
+    return f"forward {k} to {n}" if forward else f"backward {n} to {k}"
 
 
 def _case(setting: Setting, product: Product, weight: Tensor, *, forward: bool) -> RowCase:
     n, k = weight.shape
-    wide, out = (k, n) if forward else (n, k)
+    wide = k if forward else n
     most = LARGEST[setting.device.type]
 
     def function(x: Tensor, *, sizes: Sequence[int]) -> Tensors:
@@ -42,14 +71,14 @@ def _case(setting: Setting, product: Product, weight: Tensor, *, forward: bool) 
         return (x @ (exact.t() if forward else exact),)
 
     return RowCase(
-        f"{'forward' if forward else 'backward'} {wide} to {out}",
+        _name(k, n, forward=forward),
         draw=lambda rows: (setting.normal(rows, wide),),
         function=function,
         reference=reference,
         bound=rounding(setting.dtype, 1, wide),
         work_per_row=2.0 * k * n,
         unit="TFLOP/s",
-        max_rows=most // max(wide, out),
+        max_rows=most // max(k, n),
     )
 
 
@@ -67,9 +96,6 @@ def fixed_kernel(
     x: Tensor, weight: Tensor, transposed: bool, sizes: Sequence[int], *, halves_last: bool = True
 ) -> Tensor:
     """One product of a kernel with one configuration over the rows of all blocks."""
-    from lora_runner.kernels.dense_matmul import dense_matmul, is_supported
+    from lora_runner.kernels.dense_matmul import dense_matmul
 
-    k, n = weight.shape[::-1] if transposed else weight.shape
-    if not is_supported(k, n, x.dtype):
-        raise ValueError(f"the kernel's rows are multiples of 16 bytes, got {k} to {n} in {x.dtype}")
     return dense_matmul(x, weight, transposed=transposed, halves_last=halves_last)

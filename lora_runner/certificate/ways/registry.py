@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 
+import torch
+
 from lora_runner.certificate.cublas_settings import CUBLAS_SETTINGS
 from lora_runner.certificate.device_facts import DeviceFacts
 from lora_runner.certificate.ways import adapters, attention, output, products, row_layers, update
@@ -14,7 +16,10 @@ from lora_runner.certificate.ways.case import Case, Setting
 
 FUSED_CAPABILITY = 9
 """Major compute capability from which the fused path's kernels are used."""
+FUSED_SHARED_BYTES = 209 * 1024
+"""Shared memory of a block of threads that they need, as compiled for capability 10; for 9 a little less."""
 LIGER = "liger"
+FUSED_DTYPE = torch.bfloat16
 FUSED = "triton"
 """Name of the fused path's way of each kind."""
 WHOLE_TILES = "triton whole tiles"
@@ -30,24 +35,35 @@ class Way:
     cases: Callable[[Setting], Iterator[Case]]
     """Made when it is called, with fresh inputs; imports what it needs."""
     devices: tuple[str, ...] = ("cuda", "cpu")
-    least_capability: int = 0
+    fused: bool = False
+    """Whether it is a kernel of the fused path, which has needs of its own."""
     packages: tuple[str, ...] = ()
     """That it needs."""
     environment: tuple[tuple[str, str], ...] = ()
     """Variables that must be set before the process uses CUDA."""
 
-    def can_be_tried(self, device: DeviceFacts) -> bool:
-        """Whether this machine has what the way needs."""
+    def can_be_tried(self, device: DeviceFacts, dtype: torch.dtype) -> bool:
+        """Whether this machine has what the way needs to compute in `dtype`."""
         return (
             device.type in self.devices
-            and (not self.least_capability or (device.capability or (0,))[0] >= self.least_capability)
+            and (not self.fused or has_fused_kernels(device, dtype))
             and all(find_spec(package) is not None for package in self.packages)
         )
 
 
-def ways_for(device: DeviceFacts) -> list[Way]:
-    """The ways that can be tried on a device, those of today's path first."""
-    return [way for way in WAYS if way.can_be_tried(device)]
+def has_fused_kernels(device: DeviceFacts, dtype: torch.dtype) -> bool:
+    """Whether the fused path's kernels can compute in `dtype` on a device."""
+    return (
+        device.capability is not None
+        and device.capability[0] >= FUSED_CAPABILITY
+        and device.shared_bytes >= FUSED_SHARED_BYTES
+        and dtype == FUSED_DTYPE
+    )
+
+
+def ways_for(device: DeviceFacts, dtype: torch.dtype) -> list[Way]:
+    """The ways that can be tried on a device in `dtype`, those of today's path first."""
+    return [way for way in WAYS if way.can_be_tried(device, dtype)]
 
 
 def _liger(kind: str, cases: Callable[[Setting], Iterator[Case]]) -> Way:
@@ -70,13 +86,17 @@ def _triton(kind: str, cases: Callable[[Setting], Iterator[Case]], name: str = F
         name=name,
         cases=cases,
         devices=("cuda",),
-        least_capability=FUSED_CAPABILITY,
+        fused=True,
         packages=("triton",),
     )
 
 
 WAYS: tuple[Way, ...] = (
-    Way(kind="products", name="grouped", cases=partial(products.cases, product=products.by_block)),
+    Way(
+        kind="products",
+        name="grouped",
+        cases=partial(products.cases, product=products.by_block, over_all_rows=False),
+    ),
     Way(kind="adapters", name="grouped", cases=adapters.grouped),
     Way(kind="attention", name="efficient", cases=attention.in_buckets, devices=("cuda",)),
     Way(kind="attention", name="sdpa", cases=attention.in_buckets, devices=("cpu",)),

@@ -38,6 +38,7 @@ def certificate(*checks: Check, device: DeviceFacts | None = None) -> Certificat
     return Certificate(
         device=device or DeviceFacts.of(CPU),
         sizes=TINY,
+        dtype="bfloat16" if device is not None and device.type == "cuda" else "float32",
         code=code_digest(),
         made_at="2026-11-28T19:00:00+00:00",
         seconds=1.5,
@@ -50,5 +51,11 @@ def certificate(*checks: Check, device: DeviceFacts | None = None) -> Certificat
 def hopper() -> DeviceFacts:
     """A GPU with capability 9, on a machine without one."""
     return replace(
-        DeviceFacts.of(CPU), type="cuda", name="NVIDIA H200", capability=(9, 0), driver="580.95.05", threads=0
+        DeviceFacts.of(CPU),
+        type="cuda",
+        name="NVIDIA H200",
+        capability=(9, 0),
+        driver="580.95.05",
+        shared_bytes=232448,
+        threads=0,
     )

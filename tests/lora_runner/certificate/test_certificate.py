@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lora_runner.certificate import command
 from lora_runner.certificate.cache import cached_certificate, cached_path, certificate_for
 from lora_runner.certificate.certificate import KINDS, PROCESS, Certificate, Check, choose
+from lora_runner.certificate.certify import dtype_name
 from lora_runner.certificate.device_facts import DeviceFacts
 from lora_runner.certificate.model_sizes import LLAMA_8B, ModelSizes
 from lora_runner.certificate.table import table
 from lora_runner.errors import CertificateError
 from tests.lora_runner.certificate.made import CPU, TINY, certificate, check, hopper
+
+F32 = torch.float32
 
 
 def test_a_certificate_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -32,8 +36,8 @@ def test_a_certificate_is_read_as_it_was_written(tmp_path: Path) -> None:
         ("{", "is not a JSON file"),
         ("[1]", "is not a certificate of qlora-sweeps"),
         ('{"device": {}}', "is not a certificate of qlora-sweeps"),
-        ('{"format": 0}', "has format 0, this version reads format 1; make it again with `sweeps certify`"),
-        ('{"format": 1, "device": {}}', "is damaged: KeyError"),
+        ('{"format": 1}', "has format 1, this version reads format 2; make it again with `sweeps certify`"),
+        ('{"format": 2, "device": {}}', "is damaged: KeyError"),
     ],
 )
 def test_what_is_no_certificate_is_refused(tmp_path: Path, content: str, said: str) -> None:
@@ -126,37 +130,41 @@ def test_a_certificate_is_made_once_for_a_device_and_its_versions(
 ) -> None:
     calls = []
 
-    def make(device: Any, sizes: ModelSizes, **_: Any) -> Certificate:
+    def make(device: Any, sizes: ModelSizes, dtype: torch.dtype, **_: Any) -> Certificate:
         calls.append(sizes)
-        return replace(certificate(device=DeviceFacts.of(CPU)), sizes=sizes)
+        made = certificate(device=DeviceFacts.of(CPU))
+        return replace(made, sizes=sizes, dtype=dtype_name(dtype))
 
-    first = certificate_for(CPU, TINY, make=make)
-    assert certificate_for(CPU, TINY, make=make) == first
+    first = certificate_for(CPU, TINY, F32, make=make)
+    assert certificate_for(CPU, TINY, F32, make=make) == first
     assert calls == [TINY]
     assert len(list(cache.glob("*.json"))) == 1
     # The name of a model changes nothing; sizes, versions and the checked code do.
-    certificate_for(CPU, replace(TINY, name="the same sizes"), make=make)
+    certificate_for(CPU, replace(TINY, name="the same sizes"), F32, make=make)
     assert len(calls) == 1
-    certificate_for(CPU, replace(TINY, hidden=64), make=make)
+    certificate_for(CPU, replace(TINY, hidden=64), F32, make=make)
     assert len(calls) == 2
-    monkeypatch.setattr("lora_runner.certificate.device_facts._version", lambda name: "0.1")
-    certificate_for(CPU, TINY, make=make)
+    certificate_for(CPU, TINY, torch.bfloat16, make=make)
+    certificate_for(CPU, TINY, torch.bfloat16, make=make)
     assert len(calls) == 3
-    monkeypatch.setattr("lora_runner.certificate.cache.code_digest", lambda: "other code")
-    certificate_for(CPU, TINY, make=make)
+    monkeypatch.setattr("lora_runner.certificate.device_facts._version", lambda name: "0.1")
+    certificate_for(CPU, TINY, F32, make=make)
     assert len(calls) == 4
+    monkeypatch.setattr("lora_runner.certificate.cache.code_digest", lambda: "other code")
+    certificate_for(CPU, TINY, F32, make=make)
+    assert len(calls) == 5
 
 
 def test_a_damaged_or_foreign_file_in_the_cache_is_made_again(cache: Path) -> None:
     facts = DeviceFacts.of(CPU)
-    path = cached_path(facts, TINY)
+    path = cached_path(facts, TINY, "float32")
     path.parent.mkdir(parents=True)
     path.write_text("{}", encoding="utf-8")
-    assert cached_certificate(facts, TINY) is None
+    assert cached_certificate(facts, TINY, F32) is None
     certificate(device=hopper()).write(path)
-    assert cached_certificate(facts, TINY) is None
-    made = certificate_for(CPU, TINY, make=lambda *_, **__: certificate())
-    assert cached_certificate(facts, TINY) == made
+    assert cached_certificate(facts, TINY, F32) is None
+    made = certificate_for(CPU, TINY, F32, make=lambda *_, **__: certificate())
+    assert cached_certificate(facts, TINY, F32) == made
 
 
 @pytest.mark.parametrize(
@@ -167,13 +175,13 @@ def test_a_damaged_or_foreign_file_in_the_cache_is_made_again(cache: Path) -> No
     ],
 )
 def test_what_failed_for_want_of_memory_or_of_a_process_is_checked_again(cache: Path, failed: Check) -> None:
-    assert not certificate_for(CPU, TINY, make=lambda *_, **__: certificate(failed)).is_good
-    assert certificate_for(CPU, TINY, make=lambda *_, **__: certificate()).is_good
+    assert not certificate_for(CPU, TINY, F32, make=lambda *_, **__: certificate(failed)).is_good
+    assert certificate_for(CPU, TINY, F32, make=lambda *_, **__: certificate()).is_good
 
 
 def test_a_cache_that_cannot_be_written_is_not_used(cache: Path) -> None:
     cache.parent.write_text("a file", encoding="utf-8")
-    assert certificate_for(CPU, TINY, make=lambda *_, **__: certificate()).is_good
+    assert certificate_for(CPU, TINY, F32, make=lambda *_, **__: certificate()).is_good
 
 
 def test_a_certificate_is_kept_before_it_is_printed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,3 +196,15 @@ def test_a_certificate_is_kept_before_it_is_printed(cache: Path, monkeypatch: py
 
 def test_kinds_have_words() -> None:
     assert all(KINDS.values())
+
+
+def test_a_table_fits_a_terminal_whatever_the_speeds() -> None:
+    fast, slow = (
+        replace(check("products", "triton whole tiles"), speed=speed, unit="TFLOP/s", case=f"forward {speed}")
+        for speed in (123456.7, 1.5e-7)
+    )
+    lines = list(table(certificate(fast, slow, check("products", "grouped", milliseconds=3.0))))
+    row = next(line for line in lines if "whole tiles" in line)
+    assert "  < 0.01 to 123,457 TFLOP/s  " in row
+    header = next(line for line in lines if line.startswith("kind"))
+    assert row.index("chosen") == header.index("chosen")

@@ -21,11 +21,13 @@ from lora_runner.certificate.ways.registry import WAYS, Way, ways_for
 from lora_runner.layers.block_matmul import Blocks, matmul_shared
 from tests.lora_runner.certificate.made import CPU, TINY, hopper
 
+F32, BF16 = torch.float32, torch.bfloat16
+
 
 @pytest.fixture(scope="module")
 def made() -> Certificate:
     """A whole certificate of this machine's CPU; its seed is printed where a test fails."""
-    found = certify(CPU, TINY)
+    found = certify(CPU, TINY, F32)
     print(f"seed {found.seed}")
     return found
 
@@ -39,7 +41,7 @@ def test_the_ways_of_a_cpu_are_invariant(made: Certificate) -> None:
 
 
 def test_each_certificate_draws_inputs_of_its_own(made: Certificate) -> None:
-    assert certify(CPU, TINY).seed != made.seed
+    assert certify(CPU, TINY, F32).seed != made.seed
 
 
 def only(way: str, kind: str = "products") -> Way:
@@ -102,15 +104,15 @@ def test_a_broken_way_makes_the_certificate_fail_with_its_first_difference(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(products, "matmul_shared", depends_on_height)
-    monkeypatch.setattr("lora_runner.certificate.certify.ways_for", lambda _: [only("grouped")])
-    made = certify(CPU, TINY, seed=5)
+    monkeypatch.setattr("lora_runner.certificate.certify.ways_for", lambda *_: [only("grouped")])
+    made = certify(CPU, TINY, F32, seed=5)
     assert not made.is_good
     assert made.way_of("products") is None
     (said,) = made.failures()
     assert said.startswith("frozen products by grouped: not invariant on this machine, forward ")
     assert " rows of " in said
     # The seed repeats it.
-    again = certify(CPU, TINY, seed=5)
+    again = certify(CPU, TINY, F32, seed=5)
     assert [check.difference for check in again.checks] == [check.difference for check in made.checks]
 
 
@@ -142,14 +144,17 @@ def test_an_update_clipped_by_a_norm_of_all_trials_is_not_certified(monkeypatch:
 
 
 def test_ways_of_the_fused_path_are_for_capability_9_on() -> None:
-    names = {(way.kind, way.name) for way in ways_for(DeviceFacts.of(CPU))}
+    names = {(way.kind, way.name) for way in ways_for(DeviceFacts.of(CPU), BF16)}
     assert ("products", "triton") not in names
     assert ("products", "cublas") not in names
-    assert ("products", "triton") in {(way.kind, way.name) for way in ways_for(hopper())}
-    older = [way.name for way in ways_for(_with_capability(8))]
+    assert ("products", "triton") in {(way.kind, way.name) for way in ways_for(hopper(), BF16)}
+    older = [way.name for way in ways_for(_with_capability(8), BF16)]
     assert "triton" not in older
     assert "cublas :0:0" in older
     assert "efficient" in older
+    little_memory = replace(hopper(), capability=(12, 0), shared_bytes=99 * 1024)
+    for facts, dtype in ((little_memory, BF16), (hopper(), F32)):
+        assert "triton" not in {way.name for way in ways_for(facts, dtype)}
 
 
 def _with_capability(major: int) -> DeviceFacts:

@@ -48,7 +48,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_way_that_ends_or_hangs_its_process_fails_and_the_others_are_checked() -> None:
-    ways = ways_for(hopper())
+    ways = ways_for(hopper(), torch.bfloat16)
     found = {(check.kind, check.way): check for check in checked(ways)}
     assert set(found) == {(way.kind, way.name) for way in ways}
     failed = {key for key, check in found.items() if check.difference is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,8 +11,11 @@ import torch
 
 from lora_runner.certificate import decision as decisions
 from lora_runner.certificate.certificate import KINDS, Certificate, Check
+from lora_runner.certificate.checks.check_ways import check_way
 from lora_runner.certificate.decision import FUSED_KINDS, Decision, decide, decide_here, set_up_cublas
+from lora_runner.certificate.table import table
 from lora_runner.certificate.ways import products
+from lora_runner.certificate.ways.registry import Way
 from lora_runner.fused.compute_path import ComputePath, Machine
 from tests.lora_runner.certificate.made import CPU, TINY, certificate, check, hopper
 
@@ -30,7 +34,9 @@ def never(way: str) -> str | None:
 
 def test_where_all_kernels_are_invariant_the_fused_path_may_be_taken() -> None:
     made = good()
-    assert decide(made, never) == Decision(certificate=made, product="triton", product_name="triton")
+    assert decide(made, never) == Decision(
+        certificate=made, product="triton", product_name="triton", kernel="triton"
+    )
 
 
 @pytest.mark.parametrize("kind", FUSED_KINDS)
@@ -75,10 +81,55 @@ def test_tiles_of_one_size_where_halves_of_them_have_other_bits() -> None:
     assert (found.product, found.refusal) == ("triton whole tiles", None)
 
 
-def test_without_a_product_over_all_rows_there_is_no_fused_path() -> None:
+def test_without_a_kernel_for_products_over_all_rows_there_is_no_fused_path() -> None:
     checks = [check(kind, "triton") for kind in FUSED_KINDS]
     found = decide(certificate(*checks, check("products", "grouped")), never)
-    assert (found.product, found.refusal) == (None, "no product over all rows is invariant on this machine")
+    assert (found.product, found.refusal) == (None, "frozen products by triton: not checked on this machine")
+
+
+def test_cublas_takes_what_it_was_checked_for_and_the_kernel_the_rest() -> None:
+    by_cublas = check("products", "cublas", milliseconds=0.1)
+    checks = [
+        replace(by_cublas, case=f"{direction} to {n}", rows=rows)
+        for direction, n, rows in (("forward 32", 64, 8192), ("backward 64", 32, 4096), ("forward 32", 8, 64))
+    ]
+    found = decide(good(*checks), lambda _: None)
+    assert (found.product, found.kernel) == ("cublas", "triton")
+    # A size that the model does not have is none of its products.
+    assert found.library_rows == {(32, 64, True): 8192, (64, 32, False): 4096}
+
+
+def test_cublas_alone_is_not_enough_for_the_fused_path() -> None:
+    checks = [check(kind, "triton") for kind in FUSED_KINDS]
+    failed = [check("products", way, "3 of 8 elements differ") for way in ("triton", "triton whole tiles")]
+    found = decide(certificate(*checks, *failed, check("products", "cublas")), lambda _: None)
+    assert (found.product, found.kernel) == ("cublas", None)
+    assert found.refusal is not None
+    assert found.refusal.startswith("frozen products by triton: not invariant on this machine")
+
+
+def test_an_output_layer_that_no_kernel_multiplies_does_not_refuse_the_fused_path() -> None:
+    """As Granite's, whose vocabulary of 49155 is no multiple of 8."""
+    sizes = replace(TINY, vocabulary=67, linears=TINY.linears[:1])
+    way = Way(kind="products", name="triton", cases=partial(products.cases, product=products.by_block))
+    checks = list(check_way(way, CPU, BF16, sizes, 1, lambda: None))
+    left = [check for check in checks if check.not_computed is not None]
+    assert [check.case for check in left] == ["forward 32 to 67", "backward 67 to 32"]
+    assert all(check.rows == 130 for check in checks if check.not_computed is None)
+    grouped = [
+        replace(check, way="grouped", not_computed=None, comparisons=3, milliseconds=1e3) for check in checks
+    ]
+    made = certificate(*(check(kind, "triton") for kind in FUSED_KINDS), *checks, *grouped, device=hopper())
+    assert decide(made, never).refusal is None
+    assert made.failures() == []
+    assert made.way_of("products") == "triton"
+    (said,) = made.not_computed()
+    assert said.startswith(
+        "frozen products by triton: forward 32 to 67, backward 67 to 32: not computed this way: rows of 32"
+    )
+    assert said in list(table(made))
+    only_left = certificate(*left, *(check(kind, "triton") for kind in FUSED_KINDS))
+    assert (only_left.way_of("products"), decide(only_left, never).product) == (None, None)
 
 
 def test_a_kind_without_any_invariant_way_is_noted() -> None:
@@ -112,8 +163,8 @@ def test_a_cpu_and_older_cards_make_no_certificate() -> None:
 def test_capability_9_takes_the_certificate_of_the_cache_or_a_new_one() -> None:
     asked = []
 
-    def obtain(device: torch.device, sizes: Any, alive: Any) -> Certificate:
-        asked.append((device, sizes))
+    def obtain(device: torch.device, sizes: Any, dtype: torch.dtype, alive: Any) -> Certificate:
+        asked.append((device, sizes, dtype))
         alive()
         return good()
 
@@ -121,7 +172,7 @@ def test_capability_9_takes_the_certificate_of_the_cache_or_a_new_one() -> None:
     found = decide_here(TINY, BF16, facts=hopper(), obtain=obtain, alive=lambda: beats.append(1))
     assert found.product == "triton"
     assert found.refusal is None
-    assert asked == [(CPU, TINY)]
+    assert asked == [(CPU, TINY, BF16)]
     assert beats
 
 
@@ -181,6 +232,14 @@ def test_a_refusal_is_the_reason_of_the_general_path(monkeypatch: pytest.MonkeyP
         "compute capability 9.0, bfloat16, its kernels are invariant on this machine "
         "(checked 2026-11-28T19:00:00+00:00)"
     )
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (12, 0))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    small = Machine.of(device, BF16, decide(good(), never))
+    assert not small.has_fused_kernels
+    assert small.reason == (
+        "compute capability 12.0 has 99 KiB of shared memory a block, the fused kernels need 209"
+    )
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert Machine.of(device, BF16).has_fused_kernels, "by default, as for benchmarks and tests"
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lora_runner.kernels.dense_matmul import dense_matmul
-from lora_runner.kernels.frozen_product import Way, use_way, way_for
+from lora_runner.kernels.frozen_product import Kernel, use_way, way_for
 from lora_runner.kernels.launch import observed
 from lora_runner.layers.block_matmul import Blocks, matmul_into, matmul_shared
 from tests.lora_runner.kernels.interpreter import DEVICE
@@ -19,7 +19,7 @@ SIZES = (5, 64, 1, 30)
 
 
 @pytest.fixture(autouse=True, params=["triton", "triton whole tiles"])
-def way(request: pytest.FixtureRequest) -> Iterator[Way]:
+def way(request: pytest.FixtureRequest) -> Iterator[Kernel]:
     use_way(DEVICE, torch.bfloat16, request.param)
     yield request.param
     use_way(DEVICE, torch.bfloat16, None)
@@ -56,7 +56,7 @@ def test_what_the_kernel_cannot_take_is_multiplied_block_by_block() -> None:
     assert way_for(x, weight) is way_for(x, unaligned) is None
 
 
-def test_another_dtype_and_a_way_that_is_withdrawn(way: Way) -> None:
+def test_another_dtype_and_a_way_that_is_withdrawn(way: Kernel) -> None:
     weight = drawn(64, 64)
     assert way_for(drawn(3, 64), weight) == way
     assert way_for(drawn(3, 64).float(), weight.float()) is None
@@ -64,10 +64,21 @@ def test_another_dtype_and_a_way_that_is_withdrawn(way: Way) -> None:
     assert way_for(drawn(3, 64), weight) is None
 
 
-def test_the_librarys_product_takes_all_rows_at_once() -> None:
-    use_way(DEVICE, torch.bfloat16, "cublas")
-    x, weight = drawn(9, 64), drawn(64, 3)
-    assert torch.equal(matmul_shared(x, weight, Blocks([4, 5])), torch.mm(x, weight))
+def test_the_librarys_product_takes_only_what_it_was_checked_for_and_no_higher_passes(way: Kernel) -> None:
+    most = 4
+    use_way(DEVICE, torch.bfloat16, "cublas", kernel=way, library_rows={(64, 32, True): most})
+    stored = drawn(32, 64)
+    x, weight = drawn(9, 64), stored.t()
+    assert way_for(x, weight) == "cublas"
+    slices = [torch.mm(x[start : start + most], weight) for start in range(0, 9, most)]
+    assert torch.equal(matmul_shared(x, weight, Blocks([4, 5])), torch.cat(slices))
+    # Another size, the other direction, another place in memory.
+    assert way_for(x, drawn(48, 64).t()) == way
+    assert way_for(drawn(9, 32), stored) == way
+    unaligned = drawn(32 * 64 + 1)[1:].view(32, 64)
+    assert way_for(x, unaligned.t()) is None
+    use_way(DEVICE, torch.bfloat16, "cublas", library_rows={(64, 32, True): most})
+    assert way_for(drawn(9, 32), stored) is None
 
 
 def test_an_unknown_way_is_refused() -> None:

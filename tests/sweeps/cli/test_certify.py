@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lora_runner.certificate.__main__ import main
 from lora_runner.certificate.certificate import KINDS, Certificate
 from lora_runner.certificate.ways import products
 from lora_runner.layers.block_matmul import matmul_shared
+from sweeps.config.load import RESOLVED_NAME
 from tests.sweeps.cli.calling import Call, listing
 
 
@@ -53,7 +55,7 @@ def test_a_way_that_fails_is_exit_code_1_with_its_first_difference(
     breaks(monkeypatch)
     answer = call("certify", "--model", folder / "model", "--device", "cpu")
     assert answer.code == 1
-    assert "products     grouped          no, 0 of " in answer.out
+    assert "products     grouped             no, 0 of " in answer.out
     assert "beside NaN neighbours: " in answer.out
     assert "no way to compute frozen products is invariant on this machine" in answer.out
 
@@ -67,6 +69,11 @@ def test_a_way_that_fails_is_exit_code_1_with_its_first_difference(
         (["nowhere.yaml"], "nowhere.yaml"),
         (["s.yaml", "--model", "model"], "give a sweep file or --model, not both"),
         (["s.yaml", "--set", "trials=0"], "trials"),
+        (["--set", "trials=0"], "--set overrides keys of a sweep file, and none is given"),
+        (["--model", "model", "--set", "trials=3"], "--set overrides keys of a sweep file"),
+        (["--device", "cpu:7"], "got 'cpu:7'"),
+        (["s.yaml", "--device", "cpu", "--output", "model"], "model: Is a directory"),
+        (["s.yaml", "--device", "cpu", "--output", "s.yaml/c.json"], "s.yaml"),
     ],
 )
 def test_bad_input_is_exit_code_2_before_anything_is_computed(
@@ -85,11 +92,19 @@ def test_bad_input_is_exit_code_2_before_anything_is_computed(
     assert not cache.exists()
 
 
-def test_a_file_that_cannot_be_written_is_exit_code_2_after_the_table(call: Call, folder: Path) -> None:
-    answer = call("certify", folder / "s.yaml", "--device", "cpu", "--output", folder / "s.yaml" / "c.json")
-    assert answer.code == 2
-    assert "s.yaml" in answer.err
-    assert "chosen" in answer.out
+def test_a_run_folder_gets_the_certificate_of_its_sweeps_dtype(call: Call, folder: Path) -> None:
+    run = folder / "small"
+    run.mkdir()
+    shutil.copytree(folder / "model", run / "model")
+    shutil.copy(folder / "data.jsonl", run)
+    shutil.copy(folder / "s.yaml", run / RESOLVED_NAME)
+    answer = call("certify", run, "--device", "cpu", "--set", "model.compute_dtype=bfloat16")
+    assert answer.code == 0, answer.out + answer.err
+    (file,) = run.glob("certificate-*.json")
+    made = Certificate.read(file)
+    assert made.dtype == "bfloat16"
+    assert file.name == made.file_name
+    assert f"wrote {file}" in answer.out.replace("\n", "")
 
 
 def test_lora_runner_alone_does_the_same(

@@ -54,7 +54,7 @@ def blueprint(study_spec: StudySpec, **changed: Any) -> Any:
         memory_gib=61.234,
         memory_available_gib=79.1,
         memory_reason="12 seats: 13 would take 68.3 GiB",
-        compute_path="general on this machine, whose device is cpu",
+        compute_path=["general on this machine, whose device is cpu"],
         base_gib=5.6,
         base_kind="in NF4",
         base_unquantized="2.1 GiB of it stay in bfloat16: embeddings and output layer 2.1",
