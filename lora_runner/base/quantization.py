@@ -197,7 +197,7 @@ def dequantized_weight(layer: nn.Module) -> Tensor:
     weight: Tensor = layer.weight  # type: ignore[assignment]
     state = getattr(weight, "quant_state", None)
     if state is not None:
-        if weight.is_cuda and _in_one_launch(weight, state):
+        if weight.is_cuda and _in_one_launch(weight):
             out = weight.new_empty(state.shape, dtype=state.dtype)
             dequantize_into(out, layer)
             return out
@@ -215,23 +215,29 @@ def dequantized_weight(layer: nn.Module) -> Tensor:
     return weight.data * rows[:, None]
 
 
-def dequantize_into(out: Tensor, layer: nn.Module) -> None:
-    """Write `dequantized_weight` of a layer to `out` (out, in), rounded to its dtype; `out` is contiguous.
+def dequantize_into(out: Tensor, *layers: nn.Module) -> None:
+    """Write the `dequantized_weight` of layers to `out`, one below another, rounded to its dtype.
 
-    Weights in 4 bits on CUDA take one launch and no memory.
+    `out` (sum of out, in) is contiguous. Weights in 4 bits on CUDA take no memory, and one launch together
+    where they are quantized alike.
     """
-    weight: Tensor = layer.weight  # type: ignore[assignment]
-    state = getattr(weight, "quant_state", None)
+    weights: list[Any] = [layer.weight for layer in layers]
     # The meta device stands for CUDA, whose memory a dry run measures.
-    if state is not None and weight.device.type in ("cuda", "meta") and _in_one_launch(weight, state):
+    if all(weight.device.type in ("cuda", "meta") for weight in weights) and _in_one_launch(*weights):
         from lora_runner.kernels.dequantize import dequantize_4bit_into
 
-        dequantize_4bit_into(out, weight.data, state)
+        dequantize_4bit_into(out, *((weight.data, weight.quant_state) for weight in weights))
+    elif len(layers) == 1:
+        out.copy_(dequantized_weight(layers[0]))
     else:
-        out.copy_(dequantized_weight(layer))
+        shapes = [getattr(weight, "quant_state", weight).shape for weight in weights]
+        for layer, rows in zip(layers, out.split([shape[0] for shape in shapes]), strict=True):
+            dequantize_into(rows, layer)
 
 
-def _in_one_launch(weight: Tensor, state: Any) -> bool:
-    from lora_runner.kernels.dequantize import is_supported
+def _in_one_launch(*weights: Any) -> bool:
+    if any(getattr(weight, "quant_state", None) is None for weight in weights):
+        return False
+    from lora_runner.kernels.dequantize import can_share_a_launch
 
-    return is_supported(weight, state)
+    return can_share_a_launch([(weight, weight.quant_state) for weight in weights])

@@ -77,8 +77,7 @@ class LinearGroup:
             return self._weight
         first = self.members[0]
         joint = torch.empty(sum(self._sizes), first.in_features, dtype=dtype, device=first.weight.device)
-        for member, rows in zip(self.members, joint.split(self._sizes), strict=True):
-            member.write_base_weight(rows)
+        PackedLinear.write_base_weights(self.members, joint)
         if first.keeps_resident:
             self._weight = joint
         return joint

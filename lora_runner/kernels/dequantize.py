@@ -1,12 +1,13 @@
-"""Weights of bitsandbytes in 4 bits (NF4, FP4) written into a given tensor, in one launch.
+"""Weights of bitsandbytes in 4 bits (NF4, FP4) written into a given tensor, several in one launch.
 
-The same bits as bitsandbytes' own, which takes three launches where the scales are quantized too.
+The same bits as bitsandbytes' own, which takes three launches a weight where the scales are quantized too.
 Source of the format: QLoRA (Dettmers et al., 2023).
 """
 
 # mypy: disable-error-code="import-untyped, untyped-decorator, no-untyped-def"
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from lora_runner.kernels.launch import launch
 
 PROGRAM_BYTES = 2048
 """Packed bytes of a program: 16 a thread."""
+MOST_TOGETHER = 4
+"""Weights of a launch: q, k and v, or gate and up, and one more."""
 ROUNDED_TO = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 
 
@@ -33,8 +36,48 @@ def is_supported(packed: Tensor, state: Any) -> bool:
     )
 
 
+def can_share_a_launch(weights: Sequence[tuple[Tensor, Any]]) -> bool:
+    """Whether the kernel reads these weights, each with its `QuantState`, in one launch."""
+    return len(weights) <= MOST_TOGETHER and (
+        all(is_supported(*weight) for weight in weights)
+        and len({tuple(_options(state).items()) for _, state in weights}) == 1
+    )
+
+
 @triton.jit
 def dequantize_kernel(
+    out,
+    packed,
+    codes,
+    scales,
+    nested_codes,
+    nested_scales,
+    offsets,
+    sizes,
+    COUNT: tl.constexpr,
+    NESTED: tl.constexpr,
+    ROUNDED_TO: tl.constexpr,
+    BLOCK: tl.constexpr,
+    NESTED_BLOCK: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    ALL_FULL: tl.constexpr,
+):
+    """COUNT weights end to end; each argument but `out` is a tuple with one entry for each weight."""
+    program = tl.program_id(0)
+    for weight in tl.static_range(COUNT):
+        num_programs = tl.cdiv(sizes[weight], BLOCK * BLOCKS)
+        if (program >= 0) & (program < num_programs):
+            _dequantize(
+                out, packed[weight], codes[weight], scales[weight], nested_codes[weight],
+                nested_scales[weight], offsets[weight], sizes[weight], program,
+                NESTED, ROUNDED_TO, BLOCK, NESTED_BLOCK, BLOCKS, ALL_FULL,
+            )  # fmt: skip
+        program -= num_programs
+        out += sizes[weight]
+
+
+@triton.jit
+def _dequantize(
     out,
     packed,
     code,
@@ -43,6 +86,7 @@ def dequantize_kernel(
     nested_scales,
     offset,
     num_elements,
+    program,
     NESTED: tl.constexpr,
     ROUNDED_TO: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -54,7 +98,7 @@ def dequantize_kernel(
 
     ALL_FULL: the last block is as long as the others. A mask by block then leaves loads of 16 bytes whole.
     """
-    block = tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS)
+    block = program.to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS)
     exists = block * BLOCK < num_elements
     if NESTED:
         step = tl.load(scales + block, mask=exists, other=0).to(tl.int32)
@@ -77,37 +121,53 @@ def dequantize_kernel(
     tl.store(out + element, weight.to(out.dtype.element_ty), mask=written)
 
 
-def dequantize_4bit_into(out: Tensor, packed: Tensor, state: Any) -> None:
-    """Write the weight of `state`, bitsandbytes' `QuantState`, to `out`.
+def dequantize_4bit_into(out: Tensor, *weights: tuple[Tensor, Any]) -> None:
+    """Write weights, each given packed and with bitsandbytes' `QuantState`, to `out`, one after another.
 
-    `out` is contiguous, has the weight's number of elements, and may be rows of a larger tensor. Where its
-    dtype is not that of the state, weights are rounded to the state's first, as bitsandbytes rounds them.
+    They `can_share_a_launch`. `out` is contiguous, has as many elements as they have together, and may be
+    rows of a larger tensor. Where its dtype is not that of a state, weights are rounded to the state's first,
+    as bitsandbytes rounds them.
     """
-    if out.numel() != state.shape.numel() or not out.is_contiguous():
+    sizes = tuple(state.shape.numel() for _, state in weights)
+    if out.numel() != sum(sizes) or not out.is_contiguous():
+        shapes = ", ".join(str(tuple(state.shape)) for _, state in weights)
         raise ValueError(
-            f"a weight of {tuple(state.shape)} is dequantized into a contiguous tensor of as many elements, "
+            f"a weight of {shapes} is dequantized into a contiguous tensor of as many elements, "
             f"not of {tuple(out.shape)}"
         )
-    inner: Any = state.state2 if state.nested else None
-    blocks = max(1, PROGRAM_BYTES // (state.blocksize // 2))
+    states = [state for _, state in weights]
+    options = _options(states[0])
+    per_program = options["BLOCK"] * options["BLOCKS"]
+    scales = tuple(state.absmax for state in states)
+    # Scales that are not quantized stand for those of scales, which are then not read.
+    nested = [(state.state2.code, state.state2.absmax, state.offset) for state in states if state.nested]
+    nested_codes, nested_scales, offsets = zip(*nested, strict=True) if nested else (scales,) * 3
     launch(
         dequantize_kernel,
-        (triton.cdiv(out.numel(), state.blocksize * blocks),),
+        (sum(triton.cdiv(size, per_program) for size in sizes),),
         out,
-        packed.view(torch.uint8),
-        state.code,
-        state.absmax,
-        inner.code if inner else None,
-        inner.absmax if inner else None,
-        state.offset if inner else None,
-        out.numel(),
-        NESTED=inner is not None,
-        ROUNDED_TO=ROUNDED_TO[state.dtype],
-        BLOCK=state.blocksize,
-        NESTED_BLOCK=inner.blocksize if inner else 1,
-        BLOCKS=blocks,
-        ALL_FULL=out.numel() % state.blocksize == 0,
+        tuple(packed.view(torch.uint8) for packed, _ in weights),
+        tuple(state.code for state in states),
+        scales,
+        nested_codes,
+        nested_scales,
+        offsets,
+        sizes,
+        COUNT=len(weights),
+        **options,
         num_warps=4,
         # bitsandbytes rounds the product with a scale before it adds the offset.
         enable_fp_fusion=False,
     )
+
+
+def _options(state: Any) -> dict[str, Any]:
+    """What a launch has built in; weights with the same share one."""
+    return {
+        "NESTED": bool(state.nested),
+        "ROUNDED_TO": ROUNDED_TO[state.dtype],
+        "BLOCK": state.blocksize,
+        "NESTED_BLOCK": state.state2.blocksize if state.nested else 1,
+        "BLOCKS": max(1, PROGRAM_BYTES // (state.blocksize // 2)),
+        "ALL_FULL": state.shape.numel() % state.blocksize == 0,
+    }

@@ -206,13 +206,18 @@ class PackedLinear(PackedModule):
             self._resident = weight
         return weight
 
-    def write_base_weight(self, into: Tensor) -> None:
-        """Write the frozen weight (out, in) to a tensor that takes the place of the resident copy."""
-        if self._resident is None:
-            dequantize_into(into, self.base)
-        else:
-            into.copy_(self._resident)
-            self._resident = None
+    @staticmethod
+    def write_base_weights(layers: Sequence[PackedLinear], into: Tensor) -> None:
+        """Write frozen weights to `into` (sum of out, in), which takes the place of resident copies."""
+        if all(layer._resident is None for layer in layers):
+            dequantize_into(into, *(layer.base for layer in layers))
+            return
+        for layer, rows in zip(layers, into.split([layer.out_features for layer in layers]), strict=True):
+            if layer._resident is None:
+                dequantize_into(rows, layer.base)
+            else:
+                rows.copy_(layer._resident)
+                layer._resident = None
 
     def forward(self, x: Tensor) -> Tensor:
         if self._context.fused is not None and self.group is not None:

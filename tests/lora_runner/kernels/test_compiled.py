@@ -74,9 +74,14 @@ def attention(heads: int, key_heads: int, head_size: int, **options: float) -> C
     return call
 
 
-def dequantize() -> None:
-    weight: Any = NF4.meta_weight(torch.Size((4096, 14336)), torch.bfloat16)
-    dequantize_4bit_into(meta(4096, 14336), weight.data, weight.quant_state)
+def dequantize(columns: int, *rows: int) -> Callable[[], object]:
+    def call() -> None:
+        weights: list[Any] = [NF4.meta_weight(torch.Size((each, columns)), torch.bfloat16) for each in rows]
+        dequantize_4bit_into(
+            meta(sum(rows), columns), *((weight.data, weight.quant_state) for weight in weights)
+        )
+
+    return call
 
 
 RANK = 16
@@ -162,7 +167,8 @@ KERNELS = {
     ),
     "attention, head size 80": Kernels(attention(32, 32, 80), capabilities=(90, 100), matrices=True),
     "attention, window": Kernels(attention(32, 8, 128, window=4096), capabilities=(90, 100), matrices=True),
-    "dequantize": Kernels(dequantize),
+    "dequantize": Kernels(dequantize(14336, 4096)),
+    "dequantize siblings": Kernels(dequantize(4096, 4096, 1024, 1024)),
 }
 
 
