@@ -83,14 +83,13 @@ def test_the_untrained_base_has_the_loss_of_its_dequantized_weights(
 
 
 @pytest.mark.parametrize("kind", ["double", "floats", "int8", "int8 skipped"])
-def test_a_weight_is_written_into_rows_of_a_tensor(stored: Callable[..., Path], kind: str) -> None:
-    layer = load_base(BaseSpec(model=str(stored(kind)))).model.get_submodule(
-        "model.layers.0.self_attn.q_proj"
-    )
-    whole = dequantized_weight(layer)
+def test_weights_are_written_into_rows_of_a_tensor(stored: Callable[..., Path], kind: str) -> None:
+    attention = load_base(BaseSpec(model=str(stored(kind)))).model.get_submodule("model.layers.0.self_attn")
+    layers = [attention.get_submodule(f"{name}_proj") for name in "qkv"]
+    whole = torch.cat([dequantized_weight(layer).float() for layer in layers])
     for dtype in (torch.float32, torch.bfloat16):
         siblings = torch.zeros(2 + len(whole), whole.shape[1], dtype=dtype)
-        dequantize_into(siblings[2:], layer)
+        dequantize_into(siblings[2:], *layers)
         assert torch.equal(siblings[2:], whole.to(dtype))
         assert not siblings[:2].any()
 
