@@ -191,7 +191,7 @@ def test_a_certificate_is_kept_before_it_is_printed(cache: Path, monkeypatch: py
     monkeypatch.setattr(command, "certify", lambda *_, **__: certificate())
     with pytest.raises(KeyboardInterrupt):
         command.certify_and_print(None, device="cpu", say=say)
-    assert cached_certificate(DeviceFacts.of(CPU), TINY) == certificate()
+    assert cached_certificate(DeviceFacts.of(CPU), TINY, F32) == certificate()
 
 
 def test_kinds_have_words() -> None:
