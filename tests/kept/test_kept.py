@@ -100,7 +100,7 @@ def test_a_run_of_a_confirmation_is_replayed_from_a_record_without_digests(tmp_p
     assert {str(percent): pair[0] for percent, pair in losses.items()} == recorded
     for then, now in losses.values():
         assert_equal(now, then)
-    assert answer.notes[0] == "not in the record, so not compared: adapter_sha256"
+    assert answer.lacking == ("adapter_sha256",)
 
 
 @pytest.mark.slow

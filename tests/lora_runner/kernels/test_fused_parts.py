@@ -243,10 +243,12 @@ def test_ligers_function_is_for_the_other_packs(monkeypatch: pytest.MonkeyPatch)
     for name, value in list(vars(holder).items()):  # Liger also replaces classes; this restores them
         monkeypatch.setattr(holder, name, value)
     fuse_rotary(first.model, first.context, torch.float32)
-    fused = getattr(holder, ROTARY)
+    before = getattr(holder, ROTARY)
     assert "Liger" in use_liger(other.model, torch.device("cuda"))
-    assert getattr(holder, ROTARY) is fused
-    assert fused.own.__module__.startswith("liger_kernel")
+    after = getattr(holder, ROTARY)
+    assert isinstance(after, FusedRotary)
+    assert after.own.__module__.startswith("liger_kernel")
+    assert not before.own.__module__.startswith("liger_kernel"), "what is put back is what it was"
     first.context.fused = True
     assert first.launches() == Counter(rotary_kernel=2 * LAYERS)
 

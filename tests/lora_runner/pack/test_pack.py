@@ -313,7 +313,9 @@ def test_a_pack_multiplies_by_no_way_that_an_earlier_one_has_chosen(
     new_pack: Callable[..., Pack], tiny_model: TINY
 ) -> None:
     x, weight = torch.ones(2, 8), torch.ones(8, 8)
-    chosen = Machine(False, "a test says so", decision=Decision(product="cublas"))
+    sizes = {(8, 8, False): 2}
+    decision = Decision(product="cublas", library_rows=sizes)
+    chosen = Machine(False, "a test says so", decision=decision)
     Pack(load_base(BaseSpec(model=str(tiny_model("llama")))), PackOptions(), chosen)
     try:
         assert way_for(x, weight) == "cublas"
