@@ -242,8 +242,8 @@ class PackedModel:
         if self.layout != "end_to_end":
             return ComputePath(False, f"sequences are rows of their own: {self.layout_reason}")
         if self.called_by_block:
-            names = f"{self.called_by_block[0]} and {len(self.called_by_block) - 1} other modules"
-            return ComputePath(False, f"{names} multiply by matrices of their own, block by block")
+            first, count = self.called_by_block[0], len(self.called_by_block)
+            return ComputePath(False, f"modules multiply by matrices of their own: {first}, {count} in all")
         from lora_runner.fused.fused_decoder import remove_fused_parts  # needs triton
 
         try:
