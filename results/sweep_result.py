@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import optuna
@@ -56,6 +57,15 @@ class TrialResult:
     config: Mapping[str, Any] = field(default_factory=dict)
     params: Mapping[str, Value] = field(default_factory=dict)
     folder: str = ""
+    started: datetime | None = None
+    ended: datetime | None = None
+    """In UTC without a time zone, as Optuna stores it."""
+    worker: int | None = None
+    seat: int | None = None
+    """Where it ran last; None before it had a seat."""
+    wall_seconds: float | None = None
+    """Time on its seats, without the time between two runs of the sweep."""
+    num_tokens: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +87,10 @@ class SweepResult:
     versions: Mapping[str, str] = field(default_factory=dict)
     compute_paths: Sequence[Mapping[str, Any]] = ()
     """How the workers computed: device, path, details and notes of each; several mix their rounding."""
+    run_seconds: float | None = None
+    """Time in which the sweep ran, over all of its runs; None in studies that do not hold it."""
+    is_exhausted: bool = False
+    """Whether the search space was tried completely, with fewer trials than the sweep asks for."""
 
     @property
     def started(self) -> list[TrialResult]:
@@ -142,6 +156,8 @@ def read_study(study: optuna.Study) -> SweepResult:
         base_metric=finite(attrs.get("base_metric")),
         versions=attrs.get("versions") or {},
         compute_paths=attrs.get("compute_paths") or (),
+        run_seconds=finite(attrs.get("run_seconds")),
+        is_exhausted=bool(attrs.get("exhausted")),
     )
 
 
@@ -212,4 +228,10 @@ def _trial(trial: FrozenTrial, context: Mapping[str, Any]) -> TrialResult:
         config=config,
         params=dict(trial.params),
         folder=str(attrs.get("folder") or ""),
+        started=trial.datetime_start,
+        ended=trial.datetime_complete,
+        worker=attrs.get("worker"),
+        seat=attrs.get("seat"),
+        wall_seconds=finite(attrs.get("wall_seconds")),
+        num_tokens=attrs.get("num_tokens"),
     )

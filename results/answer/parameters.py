@@ -1,0 +1,121 @@
+"""Guideline rows that say the same thing about the same hyperparameter, as one line with its sources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from files_and_text.choices import SCHEDULERS_WITHOUT_WARMUP
+from files_and_text.plain_values import finite
+from results.answer.answer import Gap, ParameterAnswer, TableValue, in_order
+from results.sweep_result import TrialResult
+from results.verdict.row_values import position_of
+from results.verdict.row_verdict import RowVerdict
+from results.verdict.statistics import Comparison
+from results.verdict.word_rules import Word
+from search_spaces import GuidelineRow
+from search_spaces.dimension import Value
+
+_WARMUP = ("warmup_ratio", "warmup_steps")
+_Key = tuple[str, float | None, float | None, tuple[str, ...], str | None]
+
+
+def parameter_answers(
+    rows: Sequence[RowVerdict], best: TrialResult | None, default: TrialResult | None
+) -> list[ParameterAnswer]:
+    """One entry for each hyperparameter of a row that the sweep tested; stability rows have none."""
+    tested = [row for row in rows if row.is_tested and row.row.topic != "stability" and row.row.parameter]
+    values = {} if best is None else best.values
+    found = []
+    for name in in_order([row.row.parameter or "" for row in tested]):
+        ours = [row for row in tested if row.row.parameter == name]
+        value = values.get(name)
+        found.append(
+            ParameterAnswer(
+                parameter=name,
+                best=value,
+                unused_beside=_unused_beside(name, values),
+                tables=_table_values(ours, value, () if default is None else default.rows),
+                edge=next((row.edge for row in ours if row.edge), ""),
+            )
+        )
+    return found
+
+
+def gap_of(comparison: Comparison | None) -> Gap | None:
+    """The paired difference of two arms as a gap; None without a common seed on which both finished."""
+    if comparison is None or comparison.effect is None:
+        return None
+    return Gap(
+        nats=comparison.effect,
+        percent=comparison.percent(comparison.effect),
+        low=comparison.low,
+        high=comparison.high,
+        low_percent=comparison.percent(comparison.low),
+        high_percent=comparison.percent(comparison.high),
+        seeds=comparison.pairs if comparison.design == "paired" else 0,
+    )
+
+
+def _unused_beside(name: str, values: Mapping[str, Value]) -> str:
+    scheduler = values.get("lr_scheduler_type")
+    has_none = name in _WARMUP and name not in values and scheduler in SCHEDULERS_WITHOUT_WARMUP
+    return str(scheduler) if has_none else ""
+
+
+def _table_values(
+    rows: Sequence[RowVerdict], best: Value | None, default_rows: Sequence[str]
+) -> list[TableValue]:
+    groups: dict[_Key, list[RowVerdict]] = {}
+    for row in rows:
+        groups.setdefault(_key(row.row), []).append(row)
+    found = [_table_value(group, best, default_rows) for group in groups.values()]
+    return sorted(found, key=lambda value: (value.is_warning, not value.is_default, -len(value.rows)))
+
+
+def _key(row: GuidelineRow) -> _Key:
+    return row.parameter or "", row.low, row.high, tuple(sorted(row.choices)), row.direction
+
+
+def _table_value(group: Sequence[RowVerdict], best: Value | None, default_rows: Sequence[str]) -> TableValue:
+    row = group[0].row
+    position = "not_tested" if best is None else position_of(row, best)
+    return TableValue(
+        parameter=row.parameter or "",
+        text=row.value_text,
+        low=row.low,
+        high=row.high,
+        choices=row.choices,
+        is_warning=row.direction is not None,
+        is_default=any(found.row.id in default_rows for found in group),
+        rows=tuple(found.row.id for found in group),
+        position=position,
+        ratio=_ratio(row, best, position),
+        cost=_cost(group),
+        word=_one_word([found.word for found in group]),
+    )
+
+
+def _ratio(row: GuidelineRow, best: Value | None, position: str) -> float | None:
+    value = finite(best)
+    end = {"above": row.high, "below": row.low}.get(position)
+    return value / end if value and end else None
+
+
+def _cost(group: Sequence[RowVerdict]) -> Gap | None:
+    """On common seeds where there are some, else the sweep's best single run with that value."""
+    for found in group:
+        if (gap := gap_of(found.comparison)) is not None:
+            return gap
+    costs = [cost for found in group if (cost := found.measurement.cost) is not None]
+    if not costs:
+        return None
+    cost = min(costs, key=lambda cost: cost.difference)
+    return Gap(nats=cost.difference, percent=cost.percent, differs_in=cost.differs_in)
+
+
+def _one_word(words: Sequence[Word]) -> Word:
+    """The word that the rows share; undecided where two that are decided differ."""
+    decided = {word for word in words if word not in ("undecided", "not_tested")}
+    if len(decided) == 1:
+        return decided.pop()
+    return "undecided" if decided or "undecided" in words else "not_tested"

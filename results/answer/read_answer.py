@@ -1,0 +1,173 @@
+"""The answer of a sweep from its study and its verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from files_and_text.choices import SCHEDULERS_WITHOUT_WARMUP
+from results.answer.answer import Answer, BestConfig, Compared, Gap, Loss, Sure, in_order
+from results.answer.next_commands import next_commands
+from results.answer.parameters import gap_of, parameter_answers
+from results.answer.run_facts import read_run_facts
+from results.sweep_result import SweepResult, TrialResult
+from results.verdict.arm_comparisons import ArmComparisons, ArmSummary
+from results.verdict.row_values import BASE_DIMENSION, is_close
+from results.verdict.statistics import MARGIN, MIN_PAIRS, Comparison, relation, t_quantile
+from results.verdict.verdict import Verdict
+
+_SURE: Mapping[str, Sure] = {
+    "worse": "default_costs",
+    "loses_runs": "default_costs",
+    "within": "no_difference",
+    "better": "default_better",
+    "no_worse": "open",
+    "open": "open",
+}
+
+
+def read_answer(
+    sweep: SweepResult, verdict: Verdict | None, *, run_folder: str, target: int | None = None
+) -> Answer:
+    """The answer; `verdict` is the one on the same study, None while it has no trial.
+
+    `run_folder` is the run as on the command line, `target` the number of trials that the sweep asks for.
+    """
+    run = read_run_facts(sweep, run_folder=run_folder, target=target)
+    best = sweep.chosen or sweep.best
+    compared = None if verdict is None else verdict.replicates
+    again = compared if compared is not None and _is_reference(best, compared) else None
+    default = _default(sweep, best, again)
+    sure = _sure(sweep, best, compared, again)
+    spec = sweep.context.get("metric")
+    metric = str(spec["name"]) if isinstance(spec, Mapping) else None
+    config = None if best is None else _best_config(sweep, best, again)
+    return Answer(
+        sweep=sweep.name,
+        run=run,
+        best=config,
+        default=default,
+        base=_base(sweep, config),
+        sure=sure,
+        seeds=0 if again is None else again.rounds,
+        margin=MARGIN if verdict is None else verdict.margin,
+        metric=metric,
+        is_by_metric=isinstance(spec, Mapping) and bool(spec.get("objective")),
+        parameters=[] if verdict is None else parameter_answers(verdict.rows, best, sweep.guideline_default),
+        next=next_commands(run, sure=sure, has_best=best is not None, compared=again),
+    )
+
+
+def _is_reference(best: TrialResult | None, compared: ArmComparisons) -> bool:
+    """Whether the best is what was run again: a sweep that went on may have another one by now."""
+    if best is None:
+        return False
+    values = compared.reference.values
+    return all(is_close(values.get(name), value) for name, value in best.params.items())
+
+
+def _best_config(sweep: SweepResult, best: TrialResult, again: ArmComparisons | None) -> BestConfig:
+    searched = {name for name, dimension in sweep.dimensions.items() if not dimension.fixed}
+    followed = {name for name, base in BASE_DIMENSION.items() if base in searched}
+    if "learning_rate" in searched:
+        followed.add("embedding_learning_rate")  # with a fixed ratio it still follows the main rate
+    settings = [name for name in in_order([*searched, *followed]) if name in best.values]
+    scheduler = best.values.get("lr_scheduler_type")
+    assert best.eval_loss is not None
+    return BestConfig(
+        trial=best.number,
+        values=dict(best.values),
+        settings={name: best.values[name] for name in settings},
+        has_no_warmup=scheduler in SCHEDULERS_WITHOUT_WARMUP and bool(searched & {"warmup_ratio"}),
+        loss=Loss(value=best.eval_loss) if again is None else _loss_of(again.arms[0], best.eval_loss),
+        metric=best.metric,
+    )
+
+
+def _loss_of(arm: ArmSummary, single: float) -> Loss:
+    """The mean over the seeds that finished; the single run's loss while none has."""
+    if arm.mean is None:
+        return Loss(value=single)
+    if arm.finished < MIN_PAIRS or arm.spread is None:
+        return Loss(value=arm.mean, seeds=arm.finished)
+    half = t_quantile(0.05, arm.finished - 1) * arm.spread / math.sqrt(arm.finished)
+    return Loss(value=arm.mean, low=arm.mean - half, high=arm.mean + half, seeds=arm.finished)
+
+
+def _default(sweep: SweepResult, best: TrialResult | None, again: ArmComparisons | None) -> Compared:
+    trial = sweep.guideline_default
+    if trial is None:
+        return Compared(outcome="not_tried", values={})
+    shown = Compared(
+        trial=trial.number,
+        outcome=trial.outcome,
+        reason=trial.stop_reason if trial.eval_loss is None else "",
+        values=dict(trial.values),
+        metric=trial.metric,
+        loss=None if trial.eval_loss is None else Loss(value=trial.eval_loss),
+        gap=_single_gap(trial.eval_loss, None if best is None else best.eval_loss),
+    )
+    arm = None if again is None else _default_arm(again)
+    if again is None or arm is None or trial.eval_loss is None:
+        return shown
+    gap = gap_of(again.comparisons.get(arm.arm.name))
+    return shown if gap is None else _with(shown, _loss_of(arm, trial.eval_loss), gap)
+
+
+def _with(shown: Compared, loss: Loss, gap: Gap) -> Compared:
+    return Compared(
+        trial=shown.trial,
+        outcome=shown.outcome,
+        reason=shown.reason,
+        values=shown.values,
+        metric=shown.metric,
+        loss=loss,
+        gap=gap,
+    )
+
+
+def _default_arm(again: ArmComparisons) -> ArmSummary | None:
+    return next((arm for arm in again.arms if arm.arm.role == "guideline_default"), None)
+
+
+def _base(sweep: SweepResult, best: BestConfig | None) -> Compared:
+    """Evaluated once: it has no seed."""
+    if sweep.base_eval_loss is None:
+        return Compared(outcome="not_measured", values={})
+    return Compared(
+        values={},
+        loss=Loss(value=sweep.base_eval_loss),
+        gap=_single_gap(sweep.base_eval_loss, None if best is None else best.loss.value),
+        metric=sweep.base_metric,
+    )
+
+
+def _single_gap(loss: float | None, best: float | None) -> Gap | None:
+    if loss is None or best is None:
+        return None
+    return Gap(nats=loss - best, percent=100 * (loss - best) / best if best > 0 else None)
+
+
+def _sure(
+    sweep: SweepResult,
+    best: TrialResult | None,
+    compared: ArmComparisons | None,
+    again: ArmComparisons | None,
+) -> Sure:
+    if best is None:
+        return "no_best"
+    default = sweep.guideline_default
+    if default is not None and default.number == best.number:
+        return "default_is_best"
+    if compared is None:
+        return "one_run"
+    if again is None:
+        return "best_changed"
+    arm = _default_arm(again)
+    comparison: Comparison | None = None if arm is None else again.comparisons.get(arm.arm.name)
+    if comparison is None:
+        return "default_unknown"
+    found = relation(comparison, again.margin)
+    if comparison.low is None and found == "open":
+        return "too_few_seeds"
+    return _SURE[found]

@@ -1,0 +1,54 @@
+"""How a sweep was run: trials, time, device and throughput, from what its study holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
+from statistics import median
+
+from results.answer.answer import RunFacts
+from results.sweep_result import SweepResult
+
+_NOT_ENDED = ("running", "waiting")
+
+
+def read_run_facts(sweep: SweepResult, *, run_folder: str, target: int | None = None) -> RunFacts:
+    """The facts; `target` is the number of finished trials that the sweep asks for."""
+    counts = Counter(trial.outcome for trial in sweep.trials)
+    ended = sum(count for outcome, count in counts.items() if outcome not in (*_NOT_ENDED, "failed"))
+    seconds = sweep.run_seconds or busy_seconds((t.started, t.ended) for t in sweep.trials)
+    tokens = sum(trial.num_tokens or 0 for trial in sweep.trials)
+    full = [t.wall_seconds for t in sweep.trials if t.eval_loss is not None and t.wall_seconds is not None]
+    return RunFacts(
+        run_folder=run_folder,
+        finished=ended,
+        target=target,
+        outcomes=dict(sorted(counts.items())),
+        is_unfinished=_is_unfinished(counts, ended, target, is_exhausted=sweep.is_exhausted),
+        seconds=seconds,
+        devices=tuple(dict.fromkeys(str(path["device"]) for path in sweep.compute_paths)),
+        tokens_per_second=tokens / seconds if seconds and tokens else None,
+        trial_seconds=median(full) if full else None,
+        seats=len({(t.worker, t.seat) for t in sweep.trials if t.worker is not None}) or 1,
+    )
+
+
+def busy_seconds(spans: Iterable[tuple[datetime | None, datetime | None]]) -> float | None:
+    """Seconds that at least one span covers; spans without an end are left out. None without a span."""
+    whole = sorted((start, end) for start, end in spans if start is not None and end is not None)
+    if not whole:
+        return None
+    seconds, until = 0.0, whole[0][0]
+    for start, end in whole:
+        seconds += max((end - max(start, until)).total_seconds(), 0.0)
+        until = max(until, end)
+    return seconds
+
+
+def _is_unfinished(counts: Counter[str], ended: int, target: int | None, *, is_exhausted: bool) -> bool:
+    if counts["running"]:
+        return True
+    if target is None:
+        return bool(counts["waiting"])
+    return ended < target and not is_exhausted

@@ -1,0 +1,118 @@
+"""The answer of studies built by hand: one number for each thing, and the one that is known best."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import optuna
+import pytest
+
+from results.answer.answer import Answer
+from results.answer.read_answer import read_answer
+from results.answer.run_facts import busy_seconds
+from results.sweep_result import read_study
+from results.verdict.verdict import verdict
+from search_spaces import DEFAULT_LABEL
+from tests.results.confirm_studies import ARMS, arm, confirm
+from tests.results.conftest import study, trial
+
+
+def answer(of: optuna.Study, replicates: optuna.Study | None = None) -> Answer:
+    sweep = read_study(of)
+    return read_answer(sweep, verdict(sweep, replicates), run_folder="runs/mine", target=2)
+
+
+def study_of(best: float = 4e-4) -> optuna.Study:
+    return study(
+        trial(2.2, lr=2e-4, ratio=0.25, label=DEFAULT_LABEL, rows=("scenario.general", "size.7-8b")),
+        trial(2.0, lr=best, ratio=0.125, scheduler="cosine", warmup=0.05),
+    )
+
+
+def test_a_gap_is_what_the_default_costs_in_percent_of_the_best() -> None:
+    found = answer(study_of())
+    assert found.best is not None
+    assert found.default.gap is not None
+    assert (found.best.trial, found.best.loss.value, found.best.loss.seeds) == (1, 2.0, 0)
+    assert found.default.gap.nats == pytest.approx(0.2)
+    assert found.default.gap.percent == pytest.approx(10)
+    assert found.sure == "one_run"
+    assert found.next[0].command == "sweeps confirm runs/mine --no-rows --trials 6"
+
+
+def test_after_a_confirmation_the_losses_are_those_of_the_seeds() -> None:
+    found = answer(study_of(), confirm(*ARMS))
+    assert found.best is not None
+    assert found.default.gap is not None
+    assert found.best.loss.value == pytest.approx(
+        2.1, abs=0.001
+    )  # mean over five seeds that lie 0 to 0.2 above
+    assert found.best.loss.seeds == 5
+    assert found.best.loss.low is not None
+    assert found.best.loss.low < found.best.loss.value
+    assert found.default.gap.nats == pytest.approx(0.1, abs=0.001)
+    assert found.default.gap.low is not None
+    assert found.default.gap.low < found.default.gap.nats
+    assert found.sure == "default_costs"
+
+
+def test_replicates_of_another_best_are_not_joined_to_the_present_one() -> None:
+    found = answer(study_of(best=7e-4), confirm(*ARMS))
+    assert found.best is not None
+    assert (found.sure, found.seeds, found.best.loss.value) == ("best_changed", 0, 2.0)
+    assert found.default.gap is not None
+    assert found.default.gap.percent == pytest.approx(10)
+
+
+def test_a_default_that_is_better_on_the_seeds_is_said() -> None:
+    better = (
+        (arm("best", "best"), 2.1),
+        (arm("default", "guideline_default", learning_rate=2e-4, embedding_lr_ratio=0.25), 2.0),
+    )
+    assert answer(study_of(), confirm(*better)).sure == "default_better"
+
+
+def test_rows_that_say_the_same_are_one_line_the_defaults_first() -> None:
+    found = answer(study_of())
+    rates = next(parameter for parameter in found.parameters if parameter.parameter == "learning_rate")
+    own = rates.tables[0]
+    assert own.is_default
+    assert own.text == "2e-4"
+    assert {"scenario.general", "size.7-8b"} <= set(own.rows)
+    assert own.ratio == pytest.approx(2)
+    texts = [table.text for table in rates.tables]
+    assert len(texts) == len(set(texts))
+
+
+def test_warmup_is_not_called_best_beside_a_constant_schedule() -> None:
+    found = answer(
+        study(
+            trial(2.2, lr=2e-4, ratio=0.25, warmup=0.05, label=DEFAULT_LABEL),
+            trial(2.0, lr=4e-4, ratio=0.125, scheduler="constant"),
+        )
+    )
+    assert found.best is not None
+    assert found.best.has_no_warmup
+    assert "warmup_ratio" not in found.best.settings
+    warmup = [parameter for parameter in found.parameters if parameter.parameter.startswith("warmup")]
+    assert warmup
+    assert all(parameter.best is None and parameter.unused_beside == "constant" for parameter in warmup)
+    assert all(table.position == "not_tested" for parameter in warmup for table in parameter.tables)
+
+
+def test_a_sweep_without_a_finished_trial_has_no_best() -> None:
+    found = answer(study(trial(outcome="diverged", lr=1e-3)))
+    assert found.best is None
+    assert found.sure == "no_best"
+    assert found.default.outcome == "not_tried"
+
+
+def test_time_without_a_trial_does_not_count() -> None:
+    start = datetime(2026, 1, 1)
+
+    def at(minute: float) -> datetime:
+        return start + timedelta(minutes=minute)
+
+    spans = [(at(0), at(2)), (at(1), at(3)), (at(60), at(61)), (at(70), None)]
+    assert busy_seconds(spans) == 4 * 60
+    assert busy_seconds([]) is None
