@@ -1,4 +1,4 @@
-"""A command in a terminal of a given size: what a person sees, with colours and cursor movements played out."""
+"""A command in a terminal of a given size: what a person sees, with colours and cursor movements."""
 
 from __future__ import annotations
 
