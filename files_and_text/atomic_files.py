@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
     """Fill a temporary folder that becomes `target` when the block ends without an error.
 
     The old `target` is kept as `<name>.previous` until the new one is in place, so a crash at any point
-    leaves one of the two whole. Temporary folders of writers that were killed are removed.
+    leaves one of the two whole. Temporary folders of writers that were killed are removed. Files get the
+    permissions of the user's umask, whatever wrote them.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     previous = previous_folder(target)
@@ -53,6 +55,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
         yield fresh
         for file in fresh.rglob("*"):
             if file.is_file():
+                _permit_by_umask(file)
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
         sync_folder(fresh)
@@ -64,6 +67,12 @@ def whole_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(previous, ignore_errors=True)
     finally:
         remove_temporaries(target)
+
+
+def _permit_by_umask(file: Path) -> None:
+    """Give a file what the umask left to its folder: safetensors makes files that only the owner may read."""
+    if not file.is_symlink():
+        file.chmod(stat.S_IMODE(file.stat().st_mode) | (file.parent.stat().st_mode & 0o666))
 
 
 def replace_folder(folder: Path, contents: Mapping[str, Path | str], *, beside: Collection[str] = ()) -> Path:

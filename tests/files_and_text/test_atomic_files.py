@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from files_and_text.atomic_files import atomic_write, atomic_write_json, replace_folder, whole_folder
 
@@ -35,6 +37,27 @@ def test_files_have_the_users_usual_permissions(tmp_path):
     ordinary = tmp_path / "ordinary"
     ordinary.write_text("")
     assert atomic_write(tmp_path / "ours", "").stat().st_mode == ordinary.stat().st_mode
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_files_in_a_folder_have_the_permissions_of_the_umask_whatever_wrote_them(
+    tmp_path: Path, umask: int, mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        with whole_folder(tmp_path / "adapter") as folder:
+            save_file({"a": torch.zeros(2)}, folder / "adapter_model.safetensors")  # 0600, whatever the umask
+            (folder / "deep").mkdir()
+            (folder / "deep" / "config.json").write_text("{}")
+        best = replace_folder(tmp_path / "best", {"w": tmp_path / "adapter" / "adapter_model.safetensors"})
+    finally:
+        os.umask(before)
+    files = [*(tmp_path / "adapter").rglob("*"), best / "w"]
+    assert {file.name: file.stat().st_mode & 0o777 for file in files if file.is_file()} == {
+        "adapter_model.safetensors": mode,
+        "config.json": mode,
+        "w": mode,
+    }
 
 
 def test_replace_folder_is_whole_and_leaves_an_equal_one_alone(tmp_path):
