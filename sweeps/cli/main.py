@@ -13,14 +13,14 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli import certify, replay, result_commands, run_commands, watch_commands
+from sweeps.cli import certify, plan_commands, replay, result_commands, run_commands, watch_commands
 from sweeps.cli.run_commands import INTERRUPTED
 from sweeps.errors import SweepError
 
 INTERNAL_ERROR = 70
 """EX_SOFTWARE of sysexits.h."""
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for commands in (run_commands, certify, watch_commands, result_commands, replay):
+for commands in (plan_commands, run_commands, certify, watch_commands, result_commands, replay):
     app.add_typer(commands.app)
 
 
