@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from files_and_text.yaml_lines import ProblemAt
     from lora_runner.data import RecordView
+    from results.answer.answer import Answer
     from results.export import ExportResult
     from results.tables import Tables
     from results.verdict.verdict import Verdict
@@ -291,6 +292,25 @@ class Sweep:
         if write:
             write_verdict(answer, self.run_folder)
         return answer
+
+    @property
+    def answer(self) -> Answer:
+        """What to use, what it is worth, how sure that is, and what to do next; also while the sweep runs.
+
+        Raises RunFolderError when the sweep has not started.
+        """
+        return self.read_answer()
+
+    def read_answer(self, run_folder: Path | str | None = None, *, margin: float | None = None) -> Answer:
+        """The same with the run named as the user types it, and with another margin."""
+        from results.answer.read_answer import read_answer
+        from results.sweep_result import read_study
+        from results.verdict.verdict import verdict
+
+        sweep = read_study(self.study())
+        found = verdict(sweep, self.replicates(), margin=margin) if sweep.started else None
+        folder = run_folder if run_folder is not None else self.run_folder
+        return read_answer(sweep, found, run_folder=str(folder), target=self.config.trials)
 
     def report(self, *, margin: float | None = None) -> Path:
         """Write report.html, one page that opens without a network, into the run folder; return its path."""

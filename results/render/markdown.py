@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Sequence
 
 from files_and_text.numbers import loss, number, value_text
-from results.text.answer import answer_lines, best_label
 from results.text.comparisons import cost_text, effect_text, verdict_sentence, word_text
 from results.text.limitations import limitation_text
 from results.text.rows import description, early_ends, evidence, reason_not_tested
 from results.text.values import shown_range
+from results.text.verdict_lines import best_label, verdict_lines
 from results.verdict.arm_comparisons import ArmComparisons
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.verdict import Verdict
@@ -106,7 +106,7 @@ def _replicates(found: ArmComparisons) -> str:
 
 
 def _answer(verdict: Verdict) -> str:
-    parts = [bullets(answer_lines(verdict))]
+    parts = [bullets(verdict_lines(verdict))]
     if verdict.best is not None:
         header = ("hyperparameter", best_label(verdict).lower())
         parts.append(

@@ -10,11 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from files_and_text.numbers import plural, value_text
-from results.text.answer import answer_lines
 from results.text.comparisons import effect_text, word_text
 from results.text.limitations import limitation_text
 from results.text.rows import description
 from results.text.values import shown_range
+from results.text.verdict_lines import verdict_lines
 from results.verdict.measure import Cost
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.verdict import Verdict
@@ -37,7 +37,7 @@ _STYLES = {"inside": "green", "below": "yellow", "above": "red", "outside": "yel
 
 def render(verdict: Verdict) -> RenderableType:
     """The answer, the tested rows as a table, the stability rows, the limitations; other rows are counted."""
-    parts: list[RenderableType] = [Text(line) for line in answer_lines(verdict)]
+    parts: list[RenderableType] = [Text(line) for line in verdict_lines(verdict)]
     tested = [row for row in verdict.rows if row.is_tested]
     if tested:
         parts.append(verdict_table(verdict))

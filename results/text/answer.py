@@ -1,57 +1,257 @@
-"""The answer of a sweep in a few sentences."""
+"""The answer of a sweep in words: what to use, what it is worth, how sure that is, and what to do next."""
 
 from __future__ import annotations
 
-from files_and_text.numbers import loss, plural
-from results.sweep_result import TrialResult
-from results.text.comparisons import effect_text
-from results.text.metric import metric_sentences
-from results.verdict.verdict import Verdict
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+
+from files_and_text.numbers import duration, number, value_text
+from results.answer.answer import Answer, Compared, NextCommand, RunFacts, in_order
+from results.text.gaps import gap_text, interval_text, loss_text, percent_text, short_loss
+from results.text.parameters import (
+    TableLine,
+    capital,
+    parameter_sentence,
+    parameter_title,
+    table_lines,
+)
+from search_spaces.dimension import Value
+
+__all__ = [
+    "TableLine",
+    "about",
+    "answer_lines",
+    "done_text",
+    "gap_text",
+    "headline",
+    "loss_text",
+    "next_text",
+    "parameter_sentence",
+    "parameter_title",
+    "settings_text",
+    "sure_text",
+    "table_lines",
+    "use_text",
+]
+
+_OUTCOMES = {"out_of_memory": "out of memory"}
+_ENDED = {
+    "pruned": "was stopped early",
+    "diverged": "diverged",
+    "out_of_memory": "ran out of memory",
+    "failed": "failed",
+    "running": "is still running",
+    "waiting": "has not started",
+}
 
 
-def best_label(verdict: Verdict) -> str:
-    """`Best by loss` where the sweep searched by a metric: best/ then holds the best by that."""
-    is_other = verdict.by_metric is not None and verdict.by_metric.is_objective
-    return "Best by loss" if is_other else "Best"
+def use_text(answer: Answer) -> str:
+    """`learning_rate 5.98e-3, scheduler constant, no warmup`: what was searched; "" without a best."""
+    if answer.best is None:
+        return ""
+    text = settings_text(answer.best.settings, has_no_warmup=answer.best.has_no_warmup)
+    return text or f"the settings of trial {answer.best.trial} (nothing was searched)"
 
 
-def answer_lines(verdict: Verdict) -> list[str]:
-    """The answer in a few sentences: the best trial, the guideline default, the untouched base."""
-    if verdict.best is None:
-        outcomes = ", ".join(f"{count} {name}" for name, count in verdict.outcomes.items())
-        return [f"No best config: no trial finished its full budget with a finite loss ({outcomes})."]
-    best = verdict.best
-    lines = [f"{best_label(verdict)}: trial {best.number}, eval_loss {loss(best.eval_loss)} nats per token."]
-    lines += [] if verdict.by_metric is None else metric_sentences(verdict.by_metric)
-    lines.append(_default_line(verdict, verdict.guideline_default))
-    again = verdict.default_comparison
-    if again is not None and again.effect is not None:
-        lines.append(
-            f"On {plural(again.pairs, 'common seed')} the guideline default's loss against the best's: "
-            f"{effect_text(again)}."
-        )
-    if verdict.base_eval_loss is None:
-        lines.append("The untouched base was not measured.")
+def settings_text(settings: Mapping[str, Value], *, has_no_warmup: bool = False) -> str:
+    """Settings as a person lists them: rates, scheduler and warmup first, others by key."""
+    said = {
+        "learning_rate": "learning_rate",
+        "embedding_learning_rate": "embedding_learning_rate",
+        "lr_scheduler_type": "scheduler",
+    }
+    parts = [f"{shown} {value_text(settings[name])}" for name, shown in said.items() if name in settings]
+    warmup = "no warmup" if has_no_warmup else _warmup(settings)
+    parts += [warmup] if warmup else []
+    left_out = {*said, "warmup_steps", "warmup_ratio"}
+    if "embedding_learning_rate" in settings:
+        left_out.add("embedding_lr_ratio")
+    parts += [
+        f"{name} {value_text(settings[name])}" for name in in_order(list(settings)) if name not in left_out
+    ]
+    return ", ".join(parts)
+
+
+def headline(answer: Answer) -> str:
+    """`Use ...: loss 5.432; the guideline default costs 25.7% more.`"""
+    best = answer.best
+    if best is None:
+        return capital(_no_best(answer))
+    loss = f"loss {loss_text(best.loss)}"
+    if answer.is_by_metric and answer.metric and best.metric is not None:
+        loss = f"{answer.metric} {number(best.metric)}, {loss}"
+    rest = _default_clause(answer)
+    return f"Use {use_text(answer)}: {loss}{f'; {rest}' if rest else ''}."
+
+
+def sure_text(answer: Answer) -> str:
+    """How sure it is that the best beats the guideline default, in one sentence."""
+    seeds, gap = answer.seeds, answer.default.gap
+    between = "" if gap is None else interval_text(gap)
+    margin = percent_text(100 * answer.margin, plus=False).replace(".0%", "%").replace("0%", "%")
+    match answer.sure:
+        case "no_best":
+            return "No trial has finished its full budget yet."
+        case "one_run":
+            return "Not yet: one run per configuration."
+        case "best_changed":
+            return "Not yet: the best has changed since it was run again."
+        case "default_is_best":
+            return "The guideline default is itself the best here."
+        case "default_unknown":
+            return f"The best was run again on {_seeds(seeds)}, without a guideline default to compare with."
+        case "too_few_seeds":
+            return f"Not yet: {_seeds(seeds)}, and an interval needs 3."
+        case "default_costs" if between and gap is not None and (gap.low or 0) > 0:
+            return f"Yes: on {_seeds(seeds)} the guideline default costs {between}."
+        case "default_costs":
+            return "Yes: runs of the guideline default end early, and those of the best do not."
+        case "no_difference":
+            cost = f"the guideline default costs {between}"
+            return f"Yes: no difference: {cost}, and up to {margin} does not matter."
+        case "default_better":
+            return f"No: on {_seeds(seeds)} the guideline default is better than the sweep's best."
+    return f"Not yet: on {_seeds(seeds)} the guideline default costs {between or 'an unknown amount'}."
+
+
+def done_text(run: RunFacts) -> str:
+    """`14 of 14 trials (6 complete, 8 pruned) in 2 min 11 s on 2 CPU cores`."""
+    of = f" of {run.target}" if run.target is not None else ""
+    counts = ", ".join(
+        f"{count} {_OUTCOMES.get(name, name)}" for name, count in run.outcomes.items() if count
+    )
+    text = f"{run.finished}{of} trial{'' if (run.target or run.finished) == 1 else 's'}"
+    text += f" ({counts})" if counts else ""
+    text += f" in {duration(run.seconds)}" if run.seconds and run.seconds >= 0.5 else ""
+    return text + (f" on {' and '.join(run.devices)}" if run.devices else "")
+
+
+def next_text(command: NextCommand) -> str:
+    """What a command is for, with the time where it takes some."""
+    why = {
+        "confirm": "run the best and the guideline default again on new seeds",
+        "continue": "run the trials that are left",
+        "export": "write the best configuration for TRL",
+        "report": "everything on one page",
+    }.get(command.why, command.why)
+    return why if command.seconds is None else f"{why}, {about(command.seconds)}"
+
+
+def about(seconds: float) -> str:
+    """`about 20 s`, `about 4 min`, `about 2.5 h`."""
+    if seconds < 55:
+        return f"about {max(10, 10 * round(seconds / 10))} s"
+    if seconds < 5400:
+        return f"about {max(1, round(seconds / 60))} min"
+    return f"about {f'{seconds / 3600:.1f}'.removesuffix('.0')} h"
+
+
+def answer_lines(answer: Answer, *, width: int = 80, report: str = "", with_next: bool = True) -> list[str]:
+    """The answer in a terminal: Done, Use, Loss, Sure? and Next, each with its further lines indented.
+
+    `report` is the path of the report, "" where there is none. No line is wider than `width` unless a command
+    or path is.
+    """
+    lines = _labelled("Done:", [f"{done_text(answer.run)}."], width)
+    if answer.best is None:
+        lines += _labelled("Use", [f"nothing yet: {_no_best(answer)}"], width)
     else:
-        lines.append(
-            f"Untouched base: {loss(verdict.base_eval_loss)}; the best is {_lower(verdict.gain_over_base)}."
-        )
-    return lines
+        lines += _labelled("Use", [use_text(answer)], width)
+        lines += _labelled("Loss", list(_losses(answer)), width)
+        if metrics := _metrics(answer):
+            lines += _labelled("", metrics, width)
+        lines += _labelled("Sure?", [sure_text(answer)], width)
+    return lines + (_next_lines(answer.next, report) if with_next else [])
 
 
-def _default_line(verdict: Verdict, default: TrialResult | None) -> str:
-    if default is None:
-        return "Guideline default: not tried."
-    if default.eval_loss is None:
-        reason = f": {default.stop_reason}" if default.stop_reason else ""
-        return f"Guideline default: trial {default.number}, {default.outcome}{reason}"
-    if verdict.best is not None and default.number == verdict.best.number:
-        return "The guideline default is the best trial."
+def _next_lines(commands: Sequence[NextCommand], report: str) -> list[str]:
+    shown = [
+        command.command + ("" if command.seconds is None else f"     {about(command.seconds)}")
+        for command in commands
+    ]
+    shown += [report] if report else []
+    return [f"{'Next' if index == 0 else '':5} {text}" for index, text in enumerate(shown)]
+
+
+def _labelled(label: str, items: Sequence[str], width: int) -> list[str]:
+    """Items beside a label, three spaces apart, as many on a line as fit; a long one is wrapped."""
+    room = max(width - 6, 20)
+    lines: list[str] = []
+    for item in items:
+        if lines and len(lines[-1]) + 3 + len(item) <= room:
+            lines[-1] += f"   {item}"
+        else:
+            lines += textwrap.wrap(item, room, break_long_words=False, break_on_hyphens=False)
+    return [f"{label if index == 0 else '':5} {line}" for index, line in enumerate(lines)]
+
+
+def _losses(answer: Answer) -> Iterator[str]:
+    best, default, base = answer.best, answer.default, answer.base
+    assert best is not None
+    yield loss_text(best.loss)
+    if default.trial == best.trial:
+        yield "the guideline default itself"
+    elif default.loss is None:
+        yield f"guideline default {_not_finished(default)}"
+    else:
+        gap = default.gap
+        shown = "" if gap is None else f", {gap_text(gap)}" if gap.seeds else f" ({gap_text(gap)})"
+        yield f"guideline default {short_loss(default.loss.value)}{shown}"
+    if base.loss is not None:
+        yield f"untouched base {short_loss(base.loss.value)}"
+
+
+def _metrics(answer: Answer) -> list[str]:
+    """The sweep's metric beside the loss, where it has one."""
+    best, name = answer.best, answer.metric
+    if best is None or name is None or best.metric is None:
+        return []
+    found = [f"{name} {number(best.metric)}{' (searched by it)' if answer.is_by_metric else ''}"]
+    if answer.default.metric is not None and answer.default.trial != best.trial:
+        found.append(f"guideline default {number(answer.default.metric)}")
+    if answer.base.metric is not None:
+        found.append(f"untouched base {number(answer.base.metric)}")
+    return found
+
+
+def _no_best(answer: Answer) -> str:
+    if answer.run.is_unfinished:
+        return "no trial has finished its full budget."
+    return "no trial finished its full budget with a finite loss."
+
+
+def _default_clause(answer: Answer) -> str:
+    best, default, gap = answer.best, answer.default, answer.default.gap
+    if best is not None and default.trial == best.trial:
+        return "it is the guideline default"
+    if default.loss is None or gap is None:
+        return f"the guideline default {_was_not(default)}"
+    if gap.percent is None:
+        return f"the guideline default costs {gap.nats:.4f} nats more"
+    size = percent_text(abs(gap.percent), plus=False)
+    return f"the guideline default {f'costs {size} more' if gap.nats >= 0 else f'is {size} better'}"
+
+
+def _was_not(default: Compared) -> str:
     return (
-        f"Guideline default: trial {default.number}, {loss(default.eval_loss)}; "
-        f"the best is {_lower(verdict.gain_over_default)}."
+        "was not tried" if default.outcome == "not_tried" else _ENDED.get(default.outcome, "did not finish")
     )
 
 
-def _lower(gain: float | None) -> str:
-    return "of unknown gain" if gain is None else f"{abs(gain):.4f} {'lower' if gain >= 0 else 'higher'}"
+def _not_finished(default: Compared) -> str:
+    return _was_not(default).removeprefix("was ")
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'' if count == 1 else 's'}"
+
+
+def _warmup(settings: Mapping[str, Value]) -> str:
+    steps, ratio = settings.get("warmup_steps"), settings.get("warmup_ratio")
+    percent = 100 * ratio if isinstance(ratio, int | float) else None
+    share = "" if percent is None else f"{percent:.0f}%" if percent >= 10 else f"{percent:.2g}%"
+    if steps is None:
+        return f"warmup {share}" if share else ""
+    if not steps:
+        return "no warmup"
+    return f"warmup {value_text(steps)} step{'' if steps == 1 else 's'}{f' ({share})' if share else ''}"

@@ -11,7 +11,7 @@ import pandas as pd
 
 from files_and_text.numbers import loss
 from results.render.markdown import bullets, row_cells, table
-from results.text.answer import answer_lines
+from results.text.verdict_lines import verdict_lines
 from results.verdict.verdict import Verdict
 from sweeps.real.compare_with_peft import LossPair
 from sweeps.real.model_check import QUESTION, ModelCheck
@@ -62,7 +62,7 @@ asked "{QUESTION}" it answers "{checked.answer}"
 
 {table(("", "evaluation loss", "learning rate"), _losses(verdict))}
 
-{bullets(answer_lines(verdict))}
+{bullets(verdict_lines(verdict))}
 
 {table(SHOWN_COLUMNS, [[cells[name] for name in SHOWN_COLUMNS] for cells in tested])}
 

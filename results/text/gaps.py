@@ -1,0 +1,76 @@
+"""Losses and gaps as text: one form for each, everywhere."""
+
+from __future__ import annotations
+
+import math
+
+from files_and_text.numbers import plural
+from results.answer.answer import Gap, Loss
+
+
+def short_loss(value: float | None) -> str:
+    """`5.432`, `0.8431`: three decimals, four below 1."""
+    if value is None or not math.isfinite(value):
+        return "unknown"
+    return f"{value:.3f}" if abs(value) >= 1 else f"{value:.4f}"
+
+
+def loss_text(loss: Loss) -> str:
+    """`5.432`, or `5.432 (5.41 to 5.45, 3 seeds)`."""
+    if not loss.seeds:
+        return short_loss(loss.value)
+    notes = [plural(loss.seeds, "seed")]
+    if loss.low is not None and loss.high is not None:
+        digits = _decimals(loss.high - loss.low)
+        notes.insert(0, f"{loss.low:.{digits}f} to {loss.high:.{digits}f}")
+    return f"{short_loss(loss.value)} ({', '.join(notes)})"
+
+
+def percent_text(percent: float, *, plus: bool = True) -> str:
+    """`+25.7%`, `+0.45%`, `-3.1%`; `25.7%` without `plus`."""
+    return f"{percent:{'+' if plus else ''}.{_percent_decimals(percent)}f}%"
+
+
+def gap_text(gap: Gap) -> str:
+    """`+25.7%`, or `+25.7% (20.1 to 31.0%, 3 seeds)`: the cost against the best, in percent of its loss."""
+    notes = [text] if (text := interval_text(gap)) else []
+    notes += [plural(gap.seeds, "seed")] if gap.seeds else []
+    shown = f"{gap.nats:+.4f} nats" if gap.percent is None else percent_text(gap.percent)
+    return shown + (f" ({', '.join(notes)})" if notes else "")
+
+
+def interval_text(gap: Gap) -> str:
+    """`20.1 to 31.0%`; "" without an interval."""
+    low, high, unit = gap.low_percent, gap.high_percent, "%"
+    if low is None or high is None:
+        if gap.low is None or gap.high is None:
+            return ""
+        return f"{gap.low:.4f} to {gap.high:.4f} nats"
+    digits = min(_percent_decimals(low), _percent_decimals(high))
+    if f"{low:.{digits}f}" == f"{high:.{digits}f}":
+        digits = 2
+    return f"{low:.{digits}f} to {high:.{digits}f}{unit}"
+
+
+def cost_words(gap: Gap) -> str:
+    """`costs 8.8%`, `costs 8.8% (8.0 to 9.6%, 3 seeds)`, `is 0.4% better`, `costs nothing`."""
+    if gap.nats == 0:
+        return "costs nothing"
+    positive = gap.nats > 0
+    text = gap_text(gap).lstrip("+-")
+    if positive or gap.percent is None:
+        return f"costs {gap_text(gap).lstrip('+')}"
+    size, _, rest = text.partition(" ")
+    return f"is {size} better" + (f" {rest}" if rest else "")
+
+
+def _percent_decimals(percent: float) -> int:
+    size = abs(percent)
+    return 0 if size >= 100 else 1 if size >= 1 or size == 0 else 2
+
+
+def _decimals(width: float) -> int:
+    """So many that both ends of an interval differ."""
+    if width <= 0:
+        return 4
+    return min(max(2, math.ceil(-math.log10(width)) + (width < 0.01)), 5)

@@ -1,0 +1,158 @@
+"""What the tables say about a hyperparameter and what their values cost, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from files_and_text.numbers import number, plural, value_text
+from results.answer.answer import Answer, ParameterAnswer, TableValue
+from results.text.gaps import cost_words, gap_text
+
+_TITLES = {
+    "learning_rate": "Learning rate",
+    "embedding_learning_rate": "Embedding rate",
+    "embedding_lr_ratio": "Embedding rate / learning rate",
+    "warmup_ratio": "Warmup, share of the steps",
+    "warmup_steps": "Warmup, steps",
+    "lr_scheduler_type": "Scheduler",
+    "lora_r": "Rank",
+    "lora_alpha": "Alpha",
+    "lora_dropout": "Dropout",
+    "weight_decay": "Weight decay",
+    "per_device_train_batch_size": "Batch size",
+    "gradient_accumulation_steps": "Gradient accumulation",
+    "max_steps": "Steps",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableLine:
+    """One value that the tables give, as short cells."""
+
+    value: str
+    """`2e-4`, `0.03 to 0.1`, `1e-3 too high`."""
+    rows: str
+    """`6 rows`."""
+    position: str
+    """Where the best lies: `best is 21 times higher`, `best is inside`, `best is another`."""
+    cost: str
+    """`+8.8%`, `+8.8% (8.0 to 9.6%, 3 seeds)`; `holds the best`, `not measured`."""
+    word: str
+    """`undecided`, `too low`."""
+
+
+def parameter_title(name: str) -> str:
+    """`Learning rate` for learning_rate; other names with spaces and a capital letter."""
+    return _TITLES.get(name) or name.replace("_", " ").capitalize()
+
+
+def best_text(parameter: ParameterAnswer) -> str:
+    """`4.24e-3`, or why the best does not use it: `none beside constant`."""
+    if parameter.unused_beside:
+        return f"none beside {parameter.unused_beside}"
+    return "unknown" if parameter.best is None else value_text(parameter.best)
+
+
+def table_lines(parameter: ParameterAnswer) -> list[TableLine]:
+    """Each value of the tables: the guideline default's own first, warnings last."""
+    return [
+        TableLine(
+            value=value.text,
+            rows=plural(len(value.rows), "row"),
+            position=_position(value),
+            cost=_cost_cell(value),
+            word=value.word.replace("_", " "),
+        )
+        for value in parameter.tables
+    ]
+
+
+def parameter_sentence(parameter: ParameterAnswer, answer: Answer) -> str:
+    """`Best here 4.24e-3, 21 times the tables' 2e-4 (6 rows). 2e-4 costs 8.8% in this sweep. Undecided.`"""
+    advised = [value for value in parameter.tables if not value.is_warning]
+    first = next(iter(advised or parameter.tables), None)
+    parts = [_best_sentence(parameter, first)]
+    if first is not None and not first.is_warning:
+        parts += _cost_sentences(first, answer)
+    if first is not None:
+        parts.append(f"{capital(first.word.replace('_', ' '))}.")
+    if parameter.edge:
+        parts.append(f"It is at the {parameter.edge} end of what was searched: widen the range.")
+    return " ".join(parts)
+
+
+def times_text(ratio: float) -> str:
+    """`21 times`, `1.5 times`; of a ratio below 1 its reciprocal."""
+    size = ratio if ratio >= 1 else 1 / ratio
+    shown = f"{size:.2f}" if size < 1.1 else f"{size:.1f}" if size < 9.95 else number(float(f"{size:.2g}"))
+    return f"{shown.rstrip('0').rstrip('.') if '.' in shown else shown} times"
+
+
+def _best_sentence(parameter: ParameterAnswer, table: TableValue | None) -> str:
+    if parameter.unused_beside:
+        return f"Not used here: the best scheduler, {parameter.unused_beside}, has no warmup."
+    if parameter.best is None:
+        return "No best value here."
+    best = f"Best here {value_text(parameter.best)}"
+    if table is None:
+        return f"{best}."
+    rows = f"({plural(len(table.rows), 'row')})"
+    if table.is_warning:
+        return f"{best}; the tables warn of {table.text.replace(' too ', ' as too ')} {rows}."
+    return f"{best}, {_against(table)} {rows}."
+
+
+def _against(table: TableValue) -> str:
+    """The best against the tables' value, as the rest of a sentence."""
+    is_range = table.low != table.high
+    theirs = f"the tables' {table.text}"
+    if table.position == "inside":
+        if table.choices:
+            return f"as the tables say: {table.text}" if len(table.choices) == 1 else f"one of {theirs}"
+        return f"inside {theirs}" if is_range else f"the tables' own {table.text}"
+    if table.position == "outside":
+        return f"not {theirs}"
+    if table.ratio is None:
+        return f"{'higher' if table.position == 'above' else 'lower'} than {theirs}"
+    if table.position == "above":
+        return f"{times_text(table.ratio)} {'the top of ' if is_range else ''}{theirs}"
+    return f"{times_text(table.ratio)} lower than {theirs}"
+
+
+def _cost_sentences(table: TableValue, answer: Answer) -> list[str]:
+    if table.cost is None:
+        return [f"What {table.text} costs was not measured."]
+    if table.cost.nats == 0 and table.position == "inside":
+        return []
+    where = "" if table.cost.seeds else " in this sweep"
+    return [f"{capital(table.text)} {cost_words(table.cost)}{where}."]
+
+
+def _position(table: TableValue) -> str:
+    if table.position == "inside":
+        return "best is inside" if table.low != table.high or len(table.choices) > 1 else "best is the same"
+    if table.position == "outside":
+        return "best is another"
+    if table.position not in ("above", "below"):
+        return "not used"
+    side = "higher" if table.position == "above" else "lower"
+    return f"best is {side}" if table.ratio is None else f"best is {times_text(table.ratio)} {side}"
+
+
+def _cost_cell(table: TableValue) -> str:
+    if table.cost is None:
+        return "not measured"
+    if table.cost.nats == 0 and table.position == "inside":
+        return "holds the best"
+    return gap_text(table.cost)
+
+
+def capital(text: str) -> str:
+    """The text with a capital letter; the rest stays as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def parameter_answer(parameters: Sequence[ParameterAnswer], name: str) -> ParameterAnswer | None:
+    """The entry of a hyperparameter, if there is one."""
+    return next((parameter for parameter in parameters if parameter.parameter == name), None)

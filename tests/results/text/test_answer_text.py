@@ -1,0 +1,305 @@
+"""The answer in words: the same numbers everywhere, within 15 lines of 80 columns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from results.answer.answer import (
+    Answer,
+    BestConfig,
+    Compared,
+    Gap,
+    Loss,
+    NextCommand,
+    ParameterAnswer,
+    RunFacts,
+    TableValue,
+)
+from results.text.answer import (
+    about,
+    answer_lines,
+    done_text,
+    gap_text,
+    headline,
+    loss_text,
+    next_text,
+    parameter_sentence,
+    parameter_title,
+    settings_text,
+    sure_text,
+    table_lines,
+    use_text,
+)
+
+RUN = RunFacts(
+    run_folder="runs/mine",
+    finished=14,
+    target=14,
+    outcomes={"complete": 6, "pruned": 8},
+    is_unfinished=False,
+    seconds=131.2,
+    devices=("2 CPU cores",),
+    tokens_per_second=2000.0,
+    trial_seconds=9.0,
+    seats=4,
+)
+CONFIRM = NextCommand(command="sweeps confirm runs/mine --no-rows --trials 6", why="confirm", seconds=58.0)
+EXPORT = NextCommand(command="sweeps export runs/mine --to trl", why="export")
+CONSTANT = {"learning_rate": 5.98e-3, "lr_scheduler_type": "constant"}
+
+
+def made(**changes: Any) -> Answer:
+    answer = Answer(
+        sweep="mine",
+        run=RUN,
+        best=BestConfig(
+            trial=7, values=CONSTANT, settings=CONSTANT, has_no_warmup=True, loss=Loss(value=5.4321)
+        ),
+        default=Compared(trial=0, values={}, loss=Loss(value=6.828), gap=Gap(nats=1.3959, percent=25.697)),
+        base=Compared(values={}, loss=Loss(value=6.9344)),
+        sure="one_run",
+        seeds=0,
+        margin=0.005,
+        metric=None,
+        is_by_metric=False,
+        parameters=[],
+        next=[CONFIRM, EXPORT],
+    )
+    return replace(answer, **changes)
+
+
+def confirmed() -> Answer:
+    answer = made()
+    assert answer.best is not None
+    loss = Loss(value=5.4321, low=5.412, high=5.4522, seeds=3)
+    gap = Gap(nats=1.3959, percent=25.697, low=1.09, high=1.68, low_percent=20.06, high_percent=31.0, seeds=3)
+    return made(
+        best=replace(answer.best, loss=loss),
+        default=replace(answer.default, loss=Loss(value=6.828, low=6.6, high=7.0, seeds=3), gap=gap),
+        sure="default_costs",
+        seeds=3,
+        next=[EXPORT],
+    )
+
+
+def table(**changes: Any) -> TableValue:
+    values: dict[str, Any] = {
+        "parameter": "learning_rate",
+        "text": "2e-4",
+        "low": 2e-4,
+        "high": 2e-4,
+        "choices": (),
+        "is_warning": False,
+        "is_default": True,
+        "rows": tuple("abcdef"),
+        "position": "above",
+        "ratio": 21.19,
+        "cost": Gap(nats=0.53, percent=8.78),
+        "word": "undecided",
+    }
+    return TableValue(**values | changes)
+
+
+def of(*tables: TableValue, best: Any = 4.24e-3, **changes: Any) -> ParameterAnswer:
+    values: dict[str, Any] = {
+        "parameter": "learning_rate",
+        "best": best,
+        "unused_beside": "",
+        "tables": tables,
+        "edge": "",
+    }
+    return ParameterAnswer(**values | changes)
+
+
+def test_the_end_of_a_run_is_seven_lines_of_80_columns() -> None:
+    assert answer_lines(made(), report="runs/mine/report.html") == [
+        "Done: 14 of 14 trials (6 complete, 8 pruned) in 2 min 11 s on 2 CPU cores.",
+        "Use   learning_rate 5.98e-3, scheduler constant, no warmup",
+        "Loss  5.432   guideline default 6.828 (+25.7%)   untouched base 6.934",
+        "Sure? Not yet: one run per configuration.",
+        "Next  sweeps confirm runs/mine --no-rows --trials 6     about 1 min",
+        "      sweeps export runs/mine --to trl",
+        "      runs/mine/report.html",
+    ]
+
+
+def test_after_a_confirmation_the_seeds_mean_and_its_interval_are_shown() -> None:
+    lines = answer_lines(confirmed())
+    assert "5.432 (5.41 to 5.45, 3 seeds)" in lines[2]
+    assert "guideline default 6.828, +25.7% (20.1 to 31.0%, 3 seeds)" in "\n".join(lines)
+    assert "Sure? Yes: on 3 seeds the guideline default costs 20.1 to 31.0%." in lines
+    assert max(map(len, lines)) <= 80
+
+
+def test_many_settings_wrap_beside_their_label() -> None:
+    settings = {f"key_number_{n}": n for n in range(9)} | CONSTANT
+    answer = made()
+    assert answer.best is not None
+    lines = answer_lines(replace(answer, best=replace(answer.best, settings=settings)), width=60)
+    assert max(len(line) for line in lines if "sweeps" not in line) <= 60
+    last = next(line for line in lines if "key_number_8 8" in line)
+    assert last.startswith("      key_number_")
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (
+            {"learning_rate": 4.24e-3, "embedding_learning_rate": 1.62e-3, "embedding_lr_ratio": 0.383}
+            | {"warmup_ratio": 0.3668, "warmup_steps": 15, "lr_scheduler_type": "cosine", "lora_r": 16},
+            "learning_rate 4.24e-3, embedding_learning_rate 1.62e-3, scheduler cosine, "
+            "warmup 15 steps (37%), lora_r 16",
+        ),
+        ({"lora_dropout": 0.05}, "lora_dropout 0.05"),
+        ({"warmup_steps": 0, "warmup_ratio": 0.0}, "no warmup"),
+        ({"warmup_steps": 1, "warmup_ratio": 0.004}, "warmup 1 step (0.4%)"),
+    ],
+)
+def test_settings_in_the_order_in_which_they_are_spoken_of(settings: Any, text: str) -> None:
+    assert settings_text(settings) == text
+
+
+def test_the_headline_says_what_the_default_costs() -> None:
+    assert headline(made()) == (
+        "Use learning_rate 5.98e-3, scheduler constant, no warmup: loss 5.432; "
+        "the guideline default costs 25.7% more."
+    )
+    default = Compared(trial=0, outcome="diverged", values={})
+    assert headline(made(default=default)).endswith("; the guideline default diverged.")
+    assert headline(made(default=Compared(trial=7, values={}))).endswith("; it is the guideline default.")
+    better = Compared(trial=0, values={}, loss=Loss(value=5.4), gap=Gap(nats=-0.03, percent=-0.55))
+    assert headline(made(default=better)).endswith("the guideline default is 0.55% better.")
+
+
+def test_without_a_best_nothing_is_recommended() -> None:
+    answer = made(best=None, sure="no_best", next=[])
+    assert use_text(answer) == ""
+    assert answer_lines(answer)[1] == (
+        "Use   nothing yet: no trial finished its full budget with a finite loss."
+    )
+
+
+def test_a_metric_has_its_own_line() -> None:
+    answer = made()
+    assert answer.best is not None
+    lines = answer_lines(
+        replace(
+            answer,
+            metric="exact_match",
+            is_by_metric=True,
+            best=replace(answer.best, metric=0.525),
+            default=replace(answer.default, metric=0.3),
+        )
+    )
+    assert lines[3] == "      exact_match 0.525 (searched by it)   guideline default 0.3"
+
+
+def test_losses_and_gaps_have_one_form() -> None:
+    assert loss_text(Loss(value=5.4)) == "5.400"
+    assert loss_text(Loss(value=0.84312)) == "0.8431"
+    assert loss_text(Loss(value=5.432, seeds=2)) == "5.432 (2 seeds)"
+    assert (
+        loss_text(Loss(value=1.2345, low=1.2331, high=1.2358, seeds=4)) == "1.234 (1.2331 to 1.2358, 4 seeds)"
+    )
+    assert gap_text(Gap(nats=0.01, percent=0.449)) == "+0.45%"
+    assert gap_text(Gap(nats=-0.01, percent=-1.3, seeds=2)) == "-1.3% (2 seeds)"
+    assert gap_text(Gap(nats=0.5, percent=None)) == "+0.5000 nats"
+
+
+@pytest.mark.parametrize(
+    ("sure", "text"),
+    [
+        ("too_few_seeds", "Not yet: 3 seeds, and an interval needs 3."),
+        (
+            "no_difference",
+            "Yes: no difference: the guideline default costs 20.1 to 31.0%, and up to 0.5% does",
+        ),
+        ("open", "Not yet: on 3 seeds the guideline default costs 20.1 to 31.0%."),
+        ("default_better", "No: on 3 seeds the guideline default is better"),
+        ("best_changed", "Not yet: the best has changed since it was run again."),
+    ],
+)
+def test_how_sure_in_one_sentence(sure: Any, text: str) -> None:
+    assert sure_text(replace(confirmed(), sure=sure)).startswith(text)
+
+
+def test_done_without_a_target_or_a_device() -> None:
+    run = replace(RUN, finished=1, target=None, outcomes={"complete": 1}, seconds=None, devices=())
+    assert done_text(run) == "1 trial (1 complete)"
+
+
+def test_times_are_round() -> None:
+    assert [about(s) for s in (3, 44, 58, 240, 9000, 7200)] == [
+        "about 10 s",
+        "about 40 s",
+        "about 1 min",
+        "about 4 min",
+        "about 2.5 h",
+        "about 2 h",
+    ]
+    assert next_text(CONFIRM).endswith("on new seeds, about 1 min")
+
+
+def test_a_parameter_is_compared_before_it_is_judged() -> None:
+    assert parameter_sentence(of(table()), made()) == (
+        "Best here 4.24e-3, 21 times the tables' 2e-4 (6 rows). 2e-4 costs 8.8% in this sweep. Undecided."
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (
+            of(table(position="below", ratio=0.05), best=1e-5),
+            "Best here 1e-5, 20 times lower than the tables' 2e-4",
+        ),
+        (
+            of(table(text="1e-5 to 1e-3", low=1e-5, high=1e-3, ratio=4.24)),
+            "Best here 4.24e-3, 4.2 times the top of the tables' 1e-5 to 1e-3 (6 rows).",
+        ),
+        (
+            of(table(position="inside", ratio=None, cost=Gap(nats=0.0, percent=0.0)), best=2e-4),
+            "Best here 2e-4, the tables' own 2e-4 (6 rows). Undecided.",
+        ),
+        (
+            of(
+                table(
+                    text="linear", choices=("linear",), low=None, high=None, position="outside", ratio=None
+                ),
+                best="cosine",
+            ),
+            "Best here cosine, not the tables' linear (6 rows). Linear costs 8.8% in this sweep.",
+        ),
+        (
+            of(table(cost=None)),
+            "Best here 4.24e-3, 21 times the tables' 2e-4 (6 rows). What 2e-4 costs was not measured.",
+        ),
+        (of(table(), edge="high"), "Undecided. It is at the high end of what was searched: widen the range."),
+        (
+            of(table(text="1e-3 too high", is_warning=True, rows=("a",))),
+            "Best here 4.24e-3; the tables warn of 1e-3 as too high (1 row). Undecided.",
+        ),
+        (
+            of(table(position="not_tested", ratio=None), best=None, unused_beside="constant"),
+            "Not used here: the best scheduler, constant, has no warmup. 2e-4 costs 8.8% in this sweep.",
+        ),
+    ],
+)
+def test_a_parameter_in_plain_words(found: ParameterAnswer, text: str) -> None:
+    assert text in parameter_sentence(found, made())
+
+
+def test_the_tables_values_are_short_cells() -> None:
+    line = table_lines(of(table()))[0]
+    assert (line.value, line.rows, line.position, line.cost, line.word) == (
+        "2e-4",
+        "6 rows",
+        "best is 21 times higher",
+        "+8.8%",
+        "undecided",
+    )
+    assert parameter_title("lora_r") == "Rank"
+    assert parameter_title("adam_beta1") == "Adam beta1"
