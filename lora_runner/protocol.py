@@ -127,6 +127,21 @@ class SeatReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BaseSamples:
+    """What the untouched base wrote for the prompts that every trial continues at its end."""
+
+    prompts: tuple[str, ...]
+    answers: tuple[str, ...]
+    """What follows each prompt in its evaluation example."""
+    generations: tuple[str, ...]
+    """Greedy continuations, no longer than those of the trials."""
+
+    def to_dict(self) -> dict[str, list[str]]:
+        """Plain builtins, for the study."""
+        return {name: list(texts) for name, texts in asdict(self).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComputeRecord:
     """How a session computes, for the study."""
 

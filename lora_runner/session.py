@@ -20,6 +20,7 @@ from lora_runner.protocol import (
     OUT_OF_MEMORY,
     PUT_BACK,
     Assignment,
+    BaseSamples,
     ComputeRecord,
     SeatReport,
     SessionOptions,
@@ -56,6 +57,11 @@ class Session:
     def measure_base(self) -> float | None:
         """The metric of the untouched base; None, with a note, where its answers or their scoring raised."""
         return self.reporter.measure_base()
+
+    @property
+    def base_samples(self) -> BaseSamples | None:
+        """What the untouched base writes for the prompts of the trials' samples; None without samples."""
+        return self.reporter.base_samples
 
     @property
     def base_weights(self) -> str | None:

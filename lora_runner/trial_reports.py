@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
@@ -17,11 +17,21 @@ from lora_runner.metric.evaluator import make_evaluator
 from lora_runner.pack.pack import Pack
 from lora_runner.pack.seat import Seat
 from lora_runner.pack.seat_by_seat import for_each_seat
-from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, SeatReport, SessionOptions
+from lora_runner.protocol import (
+    COMPLETE,
+    DIVERGED,
+    FAILED,
+    OUT_OF_MEMORY,
+    BaseSamples,
+    SeatReport,
+    SessionOptions,
+)
 from lora_runner.running_trial import RunningTrial, block_of
 from lora_runner.stability import repetition
 from lora_runner.trial_files import TrialFiles
 
+SHOWN_CHARACTERS = 2000
+"""Of a sample's prompt the end and of its answer the beginning, as far as they are kept in the study."""
 Values = dict[RunningTrial, float]
 Faults = dict[RunningTrial, Fault]
 
@@ -50,7 +60,9 @@ class Reporter:
                 f"the untouched base {pack.base.spec.model!r} has evaluation loss {self.base_eval_loss}: its "
                 f"weights are damaged, or {pack.base.compute_dtype} is too narrow for them"
             )
-        self.base_repetition = repetition(self._sample([None])[0])
+        base_texts = self._sample([None])[0]
+        self.base_repetition = repetition(base_texts)
+        self.base_samples = self._base_samples(base_texts)
         self._evaluator = (
             None
             if options.metric is None
@@ -130,7 +142,7 @@ class Reporter:
                 samples = []
             trial.watch.after_samples(trial.seat.step, samples)
             trial.watch.at_end(trial.seat.step)
-            texts[trial] = tuple(str(self._pack.base.tokenizer.decode(ids)) for ids in samples)
+            texts[trial] = self._texts(samples)
             self._files.adapter(trial, self._pack, self._heartbeat)
         return texts
 
@@ -138,6 +150,21 @@ class Reporter:
         if not self._data.sample_prompts or self._options.sample_tokens == 0:
             return [[] for _ in seats]
         return self._pack.generate(seats, self._data.sample_prompts, self._options.sample_tokens)
+
+    def _base_samples(self, generated: Sequence[Sequence[int]]) -> BaseSamples | None:
+        """None where nothing is sampled."""
+        if not generated:
+            return None
+        end = self._pack.base.tokenizer.eos_token_id
+        answers = [ids[:-1] if ids[-1:] == (end,) else ids for ids in self._data.sample_answers]
+        return BaseSamples(
+            prompts=tuple(text[-SHOWN_CHARACTERS:] for text in self._texts(self._data.sample_prompts)),
+            answers=tuple(text[:SHOWN_CHARACTERS] for text in self._texts(answers)),
+            generations=self._texts(generated),
+        )
+
+    def _texts(self, sequences: Iterable[Sequence[int]]) -> tuple[str, ...]:
+        return tuple(str(self._pack.base.tokenizer.decode(list(ids))) for ids in sequences)
 
     def seat_report(
         self,

@@ -66,6 +66,8 @@ class TrialResult:
     wall_seconds: float | None = None
     """Time on its seats, without the time between two runs of the sweep."""
     num_tokens: int | None = None
+    generations: tuple[str, ...] = ()
+    """What it wrote at its end for the prompts of the sweep's `base_samples`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,8 @@ class SweepResult:
     """Nats per token of the untouched base on the same evaluation set."""
     base_metric: float | None = None
     """The sweep's metric of the untouched base."""
+    base_samples: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Evaluation prompts, their answers, and the untouched base's generations; empty in older studies."""
     versions: Mapping[str, str] = field(default_factory=dict)
     compute_paths: Sequence[Mapping[str, Any]] = ()
     """How the workers computed: device, path, details and notes of each; several mix their rounding."""
@@ -154,6 +158,7 @@ def read_study(study: optuna.Study) -> SweepResult:
         identity=(attrs.get("identity") or {}) | weights,
         base_eval_loss=finite(attrs.get("base_eval_loss")),
         base_metric=finite(attrs.get("base_metric")),
+        base_samples=attrs.get("base_samples") or {},
         versions=attrs.get("versions") or {},
         compute_paths=attrs.get("compute_paths") or (),
         run_seconds=finite(attrs.get("run_seconds")),
@@ -234,4 +239,5 @@ def _trial(trial: FrozenTrial, context: Mapping[str, Any]) -> TrialResult:
         seat=attrs.get("seat"),
         wall_seconds=finite(attrs.get("wall_seconds")),
         num_tokens=attrs.get("num_tokens"),
+        generations=tuple(attrs.get("generations") or ()),
     )

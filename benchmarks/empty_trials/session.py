@@ -40,6 +40,7 @@ class EmptySession:
     base_eval_loss: float = 10.0
     base_weights: None = None
     compute_record = ComputeRecord(device="none", path="none", details=())
+    base_samples = None
     num_tokens: int = 0
     seats: dict[int, EmptyTrial] = field(default_factory=dict)
 

@@ -36,6 +36,8 @@ class DataBundle:
     """Format of the training records, named or recognized."""
     chat_template: str | None = None
     """Text of the template that rendered the conversations; None when there are none."""
+    sample_answers: tuple[tuple[int, ...], ...] = ()
+    """Token ids of what follows each of `sample_prompts`: the example's first answer, or the text's rest."""
     eval_prompts: tuple[EvalPrompt, ...] = ()
     """The first evaluation examples as prompts with their answers, as many as the metric uses."""
     columns_not_used: tuple[str, ...] = ()
@@ -101,11 +103,13 @@ def load_data(spec: DataSpec, tokenizer: PreTrainedTokenizerBase, *, num_prompts
     conversations = template if any(example.messages is not None for example in train.order) else None
     rendering = train_set.rendering
     printed = rendering_forms(conversations, rendering.ways, rendering.stop_ids, tokenizer.eos_token_id)
+    samples = [_prompt_and_answer(example) for example in eval_set.examples[: spec.num_sample_prompts]]
     copies = {"copies_in_eval"} if train_set.counts.num_in_eval else set[str]()
     return DataBundle(
         train=train_set,
         eval=eval_set,
-        sample_prompts=tuple(_prompt(example) for example in eval_set.examples[: spec.num_sample_prompts]),
+        sample_prompts=tuple(prompt for prompt, _ in samples),
+        sample_answers=tuple(answer for _, answer in samples),
         format=train.format,
         chat_template=conversations,
         eval_prompts=eval_prompts(
@@ -137,8 +141,11 @@ def _check_targets(found: TokenizedSet, role: str, spec: DataSpec) -> None:
     )
 
 
-def _prompt(example: TokenizedExample) -> tuple[int, ...]:
-    first = next(position for position, label in enumerate(example.labels) if label != IGNORED)
-    if first > 1:
-        return tuple(example.input_ids[:first])
-    return tuple(example.input_ids[: max(1, len(example.input_ids) // 2)])
+def _prompt_and_answer(example: TokenizedExample) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    ids, labels = example.input_ids, example.labels
+    first = next(position for position, label in enumerate(labels) if label != IGNORED)
+    if first <= 1:
+        half = max(1, len(ids) // 2)
+        return tuple(ids[:half]), tuple(ids[half:])
+    end = next((i for i in range(first, len(ids)) if labels[i] == IGNORED), len(ids))
+    return tuple(ids[:first]), tuple(ids[first:end])

@@ -132,6 +132,21 @@ class ParameterAnswer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One prompt of the evaluation set, and what was written for it: greedy, up to its first few tokens."""
+
+    prompt: str
+    """Of a long one the end."""
+    reference: str
+    """The example's own answer; of a long one the beginning."""
+    base: str
+    default: str | None
+    """None where the guideline default did not finish, or is the best."""
+    best: str | None
+    """None where no trial has finished."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class NextCommand:
     """A command that makes sense now, ready to be copied."""
 
@@ -186,6 +201,8 @@ class Answer:
     """Whether the sweep searched by the metric: the best is the best by it."""
     parameters: Sequence[ParameterAnswer]
     """Those that guideline rows speak of and the sweep tested, in the order of `PARAMETER_ORDER`."""
+    samples: Sequence[Sample] = ()
+    """Empty where the sweep samples no text, and in studies that do not hold the prompts."""
     next: Sequence[NextCommand]
     """The most useful first."""
 

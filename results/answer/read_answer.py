@@ -10,6 +10,7 @@ from results.answer.answer import Answer, BestConfig, Compared, Gap, Loss, Sure,
 from results.answer.next_commands import next_commands
 from results.answer.parameters import gap_of, parameter_answers
 from results.answer.run_facts import read_run_facts
+from results.answer.samples import read_samples
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.arm_comparisons import ArmComparisons, ArmSummary
 from results.verdict.row_values import BASE_DIMENSION, is_close
@@ -54,6 +55,7 @@ def read_answer(
         metric=metric,
         is_by_metric=isinstance(spec, Mapping) and bool(spec.get("objective")),
         parameters=[] if verdict is None else parameter_answers(verdict.rows, best, sweep.guideline_default),
+        samples=read_samples(sweep, best),
         next=next_commands(run, sure=sure, has_best=best is not None, compared=again),
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from lora_runner.protocol import Assignment, ComputeRecord, SeatReport
+from lora_runner.protocol import Assignment, BaseSamples, ComputeRecord, SeatReport
 from sweeps.artifacts.worker_files import Call
 
 
@@ -27,6 +27,8 @@ class TrainingSession(Protocol):
 
     @property
     def base_eval_loss(self) -> float: ...
+    @property
+    def base_samples(self) -> BaseSamples | None: ...
     @property
     def base_weights(self) -> str | None: ...
     @property

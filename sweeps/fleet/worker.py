@@ -103,6 +103,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             session.base_weights,
             session.free_seats,
             session.compute_record,
+            session.base_samples,
         )
         if not reply.stop and reply.measure_base:
             with self._watchdog:

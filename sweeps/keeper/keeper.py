@@ -18,7 +18,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial
 
-from lora_runner.protocol import OUT_OF_MEMORY, PUT_BACK, ComputeRecord, SeatReport
+from lora_runner.protocol import OUT_OF_MEMORY, PUT_BACK, BaseSamples, ComputeRecord, SeatReport
 from sweeps.artifacts.checkpoint_store import CheckpointCleaner
 from sweeps.keeper.protocol import Reply, SeatAssignment, SeatTime
 from sweeps.keeper.pruning import final_report
@@ -32,7 +32,13 @@ from sweeps.plan.specs import StudySpec
 from sweeps.storage.cached_storage import CachedStorage
 from sweeps.storage.open_storage import open_storage
 from sweeps.storage.optuna_private import study_id_of
-from sweeps.study.base_check import BASE_EVAL_LOSS, BASE_METRIC, BASE_WEIGHTS, base_difference
+from sweeps.study.base_check import (
+    BASE_EVAL_LOSS,
+    BASE_METRIC,
+    BASE_SAMPLES,
+    BASE_WEIGHTS,
+    base_difference,
+)
 from sweeps.study.compute_paths import record_compute_path
 from sweeps.study.lease import DriverProcess, HeldLease, wait_until_free
 from sweeps.study.pruners import make_pruner
@@ -207,8 +213,9 @@ class Keeper:
         weights: str | None = None,
         seats: Sequence[int] | None = None,
         compute: ComputeRecord | None = None,
+        samples: BaseSamples | None = None,
     ) -> Reply:
-        """Record the untouched base's loss, the digest of its weights, and how the worker computes.
+        """Record the untouched base's loss and samples, the digest of its weights, how the worker computes.
 
         Then fill `seats` as `ask` does, but none before the base's metric is known. A worker whose base is
         not the study's is told to stop.
@@ -230,6 +237,8 @@ class Keeper:
                 self.study.set_user_attr(BASE_EVAL_LOSS, base_eval_loss)
             if weights is not None and known.get(BASE_WEIGHTS) is None:
                 self.study.set_user_attr(BASE_WEIGHTS, weights)
+            if samples is not None and known.get(BASE_SAMPLES) is None:
+                self.study.set_user_attr(BASE_SAMPLES, samples.to_dict())
             self._note(f"worker {worker}: ready, untouched base {base_eval_loss:.4f}")
             if compute is not None:
                 record_compute_path(self.study, self.folder, worker, compute, self._note)

@@ -8,7 +8,8 @@ from typing import Any
 WEIGHTS = "weights"
 """Key in a sweep's identity: the digest of the base's weights, None until they have been read."""
 BASE_WEIGHTS, BASE_EVAL_LOSS, BASE_METRIC = "base_weights", "base_eval_loss", "base_metric"
-"""User attributes of a study: that digest, and the untouched base's loss and metric.
+BASE_SAMPLES = "base_samples"
+"""User attributes of a study: that digest, the untouched base's loss and metric, and what it writes.
 
 The digest belongs to the identity but is kept apart from it, because it may come later: for a study older
 than digests when it is next opened, for a hub id when a worker has read the weights.

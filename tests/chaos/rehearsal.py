@@ -110,6 +110,7 @@ class RehearsedSession:
     base_eval_loss = 9.0
     base_weights = None
     compute_record = ComputeRecord(device="none", path="none", details=())
+    base_samples = None
 
     def __init__(self, seats: int, folder: Path, step_seconds: float, checkpoint_seconds: float) -> None:
         self.seats: list[Seated | None] = [None] * seats

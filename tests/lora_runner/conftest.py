@@ -36,6 +36,7 @@ def bundle() -> DataBundle:
         train=TokenizedSet.of(train, source="train"),
         eval=TokenizedSet.of(held_out, source="eval"),
         sample_prompts=tuple(tuple(e.input_ids[:3]) for e in held_out[:2]),
+        sample_answers=tuple(tuple(e.input_ids[3:]) for e in held_out[:2]),
         format="text",
     )
 

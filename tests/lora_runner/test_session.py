@@ -66,6 +66,13 @@ def test_reports_come_at_their_shares_of_the_budget_and_say_what_happened(
     assert last.eval_loss < 0.9 * session.base_eval_loss
     assert len(last.generations) == 2
     assert all(isinstance(text, str) and text for text in last.generations)
+    samples = session.base_samples
+    assert samples is not None
+    decode = session.pack.base.tokenizer.decode
+    assert samples.prompts == tuple(decode(list(ids)) for ids in bundle.sample_prompts)
+    assert samples.answers == tuple(decode(list(ids)) for ids in bundle.sample_answers)
+    assert all(samples.generations)
+    assert samples.generations != last.generations  # training changed what is written
     plan = BatchPlan(train=bundle.train, batch_size=4, seed=CONFIGS[0].seed)
     assert last.num_tokens == sum(len(e.input_ids) for i in range(10) for e in plan.examples_at(i))
 
@@ -286,7 +293,8 @@ def test_a_trial_without_prompts_has_no_samples(
     run: Callable[..., Reports],
     options: SessionOptions,
 ) -> None:
-    session = Session(pack, replace(bundle, sample_prompts=()), options, num_seats=1)
+    session = Session(pack, replace(bundle, sample_prompts=(), sample_answers=()), options, num_seats=1)
+    assert session.base_samples is None
     end = run(session, [assign(0, CONFIGS[2])])[0][-1]
     assert (end.outcome, end.generations) == ("complete", ())
 

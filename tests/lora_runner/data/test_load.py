@@ -83,10 +83,12 @@ def test_sample_prompts_end_where_the_answer_begins(make_tokenizer: Any, write_j
     bundle = load_data(DataSpec(train=write_jsonl(PAIRS), num_sample_prompts=2), tokenizer)
     first = tokenizer.decode(bundle.eval.examples[0].input_ids)
     assert tokenizer.decode(bundle.sample_prompts[0]) == first.split("?")[0] + "?"
+    assert tokenizer.decode(bundle.sample_answers[0]) == first.split("?")[1]
     assert len(bundle.sample_prompts) == 2
     texts = write_jsonl([{"text": f"the answer is {n}"} for n in range(20)], "t.jsonl")
     bundle = load_data(DataSpec(train=texts), tokenizer)
     assert bundle.sample_prompts[0] == ids(bundle.eval)[0][: len(ids(bundle.eval)[0]) // 2]
+    assert (*bundle.sample_prompts[0], *bundle.sample_answers[0]) == ids(bundle.eval)[0]
 
 
 def test_conversations_with_the_built_in_template(

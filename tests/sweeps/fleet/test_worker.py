@@ -53,6 +53,7 @@ def make_worker_spec(
         base_eval_loss = 3.0
         base_weights = None
         compute_record = ComputeRecord(device="none", path="none", details=())
+        base_samples = None
 
         def __init__(self) -> None:
             self.seated: dict[int, tuple[Assignment, int]] = {}
@@ -215,6 +216,7 @@ def test_an_error_that_comes_again_at_the_second_start_ends_the_sweep_at_once(
         # A session, as far as a worker gets before it has trials.
         base_eval_loss = 3.0
         compute_record = None
+        base_samples = None
 
         @property
         def base_weights(self) -> Any:

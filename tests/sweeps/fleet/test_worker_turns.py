@@ -28,6 +28,7 @@ class Seats:
     """A session that reports once for each of `reporting` in a turn."""
 
     compute_record = ComputeRecord(device="none", path="none", details=())
+    base_samples = None
 
     def __init__(self, *numbers: int, reporting: tuple[int, ...] = ()) -> None:
         self.seats: dict[int, Assignment] = dict(enumerate(map(assignment, numbers)))
@@ -83,8 +84,8 @@ def make_worker(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         def say(method: str, *said: Any) -> Reply:
             worker.asked.append((method, *said[:1]) if method == "ask" else (method,))
-            if method == "register":  # says how the worker computes after its seats
-                *said, worker.compute_record = said
+            if method == "register":  # says how the worker computes and what its base writes after its seats
+                *said, worker.compute_record, _ = said
             worker.said.append(said[-1] if said else None)
             return next(answers)
 

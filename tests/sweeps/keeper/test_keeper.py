@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 from lora_runner.config import TrialConfig
+from lora_runner.protocol import BaseSamples
 from sweeps.errors import StudyMismatch
 from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.protocol import SeatTime
@@ -94,9 +96,12 @@ def test_a_registration_fills_all_seats_and_its_lost_reply_loses_no_trial(
 
 def test_the_study_holds_what_the_results_read(make_keeper: Make) -> None:
     keeper = make_keeper()
-    keeper.register(0, 3.25)
-    keeper.register(1, 4.5)
+    samples = BaseSamples(prompts=("2 + 2 =",), answers=(" 4",), generations=(" 2",))
+    keeper.register(0, 3.25, None, None, None, samples)
+    keeper.register(1, 3.2501, None, None, None, replace(samples, generations=(" 3",)))
+    keeper.register(2, 4.5)
     attributes = keeper.study.user_attrs
+    assert attributes["base_samples"] == samples.to_dict()  # the first worker's
     assert attributes["metric"] == "eval_loss"
     assert attributes["base_eval_loss"] == 3.25
     assert attributes["space"] == keeper.study_spec.space.to_dict()
