@@ -36,7 +36,7 @@ class DataSpec:
     eval_fraction: float = field(default=0.05, metadata={"gt": 0, "lt": 1})
     """Share of the distinct records held out when neither `eval` nor `eval_split` is given."""
     format: str | None = None
-    """One of DATA_FORMATS; None: recognized from the records."""
+    """messages, sharegpt, prompt_completion, alpaca or text; None: recognized from the records."""
     max_length: int = field(default=1024, metadata={"ge": 2})
     """Tokens per example; longer ones lose their end."""
     completion_only: bool = True

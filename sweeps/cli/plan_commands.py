@@ -55,6 +55,17 @@ def init(
 
 
 @app.command(rich_help_panel=PANEL)
+def schema() -> None:
+    """Print the JSON schema of sweep files, with which editors complete and check them.
+
+    `sweeps init` writes it beside the sweep file. Example: sweeps schema > .sweeps-schema.json
+    """
+    from sweeps.config.reference.json_schema import schema_text
+
+    print(schema_text(), end="")
+
+
+@app.command(rich_help_panel=PANEL)
 def plan(
     path: SweepArgument,
     settings: SetOption = None,

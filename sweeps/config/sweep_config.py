@@ -89,6 +89,7 @@ class SweepConfig(Section):
     scenario: Text = "general"
     """The scenario of the guideline tables that the ranges start from."""
     method: Annotated[Literal["qlora"], BeforeValidator(_method)] = "qlora"
+    """How every trial is trained: adapters on a base in 4 bits."""
     train_embeddings: TrainEmbeddings = False
     """true: embed_tokens and lm_head; or a list of them; or {tokens: [...]}, the rows of a few tokens (of
     embed_tokens, and of an lm_head tied to it). They have a learning rate of their own."""

@@ -11,14 +11,15 @@ from sweeps.config.field_types import AtLeastOne, Flag, Text
 from sweeps.config.sections.base import Section
 from sweeps.config.validation import shown
 
-_SIZE = re.compile(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([kKmMbBtT])\s*")
+SIZE = r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([kKmMbBtT])\s*"
+"""A number with a unit, as a regular expression: 8B, 0.5 b."""
 _UNITS = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
 _NUMBER = TypeAdapter[float | None](AtLeastOne | None)
 
 
 def _size(value: Any) -> float | None:
     try:
-        if isinstance(value, str) and (match := _SIZE.fullmatch(value)):
+        if isinstance(value, str) and (match := re.fullmatch(SIZE, value)):
             value = float(match[1]) * _UNITS[match[2].lower()]
         return _NUMBER.validate_python(value)
     except ValueError:

@@ -33,6 +33,8 @@ class TrackingSection(Section):
     mlflow_tracking_uri: Annotated[Text, AfterValidator(_without_password)] | None = None
     """null: what MLFLOW_TRACKING_URI says, or mlflow.db in the run folder."""
     wandb_project: Text = "qlora-sweeps"
+    """Project in Weights & Biases."""
     wandb_entity: Text | None = None
+    """User or team in Weights & Biases; null: the login's own."""
     wandb_mode: Literal["online", "offline"] | None = None
     """null: what WANDB_MODE says, or online. Offline runs stay in the run folder until `wandb sync`."""

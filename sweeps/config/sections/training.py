@@ -153,11 +153,15 @@ class TrainingSection(Section):
     ) = None
     """The evaluations as rising fractions of the budget, ending with 1.0; replaces `evaluations`."""
     weight_decay: NonNegativeFloat = 0.0
+    """AdamW's decoupled weight decay, per step and unit of the learning rate."""
     max_grad_norm: NonNegativeFloat = 1.0
     """A longer gradient of a trial is scaled down to this norm; 0: never."""
     adam_beta1: Share = 0.9
+    """AdamW's decay of the first moment (mean of the gradient), per step."""
     adam_beta2: Share = 0.999
+    """AdamW's decay of the second moment (mean of its square), per step."""
     adam_epsilon: PositiveFloat = 1e-8
+    """AdamW's term that keeps the update finite where gradients vanish."""
     embedding_optimizer_bits: Annotated[Literal[32, 8], NUMBER] = 32
     """8: the moments of trained embeddings in bitsandbytes' 8 bits, 10 bytes per parameter instead of 16."""
     lr_scheduler_kwargs: Annotated[
@@ -199,6 +203,7 @@ class LoraSection(Section):
     ) = "all-linear"
     """all-linear (every linear layer but the output layer), or a list of module names."""
     use_rslora: Flag = False
+    """Rank-stabilized LoRA: scale by alpha / sqrt(r) instead of alpha / r."""
 
     @model_validator(mode="before")
     @classmethod
