@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.text import Text
 
@@ -9,3 +11,9 @@ from rich.text import Text
 def say(console: Console, text: str | Text, style: str | None = None) -> None:
     """Print a line without markup, highlighting or wrapping: it may hold paths or foreign messages."""
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def shown_path(path: Path) -> Path:
+    """A path as a person types it: from the working directory where it lies below that."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) and path != here else path

@@ -302,15 +302,16 @@ class Sweep:
         return self.read_answer()
 
     def read_answer(self, run_folder: Path | str | None = None, *, margin: float | None = None) -> Answer:
-        """The same with the run named as the user types it, and with another margin."""
+        """The same with another margin; `run_folder` names the run in commands, by default from here."""
         from results.answer.read_answer import read_answer
         from results.sweep_result import read_study
         from results.verdict.verdict import verdict
+        from sweeps.console import shown_path
 
         sweep = read_study(self.study())
         found = verdict(sweep, self.replicates(), margin=margin) if sweep.started else None
-        folder = run_folder if run_folder is not None else self.run_folder
-        return read_answer(sweep, found, run_folder=str(folder), target=self.config.trials)
+        folder = str(run_folder or shown_path(self.run_folder))
+        return read_answer(sweep, found, run_folder=folder, target=self.config.trials)
 
     def report(self, *, margin: float | None = None) -> Path:
         """Write report.html, one page that opens without a network, into the run folder; return its path."""

@@ -34,7 +34,8 @@ __all__ = [
     "use_text",
 ]
 
-_OUTCOMES = {"out_of_memory": "out of memory"}
+_OUTCOMES = {"out_of_memory": "out of memory", "running": "unfinished"}
+"""A trial that has started may be at work or wait to be continued: only a live status knows."""
 _ENDED = {
     "pruned": "was stopped early",
     "diverged": "diverged",
@@ -92,6 +93,8 @@ def sure_text(answer: Answer) -> str:
     match answer.sure:
         case "no_best":
             return "No trial has finished its full budget yet."
+        case "one_run" if answer.run.is_unfinished:
+            return "Not yet: the sweep is not finished."
         case "one_run":
             return "Not yet: one run per configuration."
         case "best_changed":
@@ -146,31 +149,40 @@ def about(seconds: float) -> str:
     return f"about {f'{seconds / 3600:.1f}'.removesuffix('.0')} h"
 
 
-def answer_lines(answer: Answer, *, width: int = 80, report: str = "", with_next: bool = True) -> list[str]:
+def answer_lines(
+    answer: Answer,
+    *,
+    width: int = 80,
+    done: Sequence[str] | None = None,
+    report: str = "",
+    with_next: bool = True,
+) -> list[str]:
     """The answer in a terminal: Done, Use, Loss, Sure? and Next, each with its further lines indented.
 
-    `report` is the path of the report, "" where there is none. No line is wider than `width` unless a command
-    or path is.
+    `done` replaces what stands behind Done; an empty one leaves it out. `report` is the path of the report,
+    "" where there is none. No line is wider than `width` unless a command or path is.
     """
-    lines = _labelled("Done:", [f"{done_text(answer.run)}."], width)
+    lines = _labelled("Done:", [f"{done_text(answer.run)}."] if done is None else done, width)
     if answer.best is None:
         lines += _labelled("Use", [f"nothing yet: {_no_best(answer)}"], width)
     else:
         lines += _labelled("Use", [use_text(answer)], width)
         lines += _labelled("Loss", list(_losses(answer)), width)
-        if metrics := _metrics(answer):
-            lines += _labelled("", metrics, width)
+        lines += _labelled("", _metrics(answer), width)
         lines += _labelled("Sure?", [sure_text(answer)], width)
     return lines + (_next_lines(answer.next, report) if with_next else [])
 
 
 def _next_lines(commands: Sequence[NextCommand], report: str) -> list[str]:
-    shown = [
-        command.command + ("" if command.seconds is None else f"     {about(command.seconds)}")
-        for command in commands
-    ]
+    shown = [command.command + _beside(command) for command in commands]
     shown += [report] if report else []
     return [f"{'Next' if index == 0 else '':5} {text}" for index, text in enumerate(shown)]
+
+
+def _beside(command: NextCommand) -> str:
+    if command.why == "continue":
+        return "     continues it"
+    return "" if command.seconds is None else f"     {about(command.seconds)}"
 
 
 def _labelled(label: str, items: Sequence[str], width: int) -> list[str]:

@@ -35,7 +35,7 @@ class TableLine:
     rows: str
     """`6 rows`."""
     position: str
-    """Where the best lies: `best is 21 times higher`, `best is inside`, `best is another`."""
+    """What the best is against it: `21 times higher`, `inside`, `the same`, `another`."""
     cost: str
     """`+8.8%`, `+8.8% (8.0 to 9.6%, 3 seeds)`; `holds the best`, `not measured`."""
     word: str
@@ -131,13 +131,13 @@ def _cost_sentences(table: TableValue, answer: Answer) -> list[str]:
 
 def _position(table: TableValue) -> str:
     if table.position == "inside":
-        return "best is inside" if table.low != table.high or len(table.choices) > 1 else "best is the same"
+        return "inside" if table.low != table.high or len(table.choices) > 1 else "the same"
     if table.position == "outside":
-        return "best is another"
+        return "another"
     if table.position not in ("above", "below"):
         return "not used"
     side = "higher" if table.position == "above" else "lower"
-    return f"best is {side}" if table.ratio is None else f"best is {times_text(table.ratio)} {side}"
+    return side if table.ratio is None else f"{times_text(table.ratio)} {side}"
 
 
 def _cost_cell(table: TableValue) -> str:

@@ -17,7 +17,7 @@ from sweeps.cli.arguments import (
     load_to_read,
     load_to_run,
 )
-from sweeps.console import say
+from sweeps.console import say, shown_path
 
 if TYPE_CHECKING:
     from sweeps.sweep import Sweep
@@ -41,12 +41,6 @@ def demo(
 
     sweep = Sweep(demo_config(trials=trials, max_steps=max_steps, output=output))
     _run(sweep, None)
-    say(
-        console,
-        f"How certain is that? `sweeps confirm {sweep.run_folder}` runs the best trial, the guideline "
-        "default and the guideline rows' values again on new seeds; with --no-rows --trials 6 it takes a "
-        "minute.",
-    )
 
 
 @app.command(rich_help_panel=PANEL)
@@ -56,21 +50,31 @@ def run(path: SweepArgument, settings: SetOption = None, address: AddressOption 
 
 
 def _run(sweep: Sweep, address: str | None) -> None:
-    from results.render.terminal import print_verdict
+    from results.render.answer_block import print_answer
+    from results.text.answer import done_text
 
     result = sweep.run(address=address, console=console)
-    status = result.status
-    console.print(
-        f"{status.finished} of {status.target} trials finished, {result.added} of them in this run."
-    )
     if result.failures is not None:
         say(console, f"Not counted: {result.failures}")
     if result.interrupted:
-        console.print("Interrupted; running trials were checkpointed. Run the same command to continue.")
+        say(console, "Stopped. What the running trials have done is kept.")
+    answer = sweep.answer
+    done = [f"{done_text(answer.run)}."]
+    if not result.added:
+        done.append("Nothing was left to run.")
+    elif result.added != answer.run.finished:
+        done.append(f"{result.added} of them in this run.")
+    print_answer(console, answer, done=done, report=_report(result.run_folder))
+    if result.interrupted:
         raise typer.Exit(INTERRUPTED)
-    if status.best is not None:
-        print_verdict(sweep.verdict(write=False), console)
-    say(console, f"Results: {result.run_folder}")
+
+
+def _report(run_folder: Path) -> str:
+    """Path of the report as a person types it, "" where there is none."""
+    from results.report.page import REPORT_FILE
+
+    path = run_folder / REPORT_FILE
+    return str(shown_path(path)) if path.is_file() else ""
 
 
 @app.command(rich_help_panel=PANEL)
@@ -98,31 +102,32 @@ def confirm(
     or when the budget is used up. The same command continues, also with a larger
     budget.
     """
-    from results.render.terminal import print_verdict
+    from results.render.answer_block import print_answer
 
-    result = load_to_run(path, settings).confirm(
+    share = None if margin is None else margin / 100  # checked together with the others
+    sweep = load_to_run(path, settings)
+    result = sweep.confirm(
         best=best,
         rows=rows,
         trials=trials,
         hours=hours,
-        margin=None if margin is None else margin / 100,  # checked together with the others
+        margin=share,
         anew=anew,
         address=address,
         console=console,
     )
     progress = result.progress
-    console.print(progress.counts, highlight=False)
     for note in progress.notes:
-        console.print(note, highlight=False)
+        say(console, note)
     if progress.interrupted:
-        console.print("Interrupted; running trials were checkpointed. Run the same command to continue.")
+        say(console, progress.counts)
+        say(console, "Stopped. What the running trials have done is kept; the same command continues.")
         raise typer.Exit(INTERRUPTED)
-    print_verdict(result.verdict, console)
-    if not progress.clear:
-        console.print(
-            "Some configurations cannot be told from the best yet; run again with more --trials or --hours."
-        )
-    say(console, f"Results: {result.run_folder}")
+    status = progress.status
+    done = [f"{status.finished} of at most {status.target} runs on new seeds."]
+    if progress.added != status.finished:
+        done.append(f"{progress.added} of them in this call.")
+    print_answer(console, sweep.read_answer(margin=share), done=done, report=_report(result.run_folder))
 
 
 @app.command(rich_help_panel=PANEL)

@@ -226,6 +226,22 @@ def test_how_sure_in_one_sentence(sure: Any, text: str) -> None:
     assert sure_text(replace(confirmed(), sure=sure)).startswith(text)
 
 
+def test_an_unfinished_sweep_is_not_judged_and_says_how_to_go_on() -> None:
+    run = replace(RUN, finished=5, outcomes={"complete": 3, "pruned": 2, "running": 2}, is_unfinished=True)
+    go_on = NextCommand(command="sweeps run runs/mine", why="continue")
+    lines = answer_lines(made(run=run, next=[go_on]))
+    assert lines[0].startswith("Done: 5 of 14 trials (3 complete, 2 pruned, 2 unfinished)")
+    assert lines[3:] == [
+        "Sure? Not yet: the sweep is not finished.",
+        "Next  sweeps run runs/mine     continues it",
+    ]
+
+
+def test_what_stands_behind_done_can_be_another_sentence_or_nothing() -> None:
+    assert answer_lines(made(), done=["4 runs on new seeds."])[0] == "Done: 4 runs on new seeds."
+    assert answer_lines(made(), done=(), with_next=False)[0].startswith("Use   ")
+
+
 def test_done_without_a_target_or_a_device() -> None:
     run = replace(RUN, finished=1, target=None, outcomes={"complete": 1}, seconds=None, devices=())
     assert done_text(run) == "1 trial (1 complete)"
@@ -297,7 +313,7 @@ def test_the_tables_values_are_short_cells() -> None:
     assert (line.value, line.rows, line.position, line.cost, line.word) == (
         "2e-4",
         "6 rows",
-        "best is 21 times higher",
+        "21 times higher",
         "+8.8%",
         "undecided",
     )

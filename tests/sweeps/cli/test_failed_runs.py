@@ -63,7 +63,7 @@ def test_a_sweep_whose_every_trial_fails_says_why_and_once_mended_goes_on(
     on_a_pack(good)
     answer = call("run", folder / "runs" / "small")
     assert (answer.code, answer.err) == (0, "")
-    assert "4 of 4 trials finished, 4 of them in this run." in answer.out
+    assert "Done: 4 of 4 trials (2 complete, 3 failed, 2 pruned)" in answer.out
     assert "Not counted" not in answer.out
 
 
@@ -95,7 +95,7 @@ def test_a_failure_that_was_made_up_for_is_told_and_the_run_has_succeeded(
     on_a_pack(second_fails)
     answer = call("run", "s.yaml", "--set", "search.pruner=none")
     assert (answer.code, answer.err) == (0, "")
-    assert "4 of 4 trials finished" in answer.out
+    assert "4 of 4 trials (4 complete, 1 failed)" in answer.out
     assert "Not counted: 1 configuration failed; it was failed." in answer.out
 
 
