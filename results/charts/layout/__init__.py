@@ -1,0 +1,1 @@
+"""Where everything of a chart lies in a picture of a given width."""

@@ -1,0 +1,177 @@
+"""A chart as SVG inside of a page: no script is needed, and light, dark and print have their own colors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from markupsafe import Markup, escape
+
+from results.charts.chart import Bar, Chart, Series
+from results.charts.layout.boxes import text_width
+from results.charts.layout.labels import Label
+from results.charts.layout.legend import LegendEntry
+from results.charts.layout.place import Layout, PlacedMark, place
+from results.charts.layout.sizes import NARROW, WIDE, Size
+from results.charts.layout.symbols import short, symbol_path
+from results.charts.styles import STYLES
+
+
+def svg(chart: Chart) -> Markup:
+    """The chart at both widths, of which `page_parts.chart_css` shows the one that fits.
+
+    The same chart gives the same bytes. All of its text is escaped.
+    """
+    pictures = "".join(_picture(chart, size) for size in (WIDE, NARROW))
+    return Markup(f'<div class="chart" id="{escape(chart.id)}">{pictures}</div>')
+
+
+def _picture(chart: Chart, size: Size) -> str:
+    layout = place(chart, size)
+    width, height = short(size.width), short(layout.height)
+    label = escape(f"{chart.label}. {chart.caption}" if chart.caption else chart.label)
+    head = f'<svg class="{size.name}" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    return f'{head} role="img" tabindex="0" aria-label="{label}">{"".join(_parts(layout))}</svg>'
+
+
+def _parts(layout: Layout) -> Iterator[str]:
+    """From the back to the front."""
+    if layout.edge is not None:
+        edge = layout.edge
+        yield _shape("rect", "edge", x=edge.left, y=edge.top, width=edge.width, height=edge.height)
+    yield from _bands(layout)
+    yield from _axes(layout)
+    yield from _guides(layout)
+    yield from _strip(layout)
+    for series in layout.chart.series:
+        yield from _lines(layout, series)
+        for bar in series.bars:
+            yield from _bar(layout, series, bar)
+    for placed in (*layout.edge_marks, *layout.marks):
+        yield from _mark(placed)
+    for entry in layout.legend:
+        yield from _entry(entry)
+    yield from (_text(label, "halo ") for label in layout.labels)
+
+
+def _shape(name: str, kind: str, text: str = "", **attributes: float | str) -> str:
+    """One element; `text` is what a pointer on it shows."""
+    written = " ".join(f'{k}="{v if isinstance(v, str) else short(v)}"' for k, v in attributes.items())
+    inside = f"><title>{escape(text)}</title></{name}>" if text else "/>"
+    return f'<{name} class="{kind}" {written}{inside}'
+
+
+def _text(label: Label, kind: str = "") -> str:
+    anchor = "" if label.anchor == "start" else f' text-anchor="{label.anchor}"'
+    where = f'x="{short(label.x)}" y="{short(label.y)}" font-size="{short(label.size)}"{anchor}'
+    return f'<text class="{kind}t k-{label.style}" {where}>{escape(label.text)}</text>'
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    return _shape("path", kind, d=f"M{short(x1)} {short(y1)}L{short(x2)} {short(y2)}")
+
+
+def _bands(layout: Layout) -> Iterator[str]:
+    frame = layout.frame
+    for band in layout.chart.bands:
+        left, right = layout.x.clipped(band.low), layout.x.clipped(band.high)
+        top = frame.top if band.y_high is None else layout.y.clipped(band.y_high)
+        bottom = frame.bottom if band.y_low is None else layout.y.clipped(band.y_low)
+        kind = f"{'band' if band.y_low is None else 'band box'} k-{band.style}"
+        yield _shape("rect", kind, band.text, x=left, y=top, width=right - left, height=bottom - top)
+
+
+def _axes(layout: Layout) -> Iterator[str]:
+    if layout.chart.is_bare:
+        return
+    frame, small = layout.frame, layout.size.small
+    below = layout.strip.bottom if layout.strip else frame.bottom
+    for tick in layout.y_ticks:
+        yield _line(frame.left, tick.at, frame.right, tick.at, "grid")
+        base = tick.at + 0.35 * small
+        yield _text(Label(text=tick.text, x=frame.left - 7, y=base, size=small, anchor="end", style="soft"))
+    for tick in layout.x_ticks:
+        yield _line(tick.at, frame.top, tick.at, frame.bottom, "grid")
+        yield _line(tick.at, below, tick.at, below + (5 if tick.text else 3), "axis")
+        base = below + small + 7
+        if tick.text:
+            yield _text(Label(text=tick.text, x=tick.at, y=base, size=small, anchor="middle", style="soft"))
+    yield _line(frame.left, below, frame.right, below, "axis")
+    yield _line(frame.left, frame.top, frame.left, frame.bottom, "axis")
+    if layout.strip:
+        yield _line(frame.left, frame.bottom, frame.right, frame.bottom, "grid")
+
+
+def _guides(layout: Layout) -> Iterator[str]:
+    """Through the frame; down to the strip's row of the same value, where there is one."""
+    frame = layout.frame
+    for guide in layout.chart.guides:
+        if guide.side == "y":
+            path = f"M{short(frame.left)} {short(layout.y.pixel(guide.at))}H{short(frame.right)}"
+        else:
+            rows = (placed.y for placed in layout.rows if placed.row.low == placed.row.high == guide.at)
+            at, below = layout.x.pixel(guide.at), next(rows, frame.bottom)
+            path = f"M{short(at)} {short(frame.top)}V{short(below)}"
+        yield _shape("path", f"guide k-{guide.style}", guide.text, d=path)
+
+
+def _strip(layout: Layout) -> Iterator[str]:
+    strip, small = layout.strip, layout.size.small
+    if strip is None:
+        return
+    if layout.chart.strip_title:
+        title, base = layout.chart.strip_title, strip.top + small + 3
+        yield _text(Label(text=title, x=strip.left + 4, y=base, size=small, style="soft"))
+    for placed in layout.rows:
+        row, width = placed.row, placed.right - placed.left
+        if width < 1:
+            path = symbol_path(STYLES[row.style].symbol, placed.left, placed.y, STYLES[row.style].size)
+            yield _shape("path", f"m k-{row.style}", row.text, d=path)
+        else:
+            kind, top = f"m k-{row.style}", placed.y - 3
+            yield _shape("rect", kind, row.text, x=placed.left, y=top, width=width, height=6.0, rx=3.0)
+        if placed.label is not None:
+            yield _text(placed.label, "halo ")
+
+
+def _lines(layout: Layout, series: Series) -> Iterator[str]:
+    for line in series.lines:
+        points = [f"{short(layout.x.clipped(x))} {short(layout.y.clipped(y))}" for x, y in line.points]
+        yield _shape("path", f"line {series.weight} k-{series.style}", line.text, d="M" + "L".join(points))
+
+
+def _bar(layout: Layout, series: Series, bar: Bar) -> Iterator[str]:
+    left, right = layout.x.clipped(bar.low), layout.x.clipped(bar.high)
+    middle, half = layout.y.pixel(bar.y), 0.36 * abs(layout.y.pixel(1) - layout.y.pixel(0))
+    width, small = max(right - left, 0.5), layout.size.small
+    kind = f"bar k-{series.style}"
+    yield _shape("rect", kind, bar.text, x=left, y=middle - half, width=width, height=2 * half)
+    base = middle + 0.35 * small
+    if bar.label and bar.is_label_outside:
+        yield _text(Label(text=bar.label, x=right + 6, y=base, size=small, style="ink"))
+    elif bar.label and text_width(bar.label, small) + 4 < width:
+        center = (left + right) / 2
+        yield _text(Label(text=bar.label, x=center, y=base, size=small, anchor="middle", style="onbar"))
+
+
+def _mark(placed: PlacedMark) -> Iterator[str]:
+    mark, point, style = placed.mark, placed.point, STYLES[placed.series.style]
+    if mark.low is not None and mark.high is not None:
+        low, high = (point.y + placed.pixels_per_unit * (mark.y - end) for end in (mark.low, mark.high))
+        caps = "".join(f"M{short(point.x - 5)} {short(end)}h10" for end in (low, high))
+        path = f"M{short(point.x)} {short(low)}V{short(high)}{caps}"
+        yield _shape("path", f"interval k-{placed.series.style}", d=path)
+    shade = "" if mark.shade is None else f" s{min(int(mark.shade * 10), 9)}"
+    path = symbol_path(style.symbol, point.x, point.y, point.half)
+    yield _shape("path", f"{style.kind} k-{placed.series.style}{shade}", mark.text, d=path)
+
+
+def _entry(entry: LegendEntry) -> Iterator[str]:
+    style, x, y = STYLES[entry.style], entry.x + 7, entry.y
+    if entry.kind == "line":
+        yield _shape("path", f"line k-{entry.style}", d=f"M{short(x - 7)} {short(y)}h14")
+    elif entry.kind == "bar":
+        yield _shape("rect", f"bar k-{entry.style}", x=x - 6, y=y - 5, width=12.0, height=10.0)
+    else:
+        path = symbol_path(style.symbol, x, y, min(style.size, 7))
+        yield _shape("path", f"{style.kind} k-{entry.style}", d=path)
+    yield _text(Label(text=entry.text, x=entry.text_x, y=y + 4, size=entry.size, style="ink"))
