@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from sweeps.cli.frame.default_run import (
+    complete_run,
+    given_or_only_run,
+    given_or_sweep_file,
+    no_default,
+)
 from sweeps.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,7 +23,28 @@ if TYPE_CHECKING:
 
 console = Console()
 
-SweepArgument = Annotated[Path, typer.Argument(metavar="SWEEP", help="sweep file or run folder")]
+RunArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN",
+        help="run folder or sweep file; default: the only run in runs/",
+        default_factory=no_default,
+        callback=given_or_only_run,
+        autocompletion=complete_run,
+    ),
+]
+"""For commands that look at a run."""
+SweepArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="SWEEP",
+        help="sweep file or run folder; default: sweep.yaml",
+        default_factory=no_default,
+        callback=given_or_sweep_file,
+        autocompletion=complete_run,
+    ),
+]
+"""For commands that start from a sweep file."""
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -28,12 +55,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print JSON")]
 MarginOption = Annotated[
     float | None,
     typer.Option(
+        metavar="PERCENT",
         help="largest difference that counts as none, in percent of the loss; default: that of "
-        "`sweeps confirm`, else 0.5"
+        "`sweeps confirm`, else 0.5",
     ),
 ]
 AddressOption = Annotated[
-    str | None, typer.Option(help="join a running Ray: auto or HOST:PORT; default: start one")
+    str | None,
+    typer.Option(metavar="ADDRESS", help="join a running Ray: auto or HOST:PORT; default: start one"),
 ]
 
 

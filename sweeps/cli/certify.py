@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweeps.cli.arguments import SetOption, file_errors, load_to_run
+from sweeps.cli.frame.default_run import complete_run
 from sweeps.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,28 +17,36 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command(rich_help_panel="Make and run a sweep")
+@app.command(epilog="sweeps certify --model Qwen/Qwen3-0.6B --output certificate.json")
 def certify(
     path: Annotated[
-        Path | None, typer.Argument(metavar="[SWEEP]", help="sweep file or run folder, for its model")
+        Path | None,
+        typer.Argument(
+            metavar="[SWEEP]", help="sweep file or run folder, for its model", autocompletion=complete_run
+        ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="take the layer sizes of this model instead: hub id or local folder")
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="take the layer sizes of this model instead: hub id or local folder"
+        ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cuda, cuda:N or cpu; default: the first GPU, else the CPU")
+        str | None,
+        typer.Option(metavar="DEVICE", help="cuda, cuda:N or cpu; default: the first GPU, else the CPU"),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="repeat the random inputs of a certificate that names this seed")
+        int | None,
+        typer.Option(metavar="N", help="repeat the random inputs of a certificate that names this seed"),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="file to write the certificate to, as JSON")
     ] = None,
     settings: SetOption = None,
 ) -> None:
-    """Check which ways to compute are invariant on this machine, and measure their speed.
+    """Check which ways to compute are invariant on this machine.
 
-    A trial alone is compared bit by bit with the same trial in other company, on
+    Their speed is measured. A trial alone is compared bit by bit with the same trial in other company, on
     fresh random inputs of the model's layer sizes. Ends with 1 where a kind of
     computation has no invariant way. A run folder gets the certificate as
     certificate-DEVICE.json.

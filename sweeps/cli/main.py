@@ -14,13 +14,34 @@ from typing import Annotated
 import typer
 
 from sweeps.cli import certify, plan_commands, replay, result_commands, run_commands, watch_commands
+from sweeps.cli.frame.command_help import HelpCommand, HelpGroup
+from sweeps.cli.frame.usage_errors import usage_message
 from sweeps.cli.run_commands import INTERRUPTED
 from sweeps.errors import SweepError
 
 INTERNAL_ERROR = 70
 """EX_SOFTWARE of sysexits.h."""
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+class Sweeps(HelpGroup):
+    """All commands, in the order in which people need them."""
+
+    panels = (
+        ("Make and run a sweep", ("demo", "init", "plan", "run", "watch", "stop")),
+        ("Look at it, also while it runs", ("status", "results", "list", "dashboard", "track")),
+        ("Be sure, and use the answer", ("confirm", "verdict", "report", "export", "merge")),
+        ("More", ("replay", "table-verdict", "move", "certify", "schema")),
+    )
+
+
+app = typer.Typer(
+    cls=Sweeps,
+    epilog="sweeps demo\nsweeps init --model Qwen/Qwen3-0.6B --train data.jsonl\nsweeps run",
+    pretty_exceptions_enable=False,
+)
 for commands in (plan_commands, run_commands, certify, watch_commands, result_commands, replay):
+    for registered in commands.app.registered_commands:
+        registered.cls = HelpCommand
     app.add_typer(commands.app)
 
 
@@ -36,7 +57,7 @@ def _print_version(wanted: bool) -> None:
 def sweeps(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+        typer.Option("--version", callback=_print_version, is_eager=True, help="show the version and exit"),
     ] = False,
 ) -> None:
     """Hyperparameter sweeps for QLoRA fine-tuning, started from guideline tables and checked against them."""
@@ -50,8 +71,12 @@ def main(arguments: list[str] | None = None) -> None:
         from lora_runner.errors import RunnerError
         from results.errors import ResultsError
 
+        command = typer.main.get_command(app)
+        words = _as_spelled_now(sys.argv[1:] if arguments is None else arguments) or ["--help"]
         try:
-            app(_as_spelled_now(sys.argv[1:] if arguments is None else arguments))
+            sys.exit(command.main(words, prog_name="sweeps", standalone_mode=False) or 0)
+        except typer.TyperException as error:
+            _fail(usage_message(error, words), error.exit_code)
         except SweepError as error:
             _fail(error, error.exit_code)
         except (InputError, ResultsError, RunnerError) as error:
@@ -77,6 +102,7 @@ def _as_spelled_now(arguments: list[str]) -> list[str]:
     return arguments
 
 
-def _fail(error: Exception, code: int) -> None:
-    print(f"error: {error}" if "\n" not in str(error) else f"errors:\n{error}", file=sys.stderr)
+def _fail(error: object, code: int) -> None:
+    first, newline, _ = str(error).partition("\n")
+    print(f"errors:\n{error}" if newline and not first.endswith(":") else f"error: {error}", file=sys.stderr)
     sys.exit(code)

@@ -14,10 +14,9 @@ from sweeps.cli.arguments import JsonOption, SetOption, SweepArgument, console, 
 from sweeps.console import say
 
 app = typer.Typer()
-PANEL = "Make and run a sweep"
 
 
-@app.command(rich_help_panel=PANEL)
+@app.command(epilog="sweeps init --model Qwen/Qwen3-0.6B --train data.jsonl --scenario instruction")
 def init(
     model: Annotated[str, typer.Option(help="base model: hub id or local folder")],
     train: Annotated[str, typer.Option(help="training data: file, folder or hub id")],
@@ -32,7 +31,7 @@ def init(
     max_steps: Annotated[int | None, typer.Option(help="optimizer steps of a full trial")] = None,
     train_embeddings: Annotated[bool, typer.Option(help="also train the embeddings and lm_head")] = False,
 ) -> None:
-    """Write a commented sweep file whose search space comes from the guideline tables."""
+    """Write a sweep file, commented, for a model and its data."""
     from lora_runner.base.load_model import BaseSpec, check_weights, count_parameters
     from sweeps.cli.new_sweep_file import init_sweep
 
@@ -54,18 +53,18 @@ def init(
     say(console, f"wrote {path}; next: sweeps plan {path}")
 
 
-@app.command(rich_help_panel=PANEL)
+@app.command(epilog="sweeps schema > sweep.schema.json")
 def schema() -> None:
-    """Print the JSON schema of sweep files, with which editors complete and check them.
+    """Print the JSON schema of sweep files, for editors.
 
-    `sweeps init` writes it beside the sweep file. Example: sweeps schema > .sweeps-schema.json
+    With it they complete and check a sweep file. `sweeps init` writes it beside the file.
     """
     from sweeps.config.reference.json_schema import schema_text
 
     print(schema_text(), end="")
 
 
-@app.command(rich_help_panel=PANEL)
+@app.command(epilog="sweeps plan sweep.yaml\nsweeps plan --set training.max_steps=200")
 def plan(
     path: SweepArgument,
     settings: SetOption = None,

@@ -14,12 +14,13 @@ import typer
 from files_and_text.plain_values import plain
 from sweeps.cli.arguments import (
     JsonOption,
+    RunArgument,
     SetOption,
-    SweepArgument,
     console,
     load_to_read,
     load_to_run,
 )
+from sweeps.cli.frame.default_run import only_run
 from sweeps.errors import ConfigError, ReplayError
 
 if TYPE_CHECKING:
@@ -30,10 +31,10 @@ DIFFERENT = 1
 """The exit code when a value is not the recorded one."""
 
 
-@app.command(rich_help_panel="Check, write and use the results")
+@app.command(epilog="sweeps replay runs/mine 3\nsweeps replay 3 --from 40")
 def replay(
-    path: SweepArgument,
-    trial: Annotated[int, typer.Argument(metavar="N", help="number of the trial")],
+    path: RunArgument,
+    trial: Annotated[int | None, typer.Argument(metavar="N", help="number of the trial")] = None,
     from_percent: Annotated[
         int | None,
         typer.Option(
@@ -46,7 +47,7 @@ def replay(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a trial again, alone, and compare it with its record bit by bit.
+    """Train a trial again, alone, and compare it bit by bit.
 
     Exit code 0: every recorded value is equal. 1: the first value that differs
     is named. 2: it cannot be trained again. Writes nothing into the run folder.
@@ -55,6 +56,7 @@ def replay(
     """
     from sweeps.replay.replay_text import print_replay
 
+    path, trial = _run_and_trial(path, trial)
     with _os_errors(trial), console.status(f"trial {trial}: checking model and data") as status:
         answer = _load(path, settings).replay(
             trial,
@@ -70,6 +72,15 @@ def replay(
         print_replay(answer, console)
     if not answer.is_equal:
         raise typer.Exit(DIFFERENT)
+
+
+def _run_and_trial(path: Path, trial: int | None) -> tuple[Path, int]:
+    """A number alone is that of the trial, of the only run."""
+    if trial is not None:
+        return path, trial
+    if not path.name.isdigit() or path.exists():
+        raise ConfigError(["sweeps replay needs N: number of the trial"])
+    return only_run("sweeps replay"), int(path.name)
 
 
 def _load(path: Path, settings: list[str] | None) -> Sweep:

@@ -9,7 +9,7 @@ import typer
 
 from sweeps.cli.arguments import (
     MarginOption,
-    SweepArgument,
+    RunArgument,
     console,
     file_errors,
     load_to_read,
@@ -18,12 +18,14 @@ from sweeps.cli.arguments import (
 from sweeps.console import say
 
 app = typer.Typer()
-PANEL = "Check, write and use the results"
 
 
-@app.command(rich_help_panel=PANEL)
-def verdict(path: SweepArgument, margin: MarginOption = None) -> None:
-    """Check a sweep's results against the guideline tables; writes verdict.json and verdict.md."""
+@app.command(epilog="sweeps verdict runs/mine")
+def verdict(path: RunArgument, margin: MarginOption = None) -> None:
+    """Check the results against the guideline tables.
+
+    Writes verdict.json and verdict.md into the run folder.
+    """
     from results.render.terminal import print_verdict
 
     share = None if margin is None else share_of(margin)
@@ -32,7 +34,7 @@ def verdict(path: SweepArgument, margin: MarginOption = None) -> None:
     print_verdict(answer, console)
 
 
-@app.command(rich_help_panel=PANEL)
+@app.command(epilog="sweeps table-verdict runs.csv --columns learning_rate=lr,eval_loss=loss")
 def table_verdict(
     table: Annotated[Path, typer.Argument(metavar="TABLE", help="CSV file with one run a line")],
     columns: Annotated[
@@ -47,11 +49,16 @@ def table_verdict(
         typer.Option(metavar="KEY=VALUE", help="what holds for all runs, such as max_steps=780"),
     ] = None,
     margin: Annotated[
-        float, typer.Option(help="largest difference that counts as none, in percent of the loss")
+        float,
+        typer.Option(
+            metavar="PERCENT", help="largest difference that counts as none, in percent of the loss"
+        ),
     ] = 0.5,
-    about: Annotated[str, typer.Option(help="sentence for the head of the page")] = "",
-    output: Annotated[Path | None, typer.Option(help="write OUTPUT.json and OUTPUT.md")] = None,
-    overwrite: Annotated[bool, typer.Option(help="replace OUTPUT.json and OUTPUT.md")] = False,
+    about: Annotated[str, typer.Option(metavar="TEXT", help="sentence for the head of the page")] = "",
+    output: Annotated[
+        Path | None, typer.Option(metavar="OUTPUT", help="write OUTPUT.json and OUTPUT.md")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUTPUT.json and OUTPUT.md")] = False,
 ) -> None:
     """Check a published table of runs against the guideline tables."""
     from rich.markdown import Markdown
@@ -74,18 +81,18 @@ def table_verdict(
         say(console, f"wrote {file}")
 
 
-@app.command(rich_help_panel=PANEL)
-def report(path: SweepArgument, margin: MarginOption = None) -> None:
-    """Write report.html: verdict, evidence and plots on one page that needs no network."""
+@app.command(epilog="sweeps report runs/mine")
+def report(path: RunArgument, margin: MarginOption = None) -> None:
+    """Write report.html: the answer on one page that needs no network."""
     share = None if margin is None else share_of(margin)
     with file_errors():
         written = load_to_read(path).report(margin=share)
     say(console, f"wrote {written}")
 
 
-@app.command(rich_help_panel=PANEL)
+@app.command(epilog="sweeps export runs/mine --to trl\nsweeps export runs/mine --to unsloth --output out")
 def export(
-    path: SweepArgument,
+    path: RunArgument,
     to: Annotated[
         str,
         typer.Option(
@@ -95,19 +102,23 @@ def export(
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option(help="folder to write; default: export/TARGET in the run folder")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="folder to write; default: export/TARGET in the run folder"),
     ] = None,
     target_version: Annotated[
         str | None,
         typer.Option(
+            metavar="VERSION",
             help="version of the target to write for, such as 0.24; default: the one the export is "
-            "written for"
+            "written for",
         ),
     ] = None,
     strict: Annotated[
-        bool, typer.Option(help="fail when the target cannot express all of the configuration")
+        bool, typer.Option("--strict", help="fail when the target cannot express all of the configuration")
     ] = False,
-    overwrite: Annotated[bool, typer.Option(help="replace the files of an earlier export")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace the files of an earlier export")
+    ] = False,
 ) -> None:
     """Write the best configuration for another program.
 
@@ -125,14 +136,18 @@ def export(
         say(console, f"note: {line}", style="dim")
 
 
-@app.command(rich_help_panel=PANEL)
+@app.command(epilog="sweeps merge runs/mine")
 def merge(
-    path: SweepArgument,
+    path: RunArgument,
     output: Annotated[
-        Path | None, typer.Option(help="folder to write; default: best/merged in the run folder")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="folder to write; default: best/merged in the run folder"),
     ] = None,
 ) -> None:
-    """Merge the best adapter into its base model, in 16 bits, for programs that load no adapters."""
+    """Merge the best adapter into its base model, in 16 bits.
+
+    For programs that load no adapters.
+    """
     from sweeps.cli.merge_adapter import merge_best
 
     with file_errors():

@@ -11,6 +11,7 @@ import typer
 from sweeps.cli.arguments import (
     AddressOption,
     MarginOption,
+    RunArgument,
     SetOption,
     SweepArgument,
     console,
@@ -23,18 +24,19 @@ if TYPE_CHECKING:
     from sweeps.sweep import Sweep
 
 app = typer.Typer()
-PANEL = "Make and run a sweep"
 INTERRUPTED = 130
 """The exit code of a command that was interrupted."""
 
 
-@app.command(rich_help_panel=PANEL)
+@app.command(epilog="sweeps demo --trials 4 --max-steps 10")
 def demo(
-    trials: Annotated[int, typer.Option(help="number of trials to finish")] = 16,
-    max_steps: Annotated[int, typer.Option(help="optimizer steps of a full trial")] = 40,
-    output: Annotated[Path, typer.Option(help="folder in which the run folder is made")] = Path("runs"),
+    trials: Annotated[int, typer.Option(metavar="N", help="number of trials to finish")] = 16,
+    max_steps: Annotated[int, typer.Option(metavar="N", help="optimizer steps of a full trial")] = 40,
+    output: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="folder in which the run folder is made")
+    ] = Path("runs"),
 ) -> None:
-    """Run a small sweep on a model that is built here and real text, without a network."""
+    """Run a small sweep on real text in minutes, without a network."""
     say(console, "Preparing the demo's model and dataset (a minute or two the first time) ...")
     from sweeps.demo.demo_sweep import demo_config
     from sweeps.sweep import Sweep
@@ -43,9 +45,12 @@ def demo(
     _run(sweep, None)
 
 
-@app.command(rich_help_panel=PANEL)
+@app.command(epilog="sweeps run sweep.yaml\nsweeps run runs/mine --set trials=32")
 def run(path: SweepArgument, settings: SetOption = None, address: AddressOption = None) -> None:
-    """Run a sweep. After an interruption the same command continues it; finished trials count."""
+    """Run a sweep, or continue it.
+
+    After an interruption the same command continues it; finished trials count.
+    """
     _run(load_to_run(path, settings), address)
 
 
@@ -77,17 +82,19 @@ def _report(run_folder: Path) -> str:
     return str(shown_path(path)) if path.is_file() else ""
 
 
-@app.command(rich_help_panel=PANEL)
+@app.command(epilog="sweeps confirm runs/mine --no-rows --trials 6")
 def confirm(
-    path: SweepArgument,
-    best: Annotated[int, typer.Option(help="number of best trials to run again")] = 1,
+    path: RunArgument,
+    best: Annotated[int, typer.Option(metavar="N", help="number of best trials to run again")] = 1,
     rows: Annotated[
         bool,
         typer.Option(help="also run the value of each tested guideline row, all else as in the best trial"),
     ] = True,
-    trials: Annotated[int | None, typer.Option(help="budget: runs of the whole confirmation")] = None,
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", help="budget: runs of the whole confirmation")
+    ] = None,
     hours: Annotated[
-        float | None, typer.Option(help="budget: hours after which no new run is started")
+        float | None, typer.Option(metavar="HOURS", help="budget: hours after which no new run is started")
     ] = None,
     margin: MarginOption = None,
     anew: Annotated[
@@ -96,7 +103,9 @@ def confirm(
     settings: SetOption = None,
     address: AddressOption = None,
 ) -> None:
-    """Run the best trial, the guideline default and guideline values again on new seeds.
+    """Run the best and the guideline default again on new seeds.
+
+    With rows, also the values of guideline rows.
 
     Ends when each configuration is known to be worse than the best or no different,
     or when the budget is used up. The same command continues, also with a larger
@@ -130,21 +139,27 @@ def confirm(
     print_answer(console, sweep.read_answer(margin=share), done=done, report=_report(result.run_folder))
 
 
-@app.command(rich_help_panel=PANEL)
-def stop(path: SweepArgument) -> None:
-    """Ask a running sweep to checkpoint its trials and end; `sweeps run` continues it."""
+@app.command(epilog="sweeps stop runs/mine")
+def stop(path: RunArgument) -> None:
+    """Ask a running sweep to save its trials and end.
+
+    `sweeps run` continues it.
+    """
     lease = load_to_read(path).stop()
     say(console, f"asked process {lease.owner.pid} to stop: it checkpoints its running trials and ends")
 
 
-@app.command(rich_help_panel=PANEL)
+@app.command(epilog="sweeps move runs/mine --to journal:/shared/study.log")
 def move(
-    path: SweepArgument,
+    path: RunArgument,
     to: Annotated[
         str, typer.Option("--to", metavar="STORAGE", help="database URL, env:NAME or journal:PATH")
     ],
 ) -> None:
-    """Copy a sweep that is not running to another storage; the old one stays as it is."""
+    """Copy the study of an ended sweep to another storage.
+
+    The old storage stays as it is.
+    """
     moved = load_to_read(path).move(to)
     for name, trials in moved.studies.items():
         say(console, f"copied {name}: {trials} trials, each compared with the original")

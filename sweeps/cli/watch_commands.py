@@ -10,15 +10,14 @@ from typing import Annotated
 
 import typer
 
-from sweeps.cli.arguments import JsonOption, SweepArgument, console, load_to_read
+from sweeps.cli.arguments import JsonOption, RunArgument, console, load_to_read
 
 app = typer.Typer()
-PANEL = "Look at a sweep, also while it runs"
 
 
-@app.command(rich_help_panel=PANEL)
-def status(path: SweepArgument, as_json: JsonOption = False) -> None:
-    """Show the trials by state, the best so far and the guideline default."""
+@app.command(epilog="sweeps status runs/mine")
+def status(path: RunArgument, as_json: JsonOption = False) -> None:
+    """Show where a sweep stands, and its answer so far."""
     from sweeps.fleet.live_view import status_table
     from sweeps.study.status import as_plain
 
@@ -29,14 +28,17 @@ def status(path: SweepArgument, as_json: JsonOption = False) -> None:
         console.print(status_table(now, []))
 
 
-@app.command(rich_help_panel=PANEL)
+@app.command(epilog="sweeps results runs/mine --top 5\nsweeps results runs/mine --csv > trials.csv")
 def results(
-    path: SweepArgument,
+    path: RunArgument,
     top: Annotated[int | None, typer.Option(min=1, metavar="N", help="only the N best trials")] = None,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="print all columns, as in trials.csv")] = False,
 ) -> None:
-    """List the trials, best first; a loss in brackets was reached before the end of the training."""
+    """List the trials, best first.
+
+    A loss in brackets was reached before the end of the training.
+    """
     from results.render.trials_table import ranked, trials_table
     from results.tables import records_of
 
@@ -54,15 +56,16 @@ def results(
             console.print(f"{len(shown)} of {len(frame)} trials", style="dim", highlight=False)
 
 
-@app.command(rich_help_panel=PANEL)
+@app.command(epilog="sweeps dashboard runs/mine")
 def dashboard(
-    path: SweepArgument,
+    path: RunArgument,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="default: the first free port from 8080 on")
+        int | None,
+        typer.Option(min=1, max=65535, metavar="PORT", help="default: the first free port from 8080 on"),
     ] = None,
     writable: Annotated[bool, typer.Option("--writable", help="allow changes to the study")] = False,
 ) -> None:
-    """Serve optuna-dashboard for the study, on this machine only (127.0.0.1)."""
+    """Serve optuna-dashboard for the study, on 127.0.0.1 only."""
     from sweeps.dashboard.server import open_dashboard
 
     sweep = load_to_read(path)
@@ -78,9 +81,9 @@ def dashboard(
         print("Dashboard closed.")
 
 
-@app.command(rich_help_panel=PANEL)
+@app.command(epilog="sweeps track runs/mine --to mlflow")
 def track(
-    path: SweepArgument,
+    path: RunArgument,
     to: Annotated[
         list[str] | None,
         typer.Option(
@@ -88,6 +91,6 @@ def track(
         ),
     ] = None,
 ) -> None:
-    """Bring TensorBoard, MLflow or Weights & Biases up to date, with one run per trial."""
+    """Bring TensorBoard, MLflow or W&B up to date, a run per trial."""
     for tracker, trials in load_to_read(path).track(*to or ()).items():
         console.print(f"{tracker}: {trials} trials brought up to date", highlight=False)

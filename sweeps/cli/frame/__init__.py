@@ -1,0 +1,1 @@
+"""What all commands share: their help, usage errors, the run they mean, completion."""
