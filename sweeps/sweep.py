@@ -248,7 +248,7 @@ class Sweep:
 
     def status(self) -> Status:
         """Counts, best and guideline default as the study has them now."""
-        from sweeps.study.status import read_status
+        from sweeps.study.read_status import read_status
 
         return read_status(self.study(), self.config.trials)
 

@@ -27,7 +27,7 @@ IDENTIFIER = re.compile(
 )
 """snake_case, CamelCase and CONSTANTS."""
 WRITTEN_BY_RUNS = re.compile(
-    r"runs/|best/|checkpoints?/|reports?\.|verdict\.|sweep\.ya?ml|trials?[/.]|/tmp|~"
+    r"runs/|best/|progress\.json|checkpoints?/|reports?\.|verdict\.|sweep\.ya?ml|trials?[/.]|/tmp|~"
 )
 OTHERS = {
     # Files of a user, of other programs and of an export.

@@ -24,7 +24,8 @@ from sweeps.keeper.replicate_source import is_settled
 from sweeps.plan.replicate_plan import ReplicatePlan
 from sweeps.plan.specs import StudySpec
 from sweeps.study.lease import refuse_unless_free
-from sweeps.study.status import Status, read_status
+from sweeps.study.read_status import read_status
+from sweeps.study.status import Status
 from sweeps.study.study import ENDED_STATES, peek
 
 RunStudy = Callable[[StudySpec, optuna.Study | None], tuple[bool, list[str]]]

@@ -21,7 +21,7 @@ from sweeps.errors import ConfigError, StudyMismatch
 from sweeps.keeper.replicate_source import is_settled
 from sweeps.plan.replicate_plan import ReplicatePlan, new_seeds
 from sweeps.plan.specs import StudySpec
-from sweeps.study.status import read_status
+from sweeps.study.read_status import read_status
 
 MAX_SEEDS = 8
 """Without a budget; every further look widens the intervals."""
@@ -98,7 +98,7 @@ def has_work(study: optuna.Study | None, study_spec: StudySpec) -> bool:
     if study is None:
         return True
     status = read_status(study, plan.size)
-    if status.states.get("RUNNING", 0):
+    if status.unfinished:
         return True
     return status.finished < plan.size and not is_settled(study, plan)
 

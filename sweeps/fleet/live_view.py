@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from files_and_text.numbers import duration
-from sweeps.study.status import Status
+from sweeps.study.status import RunningTrial, Status
 
 SHOWN_EVENTS = 6
 POLL_SECONDS, MAX_PAUSE_SECONDS = 0.5, 10.0
@@ -127,12 +127,11 @@ def status_table(status: Status, events: list[str]) -> RenderableType:
         "trials",
         f"{status.finished} of {status.target} finished"
         + (f" ({outcomes})" if outcomes else "")
-        + f", {status.states.get('RUNNING', 0)} running"
+        + f", {status.unfinished} {'running' if status.is_live else 'paused'}"
         + (f", {status.num_put_back} tried again after running out of memory" if status.num_put_back else ""),
     )
     if status.running:
-        # Without a keeper it is not known whether they are running or interrupted.
-        name = "running" if status.elapsed_seconds else "unfinished"
+        name = "running" if status.is_live else "paused"
         table.add_row(name, "  ".join(_seat(trial) for trial in status.running))
     if status.base_eval_loss is not None:
         metric = "" if status.base_metric is None else f", {status.metric} {status.base_metric:.4f}"
@@ -162,6 +161,6 @@ def status_table(status: Status, events: list[str]) -> RenderableType:
     return Group(table, *(Text(line, style="dim", no_wrap=True) for line in events))
 
 
-def _seat(trial: dict[str, object]) -> str:
-    loss = trial.get("eval_loss")
-    return f"#{trial['number']} {trial['percent']}%" + (f" {loss:.3f}" if isinstance(loss, float) else "")
+def _seat(trial: RunningTrial) -> str:
+    loss = "" if trial.eval_loss is None else f" {trial.eval_loss:.3f}"
+    return f"#{trial.number} {trial.percent}%{loss}"

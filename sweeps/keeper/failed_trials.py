@@ -12,7 +12,8 @@ from files_and_text.numbers import plural
 from files_and_text.trial_paths import ERROR_FILE
 from sweeps.keeper.start_failures import normalized
 from sweeps.keeper.trial_source import open_failures
-from sweeps.study.status import Status, is_default
+from sweeps.study.read_status import is_default
+from sweeps.study.status import Status
 from sweeps.study.study import ENDED_STATES
 
 TRY_AGAIN = "Fix it and run the same command: failed configurations are tried again first."

@@ -42,7 +42,8 @@ from sweeps.study.base_check import (
 from sweeps.study.compute_paths import record_compute_path
 from sweeps.study.lease import DriverProcess, HeldLease, wait_until_free
 from sweeps.study.pruners import make_pruner
-from sweeps.study.status import Status, read_status
+from sweeps.study.read_status import read_status
+from sweeps.study.status import Status
 from sweeps.study.study import find_study, open_study, study_key_of
 
 
@@ -424,7 +425,9 @@ class Keeper:
                 pass
         status = read_status(self.study, self.study_spec.trials)
         busy = {
-            trial["worker"] for trial in status.running if trial["number"] not in self._retry_queue.numbers
+            trial.worker
+            for trial in status.running
+            if trial.worker is not None and trial.number not in self._retry_queue.numbers
         }
         done = status.finished - self._run_start.num_finished
         status.tokens_per_second = self._workers.tokens_per_second(busy)

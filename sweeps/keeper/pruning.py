@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 from lora_runner.metric.scores import MetricSpec
 from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, PRUNED, SeatReport
 from sweeps.storage.optuna_private import storage_of, trial_id_of
-from sweeps.study.status import is_default
+from sweeps.study.read_status import is_default
 
 
 def final_report(

@@ -22,7 +22,7 @@ from sweeps.artifacts.trial_folder import append_line, remove_adapter, remove_ch
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.optuna_private import trial_id_of
 from sweeps.storage.outages import is_outage
-from sweeps.study.status import is_default
+from sweeps.study.read_status import is_default
 from sweeps.study.study import COUNTED_STATES, ENDED_STATES, cached_storage_of, set_user_attrs
 
 _STATES = {

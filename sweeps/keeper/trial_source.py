@@ -18,8 +18,8 @@ from search_spaces import FirstTrial
 from sweeps.artifacts.trial_folder import set_aside
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.optuna_private import storage_of, trial_id_of
+from sweeps.study.read_status import is_default
 from sweeps.study.samplers import GridSampler, make_sampler
-from sweeps.study.status import is_default
 from sweeps.study.study import prefetched_trials, set_user_attrs
 
 RETRY_OF = "retry_of"

@@ -24,7 +24,8 @@ from sweeps.run.run_end import CONTINUE, check_run_end
 from sweeps.run.run_on_ray import run_on_ray
 from sweeps.run.served_tokenizer import served_tokenizer
 from sweeps.storage.open_storage import check_reachable
-from sweeps.study.status import Status, read_status
+from sweeps.study.read_status import read_status
+from sweeps.study.status import Status
 from sweeps.study.study import peek, started_study
 from sweeps.tracking.update import check_installed
 

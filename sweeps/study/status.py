@@ -1,17 +1,73 @@
-"""The state of a sweep, counted from its study; works for a sweep that runs elsewhere or has ended."""
+"""The state of a sweep at one moment: what the live view, `sweeps status` and the watch page show."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal
 
-import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from results.stored_trials import by_percent, full_budget_loss, rank
-from search_spaces import DEFAULT_LABEL, MOVED_LABEL
-from sweeps.study.compute_paths import COMPUTE_PATHS
-from sweeps.study.study import COUNTED_STATES, is_prefetched
+from files_and_text.plain_values import plain
+from search_spaces.dimension import Value
+from sweeps.study.study import COUNTED_STATES
+
+PAUSED = "PAUSED"
+"""In `Status.states`: started, not ended, and nothing trains them now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningTrial:
+    """A trial that has started and not ended."""
+
+    number: int
+    worker: int | None = None
+    seat: int | None = None
+    state: Literal["training", "paused", "unfinished"] = "training"
+    """paused: waits for a seat or for the next run; unfinished: nobody knows whether it trains."""
+    percent: int = 0
+    """Of its budget, as far as it is known: by its last step, else by its last report."""
+    step: int | None = None
+    """Optimizer steps done; of a paused trial, those that its checkpoint holds. None: not known."""
+    max_steps: int | None = None
+    eval_loss: float | None = None
+    """Of the last evaluation."""
+    train_loss: float | None = None
+    """Of the last step."""
+    values: Mapping[str, Value] = field(default_factory=dict)
+    """The searched hyperparameters, in the order of `results.answer.answer.PARAMETER_ORDER`."""
+    tokens_per_second: float | None = None
+    checkpoint_step: int | None = None
+    """Steps that are safe if everything ends now; None: not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What a start is doing now, such as `loading the base`."""
+
+    name: str
+    worker: int | None = None
+    """None: the driver."""
+    done: float = 0.0
+    total: float | None = None
+    """In the same unit as `done`; None: not known."""
+    unit: str = ""
+    """`bytes`, or a plural such as `checks`."""
+    seconds: float = 0.0
+    """How long it has been going on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leader:
+    """The trial that leads now: the best complete one; before there is one, the best at the highest percent
+    that any trial has reported.
+    """
+
+    number: int
+    eval_loss: float | None
+    percent: int
+    """Of its budget, at which it has this loss."""
 
 
 @dataclass
@@ -21,11 +77,16 @@ class Status:
     name: str
     target: int
     """Finished trials of the whole sweep; failed ones do not count."""
+    task: Literal["run", "confirm"] = "run"
     states: dict[str, int] = field(default_factory=dict)
-    """Trials by Optuna's state; a prefetched one counts as WAITING, though Optuna has it RUNNING."""
+    """Trials by Optuna's state; a prefetched one counts as WAITING, though Optuna has it RUNNING, and a
+    started one as PAUSED when no process works on the study."""
     outcomes: dict[str, int] = field(default_factory=dict)
-    running: list[dict[str, Any]] = field(default_factory=list)
-    """number, worker, seat, percent and eval_loss of every trial that has started and not ended."""
+    running: list[RunningTrial] = field(default_factory=list)
+    """Every trial that has started and not ended."""
+    stages: list[Stage] = field(default_factory=list)
+    """What the driver and the workers are doing that is not training; a worker that trains has none."""
+    leader: Leader | None = None
     metric: str | None = None
     """Name of the metric, if one is measured beside the loss."""
     is_objective: bool = False
@@ -39,19 +100,41 @@ class Status:
     """Metric of the untouched base."""
     compute_paths: list[dict[str, Any]] = field(default_factory=list)
     """How its workers computed: device, path, details and notes; more than one where trials mix rounding."""
+    devices: list[str] = field(default_factory=list)
+    """For people: `NVIDIA H200`, `2 x NVIDIA H200`, `2 CPU cores`."""
     num_put_back: int = 0
     """Trials that ran out of memory in a pack and were put back to be tried again."""
     seat_busy_share: float | None = None
     """Share of the seats' time in which they held a trial and the pack computed, while there were trials to
     hand out. Of the latest run; known once a trial has ended."""
     tokens_per_second: float = 0.0
+    """Of all trials together, over the last seconds."""
+    steps_per_second: float = 0.0
+    """Optimizer steps of all trials together, over the last seconds."""
     elapsed_seconds: float = 0.0
+    """Since this run began; 0 where nothing is running."""
+    run_seconds: float | None = None
+    """Time in which the sweep ran, over all of its runs; None in studies that do not hold it."""
     seconds_left: float | None = None
-    """None until a trial has finished in this run."""
+    """Never grows unless `left_note` says why; None until a few steps were measured."""
+    left_note: str = ""
+    """Why `seconds_left` last grew, such as `worker 1 was lost`."""
     storage_away_seconds: float = 0.0
     """How long the storage has been unavailable; 0 while it answers."""
+    is_live: bool = False
+    """Whether a process works on the study now."""
+    ended_at: datetime | None = None
+    """UTC: the last sign of life of the last process that worked on the study; None while one does."""
+    next_command: str | None = None
+    """What continues the sweep; None when nothing is left to do or it is running."""
     ending: bool = False
     """Whether the keeper hands out no more trials: none is left, it was stopped or failed, or time is up."""
+    stopping: bool = False
+    """Whether it was asked to stop: its trials write checkpoints and end."""
+    stop_seconds: float | None = None
+    """About how long a stop would take from now; None: not known."""
+    steps_at_risk: int | None = None
+    """The most steps that one running trial would lose if everything ended at once; None: not known."""
     events: list[str] = field(default_factory=list)
     """One line per change since the keeper's process started, oldest first."""
     life: str = ""
@@ -68,67 +151,31 @@ class Status:
         return self.states.get(TrialState.FAIL.name, 0)
 
     @property
+    def unfinished(self) -> int:
+        """Trials that have started and not ended."""
+        return self.states.get(TrialState.RUNNING.name, 0) + self.states.get(PAUSED, 0)
+
+    @property
     def has_work(self) -> bool:
         """Whether trials are missing or have not ended."""
-        return self.finished < self.target or self.states.get(TrialState.RUNNING.name, 0) > 0
-
-
-def is_default(trial: FrozenTrial) -> bool:
-    """Whether a trial is the guideline default, with which every verdict compares."""
-    return trial.user_attrs.get("label") in (DEFAULT_LABEL, MOVED_LABEL)
-
-
-def read_status(study: optuna.Study, target: int) -> Status:
-    """Counts, best and guideline default of a study."""
-    attributes = study.user_attrs
-    status = Status(
-        study.study_name,
-        target,
-        base_eval_loss=attributes.get("base_eval_loss"),
-        base_metric=attributes.get("base_metric"),
-        seat_busy_share=attributes.get("seat_busy_share"),
-        compute_paths=[
-            {name: value for name, value in path.items() if name != "certificate"}
-            for path in attributes.get(COMPUTE_PATHS) or []
-        ],
-    )
-    metric = (attributes.get("context") or {}).get("metric") or {}
-    status.metric, status.is_objective = metric.get("name"), bool(metric.get("objective"))
-    complete = []
-    for trial in study.get_trials(deepcopy=False):
-        state = TrialState.WAITING if is_prefetched(trial) else trial.state
-        status.states[state.name] = status.states.get(state.name, 0) + 1
-        status.num_put_back += bool(trial.user_attrs.get("put_back"))
-        if trial.state.is_finished() and (outcome := trial.user_attrs.get("outcome")):
-            status.outcomes[outcome] = status.outcomes.get(outcome, 0) + 1
-        if state == TrialState.RUNNING:
-            losses = by_percent(trial)
-            percent = max(losses, default=0)
-            status.running.append(
-                {
-                    "number": trial.number,
-                    "worker": trial.user_attrs.get("worker"),
-                    "seat": trial.user_attrs.get("seat"),
-                    "percent": percent,
-                    "eval_loss": losses.get(percent),
-                }
-            )
-        if (loss := full_budget_loss(trial)) is not None:
-            complete.append(trial)
-            if is_default(trial):
-                status.default_loss = loss
-    if complete:
-        best = min(complete, key=rank)
-        status.best = {
-            "number": best.number,
-            "eval_loss": full_budget_loss(best),
-            "params": dict(best.params),
-        }
-        if metric:
-            status.best["metric"] = best.user_attrs.get("metric")
-    return status
+        return self.finished < self.target or self.unfinished > 0
 
 
 def as_plain(status: Status) -> dict[str, Any]:
     """A status as JSON-ready builtins."""
-    return asdict(status) | {"finished": status.finished, "failed": status.failed}
+    ended_at = None if status.ended_at is None else status.ended_at.isoformat(timespec="seconds")
+    values: dict[str, Any] = plain(asdict(status) | {"ended_at": ended_at})
+    return values | {"finished": status.finished, "failed": status.failed}
+
+
+def from_plain(values: Mapping[str, Any]) -> Status:
+    """Read what `as_plain` wrote. Raises TypeError, KeyError or ValueError for anything else."""
+    known = dict(values)
+    for name in ("finished", "failed"):
+        del known[name]
+    known["running"] = [RunningTrial(**trial) for trial in known["running"]]
+    known["stages"] = [Stage(**stage) for stage in known["stages"]]
+    known["leader"] = None if known["leader"] is None else Leader(**known["leader"])
+    if known["ended_at"] is not None:
+        known["ended_at"] = datetime.fromisoformat(known["ended_at"]).astimezone(UTC)
+    return Status(**known)

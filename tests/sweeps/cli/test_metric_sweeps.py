@@ -39,7 +39,7 @@ from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.recorder import adapters_to_keep
 from sweeps.plan.metric_setup import metric_of
 from sweeps.plan.plan_text import metric_lines
-from sweeps.study.status import read_status
+from sweeps.study.read_status import read_status
 from sweeps.sweep import Sweep
 from sweeps.tracking.trial_record import read_records
 from tests.sweeps.conftest import SimulatedPack, bowl

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from sweeps.fleet.live_view import LiveView, duration, status_table
-from sweeps.study.status import Status
+from sweeps.study.status import RunningTrial, Status
 
 
 class Script:
@@ -152,9 +152,10 @@ def test_the_table_compares_the_best_with_the_guideline_default() -> None:
         states={"COMPLETE": 3, "PRUNED": 2, "RUNNING": 2},
         outcomes={"complete": 3, "pruned": 1, "diverged": 1},
         running=[
-            {"number": 5, "percent": 40, "eval_loss": 2.51234},
-            {"number": 6, "percent": 0, "eval_loss": None},
+            RunningTrial(number=5, percent=40, eval_loss=2.51234),
+            RunningTrial(number=6),
         ],
+        is_live=True,
         best={"number": 4, "eval_loss": 2.4, "params": {}},
         default_loss=2.5,
         base_eval_loss=3.25,
@@ -178,8 +179,8 @@ def test_the_table_compares_the_best_with_the_guideline_default() -> None:
 def test_the_table_of_a_sweep_at_rest_or_without_results_says_nothing_it_does_not_know() -> None:
     assert "\n".join(rendered(Status("mine", 12))).count("finished") == 1
     assert not any("tokens/s" in line or "best" in line for line in rendered(Status("mine", 12)))
-    left = Status("mine", 12, running=[{"number": 5, "percent": 40, "eval_loss": None}])
-    assert any(line.split() == ["unfinished", "#5", "40%"] for line in rendered(left))
+    left = Status("mine", 12, running=[RunningTrial(number=5, percent=40)])
+    assert any(line.split() == ["paused", "#5", "40%"] for line in rendered(left))
     worst = Status("mine", 12, best={"number": 0, "eval_loss": 2.5, "params": {}}, default_loss=2.5)
     assert any(line.rstrip().endswith("2.5000 (trial 0)") for line in rendered(worst))
 

@@ -342,7 +342,7 @@ def test_the_status_tells_what_runs_what_is_best_and_how_long_it_takes(make_keep
     simulated = pack(keeper, seats=3)
     simulated.ask()
     fresh = keeper.status()
-    assert [(t["number"], t["percent"], t["eval_loss"]) for t in fresh.running] == [
+    assert [(t.number, t.percent, t.eval_loss) for t in fresh.running] == [
         (0, 0, None),
         (1, 0, None),
         (2, 0, None),
@@ -350,7 +350,7 @@ def test_the_status_tells_what_runs_what_is_best_and_how_long_it_takes(make_keep
     assert fresh.seconds_left is None
     assert fresh.base_eval_loss == 3.5
     simulated.turn()
-    assert [t["percent"] for t in keeper.status().running] == [20, 20, 20]
+    assert [t.percent for t in keeper.status().running] == [20, 20, 20]
     assert keeper.status().tokens_per_second == 100.0
     for _ in range(4):
         simulated.turn()

@@ -100,7 +100,7 @@ def test_a_freed_seat_finds_its_next_trial_drawn(
     config = json.loads((keeper.folder / spare.user_attrs["folder"] / "config.json").read_text())
     assert config["config_hash"] == spare.user_attrs["config_hash"]
     # Nobody works on it, and whoever looks is not told otherwise.
-    assert [t["number"] for t in keeper.status().running] == [0]
+    assert [trial.number for trial in keeper.status().running] == [0]
     assert keeper.status().states["RUNNING"] == 1
     keeper.prefetch(0)
     assert ahead(stored(keeper)) == [1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import optuna
 from optuna.trial import TrialState, create_trial
 
-from sweeps.study.status import read_status
+from sweeps.study.read_status import read_status
 
 
 def test_a_trial_stored_complete_before_its_full_budget_is_never_the_best() -> None:
