@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from files_and_text.choices import SCHEDULERS_WITHOUT_WARMUP
 from files_and_text.plain_values import finite
-from results.answer.answer import Gap, ParameterAnswer, TableValue, in_order
+from results.answer.answer import Gap, ParameterAnswer, TableValue
+from results.parameter_order import in_order
 from results.sweep_result import TrialResult
 from results.verdict.row_values import position_of
 from results.verdict.row_verdict import RowVerdict

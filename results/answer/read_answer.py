@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping
 
 from files_and_text.choices import SCHEDULERS_WITHOUT_WARMUP
-from results.answer.answer import Answer, BestConfig, Compared, Gap, Loss, Sure, in_order
+from results.answer.answer import Answer, BestConfig, Compared, Gap, Loss, Sure
 from results.answer.next_commands import next_commands
 from results.answer.parameters import gap_of, parameter_answers
 from results.answer.run_facts import read_run_facts
 from results.answer.samples import read_samples
+from results.parameter_order import in_order
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.arm_comparisons import ArmComparisons, ArmSummary
 from results.verdict.row_values import BASE_DIMENSION, is_close

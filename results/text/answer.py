@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
 from files_and_text.numbers import duration, number, value_text
-from results.answer.answer import Answer, Compared, NextCommand, RunFacts, in_order
+from results.answer.answer import Answer, Compared, NextCommand, RunFacts
+from results.parameter_order import in_order
 from results.text.gaps import gap_text, interval_text, loss_text, percent_text, short_loss
 from results.text.parameters import (
     TableLine,

@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from files_and_text.plain_values import finite
-from results.answer.answer import in_order
+from results.parameter_order import in_order
 from results.stored_trials import by_percent, full_budget_loss, rank
 from results.sweep_result import hyperparameters
 from search_spaces import DEFAULT_LABEL, MOVED_LABEL

@@ -36,7 +36,7 @@ class RunningTrial:
     train_loss: float | None = None
     """Of the last step."""
     values: Mapping[str, Value] = field(default_factory=dict)
-    """The searched hyperparameters, in the order of `results.answer.answer.PARAMETER_ORDER`."""
+    """The searched hyperparameters, in the order of `PARAMETER_ORDER`."""
     tokens_per_second: float | None = None
     checkpoint_step: int | None = None
     """Steps that are safe if everything ends now; None: not known."""
