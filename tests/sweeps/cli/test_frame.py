@@ -61,7 +61,7 @@ def test_an_example_can_be_parsed(here: Path, line: str) -> None:
     _, name, *rest = shlex.split(line.partition(" > ")[0])
     with GROUP.make_context("sweeps", []) as parent:
         context = COMMANDS[name].make_context(name, rest, parent=parent)
-    assert context.params
+    assert context.command_path == f"sweeps {name}"
 
 
 def test_every_command_has_an_example_of_its_own() -> None:
