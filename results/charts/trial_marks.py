@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from files_and_text.numbers import value_text
 from files_and_text.plain_values import finite
-from results.answer.answer import in_order
+from results.parameter_order import in_order
 from results.sweep_result import SweepResult, TrialResult
 from results.text.gaps import short_loss
 
