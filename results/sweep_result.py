@@ -50,6 +50,8 @@ class TrialResult:
     """Percent of its budget at the last report."""
     last_eval_loss: float | None = None
     """Loss of the last report; says nothing about the full budget."""
+    curve: tuple[tuple[int, float], ...] = ()
+    """(percent of its budget, finite loss) of every report, in order."""
     label: str = ""
     rows: tuple[str, ...] = ()
     """Guideline rows whose own values this trial takes."""
@@ -227,6 +229,7 @@ def _trial(trial: FrozenTrial, context: Mapping[str, Any]) -> TrialResult:
         stop_reason=str(attrs.get("stop_reason") or ""),
         percent=percent,
         last_eval_loss=None if percent is None else finite(losses[percent]),
+        curve=tuple((at, value) for at, found in losses.items() if (value := finite(found)) is not None),
         label=str(attrs.get("label") or ""),
         rows=tuple(attrs.get("rows") or ()),
         signs=sign_names(attrs),

@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from files_and_text.plain_values import finite
-from results.report.hyperparameter_importance import Importance, read_importance
+from results.hyperparameter_importance import Importance, read_importance
 from results.stored_trials import by_percent
 from results.sweep_result import SweepResult, TrialResult, read_study, study_hash
 from results.verdict.verdict import Verdict

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
-from files_and_text.numbers import plural
 from results.report.blocks import Plot, Section, Table, text_section
 from results.report.colors_and_marks import BLUE
 from results.report.facts import ReportFacts
-from results.report.hyperparameter_importance import RELIABLE_TRIALS
 from results.report.plots.figure_parts import escaped, plain_figure
 
 
 def importance_section(facts: ReportFacts) -> Section:
     found, title = facts.importance, "What mattered"
     if not found.shares:
-        return text_section("importance", title, f"No importances: {found.reason}.")
+        return text_section("importance", title, found.reason)
     names = list(found.shares)
     shares = [100 * found.shares[name] for name in names]
     bars = go.Bar(
@@ -29,17 +27,11 @@ def importance_section(facts: ReportFacts) -> Section:
         hoverinfo="none",
         showlegend=False,
     )
-    caution = (
-        ""
-        if found.is_reliable
-        else f" With {plural(found.num_trials, 'finished trial')} this is a hint, not a finding; "
-        f"{RELIABLE_TRIALS} would say more."
-    )
     plot = Plot(
         id="plot-importance",
         label="Share of importance of each hyperparameter",
         caption="Optuna's importance (PED-ANOVA): how much each hyperparameter decides whether a trial is "
-        f"among the best tenth. The shares sum to 100% and say nothing of the direction.{caution}",
+        "among the best tenth. The shares sum to 100% and say nothing of the direction.",
         spec=plain_figure(
             [bars],
             xaxis={"title": {"text": "share of importance (%)"}, "range": [0, max(shares) * 1.15]},

@@ -85,7 +85,7 @@ def rich() -> optuna.Study:
     special = [seated(t, seat=n % 4, begin=-100 + 10 * n, seconds=15) for n, t in enumerate(special)]
     running = make_trial(outcome="running", lr=7e-4, reports={20: 2.5})
     special.append(seated(running, seat=1, begin=180, seconds=math.inf))
-    return make_study(*special, *many_trials(24), name=f"rich {XSS}")
+    return make_study(*special, *many_trials(80), name=f"rich {XSS}")
 
 
 def judged(study: optuna.Study) -> Verdict | None:

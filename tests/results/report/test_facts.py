@@ -9,8 +9,8 @@ from typing import Any
 import optuna
 import pytest
 
+from results.hyperparameter_importance import read_importance
 from results.report.facts import SeatUse, read_facts
-from results.report.hyperparameter_importance import read_importance
 from results.report.plots.seat_timeline import timeline_bars
 from results.verdict.verdict import verdict
 from tests.results.report.conftest import START, many_trials
@@ -54,8 +54,11 @@ def test_a_short_gap_is_no_pause() -> None:
 
 
 def test_importances_need_trials_enough(make_trial: Make, make_study: Make) -> None:
-    few = read_importance(make_study(*(make_trial(2 + n / 10, lr=1e-4 * (n + 1)) for n in range(9))))
-    assert (few.shares, few.reason) == ({}, "9 finished trials; below 10 the shares would be chance")
+    few = read_importance(make_study(*(make_trial(2 + n / 99, lr=1e-5 * (n + 1)) for n in range(39))))
+    assert (few.shares, few.reason) == (
+        {},
+        "To say what mattered among 4 hyperparameters takes 40 finished trials; there are 39.",
+    )
 
 
 def test_a_dimension_that_does_nothing_is_called_idle_only_with_trials_enough(make_study: Make) -> None:
@@ -67,8 +70,8 @@ def test_a_dimension_that_does_nothing_is_called_idle_only_with_trials_enough(ma
 
 
 def test_equal_losses_have_no_importances(make_trial: Make, make_study: Make) -> None:
-    found = read_importance(make_study(*(make_trial(2.0, lr=1e-4 * (n + 1)) for n in range(12))))
-    assert found.reason == "all finished trials have the same loss"
+    found = read_importance(make_study(*(make_trial(2.0, lr=1e-5 * (n + 1)) for n in range(40))))
+    assert found.reason == "All finished trials have the same loss."
 
 
 def test_a_trial_that_waits_has_no_seat_and_does_not_count_as_ended(
