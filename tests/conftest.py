@@ -36,6 +36,24 @@ if TYPE_CHECKING:
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
+LONG_FILES = (
+    "tests/test_readme.py",
+    "tests/sweeps/test_run.py",
+    "tests/sweeps/fleet",
+    "tests/chaos",
+    "tests/kept",
+)
+"""They come first, so that of two processes none is left alone with one of them at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        name = item.nodeid
+        return next((n for n, path in enumerate(LONG_FILES) if name.startswith(path)), len(LONG_FILES))
+
+    items.sort(key=place)
+
+
 VOCABULARY = 256
 
 _COMMON = {
