@@ -103,7 +103,9 @@ class Sweep:
         from rich.console import Console
 
         from sweeps.run.run_sweep import run_sweep
+        from sweeps.study.home_folder import refuse_copy
 
+        refuse_copy(self.config)
         return run_sweep(self.config, self.plan, address=address, console=console or Console())
 
     def confirm(
@@ -133,10 +135,12 @@ class Sweep:
         from sweeps.confirm.request import ConfirmRequest
         from sweeps.run.run_end import CONTINUE
         from sweeps.run.run_on_ray import run_on_ray
+        from sweeps.study.home_folder import refuse_copy
         from sweeps.study.study import peek
 
         if margin is None:
             margin = margin_of(None if anew else self.replicates())
+        refuse_copy(self.config)
         request = ConfirmRequest(best=best, rows=rows, trials=trials, hours=hours, margin=margin)
         sweep = sweep_to_confirm(self.study(), lease_seconds=self.config.reliability.lease_seconds)
         blueprint = self.plan()

@@ -11,6 +11,7 @@ from files_and_text.problems import InputError, Problem
 from files_and_text.yaml_lines import KeyPath, load_yaml
 from sweeps.config.named_files import check_named_files
 from sweeps.config.partial_config import PartialConfig
+from sweeps.config.resolved_file import HEADER_START
 from sweeps.config.space import check_space
 from sweeps.config.storage_url import ENVIRONMENT_VARIABLE
 from sweeps.config.sweep_config import SweepConfig
@@ -18,7 +19,9 @@ from sweeps.config.sweep_source import SweepSource
 from sweeps.errors import ConfigError
 
 RESOLVED_NAME = "sweep.yaml"
-"""The resolved sweep file in a run folder."""
+"""The resolved sweep file in a run folder, and what a sweep file in a project's folder is best called."""
+_RUN_FILES = (".run", "study.db", "trials.parquet", "trials/0000")
+"""What a run folder holds and a project's folder does not, one of them from a run's first minute on."""
 
 
 def load_sweep(
@@ -28,27 +31,22 @@ def load_sweep(
     environ: Mapping[str, str] | None = None,
     check_files: bool = True,
 ) -> SweepConfig:
-    """Read a sweep file, or the one in a run folder, into a config whose paths are absolute.
+    """Read a sweep file, or the one in a project or run folder, into a config whose paths are absolute.
 
     `overrides`: dotted keys and their values, as given on the command line ({"training.max_steps": 30}). They
     take precedence over the file; relative paths in them start from the working directory, not from the
     file's folder. A file without `storage` means `env:SWEEPS_STORAGE` if that variable is set. A run folder
-    is different: its own file says where its study is, whatever the environment says now, and `output` is
-    where the folder is now. Without `check_files`, model and data need not exist any more: enough to read
-    results. Raises ConfigError with every problem, each as `FILE:LINE: rule and value`.
+    is different: its own file says where its study is, whatever the environment says now, and the run folder
+    is where it is now, under whatever name. Without `check_files`, model and data need not exist any more:
+    enough to read results. Raises ConfigError with every problem, each as `FILE:LINE: rule and value`.
     """
     file = _file_of(path)
-    if not Path(path).is_dir():
-        source = SweepSource(file, overrides or {})
-        return _load(source, os.environ if environ is None else environ, check_files)
-    if not file.is_file():
+    if Path(path).is_dir() and not file.is_file():
         raise ConfigError([Problem(f"the folder holds no {RESOLVED_NAME}.", str(path))])
-    config = _load(SweepSource(file, overrides or {}), {}, check_files)
-    folder = Path(os.path.abspath(path))
-    if folder.name != config.name:
-        rule = f"a run folder is named as its sweep, {config.name!r}; got {folder.name!r}. Rename the folder."
-        raise ConfigError([Problem(rule, str(path))])
-    return config.model_copy(update={"output": str(folder.parent)})
+    source = SweepSource(file, overrides or {})
+    if not _is_in_run_folder(file, source.data):
+        return _load(source, os.environ if environ is None else environ, check_files)
+    return _load(source, {}, check_files).in_folder(Path(os.path.abspath(file)).parent)
 
 
 def load_text(text: str, path: Path | str) -> SweepConfig:
@@ -72,6 +70,20 @@ def problem_at(
 
 def _file_of(path: Path | str) -> Path:
     return Path(path) / RESOLVED_NAME if Path(path).is_dir() else Path(path)
+
+
+def _is_in_run_folder(file: Path, data: Mapping[str | int, Any]) -> bool:
+    """Whether a sweep file lies in its own run folder, rather than in a project's folder or anywhere else."""
+    if file.name != RESOLVED_NAME:
+        return False
+    folder = Path(os.path.abspath(file)).parent
+    if any((folder / name).exists() for name in _RUN_FILES):
+        return True
+    where, name = data.get("output", SweepConfig.model_fields["output"].default), data.get("name")
+    if Path(os.path.abspath(folder / str(where) / str(name))) == folder:
+        return True
+    # Moved before anything else was written.
+    return folder.name == name and file.read_text(encoding="utf-8").startswith(HEADER_START)
 
 
 def _load(source: SweepSource, environ: Mapping[str, str], check_files: bool) -> SweepConfig:

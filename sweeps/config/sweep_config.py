@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationInfo
 
 from sweeps.config.field_types import PositiveInt, Text
 from sweeps.config.sections.base import Section
@@ -122,10 +122,19 @@ class SweepConfig(Section):
     guidelines: Annotated[tuple[Text, ...], Field(title="files")] = ()
     """Files with guideline rows of your own, which take precedence over the built-in ones."""
 
+    _folder: str | None = PrivateAttr(default=None)
+    """What the run folder is called now; None: as the sweep."""
+
     @property
     def run_folder(self) -> Path:
-        """`output`/`name`: everything that the sweep writes is below it."""
-        return Path(self.output) / self.name
+        """`output`/`name`, or where it was moved to: everything that the sweep writes is below it."""
+        return Path(self.output) / (self._folder or self.name)
+
+    def in_folder(self, folder: Path) -> SweepConfig:
+        """The same sweep in a run folder that may be called otherwise."""
+        moved = self.model_copy(update={"output": str(folder.parent)})
+        moved._folder = None if folder.name == self.name else folder.name
+        return moved
 
     @property
     def embedding_modules(self) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ from sweeps.study.base_check import (
     base_difference,
 )
 from sweeps.study.compute_paths import record_compute_path
+from sweeps.study.home_folder import record_home
 from sweeps.study.lease import DriverProcess, HeldLease, wait_until_free
 from sweeps.study.pruners import make_pruner
 from sweeps.study.read_status import read_status
@@ -97,6 +98,7 @@ class Keeper:
             if is_new:
                 self._recorder.describe_study()
             self._source.enqueue_first_trials()
+            record_home(study, self.folder)
             self._run_start = self._recorder.start_run(self.owner.run)
             self._source.num_failed_before = self._run_start.num_failed
             self._started -= self._run_start.seconds_ago

@@ -42,6 +42,11 @@ class CachedStorage(BaseStorage):
         self._locations: dict[int, tuple[int, int]] = {}
         """Trial id -> (study id, number)."""
 
+    @property
+    def url(self) -> str:
+        """Of the storage; may hold a password."""
+        return self._storage.url
+
     # --- trials, read from memory -----------------------------------------------------------------
 
     def get_all_trials(

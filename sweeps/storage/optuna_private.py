@@ -29,6 +29,12 @@ def storage_of(study: optuna.Study) -> BaseStorage:
     return study._storage
 
 
+def url_of(study: optuna.Study) -> str:
+    """The URL of the storage that a study was opened in, past the cache that Optuna puts before it."""
+    storage = study._storage
+    return str(getattr(storage if hasattr(storage, "url") else getattr(storage, "_backend", None), "url", ""))
+
+
 def study_id_of(study: optuna.Study | FrozenStudy) -> int:
     """Methods of a storage take the study's id."""
     return study._study_id

@@ -3,7 +3,8 @@
 At the start of every transaction the keeper exchanges the lease for its next value. If another keeper has
 taken the study over, the stored value is another one: the exchange fails and the transaction with it, so a
 keeper that lost its lease writes nothing more. Clocks of two machines are never compared: a keeper that wants
-a study held elsewhere waits and looks whether the lease changes.
+a study held elsewhere waits and looks whether the lease changes. A copied file holds the lease of the file it
+was copied from, which nobody holds here.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import os
 import secrets
 import socket
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import optuna
 import psutil
 
 from sweeps.errors import LeaseLost, StudyHeld
+from sweeps.storage.journal_storage import journal_path
+from sweeps.storage.open_storage import sqlite_file
+from sweeps.storage.optuna_private import url_of
 from sweeps.storage.study_storage import StudyStorage
 
 LEASE = "lease"
@@ -80,6 +84,10 @@ class Lease:
     released: bool = False
     seen: float = 0.0
     """The holder's clock at its last transaction, for people to read."""
+    file: str = ""
+    """Device and inode of the study's file, which a copy of it does not have; empty for a database server."""
+    stored: str = field(default="", compare=False, repr=False)
+    """The lease's text in the study, where this says something else."""
 
     @classmethod
     def from_text(cls, text: str) -> Lease:
@@ -87,7 +95,8 @@ class Lease:
         return cls(**{**values, "owner": DriverProcess(**values["owner"])})
 
     def to_text(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        values = asdict(self)
+        return values.pop("stored") or json.dumps(values, sort_keys=True)
 
     def holder(self) -> str:
         """Who holds it, for messages."""
@@ -96,9 +105,27 @@ class Lease:
 
 
 def lease_of(study: optuna.Study) -> Lease | None:
-    """The study's lease, released or not; None if no keeper ever held it."""
+    """The study's lease, released or not; None if no keeper ever held it.
+
+    In a copied file it counts as released.
+    """
     text = study.user_attrs.get(LEASE)
-    return None if text is None else Lease.from_text(text)
+    if text is None:
+        return None
+    lease = Lease.from_text(text)
+    # On another machine the same file may have another device's number.
+    if lease.file and lease.owner.is_alive is not None and lease.file != _file_of(url_of(study)):
+        return replace(lease, released=True, stored=text)
+    return lease
+
+
+def _file_of(url: str) -> str:
+    path = journal_path(url) or sqlite_file(url)
+    try:
+        found = None if path is None else path.stat()
+    except OSError:
+        return ""
+    return "" if found is None else f"{found.st_dev}:{found.st_ino}"
 
 
 def refuse_if_held(study: optuna.Study, me: DriverProcess) -> Lease | None:
@@ -178,6 +205,8 @@ class HeldLease:
 
         Call `committed` with the result once the transaction is committed.
         """
+        if not self._mine.file:
+            self._mine = replace(self._mine, file=_file_of(storage.url))
         following = self._following()
         if not self._exchange(storage, following):
             # A commit may have succeeded although its answer was lost: then the study holds our own lease.

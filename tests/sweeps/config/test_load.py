@@ -209,9 +209,43 @@ def test_a_run_folder_stands_for_its_sweep_file(folder: Path) -> None:
     moved = folder / "elsewhere" / config.name
     shutil.copytree(made, moved)
     assert load_sweep(moved, environ={}).run_folder == moved
+    # Renamed too, once it holds anything that a run writes; its study keeps its name.
     other = moved.rename(moved.with_name("renamed"))
-    with pytest.raises(ConfigError, match="is named as its sweep"):
-        load_sweep(other, environ={})
+    (other / "study.db").touch()
+    renamed = load_sweep(other, environ={"SWEEPS_STORAGE": "sqlite:///other.db"})
+    assert (renamed.run_folder, renamed.name, renamed.storage) == (other, config.name, None)
+    assert renamed == load_sweep(other / "sweep.yaml", environ={})
+
+
+def test_a_project_folder_stands_for_the_sweep_file_in_it(folder: Path) -> None:
+    project = folder / "project"
+    project.mkdir()
+    (project / "sweep.yaml").write_text(GOOD)
+    config = load_sweep(project, environ={"SWEEPS_STORAGE": "sqlite:///other.db"}, check_files=False)
+    assert config.run_folder == project / "runs" / config.name
+    assert config.storage == "env:SWEEPS_STORAGE"
+    # Called as its sweep is, it is still no run folder.
+    project = project.rename(folder / config.name)
+    moved = load_sweep(project, environ={}, check_files=False)
+    assert moved.run_folder == project / "runs" / config.name
+    with pytest.raises(ConfigError, match=r"the folder holds no sweep\.yaml"):
+        load_sweep(folder, environ={})
+
+
+def test_paths_in_the_run_folder_go_with_it(folder: Path) -> None:
+    inside = "  train: runs/small/data/train.jsonl\n"
+    (folder / "s.yaml").write_text(
+        GOOD.replace("data: train.jsonl", f"data:\n{inside}") + "storage: journal:runs/small/study.log\n"
+    )
+    config = load_sweep(folder / "s.yaml", environ={}, check_files=False)
+    config.run_folder.mkdir(parents=True)
+    (config.run_folder / "sweep.yaml").write_text(resolved(config))
+    assert load_sweep(config.run_folder, environ={}, check_files=False) == config
+    (config.run_folder / ".run").touch()
+    moved = config.run_folder.rename(folder / "moved")
+    again = load_sweep(moved, environ={}, check_files=False)
+    assert again.data.train == str(moved / "data" / "train.jsonl")
+    assert again.storage == f"journal:{moved / 'study.log'}"
 
 
 def test_a_config_is_frozen_and_checked_in_python_too() -> None:
