@@ -21,39 +21,59 @@ def init(
     model: Annotated[str, typer.Option(help="base model: hub id or local folder")],
     train: Annotated[str, typer.Option(help="training data: file, folder or hub id")],
     path: Annotated[Path, typer.Argument(help="sweep file to write")] = Path("sweep.yaml"),
+    evaluate: Annotated[
+        str | None,
+        typer.Option(
+            "--eval", metavar="DATA", help="evaluation data: file, folder or hub id; default: part of --train"
+        ),
+    ] = None,
     scenario: Annotated[
         str, typer.Option(help="kind of task: general, instruction, complex, short or long")
     ] = "general",
-    evaluate: Annotated[
-        str | None,
-        typer.Option("--eval", help="evaluation data: file, folder or hub id; default: part of --train"),
+    name: Annotated[
+        str | None, typer.Option(help="name of the sweep and its run folder; default: MODEL-on-DATA")
     ] = None,
-    max_steps: Annotated[int | None, typer.Option(help="optimizer steps of a full trial")] = None,
-    train_embeddings: Annotated[bool, typer.Option(help="also train the embeddings and lm_head")] = False,
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", help="number of trials to finish; default: 32")
+    ] = None,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="optimizer steps of a trial; default: from the number of records"),
+    ] = None,
+    train_embeddings: Annotated[
+        bool, typer.Option("--train-embeddings", help="also train the embeddings and lm_head")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="replace the sweep file if it exists")
+    ] = False,
 ) -> None:
-    """Write a sweep file, commented, for a model and its data."""
-    from lora_runner.base.load_model import BaseSpec, check_weights, count_parameters
-    from sweeps.cli.new_sweep_file import init_sweep
+    """Look at a model and data, and write a commented sweep file.
 
-    def count(name: str) -> float:
-        base = BaseSpec(model=name)
-        check_weights(base)
-        return float(count_parameters(base))
+    Sets lengths, batch size, steps and, where the tokenizer has none, a chat template.
+    The search space comes from the guideline tables. The JSON schema is written beside
+    the file, for editors.
+    """
+    from sweeps.init.new_sweep import Wanted, new_sweep
 
-    init_sweep(
-        model,
-        train,
-        path,
-        scenario=scenario,
+    wanted = Wanted(
+        model=model,
+        train=train,
+        path=path,
         eval=evaluate,
+        scenario=scenario,
+        name=name,
+        trials=trials,
         max_steps=max_steps,
         train_embeddings=train_embeddings,
-        count_parameters=count,
+        overwrite=overwrite,
     )
-    say(console, f"wrote {path}; next: sweeps plan {path}")
+    made = new_sweep(wanted, lambda line: say(console, line))
+    for line in made.summary():
+        say(console, line)
+    say(console, f"Next: sweeps plan {path}")
 
 
-@app.command(epilog="sweeps schema > sweep.schema.json")
+@app.command(epilog="sweeps schema > .sweeps-schema.json")
 def schema() -> None:
     """Print the JSON schema of sweep files, for editors.
 

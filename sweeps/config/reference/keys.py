@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -83,6 +84,8 @@ def yaml_value(value: Any) -> str:
     """A value as it stands behind a key."""
     if isinstance(value, float):
         return number(value)
+    if isinstance(value, str) and "\n" in value:
+        return json.dumps(value, ensure_ascii=False)
     return dump_yaml([value], one_line=True).strip()[1:-1]
 
 

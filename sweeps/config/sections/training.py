@@ -192,7 +192,7 @@ class LoraSection(Section):
     """
 
     r: PositiveInt = 16
-    """Rank."""
+    """Rank of the adapter's matrices."""
     alpha: PositiveInt = 16
     """The adapter's output is scaled by alpha / r, or alpha / sqrt(r) with use_rslora."""
     dropout: Share = 0.0

@@ -1,0 +1,249 @@
+"""Looks at a model and a data set, and writes a sweep file for them that `sweeps plan` accepts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from files_and_text.atomic_files import atomic_write
+from files_and_text.nearest_name import nearest
+from files_and_text.numbers import parameters, plural
+from files_and_text.problems import InputError, Problem
+from files_and_text.yaml_lines import dump_yaml
+from lora_runner.base.load_model import BaseSpec
+from search_spaces import Guidelines, commented_space_yaml, load_guidelines, space_for
+from sweeps.config import SweepConfig, load_text
+from sweeps.config.paths import DATA_SUFFIXES, absolute, is_local
+from sweeps.config.reference.json_schema import is_own_schema, schema_text
+from sweeps.errors import ConfigError
+from sweeps.init.choices import batch, max_length, max_steps
+from sweeps.init.facts import DataFacts, ModelFacts, data_facts, model_facts
+from sweeps.init.file_text import SCHEMA_FILE, SetKey, file_text
+from sweeps.plan.blueprint import Blueprint
+from sweeps.plan.build_blueprint import build_blueprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What the user asked for; None: `sweeps init` chooses."""
+
+    model: str
+    train: str
+    path: Path
+    eval: str | None = None
+    scenario: str = "general"
+    name: str | None = None
+    trials: int | None = None
+    max_steps: int | None = None
+    train_embeddings: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewSweep:
+    """A sweep file that was written, and what it was made from."""
+
+    config: SweepConfig
+    data: DataFacts
+    blueprint: Blueprint
+    """The sweep as `sweeps plan` reads it."""
+
+    def summary(self) -> list[str]:
+        """What was found and set, in a few lines."""
+        config, data = self.config, self.data
+        held_out = "" if config.data.eval or data.eval_split else ", held out of them"
+        lines = [
+            f"Data    {plural(data.num_records, 'record')} in format {data.format}; "
+            f"{plural(len(self.blueprint.data.eval), 'example')} to evaluate on{held_out}",
+            f"Length  {config.data.max_length:,} tokens; the longest example has {data.lengths[-1]:,}",
+            f"Budget  {config.trials} trials of {plural(config.training.max_steps or 0, 'step')}",
+        ]
+        if data.chat_template is not None:
+            which = "chatml" if data.chat_template == "chatml" else "a plain one"
+            lines.append(f"Chat    the tokenizer has no chat template: {which} is set")
+        return [*lines, *(f"warning: {text}" for text in self.blueprint.data.warnings)]
+
+
+def new_sweep(wanted: Wanted, tell: Callable[[str], None] = lambda _: None) -> NewSweep:
+    """Write the file, and the JSON schema beside it. Relative paths start from the working directory.
+
+    `tell` gets a line before what takes seconds. Raises ConfigError, ModelError or DataError; then nothing is
+    written.
+    """
+    _check_target(wanted)
+    tables = load_guidelines()
+    if wanted.scenario not in tables.scenarios():
+        hint = nearest(wanted.scenario, tables.scenarios())
+        rule = f"the scenario must be one of the guideline tables; got {wanted.scenario!r}.{hint}"
+        raise ConfigError([rule])
+    sources = _sources(wanted)
+    draft = _load(dump_yaml({"name": "draft", **sources, "training": {"max_steps": 1}}), wanted)
+    base = BaseSpec(model=draft.model.name)
+    tell("Reading the model's configuration and the data ...")
+    model = model_facts(base)
+    data = data_facts(draft.data, base)
+    text = new_sweep_text(wanted, model, data, tables)
+    config = _load(text, wanted)
+    tell("Checking the sweep as `sweeps plan` does ...")
+    blueprint = build_blueprint(config)
+    _write(wanted, text)
+    return NewSweep(config=config, data=data, blueprint=blueprint)
+
+
+def new_sweep_text(wanted: Wanted, model: ModelFacts, data: DataFacts, tables: Guidelines) -> str:
+    """The file's text."""
+    length = max_length(data, model)
+    size, accumulated = batch(data, int(length.value))
+    examples = int(size.value * accumulated.value)
+    steps = max_steps(data, examples, tables, wanted.scenario)
+    num_steps = int(steps.value) if wanted.max_steps is None else wanted.max_steps
+    try:
+        space = space_for(
+            scenario=wanted.scenario,
+            model_size=model.size,
+            max_steps=num_steps,
+            train_embeddings=wanted.train_embeddings,
+            guidelines=tables,
+        )
+    except InputError as error:
+        raise ConfigError(error.problems) from None
+    sources = _sources(wanted)
+    values: dict[str, SetKey] = (
+        {
+            "name": SetKey(value=wanted.name or default_name(wanted.model, wanted.train)),
+            "model.name": SetKey(value=sources["model"]),
+            "model.size": SetKey(
+                value=_short(model.size),
+                reason=f"Here {parameters(model.size)}; the size decides which rows of the tables apply.",
+            ),
+            "data.train": SetKey(
+                value=sources["data"]["train"],
+                reason=f"Here {plural(data.num_records, 'record')} in format {data.format}.",
+            ),
+            "data.max_length": SetKey(value=length.value, reason=length.reason),
+            "scenario": SetKey(value=wanted.scenario, reason=f"One of {', '.join(tables.scenarios())}."),
+            "training.max_steps": SetKey(
+                value=num_steps, reason=steps.reason if wanted.max_steps is None else "As asked."
+            ),
+            "training.per_device_train_batch_size": SetKey(value=size.value, reason=size.reason),
+            "training.gradient_accumulation_steps": SetKey(value=accumulated.value),
+            "training.per_device_eval_batch_size": SetKey(value=size.value),
+            "train_embeddings": SetKey(value=wanted.train_embeddings),
+            "trials": SetKey(value=wanted.trials or SweepConfig.model_fields["trials"].default),
+        }
+        | _evaluation(wanted, data, sources)
+        | _template(data)
+    )
+    made_for = f"scenario {wanted.scenario}, {parameters(model.size)} parameters and {num_steps:,} steps"
+    return file_text(
+        values,
+        title=f"A sweep of {Path(wanted.model).name} on {Path(wanted.train).name}, made by `sweeps init`.",
+        space=commented_space_yaml(space, tables),
+        space_reason=(
+            f"What is searched: the guideline tables' ranges for {made_for}, widened. They do not follow "
+            "later changes of these; remove a dimension, or the block, and the tables decide again."
+        ),
+        schema=_may_write_schema(wanted.path),
+    )  # fmt: skip
+
+
+def default_name(model: str, train: str) -> str:
+    """`llama-3.1-8b-on-train`: model and data, as a folder may be named."""
+    data = train.partition(":")[0] if "://" not in train else train
+    stem = Path(data).name
+    for suffix in DATA_SUFFIXES:
+        stem = stem.removesuffix(suffix)
+    base, on = _slug(Path(absolute(model, Path.cwd())).name), _slug(stem)
+    return f"{base[: 76 - min(len(on), 40)]}-on-{on[:40]}".strip(".-")
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip(".-") or "sweep"
+
+
+def _evaluation(wanted: Wanted, data: DataFacts, sources: dict[str, Any]) -> dict[str, SetKey]:
+    if wanted.eval is not None:
+        return {"data.eval": SetKey(value=sources["data"]["eval"])}
+    if data.eval_split is not None:
+        reason = "The training source has it, so nothing is held out."
+        return {"data.eval_split": SetKey(value=data.eval_split, reason=reason)}
+    held_out = f"{data.num_held_out:,} of {plural(data.num_records, 'record')} are held out."
+    return {"data.eval_fraction": SetKey(value=data.eval_fraction, reason=held_out)}
+
+
+def _template(data: DataFacts) -> dict[str, SetKey]:
+    if data.chat_template is None:
+        return {}
+    which = "ChatML, whose tokens it knows" if data.chat_template == "chatml" else "a plain one"
+    ends = f" Answers end with {data.stop_token}." if data.stop_token else ""
+    reason = f"Conversations need one and this tokenizer has none, so {which} is set.{ends}"
+    return {"data.chat_template": SetKey(value=data.chat_template, reason=reason)}
+
+
+def _check_target(wanted: Wanted) -> None:
+    path = wanted.path
+    if path.is_dir():
+        raise ConfigError(
+            [Problem("names a folder; the sweep file must be named, such as sweep.yaml.", str(path))]
+        )
+    if (path.exists() or path.is_symlink()) and not wanted.overwrite:
+        rule = "the file exists already; it is kept. Name another file, or give --overwrite."
+        raise ConfigError([Problem(rule, str(path))])
+    if not absolute(str(path.parent), Path.cwd()).is_dir():
+        raise ConfigError([Problem(f"the folder {str(path.parent)!r} does not exist.", str(path))])
+    if wanted.trials is not None and wanted.trials < 1:
+        raise ConfigError([f"--trials must be at least 1; got {wanted.trials}"])
+    if wanted.max_steps is not None and wanted.max_steps < 1:
+        raise ConfigError([f"--max-steps must be at least 1; got {wanted.max_steps}"])
+
+
+def _sources(wanted: Wanted) -> dict[str, Any]:
+    """Model and data as the file must write them."""
+    data = {"train": _written(wanted.train, wanted.path, suffixes=DATA_SUFFIXES)}
+    if wanted.eval is not None:
+        data["eval"] = _written(wanted.eval, wanted.path, suffixes=DATA_SUFFIXES)
+    return {"model": _written(wanted.model, wanted.path), "data": data}
+
+
+def _written(text: str, file: Path, *, suffixes: tuple[str, ...] = ()) -> str:
+    """A path that starts from the working directory, as the sweep file `file` must write it."""
+    if not is_local(text, Path.cwd(), suffixes=suffixes):
+        return text
+    target, folder = absolute(text, Path.cwd()), absolute(str(file.parent), Path.cwd())
+    # "./" distinguishes a folder from a hub id.
+    return f"./{target.relative_to(folder)}" if target.is_relative_to(folder) else str(target)
+
+
+def _load(text: str, wanted: Wanted) -> SweepConfig:
+    try:
+        return load_text(text, wanted.path)
+    except ConfigError as error:
+        # Without line numbers: the file is not written.
+        raise ConfigError([Problem(item.message) for item in error.problems]) from None
+
+
+def _may_write_schema(path: Path) -> bool:
+    file = path.parent / SCHEMA_FILE
+    return not file.exists() or is_own_schema(file)
+
+
+def _write(wanted: Wanted, text: str) -> None:
+    try:
+        if _may_write_schema(wanted.path):
+            atomic_write(wanted.path.parent / SCHEMA_FILE, schema_text())
+        if wanted.overwrite:
+            atomic_write(wanted.path.resolve(), text)
+        else:
+            with wanted.path.open("x", encoding="utf-8") as opened:
+                opened.write(text)
+    except OSError as error:
+        rule = f"the file cannot be written: {error.strerror}."
+        raise ConfigError([Problem(rule, str(wanted.path))]) from None
+
+
+def _short(size: float) -> float | str:
+    """8.03e9 as 8.03e+09 rather than 8030000000.0, if that is exact."""
+    return int(size) if size == int(size) else size
