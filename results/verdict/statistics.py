@@ -28,8 +28,6 @@ from functools import lru_cache
 from statistics import fmean
 from typing import Any, Literal, get_args
 
-from scipy.special import bdtrc, stdtrit
-
 from files_and_text.plain_values import finite
 from search_spaces.dimension import Value
 
@@ -191,10 +189,9 @@ def compare(
         other_loss=fmean(other_losses) if other_losses else None,
         lost=sum(ran),
         other_lost=other_lost,
-        # bdtrc(k, n, p) is the probability of more than k of n.
         loses_runs=len(ran) >= MIN_PAIRS
         and not other_lost
-        and bdtrc(sum(ran) - 1, len(ran), TOLERATED_LOSS_RATE) <= allowed,
+        and _at_least(sum(ran), len(ran), TOLERATED_LOSS_RATE) <= allowed,
     )
 
 
@@ -297,4 +294,13 @@ def _spent(pairs: int) -> int:
 @lru_cache(maxsize=4096)
 def t_quantile(share: float, degrees: int) -> float:
     """The two-sided t quantile that leaves `share` outside."""
+    from scipy.special import stdtrit  # here: `sweeps status` does not wait for scipy
+
     return float(-stdtrit(degrees, share / 2))
+
+
+def _at_least(successes: int, runs: int, share: float) -> float:
+    """The probability of at least so many successes in so many runs, each with probability `share`."""
+    from scipy.special import bdtrc
+
+    return float(bdtrc(successes - 1, runs, share))

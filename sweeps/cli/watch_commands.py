@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 import warnings
@@ -11,6 +12,7 @@ from typing import Annotated
 import typer
 
 from sweeps.cli.arguments import JsonOption, RunArgument, console, load_to_read
+from sweeps.console import say, shown_path
 
 app = typer.Typer()
 
@@ -18,14 +20,27 @@ app = typer.Typer()
 @app.command(epilog="sweeps status runs/mine")
 def status(path: RunArgument, as_json: JsonOption = False) -> None:
     """Show where a sweep stands, and its answer so far."""
-    from sweeps.fleet.live_view import status_table
+    from sweeps.keeper.failed_trials import failed_trials
     from sweeps.study.status import as_plain
+    from sweeps.view.status_text import status_lines
 
-    now = load_to_read(path).status()
+    sweep = load_to_read(path)
+    now = sweep.status()
     if as_json:
         print(json.dumps(as_plain(now), indent=2))
-    else:
-        console.print(status_table(now, []))
+        return
+    folder = shown_path(sweep.run_folder)
+    report = folder / "report.html"
+    lines = status_lines(
+        now,
+        None if now.is_live else sweep.read_answer(folder),
+        width=console.width,
+        run_folder=shlex.quote(str(folder)),
+        failures=failed_trials(sweep.study(), sweep.run_folder) if now.failed else None,
+        report=str(report) if report.is_file() else "",
+    )
+    for line in lines:
+        say(console, line)
 
 
 @app.command(epilog="sweeps results runs/mine --top 5\nsweeps results runs/mine --csv > trials.csv")

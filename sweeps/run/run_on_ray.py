@@ -16,7 +16,6 @@ from sweeps.config import RESOLVED_NAME, SweepConfig, storage_url
 from sweeps.errors import SweepFailed
 from sweeps.fleet.endpoints import open_endpoints
 from sweeps.fleet.fleet_size import fleet_size
-from sweeps.fleet.live_view import LiveView
 from sweeps.fleet.ray_start import start_ray
 from sweeps.fleet.run_fleet import run_fleet
 from sweeps.fleet.signals import stop_on_signals
@@ -24,6 +23,7 @@ from sweeps.plan.blueprint import Blueprint
 from sweeps.run.run_end import CONTINUE
 from sweeps.study.lease import DriverProcess, refuse_if_held
 from sweeps.tracking.follow import following
+from sweeps.view.live_view import LiveView
 
 
 @contextmanager
@@ -73,12 +73,12 @@ def run_on_ray(
         workers, seats = plural(size.now, "worker"), plural(blueprint.worker_spec.seats, "seat")
         console.print(f"Loading the base on {workers} with {seats} each ...")
         keeper = endpoints.keeper
-        view = LiveView(
-            status=lambda seen: ray.get(keeper.status.remote(seen), timeout=60),
-            request_stop=lambda: ray.get(keeper.request_stop.remote(), timeout=60),
-            console=console,
+        view = LiveView(console, name=config.name, target=config.trials)
+        following_keeper = view.follow(
+            lambda seen: ray.get(keeper.status.remote(seen), timeout=60),
+            lambda: ray.get(keeper.request_stop.remote(), timeout=60),
         )
-        with view, stop_on_signals(view.stop_wanted):
+        with view, following_keeper, stop_on_signals(view.stop_wanted):
             errors = run_fleet(endpoints, blueprint.worker_spec, size, view.is_ending)
         if (start_error := ray.get(keeper.start_error.remote(), timeout=60)) is not None:
             raise start_error

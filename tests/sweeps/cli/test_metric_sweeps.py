@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from optuna.trial import TrialState
-from rich.console import Console
 
 from lora_runner.base.load_model import BaseSpec
 from lora_runner.config import TrialConfig
@@ -34,7 +33,6 @@ from sweeps.config.sections.reliability import ReliabilitySection
 from sweeps.confirm.arms import choose_arms
 from sweeps.dashboard.study_view import _name_of_value
 from sweeps.errors import ConfigError, StudyMismatch
-from sweeps.fleet.live_view import status_table
 from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.recorder import adapters_to_keep
 from sweeps.plan.metric_setup import metric_of
@@ -42,6 +40,7 @@ from sweeps.plan.plan_text import metric_lines
 from sweeps.study.read_status import read_status
 from sweeps.sweep import Sweep
 from sweeps.tracking.trial_record import read_records
+from sweeps.view.screen import Screen
 from tests.sweeps.conftest import SimulatedPack, bowl
 
 HEAD = "name: small\nmodel: some/model\ndata: some/data\ntraining: {max_steps: 100}\n"
@@ -288,10 +287,8 @@ def test_the_untouched_bases_value_is_asked_for_once_and_told(measuring: Callabl
     ScoringPack(keeper).run()
     status = read_status(keeper.study, 4)
     assert status.base_metric == 0.125
-    console = Console(width=100)
-    with console.capture() as shown:
-        console.print(status_table(status, []))
-    assert "3.2500 nats per token, exact_match 0.1250" in shown.get()
+    shown = "\n".join(line.plain for line in Screen().lines(status, width=120, height=40))
+    assert "untouched base 3.250, exact_match 0.125" in shown
     said = verdict(keeper.study).by_metric
     assert said is not None
     assert said.base == 0.125

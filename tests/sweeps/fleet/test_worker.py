@@ -18,12 +18,12 @@ from lora_runner.protocol import COMPLETE, OUT_OF_MEMORY, PUT_BACK, Assignment, 
 from sweeps.errors import StartFailed
 from sweeps.fleet.endpoints import open_endpoints
 from sweeps.fleet.fleet_size import FleetSize, fleet_size
-from sweeps.fleet.live_view import LiveView
 from sweeps.fleet.ray_start import start_ray
 from sweeps.fleet.run_fleet import run_fleet
 from sweeps.fleet.training_session import SessionOpener
 from sweeps.keeper.keeper import Keeper
 from sweeps.study.lease import DriverProcess
+from sweeps.view.live_view import LiveView
 from tests.on_ray import ON_RAY
 
 pytestmark = ON_RAY
@@ -256,11 +256,9 @@ def test_it_ends_too_when_its_time_has_run_out_meanwhile(
     nowhere = FleetSize(now=1, most=1, resources={"a node that never comes": 1})
     with open_endpoints(plan, new_database("study"), DriverProcess.current("a run")) as endpoints:
         worker_spec, keeper = make_worker_spec(1, str(tmp_path / "placed"), room=1), endpoints.keeper
-        view = LiveView(
-            lambda seen: ray.get(keeper.status.remote(seen)), lambda: None, Console(file=io.StringIO())
-        )
+        view = LiveView(Console(file=io.StringIO()))
         started = time.monotonic()
-        with view:
+        with view, view.follow(lambda seen: ray.get(keeper.status.remote(seen)), lambda: None):
             assert (
                 run_fleet(endpoints, worker_spec, nowhere, lambda: view.is_ending() or too_long(started))
                 == []

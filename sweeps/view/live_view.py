@@ -1,0 +1,223 @@
+"""Shows a run while it lasts: a live screen in a terminal, otherwise one plain line per change."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+
+from rich.console import Console, Group
+from rich.control import Control
+from rich.live import Live
+from rich.segment import ControlType
+from rich.text import Text
+
+from sweeps.console import say
+from sweeps.study.status import Stage, Status
+from sweeps.view.plain_lines import PlainLines
+from sweeps.view.screen import SHOWN_EVENTS, Screen, shown_events
+from sweeps.view.stopping import stop_text
+from sweeps.view.trial_lines import ASCII_BARS, Bars
+
+POLL_SECONDS, MAX_PAUSE_SECONDS = 0.5, 10.0
+PAINT_SECONDS = 0.2
+MAX_KEEPER_SHARE = 0.1
+"""Share of the keeper's time that polling may take: in a large study a status takes long."""
+
+
+class LiveView:
+    """Shows stages of the driver and, once it follows a keeper, its status, until closed.
+
+    One thread asks the keeper, another draws: what is seen never waits for an answer. The first also passes
+    on a requested stop, because a call of Ray from a signal handler could deadlock.
+    """
+
+    def __init__(
+        self,
+        console: Console | None = None,
+        *,
+        name: str = "",
+        target: int = 0,
+        stages: Callable[[], Sequence[Stage]] = lambda: (),
+        on_status: Callable[[Status], None] = lambda _: None,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
+        """`name` and `target` of the sweep are shown until the keeper answers.
+
+        `stages()` are what the driver is doing now. `on_status` receives every status with them.
+        """
+        self.stop_wanted = threading.Event()
+        """Set by a signal: ask the workers to checkpoint and end."""
+        self._console = console or Console()
+        self._poll_seconds = self._pause = poll_seconds
+        self._first = Status(name, target)
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+        self._stages, self._on_status = stages, on_status
+        self._status: Status | None = None
+        self._status_at = self._began
+        self._new_events: list[str] = []
+        self._last_events: list[str] = []
+        self._life, self._num_events = "", 0
+        self._asked_to_stop = self._ending = self._is_unreachable = False
+        self._wake, self._closed = threading.Event(), threading.Event()
+        self._painter = threading.Thread(target=self._paint, name="view", daemon=True)
+
+    def __enter__(self) -> LiveView:
+        self._painter.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._wake.set()
+        self._painter.join(timeout=10)
+
+    @contextmanager
+    def follow(
+        self, status: Callable[[int], Status | None], request_stop: Callable[[], None]
+    ) -> Iterator[None]:
+        """Ask a keeper for its status while the block runs, and once more at its end.
+
+        `status(n)` returns the present status with its events from number n on.
+        """
+        over = threading.Event()
+
+        def ask() -> None:
+            while not over.is_set():
+                self._poll(status, request_stop)
+                self._wait(over)
+            self._poll(status, request_stop)
+
+        thread = threading.Thread(target=ask, name="keeper status", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(timeout=10)
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        say(self._console, text)
+
+    def is_ending(self) -> bool:
+        """Whether no more trials are handed out: after a requested stop, or as the last status says."""
+        return self.stop_wanted.is_set() or self._ending
+
+    # --- the keeper -------------------------------------------------------------------------------
+
+    def _wait(self, over: threading.Event) -> None:
+        """Until the next question is due; a stop is passed on at once."""
+        until = time.monotonic() + self._pause
+        while not over.is_set() and (left := until - time.monotonic()) > 0:
+            if self.stop_wanted.is_set() and not self._asked_to_stop:
+                return
+            over.wait(min(left, PAINT_SECONDS))
+
+    def _poll(self, ask: Callable[[int], Status | None], request_stop: Callable[[], None]) -> None:
+        """Take over the present status; that the keeper does not answer is said once."""
+        started = time.monotonic()
+        try:
+            if self.stop_wanted.is_set() and not self._asked_to_stop:
+                request_stop()
+                self._asked_to_stop = True
+            status = ask(self._num_events)
+            if status is not None and status.life != self._life:
+                # The keeper was restarted, and counts its events from 0.
+                status = ask(0) if self._num_events else status
+                self._num_events = 0
+                # It does not know of the requested stop either.
+                self._asked_to_stop = self._asked_to_stop and not self._life
+        except Exception as error:  # any error of Ray: watching must not end the run
+            if not self._is_unreachable and not self._closed.is_set():
+                self._add_events([f"the keeper does not answer: {type(error).__name__}"])
+            self._is_unreachable = True
+            return
+        finally:
+            pause = (time.monotonic() - started) / MAX_KEEPER_SHARE
+            self._pause = max(self._poll_seconds, min(pause, MAX_PAUSE_SECONDS))
+            self._wake.set()
+        self._is_unreachable = False
+        if status is None:
+            return
+        self._life, self._ending = status.life, status.ending
+        self._num_events += len(status.events)
+        self._add_events(status.events, status)
+        self._on_status(replace(status, stages=[*self._stages(), *status.stages]))
+
+    def _add_events(self, events: list[str], status: Status | None = None) -> None:
+        at = f"{datetime.now():%H:%M:%S}"
+        with self._lock:
+            if status is not None:
+                self._status, self._status_at = status, time.monotonic()
+            self._new_events += events
+            # Two spaces: `shown_events` finds the event behind its time.
+            self._last_events += [f"{at}  {event}" for event in shown_events(events)]
+            del self._last_events[:-SHOWN_EVENTS]
+
+    # --- drawing ----------------------------------------------------------------------------------
+
+    def _paint(self) -> None:
+        if self._console.is_terminal:
+            self._paint_screen()
+        else:
+            self._print_lines()
+
+    def _print_lines(self) -> None:
+        plain = PlainLines()
+        said_stop = False
+        while True:
+            is_last = self._closed.is_set()
+            self._wake.clear()
+            with self._lock:
+                status, events, self._new_events = self._status, self._new_events, []
+            notice = ""
+            if self.stop_wanted.is_set() and not said_stop:
+                notice, said_stop = stop_text(status), True
+            for line in plain.lines(status, events, self._stages(), notice):
+                # One line of a log, however long.
+                say(self._console, line)
+            if is_last:
+                return
+            self._wake.wait(PAINT_SECONDS)
+
+    def _paint_screen(self) -> None:
+        is_utf = (self._console.encoding or "").lower().replace("-", "").startswith("utf")
+        screen = Screen(Bars() if is_utf else ASCII_BARS)
+        shown, size = list[str](), self._console.size
+        live = self._live()
+        try:
+            while not self._closed.is_set():
+                self._wake.clear()
+                if self._console.size != size:
+                    # A terminal breaks the lines that it shows anew: what stood there is cleared with them.
+                    size = self._console.size
+                    live.stop()
+                    self._console.control(Control(ControlType.CLEAR, ControlType.HOME))
+                    live, shown = self._live(), []
+                lines = self._lines(screen, width=size.width, height=size.height - 1)
+                if (text := [line.plain for line in lines]) != shown:
+                    shown = text
+                    live.update(Group(*lines), refresh=True)
+                self._wake.wait(PAINT_SECONDS)
+        finally:
+            live.stop()
+
+    def _live(self) -> Live:
+        live = Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop")
+        live.start()
+        return live
+
+    def _lines(self, screen: Screen, *, width: int, height: int) -> list[Text]:
+        with self._lock:
+            status, events, at = self._status or self._first, list(self._last_events), self._status_at
+        since = time.monotonic() - at
+        elapsed = status.elapsed_seconds + since if status.elapsed_seconds else time.monotonic() - self._began
+        left = None if status.seconds_left is None else max(0.0, status.seconds_left - since)
+        status = replace(status, elapsed_seconds=elapsed, seconds_left=left)
+        notice = stop_text(status) if self.stop_wanted.is_set() or status.stopping else ""
+        stages = self._stages()
+        return screen.lines(status, width=width, height=height, events=events, stages=stages, notice=notice)

@@ -1,0 +1,160 @@
+"""Phrases about a sweep's state that the live screen, the plain lines and `sweeps status` share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from files_and_text.numbers import duration, number, plural, value_text
+from results.text.answer import about
+from results.text.gaps import percent_text, short_loss
+from search_spaces.dimension import Value
+from sweeps.study.status import Stage, Status
+
+GIB = 2**30
+_NUMBER = re.compile(r"trial (\d+): ")
+
+
+def shorten(text: str, width: int) -> str:
+    """`text` in at most `width` characters; what is too long loses its middle, as both ends say most."""
+    text = " ".join(text.split())
+    if len(text) <= width:
+        return text
+    if width < 8:
+        return text[: max(0, width)]
+    head = (width - 5) * 2 // 3
+    return f"{text[:head].rstrip()} ... {text[len(text) - (width - 5 - head) :].lstrip()}"
+
+
+def packed(facts: Iterable[str], width: int) -> list[str]:
+    """Lines with as many facts each as fit into `width`; a longer one loses its middle."""
+    lines = list[str]()
+    for fact in facts:
+        if lines and len(lines[-1]) + len(fact) + 3 <= width:
+            lines[-1] += f"   {fact}"
+        else:
+            lines.append(shorten(fact, width))
+    return lines
+
+
+def trial_of(event: str) -> int | None:
+    """The trial that an event of the keeper is about; None for other events."""
+    found = _NUMBER.match(event)
+    return int(found[1]) if found else None
+
+
+def is_start(event: str) -> bool:
+    """Whether an event only says that a trial has started on a seat."""
+    return trial_of(event) is not None and ": started on worker " in event
+
+
+def counts_text(status: Status) -> str:
+    """`6 of 16 trials (4 complete, 2 pruned)`."""
+    outcomes = ", ".join(
+        f"{count} {name.replace('_', ' ')}" for name, count in sorted(status.outcomes.items()) if count
+    )
+    return f"{status.finished} of {plural(status.target, 'trial')}" + (f" ({outcomes})" if outcomes else "")
+
+
+def left_text(status: Status) -> str:
+    """`about 2 min left`, with the reason where it grew; "" while it is not known."""
+    if status.seconds_left is None:
+        return ""
+    return f"{about(status.seconds_left)} left" + (f" ({status.left_note})" if status.left_note else "")
+
+
+def speed_text(status: Status) -> str:
+    """`1,240 tokens/s`; "" before a speed was measured."""
+    return f"{status.tokens_per_second:,.0f} tokens/s" if status.tokens_per_second >= 0.5 else ""
+
+
+def stage_text(stage: Stage, prefix: str = "") -> str:
+    """`worker 0: loading the base, 1.2 of 4.7 GiB`; `prefix` stands before what is done."""
+    who = "" if stage.worker is None else f"worker {stage.worker}: "
+    done = ""
+    if stage.total:
+        if stage.unit == "bytes":
+            done = f", {stage.done / GIB:.1f} of {stage.total / GIB:.1f} GiB"
+        else:
+            done = f", {number(stage.done)} of {number(stage.total)} {stage.unit}".rstrip()
+    return f"{who}{prefix}{stage.name}{done}"
+
+
+def warning_texts(status: Status) -> Iterator[str]:
+    """What a person has to know now: a storage that is away, memory, failed trials, how it computes."""
+    if status.storage_away_seconds:
+        away = duration(status.storage_away_seconds)
+        yield f"the storage has been away for {away}: trials go on and wait for it"
+    if status.num_put_back:
+        yield f"{plural(status.num_put_back, 'trial')} tried again after running out of memory"
+    if status.failed:
+        yield f"{plural(status.failed, 'trial')} failed"
+    for path in status.compute_paths:
+        yield from path.get("notes") or ()
+
+
+def best_text(status: Status) -> str:
+    """`5.432 (trial 5)`, or who leads before a trial is complete; "" before the first evaluation."""
+    if status.best is not None:
+        shown = [short_loss(status.best["eval_loss"])]
+        if status.best.get("metric") is not None:
+            metric = f"{status.metric} {number(status.best['metric'])}"
+            shown = [metric, f"loss {shown[0]}"] if status.is_objective else [f"{shown[0]}, {metric}"]
+        return f"{', '.join(shown)} (trial {status.best['number']})"
+    if (leader := status.leader) is not None and leader.eval_loss is not None:
+        return f"{short_loss(leader.eval_loss)} at {leader.percent}% (trial {leader.number})"
+    return ""
+
+
+def beside_best(status: Status) -> list[str]:
+    """The guideline default with what it costs against the best, and the untouched base."""
+    shown, best = [], status.best
+    if status.default_loss is not None:
+        cost = ""
+        if best is not None and best["eval_loss"] > 0 and not status.is_objective:
+            percent = 100 * (status.default_loss - best["eval_loss"]) / best["eval_loss"]
+            cost = f" ({percent_text(percent)})" if percent else ""
+        shown.append(f"guideline default {short_loss(status.default_loss)}{cost}")
+    if status.base_eval_loss is not None:
+        metric = "" if status.base_metric is None else f", {status.metric} {number(status.base_metric)}"
+        shown.append(f"untouched base {short_loss(status.base_eval_loss)}{metric}")
+    return shown
+
+
+def short_name(parameter: str) -> str:
+    """The name of a hyperparameter above a column of few characters."""
+    return _SHORT_NAMES.get(parameter, parameter)
+
+
+def short_value(parameter: str, value: Value | None) -> str:
+    """A value in few characters: `5.98e-3`, `3%` of the steps, `cosine`; `-` where a trial has none."""
+    if value is None:
+        return "-"
+    if parameter == "warmup_ratio" and isinstance(value, int | float):
+        return f"{100 * value:.3g}%"
+    return shorten(value_text(value), 12)
+
+
+def step_text(step: int | None, max_steps: int | None, percent: int) -> str:
+    """`24/40`; `60%` where the step is not known."""
+    return f"{percent}%" if step is None else f"{step}/{max_steps}" if max_steps else str(step)
+
+
+def short_values(values: Mapping[str, Value]) -> dict[str, str]:
+    """Column -> value, in the order given; steps and share of a warmup are one column."""
+    return {short_name(name): short_value(name, value) for name, value in values.items()}
+
+
+_SHORT_NAMES = {
+    "learning_rate": "lr",
+    "embedding_learning_rate": "emb_lr",
+    "embedding_lr_ratio": "emb_ratio",
+    "lr_scheduler_type": "sched",
+    "warmup_ratio": "warmup",
+    "warmup_steps": "warmup",
+    "lora_r": "r",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "weight_decay": "decay",
+    "per_device_train_batch_size": "batch",
+}
