@@ -1,6 +1,6 @@
 """A sweep's report: one HTML file that opens without a network.
 
-`facts.py` reads the study once; each module of `sections/` and `plots/` turns these facts into blocks
+`facts.py` reads the study once; each module of `sections/` turns these facts into blocks
 (`blocks.py`); `page.py` puts the sections in order and renders `templates/`.
 """
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
+
+from markupsafe import Markup
 
 Tone = Literal["plain", "good", "bad", "unsure"]
 
@@ -18,6 +20,14 @@ class Badge:
 
 
 Cell = str | Badge
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """The one sentence that everybody reads."""
+
+    kind: ClassVar[str] = "headline"
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,23 +80,48 @@ class Code:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plot:
-    """A plotly figure, and its numbers as a table for readers who cannot see it."""
+class Command:
+    """A line to be copied into a terminal, and what it is for."""
 
-    kind: ClassVar[str] = "plot"
-    id: str
-    label: str
-    """What is drawn, in a few words, for screen readers."""
+    text: str
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commands:
+    kind: ClassVar[str] = "commands"
+    commands: Sequence[Command]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A chart as SVG, whose text is escaped, and what to look for in it."""
+
+    kind: ClassVar[str] = "picture"
+    svg: Markup
     caption: str
-    """What to look for, in a sentence or two."""
-    spec: Mapping[str, Any]
-    """`data` and `layout`, builtins only, without NaN."""
-    table: Table
-    height: int = 420
-    """Pixels."""
 
 
-Block = Paragraph | Bullets | Tiles | Table | Code | Plot
+@dataclass(frozen=True, kw_only=True)
+class SampleTexts:
+    """A prompt, and texts that continue it beside each other."""
+
+    kind: ClassVar[str] = "sample"
+    prompt: str
+    texts: Sequence[tuple[str, str]]
+    """(who wrote it, text)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """Blocks of which only the summary is shown until the reader opens it."""
+
+    kind: ClassVar[str] = "fold"
+    summary: str
+    blocks: Sequence[Block]
+
+
+Block = Headline | Paragraph | Bullets | Tiles | Table | Code | Commands | Picture | SampleTexts | Fold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +129,3 @@ class Section:
     id: str
     title: str
     blocks: Sequence[Block]
-
-
-def text_section(id: str, title: str, text: str) -> Section:
-    """A section of one paragraph: why there is nothing to show."""
-    return Section(id=id, title=title, blocks=[Paragraph(text=text)])

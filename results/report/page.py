@@ -7,50 +7,42 @@ import hashlib
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import jinja2
 import optuna
 from markupsafe import Markup, escape
-from plotly.offline import get_plotlyjs
 
 from files_and_text.atomic_files import atomic_write
-from results.report.blocks import Plot, Section
-from results.report.colors_and_marks import DARK_COLORS
+from results.charts.page_parts import chart_css, hover_script
+from results.report.blocks import Section
 from results.report.facts import ReportFacts, read_facts
-from results.report.plots.embedding_ratio_map import embedding_ratio_section
-from results.report.plots.importance import importance_section
-from results.report.plots.learning_curves import learning_curves_section
-from results.report.plots.learning_rates import learning_rates_section
-from results.report.plots.parallel_coordinates import parallel_coordinates_section
-from results.report.plots.seat_timeline import timeline_section
+from results.report.header import header_lines
 from results.report.sections.answer import answer_section
+from results.report.sections.charts import importance_section
 from results.report.sections.data_account import data_section
+from results.report.sections.details import details_section
 from results.report.sections.early_ends import early_ends_section
-from results.report.sections.guideline_verdicts import verdicts_section
 from results.report.sections.next_steps import next_steps_section
-from results.report.sections.reproduce import reproduce_section
+from results.report.sections.parameters import parameters_section
+from results.report.sections.samples import samples_section
 from results.report.sections.stability_signs import signs_section
 from results.verdict.verdict import Verdict
 
 REPORT_FILE = "report.html"
 
-SECTIONS: Sequence[Callable[[ReportFacts], Section]] = (
+SECTIONS: Sequence[Callable[[ReportFacts], Section | None]] = (
     answer_section,
-    verdicts_section,
-    learning_rates_section,
-    embedding_ratio_section,
-    learning_curves_section,
+    next_steps_section,
+    parameters_section,
     importance_section,
-    parallel_coordinates_section,
-    timeline_section,
+    samples_section,
     signs_section,
     early_ends_section,
     data_section,
-    next_steps_section,
-    reproduce_section,
+    details_section,
 )
-"""In the order of the page."""
+"""In the order of the page; a section that has nothing to show is None."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -75,24 +67,16 @@ def write_report(
 
 
 def render_report(facts: ReportFacts) -> str:
-    """The whole page, about 5 MB: plotly.js is most of it."""
-    sections = [build(facts) for build in SECTIONS]
-    plots = {
-        block.id: {"spec": block.spec, "height": block.height}
-        for section in sections
-        for block in section.blocks
-        if isinstance(block, Plot)
-    }
-    scripts = ([get_plotlyjs()] if plots else []) + [_read("report.js")]
+    """The whole page; it needs no script to be read."""
+    scripts = [hover_script(), Markup(_read("copy.js"))]
     page = _environment().get_template("report.html.jinja")
     return page.render(
         facts=facts,
-        sections=sections,
-        model=_shown_model(facts),
-        plots=plots,
-        dark=DARK_COLORS,
-        style=Markup(_read("report.css")),
-        scripts=[Markup(script) for script in scripts],
+        lines=header_lines(facts),
+        sections=[section for build in SECTIONS if (section := build(facts)) is not None],
+        style=chart_css() + Markup(_read("report.css")),
+        icon="data:image/svg+xml;base64," + base64.b64encode(_read("icon.svg").encode()).decode(),
+        scripts=scripts,
         hashes=[_source_hash(script) for script in scripts],
     )
 
@@ -104,12 +88,6 @@ def _source_hash(script: str) -> str:
 
 def _read(name: str) -> str:
     return (_TEMPLATES / name).read_text(encoding="utf-8")
-
-
-def _shown_model(facts: ReportFacts) -> str:
-    """A hub id as it is; of a folder only the last part."""
-    name = str(facts.sweep.context.get("model") or "")
-    return PurePath(name).name if PurePath(name).is_absolute() else name
 
 
 def _breakable(text: str) -> Markup:

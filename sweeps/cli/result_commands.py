@@ -15,7 +15,7 @@ from sweeps.cli.arguments import (
     load_to_read,
     share_of,
 )
-from sweeps.console import say
+from sweeps.console import say, shown_path
 
 app = typer.Typer()
 
@@ -87,7 +87,7 @@ def report(path: RunArgument, margin: MarginOption = None) -> None:
     share = None if margin is None else share_of(margin)
     with file_errors():
         written = load_to_read(path).report(margin=share)
-    say(console, f"wrote {written}")
+    say(console, f"wrote {shown_path(written)}")
 
 
 @app.command(epilog="sweeps export runs/mine --to trl\nsweeps export runs/mine --to unsloth --output out")

@@ -14,6 +14,7 @@ from results.report import write_report
 from results.tables import write_tables
 from results.verdict.verdict import verdict
 from sweeps.config import RESOLVED_NAME, SweepConfig, resolved
+from sweeps.console import shown_path
 
 
 def write_result_files(
@@ -45,6 +46,6 @@ def write_report_file(
         answer,
         folder,
         sweep_file=sweep_file.read_text(encoding="utf-8") if sweep_file.is_file() else resolved(config),
-        run_folder=f"{folder.parent.name}/{folder.name}",
+        run_folder=str(shown_path(folder)),
         target=config.trials,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from results.report.blocks import Block, Bullets, Paragraph, Section, Table
+from results.report.blocks import Block, Bullets, Fold, Paragraph, Section, Table
 from results.report.facts import ReportFacts
 
 _ROWS = {
@@ -27,16 +27,32 @@ _ROWS = {
 _ALWAYS = ("num_records", "num_used", "num_sequences", "num_target_tokens")
 
 
-def data_section(facts: ReportFacts) -> Section:
-    """Warnings, then the counts of both sets that are not zero."""
-    return Section(id="data", title="The data", blocks=_blocks(facts.sweep.context.get("data_account")))
-
-
-def _blocks(account: Any) -> list[Block]:
+def data_section(facts: ReportFacts) -> Section | None:
+    """What was used in a sentence, and the counts of both sets that are not zero; None in older studies."""
+    account = facts.sweep.context.get("data_account")
     if not isinstance(account, Mapping):
-        return [Paragraph(text="The study holds no counts of its data: it was made before they were kept.")]
-    blocks: list[Block] = [Paragraph(tone="unsure", text=f"{text}.") for text in account.get("warnings", ())]
-    sets = [account.get(name, {}) for name in ("train", "eval")]
+        return None
+    train, evaluation = (account.get(name, {}) for name in ("train", "eval"))
+    blocks: list[Block] = [
+        Paragraph(
+            text=f"{_used(train)} training records used, {train.get('num_target_tokens', 0):,} tokens with "
+            f"loss; {_used(evaluation)} for evaluation, {evaluation.get('num_target_tokens', 0):,} tokens."
+        ),
+    ]
+    counts = Table(
+        caption="Records and tokens", header=("", "training", "evaluation"), rows=_rows(train, evaluation)
+    )
+    notices = [Bullets(items=list(found))] if (found := account.get("notices")) else []
+    blocks.append(Fold(summary="What became of the records", blocks=[counts, *notices]))
+    return Section(id="data", title="The data", blocks=blocks)
+
+
+def _used(counts: Mapping[str, Any]) -> str:
+    used, read = counts.get("num_used", 0), counts.get("num_records", 0)
+    return f"{used:,}" if used == read else f"{used:,} of {read:,}"
+
+
+def _rows(*sets: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows = [
         (label, *(f"{counts.get(name, 0):,}" for counts in sets))
         for name, label in _ROWS.items()
@@ -47,9 +63,4 @@ def _blocks(account: Any) -> list[Block]:
             ("share of the tokens with loss that is lost", *(f"{c.get('lost_share', 0):.1%}" for c in sets))
         )
         rows.append(("max_length that loses nothing", *(f"{c.get('max_length_for_all', 0):,}" for c in sets)))
-    blocks.append(
-        Table(caption="What became of the records", header=("", "training", "evaluation"), rows=rows)
-    )
-    if notices := account.get("notices"):
-        blocks.append(Bullets(items=list(notices)))
-    return blocks
+    return rows

@@ -6,44 +6,42 @@ from collections.abc import Sequence
 
 from files_and_text.numbers import loss, number, plural
 from files_and_text.plain_values import finite
-from results.report.blocks import Block, Paragraph, Section, Table, text_section
-from results.report.colors_and_marks import readable
+from results.report.blocks import Block, Fold, Paragraph, Section, Table
 from results.report.facts import ReportFacts
 from results.sweep_result import TrialResult
 
 _UNWANTED = ("failed", "out_of_memory", "diverged")
 
 
-def early_ends_section(facts: ReportFacts) -> Section:
-    """Failed, out-of-memory and diverged trials first, then pruned ones."""
-    title = "Trials that ended early"
-    if not facts.ended_early:
-        return text_section("failures", title, "No trial ended before its full budget.")
-    unwanted = [t for name in _UNWANTED for t in facts.ended_early if t.outcome == name]
-    pruned = [t for t in facts.ended_early if t.outcome == "pruned"]
-    blocks: list[Block] = []
-    if unwanted:
-        caption = f"{plural(len(unwanted), 'trial')} that failed, diverged or ran out of memory"
-        blocks.append(_ends(unwanted, caption, folded=False))
-        if any(t.outcome == "failed" for t in unwanted):
-            where = "The whole error of a failed trial is in error.txt in its folder."
-            blocks.append(Paragraph(text=where))
-    else:
-        blocks.append(Paragraph(text="No trial failed, diverged or ran out of memory."))
-    if pruned:
-        caption = f"{plural(len(pruned), 'trial')} stopped by the pruner, the normal course"
-        blocks.append(_ends(pruned, caption, folded=True))
-    return Section(id="failures", title=title, blocks=blocks)
+def early_ends_section(facts: ReportFacts) -> Section | None:
+    """Failed, out-of-memory and diverged trials; None where there are none."""
+    found = [trial for name in _UNWANTED for trial in facts.sweep.trials if trial.outcome == name]
+    if not found:
+        return None
+    caption = f"{plural(len(found), 'trial')} that failed, diverged or ran out of memory"
+    blocks: list[Block] = [_ends(found, caption)]
+    if any(trial.outcome == "failed" for trial in found):
+        blocks.append(Paragraph(text="The whole error is in error.txt in the trial's folder."))
+    return Section(id="early", title="Trials that failed", blocks=blocks)
 
 
-def _ends(trials: Sequence[TrialResult], caption: str, *, folded: bool) -> Table:
+def pruned_fold(facts: ReportFacts) -> Fold | None:
+    """What the pruner stopped, the normal course; None where it stopped nothing."""
+    pruned = [trial for trial in facts.sweep.trials if trial.outcome == "pruned"]
+    if not pruned:
+        return None
+    caption = "Why each was stopped"
+    return Fold(summary=f"Stopped early by the pruner ({len(pruned)})", blocks=[_ends(pruned, caption)])
+
+
+def _ends(trials: Sequence[TrialResult], caption: str) -> Table:
     return Table(
         caption=caption,
         header=("trial", "outcome", "learning rate", "at", "last loss", "reason", "folder"),
         rows=[
             (
                 str(t.number),
-                readable(t.outcome),
+                t.outcome.replace("_", " "),
                 number(rate) if (rate := finite(t.values.get("learning_rate"))) is not None else "",
                 "" if t.percent is None else f"{t.percent}%",
                 "" if t.last_eval_loss is None else loss(t.last_eval_loss),
@@ -52,6 +50,5 @@ def _ends(trials: Sequence[TrialResult], caption: str, *, folded: bool) -> Table
             )
             for t in trials
         ],
-        folded=folded,
         stacked=True,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from files_and_text.numbers import value_text
-from results.report.blocks import Block, Paragraph, Section, Table
+from results.report.blocks import Block, Fold, Paragraph, Table
 from results.report.facts import ReportFacts
 from results.report.sections import row_cells
 from results.text.conditions import shown_conditions
@@ -15,23 +15,31 @@ from results.verdict.arm_comparisons import ArmComparisons
 from results.verdict.row_verdict import RowVerdict
 
 
-def verdicts_section(facts: ReportFacts) -> Section:
-    rows = [] if facts.verdict is None else list(facts.verdict.rows)
-    tested = [row for row in rows if row.is_tested and row.row.topic != "stability"]
-    untested = [row for row in rows if not row.is_tested]
+def rows_fold(facts: ReportFacts) -> Fold | None:
+    """The verdict on every row, with its source and conditions; None where the study names no rows."""
+    verdict = facts.verdict
+    if verdict is None or not verdict.rows:
+        return None
+    tested = [row for row in verdict.rows if row.is_tested and row.row.topic != "stability"]
+    untested = [row for row in verdict.rows if not row.is_tested]
     blocks: list[Block] = []
-    if not rows:
-        blocks.append(Paragraph(text="The study names no guideline rows, so none is judged."))
-    elif not tested:
-        blocks.append(Paragraph(text="This sweep tests no guideline row."))
-    else:
-        margin = facts.verdict.margin if facts.verdict is not None else 0.0
-        blocks += [_sweep_conditions(tested, margin), _table(tested), _sentences(tested, margin)]
-    if facts.verdict is not None and facts.verdict.replicates is not None:
-        blocks.append(_replicates(facts.verdict.replicates))
+    if tested:
+        blocks += [
+            _sweep_conditions(tested, verdict.margin),
+            _table(tested),
+            _sentences(tested, verdict.margin),
+        ]
     if untested:
         blocks.append(_untested(untested))
-    return Section(id="verdict", title="Where the guidelines held", blocks=blocks)
+    return Fold(summary=f"Guideline rows, one by one ({len(tested) + len(untested)})", blocks=blocks)
+
+
+def arms_fold(facts: ReportFacts) -> Fold | None:
+    """What was run again, arm by arm; None before a confirmation."""
+    found = None if facts.verdict is None else facts.verdict.replicates
+    if found is None:
+        return None
+    return Fold(summary=f"Runs on new seeds ({len(found.arms)} configurations)", blocks=[_replicates(found)])
 
 
 def _table(rows: Sequence[RowVerdict]) -> Table:

@@ -1,12 +1,13 @@
-"""What to try next: ranges to widen, dimensions to fix, configs to run again."""
+"""What to do next: commands to copy, ranges to widen, hyperparameters to leave alone."""
 
 from __future__ import annotations
 
 import math
 
 from files_and_text.numbers import number, plural
-from results.report.blocks import Block, Bullets, Code, Paragraph, Section
+from results.report.blocks import Block, Bullets, Code, Command, Commands, Fold, Section
 from results.report.facts import ReportFacts
+from results.text.answer import next_text
 from results.verdict.band import Edge
 
 _MANY_DIVERGED = 0.2
@@ -15,52 +16,42 @@ _WIDER = 4.0
 """Factor by which an end of a range on a log scale is moved out."""
 
 
-def next_steps_section(facts: ReportFacts) -> Section:
-    """Advice with the observation that it follows from."""
-    items = [*_unfinished(facts), *_edges(facts), *_troubles(facts), *_negligible(facts), *_run_again(facts)]
-    blocks: list[Block] = [Bullets(items=items)] if items else []
-    if not items:
-        blocks.append(Paragraph(text="Nothing stands out: no best value lies at the end of its range."))
+def next_steps_section(facts: ReportFacts) -> Section | None:
+    """None where there is nothing to do but to look."""
+    commands = [Command(text=found.command, why=next_text(found)) for found in facts.answer.next]
+    items = [*_edges(facts), *_troubles(facts), *_negligible(facts)]
+    blocks: list[Block] = [Commands(commands=commands)] if commands else []
+    if items:
+        blocks.append(Bullets(items=items))
     edges = [] if facts.verdict is None else list(facts.verdict.edges)
     if edges:
-        blocks.append(
-            Code(label="Wider ranges for the sweep file, under a new name", text=_wider_space(facts, edges))
-        )
-    return Section(id="next", title="What to try next", blocks=blocks)
-
-
-def _unfinished(facts: ReportFacts) -> list[str]:
-    if not facts.is_unfinished:
-        return []
-    return [f"Let the sweep finish: `sweeps run {facts.run_folder}` goes on where it stopped."]
+        code = Code(label="For a sweep file with another name", text=_wider_space(facts, edges))
+        blocks.append(Fold(summary="The wider ranges, to copy", blocks=[code]))
+    return Section(id="next", title="Next", blocks=blocks) if blocks else None
 
 
 def _edges(facts: ReportFacts) -> list[str]:
     edges = [] if facts.verdict is None else facts.verdict.edges
     return [
         f"Widen {edge.dimension}: the best, {number(edge.value)}, lies at the {edge.side} end of what was "
-        f"searched ({number(edge.end)}), so a better value may lie beyond."
+        f"searched ({number(edge.end)})."
         for edge in edges
     ]
 
 
 def _troubles(facts: ReportFacts) -> list[str]:
-    found, counts, ended = [], facts.outcomes, max(facts.num_ended, 1)
-    if counts["diverged"] > _MANY_DIVERGED * ended:
+    found, counts = [], facts.answer.run.outcomes
+    ended = max(sum(n for name, n in counts.items() if name not in ("running", "waiting")), 1)
+    diverged, memory, failed = (counts.get(name, 0) for name in ("diverged", "out_of_memory", "failed"))
+    if diverged > _MANY_DIVERGED * ended:
+        found.append(f"Lower the high end of learning_rate: {plural(diverged, 'trial')} of {ended} diverged.")
+    if memory:
         found.append(
-            f"{plural(counts['diverged'], 'trial')} of {ended} diverged: lower the high end of "
-            "learning_rate, so that fewer trials are spent beyond the cliff."
-        )
-    if counts["out_of_memory"]:
-        found.append(
-            f"{plural(counts['out_of_memory'], 'trial')} ran out of memory: fewer `seats`, or a smaller "
+            f"{plural(memory, 'trial')} ran out of memory: fewer `seats`, or a smaller "
             "per_device_train_batch_size with more gradient_accumulation_steps."
         )
-    if counts["failed"]:
-        found.append(
-            f"{plural(counts['failed'], 'trial')} failed for a reason outside of training: fix it (the "
-            "reasons are above) and run them again."
-        )
+    if failed:
+        found.append(f"{plural(failed, 'trial')} failed: mend the reason below, then run the sweep again.")
     return found
 
 
@@ -68,24 +59,8 @@ def _negligible(facts: ReportFacts) -> list[str]:
     found = facts.importance
     return [
         f"Fix {name}: it hardly mattered ({100 * found.shares[name]:.1f}% of the importance over "
-        f"{plural(found.num_trials, 'finished trial')}), and one dimension less leaves more trials for the "
-        "others."
+        f"{plural(found.num_trials, 'finished trial')})."
         for name in found.negligible
-    ]
-
-
-def _run_again(facts: ReportFacts) -> list[str]:
-    """Without replicates, how much of a gain is luck is unknown."""
-    verdict = facts.verdict
-    if verdict is None or verdict.best is None or verdict.replicates is not None:
-        return []
-    default = verdict.guideline_default
-    beside = (
-        " and the guideline default" if default is not None and default.number != verdict.best.number else ""
-    )
-    return [
-        f"Run the best config{beside} again on other seeds (sweeps confirm): one run per config cannot tell "
-        "a gain from luck."
     ]
 
 

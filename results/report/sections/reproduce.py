@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from files_and_text.yaml_lines import load_yaml
-from results.report.blocks import Block, Code, Section, Table
+from results.report.blocks import Block, Code, Fold, Table
 from results.report.facts import ReportFacts
 
 
-def reproduce_section(facts: ReportFacts) -> Section:
+def reproduce_fold(facts: ReportFacts) -> Fold:
     blocks: list[Block] = [Code(label="Commands", text=_commands(facts))]
     if facts.sweep_file:
         blocks.append(Code(label="sweep.yaml, every value written out", text=facts.sweep_file))
@@ -33,7 +33,7 @@ def reproduce_section(facts: ReportFacts) -> Section:
         _settings_table(same, "field", facts.sweep.identity),
     ]
     kept = [b for b in blocks if not isinstance(b, Table) or b.rows]
-    return Section(id="reproduce", title="How to reproduce", blocks=kept)
+    return Fold(summary="How to reproduce", blocks=kept)
 
 
 def _settings_table(caption: str, name: str, values: Mapping[str, Any]) -> Table:
@@ -43,11 +43,11 @@ def _settings_table(caption: str, name: str, values: Mapping[str, Any]) -> Table
 def _commands(facts: ReportFacts) -> str:
     lines = [
         "sweeps run sweep.yaml       # the file below; the same seeds draw the same trials",
-        f"sweeps verdict {facts.run_folder}",
-        f"sweeps report {facts.run_folder}",
+        f"sweeps verdict {facts.answer.run.run_folder}",
+        f"sweeps report {facts.answer.run.run_folder}",
     ]
     if facts.sweep.best is not None:
-        lines.append(f"sweeps export {facts.run_folder} --to transformers")
+        lines.append(f"sweeps export {facts.answer.run.run_folder} --to transformers")
     return "\n".join(lines)
 
 

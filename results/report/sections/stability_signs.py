@@ -8,24 +8,23 @@ from statistics import median
 
 from files_and_text.numbers import number
 from files_and_text.plain_values import finite
-from results.report.blocks import Block, Cell, Section, Table, text_section
-from results.report.colors_and_marks import readable
+from results.report.blocks import Block, Cell, Fold, Section, Table
 from results.report.facts import ReportFacts
 from results.sweep_result import TrialResult
 from results.text.rows import description
+from search_spaces import GuidelineRow
 
 _SHOWN_NUMBERS = 12
 
 
-def signs_section(facts: ReportFacts) -> Section:
-    """Signs in training of a learning rate that is too high or too low."""
-    title = "Signs of instability"
+def signs_section(facts: ReportFacts) -> Section | None:
+    """Signs in training of a learning rate that is too high or too low; None where none was seen."""
     showing: dict[str, list[TrialResult]] = defaultdict(list)
     for trial in facts.sweep.trials:
         for sign in trial.signs:
             showing[sign].append(trial)
     if not showing:
-        return text_section("signs", title, "No trial showed any of the signs that the guidelines name.")
+        return None
     rows = [_sign(facts, sign, trials) for sign, trials in sorted(showing.items(), key=lambda i: -len(i[1]))]
     blocks: list[Block] = [
         Table(
@@ -34,10 +33,9 @@ def signs_section(facts: ReportFacts) -> Section:
             rows=rows,
             stacked=True,
         ),
-        *_meanings(facts),
-        _details(facts),
+        Fold(summary="What the signs mean, and their figures", blocks=[*_meanings(facts), _details(facts)]),
     ]
-    return Section(id="signs", title=title, blocks=blocks)
+    return Section(id="signs", title="Signs of instability", blocks=blocks)
 
 
 def _sign(facts: ReportFacts, sign: str, trials: Sequence[TrialResult]) -> tuple[Cell, ...]:
@@ -45,7 +43,7 @@ def _sign(facts: ReportFacts, sign: str, trials: Sequence[TrialResult]) -> tuple
     numbers = [str(t.number) for t in trials]
     more = f" and {len(numbers) - _SHOWN_NUMBERS} more" if len(numbers) > _SHOWN_NUMBERS else ""
     return (
-        readable(sign),
+        sign.replace("_", " "),
         f"{len(trials)} of {len(facts.sweep.started)}",
         _median_rate(trials),
         _median_rate(others),
@@ -68,13 +66,14 @@ def _meanings(facts: ReportFacts) -> list[Block]:
         Table(
             caption="What the tables say the signs mean, against what was seen",
             header=("row", "the text says", "here"),
-            rows=[
-                (row.row.id, f"{row.row.condition} ({readable(row.row.direction or '')})", description(row))
-                for row in tested
-            ],
+            rows=[(row.row.id, _text_says(row.row), description(row)) for row in tested],
             stacked=True,
         )
     ]
+
+
+def _text_says(row: GuidelineRow) -> str:
+    return f"{row.condition} ({(row.direction or '').replace('_', ' ')})"
 
 
 def _details(facts: ReportFacts) -> Table:
@@ -84,13 +83,12 @@ def _details(facts: ReportFacts) -> Table:
         rows=[
             (
                 str(trial),
-                readable(str(sign.get("sign", ""))),
+                str(sign.get("sign", "")).replace("_", " "),
                 "" if sign.get("step") is None else str(sign["step"]),
                 str(sign.get("detail") or ""),
             )
             for trial, found in sorted(facts.sign_details.items())
             for sign in found
         ],
-        folded=True,
         stacked=True,
     )

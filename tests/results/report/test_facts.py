@@ -1,56 +1,19 @@
-"""Timeline, importances and row words, from facts to what is drawn of them."""
+"""Importances, and what the header says, from a study."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
-import optuna
 import pytest
 
 from results.hyperparameter_importance import read_importance
-from results.report.facts import SeatUse, read_facts
-from results.report.plots.seat_timeline import timeline_bars
+from results.report.facts import read_facts
+from results.report.header import header_lines
 from results.verdict.verdict import verdict
-from tests.results.report.conftest import START, many_trials
+from tests.results.report.conftest import START, many_trials, seated
 
 Make = Callable[..., Any]
-
-
-def seat_use(number: int, begin: float, end: float | None, *, seat: int = 0) -> SeatUse:
-    return SeatUse(
-        number=number,
-        worker=0,
-        seat=seat,
-        start=START + timedelta(seconds=begin),
-        end=None if end is None else START + timedelta(seconds=end),
-        outcome="running" if end is None else "complete",
-    )
-
-
-def placed(*seat_uses: SeatUse) -> dict[int, tuple[float, float]]:
-    bars, _ = timeline_bars(seat_uses)
-    return {bar.seat_use.number: (bar.begin, bar.length) for bar in bars}
-
-
-def test_a_trial_drawn_while_its_seat_was_taken_begins_when_the_seat_is_free() -> None:
-    assert placed(seat_use(0, 0, 10), seat_use(1, 4, 25)) == {0: (0, 10), 1: (10, 15)}
-
-
-def test_a_running_trial_reaches_to_the_last_known_time() -> None:
-    assert placed(seat_use(0, 0, 30), seat_use(1, 5, None, seat=1)) == {0: (0, 30), 1: (5, 25)}
-
-
-def test_a_long_pause_is_cut_out_and_named() -> None:
-    bars, pauses = timeline_bars([seat_use(0, 0, 100), seat_use(1, 100_000, 100_050)])
-    assert [(bar.begin, bar.length) for bar in bars] == [(0, 100), (100, 50)]
-    assert [(pause.at, pause.seconds) for pause in pauses] == [(100, 99_900)]
-
-
-def test_a_short_gap_is_no_pause() -> None:
-    bars, pauses = timeline_bars([seat_use(0, 0, 100), seat_use(1, 101, 200)])
-    assert (pauses, bars[1].begin) == ([], 101)
 
 
 def test_importances_need_trials_enough(make_trial: Make, make_study: Make) -> None:
@@ -74,10 +37,18 @@ def test_equal_losses_have_no_importances(make_trial: Make, make_study: Make) ->
     assert found.reason == "All finished trials have the same loss."
 
 
-def test_a_trial_that_waits_has_no_seat_and_does_not_count_as_ended(
-    make_trial: Make, make_study: Make
-) -> None:
-    study: optuna.Study = make_study(make_trial(2.0))
-    study.enqueue_trial({"learning_rate": 1e-4})
-    facts = read_facts(study, verdict(study), target=2)
-    assert ([s.number for s in facts.seat_uses], facts.num_ended, facts.is_unfinished) == ([0], 1, True)
+def test_the_header_tells_when_on_what_and_how_fast(make_trial: Make, make_study: Make) -> None:
+    trials = [seated(make_trial(2.0 + n), seat=n, begin=0, seconds=40 + 60 * n) for n in range(2)]
+    counts = {"num_records": 2000, "num_used": 1800}
+    account = {"train": counts, "eval": counts | {"num_used": 48}}
+    study = make_study(*trials, context={"data_account": account})
+    study.set_user_attr("compute_paths", [{"device": "NVIDIA H200", "path": "general"}])
+    assert header_lines(read_facts(study, verdict(study), target=2)) == [
+        f"{START.day} January 2026 · 2 of 2 trials (2 complete) in 1 min 40 s on NVIDIA H200 · "
+        "80 tokens per second",
+        "example/llama-8b (8.03B parameters) · 1,800 records, 48 for evaluation · 200 steps a trial · "
+        "torch 2.13.0, transformers 5.23.0",
+    ]
+    bare = make_study(context={name: None for name in ("model", "max_steps")})
+    bare.set_user_attr("versions", {})
+    assert header_lines(read_facts(bare, None)) == ["0 trials", ""]

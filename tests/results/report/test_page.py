@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable
@@ -15,12 +14,17 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState, create_trial
 
+from results.answer.read_answer import read_answer
+from results.sweep_result import read_study
+from results.text.answer import done_text, headline, next_text, sure_text, use_text
+from results.text.parameters import best_text, parameter_title, table_lines
+from results.verdict.verdict import verdict
 from search_spaces import Dimension, SearchSpace
 from tests.results.report.conftest import SWEEP_FILE, XSS, many_trials
 
 Page = Callable[..., Path]
-SECTIONS = ["answer", "verdict", "rates", "ratio", "curves", "importance", "parallel", "timeline"]
-SECTIONS += ["signs", "failures", "data", "next", "reproduce"]
+SECTIONS = ["answer", "next", "parameters", "importance", "signs", "early", "details"]
+CHARTS = ["chart-learning-rate"]
 
 
 class Reader(HTMLParser):
@@ -39,11 +43,11 @@ class Reader(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         self._open = []
-        if tag in ("td", "th"):
-            self.texts.append(" ")  # cells have a column between them
+        if tag not in ("span", "b", "a"):
+            self.texts.append(" ")  # blocks and cells stand apart from each other
 
     def handle_data(self, data: str) -> None:
-        if self._open not in (["script"], ["style"]):
+        if self._open not in (["script"], ["style"], ["title"]):
             self.texts.append(data)
 
     @property
@@ -56,16 +60,47 @@ def read(path: Path) -> Reader:
     return Reader(path.read_text(encoding="utf-8"))
 
 
-def plots_of(path: Path) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="plots">(.*?)</script>', path.read_text(), re.S)
-    assert found is not None
-    plots: dict[str, Any] = json.loads(found[1])["plots"]
-    return plots
+def sections_of(path: Path) -> list[str]:
+    return [str(attrs["id"]) for tag, attrs in read(path).tags if tag == "section"]
+
+
+def charts_of(path: Path) -> list[str]:
+    return [str(attrs["id"]) for tag, attrs in read(path).tags if attrs.get("class") == "chart"]
 
 
 def test_the_sections_stand_in_order_and_the_answer_comes_first(rich_page: Path) -> None:
-    ids = [attrs["id"] for tag, attrs in read(rich_page).tags if tag == "section"]
-    assert ids == SECTIONS
+    assert sections_of(rich_page) == SECTIONS
+
+
+def test_the_plot_of_the_rate_follows_the_answer_and_the_commands_follow_it(rich_page: Path) -> None:
+    page = rich_page.read_text(encoding="utf-8")
+    order = ["How sure?", 'id="chart-learning-rate"', 'id="next"', "sweeps run runs/demo", 'id="parameters"']
+    found = [page.index(wanted) for wanted in order]
+    assert found == sorted(found)
+
+
+def test_every_number_is_the_answers(rich: optuna.Study, rich_page: Path) -> None:
+    reader = read(rich_page)
+    found = read_answer(read_study(rich), verdict(rich), run_folder="runs/demo", target=40)
+    assert found.best is not None
+    commands = [command.command for command in found.next]
+    wanted = [
+        headline(found),
+        use_text(found),
+        f"How sure? {sure_text(found)}",
+        done_text(found.run),
+        *commands,
+        *map(next_text, found.next),
+    ]
+    for parameter in found.parameters:
+        first = table_lines(parameter)[0]
+        cells = (parameter_title(parameter.parameter), best_text(parameter), f"{first.value} ({first.rows})")
+        wanted.append(" ".join((*cells, first.position, first.cost, first.word)))
+    for text in wanted:
+        assert " ".join(text.split()) in reader.text, text
+    assert [attrs["aria-label"] for tag, attrs in reader.tags if tag == "button"] == [
+        f"Copy: {command}" for command in commands
+    ]
 
 
 COUNTS = {"num_records": 2000, "num_used": 1800, "num_sequences": 1800, "num_target_tokens": 90_000}
@@ -83,6 +118,8 @@ def test_what_became_of_the_records_is_told_and_warnings_stand_with_the_answer(
     study = make_study(make_trial(2.5, lr=2e-4), context={"data_account": account})
     text = read(page(study)).text
     assert text.count(f"About the data: training: too long {XSS}.") == 1  # among what limits the answer
+    assert text.index("About the data") < text.index("What became of the records")
+    assert "1,800 of 2,000 training records used, 90,000 tokens with loss" in text
     _, table = text.split("What became of the records")
     for fact in (
         "records read 2,000 2,000",
@@ -94,20 +131,78 @@ def test_what_became_of_the_records_is_told_and_warnings_stand_with_the_answer(
     ):
         assert fact in table, table
     assert "empty: no answer" not in table
-    before = make_study(make_trial(2.5, lr=2e-4))
-    assert "made before they were kept" in read(page(before)).text
+    assert "data" not in sections_of(page(make_study(make_trial(2.5, lr=2e-4))))
 
 
-def test_the_answer_names_best_gain_and_doubt(make_trial: Any, make_study: Any, page: Page) -> None:
+def test_three_tiles_say_loss_cost_and_base(make_trial: Any, make_study: Any, page: Page) -> None:
     study = make_study(
         make_trial(2.5, lr=2e-4, label="guideline default"), make_trial(2.0, lr=1e-3), base=4.0
     )
     text = read(page(study)).text
     assert "Use learning_rate 1e-3" in text
-    assert "20.0% lower" in text
-    assert "0.5000 nats per token lower than trial 0, 2.5000" in text
-    assert "50.0% lower" in text
-    assert "How sure: not yet." in text
+    assert "Best loss 2.000 nats per token, trial 1" in text
+    assert "The guideline default costs +25.0% +0.500 nats per token, loss 2.500" in text
+    assert "The untouched base 4.000 +100% against the best, +2.000 nats per token" in text
+    assert "How sure? Not yet: one run per configuration." in text
+
+
+@pytest.mark.parametrize(
+    ("default", "said"),
+    [
+        ({"outcome": "failed", "reason": "no such file"}, "unknown failed: no such file"),
+        ({"loss": 1.9}, "nothing it is the best"),
+        (None, "unknown not tried"),
+    ],
+)
+def test_a_default_that_cannot_be_compared_says_why(
+    make_trial: Any, make_study: Any, page: Page, default: dict[str, Any] | None, said: str
+) -> None:
+    trials = [make_trial(2.0, lr=1e-3)]
+    trials += [] if default is None else [make_trial(label="guideline default", **default)]
+    assert f"The guideline default costs {said}" in read(page(make_study(*trials))).text
+
+
+def test_a_best_by_the_metric_is_named_by_it(make_trial: Any, make_study: Any, page: Page) -> None:
+    spec = {"name": "exact_match", "direction": "maximize", "objective": True}
+    trials = [
+        make_trial(2.0, lr=1e-3, attrs={"metric": 0.25, "eval_loss": 2.0}),
+        make_trial(2.2, lr=4e-4, attrs={"metric": 0.75, "eval_loss": 2.2}),
+    ]
+    study = make_study(*trials, context={"metric": spec})
+    text = read(page(study)).text
+    assert "Use learning_rate 4e-4" in text
+    assert "exact_match 0.75, loss 2.200" in text
+    assert "Searched by exact_match (maximize)" in text
+
+
+SAMPLES = {"prompts": ["1 + 1 ="], "answers": [" 2"], "generations": [" 1" * 400]}
+
+
+def test_base_default_and_best_write_beside_the_reference(
+    make_trial: Any, make_study: Any, page: Page
+) -> None:
+    study = make_study(
+        make_trial(2.5, label="guideline default", attrs={"generations": [XSS]}),
+        make_trial(2.0, lr=1e-3, attrs={"generations": ["\n"]}),
+    )
+    assert "samples" not in sections_of(page(study))
+    study.set_user_attr("base_samples", SAMPLES)
+    path = page(study)
+    text = read(path).text
+    assert "Prompt 1 + 1 = Reference answer 2 Untouched base 1 1 1" in text
+    assert f"1 … Guideline default {XSS} Best (nothing)" in text
+    assert " 1" * 165 not in text  # cut
+    assert not [tag for tag, _ in read(path).tags if tag in ("img", "b")]
+
+
+def test_a_long_prompt_shows_its_end(make_trial: Any, make_study: Any, page: Page) -> None:
+    study = make_study(make_trial(2.0, attrs={"generations": ["x"]}))
+    long = "\n".join(f"line {n}" for n in range(300)) + "\nquestion?"
+    study.set_user_attr("base_samples", SAMPLES | {"prompts": [long]})
+    text = read(page(study)).text
+    assert "question? Reference answer" in text
+    assert "line 0" not in text
+    assert "Prompt … " in text
 
 
 def test_the_same_study_gives_the_same_bytes(rich: optuna.Study, rich_page: Path, page: Page) -> None:
@@ -118,7 +213,7 @@ def test_nothing_on_the_page_points_outside_of_it(rich_page: Path) -> None:
     reader = read(rich_page)
     for tag, attrs in reader.tags:
         assert "src" not in attrs, tag
-        assert (attrs.get("href") or "#").startswith(("#", "data:,")), attrs
+        assert (attrs.get("href") or "#").startswith(("#", "data:image/svg+xml;")), attrs
     policy = next(attrs["content"] for tag, attrs in reader.tags if tag == "meta" and "content" in attrs)
     assert policy is not None
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
@@ -130,90 +225,24 @@ def test_names_and_reasons_are_text_and_never_elements(rich_page: Path) -> None:
     reader = read(rich_page)
     assert not [tag for tag, _ in reader.tags if tag in ("img", "b")]
     assert reader.text.count(" ".join(XSS.split())) >= 3
-    assert "<img" not in json.dumps(plots_of(rich_page))  # plotly has an HTML of its own
 
 
-def test_numbers_that_are_none_never_reach_a_plot(rich_page: Path) -> None:
-    text = json.dumps(plots_of(rich_page))
-    assert "NaN" not in text
-    assert "Infinity" not in text
-    cells = re.findall(r"<td[^>]*>(.*?)</td>", rich_page.read_text(encoding="utf-8"))
+def test_numbers_that_are_none_never_reach_the_page(rich_page: Path) -> None:
+    page = rich_page.read_text(encoding="utf-8")
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", page)
     assert len(cells) > 100
     assert not {"nan", "inf", "-inf", "NaN"} & set(cells)
+    drawn = " ".join(re.findall(r"<svg.*?</svg>", page, re.S))
+    assert not re.search(r'="[^"]*(nan|inf\b)', drawn, re.I)
 
 
-def test_every_plot_has_a_caption_a_label_and_a_table(rich_page: Path) -> None:
-    reader, plots = read(rich_page), plots_of(rich_page)
-    drawn = [attrs for _, attrs in reader.tags if attrs.get("class") == "plot"]
-    assert {attrs["id"] for attrs in drawn} == set(plots)
-    assert set(plots) == {
-        f"plot-{name}" for name in ("rates", "ratio", "curves", "importance", "parallel", "timeline")
-    }
-    assert all(attrs["role"] == "img" and len(attrs["aria-label"] or "") > 60 for attrs in drawn)
-    figures = page_text_between(rich_page, "<figure>", "</figure>")
-    assert len(figures) == len(plots)
-    assert all("<figcaption>" in figure and "<table>" in figure for figure in figures)
-
-
-def page_text_between(path: Path, begin: str, end: str) -> list[str]:
-    return re.findall(f"{begin}(.*?){end}", path.read_text(encoding="utf-8"), re.S)
-
-
-def test_axes_have_titles_with_units(rich_page: Path) -> None:
-    layouts = {name: plot["spec"]["layout"] for name, plot in plots_of(rich_page).items()}
-    titles = {
-        name: [layout[axis]["title"]["text"] for axis in ("xaxis", "yaxis") if "title" in layout[axis]]
-        for name, layout in layouts.items()
-    }
-    assert titles["plot-rates"] == [
-        "learning rate (peak, per optimizer step)",
-        "evaluation loss (nats per token)",
-    ]
-    assert titles["plot-curves"] == ["share of the budget (%)", "evaluation loss (nats per token)"]
-    assert titles["plot-timeline"][0] == "time since the first trial began (min)"
-
-
-def test_the_guideline_band_is_drawn_where_the_tables_put_it(
-    make_trial: Any, make_study: Any, page: Page
-) -> None:
-    space = SearchSpace(
-        dimensions=(
-            Dimension(
-                name="learning_rate",
-                kind="float",
-                low=1e-5,
-                high=2e-3,
-                log=True,
-                default=2e-4,
-                guideline_low=1e-4,
-                guideline_high=3e-4,
-            ),
-        )
-    )
-    study = make_study(*(make_trial(2 + i / 10, lr=1e-4 * 2**i) for i in range(4)), space=space)
-    path = page(study)
-    plot = plots_of(path)["plot-rates"]["spec"]
-    band = next(shape for shape in plot["layout"]["shapes"] if shape["type"] == "rect")
-    assert (band["x0"], band["x1"]) == (1e-4, 3e-4)
-    strip = {tuple(trace["x"]): trace["name"] for trace in plot["data"] if trace.get("yaxis") == "y2"}
-    assert strip[(2e-4,)].endswith("rows: 2e-4")
-    assert "1e-4 to 3e-4" in read(path).text
-
-
-def test_trials_stopped_early_are_no_points_on_the_loss_axis(rich_page: Path) -> None:
-    data = plots_of(rich_page)["plot-rates"]["spec"]["data"]
-    early = [trace for trace in data if trace["name"] in ("pruned", "diverged", "out of memory", "failed")]
-    assert len(early) == 4
-    assert all(trace["yaxis"] == "y3" for trace in early)
-
-
-def test_pruned_trials_are_marked_where_their_curve_ends(
-    make_trial: Any, make_study: Any, page: Page
-) -> None:
-    study = make_study(make_trial(2.0), make_trial(outcome="pruned", reports={20: 2.9, 40: 2.7}))
-    data = plots_of(page(study))["plot-curves"]["spec"]["data"]
-    ends = next(trace for trace in data if trace["name"] == "pruned" and trace["mode"] == "markers")
-    assert (ends["x"], ends["y"]) == ([40], [2.7])
+def test_every_chart_has_a_caption_and_a_label(rich_page: Path) -> None:
+    assert charts_of(rich_page) == CHARTS
+    figures = re.findall("<figure>(.*?)</figure>", rich_page.read_text(encoding="utf-8"), re.S)
+    assert len(figures) == len(CHARTS)
+    assert all(len(re.findall("<figcaption>(.+?)</figcaption>", figure, re.S)) == 1 for figure in figures)
+    pictures = [attrs for tag, attrs in read(rich_page).tags if tag == "svg"]
+    assert all(attrs["role"] == "img" and len(attrs["aria-label"] or "") > 40 for attrs in pictures)
 
 
 def test_how_to_reproduce_holds_the_file_seeds_versions_and_hashes(rich_page: Path) -> None:
@@ -240,38 +269,40 @@ def test_how_to_reproduce_says_how_the_workers_computed(make_trial: Any, make_st
     ("ended", "target", "said"),
     [(3, 3, False), (3, 5, True), (3, None, False)],
 )
-def test_an_unfinished_sweep_says_so_at_the_top(
+def test_an_unfinished_sweep_says_so_first(
     make_trial: Any, make_study: Any, page: Page, ended: int, target: int | None, said: bool
 ) -> None:
     text = read(page(make_study(*(make_trial(2.0 + n) for n in range(ended))), target=target)).text
-    assert ("This sweep is not finished: 3 of 5 trials ended." in text) == said
-    assert ("`sweeps run runs/demo` goes on" in text) == said
+    first = "The answer Not finished: 3 of 5 trials (3 complete)"
+    assert (first in text) == said
+    assert ("Everything below can still change." in text) == said
+    assert ("sweeps run runs/demo" in text.split("Details")[0]) == said
 
 
 def test_a_running_trial_makes_a_sweep_unfinished(make_trial: Any, make_study: Any, page: Page) -> None:
     study = make_study(make_trial(2.0), make_trial(outcome="running", reports={20: 2.5}))
-    assert "1 trial ended, 1 running. Everything below can still change." in read(page(study)).text
+    assert "Not finished: 1 trial (1 complete, 1 unfinished)" in read(page(study)).text
 
 
 def test_without_any_trial_there_is_a_page_that_says_so(make_study: Any, page: Page) -> None:
-    text = read(page(make_study())).text
-    assert "No trial has been tried yet, so there is nothing to say." in text
+    path = page(make_study())
+    assert "No trial has been tried yet." in read(path).text
+    assert (sections_of(path), charts_of(path)) == (["answer", "details"], [])
 
 
 def test_failed_trials_alone_leave_their_reasons(make_trial: Any, make_study: Any, page: Page) -> None:
     study = make_study(*(make_trial(outcome="failed", reason=f"no such file {n}") for n in range(3)))
-    path = page(study)
-    text = read(path).text
-    assert "There is no best config" in text
+    text = read(page(study)).text
+    assert "No trial finished its full budget with a finite loss." in text
     assert "(3 failed)" in text
     assert "no such file 2" in text
-    assert set(plots_of(path)) == {"plot-timeline"}
+    assert "3 trials failed: mend the reason below" in text
+    assert "Best loss" not in text
 
 
-def test_without_trained_embeddings_there_is_no_map_but_a_reason(
-    make_trial: Any, make_study: Any, page: Page
-) -> None:
-    trials = [make_trial(2.0 + n) for n in range(3)]
+def test_nothing_is_said_of_what_was_not_done(make_trial: Any, make_study: Any, page: Page) -> None:
+    """Frozen embeddings, no signs, no failures, no samples: no section for any of them."""
+    trials = [make_trial(2.0 + n, lr=1e-4 * (n + 1)) for n in range(3)]
     for trial in trials:
         for source in (trial.params, trial.distributions, trial.user_attrs["config"]):
             source.pop("embedding_lr_ratio", None), source.pop("embedding_learning_rate", None)
@@ -281,8 +312,19 @@ def test_without_trained_embeddings_there_is_no_map_but_a_reason(
         )
     )
     path = page(make_study(*trials, space=space, context={"train_embeddings": False}))
-    assert "does not train embeddings, so there is no embedding rate to map" in read(path).text
-    assert "plot-ratio" not in plots_of(path)
+    assert not {"ratio", "signs", "early", "samples", "data"} & set(sections_of(path))
+    assert "mbedding" not in read(path).text.split("Details")[0]
+
+
+def test_no_parameter_is_called_best_where_the_best_does_not_use_it(
+    make_trial: Any, make_study: Any, page: Page
+) -> None:
+    study = make_study(
+        make_trial(2.5, lr=2e-4, label="guideline default"), make_trial(2.0, lr=1e-3, scheduler="constant")
+    )
+    text = read(page(study)).text
+    assert "scheduler constant, no warmup: loss 2.000" in text
+    assert "Warmup, share of the steps none beside constant" in text
 
 
 def test_a_space_of_names_alone_still_has_a_page(make_study: Any, page: Page) -> None:
@@ -300,8 +342,9 @@ def test_a_space_of_names_alone_still_has_a_page(make_study: Any, page: Page) ->
         for n in range(12)
     ]
     path = page(make_study(*trials, space=space, guidelines=[]))
-    assert "No finished trial has a learning rate" in read(path).text
-    assert set(plots_of(path)) == {"plot-importance", "plot-parallel"}
+    assert "chart-learning-rate" not in charts_of(path)
+    assert "importance" in sections_of(path)
+    assert "parameters" not in sections_of(path)
 
 
 def test_a_best_at_the_end_of_its_range_asks_for_a_wider_one(
@@ -313,11 +356,14 @@ def test_a_best_at_the_end_of_its_range_asks_for_a_wider_one(
     assert "space: learning_rate: {low: 1.0e-05, high: 8.0e-03, log: true}" in text
 
 
+def test_a_page_is_light(rich_page: Path) -> None:
+    assert rich_page.stat().st_size < 300_000
+
+
 def test_hundreds_of_trials_stay_light_and_quick(make_study: Any, page: Page) -> None:
     study = make_study(*many_trials(500))
     page(make_study())  # imports and the template are no part of it
     begin = time.process_time()
     path = page(study)
     assert time.process_time() - begin < 5
-    assert path.stat().st_size < 6_000_000
-    assert all(len(plot["spec"]["data"]) < 25 for plot in plots_of(path).values())
+    assert path.stat().st_size < 1_500_000

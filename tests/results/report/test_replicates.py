@@ -9,7 +9,10 @@ from typing import Any
 import optuna
 import pytest
 
+from results.answer.read_answer import read_answer
 from results.report import write_report
+from results.sweep_result import read_study
+from results.text.answer import gap_text, headline, loss_text, sure_text
 from results.verdict.verdict import verdict
 from tests.results.confirm_studies import ARMS, confirm
 from tests.results.report.test_page import read
@@ -21,7 +24,7 @@ Make = Callable[..., Any]
 def sweep(make_trial: Make, make_study: Make) -> optuna.Study:
     return make_study(
         make_trial(2.10, lr=2e-4, rows=("scenario.general",), label="guideline default"),
-        make_trial(2.00, lr=4e-4, ratio=0.125, scheduler="cosine"),
+        make_trial(1.8642, lr=4e-4, ratio=0.125, scheduler="cosine"),
         make_trial(2.40, lr=1.5e-3, scheduler="cosine"),
     )
 
@@ -31,28 +34,38 @@ def report_text(sweep: optuna.Study, folder: Path, *, seeds: int) -> str:
     return read(write_report(sweep, verdict(sweep, replicates), folder)).text
 
 
-def test_words_effects_and_intervals_stand_in_the_answer_and_the_table(
-    sweep: optuna.Study, tmp_path: Path
-) -> None:
+def test_losses_and_gaps_are_those_of_the_seeds(sweep: optuna.Study, tmp_path: Path) -> None:
     text = report_text(sweep, tmp_path, seeds=5)
-    assert "How sure: run again, the guideline default's loss against the best's is +0.1" in text
-    assert "on 5 seeds, interval +0.0" in text
-    assert "scenario.general learning_rate 2e-4 too low" in " ".join(text.split())
-    assert "+0.0500 (+2.38%) on 5 seeds; interval +0.04" in text
-    assert "Conditions of this sweep: model size 8.03B, 200 steps, batch 8, base nf4" in text
-    assert "Configs run again on common seeds (" in text
-    assert "5 of 5" in text
-    assert "one run per config cannot tell a gain from luck" not in text
+    answer = read_answer(read_study(sweep), verdict(sweep, confirm(*ARMS, seeds=5)), run_folder="runs/mine")
+    assert answer.best is not None
+    assert answer.default.gap is not None
+    before_details = text.split("Details")[0]
+    assert headline(answer) in text
+    assert f"How sure? {sure_text(answer)}" in text
+    for shown in (loss_text(answer.best.loss), gap_text(answer.default.gap)):
+        value, _, notes = shown.partition(" (")
+        assert f"{value} {notes.removesuffix(')')}" in text, shown
+        assert "5 seeds" in notes
+    assert "1.864" not in before_details  # the single run's lucky loss
+    assert "too low" in before_details.split("Against the guideline tables")[1]
 
 
-def test_without_replicates_every_word_is_undecided_and_no_interval_is_shown(
-    sweep: optuna.Study, tmp_path: Path
-) -> None:
+def test_rows_and_seeds_stand_in_the_details(sweep: optuna.Study, tmp_path: Path) -> None:
+    _, details = report_text(sweep, tmp_path, seeds=5).split("Details", 1)
+    assert "scenario.general learning_rate 2e-4 too low" in details
+    assert "+0.0500 (+2.38%) on 5 seeds; interval +0.04" in details
+    assert "Conditions of this sweep: model size 8.03B, 200 steps, batch 8, base nf4" in details
+    assert "Runs on new seeds (8 configurations)" in details
+    assert "5 of 5" in details
+
+
+def test_without_replicates_every_word_is_undecided(sweep: optuna.Study, tmp_path: Path) -> None:
     text = report_text(sweep, tmp_path, seeds=0)
-    assert "How sure: not yet." in text
-    assert "too low" not in text.split("Where the guidelines held")[2].split("Guideline rows not tested")[0]
-    assert "one run per config cannot tell a gain from luck" in text
+    assert "How sure? Not yet: one run per configuration." in text
+    shown = text.split("Against the guideline tables")[1].split("What they write")[0]
+    assert "undecided" in shown
+    assert "too low" not in shown.split("Details")[0]
 
 
 def test_too_few_pairs_make_no_interval(sweep: optuna.Study, tmp_path: Path) -> None:
-    assert "on 2 seeds; too few pairs for an interval." in report_text(sweep, tmp_path, seeds=2)
+    assert "How sure? Not yet: 2 seeds, and an interval needs 3." in report_text(sweep, tmp_path, seeds=2)

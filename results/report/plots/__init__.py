@@ -1,1 +1,0 @@
-"""The report's plots, one file each."""
