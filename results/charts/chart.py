@@ -28,6 +28,7 @@ class Axis:
     """Whether `low` is at the top, as in a list."""
     ticks: tuple[Tick, ...] | None = None
     """None: round numbers, as many as fit."""
+    has_grid: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Mark:
     high: float | None = None
     """Ends of the interval of `y`, drawn as an error bar."""
     shade: float | None = None
-    """From 0 to 1 on the color scale, instead of the color of its series."""
+    """From 0 (strong) to 1 (pale) on the color scale, instead of the color of its series."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class Line:
     points: tuple[tuple[float, float], ...]
     text: str
     label: str = ""
-    """Written at its end."""
+    """Written right of the frame, at its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,22 +121,11 @@ class StripRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """Text at a point, such as the end of an axis of its own."""
+    """Small text below a point, such as the end of a lane."""
 
     x: float
     y: float
     text: str
-    place: Literal["above", "below", "right"] = "right"
-    is_strong: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShadeKey:
-    """What the color scale means: the texts at its two ends."""
-
-    title: str
-    low: str
-    high: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +150,9 @@ class Chart:
     strip: tuple[StripRow, ...] = ()
     strip_title: str = ""
     notes: tuple[Note, ...] = ()
-    shade_key: ShadeKey | None = None
+    shade_key: str = ""
+    """What the color scale shows, from its strong to its pale end."""
     height: int = 300
     """Of the frame in a wide picture, pixels."""
-    is_bare: bool = False
-    """Whether the frame has no grid and no ticks: all its text is notes."""
+    is_spread: bool = True
+    """Whether marks that would hide each other are moved apart."""

@@ -55,9 +55,6 @@ def figure(chart: Chart) -> Any:
         rows = len(chart.strip)
         hidden = {"visible": False, "fixedrange": True, "range": [rows - 0.4, -0.6]}
         made.update_layout(yaxis2=hidden | {"domain": [0.0, _strip_share(chart) - 0.03]})
-    if chart.is_bare:
-        made.update_xaxes(visible=False)
-        made.update_yaxes(visible=False)
     return made
 
 
@@ -77,6 +74,7 @@ def _axis(axis: Axis) -> dict[str, Any]:
         "type": "log" if axis.is_log else "linear",
         "range": ends[::-1] if axis.is_reversed else ends,
         "zeroline": False,
+        "showgrid": axis.has_grid,
     }
     if axis.ticks is not None:
         found |= {"tickvals": [tick.at for tick in axis.ticks]}
@@ -238,6 +236,4 @@ def _annotations(chart: Chart) -> Iterator[dict[str, Any]]:
             yield text | {"x": x, "xanchor": "left", "y": 0, "yref": "y domain", "yanchor": "bottom"}
     for note in chart.notes:
         x = math.log10(note.x) if chart.x.is_log else note.x
-        anchor = {"above": ("center", "bottom"), "below": ("center", "top"), "right": ("left", "middle")}
-        across, along = anchor[note.place]
-        yield plain | {"text": _escaped(note.text), "x": x, "y": note.y, "xanchor": across, "yanchor": along}
+        yield plain | {"text": _escaped(note.text), "x": x, "y": note.y, "yanchor": "top"}

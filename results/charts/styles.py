@@ -32,7 +32,7 @@ class Style:
         return "o" if self.is_open or self.symbol == "cross" else "m"
 
 
-_GREY, _INK = ("#6B737D", "#9AA1AB"), ("#1B1F24", "#E8EAED")
+_GREY, _INK, _SLATE = ("#7D8690", "#8B939D"), ("#1B1F24", "#E8EAED"), ("#44586C", "#B4C4D5")
 _BLUE, _GREEN, _RED = ("#0072B2", "#5AB4F0"), ("#00805C", "#2FC79A"), ("#C23B00", "#FF8A4C")
 
 
@@ -56,13 +56,13 @@ STYLES: Mapping[str, Style] = {
     "default": _style(_BLUE, "diamond", size=8, dash="6 4"),
     "table": _style(_BLUE, "diamond", size=5),
     "base": _style(_GREY, "circle", dash="2 4"),
-    "trial": _style(_INK, size=5),
-    "other": _style(_GREY, size=4),
+    "trial": _style(_SLATE, size=5),
+    "shaded": _style(_INK, size=6),
     "pruned": _style(_GREY, "cross", size=4),
     "diverged": _style(_RED, "triangle_down", is_open=True, size=4.5),
     "out_of_memory": _style(_RED, "square", is_open=True, size=4.5),
     "failed": _style(_RED, "cross", size=4.5),
-    "running": _style(_INK, "circle", is_open=True, size=4.5),
+    "running": _style(_INK, "circle", is_open=True, size=4.5, dash="2 3"),
     "above": _style(_INK, "arrow", is_open=True, size=4.5),
     "rung": _style(_GREY, dash="1 3"),
     "axis": _style(_GREY),
@@ -70,31 +70,20 @@ STYLES: Mapping[str, Style] = {
     **{f"scheduler-{name}": style for name, style in zip(SCHEDULERS, _SCHEDULER_STYLES, strict=True)},
 }
 
-SHADES_LIGHT = (
-    "#F7D03C",
-    "#D9BE49",
-    "#BBAB53",
-    "#9F9A5A",
-    "#85895E",
-    "#6C7860",
-    "#536863",
-    "#3B5768",
-    "#1F466F",
-    "#00336F",
-)
-SHADES_DARK = (
-    "#FFE66B",
-    "#EBD35E",
-    "#D2BE5C",
-    "#B8AA60",
-    "#A09867",
-    "#8A8870",
-    "#75797A",
-    "#626B84",
-    "#505D8E",
-    "#405098",
-)
-"""From low to high in ten steps of even lightness, yellow to blue, for any color vision."""
+SHADES = 10
+
+
+def _shades(strong: str, pale: str) -> tuple[str, ...]:
+    """Even steps between two colors."""
+    ends = [[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in (strong, pale)]
+    steps = [
+        [round(a + (b - a) * k / (SHADES - 1)) for a, b in zip(*ends, strict=True)] for k in range(SHADES)
+    ]
+    return tuple("#" + "".join(f"{part:02X}" for part in step) for step in steps)
+
+
+SHADES_LIGHT, SHADES_DARK = _shades("#005A42", "#E3EBE7"), _shades("#58EDC0", "#2B3834")
+"""Losses from low to high in the hue of the best: only lightness differs, so any color vision reads it."""
 
 
 def scheduler_style(name: str) -> str:

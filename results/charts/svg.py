@@ -8,12 +8,14 @@ from markupsafe import Markup, escape
 
 from results.charts.chart import Bar, Chart, Series
 from results.charts.layout.boxes import text_width
+from results.charts.layout.clip import clipped_parts
 from results.charts.layout.labels import Label
-from results.charts.layout.legend import LegendEntry
-from results.charts.layout.place import Layout, PlacedMark, place
+from results.charts.layout.legend import SHADE_WIDTH, LegendEntry
+from results.charts.layout.marks import PlacedMark
+from results.charts.layout.place import Layout, place
 from results.charts.layout.sizes import NARROW, WIDE, Size
 from results.charts.layout.symbols import short, symbol_path
-from results.charts.styles import STYLES
+from results.charts.styles import SHADES, STYLES
 
 
 def svg(chart: Chart) -> Markup:
@@ -81,22 +83,21 @@ def _bands(layout: Layout) -> Iterator[str]:
 
 
 def _axes(layout: Layout) -> Iterator[str]:
-    if layout.chart.is_bare:
-        return
-    frame, small = layout.frame, layout.size.small
-    below = layout.strip.bottom if layout.strip else frame.bottom
+    frame, bottom = layout.frame, layout.bottom
     for tick in layout.y_ticks:
-        yield _line(frame.left, tick.at, frame.right, tick.at, "grid")
-        base = tick.at + 0.35 * small
-        yield _text(Label(text=tick.text, x=frame.left - 7, y=base, size=small, anchor="end", style="soft"))
+        if layout.chart.y.has_grid:
+            yield _line(frame.left, tick.at, frame.right, tick.at, "grid")
+        if tick.label is not None:
+            yield _text(tick.label, "halo ")
     for tick in layout.x_ticks:
-        yield _line(tick.at, frame.top, tick.at, frame.bottom, "grid")
-        yield _line(tick.at, below, tick.at, below + (5 if tick.text else 3), "axis")
-        base = below + small + 7
-        if tick.text:
-            yield _text(Label(text=tick.text, x=tick.at, y=base, size=small, anchor="middle", style="soft"))
-    yield _line(frame.left, below, frame.right, below, "axis")
-    yield _line(frame.left, frame.top, frame.left, frame.bottom, "axis")
+        if layout.chart.x.has_grid:
+            yield _line(tick.at, frame.top, tick.at, frame.bottom, "grid")
+        yield _line(tick.at, bottom, tick.at, bottom + (5 if tick.label else 3), "axis")
+        if tick.label is not None:
+            yield _text(tick.label)
+    if layout.x_ticks:
+        yield _line(frame.left, bottom, frame.right, bottom, "axis")
+        yield _line(frame.left, frame.top, frame.left, frame.bottom, "axis")
     if layout.strip:
         yield _line(frame.left, frame.bottom, frame.right, frame.bottom, "grid")
 
@@ -108,20 +109,19 @@ def _guides(layout: Layout) -> Iterator[str]:
         if guide.side == "y":
             path = f"M{short(frame.left)} {short(layout.y.pixel(guide.at))}H{short(frame.right)}"
         else:
-            rows = (placed.y for placed in layout.rows if placed.row.low == placed.row.high == guide.at)
+            placed = layout.strip.rows if layout.strip else ()
+            rows = (row.y for row in placed if row.row.low == row.row.high == guide.at)
             at, below = layout.x.pixel(guide.at), next(rows, frame.bottom)
             path = f"M{short(at)} {short(frame.top)}V{short(below)}"
         yield _shape("path", f"guide k-{guide.style}", guide.text, d=path)
 
 
 def _strip(layout: Layout) -> Iterator[str]:
-    strip, small = layout.strip, layout.size.small
-    if strip is None:
+    if layout.strip is None:
         return
-    if layout.chart.strip_title:
-        title, base = layout.chart.strip_title, strip.top + small + 3
-        yield _text(Label(text=title, x=strip.left + 4, y=base, size=small, style="soft"))
-    for placed in layout.rows:
+    if layout.strip.title is not None:
+        yield _text(layout.strip.title, "halo ")
+    for placed in layout.strip.rows:
         row, width = placed.row, placed.right - placed.left
         if width < 1:
             path = symbol_path(STYLES[row.style].symbol, placed.left, placed.y, STYLES[row.style].size)
@@ -134,9 +134,16 @@ def _strip(layout: Layout) -> Iterator[str]:
 
 
 def _lines(layout: Layout, series: Series) -> Iterator[str]:
+    """Cut where they leave the frame."""
+    ends = layout.chart.y.low, layout.chart.y.high
     for line in series.lines:
-        points = [f"{short(layout.x.clipped(x))} {short(layout.y.clipped(y))}" for x, y in line.points]
-        yield _shape("path", f"line {series.weight} k-{series.style}", line.text, d="M" + "L".join(points))
+        parts = [
+            "L".join(f"{short(layout.x.clipped(x))} {short(layout.y.pixel(y))}" for x, y in part)
+            for part in clipped_parts(line.points, *ends)
+        ]
+        if parts:
+            path = "".join(f"M{part}" for part in parts)
+            yield _shape("path", f"line {series.weight} k-{series.style}", line.text, d=path)
 
 
 def _bar(layout: Layout, series: Series, bar: Bar) -> Iterator[str]:
@@ -160,14 +167,18 @@ def _mark(placed: PlacedMark) -> Iterator[str]:
         caps = "".join(f"M{short(point.x - 5)} {short(end)}h10" for end in (low, high))
         path = f"M{short(point.x)} {short(low)}V{short(high)}{caps}"
         yield _shape("path", f"interval k-{placed.series.style}", d=path)
-    shade = "" if mark.shade is None else f" s{min(int(mark.shade * 10), 9)}"
+    shade = "" if mark.shade is None else f" s{min(int(mark.shade * SHADES), SHADES - 1)}"
     path = symbol_path(style.symbol, point.x, point.y, point.half)
     yield _shape("path", f"{style.kind} k-{placed.series.style}{shade}", mark.text, d=path)
 
 
 def _entry(entry: LegendEntry) -> Iterator[str]:
     style, x, y = STYLES[entry.style], entry.x + 7, entry.y
-    if entry.kind == "line":
+    if entry.kind == "shades":
+        for index in range(SHADES):
+            at = entry.x + index * SHADE_WIDTH
+            yield _shape("rect", f"shade s{index}", x=at, y=y - 5, width=float(SHADE_WIDTH), height=10.0)
+    elif entry.kind == "line":
         yield _shape("path", f"line k-{entry.style}", d=f"M{short(x - 7)} {short(y)}h14")
     elif entry.kind == "bar":
         yield _shape("rect", f"bar k-{entry.style}", x=x - 6, y=y - 5, width=12.0, height=10.0)

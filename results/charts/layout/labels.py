@@ -73,3 +73,15 @@ def beside_line(text: str, x: float, *, frame: Box, size: float, style: str) -> 
         base = frame.bottom - 6 - share * frame.height
         yield Label(text=text, x=x + 5, y=base, size=size, anchor="start", style=style)
         yield Label(text=text, x=x - 5, y=base, size=size, anchor="end", style=style)
+
+
+def moved_apart(heights: Sequence[float], *, step: float, low: float, high: float) -> list[float]:
+    """Rising heights, at least `step` apart and between `low` and `high`, each as near as that allows."""
+    found = list(heights)
+    for index, at in enumerate(found):
+        found[index] = max(at, low if index == 0 else found[index - 1] + step)
+    limit = high
+    for index in reversed(range(len(found))):
+        found[index] = min(found[index], limit)
+        limit = found[index] - step
+    return found

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from results.charts.chart import Chart
 from results.charts.layout.boxes import text_width
 from results.charts.layout.sizes import Size
+from results.charts.styles import SHADES
 
 ROW = 20
+SHADE_WIDTH = 7
 _SYMBOL, _GAP = 18, 16
 
 
@@ -17,7 +19,7 @@ _SYMBOL, _GAP = 18, 16
 class LegendEntry:
     style: str
     kind: str
-    """mark | line | bar."""
+    """mark | line | bar | shades."""
     text: str
     x: float
     """Left end of the symbol."""
@@ -28,7 +30,7 @@ class LegendEntry:
 
     @property
     def text_x(self) -> float:
-        return self.x + _SYMBOL
+        return self.x + _symbol_width(self.kind)
 
 
 def legend_entries(chart: Chart, size: Size) -> tuple[list[LegendEntry], int]:
@@ -36,7 +38,7 @@ def legend_entries(chart: Chart, size: Size) -> tuple[list[LegendEntry], int]:
     found: list[LegendEntry] = []
     x, row = 2.0, 0
     for style, kind, text in _named(chart):
-        width = _SYMBOL + text_width(text, size.small)
+        width = _symbol_width(kind) + text_width(text, size.small)
         if found and x + width > size.width - 2:
             x, row = 2.0, row + 1
         found.append(
@@ -53,4 +55,10 @@ def _named(chart: Chart) -> Sequence[tuple[str, str, str]]:
         if series.name:
             kind = "mark" if series.marks else "line" if series.lines else "bar"
             found.setdefault(series.name, (series.style, kind, series.name))
+    if chart.shade_key:
+        found["shades"] = ("best", "shades", chart.shade_key)
     return list(found.values())
+
+
+def _symbol_width(kind: str) -> float:
+    return 6 + SHADES * SHADE_WIDTH if kind == "shades" else _SYMBOL

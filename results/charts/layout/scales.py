@@ -58,7 +58,8 @@ def _linear_ticks(axis: Axis, most: int) -> list[Tick]:
     if span <= 0:
         return [Tick(at=axis.low, text=number(axis.low))]
     power = 10.0 ** math.floor(math.log10(span / most))
-    step = next(step * power for step in _STEPS if span / (step * power) <= most)
+    steps = [step * power for step in _STEPS if power != 1 or step != 2.5]  # 0, 2.5, 5 has a decimal too many
+    step = next(step for step in steps if span / step <= most)
     first, last = math.ceil(axis.low / step - 1e-9), math.floor(axis.high / step + 1e-9)
     decimals = next(d for d in range(12) if abs(step * 10**d - round(step * 10**d)) < 1e-6 * step * 10**d)
     return [Tick(at=index * step, text=f"{index * step:.{decimals}f}") for index in range(first, last + 1)]

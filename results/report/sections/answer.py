@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from results.answer.answer import Compared, Gap
-from results.charts.learning_rate import learning_rate_chart
+from results.charts.builders.learning_rate import learning_rate_chart
 from results.report.blocks import Block, Bullets, Fold, Headline, Paragraph, Section, Tile, Tiles, Tone
 from results.report.facts import ReportFacts
 from results.report.sections.charts import picture

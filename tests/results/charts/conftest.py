@@ -31,14 +31,14 @@ def read(study: optuna.Study) -> tuple[SweepResult, Answer]:
 
 def text_boxes(layout: Layout) -> list[tuple[str, Box]]:
     """Every piece of text in the picture with its box."""
-    small, below = layout.size.small, (layout.strip or layout.frame).bottom
-    found = [(label.text, label.box) for label in layout.labels]
-    found += [(row.label.text, row.label.box) for row in layout.rows if row.label is not None]
-    found += [(entry.text, text_box(entry.text, entry.text_x, entry.y + 4, small)) for entry in layout.legend]
-    found += [
-        (t.text, text_box(t.text, t.at, below + small + 7, small, "middle")) for t in layout.x_ticks if t.text
+    found = [*layout.labels, *(tick.label for tick in (*layout.x_ticks, *layout.y_ticks) if tick.label)]
+    if layout.strip is not None:
+        found += [row.label for row in layout.strip.rows if row.label]
+        found += [layout.strip.title] if layout.strip.title else []
+    boxes = [(label.text, label.box) for label in found]
+    return boxes + [
+        (entry.text, text_box(entry.text, entry.text_x, entry.y + 4, entry.size)) for entry in layout.legend
     ]
-    return found
 
 
 def overlapping(boxes: list[tuple[str, Box]]) -> list[tuple[str, str]]:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from results.answer.answer import Answer
+from results.charts.builders.learning_rate import learning_rate_chart
 from results.charts.chart import Chart
 from results.charts.layout.place import place
 from results.charts.layout.sizes import NARROW, WIDE, Size
-from results.charts.learning_rate import learning_rate_chart
 from results.charts.plotly_figure import figure
 from results.charts.svg import svg
 from results.sweep_result import SweepResult

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from files_and_text.numbers import number, plural
 from results.answer.answer import Answer, Loss, TableValue
+from results.charts.builders.ranges import log_ends, loss_ends
+from results.charts.builders.trial_marks import EARLY, LOSS_AXIS, SCHEDULER, positive, searched, trial_text
 from results.charts.chart import Axis, Chart, Guide, Mark, Series, StripRow
-from results.charts.ranges import log_ends, loss_ends
 from results.charts.styles import OTHER_SCHEDULER, scheduler_style
-from results.charts.trial_marks import EARLY, LOSS_AXIS, SCHEDULER, positive, searched, trial_text
 from results.sweep_result import SweepResult, TrialResult
 from results.text.gaps import short_loss
 
