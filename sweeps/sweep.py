@@ -9,7 +9,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,36 @@ class Sweep:
         self._problem_at: ProblemAt = lambda _, message: Problem(message)
 
     @classmethod
+    def new(
+        cls,
+        model: str | Path | Mapping[str, Any],
+        train: Any,
+        *,
+        eval: Any = None,
+        scenario: str = "general",
+        name: str | None = None,
+        run_folder: Path | str | None = None,
+        **keys: Any,
+    ) -> Sweep:
+        """A sweep of arguments instead of a file; nothing is written before it runs.
+
+        `train` and `eval`: a file, folder or hub id, a `datasets.Dataset`, or a list of records as dicts,
+        which are written into the run folder when the sweep starts. `keys` are those of the sweep file,
+        sections as dicts: `training={"max_steps": 100}`, `trials=16`. Without `name` the sweep is called
+        after model and data; without `max_steps` trials have as many steps as the scenario's tables say.
+        `run_folder` stands for `output` and `name`; one that holds this sweep is continued. Raises
+        ConfigError with every problem, RunFolderError when the run folder holds a sweep with other settings.
+        """
+        from sweeps.python.new_config import new_config
+
+        config, problem_at = new_config(
+            model, train, eval=eval, scenario=scenario, name=name, run_folder=run_folder, **keys
+        )
+        sweep = cls(config)
+        sweep._problem_at = problem_at
+        return sweep
+
+    @classmethod
     def load(
         cls, path: Path | str, overrides: Mapping[str, Any] | None = None, *, check_files: bool = True
     ) -> Sweep:
@@ -77,8 +107,15 @@ class Sweep:
     def plan(self) -> Blueprint:
         """Check everything and return what would run. Writes nothing."""
         from sweeps.plan.build_blueprint import build_blueprint
+        from sweeps.python.given_data import readable
 
-        return build_blueprint(self.config, self._problem_at)
+        with readable(self.config) as config:
+            blueprint = build_blueprint(config, self._problem_at)
+        if config is self.config:
+            return blueprint
+        study_spec = blueprint.study_spec
+        context = {**study_spec.context, "data": asdict(self.config.data)}
+        return replace(blueprint, config=self.config, study_spec=replace(study_spec, context=context))
 
     def show_record(self, number: int) -> RecordView:
         """Training record `number`, from 1 in the order of the files, as the model sees it. Writes nothing.
@@ -88,9 +125,11 @@ class Sweep:
         from lora_runner.base.load_model import load_tokenizer
         from lora_runner.data import show_record
         from sweeps.plan.build_blueprint import base_spec
+        from sweeps.python.given_data import readable
 
         tokenizer = load_tokenizer(base_spec(self.config))
-        return show_record(self.config.data, tokenizer, number)
+        with readable(self.config) as config:
+            return show_record(config.data, tokenizer, number)
 
     # --- run --------------------------------------------------------------------------------------
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from fnmatch import fnmatch
+from pathlib import Path
 
 from files_and_text.atomic_files import atomic_write
 from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, resolved
 from sweeps.errors import ConfigError, RunFolderError
+
+DATA_FOLDER = "data"
+"""Records that were given in Python, in files called by their content."""
 
 
 def check_run_folder(config: SweepConfig, *, may_differ: bool = False) -> None:
@@ -14,8 +18,7 @@ def check_run_folder(config: SweepConfig, *, may_differ: bool = False) -> None:
     folder = config.run_folder
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"the run folder {folder} is a file")
-    # A run that was killed at its first write leaves only a temporary file.
-    if not folder.is_dir() or all(fnmatch(item.name, f".{RESOLVED_NAME}.*.tmp") for item in folder.iterdir()):
+    if not folder.is_dir() or all(_is_first_write(item) for item in folder.iterdir()):
         return
     kept = folder / RESOLVED_NAME
     if not kept.is_file():
@@ -37,9 +40,22 @@ def check_run_folder(config: SweepConfig, *, may_differ: bool = False) -> None:
     )
 
 
+def _is_first_write(item: Path) -> bool:
+    """Whether a run that was killed at its first writes may have left this in a new folder."""
+    if item.name == DATA_FOLDER and item.is_dir():
+        return all(fnmatch(file.name, "*-????????????.jsonl*") for file in item.iterdir())
+    return fnmatch(item.name, f".{RESOLVED_NAME}.*.tmp")
+
+
 def write_run_folder(config: SweepConfig) -> None:
-    """Write the resolved config before anything starts, so that the folder alone can be run again."""
+    """Write the resolved config before anything starts, so that the folder alone can be run again.
+
+    Records that were given in Python are written beside it, before it, once.
+    """
     try:
+        for path, content in config.unwritten.items():
+            if not Path(path).is_file():
+                atomic_write(Path(path), content)
         atomic_write(config.run_folder / RESOLVED_NAME, resolved(config))
     except OSError as error:
         raise RunFolderError(

@@ -45,13 +45,13 @@ def load_sweep(
         raise ConfigError([Problem(f"the folder holds no {RESOLVED_NAME}.", str(path))])
     source = SweepSource(file, overrides or {})
     if not _is_in_run_folder(file, source.data):
-        return _load(source, os.environ if environ is None else environ, check_files)
-    return _load(source, {}, check_files).in_folder(Path(os.path.abspath(file)).parent)
+        return load_source(source, os.environ if environ is None else environ, check_files)
+    return load_source(source, {}, check_files).in_folder(Path(os.path.abspath(file)).parent)
 
 
 def load_text(text: str, path: Path | str) -> SweepConfig:
     """The config of a file not written yet, as if `text` stood in `path`; raises ConfigError."""
-    return _load(SweepSource(Path(path), {}, text), os.environ, check_files=True)
+    return load_source(SweepSource(Path(path), {}, text), os.environ, check_files=True)
 
 
 def problem_at(
@@ -86,7 +86,8 @@ def _is_in_run_folder(file: Path, data: Mapping[str | int, Any]) -> bool:
     return folder.name == name and file.read_text(encoding="utf-8").startswith(HEADER_START)
 
 
-def _load(source: SweepSource, environ: Mapping[str, str], check_files: bool) -> SweepConfig:
+def load_source(source: SweepSource, environ: Mapping[str, str], check_files: bool) -> SweepConfig:
+    """The config of raw values; raises ConfigError with all of their problems."""
     if source.data.get("storage") is None and environ.get(ENVIRONMENT_VARIABLE, "").strip():
         # Written down, so that a run folder is not opened as another study where the variable is missing.
         source.data["storage"] = f"env:{ENVIRONMENT_VARIABLE}"

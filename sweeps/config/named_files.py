@@ -24,7 +24,8 @@ def check_named_files(partial: PartialConfig) -> None:
     for problem in _model_problems(config.model.name):
         partial.add(("model", "name"), problem)
     for key, source in (("train", data.train), ("eval", data.eval)):
-        if source is not None and (message := _data_problem(source)) is not None:
+        is_here = source is None or source in config.unwritten
+        if not is_here and (message := _data_problem(str(source))) is not None:
             partial.add(("data", key), f"data.{key}: {message}")
     files: list[tuple[KeyPath, str | None]] = [
         (("data", "chat_template"), data.chat_template if is_template_file(data.chat_template) else None),

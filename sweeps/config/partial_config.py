@@ -33,7 +33,8 @@ class PartialConfig:
         self._source = source
         self._data = copy.deepcopy(source.data)
         self._wrong: set[KeyPath] = set()
-        self.config = with_absolute_paths(self._validate(), source.folder_of)
+        self.config = with_absolute_paths(self._validate(), source.folder_of).with_unwritten(source.unwritten)
+        """Without what is wrong."""
 
     def is_sound(self, *path: str | int) -> bool:
         """Whether the key came from the user and is right, so that further checks of it mean something."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -125,6 +126,8 @@ class SweepConfig(Section):
     _folder: str | None = PrivateAttr(default=None)
     """What the run folder is called now; None: as the sweep."""
 
+    _unwritten: Mapping[str, bytes] = PrivateAttr(default_factory=dict)
+
     @property
     def run_folder(self) -> Path:
         """`output`/`name`, or where it was moved to: everything that the sweep writes is below it."""
@@ -135,6 +138,17 @@ class SweepConfig(Section):
         moved = self.model_copy(update={"output": str(folder.parent)})
         moved._folder = None if folder.name == self.name else folder.name
         return moved
+
+    @property
+    def unwritten(self) -> Mapping[str, bytes]:
+        """Data files in the run folder, by their absolute paths, that are written when the sweep starts."""
+        return self._unwritten
+
+    def with_unwritten(self, files: Mapping[str, bytes]) -> SweepConfig:
+        """The same sweep with data files that are yet to be written."""
+        changed = self.model_copy()
+        changed._unwritten = files
+        return changed
 
     @property
     def embedding_modules(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import copy
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from files_and_text.problems import InputError, Problem
@@ -28,6 +29,9 @@ class SweepSource:
 
     `text` stands in for a file that is not written yet. Raises ConfigError for what is no YAML mapping.
     """
+
+    unwritten: Mapping[str, bytes] = MappingProxyType({})
+    """Data files by their absolute paths that the sweep will write when it starts."""
 
     def __init__(self, file: Path, overrides: Mapping[str, Any], text: str | None = None) -> None:
         self.file = file

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from files_and_text.numbers import plural
 from lora_runner.errors import DataError
 from search_spaces import Guidelines
+from sweeps.init.defaults import USUAL_STEPS, scenario_steps
 from sweeps.init.facts import DataFacts, ModelFacts
 
 COVERED = 0.99
@@ -16,7 +16,7 @@ COVERED = 0.99
 MICRO_BATCH_TOKENS = 16_384
 """Tokens of one trial's micro-batch, beyond which it is split and its gradients are accumulated."""
 EFFECTIVE_BATCH = 8
-FEW_STEPS, USUAL_STEPS, MOST_STEPS = 30, 500, 1000
+FEW_STEPS, MOST_STEPS = 30, 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +94,6 @@ def max_steps(data: DataFacts, batch_size: int, tables: Guidelines, scenario: st
     elif passes < 1:
         reason += ", enough to rank learning rates"
     return Chosen(value=steps, reason=f"{reason}.")
-
-
-def scenario_steps(tables: Guidelines, scenario: str) -> tuple[int | None, int | None]:
-    """The fewest and the most steps of runs that a scenario's row is about."""
-    rows = [row for row in tables.values() if row.topic == "scenario" and row.when.scenario == scenario]
-    lows: Sequence[int] = [row.when.max_steps_low for row in rows if row.when.max_steps_low]
-    highs: Sequence[int] = [row.when.max_steps_high for row in rows if row.when.max_steps_high]
-    return max(lows, default=None), min(highs, default=None)
 
 
 def _passes(passes: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from sweeps.config.paths import DATA_SUFFIXES, absolute, is_local
 from sweeps.config.reference.json_schema import is_own_schema, schema_text
 from sweeps.errors import ConfigError
 from sweeps.init.choices import batch, max_length, max_steps
+from sweeps.init.defaults import default_name
 from sweeps.init.facts import DataFacts, ModelFacts, data_facts, model_facts
 from sweeps.init.file_text import SCHEMA_FILE, SetKey, file_text
 from sweeps.plan.blueprint import Blueprint
@@ -148,20 +148,6 @@ def new_sweep_text(wanted: Wanted, model: ModelFacts, data: DataFacts, tables: G
         ),
         schema=_may_write_schema(wanted.path),
     )  # fmt: skip
-
-
-def default_name(model: str, train: str) -> str:
-    """`llama-3.1-8b-on-train`: model and data, as a folder may be named."""
-    data = train.partition(":")[0] if "://" not in train else train
-    stem = Path(data).name
-    for suffix in DATA_SUFFIXES:
-        stem = stem.removesuffix(suffix)
-    base, on = _slug(Path(absolute(model, Path.cwd())).name), _slug(stem)
-    return f"{base[: 76 - min(len(on), 40)]}-on-{on[:40]}".strip(".-")
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip(".-") or "sweep"
 
 
 def _evaluation(wanted: Wanted, data: DataFacts, sources: dict[str, Any]) -> dict[str, SetKey]:

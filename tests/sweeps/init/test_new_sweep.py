@@ -20,9 +20,10 @@ from search_spaces import load_guidelines, space_for
 from sweeps.config import SweepConfig, load_sweep, space_of
 from sweeps.errors import ConfigError
 from sweeps.init.choices import max_length, max_steps
+from sweeps.init.defaults import default_name
 from sweeps.init.facts import DataFacts, ModelFacts
 from sweeps.init.file_text import GROUPS, SCHEMA_FILE
-from sweeps.init.new_sweep import NewSweep, Wanted, default_name, new_sweep, new_sweep_text
+from sweeps.init.new_sweep import NewSweep, Wanted, new_sweep, new_sweep_text
 from sweeps.sweep import Sweep
 
 TABLES = load_guidelines()
