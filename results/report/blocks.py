@@ -44,10 +44,15 @@ class Bullets:
     items: Sequence[str]
 
 
+Role = Literal["best", "default", "base", "reference"]
+"""Whose number or text it is: the same color as in the charts."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tile:
     """One number in large type."""
 
+    mark: Role
     label: str
     value: str
     detail: str = ""
@@ -108,8 +113,8 @@ class SampleTexts:
 
     kind: ClassVar[str] = "sample"
     prompt: str
-    texts: Sequence[tuple[str, str]]
-    """(who wrote it, text)."""
+    texts: Sequence[tuple[Role, str, str]]
+    """(mark, who wrote it, text)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 
 from files_and_text.atomic_files import atomic_write
 from results.charts.page_parts import chart_css, hover_script
+from results.charts.styles import STYLES
 from results.report.blocks import Section
 from results.report.facts import ReportFacts, read_facts
 from results.report.header import header_lines
@@ -74,11 +75,20 @@ def render_report(facts: ReportFacts) -> str:
         facts=facts,
         lines=header_lines(facts),
         sections=[section for build in SECTIONS if (section := build(facts)) is not None],
-        style=chart_css() + Markup(_read("report.css")),
+        style=chart_css() + _mark_colors() + Markup(_read("report.css")),
         icon="data:image/svg+xml;base64," + base64.b64encode(_read("icon.svg").encode()).decode(),
         scripts=scripts,
         hashes=[_source_hash(script) for script in scripts],
     )
+
+
+def _mark_colors() -> Markup:
+    """The charts' colors of the best, the guideline default and the base, for tiles and texts."""
+    light, dark = (
+        "".join(f"--{name}:{getattr(STYLES[name], look)};" for name in ("best", "default", "base"))
+        for look in ("light", "dark")
+    )
+    return Markup(f":root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}")
 
 
 def _source_hash(script: str) -> str:

@@ -7,7 +7,7 @@ from results.charts.builders.learning_rate import learning_rate_chart
 from results.report.blocks import Block, Bullets, Fold, Headline, Paragraph, Section, Tile, Tiles, Tone
 from results.report.facts import ReportFacts
 from results.report.sections.charts import picture
-from results.text.answer import done_text, gap_text, headline, loss_text, sure_text
+from results.text.answer import gap_text, headline, loss_text, sure_text
 from results.text.limitations import limitation_text
 from results.text.metric import metric_sentences
 
@@ -37,9 +37,10 @@ def _unfinished(facts: ReportFacts) -> list[Block]:
     run = facts.answer.run
     if not run.is_unfinished:
         return []
-    return [
-        Paragraph(tone="unsure", text=f"Not finished: {done_text(run)}. Everything below can still change.")
-    ]
+    of = f" of {run.target}" if run.target else ""
+    ended = f"{run.finished}{of} {'trial' if (run.target or run.finished) == 1 else 'trials'}"
+    text = f"This sweep is not finished: {ended} so far. Everything below can still change."
+    return [Paragraph(tone="unsure", text=text)]
 
 
 def _blocks(facts: ReportFacts) -> list[Block]:
@@ -65,7 +66,7 @@ def _blocks(facts: ReportFacts) -> list[Block]:
         for found in verdict.limitations
         if found.code not in (*_SHOWN, *_SAID_ELSEWHERE)
     ]
-    if folded:
+    if folded and answer.best is not None:
         blocks.append(
             Fold(summary=f"What limits this answer ({len(folded)})", blocks=[Bullets(items=folded)])
         )
@@ -79,26 +80,33 @@ def _tiles(facts: ReportFacts) -> list[Tile]:
         value, notes = _parts(loss_text(best.loss))
         shown = [notes] if notes else []
         shown += ["nats per token", f"trial {best.trial}"]
-        tiles.append(Tile(label="Best loss", value=value, detail=", ".join(shown)))
+        tiles.append(Tile(mark="best", label="Best loss", value=value, detail=", ".join(shown)))
         tiles.append(_default_tile(answer.default, is_best=answer.default.trial == best.trial))
     if answer.base.loss is not None:
         value, _ = _parts(loss_text(answer.base.loss))
-        tiles.append(Tile(label="The untouched base", value=value, detail=_against_best(answer.base.gap)))
+        tiles.append(
+            Tile(mark="base", label="The untouched base", value=value, detail=_against_best(answer.base.gap))
+        )
     return tiles
 
 
 def _default_tile(default: Compared, *, is_best: bool) -> Tile:
     label = "The guideline default costs"
     if is_best:
-        return Tile(label=label, value="nothing", detail="it is the best")
+        return Tile(mark="default", label=label, value="nothing", detail="it is the best")
     if default.loss is None or default.gap is None:
         outcome = default.outcome.replace("_", " ")
         reason = f": {default.reason}" if default.reason else ""
-        return Tile(label=label, value="unknown", detail=f"{outcome}{reason}")
+        return Tile(mark="default", label=label, value="unknown", detail=f"{outcome}{reason}")
     value, notes = _parts(gap_text(default.gap))
     loss, _ = _parts(loss_text(default.loss))
     nats = "" if default.gap.percent is None else f"{default.gap.nats:+.3f} nats per token"
-    return Tile(label=label, value=value, detail=", ".join(filter(None, (notes, nats, f"loss {loss}"))))
+    return Tile(
+        mark="default",
+        label=label,
+        value=value,
+        detail=", ".join(filter(None, (notes, nats, f"loss {loss}"))),
+    )
 
 
 def _against_best(gap: Gap | None) -> str:

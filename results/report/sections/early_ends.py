@@ -22,7 +22,7 @@ def early_ends_section(facts: ReportFacts) -> Section | None:
     blocks: list[Block] = [_ends(found, caption)]
     if any(trial.outcome == "failed" for trial in found):
         blocks.append(Paragraph(text="The whole error is in error.txt in the trial's folder."))
-    return Section(id="early", title="Trials that failed", blocks=blocks)
+    return Section(id="early", title="Trials that failed or diverged", blocks=blocks)
 
 
 def pruned_fold(facts: ReportFacts) -> Fold | None:

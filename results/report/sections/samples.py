@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from results.report.blocks import Block, Paragraph, SampleTexts, Section
+from results.answer.answer import Sample
+from results.report.blocks import Block, Paragraph, Role, SampleTexts, Section
 from results.report.facts import ReportFacts
 
 _CHARACTERS, _LINES = 320, 6
@@ -15,16 +16,7 @@ def samples_section(facts: ReportFacts) -> Section | None:
     found: list[Block] = [
         SampleTexts(
             prompt=_end(sample.prompt),
-            texts=[
-                (who, _beginning(text))
-                for who, text in (
-                    ("Reference answer", sample.reference),
-                    ("Untouched base", sample.base),
-                    ("Guideline default", sample.default),
-                    ("Best", sample.best),
-                )
-                if text is not None
-            ],
+            texts=[(mark, who, _beginning(text)) for mark, who, text in _texts(sample) if text is not None],
         )
         for sample in facts.answer.samples
     ]
@@ -35,6 +27,15 @@ def samples_section(facts: ReportFacts) -> Section | None:
         "those. A look at the outputs, not a measurement."
     )
     return Section(id="samples", title="What they write", blocks=[Paragraph(text=note), *found])
+
+
+def _texts(sample: Sample) -> tuple[tuple[Role, str, str | None], ...]:
+    return (
+        ("reference", "Reference answer", sample.reference),
+        ("base", "Untouched base", sample.base),
+        ("default", "Guideline default", sample.default),
+        ("best", "Best", sample.best),
+    )
 
 
 def _beginning(text: str) -> str:

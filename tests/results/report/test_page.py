@@ -273,7 +273,7 @@ def test_an_unfinished_sweep_says_so_first(
     make_trial: Any, make_study: Any, page: Page, ended: int, target: int | None, said: bool
 ) -> None:
     text = read(page(make_study(*(make_trial(2.0 + n) for n in range(ended))), target=target)).text
-    first = "The answer Not finished: 3 of 5 trials (3 complete)"
+    first = "The answer This sweep is not finished: 3 of 5 trials so far."
     assert (first in text) == said
     assert ("Everything below can still change." in text) == said
     assert ("sweeps run runs/demo" in text.split("Details")[0]) == said
@@ -281,7 +281,7 @@ def test_an_unfinished_sweep_says_so_first(
 
 def test_a_running_trial_makes_a_sweep_unfinished(make_trial: Any, make_study: Any, page: Page) -> None:
     study = make_study(make_trial(2.0), make_trial(outcome="running", reports={20: 2.5}))
-    assert "Not finished: 1 trial (1 complete, 1 unfinished)" in read(page(study)).text
+    assert "This sweep is not finished: 1 trial so far." in read(page(study)).text
 
 
 def test_without_any_trial_there_is_a_page_that_says_so(make_study: Any, page: Page) -> None:
