@@ -195,7 +195,7 @@ class Sweep:
         progress, answer = confirmation.prepare(anew=anew).run(), self.verdict(margin=margin)
         self.report(margin=margin)
         if progress.unfinished:
-            print_verdict(answer, console)  # on the arms that did finish
+            print_verdict(answer, self.read_answer(margin=margin), console)  # on the arms that did finish
             failures = [progress.failures, progress.advice] if progress.failures else [CONTINUE]
             raise SweepFailed("\n".join([progress.counts, *progress.errors, *failures]))
         return ConfirmResult(answer, progress, self.run_folder)
@@ -323,7 +323,7 @@ class Sweep:
     # --- results ----------------------------------------------------------------------------------
 
     def verdict(self, *, write: bool = True, margin: float | None = None) -> Verdict:
-        """Check the results against the guideline rows; writes verdict.json and verdict.md if `write`.
+        """Check the results against the guideline rows; writes verdict.json and verdict*.md if `write`.
 
         Replicates count when there are any. `margin` is a share of the best's loss; None is that of the
         confirmation, or 0.5% before there is one.
@@ -333,7 +333,7 @@ class Sweep:
 
         answer = verdict(self.study(), self.replicates(), margin=margin)
         if write:
-            write_verdict(answer, self.run_folder)
+            write_verdict(answer, self.read_answer(margin=margin), self.run_folder)
         return answer
 
     @property

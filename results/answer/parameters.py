@@ -91,7 +91,7 @@ def _table_value(group: Sequence[RowVerdict], best: Value | None, default_rows: 
         rows=tuple(found.row.id for found in group),
         position=position,
         ratio=_ratio(row, best, position),
-        cost=_cost(group),
+        cost=_cost(group, position),
         word=_one_word([found.word for found in group]),
     )
 
@@ -102,8 +102,14 @@ def _ratio(row: GuidelineRow, best: Value | None, position: str) -> float | None
     return value / end if value and end else None
 
 
-def _cost(group: Sequence[RowVerdict]) -> Gap | None:
-    """On common seeds where there are some, else the sweep's best single run with that value."""
+def _cost(group: Sequence[RowVerdict], position: str) -> Gap | None:
+    """On common seeds where there are some, else the sweep's best single run with that value; nothing where
+    the best holds the value. None for rows without a value."""
+    row = group[0].row
+    if row.low is None and not row.choices:
+        return None
+    if position == "inside" and row.direction is None:
+        return Gap(nats=0.0, percent=0.0)
     for found in group:
         if (gap := gap_of(found.comparison)) is not None:
             return gap

@@ -8,11 +8,14 @@ from typing import Any
 from files_and_text.plain_values import plain
 from results.published.decide import ModelVerdict
 from results.published.table import PublishedTable
-from results.render.json_data import FORMAT, comparison_data
+from results.render.json_data import comparison_data
 from results.text.conditions import conditions_statement
 from results.text.limitations import limitation_text
 from results.text.values import shown_range
 from results.verdict.row_verdict import RowVerdict
+
+FORMAT = 2
+"""Version of the file; rises when a field changes its meaning."""
 
 
 def published_data(

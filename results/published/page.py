@@ -99,10 +99,11 @@ def _answers(
     read: PublishedTable, verdicts: Sequence[ModelVerdict], advices: Sequence[Advice], margin: float
 ) -> Iterable[str]:
     replicated = [model for model in verdicts if model.noise.spread is not None]
+    has = "has" if len(replicated) == 1 else "have"
     yield (
         f"{plural(len(read.runs), 'run')} of {plural(len(verdicts), 'model')}; {len(replicated)} of the "
-        "models have configs that were run more than once. Only there a verdict can be more than undecided; "
-        "elsewhere a cost is one run against another."
+        f"models {has} configs that were run more than once. Only there a verdict can be more than "
+        "undecided; elsewhere a cost is one run against another."
     )
     rates = [float(m.verdict.best.values["learning_rate"]) for m in verdicts if m.verdict.best]
     best = [f"{number(rate)} on {plural(n, 'model')}" for rate, n in sorted(Counter(rates).items())]
@@ -135,7 +136,7 @@ def _answer(advice: Advice, margin: float) -> str:
         for kind, on in (("more than", more), ("at most", less))
         if on
     ]
-    told = f" By the losses as they stand it costs {'; '.join(costs)}" if costs else ""
+    told = f" By the losses alone it costs {'; '.join(costs)}" if costs else ""
     rest = len(advice.found) - len(more) - len(less)
     if told:
         told += f"; on {plural(rest, 'model')} the rates tried leave that open." if rest else "."

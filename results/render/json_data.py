@@ -6,6 +6,8 @@ from dataclasses import asdict
 from typing import Any
 
 from files_and_text.plain_values import plain
+from results.answer.answer import Answer
+from results.render.answer_data import answer_data
 from results.sweep_result import TrialResult
 from results.text.comparisons import band_advice
 from results.text.conditions import conditions_statement, shown_conditions
@@ -19,16 +21,17 @@ from results.verdict.row_verdict import RowVerdict
 from results.verdict.statistics import Comparison
 from results.verdict.verdict import Verdict
 
-FORMAT = 2
+FORMAT = 3
 """Version of verdict.json; rises when a field changes its meaning."""
 
 
-def verdict_data(verdict: Verdict) -> dict[str, Any]:
-    """The whole verdict, builtins only."""
+def verdict_data(verdict: Verdict, answer: Answer) -> dict[str, Any]:
+    """The whole verdict and the answer, builtins only."""
     found: dict[str, Any] = plain(
         {
             "format": FORMAT,
             "study": verdict.study,
+            "answer": answer_data(answer),
             "metric": "eval_loss",
             "best": _trial(verdict.best),
             "guideline_default": _trial(verdict.guideline_default),

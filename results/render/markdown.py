@@ -1,130 +1,65 @@
-"""A verdict as a Markdown page."""
+"""A verdict as a Markdown page: the answer, what the tables' values cost, and what to bear in mind."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from files_and_text.numbers import loss, number, value_text
-from results.text.comparisons import cost_text, effect_text, verdict_sentence, word_text
-from results.text.limitations import limitation_text
-from results.text.rows import description, early_ends, evidence, reason_not_tested
-from results.text.values import shown_range
-from results.text.verdict_lines import best_label, verdict_lines
-from results.verdict.arm_comparisons import ArmComparisons
-from results.verdict.row_verdict import RowVerdict
+from results.answer.answer import Answer
+from results.text.answer import headline, loss_text, next_text, sure_text, table_lines
+from results.text.gaps import gap_text
+from results.text.limitations import notes
+from results.text.metric import metric_sentences
+from results.text.parameters import best_text, parameter_title, shared_cost
 from results.verdict.verdict import Verdict
 
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
-
-_SHOWN_CONTEXT = (
-    "model",
-    "model_size",
-    "scenario",
-    "method",
-    "quantization",
-    "compute_dtype",
-    "max_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "lora_r",
-    "lora_alpha",
-    "alpha_convention",
-    "train_embeddings",
-    "max_length",
-    "num_eval_tokens",
-)
+ROWS_FILE = "verdict-rows.md"
+"""Holds the rows one by one, beside the page."""
 
 
-def to_markdown(verdict: Verdict) -> str:
-    """The whole verdict: the answer, its limitations, the tested rows, the rows not tested."""
-    tested = [row for row in verdict.rows if row.is_tested]
-    untested = [row for row in verdict.rows if not row.is_tested]
-    parts = [f"# Verdict of sweep {verdict.study}", _answer(verdict)]
-    parts.append("## Limits\n\n" + bullets(map(limitation_text, verdict.limitations)))
-    if verdict.replicates is not None:
-        parts.append(_replicates(verdict.replicates))
-    if tested:
-        cells = [row_cells(row) for row in tested]
-        parts.append(
-            "## Guideline rows this sweep tested\n\n"
-            f"Held fixed: {_context(verdict)}. Loss in nats per token. Distance from the nearest end of "
-            "the row's range, in log10.\n\n" + table(list(cells[0]), [list(line.values()) for line in cells])
-        )
-        parts.append(bullets(_row_sentences(row, verdict) for row in tested))
-    if untested:
-        parts.append(
-            "## Guideline rows not tested\n\n"
-            + table(
-                ("row", "value", "why not"),
-                [(f"`{r.row.id}`", shown_range(r.row), _reason(r)) for r in untested],
-            )
-        )
+def to_markdown(verdict: Verdict, answer: Answer) -> str:
+    """One page; `ROWS_FILE` holds the rows one by one."""
+    parts = [f"# Verdict of sweep {verdict.study}", literal(headline(answer))]
+    if answer.best is not None:
+        parts.append(table(("", "loss", "costs"), _losses(answer)))
+        parts.append(f"How sure? {literal(sure_text(answer))}")
+    if verdict.by_metric is not None:
+        parts.append(literal(" ".join(metric_sentences(verdict.by_metric))))
+    if answer.parameters:
+        parts.append("## What the tables say\n\n" + _parameters(answer))
+    said = notes(verdict.limitations)
+    if said:
+        parts.append("## Bear in mind\n\n" + bullets(said))
+    if answer.next:
+        steps = [f"`{step.command}`: {next_text(step)}" for step in answer.next]
+        parts.append("## Next\n\n" + bullets(steps))
+    parts.append(f"Every row with its conditions: [{ROWS_FILE}]({ROWS_FILE}).")
     return "\n\n".join(parts) + "\n"
 
 
-def row_cells(row: RowVerdict) -> dict[str, str]:
-    """Column -> cell of a tested row; empty where a column has no meaning for it."""
-    measurement = row.measurement
-    return {
-        "row": row.row.id,
-        "parameter": row.row.parameter or "",
-        "value": "" if row.row.topic == "stability" else shown_range(row.row),
-        "best": "" if measurement.best_value is None else value_text(measurement.best_value),
-        "verdict": word_text(row),
-        "effect": effect_text(row.comparison),
-        "position": measurement.position,
-        "distance": "" if measurement.distance_log10 is None else f"{measurement.distance_log10:.2f}",
-        "cost of the row": cost_text(row),
-        "evidence": evidence(row),
-    }
+def _losses(answer: Answer) -> Iterator[tuple[str, str, str]]:
+    """Nats per token."""
+    best = answer.best
+    assert best is not None
+    yield f"best (trial {best.trial})", loss_text(best.loss), ""
+    for name, other in (("guideline default", answer.default), ("untouched base", answer.base)):
+        if other.loss is None or other.trial == best.trial:
+            continue
+        trial = "" if other.trial is None else f" (trial {other.trial})"
+        yield f"{name}{trial}", loss_text(other.loss), "" if other.gap is None else gap_text(other.gap)
 
 
-def _row_sentences(row: RowVerdict, verdict: Verdict) -> str:
-    described = description(row) if row.measurement.is_tested else ""
-    parts = [verdict_sentence(row, verdict.margin), described, f"({row.row.source})"]
-    return f"`{row.row.id}`: " + " ".join(part for part in parts if part)
-
-
-def _replicates(found: ArmComparisons) -> str:
+def _parameters(answer: Answer) -> str:
+    header = ("", "best here", "tables say", "from", "the best is", "costs", "verdict")
     cells = []
-    for summary in found.arms:
-        comparison = found.comparisons.get(summary.arm.name)
-        cells.append(
-            (
-                summary.arm.name,
-                summary.arm.role,
-                f"{summary.finished} of {summary.runs}",
-                loss(summary.mean),
-                "" if summary.spread is None else f"{summary.spread:.4f}",
-                "the reference" if comparison is None else effect_text(comparison) or "no common seed",
-            )
-        )
-    header = ("arm", "role", "finished", "mean loss", "spread of a run", f"against {found.reference.name}")
-    state = "The stopping rule is met." if found.clear else "Not clear yet: more seeds can change a word."
-    return f"## Replicates on common seeds\n\n{state}\n\n{table(header, cells)}"
-
-
-def _answer(verdict: Verdict) -> str:
-    parts = [bullets(verdict_lines(verdict))]
-    if verdict.best is not None:
-        header = ("hyperparameter", best_label(verdict).lower())
-        parts.append(
-            table(header, [(name, value_text(v)) for name, v in sorted(verdict.best.values.items())])
-        )
-    return "\n\n".join(parts)
-
-
-def _context(verdict: Verdict) -> str:
-    shown = [(name, verdict.context.get(name)) for name in _SHOWN_CONTEXT]
-    named = [f"{name} {number(v) if isinstance(v, float) else v}" for name, v in shown if v is not None]
-    return ", ".join(named) or "nothing recorded"
-
-
-def _reason(row: RowVerdict) -> str:
-    reason, seen = reason_not_tested(row), evidence(row)
-    extra = [] if seen in ("not measured", reason) else [seen]
-    return "; ".join([reason, *extra, *early_ends(row)])
+    for found in answer.parameters:
+        names = [parameter_title(found.parameter), best_text(found)]
+        for line in table_lines(found):
+            cells.append([*names, line.value, line.rows, line.position, line.cost, line.word])
+            names = ["", ""]
+    note = shared_cost(answer)
+    return table(header, cells) + (f"\n\n{note}" if note else "")
 
 
 def bullets(lines: Iterable[str]) -> str:

@@ -1,99 +1,151 @@
-"""A verdict for the terminal."""
+"""A verdict for the terminal: the answer, one line for each value of the tables, and what to bear in mind."""
 
 from __future__ import annotations
 
-from typing import Literal
+import textwrap
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from files_and_text.numbers import plural, value_text
+from results.answer.answer import Answer, ParameterAnswer
+from results.render.answer_block import answer_block
+from results.render.grouped_table import Group, grouped_table
+from results.render.markdown import ROWS_FILE
+from results.text.answer import table_lines
 from results.text.comparisons import effect_text, word_text
-from results.text.limitations import limitation_text
+from results.text.conditions import shown_conditions
+from results.text.limitations import notes
+from results.text.parameters import best_text, parameter_title, shared_cost
 from results.text.rows import description
 from results.text.values import shown_range
-from results.text.verdict_lines import verdict_lines
 from results.verdict.measure import Cost
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.verdict import Verdict
 
-_COLUMNS = ("row", "says", "best", "position", "log10", "costs", "trial")
-_WITH_REPLICATES = ("row", "says", "best", "verdict", "effect")
-_RIGHT = ("says", "best", "log10", "costs", "trial")
-_WRAPPED = ("says", "effect")
 _WORD_STYLES = {
     "supported": "green",
-    "no_difference": "green",
-    "too_high": "red",
-    "too_low": "yellow",
-    "not_supported": "yellow",
+    "no difference": "green",
+    "too high": "red",
+    "too low": "yellow",
+    "not supported": "yellow",
     "undecided": "dim",
 }
-_STYLES = {"inside": "green", "below": "yellow", "above": "red", "outside": "yellow"}
+_POSITION_STYLES = {"inside": "green", "below": "yellow", "above": "red", "outside": "yellow"}
 """Red for above: the loss is flat below the best rate and a cliff above it."""
+_VALUE_HEADER = ("tables say", "from", "the best is", "costs", "verdict")
+_ROW_HEADER = ("says", "best", "position", "log10", "costs", "trial", "verdict", "run again")
 
 
-def render(verdict: Verdict) -> RenderableType:
-    """The answer, the tested rows as a table, the stability rows, the limitations; other rows are counted."""
-    parts: list[RenderableType] = [Text(line) for line in verdict_lines(verdict)]
-    tested = [row for row in verdict.rows if row.is_tested]
-    if tested:
-        parts.append(verdict_table(verdict))
-        parts.extend(Text(description(row), style="dim") for row in tested if row.row.topic == "stability")
-    untested = len(verdict.rows) - len(tested)
-    if untested:
-        parts.append(
-            Text(f"{plural(untested, 'guideline row')} not tested; verdict.md says why.", style="dim")
-        )
-    parts.extend(Text(f"- {limitation_text(found)}", style="dim") for found in verdict.limitations)
-    return Group(*parts)
+def render(verdict: Verdict, answer: Answer, *, width: int = 80) -> list[Text]:
+    """The answer, the tables' values by hyperparameter, notes, and where the single rows are."""
+    lines = answer_block(answer, width=width, done=(), with_next=False)
+    if answer.parameters:
+        lines += [Text(), *parameter_table(answer, width=width)]
+        if note := shared_cost(answer):
+            lines += _wrapped(note, width, style="dim")
+    said = notes(verdict.limitations)
+    lines += [Text()] if said else []
+    for note in said:
+        lines += _wrapped(f"- {note}", width)
+    counted = _counted(verdict, answer)
+    return [*lines, *([Text()] if counted else []), *counted]
 
 
-def verdict_table(verdict: Verdict) -> Table:
-    """One line per tested row, narrow enough for 80 columns; verdict.md has the evidence in words."""
-    table = Table(
-        title=f"Guideline rows against sweep {verdict.study}",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
+def parameter_table(answer: Answer, *, width: int = 80) -> list[Text]:
+    """One line for each value that the tables give; no word while nothing is decided, as Sure? says that."""
+    decided = any(
+        value.word not in ("undecided", "not_tested") for found in answer.parameters for value in found.tables
     )
-    replicated = verdict.replicates is not None
-    for name in _WITH_REPLICATES if replicated else _COLUMNS:
-        justify: Literal["left", "right"] = "right" if name in _RIGHT else "left"
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=name not in _WRAPPED)
+    groups = []
+    for found in answer.parameters:
+        cells = [
+            [
+                (line.value, ""),
+                (line.rows, ""),
+                (line.position, ""),
+                (line.cost, ""),
+                (line.word, _WORD_STYLES.get(line.word, "")) if decided or answer.seeds else ("", ""),
+            ]
+            for line in table_lines(found)
+        ]
+        groups.append(Group(title=parameter_title(found.parameter), note=_best(found), lines=cells))
+    return grouped_table(_VALUE_HEADER, groups, width=width)
+
+
+def render_rows(verdict: Verdict, *, width: int = 80) -> list[Text]:
+    """The tested rows one by one, with ids and conditions; then the stability rows."""
+    groups, said = [], []
     for row in verdict.rows:
-        if row.is_tested and row.row.topic != "stability":
-            table.add_row(*_cells(row, replicated=replicated))
-    return table
+        if not row.is_tested:
+            continue
+        if row.row.topic == "stability":
+            said += _wrapped(f"{row.row.id}: {description(row)}", width, style="dim")
+        else:
+            groups.append(Group(title=row.row.id, note=_conditions(row), lines=[_cells(row)]))
+    return [*grouped_table(_ROW_HEADER, groups, width=width), *said]
 
 
-def _cells(row: RowVerdict, *, replicated: bool) -> tuple[str | Text, ...]:
+def print_verdict(
+    verdict: Verdict, answer: Answer, console: Console | None = None, *, rows: bool = False
+) -> None:
+    """Print `render`, or with `rows` the single rows."""
+    console = console or Console()
+    width = console.width
+    for line in render_rows(verdict, width=width) if rows else render(verdict, answer, width=width):
+        console.print(line, highlight=False, soft_wrap=True)  # already as wide as fits; commands stay whole
+
+
+def _wrapped(text: str, width: int, *, style: str = "") -> list[Text]:
+    lines = textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False)
+    return [Text(line, style=style) for line in lines]
+
+
+def _best(found: ParameterAnswer) -> str:
+    if found.unused_beside:
+        return f"not used: the best scheduler, {found.unused_beside}, has none"
+    edge = f", the {found.edge} end of what was searched" if found.edge else ""
+    return f"best {best_text(found)}{edge}"
+
+
+def _counted(verdict: Verdict, answer: Answer) -> list[Text]:
+    tested = sum(row.is_tested for row in verdict.rows)
+    untested = len(verdict.rows) - tested
+    if not tested:
+        return [Text(f"No guideline row was tested; {ROWS_FILE} says why.", style="dim")] if untested else []
+    rest = f", {untested} not tested" if untested else ""
+    counted = f"{plural(tested, 'guideline row')}{rest}; one by one:"
+    command = f"      sweeps verdict {answer.run.run_folder} --rows"
+    return [Text(counted, style="dim"), Text(command, style="dim")]
+
+
+def _conditions(row: RowVerdict) -> str:
+    differing = [
+        f"{shown.name} {shown.here} here, {shown.row} there"
+        for shown in shown_conditions(row.measurement.conditions)
+        if shown.differs
+    ]
+    own = row.row.condition.rstrip(".")
+    return f"{own}; differs: {'; '.join(differing)}" if differing else own
+
+
+def _cells(row: RowVerdict) -> list[tuple[str, str]]:
     measured = row.measurement
-    best = "" if measured.best_value is None else value_text(measured.best_value)
-    if replicated:
-        word = Text(word_text(row), style=_WORD_STYLES.get(row.word, ""))
-        return row.row.id, shown_range(row.row), best, word, effect_text(row.comparison)
-    return (
-        row.row.id,
-        shown_range(row.row),
-        best,
-        Text(measured.position, style=_STYLES.get(measured.position, "")),
-        "" if measured.distance_log10 is None else f"{measured.distance_log10:.2f}",
-        _share(measured.cost),
-        "" if measured.cost is None else f"#{measured.cost.trial}",
-    )
+    word = word_text(row)
+    return [
+        (shown_range(row.row), ""),
+        ("" if measured.best_value is None else value_text(measured.best_value), ""),
+        (measured.position.replace("_", " "), _POSITION_STYLES.get(measured.position, "")),
+        ("" if measured.distance_log10 is None else f"{measured.distance_log10:.2f}", ""),
+        (_share(measured.cost), ""),
+        ("" if measured.cost is None else f"#{measured.cost.trial}", ""),
+        (word, _WORD_STYLES.get(word, "")),
+        (effect_text(row.comparison), ""),
+    ]
 
 
 def _share(cost: Cost | None) -> str:
-    """What the row costs in percent of the best loss; verdict.md has the loss itself."""
+    """What the row costs in percent of the best loss, from single runs."""
     if cost is None:
         return "?"
     return f"{cost.difference:+.4f}" if cost.percent is None else f"{cost.percent:+.2f}%"
-
-
-def print_verdict(verdict: Verdict, console: Console | None = None) -> None:
-    """Print `render` to the terminal."""
-    (console or Console()).print(render(verdict))

@@ -165,7 +165,8 @@ def answer_lines(
     """
     lines = _labelled("Done:", [f"{done_text(answer.run)}."] if done is None else done, width)
     if answer.best is None:
-        lines += _labelled("Use", [f"nothing yet: {_no_best(answer)}"], width)
+        nothing = "nothing yet" if answer.run.is_unfinished else "nothing"
+        lines += _labelled("Use", [f"{nothing}: {_no_best(answer)}"], width)
     else:
         lines += _labelled("Use", [use_text(answer)], width)
         lines += _labelled("Loss", list(_losses(answer)), width)

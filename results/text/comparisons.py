@@ -73,7 +73,7 @@ def verdict_sentence(row: RowVerdict, margin: float) -> str:
         if advice := band_advice(row.band):
             parts.append(sentence(advice))
     if row.edge:
-        parts.append(f"The best lies at the {row.edge} end of what was searched: widen it.")
+        parts.append(f"The best is at the {row.edge} end of what was searched: widen the range.")
     statement = conditions_statement(row.measurement.conditions)
     if statement.startswith("Conditions differ"):
         parts.append(statement)

@@ -31,10 +31,13 @@ def percent_text(percent: float, *, plus: bool = True) -> str:
     return f"{percent:{'+' if plus else ''}.{_percent_decimals(percent)}f}%"
 
 
-def gap_text(gap: Gap) -> str:
-    """`+25.7%`, or `+25.7% (20.1 to 31.0%, 3 seeds)`: the cost against the best, in percent of its loss."""
+def gap_text(gap: Gap, *, with_seeds: bool = True) -> str:
+    """`+25.7%`, or `+25.7% (20.1 to 31.0%, 3 seeds)`: the cost against the best, in percent of its loss.
+
+    Without `with_seeds` their number is left out beside an interval.
+    """
     notes = [text] if (text := interval_text(gap)) else []
-    notes += [plural(gap.seeds, "seed")] if gap.seeds else []
+    notes += [plural(gap.seeds, "seed")] if gap.seeds and (with_seeds or not notes) else []
     shown = f"{gap.nats:+.4f} nats" if gap.percent is None else percent_text(gap.percent)
     return shown + (f" ({', '.join(notes)})" if notes else "")
 

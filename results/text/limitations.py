@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from files_and_text.numbers import loss, number, plural
+from files_and_text.numbers import number, plural
+from results.text.gaps import short_loss
 from results.text.values import conjunction
 from results.verdict.limitations import Limitation
 
@@ -14,64 +15,82 @@ def limitation_text(limitation: Limitation) -> str:
     return TEXTS[limitation.code](**limitation.facts)
 
 
+_NOTED = (
+    "best_lost_runs",
+    "better_arms",
+    "older_best",
+    "no_better_than_base",
+    "edge",
+    "default_moved",
+    "without_loss",
+    "data_warning",
+    "no_rows",
+)
+"""Limitations that a reader has to know beside the answer; the answer itself says the others."""
+
+
+def notes(limitations: Sequence[Limitation], *, most: int = 4) -> list[str]:
+    """The sentences that matter beside the answer, the most important first, at most `most`."""
+    found = [limitation for limitation in limitations if limitation.code in _NOTED]
+    return [limitation_text(limitation) for limitation in found[:most]]
+
+
 TEXTS: Mapping[str, Callable[..., str]] = {
     "no_best": lambda: (
-        "No trial finished its full budget with a finite loss: there is no best config and no cost of a row."
+        "No trial finished its full budget with a finite loss: there is no best, and no row has a cost."
     ),
     "one_run": lambda: (
-        "One run per config: how much of a difference is noise between seeds cannot be said yet. "
-        "Nothing here is a claim until the best and the guideline default are run again on other seeds."
+        "Every configuration ran once, so any difference may be chance. `sweeps confirm` runs the best and "
+        "the guideline default again on new seeds."
     ),
     "replicated": lambda arms, seeds, alpha, margin: (
-        f"The verdicts rest on {plural(arms, 'arm')}, run again on up to {plural(seeds, 'common seed')}: the "
-        f"family-wise error rate is at most {100 * alpha:g}%, with a margin of {100 * margin:g}% of the "
-        "best's loss, if differences between runs are about normal. Costs and positions still rest on one "
-        "run per config."
+        f"The words rest on {plural(arms, 'configuration')}, run again on up to "
+        f"{plural(seeds, 'common seed')}. The chance that any of them is wrong is at most {100 * alpha:g}%, "
+        f"with a margin of {100 * margin:g}% of the best's loss, if differences between runs are about "
+        "normal. Where the best lies, and costs without seeds, rest on single runs."
     ),
     "lowest_of_several": lambda finished: (
-        f"The best is the lowest of {plural(finished, 'finished trial')}: the lowest of several noisy losses "
-        "is lower than the same config would give again."
+        f"The best is the lowest of {plural(finished, 'finished trial')}, so part of its lead is luck: run "
+        "again it would probably end a little higher."
     ),
     "few_replicates": lambda finished, needed: (
-        f"The best has {plural(finished, 'finished replicate')}; below {needed} there is no interval."
+        f"The best has finished on {plural(finished, 'new seed')}; an interval needs {needed}."
     ),
     "best_lost_runs": lambda lost, runs: (
-        f"The best itself did not finish on {lost} of {plural(runs, 'seed')}: if its runs diverge, a lower "
-        "learning rate is the safer choice."
+        f"The best did not finish on {lost} of {plural(runs, 'new seed')}. If its runs diverge, a lower "
+        "learning rate is safer."
     ),
     "better_arms": lambda arms: (
         f"On the new seeds {conjunction(arms)} came out better than the sweep's best by more than the margin."
     ),
-    "older_best": lambda: (
-        "The replicated best is not the best of the sweep as it is now: trials were added since."
-    ),
+    "older_best": lambda: "Another trial is the best since the confirmation, because trials were added.",
     "no_better_than_base": lambda best, base: (
-        f"The best trial ({loss(best)}) is no better than the untouched base ({loss(base)})."
+        f"The best ({short_loss(best)}) is no better than the untouched base ({short_loss(base)})."
     ),
     "edge": lambda dimension, side, value, end: (
-        f"The best {dimension}, {number(value)}, lies at the {side} end of what was searched "
-        f"({number(end)}): widen the range and search again."
+        f"The best {dimension}, {number(value)}, is at the {side} end of what was searched ({number(end)}): "
+        "widen the range and search again."
     ),
     "no_default": lambda: (
-        "No trial took the tables' own values all at once, so there is no guideline default to compare with."
+        "No trial took all of the tables' own values: there is no guideline default to compare with."
     ),
     "default_moved": lambda trial: (
-        f"The guideline default, trial {trial}, is not quite the tables' own: the user's ranges leave some "
-        "of their values out."
+        f"The guideline default, trial {trial}, differs from the tables: the sweep's ranges leave some of "
+        "their values out."
     ),
     "default_unfinished": lambda trial, outcome: (
         f"The guideline default, trial {trial}, did not finish ({outcome})."
     ),
-    "unfinished": lambda trials: f"{plural(trials, 'trial')} not finished: this can still change.",
+    "unfinished": lambda trials: f"{plural(trials, 'trial')} not finished: the answer can still change.",
     "without_loss": lambda trials: (
-        "Stored as complete but left out, for want of a finite loss at the full budget: "
-        f"{plural(len(trials), 'trial')} ({', '.join(map(str, trials))})."
+        f"{plural(len(trials), 'trial')} left out, complete without a finite loss at the full budget: "
+        f"{', '.join(map(str, trials))}."
     ),
-    "data_warning": lambda warning: f"About the data: {warning}.",
+    "data_warning": lambda warning: f"Data: {warning.rstrip('.')}.",
     "adapters": lambda adapters: f"Adapters were trained {'; '.join(adapters)}.",
-    "no_rows": lambda: "The study names no guideline rows, so none is judged.",
+    "no_rows": lambda: "The study names no guideline rows, so none is checked.",
     "noise_unknown": lambda: (
-        "No config of this model up to its best rate was run twice: noise is unknown there."
+        "No config of this model up to its best rate was run twice, so its noise is unknown."
     ),
     "pooled_noise": lambda groups, degrees, spread, highest_rate, pairs, alpha, guard: (
         f"Noise from {plural(groups, 'config')} run more than once, with {degrees} degrees of freedom: "

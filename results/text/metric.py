@@ -11,8 +11,8 @@ def metric_sentences(found: MetricComparison) -> list[str]:
     best, other, name = found.by_metric, found.by_loss, found.name
     values = f"trial {best.number} with {best.metric:.4f} (loss {loss(best.eval_loss)})"
     said = [
-        f"Searched by {name} ({found.direction}): the best config is that of {values}. Guideline rows are "
-        "judged by the loss."
+        f"Searched by {name} ({found.direction}): the best is {values}. Words about "
+        "guideline rows are about the loss."
         if found.is_objective
         else f"Watched beside the loss: {name} ({found.direction}), best in {values}."
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from files_and_text.numbers import number, plural, value_text
@@ -26,6 +25,10 @@ _TITLES = {
 }
 
 
+_NO_VALUE = "a rate of their own"
+"""What rows about embeddings ask for that name no value."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TableLine:
     """One value that the tables give, as short cells."""
@@ -37,7 +40,7 @@ class TableLine:
     position: str
     """What the best is against it: `21 times higher`, `inside`, `the same`, `another`."""
     cost: str
-    """`+8.8%`, `+8.8% (8.0 to 9.6%, 3 seeds)`; `holds the best`, `not measured`."""
+    """`+8.8%`, `+8.8% (8.0 to 9.6%)`; `holds the best`, `not measured`."""
     word: str
     """`undecided`, `too low`."""
 
@@ -58,7 +61,7 @@ def table_lines(parameter: ParameterAnswer) -> list[TableLine]:
     """Each value of the tables: the guideline default's own first, warnings last."""
     return [
         TableLine(
-            value=value.text,
+            value=value.text or _NO_VALUE,
             rows=plural(len(value.rows), "row"),
             position=_position(value),
             cost=_cost_cell(value),
@@ -66,6 +69,15 @@ def table_lines(parameter: ParameterAnswer) -> list[TableLine]:
         )
         for value in parameter.tables
     ]
+
+
+def shared_cost(answer: Answer) -> str:
+    """What to bear in mind of costs that no confirmation has measured; "" where there are none."""
+    costs = [value.cost for found in answer.parameters for value in found.tables if value.cost is not None]
+    if not any(cost.differs_in and not cost.seeds for cost in costs):
+        return ""
+    which = "A cost without an interval" if any(cost.seeds for cost in costs) else "A cost"
+    return f"{which} is that of the best trial with the value; its other settings may differ."
 
 
 def parameter_sentence(parameter: ParameterAnswer, answer: Answer) -> str:
@@ -130,6 +142,8 @@ def _cost_sentences(table: TableValue, answer: Answer) -> list[str]:
 
 
 def _position(table: TableValue) -> str:
+    if not table.text:
+        return ""
     if table.position == "inside":
         return "inside" if table.low != table.high or len(table.choices) > 1 else "the same"
     if table.position == "outside":
@@ -141,18 +155,15 @@ def _position(table: TableValue) -> str:
 
 
 def _cost_cell(table: TableValue) -> str:
+    if not table.text:
+        return ""
     if table.cost is None:
         return "not measured"
     if table.cost.nats == 0 and table.position == "inside":
         return "holds the best"
-    return gap_text(table.cost)
+    return gap_text(table.cost, with_seeds=False)
 
 
 def capital(text: str) -> str:
     """The text with a capital letter; the rest stays as it is."""
     return text[:1].upper() + text[1:]
-
-
-def parameter_answer(parameters: Sequence[ParameterAnswer], name: str) -> ParameterAnswer | None:
-    """The entry of a hyperparameter, if there is one."""
-    return next((parameter for parameter in parameters if parameter.parameter == name), None)

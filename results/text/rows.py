@@ -6,7 +6,7 @@ from files_and_text.numbers import loss, number, plural, value_text
 from results.sweep_result import TrialResult
 from results.text.conditions import exclusion
 from results.text.values import conjunction, searched_range, sentence, shown_range
-from results.verdict.measure import BeyondBoundary, Cost, SignCounts
+from results.verdict.measure import BeyondBoundary, Cost, Measurement, SignCounts
 from results.verdict.row_verdict import RowVerdict
 
 
@@ -80,7 +80,9 @@ def description(found: RowVerdict) -> str:
         return _of_signs(found, measurement.signs)
     if measurement.beyond is not None:
         position = measurement.position
-        where = "at that value itself" if position == "inside" else f"{position} it"
+        where = {"inside": "at that value itself", "unused": "nowhere: it has none"}.get(
+            position, f"{position} it"
+        )
         called = "too low" if found.row.direction == "too_low" else "too high"
         return f"{sentence(evidence(found))} The table calls that {called}; the best trial lies {where}."
     return _of_value(found)
@@ -88,7 +90,10 @@ def description(found: RowVerdict) -> str:
 
 def _of_value(found: RowVerdict) -> str:
     row, measurement = found.row, found.measurement
-    position, cost = measurement.position, measurement.cost
+    position = measurement.position
+    if position == "unused":
+        parts = [f"The best trial, {measurement.lowest_trial}, has no {row.parameter}."]
+        return " ".join([*parts, _cost_sentence(measurement), *map(sentence, early_ends(found))])
     where = {
         "inside": f"lies inside the row's {shown_range(row)}",
         "outside": f"is not among the row's {shown_range(row)}",
@@ -97,17 +102,14 @@ def _of_value(found: RowVerdict) -> str:
     far = f", by {distance:.2f} in log10" if distance else ""
     name, best = row.parameter, measurement.best_trial
     parts = [f"The best {name}, {value_text(measurement.best_value)} (trial {best}), {where}{far}."]
-    if best != measurement.lowest_trial:
-        parts.append(
-            f"The best trial, {measurement.lowest_trial}, has no {name}; trial {best} is the best of those "
-            "that do."
-        )
-    if cost is None:
-        reach = searched_range(measurement.searched)
-        parts.append(f"What the row's value costs was not measured: no trial inside it finished{reach}.")
-    else:
-        parts.append(_of_cost(cost))
-    return " ".join([*parts, *map(sentence, early_ends(found))])
+    return " ".join([*parts, _cost_sentence(measurement), *map(sentence, early_ends(found))])
+
+
+def _cost_sentence(measurement: Measurement) -> str:
+    if measurement.cost is not None:
+        return _of_cost(measurement.cost)
+    reach = searched_range(measurement.searched)
+    return f"What the row's value costs was not measured: no trial inside it finished{reach}."
 
 
 def _of_cost(cost: Cost) -> str:
@@ -163,8 +165,8 @@ def _of_signs(found: RowVerdict, counts: SignCounts) -> str:
     return (
         f"{_shown_signs(found, counts)}. Their median {_sign_parameter(found)}, "
         f"{number(counts.median_with_sign)}, is {relation[found.measurement.position]} that of the others, "
-        f"{number(counts.median_without_sign)}.{said_side} Medians of so few trials, drawn by a sampler "
-        "that avoids bad regions, are a hint and no test."
+        f"{number(counts.median_without_sign)}.{said_side} A hint and no test: the trials are few, and the "
+        "sampler avoids bad regions."
     )
 
 

@@ -76,9 +76,13 @@ def row_verdict(
     margin: float,
     noise: float = 0.0,
 ) -> RowVerdict:
-    """The row's word with the band of its parameter and the edge at which the best lies."""
+    """The row's word with the band of its parameter and the edge at which the best lies.
+
+    Neither where the best trial does not use the parameter.
+    """
     name = row.parameter or ""
-    if not measurement.applies or row.topic == "stability" or word == "not_tested":
+    says_nothing = not measurement.applies or row.topic == "stability" or word == "not_tested"
+    if says_nothing or measurement.position == "unused":
         return RowVerdict(row=row, measurement=measurement, word=word, comparison=comparison)
     points = [
         (trial.values[name], trial.eval_loss)

@@ -111,14 +111,15 @@ class Measurement:
     held_at: Value | None = None
     """The row's parameter in every trial, where it was not searched."""
     position: Position = "not_tested"
-    """Where the best value lies: inside | below | above the row's range, outside its choices, or not_tested.
+    """Where the best value lies: inside | below | above the row's range, outside its choices, unused by the
+    best trial, or not_tested.
 
     For a boundary row the range is its one value. For a stability row it is where the trials that showed
     the sign lie in the row's parameter against the trials that did not (by medians).
     """
     best_value: Value | None = None
     best_trial: int | None = None
-    """The best trial that has the row's parameter (there is no warmup beside `constant`)."""
+    """The best trial, where it has the row's parameter (there is no warmup beside `constant`)."""
     lowest_trial: int | None = None
     """The best trial of the sweep."""
     distance_log10: float | None = None
@@ -262,6 +263,9 @@ def _searched(row: GuidelineRow, sweep: SweepResult, found: Measurement) -> Meas
 
 
 def _position(row: GuidelineRow, sweep: SweepResult, best: TrialResult, found: Measurement) -> Measurement:
+    lowest = None if sweep.best is None else sweep.best.number
+    if best.number != lowest:
+        return replace(found, position="unused", lowest_trial=lowest)
     value = best.values[row.parameter or ""]
     distance, offset = distances(row, value)
     return replace(
@@ -269,7 +273,7 @@ def _position(row: GuidelineRow, sweep: SweepResult, best: TrialResult, found: M
         position=position_of(row, value),
         best_value=value,
         best_trial=best.number,
-        lowest_trial=None if sweep.best is None else sweep.best.number,
+        lowest_trial=lowest,
         distance_log10=distance,
         centre_offset_log10=offset,
     )

@@ -9,7 +9,8 @@ from files_and_text.plain_values import finite
 from search_spaces import GuidelineRow
 from search_spaces.dimension import Value
 
-Position = Literal["inside", "below", "above", "outside", "not_tested"]
+Position = Literal["inside", "below", "above", "outside", "unused", "not_tested"]
+"""unused: the best trial has no value of the row's parameter, as no warmup beside `constant`."""
 
 TOLERANCE = 1e-6
 """Relative: a derived rate is the product of two searched values."""

@@ -21,17 +21,22 @@ app = typer.Typer()
 
 
 @app.command(epilog="sweeps verdict runs/mine")
-def verdict(path: RunArgument, margin: MarginOption = None) -> None:
+def verdict(
+    path: RunArgument,
+    margin: MarginOption = None,
+    rows: Annotated[bool, typer.Option("--rows", help="list the guideline rows one by one")] = False,
+) -> None:
     """Check the results against the guideline tables.
 
-    Writes verdict.json and verdict.md into the run folder.
+    Writes verdict.json, verdict.md and verdict-rows.md into the run folder.
     """
     from results.render.terminal import print_verdict
 
     share = None if margin is None else share_of(margin)
     with file_errors():
-        answer = load_to_read(path).verdict(margin=share)
-    print_verdict(answer, console)
+        sweep = load_to_read(path)
+        found = sweep.verdict(margin=share)
+    print_verdict(found, sweep.read_answer(margin=share), console, rows=rows)
 
 
 @app.command(epilog="sweeps table-verdict runs.csv --columns learning_rate=lr,eval_loss=loss")

@@ -44,7 +44,7 @@ def run(trials: int, max_steps: int, output: Path, save: Path | None, console: C
     sweep = Sweep(real_config(model, trials=trials, max_steps=max_steps, output=output))
     result = sweep.run(console=console)
     verdict = sweep.verdict(write=False)
-    print_verdict(verdict, console)
+    print_verdict(verdict, sweep.answer, console)
     if result.interrupted or verdict.best is None:
         return
     worker_spec = sweep.plan().worker_spec
@@ -55,6 +55,7 @@ def run(trials: int, max_steps: int, output: Path, save: Path | None, console: C
         )
     text = page(
         verdict,
+        sweep.answer,
         checked,
         pairs,
         command=f"python -m sweeps.real --trials {trials} --max-steps {max_steps}",

@@ -10,8 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 import pandas as pd
 
 from files_and_text.numbers import loss
-from results.render.markdown import bullets, row_cells, table
-from results.text.verdict_lines import verdict_lines
+from results.answer.answer import Answer
+from results.render.markdown import table
+from results.render.rows_page import row_cells
+from results.text.answer import headline
 from results.verdict.verdict import Verdict
 from sweeps.real.compare_with_peft import LossPair
 from sweeps.real.model_check import QUESTION, ModelCheck
@@ -42,7 +44,9 @@ def kept_trials(trials: pd.DataFrame) -> str:
     return str(trials[[name for name in TRIAL_COLUMNS if name in trials]].to_csv(index=False))
 
 
-def page(verdict: Verdict, checked: ModelCheck, pairs: Sequence[LossPair], *, command: str) -> str:
+def page(
+    verdict: Verdict, answer: Answer, checked: ModelCheck, pairs: Sequence[LossPair], *, command: str
+) -> str:
     """The Markdown page; losses in nats per token."""
     tested = [row_cells(row) for row in verdict.rows if row.is_tested]
     compared = [
@@ -62,7 +66,7 @@ asked "{QUESTION}" it answers "{checked.answer}"
 
 {table(("", "evaluation loss", "learning rate"), _losses(verdict))}
 
-{bullets(verdict_lines(verdict))}
+{headline(answer)}
 
 {table(SHOWN_COLUMNS, [[cells[name] for name in SHOWN_COLUMNS] for cells in tested])}
 

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import optuna
 
+from results.answer.answer import Answer
+from results.answer.read_answer import read_answer
 from results.best import write_best
 from results.errors import NothingToSay
 from results.render.files import write_verdict
 from results.report import write_report
+from results.sweep_result import read_study
 from results.tables import write_tables
-from results.verdict.verdict import verdict
+from results.verdict.verdict import Verdict, verdict
 from sweeps.config import RESOLVED_NAME, SweepConfig, resolved
 from sweeps.console import shown_path
 
@@ -27,8 +30,15 @@ def write_result_files(
     write_tables(study, config.run_folder)
     with suppress(NothingToSay):  # the report says why
         write_best(study, config.run_folder, tokenizer=tokenizer)
-        write_verdict(verdict(study, replicates), config.run_folder)
+        found = verdict(study, replicates)
+        write_verdict(found, answer_of(config, study, found), config.run_folder)
     write_report_file(config, study, replicates)
+
+
+def answer_of(config: SweepConfig, study: optuna.Study, found: Verdict | None) -> Answer:
+    """The answer with the run folder as a person types it; `found` is the verdict, None without a trial."""
+    folder = str(shown_path(config.run_folder))
+    return read_answer(read_study(study), found, run_folder=folder, target=config.trials)
 
 
 def write_report_file(

@@ -11,6 +11,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from results.answer.answer import Answer
+from results.answer.read_answer import read_answer
+from results.sweep_result import read_study
+from results.verdict.verdict import verdict
 from search_spaces import Dimension, SearchSpace, load_guidelines
 
 MAX_STEPS = 200
@@ -173,6 +177,15 @@ def study(
         made.set_user_attr("base_eval_loss", base)
     made.add_trials(trials)
     return made
+
+
+def answer_of(
+    of: optuna.Study, replicates: optuna.Study | None = None, *, target: int | None = None
+) -> Answer:
+    """The answer of a study, as `runs/mine`."""
+    sweep = read_study(of)
+    found = verdict(sweep, replicates) if sweep.started else None
+    return read_answer(sweep, found, run_folder="runs/mine", target=target)
 
 
 @pytest.fixture

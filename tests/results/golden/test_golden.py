@@ -5,21 +5,23 @@ To accept a change on purpose: `python -m tests.results.golden.test_golden`, and
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.text import Text
 
+from results.answer.read_answer import read_answer
 from results.published.decide import judge_table
 from results.published.json_data import published_data
 from results.published.page import published_page
 from results.published.table import parse_columns, read_table
 from results.render.json_data import verdict_data
 from results.render.markdown import to_markdown
-from results.render.terminal import render
+from results.render.rows_page import rows_page
+from results.render.terminal import render, render_rows
+from results.sweep_result import read_study
 from results.verdict.verdict import verdict
 from search_spaces import load_guidelines
 from tests.results.golden.cases import CASES, TABLE
@@ -29,14 +31,15 @@ EXPECTED = Path(__file__).parent / "expected"
 
 def rendered(name: str) -> dict[str, str]:
     """File name -> text of one case."""
-    found = verdict(*CASES[name]())
-    console = Console(file=io.StringIO(), width=100, no_color=True)
-    console.print(render(found))
-    terminal = "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"  # type: ignore[attr-defined]
+    study, replicates = CASES[name]()
+    found = verdict(study, replicates)
+    answer = read_answer(read_study(study), found, run_folder="runs/mine")
+    lines = [*render(found, answer), Text("-" * 80), *render_rows(found)]
     return {
-        f"{name}.json": one_line_a_row(verdict_data(found)),
-        f"{name}.md": to_markdown(found),
-        f"{name}.txt": terminal,
+        f"{name}.json": one_line_a_row(verdict_data(found, answer)),
+        f"{name}.md": to_markdown(found, answer),
+        f"{name}-rows.md": rows_page(found),
+        f"{name}.txt": "\n".join(line.plain for line in lines) + "\n",
     }
 
 

@@ -117,8 +117,8 @@ def test_what_became_of_the_records_is_told_and_warnings_stand_with_the_answer(
     }
     study = make_study(make_trial(2.5, lr=2e-4), context={"data_account": account})
     text = read(page(study)).text
-    assert text.count(f"About the data: training: too long {XSS}.") == 1  # among what limits the answer
-    assert text.index("About the data") < text.index("What became of the records")
+    assert text.count(f"Data: training: too long {XSS}.") == 1  # among what limits the answer
+    assert text.index("Data: training") < text.index("What became of the records")
     assert "1,800 of 2,000 training records used, 90,000 tokens with loss" in text
     _, table = text.split("What became of the records")
     for fact in (

@@ -177,9 +177,7 @@ def test_the_headline_says_what_the_default_costs() -> None:
 def test_without_a_best_nothing_is_recommended() -> None:
     answer = made(best=None, sure="no_best", next=[])
     assert use_text(answer) == ""
-    assert answer_lines(answer)[1] == (
-        "Use   nothing yet: no trial finished its full budget with a finite loss."
-    )
+    assert answer_lines(answer)[1] == ("Use   nothing: no trial finished its full budget with a finite loss.")
 
 
 def test_a_metric_has_its_own_line() -> None:

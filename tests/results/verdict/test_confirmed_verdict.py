@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import json
 
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
-from rich.console import Console
 
 from results.errors import DamagedReplicates
 from results.render.files import write_verdict
-from results.render.markdown import to_markdown
-from results.render.terminal import render
+from results.render.rows_page import rows_page
+from results.render.terminal import parameter_table, render, render_rows
 from results.text.conditions import conditions_statement, shown_conditions
 from results.text.limitations import limitation_text
 from results.verdict.replicates import read_replicates
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.verdict import Verdict, verdict
 from tests.results.confirm_studies import ARMS, arm, confirm
+from tests.results.conftest import answer_of
 
 
 @pytest.fixture
@@ -141,31 +140,39 @@ def test_a_row_has_its_band_edge_and_conditions(make_trial, make_study, sweep):
 
 def test_files_and_terminal_show_the_words(sweep, tmp_path):
     result = verdict(sweep, confirm(*ARMS))
-    data, page = write_verdict(result, tmp_path)
+    answer = answer_of(sweep, confirm(*ARMS))
+    data, page, rows = write_verdict(result, answer, tmp_path)
     read = json.loads(data.read_text(), parse_constant=lambda name: 1 / 0)
-    assert read["format"] == 2
+    assert read["format"] == 3
     row = next(row for row in read["rows"] if row["id"] == "scenario.general")
     assert row["verdict"] == "too_low"
     assert row["comparison"]["low"] < row["comparison"]["effect"] < row["comparison"]["high"]
     assert row["band"]["low"] == 3e-4
     assert read["replicates"]["arms"][0]["finished"] == 5
-    text = page.read_text()
+    assert "| Learning rate | 4e-4 | 2e-4 |" in page.read_text()
+    text = rows.read_text()
     assert "## Replicates on common seeds" in text
     assert "Verdict: too low: rate 2e-4 ended 0.05" in text
     assert "5 runs of rate 1e-3 ended early where the other finished" in text
-    assert "One run per config:" not in limitations(result)[0]
-    for width in (60, 120):
-        console = Console(file=io.StringIO(), width=width, no_color=True)
-        console.print(render(result))
-        shown = console.file.getvalue()
-        assert max(len(line) for line in shown.splitlines()) <= width
-        assert "too low" in shown
-    assert to_markdown(verdict(sweep)).count("Verdict: undecided") > 5
+    assert "ran once" not in limitations(result)[0]
+    for width in (64, 120):
+        for lines in (render(result, answer, width=width), render_rows(result, width=width)):
+            assert any("too low" in line.plain for line in lines)
+        table = parameter_table(answer, width=width)
+        assert max(len(line.plain) for line in table) <= width
+    assert rows_page(verdict(sweep)).count("Verdict: undecided") > 5
+
+
+def test_a_confirmation_takes_no_column_away(sweep):
+    for columns in (render_rows(verdict(sweep)), render_rows(verdict(sweep, confirm(*ARMS)))):
+        header = columns[0].plain
+        named = ("says", "best", "position", "log10", "costs", "trial", "verdict")
+        assert all(name in header for name in named)
 
 
 def test_lost_runs_of_the_best_are_a_limitation(sweep):
     result = verdict(sweep, confirm((ARMS[0][0], None), ARMS[2]))
-    assert any("The best itself did not finish on 5 of 5 seeds" in text for text in limitations(result))
+    assert any("The best did not finish on 5 of 5 new seeds" in text for text in limitations(result))
     assert row_of(result, "scenario.general").word == "undecided"
 
 

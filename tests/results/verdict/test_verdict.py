@@ -14,6 +14,7 @@ from results.text.limitations import limitation_text
 from results.text.rows import description, early_ends, evidence, reason_not_tested
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.verdict import Verdict, verdict
+from tests.results.conftest import answer_of
 
 DEFAULT = "guideline default"
 
@@ -142,7 +143,7 @@ def test_only_full_budget_finite_complete_trials_count(make_trial, make_study):
     assert result.best is not None
     assert result.best.number == 3
     assert result.outcomes == {"complete": 3, "diverged": 1, "failed": 1, "pruned": 1, "running": 1}
-    assert any("2 trials (0, 2)" in text for text in limitations(result))
+    assert any("2 trials left out" in text and text.endswith(": 0, 2.") for text in limitations(result))
     assert any("1 trial not finished" in text for text in limitations(result))
 
 
@@ -213,10 +214,10 @@ def test_no_warmup_at_all_lies_below_without_a_distance(make_trial, make_study):
     assert row.measurement.distance_log10 is None
 
 
-def test_warmup_is_judged_by_trials_that_have_one(make_trial, make_study):
+def test_a_warmup_that_the_best_does_not_use_is_not_called_the_best(make_trial, make_study):
     study = make_study(make_trial(2.0, scheduler="constant"), make_trial(2.3, warmup=0.05))
     row = row_of(verdict(study), "warmup.ratio")
-    assert (row.measurement.position, row.measurement.best_trial) == ("inside", 1)
+    assert (row.measurement.position, row.measurement.best_trial) == ("unused", None)
     assert "The best trial, 0, has no warmup_ratio" in description(row)
     assert row.measurement.cost is not None
     assert row.measurement.cost.difference == pytest.approx(0.3)  # still against the best of the sweep
@@ -337,7 +338,7 @@ def test_gains_over_base_and_guideline_default(make_trial, make_study):
 
 def test_the_first_limitation_says_that_noise_is_unknown(make_trial, make_study):
     result = verdict(make_study(make_trial(2.0)))
-    assert limitations(result)[0].startswith("One run per config")
+    assert limitations(result)[0].startswith("Every configuration ran once")
 
 
 def test_layers_without_an_adapter_are_a_limitation(make_trial, make_study):
@@ -362,7 +363,7 @@ def test_a_study_without_a_finished_trial_answers_without_a_best(make_trial, mak
     assert reason_not_tested(row) == "no trial finished its full budget with a finite loss"
     assert early_ends(row) == ["trial 1 (the row's own value) was stopped at 40%"]
     assert row_of(result, "stability.nan").measurement.position == "above"
-    json.dumps(verdict_data(result), allow_nan=False)
+    json.dumps(verdict_data(result, answer_of(study)), allow_nan=False)
 
 
 def test_an_empty_study_is_an_error_that_says_so(make_study):

@@ -41,6 +41,7 @@ from sweeps.study.read_status import read_status
 from sweeps.sweep import Sweep
 from sweeps.tracking.trial_record import read_records
 from sweeps.view.screen import Screen
+from tests.results.conftest import answer_of
 from tests.sweeps.conftest import SimulatedPack, bowl
 
 HEAD = "name: small\nmodel: some/model\ndata: some/data\ntraining: {max_steps: 100}\n"
@@ -269,9 +270,9 @@ def test_the_objective_is_searched_pruned_and_ranked_by(measuring: Callable[...,
     assert status.best["eval_loss"] == best.user_attrs["eval_loss"]
     assert keeper.study.user_attrs["metric"] == "exact_match"
     assert best_config(keeper.study)["sweep"]["trial"] == best.number
-    page = to_markdown(verdict(keeper.study))
-    assert "- Best by loss: trial" in page
-    assert "| hyperparameter | best by loss |" in page
+    page = to_markdown(verdict(keeper.study), answer_of(keeper.study))
+    assert f"| best (trial {best.number}) |" in page
+    assert f": exact_match {best.user_attrs['metric']:.3g}, loss" in page
 
 
 def test_the_untouched_bases_value_is_asked_for_once_and_told(measuring: Callable[..., Keeper]) -> None:
@@ -379,7 +380,7 @@ def test_verdict_and_tables_say_both_values(measuring: Callable[..., Keeper]) ->
     text = " ".join(metric_sentences(said))
     assert f"The best by loss is not the best by exact_match: trial {by_loss.number} has loss" in text
     assert f"trial {by_metric.number} with {by_metric.user_attrs['metric']:.4f}" in text
-    assert verdict_data(verdict(keeper.study))["measured"]["differs"] is True
+    assert verdict_data(verdict(keeper.study), answer_of(keeper.study))["measured"]["differs"] is True
     assert best_config(keeper.study)["sweep"]["trial"] == by_loss.number
     frame = trials_frame(keeper.study)
     assert list(frame["metric"]) == [t.user_attrs["metric"] for t in trials]
@@ -433,7 +434,7 @@ def test_a_sweep_without_a_metric_has_no_column_of_it(make_keeper: Callable[...,
     assert "metric" not in trials_frame(keeper.study).columns
     assert "metric" not in reports_frame(keeper.study).columns
     assert verdict(keeper.study).by_metric is None
-    assert "measured" not in verdict_data(verdict(keeper.study))
+    assert "measured" not in verdict_data(verdict(keeper.study), answer_of(keeper.study))
 
 
 def test_the_resolved_file_is_read_from_the_run_folder(tmp_path: Path) -> None:

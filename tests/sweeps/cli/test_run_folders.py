@@ -77,7 +77,9 @@ def test_a_sweep_that_never_started_is_said_so_and_not_created(call: Call, folde
 def test_the_verdict_is_printed_and_written(call: Call, ran: Path) -> None:
     answer = call("verdict", ran)
     assert answer.code == 0, answer.err
-    assert "scenario.general" in answer.out
+    assert answer.out.startswith("Use   learning_rate")
+    assert "scenario.general" not in answer.out
+    assert "scenario.general" in call("verdict", ran, "--rows").out
     rows = {row["id"] for row in json.loads((ran / "verdict.json").read_text())["rows"]}
     assert "scenario.general" in rows
     assert (ran / "verdict.md").is_file()
@@ -187,7 +189,7 @@ def test_before_any_trial_has_ended_the_verdict_says_so_and_there_is_nothing_to_
     assert listing(sweep.run_folder) == before
     answer = call("verdict", sweep.run_folder)
     assert answer.code == 0
-    assert "No best config: no trial finished its full budget" in answer.out
+    assert "nothing yet: no trial has finished its full budget." in answer.out
     assert call("report", sweep.run_folder).code == 0
     page = (sweep.run_folder / "report.html").read_text()
     assert "No trial has finished its full budget." in page
