@@ -1,20 +1,18 @@
-"""The dashboard's server: a port on the loopback interface and a thread per request."""
+"""optuna-dashboard for one sweep, as an application behind the guard and as a server of its own."""
 
 from __future__ import annotations
 
 import functools
-import io
 import logging
-import socketserver
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from typing import TYPE_CHECKING
 
 import optuna
 
-from sweeps.dashboard.guard import REPORT_NAME, Guard
+from sweeps.dashboard.guard import Guard
 from sweeps.dashboard.study_view import StudyView
-from sweeps.errors import PortTaken
+from sweeps.loopback.report_page import has_report
+from sweeps.loopback.server import LoopbackServer, bind
 from sweeps.storage.open_storage import open_storage
 from sweeps.storage.optuna_private import storage_of, study_id_of
 from sweeps.study.lease import refuse_unless_free
@@ -22,46 +20,21 @@ from sweeps.study.lease import refuse_unless_free
 if TYPE_CHECKING:
     from sweeps.sweep import Sweep
 
-HOST = "127.0.0.1"
-FIRST_PORT = 8080
-NUM_PORTS = 20
 
-
-class _Handler(WSGIRequestHandler):
-    """Logs neither requests nor the tracebacks of closed connections."""
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-    def get_stderr(self) -> TextIO:  # type: ignore[override]
-        return io.StringIO()
-
-
-class DashboardServer(socketserver.ThreadingMixIn, WSGIServer):
-    """A dashboard with an open port; `serve` answers requests."""
-
-    daemon_threads = True
-
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self.server_port}"
-
-    def serve(self) -> None:
-        """Answer requests until `shutdown` or Ctrl-C, which is raised as KeyboardInterrupt."""
-        try:
-            self.serve_forever()
-        finally:
-            self.server_close()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass
-
-
-def open_dashboard(sweep: Sweep, *, port: int | None = None, writable: bool = False) -> DashboardServer:
+def open_dashboard(sweep: Sweep, *, port: int | None = None, writable: bool = False) -> LoopbackServer:
     """The dashboard of a sweep that has started, also while it runs.
 
-    `port` None: the first free one from 8080 on. Raises PortTaken, what `Sweep.study` raises, and StudyHeld
-    for a `writable` one while the sweep runs, when only its keeper may write.
+    `port` None: the first free one from 8080 on. Raises PortTaken, and what `dashboard_app` raises.
+    """
+    app = dashboard_app(sweep, writable=writable)
+    server = bind(port)
+    server.set_app(app)
+    return server
+
+
+def dashboard_app(sweep: Sweep, *, writable: bool = False) -> Guard:
+    """The guarded application. Raises what `Sweep.study` raises, and StudyHeld for a `writable` one while the
+    sweep runs, when only its keeper may write.
     """
     # Takes a second to import.
     from optuna_dashboard import wsgi
@@ -71,10 +44,9 @@ def open_dashboard(sweep: Sweep, *, port: int | None = None, writable: bool = Fa
     if writable:
         refuse_unless_free(study, seconds=sweep.config.reliability.lease_seconds)
         study = optuna.load_study(study_name=study.study_name, storage=open_storage(sweep.storage_url))
-    report = sweep.run_folder / REPORT_NAME
 
     def study_note() -> str:
-        if report.is_file():
+        if has_report(sweep.run_folder):
             return "[Report of this sweep](/report)"
         return f"No report yet: `sweeps report {sweep.run_folder}` writes it; then it is linked here."
 
@@ -82,7 +54,7 @@ def open_dashboard(sweep: Sweep, *, port: int | None = None, writable: bool = Fa
     # Its log messages repeat those of the database driver, which may contain the URL.
     log = logging.getLogger("optuna_dashboard")
     log.propagate, log.handlers = False, [logging.NullHandler()]
-    guard = Guard(
+    return Guard(
         wsgi(view),
         home=f"/dashboard/studies/{study_id_of(study)}",
         run_folder=sweep.run_folder,
@@ -90,22 +62,3 @@ def open_dashboard(sweep: Sweep, *, port: int | None = None, writable: bool = Fa
         # Each line once: a page repeats a failing request every few seconds.
         failed=functools.cache(lambda line: print(f"dashboard: {line}", file=sys.stderr)),
     )
-    server = _bind(port)
-    server.set_app(guard)
-    return server
-
-
-def _bind(port: int | None) -> DashboardServer:
-    ports = range(FIRST_PORT, FIRST_PORT + NUM_PORTS) if port is None else [port]
-    for number in ports:
-        try:
-            return DashboardServer((HOST, number), _Handler)
-        except PermissionError:
-            raise PortTaken(f"port {number} may not be opened by this user; choose one above 1023") from None
-        except OSError:
-            continue
-    if port is None:
-        raise PortTaken(
-            f"ports {FIRST_PORT} to {FIRST_PORT + NUM_PORTS - 1} are all taken; choose another with --port"
-        )
-    raise PortTaken(f"port {port} is taken; choose another, or leave out --port for the first free one")

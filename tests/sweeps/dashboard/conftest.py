@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from sweeps.dashboard.server import DashboardServer, open_dashboard
+from sweeps.dashboard.server import open_dashboard
+from sweeps.loopback.server import LoopbackServer
 from sweeps.sweep import Sweep
 from tests.sweeps.watched_sweep import watched as watched
 
@@ -37,7 +38,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 class Client:
     """Asks a dashboard as a browser would."""
 
-    server: DashboardServer
+    server: LoopbackServer
 
     def __call__(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Answer:
         data = None if body is None else json.dumps(body).encode()
@@ -56,7 +57,7 @@ class Client:
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Client]]:
     """`serve(sweep, writable=False)` -> a client of its dashboard, on any free port."""
-    running: list[tuple[DashboardServer, threading.Thread]] = []
+    running: list[tuple[LoopbackServer, threading.Thread]] = []
 
     def start(sweep: Sweep, **options: Any) -> Client:
         server = open_dashboard(sweep, **options)
