@@ -1,4 +1,4 @@
-"""The commands that look at a sweep, running or ended: status, results, dashboard, track."""
+"""The commands that look at a sweep, running or ended: status, results, watch, dashboard, track."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import shlex
 import signal
 import sys
 import warnings
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sweeps.cli.arguments import JsonOption, RunArgument, console, load_to_read
 from sweeps.console import say, shown_path
 
+if TYPE_CHECKING:
+    from sweeps.loopback.server import LoopbackServer
+
 app = typer.Typer()
+PortOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=65535, metavar="PORT", help="default: the first free port from 8080 on"),
+]
 
 
 @app.command(epilog="sweeps status runs/mine")
@@ -71,13 +78,25 @@ def results(
             console.print(f"{len(shown)} of {len(frame)} trials", style="dim", highlight=False)
 
 
+@app.command(epilog="sweeps watch runs/mine")
+def watch(path: RunArgument, port: PortOption = None) -> None:
+    """Follow a sweep on a web page of this machine; it can also stop it.
+
+    The page is at 127.0.0.1 only. Ctrl-C ends the page, not the sweep.
+    """
+    from sweeps.loopback.server import bind
+    from sweeps.watch.app import WatchApp
+
+    sweep = load_to_read(path)
+    server = bind(port)
+    server.set_app(WatchApp(sweep))
+    _serve(server, f"Page of {sweep.config.name}: {server.url} (Ctrl-C ends the page, not the sweep)", "Page")
+
+
 @app.command(epilog="sweeps dashboard runs/mine")
 def dashboard(
     path: RunArgument,
-    port: Annotated[
-        int | None,
-        typer.Option(min=1, max=65535, metavar="PORT", help="default: the first free port from 8080 on"),
-    ] = None,
+    port: PortOption = None,
     writable: Annotated[bool, typer.Option("--writable", help="allow changes to the study")] = False,
 ) -> None:
     """Serve optuna-dashboard for the study, on 127.0.0.1 only."""
@@ -86,14 +105,20 @@ def dashboard(
     sweep = load_to_read(path)
     server = open_dashboard(sweep, port=port, writable=writable)
     mode = "writable: end it before the sweep goes on" if writable else "read-only"
-    warnings.simplefilter("ignore")  # plots warn of few trials, which the page itself shows
+    _serve(server, f"Dashboard of {sweep.config.name}: {server.url} ({mode}; Ctrl-C ends it)", "Dashboard")
+
+
+def _serve(server: LoopbackServer, line: str, name: str) -> None:
+    warnings.simplefilter(
+        "ignore"
+    )  # optuna-dashboard's plots warn of few trials, which its page itself shows
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # Not through rich, which prints a line twice when it is interrupted half way.
-        print(f"Dashboard of {sweep.config.name}: {server.url} ({mode}; Ctrl-C ends it)", flush=True)
+        print(line, flush=True)
         server.serve()
     except KeyboardInterrupt:
-        print("Dashboard closed.")
+        print(f"{name} closed.")
 
 
 @app.command(epilog="sweeps track runs/mine --to mlflow")

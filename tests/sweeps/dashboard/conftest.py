@@ -1,13 +1,9 @@
-"""A client that asks a dashboard as a browser would."""
+"""A dashboard served on any free port, and a client that asks it."""
 
 from __future__ import annotations
 
-import json
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -15,43 +11,8 @@ import pytest
 from sweeps.dashboard.server import open_dashboard
 from sweeps.loopback.server import LoopbackServer
 from sweeps.sweep import Sweep
+from tests.sweeps.asking import Client
 from tests.sweeps.watched_sweep import watched as watched
-
-
-@dataclass
-class Answer:
-    code: int
-    text: str
-    headers: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.text)
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
-
-
-@dataclass
-class Client:
-    """Asks a dashboard as a browser would."""
-
-    server: LoopbackServer
-
-    def __call__(self, path: str, method: str = "GET", body: Any = None, **headers: str) -> Answer:
-        data = None if body is None else json.dumps(body).encode()
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        if data is not None:
-            named["Content-Type"] = "application/json"
-        request = urllib.request.Request(self.server.url + path, data=data, method=method, headers=named)
-        try:
-            with urllib.request.build_opener(_NoRedirect).open(request, timeout=20) as answer:
-                return Answer(answer.status, answer.read().decode(errors="replace"), dict(answer.headers))
-        except urllib.error.HTTPError as error:
-            with error:
-                return Answer(error.code, error.read().decode(), dict(error.headers))
 
 
 @pytest.fixture
