@@ -20,7 +20,7 @@ from results.report.blocks import Section
 from results.report.facts import ReportFacts, read_facts
 from results.report.header import header_lines
 from results.report.sections.answer import answer_section
-from results.report.sections.charts import importance_section
+from results.report.sections.charts import curves_section, embedding_section, importance_section
 from results.report.sections.data_account import data_section
 from results.report.sections.details import details_section
 from results.report.sections.early_ends import early_ends_section
@@ -36,6 +36,8 @@ SECTIONS: Sequence[Callable[[ReportFacts], Section | None]] = (
     answer_section,
     next_steps_section,
     parameters_section,
+    curves_section,
+    embedding_section,
     importance_section,
     samples_section,
     signs_section,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from results.answer.answer import Compared, Gap
-from results.charts.builders.learning_rate import learning_rate_chart
 from results.report.blocks import Block, Bullets, Fold, Headline, Paragraph, Section, Tile, Tiles, Tone
 from results.report.facts import ReportFacts
-from results.report.sections.charts import picture
+from results.report.sections.charts import pictures
 from results.text.answer import gap_text, headline, loss_text, sure_text
 from results.text.limitations import limitation_text
 from results.text.metric import metric_sentences
@@ -58,9 +57,7 @@ def _blocks(facts: ReportFacts) -> list[Block]:
         for found in verdict.limitations
         if found.code in _SHOWN
     ]
-    chart = learning_rate_chart(facts.sweep, answer)
-    if chart is not None:
-        blocks.append(picture(chart))
+    blocks += pictures(facts, "learning_rate")
     folded = [
         limitation_text(found)
         for found in verdict.limitations

@@ -23,8 +23,11 @@ from search_spaces import Dimension, SearchSpace
 from tests.results.report.conftest import SWEEP_FILE, XSS, many_trials
 
 Page = Callable[..., Path]
-SECTIONS = ["answer", "next", "parameters", "importance", "signs", "early", "details"]
-CHARTS = ["chart-learning-rate"]
+SECTIONS = ["answer", "next", "parameters", "curves", "embedding", "importance", "signs", "early", "details"]
+CHARTS = [
+    f"chart-{name}"
+    for name in ("learning-rate", "curves", "embedding-ratio", "importance", "parallel", "timeline")
+]
 
 
 class Reader(HTMLParser):
@@ -357,7 +360,7 @@ def test_a_best_at_the_end_of_its_range_asks_for_a_wider_one(
 
 
 def test_a_page_is_light(rich_page: Path) -> None:
-    assert rich_page.stat().st_size < 300_000
+    assert rich_page.stat().st_size < 500_000
 
 
 def test_hundreds_of_trials_stay_light_and_quick(make_study: Any, page: Page) -> None:
