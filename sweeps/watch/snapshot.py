@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
+from optuna.exceptions import OptunaError
+
 from results.answer.read_answer import read_answer
 from results.sweep_result import SweepResult, read_study
 from results.verdict.verdict import verdict
@@ -100,7 +102,7 @@ class SnapshotReader:
             return replace(self._read, status=None, answer=None, sweep=None, problem="")
         except StorageUnreachable as error:
             return self._unreadable(str(error))
-        except STORAGE_ERRORS as error:
+        except (*STORAGE_ERRORS, OptunaError) as error:
             # Its own text may hold the URL with a password.
             return self._unreadable(f"the storage does not answer ({type(error).__name__})")
         answer = read_answer(sweep, found, run_folder=self._read.run_folder, target=self._read.target)
