@@ -1,7 +1,7 @@
-"""The error for input that a person wrote and must correct.
+"""The errors that a person can act on, and the one for input that a person wrote and must correct.
 
-ValueError
-  InputError    every problem of one input at once, each with its file and line
+ExpectedError           base of every error that is raised on purpose, in every package
+  InputError            also a ValueError: every problem of one input, each with its file and line
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ class Problem:
         return ":".join(part for part in (self.path, line) if part is not None) + f": {self.message}"
 
 
-class InputError(ValueError):
+class ExpectedError(Exception):
+    """A condition that a person can act on, never a bug; its message is all that the command line prints."""
+
+
+class InputError(ExpectedError, ValueError):
     """All problems of one input, one per line when printed."""
 
     problems: list[Problem]

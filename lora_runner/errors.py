@@ -17,8 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from files_and_text.problems import ExpectedError
 
-class RunnerError(Exception):
+
+class RunnerError(ExpectedError):
     """Base of the errors of `lora_runner`."""
 
 

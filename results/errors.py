@@ -16,8 +16,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from files_and_text.problems import ExpectedError
 
-class ResultsError(Exception):
+
+class ResultsError(ExpectedError):
     """Base of everything that `results` raises on purpose."""
 
 

@@ -1,4 +1,4 @@
-"""The errors that can end a command, each with its exit code.
+"""The errors that can end a command, each with its exit code; all are `ExpectedError`s.
 
 SweepError
   ConfigError          2  the sweep file or a value on the command line is wrong
@@ -23,10 +23,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
-from files_and_text.problems import Problem
+from files_and_text.problems import ExpectedError, Problem
 
 
-class SweepError(Exception):
+class SweepError(ExpectedError):
     """Base class: a condition that the user can act on, never a bug."""
 
     exit_code: ClassVar[int] = 1

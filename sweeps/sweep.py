@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from files_and_text.problems import Problem
 from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, problem_at, storage_url
 from sweeps.errors import ConfigError, RunFolderError, StorageUnreachable, SweepFailed
+from sweeps.python.sweep_results import SweepResults
 
 if TYPE_CHECKING:
     import optuna
@@ -38,12 +39,12 @@ if TYPE_CHECKING:
     from sweeps.study.status import Status
 
 
-class Sweep:
-    """One sweep file or run folder.
+class Sweep(SweepResults):
+    """One sweep: of a sweep file, a run folder, or arguments.
 
     >>> sweep = Sweep.load("sweep.yaml")
     >>> sweep.run()
-    >>> sweep.verdict()
+    >>> sweep.answer
     """
 
     def __init__(self, config: SweepConfig) -> None:

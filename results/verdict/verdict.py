@@ -13,6 +13,8 @@ from typing import Any
 
 import optuna
 
+from files_and_text.numbers import plural
+from files_and_text.shown import Shown
 from results.errors import NothingToSay
 from results.sweep_result import SweepResult, TrialResult, read_study
 from results.verdict.arm_comparisons import ArmComparisons, compare_arms
@@ -26,8 +28,8 @@ from results.verdict.row_verdict import RowVerdict
 from results.verdict.statistics import MARGIN, Comparison
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Verdict(Shown):
     """The answer of one sweep; losses in nats per token."""
 
     study: str
@@ -49,6 +51,17 @@ class Verdict:
     """Arms run again on common seeds; None when none were."""
     by_metric: MetricComparison | None = None
     """The best by the sweep's metric beside the best by loss; None where the sweep has no metric."""
+
+    def _shown(self) -> tuple[str, Mapping[str, str]]:
+        words = Counter(row.word for row in self.rows)
+        best = self.best
+        default = None if self.guideline_default is None else self.guideline_default.eval_loss
+        facts = {
+            "best": "none" if best is None else f"trial {best.number}, loss {_short(best.eval_loss)}",
+            "guideline default": _short(default),
+            "rows": ", ".join(f"{count} {word.replace('_', ' ')}" for word, count in words.most_common()),
+        }
+        return f"Verdict of {self.study!r} on {plural(len(self.rows), 'guideline row')}", facts
 
     @property
     def gain_over_base(self) -> float | None:
@@ -130,3 +143,7 @@ def assemble(
         replicates=compared,
         by_metric=compare_metric(sweep, replicates),
     )
+
+
+def _short(loss: float | None) -> str:
+    return "not known" if loss is None else f"{loss:.3f}"

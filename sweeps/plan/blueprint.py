@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from files_and_text.numbers import value_text
+from files_and_text.shown import Shown
 from sweeps.config import SweepConfig
 from sweeps.plan.specs import StudySpec, WorkerSpec
 
@@ -20,8 +23,8 @@ CACHE = (
 NO_ANSWERS = "likelihoods are compared, nothing is generated"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Blueprint:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Blueprint(Shown):
     """Everything that is decided before a sweep starts."""
 
     config: SweepConfig
@@ -42,6 +45,22 @@ class Blueprint:
     """How its linear layers are stored, in words after "parameters"."""
     base_unquantized: str
     """Which of its parameters stay in the compute dtype, in words."""
+
+    def _shown(self) -> tuple[str, Mapping[str, str]]:
+        spec, seats = self.study_spec, self.worker_spec.seats
+        searched = [
+            f"{item.name} {value_text(item.low)} to {value_text(item.high)}"
+            if item.low is not None and item.high is not None
+            else f"{item.name} {', '.join(map(str, item.choices or ()))}"
+            for item in spec.space.dimensions
+        ]
+        facts = {
+            "trials": f"{spec.trials} of {spec.context['max_steps']:,} steps, {seats} side by side",
+            "data": f"{len(self.data.train)} examples to train on, {len(self.data.eval)} to evaluate on",
+            "searched": "; ".join(searched),
+            "memory": f"{self.memory_gib:.1f} of {self.memory_available_gib:.1f} GiB",
+        }
+        return f"Plan of {spec.name!r}", facts
 
     @property
     def data(self) -> DataBundle:

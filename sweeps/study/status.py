@@ -10,6 +10,7 @@ from typing import Any, Literal
 from optuna.trial import TrialState
 
 from files_and_text.plain_values import plain
+from files_and_text.shown import Shown
 from search_spaces.dimension import Value
 from sweeps.study.study import COUNTED_STATES
 
@@ -70,8 +71,8 @@ class Leader:
     """Of its budget, at which it has this loss."""
 
 
-@dataclass
-class Status:
+@dataclass(repr=False)
+class Status(Shown):
     """A snapshot for the live view, the end of a run and `sweeps status`."""
 
     name: str
@@ -139,6 +140,20 @@ class Status:
     """One line per change since the keeper's process started, oldest first."""
     life: str = ""
     """Random name of that process; when it changes, `events` starts over."""
+
+    def _shown(self) -> tuple[str, Mapping[str, str]]:
+        now = "is running" if self.is_live else "is done"
+        if not self.is_live and self.has_work:
+            now = "was interrupted" if self.ended_at is not None else "is not running"
+        outcomes = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in self.outcomes.items())
+        facts = {"trials": f"{self.finished} of {self.target} finished{f' ({outcomes})' if outcomes else ''}"}
+        if self.unfinished:
+            facts["unfinished"] = str(self.unfinished)
+        if self.next_command is not None:
+            facts["to go on"] = self.next_command
+        if self.best is not None:
+            facts["best so far"] = f"trial {self.best['number']}, loss {self.best['eval_loss']:.3f}"
+        return f"Status of {self.name!r}: it {now}", facts
 
     @property
     def finished(self) -> int:
