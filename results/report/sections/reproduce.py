@@ -46,8 +46,6 @@ def _commands(facts: ReportFacts) -> str:
         f"sweeps verdict {facts.answer.run.run_folder}",
         f"sweeps report {facts.answer.run.run_folder}",
     ]
-    if facts.sweep.best is not None:
-        lines.append(f"sweeps export {facts.answer.run.run_folder} --to transformers")
     return "\n".join(lines)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from files_and_text.numbers import loss, plural
 from results.report.blocks import Badge, Tone
-from results.text.comparisons import band_text, verdict_sentence
+from results.text.comparisons import band_text
 from results.text.conditions import shown_conditions
-from results.text.rows import description
+from results.text.gaps import percent_text
 from results.verdict.arm_comparisons import ArmComparisons
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.statistics import Comparison
@@ -40,7 +40,7 @@ def effect(row: RowVerdict) -> str:
         return "" if row.row.topic == "stability" else "not measured"
     if cost.difference == 0:
         return "none: it holds the best trial"
-    share = "" if cost.percent is None else f" ({cost.percent:+.2f}%)"
+    share = "" if cost.percent is None else f" ({percent_text(cost.percent)})"
     return f"{cost.difference:+.4f}{share}, one run"
 
 
@@ -49,7 +49,7 @@ def comparison_effect(comparison: Comparison | None) -> str:
     if comparison is None or comparison.effect is None:
         return ""
     share = comparison.percent(comparison.effect)
-    percent = "" if share is None else f" ({share:+.2f}%)"
+    percent = "" if share is None else f" ({percent_text(share)})"
     seeds = f" on {plural(comparison.pairs, 'seed')}" if comparison.design == "paired" else ""
     return f"{comparison.effect:+.4f}{percent}{seeds}"
 
@@ -72,14 +72,6 @@ def conditions(row: RowVerdict) -> str:
     differing = [f"{c.name} {c.here} here, {c.row} in the row" for c in shown if c.differs]
     own = row.row.condition.rstrip(".")
     return f"{own}. Differs: {'; '.join(differing)}" if differing else own
-
-
-def sentence(row: RowVerdict, margin: float) -> str:
-    """The verdict as a sentence; `margin` is a share of the best's loss."""
-    if row.row.topic == "stability":
-        return description(row)
-    described = description(row) if row.measurement.is_tested else ""
-    return " ".join(part for part in (verdict_sentence(row, margin), described) if part)
 
 
 def arm_cells(found: ArmComparisons) -> list[tuple[str, ...]]:

@@ -53,8 +53,8 @@ def test_losses_and_gaps_are_those_of_the_seeds(sweep: optuna.Study, tmp_path: P
 def test_rows_and_seeds_stand_in_the_details(sweep: optuna.Study, tmp_path: Path) -> None:
     _, details = report_text(sweep, tmp_path, seeds=5).split("Details", 1)
     assert "scenario.general learning_rate 2e-4 too low" in details
-    assert "+0.0500 (+2.38%) on 5 seeds; interval +0.04" in details
-    assert "Conditions of this sweep: model size 8.03B, 200 steps, batch 8, base nf4" in details
+    assert "+0.0500 (+2.4%) on 5 seeds; interval +0.04" in details
+    assert "This sweep: 8.03B parameters, 200 steps, batch 8, nf4 weights" in details
     assert "Runs on new seeds (8 configurations)" in details
     assert "5 of 5" in details
 

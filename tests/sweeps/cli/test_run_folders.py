@@ -116,9 +116,9 @@ def test_replicates_in_the_same_storage_give_the_verdict_its_words(call: Call, r
     assert read["margin"] == 0.01
     assert read["replicates"]["rounds"] == 4
     assert call("report", ran, "--margin", 1).code == 0
-    assert "The margin is 1% of the best" in (ran / "report.html").read_text()
+    assert "Differences up to 1% of the best" in (ran / "report.html").read_text()
     assert call("report", ran).code == 0
-    assert "The margin is 2% of the best" in (ran / "report.html").read_text()
+    assert "Differences up to 2% of the best" in (ran / "report.html").read_text()
     row = next(row for row in read["rows"] if row["id"] == "scenario.general")
     assert row["comparison"]["effect"] == pytest.approx(0.2)
     assert row["verdict"] in ("too_low", "too_high")
