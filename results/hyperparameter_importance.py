@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -59,7 +60,10 @@ def read_importance(study: optuna.Study) -> Importance:
     if len({t.values[0] for t in finished}) == 1:
         return Importance(reason="All finished trials have the same loss.", num_trials=count)
     try:
-        shares = optuna.importance.get_param_importances(study)
+        with warnings.catch_warnings():
+            # A single trial without warmup is such a regime, and weighs as little as one trial does.
+            warnings.filterwarnings("ignore", message="Some regimes for parameter", category=UserWarning)
+            shares = optuna.importance.get_param_importances(study)
     except (ValueError, RuntimeError) as error:
         return Importance(reason=f"Optuna gives no importances: {error}", num_trials=count)
     usable = {name: float(share) for name, share in shares.items() if finite(float(share)) is not None}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Side = Literal["x", "y"]
-Weight = Literal["light", "normal", "strong"]
+Weight = Literal["faint", "light", "normal", "strong"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,8 @@ class Mark:
     """What a pointer on it shows, in lines."""
     label: str = ""
     """Written beside it."""
+    short_label: str = ""
+    """Instead of `label` where that would cover other marks."""
     low: float | None = None
     high: float | None = None
     """Ends of the interval of `y`, drawn as an error bar."""

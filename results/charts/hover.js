@@ -2,6 +2,7 @@
 /* Shows what is under a mouse, a finger or the keyboard's focus in a chart; also in charts put into the page later. */
 (() => {
   const REACH = { mark: 24, line: 12 };  // CSS pixels
+  const texts = new WeakMap();  // chart -> the texts of its parts, which the picture for wide pages holds
   const parts = new WeakMap();  // picture -> what can be shown, in the order in which the keyboard goes through it
   const tip = document.createElement("div");
   tip.className = "chart-tip";
@@ -9,14 +10,23 @@
   tip.hidden = true;
   let shown = null;
 
+  const textsOf = (chart) => {
+    if (!texts.has(chart)) {
+      texts.set(chart, [...chart.querySelectorAll(".wide title")].map((title) => {
+        title.parentNode.dataset.t = "";
+        title.remove();  // else the browser shows it as well, a second later
+        return title.textContent;
+      }));
+    }
+    return texts.get(chart);
+  };
   const partsOf = (picture) => {
     if (!parts.has(picture)) {
-      const found = [...picture.querySelectorAll("title")].map((title) => {
-        const node = title.parentNode, text = title.textContent, box = node.getBBox();
-        title.remove();  // else the browser shows it as well, a second later
-        const kind = node.matches(".line") ? "line" : node.matches(".m, .o") ? "mark" : "area";
+      const all = textsOf(picture.closest(".chart"));
+      const found = [...picture.querySelectorAll("[data-t]")].map((node, index) => {
+        const box = node.getBBox(), kind = node.matches(".line") ? "line" : node.matches(".m, .o") ? "mark" : "area";
         const corners = kind === "line" ? node.getAttribute("d").match(/-?[\d.]+/g).map(Number) : [];
-        return { node, text, kind, box, corners, x: box.x + box.width / 2, y: box.y + box.height / 2 };
+        return { node, text: all[index], kind, box, corners, x: box.x + box.width / 2, y: box.y + box.height / 2 };
       });
       found.sort((a, b) => a.x - b.x || a.y - b.y);
       parts.set(picture, found);

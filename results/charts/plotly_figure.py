@@ -26,7 +26,7 @@ _SYMBOLS = {
 }
 _FRAME_TOP = 0.9
 """Where the frame ends below the marks of the top edge, as a share of the picture's height."""
-_WIDTHS = {"light": 1.0, "normal": 1.6, "strong": 3.0}
+_WIDTHS = {"faint": 1.0, "light": 1.0, "normal": 1.6, "strong": 3.0}
 
 
 def figure(chart: Chart) -> Any:
@@ -175,7 +175,7 @@ def _lines(series: Series, go: Any) -> Any:
         text += [_escaped(line.text)] * len(line.points) + [""]
     style = STYLES[series.style]
     dash = {"color": style.light, "width": _WIDTHS[series.weight], "dash": "dash" if style.dash else "solid"}
-    opacity = 0.55 if series.weight == "light" else 1.0
+    opacity = {"faint": 0.25, "light": 0.55}.get(series.weight, 1.0)
     return go.Scatter(
         x=x,
         y=y,

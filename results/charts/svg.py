@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from markupsafe import Markup, escape
 
-from results.charts.chart import Bar, Chart, Series
-from results.charts.layout.boxes import text_width
+from results.charts.chart import Chart, Series
+from results.charts.layout.bars import PlacedBar
 from results.charts.layout.clip import clipped_parts
 from results.charts.layout.labels import Label
 from results.charts.layout.legend import SHADE_WIDTH, LegendEntry
@@ -16,6 +17,9 @@ from results.charts.layout.place import Layout, place
 from results.charts.layout.sizes import NARROW, WIDE, Size
 from results.charts.layout.symbols import short, symbol_path
 from results.charts.styles import SHADES, STYLES
+
+_TITLE = re.compile(r"><title>[^<]*</title></\w+>")
+"""The second picture says where a text belongs, not the text again; `hover.js` takes it from the first."""
 
 
 def svg(chart: Chart) -> Markup:
@@ -32,7 +36,9 @@ def _picture(chart: Chart, size: Size) -> str:
     width, height = short(size.width), short(layout.height)
     label = escape(f"{chart.label}. {chart.caption}" if chart.caption else chart.label)
     head = f'<svg class="{size.name}" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-    return f'{head} role="img" tabindex="0" aria-label="{label}">{"".join(_parts(layout))}</svg>'
+    parts = "".join(_parts(layout))
+    shown = parts if size is WIDE else _TITLE.sub(' data-t=""/>', parts)
+    return f'{head} role="img" tabindex="0" aria-label="{label}">{shown}</svg>'
 
 
 def _parts(layout: Layout) -> Iterator[str]:
@@ -46,13 +52,16 @@ def _parts(layout: Layout) -> Iterator[str]:
     yield from _strip(layout)
     for series in layout.chart.series:
         yield from _lines(layout, series)
-        for bar in series.bars:
-            yield from _bar(layout, series, bar)
+    for bar in layout.bars:
+        yield from _bar(bar)
+    for leader in layout.leaders:
+        yield _line(*leader.start, *leader.end, f"leader k-{leader.style}")
     for placed in (*layout.edge_marks, *layout.marks):
         yield from _mark(placed)
     for entry in layout.legend:
         yield from _entry(entry)
-    yield from (_text(label, "halo ") for label in layout.labels)
+    names = [tick.label for tick in layout.y_ticks if tick.label is not None]
+    yield from (_text(label, "halo ") for label in (*names, *layout.labels))
 
 
 def _shape(name: str, kind: str, text: str = "", **attributes: float | str) -> str:
@@ -87,8 +96,6 @@ def _axes(layout: Layout) -> Iterator[str]:
     for tick in layout.y_ticks:
         if layout.chart.y.has_grid:
             yield _line(frame.left, tick.at, frame.right, tick.at, "grid")
-        if tick.label is not None:
-            yield _text(tick.label, "halo ")
     for tick in layout.x_ticks:
         if layout.chart.x.has_grid:
             yield _line(tick.at, frame.top, tick.at, frame.bottom, "grid")
@@ -129,8 +136,7 @@ def _strip(layout: Layout) -> Iterator[str]:
         else:
             kind, top = f"m k-{row.style}", placed.y - 3
             yield _shape("rect", kind, row.text, x=placed.left, y=top, width=width, height=6.0, rx=3.0)
-        if placed.label is not None:
-            yield _text(placed.label, "halo ")
+        yield _text(placed.label, "halo ")
 
 
 def _lines(layout: Layout, series: Series) -> Iterator[str]:
@@ -146,26 +152,18 @@ def _lines(layout: Layout, series: Series) -> Iterator[str]:
             yield _shape("path", f"line {series.weight} k-{series.style}", line.text, d=path)
 
 
-def _bar(layout: Layout, series: Series, bar: Bar) -> Iterator[str]:
-    left, right = layout.x.clipped(bar.low), layout.x.clipped(bar.high)
-    middle, half = layout.y.pixel(bar.y), 0.36 * abs(layout.y.pixel(1) - layout.y.pixel(0))
-    width, small = max(right - left, 0.5), layout.size.small
-    kind = f"bar k-{series.style}"
-    yield _shape("rect", kind, bar.text, x=left, y=middle - half, width=width, height=2 * half)
-    base = middle + 0.35 * small
-    if bar.label and bar.is_label_outside:
-        yield _text(Label(text=bar.label, x=right + 6, y=base, size=small, style="ink"))
-    elif bar.label and text_width(bar.label, small) + 4 < width:
-        center = (left + right) / 2
-        yield _text(Label(text=bar.label, x=center, y=base, size=small, anchor="middle", style="onbar"))
+def _bar(placed: PlacedBar) -> Iterator[str]:
+    box, kind = placed.box, f"bar k-{placed.series.style}"
+    yield _shape("rect", kind, placed.bar.text, x=box.left, y=box.top, width=box.width, height=box.height)
+    if placed.label is not None:
+        yield _text(placed.label)
 
 
 def _mark(placed: PlacedMark) -> Iterator[str]:
     mark, point, style = placed.mark, placed.point, STYLES[placed.series.style]
-    if mark.low is not None and mark.high is not None:
-        low, high = (point.y + placed.pixels_per_unit * (mark.y - end) for end in (mark.low, mark.high))
-        caps = "".join(f"M{short(point.x - 5)} {short(end)}h10" for end in (low, high))
-        path = f"M{short(point.x)} {short(low)}V{short(high)}{caps}"
+    if (box := placed.interval) is not None:
+        caps = "".join(f"M{short(box.left)} {short(end)}h{short(box.width)}" for end in (box.top, box.bottom))
+        path = f"M{short(point.x)} {short(box.top)}V{short(box.bottom)}{caps}"
         yield _shape("path", f"interval k-{placed.series.style}", d=path)
     shade = "" if mark.shade is None else f" s{min(int(mark.shade * SHADES), SHADES - 1)}"
     path = symbol_path(style.symbol, point.x, point.y, point.half)

@@ -29,21 +29,20 @@ def curves_chart(sweep: SweepResult, answer: Answer) -> Chart | None:
     best, default = _numbers(answer)
     front = [trial for number in (default, best) for trial in trials if trial.number == number]
     low, high = loss_ends(
-        [trial.curve[-1][1] for trial in trials],
+        [value for trial in trials for _, value in trial.curve],
         named=[trial.curve[-1][1] for trial in front],
         base=base,
     )
-    low = min(low, *(value for trial in trials for _, value in trial.curve))
     series = [
         _series(sweep, [t for t in trials if t.outcome == outcome and t not in front], outcome)
         for outcome in _ORDER
     ]
-    series += [_front(sweep, trial, "best" if trial.number == best else "default") for trial in front]
+    series += [_front(sweep, answer, trial, "best" if trial.number == best else "default") for trial in front]
     return Chart(
         id="chart-curves",
         title="Learning curves",
         label="Evaluation loss of every trial over its training budget",
-        caption=_caption(trials, high, has_base=base is not None),
+        caption=_caption(trials, high, base),
         x=Axis(
             title="share of the training budget",
             low=0.0 if base is not None else min(trial.curve[0][0] for trial in trials) - 2.0,
@@ -87,12 +86,13 @@ def _series(sweep: SweepResult, trials: Sequence[TrialResult], outcome: str) -> 
     )
 
 
-def _front(sweep: SweepResult, trial: TrialResult, style: str) -> Series:
+def _front(sweep: SweepResult, answer: Answer, trial: TrialResult, style: str) -> Series:
+    """Once the seeds' mean is known, the label no longer names the loss of this single run."""
     name = "guideline default" if style == "default" else style
     line = Line(
         points=_points(sweep, trial),
         text=trial_text(trial, searched(sweep), role=name),
-        label=f"{style} {short_loss(trial.curve[-1][1])}",
+        label=style if answer.seeds else f"{style} {short_loss(trial.curve[-1][1])}",
     )
     return Series(style=style, name=name, lines=(line,), weight="strong")
 
@@ -112,10 +112,10 @@ def _rungs(trials: Sequence[TrialResult]) -> list[Guide]:
     ]
 
 
-def _caption(trials: Sequence[TrialResult], high: float, *, has_base: bool) -> str:
+def _caption(trials: Sequence[TrialResult], high: float, base: float | None) -> str:
     parts = ["One line per trial."]
-    if has_base:
-        parts.append("All start at the untouched base.")
+    if base is not None:
+        parts.append(f"All start at the untouched base, {short_loss(base)}.")
     beyond = sum(max(value for _, value in trial.curve) > high for trial in trials)
     if beyond:
         parts.append(f"{plural(beyond, 'line')} {'leaves' if beyond == 1 else 'leave'} the range shown.")

@@ -36,6 +36,7 @@ def learning_rate_chart(sweep: SweepResult, answer: Answer) -> Chart | None:
     shown = [trial for trial in finished if (trial.eval_loss or 0.0) <= high]
     tables = _tables(answer)
     rates = [positive(trial, RATE) or 0.0 for trial in trials]
+    edge = _edge(trials, [trial for trial in finished if trial not in shown], names)
     left, right = log_ends(rates, reach=[end for value in tables for end in (value.low, value.high) if end])
     return Chart(
         id="chart-learning-rate",
@@ -49,8 +50,8 @@ def learning_rate_chart(sweep: SweepResult, answer: Answer) -> Chart | None:
             *_named(sweep, answer, names, high),
         ),
         guides=tuple(_guides(tables, base if base is not None and base <= high else None)),
-        edge=tuple(_edge(trials, [t for t in finished if t not in shown], names)),
-        edge_title="top edge: stopped early",
+        edge=tuple(edge),
+        edge_title=_edge_title(edge),
         strip=tuple(_row(value) for value in tables),
         strip_title="what the tables say" if tables else "",
         height=300,
@@ -118,6 +119,7 @@ def _named(sweep: SweepResult, answer: Answer, names: Sequence[str], high: float
             if not loss.seeds
             else _seeds_text(trial, names, name, loss),
             label=_label(name, trial, loss, is_scheduler_searched=SCHEDULER in names),
+            short_label=f"{style} {short_loss(loss.value)}",
         )
         found.append(Series(style=style, name=name, marks=(mark,)))
     return found
@@ -152,6 +154,12 @@ def _edge(trials: Sequence[TrialResult], above: Sequence[TrialResult], names: Se
         for style, name, chosen in groups
         if chosen
     ]
+
+
+def _edge_title(edge: Sequence[Series]) -> str:
+    words = {"running": "running", "above": "loss above"}
+    found = dict.fromkeys(words.get(series.style, "stopped early") for series in edge)
+    return f"top edge: {', '.join(found)}" if found else ""
 
 
 def _guides(tables: Sequence[TableValue], base: float | None) -> list[Guide]:

@@ -24,6 +24,8 @@ _NONE = -0.1
 """Place on an axis of trials without that hyperparameter."""
 _LANE = 62
 """Pixels."""
+_CROWD = 40
+"""More lines than this are drawn faint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,33 +75,25 @@ def parallel_chart(sweep: SweepResult, answer: Answer) -> Chart | None:
 def _series(
     sweep: SweepResult, answer: Answer, trials: Sequence[TrialResult], lanes: Sequence[_Lane]
 ) -> list[Series]:
-    names = searched(sweep)
+    """The best tenth stands out: what its trials share is what this chart is for."""
+    names, finished = searched(sweep), sweep.finished
     best = None if answer.best is None else answer.best.trial
     default = None if answer.default.trial == best else answer.default.trial
+    leading = {t.number for t in finished[: len(finished) // 10]} - {best, default}
+    rest = [t for t in finished if t.number not in leading | {best, default}]
     groups: list[tuple[str, str, Weight, list[TrialResult]]] = [
         ("pruned", "stopped early", "light", [t for t in trials if t.eval_loss is None]),
-        (
-            "trial",
-            "complete",
-            "light",
-            [t for t in trials if t.eval_loss is not None and t.number not in (best, default)],
-        ),
-        (
-            "default",
-            "guideline default",
-            "strong",
-            [t for t in trials if t.number == default and t.eval_loss is not None],
-        ),
-        ("best", "best", "strong", [t for t in trials if t.number == best]),
+        ("trial", "complete", "light", rest),
+        ("best", "best tenth", "light", [t for t in finished if t.number in leading]),
+        ("default", "guideline default", "strong", [t for t in finished if t.number == default]),
+        ("best", "best", "strong", [t for t in finished if t.number == best]),
     ]
     return [
         Series(
             style=style,
             name=name,
-            weight=weight,
-            lines=tuple(
-                Line(points=_points(trial, lanes), text=trial_text(trial, names)) for trial in chosen
-            ),
+            weight="faint" if weight == "light" and len(chosen) > _CROWD else weight,
+            lines=tuple(Line(points=_points(t, lanes), text=trial_text(t, names)) for t in chosen),
         )
         for style, name, weight, chosen in groups
         if chosen

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 
 _PAD = 0.08
+_FEW = 3
+"""With fewer losses there are no differences that a far value could squeeze."""
 _MOST_DECADES_BEYOND = 1.0
 """How far tables' values may stretch the axis beyond the trials', in powers of ten; farther ones are cut."""
 
@@ -23,7 +25,7 @@ def loss_ends(
     span = max(bulk - low, 0.01 * abs(low), 1e-6)
     top = min(ordered[-1], bulk + span)
     for value in sorted([*named, *([] if base is None else [base])]):
-        if value <= top + 2.5 * max(top - low, span):
+        if len(losses) < _FEW or value <= top + 2.5 * max(top - low, span):
             top = max(top, value)
     pad = _PAD * max(top - low, 0.01 * abs(low), 1e-6)
     return low - pad, top + pad

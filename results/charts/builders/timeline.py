@@ -61,7 +61,7 @@ def timeline_chart(sweep: SweepResult, answer: Answer) -> Chart | None:
         title="What each seat did when",
         label="Which trial ran on which seat when",
         caption=_caption(pauses),
-        x=Axis(title=f"{unit} since the first trial began", low=0.0, high=total / size or 1.0),
+        x=Axis(title=f"{unit} since the first trial began", low=0.0, high=max(total, 1.0) / size),
         y=Axis(
             title="",
             low=-0.5,
@@ -134,7 +134,8 @@ def _pauses(busy: Sequence[tuple[datetime, datetime]]) -> list[tuple[datetime, d
         elif end > reach:
             covered += end - reach
             reach = end
-    return [(start, end) for start, end in gaps if end - start > _PAUSE_SHARE * covered]
+    least = max(_PAUSE_SHARE * covered, timedelta(seconds=1))
+    return [(start, end) for start, end in gaps if end - start > least]
 
 
 def _lane_name(lane: tuple[int, int], lanes: Sequence[tuple[int, int]]) -> str:

@@ -30,6 +30,15 @@ class PlacedMark:
     def box(self) -> Box:
         return box_around(self.point.x, self.point.y, self.point.half)
 
+    @property
+    def interval(self) -> Box | None:
+        """The error bar; None without one."""
+        low, high, y = self.mark.low, self.mark.high, self.mark.y
+        if low is None or high is None:
+            return None
+        top, bottom = (self.point.y + self.pixels_per_unit * (y - end) for end in (high, low))
+        return Box(left=self.point.x - 5, top=top, right=self.point.x + 5, bottom=bottom)
+
 
 def edge_marks(chart: Chart, size: Size, x: Scale, top: float) -> tuple[list[PlacedMark], int]:
     """The marks of the top edge, and the number of rows that they take."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from results.charts.chart import Chart, Guide
+from results.charts.layout.bars import PlacedBar, placed_bars
 from results.charts.layout.boxes import Box, text_width
 from results.charts.layout.labels import Label, along_line, beside, beside_line, best_place, moved_apart
 from results.charts.layout.legend import ROW, LegendEntry, legend_entries
@@ -13,7 +15,19 @@ from results.charts.layout.marks import EDGE_ROW, PlacedMark, edge_marks, frame_
 from results.charts.layout.scales import Scale
 from results.charts.layout.sizes import Size
 from results.charts.layout.strip import Strip, place_strip
-from results.charts.layout.ticks import PlacedTick, left_margin, x_ticks, y_ticks
+from results.charts.layout.ticks import PlacedTick, are_names_above, left_margin, x_ticks, y_ticks
+
+_APART = 10
+"""Pixels between a mark and its label from which on a line joins them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leader:
+    """A thin line from a mark to its label, where that stands apart from it."""
+
+    start: tuple[float, float]
+    end: tuple[float, float]
+    style: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +46,11 @@ class Layout:
     x_ticks: Sequence[PlacedTick]
     y_ticks: Sequence[PlacedTick]
     marks: Sequence[PlacedMark]
+    bars: Sequence[PlacedBar]
     edge_marks: Sequence[PlacedMark]
     labels: Sequence[Label]
     """All text but ticks', rows' and the legend's."""
+    leaders: Sequence[Leader]
     legend: Sequence[LegendEntry]
 
     @property
@@ -70,6 +86,7 @@ def place(chart: Chart, size: Size) -> Layout:
         title = Label(text=chart.x.title, x=middle, y=end, size=size.font, anchor="middle", style="title")
         titles.append(title)
     marks = frame_marks(chart, size, x, y, frame)
+    labels, leaders = _frame_labels(chart, size, x, y, frame, marks)
     return Layout(
         chart=chart,
         size=size,
@@ -82,13 +99,15 @@ def place(chart: Chart, size: Size) -> Layout:
         x_ticks=ticks,
         y_ticks=y_ticks(chart.y, y, size, frame),
         marks=marks,
+        bars=placed_bars(chart, size, x, y, has_names_above=are_names_above(chart.y, size, height)),
         edge_marks=on_edge,
         labels=[
             *titles,
-            *_frame_labels(chart, size, x, y, frame, marks),
+            *labels,
             *_end_labels(chart, size, y, frame),
             *_notes(chart, size, x, y),
         ],
+        leaders=leaders,
         legend=legend,
     )
 
@@ -115,21 +134,29 @@ def _right_margin(chart: Chart, size: Size) -> float:
 
 def _frame_labels(
     chart: Chart, size: Size, x: Scale, y: Scale, frame: Box, marks: Sequence[PlacedMark]
-) -> list[Label]:
+) -> tuple[list[Label], list[Leader]]:
     """Labels of marks first, the last series' before all, then those of guides."""
     boxes = [placed.box for placed in marks] + [_guide_box(guide, x, y, frame) for guide in chart.guides]
+    boxes += [placed.interval for placed in marks if placed.interval is not None]
     found: list[Label] = []
+    leaders: list[Leader] = []
 
-    def add(tried: Sequence[Label]) -> None:
+    def add(tried: Sequence[Label]) -> Label | None:
         taken = [label.box for label in found]
         label = best_place(tried, inside=frame, taken=taken, marks=boxes)
-        if label is not None:
-            found.append(label)
+        found.extend([label] if label is not None else [])
+        return label
 
     for placed in reversed(marks):
         if text := placed.mark.label:
             point, style = placed.point, placed.series.style
-            add(list(beside(text, point.x, point.y, half=point.half, size=size.font, style=style)))
+            tried = [
+                label
+                for shown in dict.fromkeys((text, placed.mark.short_label or text))
+                for label in beside(shown, point.x, point.y, half=point.half, size=size.font, style=style)
+            ]
+            leader = _leader(placed, add(tried))
+            leaders += [leader] if leader is not None else []
     for guide in chart.guides:
         if not guide.label:
             continue
@@ -138,7 +165,20 @@ def _frame_labels(
             add(list(along_line(guide.label, y.pixel(guide.at), **look)))  # type: ignore[arg-type]
         else:
             add(list(beside_line(guide.label, x.pixel(guide.at), **look)))  # type: ignore[arg-type]
-    return found
+    return found, leaders
+
+
+def _leader(placed: PlacedMark, label: Label | None) -> Leader | None:
+    if label is None:
+        return None
+    point, box = placed.point, label.box
+    x, y = min(max(point.x, box.left), box.right), min(max(point.y, box.top), box.bottom)
+    away = math.hypot(x - point.x, y - point.y)
+    if away < point.half + _APART:
+        return None
+    share = point.half / away
+    start = point.x + share * (x - point.x), point.y + share * (y - point.y)
+    return Leader(start=start, end=(x, y), style=placed.series.style)
 
 
 def _guide_box(guide: Guide, x: Scale, y: Scale, frame: Box) -> Box:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from files_and_text.numbers import number
 from results.charts.chart import Axis, Tick
 
-_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+_STEPS = (1.0, 2.0, 5.0, 10.0)
+_ENOUGH = 6
+"""With so many ticks a log axis needs no finer ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +43,13 @@ def ticks_of(axis: Axis, most: int) -> list[Tick]:
 
 
 def _log_ticks(axis: Axis, most: int) -> list[Tick]:
-    """Powers of ten, with 2 and 5 between them, or all digits, where there is room."""
+    """Powers of ten, with 3, or with 2 and 5, or with more digits between them, where there is room."""
     first, last = math.floor(math.log10(axis.low)), math.ceil(math.log10(axis.high))
     found: list[float] = []
-    for digits in ((1,), (1, 3), (1, 2, 5), tuple(range(1, 10))):
+    for digits in ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 5), (1, 1.5, 2, 3, 4, 5, 7)):
         values = [float(f"{digit}e{power}") for power in range(first, last + 1) for digit in digits]
         inside = [value for value in values if axis.low <= value <= axis.high]
-        if found and len(inside) > most:
+        if len(found) >= _ENOUGH or (found and len(inside) > most):
             break
         found = inside
     return [Tick(at=value, text=number(value)) for value in found]
@@ -58,8 +60,7 @@ def _linear_ticks(axis: Axis, most: int) -> list[Tick]:
     if span <= 0:
         return [Tick(at=axis.low, text=number(axis.low))]
     power = 10.0 ** math.floor(math.log10(span / most))
-    steps = [step * power for step in _STEPS if power != 1 or step != 2.5]  # 0, 2.5, 5 has a decimal too many
-    step = next(step for step in steps if span / step <= most)
+    step = next(step * power for step in _STEPS if span / (step * power) <= most + 1)
     first, last = math.ceil(axis.low / step - 1e-9), math.floor(axis.high / step + 1e-9)
     decimals = next(d for d in range(12) if abs(step * 10**d - round(step * 10**d)) < 1e-6 * step * 10**d)
     return [Tick(at=index * step, text=f"{index * step:.{decimals}f}") for index in range(first, last + 1)]

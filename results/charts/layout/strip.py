@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from results.charts.chart import Chart, StripRow
-from results.charts.layout.boxes import Box
+from results.charts.layout.boxes import Box, text_width
 from results.charts.layout.labels import Label
 from results.charts.layout.scales import Scale
 from results.charts.layout.sizes import Size
 
 _ROW = 19.0
+_LINE = 14.0
+"""Added to a row whose label has no room beside its bar and stands above it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,7 @@ class PlacedRow:
     right: float
     """The same as `left` for a single value."""
     y: float
-    label: Label | None
+    label: Label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,27 +37,28 @@ def place_strip(chart: Chart, size: Size, x: Scale, frame: Box) -> Strip | None:
     """None for a chart without rows."""
     if not chart.strip:
         return None
-    head = _ROW if chart.strip_title else 0.0
-    bottom = frame.bottom + head + _ROW * len(chart.strip) + 4
-    box = Box(left=frame.left, top=frame.bottom, right=frame.right, bottom=bottom)
-    title = None
+    title, top = None, frame.bottom
     if chart.strip_title:
-        base = box.top + size.small + 3
-        title = Label(text=chart.strip_title, x=box.left + 4, y=base, size=size.small, style="soft")
-    middles = [box.top + head + (index + 0.5) * _ROW for index in range(len(chart.strip))]
-    rows = [_placed(row, x, y, size, box) for row, y in zip(chart.strip, middles, strict=True)]
-    return Strip(box=box, title=title, rows=rows)
-
-
-def _placed(row: StripRow, x: Scale, y: float, size: Size, strip: Box) -> PlacedRow:
-    """The label right of the bar, else left of it, else on it."""
-    left, right, base = x.clipped(row.low), x.clipped(row.high), y + 0.35 * size.small
-    common = {"text": row.label, "y": base, "size": size.small, "style": "table"}
-    tried = (
-        Label(x=right + 10, **common),  # type: ignore[arg-type]
-        Label(x=left - 10, anchor="end", **common),  # type: ignore[arg-type]
-        Label(x=(left + right) / 2, anchor="middle", **common),  # type: ignore[arg-type]
-        Label(x=strip.right - 4, anchor="end", **common),  # type: ignore[arg-type]
+        base = top + size.small + 3
+        title = Label(text=chart.strip_title, x=frame.left + 4, y=base, size=size.small, style="soft")
+        top += _ROW
+    rows = []
+    for row in chart.strip:
+        rows.append(_placed(row, x, top, size))
+        top = rows[-1].y + _ROW / 2
+    return Strip(
+        box=Box(left=frame.left, top=frame.bottom, right=frame.right, bottom=top + 4), title=title, rows=rows
     )
-    label = next((label for label in tried if label.box.is_inside(strip)), None)
+
+
+def _placed(row: StripRow, x: Scale, top: float, size: Size) -> PlacedRow:
+    """The label right of the bar, else left of it, else above it."""
+    left, right, y = x.clipped(row.low), x.clipped(row.high), top + _ROW / 2
+    width, base = text_width(row.label, size.small), y + 0.35 * size.small
+    label = Label(text=row.label, x=right + 10, y=base, size=size.small, style="table")
+    if right + 10 + width > x.end:
+        label = replace(label, x=left - 10, anchor="end")
+        if left - 10 - width < x.start:
+            middle = min(max((left + right) / 2, x.start + width / 2), x.end - width / 2)
+            label, y = replace(label, x=middle, anchor="middle"), y + _LINE
     return PlacedRow(row=row, left=left, right=right, y=y, label=label)

@@ -29,6 +29,11 @@ def left_margin(axis: Axis, size: Size, height: float) -> float:
     return 8 if _are_above(ticks, size) else _widest(ticks, size) + 14
 
 
+def are_names_above(axis: Axis, size: Size, height: float) -> bool:
+    """Whether the labels of the y axis stand above their lanes."""
+    return _are_above(_y_ticks(axis, height), size)
+
+
 def x_ticks(axis: Axis, scale: Scale, size: Size, bottom: float) -> list[PlacedTick]:
     """Below `bottom`; where labels would touch or leave the picture, the least round are left out."""
     ticks = ticks_of(axis, int(abs(scale.end - scale.start) / 46))
@@ -50,7 +55,7 @@ def y_ticks(axis: Axis, scale: Scale, size: Size, frame: Box) -> list[PlacedTick
     ticks = _y_ticks(axis, frame.height)
     if not _are_above(ticks, size):
         return [PlacedTick(at=(at := scale.pixel(t.at)), label=_left(t.text, at, frame, size)) for t in ticks]
-    rise = 0.5 * abs(scale.pixel(1) - scale.pixel(0)) - size.small
+    rise = 0.5 * abs(scale.pixel(1) - scale.pixel(0)) - size.small - 1
     return [
         PlacedTick(at=(at := scale.pixel(t.at)), label=_above(t.text, at - rise, frame, size)) for t in ticks
     ]

@@ -33,7 +33,7 @@ def text_boxes(layout: Layout) -> list[tuple[str, Box]]:
     """Every piece of text in the picture with its box."""
     found = [*layout.labels, *(tick.label for tick in (*layout.x_ticks, *layout.y_ticks) if tick.label)]
     if layout.strip is not None:
-        found += [row.label for row in layout.strip.rows if row.label]
+        found += [row.label for row in layout.strip.rows]
         found += [layout.strip.title] if layout.strip.title else []
     boxes = [(label.text, label.box) for label in found]
     return boxes + [
