@@ -111,7 +111,9 @@ def _cost(group: Sequence[RowVerdict], position: str) -> Gap | None:
     if position == "inside" and row.direction is None:
         return Gap(nats=0.0, percent=0.0)
     for found in group:
-        if (gap := gap_of(found.comparison)) is not None:
+        # A default that is worse does not say what this value costs alone.
+        says_it = not found.by_default or found.word in ("no_difference", "supported")
+        if says_it and (gap := gap_of(found.comparison)) is not None:
             return gap
     costs = [cost for found in group if (cost := found.measurement.cost) is not None]
     if not costs:

@@ -74,6 +74,7 @@ def row_data(found: RowVerdict) -> dict[str, Any]:
             "claim": description(found),
             "cost": None if cost is None else asdict(cost),
             "comparison": comparison_data(found.comparison),
+            "by_default": found.by_default,
             "band": None if found.band is None else _band(found.band),
             "widen": bool(found.edge),
             "conditions": [asdict(shown) for shown in shown_conditions(measurement.conditions)],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from files_and_text.numbers import loss, number, value_text
 from results.render.markdown import bullets, table
-from results.text.comparisons import cost_text, effect_text, verdict_sentence, word_text
+from results.text.comparisons import cost_text, effect_text, row_effect_text, verdict_sentence, word_text
 from results.text.limitations import limitation_text
 from results.text.rows import description, early_ends, evidence, reason_not_tested
 from results.text.values import shown_range
@@ -67,7 +67,7 @@ def row_cells(row: RowVerdict) -> dict[str, str]:
         "value": "" if row.row.topic == "stability" else shown_range(row.row),
         "best": "" if measurement.best_value is None else value_text(measurement.best_value),
         "verdict": word_text(row),
-        "effect": effect_text(row.comparison),
+        "effect": row_effect_text(row),
         "position": measurement.position,
         "distance": "" if measurement.distance_log10 is None else f"{measurement.distance_log10:.2f}",
         "cost of the row": cost_text(row),

@@ -13,7 +13,7 @@ from results.render.answer_block import answer_block
 from results.render.grouped_table import Group, grouped_table
 from results.render.markdown import ROWS_FILE
 from results.text.answer import table_lines
-from results.text.comparisons import effect_text, word_text
+from results.text.comparisons import row_effect_text, word_text
 from results.text.conditions import shown_conditions
 from results.text.limitations import notes
 from results.text.parameters import best_text, parameter_title, shared_cost
@@ -140,7 +140,7 @@ def _cells(row: RowVerdict) -> list[tuple[str, str]]:
         (_share(measured.cost), ""),
         ("" if measured.cost is None else f"#{measured.cost.trial}", ""),
         (word, _WORD_STYLES.get(word, "")),
-        (effect_text(row.comparison), ""),
+        (row_effect_text(row), ""),
     ]
 
 

@@ -31,6 +31,12 @@ def effect_text(comparison: Comparison | None) -> str:
     return f"{effect:+.2f}%{interval}"
 
 
+def row_effect_text(row: RowVerdict) -> str:
+    """The effect of the arm that tests the row; `default +4.8% ...` where that has all the tables' values."""
+    effect = effect_text(row.comparison)
+    return f"default {effect}" if effect and row.by_default else effect
+
+
 def cost_text(row: RowVerdict) -> str:
     """`+0.0123 (0.50%)`, or that it was not measured."""
     cost = row.measurement.cost
@@ -68,6 +74,10 @@ def band_advice(band: Band) -> str:
 def verdict_sentence(row: RowVerdict, margin: float) -> str:
     """The word, the effect in loss and percent, the interval, the band, and what to do at an edge."""
     parts = [f"Verdict: {word_text(row)}{_because(row.comparison, margin)}."]
+    if row.by_default and row.word == "undecided" and row.comparison is not None:
+        parts.append(
+            "That is the cost of all the tables' values together; what this one costs alone is open."
+        )
     if row.band is not None and row.measurement.is_tested:
         parts.append(f"Within {100 * margin:g}% of the best: {row.row.parameter} {band_text(row.band)}.")
         if advice := band_advice(row.band):
@@ -82,7 +92,7 @@ def verdict_sentence(row: RowVerdict, margin: float) -> str:
 
 def _because(comparison: Comparison | None, margin: float) -> str:
     if comparison is None:
-        return "; without replicates that bear on it no more can be said"
+        return "; nothing that was run again tests it"
     said = []
     if comparison.effect is not None:
         side = "above" if comparison.effect >= 0 else "below"

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-from files_and_text.plain_values import finite
 from results.sweep_result import SweepResult
 from results.verdict.arm_comparisons import ArmComparisons
 from results.verdict.band import Edge, band_of
+from results.verdict.default_words import word_by_default
 from results.verdict.measure import Measurement
 from results.verdict.row_values import (
     BASE_DIMENSION,
     dimension_name,
     holds_value,
     is_close,
+    side_of,
 )
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.statistics import Arm, Comparison
@@ -59,10 +61,16 @@ def decide(
     """The verdict on a row that `measure` has measured. Without replicates a tested row is undecided."""
     word: Word = "undecided" if measurement.is_tested else "not_tested"
     comparison: Comparison | None = None
+    by_default = False
     if compared is not None and measurement.applies:
-        word, comparison = _by_arms(row, sweep, compared) or (word, comparison)
+        found = _by_arms(row, sweep, compared)
+        if found is None:
+            found = word_by_default(row, measurement, sweep, compared)
+            by_default = found is not None
+        word, comparison = found or (word, comparison)
     noise = 0.0 if compared is None else compared.run_noise
-    return row_verdict(row, sweep, measurement, word, comparison, edges=edges, margin=margin, noise=noise)
+    decided = row_verdict(row, sweep, measurement, word, comparison, edges=edges, margin=margin, noise=noise)
+    return replace(decided, by_default=by_default)
 
 
 def row_verdict(
@@ -171,7 +179,7 @@ def _arms_of(
             continue
         named = arm.role == "row" and row.id in arm.rows
         if named or _differs_only_in(name, arm, sweep, compared):
-            tested = TestedValue(value, _side(value, best), compared.comparisons[arm.name])
+            tested = TestedValue(value, side_of(value, best), compared.comparisons[arm.name])
             (own if holds_value(row, value) else outside).append(tested)
     return own, outside
 
@@ -192,12 +200,3 @@ def _differs_only_in(name: str, arm: Arm, sweep: SweepResult, compared: ArmCompa
         if not (name == "learning_rate" and other == "embedding_lr_ratio" and kept):
             return False
     return not is_close(ours.get(name), best.get(name))
-
-
-def _side(value: Value, best: Value) -> Side:
-    a, b = finite(value), finite(best)
-    if a is None or b is None:
-        return "equal" if value == best else "other"
-    if is_close(a, b):
-        return "equal"
-    return "above" if a > b else "below"

@@ -6,6 +6,7 @@ import math
 from typing import Literal
 
 from files_and_text.plain_values import finite
+from results.verdict.word_rules import Side
 from search_spaces import GuidelineRow
 from search_spaces.dimension import Value
 
@@ -54,6 +55,16 @@ def distances(row: GuidelineRow, value: Value) -> tuple[float | None, float | No
     if position == "inside":
         return 0.0, offset
     return (abs(math.log10(found / end)) if found > 0 and end > 0 else None), offset
+
+
+def side_of(value: Value, best: Value) -> Side:
+    """Where a value lies against the best's."""
+    a, b = finite(value), finite(best)
+    if a is None or b is None:
+        return "equal" if value == best else "other"
+    if is_close(a, b):
+        return "equal"
+    return "above" if a > b else "below"
 
 
 def is_close(one: Value | None, other: Value | None) -> bool:

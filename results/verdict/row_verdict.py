@@ -21,6 +21,8 @@ class RowVerdict:
     """What replicates show; `undecided` at best without them."""
     comparison: Comparison | None = None
     """The arm that tests the row against the best, on common seeds; None without replicates."""
+    by_default: bool = False
+    """Whether that arm is the guideline default, which differs from the best in other hyperparameters too."""
     band: Band | None = None
     """Values of the row's parameter within the margin of the best, by the sweep's own trials."""
     edge: str = ""
