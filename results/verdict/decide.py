@@ -1,4 +1,10 @@
-"""The finished verdict on a row, from what single runs measured and what replicates show."""
+"""The finished verdict on a row, from what single runs measured and what replicates show.
+
+A row is tested by arms that differ from the best in its parameter alone. Without one, the guideline default
+speaks for the rows whose value it holds. It takes all of the tables' own values at once: where it is no worse
+than the best by more than the margin, none of them costs more than that beside the others. Where it is worse,
+it does not say which of them it is; for the learning rate alone the sweep itself can tell.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +14,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from results.sweep_result import SweepResult
-from results.verdict.arm_comparisons import ArmComparisons
+from results.verdict.arm_comparisons import ArmComparisons, ArmSummary
 from results.verdict.band import Edge, band_of
-from results.verdict.default_words import word_by_default
 from results.verdict.measure import Measurement
 from results.verdict.row_values import (
     BASE_DIMENSION,
@@ -20,7 +25,7 @@ from results.verdict.row_values import (
     side_of,
 )
 from results.verdict.row_verdict import RowVerdict
-from results.verdict.statistics import Arm, Comparison
+from results.verdict.statistics import Arm, Comparison, relation, t_quantile
 from results.verdict.word_rules import (
     Side,
     Word,
@@ -65,7 +70,7 @@ def decide(
     if compared is not None and measurement.applies:
         found = _by_arms(row, sweep, compared)
         if found is None:
-            found = word_by_default(row, measurement, sweep, compared)
+            found = _by_default(row, measurement, sweep, compared)
             by_default = found is not None
         word, comparison = found or (word, comparison)
     noise = 0.0 if compared is None else compared.run_noise
@@ -200,3 +205,60 @@ def _differs_only_in(name: str, arm: Arm, sweep: SweepResult, compared: ArmCompa
         if not (name == "learning_rate" and other == "embedding_lr_ratio" and kept):
             return False
     return not is_close(ours.get(name), best.get(name))
+
+
+def _by_default(
+    row: GuidelineRow, measurement: Measurement, sweep: SweepResult, compared: ArmComparisons
+) -> tuple[Word, Comparison] | None:
+    """The word and the default's comparison; None where the default does not hold the row's value."""
+    arm = _default_arm(compared)
+    name = row.parameter or ""
+    if arm is None or row.topic in ("boundary", "stability") or not measurement.is_tested:
+        return None
+    value = compared.values[arm.arm.name].get(name)
+    if value is None or not holds_value(row, value):
+        return None
+    comparison = compared.comparisons[arm.arm.name]
+    best = compared.values[compared.reference.name].get(name)
+    side = "other" if best is None else side_of(value, best)
+    found = relation(comparison, compared.margin)
+    word = value_word(comparison, side=side, margin=compared.margin)
+    if found not in ("worse", "loses_runs"):
+        return word, comparison
+    end = row.high if side == "below" else row.low
+    is_end = end is not None and is_close(value, end)
+    alone = name == "learning_rate" and is_end and _is_beyond_noise(row, measurement, sweep, compared)
+    return (word if alone else "undecided"), comparison
+
+
+def _default_arm(compared: ArmComparisons) -> ArmSummary | None:
+    """The guideline default among the arms, if it was run again."""
+    return next((arm for arm in compared.arms if arm.arm.role == "guideline_default"), None)
+
+
+def _is_beyond_noise(
+    row: GuidelineRow, measurement: Measurement, sweep: SweepResult, compared: ArmComparisons
+) -> bool:
+    """Whether the cheapest full-budget trial inside the row costs more than the margin and noise explain.
+
+    There has to be one beside the default: only others can show that retuning the rest does not help. The
+    difference of two runs on the sweep's seed has `sqrt(2) * run_noise`, and the lowest of n losses lies up
+    to `sqrt(2 ln n) * run_noise` too low. Both are taken at the t quantile of the few pairs that measured the
+    noise, which is 2 for many.
+    """
+    cost, best, default = measurement.cost, sweep.best, _default_arm(compared)
+    if cost is None or best is None or best.eval_loss is None or default is None or not compared.run_noise:
+        return False
+    of_default = sweep.guideline_default
+    others = [
+        trial
+        for trial in sweep.finished
+        if holds_value(row, trial.values.get(row.parameter or ""))
+        and (of_default is None or trial.number != of_default.number)
+    ]
+    pairs = compared.comparisons[default.arm.name].pairs
+    if not others or pairs < 2:
+        return False
+    lowest_of = math.sqrt(math.log(len(sweep.finished)) / 2)
+    noise = t_quantile(0.05, pairs - 1) * (math.sqrt(2) + lowest_of) * compared.run_noise
+    return cost.difference > compared.margin * abs(best.eval_loss) + noise
