@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from sweeps.run.run_sweep import RunResult
     from sweeps.study.lease import Lease
     from sweeps.study.move_study import MovedStudies
+    from sweeps.study.stages import Stages
     from sweeps.study.status import Status
 
 
@@ -105,13 +106,13 @@ class Sweep(SweepResults):
 
     # --- before a run -----------------------------------------------------------------------------
 
-    def plan(self) -> Blueprint:
-        """Check everything and return what would run. Writes nothing."""
+    def plan(self, stages: Stages | None = None) -> Blueprint:
+        """Check everything and return what would run; `stages` hold what is being done. Writes nothing."""
         from sweeps.plan.build_blueprint import build_blueprint
         from sweeps.python.given_data import readable
 
         with readable(self.config) as config:
-            blueprint = build_blueprint(config, self._problem_at)
+            blueprint = build_blueprint(config, self._problem_at, stages)
         if config is self.config:
             return blueprint
         study_spec = blueprint.study_spec
@@ -140,13 +141,14 @@ class Sweep(SweepResults):
         Ctrl-C and SIGTERM checkpoint the running trials and end. Raises a SweepError; nothing is written
         before data, model and storage have been checked.
         """
-        from rich.console import Console
-
-        from sweeps.run.run_sweep import run_sweep
         from sweeps.study.home_folder import refuse_copy
+        from sweeps.view.live_view import LiveView
 
         refuse_copy(self.config)
-        return run_sweep(self.config, self.plan, address=address, console=console or Console())
+        with LiveView(console, name=self.config.name, target=self.config.trials) as view:
+            with view.stages.stage("importing torch and transformers"):
+                from sweeps.run.run_sweep import run_sweep
+            return run_sweep(self.config, partial(self.plan, view.stages), address=address, view=view)
 
     def confirm(
         self,
@@ -174,27 +176,32 @@ class Sweep(SweepResults):
         from sweeps.confirm.confirmation import Confirmation, ConfirmResult, sweep_to_confirm
         from sweeps.confirm.request import ConfirmRequest
         from sweeps.run.run_end import CONTINUE
-        from sweeps.run.run_on_ray import run_on_ray
         from sweeps.study.home_folder import refuse_copy
         from sweeps.study.study import peek
+        from sweeps.view.live_view import LiveView
 
         if margin is None:
             margin = margin_of(None if anew else self.replicates())
         refuse_copy(self.config)
         request = ConfirmRequest(best=best, rows=rows, trials=trials, hours=hours, margin=margin)
         sweep = sweep_to_confirm(self.study(), lease_seconds=self.config.reliability.lease_seconds)
-        blueprint = self.plan()
-        check_run_folder(self.config)
-        peek(self.storage_url, self.config.name, blueprint.study_spec.identity)
         console = console or Console()
+        with LiveView(console, name=self.config.name, target=trials or 0) as view:
+            with view.stages.stage("importing torch and transformers"):
+                from sweeps.run.run_on_ray import run_on_ray
+            blueprint = self.plan(view.stages)
+            check_run_folder(self.config)
+            peek(self.storage_url, self.config.name, blueprint.study_spec.identity)
 
-        def run_study(study_spec: StudySpec, study: optuna.Study | None) -> tuple[bool, list[str]]:
-            confirm_blueprint = replace(blueprint, study_spec=study_spec)
-            return run_on_ray(self.config, confirm_blueprint, study, address=address, console=console)
+            def run_study(study_spec: StudySpec, study: optuna.Study | None) -> tuple[bool, list[str]]:
+                confirm_blueprint = replace(blueprint, study_spec=study_spec)
+                return run_on_ray(self.config, confirm_blueprint, study, address=address, view=view)
 
-        confirmation = Confirmation(self.storage_url, blueprint.study_spec, sweep, request, run_study)
-        progress, answer = confirmation.prepare(anew=anew).run(), self.verdict(margin=margin)
-        self.report(margin=margin)
+            confirmation = Confirmation(self.storage_url, blueprint.study_spec, sweep, request, run_study)
+            progress = confirmation.prepare(anew=anew).run()
+            with view.stages.stage("writing the results"):
+                answer = self.verdict(margin=margin)
+                self.report(margin=margin)
         if progress.unfinished:
             print_verdict(answer, self.read_answer(margin=margin), console)  # on the arms that did finish
             failures = [progress.failures, progress.advice] if progress.failures else [CONTINUE]

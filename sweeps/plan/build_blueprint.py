@@ -40,6 +40,7 @@ from sweeps.plan.specs import StudySpec, WorkerSpec
 from sweeps.plan.study_identity import package_versions, study_context, study_identity
 from sweeps.plan.trained_tokens import trained_tokens
 from sweeps.plan.workload import workload_of
+from sweeps.study.stages import Stages
 
 MAX_SEATS = {"cuda": 32, "cpu": 8}
 """More seats gain nothing: the cost of the base's forward pass per seat is small by then."""
@@ -59,24 +60,28 @@ def base_spec(config: SweepConfig) -> BaseSpec:
 def build_blueprint(
     config: SweepConfig,
     problem_at: ProblemAt = lambda _, message: Problem(message),
+    stages: Stages | None = None,
 ) -> Blueprint:
     """Read the model's configuration and the data, build the space, and estimate what fits. Writes nothing.
 
-    `problem_at` finds the file and line of a key. Raises ConfigError, ModelError or DataError for anything
-    that would fail later.
+    `problem_at` finds the file and line of a key, `stages` hold what is being done. Raises ConfigError,
+    ModelError or DataError for anything that would fail later.
     """
+    stages = stages or Stages()
     base = base_spec(config)
-    check_weights(base)
-    meta = meta_model(base)
-    quantization = quantization_of(meta.config, base.model, base.quantization)
-    size = config.model.size or num_parameters_of(meta)
-    tokenizer = load_tokenizer(base)
+    with stages.stage("reading the model"):
+        check_weights(base)
+        meta = meta_model(base)
+        quantization = quantization_of(meta.config, base.model, base.quantization)
+        size = config.model.size or num_parameters_of(meta)
+        tokenizer = load_tokenizer(base)
     token_ids = trained_tokens(config, meta, tokenizer, problem_at)
     max_positions = getattr(text_config(meta), "max_position_embeddings", None)
     metric = metric_of(config, problem_at, tokenizer, max_positions)
     num_prompts = metric.num_prompts if metric is not None and not metric.is_task else 0
-    data = load_data(config.data, tokenizer, num_prompts=num_prompts)
-    check_token_ids(data, tokenizer, vocabulary_size(meta))
+    with stages.stage("reading the data"):
+        data = load_data(config.data, tokenizer, num_prompts=num_prompts)
+        check_token_ids(data, tokenizer, vocabulary_size(meta))
     check_prompts(metric, data, problem_at)
     training = config.training
     max_steps = training.max_steps or steps_for_epochs(
@@ -91,13 +96,14 @@ def build_blueprint(
         raise ConfigError(problem_at(key, message) for key, message in found)
     workload = workload_of(config, space, data, token_ids, metric, problem_at)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    memory = choose_seats(
-        base,
-        workload,
-        most=min(MAX_SEATS[device.type], config.trials),
-        seats=None if config.seats == "auto" else config.seats,
-        available=_share_of_device(config, device) * available_memory(device),
-    )
+    with stages.stage("estimating memory"):
+        memory = choose_seats(
+            base,
+            workload,
+            most=min(MAX_SEATS[device.type], config.trials),
+            seats=None if config.seats == "auto" else config.seats,
+            available=_share_of_device(config, device) * available_memory(device),
+        )
     context = study_context(
         config,
         space,

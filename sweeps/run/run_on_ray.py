@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 
 import optuna
 import ray
-from rich.console import Console
 
 from files_and_text.numbers import plural
 from sweeps.artifacts.run_folder import write_run_folder
@@ -47,7 +46,7 @@ def run_on_ray(
     study: optuna.Study | None,
     *,
     address: str | None,
-    console: Console,
+    view: LiveView,
 ) -> tuple[bool, list[str]]:
     """Whether the run was interrupted, and the errors for which it could not be completed.
 
@@ -56,29 +55,30 @@ def run_on_ray(
     """
     owner = DriverProcess.current(secrets.token_hex(8))
     if study is not None and (lease := refuse_if_held(study, owner)) is not None:
-        console.print(
+        view.say(
             f"The study was held by {lease.holder()}; waiting up to "
             f"{config.reliability.lease_seconds:g} s for a sign of life."
         )
-    console.print("Starting Ray ..." if address is None else f"Joining Ray at {address} ...")
-    start_ray(address)
+    with view.stages.stage("starting Ray" if address is None else f"joining Ray at {address}"):
+        start_ray(address)
     size = fleet_size(config.workers, config.gpus_per_worker, may_grow=address is not None)
     if not (config.run_folder / RESOLVED_NAME).is_file():
         write_run_folder(config)  # from here on the sweep exists
     url = storage_url(config.storage, config.run_folder)
     # Tracking begins once the study is ours and ends after the keeper is closed, so it delays nothing.
-    with ExitStack() as tracking, open_endpoints(blueprint.study_spec, url, owner) as endpoints:
+    with ExitStack() as tracking, ExitStack() as opened:
+        with view.stages.stage("opening the study"):
+            endpoints = opened.enter_context(open_endpoints(blueprint.study_spec, url, owner))
         write_run_folder(config)  # only who holds the study may change what the last run wrote
-        tracking.enter_context(following(config, console.print))
+        tracking.enter_context(following(config, view.say, stage=view.stages.stage))
         workers, seats = plural(size.now, "worker"), plural(blueprint.worker_spec.seats, "seat")
-        console.print(f"Loading the base on {workers} with {seats} each ...")
+        view.add_event(f"{workers} with {seats} each")
         keeper = endpoints.keeper
-        view = LiveView(console, name=config.name, target=config.trials)
         following_keeper = view.follow(
             lambda seen: ray.get(keeper.status.remote(seen), timeout=60),
             lambda: ray.get(keeper.request_stop.remote(), timeout=60),
         )
-        with view, following_keeper, stop_on_signals(view.stop_wanted):
+        with following_keeper, stop_on_signals(view.stop_wanted):
             errors = run_fleet(endpoints, blueprint.worker_spec, size, view.is_ending)
         if (start_error := ray.get(keeper.start_error.remote(), timeout=60)) is not None:
             raise start_error

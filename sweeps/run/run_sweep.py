@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-
-from rich.console import Console
 
 from lora_runner.base.read_ahead import read_ahead
 from results.verdict.replicates import CONFIRM_SUFFIX
 from sweeps.artifacts.run_folder import check_run_folder, write_run_folder
 from sweeps.config import SweepConfig, storage_url
-from sweeps.console import say
 from sweeps.errors import StartFailed, StorageUnreachable, SweepFailed
 from sweeps.keeper.failed_trials import failed_trials
 from sweeps.plan.blueprint import Blueprint
@@ -28,6 +24,7 @@ from sweeps.study.read_status import read_status
 from sweeps.study.status import Status
 from sweeps.study.study import peek, started_study
 from sweeps.tracking.update import check_installed
+from sweeps.view.live_view import LiveView
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class RunResult:
 
 
 def run_sweep(
-    config: SweepConfig, plan: Callable[[], Blueprint], *, address: str | None, console: Console
+    config: SweepConfig, plan: Callable[[], Blueprint], *, address: str | None, view: LiveView
 ) -> RunResult:
     """Run or continue the sweep until `trials` are finished in its study.
 
@@ -62,12 +59,12 @@ def run_sweep(
     study = peek(url, config.name, study_spec.identity)
     before = Status(config.name, config.trials) if study is None else read_status(study, config.trials)
     for notice in blueprint.data.notices:
-        say(console, notice_text(notice))
+        view.say(notice_text(notice))
 
     interrupted, errors = False, list[str]()
     if before.has_work:
         try:
-            interrupted, errors = run_on_ray(config, blueprint, study, address=address, console=console)
+            interrupted, errors = run_on_ray(config, blueprint, study, address=address, view=view)
         except StartFailed:
             with suppress(StorageUnreachable):
                 _write_results(config, url)  # of the trials that ended before
@@ -75,10 +72,11 @@ def run_sweep(
     else:
         write_run_folder(config)
 
+    stage = view.stages.stage("writing the results")
     try:
         status = read_status(started_study(url, config.name), config.trials)
         template = study_spec.context["chat_template"]
-        with served_tokenizer(blueprint.tokenizer, template, partial(say, console)) as tokenizer:
+        with stage, served_tokenizer(blueprint.tokenizer, template, view.say) as tokenizer:
             _write_results(config, url, tokenizer)
     except StorageUnreachable as error:
         raise SweepFailed("\n".join([*errors, str(error), CONTINUE])) from None

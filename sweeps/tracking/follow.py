@@ -24,12 +24,16 @@ LAST_UPDATE_SECONDS = 120.0
 
 @contextlib.contextmanager
 def following(
-    config: SweepConfig, say: Callable[[str], None], *, last_update_seconds: float = LAST_UPDATE_SECONDS
+    config: SweepConfig,
+    say: Callable[[str], None],
+    *,
+    stage: Callable[[str], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+    last_update_seconds: float = LAST_UPDATE_SECONDS,
 ) -> Iterator[None]:
     """Keep the trackers of `tracking.to` up to date while this is open; their errors are never raised here.
 
     The sweep file must be in the run folder already. On exit the trackers are updated once more, for at most
-    `last_update_seconds`; `say` receives a message when that takes longer or fails.
+    `last_update_seconds`; `say` receives a message when that takes longer or fails, and `stage` shows it.
     """
     if not config.tracking.to:
         yield
@@ -55,7 +59,9 @@ def following(
         seconds = 0.0  # a second Ctrl-C: end at once
         raise
     finally:
-        if process is not None and not _ended_well(process, seconds):
+        with stage("bringing the trackers up to date"):
+            ended_well = process is None or _ended_well(process, seconds)
+        if not ended_well:
             say(f"tracking is not up to date, see {log}; to update the trackers: sweeps track {run_folder}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -16,7 +16,8 @@ from rich.segment import ControlType
 from rich.text import Text
 
 from sweeps.console import say
-from sweeps.study.status import Stage, Status
+from sweeps.study.stages import Stages
+from sweeps.study.status import Status
 from sweeps.view.plain_lines import PlainLines
 from sweeps.view.screen import SHOWN_EVENTS, Screen, shown_events
 from sweeps.view.stopping import stop_text
@@ -41,13 +42,13 @@ class LiveView:
         *,
         name: str = "",
         target: int = 0,
-        stages: Callable[[], Sequence[Stage]] = lambda: (),
+        stages: Stages | None = None,
         on_status: Callable[[Status], None] = lambda _: None,
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
         """`name` and `target` of the sweep are shown until the keeper answers.
 
-        `stages()` are what the driver is doing now. `on_status` receives every status with them.
+        `stages` are those of the driver. `on_status` receives every status with them.
         """
         self.stop_wanted = threading.Event()
         """Set by a signal: ask the workers to checkpoint and end."""
@@ -56,7 +57,7 @@ class LiveView:
         self._first = Status(name, target)
         self._began = time.monotonic()
         self._lock = threading.Lock()
-        self._stages, self._on_status = stages, on_status
+        self.stages, self._on_status = stages or Stages(), on_status
         self._status: Status | None = None
         self._status_at = self._began
         self._new_events: list[str] = []
@@ -99,9 +100,14 @@ class LiveView:
             over.set()
             thread.join(timeout=10)
 
-    def say(self, text: str) -> None:
+    def say(self, text: str | Text) -> None:
         """Print a line that stays."""
         say(self._console, text)
+
+    def add_event(self, text: str) -> None:
+        """Show something among the last events; without a terminal, as a line."""
+        self._add_events([text])
+        self._wake.set()
 
     def is_ending(self) -> bool:
         """Whether no more trials are handed out: after a requested stop, or as the last status says."""
@@ -146,7 +152,7 @@ class LiveView:
         self._life, self._ending = status.life, status.ending
         self._num_events += len(status.events)
         self._add_events(status.events, status)
-        self._on_status(replace(status, stages=[*self._stages(), *status.stages]))
+        self._on_status(replace(status, stages=[*self.stages.now(), *status.stages]))
 
     def _add_events(self, events: list[str], status: Status | None = None) -> None:
         at = f"{datetime.now():%H:%M:%S}"
@@ -177,7 +183,7 @@ class LiveView:
             notice = ""
             if self.stop_wanted.is_set() and not said_stop:
                 notice, said_stop = stop_text(status), True
-            for line in plain.lines(status, events, self._stages(), notice):
+            for line in plain.lines(status, events, self.stages.now(), notice):
                 # One line of a log, however long.
                 say(self._console, line)
             if is_last:
@@ -219,5 +225,5 @@ class LiveView:
         left = None if status.seconds_left is None else max(0.0, status.seconds_left - since)
         status = replace(status, elapsed_seconds=elapsed, seconds_left=left)
         notice = stop_text(status) if self.stop_wanted.is_set() or status.stopping else ""
-        stages = self._stages()
+        stages = self.stages.now()
         return screen.lines(status, width=width, height=height, events=events, stages=stages, notice=notice)

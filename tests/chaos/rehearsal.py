@@ -37,6 +37,7 @@ from search_spaces import load_guidelines, space_for
 from sweeps.fleet.training_session import SessionOpener
 from sweeps.plan.blueprint import Blueprint
 from sweeps.plan.specs import StudySpec, WorkerSpec
+from sweeps.study.stages import Stages
 from sweeps.sweep import Sweep
 
 STEPS = 40
@@ -252,7 +253,7 @@ class RehearsedSweep(Sweep):
 
     step_seconds = 0.03
 
-    def plan(self) -> Blueprint:
+    def plan(self, stages: Stages | None = None) -> Blueprint:
         """A real study spec, and a worker spec that trains nothing."""
         config = self.config
         space = space_for(scenario="general", model_size=8.03e9, max_steps=STEPS, train_embeddings=True)

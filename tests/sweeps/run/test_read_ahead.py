@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from sweeps.run.run_sweep import run_sweep
+from sweeps.view.live_view import LiveView
 
 
 @pytest.mark.parametrize(("address", "expected"), [(None, [("base", "v2")]), ("auto", [])])
@@ -26,4 +27,4 @@ def test_it_begins_before_the_plan(
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run_sweep(config, plan, address=address, console=Console(quiet=True))
+        run_sweep(config, plan, address=address, view=LiveView(Console(quiet=True)))

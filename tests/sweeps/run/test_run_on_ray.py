@@ -11,6 +11,7 @@ from rich.console import Console
 from sweeps.errors import SweepFailed
 from sweeps.run.run_end import CONTINUE
 from sweeps.run.run_on_ray import run_on_ray
+from sweeps.view.live_view import LiveView
 
 
 def run_with(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,7 +20,7 @@ def run_with(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("sweeps.run.run_on_ray.start_ray", start_ray)
     nothing: Any = None  # Ray is started before the sweep is looked at
-    run_on_ray(nothing, nothing, None, address=None, console=Console(quiet=True))
+    run_on_ray(nothing, nothing, None, address=None, view=LiveView(Console(quiet=True)))
 
 
 def test_an_error_of_ray_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweeps.study.status import Stage, Status
+from sweeps.study.status import Status
 from sweeps.view.live_view import LiveView
 from sweeps.view.stopping import stop_text
 from tests.sweeps.view.statuses import running_status
@@ -200,13 +200,8 @@ def test_a_stop_before_anything_trains_promises_nothing() -> None:
 def test_listeners_get_every_status_with_the_stages_of_the_driver() -> None:
     seen: list[Status] = []
     script = Script([], [])
-    view = LiveView(
-        Console(file=io.StringIO()),
-        stages=lambda: [Stage(name="starting Ray")],
-        on_status=seen.append,
-        poll_seconds=0.001,
-    )
-    with view, view.follow(script.status, script.request_stop):
+    view = LiveView(Console(file=io.StringIO()), on_status=seen.append, poll_seconds=0.001)
+    with view, view.stages.stage("starting Ray"), view.follow(script.status, script.request_stop):
         assert script.used_up.wait(10)
     assert {stage.name for status in seen for stage in status.stages} == {"starting Ray"}
     assert len(seen) >= 2
@@ -215,8 +210,8 @@ def test_listeners_get_every_status_with_the_stages_of_the_driver() -> None:
 def test_a_terminal_that_is_made_narrower_is_drawn_anew() -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100, height=30, color_system=None)
-    stages = [Stage(name="loading the base " * 5)]
-    with LiveView(console, name="a-sweep-with-a-name", target=8, stages=lambda: stages):
+    view = LiveView(console, name="a-sweep-with-a-name", target=8)
+    with view, view.stages.stage("loading the base " * 5):
         assert wait_until(lambda: "loading the base" in out.getvalue())
         console.width = 50
         assert wait_until(lambda: "\x1b[2J" in out.getvalue())
