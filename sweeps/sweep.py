@@ -147,6 +147,7 @@ class Sweep(SweepResults):
         refuse_copy(self.config)
         with LiveView(console, name=self.config.name, target=self.config.trials) as view:
             with view.stages.stage("importing torch and transformers"):
+                import sweeps.plan.build_blueprint  # noqa: F401  # here, where it is seen
                 from sweeps.run.run_sweep import run_sweep
             return run_sweep(self.config, partial(self.plan, view.stages), address=address, view=view)
 

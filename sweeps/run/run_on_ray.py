@@ -72,7 +72,7 @@ def run_on_ray(
         write_run_folder(config)  # only who holds the study may change what the last run wrote
         tracking.enter_context(following(config, view.say, stage=view.stages.stage))
         workers, seats = plural(size.now, "worker"), plural(blueprint.worker_spec.seats, "seat")
-        view.add_event(f"{workers} with {seats} each")
+        view.add_event(f"{workers} with {seats}{' each' if size.now > 1 else ''}")
         keeper = endpoints.keeper
         following_keeper = view.follow(
             lambda seen: ray.get(keeper.status.remote(seen), timeout=60),

@@ -75,6 +75,7 @@ def read_status(study: optuna.Study, target: int) -> Status:
             "number": best.number,
             "eval_loss": full_budget_loss(best),
             "params": dict(best.params),
+            "values": searched_values(best, context),
         }
         if metric:
             status.best["metric"] = best.user_attrs.get("metric")
@@ -93,9 +94,15 @@ def is_alive(lease: Lease) -> bool:
 
 
 def searched_values(trial: FrozenTrial, context: Mapping[str, Any]) -> dict[str, Value]:
-    """A trial's searched hyperparameters in the order in which they are spoken of; no unused warmup."""
+    """A trial's searched hyperparameters in the order in which they are spoken of; no unused warmup.
+
+    The embeddings' learning rate stands in for its ratio to the main one, as in the answer.
+    """
     values = hyperparameters(trial.params, trial.user_attrs.get("config") or {}, context)
-    return {name: values[name] for name in in_order(list(trial.params)) if name in values}
+    names = set(trial.params)
+    if "embedding_lr_ratio" in names and "embedding_learning_rate" in values:
+        names = (names - {"embedding_lr_ratio"}) | {"embedding_learning_rate"}
+    return {name: values[name] for name in in_order(list(names)) if name in values}
 
 
 def _state(trial: FrozenTrial, *, is_live: bool) -> str:

@@ -93,7 +93,7 @@ class Status(Shown):
     is_objective: bool = False
     """Whether `best` is the best by the metric."""
     best: dict[str, Any] | None = None
-    """number, eval_loss, params, and metric if there is one."""
+    """number, eval_loss, params, values as in `RunningTrial`, and metric if there is one."""
     default_loss: float | None = None
     """Loss of the guideline default, once it has used its full budget."""
     base_eval_loss: float | None = None

@@ -221,9 +221,8 @@ class LiveView:
         with self._lock:
             status, events, at = self._status or self._first, list(self._last_events), self._status_at
         since = time.monotonic() - at
-        elapsed = status.elapsed_seconds + since if status.elapsed_seconds else time.monotonic() - self._began
         left = None if status.seconds_left is None else max(0.0, status.seconds_left - since)
-        status = replace(status, elapsed_seconds=elapsed, seconds_left=left)
+        status = replace(status, elapsed_seconds=time.monotonic() - self._began, seconds_left=left)
         notice = stop_text(status) if self.stop_wanted.is_set() or status.stopping else ""
         stages = self.stages.now()
         return screen.lines(status, width=width, height=height, events=events, stages=stages, notice=notice)

@@ -145,6 +145,11 @@ def short_values(values: Mapping[str, Value]) -> dict[str, str]:
     return {short_name(name): short_value(name, value) for name, value in values.items()}
 
 
+def short_settings(values: Mapping[str, Value]) -> str:
+    """`lr 5.98e-3, sched cosine, warmup 3%`."""
+    return ", ".join(f"{name} {value}" for name, value in short_values(values).items())
+
+
 _SHORT_NAMES = {
     "learning_rate": "lr",
     "embedding_learning_rate": "emb_lr",

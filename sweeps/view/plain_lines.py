@@ -85,7 +85,7 @@ class PlainLines:
         self._reported = {number: loss for number, loss in self._reported.items() if number in running}
         if status.best is not None and status.best["number"] != self._best:
             self._best = status.best["number"]
-            values = settings_text(status.best["params"])
+            values = settings_text(status.best["values"])
             yield "; ".join(filter(None, [f"best so far {best_text(status)}", values, *beside_best(status)]))
         if bool(status.storage_away_seconds) and not self._was_away and not events:
             yield "the storage is away; trials go on and wait for it"

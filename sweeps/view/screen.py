@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from rich.text import Text
 
 from files_and_text.numbers import duration
-from results.text.answer import settings_text
 from sweeps.study.status import Stage, Status
 from sweeps.view.phrases import (
     beside_best,
@@ -16,6 +15,7 @@ from sweeps.view.phrases import (
     is_start,
     left_text,
     packed,
+    short_settings,
     shorten,
     speed_text,
     stage_text,
@@ -116,7 +116,7 @@ class Screen:
         facts = [*filter(None, [leading]), *beside_best(status)]
         for line in packed(facts, width - len(label))[:1]:
             yield Text.assemble((label, "bold green"), line)
-        if status.best is not None and (values := settings_text(status.best["params"])):
+        if status.best is not None and (values := short_settings(status.best["values"])):
             yield Text(f"      {shorten(values, width - 6)}")
 
 

@@ -12,7 +12,7 @@ from results.answer.answer import Answer
 from results.text.answer import answer_lines
 from results.text.gaps import short_loss
 from sweeps.study.status import RunningTrial, Status
-from sweeps.view.phrases import packed, short_values, shorten, step_text
+from sweeps.view.phrases import packed, short_settings, shorten, step_text
 from sweeps.view.screen import Screen
 
 MAX_ROWS, MAX_PAUSED = 20, 8
@@ -85,6 +85,6 @@ def paused_text(trial: RunningTrial) -> str:
     """`trial 7 at step 24/40, loss 5.701: lr 5.98e-3, sched constant`."""
     where = step_text(trial.step, trial.max_steps, trial.percent)
     loss = "" if trial.eval_loss is None else f", loss {short_loss(trial.eval_loss)}"
-    values = ", ".join(f"{name} {value}" for name, value in short_values(trial.values).items())
+    values = short_settings(trial.values)
     step = "" if trial.step is None else "step "
     return f"trial {trial.number} at {step}{where}{loss}{f': {values}' if values else ''}"

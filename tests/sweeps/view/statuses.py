@@ -42,7 +42,7 @@ def running_status(num_running: int = 4, **fields: Any) -> Status:
         best={
             "number": 5,
             "eval_loss": 5.432,
-            "params": {"learning_rate": 5.98e-3, "lr_scheduler_type": "constant"},
+            "values": {"learning_rate": 5.98e-3, "lr_scheduler_type": "constant"},
         },
         default_loss=6.828,
         base_eval_loss=6.934,

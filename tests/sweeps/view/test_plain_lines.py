@@ -53,7 +53,7 @@ def test_a_new_best_is_a_line_with_its_values_and_what_the_default_costs() -> No
         "guideline default 6.828 (+25.7%); untouched base 6.934"
     ]
     assert log(running_status(0)) == []
-    better = {"number": 9, "eval_loss": 5.3, "params": {"learning_rate": 0.004}}
+    better = {"number": 9, "eval_loss": 5.3, "values": {"learning_rate": 0.004}}
     (line,) = log(running_status(0, best=better))
     assert line.startswith("[6 of 16] best so far 5.300 (trial 9); learning_rate 4e-3; ")
 

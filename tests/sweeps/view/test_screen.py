@@ -38,7 +38,7 @@ def test_it_shows_the_sweep_its_trials_and_the_best_so_far(width: int, height: i
     (tenth,) = (line.split() for line in lines if line.startswith("  10 "))
     assert tenth == ["10", "5.44e-4", "cosine", "3%", "12/40", "━━──────", "5.900", "5.710"]
     assert "Best  5.432 (trial 5)   guideline default 6.828 (+25.7%)   untouched base 6.934" in lines
-    assert "      learning_rate 5.98e-3, scheduler constant" in lines
+    assert "      lr 5.98e-3, sched constant" in lines
 
 
 def test_a_trial_without_warmup_or_without_a_step_leaves_no_hole() -> None:
@@ -150,7 +150,7 @@ def test_before_a_trial_is_complete_the_leader_at_its_rung_is_shown() -> None:
 
 
 def test_the_best_by_a_metric_is_shown_with_it() -> None:
-    best = {"number": 5, "eval_loss": 5.432, "metric": 0.8123, "params": {}}
+    best = {"number": 5, "eval_loss": 5.432, "metric": 0.8123, "values": {}}
     status = running_status(best=best, metric="accuracy", is_objective=True, base_metric=0.25)
     text = drawn(status, 120)
     assert "Best  accuracy 0.812, loss 5.432 (trial 5)   guideline default 6.828" in text
