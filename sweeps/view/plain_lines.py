@@ -54,8 +54,7 @@ class PlainLines:
         """
         texts = [notice] if notice else []
         texts += self._begun((*stages, *(status.stages if status is not None else ())))
-        if status is not None:
-            texts += self._changes(status, events)
+        texts += events if status is None else self._changes(status, events)
         if not texts and self._clock() - self._said_at >= HEARTBEAT_SECONDS:
             texts = [self._sign_of_life(status, stages)]
         if texts:

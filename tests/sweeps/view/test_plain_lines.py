@@ -63,6 +63,7 @@ def test_stages_are_lines_when_they_begin() -> None:
     reading = [Stage(name="reading the data", seconds=1)]
     assert log(None, stages=reading) == ["reading the data"]
     assert log(None, stages=reading) == []
+    assert log(None, ["1 worker with 4 seats"], stages=reading) == ["1 worker with 4 seats"]
     loading = Stage(name="loading the base", worker=1)
     assert log(quiet(stages=[loading])) == ["[6 of 16] worker 1: loading the base"]
     assert log(quiet()) == []
