@@ -33,7 +33,7 @@ from sweeps.watch.words import (
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _REPORT_CSS = Path(results.__file__).parent / "report" / "templates" / "report.css"
-PARTS = ("state", "trials", "answer", "charts", "events", "all_trials")
+PARTS = ("state", "trials", "answer", "charts", "events", "all_trials", "links")
 """Templates of the page's parts, in its order."""
 
 

@@ -16,6 +16,7 @@ from results.sweep_result import SweepResult, read_study
 from results.verdict.verdict import verdict
 from sweeps.console import shown_path
 from sweeps.errors import RunFolderError, StorageUnreachable
+from sweeps.loopback.report_page import has_report
 from sweeps.storage.open_storage import STORAGE_ERRORS
 from sweeps.study.progress_file import read_progress
 from sweeps.study.read_status import read_status
@@ -47,6 +48,7 @@ class Snapshot:
     """From the driver while it works here, else from the study; None before there is one."""
     answer: Answer | None = None
     sweep: SweepResult | None = None
+    has_report: bool = False
     problem: str = ""
     """Why the study cannot be read now; the rest is what was read last."""
     read_at: datetime | None = None
@@ -88,7 +90,8 @@ class SnapshotReader:
                 self._due = time.monotonic() + self._pause(time.monotonic() - started)
             live = read_progress(self._sweep.run_folder)
             status = live or self._read.status
-            return replace(self._read, status=status, state=_state(self._read, live))
+            state, written = _state(self._read, live), has_report(self._sweep.run_folder)
+            return replace(self._read, status=status, state=state, has_report=written)
 
     def _read_study(self) -> Snapshot:
         try:

@@ -22,6 +22,7 @@
   const ask = async () => {
     if (isAsking || document.hidden) return;
     isAsking = true;
+    document.documentElement.dataset.asking = "true";
     clearTimeout(timer);
     let pause = PAUSE.gone;
     try {
@@ -34,8 +35,8 @@
         document.title = now.title;
         isLive = now.is_live;
         for (const [name, html] of Object.entries(now.html)) putIn(name, html);
-        document.documentElement.dataset.asked = String(Number(document.documentElement.dataset.asked || 0) + 1);
       }
+      document.documentElement.dataset.asked = String(Number(document.documentElement.dataset.asked || 0) + 1);
       gone.hidden = true;
       pause = isLive ? PAUSE.live : PAUSE.ended;
     } catch {
@@ -43,6 +44,7 @@
       gone.hidden = false;
     } finally {
       isAsking = false;
+      delete document.documentElement.dataset.asking;
       timer = setTimeout(ask, pause);
     }
   };
