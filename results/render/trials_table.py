@@ -1,20 +1,63 @@
-"""Trials as a table for the terminal, best first, with the columns that fit its width."""
+"""Trials as a table for the terminal, best first: everything that was searched, at any width it fits in."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 from rich.cells import cell_len
-from rich.table import Table
 from rich.text import Text
 
-from files_and_text.numbers import loss, value_text
-from results.tables import DERIVED, parameters_of
+from files_and_text.numbers import plural, value_text
+from results.tables import parameters_of
+from results.text.gaps import short_loss
 
-_GAP = 2
+_SHORT_NAMES = {
+    "learning_rate": "lr",
+    "embedding_learning_rate": "emb_lr",
+    "embedding_lr_ratio": "emb_ratio",
+    "lr_scheduler_type": "sched",
+    "warmup_ratio": "warmup",
+    "warmup_steps": "warmup",
+    "lora_r": "r",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "weight_decay": "wd",
+    "max_grad_norm": "clip",
+    "per_device_train_batch_size": "batch",
+    "gradient_accumulation_steps": "accum",
+    "use_rslora": "rslora",
+    "neftune_noise_alpha": "neftune",
+    "label_smoothing_factor": "smooth",
+    "adam_beta1": "beta1",
+    "adam_beta2": "beta2",
+    "adam_epsilon": "eps",
+    "max_steps": "steps",
+}
+_SHORT_SCHEDULERS = {
+    "constant_with_warmup": "const_wu",
+    "cosine_with_min_lr": "cos_min",
+    "warmup_stable_decay": "wsd",
+    "inverse_sqrt": "inv_sqrt",
+}
+_SHORT_OUTCOMES = {"complete": "done", "out_of_memory": "no memory"}
+_PARTIAL = "In brackets: the loss before the end of the training."
+_TOLD = ("failed", "out_of_memory", "diverged")
+"""Outcomes whose reason is told beneath the table."""
+_MOST_TOLD = 5
 _REASON_WIDTH = 24
-"""A reason with less room than this is left out."""
+"""A reason with less room than this has no column."""
+
+
+class _Column(NamedTuple):
+    name: str
+    cells: list[str]
+    is_number: bool = True
+
+    @property
+    def width(self) -> int:
+        return max(map(cell_len, [self.name, *self.cells]))
 
 
 def ranked(frame: pd.DataFrame) -> pd.DataFrame:
@@ -28,60 +71,159 @@ def ranked(frame: pd.DataFrame) -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
-def trials_table(frame: pd.DataFrame, *, width: int) -> Table:
-    """A table of the rows of a `trials_frame`, in their order.
+def trials_table(frame: pd.DataFrame, *, width: int) -> list[Text]:
+    """The rows of a `trials_frame`, in their order, as lines; beneath it what brackets mean and why trials
+    failed.
 
-    Trial, evaluation loss (nats per token), the sweep's metric if it has one, and outcome are always there;
-    then, as far as `width` cells go, the parameters, what follows from them, the share of the budget, and the
-    reason.
+    Trial, evaluation loss (nats per token), the sweep's metric if it has one, outcome, and everything that
+    was searched; full names where all of them fit into `width` cells, else short ones. What still does not
+    fit is named beneath.
     """
-    rows = frame.to_dict("records")
-    columns: list[tuple[str, list[str], bool]] = [
-        ("trial", [str(row["number"]) for row in rows], True),
-        ("eval_loss", [_loss(row) for row in rows], True),
-        ("outcome", [_outcome(row) for row in rows], False),
+    rows: list[dict[Any, Any]] = frame.to_dict("records")
+    if not rows:
+        return [Text("No trial yet.")]
+    full, short = _columns(frame, rows, is_short=False), _columns(frame, rows, is_short=True)
+    columns, gap = next(
+        (
+            (columns, gap)
+            for columns, gap in ((full, 2), (short, 2), (short, 1))
+            if _width(columns, gap) <= width
+        ),
+        (short, 1),
+    )
+    left_out: list[str] = []
+    while len(columns) > 3 and _width(columns, gap) > width:
+        left_out.insert(0, columns[-1].name)
+        columns = columns[:-1]
+    reasons = [_shown(row["stop_reason"]) for row in rows]
+    room = width - _width(columns, gap) - gap
+    has_reasons = columns[-1] is full[-1] and room >= _REASON_WIDTH and any(reasons)
+    if has_reasons:
+        columns = [*columns, _Column("reason", [_cut(reason, room) for reason in reasons], is_number=False)]
+    notes = _notes(rows, left_out, width, with_reasons=not has_reasons)
+    return [*_lines(columns, gap), *(Text(note, style="dim") for note in notes)]
+
+
+def _columns(frame: pd.DataFrame, rows: Sequence[dict[Any, Any]], *, is_short: bool) -> list[_Column]:
+    def name_of(name: str) -> str:
+        return _SHORT_NAMES.get(name, name.removeprefix("lora_")) if is_short else name
+
+    columns = [
+        _Column("trial", [str(row["number"]) for row in rows]),
+        _Column("loss" if is_short else "eval_loss", [_loss(row) for row in rows]),
     ]
     if "metric" in frame:
-        columns.insert(2, ("metric", [_shown(row["metric"]) for row in rows], True))
-    used = sum(map(_width, columns))
-    names = [*parameters_of(frame), *DERIVED[:2]]
-    optional = [(name, [_shown(row[name]) for row in rows], True) for name in names]
-    optional.append(("percent", [_shown(row["last_percent"]) for row in rows], True))
-    for column in filter(lambda column: any(column[1]), optional):
-        if used + _width(column) > width:
-            break  # a later column that fits would hide that one is missing
-        columns.append(column)
-        used += _width(column)
-    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
-    for name, _, is_number in columns:
-        table.add_column(name, justify="right" if is_number else "left", no_wrap=True)
-    cells = [values for _, values, _ in columns]
-    if (room := width - used) >= _REASON_WIDTH:
-        table.add_column("reason", max_width=room, no_wrap=True, overflow="ellipsis")
-        cells.append([_shown(row["stop_reason"]) for row in rows])
-    for line in zip(*cells, strict=True):
-        # A reason is arbitrary text, never rich markup.
-        table.add_row(*(Text(cell) for cell in line))
-    return table
+        columns.append(_Column("metric", [_shown(row["metric"]) for row in rows]))
+    columns.append(_Column("outcome", [_outcome(row, is_short=is_short) for row in rows], is_number=False))
+    for name, cell in _searched(frame, is_short=is_short):
+        cells = [cell(row) for row in rows]
+        if any(cells):
+            columns.append(_Column(name_of(name), cells, is_number=name != "lr_scheduler_type"))
+    return columns
 
 
-def _width(column: tuple[str, list[str], bool]) -> int:
-    name, values, _ = column
-    return max(map(cell_len, [name, *values])) + _GAP
+def _searched(frame: pd.DataFrame, *, is_short: bool) -> list[tuple[str, Callable[[dict[Any, Any]], str]]]:
+    """Names and how to show a row's value: rates first, the ratio as the embeddings' rate where it is
+    narrow."""
+    names = parameters_of(frame)
+    found: list[tuple[str, Callable[[dict[Any, Any]], str]]] = []
+    order = {name: index for index, name in enumerate(_SHORT_NAMES)}
+    for name in sorted(names, key=lambda name: order.get(name, len(order))):
+        if name == "embedding_lr_ratio":
+            found.append(("embedding_learning_rate", _of("embedding_learning_rate")))
+            if is_short:
+                continue
+        if name == "warmup_ratio":
+            found.append((name, lambda row: _warmup(row, is_short=is_short)))
+        elif name == "lr_scheduler_type" and is_short:
+            found.append((name, _short_scheduler))
+        else:
+            found.append((name, _of(name)))
+    return found
+
+
+def _of(name: str) -> Callable[[dict[Any, Any]], str]:
+    return lambda row: _shown(row[name])
+
+
+def _short_scheduler(row: dict[Any, Any]) -> str:
+    name = _shown(row["lr_scheduler_type"])
+    return _SHORT_SCHEDULERS.get(name, name)
+
+
+def _warmup(row: dict[Any, Any], *, is_short: bool) -> str:
+    """`37%`, or `0.367 (15 steps)`."""
+    ratio, steps = row["warmup_ratio"], row.get("warmup_steps")
+    if pd.isna(ratio):
+        return ""
+    if is_short:
+        return f"{100 * ratio:.0f}%" if 100 * ratio >= 10 or not ratio else f"{100 * ratio:.1f}%"
+    return value_text(float(ratio)) + ("" if pd.isna(steps) else f" ({plural(int(steps), 'step')})")
+
+
+def _width(columns: Sequence[_Column], gap: int) -> int:
+    return sum(column.width for column in columns) + gap * (len(columns) - 1)
+
+
+def _lines(columns: Sequence[_Column], gap: int) -> list[Text]:
+    lines = [[column.name for column in columns]]
+    lines += [list(cells) for cells in zip(*(column.cells for column in columns), strict=True)]
+    found = []
+    for number, cells in enumerate(lines):
+        parts = []
+        for column, cell in zip(columns, cells, strict=True):
+            space = " " * (column.width - cell_len(cell))
+            parts.append(space + cell if column.is_number else cell + space)
+        # A reason is arbitrary text, never markup.
+        found.append(Text((" " * gap).join(parts).rstrip(), style="bold" if number == 0 else ""))
+    return found
+
+
+def _notes(
+    rows: Sequence[dict[Any, Any]], left_out: Sequence[str], width: int, *, with_reasons: bool
+) -> list[str]:
+    notes = []
+    if any(pd.isna(row["eval_loss"]) and not pd.isna(row["last_eval_loss"]) for row in rows):
+        notes.append(_cut(_PARTIAL, width))
+    if left_out:
+        notes.append(_cut(f"No room for {', '.join(left_out)}: a wider terminal, or --csv.", width))
+    told = [row for row in rows if row["outcome"] in _TOLD and _shown(row["stop_reason"])]
+    if with_reasons:
+        for row in told[:_MOST_TOLD]:
+            notes.append(_cut(f"trial {row['number']}: {_shown(row['stop_reason'])}", width))
+        if len(told) > _MOST_TOLD:
+            notes.append(f"and {len(told) - _MOST_TOLD} more: --csv")
+    return notes
+
+
+def _cut(text: str, width: int) -> str:
+    """One line of at most `width` cells; what is left out is in the middle."""
+    line = " ".join(text.split())
+    if cell_len(line) <= width:
+        return line
+    head = max((width - 1) // 2, 1)
+    return f"{line[:head]}…{line[len(line) - (width - 1 - head) :]}"
 
 
 def _loss(row: dict[Any, Any]) -> str:
     if not pd.isna(row["eval_loss"]):
-        return loss(row["eval_loss"])
+        return short_loss(row["eval_loss"])
     # In brackets: not a loss at the full budget.
-    return "" if pd.isna(row["last_eval_loss"]) else f"({loss(row['last_eval_loss'])})"
+    return "" if pd.isna(row["last_eval_loss"]) else f"({short_loss(row['last_eval_loss'])})"
 
 
-def _outcome(row: dict[Any, Any]) -> str:
+def _outcome(row: dict[Any, Any], *, is_short: bool) -> str:
+    """`complete`, `pruned at 40%`, `running at 20%`; `done`, `pruned 40%` where it is narrow."""
     if not pd.isna(row["outcome"]):
-        return str(row["outcome"])
-    # Without an attempt no worker has had it, even where Optuna says RUNNING.
-    return "running" if row["state"] == "RUNNING" and not pd.isna(row["attempt"]) else "waiting"
+        said = str(row["outcome"])
+    else:
+        # Without an attempt no worker has had it, even where Optuna says RUNNING.
+        said = "running" if row["state"] == "RUNNING" and not pd.isna(row["attempt"]) else "waiting"
+    percent = row["last_percent"]
+    at = "" if pd.isna(percent) or said in ("complete", "waiting") else f" {percent}%"
+    if is_short:
+        return _SHORT_OUTCOMES.get(said, said) + at
+    return said.replace("_", " ") + at.replace(" ", " at ")
 
 
 def _shown(value: Any) -> str:

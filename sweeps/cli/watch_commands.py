@@ -73,7 +73,8 @@ def results(
     elif as_csv:
         shown.to_csv(sys.stdout, index=False, lineterminator="\n")
     else:
-        console.print(trials_table(shown, width=console.width))
+        for line in trials_table(shown, width=console.width):
+            say(console, line)
         if len(shown) < len(frame):
             console.print(f"{len(shown)} of {len(frame)} trials", style="dim", highlight=False)
 

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial
 
 from results.errors import AdapterFilesError
-from results.render.trials_table import ranked
+from results.render.trials_table import ranked, trials_table
 from results.tables import read_tables, reports_frame, trials_frame, write_tables
 from sweeps import load
 from sweeps.cli.main import main
 from sweeps.errors import RunFolderError
 from sweeps.storage.optuna_private import storage_of, trial_id_of
+from tests.results.conftest import study, trial
 
 
 @pytest.fixture
@@ -46,20 +49,74 @@ def test_trials_come_best_first_and_a_partial_loss_stands_in_brackets(watched, s
     frame = trials_frame(sweep.study())
     complete = frame[frame["eval_loss"].notna()].sort_values(["eval_loss", "number"])
     assert [int(line.split()[0]) for line in lines[1 : 1 + len(complete)]] == complete["number"].tolist()
-    for line in lines[1 + len(complete) :]:
-        assert not re.match(r" *\d+ +\d\.\d{4}", line)
-    assert len(lines) == 1 + len(frame)
+    partial = lines[1 + len(complete) : 1 + len(frame)]
+    assert partial
+    for line in partial:
+        assert re.match(r" *\d+ +(\(\d\.\d{3}\) +pruned at \d+%|diverged )", line)
+    assert lines[1 + len(frame) :] == ["In brackets: the loss before the end of the training."]
     assert "\x1b" not in "".join(lines)
 
 
-def test_a_narrow_terminal_gets_fewer_columns_and_whole_lines(watched, shown):
+def test_a_narrow_terminal_gets_short_columns_that_hold_everything_searched(watched, shown):
     folder = watched(trials=4).folder
-    for width in (30, 60, 80, 120):
+    for width in (60, 80, 120):
         lines = shown("results", folder, width=width).splitlines()
-        assert len(lines) == 5
         assert max(map(len, lines)) <= width
-        assert lines[0].split()[:3] == ["trial", "eval_loss", "outcome"]
-        assert ("learning_rate" in lines[0]) == (width >= 60)
+        assert lines[0].split() == ["trial", "loss", "outcome", "lr", "emb_lr", "sched", "warmup"]
+
+
+def seven(*trials: FrozenTrial) -> list[str]:
+    lines = trials_table(ranked(trials_frame(study(*trials, space=None))), width=80)
+    return [line.plain for line in lines]
+
+
+def with_seven(number: int, made: FrozenTrial) -> FrozenTrial:
+    """Rank, alpha and dropout were searched too."""
+    for name, value in (("lora_r", 16), ("lora_alpha", 32), ("lora_dropout", 0.05)):
+        made.params = made.params | {name: value * (1 + number % 2)}
+        high = IntDistribution(1, 256) if isinstance(value, int) else FloatDistribution(0, 1)
+        made.distributions = made.distributions | {name: high}
+    return made
+
+
+def test_seven_searched_hyperparameters_fit_into_80_columns():
+    trials = [trial(2.0, lr=1.23e-4, ratio=0.111, scheduler="cosine", warmup=0.123)]
+    trials += [trial(outcome="pruned", lr=1.23e-4, reports={40: 12.5}), trial(2.1, scheduler="constant")]
+    lines = seven(*(with_seven(number, made) for number, made in enumerate(trials)))
+    names = ["trial", "loss", "outcome", "lr", "emb_lr", "sched", "warmup", "r", "alpha", "dropout"]
+    assert lines[0].split() == names
+    assert lines[1].split() == [
+        "0",
+        "2.000",
+        "done",
+        "1.23e-4",
+        "1.37e-5",
+        "cosine",
+        "12%",
+        "16",
+        "32",
+        "0.05",
+    ]
+    assert "(12.500) pruned 40%" in lines[3]
+    assert max(map(len, lines)) <= 80
+
+
+def test_what_has_no_room_is_named():
+    found = trials_table(ranked(trials_frame(study(trial(2.0)))), width=30)
+    assert found[0].plain.split() == ["trial", "loss", "outcome", "lr"]
+    assert found[-1].plain.startswith("No room for ")
+    assert max(len(line.plain) for line in found) <= 30
+
+
+def test_failed_trials_say_why_in_one_line_each():
+    reason = "CUDA error: " + "an illegal memory access was encountered " * 5 + "at the end"
+    lines = seven(trial(outcome="failed", reason=reason), trial(outcome="pruned", reports={40: 2.0}))
+    told = [line for line in lines if line.startswith("trial 0: ")]
+    assert len(told) == 1
+    assert len(told[0]) <= 80
+    assert told[0].startswith("trial 0: CUDA error: an illegal")
+    assert told[0].endswith("at the end")
+    assert seven() == ["No trial yet."]
 
 
 def test_a_running_sweep_has_results_too(watched, shown):
