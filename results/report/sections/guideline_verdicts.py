@@ -73,9 +73,7 @@ def _table(rows: Sequence[RowVerdict]) -> Table:
                 _row_values(row),
                 row_cells.badge(row.word),
                 _best(row),
-                f"{row_cells.effect(row)} ({evidence(row)})"
-                if row.measurement.cost
-                else row_cells.effect(row),
+                "; ".join([row_cells.effect(row), *([evidence(row)] if row.measurement.cost else [])]),
                 row_cells.band(row),
                 row_cells.conditions(row),
                 str(row.row.source),
