@@ -51,7 +51,7 @@ class DataSpec:
     seed: int = field(default=0, metadata={"ge": 0, "le": 2**32 - 1})
     """Decides which records are held out and drawn; the same for every trial of a sweep."""
     num_sample_prompts: int = field(default=2, metadata={"ge": 0})
-    """Evaluation prompts that every trial completes at its end, for people to read."""
+    """Evaluation prompts that the base, and every trial at its end, continue: the report shows them."""
 
     def __post_init__(self) -> None:
         wrong: list[str] = []

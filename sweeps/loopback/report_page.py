@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 _REPORT_POLICY = (
     # The report is one self-contained file: it may load nothing else, nor call the dashboard.
-    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
-    "img-src data: blob:; font-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
 
 
