@@ -240,6 +240,8 @@ def _default_clause(answer: Answer) -> str:
         return "it is the guideline default"
     if default.loss is None or gap is None:
         return f"the guideline default {_was_not(default)}"
+    if answer.is_by_metric and default.metric is not None:
+        return f"the guideline default has {number(default.metric)}, loss {short_loss(default.loss.value)}"
     if gap.percent is None:
         return f"the guideline default costs {gap.nats:.4f} nats more"
     size = percent_text(abs(gap.percent), plus=False)

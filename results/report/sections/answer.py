@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from results.answer.answer import Compared, Gap
-from results.report.blocks import Block, Bullets, Fold, Headline, Paragraph, Section, Tile, Tiles, Tone
+from files_and_text.numbers import number
+from results.answer.answer import Answer, Compared, Gap, Loss
+from results.report.blocks import Block, Bullets, Fold, Headline, Paragraph, Role, Section, Tile, Tiles, Tone
 from results.report.facts import ReportFacts
 from results.report.sections.charts import pictures
 from results.text.answer import gap_text, headline, loss_text, sure_text
@@ -72,19 +73,35 @@ def _blocks(facts: ReportFacts) -> list[Block]:
 
 def _tiles(facts: ReportFacts) -> list[Tile]:
     answer = facts.answer
+    if answer.is_by_metric and answer.metric is not None:
+        return _metric_tiles(answer, answer.metric)
     tiles = []
     if (best := answer.best) is not None:
         value, notes = _parts(loss_text(best.loss))
-        shown = [notes] if notes else []
-        shown += ["nats per token", f"trial {best.trial}"]
-        tiles.append(Tile(mark="best", label="Best loss", value=value, detail=", ".join(shown)))
+        shown = ", ".join(filter(None, (notes, "nats per token", f"trial {best.trial}")))
+        tiles.append(Tile(mark="best", label="Best loss", value=value, detail=shown))
         tiles.append(_default_tile(answer.default, is_best=answer.default.trial == best.trial))
     if answer.base.loss is not None:
         value, _ = _parts(loss_text(answer.base.loss))
-        tiles.append(
-            Tile(mark="base", label="The untouched base", value=value, detail=_against_best(answer.base.gap))
-        )
+        against = _against_best(answer.base.gap)
+        tiles.append(Tile(mark="base", label="The untouched base", value=value, detail=against))
     return tiles
+
+
+def _metric_tiles(answer: Answer, name: str) -> list[Tile]:
+    """The metric in large type, the loss beside it."""
+    best, default, base = answer.best, answer.default, answer.base
+    shown: list[tuple[Role, str, float | None, Loss | None]] = []
+    if best is not None:
+        shown.append(("best", f"Best {name}", best.metric, best.loss))
+    if best is None or default.trial != best.trial:
+        shown.append(("default", "The guideline default", default.metric, default.loss))
+    shown.append(("base", "The untouched base", base.metric, base.loss))
+    return [
+        Tile(mark=mark, label=label, value=number(metric), detail=f"loss {loss_text(loss)}")
+        for mark, label, metric, loss in shown
+        if metric is not None and loss is not None
+    ]
 
 
 def _default_tile(default: Compared, *, is_best: bool) -> Tile:
@@ -98,12 +115,8 @@ def _default_tile(default: Compared, *, is_best: bool) -> Tile:
     value, notes = _parts(gap_text(default.gap))
     loss, _ = _parts(loss_text(default.loss))
     nats = "" if default.gap.percent is None else f"{default.gap.nats:+.3f} nats per token"
-    return Tile(
-        mark="default",
-        label=label,
-        value=value,
-        detail=", ".join(filter(None, (notes, nats, f"loss {loss}"))),
-    )
+    detail = ", ".join(filter(None, (notes, nats, f"loss {loss}")))
+    return Tile(mark="default", label=label, value=value, detail=detail)
 
 
 def _against_best(gap: Gap | None) -> str:

@@ -175,6 +175,8 @@ def test_a_best_by_the_metric_is_named_by_it(make_trial: Any, make_study: Any, p
     text = read(page(study)).text
     assert "Use learning_rate 4e-4" in text
     assert "exact_match 0.75, loss 2.200" in text
+    assert "Best exact_match 0.75 loss 2.200" in text
+    assert "Best loss" not in text
     assert "Searched by exact_match (maximize)" in text
 
 

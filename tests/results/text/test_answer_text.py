@@ -183,15 +183,17 @@ def test_without_a_best_nothing_is_recommended() -> None:
 def test_a_metric_has_its_own_line() -> None:
     answer = made()
     assert answer.best is not None
-    lines = answer_lines(
-        replace(
-            answer,
-            metric="exact_match",
-            is_by_metric=True,
-            best=replace(answer.best, metric=0.525),
-            default=replace(answer.default, metric=0.3),
-        )
+    by_metric = replace(
+        answer,
+        metric="exact_match",
+        is_by_metric=True,
+        best=replace(answer.best, metric=0.525),
+        default=replace(answer.default, metric=0.3),
     )
+    assert headline(by_metric).endswith(
+        ": exact_match 0.525, loss 5.432; the guideline default has 0.3, loss 6.828."
+    )
+    lines = answer_lines(by_metric)
     assert lines[3] == "      exact_match 0.525 (searched by it)   guideline default 0.3"
 
 
