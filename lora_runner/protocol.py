@@ -142,6 +142,23 @@ class BaseSamples:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrialProgress:
+    """How far a trial on a seat is, between two reports."""
+
+    number: int
+    attempt: int
+    step: int
+    """Optimizer steps done."""
+    max_steps: int
+    num_tokens: int
+    """Real training tokens so far."""
+    train_loss: float | None = None
+    """Of the newest step whose loss has been read from the device."""
+    checkpoint_step: int = 0
+    """Steps that its checkpoint holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComputeRecord:
     """How a session computes, for the study."""
 

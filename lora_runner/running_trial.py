@@ -33,6 +33,8 @@ class RunningTrial:
     unread: list[PendingStats] = field(default_factory=list)
     """Updates whose loss and norm have not been read from the device."""
     checkpointed_at: float = field(default_factory=time.monotonic)
+    checkpoint_step: int = 0
+    """Steps that its checkpoint holds."""
     wants_checkpoint: bool = False
 
     @property

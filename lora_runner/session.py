@@ -24,6 +24,7 @@ from lora_runner.protocol import (
     ComputeRecord,
     SeatReport,
     SessionOptions,
+    TrialProgress,
 )
 from lora_runner.running_trial import RunningTrial
 from lora_runner.stability import StabilityWatch
@@ -141,6 +142,31 @@ class Session:
             if trial is not None and trial.number == number:
                 return index
         raise KeyError(f"trial {number} has no seat")
+
+    def progress(self) -> list[TrialProgress]:
+        """How far each trial is. Reads nothing from the device, so it delays nothing."""
+        return [
+            TrialProgress(
+                number=trial.number,
+                attempt=trial.assignment.attempt,
+                step=trial.seat.step,
+                max_steps=trial.seat.config.max_steps,
+                num_tokens=trial.seat.num_tokens,
+                train_loss=None if trial.last_stats is None else trial.last_stats.loss,
+                checkpoint_step=trial.checkpoint_step,
+            )
+            for trial in self.trials
+        ]
+
+    @property
+    def checkpoint_seconds(self) -> float | None:
+        """How long the last checkpoint of a trial took; None before the first."""
+        return self.files.checkpoint_seconds
+
+    @property
+    def eval_tokens(self) -> int:
+        """Tokens of one evaluation of a trial."""
+        return self.data.eval.num_tokens
 
     def take_written(self) -> list[tuple[Assignment, str]]:
         """Folders of trials (checkpoint, adapter) written since the last call."""

@@ -29,6 +29,8 @@ class TrialFiles:
         self._patience_seconds = patience_seconds
         self._written: list[tuple[Assignment, str]] = []
         self._notes: list[str] = []
+        self.checkpoint_seconds: float | None = None
+        """How long the last checkpoint took to write; None before the first."""
 
     def restore(self, trial: RunningTrial) -> None:
         """Resume a trial from its checkpoint, if its folder holds one that can be used."""
@@ -43,9 +45,11 @@ class TrialFiles:
         for problem in problems:
             self.note(trial.assignment, f"continues from the checkpoint before the damaged one ({problem})")
         trial.watch, trial.wall_seconds, trial.last_stats = watch, wall_seconds, stats
+        trial.checkpoint_step = trial.seat.step
 
     def checkpoint(self, trial: RunningTrial) -> None:
         """Checkpoint a trial between two windows; when the disk refuses it, the previous one remains."""
+        started = time.monotonic()
         trial.read()
         progress = {
             "watch": trial.watch.to_dict(),
@@ -60,7 +64,9 @@ class TrialFiles:
             self.note(trial.assignment, f"no checkpoint was written ({error})")
         else:
             self._written.append((trial.assignment, CHECKPOINT))
+            trial.checkpoint_step = trial.seat.step
         trial.checkpointed_at = time.monotonic()
+        self.checkpoint_seconds = trial.checkpointed_at - started
         trial.wants_checkpoint = False
 
     def adapter(self, trial: RunningTrial, pack: Pack, heartbeat: Callable[[], None]) -> None:

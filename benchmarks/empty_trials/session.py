@@ -16,7 +16,7 @@ from benchmarks.empty_trials.losses import (
     WARMUP_RATIOS,
     loss_of,
 )
-from lora_runner.protocol import COMPLETE, Assignment, ComputeRecord, SeatReport
+from lora_runner.protocol import COMPLETE, Assignment, ComputeRecord, SeatReport, TrialProgress
 from search_spaces import load_guidelines, space_for
 from sweeps.config.sections.search import SearchSection
 from sweeps.plan.specs import StudySpec
@@ -42,6 +42,8 @@ class EmptySession:
     compute_record = ComputeRecord(device="none", path="none", details=())
     base_samples = None
     num_tokens: int = 0
+    eval_tokens: int = 0
+    checkpoint_seconds: None = None
     seats: dict[int, EmptyTrial] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -90,6 +92,10 @@ class EmptySession:
         """Nothing happened."""
         return []
 
+    def progress(self) -> list[TrialProgress]:
+        """Nothing between two reports."""
+        return []
+
     def advance(self, max_seconds: float) -> list[SeatReport]:
         """Return the next report of every seat, without any work."""
         return [self._next(seated) for seated in self.trials]
@@ -112,7 +118,7 @@ class EmptyWorkerSpec:
     seats: int
     stall_seconds: float = 60.0
 
-    def open_session(self, num_threads: int, call: Any, alive: Any) -> EmptySession:
+    def open_session(self, num_threads: int, call: Any, alive: Any, stages: Any) -> EmptySession:
         """Open a session without base, data or torch."""
         return EmptySession(self.seats)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from lora_runner.base.host_memory import keep_freed_memory
+from lora_runner.base.loading_progress import weights_counted
 from lora_runner.base.model_class import model_class
 from lora_runner.base.quantization import FLOATS, NF4, quantization_of
 from lora_runner.base.weights_digest import tensor_types, weight_files, weights_digest
@@ -99,11 +100,11 @@ def load_tokenizer(spec: BaseSpec) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_base(spec: BaseSpec) -> Base:
+def load_base(spec: BaseSpec, loaded: Callable[[int, int], None] | None = None) -> Base:
     """Load and freeze a base, in NF4 with double quantization (QLoRA, Dettmers et al., 2023) by default.
 
-    A base that bitsandbytes has quantized stays as it is. Only safetensors weights are read. Raises
-    ModelError with the reason.
+    A base that bitsandbytes has quantized stays as it is. Only safetensors weights are read. `loaded` is
+    called with the number of weights that are loaded and of all. Raises ModelError with the reason.
     """
     check_weights(spec)
     num_parameters = count_parameters(spec)
@@ -120,7 +121,7 @@ def load_base(spec: BaseSpec) -> Base:
     dtype = resolve_dtype(spec.compute_dtype, device)
     quantization = {"quantization_config": nf4_config(dtype)} if kind and not kind.is_stored else {}
     try:
-        with _no_progress_bar_without_terminal():
+        with _no_progress_bar_without_terminal(), weights_counted(loaded):
             model, found = model_class(config, spec.model).from_pretrained(
                 spec.source,
                 revision=spec.revision,

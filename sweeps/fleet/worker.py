@@ -24,13 +24,13 @@ from sweeps.artifacts.worker_files import (
     choose_worker_files,
 )
 from sweeps.fleet.endpoints import Endpoints
+from sweeps.fleet.progress_reports import ProgressReports
 from sweeps.fleet.training_session import SessionOpener, TrainingSession
 from sweeps.fleet.watchdog import Watchdog
 from sweeps.keeper.protocol import Reply, SeatTime
 from sweeps.keeper.start_failures import StartFault
-
-TURN_SECONDS = 5.0
-"""Longest time between two calls of the keeper, so that a stop takes effect soon."""
+from sweeps.progress.messages import TURN_SECONDS
+from sweeps.study.stages import Stages
 
 
 class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
@@ -50,6 +50,10 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self._notes: list[str] = []
         self._files: SharedFiles | ShippedFiles = SharedFiles()
         self._watchdog = Watchdog(f"{endpoints.run}-{self.index}", worker_spec.stall_seconds)
+        self._progress = ProgressReports(
+            send=lambda progress: self.keeper.note_progress.remote(self.index, progress),
+            is_taken=lambda sent: bool(ray.wait([sent], timeout=0)[0]),
+        )
         reply = self._call_keeper("rejoin", self._watchdog.pop_stall() or "its process died")
         if reply.stop:
             self._stopped = True
@@ -83,10 +87,13 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         )
         # No trial reports while the base loads, so the sampler would know no more if it drew them later.
         self.keeper.prefetch.remote(self.index, worker_spec.seats)
-        with self._watchdog:
+        stages = Stages()
+        with self._watchdog, self._progress.starting(stages):
             threads = max(1, len(os.sched_getaffinity(0)) // num_workers)
-            self.session = worker_spec.open_session(threads, self._call_file_server, self._watchdog.alive)
-        self.session.heartbeat = self._watchdog.alive
+            self.session = worker_spec.open_session(
+                threads, self._call_file_server, self._watchdog.alive, stages
+            )
+        self.session.heartbeat = self._after_work
         self._reported_at = time.monotonic()
         self._reported_tokens = 0
         self._busy_seat_seconds = 0.0
@@ -106,7 +113,8 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             session.base_samples,
         )
         if not reply.stop and reply.measure_base:
-            with self._watchdog:
+            stages = Stages()
+            with self._watchdog, self._progress.starting(stages), stages.stage("measuring the base"):
                 value = session.measure_base()
             if value is None:
                 reply = self._call_keeper("ask", session.free_seats)
@@ -135,6 +143,10 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         if not (self._stopped or self.session.trials):
             # Ask again: a reply that was lost may have assigned a trial to a seat that is free only now.
             self._apply(self._call_keeper("ask", self.session.free_seats))
+
+    def _after_work(self) -> None:
+        self._watchdog.alive()
+        self._progress.training(self.session)
 
     # --- calls to the keeper and the file server --------------------------------------------------
 

@@ -19,6 +19,7 @@ from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.protocol import Reply
 from sweeps.keeper.start_failures import START_ERROR_FILE, StartDecision, StartFailures, StartFault
 from sweeps.plan.specs import StudySpec
+from sweeps.progress.messages import WorkerProgress
 from sweeps.storage.outages import is_outage, outage_reason
 from sweeps.study.lease import DriverProcess
 from sweeps.study.status import Status
@@ -91,6 +92,11 @@ class KeeperActor:
     def prefetch(self, worker: int, trials: int = 1) -> None:
         self._answer("prefetch", worker, trials)
 
+    def note_progress(self, worker: int, progress: WorkerProgress) -> None:
+        """A worker's progress between reports: no transaction, and nothing to do without a study."""
+        if self._opened is not None:
+            self._opened.progress.note(worker, progress)
+
     def report_start_failure(self, worker: int, fault: StartFault, num_workers: int) -> Reply:
         """A worker could not start. The reply tells it to stop, or else it is restarted."""
         decision = self._start_failures.record_failure(worker, fault, num_workers)
@@ -155,6 +161,7 @@ class KeeperActor:
         return replace(
             status,
             ending=status.ending or is_ending,
+            stopping=self._stopping,
             events=self._events[events_from:],
             storage_away_seconds=self._away_seconds(),
         )

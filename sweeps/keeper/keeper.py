@@ -13,12 +13,13 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial
 
-from lora_runner.protocol import OUT_OF_MEMORY, PUT_BACK, BaseSamples, ComputeRecord, SeatReport
+from lora_runner.protocol import FAILED, PUT_BACK, BaseSamples, ComputeRecord, SeatReport
 from sweeps.artifacts.checkpoint_store import CheckpointCleaner
 from sweeps.keeper.protocol import Reply, SeatAssignment, SeatTime
 from sweeps.keeper.pruning import final_report
@@ -26,24 +27,20 @@ from sweeps.keeper.recorder import Recorder, RunStart
 from sweeps.keeper.recovery import recover_trials
 from sweeps.keeper.replicate_source import trial_source_for
 from sweeps.keeper.retry_queue import RetryQueue, is_suspect
-from sweeps.keeper.seats import assign_seat, current_reports, seated_trials
+from sweeps.keeper.seats import assign_seat, current_reports, trials_of_run, trials_without_seat
 from sweeps.keeper.worker_registry import MAX_FUTILE_STARTS, WorkerRegistry, restart_pause
 from sweeps.plan.specs import StudySpec
+from sweeps.progress.live_progress import LiveProgress
+from sweeps.progress.run_time import RunTime
 from sweeps.storage.cached_storage import CachedStorage
 from sweeps.storage.open_storage import open_storage
 from sweeps.storage.optuna_private import study_id_of
-from sweeps.study.base_check import (
-    BASE_EVAL_LOSS,
-    BASE_METRIC,
-    BASE_SAMPLES,
-    BASE_WEIGHTS,
-    base_difference,
-)
+from sweeps.study.base_check import BASE_METRIC, base_difference, record_base
 from sweeps.study.compute_paths import record_compute_path
 from sweeps.study.home_folder import record_home
 from sweeps.study.lease import DriverProcess, HeldLease, wait_until_free
 from sweeps.study.pruners import make_pruner
-from sweeps.study.read_status import read_status
+from sweeps.study.read_status import never_pruned, read_status, used_shares
 from sweeps.study.status import Status
 from sweeps.study.study import find_study, open_study, study_key_of
 
@@ -70,6 +67,10 @@ class Keeper:
         self._started = time.monotonic()
         self._process_id = secrets.token_hex(4)
         self._stopping = False
+        self._run_time = RunTime()
+        self.progress = LiveProgress(
+            study_spec.search, study_spec.report_at, is_confirm=study_spec.replicates is not None
+        )
         self._events = [] if events is None else events
         self._note = self._events.append
         self.errors: list[str] = []
@@ -102,6 +103,7 @@ class Keeper:
             self._run_start = self._recorder.start_run(self.owner.run)
             self._source.num_failed_before = self._run_start.num_failed
             self._started -= self._run_start.seconds_ago
+            self._run_time.begin(self._run_start.seconds_ago, self._run_start.ran_before)
             self._source.requeue_prefetched()
             if self._run_start.is_new:
                 self._source.retry_failed()
@@ -114,7 +116,8 @@ class Keeper:
     def close(self) -> None:
         """Release the lease, so that the next sweep need not wait for it to expire."""
         with self._storage.transaction():
-            self._held_lease.release(self._storage)
+            if self._held_lease.release(self._storage):
+                self._run_time.write(self.study, is_end=True)
         if self._cleaner is not None:
             self._cleaner.finish()
 
@@ -132,6 +135,7 @@ class Keeper:
             self._cleaner = CheckpointCleaner(store.of_study(study_key_of(study)))
         self._recorder = Recorder(self.study_spec, study, self._note, self._cleaner)
         self._retry_queue = RetryQueue(study, (), self._note)
+        self._final_report = partial(final_report, study, self.study_spec)
         self._stale = False
 
     def _refresh(self) -> None:
@@ -150,6 +154,7 @@ class Keeper:
         try:
             with self._storage.transaction():
                 lease = self._held_lease.renew(self._storage)
+                self._run_time.write(self.study)
                 yield
         except BaseException:
             self._workers.futile_starts = futile_starts
@@ -191,6 +196,7 @@ class Keeper:
     def _take_trials(self, worker: int, reason: str | None) -> tuple[list[FrozenTrial], int]:
         """The trials that a worker had, and how many of them have failed for losing too many workers."""
         lost = self._on(worker)
+        self.progress.forget_worker(worker, f"worker {worker} was lost" if lost else None)
         for trial in lost:
             self._note(f"trial {trial.number}: lost its worker {worker} ({reason or 'not its fault'})")
         return lost, self._recover(lost, lost_because=reason)
@@ -236,12 +242,7 @@ class Keeper:
                 self._note(error)
                 self.errors.append(error)
                 return self._no_work(worker, stop=True)
-            if known.get(BASE_EVAL_LOSS) is None:
-                self.study.set_user_attr(BASE_EVAL_LOSS, base_eval_loss)
-            if weights is not None and known.get(BASE_WEIGHTS) is None:
-                self.study.set_user_attr(BASE_WEIGHTS, weights)
-            if samples is not None and known.get(BASE_SAMPLES) is None:
-                self.study.set_user_attr(BASE_SAMPLES, samples.to_dict())
+            record_base(self.study, base_eval_loss, weights, samples)
             self._note(f"worker {worker}: ready, untouched base {base_eval_loss:.4f}")
             if compute is not None:
                 record_compute_path(self.study, self.folder, worker, compute, self._note)
@@ -301,12 +302,15 @@ class Keeper:
                     self._workers.made_progress(worker)
                 if report.outcome == PUT_BACK and not trial.user_attrs.get("put_back"):
                     self._retry_queue.put_back(trial, report.stop_reason)
+                    self.progress.worse(f"trial {trial.number} was put back")
                     continue
                 last = self._final_report(trial, report)
                 if last is None:
                     continue
                 self._recorder.record_end(trial, last)
                 any_ended = True
+                if last.outcome == FAILED:
+                    self.progress.worse(f"trial {trial.number} failed")
                 if report.outcome is None:
                     leave.append(report.number)
                     freed.append(int(trial.user_attrs["seat"]))
@@ -366,6 +370,7 @@ class Keeper:
     def _no_work(self, worker: int, *, stop: bool = False) -> Reply:
         """The reply to a worker that has nothing more to do."""
         self._workers.active.discard(worker)
+        self.progress.forget_worker(worker)
         is_idle = not self._workers.active and (self._stopping or not self._ours())
         return Reply(stop=stop, fleet_done=is_idle)
 
@@ -383,30 +388,16 @@ class Keeper:
     # --- the study's trials -----------------------------------------------------------------------
 
     def _ours(self) -> list[FrozenTrial]:
-        """Trials on seats of this run."""
-        return [t for t in seated_trials(self.study) if t.user_attrs.get("run") == self.owner.run]
+        return trials_of_run(self.study, self.owner.run)
 
     def _on(self, worker: int) -> list[FrozenTrial]:
         return [trial for trial in self._ours() if trial.user_attrs.get("worker") == worker]
 
     def _interrupted(self) -> list[FrozenTrial]:
-        """Trials without a seat, or on a seat of an earlier run."""
-        return [t for t in seated_trials(self.study) if t.user_attrs.get("run") != self.owner.run]
+        return trials_without_seat(self.study, self.owner.run)
 
     def _current(self, reports: Iterable[SeatReport]) -> list[tuple[FrozenTrial, SeatReport]]:
         return current_reports(self.study, reports, self._retry_queue.numbers)
-
-    def _final_report(self, trial: FrozenTrial, report: SeatReport) -> SeatReport | None:
-        if report.outcome == PUT_BACK:  # for the second time
-            return report.ended(OUT_OF_MEMORY, report.stop_reason or "out of memory again")
-        metric = self.study_spec.metric
-        return final_report(
-            self.study,
-            trial,
-            report,
-            pruner_name=self.study_spec.search["pruner"],
-            metric=metric if metric is not None and metric.objective else None,
-        )
 
     def _count_seat_time(self, seat_time: SeatTime | None) -> None:
         """Only as long as there is a trial for every free seat."""
@@ -426,18 +417,21 @@ class Keeper:
             with self._transaction():  # renews the lease
                 pass
         status = read_status(self.study, self.study_spec.trials)
-        busy = {
-            trial.worker
-            for trial in status.running
-            if trial.worker is not None and trial.number not in self._retry_queue.numbers
-        }
-        done = status.finished - self._run_start.num_finished
+        without_seat = self._retry_queue.numbers
+        busy = {t.worker for t in status.running if t.number not in without_seat and t.worker is not None}
         status.tokens_per_second = self._workers.tokens_per_second(busy)
         status.elapsed_seconds = time.monotonic() - self._started
-        if done > 0:
-            left = max(0, self.study_spec.trials - status.finished)
-            status.seconds_left = left * status.elapsed_seconds / done
+        status.run_seconds = self._run_time.seconds
+        status.stopping = self._stopping
+        has_more = self._source.has_more() and not self._is_ending()
+        self.progress.fill(
+            status,
+            without_seat=without_seat,
+            ended=used_shares(self.study),
+            whole=never_pruned(self.study),
+            has_more=has_more,
+        )
         status.events = self._events[events_from:]
         status.life = self._process_id
-        status.ending = self._is_ending() or not (status.running or self._source.has_more())
+        status.ending = self._is_ending() or not (status.running or has_more)
         return status

@@ -7,25 +7,31 @@ import math
 import optuna
 from optuna.trial import FrozenTrial
 
-from lora_runner.metric.scores import MetricSpec
-from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, PRUNED, SeatReport
+from lora_runner.protocol import (
+    COMPLETE,
+    DIVERGED,
+    FAILED,
+    OUT_OF_MEMORY,
+    PRUNED,
+    PUT_BACK,
+    SeatReport,
+)
+from sweeps.plan.specs import StudySpec
 from sweeps.storage.optuna_private import storage_of, trial_id_of
 from sweeps.study.read_status import is_default
 
 
 def final_report(
-    study: optuna.Study,
-    trial: FrozenTrial,
-    report: SeatReport,
-    *,
-    pruner_name: str,
-    metric: MetricSpec | None = None,
+    study: optuna.Study, study_spec: StudySpec, trial: FrozenTrial, report: SeatReport
 ) -> SeatReport | None:
     """The report with its outcome when the trial has ended or is to end; None when it goes on.
 
-    `metric`: what trials are compared by instead of the loss; a report without it prunes nothing. `trial` as
-    it was before the report, which is in the study already, as are those of its neighbours.
+    A report without the metric prunes nothing where trials are compared by it. `trial` as it was before the
+    report, which is in the study already, as are those of its neighbours.
     """
+    if report.outcome == PUT_BACK:  # for the second time
+        return report.ended(OUT_OF_MEMORY, report.stop_reason or "out of memory again")
+    metric = study_spec.metric if study_spec.metric is not None and study_spec.metric.objective else None
     if report.outcome not in (COMPLETE, None):
         return report
     if report.eval_loss is None or not math.isfinite(report.eval_loss):
@@ -50,7 +56,7 @@ def final_report(
     reported = [t.intermediate_values.get(report.percent) for t in study.get_trials(deepcopy=False)]
     others = [other for other in reported if other is not None]
     rank = 1 + sum(other < value for other in others)
+    pruner = study_spec.search["pruner"]
     return report.ended(
-        PRUNED,
-        f"{pruner_name} at {report.percent}% of the budget: {text} ranks {rank} of {len(others)}",
+        PRUNED, f"{pruner} at {report.percent}% of the budget: {text} ranks {rank} of {len(others)}"
     )

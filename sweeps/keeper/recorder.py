@@ -22,7 +22,7 @@ from sweeps.artifacts.trial_folder import append_line, remove_adapter, remove_ch
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.optuna_private import trial_id_of
 from sweeps.storage.outages import is_outage
-from sweeps.study.read_status import is_default
+from sweeps.study.read_status import RUN_SECONDS, is_default
 from sweeps.study.study import COUNTED_STATES, ENDED_STATES, cached_storage_of, set_user_attrs
 
 _STATES = {
@@ -52,6 +52,8 @@ class RunStart:
     num_failed: int
     is_new: bool
     """Whether this keeper is the run's first."""
+    ran_before: float = 0.0
+    """Seconds in which earlier runs of the sweep ran."""
 
 
 class Recorder:
@@ -91,13 +93,15 @@ class Recorder:
         if is_new:
             finished = len(self.study.get_trials(deepcopy=False, states=COUNTED_STATES))
             failed = len(self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)))
-            began = {"run": run, "at": time.time(), "finished": finished, "failed": failed}
+            ran = float(self.study.user_attrs.get(RUN_SECONDS) or 0.0)
+            began = {"run": run, "at": time.time(), "finished": finished, "failed": failed, "ran": ran}
             self.study.set_user_attr("run_began", began)
         return RunStart(
             seconds_ago=max(0.0, time.time() - began["at"]),
             num_finished=int(began["finished"]),
             num_failed=int(began.get("failed", 0)),
             is_new=is_new,
+            ran_before=float(began.get("ran", 0.0)),
         )
 
     def write_report(self, trial: FrozenTrial, report: SeatReport) -> None:

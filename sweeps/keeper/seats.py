@@ -20,6 +20,16 @@ def seated_trials(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in running if not is_prefetched(trial)]
 
 
+def trials_of_run(study: optuna.Study, run: str) -> list[FrozenTrial]:
+    """Trials on seats of this run."""
+    return [trial for trial in seated_trials(study) if trial.user_attrs.get("run") == run]
+
+
+def trials_without_seat(study: optuna.Study, run: str) -> list[FrozenTrial]:
+    """Trials without a seat, or on a seat of an earlier run."""
+    return [trial for trial in seated_trials(study) if trial.user_attrs.get("run") != run]
+
+
 def current_reports(
     study: optuna.Study, reports: Iterable[SeatReport], interrupted: Container[int]
 ) -> list[tuple[FrozenTrial, SeatReport]]:

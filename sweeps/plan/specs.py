@@ -15,6 +15,7 @@ from sweeps.artifacts.worker_files import Call, model_folder
 from sweeps.config.sections.reliability import ReliabilitySection
 from sweeps.plan.replicate_plan import ReplicatePlan
 from sweeps.plan.trial_config import trial_config
+from sweeps.study.stages import Stages
 
 if TYPE_CHECKING:
     from lora_runner.base.load_model import BaseSpec
@@ -79,27 +80,35 @@ class WorkerSpec:
     stall_seconds: float
     """A worker that completes no step and no evaluation for this long is ended."""
 
-    def open_session(self, num_threads: int, call: Call, alive: Callable[[], None]) -> Session:
+    def open_session(
+        self, num_threads: int, call: Call, alive: Callable[[], None], stages: Stages
+    ) -> Session:
         """Load the base in this process and evaluate it untouched; no seat is taken yet.
 
         `num_threads`: torch's, on a machine without a GPU. `call` asks the file server for files that only
-        the driver's machine has. `alive` is called while another worker fetches them. Raises ModelError.
+        the driver's machine has. `alive` is called while another worker fetches them, `stages` is told what
+        is done. Raises ModelError.
         """
         # torch takes seconds to import; the driver and the keeper handle specs without it.
-        import torch
+        with stages.stage("importing torch"):
+            import torch
 
-        from lora_runner.base.load_model import load_base, resolve_dtype
-        from lora_runner.certificate.decision import decide_here
-        from lora_runner.fused.compute_path import Machine
-        from lora_runner.pack.pack import Pack
-        from lora_runner.session import Session
+            from lora_runner.base.load_model import load_base, resolve_dtype
+            from lora_runner.certificate.decision import decide_here
+            from lora_runner.fused.compute_path import Machine
+            from lora_runner.pack.pack import Pack
+            from lora_runner.session import Session
 
         if not torch.cuda.is_available():
             torch.set_num_threads(num_threads)
-        folder = model_folder(self.base.model, self.model_fingerprint, call, alive=alive)
+        with stages.stage("fetching the base"):
+            folder = model_folder(self.base.model, self.model_fingerprint, call, alive=alive)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # Before the base is loaded: cuBLAS reads its settings when it is first used.
-        decision = decide_here(self.sizes, resolve_dtype(self.base.compute_dtype, device), alive=alive)
-        base = load_base(replace(self.base, folder=folder))
-        machine = Machine.of(base.device, base.compute_dtype, decision)
-        return Session(Pack(base, self.pack, machine), self.data, self.session, num_seats=self.seats)
+        with stages.stage("certificate of the device"):
+            decision = decide_here(self.sizes, resolve_dtype(self.base.compute_dtype, device), alive=alive)
+        with stages.stage("loading the base", unit="weights") as set_done:
+            base = load_base(replace(self.base, folder=folder), set_done)
+        with stages.stage("evaluating the base"):
+            machine = Machine.of(base.device, base.compute_dtype, decision)
+            return Session(Pack(base, self.pack, machine), self.data, self.session, num_seats=self.seats)

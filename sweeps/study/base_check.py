@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import optuna
+
+from lora_runner.protocol import BaseSamples
+
 WEIGHTS = "weights"
 """Key in a sweep's identity: the digest of the base's weights, None until they have been read."""
 BASE_WEIGHTS, BASE_EVAL_LOSS, BASE_METRIC = "base_weights", "base_eval_loss", "base_metric"
@@ -20,6 +24,19 @@ LOSS_NOISE = {"float32": 1e-3, "bfloat16": 1e-2}
 Kernels sum in different orders and round ties differently when they quantize. Over a whole evaluation set the
 effect is far below one rounding step of the dtype (for float32, of the quantized weights). Other weights
 differ by far more: a fine-tune changes this loss by percents."""
+
+
+def record_base(
+    study: optuna.Study, eval_loss: float, weights: str | None, samples: BaseSamples | None
+) -> None:
+    """Write into the study what it does not hold yet of the untouched base."""
+    for name, value in (
+        (BASE_EVAL_LOSS, eval_loss),
+        (BASE_WEIGHTS, weights),
+        (BASE_SAMPLES, None if samples is None else samples.to_dict()),
+    ):
+        if value is not None and study.user_attrs.get(name) is None:
+            study.set_user_attr(name, value)
 
 
 def base_difference(

@@ -227,9 +227,9 @@ class HeldLease:
         self._mine = self._held = lease
         self._renewed_at = time.monotonic()
 
-    def release(self, storage: StudyStorage) -> None:
-        """Release the lease, inside a transaction; does nothing if another keeper has it."""
-        self._exchange(storage, replace(self._following(), released=True))
+    def release(self, storage: StudyStorage) -> bool:
+        """Release the lease, inside a transaction; False, and nothing done, if another keeper has it."""
+        return self._exchange(storage, replace(self._following(), released=True))
 
     def _following(self) -> Lease:
         return replace(self._mine, beat=self._mine.beat + 1, seen=time.time())

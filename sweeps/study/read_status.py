@@ -19,7 +19,7 @@ from search_spaces.dimension import Value
 from sweeps.study.compute_paths import COMPUTE_PATHS
 from sweeps.study.lease import Lease, lease_of
 from sweeps.study.status import PAUSED, Leader, RunningTrial, Status
-from sweeps.study.study import is_prefetched
+from sweeps.study.study import COUNTED_STATES, is_prefetched
 
 RUN_SECONDS = "run_seconds"
 """User attribute of a study: the time in which the sweep ran, over all of its runs."""
@@ -91,6 +91,21 @@ def is_alive(lease: Lease) -> bool:
         return False
     alive = lease.owner.is_alive
     return time.time() - lease.seen < SILENT_SECONDS if alive is None else alive
+
+
+def used_shares(study: optuna.Study) -> list[float]:
+    """The share (0..1) of its budget that each trial used that has ended and did not fail."""
+    return [
+        min(1.0, steps / budget)
+        for trial in study.get_trials(deepcopy=False, states=COUNTED_STATES)
+        if (steps := finite(trial.user_attrs.get("num_steps")))
+        and (budget := finite((trial.user_attrs.get("config") or {}).get("max_steps")))
+    ]
+
+
+def never_pruned(study: optuna.Study) -> list[int]:
+    """Numbers of the trials that always use their whole budget."""
+    return [trial.number for trial in study.get_trials(deepcopy=False) if is_default(trial)]
 
 
 def searched_values(trial: FrozenTrial, context: Mapping[str, Any]) -> dict[str, Value]:

@@ -7,8 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from sweeps.study.status import Stage
+
+
+class SetDone(Protocol):
+    """Says how much of a stage is done."""
+
+    def __call__(self, done: float, total: float | None = ..., /) -> None: ...
 
 
 @dataclass
@@ -35,14 +42,12 @@ class Stages:
         self._lock = threading.Lock()
 
     @contextmanager
-    def stage(
-        self, name: str, *, total: float | None = None, unit: str = ""
-    ) -> Iterator[Callable[[float], None]]:
-        """A stage that lasts as long as the block, which calls what it is given with what is done so far."""
+    def stage(self, name: str, *, total: float | None = None, unit: str = "") -> Iterator[SetDone]:
+        """A stage that lasts as long as the block, which says how much of how much is done, if it knows."""
         mine = _Open(name, total, unit, self._clock())
 
-        def set_done(done: float) -> None:
-            mine.done = done
+        def set_done(done: float, total: float | None = total) -> None:
+            mine.done, mine.total = done, total
 
         with self._lock:
             self._open.append(mine)

@@ -32,6 +32,7 @@ from lora_runner.protocol import (
     Assignment,
     ComputeRecord,
     SeatReport,
+    TrialProgress,
 )
 from search_spaces import load_guidelines, space_for
 from sweeps.fleet.training_session import SessionOpener
@@ -103,6 +104,7 @@ class Seated:
     step: int = 0
     state: float = 0.5
     saved_at: float = field(default_factory=time.monotonic)
+    saved_step: int = 0
 
 
 class RehearsedSession:
@@ -112,12 +114,14 @@ class RehearsedSession:
     base_weights = None
     compute_record = ComputeRecord(device="none", path="none", details=())
     base_samples = None
+    eval_tokens = 0
 
-    def __init__(self, seats: int, folder: Path, step_seconds: float, checkpoint_seconds: float) -> None:
+    def __init__(self, seats: int, folder: Path, step_seconds: float, checkpoint_every: float) -> None:
         self.seats: list[Seated | None] = [None] * seats
         self.folder = folder
         self.step_seconds = step_seconds
-        self.checkpoint_seconds = checkpoint_seconds
+        self.checkpoint_every = checkpoint_every
+        self.checkpoint_seconds: float | None = None
         self.num_tokens = 0
         self.closed: set[int] = set()
         self.heartbeat: Callable[[], None] = lambda: None
@@ -160,6 +164,7 @@ class RehearsedSession:
             except (OSError, ValueError):
                 continue
             seated.step, seated.state = saved["step"], saved["state"]
+            seated.saved_step = seated.step
             break
         self.seats[index] = seated
 
@@ -172,7 +177,8 @@ class RehearsedSession:
         seated = next(s for s in self.trials if s.assignment.number == number)
         with whole_folder(Path(seated.assignment.folder) / "checkpoint") as temporary:
             atomic_write_json(temporary / "state.json", {"step": seated.step, "state": seated.state})
-        seated.saved_at = time.monotonic()
+        seated.saved_at, seated.saved_step = time.monotonic(), seated.step
+        self.checkpoint_seconds = 0.01
         self._written.append((seated.assignment, "checkpoint"))
 
     def measure_base(self) -> float | None:
@@ -184,6 +190,20 @@ class RehearsedSession:
 
     def take_notes(self) -> list[str]:
         return []
+
+    def progress(self) -> list[TrialProgress]:
+        return [
+            TrialProgress(
+                number=seated.assignment.number,
+                attempt=seated.assignment.attempt,
+                step=seated.step,
+                max_steps=STEPS,
+                num_tokens=10 * seated.step,
+                train_loss=seated.state,
+                checkpoint_step=seated.saved_step,
+            )
+            for seated in self.trials
+        ]
 
     def advance(self, max_seconds: float) -> list[SeatReport]:
         for number in self._wanted:
@@ -222,7 +242,7 @@ class RehearsedSession:
             return empty.ended(DIVERGED, "it was to diverge")
         report = replace(empty, eval_loss=loss_at(seated.state, seated.step))
         if percent < 100:
-            if time.monotonic() - seated.saved_at >= self.checkpoint_seconds:
+            if time.monotonic() - seated.saved_at >= self.checkpoint_every:
                 self._wanted.append(number)
             return report
         with whole_folder(Path(seated.assignment.folder) / "adapter") as temporary:
@@ -243,7 +263,7 @@ class RehearsedWorkerSpec:
     checkpoint_seconds: float = 0.3
     stall_seconds: float = 10.0
 
-    def open_session(self, num_threads: int, call: Any, alive: Any) -> RehearsedSession:
+    def open_session(self, num_threads: int, call: Any, alive: Any, stages: Any) -> RehearsedSession:
         """No base, no data, no torch."""
         return RehearsedSession(self.seats, Path(self.folder), self.step_seconds, self.checkpoint_seconds)
 

@@ -14,7 +14,15 @@ import pytest
 import ray
 from rich.console import Console
 
-from lora_runner.protocol import COMPLETE, OUT_OF_MEMORY, PUT_BACK, Assignment, ComputeRecord, SeatReport
+from lora_runner.protocol import (
+    COMPLETE,
+    OUT_OF_MEMORY,
+    PUT_BACK,
+    Assignment,
+    ComputeRecord,
+    SeatReport,
+    TrialProgress,
+)
 from sweeps.errors import StartFailed
 from sweeps.fleet.endpoints import open_endpoints
 from sweeps.fleet.fleet_size import FleetSize, fleet_size
@@ -99,6 +107,11 @@ def make_worker_spec(
         def measure_base(self) -> float | None:
             return None
 
+        eval_tokens, checkpoint_seconds = 0, None
+
+        def progress(self) -> list[TrialProgress]:
+            return []
+
         def save(self, number: int) -> None:
             pass
 
@@ -129,7 +142,7 @@ def make_worker_spec(
             self.seats = seats
             self.stall_seconds = 60.0
 
-        def open_session(self, num_threads: int, call: Any, alive: Any) -> RehearsedSession:
+        def open_session(self, num_threads: int, call: Any, alive: Any, stages: Any) -> RehearsedSession:
             time.sleep(turn_seconds)
             end_of_turn()
             return RehearsedSession()
@@ -205,7 +218,7 @@ def test_an_error_that_comes_again_at_the_second_start_ends_the_sweep_at_once(
     class WorkerSpec:
         seats, stall_seconds = 1, 60.0
 
-        def open_session(self, num_threads: int, call: Any, alive: Any) -> Any:
+        def open_session(self, num_threads: int, call: Any, alive: Any, stages: Any) -> Any:
             with open(log, "a", encoding="utf-8") as file:
                 file.write("start\n")
             return self.look_up("open_session") or self

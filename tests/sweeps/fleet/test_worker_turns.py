@@ -12,6 +12,7 @@ import pytest
 from lora_runner.config import TrialConfig
 from lora_runner.protocol import Assignment, ComputeRecord, SeatReport
 from sweeps.artifacts.worker_files import SharedFiles, StoreUnreachable
+from sweeps.fleet.progress_reports import ProgressReports
 from sweeps.fleet.worker import Worker
 from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.protocol import Reply, SeatAssignment
@@ -78,6 +79,7 @@ def make_worker(monkeypatch: pytest.MonkeyPatch) -> Any:
         worker._reported_at, worker._reported_tokens, worker._busy_seat_seconds = 0.0, 0, 0.0
         worker._watchdog, worker._files = contextlib.nullcontext(), SharedFiles()
         worker._patience_seconds = 60.0
+        worker._progress = ProgressReports(send=lambda _: None, is_taken=lambda _: True)
         worker.keeper = SimpleNamespace(prefetch=SimpleNamespace(remote=lambda *_: None))
         worker.asked, worker.said = [], []
         answers = iter(replies)

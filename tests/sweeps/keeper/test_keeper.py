@@ -13,10 +13,11 @@ import pytest
 from optuna.trial import TrialState
 
 from lora_runner.config import TrialConfig
-from lora_runner.protocol import BaseSamples
+from lora_runner.protocol import BaseSamples, TrialProgress
 from sweeps.errors import StudyMismatch
 from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.protocol import SeatTime
+from sweeps.progress.messages import WorkerProgress
 
 Make = Callable[..., Keeper]
 
@@ -360,7 +361,17 @@ def test_the_status_tells_what_runs_what_is_best_and_how_long_it_takes(make_keep
     assert half.default_loss is not None
     assert half.best is not None
     assert half.best["eval_loss"] <= half.default_loss
-    assert half.seconds_left == pytest.approx(half.elapsed_seconds, rel=0.01)
+    for seconds, step in ((0.0, 0), (60.0, 50)):
+        running = [
+            TrialProgress(number=t.number, attempt=1, step=step, max_steps=100, num_tokens=100 * step)
+            for t in half.running
+        ]
+        keeper.progress.note(0, WorkerProgress(at=seconds, trials=tuple(running), seats=3))
+    moving = keeper.status()
+    assert [(t.percent, t.step, t.max_steps) for t in moving.running] == [(50, 50, 100)] * 3
+    assert moving.steps_per_second == pytest.approx(2.5)
+    assert moving.tokens_per_second == pytest.approx(250.0)
+    assert moving.seconds_left == pytest.approx(60.0, rel=0.05)
     simulated.run()
     done = keeper.status(events_from=len(half.events))
     assert done.running == []

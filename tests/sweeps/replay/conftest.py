@@ -13,6 +13,7 @@ from sweeps.artifacts.run_folder import write_run_folder
 from sweeps.cli.main import main
 from sweeps.keeper.keeper import Keeper
 from sweeps.plan.blueprint import Blueprint
+from sweeps.study.stages import Stages
 from sweeps.sweep import Sweep
 from tests.sweeps.cli.calling import Answer, Call
 
@@ -40,7 +41,7 @@ storage: {storage}
 def train(blueprint: Blueprint, url: str, *, most_turns: int = 100) -> None:
     """The sweep's trials on one pack, for as many turns of reports; what is running then is left so."""
     keeper = Keeper(blueprint.study_spec, url)
-    session = blueprint.worker_spec.open_session(1, lambda *_: None, lambda: None)
+    session = blueprint.worker_spec.open_session(1, lambda *_: None, lambda: None, Stages())
     keeper.rejoin(0, "it is new")
     keeper.register(0, session.base_eval_loss, session.base_weights)
     reply = keeper.ask(0, session.free_seats)

@@ -1,0 +1,1 @@
+"""How far running trials are between their reports, how fast, and how long a sweep still takes."""
