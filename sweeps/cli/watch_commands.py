@@ -1,4 +1,4 @@
-"""The commands that look at a sweep, running or ended: status, results, watch, dashboard, track."""
+"""The commands that look at a sweep, running or ended: status, results, list, watch, dashboard, track."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import shlex
 import signal
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sweeps.cli.arguments import JsonOption, RunArgument, console, load_to_read
+from sweeps.cli.frame.default_run import RUNS
 from sweeps.console import say, shown_path
 
 if TYPE_CHECKING:
@@ -107,6 +109,20 @@ def dashboard(
     server = open_dashboard(sweep, port=port, writable=writable)
     mode = "writable: end it before the sweep goes on" if writable else "read-only"
     _serve(server, f"Dashboard of {sweep.config.name}: {server.url} ({mode}; Ctrl-C ends it)", "Dashboard")
+
+
+@app.command(name="list", epilog="sweeps list\nsweeps list /data/runs --json")
+def list_(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="folder with run folders, or a project folder")
+    ] = RUNS,
+    as_json: JsonOption = False,
+) -> None:
+    """List the runs in runs/: state, trials, best loss, time; newest first."""
+    from sweeps.cli.list_runs import list_data, list_runs, list_text
+
+    runs = list_runs(folder)
+    print(json.dumps(list_data(runs), indent=2) if as_json else list_text(runs, folder))
 
 
 def _serve(server: LoopbackServer, line: str, name: str) -> None:
