@@ -25,6 +25,7 @@ Sure = Literal[
     "default_better",  # on the new seeds the guideline default is better by more than the margin
     "default_is_best",  # the sweep's best is the guideline default itself
     "default_unknown",  # run again, without a guideline default to compare with
+    "not_by_metric",  # the best by the metric was run again, the default compared with the best by loss
     "best_changed",  # what was run again is not the best any more
     "no_best",  # no trial has finished
 ]

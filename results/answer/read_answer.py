@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from files_and_text.choices import SCHEDULERS_WITHOUT_WARMUP
 from results.answer.answer import Answer, BestConfig, Compared, Gap, Loss, Sure
@@ -17,6 +18,7 @@ from results.verdict.arm_comparisons import ArmComparisons, ArmSummary
 from results.verdict.row_values import BASE_DIMENSION, is_close
 from results.verdict.statistics import MARGIN, MIN_PAIRS, Comparison, relation, t_quantile
 from results.verdict.verdict import Verdict
+from search_spaces.dimension import Value
 
 _SURE: Mapping[str, Sure] = {
     "worse": "default_costs",
@@ -39,11 +41,15 @@ def read_answer(
     best = sweep.chosen or sweep.best
     compared = None if verdict is None else verdict.replicates
     again = compared if compared is not None and _is_reference(best, compared) else None
+    # The best by the metric may be another arm than the reference, which is the best by loss.
+    arm = None if best is None or compared is None else _arm_of(best, compared)
     default = _default(sweep, best, again)
-    sure = _sure(sweep, best, compared, again)
+    if again is None and arm is not None and compared is not None:
+        default = _beside(default, arm, _default_arm(compared))
+    sure: Sure = "not_by_metric" if again is None and arm is not None else _sure(sweep, best, compared, again)
     spec = sweep.context.get("metric")
     metric = str(spec["name"]) if isinstance(spec, Mapping) else None
-    config = None if best is None else _best_config(sweep, best, again)
+    config = None if best is None else _best_config(sweep, best, arm)
     return Answer(
         sweep=sweep.name,
         run=run,
@@ -51,7 +57,7 @@ def read_answer(
         default=default,
         base=_base(sweep, config),
         sure=sure,
-        seeds=0 if again is None else again.rounds,
+        seeds=0 if arm is None else arm.finished,
         margin=MARGIN if verdict is None else verdict.margin,
         metric=metric,
         is_by_metric=isinstance(spec, Mapping) and bool(spec.get("objective")),
@@ -63,13 +69,27 @@ def read_answer(
 
 def _is_reference(best: TrialResult | None, compared: ArmComparisons) -> bool:
     """Whether the best is what was run again: a sweep that went on may have another one by now."""
-    if best is None:
-        return False
-    values = compared.reference.values
+    return best is not None and _is_same(best, compared.reference.values)
+
+
+def _arm_of(best: TrialResult, compared: ArmComparisons) -> ArmSummary | None:
+    return next((a for a in compared.arms if a.arm.role == "best" and _is_same(best, a.arm.values)), None)
+
+
+def _is_same(best: TrialResult, values: Mapping[str, Value]) -> bool:
     return all(is_close(values.get(name), value) for name, value in best.params.items())
 
 
-def _best_config(sweep: SweepResult, best: TrialResult, again: ArmComparisons | None) -> BestConfig:
+def _beside(default: Compared, best: ArmSummary, arm: ArmSummary | None) -> Compared:
+    """The default with the mean of its runs on the new seeds, against a best that is not the reference."""
+    if arm is None or arm.mean is None or best.mean is None:
+        return default
+    seeds = min(arm.finished, best.finished)
+    gap = _single_gap(arm.mean, best.mean)
+    return default if gap is None else _with(default, _loss_of(arm, arm.mean), replace(gap, seeds=seeds))
+
+
+def _best_config(sweep: SweepResult, best: TrialResult, arm: ArmSummary | None) -> BestConfig:
     searched = {name for name, dimension in sweep.dimensions.items() if not dimension.fixed}
     followed = {name for name, base in BASE_DIMENSION.items() if base in searched}
     if "learning_rate" in searched:
@@ -82,7 +102,7 @@ def _best_config(sweep: SweepResult, best: TrialResult, again: ArmComparisons | 
         values=dict(best.values),
         settings={name: best.values[name] for name in settings},
         has_no_warmup=scheduler in SCHEDULERS_WITHOUT_WARMUP and bool(searched & {"warmup_ratio"}),
-        loss=Loss(value=best.eval_loss) if again is None else _loss_of(again.arms[0], best.eval_loss),
+        loss=Loss(value=best.eval_loss) if arm is None else _loss_of(arm, best.eval_loss),
         metric=best.metric,
     )
 

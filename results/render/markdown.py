@@ -10,7 +10,7 @@ from results.text.answer import headline, loss_text, next_text, sure_text, table
 from results.text.gaps import gap_text
 from results.text.limitations import notes
 from results.text.metric import metric_sentences
-from results.text.parameters import best_text, parameter_title, shared_cost
+from results.text.parameters import best_text, parameter_title, shared_cost, together
 from results.verdict.verdict import Verdict
 
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
@@ -58,8 +58,11 @@ def _parameters(answer: Answer) -> str:
         for line in table_lines(found):
             cells.append([*names, line.value, line.rows, line.position, line.cost, line.word])
             names = ["", ""]
-    note = shared_cost(answer)
-    return table(header, cells) + (f"\n\n{note}" if note else "")
+    said = [note] if (note := shared_cost(answer)) else []
+    if open_cost := together(answer):
+        sentence, command = open_cost
+        said.append(f"{sentence} `{command}`")
+    return "\n\n".join([table(header, cells), *said])
 
 
 def bullets(lines: Iterable[str]) -> str:

@@ -9,14 +9,16 @@ from rich.text import Text
 
 from files_and_text.numbers import plural, value_text
 from results.answer.answer import Answer, ParameterAnswer
+from results.answer.parameters import gap_of
 from results.render.answer_block import answer_block
 from results.render.grouped_table import Group, grouped_table
 from results.render.markdown import ROWS_FILE
 from results.text.answer import table_lines
-from results.text.comparisons import row_effect_text, word_text
+from results.text.comparisons import word_text
 from results.text.conditions import shown_conditions
+from results.text.gaps import gap_text
 from results.text.limitations import notes
-from results.text.parameters import best_text, parameter_title, shared_cost
+from results.text.parameters import best_text, parameter_title, shared_cost, together
 from results.text.rows import description
 from results.text.values import shown_range
 from results.verdict.measure import Cost
@@ -44,6 +46,9 @@ def render(verdict: Verdict, answer: Answer, *, width: int = 80) -> list[Text]:
         lines += [Text(), *parameter_table(answer, width=width)]
         if note := shared_cost(answer):
             lines += _wrapped(note, width, style="dim")
+        if open_cost := together(answer):
+            sentence, command = open_cost
+            lines += [Text(sentence, style="dim"), Text(f"      {command}", style="dim")]
     said = notes(verdict.limitations)
     lines += [Text()] if said else []
     for note in said:
@@ -140,8 +145,14 @@ def _cells(row: RowVerdict) -> list[tuple[str, str]]:
         (_share(measured.cost), ""),
         ("" if measured.cost is None else f"#{measured.cost.trial}", ""),
         (word, _WORD_STYLES.get(word, "")),
-        (row_effect_text(row), ""),
+        (_effect(row), ""),
     ]
+
+
+def _effect(row: RowVerdict) -> str:
+    gap = gap_of(row.comparison)
+    shown = "" if gap is None else gap_text(gap, with_seeds=False)
+    return f"default {shown}" if shown and row.by_default else shown
 
 
 def _share(cost: Cost | None) -> str:

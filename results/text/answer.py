@@ -100,6 +100,8 @@ def sure_text(answer: Answer) -> str:
             return "Not yet: one run per configuration."
         case "best_changed":
             return "Not yet: the best has changed since it was run again."
+        case "not_by_metric":
+            return f"Not by {answer.metric}: the guideline default was compared with the best by loss alone."
         case "default_is_best":
             return "The guideline default is itself the best here."
         case "default_unknown":
@@ -209,7 +211,8 @@ def _losses(answer: Answer) -> Iterator[str]:
         yield f"guideline default {_not_finished(default)}"
     else:
         gap = default.gap
-        shown = "" if gap is None else f", {gap_text(gap)}" if gap.seeds else f" ({gap_text(gap)})"
+        single = " of single runs" if best.loss.seeds else ""
+        shown = "" if gap is None else f", {gap_text(gap)}" if gap.seeds else f" ({gap_text(gap)}{single})"
         yield f"guideline default {short_loss(default.loss.value)}{shown}"
     if base.loss is not None:
         yield f"untouched base {short_loss(base.loss.value)}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from files_and_text.numbers import number, plural, value_text
 from results.answer.answer import Answer, ParameterAnswer, TableValue
-from results.text.gaps import cost_words, gap_text
+from results.text.gaps import cost_words, gap_text, percent_text
 
 _TITLES = {
     "learning_rate": "Learning rate",
@@ -78,6 +78,19 @@ def shared_cost(answer: Answer) -> str:
         return ""
     which = "A cost without an interval" if any(cost.seeds for cost in costs) else "A cost"
     return f"{which} is that of the best trial with the value; its other settings may differ."
+
+
+def together(answer: Answer) -> tuple[str, str] | None:
+    """That a worse default leaves open which of its values costs how much, and the command that tells."""
+    gap = answer.default.gap
+    own = [value.word for found in answer.parameters for value in found.tables if value.is_default]
+    if answer.sure != "default_costs" or "undecided" not in own or gap is None or gap.percent is None:
+        return None
+    cost = percent_text(gap.percent, plus=False)
+    return (
+        f"The tables' values cost {cost} together. Each of them alone:",
+        f"sweeps confirm {answer.run.run_folder} --anew",
+    )
 
 
 def parameter_sentence(parameter: ParameterAnswer, answer: Answer) -> str:

@@ -15,6 +15,7 @@ from results.verdict.verdict import verdict
 from search_spaces import DEFAULT_LABEL
 from tests.results.confirm_studies import ARMS, arm, confirm
 from tests.results.conftest import study, trial
+from tests.results.golden.cases import CASES
 
 
 def answer(of: optuna.Study, replicates: optuna.Study | None = None) -> Answer:
@@ -62,6 +63,17 @@ def test_replicates_of_another_best_are_not_joined_to_the_present_one() -> None:
     assert (found.sure, found.seeds, found.best.loss.value) == ("best_changed", 0, 2.0)
     assert found.default.gap is not None
     assert found.default.gap.percent == pytest.approx(10)
+
+
+def test_the_best_by_the_metric_is_another_arm_than_the_best_by_loss() -> None:
+    made, _ = CASES["by-metric"]()
+    arms = ARMS[0], (arm("by metric", "best", learning_rate=3e-4), 2.02), ARMS[1]
+    found = answer(made, confirm(*arms, metrics=(0.45, 0.52, 0.3)))
+    assert found.best is not None
+    assert found.default.gap is not None
+    assert (found.sure, found.seeds, found.best.loss.seeds) == ("not_by_metric", 5, 5)
+    assert found.best.loss.value == pytest.approx(2.12, abs=0.001)
+    assert found.default.gap.nats == pytest.approx(0.08, abs=0.001)
 
 
 def test_a_default_that_is_better_on_the_seeds_is_said() -> None:
