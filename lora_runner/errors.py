@@ -5,6 +5,7 @@ RunnerError
 ├── ModelError         a base model that cannot be loaded or trained in a pack
 ├── TrialConfigError   a trial's hyperparameters contradict each other
 ├── MetricError        a metric that cannot be loaded, or returns no number
+├── DeviceError        a device named for a plan that is not known
 ├── CertificateError   a file that is no certificate, or one of another version
 └── CheckpointError    a checkpoint that is damaged or belongs to another trial
 """
@@ -49,6 +50,10 @@ class MetricError(RunnerError, ValueError):
     def __init__(self, message: str, *, file: str = "", known: Sequence[str] = ()) -> None:
         self.file, self.known = file, tuple(known)
         super().__init__(message)
+
+
+class DeviceError(RunnerError, ValueError):
+    """The name or memory of a GPU that is not known."""
 
 
 class CertificateError(RunnerError, ValueError):

@@ -106,13 +106,19 @@ class Sweep(SweepResults):
 
     # --- before a run -----------------------------------------------------------------------------
 
-    def plan(self, stages: Stages | None = None) -> Blueprint:
-        """Check everything and return what would run; `stages` hold what is being done. Writes nothing."""
+    def plan(self, stages: Stages | None = None, *, gpu: str | None = None, gpus: int = 1) -> Blueprint:
+        """Check everything and return what would run; `stages` hold what is being done. Writes nothing.
+
+        `gpu`: estimate for so much memory ("24GiB") or a GPU by name ("H200"), `gpus` of them, which need not
+        be here. Raises DeviceError for others.
+        """
+        from lora_runner.memory.planned_device import PlannedDevice
         from sweeps.plan.build_blueprint import build_blueprint
         from sweeps.python.given_data import readable
 
+        on = None if gpu is None else PlannedDevice.named(gpu, gpus)
         with readable(self.config) as config:
-            blueprint = build_blueprint(config, self._problem_at, stages)
+            blueprint = build_blueprint(config, self._problem_at, stages, on=on)
         if config is self.config:
             return blueprint
         study_spec = blueprint.study_spec

@@ -57,7 +57,7 @@ def test_the_demo_and_the_commands_after_it(tmp_path: Path) -> None:
     assert "Guideline rows against sweep demo" in printed
     outputs = {command: run(command) for command in blocks("sh")[1].splitlines()}
     assert "guideline default" in outputs[".venv/bin/sweeps status runs/demo"]
-    assert "scenario.general" in outputs[".venv/bin/sweeps plan runs/demo"]
+    assert "with the tables' values" in outputs[".venv/bin/sweeps plan runs/demo"]
     assert "chosen" in outputs[".venv/bin/sweeps certify runs/demo"]
     assert "of the budget are equal, bit by bit" in outputs[".venv/bin/sweeps replay runs/demo 0"]
     assert (tmp_path / "runs/demo/export/transformers/train.py").is_file()

@@ -40,7 +40,8 @@ from lora_runner.pack.seat import LORA, Seat
 class DryRun:
     """A pack without memory that runs with any number of equal seats.
 
-    `model` is on the meta device, and is modified; `device` and `machine` are the simulated ones. Raises
+    `model` is on the meta device, and is modified; `device` and `machine` are the simulated ones; `is_here`:
+    whether this machine has them. Raises
     ModelError as a real pack would, and whatever a model's code raises on tensors without values.
     """
 
@@ -53,8 +54,11 @@ class DryRun:
         dtype: torch.dtype,
         quantization: Quantization,
         machine: Machine,
+        is_here: bool = True,
     ) -> None:
-        if not machine.has_fused_kernels:  # else the pack decides
+        # With fused kernels the pack decides. Liger patches a model's Python module, for CPUs too, so it is
+        # left out for a GPU that is only named: then the peak is a little too high.
+        if is_here and not machine.has_fused_kernels:
             use_liger(model, device)
         trained = find_target_modules(model, workload.target_modules)
         wanted = {id(model.get_submodule(name)) for name in trained}

@@ -12,18 +12,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-import psutil
 import torch
 from transformers import PreTrainedModel
 
 from files_and_text.numbers import plural
 from lora_runner.base.host_memory import GAPS, LIBRARY_BYTES
-from lora_runner.base.load_model import BaseSpec, meta_model, resolve_dtype
+from lora_runner.base.load_model import BaseSpec, meta_model
 from lora_runner.base.quantization import NONE, Quantization, quantization_of
 from lora_runner.base.unquantized_part import unquantized_parameters
 from lora_runner.errors import ModelError, first_line
 from lora_runner.fused.compute_path import ComputePath, Machine
 from lora_runner.memory.dry_run import DryRun
+from lora_runner.memory.planned_device import PlannedDevice
 from lora_runner.memory.sizes import (
     CapturedBytes,
     Coefficients,
@@ -164,21 +164,29 @@ class SeatChoice:
 
 
 def choose_seats(
-    spec: BaseSpec, workload: Workload, *, most: int, seats: int | None = None, available: float | None = None
+    spec: BaseSpec,
+    workload: Workload,
+    *,
+    most: int,
+    seats: int | None = None,
+    available: float | None = None,
+    on: PlannedDevice | None = None,
 ) -> SeatChoice:
     """As many seats as fit, up to `most`, and the dequantized base in memory if it fits beside them.
 
-    `seats` is a number chosen by the user. `available` is in bytes; for a worker with several GPUs it is
-    their sum, which assumes that layers, activations and trained weights spread evenly. Trained embeddings
-    and logits are on one GPU: where they are large, the sum is too optimistic.
+    `seats` is a number chosen by the user. `on`: the device, by default this machine's. `available` is in
+    bytes; for a worker with several GPUs it is their sum, which assumes that layers, activations and trained
+    weights spread evenly. Trained embeddings and logits are on one GPU: where they are large, the sum is too
+    optimistic.
 
     Seats come first: each is another trial at a time, while the copy only saves time. One seat is chosen
     where not even one fits; the reason then says so.
     """
+    on = on or PlannedDevice.here()
     model = meta_model(spec)
     quantization = quantization_of(model.config, spec.model, spec.quantization)
-    unquantized = _unquantised(model, quantization, resolve_dtype(spec.compute_dtype, _device()))
-    plain = estimate(spec, workload, available=available)
+    unquantized = _unquantized(model, quantization, on.dtype(spec.compute_dtype))
+    plain = estimate(spec, workload, available=available, on=on)
     planned = f"{PLANNED_SHARE:.0%} of {plain.available / GIB:.3g} GiB"
     if seats is not None:
         chosen, why = seats, "as asked"
@@ -195,9 +203,9 @@ def choose_seats(
     reason = f"{plural(chosen, 'seat')}: {why}"
     best, stays = plain, False
     if quantization:
-        resident = estimate(spec, replace(workload, resident_weights=True), available=plain.available)
+        resident = estimate(spec, replace(workload, resident_weights=True), available=plain.available, on=on)
         stays = resident.peak(chosen) <= resident.available * PLANNED_SHARE
-        copy = f"the dequantised base ({(resident.base - plain.base) / GIB:.3g} GiB)"
+        copy = f"the dequantized base ({(resident.base - plain.base) / GIB:.3g} GiB)"
         if stays:
             best = resident
             reason += f"; {copy} fits beside them and stays in memory, at no cost in seats"
@@ -215,11 +223,7 @@ def choose_seats(
     )
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _unquantised(model: PreTrainedModel, quantization: Quantization, dtype: torch.dtype) -> str:
+def _unquantized(model: PreTrainedModel, quantization: Quantization, dtype: torch.dtype) -> str:
     parts = {name: n * dtype.itemsize for name, n in unquantized_parameters(model, quantization).items()}
     each = ", ".join(f"{name} {_size(size)}" for name, size in parts.items())
     name = str(dtype).removeprefix("torch.")
@@ -234,27 +238,40 @@ def _size(num_bytes: float) -> str:
 
 
 def estimate(
-    spec: BaseSpec, workload: Workload, *, available: float | None = None, machine: Machine | None = None
+    spec: BaseSpec,
+    workload: Workload,
+    *,
+    available: float | None = None,
+    machine: Machine | None = None,
+    on: PlannedDevice | None = None,
 ) -> MemoryEstimate:
-    """Estimate a pack's peak from the model's configuration; `machine` is by default this one.
+    """Estimate a pack's peak from the model's configuration; `on` and `machine` are by default this machine.
 
     Raises ModelError when the configuration cannot be read or nothing matches `target_modules`.
     """
     model = meta_model(spec)
-    device = _device()
-    dtype = resolve_dtype(spec.compute_dtype, device)
+    on = on or PlannedDevice.here()
+    device, dtype = on.torch_device, on.dtype(spec.compute_dtype)
     quantization = quantization_of(model.config, spec.model, spec.quantization)
     base = base_bytes(model, dtype.itemsize, quantization, resident=workload.resident_weights)
     seat = seat_state(model, workload)
     cache = cache_bytes(model, workload, dtype.itemsize)
     in_passes = NONE if workload.resident_weights else quantization
     passes: PassMemory = Coefficients.of(model, workload, dtype, in_passes, device)
-    machine = machine or Machine.of(device, dtype)
+    machine = machine or on.machine(dtype)
     captures = False
     path = None
 
     def dry_run(model: PreTrainedModel, quantization: Quantization) -> DryRun:
-        dry = DryRun(model, workload, device=device, dtype=dtype, quantization=quantization, machine=machine)
+        dry = DryRun(
+            model,
+            workload,
+            device=device,
+            dtype=dtype,
+            quantization=quantization,
+            machine=machine,
+            is_here=on.is_here,
+        )
         dry.train(1, 1, 2)
         dry.evaluate(1, 1, 2)
         return dry
@@ -267,7 +284,7 @@ def estimate(
         if in_passes and _succeeds(lambda: dry_run(meta_model(spec), NONE)):
             cause = error.__cause__ or error
             raise ModelError(
-                f"model {spec.model!r} does not run {quantization.description}: its own code reads quantised "
+                f"model {spec.model!r} does not run {quantization.description}: its own code reads quantized "
                 f"weights as if they were not ({type(cause).__name__}: {first_line(cause)})"
             ) from cause
         why = f"{type(error).__name__}: {error}".split("\n")[0][:160]
@@ -279,7 +296,7 @@ def estimate(
         workload=workload,
         passes=passes,
         device=device,
-        available=available_memory(device) if available is None else available,
+        available=on.memory if available is None else available,
         source=source,
         cache=cache,
         libraries=LIBRARY_BYTES if on_cpu else 0,
@@ -296,10 +313,3 @@ def _succeeds(run: Callable[[], object]) -> bool:
     except Exception:
         return False
     return True
-
-
-def available_memory(device: torch.device) -> float:
-    """Bytes for a pack: the GPU's total memory, or the machine's free memory on a CPU."""
-    if device.type == "cuda":
-        return float(torch.cuda.get_device_properties(device).total_memory)
-    return float(psutil.virtual_memory().available)

@@ -12,6 +12,7 @@ import typer
 
 from sweeps.cli.arguments import JsonOption, SetOption, SweepArgument, console, load_to_run
 from sweeps.console import say
+from sweeps.errors import ConfigError
 
 app = typer.Typer()
 
@@ -84,7 +85,9 @@ def schema() -> None:
     print(schema_text(), end="")
 
 
-@app.command(epilog="sweeps plan sweep.yaml\nsweeps plan --set training.max_steps=200")
+@app.command(
+    epilog="sweeps plan sweep.yaml\nsweeps plan --set training.max_steps=200\nsweeps plan --gpu 24GiB"
+)
 def plan(
     path: SweepArgument,
     settings: SetOption = None,
@@ -92,12 +95,25 @@ def plan(
     show_record: Annotated[
         int | None, typer.Option(metavar="N", help="print only training record N, as the model sees it")
     ] = None,
+    with_details: Annotated[
+        bool,
+        typer.Option("--details", help="also the memory's parts, sources of the ranges, the first trials"),
+    ] = False,
+    gpu: Annotated[
+        str | None,
+        typer.Option(metavar="GPU", help="plan for a GPU that is not here: 24GiB, H200, 'RTX 4090' ..."),
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option(metavar="N", help="number of such GPUs, with --gpu; default: 1")
+    ] = None,
 ) -> None:
     """Check a sweep file and show what would run.
 
-    Shows the search space with the source of each range, the first trials, what
-    becomes of the data, the trials side by side, time and memory. Writes nothing.
+    Shows whether it fits, how long it takes, the trials, the data and the search space.
+    Writes nothing.
     """
+    if gpus is not None and gpu is None:
+        raise ConfigError(["--gpus is for GPUs that are not here: name one with --gpu, such as --gpu 24GiB"])
     sweep = load_to_run(path, settings)
     if show_record is not None:
         from sweeps.cli.record_text import print_record
@@ -108,13 +124,21 @@ def plan(
         else:
             print_record(record, console)
         return
-    from sweeps.plan.plan_text import plan_view
+    from lora_runner.memory.planned_device import unused_gpu
     from sweeps.plan.time_estimate import measure_matrix_flops
+    from sweeps.plan.view.details import details
+    from sweeps.plan.view.overview import overview
 
-    blueprint = sweep.plan()
+    blueprint = sweep.plan(gpu=gpu, gpus=1 if gpus is None else gpus)
     if as_json:
         for warning in blueprint.data.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         print(json.dumps(blueprint.summary(), indent=2, default=str))
     else:
-        console.print(plan_view(blueprint, measure_matrix_flops()))
+        is_here = blueprint.device.is_here
+        flops = measure_matrix_flops() if is_here else None
+        console.print(overview(blueprint, flops, unused_gpu() if is_here else None))
+        if with_details:
+            console.print(details(blueprint))
+        else:
+            say(console, f"More: sweeps plan {path} --details")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from files_and_text.atomic_files import atomic_write_json
 from files_and_text.trial_paths import CONFIG_FILE, trial_folder
 from lora_runner.config import TrialConfig
 from lora_runner.errors import TrialConfigError
-from search_spaces import FirstTrial
 from sweeps.artifacts.trial_folder import set_aside
 from sweeps.plan.specs import StudySpec
+from sweeps.plan.trial_kinds import first_trials
 from sweeps.storage.optuna_private import storage_of, trial_id_of
 from sweeps.study.read_status import is_default
 from sweeps.study.samplers import GridSampler, make_sampler
@@ -61,28 +60,12 @@ class TrialSource:
 
     def enqueue_first_trials(self) -> None:
         """Enqueue the guideline values, unless they are in the study already."""
-        # Most important first; at least half of the trials are left to the search. Before a grid there is
-        # only the guideline default, with which every verdict compares.
-        count = 1 if self._is_grid else max(1, self.study_spec.trials // 2)
-        for first in self._distinct(self.study_spec.space.first_trials)[:count]:
+        for first in first_trials(self.study_spec):
             self.study.enqueue_trial(
                 first.params,
                 user_attrs={"origin": "guideline", "rows": list(first.rows), "label": first.label},
                 skip_if_exists=True,
             )
-
-    def _distinct(self, proposals: Sequence[FirstTrial]) -> list[FirstTrial]:
-        """One trial for equal configurations: 3% and 5% of 40 steps are both two steps of warmup."""
-        distinct: dict[str, FirstTrial] = {}
-        for first in proposals:
-            try:
-                key = self.study_spec.trial_config(first.params).hash()
-            except TrialConfigError:
-                key = repr(first.params)  # it fails with its reason when it is drawn
-            same = distinct.setdefault(key, first)
-            rows = (*same.rows, *(row for row in first.rows if row not in same.rows))
-            distinct[key] = replace(same, rows=rows)
-        return list(distinct.values())
 
     def prefetched(self) -> list[FrozenTrial]:
         """Drawn trials for the next free seats, oldest first."""

@@ -10,11 +10,13 @@ from files_and_text.numbers import value_text
 from files_and_text.shown import Shown
 from sweeps.config import SweepConfig
 from sweeps.plan.specs import StudySpec, WorkerSpec
+from sweeps.plan.trial_kinds import first_trials
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from lora_runner.data import DataBundle
+    from lora_runner.memory.planned_device import PlannedDevice
 
 CACHE = (
     "keys and values are cached while answers are generated, unless the cache changes the model's logits: "
@@ -37,6 +39,8 @@ class Blueprint(Shown):
     memory_available_gib: float
     memory_reason: str
     """Why this number of seats, and whether the dequantized base stays in memory."""
+    device: PlannedDevice
+    """What the estimates are for."""
     compute_path: list[str]
     """By which path the passes are expected to be computed, and why."""
     base_gib: float
@@ -67,6 +71,18 @@ class Blueprint(Shown):
         """The tokenized sets, with the counts of their records, warnings and notices."""
         return self.worker_spec.data
 
+    @property
+    def num_workers(self) -> int:
+        """Workers on the planned GPUs; on a cluster there may be others."""
+        if self.config.workers != "auto":
+            return self.config.workers
+        return max(1, self.device.count // self.config.gpus_per_worker)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the estimated peak is within the memory that is there."""
+        return self.memory_gib <= self.memory_available_gib
+
     def summary(self) -> dict[str, Any]:
         """Plain values, for `sweeps plan --json`."""
         return {
@@ -74,11 +90,15 @@ class Blueprint(Shown):
             "context": self.study_spec.context,
             "data": self.study_spec.context["data_account"],
             "space": self.study_spec.space.to_dict(),
-            "first_trials": [asdict(trial) for trial in self.study_spec.space.first_trials],
+            "first_trials": [asdict(trial) for trial in first_trials(self.study_spec)],
             "trials": self.study_spec.trials,
             "metric": metric_summary(self.study_spec),
             "seats": self.worker_spec.seats,
+            "workers": self.num_workers,
+            "device": {"name": self.device.name, "is_here": self.device.is_here},
+            "fits": self.fits,
             "memory_gib": self.memory_gib,
+            "memory_available_gib": self.memory_available_gib,
             "memory_reason": self.memory_reason,
             "compute_path": self.compute_path,
         }

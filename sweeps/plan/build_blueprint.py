@@ -19,14 +19,14 @@ from lora_runner.base.load_model import (
     load_tokenizer,
     meta_model,
     num_parameters_of,
-    resolve_dtype,
     vocabulary_size,
 )
 from lora_runner.base.model_structure import text_config
 from lora_runner.base.quantization import quantization_of
 from lora_runner.certificate.model_sizes import ModelSizes
 from lora_runner.data import check_token_ids, load_data, steps_for_epochs
-from lora_runner.memory.estimate import available_memory, choose_seats
+from lora_runner.memory.estimate import choose_seats
+from lora_runner.memory.planned_device import PlannedDevice
 from lora_runner.protocol import SessionOptions
 from search_spaces import load_guidelines
 from sweeps.artifacts.file_server import fingerprint
@@ -61,11 +61,14 @@ def build_blueprint(
     config: SweepConfig,
     problem_at: ProblemAt = lambda _, message: Problem(message),
     stages: Stages | None = None,
+    *,
+    on: PlannedDevice | None = None,
 ) -> Blueprint:
     """Read the model's configuration and the data, build the space, and estimate what fits. Writes nothing.
 
-    `problem_at` finds the file and line of a key, `stages` hold what is being done. Raises ConfigError,
-    ModelError or DataError for anything that would fail later.
+    `problem_at` finds the file and line of a key, `stages` hold what is being done. `on`: the device of the
+    estimates, by default this machine's. Raises ConfigError, ModelError or DataError for anything that would
+    fail later.
     """
     stages = stages or Stages()
     base = base_spec(config)
@@ -95,14 +98,16 @@ def build_blueprint(
     if found := list(schedule_findings(space, constants, training.lr_scheduler_kwargs)):
         raise ConfigError(problem_at(key, message) for key, message in found)
     workload = workload_of(config, space, data, token_ids, metric, problem_at)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    on = on or PlannedDevice.here()
+    device, dtype = on.torch_device, on.dtype(base.compute_dtype)
     with stages.stage("estimating memory"):
         memory = choose_seats(
             base,
             workload,
             most=min(MAX_SEATS[device.type], config.trials),
             seats=None if config.seats == "auto" else config.seats,
-            available=_share_of_device(config, device) * available_memory(device),
+            available=_share_of_device(config, device) * on.memory,
+            on=on,
         )
     context = study_context(
         config,
@@ -113,7 +118,7 @@ def build_blueprint(
         metric,
         model_size=float(size),
         max_steps=max_steps,
-        compute_dtype=str(resolve_dtype(base.compute_dtype, device)).removeprefix("torch."),
+        compute_dtype=str(dtype).removeprefix("torch."),
         token_ids=token_ids,
     )
     study_spec = StudySpec(
@@ -157,9 +162,8 @@ def build_blueprint(
         memory_gib=memory.estimate.peak(memory.seats) / 2**30,
         memory_available_gib=memory.estimate.available / 2**30,
         memory_reason=memory.reason,
-        compute_path=expected_path(
-            base, sizes, device, resolve_dtype(base.compute_dtype, device), memory.estimate.path
-        ),
+        compute_path=expected_path(base, sizes, on, dtype, memory.estimate.path),
+        device=on,
         base_gib=memory.smallest_base / 2**30,
         base_kind=quantization.description,
         base_unquantized=memory.unquantized,

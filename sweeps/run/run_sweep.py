@@ -14,7 +14,7 @@ from sweeps.config import SweepConfig, storage_url
 from sweeps.errors import StartFailed, StorageUnreachable, SweepFailed
 from sweeps.keeper.failed_trials import failed_trials
 from sweeps.plan.blueprint import Blueprint
-from sweeps.plan.plan_text import notice_text
+from sweeps.plan.view.overview import notice_text
 from sweeps.run.result_files import write_result_files
 from sweeps.run.run_end import CONTINUE, check_run_end
 from sweeps.run.run_on_ray import run_on_ray

@@ -273,7 +273,7 @@ class RehearsedSweep(Sweep):
 
     step_seconds = 0.03
 
-    def plan(self, stages: Stages | None = None) -> Blueprint:
+    def plan(self, stages: Stages | None = None, **options: Any) -> Blueprint:
         """A real study spec, and a worker spec that trains nothing."""
         config = self.config
         space = space_for(scenario="general", model_size=8.03e9, max_steps=STEPS, train_embeddings=True)

@@ -25,10 +25,10 @@ from lora_runner.memory.dry_run import DryRun
 from lora_runner.memory.estimate import (
     MemoryEstimate,
     Workload,
-    available_memory,
     choose_seats,
     estimate,
 )
+from lora_runner.memory.planned_device import PlannedDevice
 from lora_runner.memory.sizes import CapturedBytes, SeatState
 from lora_runner.pack import packed_model
 from lora_runner.pack.pack import Pack
@@ -360,7 +360,7 @@ def test_a_base_that_is_not_quantised_has_no_copy(spec: BaseSpec) -> None:
 
 
 def test_available_memory_is_that_of_the_machine() -> None:
-    assert 2**26 < available_memory(CPU) < 2**50
+    assert 2**26 < PlannedDevice.here().memory < 2**50
     assert memory.PLANNED_SHARE < 1
 
 

@@ -20,10 +20,29 @@ def test_plan_fits_the_terminal_and_writes_nothing(call: Call, folder: Path) -> 
     before = listing(folder)
     answer = call("plan", folder / "s.yaml")
     assert answer.code == 0, answer.err
-    assert "4 trials of 100 steps" in answer.out
-    assert "scenario.general" in answer.out
-    assert max(len(line) for line in answer.out.splitlines()) <= 100
+    assert "4 of 100 steps: 2 with the tables' values" in answer.out
+    assert "CPU core" in answer.out
+    assert "scenario.general" not in answer.out
+    more = call("plan", folder / "s.yaml", "--details")
+    assert "scenario.general" in more.out
+    assert max(len(line) for line in more.out.splitlines()) <= 100
     assert listing(folder) == before
+
+
+def test_plan_for_a_gpu_that_is_not_here(call: Call, folder: Path) -> None:
+    answer = call("plan", folder / "s.yaml", "--gpu", "24GiB", "--gpus", "2")
+    assert answer.code == 0, answer.err
+    assert "on each of 2 GPUs" in answer.out
+    assert "a GPU with 24 GiB (not this machine)" in answer.out
+    assert "unknown until it runs" in answer.out
+    read = json.loads(call("plan", folder / "s.yaml", "--gpu", "H200", "--json").out)
+    assert read["device"] == {"name": "H200", "is_here": False}
+    assert (read["fits"], read["workers"], read["memory_available_gib"]) == (True, 1, 141)
+    assert (read["seats"], read["context"]["compute_dtype"]) == (4, "bfloat16")
+    for arguments in (("--gpu", "toaster"), ("--gpus", "2"), ("--gpu", "24GiB", "--gpus", "0")):
+        refused = call("plan", folder / "s.yaml", *arguments)
+        assert (refused.code, refused.out) == (2, ""), arguments
+        assert "--gpu" in refused.err
 
 
 def test_plan_as_json_holds_the_space_and_the_first_trials(call: Call, folder: Path) -> None:
@@ -31,6 +50,7 @@ def test_plan_as_json_holds_the_space_and_the_first_trials(call: Call, folder: P
     assert answer.code == 0, answer.err
     read = json.loads(answer.out)
     assert read["trials"] == 9
+    assert len(read["first_trials"]) == 4  # as many as run
     assert read["first_trials"][0]["label"] == "guideline default"
     assert read["space"]["dimensions"][0]["name"] == "learning_rate"
     (stop,) = read["data"]["rendering"]["train"]["stop_tokens"]

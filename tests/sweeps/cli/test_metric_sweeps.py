@@ -36,7 +36,7 @@ from sweeps.errors import ConfigError, StudyMismatch
 from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.recorder import adapters_to_keep
 from sweeps.plan.metric_setup import metric_of
-from sweeps.plan.plan_text import metric_lines
+from sweeps.plan.view.overview import metric_lines
 from sweeps.study.read_status import read_status
 from sweeps.sweep import Sweep
 from sweeps.tracking.trial_record import read_records

@@ -226,7 +226,7 @@ def test_memory_is_estimated_for_the_longest_batches_and_the_choice_has_a_reason
     blueprint = draw()
     assert 0 < blueprint.memory_gib < blueprint.memory_available_gib
     assert blueprint.worker_spec.pack.resident_weights  # it is small
-    assert blueprint.memory_reason.startswith("6 seats: more would not be used; the dequantised base (")
+    assert blueprint.memory_reason.startswith("6 seats: more would not be used; the dequantized base (")
     sizes = [(1, 1), (16, 1), (1, 12)]  # of a training and of an evaluation batch
     small, trains, evaluates = (
         draw(training__per_device_train_batch_size=train, training__per_device_eval_batch_size=held_out)

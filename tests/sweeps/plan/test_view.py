@@ -1,7 +1,8 @@
-"""The text of `sweeps plan`."""
+"""What `sweeps plan` prints: first what matters, then details."""
 
 from __future__ import annotations
 
+import inspect
 import io
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,16 +10,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import optuna
 import pytest
 from rich.console import Console
 
 from lora_runner.data import DataNotice, RenderingCounts, StopToken
+from lora_runner.memory.planned_device import GIB, PlannedDevice
 from lora_runner.metric.scores import MetricSpec
 from search_spaces import space_for
 from sweeps.plan.blueprint import Blueprint
-from sweeps.plan.plan_text import plan_view
 from sweeps.plan.specs import StudySpec
-from sweeps.plan.time_estimate import time_estimate
+from sweeps.plan.time_estimate import time_estimate, time_lines
+from sweeps.plan.trial_kinds import STARTUP_TRIALS, first_trials, trial_kinds
+from sweeps.plan.view.details import details
+from sweeps.plan.view.overview import overview
 
 FLOPS = 1e12
 
@@ -31,6 +36,15 @@ class Training:
 
     def __len__(self) -> int:
         return 1000
+
+
+class Evaluation:
+    """The counts of an evaluation set."""
+
+    num_tokens, num_target_tokens = 6000, 4096
+
+    def __len__(self) -> int:
+        return 30
 
 
 def blueprint(study_spec: StudySpec, **changed: Any) -> Any:
@@ -46,7 +60,7 @@ def blueprint(study_spec: StudySpec, **changed: Any) -> Any:
     return SimpleNamespace(
         study_spec=study_spec,
         worker_spec=SimpleNamespace(seats=12),
-        data=SimpleNamespace(notices=(), train=Training(), eval=SimpleNamespace(num_target_tokens=4096)),
+        data=SimpleNamespace(notices=(), train=Training(), eval=Evaluation()),
         config=SimpleNamespace(
             model=SimpleNamespace(name="example/a model [8B]"),
             search=SimpleNamespace(sampler="tpe", pruner="successive_halving", seed=3),
@@ -55,16 +69,23 @@ def blueprint(study_spec: StudySpec, **changed: Any) -> Any:
         memory_available_gib=79.1,
         memory_reason="12 seats: 13 would take 68.3 GiB",
         compute_path=["general on this machine, whose device is cpu"],
+        device=PlannedDevice(kind="cuda", name="NVIDIA H100", memory=80.0 * GIB, count=4),
+        num_workers=4,
+        fits=True,
         base_gib=5.6,
         base_kind="in NF4",
         base_unquantized="2.1 GiB of it stay in bfloat16: embeddings and output layer 2.1",
     )
 
 
-def shown(plan: Blueprint, width: int = 100) -> list[str]:
+def shown(plan: Blueprint, width: int = 100, *, flops: float | None = FLOPS) -> list[str]:
+    return printed(overview(plan, flops), width) + printed(details(plan), width)
+
+
+def printed(view: Any, width: int) -> list[str]:
     console = Console(file=io.StringIO(), width=width)
     with console.capture() as capture:
-        console.print(plan_view(plan, FLOPS))
+        console.print(view)
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
@@ -73,50 +94,74 @@ def plan(study_spec: Callable[..., StudySpec], tmp_path: Path) -> Any:
     return blueprint(study_spec(tmp_path, trials=16))
 
 
-def test_the_plan_states_what_would_run(plan: Blueprint) -> None:
-    text = "\n".join(shown(plan))
+def test_the_first_screen_holds_what_matters(plan: Any) -> None:
+    lines = printed(overview(plan, FLOPS), 80)
+    assert len(lines) <= 21
+    assert max(map(len, lines)) <= 80
+    first = [line.split()[0] for line in lines if line and not line.startswith(" ")]
+    assert first == ["t", "Fits", "Device", "Time", "Trials", "Model", "Data"]
+    text = " ".join(" ".join(lines).split())
     for fact in (
-        "example/a model [8B]",
-        "8.03B parameters in NF4, computed in bfloat16",
-        "2.1 GiB of it stay in bfloat16: embeddings and output layer 2.1",
-        "1,000 training examples with 250,000 tokens; 4,096 predicted tokens",
-        "16 trials of 100 steps, reported at 20%, 40%, 60%, 80%, 100%",
-        "tpe with pruner successive_halving, seed 3",
-        "12 per worker; estimated peak 61.23 of 79.1 GiB",
-        "12 seats: 13 would take 68.3 GiB",
+        "Fits yes: 12 trials at a time on each of 4 GPUs, 61.23 of 79.1 GiB",
+        "Device NVIDIA H100 ",
+        "16 of 100 steps: 7 with the tables' values, then 9 by tpe (at random until 10 have finished)",
+        "stopped early by successive_halving at 20%, 40%, 60%, 80%",
+        "example/a model [8B], 8.03B parameters in NF4",
+        "1,000 examples with 250,000 tokens to train on, 30 to evaluate on",
     ):
         assert fact in text, text
 
 
-def test_the_plan_says_what_was_lost_of_the_data_and_nothing_else(plan: Any) -> None:
-    before = shown(plan, 200)
-    assert not any(line.startswith("      ") and "record" in line for line in before)
+def test_details_hold_the_rest(plan: Any) -> None:
+    text = "\n".join(printed(details(plan), 100))
+    for fact in (
+        "2.1 GiB of it stay in bfloat16: embeddings and output layer 2.1",
+        "tpe with pruner successive_halving, seed 0",
+        "12 seats: 13 would take 68.3 GiB",
+        "general on this machine, whose device is cpu",
+        "on 4,096 predicted tokens",
+    ):
+        assert fact in text, text
+
+
+def test_no_sentence_stands_twice(plan: Any) -> None:
+    plan.memory_reason = "12 seats: as asked; the base fits"
+    sentences = [line.strip() for line in shown(plan, 200) if len(line.split()) > 4]
+    assert len(sentences) == len(set(sentences))
+
+
+def test_warnings_about_the_data_and_the_device_are_on_the_first_screen_and_other_notices_are_details(
+    plan: Any,
+) -> None:
     plan.data.notices = (
         DataNotice("evaluation: 2 records [of 3] not drawn"),
         DataNotice("training: cut", is_warning=True),
     )
-    lines = shown(plan, 200)
-    place = next(i for i, line in enumerate(lines) if line.startswith("data"))
-    assert [line.strip() for line in lines[place + 1 : place + 3]] == [
-        "evaluation: 2 records [of 3] not drawn",
-        "warning: training: cut",
-    ]
-    assert [line for line in lines if line not in lines[place + 1 : place + 3]] == before
+    first = "\n".join(printed(overview(plan, FLOPS, "a GPU is not used"), 100))
+    assert "warning: training: cut" in first
+    assert "warning: a GPU is not used" in first
+    assert "not drawn" not in first
+    later = "\n".join(printed(details(plan), 100))
+    assert "evaluation: 2 records [of 3] not drawn" in later
+    assert "training: cut" not in later
 
 
 def test_what_does_not_fit_is_told_what_helps_and_never_a_smaller_batch_for_the_base_alone(
     plan: Any,
 ) -> None:
-    plan.memory_available_gib = 60.0
-    assert "which does not fit: lower seats" in " ".join(" ".join(shown(plan)).split())
+    def fits() -> str:
+        return " ".join(" ".join(printed(overview(plan, FLOPS), 80)).split())
+
+    plan.memory_available_gib, plan.fits = 60.0, False
+    assert "Fits no: 61.23 GiB for 12 trials at a time, 60.0 are there. Lower seats" in fits()
     plan.worker_spec.seats = 1
-    assert "lower per_device_train_batch_size" in " ".join(" ".join(shown(plan)).split())
+    assert "Lower per_device_train_batch_size" in fits()
     plan.base_gib = 60.5
-    text = " ".join(" ".join(shown(plan)).split())
-    assert "which does not fit: the base alone takes 60.50 GiB at any batch size" in text
+    text = fits()
+    assert "The base alone takes 60.50 GiB at any batch size" in text
     assert "device_map: auto" in text
-    assert "lower per_device" not in text
-    assert "lower seats" not in text
+    assert "Lower per_device" not in text
+    assert "Lower seats" not in text
 
 
 def test_the_plan_says_what_is_measured_on_how_much_and_when(plan: Any) -> None:
@@ -125,9 +170,9 @@ def test_the_plan_says_what_is_measured_on_how_much_and_when(plan: Any) -> None:
         plan.study_spec = replace(plan.study_spec, metric=metric, context=context)
         return " ".join(" ".join(shown(plan, 200)).split())
 
-    assert "metric" not in " ".join(shown(plan))
+    assert "Metric" not in " ".join(shown(plan))
     text = facts(MetricSpec(name="contains", every=2, num_prompts=9))
-    assert "metric contains (maximize): recorded beside the loss" in text
+    assert "Metric contains (maximize): recorded beside the loss" in text
     assert "9 evaluation prompts, answers of at most 32 tokens; measured at 40%, 80%, 100%" in text
     assert "plus starting up and measuring the metric (estimate" in text
     text = facts(MetricSpec(name="m:f", direction="minimize", every=9, objective=True))
@@ -152,6 +197,7 @@ def test_the_plan_says_how_records_became_sequences_and_what_ends_them(plan: Any
         "1 conversation, one sequence each, with loss on the assistant's turns",
         "900 conversations as 2,000 sequences, one for each assistant turn",
         "stop tokens: <|im_end|> (id 7, 2,000 times), <|call|> (id 9, 1 times)",
+        "answers end with <|im_end|>, <|call|>",
     ):
         assert fact in text, text
 
@@ -214,8 +260,68 @@ def test_requested_dimensions_and_silence_of_the_documents_are_shown(
 
 
 def test_the_time_grows_with_trials_and_model_and_says_that_it_is_an_estimate(plan: Any) -> None:
-    # 16 trials * (1600 examples * 250 tokens * 4 + 5 evaluations of 4096 tokens * 4) * 8.03e9 / (1e12 * 0.35)
-    seconds = 16 * (100 * 8 * 2 * 250 * 4 + 5 * 4096 * 4) * 8.03e9 / (FLOPS * 0.35)
-    assert time_estimate(plan, FLOPS).startswith(f"about {int(seconds // 3600)} h ")
-    assert "estimate: 1 TFLOP/s measured here, 35% of it used" in time_estimate(plan, FLOPS)
-    assert "about 4 h" in time_estimate(plan, seconds / 4.2 / 3600 * FLOPS)
+    # 16 trials * (1600 examples * 250 tokens * 4 + 5 evaluations of 6000 tokens * 2) * 8.03e9 / (1e12 * 0.35)
+    training = 16 * 100 * 8 * 2 * 250 * 4 * 8.03e9 / (FLOPS * 0.35)
+    evaluation = 16 * 5 * 6000 * 2 * 8.03e9 / (FLOPS * 0.35)
+    found = time_estimate(plan, FLOPS)
+    assert (found.training_seconds, found.evaluation_seconds) == pytest.approx((training, evaluation))
+    first, basis = time_lines(plan, FLOPS)
+    assert first.startswith(f"about {int((training + evaluation) // 3600)} h ")
+    assert basis == "(estimate: 1 TFLOP/s measured here, 35% of it used)"
+    assert "about 4 h" in time_lines(plan, (training + evaluation) / 4.2 / 3600 * FLOPS)[0]
+
+
+def test_a_long_evaluation_is_told_with_what_shortens_it(plan: Any) -> None:
+    plan.data.eval.num_tokens = 600_000
+    share = time_lines(plan, FLOPS)[-1]
+    assert share.startswith("79% of it is evaluation; fewer data.max_eval_examples")
+
+
+def test_the_time_on_a_gpu_that_is_not_here_is_unknown(plan: Any) -> None:
+    plan.device = PlannedDevice.named("24GiB")
+    text = " ".join(" ".join(shown(plan, flops=None)).split())
+    assert "Device a GPU with 24 GiB (not this machine)" in text
+    assert "Time unknown until it runs on a GPU with 24 GiB" in text
+    assert "TFLOP" not in text
+
+
+# --- which trials ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("trials", "search", "words"),
+    [
+        (1, {}, "1 with the tables' values"),
+        (6, {}, "3 with the tables' values, then 3 at random (tpe begins after 10)"),
+        (40, {"startup_trials": 4}, "then 33 by tpe (at random until 4 have finished)"),
+        (40, {"sampler": "random"}, "then 33 at random"),
+        (40, {"sampler": "cmaes"}, "then 33 by cmaes"),
+        (40, {"sampler": "grid"}, "1 with the tables' values, then 39 points of the grid"),
+    ],
+)
+def test_trials_are_counted_by_where_their_values_come_from(
+    study_spec: Callable[..., StudySpec], tmp_path: Path, trials: int, search: dict[str, Any], words: str
+) -> None:
+    assert trial_kinds(study_spec(tmp_path, trials=trials, **search)).endswith(words)
+
+
+def test_as_many_first_trials_are_listed_as_the_keeper_enqueues(
+    make_keeper: Callable[..., Any], stored: Callable[[Any], list[Any]]
+) -> None:
+    keeper = make_keeper(trials=9)
+    keeper.register(0, 3.5)
+    labels = [trial.user_attrs["label"] for trial in stored(keeper) if "label" in trial.user_attrs]
+    assert labels == [trial.label for trial in first_trials(keeper.study_spec)]
+    assert len(labels) == 4
+
+
+def test_start_up_is_as_long_as_optuna_says() -> None:
+    own = {
+        "tpe": optuna.samplers.TPESampler,
+        "gp": optuna.samplers.GPSampler,
+        "cmaes": optuna.samplers.CmaEsSampler,
+    }
+    assert {
+        name: inspect.signature(sampler).parameters["n_startup_trials"].default
+        for name, sampler in own.items()
+    } == STARTUP_TRIALS

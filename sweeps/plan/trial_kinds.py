@@ -1,0 +1,53 @@
+"""Where the values of a sweep's trials come from: the tables, chance, the sampler."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from files_and_text.numbers import plural
+from lora_runner.errors import TrialConfigError
+from search_spaces.search_space import FirstTrial
+from sweeps.plan.specs import StudySpec
+
+STARTUP_TRIALS = {"tpe": 10, "gp": 10, "cmaes": 1}
+"""Optuna's own number of trials that have to finish before these samplers model anything."""
+
+
+def first_trials(study_spec: StudySpec) -> list[FirstTrial]:
+    """The tables' own values that a sweep runs first, most important first.
+
+    At most half of the trials, so that half are left to the search. Before a grid there is only the guideline
+    default, with which every verdict compares. Equal configurations are one trial: 3% and 5% of 40 steps are
+    both two steps of warmup.
+    """
+    count = 1 if study_spec.search["sampler"] == "grid" else max(1, study_spec.trials // 2)
+    distinct: dict[str, FirstTrial] = {}
+    for first in study_spec.space.first_trials:
+        try:
+            key = study_spec.trial_config(first.params).hash()
+        except TrialConfigError:
+            key = repr(first.params)  # it fails with its reason when it is drawn
+        same = distinct.setdefault(key, first)
+        rows = (*same.rows, *(row for row in first.rows if row not in same.rows))
+        distinct[key] = replace(same, rows=rows)
+    return list(distinct.values())[:count]
+
+
+def trial_kinds(study_spec: StudySpec) -> str:
+    """`7 with the tables' values, then 25 by tpe (at random until 10 have finished)`."""
+    sampler = study_spec.search["sampler"]
+    num_first = len(first_trials(study_spec))
+    rest = study_spec.trials - num_first
+    tables = f"{num_first} with the tables' values"
+    if rest <= 0:
+        return tables
+    if sampler == "grid":
+        return f"{tables}, then {plural(rest, 'point')} of the grid"
+    if sampler == "random":
+        return f"{tables}, then {rest} at random"
+    startup = study_spec.search["startup_trials"]
+    startup = STARTUP_TRIALS[sampler] if startup is None else startup
+    if startup >= study_spec.trials:
+        return f"{tables}, then {rest} at random ({sampler} begins after {startup})"
+    chance = f" (at random until {startup} have finished)" if startup > 1 else ""
+    return f"{tables}, then {rest} by {sampler}{chance}"

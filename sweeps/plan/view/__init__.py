@@ -1,0 +1,1 @@
+"""What `sweeps plan` prints: first what matters, then details."""

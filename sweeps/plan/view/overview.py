@@ -1,0 +1,122 @@
+"""The first screen of a plan: does it fit, on what, how long, which trials, on which data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from files_and_text.numbers import parameters, plural
+from sweeps.plan.blueprint import Blueprint, metric_summary
+from sweeps.plan.time_estimate import time_lines
+from sweeps.plan.trial_kinds import trial_kinds
+from sweeps.plan.view.tables import rows, space_table, two_columns
+
+if TYPE_CHECKING:
+    from lora_runner.data import DataNotice
+
+
+def overview(blueprint: Blueprint, matrix_flops: float | None, warning: str | None = None) -> RenderableType:
+    """For a terminal of 80 columns; `matrix_flops` as in `time_lines`. `warning` is about the device."""
+    study_spec = blueprint.study_spec
+    device = [Text(blueprint.device.name + ("" if blueprint.device.is_here else " (not this machine)"))]
+    if warning is not None:
+        device.append(Text(f"warning: {warning}", style="yellow"))
+    facts = two_columns(
+        ("Fits", fits_text(blueprint)),
+        *rows("Device", device),
+        *rows("Time", time_lines(blueprint, matrix_flops)),
+        *rows("Trials", trial_lines(blueprint)),
+        *rows("Metric", metric_lines(blueprint)),
+        ("Model", model_text(blueprint)),
+        *rows("Data", data_lines(blueprint)),
+    )
+    return Group(Text(study_spec.name, style="bold"), Text(), facts, space_table(study_spec.space.dimensions))
+
+
+def fits_text(blueprint: Blueprint) -> Text:
+    """Whether the estimated peak fits, and if not, what helps."""
+    peak, available = blueprint.memory_gib, blueprint.memory_available_gib
+    seats = blueprint.worker_spec.seats
+    if not blueprint.fits:
+        needed = f"{peak:.2f} GiB for {plural(seats, 'trial')} at a time, {available:.1f} are there"
+        return Text(f"no: {needed}. {_remedy(blueprint)}", style="bold red")
+    workers = blueprint.num_workers
+    each = f" on each of {workers} GPUs" if workers > 1 else ""
+    at_a_time = plural(seats, "trial")
+    return Text(f"yes: {at_a_time} at a time{each}, {peak:.2f} of {available:.1f} GiB")
+
+
+def _remedy(blueprint: Blueprint) -> str:
+    if blueprint.base_gib > blueprint.memory_available_gib:
+        return (
+            f"The base alone takes {blueprint.base_gib:.2f} GiB at any batch size; use a machine with more "
+            "memory, model.device_map: auto over several GPUs, or a smaller base"
+        )
+    if blueprint.worker_spec.seats > 1:
+        return "Lower seats"
+    return "Lower per_device_train_batch_size (and raise gradient_accumulation_steps) or data.max_length"
+
+
+def trial_lines(blueprint: Blueprint) -> list[str]:
+    """How many, how long, where their values come from, and when they are stopped early."""
+    study_spec = blueprint.study_spec
+    steps = study_spec.context["max_steps"]
+    pruner = study_spec.search["pruner"]
+    early = [f"{percent}%" for percent in study_spec.report_at[:-1]]
+    lines = [
+        f"{study_spec.trials} of {plural(steps, 'step')}: {trial_kinds(study_spec)}",
+    ]
+    if pruner == "none" or not early:
+        return [*lines, "none is stopped early"]
+    return [*lines, f"stopped early by {pruner} at {', '.join(early)}"]
+
+
+def model_text(blueprint: Blueprint) -> str:
+    """The base, its size, and how it is stored."""
+    study_spec = blueprint.study_spec
+    size = parameters(float(study_spec.context["model_size"]))
+    name = blueprint.config.model.name
+    return f"{Path(name).name if Path(name).is_absolute() else name}, {size} parameters {blueprint.base_kind}"
+
+
+def data_lines(blueprint: Blueprint) -> list[Text]:
+    """How much there is, what ends an answer, and what needs a change."""
+    data = blueprint.data
+    stops = ", ".join(token.text for token in data.train.rendering.stop_tokens)
+    ends = f"; answers end with {stops}" if stops else ""
+    return [
+        Text(
+            f"{len(data.train):,} examples with {data.train.num_tokens:,} tokens to train on, "
+            f"{len(data.eval):,} to evaluate on{ends}"
+        ),
+        *(notice_text(notice) for notice in data.notices if notice.is_warning),
+    ]
+
+
+def notice_text(notice: DataNotice) -> Text:
+    """A notice as a line for a terminal; a warning is marked as one."""
+    return Text(f"warning: {notice.text}", style="yellow") if notice.is_warning else Text(notice.text)
+
+
+def metric_lines(blueprint: Blueprint) -> list[str]:
+    """What the metric decides, on how much it is measured, and when; empty for a sweep without one."""
+    summary, metric = metric_summary(blueprint.study_spec), blueprint.study_spec.metric
+    if summary is None or metric is None:
+        return []
+    role = "trials are searched and ranked by it" if metric.objective else "recorded beside the loss"
+    num_prompts, measured_at = summary["num_prompts"], summary["measured_at"]
+    prompts = f"{num_prompts} {'documents of the task' if metric.is_task else 'evaluation prompts'}"
+    if num_prompts < metric.num_prompts:
+        prompts += f" (of the {metric.num_prompts} asked for, there are no more)"
+    answers = f", answers of at most {metric.max_new_tokens} tokens" if metric.max_new_tokens else ""
+    when = "measured at " + ", ".join(f"{percent}%" for percent in measured_at)
+    if metric.objective and len(measured_at) == 1 and blueprint.study_spec.search["pruner"] != "none":
+        when += ", so no trial is pruned"
+    return [
+        f"{metric.name} ({metric.direction}): {role}",
+        f"{prompts}{answers}; {when}",
+        f"measured once on the untouched base; {summary['cache']}",
+    ]
