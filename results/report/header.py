@@ -10,7 +10,7 @@ from files_and_text.numbers import parameters, plural
 from results.report.facts import ReportFacts
 from results.text.answer import done_text
 
-_VERSIONS = ("torch", "transformers", "peft", "bitsandbytes")
+_VERSIONS = ("torch", "transformers", "peft")
 """The packages that decide the numbers; all others stand under how to reproduce the sweep."""
 
 
@@ -64,4 +64,5 @@ def _steps(facts: ReportFacts) -> str:
 
 
 def _versions(versions: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {versions[name]}" for name in _VERSIONS if name in versions)
+    """Without the build, as in 2.13.0+cpu: the device is named before."""
+    return ", ".join(f"{name} {versions[name].partition('+')[0]}" for name in _VERSIONS if name in versions)

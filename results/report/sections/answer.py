@@ -78,8 +78,8 @@ def _tiles(facts: ReportFacts) -> list[Tile]:
     tiles = []
     if (best := answer.best) is not None:
         value, notes = _parts(loss_text(best.loss))
-        shown = ", ".join(filter(None, (notes, "nats per token", f"trial {best.trial}")))
-        tiles.append(Tile(mark="best", label="Best loss", value=value, detail=shown))
+        shown = ", ".join(filter(None, (notes, f"trial {best.trial}")))
+        tiles.append(Tile(mark="best", label="Best loss, nats per token", value=value, detail=shown))
         tiles.append(_default_tile(answer.default, is_best=answer.default.trial == best.trial))
     if answer.base.loss is not None:
         value, _ = _parts(loss_text(answer.base.loss))
@@ -114,7 +114,7 @@ def _default_tile(default: Compared, *, is_best: bool) -> Tile:
         return Tile(mark="default", label=label, value="unknown", detail=f"{outcome}{reason}")
     value, notes = _parts(gap_text(default.gap))
     loss, _ = _parts(loss_text(default.loss))
-    nats = "" if default.gap.percent is None else f"{default.gap.nats:+.3f} nats per token"
+    nats = "" if default.gap.percent is None else f"{default.gap.nats:+.3f} nats"
     detail = ", ".join(filter(None, (notes, nats, f"loss {loss}")))
     return Tile(mark="default", label=label, value=value, detail=detail)
 
@@ -123,7 +123,7 @@ def _against_best(gap: Gap | None) -> str:
     if gap is None:
         return "nats per token"
     value, _ = _parts(gap_text(gap))
-    return f"{value} against the best" + ("" if gap.percent is None else f", {gap.nats:+.3f} nats per token")
+    return f"{value} against the best" + ("" if gap.percent is None else f", {gap.nats:+.3f} nats")
 
 
 def _parts(text: str) -> tuple[str, str]:

@@ -42,6 +42,7 @@ def test_the_header_tells_when_on_what_and_how_fast(make_trial: Make, make_study
     counts = {"num_records": 2000, "num_used": 1800}
     account = {"train": counts, "eval": counts | {"num_used": 48}}
     study = make_study(*trials, context={"data_account": account})
+    study.set_user_attr("versions", {"torch": "2.13.0+cu128", "transformers": "5.23.0", "ray": "2.60.0"})
     study.set_user_attr("compute_paths", [{"device": "NVIDIA H200", "path": "general"}])
     assert header_lines(read_facts(study, verdict(study), target=2)) == [
         f"{START.day} January 2026 · 2 of 2 trials (2 complete) in 1 min 40 s on NVIDIA H200 · "

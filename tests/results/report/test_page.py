@@ -143,9 +143,9 @@ def test_three_tiles_say_loss_cost_and_base(make_trial: Any, make_study: Any, pa
     )
     text = read(page(study)).text
     assert "Use learning_rate 1e-3" in text
-    assert "Best loss 2.000 nats per token, trial 1" in text
-    assert "The guideline default costs +25.0% +0.500 nats per token, loss 2.500" in text
-    assert "The untouched base 4.000 +100% against the best, +2.000 nats per token" in text
+    assert "Best loss, nats per token 2.000 trial 1" in text
+    assert "The guideline default costs +25.0% +0.500 nats, loss 2.500" in text
+    assert "The untouched base 4.000 +100% against the best, +2.000 nats" in text
     assert "How sure? Not yet: one run per configuration." in text
 
 
