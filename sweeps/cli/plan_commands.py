@@ -19,9 +19,9 @@ app = typer.Typer()
 
 @app.command(epilog="sweeps init --model Qwen/Qwen3-0.6B --train data.jsonl --scenario instruction")
 def init(
-    model: Annotated[str, typer.Option(help="base model: hub id or local folder")],
-    train: Annotated[str, typer.Option(help="training data: file, folder or hub id")],
-    path: Annotated[Path, typer.Argument(help="sweep file to write")] = Path("sweep.yaml"),
+    model: Annotated[str, typer.Option(metavar="MODEL", help="base model: hub id or local folder")],
+    train: Annotated[str, typer.Option(metavar="DATA", help="training data: file, folder or hub id")],
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="sweep file to write")] = Path("sweep.yaml"),
     evaluate: Annotated[
         str | None,
         typer.Option(
@@ -29,10 +29,11 @@ def init(
         ),
     ] = None,
     scenario: Annotated[
-        str, typer.Option(help="kind of task: general, instruction, complex, short or long")
+        str, typer.Option(metavar="KIND", help="kind of task: general, instruction, complex, short or long")
     ] = "general",
     name: Annotated[
-        str | None, typer.Option(help="name of the sweep and its run folder; default: MODEL-on-DATA")
+        str | None,
+        typer.Option(metavar="NAME", help="name of the sweep and its run folder; default: MODEL-on-DATA"),
     ] = None,
     trials: Annotated[
         int | None, typer.Option(metavar="N", help="number of trials to finish; default: 32")

@@ -88,7 +88,10 @@ def table_verdict(
 
 @app.command(epilog="sweeps report runs/mine")
 def report(path: RunArgument, margin: MarginOption = None) -> None:
-    """Write report.html: the answer on one page that needs no network."""
+    """Write report.html: the answer on one page.
+
+    It needs no network.
+    """
     share = None if margin is None else share_of(margin)
     with file_errors():
         written = load_to_read(path).report(margin=share)

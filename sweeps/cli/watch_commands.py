@@ -83,9 +83,10 @@ def results(
 
 @app.command(epilog="sweeps watch runs/mine")
 def watch(path: RunArgument, port: PortOption = None) -> None:
-    """Follow a sweep on a web page of this machine; it can also stop it.
+    """Follow a sweep on a web page of this machine.
 
-    The page is at 127.0.0.1 only. Ctrl-C ends the page, not the sweep.
+    The page is at 127.0.0.1 only. It can also stop the sweep. Ctrl-C ends the page, not
+    the sweep.
     """
     from sweeps.loopback.server import bind
     from sweeps.watch.app import WatchApp
@@ -118,7 +119,10 @@ def list_(
     ] = RUNS,
     as_json: JsonOption = False,
 ) -> None:
-    """List the runs in runs/: state, trials, best loss, time; newest first."""
+    """List the runs in runs/, the newest first.
+
+    With state, trials, best loss and last sign of life.
+    """
     from sweeps.cli.list_runs import list_data, list_runs, list_text
 
     runs = list_runs(folder)

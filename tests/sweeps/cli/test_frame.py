@@ -71,7 +71,16 @@ def test_every_command_has_an_example_of_its_own() -> None:
         assert all(line.split()[:2] == ["sweeps", name] for line in lines), lines
 
 
-def test_commands_are_listed_in_one_line_each_in_the_order_of_their_use(call: Call, here: Path) -> None:
+def test_what_an_option_or_argument_takes_has_a_name() -> None:
+    for command in COMMANDS.values():
+        for param in command.params:
+            assert param.metavar or getattr(param, "is_flag", False), (command.name, param.name)
+
+
+def test_commands_are_listed_in_one_line_each_in_the_order_of_their_use(
+    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     lines = call("--help").out.splitlines()
     places = {name: [i for i, line in enumerate(lines) if line.startswith(f"  {name} ")] for name in COMMANDS}
     assert all(len(found) == 1 for found in places.values()), places
