@@ -112,6 +112,9 @@ class Sweep(SweepResults):
         `gpu`: estimate for so much memory ("24GiB") or a GPU by name ("H200"), `gpus` of them, which need not
         be here. Raises DeviceError for others.
         """
+        from sweeps.run.check_hub import check_hub
+
+        check_hub(self.config)
         from lora_runner.memory.planned_device import PlannedDevice
         from sweeps.plan.build_blueprint import build_blueprint
         from sweeps.python.given_data import readable
@@ -147,10 +150,12 @@ class Sweep(SweepResults):
         Ctrl-C and SIGTERM checkpoint the running trials and end. Raises a SweepError; nothing is written
         before data, model and storage have been checked.
         """
+        from sweeps.run.check_hub import check_hub
         from sweeps.study.home_folder import refuse_copy
         from sweeps.view.live_view import LiveView
 
         refuse_copy(self.config)
+        check_hub(self.config)
         with LiveView(console, name=self.config.name, target=self.config.trials) as view:
             with view.stages.stage("importing torch and transformers"):
                 import sweeps.plan.build_blueprint  # noqa: F401  # here, where it is seen

@@ -30,6 +30,7 @@ from lora_runner.base.model_class import model_class
 from lora_runner.base.quantization import FLOATS, NF4, quantization_of
 from lora_runner.base.weights_digest import tensor_types, weight_files, weights_digest
 from lora_runner.errors import ModelError, first_line
+from lora_runner.hub_files import hub_problem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,12 +203,14 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def check_weights(spec: BaseSpec) -> None:
-    """Refuse a local folder without config.json or whole safetensors weights, before anything is loaded."""
+    """Refuse a folder without config.json or whole safetensors weights, and a hub id that is not there."""
     folder = Path(spec.source)
     if not folder.exists():
         if spec.source.startswith((".", "/", "~")):
             raise ModelError(f"model folder {spec.model!r} does not exist")
-        return  # a hub id
+        if (problem := hub_problem(spec.source, "model", spec.revision)) is not None:
+            raise ModelError(problem)
+        return
     if not (folder / "config.json").is_file():
         raise ModelError(f"model folder {spec.model!r} has no config.json")
     if not any(folder.glob("*.safetensors")):

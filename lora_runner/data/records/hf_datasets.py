@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import constants
+
 from lora_runner.data.records.record import Origin, Record
 from lora_runner.errors import DataError
+from lora_runner.hub_files import hub_problem, offline_problem
 
 
 def read_hub(name: str, split: str | None) -> list[Record]:
@@ -16,19 +19,18 @@ def read_hub(name: str, split: str | None) -> list[Record]:
     Respects HF_HUB_OFFLINE and the local cache. Raises DataError when the dataset, config or split is not
     available, and when there are several splits and none is named.
     """
-    import datasets
-    import huggingface_hub
-
     where, _, config = name.partition(":")
+    is_hub_id = not Path(where).exists()
+    if is_hub_id and (problem := hub_problem(where, "dataset")) is not None:
+        raise DataError(problem)
+    import datasets
+
     try:
         found = datasets.load_dataset(where, config or None, split=split)
     except (OSError, ValueError, RuntimeError, ImportError, datasets.exceptions.DatasetsError) as error:
+        if is_hub_id and constants.is_offline_mode():
+            raise DataError(offline_problem(where, "dataset")) from error
         reason = f"neither a local file or folder nor an available hub dataset: {error}"
-        if huggingface_hub.constants.HF_HUB_OFFLINE:
-            reason += (
-                ". HF_HUB_OFFLINE is set and the dataset is not in the local cache:"
-                " unset it, or download the files and give their path"
-            )
         raise DataError(reason, path=name) from error
     return _rows(found, name, split)
 
