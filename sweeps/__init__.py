@@ -13,19 +13,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from files_and_text.problems import ExpectedError
     from sweeps.errors import SweepError
+    from sweeps.run.callbacks import StopSweep
     from sweeps.run.run_sweep import RunResult
+    from sweeps.study.report import Report
     from sweeps.sweep import Sweep, load
 
     __version__: str
 
 _WHERE = {
     "ExpectedError": "files_and_text.problems",
+    "Report": "sweeps.study.report",
     "RunResult": "sweeps.run.run_sweep",
+    "StopSweep": "sweeps.run.callbacks",
     "Sweep": "sweeps.sweep",
     "SweepError": "sweeps.errors",
     "load": "sweeps.sweep",
 }
-__all__ = ["ExpectedError", "RunResult", "Sweep", "SweepError", "__version__", "load"]
+__all__ = [
+    "ExpectedError",
+    "Report",
+    "RunResult",
+    "StopSweep",
+    "Sweep",
+    "SweepError",
+    "__version__",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

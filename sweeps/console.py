@@ -13,6 +13,11 @@ def say(console: Console, text: str | Text, style: str | None = None) -> None:
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
+def console_of(progress: bool) -> Console:
+    """Where a run shows what it does; nowhere without `progress`."""
+    return Console() if progress else Console(quiet=True, force_terminal=False, force_jupyter=False)
+
+
 def shown_path(path: Path) -> Path:
     """A path as a person types it: from the working directory where it lies below that."""
     here = Path.cwd()

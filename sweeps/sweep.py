@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from files_and_text.problems import Problem
 from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, problem_at, storage_url
-from sweeps.errors import ConfigError, RunFolderError, StorageUnreachable, SweepFailed
+from sweeps.console import console_of
+from sweeps.errors import ConfigError, RunFolderError, SweepFailed
 from sweeps.python.sweep_results import SweepResults
 
 if TYPE_CHECKING:
@@ -25,19 +27,29 @@ if TYPE_CHECKING:
 
     from files_and_text.yaml_lines import ProblemAt
     from lora_runner.data import RecordView
-    from results.answer.answer import Answer
-    from results.export import ExportResult
     from results.tables import Tables
-    from results.verdict.verdict import Verdict
     from sweeps.confirm.confirmation import ConfirmResult
     from sweeps.plan.blueprint import Blueprint
     from sweeps.plan.specs import StudySpec
     from sweeps.replay.comparison import Replay
+    from sweeps.run.callbacks import Callback
     from sweeps.run.run_sweep import RunResult
     from sweeps.study.lease import Lease
     from sweeps.study.move_study import MovedStudies
     from sweeps.study.stages import Stages
-    from sweeps.study.status import Status
+
+
+_STOPPABLE: dict[Path, threading.Event] = {}
+"""Run folders that are run in this process, each with the event that ends the run."""
+
+
+@contextmanager
+def _stoppable(run_folder: Path, stop_wanted: threading.Event) -> Iterator[None]:
+    _STOPPABLE[run_folder] = stop_wanted
+    try:
+        yield
+    finally:
+        _STOPPABLE.pop(run_folder, None)
 
 
 class Sweep(SweepResults):
@@ -95,15 +107,6 @@ class Sweep(SweepResults):
         sweep._problem_at = partial(problem_at, path, overrides=overrides)
         return sweep
 
-    @property
-    def run_folder(self) -> Path:
-        return self.config.run_folder
-
-    @property
-    def storage_url(self) -> str:
-        """May hold a password: open it, never show it."""
-        return storage_url(self.config.storage, self.run_folder)
-
     # --- before a run -----------------------------------------------------------------------------
 
     def plan(self, stages: Stages | None = None, *, gpu: str | None = None, gpus: int = 1) -> Blueprint:
@@ -144,11 +147,21 @@ class Sweep(SweepResults):
 
     # --- run --------------------------------------------------------------------------------------
 
-    def run(self, *, address: str | None = None, console: Console | None = None) -> RunResult:
+    def run(
+        self,
+        *,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
+        address: str | None = None,
+        console: Console | None = None,
+    ) -> RunResult:
         """Run the sweep, or continue it after any interruption, until `trials` are finished in its study.
 
-        Ctrl-C and SIGTERM checkpoint the running trials and end. Raises a SweepError; nothing is written
-        before data, model and storage have been checked.
+        `callbacks` are called with every report of this run (`sweeps.Report`), once and in order, in a thread
+        of this process; one that raises is reported once and the sweep goes on, `sweeps.StopSweep` ends it.
+        `progress`: show a live screen in a terminal or notebook, elsewhere lines. Ctrl-C, SIGTERM, an
+        interrupted kernel and `stop` from another thread checkpoint the running trials and end. Raises a
+        SweepError; nothing is written before data, model and storage have been checked.
         """
         from sweeps.run.check_hub import check_hub
         from sweeps.study.home_folder import refuse_copy
@@ -156,11 +169,20 @@ class Sweep(SweepResults):
 
         refuse_copy(self.config)
         check_hub(self.config)
+        console = console or console_of(progress)
         with LiveView(console, name=self.config.name, target=self.config.trials) as view:
             with view.stages.stage("importing torch and transformers"):
                 import sweeps.plan.build_blueprint  # noqa: F401  # here, where it is seen
                 from sweeps.run.run_sweep import run_sweep
-            return run_sweep(self.config, partial(self.plan, view.stages), address=address, view=view)
+            with _stoppable(self.run_folder, view.stop_wanted):
+                result = run_sweep(
+                    self.config,
+                    partial(self.plan, view.stages),
+                    address=address,
+                    view=view,
+                    callbacks=callbacks,
+                )
+        return replace(result, answer=self.answer)
 
     def confirm(
         self,
@@ -171,6 +193,7 @@ class Sweep(SweepResults):
         hours: float | None = None,
         margin: float | None = None,
         anew: bool = False,
+        progress: bool = True,
         address: str | None = None,
         console: Console | None = None,
     ) -> ConfirmResult:
@@ -178,10 +201,8 @@ class Sweep(SweepResults):
 
         Ends when each of them has its relation to the best, or the budget (`trials`, `hours`) is used up; the
         same call continues from there. `margin` is a share of the best's loss; None is that of the
-        confirmation so far, or 0.5%. `anew` sets an earlier confirmation aside.
+        confirmation so far, or 0.5%. `anew` sets an earlier confirmation aside. `progress` as for `run`.
         """
-        from rich.console import Console
-
         from results.render.terminal import print_verdict
         from results.verdict.replicates import margin_of
         from sweeps.artifacts.run_folder import check_run_folder
@@ -197,7 +218,7 @@ class Sweep(SweepResults):
         refuse_copy(self.config)
         request = ConfirmRequest(best=best, rows=rows, trials=trials, hours=hours, margin=margin)
         sweep = sweep_to_confirm(self.study(), lease_seconds=self.config.reliability.lease_seconds)
-        console = console or Console()
+        console = console or console_of(progress)
         with LiveView(console, name=self.config.name, target=trials or 0) as view:
             with view.stages.stage("importing torch and transformers"):
                 from sweeps.run.run_on_ray import run_on_ray
@@ -210,15 +231,16 @@ class Sweep(SweepResults):
                 return run_on_ray(self.config, confirm_blueprint, study, address=address, view=view)
 
             confirmation = Confirmation(self.storage_url, blueprint.study_spec, sweep, request, run_study)
-            progress = confirmation.prepare(anew=anew).run()
+            with _stoppable(self.run_folder, view.stop_wanted):
+                ended = confirmation.prepare(anew=anew).run()
             with view.stages.stage("writing the results"):
                 answer = self.verdict(margin=margin)
                 self.report(margin=margin)
-        if progress.unfinished:
+        if ended.unfinished:
             print_verdict(answer, self.read_answer(margin=margin), console)  # on the arms that did finish
-            failures = [progress.failures, progress.advice] if progress.failures else [CONTINUE]
-            raise SweepFailed("\n".join([progress.counts, *progress.errors, *failures]))
-        return ConfirmResult(answer, progress, self.run_folder)
+            failures = [ended.failures, ended.advice] if ended.failures else [CONTINUE]
+            raise SweepFailed("\n".join([ended.counts, *ended.errors, *failures]))
+        return ConfirmResult(answer, ended, self.run_folder)
 
     def replay(
         self,
@@ -260,7 +282,10 @@ class Sweep(SweepResults):
                 f"the sweep {self.config.name!r} runs on another machine ({lease.holder()}); stop it there, "
                 "with `sweeps stop`, Ctrl-C, or SIGTERM to that process"
             )
-        os.kill(lease.owner.pid, signal.SIGTERM)
+        if (wanted := _STOPPABLE.get(self.run_folder)) is not None:
+            wanted.set()  # in a thread of this process, which a signal would end as a whole
+        else:
+            os.kill(lease.owner.pid, signal.SIGTERM)
         return lease
 
     def move(self, storage: str) -> MovedStudies:
@@ -294,41 +319,6 @@ class Sweep(SweepResults):
             write_run_folder(config.model_copy(update={"storage": reference}))
         return MovedStudies(storage=reference, studies=studies)
 
-    # --- a running or ended sweep -----------------------------------------------------------------
-
-    def study(self) -> optuna.Study:
-        """The study, for reading. RunFolderError when the sweep has not started."""
-        from sweeps.study.study import started_study
-
-        return started_study(self.storage_url, self.config.name)
-
-    def replicates(self) -> optuna.Study | None:
-        """The confirm study, for reading; None before the first `confirm`."""
-        from results.verdict.replicates import CONFIRM_SUFFIX
-        from sweeps.study.study import peek
-
-        return peek(self.storage_url, self.config.name + CONFIRM_SUFFIX)
-
-    def status(self) -> Status:
-        """Counts, best and guideline default as the study has them now."""
-        from sweeps.study.read_status import read_status
-
-        return read_status(self.study(), self.config.trials)
-
-    def tables(self) -> Tables:
-        """Trials and reports as pandas tables.
-
-        From the parquet files in the run folder when the study cannot be read any more.
-        """
-        from results.tables import read_tables, tables
-
-        try:
-            return tables(self.study())
-        except (StorageUnreachable, RunFolderError):
-            with suppress(FileNotFoundError, NotADirectoryError):
-                return read_tables(self.run_folder)
-            raise
-
     def track(self, *trackers: str) -> dict[str, int]:
         """Bring trackers (default: `tracking.to` of the sweep file) up to date; may be called again at any
         time.
@@ -339,77 +329,6 @@ class Sweep(SweepResults):
         from sweeps.tracking.update import track
 
         return track(self.config, trackers or self.config.tracking.to)
-
-    # --- results ----------------------------------------------------------------------------------
-
-    def verdict(self, *, write: bool = True, margin: float | None = None) -> Verdict:
-        """Check the results against the guideline rows; writes verdict.json and verdict*.md if `write`.
-
-        Replicates count when there are any. `margin` is a share of the best's loss; None is that of the
-        confirmation, or 0.5% before there is one.
-        """
-        from results.render.files import write_verdict
-        from results.verdict.verdict import verdict
-
-        answer = verdict(self.study(), self.replicates(), margin=margin)
-        if write:
-            write_verdict(answer, self.read_answer(margin=margin), self.run_folder)
-        return answer
-
-    @property
-    def answer(self) -> Answer:
-        """What to use, what it is worth, how sure that is, and what to do next; also while the sweep runs.
-
-        Raises RunFolderError when the sweep has not started.
-        """
-        return self.read_answer()
-
-    def read_answer(self, run_folder: Path | str | None = None, *, margin: float | None = None) -> Answer:
-        """The same with another margin; `run_folder` names the run in commands, by default from here."""
-        from results.answer.read_answer import read_answer
-        from results.sweep_result import read_study
-        from results.verdict.verdict import verdict
-        from sweeps.console import shown_path
-
-        sweep = read_study(self.study())
-        found = verdict(sweep, self.replicates(), margin=margin) if sweep.started else None
-        folder = str(run_folder or shown_path(self.run_folder))
-        return read_answer(sweep, found, run_folder=folder, target=self.config.trials)
-
-    def report(self, *, margin: float | None = None) -> Path:
-        """Write report.html, one page that opens without a network, into the run folder; return its path."""
-        from sweeps.run.result_files import write_report_file
-
-        return write_report_file(self.config, self.study(), self.replicates(), margin=margin)
-
-    def export(
-        self,
-        target: str,
-        output: Path | None = None,
-        *,
-        target_version: str | None = None,
-        strict: bool = False,
-        overwrite: bool = False,
-    ) -> ExportResult:
-        """Write the best config for another program; the adapter goes along where the target takes one."""
-        from results.best import BEST_FOLDER, best_config, read_best_config
-        from results.export import export
-
-        best = self.run_folder / BEST_FOLDER
-        if (best / "config.yaml").is_file():
-            config, adapter = read_best_config(best), best
-        else:
-            config, adapter = best_config(self.study()), None
-        folder = output or self.run_folder / "export" / target
-        return export(
-            target, config, adapter, folder, target_version=target_version, strict=strict, overwrite=overwrite
-        )
-
-    def write_results(self) -> None:
-        """Write tables, best/, verdict and report as far as there are results; a run does so at its end."""
-        from sweeps.run.result_files import write_result_files
-
-        write_result_files(self.config, self.study(), self.replicates(), tokenizer=None)
 
 
 def load(path: Path | str) -> Tables:

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from files_and_text.numbers import value_text
-from files_and_text.shown import Shown
 from results.verdict.word_rules import Word
 from search_spaces.dimension import Value
 
@@ -183,8 +181,8 @@ class RunFacts:
     """Trials that ran side by side, over all workers."""
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Answer(Shown):
+@dataclass(frozen=True, kw_only=True)
+class Answer:
     """The answer of one sweep, finished or not."""
 
     sweep: str
@@ -208,25 +206,3 @@ class Answer(Shown):
     """Empty where the sweep samples no text, and in studies that do not hold the prompts."""
     next: Sequence[NextCommand]
     """The most useful first."""
-
-    def _shown(self) -> tuple[str, Mapping[str, str]]:
-        if self.best is None:
-            return f"Answer of {self.sweep!r}: no trial has finished yet", {}
-        settings, said = self.best.settings, {"embedding_lr_ratio": "embedding_learning_rate"}
-        said["warmup_ratio"] = "warmup_steps"  # the same in another unit
-        shown = [name for name in settings if said.get(name) not in settings]
-        facts = {
-            "use": ", ".join(f"{name} {value_text(settings[name])}" for name in shown),
-            "loss": _measured(self.best.loss, None),
-            "guideline default": _measured(self.default.loss, self.default.gap),
-            "untouched base": _measured(self.base.loss, self.base.gap),
-            "how sure": self.sure.replace("_", " "),
-        }
-        return f"Answer of {self.sweep!r}: trial {self.best.trial}", facts
-
-
-def _measured(loss: Loss | None, gap: Gap | None) -> str:
-    if loss is None:
-        return "not known"
-    seeds = f", {loss.seeds} seeds" if loss.seeds else ""
-    return f"{loss.value:.3f}{'' if gap is None or gap.percent is None else f' ({gap.percent:+.1f}%)'}{seeds}"

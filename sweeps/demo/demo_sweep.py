@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from sweeps.config import SweepConfig, load_text
 from sweeps.demo.base_model import build_base
@@ -36,10 +37,26 @@ output: {output}
 """
 
 
-def demo_config(*, trials: int = 16, max_steps: int = 40, output: Path | str = "runs") -> SweepConfig:
-    """The demo's config; builds the base (about a minute, once per machine) and the dataset if missing."""
+class DemoFiles(NamedTuple):
+    """What the demo is trained on."""
+
+    model: Path
+    """A Llama of 5 million parameters."""
+    train: Path
+    eval: Path
+    """JSON lines with a prompt and a completion: functions of Python's standard library, and docstrings."""
+
+
+def demo_files() -> DemoFiles:
+    """The demo's base (built in about a minute, once per machine) and its dataset; needs no network."""
     model = build_base()
     train, evaluation = cached_dataset(model.parent, f"docstrings-{DATASET_REVISION}")
+    return DemoFiles(model, train, evaluation)
+
+
+def demo_config(*, trials: int = 16, max_steps: int = 40, output: Path | str = "runs") -> SweepConfig:
+    """The demo's config; builds what `demo_files` finds missing."""
+    model, train, evaluation = demo_files()
     text = SWEEP_FILE.format(
         model=model,
         train=train,

@@ -7,6 +7,7 @@ the first call that needs it, and every call may be made twice (`keeper.py`).
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
 import traceback
 from dataclasses import replace
@@ -22,6 +23,7 @@ from sweeps.plan.specs import StudySpec
 from sweeps.progress.messages import WorkerProgress
 from sweeps.storage.outages import is_outage, outage_reason
 from sweeps.study.lease import DriverProcess
+from sweeps.study.report import Report
 from sweeps.study.status import Status
 
 MAX_RETRY_SECONDS = 5.0
@@ -38,6 +40,7 @@ class KeeperActor:
         store.
         """
         self._study_spec = study_spec
+        self._life = secrets.token_hex(4)
         self._secret = secret
         self._owner = owner
         self._opened: Keeper | None = None
@@ -142,6 +145,10 @@ class KeeperActor:
             return None
         kind = StartRefused if self._start_failures.fatal.is_bad_input else StartFailed
         return kind(self._start_failures.fatal_message(Path(self._study_spec.run_folder)))
+
+    def reports(self, reports_from: int = 0) -> tuple[str, list[Report]]:
+        """A random name of this process, and the reports it has recorded from this number on."""
+        return self._life, [] if self._opened is None else self._opened.report_log.since(reports_from)
 
     def status(self, events_from: int = 0) -> Status | None:
         """A snapshot; while the storage is away the last one, or None if there is none."""

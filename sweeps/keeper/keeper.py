@@ -41,6 +41,7 @@ from sweeps.study.home_folder import record_home
 from sweeps.study.lease import DriverProcess, HeldLease, wait_until_free
 from sweeps.study.pruners import make_pruner
 from sweeps.study.read_status import never_pruned, read_status, used_shares
+from sweeps.study.report import ReportLog
 from sweeps.study.status import Status
 from sweeps.study.study import find_study, open_study, study_key_of
 
@@ -75,6 +76,7 @@ class Keeper:
         self._note = self._events.append
         self.errors: list[str] = []
         """Errors that may keep the sweep from finishing."""
+        self.report_log = ReportLog()
         self._workers = WorkerRegistry()
         self._storage = open_storage(storage_url)
         self._cleaner: CheckpointCleaner | None = None
@@ -294,8 +296,10 @@ class Keeper:
             current = self._current(reports)
             known = {report.number for _, report in current}
             leave = [r.number for r in reports if r.number not in known and r.outcome is None]
+            new = {r.number for t, r in current if r.percent not in t.intermediate_values or r.is_end}
             self._recorder.record(current)
             freed, any_ended = [], False
+            told: list[tuple[FrozenTrial, SeatReport]] = []
             for trial, report in current:
                 if report.percent not in trial.intermediate_values or report.is_end:
                     self._retry_queue.reset_losses(trial)
@@ -305,6 +309,8 @@ class Keeper:
                     self.progress.worse(f"trial {trial.number} was put back")
                     continue
                 last = self._final_report(trial, report)
+                if last is not None or report.number in new:
+                    told.append((trial, last or report))
                 if last is None:
                     continue
                 self._recorder.record_end(trial, last)
@@ -318,6 +324,7 @@ class Keeper:
                 self.study.set_user_attr("seat_busy_share", share)
             reply = self._fill(worker, [*free, *freed])
         self._recorder.remove_leftovers(trial for trial, _ in current)
+        self.report_log.add(self.study, told)
         return replace(reply, leave=tuple(leave))
 
     # --- filling seats ----------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import optuna
@@ -19,6 +19,7 @@ from sweeps.fleet.ray_start import start_ray
 from sweeps.fleet.run_fleet import run_fleet
 from sweeps.fleet.signals import stop_on_signals
 from sweeps.plan.blueprint import Blueprint
+from sweeps.run.callbacks import Callback, ReportFeed
 from sweeps.run.run_end import CONTINUE
 from sweeps.study.lease import DriverProcess, refuse_if_held
 from sweeps.tracking.follow import following
@@ -47,6 +48,7 @@ def run_on_ray(
     *,
     address: str | None,
     view: LiveView,
+    callbacks: Sequence[Callback] = (),
 ) -> tuple[bool, list[str]]:
     """Whether the run was interrupted, and the errors for which it could not be completed.
 
@@ -78,7 +80,10 @@ def run_on_ray(
             lambda seen: ray.get(keeper.status.remote(seen), timeout=60),
             lambda: ray.get(keeper.request_stop.remote(), timeout=60),
         )
-        with following_keeper, stop_on_signals(view.stop_wanted):
+        feed = ReportFeed(callbacks, view.say, view.stop_wanted).follow(
+            lambda seen: ray.get(keeper.reports.remote(seen), timeout=60)
+        )
+        with following_keeper, feed, stop_on_signals(view.stop_wanted):
             errors = run_fleet(endpoints, blueprint.worker_spec, size, view.is_ending)
         if (start_error := ray.get(keeper.start_error.remote(), timeout=60)) is not None:
             raise start_error

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from files_and_text.shown import Shown
 from lora_runner.base.read_ahead import read_ahead
+from results.answer.answer import Answer
+from results.text.answer import loss_text, sure_text, use_text
 from results.verdict.replicates import CONFIRM_SUFFIX
 from sweeps.artifacts.run_folder import check_run_folder, write_run_folder
 from sweeps.config import SweepConfig, storage_url
+from sweeps.console import shown_path
 from sweeps.errors import StartFailed, StorageUnreachable, SweepFailed
 from sweeps.keeper.failed_trials import failed_trials
 from sweeps.plan.blueprint import Blueprint
 from sweeps.plan.view.overview import notice_text
+from sweeps.run.callbacks import Callback
 from sweeps.run.result_files import write_result_files
 from sweeps.run.run_end import CONTINUE, check_run_end
 from sweeps.run.run_on_ray import run_on_ray
@@ -27,8 +32,8 @@ from sweeps.tracking.update import check_installed
 from sweeps.view.live_view import LiveView
 
 
-@dataclass(frozen=True)
-class RunResult:
+@dataclass(frozen=True, repr=False)
+class RunResult(Shown):
     """How a run ended."""
 
     status: Status
@@ -38,12 +43,28 @@ class RunResult:
     run_folder: Path
     failures: str | None = None
     """What failed and has not been made up for, in words."""
+    answer: Answer | None = None
+    """That of the whole sweep, as far as it has got."""
+
+    def _shown(self) -> tuple[str, Mapping[str, str]]:
+        status, facts = self.status, dict[str, str]()
+        if self.answer is not None and self.answer.best is not None:
+            facts["use"], facts["loss"] = use_text(self.answer), loss_text(self.answer.best.loss)
+            facts["how sure"] = sure_text(self.answer)
+        facts["folder"] = str(shown_path(self.run_folder))
+        how = "was interrupted" if self.interrupted else "has ended"
+        return f"The run {how}: {status.finished} of {status.target} trials, {self.added} in this run", facts
 
 
 def run_sweep(
-    config: SweepConfig, plan: Callable[[], Blueprint], *, address: str | None, view: LiveView
+    config: SweepConfig,
+    plan: Callable[[], Blueprint],
+    *,
+    address: str | None,
+    view: LiveView,
+    callbacks: Sequence[Callback] = (),
 ) -> RunResult:
-    """Run or continue the sweep until `trials` are finished in its study.
+    """Run or continue the sweep until `trials` are finished in its study; `callbacks` get its reports.
 
     Raises a SweepError; nothing is written before data, model and storage have been checked.
     """
@@ -64,7 +85,9 @@ def run_sweep(
     interrupted, errors = False, list[str]()
     if before.has_work:
         try:
-            interrupted, errors = run_on_ray(config, blueprint, study, address=address, view=view)
+            interrupted, errors = run_on_ray(
+                config, blueprint, study, address=address, view=view, callbacks=callbacks
+            )
         except StartFailed:
             with suppress(StorageUnreachable):
                 _write_results(config, url)  # of the trials that ended before

@@ -152,7 +152,7 @@ class Status(Shown):
         if self.next_command is not None:
             facts["to go on"] = self.next_command
         if self.best is not None:
-            facts["best so far"] = f"trial {self.best['number']}, loss {self.best['eval_loss']:.3f}"
+            facts["best run"] = f"trial {self.best['number']}, loss {self.best['eval_loss']:.3f}"
         return f"Status of {self.name!r}: it {now}", facts
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from rich.text import Text
 from sweeps.console import say
 from sweeps.study.stages import Stages
 from sweeps.study.status import Status
+from sweeps.view.notebook import NotebookScreen
 from sweeps.view.plain_lines import PlainLines
 from sweeps.view.screen import SHOWN_EVENTS, Screen, shown_events
 from sweeps.view.stopping import stop_text
@@ -65,7 +67,9 @@ class LiveView:
         self._life, self._num_events = "", 0
         self._asked_to_stop = self._ending = self._is_unreachable = False
         self._wake, self._closed = threading.Event(), threading.Event()
-        self._painter = threading.Thread(target=self._paint, name="view", daemon=True)
+        # In the caller's context: a notebook shows what is drawn under the cell that runs the sweep.
+        run = contextvars.copy_context().run
+        self._painter = threading.Thread(target=run, args=(self._paint,), name="view", daemon=True)
 
     def __enter__(self) -> LiveView:
         self._painter.start()
@@ -167,7 +171,7 @@ class LiveView:
     # --- drawing ----------------------------------------------------------------------------------
 
     def _paint(self) -> None:
-        if self._console.is_terminal:
+        if self._console.is_terminal or self._console.is_jupyter:
             self._paint_screen()
         else:
             self._print_lines()
@@ -212,7 +216,9 @@ class LiveView:
         finally:
             live.stop()
 
-    def _live(self) -> Live:
+    def _live(self) -> Live | NotebookScreen:
+        if self._console.is_jupyter:
+            return NotebookScreen(self._console.width)
         live = Live(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop")
         live.start()
         return live
