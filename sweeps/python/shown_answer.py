@@ -35,5 +35,5 @@ class ShownAnswer(Shown, Answer):
 def _beside(compared: Compared) -> str:
     if compared.loss is None:
         return compared.outcome.replace("_", " ")
-    cost = "" if compared.gap is None else f" ({gap_text(compared.gap)})"
+    cost = "" if compared.gap is None else f", {gap_text(compared.gap)}"
     return f"{compared.loss.value:.3f}{cost}"
