@@ -44,7 +44,7 @@ WAYS = {
     "usual": Way(most=3),
     "no-graphs": Way(graphs=False, most=2),
     "general": Way(graphs=False, fused=False, most=1),
-    "dequantised": Way(resident=False, most=1),
+    "dequantized": Way(resident=False, most=1),
 }
 """The most telling first. usual: a resident base, and the fused path, captured, where it can be taken."""
 
@@ -76,7 +76,7 @@ def plans(given: Namespace, case: Case) -> Iterator[Planned]:
     on_cuda = case.device.type == "cuda" and not given.quick
     names = given.shape or ([LLAMA_8B, LLAMA_1B] if on_cuda else ["demo"])
     # Without choice: on a GPU what a sweep takes where memory allows, then what each part of it is worth.
-    for name_of_way in given.ways or (WAYS if on_cuda else ("dequantised", "usual")):
+    for name_of_way in given.ways or (WAYS if on_cuda else ("dequantized", "usual")):
         way = WAYS[name_of_way]
         for name in names:
             first = (1, 8, 32) if name == LLAMA_1B else (8, 1, 32)
@@ -131,7 +131,7 @@ class Floor:
             self.report.note(text)
 
     def _title(self, case: Case, num_seats: int) -> str:
-        ways = ", dequantised once" * case.resident + ", no graphs" * (case.fused and not case.graphs)
+        ways = ", dequantized once" * case.resident + ", no graphs" * (case.fused and not case.graphs)
         ways += ", general path" * (not case.fused)
         return f"{case.title}, {num_seats} seats{ways}"
 
@@ -249,7 +249,7 @@ def main() -> None:
     report.note(
         "The floor: products of real tokens at the large product's rate, or the reading of the weights if "
         "that takes longer, then the update's 32 bytes a parameter at the copy's. Norms, activations, "
-        "padding and the writing of dequantised weights are not in it: an ideal kernel would hide them."
+        "padding and the writing of dequantized weights are not in it: an ideal kernel would hide them."
     )
     report.note("On a CPU a part's time is that of its operations, and gaps are Python's own.")
     if device.type == "cuda":

@@ -39,7 +39,7 @@ def parse_options() -> Namespace:
     parser.add_argument("--tokens", type=int, default=512, help="tokens of a trial's micro-batch, at most")
     parser.add_argument("--seats", type=int, default=8, help="trials of the pack")
     parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--resident", action="store_true", help="the pack keeps the dequantised base")
+    parser.add_argument("--resident", action="store_true", help="the pack keeps the dequantized base")
     return parser.parse_args()
 
 

@@ -86,7 +86,7 @@ def main() -> None:
     comparison = Comparison(report, case, steps=steps, trial_steps=given.trial_steps, budget=budget)
     report.note("tokens/s and step ms are of training alone; start s is imports, base and adapter.")
     report.note(
-        "The peer loads a quantised folder from the page cache, its best case; a pack's sweep is taken to "
+        "The peer loads a quantized folder from the page cache, its best case; a pack's sweep is taken to "
         "start in the time of one such process. Processes that have loaded wait while fewer train; the start "
         "of a number that was not started together is interpolated. Evaluation, checkpoints and the search "
         "are on neither side."

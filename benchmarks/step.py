@@ -175,7 +175,7 @@ def parse_options() -> Namespace:
         help="whether each trial trains embeddings and output layer too (default: frozen, both on CUDA)",
     )
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing on both sides")
-    parser.add_argument("--resident", action="store_true", help="the pack keeps the dequantised base")
+    parser.add_argument("--resident", action="store_true", help="the pack keeps the dequantized base")
     parser.add_argument("--repetitions", type=int)
     parser.add_argument("--seconds", type=float, help="leave out what would not end within these")
     return parser.parse_args()
@@ -192,7 +192,7 @@ def main() -> None:
     seats = given.seats or ([1, 8] if given.quick else [1, 2, 4, 8, 16, 32] if cuda else [1, 2, 4, 8, 16])
     embeddings = given.embeddings or (["frozen", "trained"] if full else ["frozen"])
     repetitions = given.repetitions or (2 if given.quick else 5 if cuda else 7)
-    kept = ", the pack's base dequantised once" if given.resident else ""
+    kept = ", the pack's base dequantized once" if given.resident else ""
     report = Report(
         "step",
         f"One training step (forward, backward, clipping, fused AdamW) of random NF4 Llamas in "

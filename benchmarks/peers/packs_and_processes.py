@@ -76,7 +76,7 @@ class Comparison:
     def packs(self, seats: Sequence[int], *, resident: bool) -> None:
         """Measure packs of these sizes, on one base."""
         case = replace(self.case, resident=resident)
-        name = f"pack{', dequantised once' * resident}"
+        name = f"pack{', dequantized once' * resident}"
         pack: Pack | None = None
         for at_once in seats:
             if not self.budget.allows():

@@ -10,14 +10,14 @@ from functools import cache
 
 from benchmarks.harness.processes import ROOT
 
-PRODUCTS, DEQUANTISATION, LORA = "frozen products", "dequantisation", "LoRA"
+PRODUCTS, DEQUANTIZATION, LORA = "frozen products", "dequantization", "LoRA"
 ATTENTION, LOSS, UPDATE = "attention", "output layer and loss", "update"
 COPIES, OTHER, GAPS = "copies and fills", "norms, activations and the rest", "gaps"
-PARTS = (PRODUCTS, DEQUANTISATION, LORA, ATTENTION, OTHER, LOSS, UPDATE, COPIES)
+PARTS = (PRODUCTS, DEQUANTIZATION, LORA, ATTENTION, OTHER, LOSS, UPDATE, COPIES)
 
 OF_FILES = (
     ("dense_matmul", PRODUCTS),
-    ("dequant", DEQUANTISATION),
+    ("dequant", DEQUANTIZATION),
     ("lora", LORA),
     ("philox", LORA),
     ("dropout", LORA),
@@ -27,7 +27,7 @@ OF_FILES = (
 """Beginnings of the names of this program's files of kernels, or names of their folders; the kernels of all
 others are OTHER."""
 OF_LIBRARIES = (
-    ("kdequantizeblockwise", DEQUANTISATION),  # bitsandbytes
+    ("kdequantizeblockwise", DEQUANTIZATION),  # bitsandbytes
     ("fmha", ATTENTION),  # torch's memory-efficient attention
     ("_rms_norm_", OTHER),  # Liger
     ("_triton_rope", OTHER),

@@ -18,7 +18,7 @@ from benchmarks.harness.timing import seconds
 from benchmarks.training_steps.kernel_parts import (
     ATTENTION,
     COPIES,
-    DEQUANTISATION,
+    DEQUANTIZATION,
     LORA,
     LOSS,
     OTHER,
@@ -38,7 +38,7 @@ LABELLED: tuple[tuple[Any, str, str], ...] = (
     (packed_modules, "matmul_by_block", LORA),
     (packed_modules, "outer_by_block", LORA),
     (AdapterBank, "__init__", LORA),
-    (PackedLinear, "base_weight", DEQUANTISATION),
+    (PackedLinear, "base_weight", DEQUANTIZATION),
     (PackedLinear, "masks", LORA),
     (packed_embeddings, "matmul_shared", LOSS),
     (F, "cross_entropy", LOSS),

@@ -240,7 +240,7 @@ def _check_types(folder: Path, spec: BaseSpec) -> None:
             if name.endswith(".weight") and type_ not in FLOATS:
                 raise ModelError(
                     f"model {spec.model!r} has a weight {name} of type {type_}, and its config.json names no "
-                    "quantisation; name the folder of the unquantised model"
+                    "quantization; name the folder of the unquantized model"
                 )
 
 

@@ -56,9 +56,9 @@ class Quantization:
     def description(self) -> str:
         """As text, to follow "parameters"."""
         if not self:
-            return "not quantised"
+            return "not quantized"
         kind = self.name.partition("-")[0]
-        scales = "" if kind == "int8" else f" with {'double' if self.is_double else 'single'} quantisation"
+        scales = "" if kind == "int8" else f" with {'double' if self.is_double else 'single'} quantization"
         return f"in {kind if kind == 'int8' else kind.upper()}{scales if self.is_stored else ''}" + (
             ", as the base is stored" if self.is_stored else ""
         )
@@ -134,8 +134,8 @@ def quantization_of(config: PreTrainedConfig, model: str, otherwise: Literal["nf
     method = _method(stored)
     if method != "bitsandbytes":
         raise ModelError(
-            f"model {model!r} is quantised with {_shown(method, stored)}, which is not supported. Name the "
-            "folder or hub id of the unquantised model, which is loaded in NF4; quantised models must be "
+            f"model {model!r} is quantized with {_shown(method, stored)}, which is not supported. Name the "
+            "folder or hub id of the unquantized model, which is loaded in NF4; quantized models must be "
             "those of bitsandbytes (NF4, FP4, int8)"
         )
     skipped = stored.get("llm_int8_skip_modules")
@@ -143,8 +143,8 @@ def quantization_of(config: PreTrainedConfig, model: str, otherwise: Literal["nf
     if stored.get("load_in_8bit"):
         if stored.get("llm_int8_has_fp16_weight"):
             raise ModelError(
-                f"model {model!r} is stored with llm_int8_has_fp16_weight, which keeps weights unquantised "
-                "in layers of int8; name the folder of the unquantised model"
+                f"model {model!r} is stored with llm_int8_has_fp16_weight, which keeps weights unquantized "
+                "in layers of int8; name the folder of the unquantized model"
             )
         return Quantization(name="int8", settings={"load_in_8bit": True} | skip, is_stored=True)
     kind, double = stored.get("bnb_4bit_quant_type", "fp4"), bool(stored.get("bnb_4bit_use_double_quant"))

@@ -59,7 +59,7 @@ def _replace_linear(
     base = model.get_submodule(name)
     if isinstance(base, Conv1D):
         raise ModelError(
-            f"{name} keeps its weight transposed (Conv1D), which a pack trains only on a quantised base"
+            f"{name} keeps its weight transposed (Conv1D), which a pack trains only on a quantized base"
         )
     assert isinstance(base, nn.Linear)
     packed = PackedLinear(base, name, index, context, resident=resident)

@@ -64,7 +64,7 @@ def base_kind(config: Config) -> str:
     """ "NF4 base", "int8 base" or "unquantized base"."""
     arguments = quantization_arguments(config)
     if not arguments:
-        return "unquantised base"
+        return "unquantized base"
     return "int8 base" if "load_in_8bit" in arguments else f"{arguments['bnb_4bit_quant_type'].upper()} base"
 
 

@@ -96,7 +96,7 @@ def test_what_does_not_fit_in_time_or_cores_is_left_out_and_the_table_says_so(
     of.peers([12, 8], tmp_path / "base", tmp_path / "meeting")
     of.tell()
     assert [row[:3] for row in rows_of(of)] == [
-        ["pack, dequantised once", "32", "left out, 60 s were over"],
+        ["pack, dequantized once", "32", "left out, 60 s were over"],
         ["peft", "12", "left out, 8 cores"],
         ["peft", "8", "left out, 60 s were over"],
     ]
@@ -216,17 +216,17 @@ def test_a_side_that_fails_leaves_the_others_figures(monkeypatch: pytest.MonkeyP
     of = comparison(steps=2)
     compare(of, Namespace(processes=[1, 2], seats=[8, 3, 5, 2], save=False))
     assert of.report.notes[0].startswith("1 processes at once: process 0 ended with 1: ")
-    assert of.report.notes[1:] == ["A pack, dequantised once of 5 failed: a kernel"]
+    assert of.report.notes[1:] == ["A pack, dequantized once of 5 failed: a kernel"]
     assert [row[:2] for row in rows_of(of)[:3]] == [
-        ["pack, dequantised once", "8"],
-        ["pack, dequantised once", "2"],
+        ["pack, dequantized once", "8"],
+        ["pack, dequantized once", "2"],
         ["pack", "8"],
     ]
     assert [row[:3] for row in rows_of(of)[3:]] == [
         ["peft", "1", "failed"],
         ["peft", "2", "left out, 1 at once failed"],
-        ["pack, dequantised once", "3", "did not fit"],
-        ["pack, dequantised once", "5", "failed"],
+        ["pack, dequantized once", "3", "did not fit"],
+        ["pack, dequantized once", "5", "failed"],
     ]
     assert of.report.figures == {"seats_that_fit": 8}
     assert not folders[0].parent.exists()

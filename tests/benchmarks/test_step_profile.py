@@ -14,7 +14,7 @@ from benchmarks.training_steps.case import PackTrials
 from benchmarks.training_steps.kernel_parts import (
     ATTENTION,
     COPIES,
-    DEQUANTISATION,
+    DEQUANTIZATION,
     LORA,
     LOSS,
     OTHER,
@@ -45,12 +45,12 @@ def test_all_parts_are_seen_and_nothing_counts_twice(trials: PackTrials) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", [DEQUANTISATION, LORA, PRODUCTS, LOSS, UPDATE])
+@pytest.mark.parametrize("part", [DEQUANTIZATION, LORA, PRODUCTS, LOSS, UPDATE])
 def test_an_operation_is_assigned_to_its_part(
     trials: PackTrials, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     owner, name = {
-        DEQUANTISATION: (PackedLinear, "base_weight"),
+        DEQUANTIZATION: (PackedLinear, "base_weight"),
         LORA: (step_profile.packed_modules, "outer_by_block"),
         PRODUCTS: (step_profile.packed_modules, "matmul_shared"),
         LOSS: (step_profile.F, "cross_entropy"),
@@ -142,4 +142,4 @@ def test_kernels_of_this_program_belong_to_the_part_that_their_file_is_about() -
     assert own_kernels()["adamw_kernel"] == part_of_kernel("adamw_kernel") == UPDATE
     assert own_kernels()["keep_kernel"] == own_kernels()["lora_shrink_kernel"] == LORA
     assert part_of_kernel("void cutlass::device_kernel<GroupedGemm>") is None
-    assert part_of_kernel("void kDequantizeBlockwise<__nv_bfloat16, 512>") == DEQUANTISATION
+    assert part_of_kernel("void kDequantizeBlockwise<__nv_bfloat16, 512>") == DEQUANTIZATION

@@ -112,7 +112,7 @@ def _base(config: Config) -> dict[str, FactExport]:
         "quantization": FactExport(
             settings={"load_in_4bit": True, **unusual},
             lost="The sweep's base is stored in int8; Axolotl's qlora adapter loads bases in 4 bits. Name "
-            "the unquantised model, and expect another loss."
+            "the unquantized model, and expect another loss."
             if quantization.get("load_in_8bit")
             else "The sweep's base was not quantized; Axolotl's qlora adapter loads it in 4 bits."
             if four_bit is False

@@ -167,7 +167,7 @@ def test_a_models_own_code_does_not_run_unless_the_user_says_so(copy: Path, tmp_
 # --- what is loaded -----------------------------------------------------------------------------------
 
 
-def test_the_base_is_frozen_nf4_with_double_quantisation(tiny_model: TINY) -> None:
+def test_the_base_is_frozen_nf4_with_double_quantization(tiny_model: TINY) -> None:
     base = load_base(BaseSpec(model=str(tiny_model("llama"))))
     layers = {name: m for name, m in base.model.named_modules() if isinstance(m, Linear4bit)}
     assert len(layers) == 2 * 7

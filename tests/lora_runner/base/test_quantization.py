@@ -172,7 +172,7 @@ def test_the_compute_dtype_is_the_sweeps_not_the_folders(stored: Callable[..., P
         ({"group_size": 64, "bits": 4}, r"an unnamed method \(4 bits\)"),
     ],
 )
-def test_other_quantisations_are_refused_by_their_config(
+def test_other_quantizations_are_refused_by_their_config(
     tiny_model: TINY, tmp_path: Path, said: dict[str, Any], name: str
 ) -> None:
     folder = Path(shutil.copytree(tiny_model("llama"), tmp_path / "model"))
@@ -180,7 +180,7 @@ def test_other_quantisations_are_refused_by_their_config(
     for key in ("quantization_config", "compression_config"):
         (folder / "config.json").write_text(json.dumps(config | {key: said}))
         for refuse in (meta_model, load_base):
-            with pytest.raises(ModelError, match=rf"is quantised with {name}, .* the unquantised model"):
+            with pytest.raises(ModelError, match=rf"is quantized with {name}, .* the unquantized model"):
                 refuse(BaseSpec(model=str(folder)))
 
 
@@ -199,7 +199,7 @@ def test_what_stays_in_the_compute_dtype_is_said(tiny_model: TINY, stored: Calla
     )
 
 
-def test_fused_experts_are_counted_as_what_stays_unquantised() -> None:
+def test_fused_experts_are_counted_as_what_stays_unquantized() -> None:
     """bitsandbytes quantizes only linear layers; the experts of a mixture are one parameter per layer."""
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     config = MixtralConfig(vocab_size=256, intermediate_size=128, num_local_experts=4, **sizes)

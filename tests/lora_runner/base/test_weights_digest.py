@@ -102,5 +102,5 @@ def test_codes_that_no_configuration_explains_are_no_weights(folder: Path) -> No
     for codes, type_ in ((torch.int8, "I8"), (torch.float8_e4m3fn, "F8_E4M3"), (torch.uint8, "U8")):
         changed = tensors | {name: tensors[name].to(codes)}
         save_file(changed, folder / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(ModelError, match=f"{name} of type {type_}, .* names no quantisation"):
+        with pytest.raises(ModelError, match=f"{name} of type {type_}, .* names no quantization"):
             check_weights(BaseSpec(model=str(folder)))

@@ -49,7 +49,7 @@ def spec(tiny_model: TINY) -> BaseSpec:
 # --- what is kept -------------------------------------------------------------------------------------
 
 
-def test_the_base_is_half_a_byte_a_quantised_weight_and_full_width_elsewhere(spec: BaseSpec) -> None:
+def test_the_base_is_half_a_byte_a_quantized_weight_and_full_width_elsewhere(spec: BaseSpec) -> None:
     linear = 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128)  # q, o; k, v; gate, up, down of two layers
     other = 2 * 256 * 64 + 5 * 64  # embeddings and output layer; norms
     assert estimate(spec, USUAL).base == pytest.approx(linear * NF4 + other * 4, abs=1)
@@ -141,7 +141,7 @@ def test_a_layer_more_adds_what_a_layer_keeps(tiny_model: TINY) -> None:
     assert totals[2] - totals[0] == pytest.approx(10 * (totals[1] - totals[0]), rel=1e-3)
 
 
-def test_one_dequantised_weight_at_a_time_takes_its_place(tiny_model: TINY) -> None:
+def test_one_dequantized_weight_at_a_time_takes_its_place(tiny_model: TINY) -> None:
     # So few tokens that only weights count.
     few = replace(USUAL, batch_size=1, length=2)
     wide = BaseSpec(model=str(tiny_model("llama", intermediate_size=4096)))
@@ -322,7 +322,7 @@ def test_the_last_seat_to_come_finds_its_buffers_twice() -> None:
 
 
 @pytest.mark.slow
-def test_as_many_seats_as_fit_then_the_dequantised_base(spec: BaseSpec) -> None:
+def test_as_many_seats_as_fit_then_the_dequantized_base(spec: BaseSpec) -> None:
     plain, resident = estimate(spec, USUAL), estimate(spec, replace(USUAL, resident_weights=True))
     roomy = choose_seats(spec, USUAL, most=3, available=1e12)
     assert (roomy.seats, roomy.resident_weights) == (3, True)
@@ -353,7 +353,7 @@ def test_a_number_of_seats_that_was_asked_for_is_kept(spec: BaseSpec) -> None:
     assert choose_seats(spec, USUAL, most=2, seats=5, available=1.0).seats == 5
 
 
-def test_a_base_that_is_not_quantised_has_no_copy(spec: BaseSpec) -> None:
+def test_a_base_that_is_not_quantized_has_no_copy(spec: BaseSpec) -> None:
     found = choose_seats(replace_spec(spec, quantization="none"), USUAL, most=2, available=1e12)
     assert not found.resident_weights
     assert "dequantized_weight" not in found.reason

@@ -195,7 +195,7 @@ def test_a_blueprint_holds_what_is_counted_from_model_and_data(draw: Draw, tmp_p
     assert study_spec.trial_config(first.params).learning_rate == pytest.approx(2e-4)
 
 
-def test_a_base_that_is_quantised_already_is_recorded_as_what_it_is(draw: Draw, tmp_path: Path) -> None:
+def test_a_base_that_is_quantized_already_is_recorded_as_what_it_is(draw: Draw, tmp_path: Path) -> None:
     plain = draw()
     assert plain.study_spec.context["quantization"] == "nf4"
     assert plain.study_spec.context["quantization_config"]["bnb_4bit_use_double_quant"] is True
@@ -210,10 +210,10 @@ def test_a_base_that_is_quantised_already_is_recorded_as_what_it_is(draw: Draw, 
         "bnb_4bit_quant_type": "fp4",
         "bnb_4bit_use_double_quant": False,
     }
-    assert fp4.base_kind == "in FP4 with single quantisation, as the base is stored"
+    assert fp4.base_kind == "in FP4 with single quantization, as the base is stored"
     assert fp4.base_gib > plain.base_gib
     (folder / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "awq"}}))
-    with pytest.raises(ModelError, match="is quantised with AWQ"):
+    with pytest.raises(ModelError, match="is quantized with AWQ"):
         draw(model__name=str(folder))
 
 
