@@ -81,6 +81,7 @@
     chart.append(tip);
     tip.hidden = false;
     tip.textContent = part.text;
+    tip.style.left = tip.style.top = "0";  // its own width, not what is left of the page's
     const box = part.node.getBoundingClientRect();
     const left = box.left + Math.min(box.width, 40) / 2 - outer.left + 12;
     const flipped = left + tip.offsetWidth > outer.width ? left - tip.offsetWidth - 24 : left;

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from results.charts.chart import Axis, Chart, Mark, Series
+from results.charts.layout.scales import ticks_of
 from results.charts.styles import SHADES_LIGHT, STYLES, Style
 
 _SYMBOLS = {
@@ -26,6 +27,7 @@ _SYMBOLS = {
 }
 _FRAME_TOP = 0.9
 """Where the frame ends below the marks of the top edge, as a share of the picture's height."""
+_MOST_TICKS = 9
 _WIDTHS = {"faint": 1.0, "light": 1.0, "normal": 1.6, "strong": 3.0}
 
 
@@ -39,14 +41,17 @@ def figure(chart: Chart) -> Any:
     made.update_layout(
         title={"text": _escaped(chart.title)},
         template="plotly_white",
+        barmode="overlay",
         hovermode="closest",
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
-        height=chart.height + 220 + 22 * len(chart.strip),
+        height=chart.height + 200 + 22 * len(chart.strip),
         xaxis=_axis(chart.x) | {"anchor": "y2" if chart.strip else "y"},
         yaxis=_axis(chart.y) | {"domain": [_strip_share(chart), _FRAME_TOP if chart.edge else 1.0]},
         shapes=list(_shapes(chart)),
         annotations=list(_annotations(chart)),
     )
+    if any(line.label for series in chart.series for line in series.lines):
+        made.update_layout(margin={"r": 110})
     if chart.edge:
         made.update_layout(
             yaxis3={"visible": False, "fixedrange": True, "range": [0, 1], "domain": [_FRAME_TOP + 0.01, 1.0]}
@@ -76,11 +81,12 @@ def _axis(axis: Axis) -> dict[str, Any]:
         "zeroline": False,
         "showgrid": axis.has_grid,
     }
-    if axis.ticks is not None:
-        found |= {"tickvals": [tick.at for tick in axis.ticks]}
-        found |= {"ticktext": [_escaped(tick.text) for tick in axis.ticks]}
-    elif axis.is_log:
-        found |= {"exponentformat": "e", "dtick": "D2"}
+    if axis.ticks is not None or axis.is_log:
+        ticks = ticks_of(axis, _MOST_TICKS)
+        found |= {
+            "tickvals": [tick.at for tick in ticks],
+            "ticktext": [_escaped(tick.text) for tick in ticks],
+        }
     return found
 
 
@@ -91,12 +97,12 @@ def _traces(chart: Chart, go: Any) -> Iterator[Any]:
         if series.lines:
             yield _lines(series, go)
         if series.marks:
-            yield _marks(series, go)
+            yield _marks(series, go, chart)
     seen: Counter[float] = Counter()
     for series in chart.edge:
         # Below each other where several have the same value.
         heights = [0.9 - 0.2 * (seen.update([mark.x]) or (seen[mark.x] - 1) % 5) for mark in series.marks]
-        yield _marks(series, go, y=heights, yaxis="y3")
+        yield _marks(series, go, chart, y=heights, yaxis="y3")
     for index, row in enumerate(chart.strip):
         style = STYLES[row.style]
         is_point = row.low == row.high
@@ -105,7 +111,7 @@ def _traces(chart: Chart, go: Any) -> Iterator[Any]:
             y=[index] if is_point else [index, index],
             yaxis="y2",
             mode="markers+text" if is_point else "lines+text",
-            text=[_escaped(row.label)] if is_point else ["", _escaped(row.label)],
+            text=[f"  {_escaped(row.label)}"] if is_point else ["", f"  {_escaped(row.label)}"],
             textposition="middle right",
             textfont={"color": style.light},
             marker={"color": style.light, "symbol": _SYMBOLS[style.symbol], "size": 9},
@@ -121,25 +127,34 @@ def _named(series: Series) -> dict[str, Any]:
     return {"name": _escaped(series.name), "showlegend": bool(series.name), "hoverinfo": "text"}
 
 
-def _marks(series: Series, go: Any, *, y: Sequence[float] | None = None, yaxis: str = "y") -> Any:
+def _marks(
+    series: Series, go: Any, chart: Chart, *, y: Sequence[float] | None = None, yaxis: str = "y"
+) -> Any:
     style, marks = STYLES[series.style], series.marks
     return go.Scatter(
         x=[mark.x for mark in marks],
         y=[mark.y for mark in marks] if y is None else y,
         yaxis=yaxis,
         mode="markers+text",
-        text=[_escaped(mark.label) for mark in marks],
-        textposition="top center",
+        text=[f"  {_escaped(mark.label)}  " if mark.label else "" for mark in marks],
+        textposition=[_side(mark, chart.x) for mark in marks],
         textfont={"color": style.light},
         hovertext=[_escaped(mark.text) for mark in marks],
-        marker=_marker(style, marks),
+        marker=_marker(style, marks, chart.shade_key),
         error_y=_intervals(marks),
         cliponaxis=False,
         **_named(series),
     )
 
 
-def _marker(style: Style, marks: tuple[Mark, ...]) -> dict[str, Any]:
+def _side(mark: Mark, axis: Axis) -> str:
+    """Labels reach towards the middle of the figure."""
+    ends = (mark.x, axis.low, axis.high)
+    x, low, high = (math.log(end) for end in ends) if axis.is_log else ends
+    return "middle right" if x < (low + high) / 2 else "middle left"
+
+
+def _marker(style: Style, marks: tuple[Mark, ...], shade_key: str) -> dict[str, Any]:
     shades = [mark.shade for mark in marks if mark.shade is not None]
     found: dict[str, Any] = {
         "symbol": _SYMBOLS[style.symbol] + ("-open" if style.is_open or style.symbol == "cross" else ""),
@@ -149,7 +164,12 @@ def _marker(style: Style, marks: tuple[Mark, ...]) -> dict[str, Any]:
     }
     if len(shades) == len(marks) and shades:
         scale = [[index / (len(SHADES_LIGHT) - 1), color] for index, color in enumerate(SHADES_LIGHT)]
-        found |= {"color": shades, "colorscale": scale, "cmin": 0, "cmax": 1}
+        bar = {
+            "title": {"text": _escaped(shade_key), "side": "right"},
+            "showticklabels": False,
+            "thickness": 12,
+        }
+        found |= {"color": shades, "colorscale": scale, "cmin": 0, "cmax": 1, "colorbar": bar}
     return found
 
 
@@ -198,6 +218,7 @@ def _bars(series: Series, go: Any) -> Any:
         width=0.72,
         text=[_escaped(bar.label) for bar in bars],
         textposition=["outside" if bar.is_label_outside else "inside" for bar in bars],
+        insidetextanchor="middle",
         marker={"color": STYLES[series.style].light},
         hovertext=[_escaped(bar.text) for bar in bars],
         cliponaxis=False,
@@ -210,17 +231,16 @@ def _shapes(chart: Chart) -> Iterator[dict[str, Any]]:
         color = STYLES[band.style].light
         is_box = band.y_low is not None and band.y_high is not None
         ends = {"y0": band.y_low, "y1": band.y_high} if is_box else {"y0": 0, "y1": 1, "yref": "y domain"}
-        line = {"width": 1.5, "dash": "dash", "color": color} if is_box else {"width": 0}
-        yield {"type": "rect", "layer": "below", "x0": band.low, "x1": band.high, "fillcolor": color} | {
-            "opacity": 0.12,
-            "line": line,
-            **ends,
-        }
+        line = {"width": 1.5 if is_box else 0, "dash": "dash", "color": color}
+        fill = f"rgba({', '.join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5))}, 0.12)"
+        look = {"type": "rect", "layer": "below", "fillcolor": fill, "line": line}
+        yield look | {"x0": band.low, "x1": band.high} | ends
     for guide in chart.guides:
-        line = {"color": STYLES[guide.style].light, "width": 1.3, "dash": "dash"}
+        dash = "dash" if STYLES[guide.style].dash else "solid"
+        line = {"color": STYLES[guide.style].light, "width": 1.3, "dash": dash}
         across = {"x0": 0, "x1": 1, "xref": "x domain", "y0": guide.at, "y1": guide.at}
         along = {"y0": 0, "y1": 1, "yref": "y domain", "x0": guide.at, "x1": guide.at}
-        yield {"type": "line", "line": line} | (across if guide.side == "y" else along)
+        yield {"type": "line", "layer": "below", "line": line} | (across if guide.side == "y" else along)
 
 
 def _annotations(chart: Chart) -> Iterator[dict[str, Any]]:
@@ -237,3 +257,16 @@ def _annotations(chart: Chart) -> Iterator[dict[str, Any]]:
     for note in chart.notes:
         x = math.log10(note.x) if chart.x.is_log else note.x
         yield plain | {"text": _escaped(note.text), "x": x, "y": note.y, "yanchor": "top"}
+    for series in chart.series:
+        for line in series.lines:
+            if line.label:
+                y = line.points[-1][1]
+                look = {
+                    "text": f" {_escaped(line.label)}",
+                    "font": {"size": 12, "color": STYLES[series.style].light},
+                }
+                yield (
+                    plain
+                    | look
+                    | {"x": 1, "xref": "x domain", "xanchor": "left", "y": y, "yanchor": "middle"}
+                )

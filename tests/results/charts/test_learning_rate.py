@@ -129,7 +129,7 @@ def test_text_of_the_study_is_never_markup(answered: Answered, make_trial: Any) 
     names = {element.tag for element in ElementTree.fromstring(drawn).iter()}
     assert names == {"div", "svg", "rect", "path", "text", "title"}
     assert XSS in "".join(ElementTree.fromstring(drawn).itertext())
-    shown = figure(chart).to_json()
+    shown = repr(figure(chart).to_plotly_json())
     assert "<img" not in shown
     assert "<script" not in shown
 
