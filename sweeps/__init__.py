@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from files_and_text.problems import ExpectedError
     from sweeps.errors import SweepError
     from sweeps.run.callbacks import StopSweep
-    from sweeps.run.run_sweep import RunResult
+    from sweeps.run.run_result import RunResult
     from sweeps.study.report import Report
     from sweeps.sweep import Sweep, load
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _WHERE = {
     "ExpectedError": "files_and_text.problems",
     "Report": "sweeps.study.report",
-    "RunResult": "sweeps.run.run_sweep",
+    "RunResult": "sweeps.run.run_result",
     "StopSweep": "sweeps.run.callbacks",
     "Sweep": "sweeps.sweep",
     "SweepError": "sweeps.errors",

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sweeps.plan.specs import StudySpec
     from sweeps.replay.comparison import Replay
     from sweeps.run.callbacks import Callback
-    from sweeps.run.run_sweep import RunResult
+    from sweeps.run.run_result import RunResult
     from sweeps.study.lease import Lease
     from sweeps.study.move_study import MovedStudies
     from sweeps.study.stages import Stages
@@ -163,13 +163,17 @@ class Sweep(SweepResults):
         interrupted kernel and `stop` from another thread checkpoint the running trials and end. Raises a
         SweepError; nothing is written before data, model and storage have been checked.
         """
+        from sweeps.run.before_run import finished_run, refuse_if_running
         from sweeps.run.check_hub import check_hub
         from sweeps.study.home_folder import refuse_copy
         from sweeps.view.live_view import LiveView
 
         refuse_copy(self.config)
-        check_hub(self.config)
+        refuse_if_running(self.config)
         console = console or console_of(progress)
+        if (finished := finished_run(self.config)) is not None:
+            return replace(finished, answer=self.answer)
+        check_hub(self.config)
         with LiveView(console, name=self.config.name, target=self.config.trials) as view:
             with view.stages.stage("importing torch and transformers"):
                 import sweeps.plan.build_blueprint  # noqa: F401  # here, where it is seen
@@ -208,6 +212,7 @@ class Sweep(SweepResults):
         from sweeps.artifacts.run_folder import check_run_folder
         from sweeps.confirm.confirmation import Confirmation, ConfirmResult, sweep_to_confirm
         from sweeps.confirm.request import ConfirmRequest
+        from sweeps.run.before_run import refuse_if_running
         from sweeps.run.run_end import CONTINUE
         from sweeps.study.home_folder import refuse_copy
         from sweeps.study.study import peek
@@ -216,6 +221,7 @@ class Sweep(SweepResults):
         if margin is None:
             margin = margin_of(None if anew else self.replicates())
         refuse_copy(self.config)
+        refuse_if_running(self.config)
         request = ConfirmRequest(best=best, rows=rows, trials=trials, hours=hours, margin=margin)
         sweep = sweep_to_confirm(self.study(), lease_seconds=self.config.reliability.lease_seconds)
         console = console or console_of(progress)
@@ -268,14 +274,17 @@ class Sweep(SweepResults):
         )
 
     def stop(self) -> Lease:
-        """Ask the running sweep to checkpoint its trials and end; returns the lease of the process asked.
+        """Ask the running sweep, or its confirmation, to checkpoint its trials and end; returns the lease of
+        the process asked.
 
         Raises RunFolderError when no process works on the study, or one on another machine.
         """
-        from sweeps.study.lease import lease_of
+        from sweeps.run.before_run import leases
 
-        lease = lease_of(self.study())
-        if lease is None or lease.released or lease.owner.is_alive is False:
+        self.study()  # says so where there is none
+        held = [lease for lease in leases(self.config).values() if not lease.released]
+        lease = next((lease for lease in held if lease.owner.is_alive is not False), None)
+        if lease is None:
             raise RunFolderError(f"the sweep {self.config.name!r} is not running")
         if lease.owner.is_alive is None:
             raise RunFolderError(

@@ -141,12 +141,28 @@ def confirm(
 
 @app.command(epilog="sweeps stop runs/mine")
 def stop(path: RunArgument) -> None:
-    """Ask a running sweep to save its trials and end.
+    """Ask a running sweep to save its trials and end, and wait for that.
 
     `sweeps run` continues it.
     """
-    lease = load_to_read(path).stop()
-    say(console, f"asked process {lease.owner.pid} to stop: it checkpoints its running trials and ends")
+    from sweeps.run.stopping import stopped_lines, stopping_text, wait_for_end
+
+    sweep = load_to_read(path)
+    before = sweep.status()
+    lease = sweep.stop()
+    say(console, stopping_text(before))
+    try:
+        has_ended = wait_for_end(lease)
+    except KeyboardInterrupt:
+        has_ended = False
+    if not has_ended:
+        say(
+            console,
+            f"Process {lease.owner.pid} is still stopping; `sweeps status` says when it is done.",
+        )
+        return
+    for line in stopped_lines(sweep.status()):
+        say(console, line)
 
 
 @app.command(epilog="sweeps move runs/mine --to journal:/shared/study.log")

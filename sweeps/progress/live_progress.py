@@ -178,8 +178,8 @@ class LiveProgress:
     def _stop_seconds(self) -> float | None:
         """All trials of a worker write a checkpoint, one after another, once its turn is over."""
         seconds = [
-            TURN_SECONDS + len(progress.trials) * progress.checkpoint_seconds
+            TURN_SECONDS + len(progress.trials) * (progress.checkpoint_seconds or 0.0)
             for _, progress in self._last.values()
-            if progress.checkpoint_seconds is not None and progress.trials
+            if progress.trials
         ]
         return max(seconds, default=None)

@@ -57,10 +57,16 @@ class SweepResults(Shown):
         return peek(self.storage_url, self.config.name + CONFIRM_SUFFIX)
 
     def status(self) -> Status:
-        """Counts, best and guideline default as the study has them now."""
+        """Where the sweep stands: from `progress.json` while it or its confirmation runs, else its study."""
+        from sweeps.console import shown_path
+        from sweeps.progress.paused_trials import add_paused
+        from sweeps.study.progress_file import read_progress
         from sweeps.study.read_status import read_status
 
-        return read_status(self.study(), self.config.trials)
+        if (now := read_progress(self.run_folder)) is not None:
+            return now
+        status = read_status(self.study(), self.config.trials)
+        return add_paused(status, self.run_folder, str(shown_path(self.run_folder)))
 
     def tables(self) -> Tables:
         """Trials and reports as pandas tables.

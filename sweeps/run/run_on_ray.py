@@ -20,6 +20,7 @@ from sweeps.fleet.run_fleet import run_fleet
 from sweeps.fleet.signals import stop_on_signals
 from sweeps.plan.blueprint import Blueprint
 from sweeps.run.callbacks import Callback, ReportFeed
+from sweeps.run.progress_writer import ProgressWriter
 from sweeps.run.run_end import CONTINUE
 from sweeps.study.lease import DriverProcess, refuse_if_held
 from sweeps.tracking.follow import following
@@ -76,10 +77,14 @@ def run_on_ray(
         workers, seats = plural(size.now, "worker"), plural(blueprint.worker_spec.seats, "seat")
         view.add_event(f"{workers} with {seats}{' each' if size.now > 1 else ''}")
         keeper = endpoints.keeper
-        following_keeper = view.follow(
+        progress = ProgressWriter(
             lambda seen: ray.get(keeper.status.remote(seen), timeout=60),
-            lambda: ray.get(keeper.request_stop.remote(), timeout=60),
+            config.run_folder,
+            owner,
+            view.stages,
         )
+        opened.callback(progress.close)
+        following_keeper = view.follow(progress, lambda: ray.get(keeper.request_stop.remote(), timeout=60))
         feed = ReportFeed(callbacks, view.say, view.stop_wanted).follow(
             lambda seen: ray.get(keeper.reports.remote(seen), timeout=60)
         )

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from files_and_text.shown import Shown
 from lora_runner.base.read_ahead import read_ahead
-from results.answer.answer import Answer
-from results.text.answer import loss_text, sure_text, use_text
 from results.verdict.replicates import CONFIRM_SUFFIX
 from sweeps.artifacts.run_folder import check_run_folder, write_run_folder
 from sweeps.config import SweepConfig, storage_url
-from sweeps.console import shown_path
 from sweeps.errors import StartFailed, StorageUnreachable, SweepFailed
 from sweeps.keeper.failed_trials import failed_trials
 from sweeps.plan.blueprint import Blueprint
@@ -23,6 +18,7 @@ from sweeps.run.callbacks import Callback
 from sweeps.run.result_files import write_result_files
 from sweeps.run.run_end import CONTINUE, check_run_end
 from sweeps.run.run_on_ray import run_on_ray
+from sweeps.run.run_result import RunResult
 from sweeps.run.served_tokenizer import served_tokenizer
 from sweeps.storage.open_storage import check_reachable
 from sweeps.study.read_status import read_status
@@ -30,30 +26,6 @@ from sweeps.study.status import Status
 from sweeps.study.study import peek, started_study
 from sweeps.tracking.update import check_installed
 from sweeps.view.live_view import LiveView
-
-
-@dataclass(frozen=True, repr=False)
-class RunResult(Shown):
-    """How a run ended."""
-
-    status: Status
-    interrupted: bool
-    added: int
-    """Trials that this run finished."""
-    run_folder: Path
-    failures: str | None = None
-    """What failed and has not been made up for, in words."""
-    answer: Answer | None = None
-    """That of the whole sweep, as far as it has got."""
-
-    def _shown(self) -> tuple[str, Mapping[str, str]]:
-        status, facts = self.status, dict[str, str]()
-        if self.answer is not None and self.answer.best is not None:
-            facts["use"], facts["loss"] = use_text(self.answer), loss_text(self.answer.best.loss)
-            facts["how sure"] = sure_text(self.answer)
-        facts["folder"] = str(shown_path(self.run_folder))
-        how = "was interrupted" if self.interrupted else "has ended"
-        return f"The run {how}: {status.finished} of {status.target} trials, {self.added} in this run", facts
 
 
 def run_sweep(

@@ -13,6 +13,7 @@ import pytest
 from sweeps.artifacts.run_folder import write_run_folder
 from sweeps.cli.main import main
 from sweeps.keeper.keeper import Keeper
+from sweeps.run.before_run import BEST_FILE, RESULT_FILES
 from sweeps.sweep import Sweep
 from tests.sweeps.cli.calling import Answer, Call
 from tests.sweeps.watched_sweep import watched as watched
@@ -61,11 +62,28 @@ def folder(tmp_path: Path, tiny_model: Callable[..., Path], monkeypatch: pytest.
 
 @pytest.fixture
 def ran(folder: Path, pack: Any) -> Path:
-    """The run folder of a sweep that a simulated pack ran."""
+    """The run folder of a sweep that a simulated pack ran; this process still holds its study."""
+    sweep, keeper = run_simulated(folder, pack)
+    keeper._storage.engine.dispose()
+    return sweep.run_folder
+
+
+@pytest.fixture
+def finished(folder: Path, pack: Any) -> Path:
+    """The run folder of a sweep that has ended, with files in place of its results."""
+    sweep, keeper = run_simulated(folder, pack)
+    keeper.leave()
+    for name in (*RESULT_FILES, BEST_FILE):
+        path = sweep.run_folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    return sweep.run_folder
+
+
+def run_simulated(folder: Path, pack: Any) -> tuple[Sweep, Keeper]:
     sweep = Sweep.load(folder / "s.yaml")
     write_run_folder(sweep.config)
     keeper = Keeper(sweep.plan().study_spec, sweep.storage_url)
     keeper.register(0, 3.5)
     pack(keeper).run()
-    keeper._storage.engine.dispose()
-    return sweep.run_folder
+    return sweep, keeper

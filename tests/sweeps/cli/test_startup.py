@@ -52,3 +52,24 @@ def test_status_imports_neither_torch_nor_ray_nor_pandas_nor_scipy(ran: Path) ->
     assert code == "0"
     assert not {"torch", "transformers", "ray", "pandas", "scipy"} & set(packages)
     assert "optuna" in packages
+
+
+def test_a_second_run_is_refused_before_anything_large_is_imported(ran: Path) -> None:
+    """The keeper of `ran` still holds the study, in this process, which lives."""
+    command = [sys.executable, "-c", SCRIPT, ",".join(LARGE), "run", str(ran)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    code, *packages = done.stdout.split()
+    assert code == "2"
+    assert "is running already (process " in done.stderr
+    assert f"`sweeps stop {ran}` ends it" in done.stderr
+    assert not {"torch", "transformers", "ray", "pandas", "scipy"} & set(packages)
+
+
+def test_a_finished_sweep_is_answered_without_torch_or_ray(finished: Path) -> None:
+    *lines, last = imported_by("run", finished)
+    code, *packages = last.split()
+    assert code == "0"
+    assert not {"torch", "transformers", "ray"} & set(packages)
+    text = " ".join(lines)
+    assert "Nothing was left to run." in text
+    assert "Loss" in text

@@ -233,6 +233,7 @@ def test_a_running_sweep_is_asked_to_stop_by_its_lease(
     sweep = Sweep.__new__(Sweep)
     sweep.config = SimpleNamespace(name="t")  # type: ignore[assignment]
     monkeypatch.setattr(Sweep, "study", lambda self: keeper.study)
+    monkeypatch.setattr("sweeps.run.before_run.leases", lambda _: {"t": lease_of(keeper.study)})
     assert sweep.stop().owner == owner
     assert process.wait(20) == -signal.SIGTERM
     with pytest.raises(RunFolderError, match="the sweep 't' is not running"):
