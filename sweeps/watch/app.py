@@ -99,6 +99,7 @@ class WatchApp:
             return _say(start_response, HTTPStatus.FORBIDDEN, "only this page itself may stop the sweep")
         try:
             self._sweep.stop()
+            self._reader.stop_asked()
         except SweepError as error:
             return _say(start_response, HTTPStatus.CONFLICT, str(error))
         return _say(start_response, HTTPStatus.ACCEPTED, "asked to stop")

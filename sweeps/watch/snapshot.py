@@ -75,6 +75,7 @@ class SnapshotReader:
         self._lock = threading.Lock()
         self._study: optuna.Study | None = None
         self._due = 0.0
+        self._is_asked_to_stop = False
         folder = shown_path(sweep.run_folder)
         self._read = Snapshot(
             name=sweep.config.name, target=sweep.config.trials, run_folder=str(folder), state="not_started"
@@ -90,8 +91,18 @@ class SnapshotReader:
                 self._due = time.monotonic() + self._pause(time.monotonic() - started)
             live = read_progress(self._sweep.run_folder)
             status = live or self._read.status
-            state, written = _state(self._read, live), has_report(self._sweep.run_folder)
+            state, written = self._state(live), has_report(self._sweep.run_folder)
             return replace(self._read, status=status, state=state, has_report=written)
+
+    def stop_asked(self) -> None:
+        """From here on the sweep is stopping, until no process works on it any more."""
+        with self._lock:
+            self._is_asked_to_stop = True
+
+    def _state(self, live: Status | None) -> State:
+        state = _state(self._read, live)
+        self._is_asked_to_stop = self._is_asked_to_stop and state in ("starting", "running", "stopping")
+        return "stopping" if self._is_asked_to_stop else state
 
     def _read_study(self) -> Snapshot:
         try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from files_and_text.numbers import duration, plural
 from results.sweep_result import TrialResult
 from results.text.answer import done_text, headline, next_text, settings_text, sure_text
 from results.text.gaps import gap_text, loss_text, short_loss
-from sweeps.study.status import PAUSED, RunningTrial, Status
+from sweeps.study.status import RunningTrial, Status
 from sweeps.view.phrases import (
     best_text,
     counts_text,
@@ -20,6 +21,7 @@ from sweeps.view.phrases import (
     step_text,
     warning_texts,
 )
+from sweeps.view.status_text import stopped_text
 from sweeps.watch.snapshot import Snapshot
 
 SHOWN_EVENTS = 12
@@ -97,12 +99,14 @@ def facts(snapshot: Snapshot) -> list[str]:
     status, answer = snapshot.status, snapshot.answer
     if status is None:
         return []
-    if not snapshot.is_live:
-        return [done_text(answer.run)] if answer is not None else [counts_text(status)]
+    if snapshot.state == "finished" and answer is not None:
+        return [done_text(answer.run)]
     found = [counts_text(status)]
-    if status.elapsed_seconds >= 1:
-        found.append(f"{duration(status.elapsed_seconds)} so far")
-    found += [text for text in (left_text(status), ", ".join(status.devices), speed_text(status)) if text]
+    seconds = status.elapsed_seconds if snapshot.is_live else status.run_seconds or 0.0
+    if seconds >= 1:
+        found.append(f"{duration(seconds)} so far")
+    devices = status.devices or ([] if answer is None else list(answer.run.devices))
+    found += [text for text in (left_text(status), " and ".join(devices), speed_text(status)) if text]
     return found
 
 
@@ -117,8 +121,6 @@ def notices(snapshot: Snapshot) -> list[str]:
         )
     if status is None:
         return found
-    if snapshot.state == "starting":
-        found += [_sentence(stage_text(stage)) for stage in status.stages]
     if snapshot.state == "stopping":
         found.append("Asked to stop: running trials write their checkpoints and end.")
     if snapshot.state == "interrupted":
@@ -127,14 +129,20 @@ def notices(snapshot: Snapshot) -> list[str]:
     return found
 
 
+def stage_lines(snapshot: Snapshot) -> list[str]:
+    """What is being done that is not training, such as loading the base."""
+    if snapshot.status is None or not snapshot.is_live:
+        return []
+    return [_sentence(stage_text(stage)) for stage in snapshot.status.stages]
+
+
 def _stopped(status: Status) -> str:
-    when = "" if status.ended_at is None else f" {status.ended_at.astimezone():%Y-%m-%d at %H:%M}"
-    parts = []
-    if paused := status.states.get(PAUSED, 0):
-        parts.append(f"{plural(paused, 'trial')} paused")
-    if (left := status.target - status.finished) > 0:
-        parts.append(f"{left} of {plural(status.target, 'trial')} to finish")
-    return f"Stopped{when}{', with ' if parts else ''}{' and '.join(parts)}. Nothing is lost."
+    text = _sentence(stopped_text(status, datetime.now(UTC)))
+    if waiting := len(status.running):
+        text += (
+            f" {plural(waiting, 'trial')} {'waits' if waiting == 1 else 'wait'} to go on; nothing is lost."
+        )
+    return text
 
 
 def unfinished_rows(snapshot: Snapshot) -> list[UnfinishedRow]:
@@ -144,12 +152,15 @@ def unfinished_rows(snapshot: Snapshot) -> list[UnfinishedRow]:
         return []
     leader = None if status.leader is None else status.leader.number
     ordered = sorted(status.running, key=lambda trial: (trial.worker or 0, trial.seat or 0, trial.number))
-    return [_unfinished(trial, is_leader=trial.number == leader) for trial in ordered[:SHOWN_TRIALS]]
+    return [
+        _unfinished(trial, is_leader=trial.number == leader, is_live=snapshot.is_live)
+        for trial in ordered[:SHOWN_TRIALS]
+    ]
 
 
-def _unfinished(trial: RunningTrial, *, is_leader: bool) -> UnfinishedRow:
+def _unfinished(trial: RunningTrial, *, is_leader: bool, is_live: bool) -> UnfinishedRow:
     notes = ["leads"] if is_leader else []
-    notes += [] if trial.state == "training" else [trial.state]
+    notes += [trial.state] if is_live and trial.state != "training" else []
     has_seat = trial.worker is not None and trial.seat is not None
     return UnfinishedRow(
         number=trial.number,

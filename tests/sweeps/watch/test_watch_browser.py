@@ -180,6 +180,6 @@ def test_the_page_follows_a_running_sweep_survives_its_server_and_stops_the_swee
     assert running.returncode == 130, out
     until(lambda: "Stopped" in shown(browser, "state"))
     assert "sweeps run runs/long" in shown(browser, "state")
-    assert "2 trials paused" in shown(browser, "state")
+    assert "2 trials wait to go on" in shown(browser, "state")
     assert shown(browser, "trials").startswith("Paused")
     assert not is_open(browser)
