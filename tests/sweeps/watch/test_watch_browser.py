@@ -62,7 +62,7 @@ def running(folder: Path) -> Iterator[subprocess.Popen[str]]:
         return any(folder.glob("runs/long/trials/*"))
 
     try:
-        until(has_begun, seconds=120)
+        until(has_begun, seconds=300)
         yield process
     finally:
         if process.poll() is None:
