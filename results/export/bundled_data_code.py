@@ -17,7 +17,9 @@ from results.errors import ExportError
 
 PACKAGE = "qlora_data"
 _RUNNER, _TEXT = "lora_runner", "files_and_text"
-_ALLOWED_IMPORTS = (rf"{_RUNNER}\.data\b", rf"{_RUNNER}\.(data_spec|errors)\b", rf"{_TEXT}\.\w+")
+_BESIDE = "data_spec|errors|hub_files"
+"""Modules of `lora_runner` that its data code imports from beside it."""
+_ALLOWED_IMPORTS = (rf"{_RUNNER}\.data\b", rf"{_RUNNER}\.({_BESIDE})\b", rf"{_TEXT}\.\w+")
 _HEAD = "# {source} of qlora-sweeps: the code that prepared the trials' data. Only its imports are renamed.\n"
 
 
@@ -26,7 +28,7 @@ def bundled_data_code() -> Mapping[str, str]:
     """Path in the export -> source of the modules that turn records into token ids and labels.
 
     Raises ExportError when `lora_runner` is not installed, or when its data code imports anything else of the
-    project than itself, `data_spec`, `errors` and `files_and_text`.
+    project than itself, `_BESIDE` and `files_and_text`.
     """
     runner, text_package = _folder(_RUNNER), _folder(_TEXT)
     pending = [*(runner / "data").rglob("*.py")]
@@ -39,7 +41,7 @@ def bundled_data_code() -> Mapping[str, str]:
         for top, module, *_ in (name.split(".") for name in _imports(texts[file])):
             if top == _TEXT:
                 pending += [text_package / "__init__.py", text_package / f"{module}.py"]
-            elif module in ("data_spec", "errors"):
+            elif module in _BESIDE.split("|"):
                 pending.append(runner / f"{module}.py")
     bundled = {}
     for file in sorted(texts):
@@ -56,7 +58,7 @@ def with_renamed_imports(text: str, source: str) -> str:
         if not any(re.match(allowed, name) for allowed in _ALLOWED_IMPORTS):
             raise ExportError(f"{source} imports {name}, which is not bundled with a training script")
     text = re.sub(rf"\b{_RUNNER}\.data\b", PACKAGE, text)
-    text = re.sub(rf"\b{_RUNNER}\.(data_spec|errors)\b", rf"{PACKAGE}.\1", text)
+    text = re.sub(rf"\b{_RUNNER}\.({_BESIDE})\b", rf"{PACKAGE}.\1", text)
     text = re.sub(rf"\b{_TEXT}\.", f"{PACKAGE}.{_TEXT}.", text)
     return _HEAD.format(source=source) + text
 

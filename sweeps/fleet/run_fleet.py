@@ -49,6 +49,16 @@ class _StopWhenNoneRuns(tune.Callback):  # type: ignore[misc]  # Ray ships no ty
         return {}
 
 
+class _NoOutput(tune.ProgressReporter):  # type: ignore[misc]  # Ray ships no types
+    """In a notebook, Tune's own reporter would clear what the cell shows."""
+
+    def should_report(self, trials: list[Any], done: bool = False) -> bool:
+        return False
+
+    def report(self, trials: list[Any], done: bool, *sys_info: str) -> None:
+        pass
+
+
 def run_fleet(
     endpoints: Endpoints,
     worker_spec: SessionOpener,
@@ -73,6 +83,7 @@ def run_fleet(
                 name="fleet",
                 storage_path=scratch,
                 verbose=0,
+                progress_reporter=_NoOutput(),
                 stop=stopper,
                 callbacks=[_StopWhenNoneRuns(stopper, is_to_stop), early_exits],
                 # Unlimited: the keeper decides when to give up a trial or a worker.
