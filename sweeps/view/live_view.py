@@ -6,7 +6,7 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 
@@ -88,11 +88,14 @@ class LiveView:
 
         `status(n)` returns the present status with its events from number n on.
         """
-        over = threading.Event()
+        over, starting = threading.Event(), ExitStack()
+        starting.enter_context(self.stages.stage("starting the workers"))
 
         def ask() -> None:
             while not over.is_set():
                 self._poll(status, request_stop)
+                if (seen := self._status) is not None and (seen.running or seen.stages or seen.ending):
+                    starting.close()
                 self._wait(over)
             self._poll(status, request_stop)
 
@@ -101,6 +104,7 @@ class LiveView:
         try:
             yield
         finally:
+            starting.close()
             over.set()
             thread.join(timeout=10)
 

@@ -58,7 +58,8 @@ def counts_text(status: Status) -> str:
 
 def left_text(status: Status) -> str:
     """`about 2 min left`, with the reason where it grew; "" while it is not known."""
-    if status.seconds_left is None:
+    is_done = status.finished >= status.target and not status.running
+    if status.seconds_left is None or is_done:
         return ""
     return f"{about(status.seconds_left)} left" + (f" ({status.left_note})" if status.left_note else "")
 

@@ -65,7 +65,7 @@ def events_of(text: str) -> list[str]:
 def test_without_a_terminal_every_change_is_one_line_and_none_is_repeated() -> None:
     long = "trial 1: pruned (" + "a long reason " * 20 + ")"
     script = Script(["trial 0: started", long], [], [], ["trial 2: complete [bold]"])
-    lines = events_of(watch(script))
+    lines = [line for line in events_of(watch(script)) if not line.endswith("starting the workers")]
     # Events that come while a line is printed are printed together, with the count of that moment.
     assert [line.partition("] ")[2] for line in lines] == [
         "trial 0: started",
@@ -84,7 +84,7 @@ def test_events_of_the_last_moment_are_printed_at_the_end() -> None:
         view.follow(script.status, script.request_stop),
     ):
         script.answers = [["trial 9: complete"]]
-    assert events_of(out.getvalue()) == ["[1 of 8] trial 9: complete"]
+    assert events_of(out.getvalue())[-1] == "[1 of 8] trial 9: complete"
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -197,13 +197,27 @@ def test_a_stop_before_anything_trains_promises_nothing() -> None:
     assert stop_text(None) == stop_text(Status("mine", 8)) == "Stopping. Ctrl-C again ends it at once."
 
 
+def test_workers_are_starting_until_one_is_heard_of() -> None:
+    is_training = threading.Event()
+
+    def status(seen: int) -> Status:
+        return running_status(1 if is_training.is_set() else 0)
+
+    with LiveView(Console(file=io.StringIO()), poll_seconds=0.001) as view, view.follow(status, lambda: None):
+        assert [stage.name for stage in view.stages.now()] == ["starting the workers"]
+        is_training.set()
+        assert wait_until(lambda: not view.stages.now())
+
+
 def test_listeners_get_every_status_with_the_stages_of_the_driver() -> None:
     seen: list[Status] = []
     script = Script([], [])
     view = LiveView(Console(file=io.StringIO()), on_status=seen.append, poll_seconds=0.001)
     with view, view.stages.stage("starting Ray"), view.follow(script.status, script.request_stop):
         assert script.used_up.wait(10)
-    assert {stage.name for status in seen for stage in status.stages} == {"starting Ray"}
+    # No worker has said anything yet.
+    names = {stage.name for status in seen for stage in status.stages}
+    assert names == {"starting Ray", "starting the workers"}
     assert len(seen) >= 2
 
 

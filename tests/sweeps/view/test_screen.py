@@ -140,6 +140,10 @@ def test_events_are_cut_in_the_middle_and_starts_of_trials_left_out() -> None:
     assert "started" not in text
 
 
+def test_of_a_sweep_whose_trials_have_all_ended_no_time_is_left() -> None:
+    assert " left" not in drawn(running_status(0, states={"COMPLETE": 16}, seconds_left=10.0))
+
+
 def test_before_a_trial_is_complete_the_leader_at_its_rung_is_shown() -> None:
     leader = Leader(number=11, eval_loss=5.711, percent=20)
     text = drawn(running_status(best=None, leader=leader, default_loss=None))
