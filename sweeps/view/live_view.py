@@ -204,7 +204,9 @@ class LiveView:
         shown, size = list[str](), self._console.size
         live = self._live()
         try:
-            while not self._closed.is_set():
+            is_last = False
+            while not is_last:
+                is_last = self._closed.is_set()
                 self._wake.clear()
                 if self._console.size != size:
                     # A terminal breaks the lines that it shows anew: what stood there is cleared with them.
@@ -216,7 +218,8 @@ class LiveView:
                 if (text := [line.plain for line in lines]) != shown:
                     shown = text
                     live.update(Group(*lines), refresh=True)
-                self._wake.wait(PAINT_SECONDS)
+                if not is_last:
+                    self._wake.wait(PAINT_SECONDS)
         finally:
             live.stop()
 
