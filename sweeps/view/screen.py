@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 
 from rich.text import Text
 
@@ -24,7 +25,7 @@ from sweeps.view.phrases import (
 from sweeps.view.trial_lines import Bars, TrialLines
 
 SHOWN_EVENTS = 4
-MAX_WARNINGS = 3
+MAX_WARNINGS, MAX_NOTICE_LINES = 3, 3
 STAGE_BAR, SWEEP_BAR = 16, 12
 """Cells of a stage's bar, and the fewest of the sweep's."""
 
@@ -56,7 +57,7 @@ class Screen:
         what the user has to know now, such as what a requested stop is doing.
         """
         head = [self._title(status, width), *self._facts(status, width)]
-        head += [Text(shorten(notice, width), style="bold yellow")] if notice else []
+        head += [Text(line, style="bold yellow") for line in wrap(notice, width)[:MAX_NOTICE_LINES]]
         warnings = list(warning_texts(status))[:MAX_WARNINGS]
         head += [Text(shorten(f"! {text}", width), style="yellow") for text in warnings]
         started = [self._stage(stage, width) for stage in (*stages, *status.stages)]

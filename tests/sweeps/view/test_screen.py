@@ -122,8 +122,9 @@ def test_what_a_person_has_to_know_is_seen() -> None:
         num_put_back=2,
         states={"COMPLETE": 4, "PRUNED": 2, "FAIL": 1, "RUNNING": 4},
     )
-    text = drawn(status, notice="Stopping: 4 running trials write checkpoints.")
-    assert "Stopping: 4 running trials write checkpoints." in text
+    text = drawn(status, notice="Stopping: 4 running trials write checkpoints. " * 3)
+    stops = "Stopping: 4 running trials write checkpoints."
+    assert " ".join(text.split()).count(stops) == 3  # it is wrapped, and nothing of it is cut
     assert "! the storage has been away for 1 min 15 s" in text
     assert "! 2 trials tried again after running out of memory" in text
     assert "! 1 trial failed" in text
