@@ -11,7 +11,7 @@ from results.charts.builders.trial_marks import EARLY, LOSS_AXIS, SCHEDULER, pos
 from results.charts.chart import Axis, Chart, Guide, Mark, Series, StripRow
 from results.charts.styles import OTHER_SCHEDULER, scheduler_style
 from results.sweep_result import SweepResult, TrialResult
-from results.text.gaps import short_loss
+from results.text.gaps import gap_text, short_loss
 
 RATE = "learning_rate"
 _MOST_ROWS = 6
@@ -26,15 +26,17 @@ def learning_rate_chart(sweep: SweepResult, answer: Answer) -> Chart | None:
     names = searched(sweep)
     confirmed = _confirmed(answer)
     base = answer.base.loss.value if answer.base.loss else None
+    tables = _tables(answer)
+    again = _run_again(tables, answer)
+    spans = [(loss.low, loss.value, loss.high) for loss in confirmed.values()]
+    spans += [(mark.low, mark.y, mark.high) for mark in again]
     low, high = loss_ends(
         [trial.eval_loss for trial in finished if trial.eval_loss is not None],
-        named=[
-            end for loss in confirmed.values() for end in (loss.low, loss.value, loss.high) if end is not None
-        ],
+        named=[end for span in spans for end in span if end is not None],
         base=base,
     )
+    again = tuple(mark for mark in again if mark.y <= high)
     shown = [trial for trial in finished if (trial.eval_loss or 0.0) <= high]
-    tables = _tables(answer)
     rates = [positive(trial, RATE) or 0.0 for trial in trials]
     edge = _edge(trials, [trial for trial in finished if trial not in shown], names)
     left, right = log_ends(rates, reach=[end for value in tables for end in (value.low, value.high) if end])
@@ -47,6 +49,7 @@ def learning_rate_chart(sweep: SweepResult, answer: Answer) -> Chart | None:
         y=Axis(title=LOSS_AXIS, low=low, high=high),
         series=(
             *_by_scheduler(shown, names, skipped={n for n, loss in confirmed.items() if not loss.seeds}),
+            *([Series(style="table", name="best at a table's rate", marks=again)] if again else []),
             *_named(sweep, answer, names, high),
         ),
         guides=tuple(_guides(tables, base if base is not None and base <= high else None)),
@@ -73,6 +76,28 @@ def _tables(answer: Answer) -> list[TableValue]:
     entry = next((parameter for parameter in answer.parameters if parameter.parameter == RATE), None)
     values = [] if entry is None else [v for v in entry.tables if not v.is_warning and v.low and v.high]
     return values[:_MOST_ROWS]
+
+
+def _run_again(tables: Sequence[TableValue], answer: Answer) -> tuple[Mark, ...]:
+    """The best with a rate of the tables, on new seeds: its mean, with the interval of what it costs."""
+    found = []
+    for value in tables:
+        cost = value.cost
+        if answer.best is None or cost is None or not cost.seeds or cost == answer.default.gap:
+            continue  # single runs are marks already, and so is the default
+        if value.low is None or value.low != value.high:
+            continue  # a range has no place on the axis
+        best = answer.best.loss.value
+        found.append(
+            Mark(
+                x=value.low,
+                y=best + cost.nats,
+                low=None if cost.low is None else best + cost.low,
+                high=None if cost.high is None else best + cost.high,
+                text=f"the best with learning rate {value.text}\ncosts {gap_text(cost)}",
+            )
+        )
+    return tuple(found)
 
 
 def _by_scheduler(trials: Sequence[TrialResult], names: Sequence[str], *, skipped: set[int]) -> list[Series]:

@@ -10,14 +10,18 @@ from typing import Any
 import pytest
 
 from results.answer.answer import Answer
+from results.answer.read_answer import read_answer
 from results.charts.builders.learning_rate import learning_rate_chart
 from results.charts.chart import Chart
 from results.charts.layout.place import place
 from results.charts.layout.sizes import NARROW, WIDE, Size
 from results.charts.plotly_figure import figure
 from results.charts.svg import svg
-from results.sweep_result import SweepResult
+from results.sweep_result import SweepResult, read_study
+from results.verdict.verdict import verdict
+from search_spaces import DEFAULT_LABEL
 from tests.results.charts.conftest import overlapping, text_boxes
+from tests.results.confirm_studies import ARMS, confirm
 from tests.results.report.conftest import XSS, many_trials
 
 Answered = Callable[..., tuple[SweepResult, Answer]]
@@ -138,3 +142,28 @@ def test_the_same_sweep_gives_the_same_bytes_and_few_of_them(answered: Answered,
     one, other = (str(svg(chart_of(answered(*busy, name="one")))) for _ in range(2))
     assert one == other
     assert len(one) < 256 * 800
+
+
+def test_after_a_confirmation_the_marks_are_means_of_the_seeds(make_trial: Any, make_study: Any) -> None:
+    of = make_study(
+        make_trial(2.2, lr=2e-4, ratio=0.25, label=DEFAULT_LABEL, rows=("scenario.general", "size.7-8b")),
+        make_trial(2.0, lr=4e-4, ratio=0.125, scheduler="cosine", warmup=0.05),
+        make_trial(2.3, lr=1e-3),
+    )
+    sweep = read_study(of)
+    answer = read_answer(sweep, verdict(sweep, confirm(*ARMS)), run_folder="runs/mine")
+    assert answer.best is not None
+    chart = chart_of((sweep, answer))
+    marks = {series.style: series.marks for series in chart.series}
+    (best,), (default,), (again,) = marks["best"], marks["default"], marks["table"]
+    assert (best.y, best.low, best.high) == (
+        answer.best.loss.value,
+        answer.best.loss.low,
+        answer.best.loss.high,
+    )
+    assert best.label == "best 2.100, cosine, 5 seeds"
+    assert default.y == pytest.approx(2.2, abs=0.001)
+    assert (again.x, again.y) == (2e-4, pytest.approx(2.15, abs=0.001))
+    assert again.low is not None
+    assert again.low < again.y < (again.high or 0)
+    assert (4e-4, 2.0) in marks_of(chart, "scheduler-cosine")  # the single run stays a trial among others
