@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +18,18 @@ def say(console: Console, text: str | Text, style: str | None = None) -> None:
 def console_of(progress: bool) -> Console:
     """Where a run shows what it does; nowhere without `progress`."""
     return Console() if progress else Console(quiet=True, force_terminal=False, force_jupyter=False)
+
+
+def wrapped(text: str) -> str:
+    """Lines that fit the terminal, broken between words; a long word, such as a path, stays whole."""
+    width = shutil.get_terminal_size().columns
+    lines = []
+    for line in text.splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        lines += textwrap.wrap(
+            line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        ) or [""]
+    return "\n".join(lines)
 
 
 def shown_path(path: Path) -> Path:

@@ -17,6 +17,7 @@ from sweeps.cli import certify, plan_commands, replay, result_commands, run_comm
 from sweeps.cli.frame.command_help import HelpCommand, HelpGroup
 from sweeps.cli.frame.usage_errors import usage_message
 from sweeps.cli.run_commands import INTERRUPTED
+from sweeps.console import wrapped
 from sweeps.errors import SweepError
 
 INTERNAL_ERROR = 70
@@ -104,5 +105,6 @@ def _as_spelled_now(arguments: list[str]) -> list[str]:
 
 def _fail(error: object, code: int) -> None:
     first, newline, _ = str(error).partition("\n")
-    print(f"errors:\n{error}" if newline and not first.endswith(":") else f"error: {error}", file=sys.stderr)
+    text = f"errors:\n{error}" if newline and not first.endswith(":") else f"error: {error}"
+    print(wrapped(text) if sys.stderr.isatty() else text, file=sys.stderr)
     sys.exit(code)

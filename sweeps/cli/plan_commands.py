@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from sweeps.cli.arguments import JsonOption, SetOption, SweepArgument, console, load_to_run
 from sweeps.console import say
@@ -71,8 +72,8 @@ def init(
     )
     made = new_sweep(wanted, lambda line: say(console, line))
     for line in made.summary():
-        say(console, line)
-    say(console, f"Next: sweeps plan {path}")
+        console.print(Text(line))
+    say(console, f"Next    sweeps plan {path}")
 
 
 @app.command(epilog="sweeps schema > .sweeps-schema.json")

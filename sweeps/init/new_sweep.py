@@ -54,10 +54,9 @@ class NewSweep:
     def summary(self) -> list[str]:
         """What was found and set, in a few lines."""
         config, data = self.config, self.data
-        held_out = "" if config.data.eval or data.eval_split else ", held out of them"
+        held_out = "to evaluate on" if config.data.eval or data.eval_split else "of them held out"
         lines = [
-            f"Data    {plural(data.num_records, 'record')} in format {data.format}; "
-            f"{plural(len(self.blueprint.data.eval), 'example')} to evaluate on{held_out}",
+            f"Data    {data.num_records:,} records ({data.format}), {data.num_held_out:,} {held_out}",
             f"Length  {config.data.max_length:,} tokens; the longest example has {data.lengths[-1]:,}",
             f"Budget  {config.trials} trials of {plural(config.training.max_steps or 0, 'step')}",
         ]

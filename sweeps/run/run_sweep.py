@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from rich.text import Text
+
 from lora_runner.base.read_ahead import read_ahead
 from results.verdict.replicates import CONFIRM_SUFFIX
 from sweeps.artifacts.run_folder import check_run_folder, write_run_folder
@@ -51,6 +53,10 @@ def run_sweep(
         store.check()
     study = peek(url, config.name, study_spec.identity)
     before = Status(config.name, config.trials) if study is None else read_status(study, config.trials)
+    from lora_runner.memory.planned_device import unused_gpu  # imports torch, as the plan did
+
+    if (why := unused_gpu()) is not None:
+        view.say(Text(f"warning: {why}", style="yellow"))
     for notice in blueprint.data.notices:
         view.say(notice_text(notice))
 

@@ -61,6 +61,7 @@ def test_every_known_gpu_is_found_by_its_own_name() -> None:
     assert all(PlannedDevice.named(name).name == name for name in GPUS)
 
 
+@pytest.mark.slow
 def test_memory_is_counted_as_on_that_gpu(tiny_model: Callable[..., Path]) -> None:
     spec = BaseSpec(model=str(tiny_model("llama")))
 

@@ -111,6 +111,7 @@ FORMS: dict[str, Callable[[], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "scenario"), list(zip(FORMS, [*SCENARIOS, *SCENARIOS], strict=False)))
 def test_what_is_written_is_what_plan_accepts(form: str, scenario: str, model: Path, folder: Path) -> None:
     shutil.copytree(model, "model")
