@@ -141,9 +141,9 @@ def confirm(
 
 @app.command(epilog="sweeps stop runs/mine")
 def stop(path: RunArgument) -> None:
-    """Ask a running sweep to save its trials and end, and wait for that.
+    """Ask a running sweep to save its trials and end.
 
-    `sweeps run` continues it.
+    Waits for that; Ctrl-C ends the waiting alone. `sweeps run` continues the sweep.
     """
     from sweeps.run.stopping import stopped_lines, stopping_text, wait_for_end
 

@@ -17,6 +17,7 @@ from results.verdict.verdict import verdict
 from sweeps.console import shown_path
 from sweeps.errors import RunFolderError, StorageUnreachable
 from sweeps.loopback.report_page import has_report
+from sweeps.progress.paused_trials import add_paused
 from sweeps.storage.open_storage import STORAGE_ERRORS
 from sweeps.study.progress_file import read_progress
 from sweeps.study.read_status import read_status
@@ -108,7 +109,8 @@ class SnapshotReader:
         try:
             if self._study is None:
                 self._study = self._sweep.study()
-            status = read_status(self._study, self._read.target)
+            now = read_status(self._study, self._read.target)
+            status = add_paused(now, self._sweep.run_folder, self._read.run_folder)
             sweep = read_study(self._study)
             found = verdict(sweep, self._sweep.replicates()) if sweep.started else None
         except RunFolderError:
