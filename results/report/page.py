@@ -103,9 +103,13 @@ def _read(name: str) -> str:
 
 
 def _breakable(text: str) -> Markup:
-    """Text whose lines may break after an underscore or a dot between letters, but not in 2e-4 or a date."""
-    broken = re.sub(r"(?<=\w)([_.])(?=[A-Za-z])", r"\1<wbr>", str(escape(text)))
+    """Text in which long names may break after an underscore or a dot, and 2e-4 or a date may not break."""
+    broken = re.sub(r"[\w.]{15,}", lambda name: _with_breaks(name[0]), str(escape(text)))
     return Markup(re.sub(r"(\d[\d.]*e-\d+|\d{4}-\d\d-\d\d)", r'<span class="whole">\1</span>', broken))
+
+
+def _with_breaks(name: str) -> str:
+    return re.sub(r"(?<=\w)([_.])(?=[A-Za-z])", r"\1<wbr>", name)
 
 
 @cache

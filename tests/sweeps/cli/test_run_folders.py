@@ -57,8 +57,8 @@ def test_status_reads_a_sweep_file_or_a_run_folder(call: Call, folder: Path, ran
     before = listing(folder)
     answer = call("status", folder / path)
     assert answer.code == 0, answer.err
-    assert "4 of 4 finished" in answer.out
-    assert "untouched base     3.5000" in answer.out
+    assert "4 of 4 trials" in answer.out
+    assert "untouched base 3.500" in answer.out
     read = json.loads(call("status", folder / path, "--json").out)
     assert (read["finished"], read["target"]) == (4, 4)
     assert read["best"]["eval_loss"] <= read["default_loss"]
