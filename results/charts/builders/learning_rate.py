@@ -128,9 +128,9 @@ def _named(sweep: SweepResult, answer: Answer, names: Sequence[str], high: float
     by_number = {trial.number: trial for trial in sweep.trials}
     roles = [("default", "guideline default", answer.default.trial, answer.default.loss)]
     if answer.best is not None:
-        if answer.best.trial == answer.default.trial:
-            roles = []  # one mark for both; `sure` says so
-        roles.append(("best", "best", answer.best.trial, answer.best.loss))
+        is_default = answer.best.trial == answer.default.trial
+        best = ("best", "best, the guideline default" if is_default else "best")
+        roles = [*([] if is_default else roles), (*best, answer.best.trial, answer.best.loss)]
     for style, name, number_, loss in roles:
         trial = by_number.get(-1 if number_ is None else number_)
         if trial is None or loss is None or positive(trial, RATE) is None or loss.value > high:
@@ -143,7 +143,14 @@ def _named(sweep: SweepResult, answer: Answer, names: Sequence[str], high: float
             text=trial_text(trial, names, role=name)
             if not loss.seeds
             else _seeds_text(trial, names, name, loss),
-            label=_label(name, trial, loss, is_scheduler_searched=SCHEDULER in names),
+            label=_label(
+                "best, the guideline default"
+                if number_ == answer.default.trial and style == "best"
+                else name,
+                trial,
+                loss,
+                is_scheduler_searched=SCHEDULER in names,
+            ),
             short_label=f"{style} {short_loss(loss.value)}",
         )
         found.append(Series(style=style, name=name, marks=(mark,)))

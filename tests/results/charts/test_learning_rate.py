@@ -167,3 +167,11 @@ def test_after_a_confirmation_the_marks_are_means_of_the_seeds(make_trial: Any, 
     assert again.low is not None
     assert again.low < again.y < (again.high or 0)
     assert (4e-4, 2.0) in marks_of(chart, "scheduler-cosine")  # the single run stays a trial among others
+
+
+def test_a_default_that_is_best_is_one_mark_that_says_so(answered: Answered, make_trial: Any) -> None:
+    trials = [make_trial(2.0, lr=2e-4, label=DEFAULT_LABEL), make_trial(2.4, lr=5e-4)]
+    chart = chart_of(answered(*trials))
+    assert marks_of(chart, "default") == []
+    (best,) = [series.marks[0] for series in chart.series if series.style == "best"]
+    assert best.label == "best, the guideline default 2.000, linear"
