@@ -1,27 +1,33 @@
-"""The README's pictures, from a finished run: `python -m tests.pictures runs/demo docs/images`.
+"""The README's pictures: `python -m tests.pictures docs/images` runs the demo and draws them.
 
-`terminal.svg` is what `sweeps run` prints for it at 80 columns, `report.png` the first screen of its report.
+`live.svg` is the terminal at 80x24 while the demo runs, `terminal.svg` what it prints at its end, `report.png`
+the first screen of its report.
 """
 
 from __future__ import annotations
 
 import base64
-import os
 import re
-import subprocess
 import sys
+from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pyte
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from tests.browser import emulated, open_browser
+from tests.terminal import in_terminal
 
 COLUMNS = 80
+HALF_WAY = 10
+"""Trials that have ended in the picture of the running demo."""
+_COLORS = {"brown": "yellow"}
+"""pyte's names of colors that rich calls otherwise."""
 WIDTH, HEIGHT = 1280, 1100
 _THEME = TerminalTheme(
     (250, 250, 248),
@@ -34,28 +40,55 @@ _THEME = TerminalTheme(
 
 
 def main() -> None:
-    run_folder, images = Path(sys.argv[1]), Path(sys.argv[2])
-    terminal_picture(run_folder, images / "terminal.svg")
-    report_picture(run_folder / "report.html", images / "report.png")
+    images = Path(sys.argv[1])
+    with TemporaryDirectory() as folder:
+        live: list[Text] = []
+
+        def keep_half_way(screen: pyte.Screen) -> None:
+            if any(f" {HALF_WAY} of 16 trials" in line for line in screen.display):
+                live[:] = [_line(screen, row) for row in range(screen.lines)]
+
+        program = str(Path(sys.executable).parent / "sweeps")
+        seen = in_terminal(
+            [program, "demo"],
+            cwd=Path(folder),
+            env={"HF_HUB_OFFLINE": "1"},
+            seconds=1800,
+            on_buffer=keep_half_way,
+        )
+        picture(live, images / "live.svg")
+        end = next(n for n, line in enumerate(seen.lines) if line.startswith("Done:"))
+        picture([Text("$ sweeps demo"), *map(Text, seen.lines[end:])], images / "terminal.svg")
+        report_picture(Path(folder) / "runs" / "demo" / "report.html", images / "report.png")
 
 
-def terminal_picture(run_folder: Path, image: Path) -> None:
-    """What `sweeps run` prints for a finished run, in colour."""
-    command = ["sweeps", "run", str(run_folder)]
-    printed = subprocess.run(
-        [str(Path(sys.executable).parent / "sweeps"), *command[1:]],
-        env=os.environ | {"FORCE_COLOR": "1", "COLUMNS": str(COLUMNS), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    console = Console(record=True, width=COLUMNS, file=StringIO())
-    console.print(Text(f"$ {' '.join(command)}", style="bold"))
-    console.print(Text.from_ansi(printed.rstrip()))
-    # Without the fonts that rich would load from the network.
+def picture(lines: Sequence[Text], image: Path) -> None:
+    """Lines of a terminal as SVG, without the fonts that rich would load from the network."""
+    console = Console(
+        record=True, width=COLUMNS, file=StringIO(), force_terminal=True, color_system="truecolor"
+    )
+    for line in lines:
+        console.print(line, no_wrap=True)
     form = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
-    picture = console.export_svg(title="qlora-sweeps", theme=_THEME, code_format=form)
-    image.write_text(picture, encoding="utf-8")
+    image.write_text(
+        console.export_svg(title="qlora-sweeps", theme=_THEME, code_format=form), encoding="utf-8"
+    )
+
+
+def _line(screen: pyte.Screen, row: int) -> Text:
+    """One line of a terminal with its colors."""
+    text = Text()
+    for column in range(screen.columns):
+        cell = screen.buffer[row][column]
+        color = (
+            ""
+            if cell.fg == "default"
+            else f"#{cell.fg}"
+            if len(cell.fg) == 6
+            else _COLORS.get(cell.fg, cell.fg)
+        )
+        text.append(cell.data, style=f"{'bold ' if cell.bold else ''}{color}".strip())
+    return text
 
 
 def report_picture(report: Path, image: Path) -> None:

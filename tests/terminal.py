@@ -40,8 +40,10 @@ def in_terminal(
     env: Mapping[str, str] | None = None,
     seconds: float = 120,
     on_screen: Callable[[list[str], subprocess.Popen[bytes]], None] | None = None,
+    on_buffer: Callable[[pyte.Screen], None] | None = None,
 ) -> Seen:
-    """Run a command to its end in a terminal; `on_screen(lines, process)` sees each new screen.
+    """Run a command to its end in a terminal; `on_screen(lines, process)` sees each new screen, `on_buffer`
+    the same with colors.
 
     Raises TimeoutError, and ends the command, when it takes longer than `seconds`.
     """
@@ -77,6 +79,8 @@ def in_terminal(
                 stream.feed(received)
                 if on_screen is not None:
                     on_screen([line.rstrip() for line in screen.display], process)
+                if on_buffer is not None:
+                    on_buffer(screen)
         return Seen(_text(screen).splitlines(), process.wait(timeout=30))
     finally:
         os.close(master)
