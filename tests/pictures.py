@@ -1,7 +1,7 @@
 """The README's pictures: `python -m tests.pictures docs/images` runs the demo and draws them.
 
-`live.svg` is the terminal at 80x24 while the demo runs, `terminal.svg` what it prints at its end, `report.png`
-the first screen of its report.
+`live.svg` is the terminal at 80x24 while the demo runs, `terminal.svg` what it prints at its end,
+`report.png` the first screen of its report.
 """
 
 from __future__ import annotations
