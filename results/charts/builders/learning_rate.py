@@ -143,14 +143,7 @@ def _named(sweep: SweepResult, answer: Answer, names: Sequence[str], high: float
             text=trial_text(trial, names, role=name)
             if not loss.seeds
             else _seeds_text(trial, names, name, loss),
-            label=_label(
-                "best, the guideline default"
-                if number_ == answer.default.trial and style == "best"
-                else name,
-                trial,
-                loss,
-                is_scheduler_searched=SCHEDULER in names,
-            ),
+            label=_label(name, trial, loss, is_scheduler_searched=SCHEDULER in names),
             short_label=f"{style} {short_loss(loss.value)}",
         )
         found.append(Series(style=style, name=name, marks=(mark,)))
