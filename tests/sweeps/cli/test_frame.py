@@ -206,7 +206,7 @@ def test_plan_and_run_take_the_sweep_file_here(call: Call, folder: Path, monkeyp
             "error: there is no sweep.yaml here; `sweeps init --model MODEL --train DATA`"
         )
     shutil.copy("s.yaml", "sweep.yaml")
-    assert "4 trials of 100 steps" in call("plan").out
+    assert "4 of 100 steps" in call("plan").out
     assert (
         "sweep.yaml: " in call("run", "--set", "trials=x").err
         or "trials" in call("run", "--set", "trials=x").err
