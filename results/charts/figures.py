@@ -1,4 +1,4 @@
-"""The charts of a sweep as plotly figures, one function for each name."""
+"""The charts of a sweep as plotly figures, by name."""
 
 from __future__ import annotations
 
