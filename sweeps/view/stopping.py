@@ -15,5 +15,6 @@ def stop_text(status: Status | None) -> str:
     lost = "what came since the last checkpoints"
     if status.steps_at_risk is not None:
         lost = f"at most {plural(status.steps_at_risk, 'step')} each"
-    trials = plural(len(training), "running trial")
-    return f"Stopping: {trials} write checkpoints{seconds}. Ctrl-C again ends it at once and loses {lost}."
+    verb = "writes a checkpoint" if len(training) == 1 else "write checkpoints"
+    trials = f"{plural(len(training), 'running trial')} {verb}"
+    return f"Stopping: {trials}{seconds}. Ctrl-C again ends it at once and loses {lost}."

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from sweeps.fleet.ray_start import start_ray
 from sweeps.sweep import Sweep
 from tests.lora_runner.plain_models import plain_nf4
 from tests.on_ray import ON_RAY
+from tests.terminal import in_terminal
 
 pytestmark = ON_RAY
 SWEEP = """\
@@ -329,29 +329,40 @@ def test_a_sweep_is_confirmed_on_new_seeds_and_the_same_call_goes_on(
 def test_ctrl_c_keeps_finished_trials_and_the_same_command_goes_on(
     sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """SIGINT to the whole process group, as a terminal sends it; the values equal an undisturbed run's."""
+    """In a terminal, with SIGINT to the whole process group, as it sends it; the values equal an undisturbed
+    run's. Continued without a terminal.
+    """
     file = sweep_file(tmp_path / "broken", trials=6, max_steps=120)
     sweep = Sweep.load(file)
     command = [sys.executable, "-m", "sweeps", "run", str(file)]
-    process = subprocess.Popen(
-        command,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=dict(os.environ),
-    )
-    wait_for(lambda: any(t.intermediate_values for t in study_trials(sweep)), process, seconds=120)
-    os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=90)
-    assert process.returncode == 130, output
-    assert "Run the same command to continue" in output
-    assert output.startswith("columns not used: id\n")  # what a reader should know of the data comes first
+    screens: list[str] = []
+
+    def interrupt(lines: list[str], process: subprocess.Popen[bytes]) -> None:
+        screens.append("\n".join(lines))
+        if "Leads " in screens[-1] and not any("Leads " in screen for screen in screens[:-1]):
+            os.killpg(process.pid, signal.SIGINT)
+
+    seen = in_terminal(command, on_screen=interrupt, seconds=240)
+    assert seen.code == 130, seen.text
+    everything = "\n".join(screens)
+    for stage in ("reading the data", "starting Ray", "starting the workers"):
+        assert stage in everything
+    assert re.search(r"^. \d +\S.* \d+/120 ", everything, re.MULTILINE)  # a trial, its values, its steps
+    assert re.search(r"Stopping: \d running trials? writes? ", everything)
+    # The screen is gone; what a reader should know of the data stays, and what happened.
+    assert "━" not in seen.text
+    assert seen.lines[0] == "columns not used: id"
+    assert seen.lines[1].startswith("Stopped. ")
     left = study_trials(sweep)
     assert any(t.state == TrialState.RUNNING for t in left), [t.state for t in left]
 
     again = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert again.returncode == 0, again.stdout + again.stderr
+    log = again.stdout.partition("\nDone: ")[0].splitlines()
+    assert [line for line in log if not re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line)] == [
+        "columns not used: id"
+    ]
+    assert any(re.search(r"\] trial \d: complete, evaluation loss .*; learning_rate ", line) for line in log)
     undisturbed = sweep_file(tmp_path / "whole", trials=6, max_steps=120)
     whole = subprocess.run([*command[:-1], str(undisturbed)], capture_output=True, text=True, timeout=240)
     assert whole.returncode == 0, whole.stdout + whole.stderr
@@ -372,22 +383,6 @@ def study_trials(sweep: Sweep) -> list[Any]:
 
     study = peek(sweep.storage_url, sweep.config.name)
     return [] if study is None else study.get_trials(deepcopy=False)
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float) -> None:
-    """Poll until `condition` holds; fail when the process ends or the time is up before."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            pytest.fail(f"ended with {process.returncode}: {process.communicate()[0]}")
-        try:
-            if condition():
-                return
-        except Exception:  # the study is just being made
-            pass
-        time.sleep(0.1)
-    process.kill()
-    pytest.fail(f"nothing after {seconds} s: {process.communicate()[0]}")
 
 
 def test_the_best_adapter_is_merged_on_request_and_a_merge_that_fails_leaves_nothing(
