@@ -44,7 +44,8 @@ _STOPPABLE: dict[Path, threading.Event] = {}
 
 
 @contextmanager
-def _stoppable(run_folder: Path, stop_wanted: threading.Event) -> Iterator[None]:
+def stoppable(run_folder: Path, stop_wanted: threading.Event) -> Iterator[None]:
+    """While the block runs, `Sweep.stop` in this process sets the event instead of sending a signal."""
     _STOPPABLE[run_folder] = stop_wanted
     try:
         yield
@@ -178,7 +179,7 @@ class Sweep(SweepResults):
             with view.stages.stage("importing torch and transformers"):
                 import sweeps.plan.build_blueprint  # noqa: F401  # here, where it is seen
                 from sweeps.run.run_sweep import run_sweep
-            with _stoppable(self.run_folder, view.stop_wanted):
+            with stoppable(self.run_folder, view.stop_wanted):
                 result = run_sweep(
                     self.config,
                     partial(self.plan, view.stages),
@@ -237,7 +238,7 @@ class Sweep(SweepResults):
                 return run_on_ray(self.config, confirm_blueprint, study, address=address, view=view)
 
             confirmation = Confirmation(self.storage_url, blueprint.study_spec, sweep, request, run_study)
-            with _stoppable(self.run_folder, view.stop_wanted):
+            with stoppable(self.run_folder, view.stop_wanted):
                 ended = confirmation.prepare(anew=anew).run()
             with view.stages.stage("writing the results"):
                 answer = self.verdict(margin=margin)

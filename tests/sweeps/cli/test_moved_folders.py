@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from sweeps.artifacts.run_folder import write_run_folder
 from sweeps.keeper.keeper import Keeper
 from sweeps.study.lease import LEASE, DriverProcess, Lease, lease_of, refuse_if_held
-from sweeps.sweep import Sweep
+from sweeps.sweep import Sweep, stoppable
 from tests.sweeps.cli.calling import Call, edit, listing
 
 READERS = (("status",), ("results",), ("verdict",), ("report",), ("export", "--to", "yaml"))
@@ -116,3 +117,13 @@ def test_the_lease_in_an_uncopied_file_stays_as_it_is(ran: Path) -> None:
     assert found == lease
     assert found is not None
     assert found.to_text() == study.user_attrs[LEASE]
+
+
+def test_a_sweep_that_runs_in_this_process_is_stopped_without_ending_it(ran: Path) -> None:
+    sweep = Sweep.load(ran)
+    keeper = Keeper(sweep.plan().study_spec, sweep.storage_url)
+    wanted = threading.Event()
+    with stoppable(ran, wanted):
+        assert Sweep.load(ran).stop().owner == keeper.owner
+    assert wanted.is_set()
+    keeper.leave()

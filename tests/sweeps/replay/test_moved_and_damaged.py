@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from sweeps.study.base_check import BASE_WEIGHTS
 from sweeps.study.study import find_study
 from sweeps.sweep import Sweep
 from tests.sweeps.cli.calling import Call
+from tests.sweeps.replay.conftest import train
 
 pytestmark = pytest.mark.slow
 
@@ -105,3 +107,18 @@ def test_json_has_null_for_a_value_that_is_not_finite(
     assert found["first_difference"] == {
         **{"percent": 40, "name": "eval_loss", "recorded": None, "found": None, "source": "study"}
     }
+
+
+def test_a_renamed_run_goes_on_to_the_same_losses(
+    new_sweep: Callable[..., Sweep], ended: Sweep, call: Call
+) -> None:
+    stopped = new_sweep(most_turns=4)
+    assert stopped.status().finished < 5
+    renamed = stopped.run_folder.rename(stopped.run_folder.with_name("called otherwise"))
+    sweep = Sweep.load(renamed)
+    train(sweep.plan(), sweep.storage_url)
+    columns = ["number", "outcome", "eval_loss", "last_eval_loss", "learning_rate"]
+    assert sweep.results[columns].equals(ended.results[columns])
+    assert sweep.reports.equals(ended.reports)
+    assert not stopped.run_folder.exists()
+    assert call("replay", renamed, 0).code == 0
