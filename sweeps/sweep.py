@@ -228,6 +228,7 @@ class Sweep(SweepResults):
         console = console or console_of(progress)
         with LiveView(console, name=self.config.name, target=trials or 0) as view:
             with view.stages.stage("importing torch and transformers"):
+                import sweeps.plan.build_blueprint  # noqa: F401  # here, where it is seen
                 from sweeps.run.run_on_ray import run_on_ray
             blueprint = self.plan(view.stages)
             check_run_folder(self.config)

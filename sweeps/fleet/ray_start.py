@@ -23,19 +23,25 @@ ENVIRONMENT = {
 }
 
 
+VERBOSE = "SWEEPS_VERBOSE"
+"""Environment variable: with 1, what Ray, Tune and the workers print is shown."""
+
+
 def start_ray(address: str | None = None) -> None:
     """Start a local Ray without a dashboard, or join the one at `address`."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # The live view reports on workers; Tune would log a page of traceback for each failure.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    is_verbose = os.environ.get(VERBOSE) == "1"
+    if not is_verbose:
+        # The live view reports on workers; Tune would log a page of traceback for each failure.
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     if not ray.is_initialized():
         ray.init(
             # "local": always a new Ray, never one that happens to run, or that died and left its address.
             address=address or "local",
             include_dashboard=None if address else False,
-            log_to_driver=False,
-            logging_level="ERROR",
+            log_to_driver=is_verbose,
+            logging_level="INFO" if is_verbose else "ERROR",
         )
     make_token_private()
 
