@@ -245,7 +245,8 @@ class Sweep(SweepResults):
                 answer = self.verdict(margin=margin)
                 self.report(margin=margin)
         if ended.unfinished:
-            print_verdict(answer, self.read_answer(margin=margin), console)  # on the arms that did finish
+            if ended.status.finished:
+                print_verdict(answer, self.read_answer(margin=margin), console)
             failures = [ended.failures, ended.advice] if ended.failures else [CONTINUE]
             raise SweepFailed("\n".join([ended.counts, *ended.errors, *failures]))
         return ConfirmResult(answer, ended, self.run_folder)

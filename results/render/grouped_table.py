@@ -11,6 +11,8 @@ from rich.text import Text
 _INDENT, _GAP = 2, 2
 _NARROWEST = 8
 """A column is wrapped down to this width."""
+_FIRST = 14
+"""The first column is wrapped down to this width before any other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,7 @@ class Group:
 
 def grouped_table(header: Sequence[str], groups: Sequence[Group], *, width: int) -> list[Text]:
     """The lines, none wider than `width` as far as words allow. A column whose every cell is empty is left
-    out; cells are wrapped at spaces, the widest column first."""
+    out; cells are wrapped at spaces, the first column first, then the widest."""
     kept = [
         index
         for index in range(len(header))
@@ -61,7 +63,7 @@ def _widths(lines: Sequence[Sequence[str]], width: int) -> list[int]:
         room = [size - smallest for size, smallest in zip(widths, least, strict=True)]
         if max(room, default=0) <= 0:
             break
-        widths[room.index(max(room))] -= 1
+        widths[0 if room[0] > 0 and widths[0] > _FIRST else room.index(max(room))] -= 1
     return widths
 
 

@@ -35,7 +35,7 @@ _WORD_STYLES = {
 }
 _POSITION_STYLES = {"inside": "green", "below": "yellow", "above": "red", "outside": "yellow"}
 """Red for above: the loss is flat below the best rate and a cliff above it."""
-_VALUE_HEADER = ("tables say", "from", "the best is", "costs", "verdict")
+_VALUE_HEADER = ("tables say", "rows", "the best is", "costs", "verdict")
 _ROW_HEADER = ("says", "best", "position", "log10", "costs", "trial", "verdict", "run again")
 
 
@@ -67,7 +67,7 @@ def parameter_table(answer: Answer, *, width: int = 80) -> list[Text]:
         cells = [
             [
                 (line.value, ""),
-                (line.rows, ""),
+                (line.rows.partition(" ")[0], ""),
                 (line.position, ""),
                 (line.cost, ""),
                 (line.word, _WORD_STYLES.get(line.word, "")) if decided or answer.seeds else ("", ""),

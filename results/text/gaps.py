@@ -49,10 +49,9 @@ def interval_text(gap: Gap) -> str:
         if gap.low is None or gap.high is None:
             return ""
         return f"{gap.low:.4f} to {gap.high:.4f} nats"
-    digits = min(_percent_decimals(low), _percent_decimals(high))
-    if f"{low:.{digits}f}" == f"{high:.{digits}f}":
-        digits = 2
-    return f"{low:.{digits}f} to {high:.{digits}f}{unit}"
+    digits = 2 if high - low < 0.1 else 0 if min(abs(low), abs(high)) >= 100 else 1
+    shown = [f"{end:.{digits}f}" for end in (low, high)]
+    return f"{' to '.join(_unsigned_zero(end) for end in shown)}{unit}"
 
 
 def cost_words(gap: Gap) -> str:
@@ -65,6 +64,10 @@ def cost_words(gap: Gap) -> str:
         return f"costs {gap_text(gap).lstrip('+')}"
     size, _, rest = text.partition(" ")
     return f"is {size} better" + (f" {rest}" if rest else "")
+
+
+def _unsigned_zero(text: str) -> str:
+    return text.removeprefix("-") if not float(text) else text
 
 
 def _percent_decimals(percent: float) -> int:

@@ -83,8 +83,10 @@ def shared_cost(answer: Answer) -> str:
 def together(answer: Answer) -> tuple[str, str] | None:
     """That a worse default leaves open which of its values costs how much, and the command that tells."""
     gap = answer.default.gap
-    own = [value.word for found in answer.parameters for value in found.tables if value.is_default]
-    if answer.sure != "default_costs" or "undecided" not in own or gap is None or gap.percent is None:
+    own = [value for found in answer.parameters for value in found.tables if value.is_default]
+    is_open = any(value.word == "undecided" for value in own)
+    ran_alone = any(value.cost is not None and value.cost.seeds for value in own)
+    if answer.sure != "default_costs" or not is_open or ran_alone or gap is None or gap.percent is None:
         return None
     cost = percent_text(gap.percent, plus=False)
     return (

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from sweeps.cli.arguments import (
     AddressOption,
@@ -112,6 +113,7 @@ def confirm(
     budget.
     """
     from results.render.answer_block import print_answer
+    from results.render.terminal import parameter_table
 
     share = None if margin is None else margin / 100  # checked together with the others
     sweep = load_to_run(path, settings)
@@ -136,7 +138,11 @@ def confirm(
     done = [f"{status.finished} of at most {status.target} runs on new seeds."]
     if progress.added != status.finished:
         done.append(f"{progress.added} of them in this call.")
-    print_answer(console, sweep.read_answer(margin=share), done=done, report=_report(result.run_folder))
+    answer = sweep.read_answer(margin=share)
+    if rows:
+        for line in [*parameter_table(answer, width=console.width), Text()]:
+            say(console, line)
+    print_answer(console, answer, done=done, report=_report(result.run_folder))
 
 
 @app.command(epilog="sweeps stop runs/mine")

@@ -10,6 +10,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import TrialState
 
+from files_and_text.numbers import plural
 from results.sweep_result import SweepResult, read_study
 from results.verdict.statistics import MARGIN, Arm
 from results.verdict.verdict import Verdict
@@ -68,8 +69,8 @@ class Progress:
         """The number of runs, in words."""
         status = self.status
         return (
-            f"{status.finished} of at most {status.target} runs of {status.name} finished, {self.added} of "
-            "them in this call."
+            f"{status.finished} of at most {status.target} runs of {status.name} finished; "
+            f"{plural(self.added, 'run')} ended in this call."
         )
 
 

@@ -7,6 +7,7 @@ import optuna
 import pytest
 
 from results.text.comparisons import verdict_sentence
+from results.text.parameters import together
 from results.verdict.verdict import Verdict, verdict
 from search_spaces import DEFAULT_LABEL, load_guidelines
 from tests.results.confirm_studies import arm, confirm
@@ -20,7 +21,7 @@ RATES = ("scenario.general", "method.qlora", "method.unsloth")
 def sweep(*others: tuple[float, float]) -> optuna.Study:
     """The best at 4e-4, the default at 2e-4, and trials at (rate, loss) with a scheduler of their own."""
     return study(
-        trial(2.10, lr=2e-4, label=DEFAULT_LABEL),
+        trial(2.10, lr=2e-4, label=DEFAULT_LABEL, rows=("scenario.general",)),
         trial(2.00, lr=4e-4, ratio=0.125, scheduler="cosine"),
         *(trial(loss, lr=rate, ratio=0.2, scheduler="constant") for rate, loss in others),
     )
@@ -83,6 +84,17 @@ def test_a_default_that_differs_in_the_rate_alone_tests_the_rate() -> None:
 def test_before_three_seeds_it_decides_nothing() -> None:
     arms = (arm("best", "best"), 2.0), (arm("default", "guideline_default", **DEFAULT), 2.0)
     assert set(words(verdict(sweep(), confirm(*arms, seeds=2))).values()) <= {"undecided", "not_tested"}
+
+
+def test_what_a_worse_default_leaves_open_is_told_with_the_command_that_tells() -> None:
+    default = (arm("default", "guideline_default", **DEFAULT), 2.2)
+    found = answer_of(sweep(), confirm((arm("best", "best"), 2.0), default))
+    assert together(found) == (
+        "The tables' values cost 9.5% together. Each of them alone:",
+        "sweeps confirm runs/mine --anew",
+    )
+    rate = (arm("rate", "row", ("scenario.general",), learning_rate=2e-4), 2.1)
+    assert together(answer_of(sweep(), confirm((arm("best", "best"), 2.0), default, rate))) is None
 
 
 def test_a_refuted_value_costs_what_the_sweep_showed_and_not_what_all_values_cost() -> None:

@@ -131,4 +131,4 @@ def test_an_arm_whose_every_run_fails_is_named_and_the_others_have_their_verdict
     assert f"Every run of {broken.name!r} failed, so the verdict above says nothing about it" in answer.err
     assert "--no-rows --anew" in answer.err
     assert "Fix it and run the same command" in answer.err
-    assert "Guideline default: trial 0" in answer.out
+    assert "Loss  " in answer.out
