@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -170,6 +170,10 @@ class ComputeRecord:
     """Why this path, and how it computes each part, as lines."""
     notes: tuple[str, ...] = ()
     """What was not taken although it was to be, and why."""
+    devices: Mapping[str, int] = field(default_factory=dict)
+    """For people: a GPU's name -> how many of them the session uses; `CPU core` -> cores."""
+    host: str = ""
+    """Of the machine: cores of one machine are shared by its workers."""
     certificate_name: str | None = None
     """File name of the certificate; None where none was needed."""
     certificate: Mapping[str, Any] | None = None

@@ -6,6 +6,7 @@ and is told which trials go on.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,7 @@ import torch
 from lora_runner.base.load_model import vocabulary_size
 from lora_runner.data import BatchPlan, DataBundle
 from lora_runner.errors import Fault, first_line, is_device_error, is_disk_trouble
+from lora_runner.memory.planned_device import unused_gpu, used_devices
 from lora_runner.pack.pack import Pack
 from lora_runner.pack.seat_by_seat import free_memory
 from lora_runner.protocol import (
@@ -74,11 +76,14 @@ class Session:
         """How the passes are computed, and what decided it."""
         path, decision = self.pack.path, self.pack.machine.decision
         certificate = decision.certificate
+        unused = unused_gpu()
         return ComputeRecord(
             device=device_name(self.pack.base.device),
             path=path.name,
             details=tuple(path.describe()),
-            notes=decision.notes,
+            notes=(*decision.notes, *([] if unused is None else [unused])),
+            devices=used_devices(self.pack.base.device, spread=self.pack.base.spec.device_map is not None),
+            host=socket.gethostname(),
             certificate_name=None if certificate is None else certificate.file_name,
             certificate=None if certificate is None else certificate.to_dict(),
         )

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from files_and_text.choices import SCHEDULERS_WITHOUT_WARMUP
 from files_and_text.plain_values import finite, plain
+from results.devices import devices_of
 from results.stored_trials import by_percent, full_budget_loss, full_budget_metric, sign_names
 from search_spaces import (
     DEFAULT_LABEL,
@@ -93,6 +94,8 @@ class SweepResult:
     versions: Mapping[str, str] = field(default_factory=dict)
     compute_paths: Sequence[Mapping[str, Any]] = ()
     """How the workers computed: device, path, details and notes of each; several mix their rounding."""
+    devices: Sequence[str] = ()
+    """For people: `2 x NVIDIA H200`, `2 CPU cores`."""
     run_seconds: float | None = None
     """Time in which the sweep ran, over all of its runs; None in studies that do not hold it."""
     is_exhausted: bool = False
@@ -163,6 +166,7 @@ def read_study(study: optuna.Study) -> SweepResult:
         base_samples=attrs.get("base_samples") or {},
         versions=attrs.get("versions") or {},
         compute_paths=attrs.get("compute_paths") or (),
+        devices=devices_of(attrs),
         run_seconds=finite(attrs.get("run_seconds")),
         is_exhausted=bool(attrs.get("exhausted")),
     )

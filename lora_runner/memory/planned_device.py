@@ -79,9 +79,8 @@ class PlannedDevice:
                 memory=float(torch.cuda.get_device_properties(device).total_memory),
                 count=torch.cuda.device_count(),
             )
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         memory = float(psutil.virtual_memory().available)
-        return cls(kind="cpu", name=plural(cores, "CPU core"), memory=memory, count=1)
+        return cls(kind="cpu", name=plural(num_cores(), "CPU core"), memory=memory, count=1)
 
     @classmethod
     def named(cls, text: str, count: int = 1) -> PlannedDevice:
@@ -132,6 +131,18 @@ class PlannedDevice:
     def dtype(self, compute_dtype: str) -> torch.dtype:
         """The dtype of its arithmetic."""
         return resolve_dtype(compute_dtype, self.torch_device)
+
+
+def used_devices(device: torch.device, *, spread: bool) -> dict[str, int]:
+    """What computes here, as name -> count; `spread`: over all GPUs that are visible."""
+    if device.type == "cuda":
+        return {torch.cuda.get_device_name(device): torch.cuda.device_count() if spread else 1}
+    return {"CPU core": num_cores()}
+
+
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def unused_gpu() -> str | None:

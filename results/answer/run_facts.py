@@ -27,7 +27,7 @@ def read_run_facts(sweep: SweepResult, *, run_folder: str, target: int | None = 
         outcomes=dict(sorted(counts.items())),
         is_unfinished=_is_unfinished(counts, ended, target, is_exhausted=sweep.is_exhausted),
         seconds=seconds,
-        devices=tuple(dict.fromkeys(str(path["device"]) for path in sweep.compute_paths)),
+        devices=tuple(sweep.devices),
         tokens_per_second=tokens / seconds if seconds and tokens else None,
         trial_seconds=median(full) if full else None,
         seats=len({(t.worker, t.seat) for t in sweep.trials if t.worker is not None}) or 1,

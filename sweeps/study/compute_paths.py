@@ -11,6 +11,7 @@ import optuna
 from files_and_text.atomic_files import atomic_write_json
 from files_and_text.plain_values import plain
 from lora_runner.protocol import ComputeRecord
+from results.devices import DEVICES
 
 COMPUTE_PATHS = "compute_paths"
 """User attribute of a study: how its workers compute, one entry for each device and path, with the reasons
@@ -36,6 +37,10 @@ def record_compute_path(
     if others:
         other = f"{others[0]['path']} on {others[0]['device']}"
         note(f"worker {worker}: computes by {compute.path} on {compute.device}, others by {other}: {MIXED}")
+    workers = study.user_attrs.get(DEVICES) or {}
+    used = {"devices": dict(compute.devices), "host": compute.host}
+    if workers.get(str(worker)) != used:
+        study.set_user_attr(DEVICES, {**workers, str(worker): used})
     record = here | {
         "details": list(compute.details),
         "notes": list(compute.notes),

@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from files_and_text.plain_values import finite
+from results.devices import devices_of
 from results.parameter_order import in_order
 from results.stored_trials import by_percent, full_budget_loss, rank
 from results.sweep_result import hyperparameters
@@ -53,6 +54,7 @@ def read_status(study: optuna.Study, target: int) -> Status:
             for path in attributes.get(COMPUTE_PATHS) or []
         ],
     )
+    status.devices = list(devices_of(attributes))
     metric = context.get("metric") or {}
     status.metric, status.is_objective = metric.get("name"), bool(metric.get("objective"))
     trials = study.get_trials(deepcopy=False)
