@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,7 +64,8 @@ def _run(sweep: Sweep, address: str | None) -> None:
     from results.render.answer_block import print_answer
     from results.text.answer import done_text
 
-    result = sweep.run(address=address, console=console)
+    with _ending_at_once(sweep, "run"):
+        result = sweep.run(address=address, console=console)
     if result.failures is not None:
         say(console, f"Not counted: {result.failures}")
     if result.interrupted:
@@ -73,6 +79,24 @@ def _run(sweep: Sweep, address: str | None) -> None:
     print_answer(console, answer, done=done, report=_report(result.run_folder))
     if result.interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+@contextmanager
+def _ending_at_once(sweep: Sweep, command: str) -> Iterator[None]:
+    """On a second Ctrl-C: say what is kept, and end without the seconds that Ray takes to shut down.
+
+    Ray ends its processes when this one is gone; what was not recorded is done again.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        ray = sys.modules.get("ray")
+        if ray is None or not ray.is_initialized():
+            raise
+        folder = shlex.quote(str(shown_path(sweep.run_folder)))
+        say(console, f"Ended at once. Trials go on from their last checkpoints: sweeps {command} {folder}")
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)
 
 
 def _report(run_folder: Path) -> str:
@@ -117,16 +141,17 @@ def confirm(
 
     share = None if margin is None else margin / 100  # checked together with the others
     sweep = load_to_run(path, settings)
-    result = sweep.confirm(
-        best=best,
-        rows=rows,
-        trials=trials,
-        hours=hours,
-        margin=share,
-        anew=anew,
-        address=address,
-        console=console,
-    )
+    with _ending_at_once(sweep, "confirm"):
+        result = sweep.confirm(
+            best=best,
+            rows=rows,
+            trials=trials,
+            hours=hours,
+            margin=share,
+            anew=anew,
+            address=address,
+            console=console,
+        )
     progress = result.progress
     for note in progress.notes:
         say(console, note)

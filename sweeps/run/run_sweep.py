@@ -9,7 +9,6 @@ from pathlib import Path
 from rich.text import Text
 
 from lora_runner.base.read_ahead import read_ahead
-from lora_runner.memory.planned_device import unused_gpu
 from results.verdict.replicates import CONFIRM_SUFFIX
 from sweeps.artifacts.run_folder import check_run_folder, write_run_folder
 from sweeps.config import SweepConfig, storage_url
@@ -47,8 +46,6 @@ def run_sweep(
     if address is None:  # then a worker on this machine will load them
         read_ahead(config.model.name, config.model.revision)
     blueprint = plan()
-    if address is None and (unused := unused_gpu()) is not None:
-        view.say(Text(f"warning: {unused}", style="yellow"))
     study_spec, url = blueprint.study_spec, storage_url(config.storage, config.run_folder)
     check_run_folder(config)
     check_reachable(url, config.run_folder)
