@@ -54,7 +54,7 @@ def started(folder: Path, *words: str) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="module")
 def running(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """The process of a sweep that has begun its first trials."""
+    """The process of a sweep that has drawn its first trials."""
     process = started(folder, "run")
 
     def has_begun() -> bool:
@@ -124,13 +124,14 @@ def test_the_page_follows_a_running_sweep_survives_its_server_and_stops_the_swee
     address, end_server, start_server = page
     console_errors(browser), requested_urls(browser)
     browser.get(address)
+    assert any(word in shown(browser, "state") for word in ("Starting", "Running"))
+    until(lambda: "Training now" in shown(browser, "trials"), seconds=300)
     assert "Running" in shown(browser, "state")
-    assert "Training now" in shown(browser, "trials")
 
     # New values come without a reload, from this server alone.
     browser.execute_script("window.kept = true")
     first = shown(browser, "trials")
-    until(lambda: shown(browser, "trials") != first)
+    until(lambda: re.search(r"[1-9]\d*/4000", shown(browser, "trials")) and shown(browser, "trials") != first)
     assert browser.execute_script("return window.kept")
     assert console_errors(browser) == []
     assert all(url.startswith(address) for url in requested_urls(browser))
