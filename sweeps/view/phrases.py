@@ -95,7 +95,12 @@ def warning_texts(status: Status) -> Iterator[str]:
 
 
 def best_text(status: Status) -> str:
-    """`5.432 (trial 5)`, or who leads before a trial is complete; "" before the first evaluation."""
+    """`5.432 (trial 5)`, or who leads before a trial is complete; "" before the first evaluation.
+
+    "" in a confirmation too: its runs are seeds of a few configurations, and the luckiest seed is no answer.
+    """
+    if status.task == "confirm":
+        return ""
     if status.best is not None:
         shown = [short_loss(status.best["eval_loss"])]
         if status.best.get("metric") is not None:
@@ -110,7 +115,7 @@ def best_text(status: Status) -> str:
 def beside_best(status: Status) -> list[str]:
     """The guideline default with what it costs against the best, and the untouched base."""
     shown, best = [], status.best
-    if status.default_loss is not None:
+    if status.default_loss is not None and status.task == "run":
         cost = ""
         if best is not None and best["eval_loss"] > 0 and not status.is_objective:
             percent = 100 * (status.default_loss - best["eval_loss"]) / best["eval_loss"]

@@ -82,7 +82,7 @@ class PlainLines:
                 self._reported[number] = trial.eval_loss
                 yield report_text(trial)
         self._reported = {number: loss for number, loss in self._reported.items() if number in running}
-        if status.best is not None and status.best["number"] != self._best:
+        if best_text(status) and status.best is not None and status.best["number"] != self._best:
             self._best = status.best["number"]
             values = settings_text(status.best["values"])
             yield "; ".join(filter(None, [f"best so far {best_text(status)}", values, *beside_best(status)]))

@@ -117,7 +117,7 @@ class Screen:
         facts = [*filter(None, [leading]), *beside_best(status)]
         for line in packed(facts, width - len(label))[:1]:
             yield Text.assemble((label, "bold green"), line)
-        if status.best is not None and (values := short_settings(status.best["values"])):
+        if leading and status.best is not None and (values := short_settings(status.best["values"])):
             yield Text(f"      {shorten(values, width - 6)}")
 
 

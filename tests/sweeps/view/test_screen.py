@@ -8,6 +8,7 @@ import pytest
 
 from sweeps.study.status import Leader, Stage, Status
 from sweeps.view.phrases import shorten
+from sweeps.view.plain_lines import PlainLines
 from sweeps.view.screen import Screen
 from sweeps.view.trial_lines import ASCII_BARS
 from tests.sweeps.view.statuses import running_status, running_trial
@@ -152,6 +153,15 @@ def test_before_a_trial_is_complete_the_leader_at_its_rung_is_shown() -> None:
     empty = drawn(running_status(0, best=None, leader=None, default_loss=None, base_eval_loss=None))
     assert "Leads" not in empty
     assert "Best" not in empty
+
+
+def test_a_confirmation_names_no_single_run_the_best() -> None:
+    status = running_status(task="confirm")
+    text = drawn(status)
+    assert "Best" not in text
+    assert "5.432" not in text
+    assert "untouched base 6.934" in text
+    assert not any("best so far" in line for line in PlainLines().lines(status))
 
 
 def test_the_best_by_a_metric_is_shown_with_it() -> None:
