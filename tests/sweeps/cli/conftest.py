@@ -64,7 +64,7 @@ def folder(tmp_path: Path, tiny_model: Callable[..., Path], monkeypatch: pytest.
 def ran(folder: Path, pack: Any) -> Path:
     """The run folder of a sweep that a simulated pack ran; this process still holds its study."""
     sweep, keeper = run_simulated(folder, pack)
-    keeper.leave()  # its lease too: a command in another process may run the sweep
+    keeper._storage.engine.dispose()
     return sweep.run_folder
 
 

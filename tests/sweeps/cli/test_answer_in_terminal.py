@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,14 +13,17 @@ from safetensors.torch import save_file
 
 from results.best import trial_folder
 from results.sweep_result import read_study
-from sweeps.sweep import Sweep
+from tests.sweeps.cli.conftest import run_simulated
 from tests.terminal import in_terminal
 
 
 @pytest.fixture
-def finished(ran: Path) -> Path:
+def finished(folder: Path, pack: Any) -> Path:
     """A run folder whose best trial has an adapter, so that `run` has nothing left to do but its files."""
-    best = read_study(Sweep.load(ran).study()).best
+    sweep, keeper = run_simulated(folder, pack)
+    keeper.leave()
+    ran = sweep.run_folder
+    best = read_study(sweep.study()).best
     assert best is not None
     adapter = trial_folder(best, ran) / "adapter"
     adapter.mkdir(parents=True)
