@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -233,14 +233,12 @@ class Keeper:
         """
         with self._transaction():
             known = self.study.user_attrs
-            difference = base_difference(
-                known,
-                weights=weights,
-                base_eval_loss=base_eval_loss,
-                compute_dtype=str(self.study_spec.context.get("compute_dtype")),
+            dtype = str(self.study_spec.context.get("compute_dtype"))
+            other = base_difference(
+                known, weights=weights, base_eval_loss=base_eval_loss, compute_dtype=dtype
             )
-            if difference is not None:
-                error = f"worker {worker} has a base with the same name but other weights: {difference}"
+            if other is not None:
+                error = f"worker {worker} has a base with the same name but other weights: {other}"
                 self._note(error)
                 self.errors.append(error)
                 return self._no_work(worker, stop=True)
@@ -286,14 +284,14 @@ class Keeper:
         """
         self._workers.set_speed(worker, speed)
         self._refresh()
-        before = self._current(reports)
+        before = current_reports(self.study, reports, self._retry_queue.numbers)
         with self._recorder.keep_reports_in_outage(before), self._transaction():
             for trial, report in before:  # only now that the lease is known to be ours
                 self._recorder.write_report(trial, report)
             for note in notes:
                 self._note(f"worker {worker}: {note}")
             self._count_seat_time(seat_time)
-            current = self._current(reports)
+            current = current_reports(self.study, reports, self._retry_queue.numbers)
             known = {report.number for _, report in current}
             leave = [r.number for r in reports if r.number not in known and r.outcome is None]
             new = {r.number for t, r in current if r.percent not in t.intermediate_values or r.is_end}
@@ -402,9 +400,6 @@ class Keeper:
 
     def _interrupted(self) -> list[FrozenTrial]:
         return trials_without_seat(self.study, self.owner.run)
-
-    def _current(self, reports: Iterable[SeatReport]) -> list[tuple[FrozenTrial, SeatReport]]:
-        return current_reports(self.study, reports, self._retry_queue.numbers)
 
     def _count_seat_time(self, seat_time: SeatTime | None) -> None:
         """Only as long as there is a trial for every free seat."""

@@ -158,6 +158,12 @@ def test_the_run_folder_holds_what_the_docs_say(finished: tuple[Sweep, Path]) ->
     names = {path.name for path in folder.iterdir()}
     written = {"sweep.yaml", "study.db", "trials", "trials.csv", "verdict.json", "verdict.md", "report.html"}
     assert written | {"best"} <= names
+    assert "progress.json" not in names, "nothing runs any more"
+    status = finished[0].status()
+    assert not status.is_live
+    assert re.fullmatch(r"\d+ CPU cores?|.*NVIDIA.*", status.devices[0])
+    assert status.run_seconds is not None
+    assert status.run_seconds > 1
     assert (folder / "best" / "config.yaml").is_file()
     tokenizer = load_tokenizer(BaseSpec(model=finished[0].config.model.name))
     served = AutoTokenizer.from_pretrained(folder / "best")
@@ -345,7 +351,7 @@ def test_ctrl_c_keeps_finished_trials_and_the_same_command_goes_on(
     seen = in_terminal(command, on_screen=interrupt, seconds=240)
     assert seen.code == 130, seen.text
     everything = "\n".join(screens)
-    for stage in ("reading the data", "starting Ray", "starting the workers"):
+    for stage in ("importing torch", "starting Ray", "starting the workers"):
         assert stage in everything
     assert re.search(r"^. \d +\S.* \d+/120 ", everything, re.MULTILINE)  # a trial, its values, its steps
     assert re.search(r"Stopping: \d running trials? writes? ", everything)
@@ -355,6 +361,11 @@ def test_ctrl_c_keeps_finished_trials_and_the_same_command_goes_on(
     assert seen.lines[1].startswith("Stopped. ")
     left = study_trials(sweep)
     assert any(t.state == TrialState.RUNNING for t in left), [t.state for t in left]
+    status = sweep.status()
+    assert (status.is_live, status.states.get("RUNNING")) == (False, None)
+    assert status.next_command is not None
+    assert {trial.state for trial in status.running} == {"paused"}
+    assert any(trial.step for trial in status.running), "nothing was saved"
 
     again = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert again.returncode == 0, again.stdout + again.stderr
