@@ -62,6 +62,7 @@ def run_on_ray(
             f"The study was held by {lease.holder()}; waiting up to "
             f"{config.reliability.lease_seconds:g} s for a sign of life."
         )
+    view.input_is_checked()
     with view.stages.stage("starting Ray" if address is None else f"joining Ray at {address}"):
         start_ray(address)
     size = fleet_size(config.workers, config.gpus_per_worker, may_grow=address is not None)

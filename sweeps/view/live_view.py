@@ -27,6 +27,8 @@ from sweeps.view.trial_lines import ASCII_BARS, Bars
 
 POLL_SECONDS, MAX_PAUSE_SECONDS = 0.5, 10.0
 PAINT_SECONDS = 0.2
+MAX_HELD_SECONDS = 60.0
+"""Reading large data takes longer: then what is being done is printed before it is known to be good."""
 MAX_KEEPER_SHARE = 0.1
 """Share of the keeper's time that polling may take: in a large study a status takes long."""
 
@@ -67,6 +69,7 @@ class LiveView:
         self._life, self._num_events = "", 0
         self._asked_to_stop = self._ending = self._is_unreachable = False
         self._wake, self._closed = threading.Event(), threading.Event()
+        self._is_checked = threading.Event()
         # In the caller's context: a notebook shows what is drawn under the cell that runs the sweep.
         run = contextvars.copy_context().run
         self._painter = threading.Thread(target=run, args=(self._paint,), name="view", daemon=True)
@@ -88,6 +91,7 @@ class LiveView:
 
         `status(n)` returns the present status with its events from number n on.
         """
+        self.input_is_checked()
         over, starting = threading.Event(), ExitStack()
         starting.enter_context(self.stages.stage("starting the workers"))
 
@@ -111,6 +115,11 @@ class LiveView:
     def say(self, text: str | Text) -> None:
         """Print a line that stays."""
         say(self._console, text)
+
+    def input_is_checked(self) -> None:
+        """From here on lines are printed; those so far were held, as bad input prints its error alone."""
+        self._is_checked.set()
+        self._wake.set()
 
     def add_event(self, text: str) -> None:
         """Show something among the last events; without a terminal, as a line."""
@@ -182,7 +191,7 @@ class LiveView:
 
     def _print_lines(self) -> None:
         plain = PlainLines()
-        said_stop = False
+        said_stop, held = False, list[str]()
         while True:
             is_last = self._closed.is_set()
             self._wake.clear()
@@ -191,9 +200,12 @@ class LiveView:
             notice = ""
             if self.stop_wanted.is_set() and not said_stop:
                 notice, said_stop = stop_text(status), True
-            for line in plain.lines(status, events, self.stages.now(), notice):
-                # One line of a log, however long.
-                say(self._console, line)
+            held += plain.lines(status, events, self.stages.now(), notice)
+            if self._is_checked.is_set() or time.monotonic() - self._began > MAX_HELD_SECONDS:
+                for line in held:
+                    # One line of a log, however long.
+                    say(self._console, line)
+                held.clear()
             if is_last:
                 return
             self._wake.wait(PAINT_SECONDS)
