@@ -56,7 +56,7 @@ def init(
     The search space comes from the guideline tables. The JSON schema is written beside
     the file, for editors.
     """
-    from sweeps.init.new_sweep import Wanted, new_sweep
+    from sweeps.init.wanted import Wanted, check_wanted
 
     wanted = Wanted(
         model=model,
@@ -70,6 +70,9 @@ def init(
         train_embeddings=train_embeddings,
         overwrite=overwrite,
     )
+    check_wanted(wanted)  # before torch is imported
+    from sweeps.init.new_sweep import new_sweep
+
     made = new_sweep(wanted, lambda line: say(console, line))
     for line in made.summary():
         console.print(Text(line))

@@ -8,38 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from files_and_text.atomic_files import atomic_write
-from files_and_text.nearest_name import nearest
 from files_and_text.numbers import parameters, plural
 from files_and_text.problems import InputError, Problem
-from files_and_text.yaml_lines import dump_yaml
 from lora_runner.base.load_model import BaseSpec
 from search_spaces import Guidelines, commented_space_yaml, load_guidelines, space_for
-from sweeps.config import SweepConfig, load_text
-from sweeps.config.paths import DATA_SUFFIXES, absolute, is_local
+from sweeps.config import SweepConfig
 from sweeps.config.reference.json_schema import is_own_schema, schema_text
 from sweeps.errors import ConfigError
 from sweeps.init.choices import batch, max_length, max_steps
 from sweeps.init.defaults import default_name
 from sweeps.init.facts import DataFacts, ModelFacts, data_facts, model_facts
 from sweeps.init.file_text import SCHEMA_FILE, SetKey, file_text
+from sweeps.init.wanted import Wanted, check_wanted, load_unwritten, sources_of
 from sweeps.plan.blueprint import Blueprint
 from sweeps.plan.build_blueprint import build_blueprint
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What the user asked for; None: `sweeps init` chooses."""
-
-    model: str
-    train: str
-    path: Path
-    eval: str | None = None
-    scenario: str = "general"
-    name: str | None = None
-    trials: int | None = None
-    max_steps: int | None = None
-    train_embeddings: bool = False
-    overwrite: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,20 +54,14 @@ def new_sweep(wanted: Wanted, tell: Callable[[str], None] = lambda _: None) -> N
     `tell` gets a line before what takes seconds. Raises ConfigError, ModelError or DataError; then nothing is
     written.
     """
-    _check_target(wanted)
+    draft = check_wanted(wanted)
     tables = load_guidelines()
-    if wanted.scenario not in tables.scenarios():
-        hint = nearest(wanted.scenario, tables.scenarios())
-        rule = f"the scenario must be one of the guideline tables; got {wanted.scenario!r}.{hint}"
-        raise ConfigError([rule])
-    sources = _sources(wanted)
-    draft = _load(dump_yaml({"name": "draft", **sources, "training": {"max_steps": 1}}), wanted)
     base = BaseSpec(model=draft.model.name)
     tell("Reading the model's configuration and the data ...")
     model = model_facts(base)
     data = data_facts(draft.data, base)
     text = new_sweep_text(wanted, model, data, tables)
-    config = _load(text, wanted)
+    config = load_unwritten(text, wanted)
     tell("Checking the sweep as `sweeps plan` does ...")
     blueprint = build_blueprint(config)
     _write(wanted, text)
@@ -109,7 +85,7 @@ def new_sweep_text(wanted: Wanted, model: ModelFacts, data: DataFacts, tables: G
         )
     except InputError as error:
         raise ConfigError(error.problems) from None
-    sources = _sources(wanted)
+    sources = sources_of(wanted)
     values: dict[str, SetKey] = (
         {
             "name": SetKey(value=wanted.name or default_name(wanted.model, wanted.train)),
@@ -166,48 +142,6 @@ def _template(data: DataFacts) -> dict[str, SetKey]:
     ends = f" Answers end with {data.stop_token}." if data.stop_token else ""
     reason = f"Conversations need one and this tokenizer has none, so {which} is set.{ends}"
     return {"data.chat_template": SetKey(value=data.chat_template, reason=reason)}
-
-
-def _check_target(wanted: Wanted) -> None:
-    path = wanted.path
-    if path.is_dir():
-        raise ConfigError(
-            [Problem("names a folder; the sweep file must be named, such as sweep.yaml.", str(path))]
-        )
-    if (path.exists() or path.is_symlink()) and not wanted.overwrite:
-        rule = "the file exists already; it is kept. Name another file, or give --overwrite."
-        raise ConfigError([Problem(rule, str(path))])
-    if not absolute(str(path.parent), Path.cwd()).is_dir():
-        raise ConfigError([Problem(f"the folder {str(path.parent)!r} does not exist.", str(path))])
-    if wanted.trials is not None and wanted.trials < 1:
-        raise ConfigError([f"--trials must be at least 1; got {wanted.trials}"])
-    if wanted.max_steps is not None and wanted.max_steps < 1:
-        raise ConfigError([f"--max-steps must be at least 1; got {wanted.max_steps}"])
-
-
-def _sources(wanted: Wanted) -> dict[str, Any]:
-    """Model and data as the file must write them."""
-    data = {"train": _written(wanted.train, wanted.path, suffixes=DATA_SUFFIXES)}
-    if wanted.eval is not None:
-        data["eval"] = _written(wanted.eval, wanted.path, suffixes=DATA_SUFFIXES)
-    return {"model": _written(wanted.model, wanted.path), "data": data}
-
-
-def _written(text: str, file: Path, *, suffixes: tuple[str, ...] = ()) -> str:
-    """A path that starts from the working directory, as the sweep file `file` must write it."""
-    if not is_local(text, Path.cwd(), suffixes=suffixes):
-        return text
-    target, folder = absolute(text, Path.cwd()), absolute(str(file.parent), Path.cwd())
-    # "./" distinguishes a folder from a hub id.
-    return f"./{target.relative_to(folder)}" if target.is_relative_to(folder) else str(target)
-
-
-def _load(text: str, wanted: Wanted) -> SweepConfig:
-    try:
-        return load_text(text, wanted.path)
-    except ConfigError as error:
-        # Without line numbers: the file is not written.
-        raise ConfigError([Problem(item.message) for item in error.problems]) from None
 
 
 def _may_write_schema(path: Path) -> bool:

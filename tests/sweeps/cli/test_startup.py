@@ -73,3 +73,32 @@ def test_a_finished_sweep_is_answered_without_torch_or_ray(finished: Path) -> No
     text = " ".join(lines)
     assert "Nothing was left to run." in text
     assert "Loss" in text
+
+
+def test_what_init_cannot_do_is_said_before_anything_large_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "there.yaml").write_text("mine")
+    (tmp_path / "train.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "empty.jsonl").write_text("")
+    for changed, words in (
+        ({"file": "there.yaml"}, ["there.yaml: the file exists already; it is kept."]),
+        (
+            {"scenario": "genral", "train": "empty.jsonl", "eval": "gone.jsonl", "model": "./gone"},
+            [
+                "--scenario must be one of the guideline tables'; got 'genral'. Did you mean 'general'?",
+                "model: the folder ",
+                "data.train: a dataset must have at least one record",
+                "data.eval: the file ",
+            ],
+        ),
+    ):
+        given = {"file": "new.yaml", "model": "owner/model", "train": "train.jsonl", "eval": "train.jsonl"}
+        file, *options = (given | {"scenario": "general"} | changed).items()
+        arguments = [text for name, value in options for text in (f"--{name}", value)]
+        command = [sys.executable, "-c", SCRIPT, ",".join(LARGE), "init", file[1], *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        for word in words:
+            assert word in " ".join(done.stderr.split()), done.stderr
+        code, *packages = done.stdout.split()
+        assert code == "2"
+        assert not {"torch", "transformers", "ray", "optuna", "pandas", "scipy"} & set(packages)
+    assert not (tmp_path / "new.yaml").exists()

@@ -23,7 +23,8 @@ from sweeps.init.choices import max_length, max_steps
 from sweeps.init.defaults import default_name
 from sweeps.init.facts import DataFacts, ModelFacts
 from sweeps.init.file_text import GROUPS, SCHEMA_FILE
-from sweeps.init.new_sweep import NewSweep, Wanted, new_sweep, new_sweep_text
+from sweeps.init.new_sweep import NewSweep, new_sweep, new_sweep_text
+from sweeps.init.wanted import Wanted
 from sweeps.sweep import Sweep
 
 TABLES = load_guidelines()
@@ -285,8 +286,13 @@ def test_a_file_is_replaced_only_when_asked(model: Path, folder: Path) -> None:
     ("changed", "error", "word"),
     [
         ({"train": "trian.jsonl"}, ConfigError, "Did you mean 'train.jsonl'?"),
+        ({"train": "empty.jsonl"}, ConfigError, "at least one record"),
         ({"eval": "evl.jsonl"}, ConfigError, "data.eval: the file"),
-        ({"scenario": "genral"}, ConfigError, "Did you mean 'general'?"),
+        (
+            {"scenario": "genral"},
+            ConfigError,
+            "--scenario must be one of",
+        ),
         ({"model": "./gone-8b"}, ConfigError, "does not exist"),
         ({"model": "owner/not-cached"}, ModelError, "owner/not-cached"),
         ({"path": Path("gone/s.yaml")}, ConfigError, "does not exist"),
@@ -303,6 +309,7 @@ def test_bad_input_writes_nothing(
 ) -> None:
     write("train.jsonl", pairs(20))
     write("odd.jsonl", [{"a": 1}])
+    write("empty.jsonl", [])
     write("long.jsonl", pairs(20, words=400))
     before = sorted(folder.rglob("*"))
     given = {"model": str(model), "train": "train.jsonl", "path": Path("sweep.yaml"), **changed}
