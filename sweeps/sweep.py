@@ -167,10 +167,12 @@ class Sweep(SweepResults):
         from sweeps.run.before_run import finished_run, refuse_if_running
         from sweeps.run.check_hub import check_hub
         from sweeps.study.home_folder import refuse_copy
+        from sweeps.tracking.update import check_installed
         from sweeps.view.live_view import LiveView
 
         refuse_copy(self.config)
         refuse_if_running(self.config)
+        check_installed(self.config.tracking.to)
         console = console or console_of(progress)
         if (finished := finished_run(self.config)) is not None:
             return replace(finished, answer=self.answer)

@@ -26,7 +26,6 @@ from sweeps.storage.open_storage import check_reachable
 from sweeps.study.read_status import read_status
 from sweeps.study.status import Status
 from sweeps.study.study import peek, started_study
-from sweeps.tracking.update import check_installed
 from sweeps.view.live_view import LiveView
 
 
@@ -42,7 +41,6 @@ def run_sweep(
 
     Raises a SweepError; nothing is written before data, model and storage have been checked.
     """
-    check_installed(config.tracking.to)
     if address is None:  # then a worker on this machine will load them
         read_ahead(config.model.name, config.model.revision)
     blueprint = plan()

@@ -231,7 +231,7 @@ def test_a_running_sweep_is_asked_to_stop_by_its_lease(
     keeper = make_keeper()
     hold(keeper, owner)
     sweep = Sweep.__new__(Sweep)
-    sweep.config = SimpleNamespace(name="t")  # type: ignore[assignment]
+    sweep.config = SimpleNamespace(name="t", run_folder=Path("runs/t"))  # type: ignore[assignment]
     monkeypatch.setattr(Sweep, "study", lambda self: keeper.study)
     monkeypatch.setattr("sweeps.run.before_run.leases", lambda _: {"t": lease_of(keeper.study)})
     assert sweep.stop().owner == owner
