@@ -10,31 +10,10 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from files_and_text.numbers import plural, value_text
+from results.parameter_order import SHORT_NAMES
 from results.tables import parameters_of
 from results.text.gaps import short_loss
 
-_SHORT_NAMES = {
-    "learning_rate": "lr",
-    "embedding_learning_rate": "emb_lr",
-    "embedding_lr_ratio": "emb_ratio",
-    "lr_scheduler_type": "sched",
-    "warmup_ratio": "warmup",
-    "warmup_steps": "warmup",
-    "lora_r": "r",
-    "lora_alpha": "alpha",
-    "lora_dropout": "dropout",
-    "weight_decay": "wd",
-    "max_grad_norm": "clip",
-    "per_device_train_batch_size": "batch",
-    "gradient_accumulation_steps": "accum",
-    "use_rslora": "rslora",
-    "neftune_noise_alpha": "neftune",
-    "label_smoothing_factor": "smooth",
-    "adam_beta1": "beta1",
-    "adam_beta2": "beta2",
-    "adam_epsilon": "eps",
-    "max_steps": "steps",
-}
 _SHORT_SCHEDULERS = {
     "constant_with_warmup": "const_wu",
     "cosine_with_min_lr": "cos_min",
@@ -106,7 +85,7 @@ def trials_table(frame: pd.DataFrame, *, width: int) -> list[Text]:
 
 def _columns(frame: pd.DataFrame, rows: Sequence[dict[Any, Any]], *, is_short: bool) -> list[_Column]:
     def name_of(name: str) -> str:
-        return _SHORT_NAMES.get(name, name.removeprefix("lora_")) if is_short else name
+        return SHORT_NAMES.get(name, name.removeprefix("lora_")) if is_short else name
 
     columns = [
         _Column("trial", [str(row["number"]) for row in rows]),
@@ -127,7 +106,7 @@ def _searched(frame: pd.DataFrame, *, is_short: bool) -> list[tuple[str, Callabl
     narrow."""
     names = parameters_of(frame)
     found: list[tuple[str, Callable[[dict[Any, Any]], str]]] = []
-    order = {name: index for index, name in enumerate(_SHORT_NAMES)}
+    order = {name: index for index, name in enumerate(SHORT_NAMES)}
     for name in sorted(names, key=lambda name: order.get(name, len(order))):
         if name == "embedding_lr_ratio":
             found.append(("embedding_learning_rate", _of("embedding_learning_rate")))

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from files_and_text.numbers import duration, number, plural, value_text
+from results.parameter_order import SHORT_NAMES
 from results.text.answer import about
 from results.text.gaps import percent_text, short_loss
 from search_spaces.dimension import Value
@@ -129,7 +130,7 @@ def beside_best(status: Status) -> list[str]:
 
 def short_name(parameter: str) -> str:
     """The name of a hyperparameter above a column of few characters."""
-    return _SHORT_NAMES.get(parameter, parameter)
+    return SHORT_NAMES.get(parameter, parameter)
 
 
 def short_value(parameter: str, value: Value | None) -> str:
@@ -154,18 +155,3 @@ def short_values(values: Mapping[str, Value]) -> dict[str, str]:
 def short_settings(values: Mapping[str, Value]) -> str:
     """`lr 5.98e-3, sched cosine, warmup 3%`."""
     return ", ".join(f"{name} {value}" for name, value in short_values(values).items())
-
-
-_SHORT_NAMES = {
-    "learning_rate": "lr",
-    "embedding_learning_rate": "emb_lr",
-    "embedding_lr_ratio": "emb_ratio",
-    "lr_scheduler_type": "sched",
-    "warmup_ratio": "warmup",
-    "warmup_steps": "warmup",
-    "lora_r": "r",
-    "lora_alpha": "alpha",
-    "lora_dropout": "dropout",
-    "weight_decay": "decay",
-    "per_device_train_batch_size": "batch",
-}
