@@ -73,7 +73,7 @@ def _run(sweep: Sweep, address: str | None) -> None:
     answer = sweep.answer
     done = [f"{done_text(answer.run)}."]
     if not result.added:
-        done.append("Nothing was left to run.")
+        done.append("No trial ended in this run." if result.interrupted else "Nothing was left to run.")
     elif result.added != answer.run.finished:
         done.append(f"{result.added} of them in this run.")
     print_answer(console, answer, done=done, report=_report(result.run_folder))

@@ -22,16 +22,20 @@ Loss = Callable[[TrialConfig, int], float | str]
 
 
 @pytest.fixture
-def on_a_pack(folder: Path, pack: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[Loss], Path]:
-    """`on_a_pack(loss)`: from now on runs train nothing, and need no Ray; the folder."""
+def on_a_pack(folder: Path, pack: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[Loss | None], Path]:
+    """`on_a_pack(loss)`: from now on runs train nothing, and need no Ray; the folder.
 
-    def make(loss: Loss) -> Path:
+    With None they are interrupted before a trial has ended.
+    """
+
+    def make(loss: Loss | None) -> Path:
         def run(config: SweepConfig, blueprint: Any, *_: Any, **__: Any) -> tuple[bool, list[str]]:
             write_run_folder(config)
             keeper = Keeper(blueprint.study_spec, storage_url(config.storage, config.run_folder))
-            pack(keeper, loss, seats=1).run()
+            if loss is not None:
+                pack(keeper, loss, seats=1).run()
             keeper.leave()
-            return False, []
+            return loss is None, []
 
         monkeypatch.setattr("sweeps.run.run_sweep.run_on_ray", run)
         monkeypatch.setattr("sweeps.run.run_on_ray.run_on_ray", run)  # for confirmations
@@ -47,7 +51,7 @@ def good(config: TrialConfig, percent: int) -> float | str:
 
 
 def test_a_sweep_whose_every_trial_fails_says_why_and_once_mended_goes_on(
-    call: Call, on_a_pack: Callable[[Loss], Path]
+    call: Call, on_a_pack: Callable[[Loss | None], Path]
 ) -> None:
     folder = on_a_pack(lambda *_: "failed")
     answer = call("run", "s.yaml", "--set", "reliability.max_failures=3")
@@ -67,8 +71,18 @@ def test_a_sweep_whose_every_trial_fails_says_why_and_once_mended_goes_on(
     assert "Not counted" not in answer.out
 
 
+def test_interrupted_before_a_trial_ended_is_not_called_done(
+    call: Call, on_a_pack: Callable[[Loss | None], Path]
+) -> None:
+    on_a_pack(None)
+    answer = call("run", "s.yaml")
+    assert answer.code == 130
+    assert "No trial ended in this run." in answer.out
+    assert "Nothing was left" not in answer.out
+
+
 def test_without_any_value_a_run_has_failed_whatever_its_trials_ended_as(
-    call: Call, on_a_pack: Callable[[Loss], Path]
+    call: Call, on_a_pack: Callable[[Loss | None], Path]
 ) -> None:
     on_a_pack(lambda *_: "diverged")
     for _ in range(2):
@@ -84,7 +98,7 @@ def test_without_any_value_a_run_has_failed_whatever_its_trials_ended_as(
 
 
 def test_a_failure_that_was_made_up_for_is_told_and_the_run_has_succeeded(
-    call: Call, on_a_pack: Callable[[Loss], Path]
+    call: Call, on_a_pack: Callable[[Loss | None], Path]
 ) -> None:
     seen: list[str] = []
 
@@ -99,7 +113,9 @@ def test_a_failure_that_was_made_up_for_is_told_and_the_run_has_succeeded(
     assert "Not counted: 1 configuration failed; it was failed." in answer.out
 
 
-def test_a_missing_guideline_default_is_no_success(call: Call, on_a_pack: Callable[[Loss], Path]) -> None:
+def test_a_missing_guideline_default_is_no_success(
+    call: Call, on_a_pack: Callable[[Loss | None], Path]
+) -> None:
     folder = on_a_pack(
         lambda config, percent: "failed" if abs(config.learning_rate - 2e-4) < 1e-9 else good(config, percent)
     )
@@ -111,7 +127,7 @@ def test_a_missing_guideline_default_is_no_success(call: Call, on_a_pack: Callab
 
 
 def test_an_arm_whose_every_run_fails_is_named_and_the_others_have_their_verdict(
-    call: Call, on_a_pack: Callable[[Loss], Path]
+    call: Call, on_a_pack: Callable[[Loss | None], Path]
 ) -> None:
     folder = on_a_pack(good)
     edit(folder / "s.yaml", "trials: 4", "trials: 4\nsearch: {pruner: none}")
