@@ -5,9 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import ray
+from ray._private import services  # Ray has no public way to say how its daemons are started
 
 ENVIRONMENT = {
     # No result files, progress bars or Ctrl-C handling of Tune: the study and the live view replace them.
@@ -36,14 +40,33 @@ def start_ray(address: str | None = None) -> None:
         # The live view reports on workers; Tune would log a page of traceback for each failure.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     if not ray.is_initialized():
-        ray.init(
-            # "local": always a new Ray, never one that happens to run, or that died and left its address.
-            address=address or "local",
-            include_dashboard=None if address else False,
-            log_to_driver=is_verbose,
-            logging_level="INFO" if is_verbose else "ERROR",
-        )
+        with _daemons_in_own_session():
+            ray.init(
+                # "local": always a new Ray, never one that happens to run, or that died and left its address.
+                address=address or "local",
+                include_dashboard=None if address else False,
+                log_to_driver=is_verbose,
+                logging_level="INFO" if is_verbose else "ERROR",
+            )
     make_token_private()
+
+
+@contextmanager
+def _daemons_in_own_session() -> Iterator[None]:
+    """What `ray.init` starts in the block gets no signal that is sent to the whole group of this process.
+
+    `timeout`, job schedulers and terminals send SIGTERM or Ctrl-C to the group. Trials write their
+    checkpoints then, for which they need Ray. Ray's daemons end with this process in any case.
+    """
+    popen = getattr(services, "ConsolePopen", None)
+    if popen is None:  # another version of Ray: its daemons stay in the group
+        yield
+        return
+    services.ConsolePopen = partial(popen, start_new_session=True)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = popen
 
 
 def make_token_private() -> None:
