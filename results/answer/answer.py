@@ -8,7 +8,7 @@ here is that of the seeds, with its interval, and no longer that of the sweep's 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from results.verdict.word_rules import Word
@@ -18,6 +18,8 @@ Sure = Literal[
     "one_run",  # one run per configuration
     "too_few_seeds",  # run again, but on too few seeds for an interval
     "default_costs",  # the guideline default costs more than the margin
+    "default_loses_runs",  # runs of the guideline default end early, and those of the best do not
+    "best_loses_runs",  # no run of the best on a new seed has finished
     "no_difference",  # the guideline default costs no more than the margin, either way
     "open",  # the interval does not decide yet
     "default_better",  # on the new seeds the guideline default is better by more than the margin
@@ -68,11 +70,17 @@ class Compared:
     trial: int | None = None
     """Its number in the sweep; None for the base and for a default that was not tried."""
     outcome: str = "complete"
-    """complete | not_tried | not_measured | the outcome of a trial that did not finish."""
+    """complete, also where only its runs on new seeds finished | not_tried | not_measured |
+    no_seed_finished | the outcome of a trial that did not finish."""
     reason: str = ""
     """Why a trial did not finish."""
     values: Mapping[str, Value]
+    settings: Mapping[str, Value] = field(default_factory=dict)
+    """Those that were searched, as in `BestConfig`."""
+    has_no_warmup: bool = False
     loss: Loss | None = None
+    lost_runs: int = 0
+    """Runs on new seeds that did not finish."""
     gap: Gap | None = None
     metric: float | None = None
 
@@ -89,6 +97,8 @@ class BestConfig:
     has_no_warmup: bool
     """Whether warmup was searched and the best scheduler has none."""
     loss: Loss
+    lost_runs: int = 0
+    """Runs on new seeds that did not finish."""
     metric: float | None = None
 
 
@@ -206,3 +216,11 @@ class Answer:
     """Empty where the sweep samples no text, and in studies that do not hold the prompts."""
     next: Sequence[NextCommand]
     """The most useful first."""
+
+    @property
+    def uses_default(self) -> bool:
+        """Whether the guideline default, and not the sweep's best, is what to use after the new seeds."""
+        if self.is_by_metric or self.default.loss is None:
+            return False
+        finished = bool(self.default.loss.seeds) and not self.default.lost_runs
+        return self.sure == "default_better" or (self.sure == "best_loses_runs" and finished)

@@ -21,6 +21,8 @@ def next_commands(
     found = [NextCommand(command=f"sweeps run {_path(run)}", why="continue")] if run.is_unfinished else []
     if has_best:
         found += _confirm(run, sure, compared)
+    if has_best and sure not in ("default_better", "best_loses_runs"):
+        # An export writes the sweep's best, which is not what to use then.
         found.append(NextCommand(command=f"sweeps export {_path(run)} --to trl", why="export"))
     return found
 

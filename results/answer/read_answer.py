@@ -22,7 +22,7 @@ from search_spaces.dimension import Value
 
 _SURE: Mapping[str, Sure] = {
     "worse": "default_costs",
-    "loses_runs": "default_costs",
+    "loses_runs": "default_loses_runs",
     "within": "no_difference",
     "better": "default_better",
     "no_worse": "open",
@@ -86,31 +86,44 @@ def _beside(default: Compared, best: ArmSummary, arm: ArmSummary | None) -> Comp
         return default
     seeds = min(arm.finished, best.finished)
     gap = _single_gap(arm.mean, best.mean)
-    return default if gap is None else _with(default, _loss_of(arm, arm.mean), replace(gap, seeds=seeds))
+    return default if gap is None else replace(_on_seeds(default, arm), gap=replace(gap, seeds=seeds))
 
 
 def _best_config(sweep: SweepResult, best: TrialResult, arm: ArmSummary | None) -> BestConfig:
-    searched = {name for name, dimension in sweep.dimensions.items() if not dimension.fixed}
-    followed = {name for name, base in BASE_DIMENSION.items() if base in searched}
-    if "learning_rate" in searched:
-        followed.add("embedding_learning_rate")  # with a fixed ratio it still follows the main rate
-    settings = [name for name in in_order([*searched, *followed]) if name in best.values]
-    scheduler = best.values.get("lr_scheduler_type")
     assert best.eval_loss is not None
+    seeds = None if arm is None else _loss_of(arm)
     return BestConfig(
         trial=best.number,
         values=dict(best.values),
-        settings={name: best.values[name] for name in settings},
-        has_no_warmup=scheduler in SCHEDULERS_WITHOUT_WARMUP and bool(searched & {"warmup_ratio"}),
-        loss=Loss(value=best.eval_loss) if arm is None else _loss_of(arm, best.eval_loss),
+        settings=_settings(sweep, best),
+        has_no_warmup=_has_no_warmup(sweep, best),
+        loss=seeds or Loss(value=best.eval_loss),
+        lost_runs=0 if arm is None else arm.runs - arm.finished,
         metric=best.metric,
     )
 
 
-def _loss_of(arm: ArmSummary, single: float) -> Loss:
-    """The mean over the seeds that finished; the single run's loss while none has."""
+def _settings(sweep: SweepResult, trial: TrialResult) -> dict[str, Value]:
+    searched = _searched(sweep)
+    followed = {name for name, base in BASE_DIMENSION.items() if base in searched}
+    if "learning_rate" in searched:
+        followed.add("embedding_learning_rate")  # with a fixed ratio it still follows the main rate
+    return {name: trial.values[name] for name in in_order([*searched, *followed]) if name in trial.values}
+
+
+def _has_no_warmup(sweep: SweepResult, trial: TrialResult) -> bool:
+    scheduler = trial.values.get("lr_scheduler_type")
+    return scheduler in SCHEDULERS_WITHOUT_WARMUP and "warmup_ratio" in _searched(sweep)
+
+
+def _searched(sweep: SweepResult) -> set[str]:
+    return {name for name, dimension in sweep.dimensions.items() if not dimension.fixed}
+
+
+def _loss_of(arm: ArmSummary) -> Loss | None:
+    """The mean over the seeds that finished; None while none has."""
     if arm.mean is None:
-        return Loss(value=single)
+        return None
     if arm.finished < MIN_PAIRS or arm.spread is None:
         return Loss(value=arm.mean, seeds=arm.finished)
     half = t_quantile(0.05, arm.finished - 1) * arm.spread / math.sqrt(arm.finished)
@@ -126,27 +139,27 @@ def _default(sweep: SweepResult, best: TrialResult | None, again: ArmComparisons
         outcome=trial.outcome,
         reason=trial.stop_reason if trial.eval_loss is None else "",
         values=dict(trial.values),
+        settings=_settings(sweep, trial),
+        has_no_warmup=_has_no_warmup(sweep, trial),
         metric=trial.metric,
         loss=None if trial.eval_loss is None else Loss(value=trial.eval_loss),
         gap=_single_gap(trial.eval_loss, None if best is None else best.eval_loss),
     )
     arm = None if again is None else _default_arm(again)
-    if again is None or arm is None or trial.eval_loss is None:
+    if again is None or arm is None or arm.runs == 0:
         return shown
-    gap = gap_of(again.comparisons.get(arm.arm.name))
-    return shown if gap is None else _with(shown, _loss_of(arm, trial.eval_loss), gap)
+    return replace(_on_seeds(shown, arm), gap=gap_of(again.comparisons.get(arm.arm.name)))
 
 
-def _with(shown: Compared, loss: Loss, gap: Gap) -> Compared:
-    return Compared(
-        trial=shown.trial,
-        outcome=shown.outcome,
-        reason=shown.reason,
-        values=shown.values,
-        metric=shown.metric,
-        loss=loss,
-        gap=gap,
-    )
+def _on_seeds(shown: Compared, arm: ArmSummary) -> Compared:
+    """With what the default's runs on new seeds show, whatever its trial in the sweep did."""
+    if arm.mean is None:
+        reason = f"0 of {arm.runs} runs on new seeds finished"
+        return replace(
+            shown, outcome="no_seed_finished", reason=reason, loss=None, gap=None, lost_runs=arm.runs
+        )
+    lost = arm.runs - arm.finished
+    return replace(shown, outcome="complete", reason="", loss=_loss_of(arm), lost_runs=lost)
 
 
 def _default_arm(again: ArmComparisons) -> ArmSummary | None:
@@ -186,6 +199,8 @@ def _sure(
         return "one_run"
     if again is None:
         return "best_changed"
+    if again.arms[0].runs and not again.arms[0].finished:
+        return "best_loses_runs"
     arm = _default_arm(again)
     comparison: Comparison | None = None if arm is None else again.comparisons.get(arm.arm.name)
     if comparison is None:

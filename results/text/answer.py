@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-from files_and_text.numbers import duration, number, value_text
-from results.answer.answer import Answer, Compared, NextCommand, RunFacts
+from files_and_text.numbers import duration, number, plural, value_text
+from results.answer.answer import Answer, BestConfig, Compared, Gap, NextCommand, RunFacts
 from results.parameter_order import in_order
 from results.text.gaps import gap_text, interval_text, loss_text, percent_text, short_loss
 from results.text.parameters import (
@@ -22,6 +22,7 @@ __all__ = [
     "TableLine",
     "about",
     "answer_lines",
+    "default_text",
     "done_text",
     "gap_text",
     "headline",
@@ -51,8 +52,15 @@ def use_text(answer: Answer) -> str:
     """`learning_rate 5.98e-3, scheduler constant, no warmup`: what was searched; "" without a best."""
     if answer.best is None:
         return ""
+    if answer.uses_default:
+        return f"the guideline default: {default_text(answer)}"
     text = settings_text(answer.best.settings, has_no_warmup=answer.best.has_no_warmup)
     return text or f"the settings of trial {answer.best.trial} (nothing was searched)"
+
+
+def default_text(answer: Answer) -> str:
+    """The guideline default's own values, as in `use_text`; "" where it was not tried."""
+    return settings_text(answer.default.settings, has_no_warmup=answer.default.has_no_warmup)
 
 
 def settings_text(settings: Mapping[str, Value], *, has_no_warmup: bool = False) -> str:
@@ -79,6 +87,9 @@ def headline(answer: Answer) -> str:
     best = answer.best
     if best is None:
         return capital(_no_best(answer))
+    if answer.uses_default and answer.default.loss is not None:
+        rest = _beside_default(answer.default.gap, best)
+        return f"Use {use_text(answer)}: loss {loss_text(answer.default.loss)}; {rest}."
     loss = f"loss {loss_text(best.loss)}"
     if answer.is_by_metric and answer.metric and best.metric is not None:
         loss = f"{answer.metric} {number(best.metric)}, {loss}"
@@ -106,12 +117,17 @@ def sure_text(answer: Answer) -> str:
             return "The guideline default is itself the best here."
         case "default_unknown":
             return f"The best was run again on {_seeds(seeds)}, without a guideline default to compare with."
+        case "best_loses_runs":
+            runs = 0 if answer.best is None else answer.best.lost_runs
+            return f"No: 0 of {plural(runs, 'run')} of the best on new seeds finished."
+        case "default_loses_runs":
+            return f"Yes: {_lost_by_default(answer)} ended early, and none of the best's did."
+        case "too_few_seeds" | "open" if gap is None and answer.default.lost_runs:
+            return f"Not yet: {_lost_by_default(answer)} did not finish."
         case "too_few_seeds":
             return f"Not yet: {_seeds(seeds)}, and an interval needs 3."
-        case "default_costs" if between and gap is not None and (gap.low or 0) > 0:
-            return f"Yes: on {_seeds(seeds)} the guideline default costs {between}."
         case "default_costs":
-            return "Yes: runs of the guideline default end early, and those of the best do not."
+            return f"Yes: on {_seeds(seeds)} the guideline default costs {between}."
         case "no_difference":
             cost = f"the guideline default costs {between}"
             return f"Yes: no difference: {cost}, and up to {margin} does not matter."
@@ -204,18 +220,33 @@ def _labelled(label: str, items: Sequence[str], width: int) -> list[str]:
 def _losses(answer: Answer) -> Iterator[str]:
     best, default, base = answer.best, answer.default, answer.base
     assert best is not None
-    yield loss_text(best.loss)
+    own = loss_text(best.loss)
+    if best.lost_runs and not best.loss.seeds:
+        own += f" (one run; 0 of {plural(best.lost_runs, 'new seed')} finished)"
+    if answer.uses_default:
+        yield f"guideline default {_default_loss(answer)}"
+        yield f"sweep's best {own}"
+        if base.loss is not None:
+            yield f"untouched base {short_loss(base.loss.value)}"
+        return
+    yield own
     if default.trial == best.trial:
         yield "the guideline default itself"
     elif default.loss is None:
         yield f"guideline default {_not_finished(default)}"
     else:
-        gap = default.gap
-        single = " of single runs" if best.loss.seeds else ""
-        shown = "" if gap is None else f", {gap_text(gap)}" if gap.seeds else f" ({gap_text(gap)}{single})"
-        yield f"guideline default {short_loss(default.loss.value)}{shown}"
+        yield f"guideline default {_default_loss(answer)}"
     if base.loss is not None:
         yield f"untouched base {short_loss(base.loss.value)}"
+
+
+def _default_loss(answer: Answer) -> str:
+    best, loss, gap = answer.best, answer.default.loss, answer.default.gap
+    assert loss is not None
+    if gap is None:
+        return loss_text(loss)
+    single = " of single runs" if best is not None and best.loss.seeds else ""
+    return short_loss(loss.value) + (f", {gap_text(gap)}" if gap.seeds else f" ({gap_text(gap)}{single})")
 
 
 def _metrics(answer: Answer) -> list[str]:
@@ -241,17 +272,32 @@ def _default_clause(answer: Answer) -> str:
     best, default, gap = answer.best, answer.default, answer.default.gap
     if best is not None and default.trial == best.trial:
         return "it is the guideline default"
-    if default.loss is None or gap is None:
+    if default.loss is None:
         return f"the guideline default {_was_not(default)}"
+    if gap is None:
+        return f"the guideline default has loss {loss_text(default.loss)}"
     if answer.is_by_metric and default.metric is not None:
         return f"the guideline default has {number(default.metric)}, loss {short_loss(default.loss.value)}"
+    if answer.sure == "no_difference":
+        return f"the guideline default is as good on {_seeds(answer.seeds)}"
     if gap.percent is None:
         return f"the guideline default costs {gap.nats:.4f} nats more"
     size = percent_text(abs(gap.percent), plus=False)
+    if not float(size.removesuffix("%")):
+        return "the guideline default has the same loss"
     return f"the guideline default {f'costs {size} more' if gap.nats >= 0 else f'is {size} better'}"
 
 
+def _beside_default(gap: Gap | None, best: BestConfig) -> str:
+    if gap is None:
+        return f"the sweep's best finished on 0 of {plural(best.lost_runs, 'new seed')}"
+    size = "" if gap.percent is None else f"{percent_text(-gap.percent, plus=False)} "
+    return f"it is {size}better than the sweep's best"
+
+
 def _was_not(default: Compared) -> str:
+    if default.outcome == "no_seed_finished":
+        return f"finished on 0 of {plural(default.lost_runs, 'new seed')}"
     return (
         "was not tried" if default.outcome == "not_tried" else _ENDED.get(default.outcome, "did not finish")
     )
@@ -259,6 +305,12 @@ def _was_not(default: Compared) -> str:
 
 def _not_finished(default: Compared) -> str:
     return _was_not(default).removeprefix("was ")
+
+
+def _lost_by_default(answer: Answer) -> str:
+    default = answer.default
+    runs = default.lost_runs + (0 if default.loss is None else default.loss.seeds)
+    return f"{default.lost_runs} of {plural(runs, 'run')} of the guideline default"
 
 
 def _seeds(count: int) -> str:

@@ -32,7 +32,7 @@ def limitations_of(
         Limitation("edge", {"dimension": e.dimension, "side": e.side, "value": e.value, "end": e.end})
         for e in edges
     ]
-    found += [*_of_default(sweep.guideline_default), *_of_trials(sweep)]
+    found += [*_of_default(sweep.guideline_default, compared), *_of_trials(sweep)]
     account = sweep.context.get("data_account")
     warnings = account.get("warnings", ()) if isinstance(account, Mapping) else ()
     found += [Limitation("data_warning", {"warning": warning}) for warning in warnings]
@@ -82,13 +82,15 @@ def _of_base(sweep: SweepResult) -> list[Limitation]:
     return [Limitation("no_better_than_base", {"best": best.eval_loss, "base": base})]
 
 
-def _of_default(default: TrialResult | None) -> list[Limitation]:
+def _of_default(default: TrialResult | None, compared: ArmComparisons | None) -> list[Limitation]:
     if default is None:
         return [Limitation("no_default")]
     found = []
     if default.label == MOVED_LABEL:
         found.append(Limitation("default_moved", {"trial": default.number}))
-    if default.eval_loss is None:
+    arms = [] if compared is None else compared.arms
+    ran_again = any(arm.arm.role == "guideline_default" and arm.finished for arm in arms)
+    if default.eval_loss is None and not ran_again:
         found.append(Limitation("default_unfinished", {"trial": default.number, "outcome": default.outcome}))
     return found
 

@@ -13,9 +13,11 @@ from results.text.metric import metric_sentences
 
 _TONES: dict[str, Tone] = {
     "default_costs": "good",
+    "default_loses_runs": "good",
     "no_difference": "good",
     "default_is_best": "good",
     "default_better": "bad",
+    "best_loses_runs": "bad",
 }
 _SHOWN = (
     "data_warning",

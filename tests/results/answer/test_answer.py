@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 import optuna
 import pytest
@@ -11,6 +12,7 @@ from results.answer.answer import Answer
 from results.answer.read_answer import read_answer
 from results.answer.run_facts import busy_seconds
 from results.sweep_result import read_study
+from results.text.answer import answer_lines, headline, sure_text, use_text
 from results.verdict.verdict import verdict
 from search_spaces import DEFAULT_LABEL
 from tests.results.confirm_studies import ARMS, arm, confirm
@@ -82,6 +84,61 @@ def test_a_default_that_is_better_on_the_seeds_is_said() -> None:
         (arm("default", "guideline_default", learning_rate=2e-4, embedding_lr_ratio=0.25), 2.0),
     )
     assert answer(study_of(), confirm(*better)).sure == "default_better"
+
+
+def default_trial(**changes: Any) -> Any:
+    return trial(**{"lr": 2e-4, "ratio": 0.25, "label": DEFAULT_LABEL} | changes)
+
+
+def best_trial() -> Any:
+    return trial(2.0, lr=4e-4, ratio=0.125, scheduler="cosine", warmup=0.05)
+
+
+@pytest.mark.parametrize("outcome", ["pruned", "failed"])
+def test_a_default_without_a_loss_in_the_sweep_has_that_of_its_seeds(outcome: str) -> None:
+    found = answer(study(default_trial(outcome=outcome), best_trial()), confirm(*ARMS))
+    assert found.default.loss is not None
+    assert found.default.gap is not None
+    assert (found.default.loss.seeds, found.default.outcome, found.sure) == (5, "complete", "default_costs")
+    assert found.default.gap.nats == pytest.approx(0.1, abs=0.001)
+    assert "default_unfinished" not in codes(study(default_trial(outcome=outcome), best_trial()))
+
+
+def codes(of: optuna.Study) -> list[str]:
+    return [limitation.code for limitation in verdict(of, confirm(*ARMS)).limitations]
+
+
+def test_a_default_that_never_finishes_on_new_seeds_has_no_loss_left() -> None:
+    found = answer(study_of(), confirm(ARMS[0], (ARMS[1][0], None)))
+    assert found.sure == "default_loses_runs"
+    assert (found.default.loss, found.default.gap, found.default.lost_runs) == (None, None, 5)
+    assert "guideline default finished on 0 of 5 new seeds" in "\n".join(answer_lines(found))
+    assert sure_text(found).startswith("Yes: 5 of 5 runs of the guideline default ended early")
+    assert "%" not in headline(found).partition(": loss")[2]
+
+
+def test_a_best_that_never_finishes_on_new_seeds_is_not_recommended() -> None:
+    found = answer(study_of(), confirm((ARMS[0][0], None), ARMS[1]))
+    assert found.sure == "best_loses_runs"
+    assert sure_text(found) == "No: 0 of 5 runs of the best on new seeds finished."
+    assert found.default.gap is None
+    assert headline(found).startswith("Use the guideline default: learning_rate 2e-4, ")
+    assert headline(found).endswith("; the sweep's best finished on 0 of 5 new seeds.")
+    assert found.next == []
+
+
+def test_a_default_that_is_better_on_the_seeds_is_what_to_use() -> None:
+    found = answer(study_of(), confirm(ARMS[0], (ARMS[1][0], 1.9)))
+    assert found.uses_default
+    assert use_text(found).startswith("the guideline default: learning_rate 2e-4, ")
+    assert headline(found).endswith("; it is 4.8% better than the sweep's best.")
+    assert any(line.startswith("Loss  guideline default 2.000, -4.8%") for line in answer_lines(found))
+    assert not any("export" in command.command for command in found.next)
+
+
+def test_no_difference_has_no_cost_of_nothing_in_the_headline() -> None:
+    found = answer(study_of(), confirm(ARMS[0], (ARMS[1][0], 2.0001)))
+    assert headline(found).endswith("; the guideline default is as good on 5 seeds.")
 
 
 def test_rows_that_say_the_same_are_one_line_the_defaults_first() -> None:
