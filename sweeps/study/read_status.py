@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from search_spaces import DEFAULT_LABEL, MOVED_LABEL
 from search_spaces.dimension import Value
 from sweeps.study.compute_paths import COMPUTE_PATHS
 from sweeps.study.lease import Lease, lease_of
-from sweeps.study.status import PAUSED, Leader, RunningTrial, Status
+from sweeps.study.status import PAUSED, ArmProgress, Leader, RunningTrial, Status
 from sweeps.study.study import COUNTED_STATES, is_prefetched
 
 RUN_SECONDS = "run_seconds"
@@ -71,7 +71,10 @@ def read_status(study: optuna.Study, target: int) -> Status:
             complete.append(trial)
             if is_default(trial):
                 status.default_loss = loss
-    if complete:
+    if status.task == "confirm":
+        status.arms = _arms(attributes["arms"], trials)
+        status.best, status.leader = None, None
+    elif complete:
         best = min(complete, key=rank)
         status.best = {
             "number": best.number,
@@ -139,8 +142,32 @@ def _running_trial(trial: FrozenTrial, context: Mapping[str, Any], *, is_live: b
         percent=percent,
         max_steps=(trial.user_attrs.get("config") or {}).get("max_steps"),
         eval_loss=losses.get(percent),
-        values=searched_values(trial, context),
+        values=_values(trial, context),
     )
+
+
+def _values(trial: FrozenTrial, context: Mapping[str, Any]) -> dict[str, Value]:
+    if (arm := trial.user_attrs.get("arm")) is not None:
+        return {"configuration": str(arm), "seed": trial.user_attrs.get("seed", 0)}
+    return searched_values(trial, context)
+
+
+def _arms(described: Any, trials: Sequence[FrozenTrial]) -> list[ArmProgress]:
+    found = []
+    for name in [str(arm.get("name")) for arm in described if isinstance(arm, Mapping)]:
+        runs = [trial for trial in trials if trial.user_attrs.get("arm") == name]
+        losses = [loss for run in runs if (loss := full_budget_loss(run)) is not None]
+        started = [run for run in runs if run.state == TrialState.RUNNING and not is_prefetched(run)]
+        found.append(
+            ArmProgress(
+                name=name,
+                finished=len(losses),
+                ended_early=sum(run.state.is_finished() for run in runs) - len(losses),
+                running=len(started),
+                eval_loss=sum(losses) / len(losses) if losses else None,
+            )
+        )
+    return found
 
 
 def _leader(trials: list[FrozenTrial]) -> Leader | None:

@@ -37,7 +37,8 @@ class RunningTrial:
     train_loss: float | None = None
     """Of the last step."""
     values: Mapping[str, Value] = field(default_factory=dict)
-    """The searched hyperparameters, in the order of `PARAMETER_ORDER`."""
+    """The searched hyperparameters, in the order of `PARAMETER_ORDER`; in a confirmation the name of the
+    configuration and the seed."""
     tokens_per_second: float | None = None
     checkpoint_step: int | None = None
     """Steps that are safe if everything ends now; None: not known."""
@@ -71,6 +72,19 @@ class Leader:
     """Of its budget, at which it has this loss."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ArmProgress:
+    """How far one configuration of a confirmation is."""
+
+    name: str
+    finished: int = 0
+    """Runs that used their full budget."""
+    ended_early: int = 0
+    running: int = 0
+    eval_loss: float | None = None
+    """Mean over the finished runs."""
+
+
 @dataclass(repr=False)
 class Status(Shown):
     """A snapshot for the live view, the end of a run and `sweeps status`."""
@@ -88,6 +102,9 @@ class Status(Shown):
     stages: list[Stage] = field(default_factory=list)
     """What the driver and the workers are doing that is not training; a worker that trains has none."""
     leader: Leader | None = None
+    """None in a confirmation, as `best`: the luckiest seed is no answer."""
+    arms: list[ArmProgress] = field(default_factory=list)
+    """The configurations of a confirmation."""
     metric: str | None = None
     """Name of the metric, if one is measured beside the loss."""
     is_objective: bool = False
@@ -190,6 +207,7 @@ def from_plain(values: Mapping[str, Any]) -> Status:
         del known[name]
     known["running"] = [RunningTrial(**trial) for trial in known["running"]]
     known["stages"] = [Stage(**stage) for stage in known["stages"]]
+    known["arms"] = [ArmProgress(**arm) for arm in known["arms"]]
     known["leader"] = None if known["leader"] is None else Leader(**known["leader"])
     if known["ended_at"] is not None:
         known["ended_at"] = datetime.fromisoformat(known["ended_at"]).astimezone(UTC)

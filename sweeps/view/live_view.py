@@ -20,6 +20,7 @@ from sweeps.console import say
 from sweeps.study.stages import Stages
 from sweeps.study.status import Status
 from sweeps.view.notebook import NotebookScreen
+from sweeps.view.phrases import event_text
 from sweeps.view.plain_lines import PlainLines
 from sweeps.view.screen import SHOWN_EVENTS, Screen, shown_events
 from sweeps.view.stopping import stop_text
@@ -178,7 +179,9 @@ class LiveView:
                 self._status, self._status_at = status, time.monotonic()
             self._new_events += events
             # Two spaces: `shown_events` finds the event behind its time.
-            self._last_events += [f"{at}  {event}" for event in shown_events(events)]
+            self._last_events += [
+                f"{at}  {event_text(event, self._status)}" for event in shown_events(events)
+            ]
             del self._last_events[:-SHOWN_EVENTS]
 
     # --- drawing ----------------------------------------------------------------------------------

@@ -10,25 +10,24 @@ from results.parameter_order import SHORT_NAMES
 from results.text.answer import about
 from results.text.gaps import percent_text, short_loss
 from search_spaces.dimension import Value
-from sweeps.study.status import Stage, Status
+from sweeps.study.status import ArmProgress, Stage, Status
 
 GIB = 2**30
-_NUMBER = re.compile(r"trial (\d+): ")
+_NUMBER = re.compile(r"(?:trial|run) (\d+): ")
 
 
 def shorten(text: str, width: int) -> str:
-    """`text` in at most `width` characters; what is too long loses its middle, as both ends say most."""
+    """`text` in at most `width` characters; what is too long loses its end, as the beginning says most."""
     text = " ".join(text.split())
     if len(text) <= width:
         return text
     if width < 8:
         return text[: max(0, width)]
-    head = (width - 5) * 2 // 3
-    return f"{text[:head].rstrip()} ... {text[len(text) - (width - 5 - head) :].lstrip()}"
+    return f"{text[: width - 4].rstrip()} ..."
 
 
 def packed(facts: Iterable[str], width: int) -> list[str]:
-    """Lines with as many facts each as fit into `width`; a longer one loses its middle."""
+    """Lines with as many facts each as fit into `width`; a longer one loses its end."""
     lines = list[str]()
     for fact in facts:
         if lines and len(lines[-1]) + len(fact) + 3 <= width:
@@ -36,6 +35,16 @@ def packed(facts: Iterable[str], width: int) -> list[str]:
         else:
             lines.append(shorten(fact, width))
     return lines
+
+
+def noun(status: Status | None) -> str:
+    """What a trial is called: a confirmation runs known configurations again."""
+    return "run" if status is not None and status.task == "confirm" else "trial"
+
+
+def event_text(event: str, status: Status | None) -> str:
+    """An event as it is told."""
+    return event if noun(status) == "trial" else re.sub(r"\btrial(?= \d)", "run", event)
 
 
 def trial_of(event: str) -> int | None:
@@ -50,11 +59,15 @@ def is_start(event: str) -> bool:
 
 
 def counts_text(status: Status) -> str:
-    """`6 of 16 trials (4 complete, 2 pruned)`."""
+    """`6 of 16 trials (4 complete, 2 pruned)`; `6 of at most 16 runs`, as a confirmation may end early."""
     outcomes = ", ".join(
         f"{count} {name.replace('_', ' ')}" for name, count in sorted(status.outcomes.items()) if count
     )
-    return f"{status.finished} of {plural(status.target, 'trial')}" + (f" ({outcomes})" if outcomes else "")
+    of = plural(status.target, noun(status))
+    if status.task == "confirm":
+        # Before its plan is made, nobody knows how many there will be.
+        return f"{status.finished} of at most {of}" if status.target else plural(status.finished, "run")
+    return f"{status.finished} of {of}" + (f" ({outcomes})" if outcomes else "")
 
 
 def left_text(status: Status) -> str:
@@ -88,9 +101,9 @@ def warning_texts(status: Status) -> Iterator[str]:
         away = duration(status.storage_away_seconds)
         yield f"the storage has been away for {away}: trials go on and wait for it"
     if status.num_put_back:
-        yield f"{plural(status.num_put_back, 'trial')} tried again after running out of memory"
+        yield f"{plural(status.num_put_back, noun(status))} tried again after running out of memory"
     if status.failed:
-        yield f"{plural(status.failed, 'trial')} failed"
+        yield f"{plural(status.failed, noun(status))} failed"
     for path in status.compute_paths:
         yield from path.get("notes") or ()
 
@@ -98,10 +111,8 @@ def warning_texts(status: Status) -> Iterator[str]:
 def best_text(status: Status) -> str:
     """`5.432 (trial 5)`, or who leads before a trial is complete; "" before the first evaluation.
 
-    "" in a confirmation too: its runs are seeds of a few configurations, and the luckiest seed is no answer.
+    "" in a confirmation too, which has `arm_text`.
     """
-    if status.task == "confirm":
-        return ""
     if status.best is not None:
         shown = [short_loss(status.best["eval_loss"])]
         if status.best.get("metric") is not None:
@@ -113,10 +124,19 @@ def best_text(status: Status) -> str:
     return ""
 
 
+def arm_text(arm: ArmProgress) -> str:
+    """`3 seeds done, mean loss 6.773, 1 running`: a configuration of a confirmation so far."""
+    facts = [f"{plural(arm.finished, 'seed')} done"]
+    facts += [] if arm.eval_loss is None else [f"mean loss {short_loss(arm.eval_loss)}"]
+    facts += [f"{arm.ended_early} ended early"] if arm.ended_early else []
+    facts += [f"{arm.running} running"] if arm.running else []
+    return ", ".join(facts)
+
+
 def beside_best(status: Status) -> list[str]:
     """The guideline default with what it costs against the best, and the untouched base."""
     shown, best = [], status.best
-    if status.default_loss is not None and status.task == "run":
+    if status.default_loss is not None:
         cost = ""
         if best is not None and best["eval_loss"] > 0 and not status.is_objective:
             percent = 100 * (status.default_loss - best["eval_loss"]) / best["eval_loss"]
@@ -139,7 +159,7 @@ def short_value(parameter: str, value: Value | None) -> str:
         return "-"
     if parameter == "warmup_ratio" and isinstance(value, int | float):
         return f"{100 * value:.3g}%"
-    return shorten(value_text(value), 12)
+    return shorten(value_text(value), 24 if parameter == "configuration" else 12)
 
 
 def step_text(step: int | None, max_steps: int | None, percent: int) -> str:

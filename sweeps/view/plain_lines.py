@@ -11,10 +11,13 @@ from results.text.answer import settings_text
 from results.text.gaps import short_loss
 from sweeps.study.status import RunningTrial, Stage, Status
 from sweeps.view.phrases import (
+    arm_text,
     beside_best,
     best_text,
+    event_text,
     is_start,
     left_text,
+    noun,
     speed_text,
     stage_text,
     trial_of,
@@ -38,6 +41,8 @@ class PlainLines:
         self._reported: dict[int, float] = {}
         """Trial -> evaluation loss of the last line about it."""
         self._best: int | None = None
+        self._means: dict[str, float] = {}
+        """Configuration of a confirmation -> mean loss of the last line about it."""
         self._stages: set[tuple[str, int | None]] = set()
         self._was_away = False
 
@@ -76,16 +81,20 @@ class PlainLines:
             number = trial_of(event)
             trial = None if number is None else running.get(number) or before.get(number)
             values = "" if trial is None else settings_text(trial.values)
-            yield event + _after(": " if is_start(event) else "; ", values)
+            yield event_text(event, status) + _after(": " if is_start(event) else "; ", values)
         for number, trial in running.items():
             if trial.eval_loss is not None and self._reported.get(number) != trial.eval_loss:
                 self._reported[number] = trial.eval_loss
-                yield report_text(trial)
+                yield event_text(report_text(trial), status)
         self._reported = {number: loss for number, loss in self._reported.items() if number in running}
         if best_text(status) and status.best is not None and status.best["number"] != self._best:
             self._best = status.best["number"]
             values = settings_text(status.best["values"])
             yield "; ".join(filter(None, [f"best so far {best_text(status)}", values, *beside_best(status)]))
+        for arm in status.arms:
+            if arm.eval_loss is not None and self._means.get(arm.name) != arm.eval_loss:
+                self._means[arm.name] = arm.eval_loss
+                yield f"{arm.name}: {arm_text(arm)}"
         if bool(status.storage_away_seconds) and not self._was_away and not events:
             yield "the storage is away; trials go on and wait for it"
         self._was_away = bool(status.storage_away_seconds)
@@ -98,7 +107,10 @@ class PlainLines:
                 texts.append(f"the storage has been away for {duration(status.storage_away_seconds)}")
             if status.running:
                 furthest = max(status.running, key=lambda trial: (trial.percent, -trial.number))
-                texts.append(f"{plural(len(status.running), 'trial')} running, {progress_text(furthest)}")
+                texts.append(
+                    f"{plural(len(status.running), noun(status))} running, "
+                    f"{event_text(progress_text(furthest), status)}"
+                )
             texts += [speed_text(status), left_text(status)]
         return "; ".join(filter(None, texts)) or "waiting"
 

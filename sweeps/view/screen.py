@@ -8,13 +8,15 @@ from textwrap import wrap
 from rich.text import Text
 
 from files_and_text.numbers import duration
-from sweeps.study.status import Stage, Status
+from sweeps.study.status import ArmProgress, Stage, Status
 from sweeps.view.phrases import (
+    arm_text,
     beside_best,
     best_text,
     counts_text,
     is_start,
     left_text,
+    noun,
     packed,
     short_settings,
     shorten,
@@ -62,6 +64,7 @@ class Screen:
         head += [Text(shorten(f"! {text}", width), style="yellow") for text in warnings]
         started = [self._stage(stage, width) for stage in (*stages, *status.stages)]
         best = list(self._best(status, width))
+        best += self._arms(status.arms, width, max(2, height // 3))
         last = [Text(shorten(event, width), style="dim") for event in shown_events(events)]
         room = height - len(head) - len(best) - (1 if best else 0) - (1 if status.running else 0)
         started = started[: max(1, room - 2)]
@@ -69,7 +72,9 @@ class Screen:
         last = last[-min(SHOWN_EVENTS, max(1, room - len(status.running) - 3)) :]
         room -= len(last) + (1 if last else 0)
         leader = status.leader.number if status.leader is not None else None
-        trials = self._trials.lines(status.running, leader, width=width, rows=max(1, room - 1))
+        trials = self._trials.lines(
+            status.running, leader, width=width, rows=max(1, room - 1), noun=noun(status)
+        )
         self._rows = min(max(self._rows, len(trials)), max(0, room))
         trials += [Text()] * (self._rows - len(trials))
         blocks = [head, started + ([Text(), *trials] if trials else []), _apart(best), _apart(last)]
@@ -119,6 +124,16 @@ class Screen:
             yield Text.assemble((label, "bold green"), line)
         if leading and status.best is not None and (values := short_settings(status.best["values"])):
             yield Text(f"      {shorten(values, width - 6)}")
+
+    def _arms(self, arms: Sequence[ArmProgress], width: int, rows: int) -> Iterator[Text]:
+        """A line for each configuration of a confirmation, as far as there is room."""
+        left = max(0, len(arms) - rows)
+        shown = arms[: rows - 1] if left else arms
+        wide = min(max((len(arm.name) for arm in shown), default=0), max(8, width // 3))
+        for arm in shown:
+            yield Text(f"{shorten(arm.name, wide):<{wide}}  {shorten(arm_text(arm), width - wide - 2)}")
+        if left:
+            yield Text(f"and {len(arms) - len(shown)} more configurations", style="dim")
 
 
 def shown_events(events: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from files_and_text.numbers import duration, plural
 from sweeps.study.status import Status
+from sweeps.view.phrases import noun
 
 
 def stop_text(status: Status | None) -> str:
@@ -16,5 +17,5 @@ def stop_text(status: Status | None) -> str:
     if status.steps_at_risk is not None:
         lost = f"at most {plural(status.steps_at_risk, 'step')} each"
     verb = "writes a checkpoint" if len(training) == 1 else "write checkpoints"
-    trials = f"{plural(len(training), 'running trial')} {verb}"
+    trials = f"{plural(len(training), 'run' if noun(status) == 'run' else 'running trial')} {verb}"
     return f"Stopping: {trials}{seconds}. Ctrl-C again ends it at once and loses {lost}."

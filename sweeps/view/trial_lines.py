@@ -42,12 +42,18 @@ class TrialLines:
     _widths: dict[str, int] = field(default_factory=dict)
 
     def lines(
-        self, trials: Sequence[RunningTrial], leader: int | None, *, width: int, rows: int
+        self,
+        trials: Sequence[RunningTrial],
+        leader: int | None,
+        *,
+        width: int,
+        rows: int,
+        noun: str = "trial",
     ) -> list[Text]:
         """A heading and at most `rows` lines, the last of which may count the trials that found no room.
 
-        Where all fit, a line belongs to a seat: the next trial of the seat takes it over. Otherwise the
-        leader comes first, then who is furthest.
+        `noun`: what the trials are called. Where all fit, a line belongs to a seat: the next trial of the
+        seat takes it over. Otherwise the leader comes first, then who is furthest.
         """
         if not trials or rows < 2:
             return [_count_line(trials, "running")][: rows if trials else 0]
@@ -58,7 +64,10 @@ class TrialLines:
             shown, left = shown[: rows - 1], shown[rows - 1 :]
         cells = [self._cells(trial, leader) for trial in shown]
         columns = self._columns(cells, width)
-        heading = Text("  ".join(_aligned(name, name, self._widths[name]) for name in columns), style="dim")
+        names = [(name, noun if name == "trial" else name) for name in columns]
+        heading = Text(
+            "  ".join(_aligned(name, shown, self._widths[name]) for name, shown in names), style="dim"
+        )
         found = [heading]
         for trial, row in zip(shown, cells, strict=True):
             line = Text()

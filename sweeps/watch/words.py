@@ -14,6 +14,7 @@ from sweeps.study.status import RunningTrial, Status
 from sweeps.view.phrases import (
     best_text,
     counts_text,
+    event_text,
     is_start,
     left_text,
     speed_text,
@@ -224,7 +225,7 @@ def commands(snapshot: Snapshot) -> list[Command]:
 def event_lines(snapshot: Snapshot) -> list[str]:
     """The last events that say more than that a trial has started, the newest first."""
     events = [] if snapshot.status is None else snapshot.status.events
-    told = [event for event in events if not is_start(event)]
+    told = [event_text(event, snapshot.status) for event in events if not is_start(event)]
     return told[: -SHOWN_EVENTS - 1 : -1]
 
 
