@@ -59,6 +59,8 @@ class Gap:
     high_percent: float | None = None
     seeds: int = 0
     """Common seeds; 0: one run of each."""
+    trial: int | None = None
+    """Of single runs: the trial that costs this, where it was taken for a value of the tables."""
     differs_in: tuple[str, ...] = ()
     """Other searched hyperparameters in which the two differ: they share the gap."""
 

@@ -38,7 +38,7 @@ def answer_data(answer: Answer) -> dict[str, Any]:
 
 
 def _parameter(parameter: ParameterAnswer, answer: Answer) -> dict[str, Any]:
-    lines = table_lines(parameter)
+    lines = table_lines(parameter, answer)
     return asdict(parameter) | {
         "title": parameter_title(parameter.parameter),
         "text": parameter_sentence(parameter, answer),

@@ -55,7 +55,7 @@ def _parameters(answer: Answer) -> str:
     cells = []
     for found in answer.parameters:
         names = [parameter_title(found.parameter), best_text(found)]
-        for line in table_lines(found):
+        for line in table_lines(found, answer):
             cells.append([*names, line.value, line.rows, line.position, line.cost, line.word])
             names = ["", ""]
     said = [note] if (note := shared_cost(answer)) else []

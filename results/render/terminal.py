@@ -72,7 +72,7 @@ def parameter_table(answer: Answer, *, width: int = 80) -> list[Text]:
                 (line.cost, ""),
                 (line.word, _WORD_STYLES.get(line.word, "")) if decided or answer.seeds else ("", ""),
             ]
-            for line in table_lines(found)
+            for line in table_lines(found, answer)
         ]
         groups.append(Group(title=parameter_title(found.parameter), note=_best(found), lines=cells))
     return grouped_table(_VALUE_HEADER, groups, width=width)

@@ -12,18 +12,21 @@ def short_loss(value: float | None) -> str:
     """`5.432`, `0.8431`: three decimals, four below 1."""
     if value is None or not math.isfinite(value):
         return "unknown"
-    return f"{value:.3f}" if abs(value) >= 1 else f"{value:.4f}"
+    return f"{value:.{_loss_decimals(value)}f}"
 
 
 def loss_text(loss: Loss) -> str:
     """`5.432`, or `5.432 (5.41 to 5.45, 3 seeds)`."""
     if not loss.seeds:
         return short_loss(loss.value)
-    notes = [plural(loss.seeds, "seed")]
+    shown, notes = short_loss(loss.value), [plural(loss.seeds, "seed")]
     if loss.low is not None and loss.high is not None:
-        digits = _decimals(loss.high - loss.low)
+        own, digits = _loss_decimals(loss.value), _decimals(loss.high - loss.low)
+        while digits > own and f"{loss.low:.{digits - 1}f}" != f"{loss.high:.{digits - 1}f}":
+            digits -= 1
         notes.insert(0, f"{loss.low:.{digits}f} to {loss.high:.{digits}f}")
-    return f"{short_loss(loss.value)} ({', '.join(notes)})"
+        shown = f"{loss.value:.{max(own, digits)}f}"
+    return f"{shown} ({', '.join(notes)})"
 
 
 def percent_text(percent: float, *, plus: bool = True) -> str:
@@ -31,13 +34,14 @@ def percent_text(percent: float, *, plus: bool = True) -> str:
     return f"{percent:{'+' if plus else ''}.{_percent_decimals(percent)}f}%"
 
 
-def gap_text(gap: Gap, *, with_seeds: bool = True) -> str:
+def gap_text(gap: Gap, *, with_seeds: bool = True, source: str = "") -> str:
     """`+25.7%`, or `+25.7% (20.1 to 31.0%, 3 seeds)`: the cost against the best, in percent of its loss.
 
-    Without `with_seeds` their number is left out beside an interval.
+    Without `with_seeds` their number is left out beside an interval. `source` says what ran, last.
     """
     notes = [text] if (text := interval_text(gap)) else []
     notes += [plural(gap.seeds, "seed")] if gap.seeds and (with_seeds or not notes) else []
+    notes += [source] if source else []
     shown = f"{gap.nats:+.4f} nats" if gap.percent is None else percent_text(gap.percent)
     return shown + (f" ({', '.join(notes)})" if notes else "")
 
@@ -49,7 +53,9 @@ def interval_text(gap: Gap) -> str:
         if gap.low is None or gap.high is None:
             return ""
         return f"{gap.low:.4f} to {gap.high:.4f} nats"
-    digits = 2 if high - low < 0.1 else 0 if min(abs(low), abs(high)) >= 100 else 1
+    digits = (
+        2 if high - low < 0.1 or max(abs(low), abs(high)) < 1 else 0 if min(abs(low), abs(high)) >= 100 else 1
+    )
     shown = [f"{end:.{digits}f}" for end in (low, high)]
     return f"{' to '.join(_unsigned_zero(end) for end in shown)}{unit}"
 
@@ -73,6 +79,10 @@ def _unsigned_zero(text: str) -> str:
 def _percent_decimals(percent: float) -> int:
     size = abs(percent)
     return 0 if size >= 100 else 1 if size >= 1 or size == 0 else 2
+
+
+def _loss_decimals(value: float) -> int:
+    return 3 if abs(value) >= 1 else 4
 
 
 def _decimals(width: float) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from files_and_text.numbers import number, plural, value_text
-from results.answer.answer import Answer, ParameterAnswer, TableValue
+from results.answer.answer import Answer, Gap, ParameterAnswer, TableValue
 from results.text.gaps import cost_words, gap_text, percent_text
 
 _TITLES = {
@@ -40,7 +40,8 @@ class TableLine:
     position: str
     """What the best is against it: `21 times higher`, `inside`, `the same`, `another`."""
     cost: str
-    """`+8.8%`, `+8.8% (8.0 to 9.6%)`; `holds the best`, `not measured`."""
+    """`+8.8% (trial 4)`, `+8.8% (one run)`, `+8.8% (8.0 to 9.6%)`; `not measured`; `nothing` where the
+    best holds it."""
     word: str
     """`undecided`, `too low`."""
 
@@ -57,14 +58,14 @@ def best_text(parameter: ParameterAnswer) -> str:
     return "unknown" if parameter.best is None else value_text(parameter.best)
 
 
-def table_lines(parameter: ParameterAnswer) -> list[TableLine]:
+def table_lines(parameter: ParameterAnswer, answer: Answer) -> list[TableLine]:
     """Each value of the tables: the guideline default's own first, warnings last."""
     return [
         TableLine(
             value=value.text or _NO_VALUE,
             rows=plural(len(value.rows), "row"),
             position=_position(value),
-            cost=_cost_cell(value),
+            cost=_cost_cell(value, answer),
             word=value.word.replace("_", " "),
         )
         for value in parameter.tables
@@ -72,12 +73,15 @@ def table_lines(parameter: ParameterAnswer) -> list[TableLine]:
 
 
 def shared_cost(answer: Answer) -> str:
-    """What to bear in mind of costs that no confirmation has measured; "" where there are none."""
+    """What to bear in mind of costs that are not of one value alone; "" where there are none."""
     costs = [value.cost for found in answer.parameters for value in found.tables if value.cost is not None]
-    if not any(cost.differs_in and not cost.seeds for cost in costs):
-        return ""
-    which = "A cost without an interval" if any(cost.seeds for cost in costs) else "A cost"
-    return f"{which} is that of the best trial with the value; its other settings may differ."
+    said = []
+    if any(cost.trial is not None and cost.differs_in for cost in costs):
+        which = "A cost of one run" if answer.seeds else "A cost"
+        said.append(f"{which} is that of the best trial with the value; its other settings may differ.")
+    if any(cost.seeds and cost.differs_in for cost in costs):
+        said.append("(default): the cost of all the tables' own values together.")
+    return " ".join(said)
 
 
 def together(answer: Answer) -> tuple[str, str] | None:
@@ -85,7 +89,7 @@ def together(answer: Answer) -> tuple[str, str] | None:
     gap = answer.default.gap
     own = [value for found in answer.parameters for value in found.tables if value.is_default]
     is_open = any(value.word == "undecided" for value in own)
-    ran_alone = any(value.cost is not None and value.cost.seeds for value in own)
+    ran_alone = any(value.cost and value.cost.seeds and not value.cost.differs_in for value in own)
     if answer.sure != "default_costs" or not is_open or ran_alone or gap is None or gap.percent is None:
         return None
     cost = percent_text(gap.percent, plus=False)
@@ -112,8 +116,18 @@ def parameter_sentence(parameter: ParameterAnswer, answer: Answer) -> str:
 def times_text(ratio: float) -> str:
     """`21 times`, `1.5 times`; of a ratio below 1 its reciprocal."""
     size = ratio if ratio >= 1 else 1 / ratio
-    shown = f"{size:.2f}" if size < 1.1 else f"{size:.1f}" if size < 9.95 else number(float(f"{size:.2g}"))
+    shown = f"{size:.1f}" if size < 9.95 else number(float(f"{size:.2g}"))
     return f"{shown.rstrip('0').rstrip('.') if '.' in shown else shown} times"
+
+
+def _near_text(ratio: float) -> str:
+    """Of a ratio within 10% of 1: `2%`, "" below half a percent."""
+    percent = 100 * abs(ratio - 1)
+    return f"{percent:.0f}%" if percent >= 0.5 else ""
+
+
+def _is_near(ratio: float) -> bool:
+    return 0.9 < ratio < 1.1
 
 
 def _best_sentence(parameter: ParameterAnswer, table: TableValue | None) -> str:
@@ -142,6 +156,9 @@ def _against(table: TableValue) -> str:
         return f"not {theirs}"
     if table.ratio is None:
         return f"{'higher' if table.position == 'above' else 'lower'} than {theirs}"
+    if _is_near(table.ratio):
+        size = _near_text(table.ratio)
+        return f"{size} {table.position} {theirs}" if size else f"about the same as {theirs}"
     if table.position == "above":
         return f"{times_text(table.ratio)} {'the top of ' if is_range else ''}{theirs}"
     return f"{times_text(table.ratio)} lower than {theirs}"
@@ -152,8 +169,18 @@ def _cost_sentences(table: TableValue, answer: Answer) -> list[str]:
         return [f"What {table.text} costs was not measured."]
     if table.cost.nats == 0 and table.position == "inside":
         return []
-    where = "" if table.cost.seeds else " in this sweep"
-    return [f"{capital(table.text)} {cost_words(table.cost)}{where}."]
+    return [f"{capital(table.text)} {cost_words(table.cost)}{_where(table.cost, answer)}."]
+
+
+def _where(cost: Gap, answer: Answer) -> str:
+    """What ran, behind a cost in a sentence."""
+    if cost.seeds:
+        return " together with the tables' other values" if cost.differs_in else ""
+    where = " in one run" if answer.seeds else " in this sweep"
+    if cost.trial is None:
+        return where
+    is_default = cost.trial == answer.default.trial
+    return f"{where} ({'the guideline default' if is_default else f'trial {cost.trial}'})"
 
 
 def _position(table: TableValue) -> str:
@@ -166,17 +193,33 @@ def _position(table: TableValue) -> str:
     if table.position not in ("above", "below"):
         return "not used"
     side = "higher" if table.position == "above" else "lower"
-    return side if table.ratio is None else f"{times_text(table.ratio)} {side}"
+    if table.ratio is None:
+        return side
+    if _is_near(table.ratio):
+        size = _near_text(table.ratio)
+        return f"{size} {side}" if size else "about the same"
+    return f"{times_text(table.ratio)} {side}"
 
 
-def _cost_cell(table: TableValue) -> str:
+def _cost_cell(table: TableValue, answer: Answer) -> str:
     if not table.text:
         return ""
     if table.cost is None:
         return "not measured"
     if table.cost.nats == 0 and table.position == "inside":
-        return "holds the best"
-    return gap_text(table.cost, with_seeds=False)
+        return "nothing"
+    return gap_text(table.cost, with_seeds=False, source=_source(table.cost, answer))
+
+
+def _source(cost: Gap, answer: Answer) -> str:
+    """What ran, in brackets behind a cost."""
+    if cost.seeds:
+        return "default" if cost.differs_in else ""
+    if cost.trial is None:
+        return ""
+    if answer.seeds:
+        return "one run"
+    return "default" if cost.trial == answer.default.trial else f"trial {cost.trial}"
 
 
 def capital(text: str) -> str:

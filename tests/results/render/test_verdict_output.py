@@ -44,7 +44,7 @@ def test_json_is_strict_and_holds_the_numbers_and_the_answer(example, tmp_path):
     rate = answer["parameters"][0]
     assert (rate["title"], rate["tables"][0]["text"]) == ("Learning rate", "2e-4")
     assert rate["text"].startswith("Best here 8e-4, 4 times the tables' 2e-4")
-    assert rate["tables"][0]["text_cells"]["cost"] == "+5.0%"
+    assert rate["tables"][0]["text_cells"]["cost"] == "+5.0% (default)"
     assert {page.name, rows.name} == {"verdict.md", "verdict-rows.md"}
     assert len(list(tmp_path.iterdir())) == 3
 

@@ -202,8 +202,12 @@ def test_losses_and_gaps_have_one_form() -> None:
     assert loss_text(Loss(value=0.84312)) == "0.8431"
     assert loss_text(Loss(value=5.432, seeds=2)) == "5.432 (2 seeds)"
     assert (
-        loss_text(Loss(value=1.2345, low=1.2331, high=1.2358, seeds=4)) == "1.234 (1.2331 to 1.2358, 4 seeds)"
+        loss_text(Loss(value=1.2346, low=1.2331, high=1.2358, seeds=4)) == "1.235 (1.233 to 1.236, 4 seeds)"
     )
+    narrow = Loss(value=1.23461, low=1.23452, high=1.23471, seeds=4)
+    assert loss_text(narrow) == "1.2346 (1.2345 to 1.2347, 4 seeds)"
+    small = Gap(nats=0.001, percent=0.051, low_percent=0.003, high_percent=0.122, seeds=3)
+    assert gap_text(small) == "+0.05% (0.00 to 0.12%, 3 seeds)"
     assert gap_text(Gap(nats=0.01, percent=0.449)) == "+0.45%"
     assert gap_text(Gap(nats=-0.01, percent=-1.3, seeds=2)) == "-1.3% (2 seeds)"
     assert gap_text(Gap(nats=0.5, percent=None)) == "+0.5000 nats"
@@ -310,7 +314,7 @@ def test_a_parameter_in_plain_words(found: ParameterAnswer, text: str) -> None:
 
 
 def test_the_tables_values_are_short_cells() -> None:
-    line = table_lines(of(table()))[0]
+    line = table_lines(of(table()), made())[0]
     assert (line.value, line.rows, line.position, line.cost, line.word) == (
         "2e-4",
         "6 rows",
@@ -319,4 +323,52 @@ def test_the_tables_values_are_short_cells() -> None:
         "undecided",
     )
     assert parameter_title("lora_r") == "Rank"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "cost", "cell", "sentence"),
+    [
+        (0, Gap(nats=0.5, percent=8.8, trial=4), "+8.8% (trial 4)", "costs 8.8% in this sweep (trial 4)."),
+        (0, Gap(nats=0.5, percent=8.8, trial=0), "+8.8% (default)", "in this sweep (the guideline default)."),
+        (
+            3,
+            Gap(nats=0.5, percent=8.8, trial=4),
+            "+8.8% (one run)",
+            "costs 8.8% in one run (trial 4).",
+        ),
+        (
+            3,
+            Gap(
+                nats=0.5,
+                percent=8.8,
+                low=0.4,
+                high=0.6,
+                low_percent=8.0,
+                high_percent=9.6,
+                seeds=3,
+                differs_in=("a",),
+            ),
+            "+8.8% (8.0 to 9.6%, default)",
+            "costs 8.8% (8.0 to 9.6%, 3 seeds) together with the tables' other values.",
+        ),
+    ],
+)
+def test_a_cost_says_what_ran(seeds: int, cost: Gap, cell: str, sentence: str) -> None:
+    found, answer = of(table(cost=cost)), made(seeds=seeds)
+    assert table_lines(found, answer)[0].cost == cell
+    assert sentence in parameter_sentence(found, answer)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "position", "cell", "sentence"),
+    [
+        (1.02, "above", "2% higher", "2% above the tables' 2e-4"),
+        (0.95, "below", "5% lower", "5% below the tables' 2e-4"),
+        (1.001, "above", "about the same", "about the same as the tables' 2e-4"),
+    ],
+)
+def test_near_values_differ_in_percent(ratio: float, position: str, cell: str, sentence: str) -> None:
+    found = of(table(ratio=ratio, position=position))
+    assert table_lines(found, made())[0].position == cell
+    assert sentence in parameter_sentence(found, made())
     assert parameter_title("adam_beta1") == "Adam beta1"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import optuna
 import pytest
@@ -97,15 +99,30 @@ def test_what_a_worse_default_leaves_open_is_told_with_the_command_that_tells() 
     assert together(answer_of(sweep(), confirm((arm("best", "best"), 2.0), default, rate))) is None
 
 
-def test_a_refuted_value_costs_what_the_sweep_showed_and_not_what_all_values_cost() -> None:
+def test_the_cost_beside_a_decided_word_is_that_of_the_comparison_that_decided_it() -> None:
     arms = (arm("best", "best"), 2.0), (arm("default", "guideline_default", **DEFAULT), 2.2)
     found = answer_of(sweep((2e-4, 2.09)), confirm(*arms))
     rate = next(p for p in found.parameters if p.parameter == "learning_rate").tables[0]
     assert (rate.text, rate.word) == ("2e-4", "too_low")
     assert rate.cost is not None
-    assert rate.cost.percent == pytest.approx(4.5)  # 2.09 against 2.0; the default costs 9.5% on the seeds
     assert found.default.gap is not None
-    assert found.default.gap.percent == pytest.approx(9.5, abs=0.1)
+    assert rate.cost.percent == found.default.gap.percent == pytest.approx(9.5, abs=0.1)
+    assert rate.cost.differs_in == ("embedding_lr_ratio", "lr_scheduler_type")
+    schedulers = next(p for p in found.parameters if p.parameter == "lr_scheduler_type").tables
+    undecided = next(value for value in schedulers if value.text == "linear or constant")
+    assert undecided.word == "undecided"
+    assert undecided.cost is not None
+    assert (undecided.cost.seeds, undecided.cost.trial) == (0, 2)
+    assert undecided.cost.percent == pytest.approx(4.5)
+
+
+def test_the_default_shows_no_cost_of_its_one_run_once_it_was_run_again() -> None:
+    """Where no other trial holds the value, its trial alone would stand for it."""
+    arms = (arm("best", "best"), 2.0), (arm("default", "guideline_default", **DEFAULT), 2.2)
+    found = answer_of(sweep(), confirm(*arms))
+    rate = next(p for p in found.parameters if p.parameter == "learning_rate").tables[0]
+    assert (rate.word, rate.cost and rate.cost.seeds) == ("undecided", 5)
+    assert rate.cost == replace(found.default.gap, differs_in=rate.cost.differs_in)
 
 
 @pytest.mark.parametrize(("seeds", "near_best", "retuned"), [(3, 12, 1), (5, 30, 1)])
