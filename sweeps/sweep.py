@@ -164,7 +164,7 @@ class Sweep(SweepResults):
         interrupted kernel and `stop` from another thread checkpoint the running trials and end. Raises a
         SweepError; nothing is written before data, model and storage have been checked.
         """
-        from sweeps.run.before_run import finished_run, refuse_if_running
+        from sweeps.run.before_run import finished_run, known_status, refuse_if_running
         from sweeps.run.check_hub import check_hub
         from sweeps.study.home_folder import refuse_copy
         from sweeps.tracking.update import check_installed
@@ -177,7 +177,7 @@ class Sweep(SweepResults):
         if (finished := finished_run(self.config)) is not None:
             return replace(finished, answer=self.answer)
         check_hub(self.config)
-        with LiveView(console, name=self.config.name, target=self.config.trials) as view:
+        with LiveView(console, first=known_status(self.config)) as view:
             with view.stages.stage("importing torch and transformers"):
                 import sweeps.plan.build_blueprint  # noqa: F401  # here, where it is seen
                 from sweeps.run.run_sweep import run_sweep
@@ -215,7 +215,7 @@ class Sweep(SweepResults):
         from sweeps.artifacts.run_folder import check_run_folder
         from sweeps.confirm.confirmation import Confirmation, ConfirmResult, sweep_to_confirm
         from sweeps.confirm.request import ConfirmRequest
-        from sweeps.run.before_run import refuse_if_running
+        from sweeps.run.before_run import known_confirmation, refuse_if_running
         from sweeps.run.run_end import CONTINUE
         from sweeps.study.home_folder import refuse_copy
         from sweeps.study.study import peek
@@ -228,7 +228,8 @@ class Sweep(SweepResults):
         request = ConfirmRequest(best=best, rows=rows, trials=trials, hours=hours, margin=margin)
         sweep = sweep_to_confirm(self.study(), lease_seconds=self.config.reliability.lease_seconds)
         console = console or console_of(progress)
-        with LiveView(console, name=self.config.name, target=trials or 0) as view:
+        known = known_confirmation(self.config, trials, anew=anew)
+        with LiveView(console, first=known) as view:
             with view.stages.stage("importing torch and transformers"):
                 import sweeps.plan.build_blueprint  # noqa: F401  # here, where it is seen
                 from sweeps.run.run_on_ray import run_on_ray

@@ -18,6 +18,7 @@ from sweeps.errors import ConfigError, StudyHeld
 from sweeps.run.run_result import RunResult
 from sweeps.study.lease import DriverProcess, Lease, lease_of
 from sweeps.study.read_status import read_status
+from sweeps.study.status import Status
 from sweeps.study.study import peek
 
 RESULT_FILES = ("trials.csv", "trials.parquet", "reports.parquet", "verdict.json", "report.html")
@@ -47,6 +48,19 @@ def leases(config: SweepConfig) -> dict[str, Lease]:
     names = (config.name, *(config.name + suffix for suffix in CONFIRM_SUFFIXES))
     studies = {name: study for name in names if (study := peek(url, name)) is not None}
     return {name: lease for name, study in studies.items() if (lease := lease_of(study)) is not None}
+
+
+def known_status(config: SweepConfig) -> Status:
+    """What the sweep's study holds, to be shown until its keeper answers."""
+    study = peek(storage_url(config.storage, config.run_folder), config.name)
+    return Status(config.name, config.trials) if study is None else read_status(study, config.trials)
+
+
+def known_confirmation(config: SweepConfig, trials: int | None, *, anew: bool) -> Status:
+    """The same of its confirmation; how many runs there will be is known only if `trials` is given."""
+    name, target = config.name + CONFIRM_SUFFIX, trials or 0
+    study = None if anew else peek(storage_url(config.storage, config.run_folder), name)
+    return Status(name, target, task="confirm") if study is None else read_status(study, target)
 
 
 def finished_run(config: SweepConfig) -> RunResult | None:

@@ -45,13 +45,12 @@ class LiveView:
         self,
         console: Console | None = None,
         *,
-        name: str = "",
-        target: int = 0,
+        first: Status | None = None,
         stages: Stages | None = None,
         on_status: Callable[[Status], None] = lambda _: None,
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
-        """`name` and `target` of the sweep are shown until the keeper answers.
+        """`first` is shown until the keeper answers: what the study holds.
 
         `stages` are those of the driver. `on_status` receives every status with them.
         """
@@ -59,7 +58,7 @@ class LiveView:
         """Set by a signal: ask the workers to checkpoint and end."""
         self._console = console or Console()
         self._poll_seconds = self._pause = poll_seconds
-        self._first = Status(name, target)
+        self._first = first or Status("", 0)
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self.stages, self._on_status = stages or Stages(), on_status
@@ -203,7 +202,7 @@ class LiveView:
             notice = ""
             if self.stop_wanted.is_set() and not said_stop:
                 notice, said_stop = stop_text(status), True
-            held += plain.lines(status, events, self.stages.now(), notice)
+            held += plain.lines(status, events, self.stages.now(), notice, self._first)
             if self._is_checked.is_set() or time.monotonic() - self._began > MAX_HELD_SECONDS:
                 for line in held:
                     # One line of a log, however long.

@@ -52,10 +52,12 @@ class PlainLines:
         events: Sequence[str] = (),
         stages: Sequence[Stage] = (),
         notice: str = "",
+        before: Status | None = None,
     ) -> list[str]:
         """What is new: `events` and `notice` since the last call, stages that began, reports, a new best.
 
-        Without news, a sign of life once a minute. `status` is None before the keeper has answered.
+        Without news, a sign of life once a minute. `status` is None before the keeper has answered; then the
+        trials that have ended are counted in `before`.
         """
         texts = [notice] if notice else []
         texts += self._begun((*stages, *(status.stages if status is not None else ())))
@@ -64,7 +66,10 @@ class PlainLines:
             texts = [self._sign_of_life(status, stages)]
         if texts:
             self._said_at = self._clock()
-        counts = "" if status is None else f"[{status.finished} of {status.target}] "
+        known = before if status is None and before is not None and before.finished else status
+        counts = (
+            "" if known is None else f"[{known.finished}{f' of {known.target}' if known.target else ''}] "
+        )
         return [f"{self._now():%Y-%m-%d %H:%M:%S} {counts}{' '.join(text.split())}" for text in texts]
 
     def _begun(self, stages: Sequence[Stage]) -> Iterator[str]:

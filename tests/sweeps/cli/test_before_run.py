@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sweeps.errors import RunFolderError, StudyHeld
-from sweeps.run.before_run import finished_run, refuse_if_running
+from sweeps.run.before_run import finished_run, known_confirmation, known_status, refuse_if_running
 from sweeps.run.run_result import RunResult
 from sweeps.run.stopping import stopped_lines, stopping_text, wait_for_end
 from sweeps.study.lease import DriverProcess, Lease
@@ -44,6 +44,15 @@ def test_a_finished_sweep_is_known_by_its_study_and_files(finished: Path) -> Non
         (finished / name).unlink()
         assert result() is None, name
         (finished / name).touch()
+
+
+def test_what_is_finished_is_known_before_ray_starts(ran: Path) -> None:
+    config = Sweep.load(ran, {"trials": 9}).config
+    known = known_status(config)
+    assert (known.finished, known.target) == (4, 9)
+    assert known.best is not None
+    confirmation = known_confirmation(config, 6, anew=False)
+    assert (confirmation.task, confirmation.finished, confirmation.target) == ("confirm", 0, 6)
 
 
 def test_a_process_that_still_holds_the_study_may_go_on(ran: Path) -> None:

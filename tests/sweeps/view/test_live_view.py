@@ -221,10 +221,20 @@ def test_listeners_get_every_status_with_the_stages_of_the_driver() -> None:
     assert len(seen) >= 2
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_the_study_holds_is_seen_before_a_keeper_answers(terminal: bool) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=80, height=24, color_system=None)
+    with LiveView(console, first=running_status()) as view, view.stages.stage("starting Ray"):
+        view.input_is_checked()
+        assert wait_until(lambda: "starting Ray" in out.getvalue())
+    assert ("6 of 16 trials" if terminal else "[6 of 16] starting Ray") in out.getvalue()
+
+
 def test_a_terminal_that_is_made_narrower_is_drawn_anew() -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100, height=30, color_system=None)
-    view = LiveView(console, name="a-sweep-with-a-name", target=8)
+    view = LiveView(console, first=Status("a-sweep-with-a-name", 8))
     with view, view.stages.stage("loading the base " * 5):
         assert wait_until(lambda: "loading the base" in out.getvalue())
         console.width = 50
