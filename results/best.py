@@ -15,6 +15,7 @@ from files_and_text.plain_values import finite, plain
 from files_and_text.trial_paths import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from files_and_text.yaml_lines import dump_yaml, load_yaml
 from results.adapter_files import check_adapter_files
+from results.answer.answer import Answer, Loss
 from results.errors import NothingToSay, ResultsError
 from results.sweep_result import SweepResult, TrialResult, read_study, study_hash
 from results.tokenizer_files import tokenizer_files
@@ -25,16 +26,20 @@ MERGED = "merged"
 CONFIG_FILE = "config.yaml"
 
 _HEAD = """\
-# The best config of this sweep by `result: metric` at the full budget, one run per config.
+# The best config of this sweep by `result: metric` at the full budget.
+# With `seeds` in a result, its loss is the mean over that many new seeds, else that of one run.
 # warmup_steps is the exact number for max_steps below; warmup_ratio is the share it came from.
 """
 
 
-def best_config(study: optuna.Study, *, adapter_config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def best_config(
+    study: optuna.Study, *, answer: Answer | None = None, adapter_config: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Everything needed to train the best trial again, in builtins, by section.
 
     Sections: sweep, model, quantization, lora, training, data, result, versions. Losses in nats per token;
-    a fact that the sweep did not record is None, never a guess. `adapter_config` (peft's file of the best
+    a fact that the sweep did not record is None, never a guess. With `answer` they are those of the seeds
+    on which the best was run again. `adapter_config` (peft's file of the best
     trial) adds what the trained adapter alone knows, such as the expanded target modules. Raises
     NothingToSay when no trial finished its budget.
     """
@@ -48,14 +53,16 @@ def best_config(study: optuna.Study, *, adapter_config: Mapping[str, Any] | None
             "lora": _lora(sweep, best, saved),
             "training": _training(sweep, best),
             "data": _data(sweep),
-            "result": _result(sweep, best),
+            "result": _result(sweep, best, answer),
             "versions": dict(sweep.versions),
         }
     )
     return config
 
 
-def write_best(study: optuna.Study, run_folder: Path, *, tokenizer: Path | None = None) -> Path:
+def write_best(
+    study: optuna.Study, run_folder: Path, *, answer: Answer | None = None, tokenizer: Path | None = None
+) -> Path:
     """Copy the best trial's adapter to `run_folder/best` and write `config.yaml` beside it; return that
     folder.
 
@@ -66,7 +73,7 @@ def write_best(study: optuna.Study, run_folder: Path, *, tokenizer: Path | None 
     """
     _, best = _read_best(study)
     adapter = trial_folder(best, run_folder) / ADAPTER
-    config = best_config(study, adapter_config=check_adapter_files(adapter))
+    config = best_config(study, answer=answer, adapter_config=check_adapter_files(adapter))
     contents: dict[str, Path | str] = {name: adapter / name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)}
     contents[CONFIG_FILE] = _HEAD + dump_yaml(config)
     folder = run_folder / BEST_FOLDER
@@ -214,14 +221,36 @@ def _data(sweep: SweepResult) -> dict[str, Any]:
     }
 
 
-def _result(sweep: SweepResult, best: TrialResult) -> dict[str, Any]:
+def _result(sweep: SweepResult, best: TrialResult, answer: Answer | None) -> dict[str, Any]:
     default = sweep.guideline_default
+    again = None if answer is None or answer.best is None else answer.best.loss
+    default_again = None if answer is None else answer.default.loss
     return {
         "metric": sweep.metric,
         "eval_loss": best.eval_loss,
+        **_of_seeds(again),
+        # The adapter is that of one of the runs.
+        **({"adapter_eval_loss": best.eval_loss} if again is not None and again.seeds else {}),
         **({} if best.metric is None else {"measured": sweep.context["metric"] | {"value": best.metric}}),
         "base_eval_loss": sweep.base_eval_loss,
         "guideline_default": None
         if default is None
-        else {"trial": default.number, "outcome": default.outcome, "eval_loss": default.eval_loss},
+        else {
+            "trial": default.number,
+            "outcome": default.outcome,
+            "eval_loss": default.eval_loss,
+            **_of_seeds(default_again),
+        },
+    }
+
+
+def _of_seeds(loss: Loss | None) -> dict[str, Any]:
+    """A mean over new seeds with its 95% interval; nothing of a single run."""
+    if loss is None or not loss.seeds:
+        return {}
+    return {
+        "eval_loss": loss.value,
+        "eval_loss_low": loss.low,
+        "eval_loss_high": loss.high,
+        "seeds": loss.seeds,
     }

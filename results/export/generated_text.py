@@ -7,9 +7,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from files_and_text.numbers import loss
 from files_and_text.yaml_lines import dump_yaml
+from results.answer.answer import Loss
 from results.export.config_values import Config, section
+from results.text.gaps import loss_text, short_loss
 
 
 def python_literal(value: object) -> str:
@@ -74,10 +75,25 @@ def provenance_lines(config: Config) -> list[str]:
     return [
         f"Best config of sweep {one_line(sweep.get('name'))}, trial {sweep.get('trial')}, study "
         f"{one_line(sweep.get('study_hash'))}.",
-        f"Evaluation loss there: {loss(result.get('eval_loss'))} nats per token (untouched base: "
-        f"{loss(result.get('base_eval_loss'))}).",
+        f"Evaluation loss there: {best_loss_text(config)} nats per token; untouched base: "
+        f"{short_loss(result.get('base_eval_loss'))}.",
         f"Measured with: {one_line(versions or 'versions not recorded')}.",
     ]
+
+
+def best_loss_text(config: Config) -> str:
+    """`5.432`, or `5.432 (5.41 to 5.45, 3 seeds)` where the best was run again on new seeds."""
+    result = section(config, "result")
+    if result.get("eval_loss") is None:
+        return "unknown"
+    return loss_text(
+        Loss(
+            value=result["eval_loss"],
+            low=result.get("eval_loss_low"),
+            high=result.get("eval_loss_high"),
+            seeds=result.get("seeds") or 0,
+        )
+    )
 
 
 def settings_file_text(

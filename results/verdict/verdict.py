@@ -25,7 +25,7 @@ from results.verdict.measure import measure
 from results.verdict.metric_comparison import MetricComparison, compare_metric
 from results.verdict.replicates import Replicates, read_replicates
 from results.verdict.row_verdict import RowVerdict
-from results.verdict.statistics import MARGIN, Comparison
+from results.verdict.statistics import MARGIN
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -62,28 +62,6 @@ class Verdict(Shown):
             "rows": ", ".join(f"{count} {word.replace('_', ' ')}" for word, count in words.most_common()),
         }
         return f"Verdict of {self.study!r} on {plural(len(self.rows), 'guideline row')}", facts
-
-    @property
-    def gain_over_base(self) -> float | None:
-        """Loss of the untouched base minus the best's; positive when training helped."""
-        return self._gain_over(self.base_eval_loss)
-
-    @property
-    def gain_over_default(self) -> float | None:
-        """Loss of the guideline default minus the best's; None unless both finished."""
-        return self._gain_over(None if self.guideline_default is None else self.guideline_default.eval_loss)
-
-    @property
-    def default_comparison(self) -> Comparison | None:
-        """The guideline default against the best on common seeds; None without replicates of it."""
-        if self.replicates is None:
-            return None
-        names = [arm.arm.name for arm in self.replicates.arms if arm.arm.role == "guideline_default"]
-        return self.replicates.comparisons.get(names[0]) if names else None
-
-    def _gain_over(self, loss: float | None) -> float | None:
-        best = None if self.best is None else self.best.eval_loss
-        return None if loss is None or best is None else loss - best
 
 
 def verdict(

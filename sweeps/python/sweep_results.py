@@ -140,7 +140,7 @@ class SweepResults(Shown):
         if (best / "config.yaml").is_file():
             config, adapter = read_best_config(best), best
         else:
-            config, adapter = best_config(self.study()), None
+            config, adapter = best_config(self.study(), answer=self.read_answer()), None
         # Records given in Python moved with the folder.
         ours = {role: str(getattr(self.config.data, role)) for role in ("train", "eval")}
         inside = {role: path for role, path in ours.items() if Path(path).is_relative_to(self.run_folder)}

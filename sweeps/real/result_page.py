@@ -9,11 +9,11 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pandas as pd
 
-from files_and_text.numbers import loss
-from results.answer.answer import Answer
+from files_and_text.numbers import value_text
+from results.answer.answer import Answer, Loss
 from results.render.markdown import table
 from results.render.rows_page import row_cells
-from results.text.answer import headline
+from results.text.answer import headline, loss_text
 from results.verdict.verdict import Verdict
 from sweeps.real.compare_with_peft import LossPair
 from sweeps.real.model_check import QUESTION, ModelCheck
@@ -64,7 +64,7 @@ All trials are in `real-trials.csv` next to this page. Losses in nats per token 
 Checked before: perplexity {checked.perplexity:.2f} per token on the standard library's documentation;
 asked "{QUESTION}" it answers "{checked.answer}"
 
-{table(("", "evaluation loss", "learning rate"), _losses(verdict))}
+{table(("", "evaluation loss", "learning rate"), _losses(answer))}
 
 {headline(answer)}
 
@@ -90,10 +90,14 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _losses(verdict: Verdict) -> list[tuple[str, str, str]]:
-    rows = [("untouched base", loss(verdict.base_eval_loss), "")]
-    for name, trial in (("guideline default", verdict.guideline_default), ("best", verdict.best)):
-        if trial is not None:
-            rate = f"{trial.values['learning_rate']:.3g}"
-            rows.append((f"{name} (trial {trial.number})", loss(trial.eval_loss), rate))
+def _losses(answer: Answer) -> list[tuple[str, str, str]]:
+    rows = [("untouched base", _loss(answer.base.loss), "")]
+    for name, found in (("guideline default", answer.default), ("best", answer.best)):
+        if found is not None and found.trial is not None:
+            rate = value_text(found.values["learning_rate"])
+            rows.append((f"{name} (trial {found.trial})", _loss(found.loss), rate))
     return rows
+
+
+def _loss(loss: Loss | None) -> str:
+    return "unknown" if loss is None else loss_text(loss)

@@ -29,9 +29,10 @@ def write_result_files(
     """
     write_tables(study, config.run_folder)
     with suppress(NothingToSay):  # the report says why
-        write_best(study, config.run_folder, tokenizer=tokenizer)
         found = verdict(study, replicates)
-        write_verdict(found, answer_of(config, study, found), config.run_folder)
+        answer = answer_of(config, study, found)
+        write_best(study, config.run_folder, answer=answer, tokenizer=tokenizer)
+        write_verdict(found, answer, config.run_folder)
     write_report_file(config, study, replicates)
 
 

@@ -13,6 +13,9 @@ from safetensors.torch import save_file
 
 from results.best import best_config, read_best_config, write_best
 from results.errors import AdapterFilesError, NothingToSay, ResultsError
+from results.export import export
+from tests.results.confirm_studies import ARMS, confirm
+from tests.results.conftest import answer_of, study, trial
 
 ADAPTER_CONFIG = """{"peft_type": "LORA", "task_type": "CAUSAL_LM",
  "base_model_name_or_path": "example/llama-8b",
@@ -25,6 +28,21 @@ def write_adapter(run: Path, number: int, value: float = 1.0) -> Path:
     (folder / "adapter_config.json").write_text(ADAPTER_CONFIG)
     save_file({"a": torch.full((4, 2), value)}, folder / "adapter_model.safetensors")
     return folder
+
+
+def test_after_a_confirmation_best_and_exports_hold_the_loss_of_the_seeds(tmp_path):
+    of = study(trial(2.5, label="guideline default"), trial(2.0, lr=4e-4, ratio=0.125, scheduler="cosine"))
+    write_adapter(tmp_path, 1)
+    best = write_best(of, tmp_path, answer=answer_of(of, confirm(*ARMS)))
+    result = read_best_config(best)["result"]
+    assert (result["seeds"], result["adapter_eval_loss"]) == (5, 2.0)
+    assert result["eval_loss"] == pytest.approx(2.1, abs=0.001)
+    assert result["eval_loss_low"] < 2.1 < result["eval_loss_high"]
+    assert result["guideline_default"]["eval_loss"] == pytest.approx(2.2, abs=0.001)
+    for target, file in (("trl", "sft_config.yaml"), ("axolotl", "axolotl.yaml")):
+        folder = tmp_path / target
+        export(target, read_best_config(best), best, folder)
+        assert "2.100 (2.00 to 2.20, 5 seeds)" in (folder / file).read_text()
 
 
 def test_best_folder_holds_adapter_and_config(make_trial, make_study, tmp_path):

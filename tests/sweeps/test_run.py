@@ -323,8 +323,8 @@ def test_a_sweep_is_confirmed_on_new_seeds_and_the_same_call_goes_on(
     again = sweep.confirm(rows=False, trials=6)
     assert again.progress.added == 0
     assert again.verdict.replicates == result.verdict.replicates
-    found = result.verdict.default_comparison
-    assert found is not None
+    assert result.verdict.replicates is not None
+    found = result.verdict.replicates.comparisons["guideline default"]
     # A margin of just the difference: whether it is larger is open again.
     more = sweep.confirm(rows=False, trials=8, margin=found.percent(found.effect) / 100)  # type: ignore[operator]
     assert more.progress.added == 2

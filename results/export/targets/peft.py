@@ -8,7 +8,6 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from files_and_text.numbers import loss
 from files_and_text.trial_paths import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from files_and_text.yaml_lines import dump_yaml
 from results.adapter_files import check_adapter_files, check_adapter_loads
@@ -21,10 +20,11 @@ from results.export.config_values import (
     revision_notes,
     section,
 )
-from results.export.generated_text import one_line, python_literal
+from results.export.generated_text import best_loss_text, one_line, python_literal
 from results.export.merge_script import MERGE_SCRIPT, merge_script, other_base_warning, tokenizer_and_template
 from results.export.target import ExportDraft, Target
 from results.export.targets.yaml import all_in_config_file
+from results.text.gaps import short_loss
 from results.tokenizer_files import TEMPLATE
 
 _README = """\
@@ -34,7 +34,7 @@ library_name: peft
 
 # Adapter of sweep {name}, trial {trial}
 
-Evaluation loss {eval_loss} nats per token (untouched base: {base_loss}), measured on the base below.
+Evaluation loss {eval_loss} nats per token; untouched base {base_loss}; measured on the base below.
 Load it on the same base, from this folder:
 
 ```python
@@ -129,8 +129,8 @@ def _build(config: Config, adapter_folder: Path | None, version: Version | None)
     readme = _README.format(
         name=one_line(sweep.get("name")),
         trial=sweep.get("trial"),
-        eval_loss=loss(result.get("eval_loss")),
-        base_loss=loss(result.get("base_eval_loss")),
+        eval_loss=best_loss_text(config),
+        base_loss=short_loss(result.get("base_eval_loss")),
         code=loading_code(config, served),
         notes="".join(f"\n{note}\n" for note in notes),
     )

@@ -99,9 +99,8 @@ def test_an_arm_that_differs_in_more_is_no_test_of_a_row_it_was_not_made_for(swe
     result = verdict(sweep, confirm(ARMS[0], (other, 2.1)))
     assert row_of(result, "scenario.general").word == "undecided"
     assert row_of(verdict(sweep, confirm(*ARMS[:2])), "scenario.general").word == "too_low"
-    again = result.default_comparison
-    assert again is not None
-    assert again.effect == pytest.approx(0.1, abs=1e-3)
+    assert result.replicates is not None
+    assert result.replicates.comparisons["default"].effect == pytest.approx(0.1, abs=1e-3)
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
