@@ -6,13 +6,24 @@ import shutil
 import textwrap
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 
 def say(console: Console, text: str | Text, style: str | None = None) -> None:
     """Print a line without markup, highlighting or wrapping: it may hold paths or foreign messages."""
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_trimmed(console: Console, *parts: RenderableType) -> None:
+    """Print tables; into a file or pipe without the spaces that fill their lines."""
+    if console.is_terminal:
+        console.print(*parts)
+        return
+    with console.capture() as printed:
+        console.print(*parts)
+    for line in printed.get().splitlines():
+        say(console, line.rstrip())
 
 
 def console_of(progress: bool) -> Console:

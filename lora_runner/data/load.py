@@ -14,6 +14,7 @@ from lora_runner.data.user_notices import (
     DataNotice,
     columns_notice,
     count_notices,
+    merging_notice,
     refuse_mostly_lost,
     rendering_notices,
 )
@@ -51,6 +52,7 @@ class DataBundle:
         return (
             *count_notices(self.train.counts, "training"),
             *count_notices(self.eval.counts, "evaluation"),
+            *merging_notice(self.train.counts, self.eval.counts),
             *rendering_notices(self.train.rendering, "training"),
             *rendering_notices(self.eval.rendering, "evaluation"),
             *columns_notice(self.columns_not_used),

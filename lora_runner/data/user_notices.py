@@ -19,7 +19,7 @@ MAX_NAMED = 8
 """Columns listed by name; the rest are counted."""
 
 _MERGING = (
-    "in {records} the tokenizer would merge the end of the prompt and the start of the answer into one token;"
+    "in {where} the tokenizer would merge the end of the prompt and the start of the answer into one token;"
     " move the space or line break between them to the start of the answer"
 )
 _PLACEHOLDERS = (
@@ -60,13 +60,20 @@ def count_notices(counts: SetCounts, role: str) -> Iterator[DataNotice]:
     for number, text, is_warning in (
         (counts.num_not_drawn, f"{{records}} not drawn ({limit})", False),
         (counts.num_repeated, "{records} repeated; each copy is trained", False),
-        (counts.num_merging, _MERGING, True),
         (counts.num_placeholders, _PLACEHOLDERS, True),
         (counts.num_missing_texts, _MISSING_TEXTS, True),
         (counts.num_blank_turns, _BLANK_TURNS, False),
     ):
         if number:
             yield DataNotice(f"{role}: {text.format(records=_records(number))}", is_warning)
+
+
+def merging_notice(train: SetCounts, evaluation: SetCounts) -> Iterator[DataNotice]:
+    """Yield one warning for both sets if prompts and answers share tokens."""
+    sets = ((train.num_merging, "training"), (evaluation.num_merging, "evaluation"))
+    if where := [f"{number:,} {role}" for number, role in sets if number]:
+        last = train.num_merging if len(where) == 1 and train.num_merging else evaluation.num_merging
+        yield DataNotice(_MERGING.format(where=f"{' and '.join(where)} record{'s'[: last != 1]}"), True)
 
 
 def rendering_notices(rendering: RenderingCounts, role: str) -> Iterator[DataNotice]:

@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from sweeps.cli.arguments import JsonOption, SetOption, SweepArgument, console, load_to_run
-from sweeps.console import say
+from sweeps.console import print_trimmed, say
 from sweeps.errors import ConfigError
 
 app = typer.Typer()
@@ -142,8 +142,8 @@ def plan(
     else:
         is_here = blueprint.device.is_here
         flops = measure_matrix_flops() if is_here else None
-        console.print(overview(blueprint, flops, unused_gpu() if is_here else None))
+        print_trimmed(console, overview(blueprint, flops, unused_gpu() if is_here else None))
         if with_details:
-            console.print(details(blueprint))
+            print_trimmed(console, details(blueprint))
         else:
             say(console, f"More: sweeps plan {path} --details")

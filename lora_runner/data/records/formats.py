@@ -18,6 +18,9 @@ NEEDS = {
 }
 """What a record of each format needs, for error messages."""
 
+RENAME = "messages (a chat), prompt and completion, instruction and output, or text"
+"""What the columns of a record that fits nothing may be called."""
+
 TURN_KEYS = ("messages", "conversations", "conversation")
 _TEXT_COLUMNS = {
     "prompt_completion": {"prompt", "completion"},
@@ -33,14 +36,15 @@ _TURN_STYLES = (
 
 def recognize(records: Sequence[Record]) -> str:
     """Return the one format that every record fits, the first of DATA_FORMATS if several do."""
+    fit_nothing = [record for record in records if not formats_of(record.fields)]
+    if fit_nothing:
+        raise _fits_nothing(fit_nothing, len(records))
     problems: list[Problem] = []
     common: list[str] = []
     first: Origin | None = None
     for record in records:
         fits = formats_of(record.fields)
-        if not fits:
-            problems.append((record.origin, _fits_nothing(record.fields)))
-        elif not common:
+        if not common:
             common, first = [*fits], record.origin
         elif shared := [name for name in common if name in fits]:
             common = shared
@@ -71,15 +75,21 @@ def formats_of(fields: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(fits) or tuple(name for name, columns in _TEXT_COLUMNS.items() if columns <= set(fields))
 
 
-def _fits_nothing(fields: Mapping[str, Any]) -> str:
+def _fits_nothing(unfit: Sequence[Record], num_records: int) -> DataError:
+    """One line, about the first of the records and how many they are."""
+    fields, origin = unfit[0].fields, unfit[0].origin
+    count = f" ({len(unfit):,} of {num_records:,} records)"
     if {"chosen", "rejected"} <= set(fields):
-        return (
-            f"the record is a pair of a chosen and a rejected answer ({key_list(fields)}), as DPO and reward"
-            " models take them; a sweep trains on one answer: make the chosen one the completion, and take"
-            " the other out"
+        text = (
+            f"the record is a pair of a chosen and a rejected answer{count}, as DPO and reward models take"
+            f" them; {key_list(fields)}. A sweep trains on one answer: make the chosen one the completion,"
+            " and take the other out"
         )
-    known = "; ".join(f"{name}: {needs}" for name, needs in NEEDS.items())
-    return f"the record fits no known format; {key_list(fields)}. Known formats: {known}"
+    else:
+        remedy = f"Rename its columns to {RENAME}"
+        remedy += ", or take such records out" if len(unfit) < num_records else ""
+        text = f"the record fits no known format{count}; {key_list(fields)}. {remedy}"
+    return DataError(origin.explain(text), path=origin.path, line=origin.line)
 
 
 def key_list(fields: Mapping[str, Any]) -> str:

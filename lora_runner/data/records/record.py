@@ -9,8 +9,8 @@ from typing import Any
 
 from lora_runner.errors import DataError
 
-MAX_REPORTED = 10
-"""Bad records listed in one error; the rest are counted."""
+MAX_REPORTED = 5
+"""Different problems listed in one error; the rest are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +45,18 @@ Problem = tuple[Origin, str]
 
 
 def problems_error(problems: Sequence[Problem]) -> DataError:
-    """Return one DataError for several bad records: the first ten in full, the rest counted."""
-    (first, message), *others = problems
-    lines = [first.explain(message)]
-    lines += [f"{origin}: {origin.explain(text)}" for origin, text in others[: MAX_REPORTED - 1]]
-    if len(problems) > MAX_REPORTED:
-        lines.append(f"... and {len(problems) - MAX_REPORTED} more bad records")
+    """Return one DataError for several bad records: a line for each problem, with its count."""
+    by_text: dict[str, list[Origin]] = {}
+    for origin, text in problems:
+        by_text.setdefault(text, []).append(origin)
+    lines: list[str] = []
+    for text, (origin, *others) in [*by_text.items()][:MAX_REPORTED]:
+        where = f"{origin}: " if lines else ""
+        more = f" ({len(others) + 1:,} such records, the next at {others[0]})" if others else ""
+        lines.append(f"{where}{origin.explain(text)}{more}")
+    if left := sum(map(len, [*by_text.values()][MAX_REPORTED:])):
+        lines.append(f"... and {left:,} more bad record{'' if left == 1 else 's'}")
+    first = problems[0][0]
     return DataError("\n".join(lines), path=first.path, line=first.line)
 
 

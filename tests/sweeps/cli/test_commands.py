@@ -26,6 +26,8 @@ def test_plan_fits_the_terminal_and_writes_nothing(call: Call, folder: Path) -> 
     more = call("plan", folder / "s.yaml", "--details")
     assert "scenario.general" in more.out
     assert max(len(line) for line in more.out.splitlines()) <= 100
+    for line in (answer.out + more.out).splitlines():
+        assert line == line.rstrip()
     assert listing(folder) == before
 
 

@@ -60,13 +60,29 @@ def test_mixed_formats_name_the_first_line_that_differs() -> None:
 def test_a_record_that_fits_no_format_names_its_keys_and_the_known_formats() -> None:
     with pytest.raises(DataError) as caught:
         convert(records({"text": "a"}, {"question": "b", "answer": None}, {"x": 1}))
-    first, second = str(caught.value).splitlines()
-    assert first.startswith(
-        "f.jsonl:2: the record fits no known format; its keys are question, answer (null)."
+    assert str(caught.value) == (
+        "f.jsonl:2: the record fits no known format (2 of 3 records); its keys are question, answer (null). "
+        "Rename its columns to messages (a chat), prompt and completion, instruction and output, or text, "
+        "or take such records out"
     )
-    for name in ("messages", "sharegpt", "prompt_completion", "alpaca", "text"):
-        assert f"{name}: " in first
-    assert second.startswith("f.jsonl:3: ")
+
+
+def test_pairs_of_answers_are_counted_and_named_once() -> None:
+    pair = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    with pytest.raises(DataError) as caught:
+        convert(records(pair, pair))
+    assert str(caught.value).startswith(
+        "f.jsonl:1: the record is a pair of a chosen and a rejected answer (2 of 2"
+    )
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_records_with_the_same_problem_are_one_line() -> None:
+    with pytest.raises(DataError) as caught:
+        convert(records({"text": "a"}, {"text": 1}, {"text": "b"}, {"text": 2}))
+    assert (
+        str(caught.value) == "f.jsonl:2: text must be text, got int (2 such records, the next at f.jsonl:4)"
+    )
 
 
 def test_every_record_must_fit_a_named_format() -> None:

@@ -91,6 +91,15 @@ def test_nested_parquet_columns(tmp_path: Path) -> None:
     assert fields(tmp_path / "a.parquet") == rows
 
 
+def test_many_different_problems_are_counted_after_five(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", "\n".join(f'{{{" " * n}"text"}}' for n in range(8)))
+    with pytest.raises(DataError) as caught:
+        read_records(str(path))
+    shown = str(caught.value).splitlines()
+    assert [line.split(": ")[0] for line in shown[:5]] == [f"{path}:{n}" for n in range(1, 6)]
+    assert shown[5:] == ["... and 3 more bad records"]
+
+
 def test_several_bad_lines_are_reported_together(tmp_path: Path) -> None:
     lines = ['{"text": "fine"}', '{"text": ', "[1]", *['{"text"}'] * 12]
     path = write(tmp_path / "a.jsonl", "\n".join(lines))
@@ -101,8 +110,9 @@ def test_several_bad_lines_are_reported_together(tmp_path: Path) -> None:
     shown = str(error).splitlines()
     assert shown[0].startswith(f"{path}:2: broken JSON: ")
     assert shown[1] == f"{path}:3: a record must be a JSON object, got list"
-    assert len(shown) == 11
-    assert shown[-1] == "... and 4 more bad records"
+    assert len(shown) == 3
+    assert shown[2].startswith(f"{path}:4: broken JSON: ")
+    assert shown[2].endswith(f" (12 such records, the next at {path}:5)")
     assert isinstance(error, RunnerError)
     assert isinstance(error, ValueError)
 

@@ -280,7 +280,12 @@ def test_tokens_across_prompt_and_answer_are_counted(
     assert 0 < apart < len(rows)
     bundle = load(rows)
     assert bundle.train.counts.num_merging == apart
-    assert bundle.warnings[0].startswith(f"training: in {apart} records the tokenizer would merge")
+    assert bundle.warnings[0].startswith(f"in {apart} training records the tokenizer would merge")
+    both = load(rows, [{"prompt": f"hel{n}hel", "completion": "lo"} for n in range(2)])
+    (warning,) = [text for text in both.warnings if "would merge" in text]
+    merging = both.eval.counts.num_merging
+    assert merging
+    assert warning.startswith(f"in {apart} training and {merging} evaluation record")
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
