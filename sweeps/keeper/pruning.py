@@ -16,6 +16,7 @@ from lora_runner.protocol import (
     PUT_BACK,
     SeatReport,
 )
+from results.text.gaps import short_loss
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.optuna_private import storage_of, trial_id_of
 from sweeps.study.read_status import is_default
@@ -46,7 +47,7 @@ def final_report(
     # A resumed trial repeats reports that were decided on before.
     if report.percent in trial.intermediate_values or is_default(trial):
         return None
-    value, text = report.eval_loss, f"evaluation loss {report.eval_loss:.4f}"
+    value, text = report.eval_loss, f"loss {short_loss(report.eval_loss)}"
     if metric is not None:
         if report.metric is None:
             return None
@@ -56,7 +57,14 @@ def final_report(
     reported = [t.intermediate_values.get(report.percent) for t in study.get_trials(deepcopy=False)]
     others = [other for other in reported if other is not None]
     rank = 1 + sum(other < value for other in others)
-    pruner = study_spec.search["pruner"]
-    return report.ended(
-        PRUNED, f"{pruner} at {report.percent}% of the budget: {text} ranks {rank} of {len(others)}"
-    )
+    return report.ended(PRUNED, f"at {report.percent}%: {text}, rank {rank} of {len(others)}")
+
+
+def end_text(report: SeatReport, metric: str | None) -> str:
+    """How a trial ended, in few words: `pruned at 40%: loss 6.843, rank 5 of 8`, `complete, loss 5.432`."""
+    if report.outcome == PRUNED:
+        return f"pruned {report.stop_reason}"
+    if report.outcome != COMPLETE:
+        return f"{str(report.outcome).replace('_', ' ')}, {report.stop_reason}"
+    measured = "" if metric is None or report.metric is None else f", {metric} {report.metric:.4f}"
+    return f"complete, loss {short_loss(report.eval_loss)}{measured}"

@@ -19,6 +19,7 @@ from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PRUN
 from results.stored_trials import MEASURED, rank
 from sweeps.artifacts.checkpoint_store import CheckpointCleaner
 from sweeps.artifacts.trial_folder import append_line, remove_adapter, remove_checkpoint
+from sweeps.keeper.pruning import end_text
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.optuna_private import trial_id_of
 from sweeps.storage.outages import is_outage
@@ -166,10 +167,8 @@ class Recorder:
             Trial(self.study, trial_id_of(trial)).set_constraint("trainable", 1.0)
         value = self._objective(report) if outcome == COMPLETE else None
         self.study.tell(trial.number, value, state=_STATES[outcome])
-        loss = "" if report.eval_loss is None else f", evaluation loss {report.eval_loss:.4f}"
-        if self.study_spec.metric is not None and report.metric is not None:
-            loss += f", {self.study_spec.metric.name} {report.metric:.4f}"
-        self._note(f"trial {trial.number}: {outcome}{loss} ({report.stop_reason})")
+        metric = None if self.study_spec.metric is None else self.study_spec.metric.name
+        self._note(f"trial {trial.number}: {end_text(report, metric)}")
 
     def remove_leftovers(self, trials: Iterable[FrozenTrial]) -> None:
         """Remove the checkpoints of `trials` that have ended, and the adapters of all but the best trials.

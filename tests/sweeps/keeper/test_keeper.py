@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -161,10 +162,9 @@ def test_the_worst_of_a_pack_is_pruned_with_a_reason_and_the_default_never(
     assert len(pruned) >= 3
     for trial in pruned:
         assert trial.user_attrs["outcome"] == "pruned"
-        assert trial.user_attrs["stop_reason"].startswith(
-            "successive_halving at 20% of the budget: evaluation loss "
-        )
-        assert trial.user_attrs["stop_reason"].endswith(" of 8")
+        assert re.fullmatch(r"at 20%: loss \d\.\d{3}, rank \d of 8", trial.user_attrs["stop_reason"])
+        event = f"trial {trial.number}: pruned {trial.user_attrs['stop_reason']}"
+        assert event in keeper.status().events, "the loss is said once"
         assert trial.value == trial.intermediate_values[20]
     simulated.run()
     assert stored(keeper)[0].state == TrialState.COMPLETE
@@ -182,7 +182,7 @@ def test_all_values_of_a_pack_count_in_every_decision(make_keeper: Make, pack: A
     states = {t.number: t.state for t in stored(keeper)}
     assert states[1] == TrialState.PRUNED  # trial 0 is the guideline default
     assert states[3] == TrialState.RUNNING
-    assert "ranks 3 of 4" in stored(keeper)[1].user_attrs["stop_reason"]
+    assert "rank 3 of 4" in stored(keeper)[1].user_attrs["stop_reason"]
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def test_the_status_tells_what_runs_what_is_best_and_how_long_it_takes(make_keep
     assert done.tokens_per_second == 0
     assert done.seconds_left == 0
     assert len(done.events) == 3
-    assert all("complete, evaluation loss" in line for line in done.events)
+    assert all(re.fullmatch(r"trial \d: complete, loss \d\.\d+", line) for line in done.events)
 
 
 def test_a_best_trial_has_used_its_full_budget(make_keeper: Make, pack: Any) -> None:

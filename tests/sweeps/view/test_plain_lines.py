@@ -42,7 +42,7 @@ def test_a_start_a_report_and_an_end_are_a_line_each_complete_in_itself() -> Non
         f"[6 of 16] trial 10: at 30%, step 12 of 40, train loss 5.612, evaluation loss 5.710; {values}"
     ]
     assert log(quiet(running=[reported])) == []
-    end = "trial 10: pruned, evaluation loss 5.7100 (worse than the median)"
+    end = "trial 10: pruned at 40%: loss 5.710, rank 5 of 8"
     assert log(quiet(states={"PRUNED": 7}), [end]) == [f"[7 of 16] {end}; {values}"]
 
 

@@ -131,11 +131,11 @@ def test_what_a_person_has_to_know_is_seen() -> None:
 
 
 def test_events_are_cut_at_their_end_and_starts_of_trials_left_out() -> None:
-    long = "12:00:01  trial 4: pruned, evaluation loss 6.1000 (" + "reason " * 30 + "of trial 2)"
+    long = "12:00:01  trial 4: failed, loss 6.100 (" + "reason " * 30 + ")"
     start = "12:00:02  trial 7: started on worker 0 seat 3"
     text = drawn(running_status(), events=[start, long])
     line = text.splitlines()[-1]
-    assert line.startswith("12:00:01 trial 4: pruned")
+    assert line.startswith("12:00:01 trial 4: failed, loss 6.100")
     assert line.endswith(" ...")
     assert "started" not in text
 
