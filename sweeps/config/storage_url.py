@@ -24,6 +24,8 @@ HOW_TO_WRITE = (
     f"characters that have a meaning in URLs are percent-encoded: {QUOTED}"
 )
 _DATABASES = ("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql")
+STORAGE_PATTERN = rf"^(env:[A-Za-z_][A-Za-z0-9_]*|journal:(?!//)(.*[^/\s]|.*[^\s/]\s+)|({'|'.join(_DATABASES)})(\+\w+)?://.*)$"
+"""What `check_storage` accepts, as far as a pattern can say it."""
 _ENV = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
 _JOURNAL = "journal:"
 _SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]+)(\?.*)?")

@@ -22,11 +22,11 @@ from sweeps.config.sections.training import LoraSection, TrainingSection
 from sweeps.config.storage_url import check_storage
 from sweeps.config.validation import refusal, shown
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,78}[A-Za-z0-9_-])?$"
 
 
 def _name(text: str) -> str:
-    if not _NAME.fullmatch(text) or text.endswith("."):
+    if not re.fullmatch(NAME_PATTERN, text) or text.endswith("\n"):
         rule = "must be at most 80 letters, digits, '.', '_' and '-' (it names the run folder and the study)"
         raise ValueError(f"{rule}; got {shown(text)}")
     return text

@@ -1,7 +1,8 @@
 """The JSON schema of sweep files (draft 2020-12), for editors: completion, descriptions, checks.
 
 Built from pydantic's own schema of `SweepConfig`. Added is what validators decide and pydantic cannot say:
-names behind `one_of`, short forms, options by sampler, pruner and scheduler, and the dimensions of the space.
+names behind `one_of`, short forms, options by sampler, pruner and scheduler, the dimensions of the space,
+the name, the storage, and that one budget is given. A schema cannot compare low with high.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import TypeAdapter
 from files_and_text.choices import BUILT_IN_METRICS, DATA_FORMATS, SCHEDULERS
 from lora_runner.data_spec import DataSpec
 from search_spaces import DEFAULT_WIDEN, DIMENSION_NAMES, ON_REQUEST, load_guidelines
+from sweeps.config.reference.quoted_numbers import accept_quoted_numbers
 from sweeps.config.sections.data import DataSection
 from sweeps.config.sections.embeddings import EMBEDDING_MODULES
 from sweeps.config.sections.metric import MetricSection
@@ -31,7 +33,8 @@ from sweeps.config.sections.search import (
     SamplerName,
 )
 from sweeps.config.sections.training import SCHEDULER_OPTIONS
-from sweeps.config.sweep_config import SweepConfig
+from sweeps.config.storage_url import STORAGE_PATTERN
+from sweeps.config.sweep_config import NAME_PATTERN, SweepConfig
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
@@ -72,8 +75,15 @@ def sweep_file_schema() -> Schema:
     _replace(training, "lr_scheduler_kwargs", **_object(
         {name: _options(SCHEDULER_OPTIONS[name]) for name in SCHEDULERS}
     ))  # fmt: skip
+    budgets = ("max_steps", "num_train_epochs")
+    sections["TrainingSection"]["oneOf"] = [
+        {"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in budgets
+    ]
+    keys["name"]["pattern"] = NAME_PATTERN
+    _replace(keys, "storage", anyOf=[{"type": "string", "pattern": STORAGE_PATTERN}, {"type": "null"}])
     lora = sections["LoraSection"]["properties"]
     lora |= {f"lora_{name}": lora[name] for name in ("r", "alpha", "dropout")}
+    accept_quoted_numbers(schema)
     return {"$schema": DRAFT, "title": "qlora-sweeps sweep file"} | {
         key: value for key, value in schema.items() if key != "title"
     }

@@ -17,7 +17,8 @@ _HEAD = """\
 
 Every key, from the classes that check it (`python -m sweeps.config.reference > docs/configuration.md`).
 `sweeps init` writes a file that holds all of them, explained and with values for your model and data.
-`sweeps schema` prints the same as a JSON schema, with which an editor completes and checks the file.
+`sweeps schema` prints the same as a JSON schema, with which an editor completes and checks the file;
+rules between two values, such as low below high, are checked by `sweeps plan` alone.
 
 - Required are `name`, `model`, `data` and a budget (`training.max_steps` or `training.num_train_epochs`).
 - Relative paths start from the file's own folder; in `--set KEY=VALUE` they start from where you are.
