@@ -33,9 +33,12 @@ def write_progress(run_folder: Path, status: Status, owner: DriverProcess) -> No
 
 def read_progress(run_folder: Path) -> Status | None:
     """What the driver wrote last; None when there is no file, it is old, or that driver has ended."""
+    from pydantic import TypeAdapter  # only here: a study is read without it
+
     try:
         found = json.loads((run_folder / PROGRESS_FILE).read_text(encoding="utf-8"))
-        owner, age = DriverProcess(**found["driver"]), time.time() - found["written_at"]
+        owner = TypeAdapter(DriverProcess).validate_python(found["driver"])
+        age = time.time() - found["written_at"]
         status = from_plain(found["status"])
     except (OSError, ValueError, TypeError, KeyError):  # absent, or of another version
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from optuna.trial import TrialState
@@ -201,14 +201,9 @@ def as_plain(status: Status) -> dict[str, Any]:
 
 
 def from_plain(values: Mapping[str, Any]) -> Status:
-    """Read what `as_plain` wrote. Raises TypeError, KeyError or ValueError for anything else."""
-    known = dict(values)
-    for name in ("finished", "failed"):
-        del known[name]
-    known["running"] = [RunningTrial(**trial) for trial in known["running"]]
-    known["stages"] = [Stage(**stage) for stage in known["stages"]]
-    known["arms"] = [ArmProgress(**arm) for arm in known["arms"]]
-    known["leader"] = None if known["leader"] is None else Leader(**known["leader"])
-    if known["ended_at"] is not None:
-        known["ended_at"] = datetime.fromisoformat(known["ended_at"]).astimezone(UTC)
-    return Status(**known)
+    """Read what `as_plain` wrote. Raises ValueError for anything else, also for a value of another type."""
+    from pydantic import TypeAdapter  # only here: a study is read without it
+
+    return TypeAdapter(Status).validate_python(
+        {name: value for name, value in values.items() if name not in ("finished", "failed")}
+    )

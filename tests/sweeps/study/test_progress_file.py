@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,24 @@ def test_an_old_file_is_not_believed(tmp_path: Path, age: float, is_read: bool) 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"driver": {}, "written_at": 0, "status": {"name": 1}}'])
 def test_a_file_of_another_kind_is_as_none(tmp_path: Path, text: str) -> None:
     (tmp_path / PROGRESS_FILE).write_text(text)
+    assert read_progress(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [
+        ("driver", {"pid": "x"}),
+        ("status", {"target": "x"}),
+        ("status", {"running": [{"number": 3, "percent": "x"}]}),
+        ("status", {"states": ["COMPLETE"]}),
+        ("status", {"leader": {"number": 0}}),
+    ],
+)
+def test_a_value_of_another_type_is_as_no_file(tmp_path: Path, part: str, values: Any) -> None:
+    write_progress(tmp_path, FULL, ME)
+    file = tmp_path / PROGRESS_FILE
+    found = json.loads(file.read_text())
+    file.write_text(json.dumps(found | {part: found[part] | values}))
     assert read_progress(tmp_path) is None
 
 
