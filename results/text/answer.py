@@ -317,10 +317,15 @@ def _seeds(count: int) -> str:
     return f"{count} seed{'' if count == 1 else 's'}"
 
 
+def share_text(percent: float) -> str:
+    """`37%`, `4.3%`: a warmup's share of the steps, with two significant digits."""
+    return f"{percent:.0f}%" if percent >= 10 else f"{percent:.2g}%"
+
+
 def _warmup(settings: Mapping[str, Value]) -> str:
     steps, ratio = settings.get("warmup_steps"), settings.get("warmup_ratio")
     percent = 100 * ratio if isinstance(ratio, int | float) else None
-    share = "" if percent is None else f"{percent:.0f}%" if percent >= 10 else f"{percent:.2g}%"
+    share = "" if percent is None else share_text(percent)
     if steps is None:
         return f"warmup {share}" if share else ""
     if not steps:

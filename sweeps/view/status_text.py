@@ -65,12 +65,12 @@ def _stopped(status: Status, width: int, now: datetime | None) -> Iterator[Text]
 
 
 def stopped_text(status: Status, now: datetime) -> str:
-    """`stopped on 28 Nov at 22:10, 3 min ago`, in local time."""
+    """`interrupted on 28 Nov at 22:10, 3 min ago`, in local time."""
     if status.ended_at is None:
-        return "not running"
+        return "interrupted"
     local = status.ended_at.astimezone()
     day = "" if local.date() == now.astimezone().date() else f"on {local.day} {local:%b %Y} "
-    return f"stopped {day}at {local:%H:%M}, {ago_text((now - status.ended_at).total_seconds())}"
+    return f"interrupted {day}at {local:%H:%M}, {ago_text((now - status.ended_at).total_seconds())}"
 
 
 def ago_text(seconds: float) -> str:

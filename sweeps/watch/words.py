@@ -91,7 +91,7 @@ def state_word(snapshot: Snapshot) -> Word:
         case "stopping":
             return Word(text="Stopping", tone="unsure")
         case "interrupted":
-            return Word(text="Stopped", tone="unsure")
+            return Word(text="Interrupted", tone="unsure")
     return Word(text="Finished", tone="good")
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from results.text.answer import settings_text
 from sweeps.study.status import Leader, Stage, Status
-from sweeps.view.phrases import shorten
+from sweeps.view.phrases import short_settings, shorten
 from sweeps.view.screen import Screen
 from sweeps.view.trial_lines import ASCII_BARS
 from tests.sweeps.view.statuses import running_status, running_trial
@@ -171,3 +172,9 @@ def test_what_is_too_long_loses_its_end() -> None:
     assert len(short) <= 40
     assert short == "trial 4: failed because the file /a/ ..."
     assert shorten("two\nlines", 20) == "two lines"
+
+
+@pytest.mark.parametrize(("ratio", "text"), [(0.0429, "4.3%"), (0.03, "3%"), (0.3667, "37%")])
+def test_a_warmup_is_written_as_in_the_answer(ratio: float, text: str) -> None:
+    assert short_settings({"warmup_ratio": ratio}) == f"warmup {text}"
+    assert settings_text({"warmup_ratio": ratio}) == f"warmup {text}"

@@ -50,7 +50,7 @@ def test_a_stopped_sweep_says_when_it_stopped_and_where_its_trials_wait(
         )
     ]
     text = "\n".join(lines)
-    assert lines[0].startswith("docstrings-5M: stopped at ")
+    assert lines[0].startswith("docstrings-5M: interrupted at ")
     assert ", 3 min ago   12 trials wait to go on" in lines[0]
     assert "  trial 1 at step 12/40, loss 5.700: lr 2.99e-3, sched cosine, warmup 3%" in lines
     assert "  and 4 more" in lines
@@ -89,5 +89,5 @@ def test_a_sweep_that_stopped_on_another_day_says_which(watched: Callable[..., W
     answer = watched(turns=2).sweep.read_answer("runs/t")
     status = replace(running_status(), is_live=False, ended_at=NOW - timedelta(days=3))
     first = status_lines(status, answer, width=80, run_folder="runs/t", now=NOW)[0].plain
-    assert "stopped on 25 Nov 2026 at" in first
+    assert "interrupted on 25 Nov 2026 at" in first
     assert "3 days ago" in first

@@ -93,7 +93,7 @@ def test_an_interrupted_sweep_says_how_to_go_on(watched: Make, serve: Serve) -> 
     stopped = watched(turns=2)
     stopped.keeper.close()
     shown = text(serve(stopped.sweep))
-    told = r"Stopped at \d\d:\d\d, just now. 3 trials wait to go on; nothing is lost."
+    told = r"Interrupted at \d\d:\d\d, just now. 3 trials wait to go on; nothing is lost."
     assert re.search(told, shown["state"])
     assert f"sweeps run {stopped.folder}" in shown["state"]
     assert shown["trials"].startswith("Paused")
@@ -206,7 +206,7 @@ def test_only_this_page_stops_the_sweep(watched: Make, serve: Serve, driver: Any
     assert process.poll() is None
     assert ask("/stop", "POST", **own).code == 202
     assert process.wait(timeout=10) == -signal.SIGTERM
-    assert "Stopped" in text(ask)["state"]
+    assert "Interrupted" in text(ask)["state"]
 
 
 def test_a_sweep_that_does_not_run_is_not_stopped(watched: Make, serve: Serve) -> None:

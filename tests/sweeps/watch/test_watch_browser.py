@@ -179,7 +179,7 @@ def test_the_page_follows_a_running_sweep_survives_its_server_and_stops_the_swee
     click(browser, "stop-yes")
     out, _ = running.communicate(timeout=60)
     assert running.returncode == 130, out
-    until(lambda: "Stopped" in shown(browser, "state"))
+    until(lambda: "Interrupted" in shown(browser, "state"))
     assert "sweeps run runs/long" in shown(browser, "state")
     assert "2 trials wait to go on" in shown(browser, "state")
     assert shown(browser, "trials").startswith("Paused")
