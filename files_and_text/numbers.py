@@ -30,6 +30,12 @@ def value_text(value: object) -> str:
     return number(value) if isinstance(value, float) else str(value)
 
 
+def share_text(share: float) -> str:
+    """A share of the steps: `37%`, `4.3%`; two significant digits."""
+    percent = 100 * share
+    return f"{percent:.0f}%" if percent >= 10 else f"{percent:.2g}%"
+
+
 def six_digits(value: float) -> float:
     """Six significant digits: 5e-05 / 5 is 1e-05 and not 1.0000000000000001e-05."""
     return float(f"{value:.6g}")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from results.answer.answer import Answer
-from results.text.answer import headline, loss_text, next_text, sure_text, table_lines
+from results.text.answer import default_sentence, headline, loss_text, next_text, sure_text, table_lines
 from results.text.gaps import gap_text
 from results.text.limitations import notes
 from results.text.metric import metric_sentences
@@ -24,6 +24,8 @@ def to_markdown(verdict: Verdict, answer: Answer) -> str:
     if answer.best is not None:
         parts.append(table(("", "loss", "costs"), _losses(answer)))
         parts.append(f"How sure? {literal(sure_text(answer))}")
+    if default := default_sentence(answer):
+        parts.append(literal(default))
     if verdict.by_metric is not None:
         parts.append(literal(" ".join(metric_sentences(verdict.by_metric))))
     if answer.parameters:

@@ -13,7 +13,7 @@ from results.answer.parameters import gap_of
 from results.render.answer_block import answer_block
 from results.render.grouped_table import Group, grouped_table
 from results.render.markdown import ROWS_FILE
-from results.text.answer import table_lines
+from results.text.answer import default_sentence, table_lines
 from results.text.comparisons import word_text
 from results.text.conditions import shown_conditions
 from results.text.gaps import gap_text
@@ -42,6 +42,8 @@ _ROW_HEADER = ("says", "best", "position", "log10", "costs", "trial", "verdict",
 def render(verdict: Verdict, answer: Answer, *, width: int = 80) -> list[Text]:
     """The answer, the tables' values by hyperparameter, notes, and where the single rows are."""
     lines = answer_block(answer, width=width, done=(), with_next=False)
+    if default := default_sentence(answer):
+        lines += [Text(), *_wrapped(default, width, style="dim")]
     if answer.parameters:
         lines += [Text(), *parameter_table(answer, width=width)]
         if note := shared_cost(answer):

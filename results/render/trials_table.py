@@ -9,10 +9,11 @@ import pandas as pd
 from rich.cells import cell_len
 from rich.text import Text
 
-from files_and_text.numbers import plural, value_text
+from files_and_text.numbers import plural, share_text, value_text
+from results.answer.answer import Answer
 from results.parameter_order import SHORT_NAMES
 from results.tables import parameters_of
-from results.text.gaps import short_loss
+from results.text.gaps import loss_text, short_loss
 
 _SHORT_SCHEDULERS = {
     "constant_with_warmup": "const_wu",
@@ -48,6 +49,19 @@ def ranked(frame: pd.DataFrame) -> pd.DataFrame:
         na_position="last",
         kind="stable",
     ).reset_index(drop=True)
+
+
+def seeds_note(answer: Answer) -> str:
+    """What the losses of the table, each of one run, are on new seeds; "" before a confirmation."""
+    if not answer.seeds or answer.best is None:
+        return ""
+    text = (
+        f"Each loss is of one run. On new seeds trial {answer.best.trial} has {loss_text(answer.best.loss)}"
+    )
+    default = answer.default
+    if default.loss is None or not default.loss.seeds or default.trial == answer.best.trial:
+        return f"{text}."
+    return f"{text}, the guideline default {loss_text(default.loss)}."
 
 
 def trials_table(frame: pd.DataFrame, *, width: int) -> list[Text]:
@@ -131,13 +145,12 @@ def _short_scheduler(row: dict[Any, Any]) -> str:
 
 
 def _warmup(row: dict[Any, Any], *, is_short: bool) -> str:
-    """`37%`, or `0.367 (15 steps)`."""
+    """`37%`, or `15 steps (37%)`."""
     ratio, steps = row["warmup_ratio"], row.get("warmup_steps")
     if pd.isna(ratio):
         return ""
-    if is_short:
-        return f"{100 * ratio:.0f}%" if 100 * ratio >= 10 or not ratio else f"{100 * ratio:.1f}%"
-    return value_text(float(ratio)) + ("" if pd.isna(steps) else f" ({plural(int(steps), 'step')})")
+    share = share_text(float(ratio))
+    return share if is_short or pd.isna(steps) else f"{plural(int(steps), 'step')} ({share})"
 
 
 def _width(columns: Sequence[_Column], gap: int) -> int:

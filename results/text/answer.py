@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-from files_and_text.numbers import duration, number, plural, value_text
+from files_and_text.numbers import duration, number, plural, share_text, value_text
 from results.answer.answer import Answer, BestConfig, Compared, Gap, NextCommand, RunFacts
 from results.parameter_order import in_order
 from results.text.gaps import gap_text, interval_text, loss_text, percent_text, short_loss
@@ -61,6 +61,12 @@ def use_text(answer: Answer) -> str:
 def default_text(answer: Answer) -> str:
     """The guideline default's own values, as in `use_text`; "" where it was not tried."""
     return settings_text(answer.default.settings, has_no_warmup=answer.default.has_no_warmup)
+
+
+def default_sentence(answer: Answer) -> str:
+    """`Guideline default: learning_rate 2e-4, scheduler linear.`; "" where there is none beside the best."""
+    settings, is_best = default_text(answer), answer.best and answer.default.trial == answer.best.trial
+    return f"Guideline default: {settings}." if settings and not is_best else ""
 
 
 def settings_text(settings: Mapping[str, Value], *, has_no_warmup: bool = False) -> str:
@@ -190,11 +196,15 @@ def answer_lines(
         lines += _labelled("Loss", list(_losses(answer)), width)
         lines += _labelled("", _metrics(answer), width)
         lines += _labelled("Sure?", [sure_text(answer)], width)
-    return lines + (_next_lines(answer.next, report) if with_next else [])
+    return lines + (_next_lines(answer.next, report, width) if with_next else [])
 
 
-def _next_lines(commands: Sequence[NextCommand], report: str) -> list[str]:
-    shown = [command.command + _beside(command) for command in commands]
+def _next_lines(commands: Sequence[NextCommand], report: str, width: int) -> list[str]:
+    room = width - 6
+    shown = [
+        line if len(line := command.command + _beside(command)) <= room else command.command
+        for command in commands
+    ]
     shown += [report] if report else []
     return [f"{'Next' if index == 0 else '':5} {text}" for index, text in enumerate(shown)]
 
@@ -317,15 +327,9 @@ def _seeds(count: int) -> str:
     return f"{count} seed{'' if count == 1 else 's'}"
 
 
-def share_text(percent: float) -> str:
-    """`37%`, `4.3%`: a warmup's share of the steps, with two significant digits."""
-    return f"{percent:.0f}%" if percent >= 10 else f"{percent:.2g}%"
-
-
 def _warmup(settings: Mapping[str, Value]) -> str:
     steps, ratio = settings.get("warmup_steps"), settings.get("warmup_ratio")
-    percent = 100 * ratio if isinstance(ratio, int | float) else None
-    share = "" if percent is None else share_text(percent)
+    share = share_text(ratio) if isinstance(ratio, int | float) else ""
     if steps is None:
         return f"warmup {share}" if share else ""
     if not steps:

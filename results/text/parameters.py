@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from files_and_text.numbers import number, plural, value_text
+from files_and_text.numbers import number, number_range, plural, share_text, value_text
 from results.answer.answer import Answer, Gap, ParameterAnswer, TableValue
 from results.text.gaps import cost_words, gap_text, percent_text
 
@@ -55,14 +55,29 @@ def best_text(parameter: ParameterAnswer) -> str:
     """`4.24e-3`, or why the best does not use it: `none beside constant`."""
     if parameter.unused_beside:
         return f"none beside {parameter.unused_beside}"
-    return "unknown" if parameter.best is None else value_text(parameter.best)
+    return "unknown" if parameter.best is None else _best_value(parameter)
+
+
+def _best_value(parameter: ParameterAnswer) -> str:
+    value = parameter.best
+    is_share = parameter.parameter == "warmup_ratio" and isinstance(value, int | float)
+    return share_text(value) if is_share else value_text(value)  # type: ignore[arg-type]
+
+
+def _said(table: TableValue) -> str:
+    """The tables' value: `2e-4`, `linear`; a warmup's share in percent, `5 to 10%`."""
+    if table.parameter != "warmup_ratio" or table.low is None or table.high is None:
+        return table.text
+    low, high = share_text(table.low), share_text(table.high)
+    shown = low if low == high else f"{low.removesuffix('%')} to {high}"
+    return shown + table.text.removeprefix(number_range(table.low, table.high))
 
 
 def table_lines(parameter: ParameterAnswer, answer: Answer) -> list[TableLine]:
     """Each value of the tables: the guideline default's own first, warnings last."""
     return [
         TableLine(
-            value=value.text or _NO_VALUE,
+            value=_said(value) or _NO_VALUE,
             rows=plural(len(value.rows), "row"),
             position=_position(value),
             cost=_cost_cell(value, answer),
@@ -135,23 +150,23 @@ def _best_sentence(parameter: ParameterAnswer, table: TableValue | None) -> str:
         return f"Not used here: the best scheduler, {parameter.unused_beside}, has no warmup."
     if parameter.best is None:
         return "No best value here."
-    best = f"Best here {value_text(parameter.best)}"
+    best = f"Best here {_best_value(parameter)}"
     if table is None:
         return f"{best}."
     rows = f"({plural(len(table.rows), 'row')})"
     if table.is_warning:
-        return f"{best}; the tables warn of {table.text.replace(' too ', ' as too ')} {rows}."
+        return f"{best}; the tables warn of {_said(table).replace(' too ', ' as too ')} {rows}."
     return f"{best}, {_against(table)} {rows}."
 
 
 def _against(table: TableValue) -> str:
     """The best against the tables' value, as the rest of a sentence."""
     is_range = table.low != table.high
-    theirs = f"the tables' {table.text}"
+    theirs = f"the tables' {_said(table)}"
     if table.position == "inside":
         if table.choices:
-            return f"as the tables say: {table.text}" if len(table.choices) == 1 else f"one of {theirs}"
-        return f"inside {theirs}" if is_range else f"the tables' own {table.text}"
+            return f"as the tables say: {_said(table)}" if len(table.choices) == 1 else f"one of {theirs}"
+        return f"inside {theirs}" if is_range else f"the tables' own {_said(table)}"
     if table.position == "outside":
         return f"not {theirs}"
     if table.ratio is None:
@@ -166,10 +181,10 @@ def _against(table: TableValue) -> str:
 
 def _cost_sentences(table: TableValue, answer: Answer) -> list[str]:
     if table.cost is None:
-        return [f"What {table.text} costs was not measured."]
+        return [f"What {_said(table)} costs was not measured."]
     if table.cost.nats == 0 and table.position == "inside":
         return []
-    return [f"{capital(table.text)} {cost_words(table.cost)}{_where(table.cost, answer)}."]
+    return [f"{capital(_said(table))} {cost_words(table.cost)}{_where(table.cost, answer)}."]
 
 
 def _where(cost: Gap, answer: Answer) -> str:

@@ -15,7 +15,7 @@ from sweeps.cli.arguments import (
     load_to_read,
     share_of,
 )
-from sweeps.console import say, shown_path
+from sweeps.console import say, shown_path, wrapped
 
 app = typer.Typer()
 
@@ -139,9 +139,9 @@ def export(
     for file in result.top_level_paths:
         say(console, f"wrote {file}")
     for line in result.lossy:
-        say(console, f"not expressed by {result.target}: {line}", style="yellow")
+        say(console, wrapped(f"not expressed by {result.target}: {line}"), style="yellow")
     for line in result.notes:
-        say(console, f"note: {line}", style="dim")
+        say(console, wrapped(f"note: {line}"), style="dim")
 
 
 @app.command(epilog="sweeps merge runs/mine")

@@ -14,7 +14,7 @@ import typer
 
 from sweeps.cli.arguments import JsonOption, RunArgument, console, load_to_read
 from sweeps.cli.frame.default_run import RUNS
-from sweeps.console import say, shown_path
+from sweeps.console import say, shown_path, wrapped
 
 if TYPE_CHECKING:
     from sweeps.loopback.server import LoopbackServer
@@ -63,12 +63,13 @@ def results(
 
     A loss in brackets was reached before the end of the training.
     """
-    from results.render.trials_table import ranked, trials_table
+    from results.render.trials_table import ranked, seeds_note, trials_table
     from results.tables import records_of
 
     if as_json and as_csv:
         raise typer.BadParameter("give one of --json and --csv")
-    frame = ranked(load_to_read(path).tables().trials)
+    sweep = load_to_read(path)
+    frame = ranked(sweep.tables().trials)
     shown = frame if top is None else frame.head(top)
     if as_json:
         print(json.dumps(records_of(shown), indent=2))
@@ -79,6 +80,8 @@ def results(
             say(console, line)
         if len(shown) < len(frame):
             console.print(f"{len(shown)} of {len(frame)} trials", style="dim", highlight=False)
+        if note := seeds_note(sweep.read_answer()):
+            say(console, wrapped(note), style="dim")
 
 
 @app.command(epilog="sweeps watch runs/mine")

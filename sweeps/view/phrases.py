@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from files_and_text.numbers import duration, number, plural, value_text
+from files_and_text.numbers import duration, number, plural, share_text, value_text
 from results.parameter_order import SHORT_NAMES
-from results.text.answer import about, share_text
+from results.text.answer import about
 from results.text.gaps import percent_text, short_loss
 from search_spaces.dimension import Value
 from sweeps.study.status import ArmProgress, Stage, Status
@@ -158,7 +158,7 @@ def short_value(parameter: str, value: Value | None) -> str:
     if value is None:
         return "-"
     if parameter == "warmup_ratio" and isinstance(value, int | float):
-        return share_text(100 * value)
+        return share_text(value)
     return shorten(value_text(value), 24 if parameter == "configuration" else 12)
 
 

@@ -36,7 +36,8 @@ def embedding_ratio_chart(sweep: SweepResult, answer: Answer) -> Chart | None:
         y=y,
         series=(*_early(trials, names), *_finished(finished, names, answer)),
         bands=tuple(box),
-        shade_key=f"loss {short_loss(finished[0].eval_loss)} to {short_loss(finished[-1].eval_loss)}"
+        shade_key=f"loss{' of one run' if answer.seeds else ''} {short_loss(finished[0].eval_loss)} to "
+        f"{short_loss(finished[-1].eval_loss)}"
         if len(finished) > 1
         else "",
         height=320,

@@ -7,7 +7,7 @@ from results.answer.answer import Answer, Compared, Gap, Loss
 from results.report.blocks import Block, Bullets, Fold, Headline, Paragraph, Role, Section, Tile, Tiles, Tone
 from results.report.facts import ReportFacts
 from results.report.sections.charts import pictures
-from results.text.answer import gap_text, headline, loss_text, sure_text
+from results.text.answer import default_sentence, gap_text, headline, loss_text, sure_text
 from results.text.limitations import limitation_text
 from results.text.metric import metric_sentences
 
@@ -53,6 +53,8 @@ def _blocks(facts: ReportFacts) -> list[Block]:
     if answer.best is not None:
         tone = _TONES.get(answer.sure, "unsure")
         blocks.append(Paragraph(tone=tone, text=f"How sure? {sure_text(answer)}"))
+    if default := default_sentence(answer):
+        blocks.append(Paragraph(text=default))
     if verdict.by_metric is not None:
         blocks.append(Paragraph(text=" ".join(metric_sentences(verdict.by_metric))))
     blocks += [

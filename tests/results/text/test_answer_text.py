@@ -18,9 +18,11 @@ from results.answer.answer import (
     RunFacts,
     TableValue,
 )
+from results.render.trials_table import seeds_note
 from results.text.answer import (
     about,
     answer_lines,
+    default_sentence,
     done_text,
     gap_text,
     headline,
@@ -33,6 +35,7 @@ from results.text.answer import (
     table_lines,
     use_text,
 )
+from results.text.parameters import best_text
 
 RUN = RunFacts(
     run_folder="runs/mine",
@@ -124,6 +127,19 @@ def test_the_end_of_a_run_is_seven_lines_of_80_columns() -> None:
         "      sweeps export runs/mine --to trl",
         "      runs/mine/report.html",
     ]
+
+
+def test_a_time_that_does_not_fit_beside_its_command_is_left_out() -> None:
+    lines = answer_lines(made(), width=55)
+    assert "Next  sweeps confirm runs/mine --no-rows --trials 6" in lines
+
+
+def test_after_a_confirmation_the_trials_table_says_what_the_seeds_show() -> None:
+    assert seeds_note(made()) == ""
+    assert seeds_note(confirmed()) == (
+        "Each loss is of one run. On new seeds trial 7 has 5.432 (5.41 to 5.45, 3 seeds), the guideline "
+        "default 6.828 (6.60 to 7.00, 3 seeds)."
+    )
 
 
 def test_after_a_confirmation_the_seeds_mean_and_its_interval_are_shown() -> None:
@@ -357,6 +373,26 @@ def test_a_cost_says_what_ran(seeds: int, cost: Gap, cell: str, sentence: str) -
     found, answer = of(table(cost=cost)), made(seeds=seeds)
     assert table_lines(found, answer)[0].cost == cell
     assert sentence in parameter_sentence(found, answer)
+
+
+def test_a_share_of_the_steps_is_in_percent() -> None:
+    share = {"parameter": "warmup_ratio", "low": 0.05, "high": 0.1, "text": "0.05 to 0.1", "ratio": 3.668}
+    found = of(table(**share), best=0.3668, parameter="warmup_ratio")
+    assert best_text(found) == "37%"
+    assert table_lines(found, made())[0].value == "5 to 10%"
+    assert parameter_sentence(found, made()).startswith(
+        "Best here 37%, 3.7 times the top of the tables' 5 to"
+    )
+    warning = table(**share | {"high": 0.05, "text": "0.05 too high", "is_warning": True})
+    assert table_lines(of(warning), made())[0].value == "5% too high"
+
+
+def test_the_guideline_defaults_values_are_said() -> None:
+    settings = {"learning_rate": 2e-4, "lr_scheduler_type": "linear", "warmup_steps": 10}
+    default = Compared(trial=0, values=settings, settings=settings)
+    said = "Guideline default: learning_rate 2e-4, scheduler linear, warmup 10 steps."
+    assert default_sentence(made(default=default)) == said
+    assert default_sentence(made(default=replace(default, trial=7))) == ""  # it is the best
 
 
 @pytest.mark.parametrize(

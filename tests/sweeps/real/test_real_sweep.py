@@ -15,8 +15,8 @@ import pytest
 from lora_runner.base.load_model import BaseSpec, load_tokenizer
 from lora_runner.config import TrialConfig
 from lora_runner.data import DataSpec, load_data
-from results.sweep_result import TrialResult
-from results.verdict.verdict import Verdict
+from results.verdict.verdict import verdict
+from search_spaces import DEFAULT_LABEL
 from sweeps.demo.docstring_dataset import DocstringRecord, cached_dataset
 from sweeps.errors import SweepFailed
 from sweeps.real import real_sweep
@@ -25,6 +25,7 @@ from sweeps.real.conversations import conversation
 from sweeps.real.model_check import ModelCheck
 from sweeps.real.real_sweep import check_equal, real_config
 from sweeps.real.result_page import kept_trials, page
+from tests.results.conftest import answer_of, study, trial
 
 ROOT = Path(__file__).parents[3]
 
@@ -88,34 +89,14 @@ def test_figures_that_differ_are_refused() -> None:
 
 
 def test_the_page_holds_losses_and_both_sides() -> None:
-    def trial(number: int, loss: float, rate: float) -> TrialResult:
-        return TrialResult(
-            number=number,
-            outcome="complete",
-            eval_loss=loss,
-            values={"learning_rate": rate},
-            label="",
-            stop_reason="",
-        )
-
-    verdict = Verdict(
-        study="real",
-        best=trial(5, 3.04727, 4.915e-3),
-        guideline_default=trial(0, 3.5227, 2e-4),
-        base_eval_loss=4.33863,
-        rows=(),
-        edges=(),
-        outcomes={"complete": 8},
-        context={},
-        limitations=(),
-    )
+    of = study(trial(3.5227, label=DEFAULT_LABEL), trial(3.04727, lr=4.92e-4), base=4.33863)
     pairs = [LossPair("untouched base, evaluation", 4.33863, 4.338634)]
-    said = page(verdict, ModelCheck(18.74, "Paris."), pairs, command="make real")
+    said = page(verdict(of), answer_of(of), ModelCheck(18.74, "Paris."), pairs, command="make real")
     for line in (
         "    make real",
-        "| untouched base | 4.3386 |  |",
-        "| guideline default (trial 0) | 3.5227 | 0.0002 |",
-        "| best (trial 5) | 3.0473 | 0.00492 |",
+        "| untouched base | 4.339 |  |",
+        "| guideline default (trial 0) | 3.523 | 2e-4 |",
+        "| best (trial 1) | 3.047 | 4.92e-4 |",
         "| untouched base, evaluation | 4.338630 | 4.338634 | 0.00009% |",
     ):
         assert line in said.splitlines()
