@@ -80,8 +80,8 @@ class Sweep(SweepResults):
     ) -> Sweep:
         """A sweep of arguments instead of a file; nothing is written before it runs.
 
-        `train` and `eval`: a file, folder or hub id, a `datasets.Dataset`, or a list of records as dicts,
-        which are written into the run folder when the sweep starts. `keys` are those of the sweep file,
+        `train` and `eval`: a file, folder or hub id, a `datasets.Dataset`, a DataFrame, or a list of records
+        as dicts, which are written into the run folder when the sweep starts. `keys` are the sweep file's,
         sections as dicts: `training={"max_steps": 100}`, `trials=16`. Without `name` the sweep is called
         after model and data; without `max_steps` trials have as many steps as the scenario's tables say.
         `run_folder` stands for `output` and `name`; one that holds this sweep is continued. Raises
@@ -164,6 +164,10 @@ class Sweep(SweepResults):
         interrupted kernel and `stop` from another thread checkpoint the running trials and end. Raises a
         SweepError; nothing is written before data, model and storage have been checked.
         """
+        for callback in callbacks:
+            if not callable(callback):
+                rule = f"callbacks must be functions of a report; got {callback!r}"
+                raise ConfigError([rule])
         from sweeps.run.before_run import finished_run, known_status, refuse_if_running
         from sweeps.run.check_hub import check_hub
         from sweeps.study.home_folder import refuse_copy

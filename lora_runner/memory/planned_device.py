@@ -22,7 +22,7 @@ from lora_runner.graphs.graph import CudaGraphPool
 
 GIB = 2**30
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:g|gb|gib)?", re.IGNORECASE)
+_SIZE = re.compile(r"([-+]?\d+(?:\.\d+)?)\s*(?:g|gb|gib)?", re.IGNORECASE)
 _FUSED_GPUS = {"H100": 80, "H100-NVL": 94, "H200": 141, "GH200": 96, "B200": 180}
 """GiB by name, as published. Of compute capability 9 or 10 with the shared memory that fused kernels need."""
 _OTHER_GPUS = {
@@ -90,7 +90,7 @@ class PlannedDevice:
         if (size := _SIZE.fullmatch(text.strip())) is not None:
             gib = float(size[1])
             if not 1 <= gib <= 1024:
-                raise DeviceError(f"--gpu must have 1 to 1024 GiB of memory; got {text!r}")
+                raise DeviceError(f"--gpu must have 1 to 1024 GiB of memory, such as 24GiB; got {text!r}")
             return cls(
                 kind="cuda", name=f"a GPU with {gib:g} GiB", memory=gib * GIB, count=count, is_here=False
             )

@@ -18,6 +18,7 @@ from files_and_text.trial_paths import ADAPTER, ADAPTER_WEIGHTS
 from results.answer.answer import Answer
 from results.best import BEST_FOLDER, best_config, read_best_config
 from results.errors import ResultsError
+from results.text.gaps import short_loss
 
 _ARGUMENTS = (
     *("learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "max_steps"),
@@ -52,7 +53,7 @@ class Best(Shown):
         if self.embedding_learning_rate is not None:
             facts["embedding_learning_rate"] = value_text(self.embedding_learning_rate)
         facts["adapter"] = "not kept" if self.adapter is None else str(self.adapter)
-        return f"Best: trial {self.number}, loss {self.loss:.3f}", facts
+        return f"Best: trial {self.number}, loss {short_loss(self.loss)}", facts
 
 
 def read_best(study: optuna.Study, answer: Answer, run_folder: Path) -> Best:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from lora_runner.errors import DataError
 from sweeps.artifacts.run_folder import DATA_FOLDER
 from sweeps.config import SweepConfig
 
-_KINDS = "a path, a hub id, a datasets.Dataset or a list of records"
+_KINDS = "a path, a hub id, a datasets.Dataset, a DataFrame or a list of records"
 
 
 @contextmanager
@@ -69,6 +70,9 @@ def read_given(role: str, value: Any) -> GivenData | str:
     if isinstance(value, Mapping):  # datasets.DatasetDict is one too
         names = ", ".join(map(str, value)) or "nothing"
         raise ValueError(f"must be {_KINDS}; got a mapping of {names}: give one of them")
+    if type(value).__name__ == "DataFrame":  # of pandas or another library, which need not be installed
+        to_records = getattr(value, "to_dicts", None) or partial(value.to_dict, "records")
+        value = to_records()
     if not isinstance(value, Iterable):
         raise ValueError(f"must be {_KINDS}; got {type(value).__name__}")
     lines = []

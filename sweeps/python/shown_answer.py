@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from files_and_text.shown import Shown
 from results.answer.answer import Answer, Compared
 from results.text.answer import gap_text, loss_text, sure_text, use_text
+from results.text.gaps import short_loss
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -36,4 +37,4 @@ def _beside(compared: Compared) -> str:
     if compared.loss is None:
         return compared.outcome.replace("_", " ")
     cost = "" if compared.gap is None else f", {gap_text(compared.gap)}"
-    return f"{compared.loss.value:.3f}{cost}"
+    return f"{short_loss(compared.loss.value)}{cost}"

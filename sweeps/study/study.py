@@ -49,7 +49,9 @@ def peek(url: str, name: str, identity: Mapping[str, Any] | None = None) -> optu
 def started_study(url: str, name: str) -> optuna.Study:
     """The study for reading; RunFolderError when the sweep has not started."""
     if (study := peek(url, name)) is None:
-        raise RunFolderError(f"sweep {name!r} has no study yet; start it with `sweeps run`")
+        raise RunFolderError(
+            f"sweep {name!r} has no study yet; start it with `sweeps run`, in Python `sweep.run()`"
+        )
     return study
 
 

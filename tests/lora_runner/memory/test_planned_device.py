@@ -44,6 +44,7 @@ def test_a_gpu_is_named_by_its_memory_or_its_name(text: str, name: str, gib: flo
         ("toaster", "Known: H100"),
         ("", "such as 24GiB"),
         ("0GiB", "1 to 1024 GiB"),
+        ("-5GiB", "1 to 1024 GiB of memory, such as 24GiB; got '-5GiB'"),
         ("5000", "1 to 1024 GiB"),
         ("-3", "such as 24GiB"),
     ],

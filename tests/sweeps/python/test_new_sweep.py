@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pandas as pd
 import pytest
 
 from sweeps.artifacts.run_folder import check_run_folder, write_run_folder
@@ -67,7 +68,10 @@ def test_what_nobody_says_has_a_default(model: Path) -> None:
         ({"train": "speach.jsonl"}, "train: the file '{home}/speach.jsonl' does not exist. Did you mean"),
         ({"scenario": "genral"}, "scenario must be in the guideline tables; got 'genral'. Did you mean 'g"),
         ({"train": [["a", "b"]]}, "Sweep.new: train record 1 must be a dict; got list."),
-        ({"train": 7}, "train must be a path, a hub id, a datasets.Dataset or a list of records; got int."),
+        (
+            {"train": 7},
+            "train must be a path, a hub id, a datasets.Dataset, a DataFrame or a list of records; got int.",
+        ),
         ({"eval": []}, "eval must hold at least one record; got none."),
         (
             {"eval": [{"text": object()}]},
@@ -120,6 +124,22 @@ def test_an_error_in_a_record_names_the_argument_and_its_number(model: Path) -> 
     sweep = new(model, [*RECORDS[:9], {"prompt": 3, "completion": "x"}, *RECORDS[10:]])
     with pytest.raises(Exception, match=r"train:10: "):
         sweep.plan()
+
+
+def test_a_data_frame_is_its_records(model: Path) -> None:
+    assert new(model, pd.DataFrame(RECORDS)).config == new(model, RECORDS).config
+
+
+def test_a_callback_that_cannot_be_called_is_refused_before_anything_starts(model: Path) -> None:
+    sweep = new(model)
+    with pytest.raises(ConfigError, match="callbacks must be functions of a report; got 3"):
+        sweep.run(callbacks=[print, 3])  # type: ignore[list-item]
+    assert not sweep.run_folder.exists()
+
+
+def test_a_sweep_that_has_not_started_names_the_call(model: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"in Python `sweep\.run\(\)`"):
+        _ = new(model).best
 
 
 def test_an_existing_run_folder_is_continued_or_refused_with_what_differs(model: Path) -> None:
