@@ -17,10 +17,16 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """ " Did you mean 'x'?", or "" where no known name is similar."""
+    found = similar(name, known)
+    return "" if found is None else f" Did you mean {found!r}?"
+
+
+def similar(name: object, known: Iterable[str]) -> str | None:
+    """The known name that is most like this one; None where none is similar."""
     # Compared without case or separators, since "Cosine" and "embedding-lr-ratio" are the usual slips.
     folded = {_fold(item): item for item in reversed(list(known))}
     matches = difflib.get_close_matches(_fold(str(name)), list(folded), n=1, cutoff=0.6)
-    return f" Did you mean {folded[matches[0]]!r}?" if matches else ""
+    return folded[matches[0]] if matches else None
 
 
 def _fold(name: str) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from files_and_text.problems import Problem
 from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, problem_at, storage_url
-from sweeps.console import console_of
+from sweeps.console import console_of, say
 from sweeps.errors import ConfigError, RunFolderError, SweepFailed
 from sweeps.python.sweep_results import SweepResults
 
@@ -170,6 +170,7 @@ class Sweep(SweepResults):
                 raise ConfigError([rule])
         from sweeps.run.before_run import finished_run, known_status, refuse_if_running
         from sweeps.run.check_hub import check_hub
+        from sweeps.run.same_name import same_name_note
         from sweeps.study.home_folder import refuse_copy
         from sweeps.tracking.update import check_installed
         from sweeps.view.live_view import LiveView
@@ -181,6 +182,8 @@ class Sweep(SweepResults):
         if (finished := finished_run(self.config)) is not None:
             return replace(finished, answer=self.answer)
         check_hub(self.config)
+        if (note := same_name_note(self.config)) is not None:
+            say(console, note)
         with LiveView(console, first=known_status(self.config)) as view:
             with view.stages.stage("importing torch and transformers"):
                 import sweeps.plan.build_blueprint  # noqa: F401  # here, where it is seen

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from files_and_text.nearest_name import similar
 from files_and_text.problems import InputError, Problem
 from files_and_text.yaml_lines import KeyPath, load_yaml
 from sweeps.config.named_files import check_named_files
@@ -41,6 +42,8 @@ def load_sweep(
     enough to read results. Raises ConfigError with every problem, each as `FILE:LINE: rule and value`.
     """
     file = _file_of(path)
+    if not Path(path).exists():
+        raise ConfigError([Problem(f"the file does not exist.{_similar(Path(path))}", str(path))])
     if Path(path).is_dir() and not file.is_file():
         raise ConfigError([Problem(f"the folder holds no {RESOLVED_NAME}.", str(path))])
     source = SweepSource(file, overrides or {})
@@ -70,6 +73,15 @@ def problem_at(
 
 def _file_of(path: Path | str) -> Path:
     return Path(path) / RESOLVED_NAME if Path(path).is_dir() else Path(path)
+
+
+def _similar(path: Path) -> str:
+    """The end of an error about a path that is not there: the run folder or sweep file that was meant."""
+    for folder in dict.fromkeys((path.parent, path.parent / "runs")):
+        found = [*folder.glob("*.yaml"), *(file.parent for file in folder.glob(f"*/{RESOLVED_NAME}"))]
+        if (name := similar(path.name, (file.name for file in found))) is not None:
+            return f" Did you mean {str(folder / name)!r}?"
+    return ""
 
 
 def _is_in_run_folder(file: Path, data: Mapping[str | int, Any]) -> bool:

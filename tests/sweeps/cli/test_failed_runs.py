@@ -74,11 +74,16 @@ def test_a_sweep_whose_every_trial_fails_says_why_and_once_mended_goes_on(
 def test_interrupted_before_a_trial_ended_is_not_called_done(
     call: Call, on_a_pack: Callable[[Loss | None], Path]
 ) -> None:
-    on_a_pack(None)
+    folder = on_a_pack(None)
     answer = call("run", "s.yaml")
     assert answer.code == 130
     assert "No trial ended in this run." in answer.out
     assert "Nothing was left" not in answer.out
+    assert "note:" not in answer.out
+    (folder / "runs" / "small").rename(folder / "runs" / "renamed")
+    again = call("run", "s.yaml")
+    assert again.code == 130
+    assert again.out.startswith("note: runs/renamed holds a sweep of the same name, 'small'")
 
 
 def test_without_any_value_a_run_has_failed_whatever_its_trials_ended_as(

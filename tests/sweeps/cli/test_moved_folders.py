@@ -14,6 +14,7 @@ import pytest
 
 from sweeps.artifacts.run_folder import write_run_folder
 from sweeps.keeper.keeper import Keeper
+from sweeps.run.same_name import same_name_note
 from sweeps.study.lease import LEASE, DriverProcess, Lease, lease_of, refuse_if_held
 from sweeps.sweep import Sweep, stoppable
 from tests.sweeps.cli.calling import Call, edit, listing
@@ -34,6 +35,18 @@ def test_a_renamed_run_folder_is_read_and_planned_where_it_is(call: Call, ran: P
     assert sweep.plan().study_spec.run_folder == str(renamed)
     write_run_folder(sweep.config)
     assert Sweep.load(renamed).config == sweep.config
+
+
+def test_a_first_run_says_that_a_renamed_folder_holds_the_sweep(ran: Path) -> None:
+    fresh = Sweep.load(ran.parent.parent / "s.yaml").config
+    assert same_name_note(fresh) is None  # its own folder holds it
+    renamed = ran.rename(ran.parent / "another name")
+    note = same_name_note(fresh)
+    assert note is not None
+    assert note.startswith(f"note: {renamed} holds a sweep of the same name, 'small'; this starts a new one")
+    assert note.endswith(f"To go on with that one: sweeps run '{renamed}'")
+    (renamed / "study.db").unlink()
+    assert same_name_note(fresh) is None
 
 
 def test_a_copied_folder_goes_on_with_its_own_study(ran: Path, pack: Any) -> None:

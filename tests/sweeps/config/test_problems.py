@@ -259,6 +259,23 @@ def test_a_missing_sweep_file_and_a_folder_without_one(tmp_path: Path) -> None:
         load_sweep(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("runs/smlal", "runs/small"), ("smal", "runs/small"), ("swep.yaml", "sweep.yaml"), ("other", None)],
+)
+def test_a_missing_path_names_the_nearest_run_folder_or_sweep_file(
+    given: str, meant: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs" / "small").mkdir(parents=True)
+    for file in ("sweep.yaml", "runs/small/sweep.yaml"):
+        (tmp_path / file).write_text("name: small\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        load_sweep(given)
+    hint = "" if meant is None else f" Did you mean {meant!r}?"
+    assert str(error.value) == f"{given}: the file does not exist.{hint}"
+
+
 def test_a_password_is_never_repeated(problems: Problems) -> None:
     for url in (
         "postgresql://me:hunter2@host/db",
