@@ -12,8 +12,10 @@ from optuna.exceptions import OptunaError
 
 from results.text.gaps import short_loss
 from sweeps.cli.frame.default_run import RUNS, last_write, run_folders
+from sweeps.config import RESOLVED_NAME
 from sweeps.errors import RunFolderError, SweepError
 from sweeps.storage.open_storage import STORAGE_ERRORS
+from sweeps.study.lease import lease_of
 from sweeps.study.progress_file import read_progress
 from sweeps.study.read_status import read_status
 from sweeps.study.status import Status
@@ -33,7 +35,7 @@ class RunLine:
     best_loss: float | None = None
     """Nats per token; the mean over the seeds once the best was run again."""
     when: datetime | None = None
-    """UTC: the last sign of life."""
+    """UTC: the last sign of life, also of a confirmation; before a first trial, when its file was written."""
     problem: str = ""
     """Why it cannot be read."""
 
@@ -48,6 +50,7 @@ def list_runs(folder: Path) -> list[RunLine]:
     if not run_folders(folder) and (folder / RUNS).is_dir():
         folder = folder / RUNS
     lines = [_read(run) for run in run_folders(folder)]
+    lines += [_without_file(run) for run in folder.iterdir() if _lacks_its_file(run)]
     return sorted(lines, key=lambda line: (line.when is None, -_seconds(line), line.path))
 
 
@@ -73,7 +76,8 @@ def list_data(runs: Sequence[RunLine]) -> list[dict[str, Any]]:
 def _cells(run: RunLine) -> tuple[str, ...]:
     trials = "" if run.finished is None else f"{run.finished} of {run.target}"
     loss = "" if run.best_loss is None else short_loss(run.best_loss)
-    when = "" if run.when is None else f"{run.when.astimezone():%Y-%m-%d %H:%M}"
+    # A sweep file alone gives no sign of life.
+    when = run.when.astimezone().strftime("%Y-%m-%d %H:%M") if run.when and run.state != "no trial" else ""
     return run.path, run.state, trials, loss, when
 
 
@@ -95,7 +99,7 @@ def _read(run: Path) -> RunLine:
             finished=status.finished,
             target=target,
             best_loss=_best_loss(sweep, status),
-            when=datetime.now(UTC) if live is not None or status.is_live else status.ended_at or _wrote(run),
+            when=datetime.now(UTC) if live is not None or status.is_live else _ended(sweep, status, run),
         )
     except RunFolderError:
         return RunLine(path=str(run), state="no trial", finished=0, target=target, when=_wrote(run))
@@ -127,6 +131,28 @@ def _unreadable(run: Path, error: Exception) -> RunLine:
     is_ours = isinstance(error, SweepError)
     text = str(error).splitlines()[0] if is_ours else f"the study cannot be read ({type(error).__name__})"
     return RunLine(path=str(run), state="unreadable", when=_wrote(run), problem=text)
+
+
+def _ended(sweep: Sweep, status: Status, run: Path) -> datetime | None:
+    """When the sweep or its confirmation, whichever was later, gave its last sign of life."""
+    confirmation = sweep.replicates()
+    lease = None if confirmation is None else lease_of(confirmation)
+    confirmed_at = None if lease is None else datetime.fromtimestamp(lease.seen, UTC)
+    return max((at for at in (status.ended_at, confirmed_at) if at is not None), default=_wrote(run))
+
+
+def _lacks_its_file(folder: Path) -> bool:
+    """Whether a folder holds a study or trials, and no sweep file to read them with."""
+    holds_results = any(
+        (folder / name).exists() for name in ("study.db", "study.log", "trials", "trials.csv")
+    )
+    return holds_results and not (folder / RESOLVED_NAME).exists()
+
+
+def _without_file(run: Path) -> RunLine:
+    return RunLine(
+        path=str(run), state="unreadable", when=_wrote(run), problem=f"it holds no {RESOLVED_NAME}"
+    )
 
 
 def _wrote(run: Path) -> datetime | None:

@@ -66,6 +66,11 @@ class SweepResults(Shown):
         if (now := read_progress(self.run_folder)) is not None:
             return now
         status = read_status(self.study(), self.config.trials)
+        if (confirmation := self.replicates()) is not None:
+            status.confirm_runs = read_status(confirmation, 0).finished
+            best = None if status.best is None else self.read_answer().best
+            if best is not None and best.loss.seeds and status.best is not None:
+                status.best |= {"eval_loss": best.loss.value, "seeds": best.loss.seeds}
         return add_paused(status, self.run_folder, str(shown_path(self.run_folder)))
 
     def tables(self) -> Tables:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from optuna.trial import TrialState
 
+from files_and_text.numbers import plural
 from files_and_text.plain_values import plain
 from files_and_text.shown import Shown
 from search_spaces.dimension import Value
@@ -110,7 +111,10 @@ class Status(Shown):
     is_objective: bool = False
     """Whether `best` is the best by the metric."""
     best: dict[str, Any] | None = None
-    """number, eval_loss, params, values as in `RunningTrial`, and metric if there is one."""
+    """number, eval_loss, params, values as in `RunningTrial`, and metric if there is one. Once it was run
+    again, eval_loss is the mean over that many `seeds`."""
+    confirm_runs: int = 0
+    """Finished runs of the confirmation, beside the sweep's own trials."""
     default_loss: float | None = None
     """Loss of the guideline default, once it has used its full budget."""
     base_eval_loss: float | None = None
@@ -169,7 +173,10 @@ class Status(Shown):
         if self.next_command is not None:
             facts["to go on"] = self.next_command
         if self.best is not None:
-            facts["best run"] = f"trial {self.best['number']}, loss {self.best['eval_loss']:.3f}"
+            seeds = f" ({plural(self.best['seeds'], 'seed')})" if self.best.get("seeds") else ""
+            facts["best"] = f"trial {self.best['number']}, loss {self.best['eval_loss']:.3f}{seeds}"
+        if self.confirm_runs:
+            facts["confirmation"] = f"{plural(self.confirm_runs, 'run')} on new seeds"
         return f"Status of {self.name!r}: it {now}", facts
 
     @property

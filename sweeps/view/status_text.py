@@ -9,7 +9,7 @@ from rich.text import Text
 
 from files_and_text.numbers import plural
 from results.answer.answer import Answer
-from results.text.answer import answer_lines
+from results.text.answer import answer_lines, done_text
 from results.text.gaps import short_loss
 from sweeps.study.status import RunningTrial, Status
 from sweeps.view.phrases import packed, short_settings, shorten, step_text
@@ -38,7 +38,10 @@ def status_lines(
     if failures is not None:
         found.append(Text(f"Failed: {failures}", style="yellow"))
     if answer is not None:
-        found += [Text(line) for line in answer_lines(answer, width=width, report=report)]
+        done = [f"{done_text(answer.run)}."]
+        if status.confirm_runs:
+            done.append(f"Confirmation: {plural(status.confirm_runs, 'run')} on new seeds.")
+        found += [Text(line) for line in answer_lines(answer, width=width, done=done, report=report)]
     else:
         found += [Text(f"Next  sweeps watch {run_folder}"), Text(f"      sweeps stop {run_folder}")]
     return found

@@ -6,10 +6,11 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sweeps.study.lease import DriverProcess
+from sweeps.study.lease import DriverProcess, lease_of
 from sweeps.study.progress_file import write_progress
 from sweeps.study.status import Status
 from sweeps.sweep import Sweep
@@ -96,6 +97,32 @@ def test_after_a_confirmation_the_loss_is_that_of_the_seeds(call: Call, tmp_path
     assert best.loss.seeds > 0
     found = states(call, sweep.run_folder.parent)[sweep.run_folder.name]
     assert found["best_loss"] == best.loss.value
+    confirmation = sweep.replicates()
+    assert confirmation is not None
+    lease = lease_of(confirmation)
+    assert lease is not None
+    assert datetime.fromisoformat(found["when"]).timestamp() == int(lease.seen)  # after the sweep's own
+    status = sweep.status()
+    assert status.best is not None
+    assert (status.best["eval_loss"], status.best["seeds"]) == (best.loss.value, best.loss.seeds)
+    assert status.confirm_runs == 6
+    assert "Confirmation: 6 runs on new seeds." in call("status", sweep.run_folder).out
+
+
+def test_what_never_began_has_no_sign_of_life_and_a_folder_without_its_file_is_named(
+    call: Call, tmp_path: Path
+) -> None:
+    for name in ("begun", "lost"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lost" / "study.db").touch()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "begun" / "sweep.yaml").write_text(
+        "name: begun\nmodel: base\ndata: {train: d.jsonl}\ntraining: {max_steps: 5}\n"
+    )
+    lines = call("list", tmp_path).out.splitlines()
+    assert any(line.split() == [str(tmp_path / "begun"), "no", "trial", "0", "of", "32"] for line in lines)
+    assert f"{tmp_path / 'lost'}: it holds no sweep.yaml" in lines
+    assert not any("notes" in line for line in lines)
 
 
 def test_without_runs_it_says_how_to_make_one(call: Call, tmp_path: Path, monkeypatch: Any) -> None:
