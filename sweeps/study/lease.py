@@ -92,7 +92,9 @@ class Lease:
     @classmethod
     def from_text(cls, text: str) -> Lease:
         values = json.loads(text)
-        return cls(**{**values, "owner": DriverProcess(**values["owner"])})
+        lease = cls(**{**values, "owner": DriverProcess(**values["owner"])})
+        # A lease of an earlier version has fewer fields; what is exchanged is the text that the study holds.
+        return lease if lease.to_text() == text else replace(lease, stored=text)
 
     def to_text(self) -> str:
         values = asdict(self)
@@ -232,7 +234,7 @@ class HeldLease:
         return self._exchange(storage, replace(self._following(), released=True))
 
     def _following(self) -> Lease:
-        return replace(self._mine, beat=self._mine.beat + 1, seen=time.time())
+        return replace(self._mine, beat=self._mine.beat + 1, seen=time.time(), stored="")
 
     def _exchange(self, storage: StudyStorage, following: Lease) -> bool:
         held = None if self._held is None else self._held.to_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -143,6 +144,20 @@ def study_with(*leases: Lease) -> Any:
             return {LEASE: next(following).to_text()}
 
     return Study()
+
+
+def test_the_lease_of_an_earlier_version_is_taken_over(make_keeper: Make) -> None:
+    """It has no field for the study's file."""
+    keeper = make_keeper()
+    values = json.loads(hold(keeper, keeper.owner).to_text())
+    del values["file"]
+    keeper.study.set_user_attr("lease", json.dumps(values, sort_keys=True))
+    assert "file" not in keeper.study.user_attrs["lease"]
+    taken = make_keeper()
+    taken.ask(0, [0])
+    lease = lease_of(taken.study)
+    assert lease is not None
+    assert (lease.owner, lease.keeper != "another") == (taken.owner, True)
 
 
 def test_a_study_held_elsewhere_is_refused_when_its_lease_changes() -> None:
