@@ -24,9 +24,3 @@ BUILDERS: Mapping[str, Callable[[SweepResult, Answer, Importance], Chart | None]
     "timeline": lambda sweep, answer, _: timeline_chart(sweep, answer),
 }
 """Name -> builder, in the order of a page; None where there is nothing to show."""
-
-
-def all_charts(sweep: SweepResult, answer: Answer, importance: Importance) -> dict[str, Chart]:
-    """Those that have something to show."""
-    found = {name: build(sweep, answer, importance) for name, build in BUILDERS.items()}
-    return {name: chart for name, chart in found.items() if chart is not None}
