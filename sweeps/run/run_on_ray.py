@@ -23,6 +23,7 @@ from sweeps.run.callbacks import Callback, ReportFeed
 from sweeps.run.progress_writer import ProgressWriter
 from sweeps.run.run_end import CONTINUE
 from sweeps.study.lease import DriverProcess, refuse_if_held
+from sweeps.study.status import Status
 from sweeps.tracking.follow import following
 from sweeps.view.live_view import LiveView
 
@@ -78,12 +79,12 @@ def run_on_ray(
         workers, seats = plural(size.now, "worker"), plural(blueprint.worker_spec.seats, "seat")
         view.add_event(f"{workers} with {seats}{' each' if size.now > 1 else ''}")
         keeper = endpoints.keeper
-        progress = ProgressWriter(
-            lambda seen: ray.get(keeper.status.remote(seen), timeout=60),
-            config.run_folder,
-            owner,
-            view.stages,
-        )
+
+        def ask(seen: int) -> Status | None:
+            status = ray.get(keeper.status.remote(seen), timeout=60)
+            return None if status is None else view.since_start(status)
+
+        progress = ProgressWriter(ask, config.run_folder, owner, view.stages)
         opened.callback(progress.close)
         following_keeper = view.follow(progress, lambda: ray.get(keeper.request_stop.remote(), timeout=60))
         feed = ReportFeed(callbacks, view.say, view.stop_wanted).follow(

@@ -134,7 +134,7 @@ class Status(Shown):
     steps_per_second: float = 0.0
     """Optimizer steps of all trials together, over the last seconds."""
     elapsed_seconds: float = 0.0
-    """Since this run began; 0 where nothing is running."""
+    """Since the command began, with its start; 0 where nothing is running."""
     run_seconds: float | None = None
     """Time in which the sweep ran, over all of its runs; None in studies that do not hold it."""
     seconds_left: float | None = None

@@ -126,6 +126,10 @@ class LiveView:
         self._add_events([text])
         self._wake.set()
 
+    def since_start(self, status: Status) -> Status:
+        """The status with the time since the command began; the keeper was started later."""
+        return replace(status, elapsed_seconds=time.monotonic() - self._began)
+
     def is_ending(self) -> bool:
         """Whether no more trials are handed out: after a requested stop, or as the last status says."""
         return self.stop_wanted.is_set() or self._ending
@@ -249,7 +253,7 @@ class LiveView:
             status, events, at = self._status or self._first, list(self._last_events), self._status_at
         since = time.monotonic() - at
         left = None if status.seconds_left is None else max(0.0, status.seconds_left - since)
-        status = replace(status, elapsed_seconds=time.monotonic() - self._began, seconds_left=left)
+        status = replace(self.since_start(status), seconds_left=left)
         notice = stop_text(status) if self.stop_wanted.is_set() or status.stopping else ""
         stages = self.stages.now()
         return screen.lines(status, width=width, height=height, events=events, stages=stages, notice=notice)

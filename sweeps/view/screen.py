@@ -100,7 +100,7 @@ class Screen:
 
     def _facts(self, status: Status, width: int) -> Iterator[Text]:
         """Time, time left, speed and devices."""
-        elapsed = duration(status.elapsed_seconds) if status.elapsed_seconds else ""
+        elapsed = f"started {duration(status.elapsed_seconds)} ago" if status.elapsed_seconds else ""
         facts = [elapsed, left_text(status), speed_text(status), " and ".join(status.devices)]
         if status.seat_busy_share is not None:
             facts.append(f"seats busy {status.seat_busy_share:.0%}")

@@ -105,7 +105,8 @@ def facts(snapshot: Snapshot) -> list[str]:
     found = [counts_text(status)]
     seconds = status.elapsed_seconds if snapshot.is_live else status.run_seconds or 0.0
     if seconds >= 1:
-        found.append(f"{duration(seconds)} so far")
+        text = duration(seconds)
+        found.append(f"started {text} ago" if snapshot.is_live else f"ran for {text}")
     devices = status.devices or ([] if answer is None else list(answer.run.devices))
     found += [text for text in (left_text(status), " and ".join(devices), speed_text(status)) if text]
     return found

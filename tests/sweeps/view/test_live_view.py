@@ -231,6 +231,12 @@ def test_what_the_study_holds_is_seen_before_a_keeper_answers(terminal: bool) ->
     assert ("6 of 16 trials" if terminal else "[6 of 16] starting Ray") in out.getvalue()
 
 
+def test_the_time_is_that_since_the_command_began() -> None:
+    view = LiveView(Console(file=io.StringIO()))
+    view._began -= 100
+    assert 100 <= view.since_start(Status("mine", 8, elapsed_seconds=3.0)).elapsed_seconds < 200
+
+
 def test_a_terminal_that_is_made_narrower_is_drawn_anew() -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100, height=30, color_system=None)

@@ -134,7 +134,7 @@ def test_steps_speed_and_time_left_come_from_the_driver(watched: Make, serve: Se
     ask = serve(running.sweep)
     shown = text(ask)
     for told in (
-        "1 min 1 s so far",
+        "started 1 min 1 s ago",
         "about 2 min left",
         "NVIDIA H200",
         "1,234 tokens/s",
