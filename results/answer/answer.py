@@ -65,6 +65,13 @@ class Gap:
     """Other searched hyperparameters in which the two differ: they share the gap."""
 
 
+def single_gap(loss: float | None, best: float | None) -> Gap | None:
+    """What one run costs against the best; None where one of the two has no loss."""
+    if loss is None or best is None:
+        return None
+    return Gap(nats=loss - best, percent=100 * (loss - best) / best if best > 0 else None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Compared:
     """A configuration beside the best: the guideline default, or the untouched base."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from files_and_text.choices import SCHEDULERS_WITHOUT_WARMUP
-from results.answer.answer import Answer, BestConfig, Compared, Gap, Loss, Sure
+from results.answer.answer import Answer, BestConfig, Compared, Loss, Sure, single_gap
 from results.answer.next_commands import next_commands
 from results.answer.parameters import gap_of, parameter_answers
 from results.answer.run_facts import read_run_facts
@@ -85,7 +85,7 @@ def _beside(default: Compared, best: ArmSummary, arm: ArmSummary | None) -> Comp
     if arm is None or arm.mean is None or best.mean is None:
         return default
     seeds = min(arm.finished, best.finished)
-    gap = _single_gap(arm.mean, best.mean)
+    gap = single_gap(arm.mean, best.mean)
     return default if gap is None else replace(_on_seeds(default, arm), gap=replace(gap, seeds=seeds))
 
 
@@ -143,7 +143,7 @@ def _default(sweep: SweepResult, best: TrialResult | None, again: ArmComparisons
         has_no_warmup=_has_no_warmup(sweep, trial),
         metric=trial.metric,
         loss=None if trial.eval_loss is None else Loss(value=trial.eval_loss),
-        gap=_single_gap(trial.eval_loss, None if best is None else best.eval_loss),
+        gap=single_gap(trial.eval_loss, None if best is None else best.eval_loss),
     )
     arm = None if again is None else _default_arm(again)
     if again is None or arm is None or arm.runs == 0:
@@ -173,15 +173,9 @@ def _base(sweep: SweepResult, best: BestConfig | None) -> Compared:
     return Compared(
         values={},
         loss=Loss(value=sweep.base_eval_loss),
-        gap=_single_gap(sweep.base_eval_loss, None if best is None else best.loss.value),
+        gap=single_gap(sweep.base_eval_loss, None if best is None else best.loss.value),
         metric=sweep.base_metric,
     )
-
-
-def _single_gap(loss: float | None, best: float | None) -> Gap | None:
-    if loss is None or best is None:
-        return None
-    return Gap(nats=loss - best, percent=100 * (loss - best) / best if best > 0 else None)
 
 
 def _sure(

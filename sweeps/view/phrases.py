@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from files_and_text.numbers import duration, number, plural, share_text, value_text
+from results.answer.answer import single_gap
 from results.parameter_order import SHORT_NAMES
 from results.text.answer import about
-from results.text.gaps import percent_text, short_loss
+from results.text.gaps import gap_text, short_loss
 from search_spaces.dimension import Value
 from sweeps.study.status import ArmProgress, Stage, Status
 
@@ -138,9 +139,9 @@ def beside_best(status: Status) -> list[str]:
     shown, best = [], status.best
     if status.default_loss is not None:
         cost = ""
-        if best is not None and best["eval_loss"] > 0 and not status.is_objective:
-            percent = 100 * (status.default_loss - best["eval_loss"]) / best["eval_loss"]
-            cost = f" ({percent_text(percent)})" if percent else ""
+        if best is not None and not status.is_objective:
+            gap = single_gap(status.default_loss, best["eval_loss"])
+            cost = f" ({gap_text(gap)})" if gap is not None and gap.nats else ""
         shown.append(f"guideline default {short_loss(status.default_loss)}{cost}")
     if status.base_eval_loss is not None:
         metric = "" if status.base_metric is None else f", {status.metric} {number(status.base_metric)}"
