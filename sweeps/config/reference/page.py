@@ -27,6 +27,8 @@ rules between two values, such as low below high, are checked by `sweeps plan` a
   seconds.
 - A key that does not exist, or a value out of its bounds, is refused with its line and the nearest name that
   exists.
+- A worker is a process on one GPU or machine; it holds one base in 4 bits. A seat is a place for one trial
+  on it, so that several trials are trained on one base at a time (packed).
 """
 
 

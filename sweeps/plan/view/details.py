@@ -10,6 +10,8 @@ from sweeps.plan.trial_kinds import first_trials
 from sweeps.plan.view.overview import notice_text
 from sweeps.plan.view.tables import first_trials_table, rows, sources, two_columns
 
+SEAT = "a seat is a place for one trial; the seats of a worker share one base"
+
 
 def details(blueprint: Blueprint) -> RenderableType:
     """Everything that the overview leaves out."""
@@ -18,7 +20,7 @@ def details(blueprint: Blueprint) -> RenderableType:
     percents = ", ".join(f"{percent}%" for percent in study_spec.report_at)
     facts = two_columns(
         ("model", blueprint.config.model.name),
-        *rows("seats", blueprint.memory_reason.split("; ")),
+        *rows("seats", [*blueprint.memory_reason.split("; "), SEAT]),
         ("base", f"{blueprint.base_unquantized}; computed in {study_spec.context['compute_dtype']}"),
         *rows("adapters", study_spec.context.get("adapters", ())),
         *rows("path", blueprint.compute_path),

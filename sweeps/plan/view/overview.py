@@ -56,7 +56,7 @@ def _remedy(blueprint: Blueprint) -> str:
             "memory, model.device_map: auto over several GPUs, or a smaller base"
         )
     if blueprint.worker_spec.seats > 1:
-        return "Lower seats"
+        return "Lower seats (how many trials share the base)"
     return "Lower per_device_train_batch_size (and raise gradient_accumulation_steps) or data.max_length"
 
 

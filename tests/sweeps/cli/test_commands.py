@@ -25,6 +25,7 @@ def test_plan_fits_the_terminal_and_writes_nothing(call: Call, folder: Path) -> 
     assert "scenario.general" not in answer.out
     more = call("plan", folder / "s.yaml", "--details")
     assert "scenario.general" in more.out
+    assert "a seat is a place for one trial" in more.out
     assert max(len(line) for line in more.out.splitlines()) <= 100
     for line in (answer.out + more.out).splitlines():
         assert line == line.rstrip()

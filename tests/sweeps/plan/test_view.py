@@ -153,7 +153,7 @@ def test_what_does_not_fit_is_told_what_helps_and_never_a_smaller_batch_for_the_
         return " ".join(" ".join(printed(overview(plan, FLOPS), 80)).split())
 
     plan.memory_available_gib, plan.fits = 60.0, False
-    assert "Fits no: 61.23 GiB for 12 trials at a time, 60.0 are there. Lower seats" in fits()
+    assert "Fits no: 61.23 GiB for 12 trials at a time, 60.0 are there. Lower seats (how many" in fits()
     plan.worker_spec.seats = 1
     assert "Lower per_device_train_batch_size" in fits()
     plan.base_gib = 60.5
