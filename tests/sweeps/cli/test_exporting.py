@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import optuna
@@ -40,6 +41,9 @@ def test_what_a_target_cannot_say_is_on_the_terminal_and_strict_refuses_it(
     answer = call("export", ran, "--to", "llama-factory", "--output", folder / "out")
     assert answer.code == 0, answer.err
     assert "not expressed by llama-factory:" in answer.out
+    told = [line for line in answer.out.splitlines() if not line.startswith("wrote ")]
+    assert "note: " in answer.out
+    assert max(map(len, told)) <= shutil.get_terminal_size().columns  # broken between words
     assert listing(ran) == before
     # Every trainer takes a run, and says which versions it is written for.
     for target in ("trl", "unsloth", "axolotl", "llama-factory"):
