@@ -172,7 +172,7 @@ class NextCommand:
 
     command: str
     why: str
-    """confirm | continue | export | report."""
+    """confirm | confirm_two (without a guideline default) | continue | export | report."""
     seconds: float | None = None
     """About how long it takes, from this sweep's own trials; None where it is not known or takes no time."""
 

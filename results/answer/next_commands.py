@@ -15,28 +15,33 @@ _MORE_SEEDS = 3
 
 
 def next_commands(
-    run: RunFacts, *, sure: Sure, has_best: bool, compared: ArmComparisons | None
+    run: RunFacts, *, sure: Sure, finished: int, has_default: bool, compared: ArmComparisons | None
 ) -> list[NextCommand]:
-    """The most useful first; none that can only fail. `compared` is the confirmation of the present best."""
+    """The most useful first; none that can only fail. `finished` counts trials with a loss at the
+    full budget, `compared` is the confirmation of the present best."""
     found = [NextCommand(command=f"sweeps run {_path(run)}", why="continue")] if run.is_unfinished else []
-    if has_best:
-        found += _confirm(run, sure, compared)
-    if has_best and sure not in ("default_better", "best_loses_runs"):
+    if finished:
+        found += _confirm(run, sure, compared, finished=finished, has_default=has_default)
+    if finished and sure not in ("default_better", "best_loses_runs"):
         # An export writes the sweep's best, which is not what to use then.
         found.append(NextCommand(command=f"sweeps export {_path(run)} --to trl", why="export"))
     return found
 
 
-def _confirm(run: RunFacts, sure: Sure, compared: ArmComparisons | None) -> Iterator[NextCommand]:
+def _confirm(
+    run: RunFacts, sure: Sure, compared: ArmComparisons | None, *, finished: int, has_default: bool
+) -> Iterator[NextCommand]:
     if run.is_unfinished:
         return  # the best can still change, and with it what has to be run again
     start = f"sweeps confirm {_path(run)}"
-    if sure == "one_run":
+    if sure in ("one_run", "best_changed"):
+        if not has_default and finished < 2:
+            return  # nothing to compare the best with
         runs = 2 * MIN_PAIRS
-        yield _timed(run, f"{start} --no-rows --trials {runs}", runs)
-    elif sure == "best_changed":
-        runs = 2 * MIN_PAIRS
-        yield _timed(run, f"{start} --anew --no-rows --trials {runs}", runs)
+        anew = " --anew" if sure == "best_changed" else ""
+        two = "" if has_default else " --best 2"
+        why = "confirm" if has_default else "confirm_two"
+        yield _timed(run, f"{start}{anew}{two} --no-rows --trials {runs}", runs, why=why)
     elif sure in ("too_few_seeds", "open") and compared is not None:
         arms = len(compared.arms)
         has_rows = any(arm.arm.role in ("row", "one_rate") for arm in compared.arms)
@@ -45,10 +50,10 @@ def _confirm(run: RunFacts, sure: Sure, compared: ArmComparisons | None) -> Iter
         yield _timed(run, f"{start}{'' if has_rows else ' --no-rows'} --trials {runs}", runs - done)
 
 
-def _timed(run: RunFacts, command: str, runs: int) -> NextCommand:
+def _timed(run: RunFacts, command: str, runs: int, *, why: str = "confirm") -> NextCommand:
     each = run.trial_seconds
     seconds = None if each is None else each * math.ceil(runs / run.seats)
-    return NextCommand(command=command, why="confirm", seconds=seconds)
+    return NextCommand(command=command, why=why, seconds=seconds)
 
 
 def _path(run: RunFacts) -> str:

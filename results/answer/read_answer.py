@@ -14,8 +14,8 @@ from results.answer.run_facts import read_run_facts
 from results.answer.samples import read_samples
 from results.parameter_order import in_order
 from results.sweep_result import SweepResult, TrialResult
-from results.verdict.arm_comparisons import ArmComparisons, ArmSummary
-from results.verdict.row_values import BASE_DIMENSION, is_close
+from results.verdict.arm_comparisons import ArmComparisons, ArmSummary, has_values_of
+from results.verdict.row_values import BASE_DIMENSION
 from results.verdict.statistics import MARGIN, MIN_PAIRS, Comparison, relation, t_quantile
 from results.verdict.verdict import Verdict
 from search_spaces.dimension import Value
@@ -40,7 +40,7 @@ def read_answer(
     run = read_run_facts(sweep, run_folder=run_folder, target=target)
     best = sweep.chosen or sweep.best
     compared = None if verdict is None else verdict.replicates
-    again = compared if compared is not None and _is_reference(best, compared) else None
+    again = compared if compared is not None and compared.is_of(best) else None
     # The best by the metric may be another arm than the reference, which is the best by loss.
     arm = None if best is None or compared is None else _arm_of(best, compared)
     default = _default(sweep, best, again)
@@ -63,21 +63,20 @@ def read_answer(
         is_by_metric=isinstance(spec, Mapping) and bool(spec.get("objective")),
         parameters=[] if verdict is None else parameter_answers(verdict.rows, best, sweep.guideline_default),
         samples=read_samples(sweep, best),
-        next=next_commands(run, sure=sure, has_best=best is not None, compared=again),
+        next=next_commands(
+            run,
+            sure=sure,
+            finished=len(sweep.finished),
+            has_default=sweep.guideline_default is not None,
+            compared=again,
+        ),
     )
 
 
-def _is_reference(best: TrialResult | None, compared: ArmComparisons) -> bool:
-    """Whether the best is what was run again: a sweep that went on may have another one by now."""
-    return best is not None and _is_same(best, compared.reference.values)
-
-
 def _arm_of(best: TrialResult, compared: ArmComparisons) -> ArmSummary | None:
-    return next((a for a in compared.arms if a.arm.role == "best" and _is_same(best, a.arm.values)), None)
-
-
-def _is_same(best: TrialResult, values: Mapping[str, Value]) -> bool:
-    return all(is_close(values.get(name), value) for name, value in best.params.items())
+    return next(
+        (a for a in compared.arms if a.arm.role == "best" and has_values_of(best, a.arm.values)), None
+    )
 
 
 def _beside(default: Compared, best: ArmSummary, arm: ArmSummary | None) -> Compared:

@@ -158,6 +158,7 @@ def next_text(command: NextCommand) -> str:
     """What a command is for, with the time where it takes some."""
     why = {
         "confirm": "run the best and the guideline default again on new seeds",
+        "confirm_two": "run the two best again on new seeds",
         "continue": "run the trials that are left",
         "export": "write the best configuration for TRL",
         "report": "everything on one page",
@@ -187,7 +188,9 @@ def answer_lines(
     `done` replaces what stands behind Done; an empty one leaves it out. `report` is the path of the report,
     "" where there is none. No line is wider than `width` unless a command or path is.
     """
-    lines = _labelled("Done:", [f"{done_text(answer.run)}."] if done is None else done, width)
+    # What was interrupted is not done.
+    label = "Ran:" if answer.run.is_unfinished else "Done:"
+    lines = _labelled(label, [f"{done_text(answer.run)}."] if done is None else done, width)
     if answer.best is None:
         nothing = "nothing yet" if answer.run.is_unfinished else "nothing"
         lines += _labelled("Use", [f"{nothing}: {_no_best(answer)}"], width)

@@ -63,7 +63,10 @@ TEXTS: Mapping[str, Callable[..., str]] = {
     "better_arms": lambda arms: (
         f"On the new seeds {conjunction(arms)} came out better than the sweep's best by more than the margin."
     ),
-    "older_best": lambda: "Another trial is the best since the confirmation, because trials were added.",
+    "older_best": lambda: (
+        "The confirmation is of an earlier best; trials were added since, so words and costs here rest on "
+        "single runs."
+    ),
     "no_better_than_base": lambda best, base: (
         f"The best ({short_loss(best)}) is no better than the untouched base ({short_loss(base)})."
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from files_and_text.numbers import number, number_range, plural, share_text, value_text
@@ -110,7 +111,7 @@ def together(answer: Answer) -> tuple[str, str] | None:
     cost = percent_text(gap.percent, plus=False)
     return (
         f"The tables' values cost {cost} together. Each of them alone:",
-        f"sweeps confirm {answer.run.run_folder} --anew",
+        f"sweeps confirm {shlex.quote(answer.run.run_folder)} --anew",
     )
 
 

@@ -9,8 +9,9 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from files_and_text.plain_values import finite
-from results.sweep_result import hyperparameters
+from results.sweep_result import TrialResult, hyperparameters
 from results.verdict.replicates import Replicates
+from results.verdict.row_values import is_close
 from results.verdict.statistics import (
     ALPHA,
     MARGIN,
@@ -63,6 +64,15 @@ class ArmComparisons:
     def rounds(self) -> int:
         """Finished runs of the reference."""
         return self.arms[0].finished
+
+    def is_of(self, best: TrialResult | None) -> bool:
+        """Whether `best` is what was run again: a sweep that went on may have another best by now."""
+        return best is not None and has_values_of(best, self.reference.values)
+
+
+def has_values_of(trial: TrialResult, values: Mapping[str, Value]) -> bool:
+    """Whether the trial's own hyperparameters are these."""
+    return all(is_close(values.get(name), value) for name, value in trial.params.items())
 
 
 def compare_arms(

@@ -49,7 +49,10 @@ def _of_best(sweep: SweepResult, compared: ArmComparisons | None) -> list[Limita
     if sweep.best is None:
         found.append(Limitation("no_best"))
     else:
-        found.append(Limitation("one_run") if compared is None else _replicated(compared))
+        if compared is None:
+            found.append(Limitation("one_run"))
+        elif compared.is_of(sweep.best):
+            found.append(_replicated(compared))
         found.append(Limitation("lowest_of_several", {"finished": len(sweep.finished)}))
     return found + ([] if compared is None else _of_replicates(compared, sweep.best))
 
@@ -61,6 +64,8 @@ def _replicated(compared: ArmComparisons) -> Limitation:
 
 
 def _of_replicates(compared: ArmComparisons, best: TrialResult | None) -> list[Limitation]:
+    if best is not None and not compared.is_of(best):
+        return [Limitation("older_best")]
     found, again = [], compared.arms[0]
     if compared.rounds < MIN_PAIRS:
         found.append(Limitation("few_replicates", {"finished": compared.rounds, "needed": MIN_PAIRS}))
@@ -69,9 +74,6 @@ def _of_replicates(compared: ArmComparisons, best: TrialResult | None) -> list[L
     better = [name for name, c in compared.comparisons.items() if relation(c, compared.margin) == "better"]
     if better:
         found.append(Limitation("better_arms", {"arms": better}))
-    drawn = None if best is None else best.values.get("learning_rate")
-    if drawn is not None and drawn != compared.values[compared.reference.name].get("learning_rate"):
-        found.append(Limitation("older_best"))
     return found
 
 

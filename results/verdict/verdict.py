@@ -88,8 +88,10 @@ def verdict(
     runs = replicates if replicates is not None and replicates.runs else None
     compared = None if runs is None else compare_arms(runs, sweep.context, margin=margin)
     edges = find_edges(sweep)
+    # What replaced the best since has no runs on new seeds: words and costs are those of single runs again.
+    current = compared if compared is not None and compared.is_of(sweep.best) else None
     rows = [
-        decide(row, measure(row, sweep), sweep, compared, edges=edges, margin=margin)
+        decide(row, measure(row, sweep), sweep, current, edges=edges, margin=margin)
         for row in sweep.guidelines
     ]
     limitations = limitations_of(sweep, edges, compared)

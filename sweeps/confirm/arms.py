@@ -63,9 +63,14 @@ def choose_arms(
         arms += [one_rate] if one_rate is not None else []
     arms = _distinct(arms, study_spec)
     if len(arms) == 1:
+        why = (
+            "the sweep has not tried the guideline default"
+            if default is None
+            else "it is the guideline default itself"
+        )
         raise NothingToSay(
-            f"there is nothing to compare trial {top.number} of sweep {sweep.name!r} with: it is the "
-            "guideline default itself, and no other configuration was asked for"
+            f"there is nothing to compare trial {top.number} of sweep {sweep.name!r} with: {why}, and no "
+            "other configuration was asked for; --best 2 also runs the second best"
         )
     return tuple(arms)
 

@@ -12,7 +12,7 @@ from results.answer.answer import Answer
 from results.answer.read_answer import read_answer
 from results.answer.run_facts import busy_seconds
 from results.sweep_result import read_study
-from results.text.answer import answer_lines, headline, sure_text, use_text
+from results.text.answer import answer_lines, headline, next_text, sure_text, use_text
 from results.verdict.verdict import verdict
 from search_spaces import DEFAULT_LABEL
 from tests.results.confirm_studies import ARMS, arm, confirm
@@ -65,6 +65,15 @@ def test_replicates_of_another_best_are_not_joined_to_the_present_one() -> None:
     assert (found.sure, found.seeds, found.best.loss.value) == ("best_changed", 0, 2.0)
     assert found.default.gap is not None
     assert found.default.gap.percent == pytest.approx(10)
+
+
+def test_words_and_costs_of_an_earlier_best_are_not_joined_to_the_present_one() -> None:
+    found = answer(study_of(best=7e-4), confirm(*ARMS))
+    tables = [table for parameter in found.parameters for table in parameter.tables]
+    assert {table.word for table in tables} <= {"undecided", "not_tested"}
+    assert all(table.cost is None or table.cost.seeds == 0 for table in tables)
+    assert found.next[0].command == "sweeps confirm runs/mine --anew --no-rows --trials 6"
+    assert "older_best" in codes(study_of(best=7e-4))
 
 
 def test_the_best_by_the_metric_is_another_arm_than_the_best_by_loss() -> None:
@@ -134,6 +143,14 @@ def test_a_default_that_is_better_on_the_seeds_is_what_to_use() -> None:
     assert headline(found).endswith("; it is 4.8% better than the sweep's best.")
     assert any(line.startswith("Loss  guideline default 2.000, -4.8%") for line in answer_lines(found))
     assert not any("export" in command.command for command in found.next)
+
+
+def test_without_a_guideline_default_the_two_best_are_run_again() -> None:
+    second = trial(2.05, lr=3e-4, ratio=0.125, scheduler="cosine")
+    two, one = answer(study(best_trial(), second)), answer(study(best_trial()))
+    assert two.next[0].command == "sweeps confirm runs/mine --best 2 --no-rows --trials 6"
+    assert next_text(two.next[0]).startswith("run the two best again on new seeds")
+    assert [command.why for command in one.next if command.why.startswith("confirm")] == []
 
 
 def test_no_difference_has_no_cost_of_nothing_in_the_headline() -> None:

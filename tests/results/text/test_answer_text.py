@@ -251,7 +251,7 @@ def test_an_unfinished_sweep_is_not_judged_and_says_how_to_go_on() -> None:
     run = replace(RUN, finished=5, outcomes={"complete": 3, "pruned": 2, "running": 2}, is_unfinished=True)
     go_on = NextCommand(command="sweeps run runs/mine", why="continue")
     lines = answer_lines(made(run=run, next=[go_on]))
-    assert lines[0].startswith("Done: 5 of 14 trials (3 complete, 2 pruned, 2 unfinished)")
+    assert lines[0].startswith("Ran:  5 of 14 trials (3 complete, 2 pruned, 2 unfinished)")
     assert lines[-2:] == [
         "Sure? Not yet: the sweep is not finished.",
         "Next  sweeps run runs/mine     continues it",
