@@ -16,7 +16,7 @@ from results.parameter_order import in_order
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.arm_comparisons import ArmComparisons, ArmSummary, has_values_of
 from results.verdict.row_values import BASE_DIMENSION
-from results.verdict.statistics import MARGIN, MIN_PAIRS, Comparison, relation, t_quantile
+from results.verdict.statistics import MARGIN, MIN_PAIRS, Comparison, compare, relation, t_quantile
 from results.verdict.verdict import Verdict
 from search_spaces.dimension import Value
 
@@ -45,7 +45,7 @@ def read_answer(
     arm = None if best is None or compared is None else _arm_of(best, compared)
     default = _default(sweep, best, again)
     if again is None and arm is not None and compared is not None:
-        default = _beside(default, arm, _default_arm(compared))
+        default = _beside(default, arm, compared)
     sure: Sure = "not_by_metric" if again is None and arm is not None else _sure(sweep, best, compared, again)
     spec = sweep.context.get("metric")
     metric = str(spec["name"]) if isinstance(spec, Mapping) else None
@@ -79,13 +79,13 @@ def _arm_of(best: TrialResult, compared: ArmComparisons) -> ArmSummary | None:
     )
 
 
-def _beside(default: Compared, best: ArmSummary, arm: ArmSummary | None) -> Compared:
-    """The default with the mean of its runs on the new seeds, against a best that is not the reference."""
-    if arm is None or arm.mean is None or best.mean is None:
+def _beside(default: Compared, best: ArmSummary, compared: ArmComparisons) -> Compared:
+    """The default's runs on the new seeds against a best that is not the reference, paired by seed."""
+    arm = _default_arm(compared)
+    if arm is None or arm.runs == 0 or best.mean is None:
         return default
-    seeds = min(arm.finished, best.finished)
-    gap = single_gap(arm.mean, best.mean)
-    return default if gap is None else replace(_on_seeds(default, arm), gap=replace(gap, seeds=seeds))
+    comparison = compare(arm.arm.name, best.arm.name, compared.runs, alpha=compared.alpha)
+    return replace(_on_seeds(default, arm), gap=gap_of(comparison))
 
 
 def _best_config(sweep: SweepResult, best: TrialResult, arm: ArmSummary | None) -> BestConfig:
@@ -98,7 +98,7 @@ def _best_config(sweep: SweepResult, best: TrialResult, arm: ArmSummary | None) 
         has_no_warmup=_has_no_warmup(sweep, best),
         loss=seeds or Loss(value=best.eval_loss),
         lost_runs=0 if arm is None else arm.runs - arm.finished,
-        metric=best.metric,
+        metric=best.metric if arm is None or arm.metric is None else arm.metric,
     )
 
 
@@ -157,8 +157,14 @@ def _on_seeds(shown: Compared, arm: ArmSummary) -> Compared:
         return replace(
             shown, outcome="no_seed_finished", reason=reason, loss=None, gap=None, lost_runs=arm.runs
         )
-    lost = arm.runs - arm.finished
-    return replace(shown, outcome="complete", reason="", loss=_loss_of(arm), lost_runs=lost)
+    return replace(
+        shown,
+        outcome="complete",
+        reason="",
+        loss=_loss_of(arm),
+        lost_runs=arm.runs - arm.finished,
+        metric=shown.metric if arm.metric is None else arm.metric,
+    )
 
 
 def _default_arm(again: ArmComparisons) -> ArmSummary | None:

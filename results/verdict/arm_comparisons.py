@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
 from typing import Any
@@ -17,6 +17,7 @@ from results.verdict.statistics import (
     MARGIN,
     Arm,
     Comparison,
+    Replicate,
     compare_all,
     is_clear,
     reference,
@@ -36,6 +37,8 @@ class ArmSummary:
     """Nats per token over the runs that finished."""
     spread: float | None
     """Standard deviation of one run, seeds and all; None below two."""
+    metric: float | None = None
+    """Mean of the sweep's metric over the runs that finished and have it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,7 @@ class ArmComparisons:
     """Arm -> the arm against the reference."""
     margin: float
     alpha: float
+    runs: Sequence[Replicate] = ()
     clear: bool
     """Whether the stopping rule is met: every arm has its relation to the reference."""
     run_noise: float
@@ -95,6 +99,7 @@ def compare_arms(
                 finished=len(losses[arm.name]),
                 mean=fmean(losses[arm.name].values()) if losses[arm.name] else None,
                 spread=stdev(losses[arm.name].values()) if len(losses[arm.name]) > 1 else None,
+                metric=_metric(runs.get(arm.name, {}).values()),
             )
             for arm in arms
         ],
@@ -102,10 +107,16 @@ def compare_arms(
         comparisons=compare_all(replicates.arms, replicates.runs, alpha=alpha),
         margin=margin,
         alpha=alpha,
+        runs=replicates.runs,
         clear=len(replicates.arms) > 1
         and is_clear(replicates.arms, replicates.runs, margin=margin, alpha=alpha),
         run_noise=_run_noise(losses, best.name),
     )
+
+
+def _metric(runs: Iterable[Replicate]) -> float | None:
+    found = [run.metric for run in runs if run.loss is not None and run.metric is not None]
+    return fmean(found) if found else None
 
 
 def _values(arm: Arm, context: Mapping[str, Any]) -> dict[str, Value]:

@@ -85,6 +85,10 @@ def test_the_best_by_the_metric_is_another_arm_than_the_best_by_loss() -> None:
     assert (found.sure, found.seeds, found.best.loss.seeds) == ("not_by_metric", 5, 5)
     assert found.best.loss.value == pytest.approx(2.12, abs=0.001)
     assert found.default.gap.nats == pytest.approx(0.08, abs=0.001)
+    assert (found.default.gap.seeds, found.default.gap.low is None) == (5, False)
+    # Means over the seeds, not the sweep's 0.525 and 0.3.
+    assert found.best.metric == pytest.approx(0.528)
+    assert found.default.metric == pytest.approx(0.316)
 
 
 def test_a_default_that_is_better_on_the_seeds_is_said() -> None:
