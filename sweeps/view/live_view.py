@@ -92,6 +92,7 @@ class LiveView:
         `status(n)` returns the present status with its events from number n on.
         """
         self.input_is_checked()
+        self._ending = False  # of the keeper before: a confirmation has two, and its second fleet would end
         over, starting = threading.Event(), ExitStack()
         starting.enter_context(self.stages.stage("starting the workers"))
 

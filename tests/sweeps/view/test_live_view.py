@@ -113,6 +113,16 @@ def test_it_knows_when_nothing_more_is_handed_out() -> None:
     assert stopped.is_ending()
 
 
+def test_the_end_of_one_keeper_does_not_end_the_next_one() -> None:
+    """A confirmation that tunes one rate has two: the second fleet asks before its keeper has answered."""
+    view = LiveView(Console(file=io.StringIO()))
+    with view:
+        with view.follow(lambda _: Status("t", 6, ending=True), lambda: None):
+            assert wait_until(view.is_ending)
+        with view.follow(lambda _: None, lambda: None):
+            assert not view.is_ending()
+
+
 def test_a_keeper_started_anew_is_asked_to_stop_again() -> None:
     script = Script([], [])
 
