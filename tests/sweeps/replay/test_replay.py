@@ -115,7 +115,7 @@ def test_a_trial_goes_on_from_a_checkpoint_that_is_kept(interrupted: Sweep, call
 def test_bad_input_names_what_is_wrong(ended: Sweep, interrupted: Sweep, call: Call) -> None:
     for sweep, arguments, said in (
         (ended, (7,), "'small' has trials 0 to 4, got 7; the nearest trial with a record is 4"),
-        (ended, (-1,), "No such option"),
+        (ended, (-1,), "sweeps replay has no option '-1'"),
         (ended, (0, "--from", 40), "kept: none, since checkpoints are removed when a trial ends"),
         (ended, (0, "--confirmation"), "sweep 'small' has no confirmation; `sweeps confirm` makes one"),
     ):
