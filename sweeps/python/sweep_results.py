@@ -151,9 +151,13 @@ class SweepResults(Shown):
         inside = {role: path for role, path in ours.items() if Path(path).is_relative_to(self.run_folder)}
         config = {**config, "data": {**(config.get("data") or {}), **inside}}
         folder = output or self.run_folder / "export" / target
-        return export(
+        result = export(
             target, config, adapter, folder, target_version=target_version, strict=strict, overwrite=overwrite
         )
+        with suppress(StorageUnreachable, RunFolderError):  # best/ can be exported without its study
+            if self.read_answer().uses_default:
+                result.notes.insert(0, "on the seeds of the confirmation the guideline default is better")
+        return result
 
     def write_results(self) -> None:
         """Write tables, best/, verdict and report as far as there are results; a run does so at its end."""

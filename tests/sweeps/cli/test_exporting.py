@@ -6,7 +6,10 @@ import shutil
 from pathlib import Path
 
 import optuna
+import pytest
 
+from results.answer.answer import Answer
+from sweeps.sweep import Sweep
 from tests.sweeps.cli.calling import Call, listing
 
 
@@ -56,6 +59,16 @@ def test_what_a_target_cannot_say_is_on_the_terminal_and_strict_refuses_it(
         assert refused.code == 2
         assert "is written for" in refused.err
     assert not (folder / "old").exists()
+
+
+def test_a_best_that_lost_on_new_seeds_is_not_exported_without_a_word(
+    folder: Path, ran: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "on the seeds of the confirmation the guideline default is better"
+    sweep = Sweep.load(ran)
+    assert said not in sweep.export("yaml", folder / "one").notes
+    monkeypatch.setattr(Answer, "uses_default", True)
+    assert sweep.export("yaml", folder / "two").notes[0] == said
 
 
 def test_an_unknown_export_target_names_the_nearest(call: Call, ran: Path) -> None:
