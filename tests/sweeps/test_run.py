@@ -245,7 +245,8 @@ def test_results_are_read_where_model_and_data_are_gone(finished: tuple[Sweep, P
 def test_two_workers_share_a_machine_without_gpus_and_change_no_trial(
     local_ray: None, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    file = sweep_file(tmp_path / "files")
+    # Long enough for a worker that starts some seconds after the other to find trials left.
+    file = sweep_file(tmp_path / "files", max_steps=120)
     values = []
     for workers in (1, 2):
         output = {"output": str(tmp_path / f"{workers}"), "search.sampler": "random"}
