@@ -81,10 +81,12 @@ class Place:
     def files_with_canary(self) -> Iterator[str]:
         secrets = set(self.secrets())
         for top in (self.folder, self.ray):
-            for path in top.rglob("*"):
-                with contextlib.suppress(OSError):  # come and gone
-                    if path not in secrets and path.is_file() and CANARY in path.read_bytes():
-                        yield str(path)
+            # Not rglob: it fails on a folder that goes while it is walked, as Ray's and tokenizers' do.
+            for folder, _, files in os.walk(top):
+                for path in (Path(folder, file) for file in files):
+                    with contextlib.suppress(OSError):  # come and gone
+                        if path not in secrets and path.is_file() and CANARY in path.read_bytes():
+                            yield str(path)
 
     def watch(
         self, *command: str, url: str, during: Mapping[bytes, Callable[[], None]] | None = None
