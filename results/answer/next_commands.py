@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Iterator
 
 from results.answer.answer import NextCommand, RunFacts, Sure
+from results.comparison.constants import MIN_PAIRS
 from results.verdict.arm_comparisons import ArmComparisons
-from results.verdict.statistics import MIN_PAIRS
 
 _MORE_SEEDS = 3
 """Seeds that a further confirmation adds."""

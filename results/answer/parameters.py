@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from files_and_text.choices import SCHEDULERS_WITHOUT_WARMUP
 from files_and_text.plain_values import finite
 from results.answer.answer import Gap, ParameterAnswer, TableValue
+from results.comparison.paired import Comparison
 from results.parameter_order import in_order
 from results.sweep_result import TrialResult
 from results.verdict.row_values import BASE_DIMENSION, is_close, position_of
 from results.verdict.row_verdict import RowVerdict
-from results.verdict.statistics import Comparison
 from results.verdict.word_rules import Word
 from search_spaces import GuidelineRow
 from search_spaces.dimension import Value

@@ -12,11 +12,14 @@ from results.answer.next_commands import next_commands
 from results.answer.parameters import gap_of, parameter_answers
 from results.answer.run_facts import read_run_facts
 from results.answer.samples import read_samples
+from results.comparison.constants import MARGIN, MIN_PAIRS
+from results.comparison.paired import Comparison, compare
+from results.comparison.quantiles import t_quantile
+from results.comparison.relation import relation
 from results.parameter_order import in_order
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.arm_comparisons import ArmComparisons, ArmSummary, has_values_of
 from results.verdict.row_values import BASE_DIMENSION
-from results.verdict.statistics import MARGIN, MIN_PAIRS, Comparison, compare, relation, t_quantile
 from results.verdict.verdict import Verdict
 from search_spaces.dimension import Value
 

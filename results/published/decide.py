@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from results.comparison.constants import ALPHA, MARGIN
+from results.comparison.paired import Comparison
 from results.published.configs import Config, configs_of, sweep_of
 from results.published.pooled_noise import NOISE_GUARD, PooledNoise, compare_pooled, pooled_noise
 from results.published.table import PublishedTable
@@ -17,7 +19,6 @@ from results.verdict.decide import TestedValue, row_verdict, word_of_sides
 from results.verdict.limitations import Limitation, limitations_of
 from results.verdict.measure import measure
 from results.verdict.row_values import TOLERANCE, holds_value
-from results.verdict.statistics import ALPHA, MARGIN, Comparison
 from results.verdict.verdict import Verdict, assemble
 from results.verdict.word_rules import Side, Word, value_word
 from search_spaces import GuidelineRow, Guidelines

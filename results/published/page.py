@@ -11,6 +11,7 @@ from typing import Any
 
 from files_and_text.atomic_files import atomic_write, atomic_write_json
 from files_and_text.numbers import loss, number, plural, value_text
+from results.comparison.constants import MARGIN
 from results.published.decide import Bracket, ModelVerdict
 from results.published.table import PublishedTable
 from results.render.markdown import bullets, literal, table
@@ -19,7 +20,6 @@ from results.text.conditions import shown_conditions
 from results.text.limitations import limitation_text
 from results.text.values import conjunction, shown_range
 from results.verdict.row_verdict import RowVerdict
-from results.verdict.statistics import MARGIN
 from results.verdict.word_rules import CLAIMS, WORDS
 
 

@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from results.comparison.constants import ALPHA
+from results.comparison.paired import Comparison
+from results.comparison.quantiles import t_quantile
 from results.published.configs import Config
-from results.verdict.statistics import ALPHA, Comparison, t_quantile
 
 NOISE_GUARD = 3.0
 """Factor on the noise when a compared rate is above every rate that was run twice: noise grows with the rate.

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from files_and_text.choices import SCHEDULERS
 from files_and_text.nearest_name import nearest
+from results.comparison.arms import LARGEST_LOSS
 from results.errors import TableError
-from results.verdict.statistics import LARGEST_LOSS
 from search_spaces.dimension import Value
 from search_spaces.rows import PARAMETERS
 

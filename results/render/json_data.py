@@ -7,6 +7,7 @@ from typing import Any
 
 from files_and_text.plain_values import plain
 from results.answer.answer import Answer
+from results.comparison.paired import Comparison
 from results.render.answer_data import answer_data
 from results.sweep_result import TrialResult
 from results.text.comparisons import band_advice
@@ -18,7 +19,6 @@ from results.verdict.band import Band
 from results.verdict.measure import Measurement
 from results.verdict.metric_comparison import MetricComparison
 from results.verdict.row_verdict import RowVerdict
-from results.verdict.statistics import Comparison
 from results.verdict.verdict import Verdict
 
 FORMAT = 3

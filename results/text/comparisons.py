@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from files_and_text.numbers import number, plural
 from files_and_text.plain_values import finite
+from results.comparison.paired import Comparison
 from results.text.conditions import conditions_statement
 from results.text.values import sentence
 from results.verdict.band import Band
 from results.verdict.row_verdict import RowVerdict
-from results.verdict.statistics import Comparison
 
 RATES = ("learning_rate", "embedding_learning_rate", "embedding_lr_ratio")
 """Hyperparameters whose loss is flat on the low side and a cliff on the high side."""

@@ -9,20 +9,13 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 from files_and_text.plain_values import finite
+from results.comparison.arms import Arm, Replicate, reference, runs_by_arm
+from results.comparison.constants import ALPHA, MARGIN
+from results.comparison.paired import Comparison, compare_all
+from results.comparison.stopping import is_clear
 from results.sweep_result import TrialResult, hyperparameters
 from results.verdict.replicates import Replicates
 from results.verdict.row_values import is_close
-from results.verdict.statistics import (
-    ALPHA,
-    MARGIN,
-    Arm,
-    Comparison,
-    Replicate,
-    compare_all,
-    is_clear,
-    reference,
-    runs_by_arm,
-)
 from search_spaces.dimension import Value
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from files_and_text.plain_values import finite
+from results.comparison.constants import MARGIN
 from results.sweep_result import SweepResult
-from results.verdict.statistics import MARGIN
 from search_spaces.dimension import Value
 
 EDGE_SHARE = 0.05

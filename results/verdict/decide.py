@@ -13,6 +13,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from results.comparison.arms import Arm
+from results.comparison.paired import Comparison
+from results.comparison.quantiles import t_quantile
+from results.comparison.relation import relation
 from results.sweep_result import SweepResult
 from results.verdict.arm_comparisons import ArmComparisons, ArmSummary
 from results.verdict.band import Edge, band_of
@@ -25,7 +29,6 @@ from results.verdict.row_values import (
     side_of,
 )
 from results.verdict.row_verdict import RowVerdict
-from results.verdict.statistics import Arm, Comparison, relation, t_quantile
 from results.verdict.word_rules import (
     Side,
     Word,

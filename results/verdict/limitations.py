@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from results.comparison.constants import MIN_PAIRS
+from results.comparison.relation import relation
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.arm_comparisons import ArmComparisons
 from results.verdict.band import Edge
-from results.verdict.statistics import MIN_PAIRS, relation
 from search_spaces import MOVED_LABEL
 
 

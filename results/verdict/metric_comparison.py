@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from results.comparison.arms import reference
+from results.comparison.paired import Comparison, compare
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.replicates import Replicates
-from results.verdict.statistics import Comparison, compare, reference
 
 
 @dataclass(frozen=True, kw_only=True)

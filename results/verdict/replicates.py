@@ -10,9 +10,10 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from files_and_text.nearest_name import nearest
+from results.comparison.arms import ROLES, Arm, Replicate
+from results.comparison.constants import MARGIN, MOST_MARGIN
 from results.errors import DamagedReplicates
 from results.stored_trials import full_budget_loss, full_budget_metric
-from results.verdict.statistics import MARGIN, MOST_MARGIN, ROLES, Arm, Replicate
 
 CONFIRM_SUFFIX = ".confirm"
 """The confirm study of sweep `name` is named `name` + this, in the same storage."""

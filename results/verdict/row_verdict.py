@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from results.comparison.paired import Comparison
 from results.verdict.band import Band
 from results.verdict.measure import Measurement
-from results.verdict.statistics import Comparison
 from results.verdict.word_rules import Word
 from search_spaces import GuidelineRow
 

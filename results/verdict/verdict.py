@@ -15,6 +15,7 @@ import optuna
 
 from files_and_text.numbers import plural
 from files_and_text.shown import Shown
+from results.comparison.constants import MARGIN
 from results.errors import NothingToSay
 from results.sweep_result import SweepResult, TrialResult, read_study
 from results.verdict.arm_comparisons import ArmComparisons, compare_arms
@@ -25,7 +26,6 @@ from results.verdict.measure import measure
 from results.verdict.metric_comparison import MetricComparison, compare_metric
 from results.verdict.replicates import Replicates, read_replicates
 from results.verdict.row_verdict import RowVerdict
-from results.verdict.statistics import MARGIN
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

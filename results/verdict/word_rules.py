@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
-from results.verdict.statistics import MARGIN, Comparison, Relation, relation
+from results.comparison.constants import MARGIN
+from results.comparison.paired import Comparison
+from results.comparison.relation import Relation, relation
 
 Word = Literal[
     "supported", "too_low", "too_high", "not_supported", "no_difference", "undecided", "not_tested"

@@ -16,12 +16,12 @@ from files_and_text.choices import SCHEDULERS
 from files_and_text.numbers import number
 from files_and_text.plain_values import finite
 from lora_runner.errors import TrialConfigError
+from results.comparison.arms import Arm
 from results.errors import NothingToSay
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.decide import SEPARATE_RATE_ROWS
 from results.verdict.measure import measure
 from results.verdict.row_values import dimension_name, holds_value
-from results.verdict.statistics import Arm
 from search_spaces import Dimension, GuidelineRow, SearchSpace
 from search_spaces.dimension import Value
 from sweeps.plan.specs import StudySpec

@@ -11,8 +11,9 @@ import optuna
 from optuna.trial import TrialState
 
 from files_and_text.numbers import plural
+from results.comparison.arms import Arm
+from results.comparison.constants import MARGIN
 from results.sweep_result import SweepResult, read_study
-from results.verdict.statistics import MARGIN, Arm
 from results.verdict.verdict import Verdict
 from sweeps.confirm.arms import check_finished
 from sweeps.confirm.one_rate import tuned_rate

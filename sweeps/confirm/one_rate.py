@@ -13,10 +13,10 @@ import optuna
 from optuna.trial import TrialState
 
 from files_and_text.numbers import number, six_digits
+from results.comparison.arms import Arm
 from results.stored_trials import full_budget_loss
 from results.sweep_result import SweepResult
 from results.verdict.decide import SEPARATE_RATE_ROWS
-from results.verdict.statistics import Arm
 from sweeps.plan.replicate_plan import ReplicatePlan
 
 NUM_RATES = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from results.verdict.statistics import MOST_MARGIN
+from results.comparison.constants import MOST_MARGIN
 from sweeps.errors import ConfigError
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import optuna
 
 from files_and_text.numbers import plural, value_text
+from results.comparison.arms import Arm
+from results.comparison.constants import MIN_PAIRS
 from results.sweep_result import SweepResult
 from results.verdict.replicates import CONFIRM_SUFFIX
-from results.verdict.statistics import MIN_PAIRS, Arm
 from sweeps.confirm.arms import choose_arms, space_with
 from sweeps.confirm.one_rate import rates_to_try
 from sweeps.confirm.request import ConfirmRequest

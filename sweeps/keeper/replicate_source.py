@@ -9,8 +9,8 @@ import optuna
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial
 
+from results.comparison.stopping import is_clear
 from results.verdict.replicates import read_replicates
-from results.verdict.statistics import is_clear
 from sweeps.keeper.trial_source import TrialSource
 from sweeps.plan.replicate_plan import ReplicatePlan
 from sweeps.plan.specs import StudySpec

@@ -6,7 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from results.verdict.statistics import MARGIN, Arm
+from results.comparison.arms import Arm
+from results.comparison.constants import MARGIN
 
 
 @dataclass(frozen=True, kw_only=True)

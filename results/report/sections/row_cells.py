@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from files_and_text.numbers import loss, plural
+from results.comparison.paired import Comparison
 from results.report.blocks import Badge, Tone
 from results.text.comparisons import band_text
 from results.text.conditions import shown_conditions
 from results.text.gaps import percent_text
 from results.verdict.arm_comparisons import ArmComparisons
 from results.verdict.row_verdict import RowVerdict
-from results.verdict.statistics import Comparison
 
 _TONES: dict[str, Tone] = {
     "supported": "good",

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from results.comparison.constants import ALPHA, MARGIN
+from results.comparison.relation import relation
 from results.errors import TableError
 from results.published.configs import Config, size_from_name
 from results.published.decide import ModelVerdict, judge_table
@@ -20,7 +22,6 @@ from results.published.page import bracket_text, published_page
 from results.published.pooled_noise import compare_pooled, pooled_noise
 from results.published.table import PublishedTable, parse_columns, read_table
 from results.verdict.row_verdict import RowVerdict
-from results.verdict.statistics import ALPHA, MARGIN, relation
 from search_spaces import load_guidelines
 
 ROOT = Path(__file__).parents[3]

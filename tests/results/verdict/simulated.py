@@ -7,19 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from results.verdict.statistics import (
-    ALPHA,
-    INTERVAL_SHARE,
-    MARGIN,
-    Arm,
-    Comparison,
-    Replicate,
-    compare,
-    compare_all,
-    is_clear,
-    reference,
-    t_quantile,
-)
+from results.comparison.arms import Arm, Replicate, reference
+from results.comparison.constants import ALPHA, INTERVAL_SHARE, MARGIN
+from results.comparison.paired import Comparison, compare, compare_all
+from results.comparison.quantiles import t_quantile
+from results.comparison.stopping import is_clear
 from results.verdict.word_rules import Side, Word, value_word
 
 ROW_RATES = {"row.low": 2e-5, "row.mid": 1e-4, "row.default": 2e-4, "row.high": 1e-3}

@@ -5,19 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from results.comparison.arms import Arm, Replicate
+from results.comparison.constants import ALPHA, INTERVAL_SHARE, MARGIN, TOLERATED_LOSS_RATE
+from results.comparison.paired import compare
+from results.comparison.stopping import is_clear
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.replicates import Replicates
 from results.verdict.row_verdict import RowVerdict
-from results.verdict.statistics import (
-    ALPHA,
-    INTERVAL_SHARE,
-    MARGIN,
-    TOLERATED_LOSS_RATE,
-    Arm,
-    Replicate,
-    compare,
-    is_clear,
-)
 from results.verdict.verdict import Verdict, verdict
 from results.verdict.word_rules import CLAIMS
 from search_spaces import Dimension, GuidelineRow, Source

@@ -11,20 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from results.comparison.arms import Arm, Replicate, reference
+from results.comparison.constants import ALPHA, INTERVAL_SHARE, MARGIN
+from results.comparison.paired import Comparison, compare, compare_all
+from results.comparison.relation import relation
+from results.comparison.stopping import is_clear
 from results.render.json_data import comparison_data
-from results.verdict.statistics import (
-    ALPHA,
-    INTERVAL_SHARE,
-    MARGIN,
-    Arm,
-    Comparison,
-    Replicate,
-    compare,
-    compare_all,
-    is_clear,
-    reference,
-    relation,
-)
 from results.verdict.word_rules import (
     boundary_word,
     combine,

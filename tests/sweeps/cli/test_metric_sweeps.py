@@ -18,6 +18,7 @@ from lora_runner.memory.estimate import Workload, estimate
 from lora_runner.metric.scores import MetricSpec
 from lora_runner.protocol import FAILED
 from results.best import best_config
+from results.comparison.arms import Replicate
 from results.render.json_data import verdict_data
 from results.render.markdown import to_markdown
 from results.render.trials_table import trials_table
@@ -26,7 +27,6 @@ from results.tables import parameters_of, reports_frame, trials_frame
 from results.text.metric import metric_sentences
 from results.verdict.metric_comparison import compare_metric
 from results.verdict.replicates import Replicates
-from results.verdict.statistics import Replicate
 from results.verdict.verdict import verdict
 from sweeps.config import load_sweep, load_text, resolved
 from sweeps.config.sections.reliability import ReliabilitySection

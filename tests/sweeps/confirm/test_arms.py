@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from results.comparison.arms import Arm
 from results.errors import NothingToSay
 from results.sweep_result import read_study
-from results.verdict.statistics import Arm
 from results.verdict.verdict import verdict
 from sweeps.confirm.arms import choose_arms, space_with
 from sweeps.confirm.one_rate import rates_to_try

@@ -14,9 +14,9 @@ import pytest
 from optuna.trial import TrialState
 
 from lora_runner.config import TrialConfig
+from results.comparison.constants import MARGIN
 from results.sweep_result import SweepResult, read_study
 from results.verdict.replicates import margin_of, read_replicates
-from results.verdict.statistics import MARGIN
 from results.verdict.verdict import verdict
 from sweeps.confirm.confirmation import Confirmation, sweep_to_confirm
 from sweeps.confirm.request import ConfirmRequest

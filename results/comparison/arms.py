@@ -1,0 +1,84 @@
+"""Arms, which are configs that are replicated, and replicates, which are their runs on one seed each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from files_and_text.plain_values import finite
+from search_spaces.dimension import Value
+
+Role = Literal["best", "guideline_default", "row", "one_rate", "contrast", "retuned"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+LARGEST_LOSS = 1e6
+"""Nats per token; a run that ends above it counts as diverged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One config that is replicated."""
+
+    name: str
+    role: Role
+    """best (the first one is the reference), guideline_default, row (the row's own value, the rest as in the
+    best), one_rate (one learning rate for LoRA and embeddings, at its own best main rate), contrast (a value
+    outside a row, or a neighbour of the best, the rest as in the best), retuned (the sweep's best trial
+    inside a row, with all of its own values)."""
+    values: Mapping[str, Value]
+    rows: tuple[str, ...] = ()
+    """Guideline rows that the arm is there to test."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the confirm study keeps it in its attribute `arms`."""
+        return asdict(self) | {"values": dict(self.values), "rows": list(self.rows)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replicate:
+    """One run of an arm on a seed."""
+
+    arm: str
+    seed: int
+    eval_loss: float | None
+    """Nats per token at the full budget; None when the run ended early."""
+    metric: float | None = None
+    """The sweep's metric, where it has one."""
+    outcome: str = ""
+    """Of a run that ended early. `out_of_memory` and `failed` say nothing about the loss and count as
+    missing; everything else, "" included, counts as lost by its config."""
+
+    @property
+    def loss(self) -> float | None:
+        """The loss where it is finite and at most LARGEST_LOSS, else None."""
+        found = finite(self.eval_loss)
+        return None if found is None or abs(found) > LARGEST_LOSS else found
+
+    @property
+    def missing(self) -> bool:
+        """Whether the run says nothing about its config's loss."""
+        return self.loss is None and self.outcome in ("out_of_memory", "failed")
+
+    @property
+    def lost(self) -> bool:
+        """Whether training itself ended the run early."""
+        return self.loss is None and not self.missing
+
+
+def reference(arms: Sequence[Arm]) -> Arm:
+    """The arm that all others are compared with: the first of role `best`. ValueError when there is none."""
+    for arm in arms:
+        if arm.role == "best":
+            return arm
+    raise ValueError(f"one arm has the role 'best'; got {[arm.role for arm in arms]}")
+
+
+def runs_by_arm(replicates: Sequence[Replicate]) -> dict[str, dict[int, Replicate]]:
+    """Arm -> seed -> run; of several runs on one seed a finished one, the first."""
+    found: dict[str, dict[int, Replicate]] = {}
+    for run in replicates:
+        runs = found.setdefault(run.arm, {})
+        if run.seed not in runs or runs[run.seed].loss is None:
+            runs[run.seed] = run
+    return found
