@@ -20,6 +20,8 @@ CONFIG_FILE, REPORTS_FILE, RESULT_FILE, ERROR_FILE = (
 )
 """What the keeper writes: the configuration, a line for each report, the last report, and a failed trial's
 traceback."""
+RECORD_LOSSES_FILE = "record_losses.json"
+"""What the keeper writes of a complete trial: its loss on each evaluation record."""
 
 
 def trial_name(number: int) -> str:

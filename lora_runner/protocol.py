@@ -55,6 +55,16 @@ class SessionOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecordLosses:
+    """A trial's loss on each evaluation record, in the order of the evaluation set."""
+
+    nats: tuple[float, ...]
+    """Summed over the record's target tokens."""
+    tokens: tuple[int, ...]
+    """How many those are."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SeatReport:
     """One trial's results at a percent of its budget; `outcome` is set when it has left its seat."""
 
@@ -86,10 +96,13 @@ class SeatReport:
     """Threads of torch on a CPU, on which sums may depend; None on a GPU."""
     compute_path: str | None = None
     """The path of the pack's passes, `fused` or `general`, and how its parts were computed."""
+    record_losses: RecordLosses | None = None
+    """Of a trial that used its full budget; kept in a file of its own."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain builtins, as written to the trial's reports.jsonl."""
-        values = asdict(self)
+        """Plain builtins, as written to the trial's reports.jsonl; without the losses of single records."""
+        values = asdict(replace(self, record_losses=None))
+        del values["record_losses"]
         return values | {"signs": list(values["signs"]), "generations": list(self.generations)}
 
     @classmethod

@@ -6,7 +6,10 @@ import math
 import resource
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
+import numpy as np
 import torch
 
 from lora_runner.adapter_digest import AdapterDigests
@@ -15,6 +18,7 @@ from lora_runner.errors import Fault, ModelError
 from lora_runner.layout.pack_layout import Block
 from lora_runner.metric.evaluator import make_evaluator
 from lora_runner.pack.pack import Pack
+from lora_runner.pack.record_sums import Evaluation
 from lora_runner.pack.seat import Seat
 from lora_runner.pack.seat_by_seat import for_each_seat
 from lora_runner.protocol import (
@@ -23,6 +27,7 @@ from lora_runner.protocol import (
     FAILED,
     OUT_OF_MEMORY,
     BaseSamples,
+    RecordLosses,
     SeatReport,
     SessionOptions,
 )
@@ -32,7 +37,7 @@ from lora_runner.trial_files import TrialFiles
 
 SHOWN_CHARACTERS = 2000
 """Of a sample's prompt the end and of its answer the beginning, as far as they are kept in the study."""
-Values = dict[RunningTrial, float]
+T = TypeVar("T")
 Faults = dict[RunningTrial, Fault]
 
 
@@ -53,7 +58,9 @@ class Reporter:
         self._pack, self._data, self._options, self._files = pack, data, options, files
         self._heartbeat = heartbeat
         self._digests = AdapterDigests()
-        self.eval_blocks = _eval_blocks(data.eval, options.per_device_eval_batch_size, pack.base.device)
+        self.eval_blocks, self._block_order = _eval_blocks(
+            data.eval, options.per_device_eval_batch_size, pack.base.device
+        )
         self.base_eval_loss = pack.evaluate([None], self.eval_blocks)[0]
         if not math.isfinite(self.base_eval_loss):
             raise ModelError(
@@ -89,7 +96,7 @@ class Reporter:
         faults: Faults = {}
         digests = dict(zip(sound, self._digests.start([trial.seat for trial in sound]), strict=True))
         self._heartbeat()
-        eval_losses = self._evaluate(sound, faults)
+        evaluated = self._evaluate(sound, faults)
         scores = self._measure([t for t in sound if not t.watch.diverged and t not in faults], faults)
         outcomes = {trial: _outcome(trial, faults.get(trial)) for trial in due}
         texts = self._finish([trial for trial in sound if outcomes[trial] == COMPLETE])
@@ -100,26 +107,37 @@ class Reporter:
             report = self.seat_report(
                 trial,
                 outcomes[trial],
-                eval_losses.get(trial),
+                evaluated[trial].mean if trial in evaluated else None,
                 scores.get(trial),
                 texts.get(trial, ()),
-                digests[trial].result() if trial in eval_losses else None,
+                digests[trial].result() if trial in evaluated else None,
             )
+            if report.outcome == COMPLETE and trial in evaluated:
+                report = replace(report, record_losses=self.record_losses(evaluated[trial]))
             reports.append(failed(report, faults[trial]) if outcomes[trial] == FAILED else report)
         return reports
 
-    def _evaluate(self, trials: list[RunningTrial], faults: Faults) -> Values:
-        """The evaluation loss of each trial that has one; what the others raise is added to `faults`."""
+    def _evaluate(self, trials: list[RunningTrial], faults: Faults) -> dict[RunningTrial, Evaluation]:
+        """The evaluation of each trial that has one; what the others raise is added to `faults`."""
         results = for_each_seat(
-            lambda seats: self._pack.evaluate(seats, self.eval_blocks), [trial.seat for trial in trials]
+            lambda seats: self._pack.evaluate_records(seats, self.eval_blocks),
+            [trial.seat for trial in trials],
         )
         self._heartbeat()
-        losses = _values(trials, results, faults)
-        for trial, loss in losses.items():
-            trial.watch.after_evaluation(trial.seat.step, loss)
-        return losses
+        evaluated = _values(trials, results, faults)
+        for trial, found in evaluated.items():
+            trial.watch.after_evaluation(trial.seat.step, found.mean)
+        return evaluated
 
-    def _measure(self, trials: list[RunningTrial], faults: Faults) -> Values:
+    def record_losses(self, found: Evaluation) -> RecordLosses:
+        """The losses of single records in the order of the evaluation set, from that of the blocks."""
+        counts = np.concatenate([block.targets_per_sequence for block in self.eval_blocks])
+        back = np.argsort(self._block_order)
+        return RecordLosses(
+            nats=tuple(np.array(found.sums)[back].tolist()), tokens=tuple(counts[back].tolist())
+        )
+
+    def _measure(self, trials: list[RunningTrial], faults: Faults) -> dict[RunningTrial, float]:
         """The metric of those whose report measures it; what the others raise is added to `faults`."""
         spec, percents = self._options.metric, self._options.report_at
         if spec is None or self._evaluator is None:
@@ -207,9 +225,11 @@ class Reporter:
         )
 
 
-def _values(trials: Sequence[RunningTrial], results: Sequence[float | Fault], faults: Faults) -> Values:
+def _values(
+    trials: Sequence[RunningTrial], results: Sequence[T | Fault], faults: Faults
+) -> dict[RunningTrial, T]:
     """The results that are values; the others are added to `faults`."""
-    values: Values = {}
+    values: dict[RunningTrial, T] = {}
     for trial, result in zip(trials, results, strict=True):
         if isinstance(result, Fault):
             faults[trial] = result
@@ -233,10 +253,13 @@ def _outcome(trial: RunningTrial, fault: Fault | None) -> str | None:
     return COMPLETE if trial.seat.finished else None
 
 
-def _eval_blocks(examples: TokenizedSet, batch_size: int, device: torch.device) -> list[Block]:
+def _eval_blocks(found: TokenizedSet, batch_size: int, device: torch.device) -> tuple[list[Block], list[int]]:
+    """The evaluation set in blocks, and the indices of its examples in their order."""
     # Sorted by length only so that similar ones attend together; the order changes no sum over tokens.
-    ordered = sorted(examples.examples, key=lambda e: len(e.input_ids))
-    return [block_of(ordered[i : i + batch_size], device) for i in range(0, len(ordered), batch_size)]
+    order = sorted(range(len(found.examples)), key=lambda i: len(found.examples[i].input_ids))
+    ordered = [found.examples[i] for i in order]
+    blocks = [block_of(ordered[i : i + batch_size], device) for i in range(0, len(ordered), batch_size)]
+    return blocks, order
 
 
 def device_name(device: torch.device) -> str:

@@ -48,6 +48,7 @@ class Block:
     distinct_ids: Tensor  # (u,) sorted; a trained embedding has gradients for these rows
     distinct_indices: Tensor  # (t,) `input_ids` as indices into `distinct_ids`
     host_ids: np.ndarray  # (t,) `input_ids` on the host, where the tables of a pass are made
+    host_rows: np.ndarray  # (n,) `target_rows` on the host
 
     @classmethod
     def of(cls, sequences: Sequence[tuple[Sequence[int], Sequence[int]]], device: torch.device) -> Block:
@@ -94,11 +95,11 @@ class Block:
     ) -> Block:
         # On the host, where `unique` needs no synchronisation with a device.
         distinct, indices = ids.unique(return_inverse=True)
-        host_ids = ids.numpy()
+        host_ids, host_rows = ids.numpy(), rows.numpy()
         ids, rows, targets, distinct, indices = (
             to_device(tensor, device) for tensor in (ids, rows, targets, distinct, indices)
         )
-        return cls(ids, lengths, rows, targets, distinct, indices, host_ids)
+        return cls(ids, lengths, rows, targets, distinct, indices, host_ids, host_rows)
 
     @property
     def num_tokens(self) -> int:
@@ -107,6 +108,12 @@ class Block:
     @property
     def num_targets(self) -> int:
         return len(self.target_ids)
+
+    @property
+    def targets_per_sequence(self) -> np.ndarray:
+        """How many of the targets (sequences,) each sequence has."""
+        ends = np.cumsum(self.lengths)
+        return np.bincount(np.searchsorted(ends, self.host_rows, side="right"), minlength=len(ends))
 
 
 @dataclass(frozen=True)

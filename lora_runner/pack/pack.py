@@ -27,6 +27,7 @@ from lora_runner.optim.group_step import GroupStep
 from lora_runner.pack.generation import TextGenerator
 from lora_runner.pack.options import PackOptions
 from lora_runner.pack.packed_model import PackedModel
+from lora_runner.pack.record_sums import Evaluation, RecordSums, evaluations
 from lora_runner.pack.seat import EMBEDDINGS, LORA, PendingStats, Seat, SegmentKey
 
 STEPS_BETWEEN_LACKS = 1000
@@ -204,15 +205,21 @@ class Pack(PackedModel):
 
         The sum over all tokens is divided once, so the result does not depend on how they are batched.
         """
+        return [found.mean for found in self.evaluate_records(seats, blocks)]
+
+    def evaluate_records(self, seats: Sequence[Seat | None], blocks: Sequence[Block]) -> list[Evaluation]:
+        """`evaluate`, with the loss of each record beside the mean."""
         return self._with_all_memory(lambda: self._evaluate(seats, blocks))
 
     @torch.no_grad()
-    def _evaluate(self, seats: Sequence[Seat | None], blocks: Sequence[Block]) -> list[float]:
+    def _evaluate(self, seats: Sequence[Seat | None], blocks: Sequence[Block]) -> list[Evaluation]:
         count = sum(block.num_targets for block in blocks)
         if count == 0:
             raise ModelError("the evaluation set has no target token")
         totals = [torch.zeros((), dtype=torch.float64, device=self.logits_device) for _ in seats]
+        sums: list[list[Tensor]] = [[] for _ in seats]
         for block in blocks:
+            by_record = RecordSums(block, self.logits_device)
             for indices, layout in self.plan_passes(seats, [block] * len(seats), self.layout):
                 present = [seats[i] for i in indices]
                 targets = block.target_ids.repeat(len(present))
@@ -228,8 +235,9 @@ class Pack(PackedModel):
                 for index, part in zip(indices, parts, strict=True):
                     # Kept on the device: the host waits once, for the result.
                     totals[index] += _sum(part)
+                    sums[index].append(by_record.of(part if nll else part[:0]))
         means: list[float] = (torch.stack(totals) / count).tolist()
-        return means
+        return evaluations(means, sums)
 
     def log_probabilities(self, seat: Seat | None, block: Block) -> tuple[Tensor, Tensor]:
         """Log-probability (n,) of each target of a block, and whether it is the most likely token."""

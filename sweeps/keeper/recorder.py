@@ -18,7 +18,12 @@ from lora_runner.metric.scores import objective_of
 from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED, SeatReport
 from results.stored_trials import MEASURED, rank
 from sweeps.artifacts.checkpoint_store import CheckpointCleaner
-from sweeps.artifacts.trial_folder import append_line, remove_adapter, remove_checkpoint
+from sweeps.artifacts.trial_folder import (
+    append_line,
+    remove_adapter,
+    remove_checkpoint,
+    write_record_losses,
+)
 from sweeps.keeper.pruning import end_text
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.optuna_private import trial_id_of
@@ -113,6 +118,8 @@ class Recorder:
         append_line(folder / REPORTS_FILE, json.dumps(values))
         if report.error is not None:
             atomic_write(folder / ERROR_FILE, report.error)
+        if report.record_losses is not None:
+            write_record_losses(folder, report.record_losses)
         if report.is_end:
             atomic_write_json(folder / RESULT_FILE, values)
 

@@ -154,6 +154,7 @@ def numbers() -> Callable[[Sequence[SeatReport]], list[tuple[Any, ...]]]:
                 r.percent,
                 r.step,
                 r.eval_loss,
+                r.record_losses,
                 r.train_loss,
                 r.grad_norm,
                 r.learning_rate,

@@ -18,6 +18,7 @@ from lora_runner.errors import ModelError, TrialConfigError
 from lora_runner.pack.pack import MicroBatch, Pack
 from lora_runner.pack.seat import Seat, StepStats
 from lora_runner.protocol import Assignment, SeatReport, SessionOptions
+from lora_runner.running_trial import block_of
 from lora_runner.session import Session, report_steps
 from tests.lora_runner.configs import CONFIGS
 from tests.lora_runner.plain_models import plain_nf4
@@ -75,6 +76,30 @@ def test_reports_come_at_their_shares_of_the_budget_and_say_what_happened(
     assert samples.generations != last.generations  # training changed what is written
     plan = BatchPlan(train=bundle.train, batch_size=4, seed=CONFIGS[0].seed)
     assert last.num_tokens == sum(len(e.input_ids) for i in range(10) for e in plan.examples_at(i))
+
+
+def test_a_complete_trial_reports_its_loss_on_each_evaluation_record(
+    new_session: Callable[..., Session],
+    assign: Callable[..., Assignment],
+    bundle: DataBundle,
+    run: Callable[..., Reports],
+) -> None:
+    session = new_session()
+    reports = run(session, [assign(0, CONFIGS[0])])[0]
+    assert [report.record_losses is None for report in reports] == [True, True, False]
+    found, loss = reports[-1].record_losses, reports[-1].eval_loss
+    assert found is not None
+    assert loss is not None
+    examples = bundle.eval.examples
+    assert found.tokens == tuple(sum(label != -100 for label in e.labels[1:]) for e in examples)
+    assert sum(found.nats) / sum(found.tokens) == pytest.approx(loss, rel=1e-6)
+    # In the order of the evaluation set, although it is evaluated in that of the lengths.
+    seat, device = session.pack.new_seat(CONFIGS[0]), session.pack.base.device
+    one_by_one = [session.pack.evaluate([seat], [block_of([e], device)])[0] for e in examples]
+    untrained = session.pack.evaluate_records([seat], session.reporter.eval_blocks)[0]
+    assert session.reporter.record_losses(untrained).nats == pytest.approx(
+        [mean * n for mean, n in zip(one_by_one, found.tokens, strict=True)], rel=1e-5
+    )
 
 
 def test_report_steps_cover_the_end_and_never_meet_twice() -> None:

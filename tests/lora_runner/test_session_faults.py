@@ -152,7 +152,7 @@ def device_fault() -> Exception:
     return RuntimeError("CUDA error: device-side assert triggered")
 
 
-@pytest.mark.parametrize("method", ["train_step", "evaluate"])
+@pytest.mark.parametrize("method", ["train_step", "evaluate_records"])
 def test_a_trial_that_fails_ends_with_its_traceback_and_its_neighbours_feel_nothing(
     train: Train,
     sabotage: Callable[..., None],
@@ -222,9 +222,14 @@ def test_memory_that_runs_out_while_a_step_is_taken_apart_is_no_failure(
     [
         ("train_step", {1e-3, 2e-3}, misfit, MISFIT),
         ("train_step", {1e-3}, device_fault, "CUDA error"),
-        ("evaluate", {1e-3, 2e-3}, misfit, f"none of 2 seats could be computed: .*RuntimeError: {MISFIT}"),
-        ("evaluate", {1e-3}, device_fault, "CUDA error"),
-        ("evaluate", {1e-3}, full, "No space left"),
+        (
+            "evaluate_records",
+            {1e-3, 2e-3},
+            misfit,
+            f"none of 2 seats could be computed: .*RuntimeError: {MISFIT}",
+        ),
+        ("evaluate_records", {1e-3}, device_fault, "CUDA error"),
+        ("evaluate_records", {1e-3}, full, "No space left"),
     ],
 )
 def test_where_all_fail_or_the_device_or_the_disk_no_trial_is_blamed(

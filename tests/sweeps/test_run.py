@@ -153,6 +153,12 @@ def test_the_best_adapter_gives_its_reported_loss_in_plain_transformers_and_peft
     assert study.best_value < 0.97 * study.user_attrs["base_eval_loss"]
 
 
+def mean_over_records(file: Path) -> float:
+    kept = json.loads(file.read_text())
+    assert len(kept["nats"]) == len(kept["tokens"]) > 1
+    return float(sum(kept["nats"]) / sum(kept["tokens"]))
+
+
 def test_the_run_folder_holds_what_the_docs_say(finished: tuple[Sweep, Path]) -> None:
     folder = finished[0].run_folder
     names = {path.name for path in folder.iterdir()}
@@ -172,6 +178,11 @@ def test_the_run_folder_holds_what_the_docs_say(finished: tuple[Sweep, Path]) ->
     trial = folder / "trials" / "0000"
     reports = [json.loads(line) for line in (trial / "reports.jsonl").read_text().splitlines()]
     assert [report["percent"] for report in reports] == [20, 40, 70, 100]
+    for done in finished[0].study().trials:
+        kept = folder / "trials" / f"{done.number:04d}" / "record_losses.json"
+        assert kept.is_file() == (done.state == TrialState.COMPLETE)
+        if done.state == TrialState.COMPLETE:
+            assert mean_over_records(kept) == pytest.approx(done.value, rel=1e-6)
     rows = {row["id"]: row for row in json.loads((folder / "verdict.json").read_text())["rows"]}
     assert rows["scenario.general"]["position"] in {"inside", "above", "below"}
 
@@ -319,7 +330,8 @@ def test_a_sweep_is_confirmed_on_new_seeds_and_the_same_call_goes_on(
     written = json.loads((copy / "verdict.json").read_text())
     assert [arm["runs"] for arm in written["replicates"]["arms"]] == [3, 3]
     assert [arm["name"] for arm in written["replicates"]["arms"]] == ["best", "guideline default"]
-    assert (copy / "confirm" / "trials" / "0005" / "result.json").is_file()
+    kept = copy / "confirm" / "trials" / "0005" / "record_losses.json"
+    assert mean_over_records(kept) == pytest.approx(study.trials[5].value, rel=1e-6)
     assert [(t.number, t.value) for t in sweep.study().trials] == before
     again = sweep.confirm(rows=False, trials=6)
     assert again.progress.added == 0

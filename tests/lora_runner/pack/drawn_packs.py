@@ -133,7 +133,8 @@ class Trace:
     """All numbers of a trial."""
 
     steps: list[dict[str, Any]] = field(default_factory=list)
-    evaluation: float | None = None
+    evaluation: tuple[float, ...] = ()
+    """The mean, then the sum of each record."""
 
 
 def train(pack: Watched, drawn: Sequence[Trial]) -> list[Trace]:
@@ -165,10 +166,10 @@ def train(pack: Watched, drawn: Sequence[Trial]) -> list[Trace]:
                 if seat.finished or seat.step >= drawn[i].leaves_after:
                     ended.append(i)
         if ended:
-            losses = pack.evaluate(list(seats.values()), EVALUATION)
-            for i, loss in zip(list(seats), losses, strict=True):
+            evaluated = pack.evaluate_records(list(seats.values()), EVALUATION)
+            for i, found in zip(list(seats), evaluated, strict=True):
                 if i in ended:
-                    traces[i].evaluation = loss
+                    traces[i].evaluation = (found.mean, *found.sums)
                     del seats[i]
         now += 1
     return traces

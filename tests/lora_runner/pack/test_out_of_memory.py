@@ -13,6 +13,7 @@ import torch
 
 from lora_runner.config import TrialConfig
 from lora_runner.pack.pack import MicroBatch, Pack
+from lora_runner.pack.record_sums import Evaluation
 from lora_runner.pack.seat import PendingStats, Seat
 from lora_runner.protocol import Assignment, SeatReport
 from lora_runner.session import Session
@@ -52,10 +53,10 @@ class Tight(Pack):
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return super().new_seat(config, seats_to_come=seats_to_come)
 
-    def evaluate(self, seats: Sequence[Seat | None], blocks: Sequence[Any]) -> list[float]:
+    def evaluate_records(self, seats: Sequence[Seat | None], blocks: Sequence[Any]) -> list[Evaluation]:
         if self.where == "evaluate" and self.too_much(seats):
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return super().evaluate(seats, blocks)
+        return super().evaluate_records(seats, blocks)
 
     def generate(self, seats: Sequence[Seat | None], *arguments: Any) -> list[list[list[int]]]:
         if self.where == "generate" and self.too_much(seats):
@@ -398,7 +399,7 @@ class Capturing(Pack):
         self.num_refused += 1
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    def _evaluate(self, seats: Sequence[Seat | None], blocks: Sequence[Any]) -> list[float]:
+    def _evaluate(self, seats: Sequence[Seat | None], blocks: Sequence[Any]) -> list[Evaluation]:
         if self.num_captured:
             self.refuse()
         assert self.num_refused == 0 or self.reason  # once more, with the least memory
@@ -482,7 +483,7 @@ class Sparing(Pack):
             self.num_refused += 1
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    def _evaluate(self, seats: Sequence[Seat | None], blocks: Sequence[Any]) -> list[float]:
+    def _evaluate(self, seats: Sequence[Seat | None], blocks: Sequence[Any]) -> list[Evaluation]:
         self._refuse()
         return super()._evaluate(seats, blocks)
 

@@ -292,6 +292,19 @@ def test_evaluation_weighs_tokens_not_batches(pack: Pack) -> None:
     num_targets = sum(len(block.target_ids) for block in one_by_one)
     assert pack.evaluate([seat], one_by_one)[0] == pytest.approx(weighted / num_targets, rel=1e-6)
     assert weighted / num_targets != pytest.approx(sum(means) / len(means), rel=5e-4)
+    (by_record,) = pack.evaluate_records([seat], together)
+    own = [mean * len(block.target_ids) for mean, block in zip(means, one_by_one, strict=True)]
+    assert by_record.sums == pytest.approx(own, rel=1e-6)
+    assert sum(by_record.sums) / num_targets == pytest.approx(by_record.mean, rel=1e-6)
+
+
+def test_a_record_without_a_target_has_a_loss_of_zero(pack: Pack) -> None:
+    ids = torch.arange(2, 50).view(3, 16)
+    labels = ids.clone()
+    labels[1] = -100
+    (found,) = pack.evaluate_records([None], [block_of(ids, labels)])
+    assert [nats > 0 for nats in found.sums] == [True, False, True]
+    assert block_of(ids, labels).targets_per_sequence.tolist() == [15, 0, 15]
 
 
 def test_greedy_samples_equal_transformers_generate(pack: Pack, tiny_model: TINY) -> None:

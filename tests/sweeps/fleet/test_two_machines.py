@@ -108,6 +108,7 @@ def test_a_sweep_whose_worker_has_no_file_of_the_drivers(
         folder = sweep.run_folder / trial.user_attrs["folder"]
         assert check_adapter_loads(folder / "adapter") > 0
         assert len((folder / "reports.jsonl").read_text().splitlines()) == 2
+        assert len(json.loads((folder / "record_losses.json").read_text())["nats"]) > 1
         config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
         assert config["base_model_name_or_path"] == str(model), "the name of the copy is nobody else's"
         assert not (folder / "checkpoint").exists()
