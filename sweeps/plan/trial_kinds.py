@@ -9,8 +9,9 @@ from lora_runner.errors import TrialConfigError
 from search_spaces.search_space import FirstTrial
 from sweeps.plan.specs import StudySpec
 
-STARTUP_TRIALS = {"tpe": 10, "gp": 10, "cmaes": 1}
-"""Optuna's own number of trials that have to finish before these samplers model anything."""
+STARTUP_TRIALS = {"tpe": 10, "gp": 10, "cmaes": 1, "curve_gp": 8}
+"""Trials that have to finish (for curve_gp: to report) before these samplers model anything, by their own
+defaults."""
 
 
 def first_trials(study_spec: StudySpec) -> list[FirstTrial]:

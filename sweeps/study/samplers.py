@@ -1,4 +1,4 @@
-"""Optuna's samplers by the names of a sweep file."""
+"""Optuna's samplers by the names of a sweep file, and one of our own (`curve_gp`)."""
 
 from __future__ import annotations
 
@@ -90,6 +90,11 @@ def make_sampler(
                 return GPSampler(seed=seed, warn_independent_sampling=False, **options)
             case "cmaes":
                 return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False, **options)
+            case "curve_gp":
+                from sweeps.study.curve_gp.sampler import CurveGPSampler  # only here: it imports scipy
+
+                first = derived_seed(search["seed"], 0, attempt)
+                return CurveGPSampler(space, number=number, seed=first, **options)
             case "grid":
                 # The same order for all trials: the study holds which points are taken.
                 return GridSampler(space, options.get("points_per_dimension", 5), search["seed"])

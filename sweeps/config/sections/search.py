@@ -23,7 +23,7 @@ from sweeps.config.field_types import (
 from sweeps.config.sections.base import Section
 from sweeps.config.validation import refusal
 
-SamplerName = Literal["tpe", "random", "gp", "cmaes", "grid"]
+SamplerName = Literal["tpe", "random", "gp", "cmaes", "grid", "curve_gp"]
 PrunerName = Literal["successive_halving", "hyperband", "median", "none"]
 
 SAMPLER_CLASSES = {
@@ -57,6 +57,7 @@ SAMPLER_OPTIONS: dict[str, dict[str, Any]] = {
         "lr_adapt": Flag,
     },
     "grid": {"points_per_dimension": PositiveInt},
+    "curve_gp": {},
 }
 # A pruner's "resource" and "step" are percents of a trial's budget, because that is what trials report.
 PRUNER_OPTIONS: dict[str, dict[str, Any]] = {
@@ -116,7 +117,8 @@ class SearchSection(Section):
     """Which sampler proposes trials, which pruner stops them early, and how far ranges are widened."""
 
     sampler: Annotated[SamplerName, one_of(get_args(SamplerName), SAMPLER_CLASSES)] = "tpe"
-    """tpe, random, gp, cmaes or grid (or Optuna's class name)."""
+    """tpe, random, gp, cmaes or grid (or Optuna's class name), or curve_gp: a Gaussian process over the
+    reports of all trials, also of running and pruned ones."""
     sampler_options: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the sampler, by Optuna's names; `points_per_dimension` for the grid."""
     pruner: Annotated[PrunerName, one_of(get_args(PrunerName), PRUNER_CLASSES)] = "successive_halving"

@@ -139,7 +139,7 @@ def test_every_key_is_described_with_what_it_may_be_and_its_default() -> None:
     assert keys["lora.r"].default_text == "16"
     assert keys["training.adam_epsilon"].default_text == "1e-8"
     assert keys["data.train"].default is REQUIRED
-    assert keys["search.sampler"].kind == "tpe, random, gp, cmaes, grid"
+    assert keys["search.sampler"].kind == "tpe, random, gp, cmaes, grid, curve_gp"
     assert all(keys_of(section) for section in SECTIONS)
 
 

@@ -24,6 +24,7 @@ from sweeps.plan.time_estimate import time_estimate, time_lines
 from sweeps.plan.trial_kinds import STARTUP_TRIALS, first_trials, trial_kinds
 from sweeps.plan.view.details import details
 from sweeps.plan.view.overview import overview
+from sweeps.study.curve_gp.sampler import CurveGPSampler
 
 FLOPS = 1e12
 
@@ -296,6 +297,7 @@ def test_the_time_on_a_gpu_that_is_not_here_is_unknown(plan: Any) -> None:
         (40, {"startup_trials": 4}, "then 33 by tpe (at random until 4 have finished)"),
         (40, {"sampler": "random"}, "then 33 at random"),
         (40, {"sampler": "cmaes"}, "then 33 by cmaes"),
+        (40, {"sampler": "curve_gp"}, "then 33 by curve_gp (at random until 8 have finished)"),
         (40, {"sampler": "grid"}, "1 with the tables' values, then 39 points of the grid"),
     ],
 )
@@ -315,11 +317,12 @@ def test_as_many_first_trials_are_listed_as_the_keeper_enqueues(
     assert len(labels) == 4
 
 
-def test_start_up_is_as_long_as_optuna_says() -> None:
+def test_start_up_is_as_long_as_the_samplers_say() -> None:
     own = {
         "tpe": optuna.samplers.TPESampler,
         "gp": optuna.samplers.GPSampler,
         "cmaes": optuna.samplers.CmaEsSampler,
+        "curve_gp": CurveGPSampler,
     }
     assert {
         name: inspect.signature(sampler).parameters["n_startup_trials"].default
