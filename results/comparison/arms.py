@@ -7,13 +7,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from files_and_text.plain_values import finite
+from results.comparison.constants import LARGEST_LOSS
 from search_spaces.dimension import Value
 
 Role = Literal["best", "guideline_default", "row", "one_rate", "contrast", "retuned"]
 ROLES: tuple[Role, ...] = get_args(Role)
-
-LARGEST_LOSS = 1e6
-"""Nats per token; a run that ends above it counts as diverged."""
 
 
 @dataclass(frozen=True, kw_only=True)
