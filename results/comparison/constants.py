@@ -21,8 +21,8 @@ SPENDING_POWER = 3
 """Alpha is spent as (n / N) to this power: little while few seeds are in, most of it at the last ones."""
 
 PRIOR_DEGREES = 2
-"""Degrees of freedom that the other arms' variance may add to an arm's own. With more, noisy arms beside quiet
-ones are called wrongly too often."""
+"""Degrees of freedom that the other arms' variance may add to an arm's own. With more, noisy arms beside
+quiet ones are called wrongly too often."""
 
 LARGEST_LOSS = 1e6
 """Nats per token; a run that ends above it counts as diverged."""

@@ -1,7 +1,7 @@
 """What a confirmation can see before it runs: power, the smallest effect, the seeds that one needs.
 
 Effects, noise and margin are shares of the best's loss; the noise is the standard deviation of one run once
-its seed is accounted for. A run of the best and one of an arm make a pair: its difference has sqrt(2) of that.
+its seed is accounted for. A run of the best and one of an arm make a pair; it has sqrt(2) of that noise.
 """
 
 from __future__ import annotations

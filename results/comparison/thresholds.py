@@ -52,12 +52,12 @@ def end_share(comparisons: int, alpha: float = ALPHA) -> float:
 def spent(pairs: int, most_seeds: int) -> float:
     """The share of an end's error that is spent at looks up to so many pairs."""
     if pairs <= most_seeds:
-        return (1 - RESERVE) * (pairs / most_seeds) ** SPENDING_POWER
+        return float((1 - RESERVE) * (pairs / most_seeds) ** SPENDING_POWER)
     total, part, start = 1 - RESERVE, RESERVE / 2, most_seeds
     while pairs > 2 * start:
         total, part, start = total + part, part / 2, 2 * start
     low, high = start**SPENDING_POWER, (2 * start) ** SPENDING_POWER
-    return total + part * (pairs**SPENDING_POWER - low) / (high - low)
+    return float(total + part * (pairs**SPENDING_POWER - low) / (high - low))
 
 
 class _Looks:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from files_and_text.choices import SCHEDULERS
 from files_and_text.nearest_name import nearest
-from results.comparison.arms import LARGEST_LOSS
+from results.comparison.constants import LARGEST_LOSS
 from results.errors import TableError
 from search_spaces.dimension import Value
 from search_spaces.rows import PARAMETERS
