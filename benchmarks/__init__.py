@@ -11,6 +11,8 @@ generation.py     answers with a key-value cache and without
 side_by_side.py   trials per hour of one device, beside one peft process per trial
 orchestration.py  cost of a trial without training, beside Ray Tune + OptunaSearch + ASHA
 launches.py       kernels of a decoder layer, counted without a GPU
+confirmations.py  wrong, undecided and lost words of simulated confirmations whose truth is known
+search.py         regret of samplers and pruners at equal compute, on simulated sweeps
 scale.py          the keeper and the fleet at many seats and finished trials
 gpu.py            the tests and benchmarks that need a CUDA device
 """
