@@ -13,6 +13,12 @@ DEVICES = "devices"
 CORE = "CPU core"
 
 
+def uses_gpus(attributes: Mapping[str, Any]) -> bool:
+    """Whether every worker of a study that is known computes on GPUs; False while none is known."""
+    names = [name for worker in (attributes.get(DEVICES) or {}).values() for name in worker["devices"]]
+    return bool(names) and CORE not in names
+
+
 def devices_of(attributes: Mapping[str, Any]) -> tuple[str, ...]:
     """The devices of all workers of a study; `attributes` are its user attributes.
 

@@ -44,7 +44,7 @@ def read_importance(study: optuna.Study) -> Importance:
 
     It is deterministic and supports conditional hyperparameters.
     """
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = search_trials(study, (TrialState.COMPLETE,))
     finished = [t for t in trials if t.values and finite(t.values[0]) is not None]
     searched = {name for t in trials for name, found in t.distributions.items() if not found.single()}
     needed = TRIALS_PER_HYPERPARAMETER * len(searched)
@@ -63,7 +63,7 @@ def read_importance(study: optuna.Study) -> Importance:
         with warnings.catch_warnings():
             # A single trial without warmup is such a regime, and weighs as little as one trial does.
             warnings.filterwarnings("ignore", message="Some regimes for parameter", category=UserWarning)
-            shares = optuna.importance.get_param_importances(study)
+            shares = optuna.importance.get_param_importances(_of_search(study))
     except (ValueError, RuntimeError) as error:
         return Importance(reason=f"Optuna gives no importances: {error}", num_trials=count)
     usable = {name: float(share) for name, share in shares.items() if finite(float(share)) is not None}
@@ -72,3 +72,13 @@ def read_importance(study: optuna.Study) -> Importance:
         reason="" if usable else "Optuna gives no importances.",
         num_trials=count,
     )
+
+
+def _of_search(study: optuna.Study) -> optuna.Study:
+    """The study without its runs on new seeds: they would weigh two configurations several times."""
+    trials = search_trials(study)
+    if len(trials) == len(study.get_trials(deepcopy=False)):
+        return study
+    alone = optuna.create_study(directions=study.directions)
+    alone.add_trials(trials)
+    return alone

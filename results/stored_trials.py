@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
+import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from files_and_text.plain_values import finite
 
+REPLICATE = "replicate"
+"""The `origin` of a run on a new seed in the sweep's own study: no trial of the search."""
 MEASURED = "measured:"
 """Attributes of a trial, by percent of its budget, that hold loss and metric where there is a metric."""
+
+
+def is_replicate(trial: FrozenTrial) -> bool:
+    """Whether this is a run of a known configuration on a new seed, and not a trial of the search."""
+    return trial.user_attrs.get("origin") == REPLICATE
+
+
+def search_trials(study: optuna.Study, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+    """The trials of the search itself, by number."""
+    trials = study.get_trials(deepcopy=False, states=states)
+    return [trial for trial in trials if not is_replicate(trial)]
 
 
 def full_budget_loss(trial: FrozenTrial) -> float | None:

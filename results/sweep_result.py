@@ -18,7 +18,13 @@ from optuna.trial import FrozenTrial, TrialState
 from files_and_text.choices import SCHEDULERS_WITHOUT_WARMUP
 from files_and_text.plain_values import finite, plain
 from results.devices import devices_of
-from results.stored_trials import by_percent, full_budget_loss, full_budget_metric, sign_names
+from results.stored_trials import (
+    by_percent,
+    full_budget_loss,
+    full_budget_metric,
+    is_replicate,
+    sign_names,
+)
 from search_spaces import (
     DEFAULT_LABEL,
     MOVED_LABEL,
@@ -69,6 +75,8 @@ class TrialResult:
     wall_seconds: float | None = None
     """Time on its seats, without the time between two runs of the sweep."""
     num_tokens: int | None = None
+    seed: int | None = None
+    """Of a run on a new seed; None for a trial of the search, whose seed is the sweep's."""
     generations: tuple[str, ...] = ()
     """What it wrote at its end for the prompts of the sweep's `base_samples`."""
 
@@ -80,6 +88,8 @@ class SweepResult:
     name: str
     metric: str
     trials: Sequence[TrialResult]
+    replicates: Sequence[TrialResult] = ()
+    """Runs of the best and the default on new seeds, in seats that were idle at the sweep's end."""
     dimensions: Mapping[str, Dimension]
     guidelines: Sequence[GuidelineRow]
     context: Mapping[str, Any]
@@ -153,10 +163,12 @@ def read_study(study: optuna.Study) -> SweepResult:
     dimensions = SearchSpace.from_dict(attrs["space"]).dimensions if attrs.get("space") else ()
     # Studies of earlier versions have no hash of the weights.
     weights = {"weights": attrs["base_weights"]} if attrs.get("base_weights") is not None else {}
+    trials = [_trial(trial, context) for trial in study.get_trials(deepcopy=False)]
     return SweepResult(
         name=study.study_name,
         metric=str(attrs.get("metric", "eval_loss")),
-        trials=[_trial(trial, context) for trial in study.get_trials(deepcopy=False)],
+        trials=[trial for trial in trials if trial.seed is None],
+        replicates=[trial for trial in trials if trial.seed is not None],
         dimensions={dimension.name: dimension for dimension in dimensions},
         guidelines=list(Guidelines.from_list(attrs.get("guidelines") or []).values()),
         context=context,
@@ -246,5 +258,6 @@ def _trial(trial: FrozenTrial, context: Mapping[str, Any]) -> TrialResult:
         seat=attrs.get("seat"),
         wall_seconds=finite(attrs.get("wall_seconds")),
         num_tokens=attrs.get("num_tokens"),
+        seed=attrs.get("seed") if is_replicate(trial) else None,
         generations=tuple(attrs.get("generations") or ()),
     )

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from files_and_text.atomic_files import atomic_write
 from files_and_text.plain_values import finite, plain
-from results.stored_trials import by_percent, full_budget_loss, full_budget_metric
+from results.stored_trials import by_percent, full_budget_loss, full_budget_metric, search_trials
 
 TRIALS_CSV, TRIALS_PARQUET, REPORTS_PARQUET = "trials.csv", "trials.parquet", "reports.parquet"
 
@@ -70,7 +70,7 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
     follows from them (`DERIVED`), where it came from (`origin`, `label`, `rows`), the stability `signs` as
     `name@step`, counts, times (UTC-naive, as Optuna keeps them) and where it ran.
     """
-    trials = study.get_trials(deepcopy=False)
+    trials = search_trials(study)
     parameters = _parameter_names(trials)
     records = [_record(trial, parameters) for trial in trials]
     types: dict[str, str] = {
@@ -121,7 +121,7 @@ def reports_frame(study: optuna.Study) -> pd.DataFrame:
     if has_metric(study):
         types["metric"] = "Float64"
     records = []
-    for trial in study.get_trials(deepcopy=False):
+    for trial in search_trials(study):
         metrics = by_percent(trial, "metric")
         records += [
             {"number": trial.number, "percent": percent, "eval_loss": value, "metric": metrics.get(percent)}

@@ -11,6 +11,7 @@ import optuna
 from results.answer.answer import Answer
 from results.answer.read_answer import read_answer
 from results.hyperparameter_importance import Importance, read_importance
+from results.stored_trials import search_trials
 from results.sweep_result import SweepResult, read_study, study_hash
 from results.verdict.verdict import Verdict
 
@@ -41,7 +42,7 @@ def read_facts(
     target: int | None = None,
 ) -> ReportFacts:
     """Read a study at any point of its sweep; `verdict` is the one that the report shows."""
-    trials = study.get_trials(deepcopy=False)
+    trials = search_trials(study)
     sweep = read_study(study)
     return ReportFacts(
         sweep=sweep,

@@ -28,6 +28,7 @@ from sweeps.keeper.recovery import recover_trials
 from sweeps.keeper.replicate_source import trial_source_for
 from sweeps.keeper.retry_queue import RetryQueue, is_suspect
 from sweeps.keeper.seats import assign_seat, current_reports, trials_of_run, trials_without_seat
+from sweeps.keeper.tail_replicates import TailReplicates
 from sweeps.keeper.worker_registry import MAX_FUTILE_STARTS, WorkerRegistry, restart_pause
 from sweeps.plan.specs import StudySpec
 from sweeps.progress.live_progress import LiveProgress
@@ -117,9 +118,13 @@ class Keeper:
 
     def close(self) -> None:
         """Release the lease, so that the next sweep need not wait for it to expire."""
+        dropped = []
         with self._storage.transaction():
             if self._held_lease.release(self._storage):
                 self._run_time.write(self.study, is_end=True)
+                if not self._search_goes_on():
+                    dropped = self._tail.drop()
+        self._recorder.remove_leftovers(dropped)
         if self._cleaner is not None:
             self._cleaner.finish()
 
@@ -133,6 +138,7 @@ class Keeper:
         self.study.pruner = make_pruner(self.study_spec.search, self.study_spec.report_at)
         self._source = trial_source_for(self.study_spec, study, self._note)
         self._source.num_failed_before = self._run_start.num_failed
+        self._tail = TailReplicates(self.study_spec, study, self._source.record, self._note)
         if self._cleaner is None and (store := self.study_spec.checkpoint_store()) is not None:
             self._cleaner = CheckpointCleaner(store.of_study(study_key_of(study)))
         self._recorder = Recorder(self.study_spec, study, self._note, self._cleaner)
@@ -285,6 +291,7 @@ class Keeper:
         self._workers.set_speed(worker, speed)
         self._refresh()
         before = current_reports(self.study, reports, self._retry_queue.numbers)
+        dropped = list[FrozenTrial]()
         with self._recorder.keep_reports_in_outage(before), self._transaction():
             for trial, report in before:  # only now that the lease is known to be ours
                 self._recorder.write_report(trial, report)
@@ -318,10 +325,14 @@ class Keeper:
                 if report.outcome is None:
                     leave.append(report.number)
                     freed.append(int(trial.user_attrs["seat"]))
+            if not self._search_goes_on():
+                dropped = self._tail.drop(worker)
+                freed += [int(run.user_attrs["seat"]) for run in dropped]
+                leave += [run.number for run in dropped]
             if any_ended and (share := self._workers.seat_busy_share) is not None:
                 self.study.set_user_attr("seat_busy_share", share)
             reply = self._fill(worker, [*free, *freed])
-        self._recorder.remove_leftovers(trial for trial, _ in current)
+        self._recorder.remove_leftovers([*(trial for trial, _ in current), *dropped])
         self.report_log.add(self.study, told)
         return replace(reply, leave=tuple(leave))
 
@@ -369,8 +380,12 @@ class Keeper:
         others = self._workers.active - {worker}
         trial = self._retry_queue.next_for(worker, on_worker, has_others=bool(others))
         if trial is None and not any(map(is_suspect, on_worker)):
-            trial = next(iter(self._source.prefetched()), None) or self._source.draw()
+            trial = next(iter(self._source.prefetched()), None) or self._source.draw() or self._tail.draw()
         return trial
+
+    def _search_goes_on(self) -> bool:
+        """Whether a trial of the search runs, waits for a seat, or is still to be drawn."""
+        return self._tail.has_running_search() or (not self._is_ending() and self._source.has_more())
 
     def _no_work(self, worker: int, *, stop: bool = False) -> Reply:
         """The reply to a worker that has nothing more to do."""

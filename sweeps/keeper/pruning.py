@@ -16,6 +16,7 @@ from lora_runner.protocol import (
     PUT_BACK,
     SeatReport,
 )
+from results.stored_trials import is_replicate, search_trials
 from results.text.gaps import short_loss
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.optuna_private import storage_of, trial_id_of
@@ -45,7 +46,7 @@ def final_report(
             return report.ended(FAILED, f"{metric.name}, by which trials are compared, was not measured")
         return report
     # A resumed trial repeats reports that were decided on before.
-    if report.percent in trial.intermediate_values or is_default(trial):
+    if report.percent in trial.intermediate_values or is_default(trial) or is_replicate(trial):
         return None
     value, text = report.eval_loss, f"loss {short_loss(report.eval_loss)}"
     if metric is not None:
@@ -54,7 +55,7 @@ def final_report(
         value, text = metric.cost(report.metric), f"{metric.name} {report.metric:.4f}"
     if not study.pruner.prune(study, storage_of(study).get_trial(trial_id_of(trial))):
         return None
-    reported = [t.intermediate_values.get(report.percent) for t in study.get_trials(deepcopy=False)]
+    reported = [t.intermediate_values.get(report.percent) for t in search_trials(study)]
     others = [other for other in reported if other is not None]
     rank = 1 + sum(other < value for other in others)
     return report.ended(PRUNED, f"at {report.percent}%: {text}, rank {rank} of {len(others)}")

@@ -16,7 +16,7 @@ from files_and_text.atomic_files import atomic_write, atomic_write_json
 from files_and_text.trial_paths import ERROR_FILE, REPORTS_FILE, RESULT_FILE, trial_folder
 from lora_runner.metric.scores import objective_of
 from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED, SeatReport
-from results.stored_trials import MEASURED, rank
+from results.stored_trials import MEASURED, is_replicate, rank, search_trials
 from sweeps.artifacts.checkpoint_store import CheckpointCleaner
 from sweeps.artifacts.trial_folder import (
     append_line,
@@ -97,8 +97,8 @@ class Recorder:
         began = self.study.user_attrs.get("run_began") or {}
         is_new = began.get("run") != run
         if is_new:
-            finished = len(self.study.get_trials(deepcopy=False, states=COUNTED_STATES))
-            failed = len(self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)))
+            finished = len(search_trials(self.study, COUNTED_STATES))
+            failed = len(search_trials(self.study, (TrialState.FAIL,)))
             ran = float(self.study.user_attrs.get(RUN_SECONDS) or 0.0)
             began = {"run": run, "at": time.time(), "finished": finished, "failed": failed, "ran": ran}
             self.study.set_user_attr("run_began", began)
@@ -203,7 +203,9 @@ class Recorder:
 
 
 def adapters_to_keep(trials: Sequence[FrozenTrial], count: int) -> list[int]:
-    """Numbers of the `count` best complete trials, and of the guideline default."""
-    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+    """Numbers of the `count` best complete trials of the search, and of the guideline default."""
+    complete = [
+        t for t in trials if t.state == TrialState.COMPLETE and t.value is not None and not is_replicate(t)
+    ]
     best = sorted(complete, key=rank)[:count]
     return sorted({t.number for t in (*best, *filter(is_default, complete))})

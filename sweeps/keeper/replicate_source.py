@@ -58,7 +58,7 @@ class ReplicateSource(TrialSource):
         trial = self.study.ask()
         params = self.study_spec.space.suggest(trial)
         config = replace(self.study_spec.trial_config(params), seed=trial.user_attrs["seed"])
-        return self._record(trial, params, config)
+        return self.record(trial, params, config)
 
     def _next_number(self) -> int | None:
         """As for any study, but no other run takes the place of a failed one."""

@@ -13,6 +13,7 @@ from files_and_text.atomic_files import atomic_write_json
 from files_and_text.trial_paths import CONFIG_FILE, trial_folder
 from lora_runner.config import TrialConfig
 from lora_runner.errors import TrialConfigError
+from results.stored_trials import search_trials
 from sweeps.artifacts.trial_folder import set_aside
 from sweeps.plan.specs import StudySpec
 from sweeps.plan.trial_kinds import first_trials
@@ -97,14 +98,14 @@ class TrialSource:
                 self.study.tell(trial.number, state=TrialState.FAIL)
                 self._note(f"trial {trial.number}: failed, {error}")
                 continue
-            return self._record(trial, params, config)
+            return self.record(trial, params, config)
         return None
 
     def _attributes(self, trial: Trial) -> dict[str, Any]:
         origin = trial.user_attrs.get("origin", "sampler")
         return {"folder": trial_folder(trial.number), "origin": origin}
 
-    def _record(self, trial: Trial, params: Mapping[str, Any], config: TrialConfig) -> FrozenTrial:
+    def record(self, trial: Trial, params: Mapping[str, Any], config: TrialConfig) -> FrozenTrial:
         """Write a trial's configuration to the study and into its folder."""
         values, digest = config.to_dict(), config.hash()
         set_user_attrs(self.study, trial, **self._attributes(trial), config=values, config_hash=digest)
@@ -156,7 +157,7 @@ class TrialSource:
 
     def has_failed_too_often(self) -> bool:
         """Whether the run has reached its limit on failures."""
-        failed = self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        failed = search_trials(self.study, (TrialState.FAIL,))
         return len(failed) - self.num_failed_before >= self.study_spec.reliability.max_failures
 
     def has_more(self) -> bool:
@@ -174,7 +175,7 @@ class TrialSource:
         if is_exhausted and not self._has_waiting():
             return None
         # A retry is no new draw: the sampler goes on as if nothing had failed.
-        trials = self.study.get_trials(deepcopy=False)
+        trials = search_trials(self.study)
         return sum(trial.state != TrialState.WAITING and RETRY_OF not in trial.user_attrs for trial in trials)
 
     def _has_waiting(self) -> bool:
@@ -185,7 +186,7 @@ class TrialSource:
 
         A guideline default that failed counts too, to reserve its retry: every verdict compares with it.
         """
-        trials = self.study.get_trials(deepcopy=False)
+        trials = search_trials(self.study)
         taken = sum(trial.state not in (TrialState.WAITING, TrialState.FAIL) for trial in trials)
         default = [trial.state for trial in trials if is_default(trial)]
         return taken + (with_default and bool(default) and set(default) == {TrialState.FAIL})
@@ -193,7 +194,7 @@ class TrialSource:
 
 def open_failures(study: optuna.Study) -> list[FrozenTrial]:
     """For each configuration that has only failed, its last trial."""
-    trials = study.get_trials(deepcopy=False)
+    trials = search_trials(study)
     not_failed = {_root(trial) for trial in trials if trial.state != TrialState.FAIL}
     last = {_root(trial): trial for trial in trials if trial.state == TrialState.FAIL}
     return [trial for root, trial in last.items() if root not in not_failed]

@@ -11,6 +11,8 @@ import optuna
 from optuna import pruners
 from optuna.trial import FrozenTrial, TrialState
 
+from results.stored_trials import is_replicate
+
 
 class SuccessiveHalving(pruners.SuccessiveHalvingPruner):
     """Successive halving that compares a trial with all reports at a rung.
@@ -103,6 +105,8 @@ class SuccessiveHalving(pruners.SuccessiveHalvingPruner):
         A trial recovered from disk may have its final report alone, which is not compared at 20%.
         """
         for trial in trials:
+            if is_replicate(trial):
+                continue
             step = min((step for step in trial.intermediate_values if step >= rung), default=None)
             if step is not None and step < rung * self.reduction_factor:
                 yield _or_inf(trial.intermediate_values[step])

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from files_and_text.plain_values import finite
 from results.devices import devices_of
 from results.parameter_order import in_order
-from results.stored_trials import by_percent, full_budget_loss, rank
+from results.stored_trials import by_percent, full_budget_loss, is_replicate, rank, search_trials
 from results.sweep_result import hyperparameters
 from search_spaces import DEFAULT_LABEL, MOVED_LABEL
 from search_spaces.dimension import Value
@@ -61,6 +61,10 @@ def read_status(study: optuna.Study, target: int) -> Status:
     complete = []
     for trial in trials:
         state = _state(trial, is_live=is_live)
+        if is_replicate(trial):
+            if state == TrialState.RUNNING.name:
+                status.running.append(_running_trial(trial, context, is_live=is_live))
+            continue
         status.states[state] = status.states.get(state, 0) + 1
         status.num_put_back += bool(trial.user_attrs.get("put_back"))
         if trial.state.is_finished() and (outcome := trial.user_attrs.get("outcome")):
@@ -102,7 +106,7 @@ def used_shares(study: optuna.Study) -> list[float]:
     """The share (0..1) of its budget that each trial used that has ended and did not fail."""
     return [
         min(1.0, steps / budget)
-        for trial in study.get_trials(deepcopy=False, states=COUNTED_STATES)
+        for trial in search_trials(study, COUNTED_STATES)
         if (steps := finite(trial.user_attrs.get("num_steps")))
         and (budget := finite((trial.user_attrs.get("config") or {}).get("max_steps")))
     ]
@@ -110,7 +114,8 @@ def used_shares(study: optuna.Study) -> list[float]:
 
 def never_pruned(study: optuna.Study) -> list[int]:
     """Numbers of the trials that always use their whole budget."""
-    return [trial.number for trial in study.get_trials(deepcopy=False) if is_default(trial)]
+    trials = study.get_trials(deepcopy=False)
+    return [trial.number for trial in trials if is_default(trial) or is_replicate(trial)]
 
 
 def searched_values(trial: FrozenTrial, context: Mapping[str, Any]) -> dict[str, Value]:

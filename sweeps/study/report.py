@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from lora_runner.protocol import COMPLETE, PUT_BACK, SeatReport
-from results.stored_trials import rank
+from results.stored_trials import rank, search_trials
 from search_spaces.dimension import Value
 
 
@@ -68,5 +68,5 @@ class ReportLog:
 
 
 def _best(study: optuna.Study) -> int | None:
-    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    complete = search_trials(study, (TrialState.COMPLETE,))
     return min(complete, key=rank).number if complete else None

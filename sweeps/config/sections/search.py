@@ -136,6 +136,10 @@ class SearchSection(Section):
         dict[str, float], BeforeValidator(mapping_of("widen", dict.fromkeys(DEFAULT_WIDEN, AtLeastOne)))
     ] = Field(default_factory=dict)
     """Factors, by dimension, by which guideline ranges are widened on both sides; the space has defaults."""
+    tail_replicates: Flag | None = None
+    """Whether the guideline default and the leading trial run again on new seeds in seats that are idle while
+    the last trials end: the sweep then ends with a first interval; null: on a GPU, where such a seat costs
+    no time."""
     timeout_seconds: PositiveFloat | None = None
     """After this time no new trial starts; null: no limit."""
 
