@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 
 from files_and_text.numbers import plural
 from files_and_text.plain_values import finite
+from results.stored_trials import search_trials
 
 TRIALS_PER_HYPERPARAMETER = 10
 """Finished trials that each searched hyperparameter needs.

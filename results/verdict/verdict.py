@@ -26,6 +26,7 @@ from results.verdict.measure import measure
 from results.verdict.metric_comparison import MetricComparison, compare_metric
 from results.verdict.replicates import Replicates, read_replicates
 from results.verdict.row_verdict import RowVerdict
+from results.verdict.tail_replicates import tail_replicates
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -73,6 +74,7 @@ def verdict(
     """Check every guideline row that the sweep names against its trials and, for words, against the confirm
     study's runs.
 
+    Without a confirm study, runs that the sweep itself made on new seeds take its place.
     `margin` is a share of the best's loss; None takes the confirmation's own, else MARGIN.
     Works on unfinished studies too. Raises NothingToSay for a study without a single trial, InputError for
     invalid guideline rows in the study, DamagedReplicates for an invalid confirm study.
@@ -81,6 +83,8 @@ def verdict(
         # A confirmation that was planned and has not started shows nothing yet.
         replicates = read_replicates(replicates) if replicates.get_trials(deepcopy=False) else None
     sweep = study if isinstance(study, SweepResult) else read_study(study)
+    if replicates is None or not replicates.runs:
+        replicates = tail_replicates(sweep)
     if margin is None:
         margin = MARGIN if replicates is None else replicates.margin
     if not sweep.started:

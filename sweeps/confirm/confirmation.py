@@ -22,7 +22,7 @@ from sweeps.confirm.set_aside import refuse_if_running, set_aside
 from sweeps.confirm.study_specs import check_same_arms, confirm_study_spec, has_work, tuning_study_spec
 from sweeps.keeper.failed_trials import TRY_AGAIN, failed_trials
 from sweeps.keeper.keeper import Keeper
-from sweeps.keeper.replicate_source import is_settled
+from sweeps.keeper.sources.replicate_source import is_settled
 from sweeps.plan.replicate_plan import ReplicatePlan
 from sweeps.plan.specs import StudySpec
 from sweeps.study.lease import refuse_unless_free

@@ -19,7 +19,7 @@ from sweeps.confirm.one_rate import rates_to_try
 from sweeps.confirm.request import ConfirmRequest
 from sweeps.confirm.set_aside import FOLDER, ONE_RATE_SUFFIX
 from sweeps.errors import ConfigError, StudyMismatch
-from sweeps.keeper.replicate_source import is_settled
+from sweeps.keeper.sources.replicate_source import is_settled
 from sweeps.plan.replicate_plan import ReplicatePlan, new_seeds
 from sweeps.plan.specs import StudySpec
 from sweeps.study.read_status import read_status

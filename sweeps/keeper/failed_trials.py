@@ -10,8 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from files_and_text.numbers import plural
 from files_and_text.trial_paths import ERROR_FILE
+from sweeps.keeper.sources.trial_source import open_failures
 from sweeps.keeper.start_failures import normalized
-from sweeps.keeper.trial_source import open_failures
 from sweeps.study.read_status import is_default
 from sweeps.study.status import Status
 from sweeps.study.study import ENDED_STATES

@@ -25,10 +25,10 @@ from sweeps.keeper.protocol import Reply, SeatAssignment, SeatTime
 from sweeps.keeper.pruning import final_report
 from sweeps.keeper.recorder import Recorder, RunStart
 from sweeps.keeper.recovery import recover_trials
-from sweeps.keeper.replicate_source import trial_source_for
 from sweeps.keeper.retry_queue import RetryQueue, is_suspect
 from sweeps.keeper.seats import assign_seat, current_reports, trials_of_run, trials_without_seat
-from sweeps.keeper.tail_replicates import TailReplicates
+from sweeps.keeper.sources.replicate_source import trial_source_for
+from sweeps.keeper.sources.tail_source import TailReplicates
 from sweeps.keeper.worker_registry import MAX_FUTILE_STARTS, WorkerRegistry, restart_pause
 from sweeps.plan.specs import StudySpec
 from sweeps.progress.live_progress import LiveProgress

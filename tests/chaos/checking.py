@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lora_runner.config import TrialConfig
 from lora_runner.protocol import COMPLETE, FAILED, PRUNED
 from results.adapter_files import check_adapter_files
-from sweeps.keeper.trial_source import RETRY_OF
+from sweeps.keeper.sources.trial_source import RETRY_OF
 from sweeps.study.read_status import is_default
 from tests.chaos.rehearsal import expected
 

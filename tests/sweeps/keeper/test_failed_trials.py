@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lora_runner.config import TrialConfig
 from sweeps.config.sections.reliability import ReliabilitySection
 from sweeps.keeper.keeper import Keeper
-from sweeps.keeper.trial_source import open_failures
+from sweeps.keeper.sources.trial_source import open_failures
 from sweeps.study.lease import DriverProcess
 
 Make = Callable[..., Keeper]

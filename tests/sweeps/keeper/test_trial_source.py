@@ -219,7 +219,8 @@ def test_a_draw_that_fails_leaves_nothing_behind(
     before, status = stored(keeper), keeper.status()
     with monkeypatch.context() as broken:
         broken.setattr(
-            "sweeps.keeper.trial_source.atomic_write_json", lambda *_: (_ for _ in ()).throw(OSError("full"))
+            "sweeps.keeper.sources.trial_source.atomic_write_json",
+            lambda *_: (_ for _ in ()).throw(OSError("full")),
         )
         with pytest.raises(OSError, match="full"):
             keeper.prefetch(0)

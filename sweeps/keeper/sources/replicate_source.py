@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 from results.comparison.stopping import is_clear
 from results.verdict.replicates import read_replicates
-from sweeps.keeper.trial_source import TrialSource
+from sweeps.keeper.sources.trial_source import TrialSource
 from sweeps.plan.replicate_plan import ReplicatePlan
 from sweeps.plan.specs import StudySpec
 from sweeps.study.study import ENDED_STATES
