@@ -14,4 +14,5 @@ truth.py          whether a word is wrong, by the program's own meaning and for 
 scores.py         wrong, undecided and lost words over many sweeps, with Monte-Carlo errors
 curves.py         learning curves of trials on a surface
 searches.py       a search over such trials: seats in virtual time, one study in memory
+replays.py        published losses as a surface to search
 """

@@ -21,7 +21,7 @@ from results.verdict.verdict import Verdict, verdict
 from sweeps.confirm.one_rate import pick_rate
 from sweeps.confirm.request import ConfirmRequest
 from sweeps.confirm.study_specs import confirm_study_spec, tuning_study_spec
-from sweeps.keeper.replicate_source import ReplicateSource
+from sweeps.keeper.sources.replicate_source import ReplicateSource
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.cached_storage import CachedStorage
 from sweeps.storage.optuna_private import trial_id_of

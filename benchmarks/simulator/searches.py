@@ -14,6 +14,9 @@ from optuna.trial import Trial, TrialState
 from benchmarks.simulator.curves import Curve
 from search_spaces import SearchSpace
 from search_spaces.search_space import FirstTrial
+from sweeps.study.curve_gp.curves import FROZEN, curves_of
+from sweeps.study.curve_gp.decisions import thaw
+from sweeps.study.curve_gp.pruner import FreezeThaw
 
 
 class Trials(Protocol):
@@ -47,7 +50,7 @@ class Ended:
     """Virtual time, in percent of a full trial."""
     params: dict[str, Any]
     outcome: str
-    """complete | pruned | diverged."""
+    """complete | pruned | diverged, or frozen to the end."""
     loss: float | None
     """At the full budget."""
 
@@ -65,15 +68,20 @@ def search(
     """The trials of a search of `compute` full trials' worth of seat time, in order of their end.
 
     Trials that report at the same time are recorded before any of them is decided on, as in a pack. The first
-    of `first`, the guideline default, is never pruned.
+    of `first`, the guideline default, is never pruned. What FreezeThaw stops keeps its losses and may go on.
     """
     study = optuna.create_study(pruner=pruner)
     for each in first:
         study.enqueue_trial(each.params)
     running: list[_Seat] = []
+    frozen: dict[int, _Seat] = {}
     ended: list[Ended] = []
     now, end = 0, 100 * compute // seats
     while True:
+        for number in _to_thaw(study, space, frozen)[: seats - len(running)]:
+            seat = frozen.pop(number)
+            seat.trial.set_user_attr(FROZEN, None)
+            running.append(seat)
         while len(running) < seats:
             study.sampler = sampler_for(_num_drawn(study))
             trial = study.ask()
@@ -83,7 +91,9 @@ def search(
         step = min(_next_report(seat, trials.report_at) - seat.done for seat in running)
         now += step
         if now > end:
-            return ended
+            return ended + [
+                Ended(at=end, params=s.params, outcome="frozen", loss=None) for s in frozen.values()
+            ]
         due = [seat for seat in running if _next_report(seat, trials.report_at) == seat.done + step]
         for seat in running:
             seat.done += step
@@ -100,20 +110,39 @@ def search(
             elif seat.trial.number > 0 and pruner.prune(study, _frozen(study, seat.trial)):
                 seat.outcome = "pruned"
         for seat in due:
-            if not seat.outcome:
-                continue
-            loss = seat.curve.losses[100] if seat.outcome == "complete" else None
-            if seat.outcome == "diverged" and isinstance(study.sampler, TPESampler):
-                seat.trial.set_constraint("trainable", 1.0)  # as the keeper tells TPE
-            study.tell(seat.trial, loss, state=None if loss is not None else TrialState.PRUNED)
-            ended.append(Ended(at=now, params=seat.params, outcome=seat.outcome, loss=loss))
+            if seat.outcome == "pruned" and isinstance(pruner, FreezeThaw):
+                seat.outcome, frozen[seat.trial.number] = "frozen", seat
+                seat.trial.set_user_attr(FROZEN, seat.done)
+            elif seat.outcome:
+                _tell(study, seat)
+                loss = seat.curve.losses[100] if seat.outcome == "complete" else None
+                ended.append(Ended(at=now, params=seat.params, outcome=seat.outcome, loss=loss))
         running = [seat for seat in running if not seat.outcome]
+        for seat in frozen.values():
+            seat.outcome = ""
 
 
 def best_by(ended: Sequence[Ended], at: float) -> Ended | None:
     """The complete trial of the lowest loss by this time; None when there is none."""
     complete = [trial for trial in ended if trial.loss is not None and trial.at <= at]
     return min(complete, key=lambda trial: trial.loss or 0.0, default=None)
+
+
+def _tell(study: optuna.Study, seat: _Seat) -> None:
+    """As the keeper does; a diverged trial is set apart for TPE alone."""
+    if seat.outcome == "complete":
+        study.tell(seat.trial, seat.curve.losses[100])
+        return
+    if seat.outcome == "diverged":
+        seat.trial.set_user_attr("outcome", "diverged")
+        if isinstance(study.sampler, TPESampler):
+            seat.trial.set_constraint("trainable", 1.0)
+    study.tell(seat.trial, state=TrialState.PRUNED)
+
+
+def _to_thaw(study: optuna.Study, space: SearchSpace, frozen: Mapping[int, _Seat]) -> list[int]:
+    """Frozen trials to take up before new ones are drawn, as the keeper does."""
+    return thaw(space, curves_of(study), has_new=True) if frozen else []
 
 
 def _has_diverged(seat: _Seat) -> bool:

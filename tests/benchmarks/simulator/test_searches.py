@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,11 @@ from benchmarks.search import METHODS, Method, halving, simulate, summary
 from benchmarks.simulator import shapes
 from benchmarks.simulator.curves import Curve, SimulatedTrials, learning_done, relative_rate
 from benchmarks.simulator.noise import Noise
+from benchmarks.simulator.replays import read_models
 from benchmarks.simulator.searches import best_by, search
 from benchmarks.simulator.surface import Surface
 from benchmarks.simulator.worlds import space
+from sweeps.study.curve_gp.pruner import FreezeThaw
 
 REPORT_AT = (20, 40, 60, 80, 100)
 SPACE = space(3, 8.03e9)
@@ -150,3 +153,43 @@ def test_methods_have_names_of_their_own() -> None:
     names = [method.name for method in METHODS]
     assert len(set(names)) == len(names)
     assert "tpe + successive halving from 40%" in names
+
+
+TABLE = """\
+model,lr,rank,test_nll,train_nll
+small,1e-4,8,1.10,1.0
+small,1e-3,8,1.02,1.0
+small,1e-2,8,1.30,1.0
+small,1e-4,16,1.08,1.0
+small,1e-3,16,1.00,1.0
+small,1e-3,16,1.02,1.0
+small,1e-2,16,1.20,1.0
+small,1e-3,64,0.90,1.0
+few,1e-4,8,1.0,1.0
+"""
+
+
+def test_a_published_model_is_replayed_between_the_rates_that_were_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.simulator.replays.LEAST_CONFIGS", 6)
+    (tmp_path / "table.csv").write_text(TABLE)
+    [model] = read_models(tmp_path / "table.csv")
+    assert model.name == "small"
+    assert model.space["lora_r"].choices == (8, 16), "one rate of a rank is no curve"
+    assert model.loss({"learning_rate": 1e-3, "lora_r": 16}) == pytest.approx(1.01)
+    assert model.loss({"learning_rate": 10**-3.5, "lora_r": 8}) == pytest.approx(1.06)
+    assert model.lowest == pytest.approx(1.01)
+
+
+def test_a_trial_that_is_frozen_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trial 1 is stopped at 40%; taken up at once, it ends after the 60% that are left."""
+    monkeypatch.setattr("benchmarks.simulator.searches.thaw", lambda space, curves, has_new: [1])
+    monkeypatch.setattr(
+        FreezeThaw, "prune", lambda self, study, trial: trial.number == 1 and trial.last_step == 40
+    )
+    found = run(FreezeThaw(SPACE, min_resource=40), Numbered(), seats=1, compute=3)
+    assert found == [(100, "complete", 0.0), (200, "complete", 1.0), (300, "complete", 2.0)]
+    monkeypatch.setattr("benchmarks.simulator.searches.thaw", lambda space, curves, has_new: [])
+    left = run(FreezeThaw(SPACE, min_resource=40), Numbered(), seats=1, compute=3)
+    assert left == [(100, "complete", 0.0), (240, "complete", 2.0), (300, "frozen", None)]
