@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from results.comparison.records import RecordComparison
 from results.verdict.word_rules import Word
 from search_spaces.dimension import Value
 
@@ -221,6 +222,9 @@ class Answer:
     """Whether the sweep searched by the metric: the best is the best by it."""
     parameters: Sequence[ParameterAnswer]
     """Those that guideline rows speak of and the sweep tested, in the order of `PARAMETER_ORDER`."""
+    over_records: RecordComparison | None = None
+    """What the guideline default costs over other evaluation records; None where runs kept no losses of
+    single records."""
     samples: Sequence[Sample] = ()
     """Empty where the sweep samples no text, and in studies that do not hold the prompts."""
     next: Sequence[NextCommand]

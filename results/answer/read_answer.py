@@ -65,6 +65,7 @@ def read_answer(
         metric=metric,
         is_by_metric=isinstance(spec, Mapping) and bool(spec.get("objective")),
         parameters=[] if verdict is None else parameter_answers(verdict.rows, best, sweep.guideline_default),
+        over_records=None if verdict is None else verdict.over_records.default,
         samples=read_samples(sweep, best),
         next=next_commands(
             run,

@@ -46,6 +46,8 @@ class Replicate:
     outcome: str = ""
     """Of a run that ended early. `out_of_memory` and `failed` say nothing about the loss and count as
     missing; everything else, "" included, counts as lost by its config."""
+    folder: str = ""
+    """Relative to the sweep's run folder; "" where it is not known."""
 
     @property
     def loss(self) -> float | None:

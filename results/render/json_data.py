@@ -14,7 +14,6 @@ from results.text.comparisons import band_advice
 from results.text.conditions import conditions_statement, shown_conditions
 from results.text.limitations import limitation_text
 from results.text.rows import description, early_ends, evidence, reason_not_tested
-from results.verdict.arm_comparisons import ArmComparisons
 from results.verdict.band import Band
 from results.verdict.measure import Measurement
 from results.verdict.metric_comparison import MetricComparison
@@ -37,7 +36,7 @@ def verdict_data(verdict: Verdict, answer: Answer) -> dict[str, Any]:
             "guideline_default": _trial(verdict.guideline_default),
             "base_eval_loss": verdict.base_eval_loss,
             "margin": verdict.margin,
-            "replicates": None if verdict.replicates is None else _replicates(verdict.replicates),
+            "replicates": None if verdict.replicates is None else _replicates(verdict),
             **({} if verdict.by_metric is None else {"measured": _metric(verdict.by_metric)}),
             "outcomes": verdict.outcomes,
             "edges": [asdict(edge) for edge in verdict.edges],
@@ -106,7 +105,9 @@ def _band(band: Band) -> dict[str, Any]:
     return asdict(band) | {"advice": band_advice(band)}
 
 
-def _replicates(found: ArmComparisons) -> dict[str, Any]:
+def _replicates(verdict: Verdict) -> dict[str, Any]:
+    found = verdict.replicates
+    assert found is not None
     return {
         "margin": found.margin,
         "alpha": found.alpha,
@@ -120,6 +121,7 @@ def _replicates(found: ArmComparisons) -> dict[str, Any]:
             for arm in found.arms
         ],
         "comparisons": {name: comparison_data(comparison) for name, comparison in found.comparisons.items()},
+        "over_records": {name: asdict(one) for name, one in verdict.over_records.arms.items()},
     }
 
 

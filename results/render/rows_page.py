@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from files_and_text.numbers import loss, number, value_text
+from results.comparison.records import RecordComparison
 from results.render.markdown import bullets, table
 from results.text.comparisons import cost_text, effect_text, row_effect_text, verdict_sentence, word_text
 from results.text.limitations import limitation_text
+from results.text.records import record_interval_text
 from results.text.rows import description, early_ends, evidence, reason_not_tested
 from results.text.values import shown_range
 from results.verdict.arm_comparisons import ArmComparisons
@@ -38,7 +42,7 @@ def rows_page(verdict: Verdict) -> str:
     parts = [f"# Guideline rows of sweep {verdict.study}, one by one"]
     parts.append("## Limits\n\n" + bullets(map(limitation_text, verdict.limitations)))
     if verdict.replicates is not None:
-        parts.append(_replicates(verdict.replicates))
+        parts.append(_replicates(verdict.replicates, verdict.over_records.arms))
     if tested:
         cells = [row_cells(row) for row in tested]
         parts.append(
@@ -81,7 +85,7 @@ def _row_sentences(row: RowVerdict, verdict: Verdict) -> str:
     return f"`{row.row.id}`: " + " ".join(part for part in parts if part)
 
 
-def _replicates(found: ArmComparisons) -> str:
+def _replicates(found: ArmComparisons, over_records: Mapping[str, RecordComparison]) -> str:
     cells = []
     for summary in found.arms:
         comparison = found.comparisons.get(summary.arm.name)
@@ -93,11 +97,17 @@ def _replicates(found: ArmComparisons) -> str:
                 loss(summary.mean),
                 "" if summary.spread is None else f"{summary.spread:.4f}",
                 "the reference" if comparison is None else effect_text(comparison) or "no common seed",
+                *([_over_records(over_records.get(summary.arm.name))] if over_records else []),
             )
         )
-    header = ("arm", "role", "finished", "mean loss", "spread of a run", f"against {found.reference.name}")
+    header = ["arm", "role", "finished", "mean loss", "spread of a run", f"against {found.reference.name}"]
+    header += ["over other evaluation records"] if over_records else []
     state = "The stopping rule is met." if found.clear else "Not clear yet: more seeds can change a word."
     return f"## Replicates on common seeds\n\n{state}\n\n{table(header, cells)}"
+
+
+def _over_records(found: RecordComparison | None) -> str:
+    return "" if found is None else record_interval_text(found)
 
 
 def _context(verdict: Verdict) -> str:

@@ -16,6 +16,7 @@ from results.text.parameters import (
     parameter_title,
     table_lines,
 )
+from results.text.records import records_text
 from search_spaces.dimension import Value
 
 __all__ = [
@@ -104,7 +105,11 @@ def headline(answer: Answer) -> str:
 
 
 def sure_text(answer: Answer) -> str:
-    """How sure it is that the best beats the guideline default, in one sentence."""
+    """How sure it is that the best beats the guideline default, also over other evaluation records."""
+    return " ".join(filter(None, (_sure(answer), records_text(answer))))
+
+
+def _sure(answer: Answer) -> str:
     seeds, gap = answer.seeds, answer.default.gap
     between = "" if gap is None else interval_text(gap)
     margin = percent_text(100 * answer.margin, plus=False).replace(".0%", "%").replace("0%", "%")

@@ -48,16 +48,21 @@ def gap_text(gap: Gap, *, with_seeds: bool = True, source: str = "") -> str:
 
 def interval_text(gap: Gap) -> str:
     """`20.1 to 31.0%`; "" without an interval."""
-    low, high, unit = gap.low_percent, gap.high_percent, "%"
+    low, high = gap.low_percent, gap.high_percent
     if low is None or high is None:
         if gap.low is None or gap.high is None:
             return ""
         return f"{gap.low:.4f} to {gap.high:.4f} nats"
+    return percents_text(low, high)
+
+
+def percents_text(low: float, high: float) -> str:
+    """`20.1 to 31.0%`."""
     digits = (
         2 if high - low < 0.1 or max(abs(low), abs(high)) < 1 else 0 if min(abs(low), abs(high)) >= 100 else 1
     )
     shown = [f"{end:.{digits}f}" for end in (low, high)]
-    return f"{' to '.join(_unsigned_zero(end) for end in shown)}{unit}"
+    return f"{' to '.join(_unsigned_zero(end) for end in shown)}%"
 
 
 def cost_words(gap: Gap) -> str:

@@ -47,7 +47,8 @@ TEXTS: Mapping[str, Callable[..., str]] = {
         f"The words rest on {plural(arms, 'configuration')}, run again on up to "
         f"{plural(seeds, 'common seed')}. The chance that any of them is wrong is at most {100 * alpha:g}%, "
         f"with a margin of {100 * margin:g}% of the best's loss, if differences between runs are about "
-        "normal. Where the best lies, and costs without seeds, rest on single runs."
+        "normal. Intervals over seeds hold for the sweep's own evaluation records. Where the best lies, and "
+        "costs without seeds, rest on single runs."
     ),
     "lowest_of_several": lambda finished: (
         f"The best is the lowest of {plural(finished, 'finished trial')}, so part of its lead is luck: run "

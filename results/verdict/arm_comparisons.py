@@ -66,6 +66,15 @@ class ArmComparisons:
         """Whether `best` is what was run again: a sweep that went on may have another best by now."""
         return best is not None and has_values_of(best, self.reference.values)
 
+    def best_and_default(self, best: TrialResult) -> tuple[Arm, Arm] | None:
+        """The arms of the sweep's best and of the guideline default, where both were run again."""
+        arms = [summary for summary in self.arms if summary.runs]
+        again = next(
+            (a.arm for a in arms if a.arm.role == "best" and has_values_of(best, a.arm.values)), None
+        )
+        default = next((a.arm for a in arms if a.arm.role == "guideline_default"), None)
+        return None if again is None or default is None else (again, default)
+
 
 def has_values_of(trial: TrialResult, values: Mapping[str, Value]) -> bool:
     """Whether the trial's own hyperparameters are these."""

@@ -17,6 +17,8 @@ from results.stored_trials import full_budget_loss, full_budget_metric
 
 CONFIRM_SUFFIX = ".confirm"
 """The confirm study of sweep `name` is named `name` + this, in the same storage."""
+CONFIRM_FOLDER = "confirm"
+"""Its folder in the sweep's run folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,7 @@ def _run(trial: FrozenTrial, names: Sequence[str], study: str) -> Replicate:
         eval_loss=full_budget_loss(trial),
         metric=full_budget_metric(trial),
         outcome=str(trial.user_attrs.get("outcome") or _OUTCOMES[trial.state]),
+        folder=f"{CONFIRM_FOLDER}/{trial.user_attrs['folder']}" if trial.user_attrs.get("folder") else "",
     )
 
 

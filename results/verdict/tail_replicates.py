@@ -18,7 +18,14 @@ def tail_replicates(sweep: SweepResult) -> Replicates | None:
         return None
     named = {"best": best, "guideline default": default}
     runs = [
-        Replicate(arm=name, seed=run.seed, eval_loss=run.eval_loss, metric=run.metric, outcome=run.outcome)
+        Replicate(
+            arm=name,
+            seed=run.seed,
+            eval_loss=run.eval_loss,
+            metric=run.metric,
+            outcome=run.outcome,
+            folder=run.folder,
+        )
         for run in sweep.replicates
         for name, trial in named.items()
         if run.seed is not None and run.outcome not in ("running", "waiting") and _is_of(run, trial)

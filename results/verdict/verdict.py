@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -16,6 +17,7 @@ import optuna
 from files_and_text.numbers import plural
 from files_and_text.shown import Shown
 from results.comparison.constants import MARGIN
+from results.comparison.over_records import OverRecords, RecordComparisons
 from results.errors import NothingToSay
 from results.sweep_result import SweepResult, TrialResult, read_study
 from results.verdict.arm_comparisons import ArmComparisons, compare_arms
@@ -50,6 +52,8 @@ class Verdict(Shown):
     """Share of the best's loss below which a difference does not matter."""
     replicates: ArmComparisons | None = None
     """Arms run again on common seeds; None when none were."""
+    over_records: RecordComparisons = field(default_factory=RecordComparisons)
+    """The default and the arms over other evaluation records."""
     by_metric: MetricComparison | None = None
     """The best by the sweep's metric beside the best by loss; None where the sweep has no metric."""
 
@@ -70,12 +74,14 @@ def verdict(
     replicates: optuna.Study | Replicates | None = None,
     *,
     margin: float | None = None,
+    run_folder: Path | None = None,
 ) -> Verdict:
     """Check every guideline row that the sweep names against its trials and, for words, against the confirm
     study's runs.
 
     Without a confirm study, runs that the sweep itself made on new seeds take its place.
-    `margin` is a share of the best's loss; None takes the confirmation's own, else MARGIN.
+    `margin` is a share of the best's loss; None takes the confirmation's own, else MARGIN. `run_folder` holds
+    the losses of single evaluation records; without it nothing is said about other records.
     Works on unfinished studies too. Raises NothingToSay for a study without a single trial, InputError for
     invalid guideline rows in the study, DamagedReplicates for an invalid confirm study.
     """
@@ -99,7 +105,29 @@ def verdict(
         for row in sweep.guidelines
     ]
     limitations = limitations_of(sweep, edges, compared)
-    return assemble(sweep, rows, edges, limitations, margin=margin, compared=compared, replicates=runs)
+    found = assemble(sweep, rows, edges, limitations, margin=margin, compared=compared, replicates=runs)
+    if run_folder is None:
+        return found
+    over_records = OverRecords(run_folder, () if compared is None else compared.runs, margin=margin)
+    return replace(found, over_records=_compare_over_records(sweep, compared, over_records))
+
+
+def _compare_over_records(
+    sweep: SweepResult, compared: ArmComparisons | None, over_records: OverRecords
+) -> RecordComparisons:
+    arms = {}
+    if compared is not None:
+        others = [summary.arm for summary in compared.arms if summary.arm != compared.reference]
+        found = {arm.name: over_records.of_arms(arm, compared.reference) for arm in others}
+        arms = {name: beside for name, beside in found.items() if beside is not None}
+    best, default = sweep.chosen or sweep.best, sweep.guideline_default
+    if best is None or default is None or default.number == best.number:
+        return RecordComparisons(arms=arms)
+    if compared is not None and (pair := compared.best_and_default(best)) is not None:
+        again, its = pair
+        beside = arms.get(its.name) if again == compared.reference else over_records.of_arms(its, again)
+        return RecordComparisons(default=beside, arms=arms)
+    return RecordComparisons(default=over_records.of_trials(default, best), arms=arms)
 
 
 def assemble(

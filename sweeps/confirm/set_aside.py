@@ -7,7 +7,7 @@ from pathlib import Path
 
 import optuna
 
-from results.verdict.replicates import CONFIRM_SUFFIX
+from results.verdict.replicates import CONFIRM_FOLDER, CONFIRM_SUFFIX
 from sweeps.storage.open_storage import open_storage
 from sweeps.storage.optuna_private import study_id_of
 from sweeps.study.lease import refuse_unless_free
@@ -16,7 +16,6 @@ from sweeps.study.study import find_study, peek
 ONE_RATE_SUFFIX = f"{CONFIRM_SUFFIX}.one-rate"
 CONFIRM_SUFFIXES = (CONFIRM_SUFFIX, ONE_RATE_SUFFIX)
 """Of the names of a confirmation's studies, after the sweep's own."""
-FOLDER = "confirm"
 """In the run folder."""
 
 
@@ -35,13 +34,13 @@ def set_aside(url: str, name: str, run_folder: Path) -> str:
     storage = open_storage(url)
     try:
         taken = {study.study_name for study in storage.get_all_studies()}
-        folder = run_folder / FOLDER
+        folder = run_folder / CONFIRM_FOLDER
         endings = (f".earlier-{number}" for number in itertools.count(1))
         ending = next(
             e
             for e in endings
             if not any(f"{name}{suffix}{e}" in taken for suffix in CONFIRM_SUFFIXES)
-            and not folder.with_name(f"{FOLDER}{e}").exists()
+            and not folder.with_name(f"{CONFIRM_FOLDER}{e}").exists()
         )
         with storage.transaction():
             for suffix in CONFIRM_SUFFIXES:
@@ -50,7 +49,7 @@ def set_aside(url: str, name: str, run_folder: Path) -> str:
     finally:
         storage.close()
     if folder.is_dir():
-        folder.rename(folder.with_name(f"{FOLDER}{ending}"))
+        folder.rename(folder.with_name(f"{CONFIRM_FOLDER}{ending}"))
     return ending
 
 

@@ -13,11 +13,11 @@ from files_and_text.numbers import plural, value_text
 from results.comparison.arms import Arm
 from results.comparison.constants import MIN_PAIRS
 from results.sweep_result import SweepResult
-from results.verdict.replicates import CONFIRM_SUFFIX
+from results.verdict.replicates import CONFIRM_FOLDER, CONFIRM_SUFFIX
 from sweeps.confirm.arms import choose_arms, space_with
 from sweeps.confirm.one_rate import rates_to_try
 from sweeps.confirm.request import ConfirmRequest
-from sweeps.confirm.set_aside import FOLDER, ONE_RATE_SUFFIX
+from sweeps.confirm.set_aside import ONE_RATE_SUFFIX
 from sweeps.errors import ConfigError, StudyMismatch
 from sweeps.keeper.sources.replicate_source import is_settled
 from sweeps.plan.replicate_plan import ReplicatePlan, new_seeds
@@ -39,7 +39,7 @@ def tuning_study_spec(study_spec: StudySpec, sweep: SweepResult, request: Confir
     if not candidates:
         return None
     plan = ReplicatePlan(arms=candidates, seeds=(int(study_spec.constants["seed"]),), stops_early=False)
-    return _study_spec(study_spec, plan, suffix=ONE_RATE_SUFFIX, folder=f"{FOLDER}/one-rate")
+    return _study_spec(study_spec, plan, suffix=ONE_RATE_SUFFIX, folder=f"{CONFIRM_FOLDER}/one-rate")
 
 
 def confirm_study_spec(
@@ -67,7 +67,7 @@ def confirm_study_spec(
     plan = ReplicatePlan(
         arms=arms, seeds=new_seeds(int(study_spec.constants["seed"]), seeds), margin=request.margin
     )
-    return _study_spec(study_spec, plan, suffix=CONFIRM_SUFFIX, folder=FOLDER)
+    return _study_spec(study_spec, plan, suffix=CONFIRM_SUFFIX, folder=CONFIRM_FOLDER)
 
 
 def check_same_arms(study: optuna.Study | None, study_spec: StudySpec) -> None:

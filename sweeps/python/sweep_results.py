@@ -96,7 +96,7 @@ class SweepResults(Shown):
         from results.render.files import write_verdict
         from results.verdict.verdict import verdict
 
-        answer = verdict(self.study(), self.replicates(), margin=margin)
+        answer = verdict(self.study(), self.replicates(), margin=margin, run_folder=self.run_folder)
         if write:
             write_verdict(answer, self.read_answer(margin=margin), self.run_folder)
         return answer
@@ -118,7 +118,8 @@ class SweepResults(Shown):
         from results.verdict.verdict import verdict
 
         sweep = read_study(self.study())
-        found = verdict(sweep, self.replicates(), margin=margin) if sweep.started else None
+        replicates, here = self.replicates(), self.run_folder
+        found = verdict(sweep, replicates, margin=margin, run_folder=here) if sweep.started else None
         folder = str(run_folder or shown_path(self.run_folder))
         return read_answer(sweep, found, run_folder=folder, target=self.config.trials)
 

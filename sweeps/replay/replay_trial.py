@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 
-from results.verdict.replicates import CONFIRM_SUFFIX
+from results.verdict.replicates import CONFIRM_FOLDER, CONFIRM_SUFFIX
 from sweeps.config import SweepConfig, storage_url
 from sweeps.config.url_passwords import masked
-from sweeps.confirm.set_aside import FOLDER
 from sweeps.errors import ReplayError, StudyMismatch
 from sweeps.replay.comparison import Replay, compare
 from sweeps.replay.kept_checkpoints import kept_checkpoints
@@ -79,7 +78,7 @@ def _study(config: SweepConfig, url: str, of_confirmation: bool) -> tuple[optuna
         return started_study(url, config.name), config.run_folder
     if (study := peek(url, config.name + CONFIRM_SUFFIX)) is None:
         raise ReplayError(f"sweep {config.name!r} has no confirmation; `sweeps confirm` makes one")
-    return study, config.run_folder / FOLDER
+    return study, config.run_folder / CONFIRM_FOLDER
 
 
 def _check_identity(study: optuna.Study, number: int, identity: Mapping[str, Any]) -> None:

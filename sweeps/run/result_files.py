@@ -29,7 +29,7 @@ def write_result_files(
     """
     write_tables(study, config.run_folder)
     with suppress(NothingToSay):  # the report says why
-        found = verdict(study, replicates)
+        found = verdict(study, replicates, run_folder=config.run_folder)
         answer = answer_of(config, study, found)
         write_best(study, config.run_folder, answer=answer, tokenizer=tokenizer)
         write_verdict(found, answer, config.run_folder)
@@ -48,7 +48,7 @@ def write_report_file(
     """Write report.html; returns its path."""
     folder = config.run_folder
     try:
-        answer = verdict(study, replicates, margin=margin)
+        answer = verdict(study, replicates, margin=margin, run_folder=folder)
     except NothingToSay:
         answer = None
     sweep_file = folder / RESOLVED_NAME

@@ -112,7 +112,11 @@ class SnapshotReader:
             now = read_status(self._study, self._read.target)
             status = add_paused(now, self._sweep.run_folder, self._read.run_folder)
             sweep = read_study(self._study)
-            found = verdict(sweep, self._sweep.replicates()) if sweep.started else None
+            found = (
+                verdict(sweep, self._sweep.replicates(), run_folder=self._sweep.run_folder)
+                if sweep.started
+                else None
+            )
         except RunFolderError:
             # Not an outage: a sweep before its first trial has no study.
             return replace(self._read, status=None, answer=None, sweep=None, problem="")
