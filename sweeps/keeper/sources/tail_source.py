@@ -8,6 +8,7 @@ are no trials of the search. `confirm` takes them over.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lora_runner.config import TrialConfig
 from lora_runner.protocol import FAILED
+from results.comparison.constants import MIN_PAIRS
 from results.devices import uses_gpus
 from results.stored_trials import REPLICATE, full_budget_loss, is_replicate, search_trials
 from search_spaces.dimension import Value
@@ -29,11 +31,9 @@ MAX_SEEDS = 8
 """More seats than two configurations on so many seeds stay idle."""
 BEST, DEFAULT = "best", "guideline default"
 """Names of the two arms, as in a confirmation."""
-WORTH_FINISHING = 50
-"""Percent of its budget that a run must have reached when the last trial of the search ends; others are
-stopped, so that the sweep takes at most half a trial longer."""
-
-DROPPED = "the search ended while this run on a new seed was not half done"
+FAR = 40
+"""Percent of its budget that a run must have reached at the end of the search to be waited for."""
+DROPPED = "the search ended before this run on a new seed could be of use"
 
 Record = Callable[[Trial, Mapping[str, Any], TrialConfig], FrozenTrial]
 """Writes a drawn run's configuration into the study and its folder."""
@@ -69,18 +69,41 @@ class TailReplicates:
 
     def drop(self, worker: int | None = None) -> list[FrozenTrial]:
         """End the runs (of one worker) that are not worth waiting for now that the search has ended."""
+        trials = self.study.get_trials(deepcopy=False)
+        awaited = self._awaited([trial for trial in trials if is_replicate(trial)])
         dropped = [
-            run
-            for run in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-            if is_replicate(run)
-            and worker in (None, run.user_attrs.get("worker"))
-            and max(run.intermediate_values, default=0) < WORTH_FINISHING
+            trial
+            for trial in trials
+            if is_replicate(trial)
+            and trial.state == TrialState.RUNNING
+            and worker in (None, trial.user_attrs.get("worker"))
+            and trial.number not in awaited
         ]
         for run in dropped:
             set_user_attrs(self.study, run, outcome=FAILED, stop_reason=DROPPED)
             self.study.tell(run.number, state=TrialState.FAIL)
             self._note(f"trial {run.number}: stopped, {DROPPED}")
         return dropped
+
+    def _awaited(self, runs: list[FrozenTrial]) -> set[int]:
+        """Numbers of the runs that, once finished, make up a first interval with those that have finished."""
+        arms = self._arms()
+        far = [
+            run
+            for run in runs
+            if run.state == TrialState.COMPLETE
+            or (run.state == TrialState.RUNNING and max(run.intermediate_values, default=0) >= FAR)
+        ]
+        by_seed = [
+            [run for run in far if run.params == params and run.user_attrs.get("seed") == seed]
+            for seed in {run.user_attrs.get("seed") for run in far}
+            for params in arms.values()
+        ]
+        seeds = Counter(found[0].user_attrs["seed"] for found in by_seed if found)
+        paired = {seed for seed, count in seeds.items() if count == len(arms)}
+        if len(paired) < MIN_PAIRS:
+            return set()
+        return {run.number for found in by_seed for run in found if run.user_attrs["seed"] in paired}
 
     def _is_wanted(self) -> bool:
         """Where nobody said so: on GPUs. On CPU cores all seats share the same arithmetic units."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from lora_runner.config import TrialConfig
@@ -64,14 +66,19 @@ def test_they_are_no_trials_of_the_search(make_keeper: Make, pack: Any, stored: 
     assert all(trial.state.is_finished() for trial in stored(keeper))
 
 
-def test_the_sweep_waits_for_those_alone_that_are_half_done(
-    make_keeper: Make, pack: Any, stored: Any
+@pytest.mark.parametrize(("seats", "pairs"), [(3, 0), (8, 3)])
+def test_the_sweep_waits_only_where_that_gives_a_first_interval(
+    make_keeper: Make, pack: Any, stored: Any, seats: int, pairs: int
 ) -> None:
-    keeper = sweep_with_tail(make_keeper, pack)
-    for run in replicates(stored(keeper)):
-        reached = max(run.intermediate_values, default=0)
-        assert run.state == (TrialState.COMPLETE if reached == 100 else TrialState.FAIL)
-        assert reached == 100 or reached < 50
+    keeper = sweep_with_tail(make_keeper, pack, seats=seats, trials=17)
+    runs = replicates(stored(keeper))
+    finished = [run for run in runs if run.state == TrialState.COMPLETE]
+    by_seed = Counter(run.user_attrs["seed"] for run in finished)
+    assert runs
+    assert sum(count == 2 for count in by_seed.values()) == pairs
+    for run in runs:
+        assert run.state in (TrialState.COMPLETE, TrialState.FAIL)
+        assert (run.state == TrialState.COMPLETE) == (max(run.intermediate_values, default=0) == 100)
 
 
 def test_a_verdict_without_a_confirmation_is_from_them(make_keeper: Make, pack: Any) -> None:
