@@ -32,7 +32,8 @@ class Case:
     world: str
     runs: int | None = None
     """Budget; None: the program's own, 8 seeds."""
-    seats: int = 1
+    seats: int | None = None
+    """None: a pack of all arms."""
     look_at: str = "rounds"
 
     @property

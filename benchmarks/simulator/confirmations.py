@@ -35,7 +35,8 @@ class MemoryStorage(InMemoryStorage):  # type: ignore[misc]
     url = "memory"
 
     def create_trial(self, study_id: int, template: FrozenTrial | None) -> FrozenTrial:
-        return self.get_trial(self.create_new_trial(study_id, template))
+        self.create_new_trial(study_id, template)
+        return self.get_all_trials(study_id, deepcopy=False)[-1]
 
     def set_param(
         self,
@@ -73,14 +74,15 @@ def simulate_confirmation(
     generator: np.random.Generator,
     *,
     runs: int | None = None,
-    seats: int = 1,
+    seats: int | None = None,
     look_at: str = "rounds",
     margin: float = MARGIN,
 ) -> Iterator[Look]:
     """Looks at a confirmation of at most `runs` runs (None: the program's own budget), the last one marked.
 
-    `seats` runs are under way at once and end in random order. `look_at`: `runs` looks after every run,
-    `rounds` after as many as there are arms, `end` only once.
+    `seats` runs are under way at once and end in random order, each seat taking the next run at once; None:
+    as many as there are arms, which end together, as in a pack. `look_at`: `runs` looks after every run,
+    `rounds` after as many as there are arms.
     """
     world, surface, sweep = simulated.world, simulated.surface, simulated.sweep
     request = ConfirmRequest(margin=margin, trials=runs)
@@ -103,7 +105,7 @@ def _looks(
     spec: StudySpec,
     generator: np.random.Generator,
     *,
-    seats: int,
+    seats: int | None,
     look_at: str,
     num_before: int,
 ) -> Iterator[Look]:
@@ -116,35 +118,35 @@ def _looks(
         source.enqueue_first_trials()
     effects: dict[int, float] = {}
     under_way: list[FrozenTrial] = []
-    num_ended, num_shown = 0, 0
+    num_ended = 0
     while True:
-        while len(under_way) < seats and (trial := source.draw()) is not None:
+        while len(under_way) < (seats or len(arms)) and (trial := source.draw()) is not None:
             study._storage.set_trial_user_attr(trial_id_of(trial), "attempt", 1)
             under_way.append(trial)
         if not under_way:
             break
-        trial = under_way.pop(int(generator.integers(len(under_way))))
-        seed, arm = int(trial.user_attrs["seed"]), str(trial.user_attrs["arm"])
-        effect = effects.setdefault(seed, world.noise.seed_effect(generator))
-        loss = world.noise.run(surface, arms[arm], effect, generator)
-        outcome = "diverged" if loss is None else "complete"
-        study._storage.set_trial_user_attr(trial_id_of(trial), "outcome", outcome)
-        if loss is None:
-            study.tell(trial.number, state=TrialState.PRUNED)
-        else:
-            study.tell(trial.number, loss)
-        num_ended += 1
-        if look_at == "runs" or (look_at == "rounds" and num_ended % len(arms) == 0):
-            num_shown = num_ended
-            yield _look(simulated, study, spec, arms, num_before + num_ended, is_last=False)
-    del num_shown
-    yield _look(simulated, study, spec, arms, num_before + num_ended, is_last=True)
+        ending = [under_way.pop(int(generator.integers(len(under_way))))]
+        if seats is None:
+            ending, under_way = [*ending, *under_way], []
+        for trial in ending:
+            seed, arm = int(trial.user_attrs["seed"]), str(trial.user_attrs["arm"])
+            effect = effects.setdefault(seed, world.noise.seed_effect(generator))
+            _end(study, trial, world.noise.run(surface, arms[arm], effect, generator))
+            num_ended += 1
+            if look_at == "runs" or num_ended % len(arms) == 0:
+                yield _look(simulated, study, arms, num_before + num_ended, is_last=False)
+    yield _look(simulated, study, arms, num_before + num_ended, is_last=True)
+
+
+def _end(study: optuna.Study, trial: FrozenTrial, loss: float | None) -> None:
+    outcome = "diverged" if loss is None else "complete"
+    study._storage.set_trial_user_attr(trial_id_of(trial), "outcome", outcome)
+    study.tell(trial.number, loss, state=TrialState.PRUNED if loss is None else None)
 
 
 def _look(
     simulated: SimulatedSweep,
     study: optuna.Study,
-    spec: StudySpec,
     arms: Mapping[str, Mapping[str, Any]],
     num_runs: int,
     *,

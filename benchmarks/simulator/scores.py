@@ -52,7 +52,7 @@ def simulate(
     *,
     seed: int = 0,
     runs: int | None = None,
-    seats: int = 1,
+    seats: int | None = None,
     look_at: str = "rounds",
     trials: int = 32,
 ) -> Outcome:
