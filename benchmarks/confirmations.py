@@ -53,6 +53,7 @@ CASES = (
 GOALS = (
     ("wrong", 0.05),
     ("wrong_for_retuner", 0.05),
+    ("wrong_by_trials", 0.05),
     ("lost", 0.0),
 )
 MOST_UNDECIDED = 0.25
@@ -64,7 +65,8 @@ chooses the arms, their order, the end and the words; losses are drawn. ± is th
 
 - wrong: share of sweeps with a word that is wrong, by the program's own meaning, at any look
 - for a retuner: share of sweeps in which a value is refuted that costs at most the margin once everything
-  else is retuned
+  else is retuned, with perfect knowledge
+- by trials: the same, where a finished trial of the sweep itself has the value at such a cost
 - lost: share of sweeps in which a later look takes a word back
 - undecided: share of a sweep's distinct statements that are tested
 - power: share of the arms that are 1% worse which are shown to be worse by more than the margin
@@ -109,7 +111,7 @@ def measure(case: Case, options: argparse.Namespace) -> None:
             keep(case, outcomes, options)
     found = scores(outcomes)
     print(f"{case.name}: {line_of(found)} ({time.monotonic() - began:.0f} s)", flush=True)
-    for kind in ("wrong", "wrong_for_retuner", "lost"):
+    for kind in ("wrong", "wrong_for_retuner", "wrong_by_trials", "lost"):
         common = Counter(text for outcome in outcomes for text in set(getattr(outcome, kind)))
         if common:
             shown = "; ".join(f"{text} ({count})" for text, count in common.most_common(4))
@@ -121,8 +123,8 @@ def line_of(found: Scores) -> str:
     power = "" if found.power is None else f", power {found.power}"
     return (
         f"{found.sweeps} sweeps, wrong {found.wrong}, for a retuner {found.wrong_for_retuner}, "
-        f"lost {found.lost}, undecided {found.undecided}, runs {found.runs.value:.1f}, "
-        f"arms {found.arms.value:.1f}{power}"
+        f"by trials {found.wrong_by_trials.value:.3f}, lost {found.lost}, "
+        f"undecided {found.undecided}, runs {found.runs.value:.1f}, arms {found.arms.value:.1f}{power}"
     )
 
 
@@ -159,7 +161,18 @@ def page(kept: Mapping[str, Any]) -> str:
             f"{about['processor']}, Python {about['python']}, Optuna {about['optuna']}, {about['date']}",
             "",
         ]
-        columns = ("case", "sweeps", "wrong", "for a retuner", "lost", "undecided", "runs", "arms", "power")
+        columns = (
+            "case",
+            "sweeps",
+            "wrong",
+            "for a retuner",
+            "by trials",
+            "lost",
+            "undecided",
+            "runs",
+            "arms",
+            "power",
+        )
         lines += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
         for name, figures in content["cases"].items():
             lines.append(f"| {' | '.join([name, str(figures['sweeps']), *cells(name, figures)])} |")

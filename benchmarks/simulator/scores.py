@@ -35,6 +35,8 @@ class Outcome:
     """`row: word` of every word that was wrong at any look."""
     wrong_at_end: list[str] = field(default_factory=list)
     wrong_for_retuner: list[str] = field(default_factory=list)
+    wrong_by_trials: list[str] = field(default_factory=list)
+    """Refuted though a finished trial of the sweep takes the value at no more than the margin."""
     lost: list[str] = field(default_factory=list)
     """`row: word -> word` of every word that a later look took back."""
     found: int = 0
@@ -71,8 +73,12 @@ def simulate(
             rows = [row for row in look.verdict.rows if row.word != "not_tested"]
             wrong = [f"{row.row.id}: {row.word}" for row in rows if truth.is_wrong(row, look)]
             outcome.wrong += [text for text in wrong if text not in outcome.wrong]
-            retuned = [f"{row.row.id}: {row.word}" for row in rows if truth.is_wrong_for_retuner(row, look)]
-            outcome.wrong_for_retuner += [text for text in retuned if text not in outcome.wrong_for_retuner]
+            for kind, is_so in (
+                (outcome.wrong_for_retuner, truth.is_wrong_for_retuner),
+                (outcome.wrong_by_trials, truth.is_wrong_by_trials),
+            ):
+                texts = (f"{row.row.id}: {row.word}" for row in rows if is_so(row, look))
+                kind += [text for text in texts if text not in kind]
             after = {row.row.id: row.word for row in rows}
             outcome.lost += [
                 f"{name}: {word} -> {after.get(name, 'not_tested')}"
@@ -166,6 +172,7 @@ class Scores:
     """Sweeps with a wrong word at any look."""
     wrong_at_end: Rate
     wrong_for_retuner: Rate
+    wrong_by_trials: Rate
     lost: Rate
     """Sweeps in which a look took a word back."""
     undecided: Rate
@@ -189,6 +196,7 @@ def scores(outcomes: Sequence[Outcome]) -> Scores:
         wrong=share(outcomes, lambda outcome: bool(outcome.wrong)),
         wrong_at_end=share(outcomes, lambda outcome: bool(outcome.wrong_at_end)),
         wrong_for_retuner=share(outcomes, lambda outcome: bool(outcome.wrong_for_retuner)),
+        wrong_by_trials=share(outcomes, lambda outcome: bool(outcome.wrong_by_trials)),
         lost=share(outcomes, lambda outcome: bool(outcome.lost)),
         undecided=mean([outcome.undecided / outcome.statements for outcome in ran]),
         runs=mean([outcome.runs for outcome in ran]),

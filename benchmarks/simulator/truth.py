@@ -93,20 +93,38 @@ class Truth:
         raise ValueError(f"no meaning is known of the word {found.word!r}")
 
     def is_wrong_for_retuner(self, found: RowVerdict, look: Look) -> bool:
-        """Whether a value is refuted that costs at most the margin once everything else is retuned.
+        """Whether a value is refuted that costs at most the margin once the rest is retuned at will."""
+        reference = self._reference(found, look)
+        if reference is None or not isinstance(self._simulated.surface, Surface):
+            return False
+        return self.retuned_cost(found.row) - reference <= self._margin
 
-        A row that holds the best is refuted by a better arm outside of it, which it is then compared with. A
-        boundary row refutes its value when it is supported.
+    def is_wrong_by_trials(self, found: RowVerdict, look: Look) -> bool:
+        """Whether a value is refuted that a finished trial of the sweep has at no more than the margin."""
+        reference = self._reference(found, look)
+        if reference is None:
+            return False
+        costs = [
+            self.cost_of(trial.params)
+            for trial in self._simulated.sweep.finished
+            if _holds(found.row, trial.values.get(found.row.parameter or ""))
+        ]
+        return min(costs, default=math.inf) - reference <= self._margin
+
+    def _reference(self, found: RowVerdict, look: Look) -> float | None:
+        """The cost that a refuted row is compared with; None where the word refutes nothing.
+
+        A row that holds the best is refuted by a better arm outside of it. A boundary row refutes its value
+        when it is supported.
         """
         row = found.row
         refuted = found.word == "supported" if row.topic == "boundary" else found.word in REFUTED
-        if not refuted or row.id in SEPARATE_RATE_ROWS or not isinstance(self._simulated.surface, Surface):
-            return False
-        reference = 0.0
-        if row.topic != "boundary" and _holds(row, self._value(self._best, row)):
-            _, outside = self._arms_of(row, _roles(look))
-            reference = min((arm.cost for arm in outside if not arm.loses_runs), default=0.0)
-        return self.retuned_cost(row) - reference <= self._margin
+        if not refuted or row.id in SEPARATE_RATE_ROWS:
+            return None
+        if row.topic == "boundary" or not _holds(row, self._value(self._best, row)):
+            return 0.0
+        _, outside = self._arms_of(row, _roles(look))
+        return min((arm.cost for arm in outside if not arm.loses_runs), default=0.0)
 
     def retuned_cost(self, row: GuidelineRow) -> float:
         """Least cost of any configuration of the space inside the row, in percent of the best's loss."""
@@ -120,11 +138,14 @@ class Truth:
     # --- by the program's own meaning -------------------------------------------------------------
 
     def _is_separate_word_wrong(self, word: str, one: ArmTruth) -> bool:
+        """The row wants two rates; the arm has one for all."""
         match word:
             case "supported":
                 return not one.costs_more(self._margin)
             case "no_difference":
                 return one.loses_runs or abs(one.cost) > self._margin
+            case "no_worse":  # two rates than one
+                return one.cost < -self._margin
             case _:
                 return one.costs_more(self._margin)
 
