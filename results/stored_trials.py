@@ -28,6 +28,10 @@ def search_trials(study: optuna.Study, states: Container[TrialState] | None = No
     return [trial for trial in trials if not is_replicate(trial)]
 
 
+ENDED = "ended"
+"""Attribute of a replicate: how many runs had ended before it."""
+
+
 def full_budget_loss(trial: FrozenTrial) -> float | None:
     """The loss of a trial that is complete by every record of it, else None; nats per token.
 

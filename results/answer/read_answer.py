@@ -88,7 +88,9 @@ def _beside(default: Compared, best: ArmSummary, compared: ArmComparisons) -> Co
     arm = _default_arm(compared)
     if arm is None or arm.runs == 0 or best.mean is None:
         return default
-    comparison = compare(arm.arm.name, best.arm.name, compared.runs, alpha=compared.alpha)
+    comparison = compare(
+        arm.arm.name, best.arm.name, compared.runs, most_seeds=compared.most_seeds, alpha=compared.alpha
+    )
     return replace(_on_seeds(default, arm), gap=gap_of(comparison))
 
 

@@ -74,11 +74,27 @@ def reference(arms: Sequence[Arm]) -> Arm:
     raise ValueError(f"one arm has the role 'best'; got {[arm.role for arm in arms]}")
 
 
+def may_be_near_cliff(arm: Arm, best: Arm) -> bool:
+    """Whether the arm's learning rate, or that of its embeddings, is above the best's.
+
+    The loss is flat to the left of the best rate and a cliff to its right.
+    """
+    ours, theirs = _rates(arm), _rates(best)
+    return any(ours[name] > theirs[name] * (1 + 1e-9) for name in ours.keys() & theirs.keys())
+
+
+def _rates(arm: Arm) -> dict[str, float]:
+    rate, ratio = finite(arm.values.get("learning_rate")), finite(arm.values.get("embedding_lr_ratio"))
+    if rate is None:
+        return {}
+    return {"main": rate} | ({} if ratio is None else {"embedding": rate * ratio})
+
+
 def runs_by_arm(replicates: Sequence[Replicate]) -> dict[str, dict[int, Replicate]]:
-    """Arm -> seed -> run; of several runs on one seed a finished one, the first."""
+    """Arm -> seed -> run; of several runs on one seed the first that is not missing."""
     found: dict[str, dict[int, Replicate]] = {}
     for run in replicates:
         runs = found.setdefault(run.arm, {})
-        if run.seed not in runs or runs[run.seed].loss is None:
+        if run.seed not in runs or runs[run.seed].missing:
             runs[run.seed] = run
     return found

@@ -4,19 +4,10 @@ Numbers alone: no study, no storage. An arm is one config, a replicate is one ru
 all arms see the same data in the same order, so their difference is free of what the seed does to both.
 
 Error control. The family is all arms against the reference, the best config of the sweep, chosen before any
-replicate ran. After k = pairs - MIN_PAIRS + 1 looks (the first is at three pairs) a comparison has k
-two-sided t intervals of its paired differences, of the first 3, 4, ... seeds, the j-th of them at
-
-    1 - alpha * INTERVAL_SHARE / comparisons / (j * (j + 1)),
-
-and its interval is their intersection. `comparisons` divides by Bonferroni and not by Holm: words need
-intervals (a difference within the margin is shown by both ends), and Holm's steps have no simultaneous
-intervals. `j (j + 1)` spends the rest over the looks: its reciprocals sum to 1, so the intervals of all arms
-at all numbers of pairs hold together with probability 1 - alpha * INTERVAL_SHARE, however often one looks and
-whatever the budget. So does their intersection: a further look cannot take a word back. A word is a function
-of these intervals, so the family-wise error rate of a confirmation is at most alpha, if differences are about
-normal; three pairs cannot check that. Words of equality are about runs that finish: three finished runs do
-not exclude that a fourth ends early.
+replicate ran. An arm's interval is the intersection of those at 3, 4, ... pairs (`looks.py`), each end of all
+of them together wrong with probability alpha * INTERVAL_SHARE / comparisons (`thresholds.py`). A word is a
+function of these intervals and is wrong only if the end that it rests on is. Words of equality are about runs
+that finish: three finished runs do not exclude that a fourth ends early.
 """
 
 from __future__ import annotations
@@ -27,9 +18,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from results.comparison.arms import Arm, Replicate, reference, runs_by_arm
-from results.comparison.constants import ALPHA, INTERVAL_SHARE, MIN_PAIRS, TOLERATED_LOSS_RATE
-from results.comparison.quantiles import at_least, t_quantile
+from results.comparison.arms import Arm, Replicate, may_be_near_cliff, reference
+from results.comparison.constants import ALPHA, MOST_SEEDS
+from results.comparison.looks import AllEvidence, Design, all_evidence
+from results.comparison.thresholds import end_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +38,13 @@ class Comparison:
     high: float | None
     """Ends of the interval; None below MIN_PAIRS pairs."""
     level: float
-    """Confidence of this one interval over all looks together, after the correction for the family."""
+    """Confidence of this one interval, both ends, over all looks together, after the correction for the
+    family."""
     other_loss: float | None
     """Mean loss of `other` over the pairs."""
+    margin_loss: float | None = None
+    """The loss that the margin is a share of: that of `other` over the first MIN_PAIRS pairs, since further
+    seeds may not move what has been shown. None for `other_loss`."""
     lost: int = 0
     """Seeds on which `arm` ended early and `other` finished."""
     other_lost: int = 0
@@ -57,7 +53,11 @@ class Comparison:
     """pooled: not paired by seed; the noise is that of other configs run more than once
     (`results/published/pooled_noise.py`)."""
     loses_runs: bool = False
-    """Whether `arm` is shown to lose more than TOLERATED_LOSS_RATE of its runs, and `other` lost none."""
+    """Whether `arm` was shown to lose more than TOLERATED_LOSS_RATE of its runs while `other` lost none."""
+    before_loss: tuple[float, float] | None = None
+    """The ends at the last look before either lost a run; None without such a look."""
+    contradicted: bool = False
+    """Whether a later look contradicts the interval, which stands nevertheless."""
 
     def percent(self, value: float | None) -> float | None:
         """A difference as percent of the other's loss."""
@@ -70,84 +70,57 @@ def compare(
     replicates: Sequence[Replicate],
     *,
     comparisons: int = 1,
+    most_seeds: int = MOST_SEEDS,
     alpha: float = ALPHA,
 ) -> Comparison:
-    """`arm` against `other`, paired by seed; `comparisons` is the number of arms in the family.
+    """`arm` against `other`, paired by seed, from runs in the order in which they ended.
 
+    `comparisons` is the number of arms in the family, `most_seeds` that of seeds it was designed for.
     Without MIN_PAIRS pairs there is an effect but no interval. Runs that ended early make no pair; they are
-    counted, and an arm that lost one is never called equal (`relation`).
+    counted, and an arm that has lost one is not called equal from then on (`relation`).
     """
-    runs = runs_by_arm(replicates)
-    ours, theirs = runs.get(arm, {}), runs.get(other, {})
-    pairs = [
-        (a, b)
-        for seed in sorted(ours.keys() & theirs.keys())
-        if (a := ours[seed].loss) is not None and (b := theirs[seed].loss) is not None
-    ]
-    ran = [
-        ours[seed].lost
-        for seed, run in theirs.items()
-        if run.loss is not None and seed in ours and not ours[seed].missing
-    ]
-    differences = [a - b for a, b in pairs]
-    # Without a pair, the mean of those that finished at all.
-    other_losses = [b for _, b in pairs] or [x for run in theirs.values() if (x := run.loss) is not None]
-    share = alpha * INTERVAL_SHARE / comparisons
-    low, high = _interval(differences, share)
-    other_lost = sum(run.lost for run in theirs.values())
-    allowed = alpha * (1 - INTERVAL_SHARE) / comparisons / _spent(len(ran))
-    return Comparison(
-        arm=arm,
-        other=other,
-        pairs=len(pairs),
-        effect=fmean(differences) if pairs else None,
-        low=low,
-        high=high,
-        level=1 - share,
-        other_loss=fmean(other_losses) if other_losses else None,
-        lost=sum(ran),
-        other_lost=other_lost,
-        loses_runs=len(ran) >= MIN_PAIRS
-        and not other_lost
-        and at_least(sum(ran), len(ran), TOLERATED_LOSS_RATE) <= allowed,
-    )
+    design = Design(comparisons=comparisons, most_seeds=most_seeds, alpha=alpha)
+    return _comparison(arm, other, all_evidence({arm: False}, other, replicates, design), design)
 
 
 def compare_all(
-    arms: Sequence[Arm], replicates: Sequence[Replicate], *, alpha: float = ALPHA
+    arms: Sequence[Arm],
+    replicates: Sequence[Replicate],
+    *,
+    most_seeds: int = MOST_SEEDS,
+    alpha: float = ALPHA,
 ) -> dict[str, Comparison]:
-    """Every arm but the reference against it, as one family; keys are the arms' names."""
-    best = reference(arms)
-    others = [arm.name for arm in arms if arm.name != best.name]
-    return {
-        name: compare(name, best.name, replicates, comparisons=len(others), alpha=alpha) for name in others
-    }
+    """Every arm but the reference against it, as one family; keys are the arms' names.
 
-
-def _interval(differences: Sequence[float], share: float) -> tuple[float | None, float | None]:
-    """The intersection of the intervals of the first MIN_PAIRS, MIN_PAIRS + 1, ... differences.
-
-    `share` is the chance that any of them misses. If the intersection is empty, one has missed already, and
-    the last one is returned.
+    `replicates` are in the order in which they ended: each of them is a look at what had ended by then.
     """
-    low, high, last = -math.inf, math.inf, None
-    mean = squares = 0.0
-    for count, value in enumerate(differences, start=1):
-        # Welford's updates: every look needs the spread of the differences so far.
-        step = value - mean
-        mean += step / count
-        squares += step * (value - mean)
-        if count < MIN_PAIRS:
-            continue
-        half = t_quantile(share / _spent(count), count - 1) * math.sqrt(squares / (count - 1) / count)
-        last = (mean - half, mean + half)
-        low, high = max(low, last[0]), min(high, last[1])
-    if last is None:
-        return None, None
-    return (low, high) if low <= high else last
+    best = reference(arms)
+    others = {arm.name: may_be_near_cliff(arm, best) for arm in arms if arm.name != best.name}
+    design = Design(comparisons=max(1, len(others)), most_seeds=most_seeds, alpha=alpha)
+    found = all_evidence(others, best.name, replicates, design)
+    return {name: _comparison(name, best.name, found, design) for name in others}
 
 
-def _spent(pairs: int) -> int:
-    """The divisor of the error share at this look; the reciprocals over all looks sum to 1."""
-    look = max(1, pairs - MIN_PAIRS + 1)
-    return look * (look + 1)
+def _comparison(arm: str, other: str, found: AllEvidence, design: Design) -> Comparison:
+    evidence = found.arms[arm]
+    # Without a pair, the mean of those that finished at all.
+    mean = fmean(found.other_losses) if found.other_losses else None
+    other_loss = evidence.other_sum / evidence.pairs if evidence.pairs else mean
+    has_interval = math.isfinite(evidence.low) and math.isfinite(evidence.high)
+    is_sound = math.isfinite(evidence.before_loss[0])
+    return Comparison(
+        arm=arm,
+        other=other,
+        pairs=evidence.pairs,
+        effect=evidence.mean if evidence.pairs else None,
+        low=evidence.low if has_interval else None,
+        high=evidence.high if has_interval else None,
+        level=1 - 2 * end_share(design.comparisons, design.alpha),
+        other_loss=other_loss,
+        margin_loss=evidence.margin_loss,
+        lost=evidence.lost,
+        other_lost=found.other_lost,
+        loses_runs=evidence.loses_runs,
+        before_loss=evidence.before_loss if is_sound else None,
+        contradicted=evidence.contradicted,
+    )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 
-from results.comparison.constants import ALPHA, MARGIN, MIN_PAIRS, MOST_SEEDS, PRIOR_DEGREES
+from results.comparison.constants import ALPHA, MARGIN, MIN_PAIRS, MOST_SEEDS
+from results.comparison.noise import degrees_added
 from results.comparison.quantiles import t_quantile
 from results.comparison.thresholds import look_level
 
@@ -38,7 +39,7 @@ def power(
         return float(effect > margin)
     from scipy.special import nctdtr
 
-    degrees = seeds - 1 + extra_degrees(comparisons)
+    degrees = seeds - 1 + degrees_added(comparisons)
     threshold = t_quantile(2 * look_level(seeds, comparisons, seeds, alpha), degrees)
     shift = (effect - margin) / (math.sqrt(2) * noise) * math.sqrt(seeds)
     if shift > threshold + 12:  # beyond this nctdtr may return nan
@@ -93,8 +94,3 @@ def seeds_needed(
         found = power(effect, noise=noise, comparisons=comparisons, seeds=seeds, margin=margin, alpha=alpha)
         few, many = (few, seeds) if found >= wanted else (seeds, many)
     return many
-
-
-def extra_degrees(arms: int) -> int:
-    """Degrees of freedom that the variance of so many arms adds to each one's own."""
-    return min(PRIOR_DEGREES, max(0, arms - 1))

@@ -10,9 +10,9 @@ from typing import Any
 
 from files_and_text.plain_values import finite
 from results.comparison.arms import Arm, Replicate, reference, runs_by_arm
-from results.comparison.constants import ALPHA, MARGIN
+from results.comparison.constants import ALPHA, MARGIN, MOST_SEEDS
 from results.comparison.paired import Comparison, compare_all
-from results.comparison.stopping import is_clear
+from results.comparison.stopping import undecided
 from results.sweep_result import TrialResult, hyperparameters
 from results.verdict.replicates import Replicates
 from results.verdict.row_values import is_close
@@ -48,6 +48,7 @@ class ArmComparisons:
     margin: float
     alpha: float
     runs: Sequence[Replicate] = ()
+    most_seeds: int = MOST_SEEDS
     clear: bool
     """Whether the stopping rule is met: every arm has its relation to the reference."""
     run_noise: float
@@ -106,12 +107,21 @@ def compare_arms(
             for arm in arms
         ],
         values={arm.name: _values(arm, context) for arm in replicates.arms},
-        comparisons=compare_all(replicates.arms, replicates.runs, alpha=alpha),
+        comparisons=compare_all(
+            replicates.arms, replicates.runs, most_seeds=replicates.most_seeds, alpha=alpha
+        ),
         margin=margin,
         alpha=alpha,
         runs=replicates.runs,
+        most_seeds=replicates.most_seeds,
         clear=len(replicates.arms) > 1
-        and is_clear(replicates.arms, replicates.runs, margin=margin, alpha=alpha),
+        and not undecided(
+            replicates.arms,
+            replicates.runs,
+            margin=margin,
+            most_seeds=replicates.most_seeds,
+            alpha=alpha,
+        ),
         run_noise=_run_noise(losses, best.name),
     )
 

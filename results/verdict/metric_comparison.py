@@ -58,4 +58,4 @@ def _compared(best: TrialResult, replicates: Replicates) -> Comparison | None:
     if arm is None or arm is against:
         return None
     runs = [replace(run, eval_loss=run.metric) for run in replicates.runs]
-    return compare(arm.name, against.name, runs)
+    return compare(arm.name, against.name, runs, most_seeds=replicates.most_seeds)

@@ -11,9 +11,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from files_and_text.nearest_name import nearest
 from results.comparison.arms import ROLES, Arm, Replicate
-from results.comparison.constants import MARGIN, MOST_MARGIN
+from results.comparison.constants import MARGIN, MIN_PAIRS, MOST_MARGIN, MOST_SEEDS
 from results.errors import DamagedReplicates
-from results.stored_trials import full_budget_loss, full_budget_metric
+from results.stored_trials import ENDED, full_budget_loss, full_budget_metric
 
 CONFIRM_SUFFIX = ".confirm"
 """The confirm study of sweep `name` is named `name` + this, in the same storage."""
@@ -27,16 +27,19 @@ class Replicates:
 
     arms: Sequence[Arm]
     runs: Sequence[Replicate]
+    """In the order in which they ended."""
     margin: float = MARGIN
     """At which the confirmation stops: a share of the best's loss."""
+    most_seeds: int = MOST_SEEDS
+    """Seeds per arm for which the study was designed when it began."""
 
 
 def read_replicates(study: optuna.Study) -> Replicates:
     """Arms and runs of a confirm study; waiting and running ones are left out.
 
-    Of several runs of an arm on one seed the comparisons take the first that finished. Raises
+    Of several runs of an arm on one seed the comparisons take the first that is not missing. Raises
     DamagedReplicates when the study names no arms, no best among them, runs of an unknown arm, or an invalid
-    margin.
+    margin or design.
     """
     name = study.study_name
     arms = [_arm(entry, name) for entry in study.user_attrs.get("arms") or []]
@@ -47,10 +50,31 @@ def read_replicates(study: optuna.Study) -> Replicates:
     names = [arm.name for arm in arms]
     if len(set(names)) != len(names):
         raise DamagedReplicates(f"the arms of study {name!r} need different names; got {names}")
-    runs = [
-        _run(trial, names, name) for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()
-    ]
-    return Replicates(arms=arms, runs=runs, margin=margin_of(study))
+    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    runs = [_run(trial, names, name) for trial in sorted(ended, key=_end)]
+    return Replicates(arms=arms, runs=runs, margin=margin_of(study), most_seeds=_most_seeds(study))
+
+
+def _end(trial: FrozenTrial) -> tuple[int, float, int]:
+    """Sort key: the order in which runs ended. Those of earlier versions do not hold it, and come first."""
+    when = trial.datetime_complete
+    order = trial.user_attrs.get(ENDED)
+    return (
+        order if isinstance(order, int) else -1,
+        0.0 if when is None else when.timestamp(),
+        trial.number,
+    )
+
+
+def _most_seeds(study: optuna.Study) -> int:
+    """The design of the study; the default where it has none, as studies of earlier versions."""
+    found = study.user_attrs.get("most_seeds", MOST_SEEDS)
+    if not isinstance(found, int) or not MIN_PAIRS <= found <= 10_000:
+        raise DamagedReplicates(
+            f"`most_seeds` of study {study.study_name!r} is a whole number from {MIN_PAIRS} to 10000; "
+            f"got {found!r}"
+        )
+    return found
 
 
 def margin_of(study: optuna.Study | None) -> float:

@@ -11,7 +11,7 @@ import optuna
 
 from files_and_text.numbers import plural, value_text
 from results.comparison.arms import Arm
-from results.comparison.constants import MIN_PAIRS
+from results.comparison.constants import MIN_PAIRS, MOST_SEEDS
 from results.sweep_result import SweepResult
 from results.verdict.replicates import CONFIRM_FOLDER, CONFIRM_SUFFIX
 from sweeps.confirm.arms import choose_arms, space_with
@@ -19,15 +19,13 @@ from sweeps.confirm.one_rate import rates_to_try
 from sweeps.confirm.request import ConfirmRequest
 from sweeps.confirm.set_aside import ONE_RATE_SUFFIX
 from sweeps.errors import ConfigError, StudyMismatch
-from sweeps.keeper.sources.replicate_source import is_settled
+from sweeps.keeper.sources.replicate_source import has_next_run
 from sweeps.plan.replicate_plan import ReplicatePlan, new_seeds
 from sweeps.plan.specs import StudySpec
 from sweeps.study.read_status import read_status
 
-MAX_SEEDS = 8
-"""Without a budget; every further look widens the intervals."""
 MAX_SEEDS_IN_TIME = 32
-"""With a budget in hours."""
+"""With a budget in hours, and the most that thresholds are designed for."""
 
 
 def tuning_study_spec(study_spec: StudySpec, sweep: SweepResult, request: ConfirmRequest) -> StudySpec | None:
@@ -51,10 +49,12 @@ def confirm_study_spec(
         raise ConfigError(
             [f"--best is at most {len(sweep.finished)}, the sweep's finished trials; got {request.best}"]
         )
-    seeds = MAX_SEEDS if request.hours is None else MAX_SEEDS_IN_TIME
+    runs, most_seeds = None, MOST_SEEDS
+    seeds = MOST_SEEDS if request.hours is None else MAX_SEEDS_IN_TIME
     if request.trials is not None:
-        seeds = (request.trials - num_tuned) // len(arms)
-        if seeds < MIN_PAIRS:
+        runs = request.trials - num_tuned
+        each = runs // len(arms)
+        if each < MIN_PAIRS:
             least = num_tuned + MIN_PAIRS * len(arms)
             spent = f" after {plural(num_tuned, 'run')} that tune one rate" if num_tuned else ""
             raise ConfigError(
@@ -64,8 +64,14 @@ def confirm_study_spec(
                     "the best"
                 ]
             )
+        # Where all other arms are decided, the last one and the best share what is left.
+        most_seeds, seeds = min(each, MAX_SEEDS_IN_TIME), runs // 2
     plan = ReplicatePlan(
-        arms=arms, seeds=new_seeds(int(study_spec.constants["seed"]), seeds), margin=request.margin
+        arms=arms,
+        seeds=new_seeds(int(study_spec.constants["seed"]), seeds),
+        runs=runs,
+        most_seeds=most_seeds,
+        margin=request.margin,
     )
     return _study_spec(study_spec, plan, suffix=CONFIRM_SUFFIX, folder=CONFIRM_FOLDER)
 
@@ -101,7 +107,7 @@ def has_work(study: optuna.Study | None, study_spec: StudySpec) -> bool:
     status = read_status(study, plan.size)
     if status.unfinished:
         return True
-    return status.finished < plan.size and not is_settled(study, plan)
+    return status.finished < plan.size and has_next_run(study, plan)
 
 
 def _study_spec(study_spec: StudySpec, plan: ReplicatePlan, *, suffix: str, folder: str) -> StudySpec:

@@ -16,7 +16,7 @@ from files_and_text.atomic_files import atomic_write, atomic_write_json
 from files_and_text.trial_paths import ERROR_FILE, REPORTS_FILE, RESULT_FILE, trial_folder
 from lora_runner.metric.scores import objective_of
 from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED, SeatReport
-from results.stored_trials import MEASURED, is_replicate, rank, search_trials
+from results.stored_trials import ENDED, MEASURED, is_replicate, rank, search_trials
 from sweeps.artifacts.checkpoint_store import CheckpointCleaner
 from sweeps.artifacts.trial_folder import (
     append_line,
@@ -167,6 +167,9 @@ class Recorder:
         attributes = {name: values[name] for name in _END_ATTRIBUTES}
         if self.study_spec.metric is not None:
             attributes["metric"] = report.metric
+        if "arm" in trial.user_attrs:
+            # Intervals are looked at in this order; clocks of several machines may disagree about it.
+            attributes[ENDED] = len(self.study.get_trials(deepcopy=False, states=ENDED_STATES))
         set_user_attrs(self.study, trial, **attributes, num_steps=report.step)
         if outcome in (DIVERGED, OUT_OF_MEMORY) and self.study_spec.search["sampler"] == "tpe":
             # TPE would otherwise rank a trial that learned fast before it broke above others, by its last

@@ -1,35 +1,65 @@
-"""The plan of a confirm study: every arm on one new seed after another, until the answer is clear."""
+"""The plan of a confirm study: every arm on one new seed after another, until it is decided."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from results.comparison.arms import Arm
-from results.comparison.constants import MARGIN
+from results.comparison.arms import Arm, reference
+from results.comparison.constants import MARGIN, MOST_SEEDS
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReplicatePlan:
-    """Arms times seeds, seed by seed, so that the arms of one seed share a pack."""
+    """Arms and seeds, seed by seed, so that the arms of one seed share a pack.
+
+    An arm that is decided needs no further seed; its runs go to the others, up to the last seed.
+    """
 
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
-    """As many as the budget allows; with a larger budget, more seeds are appended."""
+    """The most that any arm may use; with a larger budget, more are appended."""
+    runs: int | None = None
+    """Runs at most, of all arms together; None for every arm on every seed."""
+    most_seeds: int = MOST_SEEDS
+    """Seeds per arm that the thresholds are designed for. A study keeps that of its first plan."""
     margin: float = MARGIN
     stops_early: bool = True
-    """Whether to end as soon as the answer is clear."""
+    """Whether an arm ends once it is decided."""
 
     @property
     def size(self) -> int:
-        """Runs of the whole plan."""
-        return len(self.arms) * len(self.seeds)
+        """Runs at most."""
+        every = len(self.arms) * len(self.seeds)
+        return every if self.runs is None else min(self.runs, every)
 
-    def run(self, index: int) -> tuple[Arm, int]:
-        """Arm and seed of one run, counted from 0."""
-        seed_index, arm_index = divmod(index, len(self.arms))
-        return self.arms[arm_index], self.seeds[seed_index]
+    def next_run(
+        self, taken: Collection[tuple[str, int]], undecided: Collection[str]
+    ) -> tuple[Arm, int] | None:
+        """The next arm and its seed; None when there is none.
+
+        `taken` are arms' names with the seeds that they ran on or will. The reference runs on every seed
+        that an undecided arm runs on; where every arm has ended, or for the last run of a budget, it would be
+        alone on its seed and is left out.
+        """
+        left = self.size - len(taken)
+        if left < 1:
+            return None
+        if not self.stops_early:
+            every = ((arm, seed) for seed in self.seeds for arm in self.arms)
+            return next((run for run in every if (run[0].name, run[1]) not in taken), None)
+        best = reference(self.arms)
+        arms = [arm for arm in self.arms if arm is best or arm.name in undecided]
+        if len(arms) < 2:
+            return None
+        for seed in self.seeds:
+            missing = [arm for arm in arms if (arm.name, seed) not in taken]
+            is_alone = left == 1 and best in missing and len(missing) == len(arms)
+            if missing and not is_alone:
+                return missing[0], seed
+        return None
 
     def described(self) -> list[dict[str, Any]]:
         """The arms as stored in the study."""

@@ -1,4 +1,4 @@
-"""Draws the trials of a confirm study from its plan, until the answer is clear."""
+"""Draws the trials of a confirm study from its plan, until every arm is decided."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import optuna
 from optuna.samplers import RandomSampler
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
-from results.comparison.stopping import is_clear
+from results.comparison.arms import Arm, reference
+from results.comparison.stopping import undecided
 from results.verdict.replicates import read_replicates
 from sweeps.keeper.sources.trial_source import TrialSource
 from sweeps.plan.replicate_plan import ReplicatePlan
@@ -20,8 +21,8 @@ from sweeps.study.study import ENDED_STATES
 class ReplicateSource(TrialSource):
     """Draws (arm, seed) in the plan's order, and resumes an interrupted plan.
 
-    A trial's user attributes `arm` and `seed` say which run of the plan it is. Once the answer is clear, no
-    more runs are started; those that are running finish and count.
+    A trial's user attributes `arm` and `seed` say which run of the plan it is. An arm that is decided gets no
+    more runs, and once all are, none is started; those that are running finish and count.
     """
 
     def __init__(
@@ -31,27 +32,33 @@ class ReplicateSource(TrialSource):
         self.plan = plan
         # All values are enqueued, but Optuna wants a sampler.
         study.sampler = RandomSampler(seed=0)
-        self._num_ended, self._is_clear = -1, False
+        self._num_ended, self._undecided = -1, frozenset[str]()
 
     def enqueue_first_trials(self) -> None:
-        """Record the plan's arms and margin; it has no first trials."""
+        """Record the plan's arms, its design and margin; it has no first trials.
+
+        The design stays that of the first plan: a study begun without one is judged by the default.
+        """
         if "arms" not in self.study.user_attrs:
             self.study.set_user_attr("arms", self.plan.described())
+            self.study.set_user_attr("most_seeds", self.plan.most_seeds)
         if self.study.user_attrs.get("margin") != self.plan.margin:
             self.study.set_user_attr("margin", self.plan.margin)
 
     def prefetched(self) -> list[FrozenTrial]:
-        """Runs that are drawn and have no seat yet; none once the answer is clear."""
+        """Runs that are drawn and have no seat yet; none once every arm is decided."""
         return [] if self._is_settled() else super().prefetched()
 
     def draw(self) -> FrozenTrial | None:
-        """The next run of the plan; None when there is none or the answer is clear."""
-        if (number := self._next_number()) is None:
+        """The next run of the plan; None when there is none or every arm is decided."""
+        if self._next_number() is None:
             if self._is_settled():
                 self.requeue_prefetched()
             return None
         if not self._has_waiting():
-            arm, seed = self.plan.run(number)
+            wanted = self._next_run()
+            assert wanted is not None
+            arm, seed = wanted
             self.study.enqueue_trial(
                 dict(arm.values), user_attrs={"origin": "confirm", "arm": arm.name, "seed": seed}
             )
@@ -63,17 +70,40 @@ class ReplicateSource(TrialSource):
     def _next_number(self) -> int | None:
         """As for any study, but no other run takes the place of a failed one."""
         number = None if self._is_settled() else super()._next_number()
-        return number if self._has_waiting() or (number is not None and number < self.plan.size) else None
+        if number is None:
+            return None
+        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return number if any(map(self._is_wanted, waiting)) or self._next_run() else None
+
+    def _next_run(self) -> tuple[Arm, int] | None:
+        taken = {_run_of(trial) for trial in self.study.get_trials(deepcopy=False)}
+        return self.plan.next_run(taken, self._undecided_arms())
+
+    def _is_wanted(self, trial: FrozenTrial) -> bool:
+        """Whether the trial's arm, or any that is compared with it, is undecided."""
+        if not self.plan.stops_early:
+            return True
+        arm = trial.user_attrs.get("arm")
+        return arm in self._undecided_arms() or (
+            arm == reference(self.plan.arms).name and bool(self._undecided_arms())
+        )
 
     def _is_settled(self) -> bool:
-        """`is_settled`, computed again only after another run has ended."""
+        return self.plan.stops_early and not self._undecided_arms()
+
+    def _undecided_arms(self) -> frozenset[str]:
+        """`undecided_arms`, computed again only after another run has ended."""
         num_ended = len(self.study.get_trials(deepcopy=False, states=ENDED_STATES))
         if num_ended != self._num_ended:
-            before, self._num_ended = self._is_clear, num_ended
-            self._is_clear = is_settled(self.study, self.plan)
-            if self._is_clear and not before:
-                self._note(f"the answer is clear after {num_ended} runs: no more are started")
-        return self._is_clear
+            before, self._num_ended = self._undecided, num_ended
+            self._undecided = undecided_arms(self.study, self.plan)
+            decided = sorted(before - self._undecided)
+            if self.plan.stops_early and decided:
+                names = ", ".join(repr(name) for name in decided)
+                self._note(f"decided after {num_ended} runs: {names}")
+                if not self._undecided:
+                    self._note(f"the answer is clear after {num_ended} runs: no more are started")
+        return self._undecided
 
 
 def trial_source_for(study_spec: StudySpec, study: optuna.Study, note: Callable[[str], None]) -> TrialSource:
@@ -83,8 +113,28 @@ def trial_source_for(study_spec: StudySpec, study: optuna.Study, note: Callable[
     return ReplicateSource(study_spec, study, note, study_spec.replicates)
 
 
-def is_settled(study: optuna.Study, plan: ReplicatePlan) -> bool:
-    """Whether the runs that have ended answer the plan's question at its margin."""
+def undecided_arms(study: optuna.Study, plan: ReplicatePlan) -> frozenset[str]:
+    """Names of the arms that the runs that have ended do not decide at the plan's margin."""
     if not plan.stops_early:
-        return False
-    return is_clear(plan.arms, read_replicates(study).runs, margin=plan.margin)
+        return frozenset(arm.name for arm in plan.arms)
+    found = read_replicates(study)
+    return undecided(plan.arms, found.runs, margin=plan.margin, most_seeds=found.most_seeds)
+
+
+def is_settled(study: optuna.Study, plan: ReplicatePlan) -> bool:
+    """Whether the runs that have ended decide every arm."""
+    return plan.stops_early and not undecided_arms(study, plan)
+
+
+def has_next_run(study: optuna.Study, plan: ReplicatePlan) -> bool:
+    """Whether the plan has a run that has not ended, those that failed included."""
+    taken = {
+        _run_of(trial)
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state not in (TrialState.FAIL, TrialState.WAITING)
+    }
+    return plan.next_run(taken, undecided_arms(study, plan)) is not None
+
+
+def _run_of(trial: FrozenTrial) -> tuple[str, int]:
+    return str(trial.user_attrs.get("arm")), int(trial.user_attrs.get("seed", -1))

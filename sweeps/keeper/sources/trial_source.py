@@ -148,12 +148,16 @@ class TrialSource:
 
         The failed trials stay as they are. The guideline default comes first.
         """
-        failed = [trial for trial in open_failures(self.study) if trial.params]
+        failed = [trial for trial in open_failures(self.study) if trial.params and self._is_wanted(trial)]
         failed.sort(key=lambda trial: (not is_default(trial), trial.number))
         for trial in failed[: max(0, self.study_spec.trials - self._num_taken(with_default=False))]:
             kept = {name: trial.user_attrs[name] for name in _CONFIG_ATTRIBUTES if name in trial.user_attrs}
             self.study.enqueue_trial(trial.params, user_attrs=kept | {RETRY_OF: _root(trial)})
             self._note(f"trial {trial.number}: failed earlier, its configuration is tried again")
+
+    def _is_wanted(self, trial: FrozenTrial) -> bool:
+        """Whether a run of this configuration is still of use."""
+        return True
 
     def has_failed_too_often(self) -> bool:
         """Whether the run has reached its limit on failures."""

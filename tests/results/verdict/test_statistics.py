@@ -16,6 +16,7 @@ from results.comparison.constants import ALPHA, INTERVAL_SHARE, MARGIN
 from results.comparison.paired import Comparison, compare, compare_all
 from results.comparison.relation import relation
 from results.comparison.stopping import is_clear
+from results.comparison.thresholds import look_level
 from results.render.json_data import comparison_data
 from results.verdict.word_rules import (
     boundary_word,
@@ -50,12 +51,12 @@ def t_interval(pairs: int, share: float) -> tuple[float, float]:
 
 
 def test_the_interval_is_what_paired_t_intervals_at_all_looks_intersect():
+    """A pair alone has no other arms' variance, and its levels are those of the design."""
     found = compare("a", "b", runs("a", OURS) + runs("b", THEIRS), comparisons=4)
-    share = ALPHA * INTERVAL_SHARE / 4
-    looks = [t_interval(pairs, share / (k * (k + 1))) for k, pairs in enumerate((3, 4, 5, 6), start=1)]
+    looks = [t_interval(pairs, 2 * look_level(pairs, 4)) for pairs in (3, 4, 5, 6)]
     assert found.low == pytest.approx(max(low for low, _ in looks))
     assert found.high == pytest.approx(min(high for _, high in looks))
-    assert found.level == pytest.approx(1 - share)
+    assert found.level == pytest.approx(1 - 2 * ALPHA * INTERVAL_SHARE / 4)
     assert found.effect == pytest.approx(np.mean(OURS) - np.mean(THEIRS))
     assert found.percent(found.effect) == pytest.approx(100 * found.effect / np.mean(THEIRS))
 
@@ -73,12 +74,13 @@ def test_looking_again_never_widens_an_interval_nor_takes_a_word_back():
         assert words == sorted(words, key=lambda word: word != "undecided")
 
 
-def test_an_interval_that_contradicts_the_ones_before_stands_alone():
-    jump = [0.1, 0.1000001, 0.0999999] + [5.0 + 0.01 * k for k in range(20)]
+def test_what_has_been_shown_stands_when_later_runs_contradict_it():
+    jump = [0.1, 0.1000001, 0.0999999, 0.1, 0.1, 0.1] + [-5.0 + 0.01 * k for k in range(20)]
     found = compare("a", "b", runs("a", [2.0 + d for d in jump]) + runs("b", [2.0] * len(jump)))
-    assert found.low is not None
-    assert found.high is not None
-    assert found.low < found.effect < found.high
+    assert found.contradicted
+    assert relation(found) == "worse"
+    assert 0.09 < found.low <= found.high < 0.11
+    assert not compare("a", "b", runs("a", OURS) + runs("b", THEIRS)).contradicted
 
 
 def test_pairs_are_by_seed_whatever_the_order_and_single_runs_count_nowhere():
@@ -108,13 +110,20 @@ def test_losses_that_are_no_numbers_are_lost_runs_not_losses():
     assert (found.pairs, found.lost) == (3, 3)
 
 
-def test_an_arm_that_lost_a_run_is_never_the_same_nor_better():
-    same = compare("a", "b", runs("a", [2.0] * 5 + [None]) + runs("b", [2.0] * 6))
-    better = compare("a", "b", runs("a", [1.0] * 5 + [None]) + runs("b", [2.0] * 6))
-    unstable_best = compare("a", "b", runs("a", [2.0] * 6) + runs("b", [2.0] * 5 + [None]))
+def test_an_arm_that_has_lost_a_run_is_not_called_the_same_nor_better():
+    same = compare("a", "b", runs("a", [None] + [2.0] * 5) + runs("b", [2.0] * 6))
+    better = compare("a", "b", runs("a", [None] + [1.0] * 5) + runs("b", [2.0] * 6))
+    unstable_best = compare("a", "b", runs("a", [2.0] * 6) + runs("b", [None] + [2.0] * 5))
     assert [relation(found) for found in (same, better, unstable_best)] == ["open"] * 3
-    worse = compare("a", "b", runs("a", [2.5] * 5 + [None]) + runs("b", [2.0] * 6))
+    worse = compare("a", "b", runs("a", [None] + [2.5] * 5) + runs("b", [2.0] * 6))
     assert relation(worse) == "worse"
+
+
+def test_a_run_lost_later_takes_no_word_back():
+    same = compare("a", "b", runs("a", [2.0] * 5 + [None]) + runs("b", [2.0] * 6))
+    assert (relation(same), same.lost) == ("within", 1)
+    unstable_best = compare("a", "b", runs("a", [1.0] * 6) + runs("b", [2.0] * 5 + [None]))
+    assert (relation(unstable_best), unstable_best.other_lost) == ("better", 1)
 
 
 def test_lost_runs_above_the_best_are_evidence_and_below_it_are_none():
@@ -221,7 +230,7 @@ def test_the_reference_is_the_first_best_and_every_other_arm_is_compared_with_it
     replicates = [run for arm in arms for run in runs(arm.name, [2.0, 2.1, 2.2])]
     found = compare_all(arms, replicates)
     assert {name: c.other for name, c in found.items()} == {"row": "best", "second": "best"}
-    assert found["row"].level == pytest.approx(1 - ALPHA * INTERVAL_SHARE / 2)
+    assert found["row"].level == pytest.approx(1 - 2 * ALPHA * INTERVAL_SHARE / 2)
     with pytest.raises(ValueError, match="best"):
         reference([ARMS[1]])
 
