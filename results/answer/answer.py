@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from results.comparison.records import RecordComparison
-from results.verdict.word_rules import Word
+from results.words.words import Word
 from search_spaces.dimension import Value
 
 Sure = Literal[

@@ -13,7 +13,7 @@ from results.parameter_order import in_order
 from results.sweep_result import TrialResult
 from results.verdict.row_values import BASE_DIMENSION, is_close, position_of
 from results.verdict.row_verdict import RowVerdict
-from results.verdict.word_rules import Word
+from results.words.words import common_word
 from search_spaces import GuidelineRow
 from search_spaces.dimension import Value
 
@@ -107,7 +107,7 @@ def _table_value(group: Sequence[RowVerdict], best: Value | None, default: _Defa
         position=position,
         ratio=_ratio(row, best, position),
         cost=_cost(group, position, default),
-        word=_one_word([found.word for found in group]),
+        word=common_word([found.word for found in group]),
     )
 
 
@@ -153,11 +153,3 @@ def _cost(group: Sequence[RowVerdict], position: str, default: _Default) -> Gap 
         trial=cheapest.trial,
         differs_in=cheapest.differs_in,
     )
-
-
-def _one_word(words: Sequence[Word]) -> Word:
-    """The word that the rows share; undecided where two that are decided differ."""
-    decided = {word for word in words if word not in ("undecided", "not_tested")}
-    if len(decided) == 1:
-        return decided.pop()
-    return "undecided" if decided or "undecided" in words else "not_tested"

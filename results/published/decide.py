@@ -15,12 +15,13 @@ from results.published.pooled_noise import NOISE_GUARD, PooledNoise, compare_poo
 from results.published.table import PublishedTable
 from results.sweep_result import SweepResult
 from results.verdict.band import find_edges
-from results.verdict.decide import TestedValue, row_verdict, word_of_sides
+from results.verdict.decide import finding_on_sides, row_verdict
 from results.verdict.limitations import Limitation, limitations_of
 from results.verdict.measure import measure
 from results.verdict.row_values import TOLERANCE, holds_value
 from results.verdict.verdict import Verdict, assemble
-from results.verdict.word_rules import Side, Word, value_word
+from results.words.word_rules import ComparedValue, Finding, value_word
+from results.words.words import Side, Word
 from search_spaces import GuidelineRow, Guidelines
 
 
@@ -132,19 +133,18 @@ def _decide(
     if row.topic == "stability" or row.parameter != "learning_rate" or row.low is None or row.high is None:
         return _Decision("undecided")
 
-    def tested(rates: Iterable[float]) -> list[TestedValue]:
-        return [TestedValue(r, "above" if r > best_rate else "below", compared[r]) for r in rates]
+    def tested(rates: Iterable[float]) -> list[ComparedValue]:
+        return [ComparedValue(r, "above" if r > best_rate else "below", compared[r]) for r in rates]
 
     inside = [rate for rate in sorted(compared) if holds_value(row, rate)]
     if row.topic == "boundary" or holds_value(row, best_rate):
         outside = [r for r in _neighbours(row.low, row.high, compared) if r is not None and r not in inside]
-        word, comparison = word_of_sides(row, tested(inside), tested(outside), margin=margin) or (
-            "undecided",
-            None,
-        )
+        word, comparison = finding_on_sides(
+            row, best_rate, tested(inside), tested(outside), margin=margin
+        ) or Finding("undecided")
         if row.topic != "boundary":
             return _Decision(word, comparison, Bracket(least=0.0, most=0.0))
-        return _Decision(word, comparison, None if comparison is None else _exactly(comparison))
+        return _Decision(word, comparison, _exactly(compared[inside[0]]) if inside else None)
     # Of a range the end towards the best is the cheapest, if the loss falls and then rises with the rate.
     side: Side = "below" if row.high < best_rate else "above"
     end = row.high if side == "below" else row.low
@@ -185,8 +185,12 @@ def _bracketed(
             return _Decision(word, compared[near], cost)
     if far is None:
         return _Decision("undecided", None, cost)
-    same = value_word(compared[far], side=side, margin=margin) in ("no_difference", "supported")
-    return _Decision("no_difference" if same else "undecided", compared[far], cost)
+    match value_word(compared[far], side=side, margin=margin):
+        case "no_difference":
+            return _Decision("no_difference", compared[far], cost)
+        case "supported" | "no_worse":
+            return _Decision("no_worse", compared[far], cost)
+    return _Decision("undecided", compared[far], cost)
 
 
 def _exactly(comparison: Comparison) -> Bracket:

@@ -20,7 +20,7 @@ from results.text.conditions import shown_conditions
 from results.text.limitations import limitation_text
 from results.text.values import conjunction, shown_range
 from results.verdict.row_verdict import RowVerdict
-from results.verdict.word_rules import CLAIMS, WORDS
+from results.words.words import CLAIMS, WORDS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from results.verdict.verdict import Verdict
 
 _WORD_STYLES = {
     "supported": "green",
+    "no worse": "green",
     "no difference": "green",
     "too high": "red",
     "too low": "yellow",

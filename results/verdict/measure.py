@@ -18,6 +18,7 @@ from results.verdict.row_values import (
     dimension_name,
     distances,
     holds_value,
+    is_beyond,
     is_close,
     position_of,
 )
@@ -186,7 +187,7 @@ def _boundary(row: GuidelineRow, sweep: SweepResult, found: Measurement) -> Meas
         return replace(found, not_tested="no_value")
     name = row.parameter or ""
     ran = [trial for trial in sweep.started if trial.outcome != "running"]
-    beyond = [trial for trial in ran if _is_beyond(row, trial.values.get(name))]
+    beyond = [trial for trial in ran if is_beyond(row, trial.values.get(name))]
     finished = next((trial for trial in sweep.finished if trial in beyond), None)
     beyond_cost = None if finished is None else _cost(row, sweep, finished)
     found = replace(
@@ -309,15 +310,6 @@ def _best_with(row: GuidelineRow, sweep: SweepResult) -> TrialResult | None:
 
 def _nothing_finished(sweep: SweepResult) -> NotTested:
     return "nothing_finished_with_parameter" if sweep.finished else "nothing_finished"
-
-
-def _is_beyond(row: GuidelineRow, value: Value | None) -> bool:
-    found = finite(value)
-    if found is None or row.low is None:
-        return False
-    if row.direction == "too_low":
-        return found <= row.low * (1 + TOLERANCE)
-    return found >= row.low * (1 - TOLERANCE)
 
 
 def _on_said_side(row: GuidelineRow, values: Sequence[float], best: float | None) -> int | None:

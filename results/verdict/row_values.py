@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 from files_and_text.plain_values import finite
-from results.verdict.word_rules import Side
+from results.words.words import Side
 from search_spaces import GuidelineRow
 from search_spaces.dimension import Value
 
@@ -28,6 +28,21 @@ def dimension_name(row: GuidelineRow) -> str:
 def holds_value(row: GuidelineRow, value: Value | None) -> bool:
     """Whether a value is one of the row's choices, or inside its range (ends included)."""
     return position_of(row, value) == "inside"
+
+
+def is_beyond(row: GuidelineRow, value: Value | None) -> bool:
+    """Whether a value is at or past the one that a boundary row calls too high or too low."""
+    found = finite(value)
+    if found is None or row.low is None:
+        return False
+    if row.direction == "too_low":
+        return found <= row.low * (1 + TOLERANCE)
+    return found >= row.low * (1 - TOLERANCE)
+
+
+def has_value_of(row: GuidelineRow, value: Value | None) -> bool:
+    """Whether a value is the row's, of a boundary one at or past it."""
+    return is_beyond(row, value) if row.topic == "boundary" else holds_value(row, value)
 
 
 def position_of(row: GuidelineRow, value: Value | None) -> Position:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from results.comparison.paired import Comparison
 from results.verdict.band import Band
 from results.verdict.measure import Measurement
-from results.verdict.word_rules import Word
+from results.words.words import Word
 from search_spaces import GuidelineRow
 
 

@@ -13,6 +13,7 @@ from results.verdict.row_verdict import RowVerdict
 
 _TONES: dict[str, Tone] = {
     "supported": "good",
+    "no_worse": "good",
     "no_difference": "good",
     "too_low": "bad",
     "too_high": "bad",

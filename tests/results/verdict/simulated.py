@@ -12,7 +12,8 @@ from results.comparison.constants import ALPHA, INTERVAL_SHARE, MARGIN
 from results.comparison.paired import Comparison, compare, compare_all
 from results.comparison.quantiles import t_quantile
 from results.comparison.stopping import is_clear
-from results.verdict.word_rules import Side, Word, value_word
+from results.words.word_rules import value_word
+from results.words.words import Side, Word
 
 ROW_RATES = {"row.low": 2e-5, "row.mid": 1e-4, "row.default": 2e-4, "row.high": 1e-3}
 

@@ -103,6 +103,56 @@ def test_an_arm_that_differs_in_more_is_no_test_of_a_row_it_was_not_made_for(swe
     assert result.replicates.comparisons["default"].effect == pytest.approx(0.1, abs=1e-3)
 
 
+RETUNED = {"learning_rate": 2e-4, "embedding_lr_ratio": 0.25, "lr_scheduler_type": "linear"}
+
+
+@pytest.mark.parametrize(
+    ("retuned", "word", "rests_on"),
+    [(2.06, "too_low", "rate 2e-4"), (2.0005, "no_difference", "trial 0"), (1.9, "supported", "trial 0")],
+)
+def test_a_row_is_refuted_only_when_its_best_trial_run_again_is_worse_too(sweep, retuned, word, rests_on):
+    arms = (ARMS[0], ARMS[2], (arm("trial 0", "retuned", ("scenario.general",), **RETUNED), retuned))
+    row = row_of(verdict(sweep, confirm(*arms)), "scenario.general")
+    assert row.word == word
+    assert row.comparison is not None
+    assert row.comparison.arm == rests_on
+    assert not row.by_default
+
+
+def test_a_trial_inside_the_row_that_was_not_run_again_leaves_it_open_unless_it_lies_far_behind(
+    make_trial, make_study
+):
+    def word(loss: float) -> str:
+        trials = make_trial(2.0, lr=4e-4, ratio=0.125, scheduler="cosine"), make_trial(loss, lr=2e-4)
+        return row_of(verdict(make_study(*trials), confirm(ARMS[0], ARMS[2])), "scenario.general").word
+
+    assert word(2.005) == "undecided"
+    assert word(2.1) == "too_low"
+
+
+def test_a_default_that_does_as_well_saves_a_row_whose_value_costs_beside_the_best(sweep):
+    default = arm("default", "guideline_default", **RETUNED)
+    row = row_of(verdict(sweep, confirm(ARMS[0], ARMS[2], (default, 2.0005))), "scenario.general")
+    assert (row.word, row.by_default) == ("no_difference", True)
+
+
+@pytest.mark.parametrize(("below", "word"), [(2.1, "too_low"), (2.0003, "too_low"), (1.9, "supported")])
+def test_a_boundary_at_which_the_best_lies_is_tested_on_its_good_side(make_trial, make_study, below, word):
+    at_boundary = make_study(make_trial(2.0, lr=1e-3, scheduler="cosine"), make_trial(2.1, lr=2e-4))
+    best = arm("best", "best", learning_rate=1e-3, embedding_lr_ratio=0.25)
+    lower = arm("lower", "contrast", learning_rate=5e-4, embedding_lr_ratio=0.5)
+    row = row_of(verdict(at_boundary, confirm((best, 2.0), (lower, below))), "boundary.too_high")
+    assert row.word == word
+    assert row.comparison is not None
+    assert row.comparison.arm == "lower"
+
+
+def test_an_arm_of_another_hyperparameter_says_nothing_of_a_row_that_holds_the_best(sweep):
+    """It shares the best's embedding rate, as every arm does that does not change it."""
+    row = row_of(verdict(sweep, confirm(ARMS[0], ARMS[4])), "embedding.default")
+    assert (row.word, row.comparison) == ("undecided", None)
+
+
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_without_enough_replicates_nothing_is_claimed(sweep, seeds):
     for result in (verdict(sweep), verdict(sweep, confirm(*ARMS, seeds=seeds))):

@@ -13,7 +13,7 @@ from results.sweep_result import SweepResult, TrialResult
 from results.verdict.replicates import Replicates
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.verdict import Verdict, verdict
-from results.verdict.word_rules import CLAIMS
+from results.words.words import CLAIMS
 from search_spaces import Dimension, GuidelineRow, Source
 from tests.results.verdict.simulated import ROW_RATES, Noise, Truth, arms_of, confirm, run_round
 

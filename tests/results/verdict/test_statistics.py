@@ -1,4 +1,4 @@
-"""Comparisons, relations, words and the stopping rule, each checked by independent arithmetic."""
+"""Comparisons, relations and the stopping rule, each checked by independent arithmetic."""
 
 from __future__ import annotations
 
@@ -13,19 +13,12 @@ from scipy import stats
 
 from results.comparison.arms import Arm, Replicate, reference
 from results.comparison.constants import ALPHA, INTERVAL_SHARE, MARGIN
-from results.comparison.paired import Comparison, compare, compare_all
+from results.comparison.paired import compare, compare_all
 from results.comparison.relation import relation
 from results.comparison.stopping import is_clear
 from results.comparison.thresholds import look_level
 from results.render.json_data import comparison_data
-from results.verdict.word_rules import (
-    boundary_word,
-    combine,
-    region_word,
-    rests_on,
-    separate_rate_word,
-    value_word,
-)
+from results.words.word_rules import value_word
 
 ARMS = [
     Arm(name="best", role="best", values={"learning_rate": 2e-4}),
@@ -126,16 +119,6 @@ def test_a_run_lost_later_takes_no_word_back():
     assert (relation(unstable_best), unstable_best.other_lost) == ("better", 1)
 
 
-def test_lost_runs_above_the_best_are_evidence_and_below_it_are_none():
-    """The cliff lies to the right: four of four runs that end early make a rate too high, never too low."""
-    found = compare("row", "best", runs("row", [None] * 4) + runs("best", [2.0] * 4))
-    assert found.loses_runs
-    assert value_word(found, side="above") == "too_high"
-    assert value_word(found, side="below") == "undecided"
-    assert value_word(found, side="other") == "not_supported"
-    assert boundary_word(found, direction="too_high", side="above") == "supported"
-
-
 def test_few_lost_runs_or_lost_runs_of_the_best_too_are_no_proof():
     one = compare("row", "best", runs("row", [None, 2.0, 2.0, 2.0]) + runs("best", [2.0] * 4))
     both = compare("row", "best", runs("row", [None] * 6) + runs("best", [None] + [2.0] * 5))
@@ -148,79 +131,6 @@ def test_memory_and_machines_say_nothing_about_a_rate(outcome):
     found = compare("row", "best", runs("row", [None] * 6, outcome) + runs("best", [2.0] * 6))
     assert (found.lost, found.loses_runs) == (0, False)
     assert value_word(found, side="above") == "undecided"
-
-
-def interval(low: float, high: float) -> Comparison:
-    """A comparison against a best of 2.0: the margin is 0.01."""
-    return Comparison(
-        arm="a", other="b", pairs=5, effect=(low + high) / 2, low=low, high=high, level=0.99, other_loss=2.0
-    )
-
-
-WORSE, WITHIN, BETTER, OPEN = (
-    interval(0.02, 0.03),
-    interval(-0.005, 0.005),
-    interval(-0.03, -0.02),
-    interval(-0.02, 0.02),
-)
-NO_WORSE = interval(-0.02, 0.005)
-
-
-@pytest.mark.parametrize(
-    ("found", "above", "below", "other"),
-    [
-        (WORSE, "too_high", "too_low", "not_supported"),
-        (WITHIN, "no_difference", "no_difference", "no_difference"),
-        (BETTER, "supported", "supported", "supported"),
-        (NO_WORSE, "supported", "supported", "supported"),
-        (OPEN, "undecided", "undecided", "undecided"),
-        (interval(0.005, 0.02), "undecided", "undecided", "undecided"),
-    ],
-)
-def test_a_word_follows_from_the_interval_and_the_side(found, above, below, other):
-    assert [value_word(found, side=side) for side in ("above", "below", "other")] == [above, below, other]
-
-
-def test_the_margin_is_the_users():
-    assert value_word(WORSE, side="above", margin=0.02) == "no_difference"  # 0.04 of 2.0
-    assert value_word(WITHIN, side="above", margin=0.001) == "undecided"
-
-
-def test_a_row_that_holds_the_best_is_tried_from_outside():
-    assert region_word([("above", WORSE)], []) == "supported"
-    assert region_word([("below", WITHIN)], []) == "no_difference"
-    assert region_word([("above", BETTER)], []) == "too_low"
-    assert region_word([("below", BETTER)], []) == "too_high"
-    assert region_word([("above", OPEN)], []) == "undecided"
-    assert region_word([], [WITHIN]) == "supported"
-    assert region_word([], []) == "undecided"
-    assert region_word([("below", WITHIN), ("above", WORSE)], []) == "supported"  # right about the cliff
-    assert region_word([("other", WITHIN), ("other", WORSE)], []) == "no_difference"
-    assert rests_on("supported", [WITHIN, WORSE]) is WORSE
-    assert rests_on("undecided", [OPEN]) is OPEN
-    assert rests_on("undecided", []) is None
-
-
-def test_a_boundary_is_right_when_its_value_is_worse_on_its_side():
-    assert boundary_word(WORSE, direction="too_high", side="above") == "supported"
-    assert boundary_word(WITHIN, direction="too_high", side="above") == "too_low"
-    assert boundary_word(WORSE, direction="too_low", side="below") == "supported"
-    assert boundary_word(BETTER, direction="too_low", side="below") == "too_high"
-    assert boundary_word(WORSE, direction="too_high", side="below") == "too_low"  # the best lies beyond
-    assert boundary_word(OPEN, direction="too_high", side="above") == "undecided"
-
-
-def test_a_separate_embedding_rate_is_judged_by_one_rate_for_all():
-    words = [separate_rate_word(found) for found in (WORSE, WITHIN, BETTER, OPEN)]
-    assert words == ["supported", "no_difference", "not_supported", "undecided"]
-
-
-def test_of_several_own_values_the_best_counts_but_a_cliff_counts_more():
-    assert combine(["too_low", "supported"]) == "supported"
-    assert combine(["too_high", "supported"]) == "too_high"
-    assert combine(["too_low", "too_low"]) == "too_low"
-    assert combine(["too_low", "undecided"]) == "undecided"
-    assert combine([]) == "undecided"
 
 
 def test_the_reference_is_the_first_best_and_every_other_arm_is_compared_with_it():

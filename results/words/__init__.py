@@ -1,0 +1,1 @@
+"""The words of a verdict, and how they follow from comparisons."""
