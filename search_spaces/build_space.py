@@ -4,7 +4,9 @@ A sweep that stays inside the rows' ranges can only agree with them, so every ra
 - learning_rate x5 each side: with the usual 2e-4 the range ends at 1e-3, called too high by one document and
   best by other published sweeps, so that either can be shown; never beyond 1e-6 (called too low) and 1e-2.
 - embedding_lr_ratio x4 each side, and always up to 1.0: one rate for all, which the documents advise against.
-- warmup_ratio x2 above, and down to no warmup at all; never above half the run.
+- warmup_ratio x2 above what the rows give as a share, to what they give as a number of steps, and down to no
+  warmup at all; never above half the run. Trials are compared from twice the longest warmup on, so that a
+  range without need would cost the pruning.
 - per_device_train_batch_size x2 each side, in powers of two.
 """
 

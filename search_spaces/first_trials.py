@@ -8,6 +8,7 @@ from files_and_text.numbers import value_text
 from search_spaces.dimension import Value
 from search_spaces.from_rows.sourced_dimension import SourcedDimension
 from search_spaces.search_space import FirstTrial
+from search_spaces.telling_order import most_telling_first
 
 DEFAULT_LABEL = "guideline default"
 MOVED_LABEL = "guideline default, moved into the given ranges"
@@ -17,8 +18,8 @@ OUTSIDE = "lies outside the range given by the user"
 def first_trials(dimensions: Sequence[SourcedDimension]) -> tuple[list[FirstTrial], list[str]]:
     """First trials without duplicates, and a sentence for each row's value that the user's ranges exclude.
 
-    The default comes first. Then, one dimension at a time, every other value that a row gives: only a
-    difference in one dimension tells whether the row is right about it.
+    The default comes first. Then every other value that a row gives, the most telling first, each in a trial
+    of its own: only a difference in one dimension tells whether the row is right about it.
     """
     dropped: list[str] = []
     moved = False
@@ -58,7 +59,7 @@ def first_trials(dimensions: Sequence[SourcedDimension]) -> tuple[list[FirstTria
             if trial.params not in seen:
                 seen.append(trial.params)
                 trials.append(trial)
-    return trials, dropped
+    return most_telling_first(trials, dimensions), dropped
 
 
 def _keep_embedding_rate(

@@ -14,7 +14,7 @@ from search_spaces.from_rows.sourced_dimension import (
     with_numbers,
 )
 from search_spaces.guidelines import Guidelines
-from search_spaces.rows import When
+from search_spaces.rows import GuidelineRow, When
 
 MOST_WARMUP = 0.5
 
@@ -50,10 +50,11 @@ def warmup_ratio(tables: Guidelines, run: Run, factor: float) -> SourcedDimensio
     """The share of steps spent warming up: the ratio rows, and the least number of steps as a share."""
     ratios = with_numbers(run.rows(tables, "warmup_ratio"))
     steps = with_numbers(run.rows(tables, "warmup_steps"))
-    floors = {row.id: min((row.low or 0.0) / run.max_steps, MOST_WARMUP) for row in steps}
+    shares = {row.id: (row.low or 0.0) / run.max_steps for row in steps}
+    floors = {row_id: share for row_id, share in shares.items() if share <= MOST_WARMUP}
     floor = max(floors.values(), default=0.0)
-    low, high = span(ratios, default=(0.0, 0.0))
-    high = max(high, floor)
+    low, by_ratio = span(ratios, default=(0.0, 0.0))
+    high = max(by_ratio, floor)
     by_length = [row for row in ratios if row.when.limits_steps]
     if by_length:
         wanted = by_length[-1].low or 0.0
@@ -70,16 +71,26 @@ def warmup_ratio(tables: Guidelines, run: Run, factor: float) -> SourcedDimensio
             name="warmup_ratio",
             kind="float",
             low=0.0,  # no warmup at all: what a row about warmup has to beat
-            high=max(high, min(six_digits(high * factor), MOST_WARMUP)),
+            # Not wider than the least number of steps: trials are compared after twice the longest warmup.
+            high=max(high, min(six_digits(by_ratio * factor), MOST_WARMUP)),
             guideline_low=low,
             guideline_high=high,
             default=default,
-            rows=tuple(row.id for row in (*ratios, *steps)),
-            note=f"{steps[0].low:g} steps of {run.max_steps} are {floor:.3g}"
-            if steps and floor >= low
-            else "",
+            rows=tuple(row.id for row in (*ratios, *steps) if row in ratios or row.id in floors),
+            note=_floor_note(steps, floors, low, run.max_steps),
         ),
         default_rows=default_rows,
         # Not the floors: a minimum number of steps matters only where it is more than the ratio rows say.
         row_values=row_ends(ratios),
+        row_minimums=tuple(RowValue(value=share, rows=(row_id,)) for row_id, share in floors.items()),
     )
+
+
+def _floor_note(steps: list[GuidelineRow], floors: dict[str, float], low: float, max_steps: int) -> str:
+    """What the least number of warmup steps is of this run, where that matters."""
+    if not steps:
+        return ""
+    least = f"{steps[0].low:g} steps of {max_steps}"
+    if steps[0].id not in floors:
+        return f"{least} are more than half, so {steps[0].id} says nothing of so short a run"
+    return f"{least} are {floors[steps[0].id]:.3g}" if floors[steps[0].id] >= low else ""

@@ -28,7 +28,7 @@ space:
 training:
   max_steps: {max_steps}
   per_device_train_batch_size: 4
-  report_at: [0.2, 0.4, 0.7, 1.0]
+  report_at: [0.25, 0.5, 0.75, 1.0]
 lora: {{r: 16, alpha: 16}}
 search: {{sampler: tpe, pruner: successive_halving, seed: 0}}
 trials: {trials}

@@ -71,7 +71,10 @@ class Keeper:
         self._stopping = False
         self._run_time = RunTime()
         self.progress = LiveProgress(
-            study_spec.search, study_spec.report_at, is_confirm=study_spec.replicates is not None
+            study_spec.search,
+            study_spec.report_at,
+            study_spec.pruning_percents,
+            is_confirm=study_spec.replicates is not None,
         )
         self._events = [] if events is None else events
         self._note = self._events.append
@@ -110,6 +113,8 @@ class Keeper:
             self._source.requeue_prefetched()
             if self._run_start.is_new:
                 self._source.retry_failed()
+                if (warning := self.study_spec.pruning_warning) is not None:
+                    self._note(f"warning: {warning}")
             # Trials of this run are on their seats: only the keeper was restarted.
             self._recover(self._interrupted())
             self._workers.active = {trial.user_attrs["worker"] for trial in self._ours()}
@@ -135,7 +140,8 @@ class Keeper:
 
     def _use_study(self, study: optuna.Study) -> None:
         self.study = study
-        self.study.pruner = make_pruner(self.study_spec.search, self.study_spec.report_at)
+        spec = self.study_spec
+        self.study.pruner = make_pruner(spec.search, spec.report_at, spec.first_pruning_percent)
         self._source = trial_source_for(self.study_spec, study, self._note)
         self._source.num_failed_before = self._run_start.num_failed
         self._tail = TailReplicates(self.study_spec, study, self._source.record, self._note)

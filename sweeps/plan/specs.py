@@ -15,6 +15,7 @@ from sweeps.artifacts.worker_files import Call, model_folder
 from sweeps.config.sections.reliability import ReliabilitySection
 from sweeps.plan.replicate_plan import ReplicatePlan
 from sweeps.plan.trial_config import trial_config
+from sweeps.study.pruning.rungs import early_rung_warning, first_pruning_percent, pruning_percents
 from sweeps.study.stages import Stages
 
 if TYPE_CHECKING:
@@ -57,6 +58,21 @@ class StudySpec:
         """Where checkpoints are kept if not in the run folder. Raises StorageUnreachable."""
         url = self.reliability.checkpoints
         return None if url is None else CheckpointStore(url, self.name)
+
+    @property
+    def first_pruning_percent(self) -> int:
+        """The percent of the budget before which no trial is compared with others."""
+        return first_pruning_percent(self.space, self.constants)
+
+    @property
+    def pruning_percents(self) -> tuple[int, ...]:
+        """The reports at which the pruner may stop a trial."""
+        return pruning_percents(self.search, self.report_at, self.first_pruning_percent)
+
+    @property
+    def pruning_warning(self) -> str | None:
+        """Why the user's own first rung comes too early; None where it does not."""
+        return early_rung_warning(self.search, self.report_at, self.first_pruning_percent)
 
     def trial_config(self, params: Mapping[str, Any]) -> TrialConfig:
         """A trial's full configuration from its parameters in the study. Raises TrialConfigError."""

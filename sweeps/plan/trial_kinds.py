@@ -9,19 +9,22 @@ from lora_runner.errors import TrialConfigError
 from search_spaces.search_space import FirstTrial
 from sweeps.plan.specs import StudySpec
 
+MOST_FROM_TABLES = 0.25
+"""The share of a sweep's trials that may take the tables' own values."""
 STARTUP_TRIALS = {"tpe": 10, "gp": 10, "cmaes": 1, "curve_gp": 8}
 """Trials that have to finish (for curve_gp: to report) before these samplers model anything, by their own
 defaults."""
 
 
 def first_trials(study_spec: StudySpec) -> list[FirstTrial]:
-    """The tables' own values that a sweep runs first, most important first.
+    """The tables' own values that a sweep runs first, the guideline default and then the most telling ones.
 
-    At most half of the trials, so that half are left to the search. Before a grid there is only the guideline
-    default, with which every verdict compares. Equal configurations are one trial: 3% and 5% of 40 steps are
-    both two steps of warmup.
+    At most a quarter of the trials: what they show of a row, `sweeps confirm` shows on several seeds, and it
+    tries the others too. Before a grid there is only the guideline default, with which every verdict compares.
+    Equal configurations are one trial: 3% and 5% of 40 steps are both two steps of warmup.
     """
-    count = 1 if study_spec.search["sampler"] == "grid" else max(1, study_spec.trials // 2)
+    is_grid = study_spec.search["sampler"] == "grid"
+    count = 1 if is_grid else max(1, int(study_spec.trials * MOST_FROM_TABLES))
     distinct: dict[str, FirstTrial] = {}
     for first in study_spec.space.first_trials:
         try:

@@ -26,11 +26,12 @@ class LiveProgress:
         self,
         search: Mapping[str, Any],
         report_at: Sequence[int],
+        pruned_at: Sequence[int],
         *,
         is_confirm: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._prior = prior_shares(search, report_at, is_confirm=is_confirm)
+        self._prior = prior_shares(search, pruned_at, is_confirm=is_confirm)
         self._num_reports = len(report_at)
         self._timeout = search["timeout_seconds"]
         self._clock = clock

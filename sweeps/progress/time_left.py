@@ -107,23 +107,20 @@ class _Spread:
         return self._shares[min(bisect.bisect_left(self._sums, at), len(self._shares) - 1)]
 
 
-def prior_shares(search: Mapping[str, Any], report_at: Sequence[int], *, is_confirm: bool = False) -> Shares:
-    """What trials are expected to use of their budget, before any trial has ended."""
-    if is_confirm or search["pruner"] == "none":
+def prior_shares(search: Mapping[str, Any], pruned_at: Sequence[int], *, is_confirm: bool = False) -> Shares:
+    """What trials are expected to use of their budget, before any trial has ended.
+
+    `pruned_at`: the percents at which the pruner may stop them.
+    """
+    if is_confirm or not pruned_at:
         return ((1.0, 1.0),)
     if search["pruner"] not in ("successive_halving", "hyperband"):
         return UNKNOWN
-    options = search["pruner_options"]
-    factor = float(options.get("reduction_factor", 2))
-    first = options.get("min_resource", report_at[0])
-    early = int(options.get("min_early_stopping_rate", 0))
-    rung, part = float(first if isinstance(first, int) else 1) * factor**early, 1.0
+    factor, part = float(search["pruner_options"].get("reduction_factor", 2)), 1.0
     shares = []
-    while rung < 100:
-        # A trial is stopped by the first report at or behind the rung.
-        at = next(percent for percent in report_at if percent >= rung)
-        shares.append((at / 100, part * (1 - 1 / factor)))
-        part, rung = part / factor, rung * factor
+    for percent in pruned_at:
+        shares.append((percent / 100, part * (1 - 1 / factor)))
+        part /= factor
     return (*shares, (1.0, part))
 
 

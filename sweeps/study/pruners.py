@@ -11,7 +11,11 @@ import optuna
 from optuna import pruners
 from optuna.trial import FrozenTrial, TrialState
 
+<<<<<<< HEAD
 from results.stored_trials import is_replicate
+=======
+from sweeps.study.pruning.rungs import default_rung
+>>>>>>> 82dca08 (wip)
 
 
 class SuccessiveHalving(pruners.SuccessiveHalvingPruner):
@@ -116,21 +120,22 @@ def _or_inf(value: float) -> float:
     return math.inf if math.isnan(value) else value
 
 
-def make_pruner(search: Mapping[str, Any], report_at: tuple[int, ...]) -> pruners.BasePruner:
+def make_pruner(search: Mapping[str, Any], report_at: Sequence[int], earliest: int) -> pruners.BasePruner:
     """The pruner that the sweep file names; its resource is whole percents of a trial's budget.
 
-    Successive halving's first rung is the first report, unless the file sets another.
+    Its first rung is the first report from percent `earliest` on (`rungs.py`), unless the file sets another.
     """
     options = dict(search["pruner_options"])
+    first = default_rung(report_at, earliest)
     match search["pruner"]:
         case "successive_halving":
-            defaults = {"min_resource": report_at[0], "reduction_factor": 2}
+            defaults = {"min_resource": first, "reduction_factor": 2}
             return SuccessiveHalving(**{**defaults, **options})
         case "hyperband":
-            defaults = {"min_resource": report_at[0], "max_resource": 100, "reduction_factor": 2}
+            defaults = {"min_resource": first, "max_resource": 100, "reduction_factor": 2}
             return pruners.HyperbandPruner(**{**defaults, **options})
         case "median":
-            return pruners.MedianPruner(**options)
+            return pruners.MedianPruner(**{"n_warmup_steps": first, **options})
         case "none":
             return pruners.NopPruner()
     raise ValueError(f"unknown pruner {search['pruner']!r}")

@@ -10,9 +10,11 @@ from rich.text import Text
 
 from files_and_text.numbers import parameters, plural
 from sweeps.plan.blueprint import Blueprint, metric_summary
+from sweeps.plan.specs import StudySpec
 from sweeps.plan.time_estimate import time_lines
 from sweeps.plan.trial_kinds import trial_kinds
 from sweeps.plan.view.tables import rows, space_table, two_columns
+from sweeps.study.pruning.rungs import nothing_pruned_reason
 
 if TYPE_CHECKING:
     from lora_runner.data import DataNotice
@@ -60,18 +62,27 @@ def _remedy(blueprint: Blueprint) -> str:
     return "Lower per_device_train_batch_size (and raise gradient_accumulation_steps) or data.max_length"
 
 
-def trial_lines(blueprint: Blueprint) -> list[str]:
+def trial_lines(blueprint: Blueprint) -> list[str | Text]:
     """How many, how long, where their values come from, and when they are stopped early."""
     study_spec = blueprint.study_spec
     steps = study_spec.context["max_steps"]
-    pruner = study_spec.search["pruner"]
-    early = [f"{percent}%" for percent in study_spec.report_at[:-1]]
-    lines = [
+    lines: list[str | Text] = [
         f"{study_spec.trials} of {plural(steps, 'step')}: {trial_kinds(study_spec)}",
+        stopped_early(study_spec),
     ]
-    if pruner == "none" or not early:
-        return [*lines, "none is stopped early"]
-    return [*lines, f"stopped early by {pruner} at {', '.join(early)}"]
+    if (warning := study_spec.pruning_warning) is not None:
+        lines.append(Text(f"warning: {warning}", style="yellow"))
+    return lines
+
+
+def stopped_early(study_spec: StudySpec) -> str:
+    """At which reports trials are stopped early, or why none is."""
+    pruner, earliest = study_spec.search["pruner"], study_spec.first_pruning_percent
+    if early := study_spec.pruning_percents:
+        at = ", ".join(f"{percent}%" for percent in early)
+        return f"stopped early by {pruner} at {at}"
+    reason = nothing_pruned_reason(study_spec.search, study_spec.report_at, earliest)
+    return "none is stopped early" + (f": {reason}" if reason else "")
 
 
 def model_text(blueprint: Blueprint) -> str:
