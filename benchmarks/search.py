@@ -113,7 +113,7 @@ def pruner_for(method: Method, made: SearchSpace, seed: int) -> BasePruner:
     """As the keeper makes it."""
     if method.pruner == "freeze_thaw":
         return FreezeThaw(made, **method.pruner_options)
-    return make_pruner(method.search(seed), REPORT_AT)
+    return make_pruner(method.search(seed), REPORT_AT, earliest=0)
 
 
 def sampler_for(method: Method, made: SearchSpace, seed: int) -> Callable[[int], optuna.samplers.BaseSampler]:

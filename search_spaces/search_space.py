@@ -67,6 +67,14 @@ class SearchSpace:
                 params[dimension.name] = dimension.suggest(trial)
         return params
 
+    def active(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of `params` whose dimensions exist in a trial with them."""
+        kept: dict[str, Any] = {}
+        for dimension in self.dimensions:
+            if dimension.name in params and dimension.is_active(kept):
+                kept[dimension.name] = params[dimension.name]
+        return kept
+
     def grid(self, points: int) -> dict[str, list[Value]]:
         """Up to `points` values of each dimension, for Optuna's GridSampler.
 

@@ -19,9 +19,9 @@ defaults."""
 def first_trials(study_spec: StudySpec) -> list[FirstTrial]:
     """The tables' own values that a sweep runs first, the guideline default and then the most telling ones.
 
-    At most a quarter of the trials: what they show of a row, `sweeps confirm` shows on several seeds, and it
-    tries the others too. Before a grid there is only the guideline default, with which every verdict compares.
-    Equal configurations are one trial: 3% and 5% of 40 steps are both two steps of warmup.
+    At most a quarter of the trials, so that the search has the rest: `sweeps confirm` tries the values of all
+    rows, on several seeds. Before a grid there is only the guideline default, with which every verdict
+    compares. Equal configurations are one trial: 3% and 5% of 40 steps are both two steps of warmup.
     """
     is_grid = study_spec.search["sampler"] == "grid"
     count = 1 if is_grid else max(1, int(study_spec.trials * MOST_FROM_TABLES))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from optuna.storages.journal import JournalFileSymlinkLock
 
 # What `BaseStorage.get_all_studies` returns; a storage class of ours has to name the type.
 from optuna.study._frozen import FrozenStudy as FrozenStudy
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 sql_session = _create_scoped_session
 """Commits, and raises what Optuna's own writes raise."""
@@ -89,3 +89,26 @@ class PartialGridSampler(samplers.GridSampler):
         """Whether the trial was given a point of this grid, not of one from before the space changed."""
         attributes = trial.system_attrs
         return "grid_id" in attributes and self._same_search_space(attributes["search_space"])
+
+
+class SeenStudy:
+    """A study as its sampler is shown it; samplers read trials by a private method of theirs."""
+
+    def __init__(
+        self, study: optuna.Study, seen: Callable[[list[FrozenTrial]], Sequence[FrozenTrial]]
+    ) -> None:
+        self._study, self._trials = study, list(seen(study.get_trials(deepcopy=False)))
+
+    def get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """The trials as they are shown."""
+        return [trial for trial in self._trials if states is None or trial.state in states]
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        return self.get_trials(deepcopy, states)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)

@@ -11,11 +11,8 @@ import optuna
 from optuna import pruners
 from optuna.trial import FrozenTrial, TrialState
 
-<<<<<<< HEAD
 from results.stored_trials import is_replicate
-=======
 from sweeps.study.pruning.rungs import default_rung
->>>>>>> 82dca08 (wip)
 
 
 class SuccessiveHalving(pruners.SuccessiveHalvingPruner):

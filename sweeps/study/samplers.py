@@ -15,6 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces import SearchSpace
 from sweeps.storage.optuna_private import PartialGridSampler
+from sweeps.study.sampling.seeing_sampler import SeeingSampler
+from sweeps.study.sampling.seen_trials import in_present_space, with_pruned_values
 
 
 class GridSampler(PartialGridSampler):
@@ -25,12 +27,8 @@ class GridSampler(PartialGridSampler):
         known = {tuple(sorted(trial.params.items())) for trial in space.first_trials[:1]}
 
         def is_new(params: Mapping[str, Any]) -> bool:
-            active: dict[str, Any] = {}
-            for dimension in space.dimensions:
-                if dimension.is_active(active):
-                    active[dimension.name] = params[dimension.name]
             num_known = len(known)
-            known.add(tuple(sorted(active.items())))
+            known.add(tuple(sorted(space.active(params).items())))
             return len(known) > num_known
 
         super().__init__(space.grid(points), seed, keep=is_new)
@@ -52,7 +50,11 @@ class GridSampler(PartialGridSampler):
 
 
 class GPSampler(samplers.GPSampler):
-    """Optuna's Gaussian process, kept from repeating pruned and failed trials, which it does not look at."""
+    """Optuna's Gaussian process, kept from repeating trials, also those that it does not look at."""
+
+    def __init__(self, space: SearchSpace, **options: Any) -> None:
+        super().__init__(**options)
+        self._space = space
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -60,7 +62,8 @@ class GPSampler(samplers.GPSampler):
         """Optuna's proposal, or nothing (random values) if an earlier trial had it."""
         params = super().sample_relative(study, trial, search_space)
         for earlier in study.get_trials(deepcopy=False):
-            if earlier.number < trial.number and params.items() <= earlier.params.items():
+            had = self._space.active(earlier.params)
+            if earlier.number < trial.number and had and had == self._space.active({**had, **params}):
                 return {}
         return params
 
@@ -83,13 +86,16 @@ def make_sampler(
         match search["sampler"]:
             case "tpe":
                 # group: conditional dimensions get a joint model of their own.
-                return samplers.TPESampler(seed=seed, **{"multivariate": True, "group": True, **options})
+                tpe = samplers.TPESampler(seed=seed, **{"multivariate": True, "group": True, **options})
+                return SeeingSampler(tpe, space, in_present_space)
             case "random":
                 return samplers.RandomSampler(seed=seed)
             case "gp":
-                return GPSampler(seed=seed, warn_independent_sampling=False, **options)
+                gp = GPSampler(space, seed=seed, warn_independent_sampling=False, **options)
+                return SeeingSampler(gp, space, in_present_space, with_pruned_values)
             case "cmaes":
-                return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False, **options)
+                cma = samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False, **options)
+                return SeeingSampler(cma, space, in_present_space, with_pruned_values)
             case "curve_gp":
                 from sweeps.study.curve_gp.sampler import CurveGPSampler  # only here: it imports scipy
 

@@ -128,7 +128,7 @@ def test_the_fingerprint_is_the_same_in_another_process() -> None:
 
 def test_the_fingerprint_sees_what_a_sampler_sees() -> None:
     space = build()
-    assert build(max_steps=61).fingerprint() != space.fingerprint()
+    assert build(max_steps=30).fingerprint() != space.fingerprint()
     assert build(overrides={"learning_rate": {"high": 2e-3}}).fingerprint() != space.fingerprint()
     assert build(include=("lora_r",)).fingerprint() != space.fingerprint()
     unconditional = replace(space["warmup_ratio"], active_when=None)

@@ -122,6 +122,16 @@ def test_schedulers_put_the_run_lengths_own_first(
     assert (scheduler.choices, scheduler.guideline_choices, scheduler.default) == (choices, own, own[0])
 
 
+def test_a_least_number_of_steps_says_nothing_of_a_run_that_is_shorter_than_twice_that() -> None:
+    short, long = (build(max_steps=steps)["warmup_ratio"] for steps in (8, 40))
+    assert "warmup.min_steps" not in short.rows
+    assert (
+        short.note == "10 steps of 8 are more than half, so warmup.min_steps says nothing of so short a run"
+    )
+    assert "warmup.min_steps" in long.rows
+    assert long.note == "10 steps of 40 are 0.25"
+
+
 @pytest.mark.parametrize(
     ("steps", "guideline_low", "guideline_high", "default", "high"),
     [
@@ -129,10 +139,12 @@ def test_schedulers_put_the_run_lengths_own_first(
         (200, 0.03, 0.1, 0.05, 0.2),
         (150, 0.03, 0.1, 10 / 150, 0.2),
         (100, 0.03, 0.1, 0.1, 0.2),
-        (50, 0.03, 0.2, 0.2, 0.4),
-        (30, 0.03, 1 / 3, 1 / 3, 0.5),
-        (12, 0.03, 0.5, 0.5, 0.5),
-        (1, 0.03, 0.5, 0.5, 0.5),
+        (50, 0.03, 0.2, 0.2, 0.2),
+        (30, 0.03, 1 / 3, 1 / 3, 1 / 3),
+        (20, 0.03, 0.5, 0.5, 0.5),
+        # 10 steps would be more than half of the run.
+        (12, 0.03, 0.1, 0.05, 0.2),
+        (1, 0.03, 0.1, 0.05, 0.2),
         (2001, 0.03, 0.1, 0.03, 0.2),
     ],
 )

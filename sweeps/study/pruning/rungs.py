@@ -1,7 +1,7 @@
 """The reports at which a pruner may stop trials: never before the longest warmup has had time to pay off.
 
-A trial that still warms up, or has just ended its warmup, is behind others of shorter warmup that it overtakes
-later. So nothing is stopped before twice the longest warmup of the space.
+A trial that warms up, or has just done so, is behind those of shorter warmup that it overtakes later. So no
+trial is stopped before twice the longest warmup of the space.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ def longest_warmup(space: SearchSpace, constants: Mapping[str, Any]) -> float:
     ratio = max(space[_WARMUP].ends())
     batch = int(constants.get(_BATCH, 1))
     sizes = [int(size) for size in space[_BATCH].ends()] if _BATCH in space else [batch]
-    budgets = [max(1, round(constants["max_steps"] * batch / size)) for size in sizes]
-    return max(min(steps, math.ceil(ratio * steps)) / steps for steps in budgets)
+    budgets: list[int] = [max(1, round(constants["max_steps"] * batch / size)) for size in sizes]
+    # As `trial_config` does: whole steps, rounded up.
+    return max((min(steps, math.ceil(ratio * steps)) / steps for steps in budgets), default=0.0)
 
 
 def first_pruning_percent(space: SearchSpace, constants: Mapping[str, Any]) -> int:
@@ -55,7 +56,10 @@ def first_rung(search: Mapping[str, Any], report_at: Sequence[int], earliest: in
         return int(options.get("n_warmup_steps", own))
     given = options.get("min_resource", own)
     first = given if isinstance(given, int) else 1  # "auto": a hundredth of a full budget
-    return first * int(options.get("reduction_factor", 2)) ** int(options.get("min_early_stopping_rate", 0))
+    factor, early = (
+        int(options.get(k, d)) for k, d in (("reduction_factor", 2), ("min_early_stopping_rate", 0))
+    )
+    return int(first * factor**early)
 
 
 def default_rung(report_at: Sequence[int], earliest: int) -> int:
@@ -77,8 +81,9 @@ def early_rung_warning(search: Mapping[str, Any], report_at: Sequence[int], earl
 
 
 def nothing_pruned_reason(search: Mapping[str, Any], report_at: Sequence[int], earliest: int) -> str | None:
-    """Why a pruner stops no trial although reports come before the end; None where it stops some, or is off."""
-    if search["pruner"] == "none" or len(report_at) == 1 or pruning_percents(search, report_at, earliest):
+    """Why a pruner stops no trial although reports come before the end; else None."""
+    is_off = search["pruner"] == "none" or len(report_at) == 1
+    if is_off or pruning_percents(search, report_at, earliest):
         return None
     if first_rung(search, report_at, earliest) < earliest or earliest <= report_at[-2]:
         return f"{search['pruner']} has no rung before the end"

@@ -20,7 +20,7 @@ def test_plan_fits_the_terminal_and_writes_nothing(call: Call, folder: Path) -> 
     before = listing(folder)
     answer = call("plan", folder / "s.yaml")
     assert answer.code == 0, answer.err
-    assert "4 of 100 steps: 2 with the tables' values" in answer.out
+    assert "4 of 100 steps: 1 with the tables' values" in answer.out
     assert "CPU core" in answer.out
     assert "scenario.general" not in answer.out
     more = call("plan", folder / "s.yaml", "--details")
@@ -49,10 +49,10 @@ def test_plan_for_a_gpu_that_is_not_here(call: Call, folder: Path) -> None:
 
 
 def test_plan_as_json_holds_the_space_and_the_first_trials(call: Call, folder: Path) -> None:
-    answer = call("plan", folder / "s.yaml", "--json", "--set", "trials=9")
+    answer = call("plan", folder / "s.yaml", "--json", "--set", "trials=19")
     assert answer.code == 0, answer.err
     read = json.loads(answer.out)
-    assert read["trials"] == 9
+    assert read["trials"] == 19
     assert len(read["first_trials"]) == 4  # as many as run
     assert read["first_trials"][0]["label"] == "guideline default"
     assert read["space"]["dimensions"][0]["name"] == "learning_rate"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from lora_runner.protocol import TrialProgress
 from sweeps.progress.live_progress import LiveProgress
 from sweeps.progress.messages import WorkerProgress
+from sweeps.study.pruning.rungs import pruning_percents
 from sweeps.study.status import RunningTrial, Status
 
 REPORT_AT = (10, 20, 40, 80, 100)
@@ -44,8 +45,9 @@ class SimulatedSweep:
 
     def __post_init__(self) -> None:
         search = {"pruner": self.pruner, "pruner_options": {}, "timeout_seconds": None}
+        pruned_at = pruning_percents(search, REPORT_AT, 0)
         self.progress = LiveProgress(
-            search, REPORT_AT, is_confirm=self.task == "confirm", clock=lambda: self.now
+            search, REPORT_AT, pruned_at, is_confirm=self.task == "confirm", clock=lambda: self.now
         )
         self.random = random.Random(self.seed)
         self.lost: set[int] = set()

@@ -19,7 +19,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.progress = LiveProgress(SEARCH, (50, 100), is_confirm=False, clock=lambda: self.now)
+        self.progress = LiveProgress(SEARCH, (50, 100), (), is_confirm=False, clock=lambda: self.now)
 
     def tell(self, worker: int, at: float, *steps: tuple[int, int], attempt: int = 1, saved: int = 0) -> None:
         trials = tuple(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sweeps.progress.time_left import Countdown, Work, prior_shares, seconds_of
+from sweeps.study.pruning.rungs import pruning_percents
 from tests.sweeps.progress.simulated_sweep import MAX_STEPS, SimulatedSweep
 
 FIRST_REPORT = 0.1 * MAX_STEPS * 0.5
@@ -111,8 +112,10 @@ def test_a_countdown_follows_a_shorter_estimate_and_holds_against_a_longer_one()
     ],
 )
 def test_what_the_plan_expects_of_pruning(pruner: str, options: dict[str, Any], mean: float) -> None:
-    shares = prior_shares({"pruner": pruner, "pruner_options": options}, (10, 20, 40, 80, 100))
+    search = {"pruner": pruner, "pruner_options": options}
+    pruned_at = pruning_percents(search, (10, 20, 40, 80, 100), 0)
+    shares = prior_shares(search, pruned_at)
     assert sum(weight for _, weight in shares) == pytest.approx(1.0)
     assert sum(share * weight for share, weight in shares) == pytest.approx(mean)
-    whole = prior_shares({"pruner": pruner, "pruner_options": options}, (10, 100), is_confirm=True)
+    whole = prior_shares(search, pruned_at, is_confirm=True)
     assert whole == ((1.0, 1.0),)

@@ -1,0 +1,1 @@
+"""What samplers are shown of a study, beside what is stored."""
