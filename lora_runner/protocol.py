@@ -155,6 +155,16 @@ class BaseSamples:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnquantizedBase:
+    """The untouched base without quantization."""
+
+    loss: float | None = None
+    """Its evaluation loss, nats per token; None where it was not measured."""
+    reason: str = ""
+    """Why not, as the end of a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialProgress:
     """How far a trial on a seat is, between two reports."""
 

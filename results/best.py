@@ -233,6 +233,7 @@ def _result(sweep: SweepResult, best: TrialResult, answer: Answer | None) -> dic
         **({"adapter_eval_loss": best.eval_loss} if again is not None and again.seeds else {}),
         **({} if best.metric is None else {"measured": sweep.context["metric"] | {"value": best.metric}}),
         "base_eval_loss": sweep.base_eval_loss,
+        **_unquantized(sweep),
         "guideline_default": None
         if default is None
         else {
@@ -242,6 +243,14 @@ def _result(sweep: SweepResult, best: TrialResult, answer: Answer | None) -> dic
             **_of_seeds(default_again),
         },
     }
+
+
+def _unquantized(sweep: SweepResult) -> dict[str, Any]:
+    """The base without quantization, where it was measured."""
+    found = sweep.base_unquantized
+    if found is None or found.eval_loss is None:
+        return {}
+    return {"base_unquantized_eval_loss": found.eval_loss}
 
 
 def _of_seeds(loss: Loss | None) -> dict[str, Any]:

@@ -82,6 +82,16 @@ class TrialResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unquantized:
+    """The untouched base without quantization."""
+
+    eval_loss: float | None
+    """Nats per token; None where it was not measured."""
+    reason: str = ""
+    """Why not, as the end of a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SweepResult:
     """Everything a verdict is built from."""
 
@@ -97,6 +107,8 @@ class SweepResult:
     identity: Mapping[str, Any] = field(default_factory=dict)
     base_eval_loss: float | None = None
     """Nats per token of the untouched base on the same evaluation set."""
+    base_unquantized: Unquantized | None = None
+    """The untouched base without quantization; None where the sweep does not measure it."""
     base_metric: float | None = None
     """The sweep's metric of the untouched base."""
     base_samples: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -174,6 +186,7 @@ def read_study(study: optuna.Study) -> SweepResult:
         context=context,
         identity=(attrs.get("identity") or {}) | weights,
         base_eval_loss=finite(attrs.get("base_eval_loss")),
+        base_unquantized=_unquantized(attrs.get("base_unquantized")),
         base_metric=finite(attrs.get("base_metric")),
         base_samples=attrs.get("base_samples") or {},
         versions=attrs.get("versions") or {},
@@ -182,6 +195,12 @@ def read_study(study: optuna.Study) -> SweepResult:
         run_seconds=finite(attrs.get("run_seconds")),
         is_exhausted=bool(attrs.get("exhausted")),
     )
+
+
+def _unquantized(found: Any) -> Unquantized | None:
+    if not isinstance(found, Mapping):
+        return None
+    return Unquantized(eval_loss=finite(found.get("eval_loss")), reason=str(found.get("reason") or ""))
 
 
 def study_hash(study: optuna.Study) -> str:

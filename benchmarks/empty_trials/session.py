@@ -16,7 +16,14 @@ from benchmarks.empty_trials.losses import (
     WARMUP_RATIOS,
     loss_of,
 )
-from lora_runner.protocol import COMPLETE, Assignment, ComputeRecord, SeatReport, TrialProgress
+from lora_runner.protocol import (
+    COMPLETE,
+    Assignment,
+    ComputeRecord,
+    SeatReport,
+    TrialProgress,
+    UnquantizedBase,
+)
 from search_spaces import load_guidelines, space_for
 from sweeps.config.sections.search import SearchSection
 from sweeps.plan.specs import StudySpec
@@ -117,6 +124,10 @@ class EmptyWorkerSpec:
 
     seats: int
     stall_seconds: float = 60.0
+
+    def measure_unquantized(self, num_threads: int, call: Any, alive: Any, stages: Any) -> UnquantizedBase:
+        """There is no base."""
+        return UnquantizedBase(reason="nothing is loaded")
 
     def open_session(self, num_threads: int, call: Any, alive: Any, stages: Any) -> EmptySession:
         """Open a session without base, data or torch."""

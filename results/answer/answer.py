@@ -211,6 +211,8 @@ class Answer:
     """None while no trial has finished its full budget with a finite loss."""
     default: Compared
     base: Compared
+    unquantized_base: Compared | None = None
+    """The base without quantization; None where the sweep did not measure it, or has no quantization."""
     sure: Sure
     seeds: int
     """Seeds on which the best was run again; 0 before `confirm`, and when the best has changed since."""

@@ -59,6 +59,7 @@ def read_answer(
         best=config,
         default=default,
         base=_base(sweep, config),
+        unquantized_base=_unquantized_base(sweep, config),
         sure=sure,
         seeds=0 if arm is None else arm.finished,
         margin=MARGIN if verdict is None else verdict.margin,
@@ -187,6 +188,16 @@ def _base(sweep: SweepResult, best: BestConfig | None) -> Compared:
         gap=single_gap(sweep.base_eval_loss, None if best is None else best.loss.value),
         metric=sweep.base_metric,
     )
+
+
+def _unquantized_base(sweep: SweepResult, best: BestConfig | None) -> Compared | None:
+    found = sweep.base_unquantized
+    if found is None:
+        return None
+    if found.eval_loss is None:
+        return Compared(outcome="not_measured", reason=found.reason, values={})
+    gap = single_gap(found.eval_loss, None if best is None else best.loss.value)
+    return Compared(values={}, loss=Loss(value=found.eval_loss), gap=gap)
 
 
 def _sure(

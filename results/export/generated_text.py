@@ -70,15 +70,22 @@ def bullet_list(lines: Sequence[str]) -> str:
 
 def provenance_lines(config: Config) -> list[str]:
     """Which trial of which study this is, what it reached, and with which versions; a line each."""
-    sweep, result = section(config, "sweep"), section(config, "result")
+    sweep = section(config, "sweep")
     versions = ", ".join(f"{name} {version}" for name, version in section(config, "versions").items())
     return [
         f"Best config of sweep {one_line(sweep.get('name'))}, trial {sweep.get('trial')}, study "
         f"{one_line(sweep.get('study_hash'))}.",
         f"Evaluation loss there: {best_loss_text(config)} nats per token; untouched base: "
-        f"{short_loss(result.get('base_eval_loss'))}.",
+        f"{base_loss_text(config)}.",
         f"Measured with: {one_line(versions or 'versions not recorded')}.",
     ]
+
+
+def base_loss_text(config: Config) -> str:
+    """`3.824`, or `3.824, not quantized 3.561` where that was measured too."""
+    result = section(config, "result")
+    text, unquantized = short_loss(result.get("base_eval_loss")), result.get("base_unquantized_eval_loss")
+    return text if unquantized is None else f"{text}, not quantized {short_loss(unquantized)}"
 
 
 def best_loss_text(config: Config) -> str:

@@ -35,6 +35,9 @@ def verdict_data(verdict: Verdict, answer: Answer) -> dict[str, Any]:
             "best": _trial(verdict.best),
             "guideline_default": _trial(verdict.guideline_default),
             "base_eval_loss": verdict.base_eval_loss,
+            "base_unquantized_eval_loss": None
+            if answer.unquantized_base is None or answer.unquantized_base.loss is None
+            else answer.unquantized_base.loss.value,
             "margin": verdict.margin,
             "replicates": None if verdict.replicates is None else _replicates(verdict),
             **({} if verdict.by_metric is None else {"measured": _metric(verdict.by_metric)}),

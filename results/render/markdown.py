@@ -45,8 +45,13 @@ def _losses(answer: Answer) -> Iterator[tuple[str, str, str]]:
     best = answer.best
     assert best is not None
     yield f"best (trial {best.trial})", loss_text(best.loss), ""
-    for name, other in (("guideline default", answer.default), ("untouched base", answer.base)):
-        if other.loss is None or other.trial == best.trial:
+    compared = (
+        ("guideline default", answer.default),
+        ("untouched base", answer.base),
+        ("untouched base, not quantized", answer.unquantized_base),
+    )
+    for name, other in compared:
+        if other is None or other.loss is None or other.trial == best.trial:
             continue
         trial = "" if other.trial is None else f" (trial {other.trial})"
         yield f"{name}{trial}", loss_text(other.loss), "" if other.gap is None else gap_text(other.gap)

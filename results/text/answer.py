@@ -23,6 +23,7 @@ __all__ = [
     "TableLine",
     "about",
     "answer_lines",
+    "base_text",
     "default_text",
     "done_text",
     "gap_text",
@@ -236,7 +237,7 @@ def _labelled(label: str, items: Sequence[str], width: int) -> list[str]:
 
 
 def _losses(answer: Answer) -> Iterator[str]:
-    best, default, base = answer.best, answer.default, answer.base
+    best, default = answer.best, answer.default
     assert best is not None
     own = loss_text(best.loss)
     if best.lost_runs and not best.loss.seeds:
@@ -244,8 +245,8 @@ def _losses(answer: Answer) -> Iterator[str]:
     if answer.uses_default:
         yield f"guideline default {_default_loss(answer)}"
         yield f"sweep's best {own}"
-        if base.loss is not None:
-            yield f"untouched base {short_loss(base.loss.value)}"
+        if text := base_text(answer):
+            yield f"untouched base {text}"
         return
     yield own
     if default.trial == best.trial:
@@ -254,8 +255,18 @@ def _losses(answer: Answer) -> Iterator[str]:
         yield f"guideline default {_not_finished(default)}"
     else:
         yield f"guideline default {_default_loss(answer)}"
-    if base.loss is not None:
-        yield f"untouched base {short_loss(base.loss.value)}"
+    if text := base_text(answer):
+        yield f"untouched base {text}"
+
+
+def base_text(answer: Answer) -> str:
+    """`3.824`, or `3.824, not quantized 3.561`; "" where the base was not measured."""
+    base, unquantized = answer.base.loss, answer.unquantized_base
+    if base is None:
+        return ""
+    if unquantized is None or unquantized.loss is None:
+        return short_loss(base.value)
+    return f"{short_loss(base.value)}, not quantized {short_loss(unquantized.loss.value)}"
 
 
 def _default_loss(answer: Answer) -> str:

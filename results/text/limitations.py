@@ -20,6 +20,7 @@ _NOTED = (
     "better_arms",
     "older_best",
     "no_better_than_base",
+    "no_better_than_unquantized",
     "edge",
     "default_moved",
     "without_loss",
@@ -70,6 +71,13 @@ TEXTS: Mapping[str, Callable[..., str]] = {
     ),
     "no_better_than_base": lambda best, base: (
         f"The best ({short_loss(best)}) is no better than the untouched base ({short_loss(base)})."
+    ),
+    "no_better_than_unquantized": lambda best, base: (
+        f"The best ({short_loss(best)}) is no better than the untouched base without quantization "
+        f"({short_loss(base)})."
+    ),
+    "unquantized_not_measured": lambda reason: (
+        f"The untouched base was not measured without quantization: {reason.rstrip('.')}."
     ),
     "edge": lambda dimension, side, value, end: (
         f"The best {dimension}, {number(value)}, is at the {side} end of what was searched ({number(end)}): "

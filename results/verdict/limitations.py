@@ -79,10 +79,18 @@ def _of_replicates(compared: ArmComparisons, best: TrialResult | None) -> list[L
 
 
 def _of_base(sweep: SweepResult) -> list[Limitation]:
-    best, base = sweep.best, sweep.base_eval_loss
-    if best is None or best.eval_loss is None or base is None or best.eval_loss < base:
-        return []
-    return [Limitation("no_better_than_base", {"best": best.eval_loss, "base": base})]
+    best, base, unquantized = sweep.best, sweep.base_eval_loss, sweep.base_unquantized
+    found = []
+    if unquantized is not None and unquantized.eval_loss is None:
+        found.append(Limitation("unquantized_not_measured", {"reason": unquantized.reason}))
+    if best is None or best.eval_loss is None:
+        return found
+    if base is not None and best.eval_loss >= base:
+        return [Limitation("no_better_than_base", {"best": best.eval_loss, "base": base}), *found]
+    other = None if unquantized is None else unquantized.eval_loss
+    if other is not None and best.eval_loss >= other:
+        found.append(Limitation("no_better_than_unquantized", {"best": best.eval_loss, "base": other}))
+    return found
 
 
 def _of_default(default: TrialResult | None, compared: ArmComparisons | None) -> list[Limitation]:

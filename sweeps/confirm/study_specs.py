@@ -122,6 +122,7 @@ def _study_spec(study_spec: StudySpec, plan: ReplicatePlan, *, suffix: str, fold
         identity=study_spec.identity | {"arms": plan.described()},
         # The adapters of replicates are not used.
         reliability=study_spec.reliability.model_copy(update={"keep_adapters": 1}),
+        measure_unquantized=False,
         replicates=plan,
     )
 

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from lora_runner.protocol import Assignment, BaseSamples, ComputeRecord, SeatReport, TrialProgress
+from lora_runner.protocol import (
+    Assignment,
+    BaseSamples,
+    ComputeRecord,
+    SeatReport,
+    TrialProgress,
+    UnquantizedBase,
+)
 from sweeps.artifacts.worker_files import Call
 from sweeps.study.stages import Stages
 
@@ -66,6 +73,9 @@ class SessionOpener(Protocol):
     def seats(self) -> int: ...
     @property
     def stall_seconds(self) -> float: ...
+    def measure_unquantized(
+        self, num_threads: int, call: Call, alive: Callable[[], None], stages: Stages, /
+    ) -> UnquantizedBase: ...
     def open_session(
         self, num_threads: int, call: Call, alive: Callable[[], None], stages: Stages, /
     ) -> TrainingSession: ...

@@ -61,7 +61,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         time.sleep(reply.pause_seconds)
         num_workers = int(config["workers"])
         try:
-            self._open_session(endpoints, worker_spec, reply.study_key, num_workers)
+            self._open_session(endpoints, worker_spec, reply, num_workers)
             self._start_trials()
         except Exception as error:
             # The keeper decides whether another process may do better: it sees the failures of all workers.
@@ -75,7 +75,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         self.keeper.start_succeeded.remote(self.index)
 
     def _open_session(
-        self, endpoints: Endpoints, worker_spec: SessionOpener, study_key: str, num_workers: int
+        self, endpoints: Endpoints, worker_spec: SessionOpener, reply: Reply, num_workers: int
     ) -> None:
         self._files = choose_worker_files(
             endpoints.run_folder,
@@ -83,16 +83,17 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
             self._call_file_server,
             worker=self.index,
             patience_seconds=endpoints.outage_seconds,
-            store=None if endpoints.store is None else endpoints.store.of_study(study_key),
+            store=None if endpoints.store is None else endpoints.store.of_study(reply.study_key),
         )
         # No trial reports while the base loads, so the sampler would know no more if it drew them later.
         self.keeper.prefetch.remote(self.index, worker_spec.seats)
         stages = Stages()
         with self._watchdog, self._progress.starting(stages):
             threads = max(1, len(os.sched_getaffinity(0)) // num_workers)
-            self.session = worker_spec.open_session(
-                threads, self._call_file_server, self._watchdog.alive, stages
-            )
+            how = (threads, self._call_file_server, self._watchdog.alive, stages)
+            if reply.measure_unquantized:
+                self._call_keeper("record_unquantized", worker_spec.measure_unquantized(*how))
+            self.session = worker_spec.open_session(*how)
         self.session.heartbeat = self._after_work
         self._reported_at = time.monotonic()
         self._reported_tokens = 0

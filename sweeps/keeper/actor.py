@@ -76,6 +76,9 @@ class KeeperActor:
     def give_back(self, worker: int, reason: str | None = None) -> Reply:
         return self._answer("give_back", worker, reason)
 
+    def record_unquantized(self, worker: int, found: Any) -> Reply:
+        return self._answer("record_unquantized", worker, found)
+
     def register(self, worker: int, *arguments: Any) -> Reply:
         return self._answer("register", worker, *arguments)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial
 
-from lora_runner.protocol import FAILED, PUT_BACK, BaseSamples, ComputeRecord, SeatReport
+from lora_runner.protocol import FAILED, PUT_BACK, BaseSamples, ComputeRecord, SeatReport, UnquantizedBase
 from sweeps.artifacts.checkpoint_store import CheckpointCleaner
 from sweeps.keeper.protocol import Reply, SeatAssignment, SeatTime
 from sweeps.keeper.pruning import final_report
@@ -29,6 +29,7 @@ from sweeps.keeper.retry_queue import RetryQueue, is_suspect
 from sweeps.keeper.seats import assign_seat, current_reports, trials_of_run, trials_without_seat
 from sweeps.keeper.sources.replicate_source import trial_source_for
 from sweeps.keeper.sources.tail_source import TailReplicates
+from sweeps.keeper.unquantized_base import UnquantizedMeasurement
 from sweeps.keeper.worker_registry import MAX_FUTILE_STARTS, WorkerRegistry, restart_pause
 from sweeps.plan.specs import StudySpec
 from sweeps.progress.live_progress import LiveProgress
@@ -82,6 +83,7 @@ class Keeper:
         """Errors that may keep the sweep from finishing."""
         self.report_log = ReportLog()
         self._workers = WorkerRegistry()
+        self._unquantized = UnquantizedMeasurement(study_spec.measure_unquantized, self._note)
         self._storage = open_storage(storage_url)
         self._cleaner: CheckpointCleaner | None = None
         self._run_start = RunStart(seconds_ago=0.0, num_finished=0, num_failed=0, is_new=True)
@@ -198,7 +200,17 @@ class Keeper:
         if self._is_ending() or not (self._retry_queue.numbers or self._source.has_more()):
             return self._no_work(worker, stop=True)
         self._workers.active.add(worker)
-        return Reply(pause_seconds=pause, study_key=study_key_of(self.study))
+        measure = False
+        if self._unquantized.is_due(self.study):
+            with self._transaction():
+                measure = self._unquantized.hand_out(self.study, worker)
+        return Reply(pause_seconds=pause, study_key=study_key_of(self.study), measure_unquantized=measure)
+
+    def record_unquantized(self, worker: int, found: UnquantizedBase) -> Reply:
+        """Record the loss of the base without quantization, or why it was not measured."""
+        with self._transaction():
+            self._unquantized.record(self.study, worker, found)
+        return Reply()
 
     def give_back(self, worker: int, reason: str | None = None) -> Reply:
         """Queue the trials of a worker that is about to end; without a `reason` they are not to blame."""

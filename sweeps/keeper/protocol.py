@@ -36,6 +36,8 @@ class Reply:
     """Reply to `rejoin`: how long to wait before loading the base."""
     measure_base: bool = False
     """Reply to `register`: the study lacks the metric of the untouched base."""
+    measure_unquantized: bool = False
+    """Reply to `rejoin`: measure the base without quantization before it is loaded."""
     study_key: str = ""
     """Reply to `rejoin`: the study whose checkpoints the worker reads from a checkpoint store."""
 

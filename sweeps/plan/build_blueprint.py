@@ -136,6 +136,10 @@ def build_blueprint(
         versions=package_versions(),
         reliability=config.reliability,
         metric=metric,
+        # A folder of quantized weights has no others.
+        measure_unquantized=bool(quantization)
+        and not quantization.is_stored
+        and config.model.measure_unquantized,
     )
     sizes = ModelSizes.of_model(meta, base.model)
     worker_spec = WorkerSpec(
@@ -153,6 +157,7 @@ def build_blueprint(
         ),
         stall_seconds=config.reliability.stall_seconds,
         seats=memory.seats,
+        memory_share=_share_of_device(config, device),
     )
     return Blueprint(
         config=config,

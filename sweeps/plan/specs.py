@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lora_runner.config import TrialConfig
+from lora_runner.errors import ModelError
 from lora_runner.metric.scores import MetricSpec
-from lora_runner.protocol import SessionOptions
+from lora_runner.protocol import SessionOptions, UnquantizedBase
 from search_spaces import SearchSpace
 from sweeps.artifacts.checkpoint_store import CheckpointStore
 from sweeps.artifacts.worker_files import Call, model_folder
@@ -20,6 +21,7 @@ from sweeps.study.stages import Stages
 
 if TYPE_CHECKING:
     from lora_runner.base.load_model import BaseSpec
+    from lora_runner.certificate.decision import Decision
     from lora_runner.certificate.model_sizes import ModelSizes
     from lora_runner.data import DataBundle
     from lora_runner.pack.options import PackOptions
@@ -51,6 +53,8 @@ class StudySpec:
     reliability: ReliabilitySection = field(default_factory=ReliabilitySection)
     metric: MetricSpec | None = None
     """What is measured besides the loss, or instead of it."""
+    measure_unquantized: bool = False
+    """Whether the untouched base is also measured without quantization, once."""
     replicates: ReplicatePlan | None = None
     """Instead of a sampler, for a confirm study."""
 
@@ -95,6 +99,26 @@ class WorkerSpec:
     seats: int
     stall_seconds: float
     """A worker that completes no step and no evaluation for this long is ended."""
+    memory_share: float = 1.0
+    """This worker's share of the memory of its device."""
+
+    def measure_unquantized(
+        self, num_threads: int, call: Call, alive: Callable[[], None], stages: Stages
+    ) -> UnquantizedBase:
+        """The untouched base without quantization, before `open_session`; its arguments are the same."""
+        with stages.stage("importing torch"):
+            from lora_runner.pack.unquantized_base import unquantized_loss
+
+        base, _ = self._prepared(num_threads, call, alive, stages)
+        batch_size, share = self.session.per_device_eval_batch_size, self.memory_share
+        with stages.stage("measuring the base without quantization", unit="weights") as set_done:
+            try:
+                loss = unquantized_loss(
+                    base, self.data.eval, batch_size, share=share, loaded=set_done, alive=alive
+                )
+            except ModelError as error:
+                return UnquantizedBase(reason=str(error))
+        return UnquantizedBase(loss=loss)
 
     def open_session(
         self, num_threads: int, call: Call, alive: Callable[[], None], stages: Stages
@@ -107,13 +131,26 @@ class WorkerSpec:
         """
         # torch takes seconds to import; the driver and the keeper handle specs without it.
         with stages.stage("importing torch"):
-            import torch
-
-            from lora_runner.base.load_model import load_base, resolve_dtype
-            from lora_runner.certificate.decision import decide_here
+            from lora_runner.base.load_model import load_base
             from lora_runner.fused.compute_path import Machine
             from lora_runner.pack.pack import Pack
             from lora_runner.session import Session
+
+        spec, decision = self._prepared(num_threads, call, alive, stages)
+        with stages.stage("loading the base", unit="weights") as set_done:
+            base = load_base(spec, set_done)
+        with stages.stage("evaluating the base"):
+            machine = Machine.of(base.device, base.compute_dtype, decision)
+            return Session(Pack(base, self.pack, machine), self.data, self.session, num_seats=self.seats)
+
+    def _prepared(
+        self, num_threads: int, call: Call, alive: Callable[[], None], stages: Stages
+    ) -> tuple[BaseSpec, Decision]:
+        """The base with its folder here, and what the device's certificate allows."""
+        import torch
+
+        from lora_runner.base.load_model import resolve_dtype
+        from lora_runner.certificate.decision import decide_here
 
         if not torch.cuda.is_available():
             torch.set_num_threads(num_threads)
@@ -123,8 +160,4 @@ class WorkerSpec:
         # Before the base is loaded: cuBLAS reads its settings when it is first used.
         with stages.stage("certificate of the device"):
             decision = decide_here(self.sizes, resolve_dtype(self.base.compute_dtype, device), alive=alive)
-        with stages.stage("loading the base", unit="weights") as set_done:
-            base = load_base(replace(self.base, folder=folder), set_done)
-        with stages.stage("evaluating the base"):
-            machine = Machine.of(base.device, base.compute_dtype, decision)
-            return Session(Pack(base, self.pack, machine), self.data, self.session, num_seats=self.seats)
+        return replace(self.base, folder=folder), decision

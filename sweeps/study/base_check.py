@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 
-from lora_runner.protocol import BaseSamples
+from lora_runner.protocol import BaseSamples, UnquantizedBase
 
 WEIGHTS = "weights"
 """Key in a sweep's identity: the digest of the base's weights, None until they have been read."""
@@ -18,6 +18,8 @@ BASE_SAMPLES = "base_samples"
 The digest belongs to the identity but is kept apart from it, because it may come later: for a study older
 than digests when it is next opened, for a hub id when a worker has read the weights.
 """
+BASE_UNQUANTIZED = "base_unquantized"
+"""User attribute: `eval_loss` of the base without quantization, or the `reason` why it was not measured."""
 LOSS_NOISE = {"float32": 1e-3, "bfloat16": 1e-2}
 """Share by which the untouched base's loss may differ between machines, by compute dtype.
 
@@ -37,6 +39,11 @@ def record_base(
     ):
         if value is not None and study.user_attrs.get(name) is None:
             study.set_user_attr(name, value)
+
+
+def record_unquantized(study: optuna.Study, found: UnquantizedBase) -> None:
+    """Write into the study what was found of the base without quantization."""
+    study.set_user_attr(BASE_UNQUANTIZED, {"eval_loss": found.loss, "reason": found.reason})
 
 
 def base_difference(

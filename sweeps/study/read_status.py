@@ -44,6 +44,7 @@ def read_status(study: optuna.Study, target: int) -> Status:
         target,
         task="confirm" if "arms" in attributes else "run",
         base_eval_loss=attributes.get("base_eval_loss"),
+        base_unquantized_loss=(attributes.get("base_unquantized") or {}).get("eval_loss"),
         base_metric=attributes.get("base_metric"),
         seat_busy_share=attributes.get("seat_busy_share"),
         run_seconds=finite(attributes.get(RUN_SECONDS)),

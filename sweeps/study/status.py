@@ -118,6 +118,8 @@ class Status(Shown):
     default_loss: float | None = None
     """Loss of the guideline default, once it has used its full budget."""
     base_eval_loss: float | None = None
+    base_unquantized_loss: float | None = None
+    """Loss of the base without quantization, where it was measured."""
     base_metric: float | None = None
     """Metric of the untouched base."""
     compute_paths: list[dict[str, Any]] = field(default_factory=list)

@@ -145,7 +145,9 @@ def beside_best(status: Status) -> list[str]:
         shown.append(f"guideline default {short_loss(status.default_loss)}{cost}")
     if status.base_eval_loss is not None:
         metric = "" if status.base_metric is None else f", {status.metric} {number(status.base_metric)}"
-        shown.append(f"untouched base {short_loss(status.base_eval_loss)}{metric}")
+        other = status.base_unquantized_loss
+        unquantized = "" if other is None else f", not quantized {short_loss(other)}"
+        shown.append(f"untouched base {short_loss(status.base_eval_loss)}{metric}{unquantized}")
     return shown
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from files_and_text.numbers import duration, plural
 from results.sweep_result import TrialResult
-from results.text.answer import done_text, headline, next_text, settings_text, sure_text
+from results.text.answer import base_text, done_text, headline, next_text, settings_text, sure_text
 from results.text.gaps import gap_text, loss_text, short_loss
 from sweeps.study.status import RunningTrial, Status
 from sweeps.view.phrases import (
@@ -203,7 +203,7 @@ def answer_tiles(snapshot: Snapshot) -> list[Tile]:
         detail = f"loss {loss_text(default.loss)}; trial {default.trial}"
         tiles.append(Tile(label="Guideline default costs", value=gap_text(default.gap), detail=detail))
     if base.loss is not None and base.gap is not None:
-        detail = f"loss {loss_text(base.loss)}, without training"
+        detail = f"loss {base_text(answer)}; without training"
         tiles.append(Tile(label="Untouched base costs", value=gap_text(base.gap), detail=detail))
     return tiles
 

@@ -33,6 +33,7 @@ from lora_runner.protocol import (
     ComputeRecord,
     SeatReport,
     TrialProgress,
+    UnquantizedBase,
 )
 from search_spaces import load_guidelines, space_for
 from sweeps.fleet.training_session import SessionOpener
@@ -262,6 +263,10 @@ class RehearsedWorkerSpec:
     step_seconds: float
     checkpoint_seconds: float = 0.3
     stall_seconds: float = 10.0
+
+    def measure_unquantized(self, num_threads: int, call: Any, alive: Any, stages: Any) -> UnquantizedBase:
+        """There is no base."""
+        return UnquantizedBase(reason="nothing is loaded")
 
     def open_session(self, num_threads: int, call: Any, alive: Any, stages: Any) -> RehearsedSession:
         """No base, no data, no torch."""

@@ -43,6 +43,7 @@ def build_study_spec(
     trials: int = 6,
     report_at: tuple[int, ...] = (20, 40, 60, 80, 100),
     reliability: ReliabilitySection | None = None,
+    measure_unquantized: bool = False,
     **search: Any,
 ) -> StudySpec:
     """A study spec over the guideline space of an 8B model, with its conditional dimension."""
@@ -76,6 +77,7 @@ def build_study_spec(
         guidelines=load_guidelines().to_list(),
         versions={"optuna": optuna.__version__},
         reliability=reliability or ReliabilitySection(),
+        measure_unquantized=measure_unquantized,
     )
 
 

@@ -151,6 +151,9 @@ def test_the_best_adapter_gives_its_reported_loss_in_plain_transformers_and_peft
             total, count = total + float(loss) * predicted, count + predicted
     assert total / count == pytest.approx(study.best_value, rel=1e-5)
     assert study.best_value < 0.97 * study.user_attrs["base_eval_loss"]
+    unquantized = study.user_attrs["base_unquantized"]["eval_loss"]
+    assert unquantized == pytest.approx(study.user_attrs["base_eval_loss"], rel=0.05)
+    assert unquantized != study.user_attrs["base_eval_loss"]
 
 
 def mean_over_records(file: Path) -> float:

@@ -20,11 +20,10 @@ from results.export.config_values import (
     revision_notes,
     section,
 )
-from results.export.generated_text import best_loss_text, one_line, python_literal
+from results.export.generated_text import base_loss_text, best_loss_text, one_line, python_literal
 from results.export.merge_script import MERGE_SCRIPT, merge_script, other_base_warning, tokenizer_and_template
 from results.export.target import ExportDraft, Target
 from results.export.targets.yaml import all_in_config_file
-from results.text.gaps import short_loss
 from results.tokenizer_files import TEMPLATE
 
 _README = """\
@@ -106,7 +105,7 @@ def loading_code(config: Config, files: Collection[str] = ()) -> str:
 def _build(config: Config, adapter_folder: Path | None, version: Version | None) -> ExportDraft:
     if adapter_folder is None:
         raise ExportError("the peft target needs the folder of the trained adapter")
-    model, result, sweep = section(config, "model"), section(config, "result"), section(config, "sweep")
+    model, sweep = section(config, "model"), section(config, "sweep")
     if not model.get("name"):
         raise ExportError("the peft target needs the base model's name, and the config has none")
     adapter_config = check_adapter_files(adapter_folder)
@@ -130,7 +129,7 @@ def _build(config: Config, adapter_folder: Path | None, version: Version | None)
         name=one_line(sweep.get("name")),
         trial=sweep.get("trial"),
         eval_loss=best_loss_text(config),
-        base_loss=short_loss(result.get("base_eval_loss")),
+        base_loss=base_loss_text(config),
         code=loading_code(config, served),
         notes="".join(f"\n{note}\n" for note in notes),
     )

@@ -22,6 +22,7 @@ _TONES: dict[str, Tone] = {
 _SHOWN = (
     "data_warning",
     "no_better_than_base",
+    "no_better_than_unquantized",
     "better_arms",
     "default_unfinished",
     "best_lost_runs",
@@ -88,8 +89,19 @@ def _tiles(facts: ReportFacts) -> list[Tile]:
     if answer.base.loss is not None:
         value, _ = _parts(loss_text(answer.base.loss))
         against = _against_best(answer.base.gap)
+        if unquantized := _unquantized(answer):
+            against = f"{against}; {unquantized}"
         tiles.append(Tile(mark="base", label="The untouched base", value=value, detail=against))
     return tiles
+
+
+def _unquantized(answer: Answer) -> str:
+    found = answer.unquantized_base
+    if found is None or found.loss is None:
+        return ""
+    value, _ = _parts(loss_text(found.loss))
+    gap = "" if found.gap is None else f", {_parts(gap_text(found.gap))[0]}"
+    return f"not quantized {value}{gap}"
 
 
 def _metric_tiles(answer: Answer, name: str) -> list[Tile]:

@@ -45,3 +45,6 @@ class ModelSection(Section):
     """auto: spread a base that is larger than one GPU over several."""
     size: Annotated[float | None, BeforeValidator(_size)] = None
     """Number of parameters, such as 8.03e9 or 8B; null: counted from the model's config."""
+    measure_unquantized: Flag = True
+    """Also evaluate the untouched base without quantization, once, where it fits into memory: what a
+    fine-tune is worth to those who would otherwise run the base itself."""

@@ -22,6 +22,7 @@ from results.render.trials_table import seeds_note
 from results.text.answer import (
     about,
     answer_lines,
+    base_text,
     default_sentence,
     done_text,
     gap_text,
@@ -408,3 +409,15 @@ def test_near_values_differ_in_percent(ratio: float, position: str, cell: str, s
     assert table_lines(found, made())[0].position == cell
     assert sentence in parameter_sentence(found, made())
     assert parameter_title("adam_beta1") == "Adam beta1"
+
+
+def test_the_base_is_shown_with_and_without_quantization() -> None:
+    answer = made(base=Compared(values={}, loss=Loss(value=3.8244)))
+    assert base_text(answer) == "3.824"
+    unquantized = Compared(values={}, loss=Loss(value=3.5608))
+    both = replace(answer, unquantized_base=unquantized)
+    assert base_text(both) == "3.824, not quantized 3.561"
+    assert any("untouched base 3.824, not quantized 3.561" in line for line in answer_lines(both))
+    skipped = Compared(values={}, outcome="not_measured", reason="it takes 300 GiB")
+    assert base_text(replace(answer, unquantized_base=skipped)) == "3.824"
+    assert base_text(made(base=Compared(values={}, outcome="not_measured"))) == ""

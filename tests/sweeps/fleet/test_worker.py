@@ -142,6 +142,8 @@ def make_worker_spec(
             self.seats = seats
             self.stall_seconds = 60.0
 
+        def measure_unquantized(self, *_: Any) -> Any: ...
+
         def open_session(self, num_threads: int, call: Any, alive: Any, stages: Any) -> RehearsedSession:
             time.sleep(turn_seconds)
             end_of_turn()
@@ -217,6 +219,8 @@ def test_an_error_that_comes_again_at_the_second_start_ends_the_sweep_at_once(
 ) -> None:
     class WorkerSpec:
         seats, stall_seconds = 1, 60.0
+
+        def measure_unquantized(self, *_: Any) -> Any: ...
 
         def open_session(self, num_threads: int, call: Any, alive: Any, stages: Any) -> Any:
             with open(log, "a", encoding="utf-8") as file:

@@ -1,0 +1,48 @@
+"""The untouched base without quantization."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from lora_runner.base.load_model import BaseSpec
+from lora_runner.data import DataBundle
+from lora_runner.errors import ModelError
+from lora_runner.pack.pack import Pack
+from lora_runner.pack.unquantized_base import unquantized_loss
+from lora_runner.session import Session
+
+
+def test_its_loss_is_that_of_the_plain_model_and_changes_nothing_for_trials(
+    tiny_model: Callable[..., Path],
+    bundle: DataBundle,
+    plain_nll: Callable[..., float],
+    new_pack: Callable[..., Pack],
+    new_session: Callable[..., Session],
+) -> None:
+    folder = tiny_model("llama")
+    before = new_session().base_eval_loss
+    found = unquantized_loss(BaseSpec(model=str(folder)), bundle.eval, 4)
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    assert found == pytest.approx(plain_nll(plain, bundle.eval), rel=1e-6)
+    assert found != pytest.approx(before, rel=1e-6)
+    assert new_session(on=new_pack()).base_eval_loss == before
+
+
+def test_what_does_not_fit_or_cannot_be_loaded_says_why(
+    tiny_model: Callable[..., Path], bundle: DataBundle, tmp_path: Path
+) -> None:
+    spec = BaseSpec(model=str(tiny_model("llama")))
+    with pytest.raises(ModelError, match=r"it takes .* GiB in float32, and .* are free"):
+        unquantized_loss(spec, bundle.eval, 4, share=1e-9)
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for file in tiny_model("llama").iterdir():
+        content = file.read_bytes()
+        (damaged / file.name).write_bytes(content[:-64] if file.suffix == ".safetensors" else content)
+    with pytest.raises(ModelError, match="are damaged"):
+        unquantized_loss(BaseSpec(model=str(damaged)), bundle.eval, 4)
