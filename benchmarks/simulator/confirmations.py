@@ -155,7 +155,7 @@ def _look(
     replicates = read_replicates(study)
     return Look(
         num_runs=num_runs,
-        verdict=verdict(simulated.sweep, replicates),
+        verdict=verdict(simulated.sweep, replicates, has_model=False),
         replicates=replicates,
         is_last=is_last,
         arms=arms,

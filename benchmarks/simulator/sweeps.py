@@ -96,7 +96,9 @@ def simulate_sweep(
         base_eval_loss=1.5 * surface.base_loss,
     )
     applying = [
-        row.row for row in verdict(sweep).rows if row.measurement.applies and row.row.topic != "stability"
+        row.row
+        for row in verdict(sweep, has_model=False).rows
+        if row.measurement.applies and row.row.topic != "stability"
     ]
     return SimulatedSweep(
         world=world, surface=surface, sweep=replace(sweep, guidelines=applying), study_spec=spec

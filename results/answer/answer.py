@@ -62,6 +62,8 @@ class Gap:
     """Common seeds; 0: one run of each."""
     trial: int | None = None
     """Of single runs: the trial that costs this, where it was taken for a value of the tables."""
+    in_model: int = 0
+    """Finished trials of the model that says what the value costs by itself (95% interval); 0 for runs."""
     differs_in: tuple[str, ...] = ()
     """Other searched hyperparameters in which the two differ: they share the gap."""
 

@@ -9,8 +9,10 @@ from files_and_text.choices import SCHEDULERS_WITHOUT_WARMUP
 from files_and_text.plain_values import finite
 from results.answer.answer import Gap, ParameterAnswer, TableValue
 from results.comparison.paired import Comparison
+from results.effects.value_effects import Effect
 from results.parameter_order import in_order
 from results.sweep_result import TrialResult
+from results.verdict.measure import Cost
 from results.verdict.row_values import BASE_DIMENSION, is_close, position_of
 from results.verdict.row_verdict import RowVerdict
 from results.words.words import common_word
@@ -126,30 +128,60 @@ def _differences(best: TrialResult | None, default: TrialResult | None) -> list[
 
 
 def _cost(group: Sequence[RowVerdict], position: str, default: _Default) -> Gap | None:
-    """On common seeds where there are some, else the sweep's best single run with that value; nothing where
-    the best holds the value. None for rows without a value.
+    """What the value costs by itself: on common seeds where there are some, else of the best single run that
+    differs from the best in this value alone, else by the model; nothing where the best holds the value.
 
-    Beside a decided word it is the cost in the comparison that decided it."""
+    With none of them it is what the cheapest run with the value costs, and `differs_in` names what else that
+    has in it. Beside a decided word it is the cost in the comparison that decided it. None for rows without a
+    value.
+    """
     row = group[0].row
     if row.low is None and not row.choices:
         return None
     if position == "inside" and row.direction is None:
         return Gap(nats=0.0, percent=0.0)
-    costs = [cost for found in group if (cost := found.measurement.cost) is not None]
-    cheapest = min(costs, key=lambda cost: cost.difference, default=None)
-    runs_again = cheapest is None or cheapest.trial == default.number
-    for found in sorted(group, key=lambda found: found.word == "undecided"):
+    is_open = ("undecided", "not_tested")
+    decided = [found for found in group if not found.by_default or found.word not in is_open]
+    for found in sorted(decided, key=lambda found: found.word == "undecided"):
+        if (gap := _compared(found, default)) is not None:
+            return gap
+    measured = [found.measurement for found in group]
+    if own := [cost for each in measured if (cost := each.by_itself) is not None]:
+        return _by_itself(own)
+    runs = [run for each in measured if (run := each.cost) is not None]
+    cheapest = min(runs, key=lambda run: run.difference, default=None)
+    if cheapest is None or cheapest.trial == default.number:
         # Undecided, a default that is worse does not say what this value costs alone.
-        says_it = not found.by_default or found.word != "undecided" or runs_again
-        if says_it and (gap := gap_of(found.comparison)) is not None:
-            own = (row.parameter, BASE_DIMENSION.get(row.parameter or ""))
-            others = tuple(name for name in default.differs_in if name not in own)
-            return replace(gap, differs_in=others if found.by_default else ())
-    if cheapest is None:
-        return None
+        gaps = (_compared(found, default) for found in group)
+        if (gap := next((gap for gap in gaps if gap is not None), None)) is not None:
+            return gap
+    return None if cheapest is None else _of_run(cheapest)
+
+
+def _compared(found: RowVerdict, default: _Default) -> Gap | None:
+    """Of the comparison on common seeds; that of the default has its other values in it."""
+    gap = gap_of(found.comparison)
+    if gap is None or not found.by_default:
+        return gap
+    own = (found.row.parameter, BASE_DIMENSION.get(found.row.parameter or ""))
+    return replace(gap, differs_in=tuple(name for name in default.differs_in if name not in own))
+
+
+def _by_itself(found: Sequence[Cost | Effect]) -> Gap:
+    """Runs before the model, the cheapest first."""
+    if runs := [cost for cost in found if isinstance(cost, Cost)]:
+        return _of_run(min(runs, key=lambda cost: cost.difference))
+    effect = min((cost for cost in found if isinstance(cost, Effect)), key=lambda cost: cost.nats)
     return Gap(
-        nats=cheapest.difference,
-        percent=cheapest.percent,
-        trial=cheapest.trial,
-        differs_in=cheapest.differs_in,
+        nats=effect.nats,
+        percent=effect.percent,
+        low=effect.low,
+        high=effect.high,
+        low_percent=effect.low_percent,
+        high_percent=effect.high_percent,
+        in_model=effect.trials,
     )
+
+
+def _of_run(cost: Cost) -> Gap:
+    return Gap(nats=cost.difference, percent=cost.percent, trial=cost.trial, differs_in=cost.differs_in)

@@ -72,6 +72,8 @@ def row_data(found: RowVerdict) -> dict[str, Any]:
             "details": _details(measurement),
             "claim": description(found),
             "cost": None if cost is None else asdict(cost),
+            "cost_alone": None if measurement.alone is None else asdict(measurement.alone),
+            "effect": None if measurement.effect is None else asdict(measurement.effect),
             "comparison": comparison_data(found.comparison),
             "by_default": found.by_default,
             "band": None if found.band is None else _band(found.band),

@@ -21,7 +21,7 @@ from results.text.limitations import notes
 from results.text.parameters import best_text, parameter_title, shared_cost, together
 from results.text.rows import description
 from results.text.values import shown_range
-from results.verdict.measure import Cost
+from results.verdict.measure import Cost, Measurement
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.verdict import Verdict
 
@@ -145,8 +145,8 @@ def _cells(row: RowVerdict) -> list[tuple[str, str]]:
         ("" if measured.best_value is None else value_text(measured.best_value), ""),
         (measured.position.replace("_", " "), _POSITION_STYLES.get(measured.position, "")),
         ("" if measured.distance_log10 is None else f"{measured.distance_log10:.2f}", ""),
-        (_share(measured.cost), ""),
-        ("" if measured.cost is None else f"#{measured.cost.trial}", ""),
+        (_share(measured), ""),
+        (_source(measured), ""),
         (word, _WORD_STYLES.get(word, "")),
         (_effect(row), ""),
     ]
@@ -158,8 +158,20 @@ def _effect(row: RowVerdict) -> str:
     return f"default {shown}" if shown and row.by_default else shown
 
 
-def _share(cost: Cost | None) -> str:
-    """What the row costs in percent of the best loss, from single runs."""
+def _share(measured: Measurement) -> str:
+    """What the row's value costs by itself, in percent of the best loss; "?" where nothing tells."""
+    cost = measured.cost if _holds_best(measured) else measured.by_itself
     if cost is None:
         return "?"
-    return f"{cost.difference:+.4f}" if cost.percent is None else f"{cost.percent:+.2f}%"
+    nats = cost.difference if isinstance(cost, Cost) else cost.nats
+    return f"{nats:+.4f}" if cost.percent is None else f"{cost.percent:+.2f}%"
+
+
+def _source(measured: Measurement) -> str:
+    """`#4` for a trial, `model`."""
+    cost = measured.cost if _holds_best(measured) else measured.by_itself
+    return "" if cost is None else f"#{cost.trial}" if isinstance(cost, Cost) else "model"
+
+
+def _holds_best(measured: Measurement) -> bool:
+    return measured.cost is not None and measured.cost.difference == 0

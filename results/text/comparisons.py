@@ -5,6 +5,7 @@ from __future__ import annotations
 from files_and_text.numbers import number, plural
 from files_and_text.plain_values import finite
 from results.comparison.paired import Comparison
+from results.effects.value_effects import Effect
 from results.text.conditions import conditions_statement
 from results.text.values import sentence
 from results.verdict.band import Band
@@ -38,16 +39,28 @@ def row_effect_text(row: RowVerdict) -> str:
 
 
 def cost_text(row: RowVerdict) -> str:
-    """`+0.0123 (0.50%)`, or that it was not measured."""
-    cost = row.measurement.cost
+    """`+0.0123 (0.50%)`, `+0.0123 (0.50%; -0.10% to 1.10%, model)`, or that it was not measured."""
+    measured = row.measurement
+    cost, effect = measured.alone or measured.cost, measured.effect
+    if cost is not None and (cost.difference == 0 or not cost.differs_in):
+        return f"{cost.difference:+.4f}{'' if cost.percent is None else f' ({cost.percent:.2f}%)'}"
+    if effect is not None:
+        return model_effect_text(effect)
     if cost is None:
         return "" if row.row.topic == "stability" else "not measured"
-    share = "" if cost.percent is None else f" ({cost.percent:.2f}%)"
-    return f"{cost.difference:+.4f}{share}"
+    return "not measured alone"
+
+
+def model_effect_text(effect: Effect) -> str:
+    """`+0.0123 (0.50%; -0.10% to 1.10%, model)`; in nats where there are no percents."""
+    if effect.percent is None or effect.low_percent is None or effect.high_percent is None:
+        return f"{effect.nats:+.4f} ({effect.low:+.4f} to {effect.high:+.4f}, model)"
+    ends = f"{effect.low_percent:.2f}% to {effect.high_percent:.2f}%"
+    return f"{effect.nats:+.4f} ({effect.percent:.2f}%; {ends}, model)"
 
 
 def band_text(band: Band) -> str:
-    """`1e-4 to 3e-4 (outside: 5e-5 and 1e-3)`, or the names."""
+    """`1e-4 to 3e-4 (outside: 5e-5 and 1e-3)`, `1e-4 (not bracketed)`, or the names."""
     if band.names:
         return " or ".join(band.names)
     low, high = number(band.low), number(band.high)
@@ -55,16 +68,19 @@ def band_text(band: Band) -> str:
     open_sides = [
         side for side, end in (("below", band.beyond_low), ("above", band.beyond_high)) if end is None
     ]
-    notes = ([f"outside: {' and '.join(ends)}"] if ends else []) + (
-        [f"open {' and '.join(open_sides)}"] if open_sides else []
-    )
+    notes = [f"outside: {' and '.join(ends)}"] if ends else []
+    if open_sides:
+        notes.append("not bracketed" + (f" {open_sides[0]}" if ends else ""))
+    if band.by_model:
+        notes.append(f"by a model of {plural(band.num_in_model, 'trial')}")
     return (low if low == high else f"{low} to {high}") + f" ({'; '.join(notes)})"
 
 
 def band_advice(band: Band) -> str:
-    """Which end to take: of a rate the lower one, from the best down; "" where the ends are alike."""
+    """Which end to take: of a rate the lower one, from the best down; "" where the ends are alike, and where
+    nothing tells where the band ends."""
     best = finite(band.best)
-    if band.parameter not in RATES or band.low is None or best is None:
+    if band.parameter not in RATES or band.low is None or best is None or band.beyond_high is None:
         return ""
     if band.low == best:
         return f"take {number(best)}, the low end of the band"

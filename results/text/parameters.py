@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from files_and_text.numbers import number, number_range, plural, share_text, value_text
 from results.answer.answer import Answer, Gap, ParameterAnswer, TableValue
 from results.text.gaps import cost_words, gap_text, percent_text
+from results.text.values import conjunction
 
 _TITLES = {
     "learning_rate": "Learning rate",
@@ -41,8 +42,8 @@ class TableLine:
     position: str
     """What the best is against it: `21 times higher`, `inside`, `the same`, `another`."""
     cost: str
-    """`+8.8% (trial 4)`, `+8.8% (one run)`, `+8.8% (8.0 to 9.6%)`; `not measured`; `nothing` where the
-    best holds it."""
+    """`+8.8% (trial 4)`, `+8.8% (8.0 to 9.6%)` on new seeds, `+8.8% (5.1 to 12.9%, model)`; `not measured`,
+    `not measured alone`; `nothing` where the best holds it."""
     word: str
     """`undecided`, `too low`."""
 
@@ -92,12 +93,21 @@ def shared_cost(answer: Answer) -> str:
     """What to bear in mind of costs that are not of one value alone; "" where there are none."""
     costs = [value.cost for found in answer.parameters for value in found.tables if value.cost is not None]
     said = []
-    if any(cost.trial is not None and cost.differs_in for cost in costs):
-        which = "A cost of one run" if answer.seeds else "A cost"
-        said.append(f"{which} is that of the best trial with the value; its other settings may differ.")
-    if any(cost.seeds and cost.differs_in for cost in costs):
+    if modelled := max((cost.in_model for cost in costs), default=0):
+        said.append(
+            "(model): that value alone, all else as the best, with its 95% interval, from "
+            f"{modelled} finished trials."
+        )
+    if any(_is_shared(cost) for cost in costs):
+        said.append("Not measured alone: every trial with the value differs from the best in others too.")
+    if any(cost.seeds and cost.differs_in and not _is_shared(cost) for cost in costs):
         said.append("(default): the cost of all the tables' own values together.")
     return " ".join(said)
+
+
+def _is_shared(cost: Gap) -> bool:
+    """Whether a cost is mostly that of other hyperparameters: of a single run that differs in them."""
+    return bool(cost.differs_in) and not cost.seeds
 
 
 def together(answer: Answer) -> tuple[str, str] | None:
@@ -134,6 +144,10 @@ def times_text(ratio: float) -> str:
     size = ratio if ratio >= 1 else 1 / ratio
     shown = f"{size:.1f}" if size < 9.95 else number(float(f"{size:.2g}"))
     return f"{shown.rstrip('0').rstrip('.') if '.' in shown else shown} times"
+
+
+def _lower_title(name: str) -> str:
+    return parameter_title(name).partition(",")[0].lower()
 
 
 def _near_text(ratio: float) -> str:
@@ -185,6 +199,11 @@ def _cost_sentences(table: TableValue, answer: Answer) -> list[str]:
         return [f"What {_said(table)} costs was not measured."]
     if table.cost.nats == 0 and table.position == "inside":
         return []
+    if _is_shared(table.cost):
+        others = conjunction([_lower_title(name) for name in table.cost.differs_in])
+        is_default = table.cost.trial == answer.default.trial
+        who = "the guideline default" if is_default else f"trial {table.cost.trial}"
+        return [f"What {_said(table)} costs alone is not known: {who} has another {others} too."]
     return [f"{capital(_said(table))} {cost_words(table.cost)}{_where(table.cost, answer)}."]
 
 
@@ -192,6 +211,8 @@ def _where(cost: Gap, answer: Answer) -> str:
     """What ran, behind a cost in a sentence."""
     if cost.seeds:
         return " together with the tables' other values" if cost.differs_in else ""
+    if cost.in_model:
+        return f" by itself, by a model of {plural(cost.in_model, 'finished trial')}"
     where = " in one run" if answer.seeds else " in this sweep"
     if cost.trial is None:
         return where
@@ -224,6 +245,8 @@ def _cost_cell(table: TableValue, answer: Answer) -> str:
         return "not measured"
     if table.cost.nats == 0 and table.position == "inside":
         return "nothing"
+    if _is_shared(table.cost):
+        return "not measured alone"
     return gap_text(table.cost, with_seeds=False, source=_source(table.cost, answer))
 
 
@@ -231,10 +254,10 @@ def _source(cost: Gap, answer: Answer) -> str:
     """What ran, in brackets behind a cost."""
     if cost.seeds:
         return "default" if cost.differs_in else ""
+    if cost.in_model:
+        return "model"
     if cost.trial is None:
         return ""
-    if answer.seeds:
-        return "one run"
     return "default" if cost.trial == answer.default.trial else f"trial {cost.trial}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from files_and_text.numbers import loss, number, plural, value_text
 from results.sweep_result import TrialResult
+from results.text.comparisons import model_effect_text
 from results.text.conditions import exclusion
 from results.text.values import conjunction, searched_range, sentence, shown_range
 from results.verdict.measure import BeyondBoundary, Cost, Measurement, SignCounts
@@ -93,7 +94,7 @@ def _of_value(found: RowVerdict) -> str:
     position = measurement.position
     if position == "unused":
         parts = [f"The best trial, {measurement.lowest_trial}, has no {row.parameter}."]
-        return " ".join([*parts, _cost_sentence(measurement), *map(sentence, early_ends(found))])
+        return " ".join([*parts, *_costs(measurement), *map(sentence, early_ends(found))])
     where = {
         "inside": f"lies inside the row's {shown_range(row)}",
         "outside": f"is not among the row's {shown_range(row)}",
@@ -102,7 +103,11 @@ def _of_value(found: RowVerdict) -> str:
     far = f", by {distance:.2f} in log10" if distance else ""
     name, best = row.parameter, measurement.best_trial
     parts = [f"The best {name}, {value_text(measurement.best_value)} (trial {best}), {where}{far}."]
-    return " ".join([*parts, _cost_sentence(measurement), *map(sentence, early_ends(found))])
+    return " ".join([*parts, *_costs(measurement), *map(sentence, early_ends(found))])
+
+
+def _costs(measurement: Measurement) -> list[str]:
+    return [_cost_sentence(measurement), *_by_itself(measurement)]
 
 
 def _cost_sentence(measurement: Measurement) -> str:
@@ -119,6 +124,21 @@ def _of_cost(cost: Cost) -> str:
         who = f"The best full-budget trial inside the row, {cost.trial},"
     shared = f"; it also differs in {conjunction(cost.differs_in)}" if cost.differs_in else ""
     return f"{who} {_against_best(cost)}{shared}."
+
+
+def _by_itself(measurement: Measurement) -> list[str]:
+    """What the row's value costs alone, where the cheapest trial inside the row has more in its cost."""
+    alone, effect, cost = measurement.alone, measurement.effect, measurement.cost
+    if cost is not None and not cost.differs_in:
+        return []
+    if alone is not None:
+        return [f"By itself: trial {alone.trial}, alike in all else, {_against_best(alone)}."]
+    if effect is None:
+        return []
+    return [
+        f"By itself {value_text(effect.value)} costs {model_effect_text(effect)}; "
+        f"the model rests on {plural(effect.trials, 'finished trial')}."
+    ]
 
 
 def _against_best(cost: Cost) -> str:

@@ -4,12 +4,12 @@ search."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from files_and_text.plain_values import finite
 from results.comparison.constants import MARGIN
+from results.effects.value_effects import Reach, ValueEffects
 from results.sweep_result import SweepResult
 from search_spaces.dimension import Value
 
@@ -19,7 +19,7 @@ EDGE_SHARE = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """The values tried whose loss is within the margin of the lowest."""
+    """The values whose loss is within the margin of the lowest, everything else as the best trial has it."""
 
     parameter: str
     margin: float
@@ -30,11 +30,17 @@ class Band:
     """Names within, the best first; empty for numbers."""
     beyond_low: float | None
     beyond_high: float | None
-    """Nearest tried values outside: the band ends between `low` and `beyond_low`. None when nothing was tried
-    there (or nothing that noise leaves clearly outside): the band is open on that side."""
+    """Nearest values outside: the band ends between `low` and `beyond_low`. None where nothing that differs
+    in this value alone was tried there (or nothing that noise leaves clearly outside), and the model of all
+    trials knows none either: the band is not bracketed on that side."""
+    by_model: tuple[str, ...]
+    """Which of low, high, beyond_low and beyond_high are those of the model, and not of a trial."""
     best: Value
     num_within: int
     num_trials: int
+    """Finished trials that differ from the best in this value alone, the best included."""
+    num_in_model: int
+    """Finished trials that the model rests on; 0 where it says nothing of the band."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,46 +54,80 @@ class Edge:
 
 
 def band_of(
-    parameter: str, points: Iterable[tuple[Value, float]], *, margin: float = MARGIN, noise: float = 0.0
+    parameter: str, effects: ValueEffects, *, margin: float = MARGIN, noise: float = 0.0
 ) -> Band | None:
-    """The band of `parameter` from (value, loss) of full-budget trials, whatever else they differed in.
+    """The band of `parameter` around the best trial's value; None where the best has none.
 
-    No curve is fitted: the loss is flat on one side and steep on the other, and a smooth curve through both
-    invents an optimum. The hull of the values within the margin is what was seen; with its neighbours outside
-    it brackets where the band ends, if the best loss at each value falls and then rises. `margin` is a share
-    of the lowest loss, `noise` the standard deviation of a run in nats (0: not known): a neighbour counts as
-    outside only when two runs' noise (2 sqrt(2) noise) does not explain it. None without a point.
+    Trials that differ from the best elsewhere too say nothing about where the band ends: only those that
+    match it in all else bound it, and behind them the model of all trials, whose 97.5% bounds have to lie on
+    one side of the margin. No curve is fitted through matched trials: the loss is flat on one side and steep
+    on the other. `margin` is a share of the lowest loss, `noise` the standard deviation of a run in nats (0:
+    not known): a trial is outside only when two runs' noise (2 sqrt(2) noise) does not explain it.
     """
-    found = [(value, loss) for value, loss in points if math.isfinite(loss)]
-    if not found:
+    best = effects.best
+    if best is None or best.eval_loss is None or parameter not in best.values:
         return None
-    best, lowest = min(found, key=lambda point: point[1])
+    value, lowest = best.values[parameter], best.eval_loss
+    found = [
+        (value if effects.is_same(parameter, trial.values, best.values) else trial.values[parameter], loss)
+        for trial in effects.matched(parameter)
+        if (loss := trial.eval_loss) is not None and parameter in trial.values
+    ]
     bound = lowest + margin * abs(lowest)
-    within = [(value, loss) for value, loss in found if loss <= bound]
-    numbers = [number for value, _ in within if (number := finite(value)) is not None]
-    low = high = beyond_low = beyond_high = None
+    within = [(x, loss) for x, loss in found if loss <= bound]
+    numbers = [number for x, _ in within if (number := finite(x)) is not None]
     names: tuple[str, ...] = ()
+    ends: dict[str, float | None] = dict.fromkeys(_ENDS)
+    by_model: tuple[str, ...] = ()
     if len(numbers) == len(within):
-        low, high = min(numbers), max(numbers)
         clear = bound + 2 * math.sqrt(2) * noise
-        outside = [x for value, loss in found if loss > clear and (x := finite(value)) is not None]
-        beyond_low = max((x for x in outside if x < low), default=None)
-        beyond_high = min((x for x in outside if x > high), default=None)
+        outside = [number for x, loss in found if loss > clear and (number := finite(x)) is not None]
+        ends["low"], ends["high"] = min(numbers), max(numbers)
+        ends["beyond_low"] = max((x for x in outside if x < min(numbers)), default=None)
+        ends["beyond_high"] = min((x for x in outside if x > max(numbers)), default=None)
+        by_model = _with_model(ends, effects.reach(parameter, margin))
     else:
-        ordered = sorted(within, key=lambda point: point[1])
-        names = tuple(dict.fromkeys(str(value) for value, _ in ordered))
+        names = tuple(dict.fromkeys(str(x) for x, _ in sorted(within, key=lambda point: point[1])))
     return Band(
         parameter=parameter,
         margin=margin,
-        low=low,
-        high=high,
         names=names,
-        beyond_low=beyond_low,
-        beyond_high=beyond_high,
-        best=best,
+        **ends,
+        by_model=by_model,
+        best=value,
         num_within=len(within),
         num_trials=len(found),
+        num_in_model=effects.trials if by_model else 0,
     )
+
+
+_ENDS = ("low", "high", "beyond_low", "beyond_high")
+
+
+def _with_model(ends: dict[str, float | None], reach: Reach | None) -> tuple[str, ...]:
+    """Fill in what matched trials leave open, between what they show; the names of what was filled in."""
+    if reach is None:
+        return ()
+    low, high, found = ends["low"], ends["high"], []
+    assert low is not None
+    assert high is not None
+    for name, beyond, value in (
+        ("low", ends["beyond_low"], reach.low),
+        ("high", ends["beyond_high"], reach.high),
+    ):
+        is_wider = value is not None and (value < low if name == "low" else value > high)
+        if value is not None and is_wider and (beyond is None or (value > beyond) == (name == "low")):
+            ends[name] = value
+            found.append(name)
+    for name, value in (("beyond_low", reach.beyond_low), ("beyond_high", reach.beyond_high)):
+        if (
+            ends[name] is None
+            and value is not None
+            and (value < low if name == "beyond_low" else value > high)
+        ):
+            ends[name] = value
+            found.append(name)
+    return tuple(found)
 
 
 def find_edges(sweep: SweepResult) -> list[Edge]:

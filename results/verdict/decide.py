@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from results.comparison.paired import Comparison
 from results.comparison.relation import relation
+from results.effects.value_effects import ValueEffects
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.arm_comparisons import ArmComparisons
 from results.verdict.band import Edge, band_of
@@ -56,6 +57,7 @@ def decide(
     *,
     edges: Sequence[Edge],
     margin: float,
+    effects: ValueEffects | None = None,
 ) -> RowVerdict:
     """The verdict on a row that `measure` has measured. Without replicates a tested row is undecided."""
     found = Finding("undecided" if measurement.is_tested else "not_tested")
@@ -72,6 +74,7 @@ def decide(
         edges=edges,
         margin=margin,
         noise=0.0 if compared is None else compared.run_noise,
+        effects=effects,
     )
     return replace(decided, by_default=by_default)
 
@@ -86,6 +89,7 @@ def row_verdict(
     edges: Sequence[Edge],
     margin: float,
     noise: float = 0.0,
+    effects: ValueEffects | None = None,
 ) -> RowVerdict:
     """The row's word with the band of its parameter and the edge at which the best lies.
 
@@ -95,17 +99,13 @@ def row_verdict(
     says_nothing = not measurement.applies or row.topic == "stability" or word == "not_tested"
     if says_nothing or measurement.position == "unused":
         return RowVerdict(row=row, measurement=measurement, word=word, comparison=comparison)
-    points = [
-        (trial.values[name], trial.eval_loss)
-        for trial in sweep.finished
-        if name in trial.values and trial.eval_loss is not None
-    ]
+    effects = ValueEffects(sweep, has_model=False) if effects is None else effects
     return RowVerdict(
         row=row,
         measurement=measurement,
         word=word,
         comparison=comparison,
-        band=band_of(name, points, margin=margin, noise=noise),
+        band=band_of(name, effects, margin=margin, noise=noise),
         edge=next((edge.side for edge in edges if edge.dimension == dimension_name(row)), ""),
     )
 

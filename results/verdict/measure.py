@@ -10,6 +10,7 @@ from statistics import median
 from typing import Literal
 
 from files_and_text.plain_values import finite
+from results.effects.value_effects import Effect, ValueEffects
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.applicability import Condition, conditions_of, excluding
 from results.verdict.row_values import (
@@ -19,7 +20,6 @@ from results.verdict.row_values import (
     distances,
     holds_value,
     is_beyond,
-    is_close,
     position_of,
 )
 from search_spaces import Dimension, GuidelineRow
@@ -72,7 +72,8 @@ class Cost:
     own_value: bool
     """Whether the trial was run to measure this row, or only happens to lie inside it."""
     differs_in: tuple[str, ...]
-    """Other searched dimensions in which the trial differs from the best: they share the difference."""
+    """Other searched dimensions in which the trial differs from the best: they share the difference. Values
+    that are close enough to have no effect do not count."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +129,12 @@ class Measurement:
     centre_offset_log10: float | None = None
     """From the geometric centre of the row's range to the best value; positive when the best is higher."""
     cost: Cost | None = None
+    """Of the cheapest trial with the row's value, whatever else it differs in."""
+    alone: Cost | None = None
+    """Of the cheapest one that differs from the best in nothing else; None where there is none."""
+    effect: Effect | None = None
+    """What the row's value costs with everything else as the best, by a model of the finished trials; None
+    where the best holds it, and with too few trials."""
     ended_early: tuple[TrialResult, ...] = ()
     """Trials of the row's own value that did not finish; never a cost."""
     searched: Dimension | None = None
@@ -136,6 +143,11 @@ class Measurement:
     """For boundary rows only."""
     signs: SignCounts | None = None
     """For stability rows only."""
+
+    @property
+    def by_itself(self) -> Cost | Effect | None:
+        """What the row's value costs with everything else as the best: of a run, else of the model."""
+        return self.alone or self.effect
 
     @property
     def applies(self) -> bool:
@@ -148,17 +160,21 @@ class Measurement:
         return self.position != "not_tested"
 
 
-def measure(row: GuidelineRow, sweep: SweepResult) -> Measurement:
-    """Measure one row; every row gets a measurement, with its reason where nothing was tested."""
+def measure(row: GuidelineRow, sweep: SweepResult, effects: ValueEffects | None = None) -> Measurement:
+    """Measure one row; every row gets a measurement, with its reason where nothing was tested.
+
+    Without `effects` no model is fitted.
+    """
+    effects = ValueEffects(sweep, has_model=False) if effects is None else effects
     found = Measurement(conditions=conditions_of(row, sweep.context))
     if row.topic == "stability":
         return _stability(row, sweep, found)
     if row.topic == "boundary":
-        return _boundary(row, sweep, found)
-    return _value(row, sweep, found)
+        return _boundary(row, sweep, effects, found)
+    return _value(row, sweep, effects, found)
 
 
-def _value(row: GuidelineRow, sweep: SweepResult, found: Measurement) -> Measurement:
+def _value(row: GuidelineRow, sweep: SweepResult, effects: ValueEffects, found: Measurement) -> Measurement:
     if not row.choices and row.low is None and row.high is None:
         return replace(found, not_tested="no_value")
     if (searched := _searched(row, sweep, found)).not_tested:
@@ -170,26 +186,31 @@ def _value(row: GuidelineRow, sweep: SweepResult, found: Measurement) -> Measure
     if best is None:
         return replace(found, not_tested=_nothing_finished(sweep), ended_early=ended_early)
     # The most charitable reading of the row: its value with the best other settings that this sweep tried.
-    inside = next((trial for trial in sweep.finished if holds_value(row, trial.values.get(name))), None)
-    cost = None if inside is None else _cost(row, sweep, inside)
+    inside = [trial for trial in sweep.finished if holds_value(row, trial.values.get(name))]
+    cost = _cost(row, sweep, inside[0], effects) if inside else None
     # Once a trial of the row's own value has finished, those that did not say nothing more about it.
     is_measured = cost is not None and cost.own_value
+    found = _position(row, sweep, best, found)
     return replace(
-        _position(row, sweep, best, found),
+        found,
         cost=cost,
+        alone=_alone(row, sweep, inside, effects),
+        effect=None if found.position == "inside" else effects.of(name, _own_values(row, found.position)),
         ended_early=() if is_measured else ended_early,
         searched=sweep.dimensions.get(dimension_name(row)),
     )
 
 
-def _boundary(row: GuidelineRow, sweep: SweepResult, found: Measurement) -> Measurement:
+def _boundary(
+    row: GuidelineRow, sweep: SweepResult, effects: ValueEffects, found: Measurement
+) -> Measurement:
     if row.low is None:
         return replace(found, not_tested="no_value")
     name = row.parameter or ""
     ran = [trial for trial in sweep.started if trial.outcome != "running"]
     beyond = [trial for trial in ran if is_beyond(row, trial.values.get(name))]
-    finished = next((trial for trial in sweep.finished if trial in beyond), None)
-    beyond_cost = None if finished is None else _cost(row, sweep, finished)
+    finished = [trial for trial in sweep.finished if trial in beyond]
+    beyond_cost = _cost(row, sweep, finished[0], effects) if finished else None
     found = replace(
         found,
         searched=sweep.dimensions.get(name),
@@ -208,7 +229,30 @@ def _boundary(row: GuidelineRow, sweep: SweepResult, found: Measurement) -> Meas
     best = _best_with(row, sweep)
     if best is None:
         return replace(found, not_tested=_nothing_finished(sweep))
-    return replace(_position(row, sweep, best, found), cost=beyond_cost)
+    found = _position(row, sweep, best, found)
+    is_best_beyond = beyond_cost is not None and beyond_cost.trial == found.best_trial
+    return replace(
+        found,
+        cost=beyond_cost,
+        alone=_alone(row, sweep, finished, effects),
+        effect=None if is_best_beyond else effects.of(name, [row.low]),
+    )
+
+
+def _own_values(row: GuidelineRow, position: Position) -> Sequence[Value]:
+    """The row's names, or the end of its range towards the best."""
+    if row.choices:
+        return row.choices
+    end = row.high if position == "above" else row.low
+    return [] if end is None else [end]
+
+
+def _alone(
+    row: GuidelineRow, sweep: SweepResult, trials: Sequence[TrialResult], effects: ValueEffects
+) -> Cost | None:
+    """Of trials with the row's value, best first, the first that differs from the best in nothing else."""
+    costs = (_cost(row, sweep, trial, effects) for trial in trials)
+    return next((cost for cost in costs if cost is not None and not cost.differs_in), None)
 
 
 def _stability(row: GuidelineRow, sweep: SweepResult, found: Measurement) -> Measurement:
@@ -280,27 +324,19 @@ def _position(row: GuidelineRow, sweep: SweepResult, best: TrialResult, found: M
     )
 
 
-def _cost(row: GuidelineRow, sweep: SweepResult, trial: TrialResult) -> Cost | None:
+def _cost(row: GuidelineRow, sweep: SweepResult, trial: TrialResult, effects: ValueEffects) -> Cost | None:
     """The trial's loss against the best; None unless both finished."""
     best = sweep.best
     if best is None or best.eval_loss is None or trial.eval_loss is None:
         return None
     difference = trial.eval_loss - best.eval_loss
-    ours, theirs = trial.values, best.values
-    differing = [
-        name
-        for name in sweep.dimensions
-        if name != dimension_name(row)
-        and ours.get(name) != theirs.get(name)
-        and not is_close(ours.get(name), theirs.get(name))
-    ]
     return Cost(
         trial=trial.number,
         eval_loss=trial.eval_loss,
         difference=difference,
         percent=100 * difference / best.eval_loss if best.eval_loss > 0 else None,
         own_value=row.id in trial.rows,
-        differs_in=tuple(differing),
+        differs_in=effects.differing(row.parameter or "", trial),
     )
 
 

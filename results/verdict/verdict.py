@@ -18,6 +18,7 @@ from files_and_text.numbers import plural
 from files_and_text.shown import Shown
 from results.comparison.constants import MARGIN
 from results.comparison.over_records import OverRecords, RecordComparisons
+from results.effects.value_effects import ValueEffects
 from results.errors import NothingToSay
 from results.sweep_result import SweepResult, TrialResult, read_study
 from results.verdict.arm_comparisons import ArmComparisons, compare_arms
@@ -75,13 +76,15 @@ def verdict(
     *,
     margin: float | None = None,
     run_folder: Path | None = None,
+    has_model: bool = True,
 ) -> Verdict:
     """Check every guideline row that the sweep names against its trials and, for words, against the confirm
     study's runs.
 
     Without a confirm study, runs that the sweep itself made on new seeds take its place.
     `margin` is a share of the best's loss; None takes the confirmation's own, else MARGIN. `run_folder` holds
-    the losses of single evaluation records; without it nothing is said about other records.
+    the losses of single evaluation records; without it nothing is said about other records. Without a model
+    (`has_model`) only trials that differ in nothing else say what a value costs: for many simulated sweeps.
     Works on unfinished studies too. Raises NothingToSay for a study without a single trial, InputError for
     invalid guideline rows in the study, DamagedReplicates for an invalid confirm study.
     """
@@ -100,8 +103,17 @@ def verdict(
     edges = find_edges(sweep)
     # What replaced the best since has no runs on new seeds: words and costs are those of single runs again.
     current = compared if compared is not None and compared.is_of(sweep.best) else None
+    effects = ValueEffects(sweep, has_model=has_model)
     rows = [
-        decide(row, measure(row, sweep), sweep, current, edges=edges, margin=margin)
+        decide(
+            row,
+            measure(row, sweep, effects),
+            sweep,
+            current,
+            edges=edges,
+            margin=margin,
+            effects=effects,
+        )
         for row in sweep.guidelines
     ]
     limitations = limitations_of(sweep, edges, compared)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from files_and_text.numbers import loss, plural
 from results.comparison.paired import Comparison
 from results.report.blocks import Badge, Tone
-from results.text.comparisons import band_text
+from results.text.comparisons import band_text, model_effect_text
 from results.text.conditions import shown_conditions
 from results.text.gaps import percent_text
 from results.verdict.arm_comparisons import ArmComparisons
@@ -36,11 +36,15 @@ def effect(row: RowVerdict) -> str:
     compared, ends = comparison_effect(row.comparison), interval(row.comparison)
     if compared:
         return f"{compared}; interval {ends}" if ends else f"{compared}; too few for an interval"
-    cost = row.measurement.cost
+    cost, model = row.measurement.alone or row.measurement.cost, row.measurement.effect
+    if model is not None and (cost is None or cost.differs_in):
+        return model_effect_text(model)
     if cost is None:
         return "" if row.row.topic == "stability" else "not measured"
     if cost.difference == 0:
         return "none: it holds the best trial"
+    if cost.differs_in:
+        return "not measured alone"
     share = "" if cost.percent is None else f" ({percent_text(cost.percent)})"
     return f"{cost.difference:+.4f}{share}, one run"
 

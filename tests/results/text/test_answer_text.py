@@ -350,8 +350,20 @@ def test_the_tables_values_are_short_cells() -> None:
         (
             3,
             Gap(nats=0.5, percent=8.8, trial=4),
-            "+8.8% (one run)",
+            "+8.8% (trial 4)",
             "costs 8.8% in one run (trial 4).",
+        ),
+        (
+            0,
+            Gap(nats=0.5, percent=8.8, trial=4, differs_in=("warmup_ratio", "lora_r")),
+            "not measured alone",
+            "What 2e-4 costs alone is not known: trial 4 has another warmup and rank too.",
+        ),
+        (
+            0,
+            Gap(nats=0.01, percent=0.3, low_percent=-0.8, high_percent=1.4, low=0, high=1, in_model=10),
+            "+0.30% (-0.8 to 1.4%, model)",
+            "costs 0.30% (-0.8 to 1.4%) by itself, by a model of 10 finished trials.",
         ),
         (
             3,

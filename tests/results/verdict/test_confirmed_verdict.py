@@ -174,7 +174,8 @@ def test_the_margin_decides_what_matters(sweep):
 def test_a_row_has_its_band_edge_and_conditions(make_trial, make_study, sweep):
     row = row_of(verdict(sweep), "scenario.general")
     assert row.band is not None
-    assert (row.band.low, row.band.high, row.band.beyond_high) == (3e-4, 4e-4, 1.5e-3)
+    # 1.5e-3 has another embedding ratio and another embedding rate too.
+    assert (row.band.low, row.band.high, row.band.beyond_high) == (3e-4, 4e-4, None)
     assert not row.edge
     edge = make_study(make_trial(2.0, lr=1.95e-3), make_trial(2.2, lr=2e-4), context={"quantization": "bf16"})
     at_edge = row_of(verdict(edge), "scenario.general")

@@ -127,7 +127,7 @@ def confirmed_sweep(truth: Truth, noise: Noise, generator: np.random.Generator) 
         runs += run_round(arms, losses, noise, seed, generator)
         if is_clear(arms, runs):
             break
-    return verdict(sweep, Replicates(arms=arms, runs=runs)), best
+    return verdict(sweep, Replicates(arms=arms, runs=runs), has_model=False), best
 
 
 def claims_what_is_not_so(row: RowVerdict, truth: Truth, best: float) -> bool:
