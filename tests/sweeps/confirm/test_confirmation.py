@@ -15,15 +15,19 @@ from optuna.trial import TrialState
 
 from lora_runner.config import TrialConfig
 from results.comparison.constants import MARGIN
+from results.comparison.paired import compare_all
+from results.comparison.relation import relation
+from results.errors import DamagedReplicates
 from results.sweep_result import SweepResult, read_study
 from results.verdict.replicates import margin_of, read_replicates
 from results.verdict.verdict import verdict
 from sweeps.confirm.confirmation import Confirmation, sweep_to_confirm
 from sweeps.confirm.request import ConfirmRequest
 from sweeps.confirm.set_aside import set_aside
-from sweeps.confirm.study_specs import confirm_study_spec
+from sweeps.confirm.study_specs import confirm_study_spec, has_work
 from sweeps.errors import ConfigError, StudyHeld, StudyMismatch
 from sweeps.keeper.keeper import Keeper
+from sweeps.keeper.sources.replicate_source import ReplicateSource
 from sweeps.plan.replicate_plan import new_seeds
 from sweeps.study.study import peek
 from tests.sweeps.confirm.conftest import SWEPT, noisy
@@ -203,6 +207,79 @@ def test_whenever_a_keeper_dies_the_next_one_finishes_the_same_plan(
         pack(after, loss, seats=seats).run()
         found = [(t.params, t.user_attrs["arm"], t.user_attrs["seed"], t.value) for t in stored(after)]
         assert found == expected, dies_after
+
+
+def one_clear_arm(config: TrialConfig, percent: int) -> float:
+    """The guideline default (the lower rate) is far worse; other arms differ from the best by noise alone."""
+    own = (int(config.hash()[:8], 16) % 1000 / 500 - 1) * 0.2
+    return 2 + own + (9.0 if config.learning_rate == pytest.approx(2e-4) else 0.0)
+
+
+def test_runs_of_a_decided_arm_go_to_the_others_within_the_same_budget(
+    confirm: Any, pack: Any, stored: Any
+) -> None:
+    keeper = confirm(best=3, trials=30)
+    pack(keeper, one_clear_arm, seats=1).run()
+    runs, seeds = runs_of(keeper, stored), new_seeds(0, 15)
+    ran = {
+        arm.name: [seed for name, seed in runs if name == arm.name]
+        for arm in keeper.study_spec.replicates.arms
+    }
+    assert len(runs) in (29, 30)
+    assert 3 <= len(ran["guideline default"]) < 7
+    others = [name for name in ran if name not in ("best", "guideline default")]
+    assert all(len(ran[name]) > 7 for name in others), "more than 30 // 4"
+    for name in ran:
+        assert ran[name] == list(seeds[: len(ran[name])])
+    assert len(ran["best"]) == max(len(ran[name]) for name in others)
+    assert any("'guideline default'" in event for event in keeper.status().events)
+    assert keeper.ask(0, [0]).start == ()
+
+
+def test_without_a_budget_no_arm_has_more_than_eight_seeds(confirm: Any, pack: Any, stored: Any) -> None:
+    keeper = confirm(best=3)
+    pack(keeper, one_clear_arm, seats=4).run()
+    arms = [arm for arm, _ in runs_of(keeper, stored)]
+    assert keeper.status().target == 32
+    assert max(map(arms.count, arms)) == 8
+    assert arms.count("guideline default") < 8
+    assert not has_work(keeper.study, keeper.study_spec), "the rest of the budget has no use"
+
+
+def test_a_raised_budget_keeps_the_design_and_every_relation(confirm: Any, pack: Any, stored: Any) -> None:
+    shown: dict[str, str] = {}
+    for trials in (12, 16, 24, 40):
+        keeper = confirm(best=3, trials=trials)
+        pack(keeper, one_clear_arm, seats=3).run()
+        found = read_replicates(keeper.study)
+        assert keeper.study.user_attrs["most_seeds"] == found.most_seeds == 3
+        now = {
+            name: relation(comparison)
+            for name, comparison in compare_all(found.arms, found.runs, most_seeds=found.most_seeds).items()
+        }
+        assert all(now[name] == before for name, before in shown.items() if before != "open")
+        shown = now
+    assert shown["guideline default"] == "worse"
+    assert [t.user_attrs["ended"] for t in sorted(stored(keeper), key=lambda t: t.datetime_complete)] == list(
+        range(len(stored(keeper)))
+    )
+
+
+def test_a_study_begun_without_a_design_is_judged_by_the_default(confirm: Any, pack: Any) -> None:
+    keeper = confirm(trials=6)
+    storage = keeper.study._storage
+    arms = keeper.study.user_attrs["arms"]
+    old = optuna.create_study(storage=storage, study_name="old.confirm")
+    old.set_user_attr("arms", arms)
+    assert read_replicates(old).most_seeds == 8
+    ReplicateSource(
+        keeper.study_spec, old, lambda _: None, keeper.study_spec.replicates
+    ).enqueue_first_trials()
+    assert "most_seeds" not in old.user_attrs
+    for wrong in (2, "8", 0.5):
+        old.set_user_attr("most_seeds", wrong)
+        with pytest.raises(DamagedReplicates, match=r"`most_seeds` of study 'old.confirm' is a whole number"):
+            read_replicates(old)
 
 
 # --- the whole confirmation -----------------------------------------------------------------------

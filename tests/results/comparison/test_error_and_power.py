@@ -1,0 +1,83 @@
+"""The family-wise error rate is at most 5%, and an effect of 1% is seen with the power that is promised."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from results.comparison.constants import ALPHA, MARGIN
+from results.comparison.power import power
+from tests.results.comparison.simulated import heavy, is_wrong, normal, relations, skewed
+
+SWEEPS = 600
+ABOVE, BELOW = MARGIN * (1 + 1e-6), MARGIN * (1 - 1e-6)
+HAIR = [ABOVE, BELOW, ABOVE, BELOW, ABOVE, BELOW]
+"""Six arms a hair off the margin: each has one relation that is wrong, and it is as likely as can be."""
+QUIET = [0.002] * 6
+
+
+def wrong_share(effects, noises, sweeps: int = SWEEPS, **options) -> float:
+    generator, wrong = np.random.default_rng(11), 0
+    for _ in range(sweeps):
+        shown = relations(generator, effects, noises, **options)
+        wrong += any(is_wrong(one, effect) for one, effect in zip(shown, effects, strict=True))
+    return wrong / sweeps
+
+
+NEAR_CLIFF = {"draws": [normal] * 4 + [skewed] * 2, "above": (4, 5)}
+SCENARIOS = {
+    "a hair off the margin": (HAIR, QUIET, {}),
+    "one arm": (HAIR[:1], QUIET[:1], {}),
+    "three arms": (HAIR[:3], QUIET[:3], {}),
+    "two arms noisier": (HAIR, [0.002] * 4 + [0.01] * 2, {"above": (4, 5)}),
+    "t4 tails": (HAIR, QUIET, {"draws": [heavy] * 6}),
+    "two arms skewed": ([*HAIR[:4], ABOVE, ABOVE], [0.001] * 4 + [0.003] * 2, NEAR_CLIFF),
+    "noise far above the margin": ([0.0] * 6, [0.1] * 6, {}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_confirmation_is_wrong_in_at_most_one_of_twenty(name: str) -> None:
+    effects, noises, options = SCENARIOS[name]
+    found = wrong_share(effects, noises, **options)
+    assert found <= ALPHA + 2 * math.sqrt(ALPHA * (1 - ALPHA) / SWEEPS)
+
+
+@pytest.mark.slow
+def test_without_the_wider_end_skewed_arms_are_called_as_good_too_often() -> None:
+    """Shows that the test above can fail: the same arms, at rates that are not above the best's."""
+    effects, noises = [*HAIR[:4], ABOVE, ABOVE], [0.001] * 4 + [0.0015] * 2
+    wide = wrong_share(effects, noises, **NEAR_CLIFF)
+    assert wrong_share(effects, noises, **NEAR_CLIFF | {"above": ()}) > 1.5 * wide
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arms", "seeds", "effect", "noise"), [(6, 8, 0.01, 0.002), (1, 5, 0.01, 0.003)])
+def test_the_promised_power_is_reached(arms: int, seeds: int, effect: float, noise: float) -> None:
+    generator = np.random.default_rng(5)
+    shown = [relations(generator, [effect] * arms, [noise] * arms, seeds=seeds) for _ in range(600 // arms)]
+    found = sum(one == "worse" for sweep in shown for one in sweep) / (arms * len(shown))
+    promised = power(effect, noise=noise, comparisons=arms, seeds=seeds)
+    assert found == pytest.approx(promised, abs=0.05)
+    if arms == 6:
+        assert min(found, promised) > 0.85
+
+
+def print_table(sweeps: int = 4000) -> None:
+    """The figures of docs/architecture/results/comparison.md."""
+    for name, (effects, noises, options) in SCENARIOS.items():
+        wrong = wrong_share(effects, noises, sweeps, **options)
+        print(f"| wrong: {name} | {100 * wrong:.1f}% |")
+    generator = np.random.default_rng(5)
+    for effect, word in ((0.01, ("worse",)), (0.02, ("worse",)), (0.0, ("within", "no_worse"))):
+        for noise in (0.001, 0.002, 0.004):
+            shown = [relations(generator, [effect] * 6, [noise] * 6) for _ in range(sweeps // 4)]
+            found = sum(one in word for sweep in shown for one in sweep) / (6 * len(shown))
+            print(f"| shown: effect {effect:.0%}, noise {noise:.1%} | {found:.2f} |")
+
+
+if __name__ == "__main__":
+    print_table()
