@@ -49,9 +49,9 @@ class Comparison:
     """Seeds on which `arm` ended early and `other` finished."""
     other_lost: int = 0
     """Seeds on which `other` ended early."""
-    design: Literal["paired", "pooled"] = "paired"
-    """pooled: not paired by seed; the noise is that of other configs run more than once
-    (`results/published/pooled_noise.py`)."""
+    design: Literal["paired", "curve"] = "paired"
+    """curve: no seeds; the interval is that of a curve through runs at several rates
+    (`results/published/curve_costs.py`)."""
     loses_runs: bool = False
     """Whether `arm` was shown to lose more than TOLERATED_LOSS_RATE of its runs while `other` lost none."""
     before_loss: tuple[float, float] | None = None

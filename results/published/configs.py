@@ -54,7 +54,7 @@ def configs_of(runs: Sequence[PublishedRun]) -> list[Config]:
     for run in runs:
         grouped.setdefault(tuple(sorted(run.values.items())), []).append(run.eval_loss)
     return [
-        Config(name=_name(dict(key)), values=dict(key), losses=tuple(losses))
+        Config(name=config_name(dict(key)), values=dict(key), losses=tuple(losses))
         for key, losses in grouped.items()
     ]
 
@@ -77,7 +77,8 @@ def sweep_of(
     )
 
 
-def _name(values: Mapping[str, Value]) -> str:
+def config_name(values: Mapping[str, Value]) -> str:
+    """`learning_rate 2e-4, lora_r 16`."""
     return ", ".join(
         f"{name} {number(value) if isinstance(value, float) else value}"
         for name, value in sorted(values.items(), key=lambda item: item[0] != "learning_rate")

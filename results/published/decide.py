@@ -1,41 +1,34 @@
-"""Verdicts on a published table, one per model, by the same rules as for a sweep."""
+"""Verdicts on a published table, one per model, by the same words as for a sweep."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from results.comparison.constants import ALPHA, MARGIN
+from results.comparison.constants import MARGIN
 from results.comparison.paired import Comparison
+from results.comparison.relation import relation
+from results.curve_model.hyperparameters import Hyperparameters
 from results.published.configs import Config, configs_of, sweep_of
-from results.published.pooled_noise import NOISE_GUARD, PooledNoise, compare_pooled, pooled_noise
+from results.published.curve_costs import LEAST_RATES, CurveCosts, curve_costs
 from results.published.table import PublishedTable
 from results.sweep_result import SweepResult
 from results.verdict.band import find_edges
-from results.verdict.decide import finding_on_sides, row_verdict
+from results.verdict.decide import row_verdict
 from results.verdict.limitations import Limitation, limitations_of
 from results.verdict.measure import measure
-from results.verdict.row_values import TOLERANCE, holds_value
+from results.verdict.row_values import TOLERANCE, holds_value, is_beyond
 from results.verdict.verdict import Verdict, assemble
-from results.words.word_rules import ComparedValue, Finding, value_word
-from results.words.words import Side, Word
+from results.words.word_rules import ComparedValue, Finding, boundary_finding, region_finding, value_word
 from search_spaces import GuidelineRow, Guidelines
 
+if TYPE_CHECKING:
+    from results.curve_model.best_rate import BestRate
 
-@dataclass(frozen=True, kw_only=True)
-class Bracket:
-    """What a row's value costs in percent of the best's loss; equal ends where it was tried itself.
-
-    Between two tried rates it costs no less than the one towards the best and no more than the one beyond, if
-    the loss falls and then rises with the rate. `least` is None when that one is the best itself, as a value
-    between may be better still; `most` when nothing was tried beyond.
-    """
-
-    least: float | None
-    most: float | None
+DEFAULT_ROW = "method.qlora"
+"""The row whose rate is the guidelines' default for adapters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +38,14 @@ class ModelVerdict:
     model: str
     verdict: Verdict
     configs: Sequence[Config]
-    noise: PooledNoise
-    """Noise of the configs up to the best's rate."""
-    costs: Mapping[str, Bracket]
-    """Row -> what its value costs; without rows that no run of the table tests."""
-
-
-class _Decision(NamedTuple):
-    word: Word
-    comparison: Comparison | None = None
-    """What the word rests on."""
-    cost: Bracket | None = None
+    best_rate: BestRate | None
+    """None where no curve is fitted, as `default_cost`."""
+    default_cost: Comparison | None
+    """What the guidelines' default rate costs, 2e-4 in their own table."""
+    nearest_size: frozenset[str]
+    """Rows about another model size, the nearest that has one."""
+    tried: frozenset[str]
+    """Names of the configs that were run."""
 
 
 def judge_table(
@@ -64,138 +54,113 @@ def judge_table(
     context: Mapping[str, Any],
     *,
     margin: float = MARGIN,
-    alpha: float = ALPHA,
+    hyperparameters: Hyperparameters | None = None,
 ) -> list[ModelVerdict]:
     """One verdict per model of the table, in its order; `context` holds the conditions common to all runs.
 
-    Every config is one trial with the mean of its runs. Words need a config of that model that was run more
-    than once. Each row is tested with everything else at the best; a row between two tried rates is judged by
-    those, assuming that the loss falls and then rises with the rate.
+    Every config is one trial with the mean of its runs. What a row's rate costs, tried or not, is read off
+    the model's curve (`CurveCosts`), with everything else at the best. `hyperparameters`: what all curves
+    share; None: as fitted on the committed table.
     """
     found = []
     for model in table.models:
         configs = configs_of([run for run in table.runs if run.model == model])
         sweep = sweep_of(model, configs, list(guidelines.values()), context)
-        found.append(_judge_model(sweep, configs, table.loss_step, margin, alpha))
+        found.append(_judge_model(sweep, configs, guidelines, margin, hyperparameters))
     return found
 
 
 def _judge_model(
-    sweep: SweepResult, configs: Sequence[Config], loss_step: float, margin: float, alpha: float
+    sweep: SweepResult,
+    configs: Sequence[Config],
+    guidelines: Guidelines,
+    margin: float,
+    hyperparameters: Hyperparameters | None,
 ) -> ModelVerdict:
     best = min(configs, key=lambda config: config.mean)
-    num_rates = Counter(config.other_settings for config in configs)
-    pairs = sum(math.comb(n, 2) for n in num_rates.values())
-    compared = {
-        config.rate: compare_pooled(
-            config, best, configs, comparisons=max(1, pairs), alpha=alpha, loss_step=loss_step
-        )
-        for config in configs
-        if config.other_settings == best.other_settings and config.rate != best.rate
-    }
+    costs = curve_costs(configs, best, hyperparameters)
     edges = find_edges(sweep)
-    rows, costs = [], {}
+    nearest = _nearest_size(sweep, guidelines)
+    rows = []
     for row in sweep.guidelines:
-        measurement = measure(row, sweep)
-        decision = _Decision("not_tested")
-        if measurement.is_tested:
-            decision = _decide(row, best.rate, compared, margin)
-        if decision.cost is not None:
-            costs[row.id] = decision.cost
+        measurement = measure(_of_any_size(row) if row.id in nearest else row, sweep)
+        found = Finding("undecided" if measurement.is_tested else "not_tested")
+        if measurement.is_tested and costs is not None:
+            found = _decide(row, best.rate, costs, margin)
         rows.append(
-            row_verdict(
-                row, sweep, measurement, decision.word, decision.comparison, edges=edges, margin=margin
-            )
+            row_verdict(row, sweep, measurement, found.word, found.comparison, edges=edges, margin=margin)
         )
-    noise = pooled_noise(configs, up_to_rate=best.rate, loss_step=loss_step)
-    replaced = ("one_run", "lowest_of_several")  # by the pooled noise, which covers both
+    replaced = ("one_run", "lowest_of_several")  # by the curve, which covers both
     limitations = [found for found in limitations_of(sweep, edges, None) if found.code not in replaced]
+    default = guidelines[DEFAULT_ROW].low if DEFAULT_ROW in guidelines else None
     return ModelVerdict(
         model=sweep.name,
-        verdict=assemble(
-            sweep, rows, edges, [_noise_limitation(noise, pairs, alpha), *limitations], margin=margin
-        ),
+        verdict=assemble(sweep, rows, edges, [_limitation(costs), *limitations], margin=margin),
         configs=configs,
-        noise=noise,
-        costs=costs,
+        best_rate=None if costs is None else costs.best_rate(),
+        default_cost=None if costs is None or default is None else costs.at(default),
+        nearest_size=nearest,
+        tried=frozenset(config.name for config in configs),
     )
 
 
-def _noise_limitation(noise: PooledNoise, pairs: int, alpha: float) -> Limitation:
-    if noise.spread is None:
-        return Limitation("noise_unknown")
-    return Limitation("pooled_noise", asdict(noise) | {"pairs": pairs, "alpha": alpha, "guard": NOISE_GUARD})
+def _limitation(costs: CurveCosts | None) -> Limitation:
+    if costs is None:
+        return Limitation("few_rates", {"least": LEAST_RATES})
+    return Limitation(
+        "curve",
+        {
+            "runs": costs.num_runs,
+            "rates": len(costs.rates),
+            "highest": costs.rates[-1],
+            "near_divergence": costs.near_divergence,
+        },
+    )
 
 
-def _decide(
-    row: GuidelineRow, best_rate: float, compared: Mapping[float, Comparison], margin: float
-) -> _Decision:
+def _nearest_size(sweep: SweepResult, guidelines: Guidelines) -> frozenset[str]:
+    """Rows of the nearest model size, where no row is about the model's own: what a search space starts
+    from."""
+    size = sweep.context.get("model_size")
+    if size is None:
+        return frozenset()
+    rows, note = guidelines.nearest_size("model_size", float(size))
+    return frozenset() if note is None else frozenset(row.id for row in rows)
+
+
+def _of_any_size(row: GuidelineRow) -> GuidelineRow:
+    when = replace(row.when, model_size_billions_low=None, model_size_billions_high=None)
+    return replace(row, when=when)
+
+
+def _decide(row: GuidelineRow, best_rate: float, costs: CurveCosts, margin: float) -> Finding:
     if row.topic == "stability" or row.parameter != "learning_rate" or row.low is None or row.high is None:
-        return _Decision("undecided")
+        return Finding("undecided")
 
-    def tested(rates: Iterable[float]) -> list[ComparedValue]:
-        return [ComparedValue(r, "above" if r > best_rate else "below", compared[r]) for r in rates]
+    def compared(rates: Sequence[float]) -> list[ComparedValue]:
+        return [ComparedValue(r, "above" if r > best_rate else "below", costs.at(r)) for r in rates]
 
-    inside = [rate for rate in sorted(compared) if holds_value(row, rate)]
-    if row.topic == "boundary" or holds_value(row, best_rate):
-        outside = [r for r in _neighbours(row.low, row.high, compared) if r is not None and r not in inside]
-        word, comparison = finding_on_sides(
-            row, best_rate, tested(inside), tested(outside), margin=margin
-        ) or Finding("undecided")
-        if row.topic != "boundary":
-            return _Decision(word, comparison, Bracket(least=0.0, most=0.0))
-        return _Decision(word, comparison, _exactly(compared[inside[0]]) if inside else None)
+    if row.topic != "boundary" and holds_value(row, best_rate):
+        return region_finding(compared(_neighbours(row.low, row.high, costs.rates)), margin=margin)
     # Of a range the end towards the best is the cheapest, if the loss falls and then rises with the rate.
-    side: Side = "below" if row.high < best_rate else "above"
-    end = row.high if side == "below" else row.low
-    tried = next((r for r in compared if math.isclose(r, end, rel_tol=TOLERANCE)), None)
-    if tried is not None:
-        word = value_word(compared[tried], side=side, margin=margin)
-        return _Decision(word, compared[tried], _exactly(compared[tried]))
-    lower, upper = _neighbours(end, end, [*compared, best_rate])
-    near, far = (upper, lower) if side == "below" else (lower, upper)
-    return _bracketed(near, far, side, best_rate, compared, margin)
-
-
-def _neighbours(low: float, high: float, rates: Iterable[float]) -> tuple[float | None, float | None]:
-    """The nearest rate below `low` and above `high`."""
-    tried = list(rates)
-    return max((r for r in tried if r < low), default=None), min((r for r in tried if r > high), default=None)
-
-
-def _bracketed(
-    near: float | None,
-    far: float | None,
-    side: Side,
-    best_rate: float,
-    compared: Mapping[float, Comparison],
-    margin: float,
-) -> _Decision:
-    """A value between two tried rates: no better than the one towards the best, no worse than the one
-    beyond."""
-    if near is None:
-        return _Decision("undecided")
-    cost = Bracket(
-        least=None if near == best_rate else _percent(compared[near]),
-        most=None if far is None else _percent(compared[far]),
+    rate = row.high if row.high < best_rate else row.low
+    own = [] if math.isclose(rate, best_rate, rel_tol=TOLERANCE) else compared([rate])
+    if any(costs.is_beyond(rate) and relation(arm.comparison, margin) != "worse" for arm in own):
+        return Finding("undecided", own[0].comparison)
+    if row.topic != "boundary":
+        return Finding(value_word(own[0].comparison, side=own[0].side, margin=margin), own[0].comparison)
+    neighbours = compared(_neighbours(rate, rate, costs.rates))
+    return boundary_finding(
+        own,
+        good_side=[arm.comparison for arm in neighbours if not is_beyond(row, arm.value)],
+        direction=row.direction or "too_high",
+        best_is_beyond=is_beyond(row, best_rate),
+        margin=margin,
     )
-    if near != best_rate:
-        word = value_word(compared[near], side=side, margin=margin)
-        if word in ("too_low", "too_high"):
-            return _Decision(word, compared[near], cost)
-    if far is None:
-        return _Decision("undecided", None, cost)
-    match value_word(compared[far], side=side, margin=margin):
-        case "no_difference":
-            return _Decision("no_difference", compared[far], cost)
-        case "supported" | "no_worse":
-            return _Decision("no_worse", compared[far], cost)
-    return _Decision("undecided", compared[far], cost)
 
 
-def _exactly(comparison: Comparison) -> Bracket:
-    return Bracket(least=_percent(comparison), most=_percent(comparison))
-
-
-def _percent(comparison: Comparison) -> float:
-    return comparison.percent(comparison.effect) or 0.0
+def _neighbours(low: float, high: float, rates: Sequence[float]) -> list[float]:
+    """The nearest tried rate below `low`, and above `high`, where there is one."""
+    below = [rate for rate in rates if rate < low * (1 - TOLERANCE)]
+    above = [rate for rate in rates if rate > high * (1 + TOLERANCE)]
+    return below[-1:] + above[:1]

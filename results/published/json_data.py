@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from files_and_text.plain_values import plain
@@ -14,7 +15,7 @@ from results.text.limitations import limitation_text
 from results.text.values import shown_range
 from results.verdict.row_verdict import RowVerdict
 
-FORMAT = 2
+FORMAT = 3
 """Version of the file; rises when a field changes its meaning."""
 
 
@@ -39,32 +40,27 @@ def published_data(
 
 def _model(model: ModelVerdict) -> dict[str, Any]:
     verdict = model.verdict
-    best, noise = verdict.best, model.noise
+    best, rate = verdict.best, model.best_rate
     return {
         "model": model.model,
         "model_size": verdict.context.get("model_size"),
         "best": None if best is None else {"values": best.values, "eval_loss": best.eval_loss},
+        "best_rate_by_the_curve": None if rate is None else asdict(rate),
+        "default_cost": comparison_data(model.default_cost),
         "edges": [{"dimension": edge.dimension, "side": edge.side} for edge in verdict.edges],
-        "noise": {
-            "spread": noise.spread,
-            "degrees": noise.degrees,
-            "configs": noise.groups,
-            "highest_rate": noise.highest_rate,
-        },
         "caveats": [limitation_text(limitation) for limitation in verdict.limitations],
         "rows": [_row(model, row) for row in verdict.rows if row.is_tested],
     }
 
 
 def _row(model: ModelVerdict, row: RowVerdict) -> dict[str, Any]:
-    cost = model.costs.get(row.row.id)
     return {
         "id": row.row.id,
         "value": shown_range(row.row),
         "verdict": row.word,
         "position": row.measurement.position,
         "distance_log10": row.measurement.distance_log10,
-        "cost_percent": None if cost is None else [cost.least, cost.most],
+        "nearest_size": row.row.id in model.nearest_size,
         "comparison": comparison_data(row.comparison),
         "edge": row.edge,
         "conditions_statement": conditions_statement(row.measurement.conditions),

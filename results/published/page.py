@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from files_and_text.atomic_files import atomic_write, atomic_write_json
-from files_and_text.numbers import loss, number, plural, value_text
+from files_and_text.numbers import loss, number, number_range, plural, value_text
 from results.comparison.constants import MARGIN
-from results.published.decide import Bracket, ModelVerdict
+from results.comparison.relation import Relation, relation
+from results.published.decide import DEFAULT_ROW, ModelVerdict
 from results.published.table import PublishedTable
 from results.render.markdown import bullets, literal, table
 from results.text.comparisons import band_text, effect_text, word_text
@@ -21,6 +21,9 @@ from results.text.limitations import limitation_text
 from results.text.values import conjunction, shown_range
 from results.verdict.row_verdict import RowVerdict
 from results.words.words import CLAIMS, WORDS
+
+if TYPE_CHECKING:
+    from results.curve_model.best_rate import BestRate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +58,18 @@ def advice_of(verdicts: Sequence[ModelVerdict]) -> list[Advice]:
 def published_page(
     read: PublishedTable, verdicts: Sequence[ModelVerdict], *, margin: float = MARGIN, about: str = ""
 ) -> str:
-    """The answer, the models, every value on every model, the evidence and the limitations."""
+    """The answer, what the guidelines' default rate costs, the models, every value on every model, and the
+    limitations."""
     advices = advice_of(verdicts)
-    tried = ("model", "size", "best", "loss", "band", "runs", "configs", "run twice")
+    tried = ("model", "size", "best", "loss", "best rate by the curve", "band", "runs", "configs")
+    has_default = _with_default(verdicts)
     parts = [
         f"# The guideline's learning rates on {literal(read.name)}",
         about,
-        bullets(_answers(read, verdicts, advices, margin)),
+        bullets(_answers(read, verdicts, advices)),
+        _default_section(has_default, margin) if has_default else "",
         f"## Models\n\n{_MODELS}\n\n{table(tried, map(_model_cells, verdicts))}",
         f"## Every value on every model\n\n{_VALUES}\n\n{_pivot(verdicts, advices)}",
-        f"## What it rests on\n\n{_EVIDENCE}\n\n"
-        + table(("model", "tried", "against the best", "runs"), _evidence(verdicts)),
         "## Limits\n\n" + bullets([*_limits(verdicts), *read.left_out]),
         "## Conditions beside the rows' own\n\n" + bullets(_conditions(advices)),
     ]
@@ -73,17 +77,15 @@ def published_page(
 
 
 _MODELS = (
-    "Loss in nats per token, the mean where a config was run more than once. The band holds the rates tried "
-    "within the margin of the best, with any of the other settings."
+    "Loss in nats per token, the mean where a config was run more than once. The best rate by the curve is "
+    "where it is lowest at the best's rank, with 5% beyond each end, between the lowest and the highest rate "
+    "tried. The band holds the rates tried within the margin of the best, with any of the other settings."
 )
 _VALUES = (
-    "Everything else as in the model's best config; costs in percent of the best's loss. Of a range the end "
-    "towards the best counts. A value that was not tried costs no less than the tried one towards the best "
-    "and no more than the one beyond, if the loss falls and then rises with the rate; when the one towards "
-    "the best is the best, only the upper bound is known. Empty: the row is not about such a model."
-)
-_EVIDENCE = (
-    "Only tried rates that a verdict rests on. In brackets the interval, corrected for all pairs of rates."
+    "Everything else as in the model's best config; costs in percent of the best's loss, with the interval "
+    "that leaves 5% beyond each end. Of a range the end towards the best counts. Where the best itself lies "
+    "in the row, the cost is that of the nearest rate tried outside. Empty: the row is not about such a "
+    "model."
 )
 
 
@@ -96,15 +98,9 @@ def write_published(page: str, data: dict[str, Any], stem: Path) -> tuple[Path, 
 
 
 def _answers(
-    read: PublishedTable, verdicts: Sequence[ModelVerdict], advices: Sequence[Advice], margin: float
+    read: PublishedTable, verdicts: Sequence[ModelVerdict], advices: Sequence[Advice]
 ) -> Iterable[str]:
-    replicated = [model for model in verdicts if model.noise.spread is not None]
-    has = "has" if len(replicated) == 1 else "have"
-    yield (
-        f"{plural(len(read.runs), 'run')} of {plural(len(verdicts), 'model')}; {len(replicated)} of the "
-        f"models {has} configs that were run more than once. Only there a verdict can be more than "
-        "undecided; elsewhere a cost is one run against another."
-    )
+    yield f"{plural(len(read.runs), 'run')} of {plural(len(verdicts), 'model')}."
     rates = [float(m.verdict.best.values["learning_rate"]) for m in verdicts if m.verdict.best]
     best = [f"{number(rate)} on {plural(n, 'model')}" for rate, n in sorted(Counter(rates).items())]
     yield f"The best rate tried is {conjunction(best)}."
@@ -112,36 +108,70 @@ def _answers(
     if edges:
         yield f"It is the last one tried, so the real best may lie beyond, on {_names(edges)}."
     for advice in advices:
-        yield _answer(advice, margin)
+        yield _answer(advice)
 
 
-def _answer(advice: Advice, margin: float) -> str:
+def _answer(advice: Advice) -> str:
     said = []
     for word in WORDS:
         on = [model.model for model, row in advice.found if row.word == word]
         if on and word in CLAIMS:
             said.append(f"{word.replace('_', ' ')} on {_names(on, len(advice.found))}")
-    undecided = sum(row.word == "undecided" for _, row in advice.found)
+    undecided = [model.model for model, row in advice.found if row.word == "undecided"]
     if undecided:
-        said.append(f"undecided on {plural(undecided, 'model')}")
-    percent, more, less = 100 * margin, [], []
-    for model, row in advice.found:
-        cost = model.costs.get(row.row.id)
-        if cost is not None and cost.least is not None and cost.least > percent:
-            more.append(model.model)
-        elif cost is not None and cost.most is not None and cost.most <= percent:
-            less.append(model.model)
-    costs = [
-        f"{kind} {percent:g}% on {_names(on, len(advice.found))}"
-        for kind, on in (("more than", more), ("at most", less))
-        if on
-    ]
-    told = f" By the losses alone it costs {'; '.join(costs)}" if costs else ""
-    rest = len(advice.found) - len(more) - len(less)
-    if told:
-        told += f"; on {plural(rest, 'model')} the rates tried leave that open." if rest else "."
+        said.append(f"undecided on {_names(undecided, len(advice.found))}")
     verb = f", called {(advice.found[0][1].row.direction or '').replace('_', ' ')}" if advice.boundary else ""
-    return f"{advice.value}{verb} ({', '.join(advice.rows)}): {'; '.join(said)}.{told}"
+    nearest = [m.model for m, row in advice.found if row.row.id in m.nearest_size]
+    of_others = f" As the nearest size: {_names(nearest)}." if nearest else ""
+    return f"{advice.value}{verb} ({', '.join(advice.rows)}): {'; '.join(said)}.{of_others}"
+
+
+def _with_default(verdicts: Sequence[ModelVerdict]) -> list[tuple[ModelVerdict, float]]:
+    """The models that the row of the default rate is about, with that rate."""
+    return [
+        (model, row.row.low)
+        for model in verdicts
+        for row in model.verdict.rows
+        if row.row.id == DEFAULT_ROW and row.is_tested and row.row.low is not None
+    ]
+
+
+def _default_section(found: Sequence[tuple[ModelVerdict, float]], margin: float) -> str:
+    rate = number(found[0][1])
+    known = [model for model, _ in found if model.default_cost is not None]
+    tried = [m.model for m in known if m.default_cost is not None and m.default_cost.arm in m.tried]
+    by_curve = "the cost is read off the curve between the rates tried."
+    if len(tried) == len(known):
+        where = f"{rate} was tried on all of them."
+    elif tried:
+        where = f"{rate} was tried on {_names(tried)} alone; elsewhere {by_curve}"
+    else:
+        where = f"{rate} was tried on none of them: {by_curve}"
+    intro = (
+        "Against the model's best config, with everything else as there, in percent of its loss; in brackets "
+        f"the interval that leaves 5% beyond each end. {where} Where the curve is lowest at another rate "
+        "than the best tried (Models, below), the cost against that is higher still."
+    )
+    lines = [_default_cost(model, margin) for model, _ in found]
+    return f"## What {rate} costs\n\n{intro}\n\n{bullets(lines)}"
+
+
+def _default_cost(model: ModelVerdict, margin: float) -> str:
+    cost, best = model.default_cost, model.verdict.best
+    if cost is None or best is None:
+        return f"{_short(model.model)}: not known, as too few rates were tried."
+    rate = number(float(best.values["learning_rate"]))
+    meaning = f"{_MEANS[relation(cost, margin)]} {100 * margin:g}%"
+    return f"{_short(model.model)}: {effect_text(cost)}, {meaning}. The best tried is {rate}."
+
+
+_MEANS: Mapping[Relation, str] = {
+    "worse": "costs more than",
+    "within": "costs or saves less than",
+    "no_worse": "costs less than",
+    "better": "saves more than",
+    "open": "may cost more or less than",
+}
 
 
 def _pivot(verdicts: Sequence[ModelVerdict], advices: Sequence[Advice]) -> str:
@@ -151,23 +181,17 @@ def _pivot(verdicts: Sequence[ModelVerdict], advices: Sequence[Advice]) -> str:
         cells = [_short(model.model)]
         for advice in advices:
             row = next((row for found, row in advice.found if found is model), None)
-            cost = None if row is None else model.costs.get(row.row.id)
-            cells.append("" if row is None else f"{word_text(row)}, {bracket_text(cost)}")
+            cells.append("" if row is None else _pivot_cell(model, row))
         rows.append(cells)
     return table(header, rows)
 
 
-def bracket_text(cost: Bracket | None) -> str:
-    """`+1.20%`, `+1.00% to +2.00%`, or the one bound that is known."""
-    if cost is None:
-        return "cost unknown"
-    if cost.least is None or cost.most is None:
-        if cost.least is None and cost.most is None:
-            return "not known"
-        return f"at most {cost.most:+.2f}%" if cost.least is None else f"at least {cost.least:+.2f}%"
-    if math.isclose(cost.least, cost.most):
-        return f"{cost.least:+.2f}%"
-    return f"{cost.least:+.2f}% to {cost.most:+.2f}%"
+def _pivot_cell(model: ModelVerdict, row: RowVerdict) -> str:
+    effect, where = effect_text(row.comparison), ""
+    if row.comparison is not None and row.row.topic != "boundary" and row.measurement.position == "inside":
+        where = f"outside, {row.comparison.arm.partition(',')[0]}: "
+    size = " (row of the nearest size)" if row.row.id in model.nearest_size else ""
+    return f"{word_text(row)}{f', {where}{effect}' if effect else ''}{size}"
 
 
 def _title(advice: Advice) -> str:
@@ -175,26 +199,19 @@ def _title(advice: Advice) -> str:
     return f"{advice.value}{about}"
 
 
-def _evidence(verdicts: Sequence[ModelVerdict]) -> Iterable[tuple[str, ...]]:
-    for model in verdicts:
-        runs = {config.name: len(config.losses) for config in model.configs}
-        found = {row.comparison.arm: row.comparison for row in model.verdict.rows if row.comparison}
-        for name, comparison in found.items():
-            both = f"{runs.get(name, 0)} and {runs.get(comparison.other, 0)}"
-            yield _short(model.model), name, effect_text(comparison), both
-
-
 def _limits(verdicts: Sequence[ModelVerdict]) -> Iterable[str]:
-    alone = [model.model for model in verdicts if model.noise.spread is None]
-    if alone:
-        yield f"Nothing up to the best rate was run twice, so noise is unknown there: {_names(alone)}."
-    for model in verdicts:
-        if model.noise.spread is not None:
-            yield f"{_short(model.model)}: {limitation_text(model.verdict.limitations[0])}"
     yield (
-        "The best config was chosen by these very losses, the lowest of several noisy ones; the intervals "
-        "allow for that, the costs without an interval do not."
+        "Runs that diverged are missing from tables like this one, and the curve does not know of them: at "
+        "high rates costs are those of the runs that survived, and above the highest rate tried no word says "
+        "that a rate is good enough."
     )
+    yield (
+        "A word is said where its probability is at least 95%, each for itself: of twenty words one may be "
+        "wrong. What all curves share was fitted on 12 published models; docs/published-tables.md checks the "
+        "words on models and rates that were hidden from that fit."
+    )
+    for model in verdicts:
+        yield f"{_short(model.model)}: {limitation_text(model.verdict.limitations[0])}"
 
 
 def _conditions(advices: Sequence[Advice]) -> Iterable[str]:
@@ -220,6 +237,7 @@ def _model_cells(model: ModelVerdict) -> tuple[str, ...]:
     verdict, best = model.verdict, model.verdict.best
     size = verdict.context.get("model_size")
     band = next((row.band for row in verdict.rows if row.band is not None), None)
+    rate = model.best_rate
     return (
         model.model,
         "not in its name" if size is None else f"{number(size / 1e9)}B",
@@ -227,11 +245,16 @@ def _model_cells(model: ModelVerdict) -> tuple[str, ...]:
         if best is None
         else ", ".join(f"{name} {value_text(value)}" for name, value in best.values.items()),
         "" if best is None else loss(best.eval_loss),
+        "" if rate is None else _best_rate_text(rate),
         "" if band is None else band_text(band),
         str(sum(len(config.losses) for config in model.configs)),
         str(len(model.configs)),
-        str(sum(len(config.losses) > 1 for config in model.configs)),
     )
+
+
+def _best_rate_text(rate: BestRate) -> str:
+    low, high = (float(f"{end:.2g}") for end in (rate.low, rate.high))
+    return number_range(low, high) + (" and more" if rate.open_above else "")
 
 
 def _names(models: Sequence[str], of: int = 0) -> str:

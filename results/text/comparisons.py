@@ -124,8 +124,7 @@ def _because(comparison: Comparison | None, margin: float) -> str:
             f"margin {100 * margin:g}%"
         )
     elif comparison.effect is not None:
-        paired = comparison.design == "paired"
-        said.append("too few for an interval" if paired else "no config was run twice, so noise is unknown")
+        said.append("too few for an interval")
     if comparison.lost:
         said.append(
             f"{plural(comparison.lost, 'run')} of {comparison.arm} ended early where the other finished"

@@ -101,13 +101,13 @@ TEXTS: Mapping[str, Callable[..., str]] = {
     "data_warning": lambda warning: f"Data: {warning.rstrip('.')}.",
     "adapters": lambda adapters: f"Adapters were trained {'; '.join(adapters)}.",
     "no_rows": lambda: "The study names no guideline rows, so none is checked.",
-    "noise_unknown": lambda: (
-        "No config of this model up to its best rate was run twice, so its noise is unknown."
+    "few_rates": lambda least: (
+        f"Fewer than {least} learning rates of this model were tried with the best's other settings (or its "
+        "losses are not above 0), so no curve is fitted and every word is undecided."
     ),
-    "pooled_noise": lambda groups, degrees, spread, highest_rate, pairs, alpha, guard: (
-        f"Noise from {plural(groups, 'config')} run more than once, with {degrees} degrees of freedom: "
-        f"{spread:.5f} nats a run, at rates up to {number(highest_rate)}. This model's intervals hold "
-        f"together for all {pairs} pairs of rates at {100 * (1 - alpha):g}%, if noise is alike in all "
-        f"configs (taken {guard:g} times as large above rates that were run twice)."
+    "curve": lambda runs, rates, highest, near_divergence: (
+        f"Costs are those of a curve through {plural(runs, 'run')} at {rates} learning rates, up to "
+        f"{number(highest)}."
+        + (f" Left out near divergence: {plural(near_divergence, 'run')}." if near_divergence else "")
     ),
 }

@@ -1,0 +1,1 @@
+"""How well the curve model foretells losses that it has not seen."""
