@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from results.comparison.records import RecordComparison
+from results.effects.untried_side import Side
 from results.words.words import Word
 from search_spaces.dimension import Value
 
@@ -216,6 +217,11 @@ class Answer:
     unquantized_base: Compared | None = None
     """The base without quantization; None where the sweep did not measure it, or has no quantization."""
     sure: Sure
+    untried: Side = ""
+    """higher | lower: nothing with such a mean rate over the run was tried beyond the best's; "" where both
+    were, and while the sweep is not finished."""
+    mean_rate: float | None = None
+    """The best's mean learning rate over the run, schedule and warmup included."""
     seeds: int
     """Seeds on which the best was run again; 0 before `confirm`, and when the best has changed since."""
     margin: float

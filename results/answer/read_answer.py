@@ -16,6 +16,7 @@ from results.comparison.constants import MARGIN, MIN_PAIRS
 from results.comparison.paired import Comparison, compare
 from results.comparison.quantiles import t_quantile
 from results.comparison.relation import relation
+from results.effects.untried_side import untried_side
 from results.parameter_order import in_order
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.arm_comparisons import ArmComparisons, ArmSummary, has_values_of
@@ -52,6 +53,10 @@ def read_answer(
     sure: Sure = "not_by_metric" if again is None and arm is not None else _sure(sweep, best, compared, again)
     spec = sweep.context.get("metric")
     metric = str(spec["name"]) if isinstance(spec, Mapping) else None
+    run_again = [] if compared is None else [compared.values[a.arm.name] for a in compared.arms if a.runs]
+    untried, mean = untried_side(sweep, best, run_again)
+    if run.is_unfinished or (arm is not None and arm.runs > arm.finished):
+        untried = ""  # what is not finished goes on by itself, and a best that loses runs is rather too high
     config = None if best is None else _best_config(sweep, best, arm)
     return Answer(
         sweep=sweep.name,
@@ -61,6 +66,8 @@ def read_answer(
         base=_base(sweep, config),
         unquantized_base=_unquantized_base(sweep, config),
         sure=sure,
+        untried=untried,
+        mean_rate=mean,
         seeds=0 if arm is None else arm.finished,
         margin=MARGIN if verdict is None else verdict.margin,
         metric=metric,

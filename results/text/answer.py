@@ -106,8 +106,19 @@ def headline(answer: Answer) -> str:
 
 
 def sure_text(answer: Answer) -> str:
-    """How sure it is that the best beats the guideline default, also over other evaluation records."""
-    return " ".join(filter(None, (_sure(answer), records_text(answer))))
+    """How sure it is that the best beats the guideline default, also over other evaluation records; and that
+    a better rate may lie beyond it."""
+    return " ".join(filter(None, (_sure(answer), records_text(answer), untried_text(answer))))
+
+
+def untried_text(answer: Answer) -> str:
+    """`Try a higher learning_rate: ...`; "" where rates on both sides of the best were tried."""
+    if not answer.untried:
+        return ""
+    return (
+        f"Try a {answer.untried} learning_rate: nothing tried has a {answer.untried} mean rate over the run "
+        f"than the best, {number(answer.mean_rate)}."
+    )
 
 
 def _sure(answer: Answer) -> str:

@@ -83,6 +83,10 @@ TEXTS: Mapping[str, Callable[..., str]] = {
         f"The best {dimension}, {number(value)}, is at the {side} end of what was searched ({number(end)}): "
         "widen the range and search again."
     ),
+    "rate_untried": lambda side, mean_rate: (
+        f"Nothing with a {side} mean learning rate over the run than the best's, {number(mean_rate)}, was "
+        f"tried: a better rate may lie {'above' if side == 'higher' else 'below'}."
+    ),
     "no_default": lambda: (
         "No trial took all of the tables' own values: there is no guideline default to compare with."
     ),

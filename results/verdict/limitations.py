@@ -8,6 +8,7 @@ from typing import Any
 
 from results.comparison.constants import MIN_PAIRS
 from results.comparison.relation import relation
+from results.effects.untried_side import untried_side
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.arm_comparisons import ArmComparisons
 from results.verdict.band import Edge
@@ -33,6 +34,10 @@ def limitations_of(
         Limitation("edge", {"dimension": e.dimension, "side": e.side, "value": e.value, "end": e.end})
         for e in edges
     ]
+    run_again = [] if compared is None else [compared.values[a.arm.name] for a in compared.arms if a.runs]
+    untried, mean = untried_side(sweep, sweep.best, run_again)
+    if untried:
+        found.append(Limitation("rate_untried", {"side": untried, "mean_rate": mean}))
     found += [*_of_default(sweep.guideline_default, compared), *_of_trials(sweep)]
     account = sweep.context.get("data_account")
     warnings = account.get("warnings", ()) if isinstance(account, Mapping) else ()

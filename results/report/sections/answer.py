@@ -28,7 +28,7 @@ _SHOWN = (
     "best_lost_runs",
 )
 """Limitations that change what a reader does: they are not folded away."""
-_SAID_ELSEWHERE = ("no_best", "one_run", "unfinished", "older_best", "edge")
+_SAID_ELSEWHERE = ("no_best", "one_run", "unfinished", "older_best", "edge", "rate_untried")
 """Limitations that the sentence on how sure it is, the first line or the section on what is next says."""
 
 
@@ -52,7 +52,7 @@ def _blocks(facts: ReportFacts) -> list[Block]:
         return [Headline(text="No trial has been tried yet.")]
     blocks: list[Block] = [Headline(text=headline(answer)), Tiles(tiles=_tiles(facts))]
     if answer.best is not None:
-        tone = _TONES.get(answer.sure, "unsure")
+        tone = "unsure" if answer.untried else _TONES.get(answer.sure, "unsure")
         blocks.append(Paragraph(tone=tone, text=f"How sure? {sure_text(answer)}"))
     if default := default_sentence(answer):
         blocks.append(Paragraph(text=default))
