@@ -16,6 +16,15 @@ REPLICATE = "replicate"
 MEASURED = "measured:"
 """Attributes of a trial, by percent of its budget, that hold loss and metric where there is a metric."""
 
+FROZEN = "frozen"
+"""User attribute of a trial that was stopped early and may be taken up again: the percent of its budget; None
+once it was. Also the `outcome` of the trial until then."""
+
+
+def is_frozen(trial: FrozenTrial) -> bool:
+    """Whether a trial was stopped early, kept its checkpoint, and may be taken up again."""
+    return trial.state == TrialState.RUNNING and trial.user_attrs.get(FROZEN) is not None
+
 
 def is_replicate(trial: FrozenTrial) -> bool:
     """Whether this is a run of a known configuration on a new seed, and not a trial of the search."""

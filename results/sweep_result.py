@@ -51,7 +51,7 @@ class TrialResult:
     metric: float | None = None
     """The sweep's metric at the full budget, where there is one."""
     outcome: str
-    """complete | pruned | diverged | out_of_memory | failed | running | waiting."""
+    """complete | pruned | frozen | diverged | out_of_memory | failed | running | waiting."""
     stop_reason: str = ""
     percent: int | None = None
     """Percent of its budget at the last report."""

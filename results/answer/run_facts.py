@@ -8,9 +8,10 @@ from datetime import datetime
 from statistics import median
 
 from results.answer.answer import RunFacts
+from results.stored_trials import FROZEN
 from results.sweep_result import SweepResult
 
-_NOT_ENDED = ("running", "waiting")
+_NOT_ENDED = ("running", "waiting", FROZEN)
 
 
 def read_run_facts(sweep: SweepResult, *, run_folder: str, target: int | None = None) -> RunFacts:
@@ -47,7 +48,7 @@ def busy_seconds(spans: Iterable[tuple[datetime | None, datetime | None]]) -> fl
 
 
 def _is_unfinished(counts: Counter[str], ended: int, target: int | None, *, is_exhausted: bool) -> bool:
-    if counts["running"]:
+    if counts["running"] or counts[FROZEN]:
         return True
     if target is None:
         return bool(counts["waiting"])

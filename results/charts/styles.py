@@ -59,6 +59,7 @@ STYLES: Mapping[str, Style] = {
     "trial": _style(_SLATE, size=5),
     "shaded": _style(_INK, size=6),
     "pruned": _style(_GREY, "cross", size=4),
+    "frozen": _style(_GREY, "circle", is_open=True, size=4),
     "diverged": _style(_RED, "triangle_down", is_open=True, size=4.5),
     "out_of_memory": _style(_RED, "square", is_open=True, size=4.5),
     "failed": _style(_RED, "cross", size=4.5),

@@ -42,6 +42,7 @@ _OUTCOMES = {"out_of_memory": "out of memory", "running": "unfinished"}
 """A trial that has started may be at work or wait to be continued: only a live status knows."""
 _ENDED = {
     "pruned": "was stopped early",
+    "frozen": "was stopped early and may go on",
     "diverged": "diverged",
     "out_of_memory": "ran out of memory",
     "failed": "failed",

@@ -199,7 +199,13 @@ class Worker(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
 
     def _apply_once(self, reply: Reply) -> list[SeatReport]:
         """Returns reports of trials that could not be seated."""
-        for number in reply.leave:
+        for number in reply.freeze:
+            if self.session.has_trial(number):
+                with self._watchdog:
+                    self.session.save(number)
+        if reply.freeze:
+            self._deliver_files()
+        for number in (*reply.leave, *reply.freeze):
             if self.session.has_trial(number):
                 self.session.remove(number)
         self._files.keep_only({trial.assignment.number for trial in self.session.trials})

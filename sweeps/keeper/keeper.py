@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,12 +21,20 @@ from optuna.trial import FrozenTrial
 
 from lora_runner.protocol import FAILED, PUT_BACK, BaseSamples, ComputeRecord, SeatReport, UnquantizedBase
 from sweeps.artifacts.checkpoint_store import CheckpointCleaner
+from sweeps.keeper.freezer import Freezer
 from sweeps.keeper.protocol import Reply, SeatAssignment, SeatTime
 from sweeps.keeper.pruning import final_report
 from sweeps.keeper.recorder import Recorder, RunStart
 from sweeps.keeper.recovery import recover_trials
 from sweeps.keeper.retry_queue import RetryQueue, is_suspect
-from sweeps.keeper.seats import assign_seat, current_reports, trials_of_run, trials_without_seat
+from sweeps.keeper.seats import (
+    assign_seat,
+    current_reports,
+    frozen_before,
+    frozen_trials,
+    trials_of_run,
+    trials_without_seat,
+)
 from sweeps.keeper.sources.replicate_source import trial_source_for
 from sweeps.keeper.sources.tail_source import TailReplicates
 from sweeps.keeper.unquantized_base import UnquantizedMeasurement
@@ -119,6 +127,9 @@ class Keeper:
                     self._note(f"warning: {warning}")
             # Trials of this run are on their seats: only the keeper was restarted.
             self._recover(self._interrupted())
+            if not self._freezer.is_on:  # the sweep file asks for another pruner than before
+                self._freezer.end_all()
+            self._end_if_over()
             self._workers.active = {trial.user_attrs["worker"] for trial in self._ours()}
         self._held_lease.committed(lease)
         self._recorder.remove_leftovers(self.study.get_trials(deepcopy=False))
@@ -143,7 +154,7 @@ class Keeper:
     def _use_study(self, study: optuna.Study) -> None:
         self.study = study
         spec = self.study_spec
-        self.study.pruner = make_pruner(spec.search, spec.report_at, spec.first_pruning_percent)
+        self.study.pruner = make_pruner(spec.search, spec.report_at, spec.first_pruning_percent, spec.space)
         self._source = trial_source_for(self.study_spec, study, self._note)
         self._source.num_failed_before = self._run_start.num_failed
         self._tail = TailReplicates(self.study_spec, study, self._source.record, self._note)
@@ -151,6 +162,7 @@ class Keeper:
             self._cleaner = CheckpointCleaner(store.of_study(study_key_of(study)))
         self._recorder = Recorder(self.study_spec, study, self._note, self._cleaner)
         self._retry_queue = RetryQueue(study, (), self._note)
+        self._freezer = Freezer(self.study_spec, study, self._recorder, self._note)
         self._final_report = partial(final_report, study, self.study_spec)
         self._stale = False
 
@@ -178,6 +190,9 @@ class Keeper:
             self._stale = True  # the cache holds values that were rolled back
             raise
         self._held_lease.committed(lease)
+        if ended := self._freezer.take_ended():
+            self._recorder.remove_leftovers(trial for trial, _ in ended)
+            self.report_log.add(self.study, ((trial, last) for trial, last in ended if last is not None))
 
     # --- calls of workers -----------------------------------------------------------------------
 
@@ -197,7 +212,7 @@ class Keeper:
                 return self._no_work(worker, stop=True)
         self._recorder.remove_leftovers(lost)
         pause = 0.0 if num_failed else restart_pause(starts)
-        if self._is_ending() or not (self._retry_queue.numbers or self._source.has_more()):
+        if self._is_ending() or not self._has_more():
             return self._no_work(worker, stop=True)
         self._workers.active.add(worker)
         measure = False
@@ -222,6 +237,7 @@ class Keeper:
     def _take_trials(self, worker: int, reason: str | None) -> tuple[list[FrozenTrial], int]:
         """The trials that a worker had, and how many of them have failed for losing too many workers."""
         lost = self._on(worker)
+        self._freezer.has_left(worker)
         self.progress.forget_worker(worker, f"worker {worker} was lost" if lost else None)
         for trial in lost:
             self._note(f"trial {trial.number}: lost its worker {worker} ({reason or 'not its fault'})")
@@ -287,8 +303,9 @@ class Keeper:
             return Reply() if seats is None else self._fill(worker, seats)
 
     def ask(self, worker: int, seats: Sequence[int]) -> Reply:
-        """Trials for free seats: interrupted ones first, then new ones, until `trials` is reached."""
+        """Trials for free seats: interrupted ones first, then frozen ones that may win, then new ones."""
         with self._transaction():
+            self._freezer.has_left(worker)
             return self._fill(worker, seats)
 
     def report(
@@ -316,9 +333,11 @@ class Keeper:
             for note in notes:
                 self._note(f"worker {worker}: {note}")
             self._count_seat_time(seat_time)
+            self._freezer.has_left(worker)
             current = current_reports(self.study, reports, self._retry_queue.numbers)
             known = {report.number for _, report in current}
-            leave = [r.number for r in reports if r.number not in known and r.outcome is None]
+            freeze = frozen_before(self.study, reports)
+            leave = [r.number for r in reports if r.number not in {*known, *freeze} and r.outcome is None]
             new = {r.number for t, r in current if r.percent not in t.intermediate_values or r.is_end}
             self._recorder.record(current)
             freed, any_ended = [], False
@@ -332,17 +351,19 @@ class Keeper:
                     self.progress.worse(f"trial {trial.number} was put back")
                     continue
                 last = self._final_report(trial, report)
+                freezes = last is not None and self._freezer.takes(last)
                 if last is not None or report.number in new:
-                    told.append((trial, last or report))
+                    told.append((trial, report if freezes else last or report))
                 if last is None:
                     continue
-                self._recorder.record_end(trial, last)
+                self._end(trial, last, worker)
                 any_ended = True
                 if last.outcome == FAILED:
                     self.progress.worse(f"trial {trial.number} failed")
                 if report.outcome is None:
-                    leave.append(report.number)
+                    (freeze if freezes else leave).append(report.number)
                     freed.append(int(trial.user_attrs["seat"]))
+            self._freezer.give_up_surplus()
             if not self._search_goes_on():
                 dropped = self._tail.drop(worker)
                 freed += [int(run.user_attrs["seat"]) for run in dropped]
@@ -350,21 +371,45 @@ class Keeper:
             if any_ended and (share := self._workers.seat_busy_share) is not None:
                 self.study.set_user_attr("seat_busy_share", share)
             reply = self._fill(worker, [*free, *freed])
+            still = {trial.number for trial in frozen_trials(self.study)}
+            leave += [number for number in freeze if number not in still]
         self._recorder.remove_leftovers([*(trial for trial, _ in current), *dropped])
         self.report_log.add(self.study, told)
-        return replace(reply, leave=tuple(leave))
+        return replace(reply, leave=tuple(leave), freeze=tuple(n for n in freeze if n in still))
 
     # --- filling seats ----------------------------------------------------------------------------
 
     def _recover(self, trials: Sequence[FrozenTrial], lost_because: str | None = None) -> int:
-        return recover_trials(
+        num_failed = recover_trials(
             trials,
             self._recorder,
             self._retry_queue,
             self._final_report,
+            self._end,
             self._note,
             lost_because=lost_because,
         )
+        self._freezer.give_up_surplus()
+        return num_failed
+
+    def _end(self, trial: FrozenTrial, last: SeatReport, worker: int | None = None) -> None:
+        """Record the end of a trial, or freeze it; `worker` still has it on a seat."""
+        if self._freezer.takes(last):
+            self._freezer.freeze(trial, last, worker)
+        else:
+            self._recorder.record_end(trial, last)
+
+    def _has_more(self) -> bool:
+        """Whether there is a trial for a free seat: interrupted, frozen or new."""
+        return bool(self._retry_queue.numbers) or self._source.has_more() or self._thawed() is not None
+
+    def _thawed(self, busy: Container[int] = ()) -> FrozenTrial | None:
+        return self._freezer.next(has_new=self._source.has_more(), busy=busy)
+
+    def _end_if_over(self) -> None:
+        """Once nothing trains and nothing more is handed out, no frozen trial is taken up again."""
+        if not (self._is_ending() or self._ours() or self._has_more()):
+            self._freezer.end_all()
 
     def _fill(self, worker: int, seats: Sequence[int]) -> Reply:
         on_worker = self._on(worker)
@@ -390,6 +435,7 @@ class Keeper:
             start.append(SeatAssignment(seat, assignment))
             self._note(f"trial {trial.number}: started on worker {worker} seat {seat}")
         if not on_worker:
+            self._end_if_over()
             return self._no_work(worker)
         self._workers.active.add(worker)
         return Reply(start=tuple(start))
@@ -398,12 +444,16 @@ class Keeper:
         others = self._workers.active - {worker}
         trial = self._retry_queue.next_for(worker, on_worker, has_others=bool(others))
         if trial is None and not any(map(is_suspect, on_worker)):
-            trial = next(iter(self._source.prefetched()), None) or self._source.draw() or self._tail.draw()
+            if (trial := self._thawed(self._workers.active)) is not None:
+                self.progress.worse(f"trial {trial.number} was taken up again")
+            else:
+                trial = next(iter(self._source.prefetched()), None) or self._source.draw()
+                trial = trial or self._tail.draw()
         return trial
 
     def _search_goes_on(self) -> bool:
         """Whether a trial of the search runs, waits for a seat, or is still to be drawn."""
-        return self._tail.has_running_search() or (not self._is_ending() and self._source.has_more())
+        return self._tail.has_running_search() or (not self._is_ending() and self._has_more())
 
     def _no_work(self, worker: int, *, stop: bool = False) -> Reply:
         """The reply to a worker that has nothing more to do."""
@@ -436,7 +486,7 @@ class Keeper:
 
     def _count_seat_time(self, seat_time: SeatTime | None) -> None:
         """Only as long as there is a trial for every free seat."""
-        if seat_time and not self._is_ending() and (self._retry_queue.numbers or self._source.has_more()):
+        if seat_time and not self._is_ending() and self._has_more():
             self._workers.count_seat_time(seat_time.busy_seat_seconds, seat_time.seat_seconds)
 
     # --- calls of the driver ----------------------------------------------------------------------
@@ -458,7 +508,7 @@ class Keeper:
         status.elapsed_seconds = time.monotonic() - self._started
         status.run_seconds = self._run_time.seconds
         status.stopping = self._stopping
-        has_more = self._source.has_more() and not self._is_ending()
+        has_more = not self._is_ending() and (self._source.has_more() or self._thawed() is not None)
         self.progress.fill(
             status,
             without_seat=without_seat,

@@ -21,6 +21,8 @@ class Reply:
 
     leave: tuple[int, ...] = ()
     """Numbers of trials."""
+    freeze: tuple[int, ...] = ()
+    """Numbers of trials that leave their seats after a checkpoint, from which they may go on later."""
     start: tuple[SeatAssignment, ...] = ()
     stop: bool = False
     """Checkpoint the running trials and end."""

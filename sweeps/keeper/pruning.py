@@ -20,6 +20,7 @@ from results.stored_trials import is_replicate, search_trials
 from results.text.gaps import short_loss
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.optuna_private import storage_of, trial_id_of
+from sweeps.study.curve_gp.pruner import FreezeThaw
 from sweeps.study.read_status import is_default
 
 
@@ -57,8 +58,10 @@ def final_report(
         return None
     reported = [t.intermediate_values.get(report.percent) for t in search_trials(study)]
     others = [other for other in reported if other is not None]
-    rank = 1 + sum(other < value for other in others)
-    return report.ended(PRUNED, f"at {report.percent}%: {text}, rank {rank} of {len(others)}")
+    standing = f"rank {1 + sum(other < value for other in others)} of {len(others)}"
+    if isinstance(study.pruner, FreezeThaw):
+        standing = study.pruner.reason
+    return report.ended(PRUNED, f"at {report.percent}%: {text}, {standing}")
 
 
 def end_text(report: SeatReport, metric: str | None) -> str:

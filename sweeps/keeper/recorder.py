@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -16,7 +17,7 @@ from files_and_text.atomic_files import atomic_write, atomic_write_json
 from files_and_text.trial_paths import ERROR_FILE, REPORTS_FILE, RESULT_FILE, trial_folder
 from lora_runner.metric.scores import objective_of
 from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED, SeatReport
-from results.stored_trials import ENDED, MEASURED, is_replicate, rank, search_trials
+from results.stored_trials import ENDED, FROZEN, MEASURED, is_replicate, rank, search_trials
 from sweeps.artifacts.checkpoint_store import CheckpointCleaner
 from sweeps.artifacts.trial_folder import (
     append_line,
@@ -163,14 +164,11 @@ class Recorder:
         """Record how a trial ended, and tell the study. Every trial that ran ends here."""
         outcome = report.outcome
         assert outcome is not None
-        values = report.to_dict()
-        attributes = {name: values[name] for name in _END_ATTRIBUTES}
-        if self.study_spec.metric is not None:
-            attributes["metric"] = report.metric
+        attributes = self._attributes(report)
         if "arm" in trial.user_attrs:
             # Intervals are looked at in this order; clocks of several machines may disagree about it.
             attributes[ENDED] = len(self.study.get_trials(deepcopy=False, states=ENDED_STATES))
-        set_user_attrs(self.study, trial, **attributes, num_steps=report.step)
+        set_user_attrs(self.study, trial, **attributes)
         if outcome in (DIVERGED, OUT_OF_MEMORY) and self.study_spec.search["sampler"] == "tpe":
             # TPE would otherwise rank a trial that learned fast before it broke above others, by its last
             # value.
@@ -179,6 +177,23 @@ class Recorder:
         self.study.tell(trial.number, value, state=_STATES[outcome])
         metric = None if self.study_spec.metric is None else self.study_spec.metric.name
         self._note(f"trial {trial.number}: {end_text(report, metric)}")
+
+    def _attributes(self, report: SeatReport) -> dict[str, Any]:
+        values = report.to_dict()
+        attributes = {name: values[name] for name in _END_ATTRIBUTES} | {"num_steps": report.step}
+        return attributes if self.study_spec.metric is None else attributes | {"metric": report.metric}
+
+    def record_frozen(self, trial: FrozenTrial, report: SeatReport) -> None:
+        """Record that a trial was stopped with this report, without a seat and without an end."""
+        attributes = self._attributes(report) | {"outcome": FROZEN, FROZEN: report.percent, "run": None}
+        set_user_attrs(self.study, trial, **attributes)
+        self._note(f"trial {trial.number}: frozen {report.stop_reason}")
+
+    def record_given_up(self, trial: FrozenTrial) -> None:
+        """Record that a frozen trial has ended: it is pruned as of its last report."""
+        set_user_attrs(self.study, trial, outcome=PRUNED, **{FROZEN: None})
+        self.study.tell(trial.number, state=TrialState.PRUNED)
+        self._note(f"trial {trial.number}: pruned {trial.user_attrs.get('stop_reason')}, was frozen")
 
     def remove_leftovers(self, trials: Iterable[FrozenTrial]) -> None:
         """Remove the checkpoints of `trials` that have ended, and the adapters of all but the best trials.

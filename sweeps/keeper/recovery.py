@@ -17,6 +17,7 @@ def recover_trials(
     recorder: Recorder,
     retry_queue: RetryQueue,
     decide: Callable[[FrozenTrial, SeatReport], SeatReport | None],
+    end: Callable[[FrozenTrial, SeatReport], None],
     note: Callable[[str], None],
     *,
     lost_because: str | None = None,
@@ -24,8 +25,9 @@ def recover_trials(
     """Record what the folders of `trials` hold that the study lacks, and queue those that have not ended.
 
     Missing reports are recorded and decided on now, since a trial that is resumed from a later checkpoint
-    does not repeat them; `decide` is the stop decision. `lost_because` counts a loss against each trial; None
-    counts none. Returns how many trials failed because they lost too many workers.
+    does not repeat them; `decide` is the stop decision, and `end` records what it stops. `lost_because`
+    counts a loss against each trial; None counts none. Returns how many trials failed because they lost too
+    many workers.
     """
     ended = set()
     missing = [(trial, report) for trial in trials for report in read_reports(recorder.folder, trial)]
@@ -38,7 +40,7 @@ def recover_trials(
         recorder.record(at_percent)
         for trial, report in at_percent:
             if (last := decide(trial, report)) is not None:
-                recorder.record_end(trial, last)
+                end(trial, last)
                 ended.add(trial.number)
     num_failed = 0
     for trial in trials:
@@ -47,7 +49,7 @@ def recover_trials(
         if (result := read_result(recorder.folder, trial)) is not None:
             note(f"trial {trial.number}: result found on disk")
             recorder.record([(recorder.study.get_trials(deepcopy=False)[trial.number], result)])
-            recorder.record_end(trial, decide(trial, result) or result)
+            end(trial, decide(trial, result) or result)
         elif lost_because is None or retry_queue.record_loss(
             trial, alone=len(trials) == 1, reason=lost_because
         ):

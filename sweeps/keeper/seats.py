@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from files_and_text.trial_paths import trial_folder
 from lora_runner.config import TrialConfig
 from lora_runner.protocol import Assignment, SeatReport
+from results.stored_trials import FROZEN, is_frozen
 from sweeps.study.study import is_prefetched, set_user_attrs
 
 
@@ -26,8 +27,15 @@ def trials_of_run(study: optuna.Study, run: str) -> list[FrozenTrial]:
 
 
 def trials_without_seat(study: optuna.Study, run: str) -> list[FrozenTrial]:
-    """Trials without a seat, or on a seat of an earlier run."""
-    return [trial for trial in seated_trials(study) if trial.user_attrs.get("run") != run]
+    """Trials that have lost their seat, or are on a seat of an earlier run; no frozen ones."""
+    return [
+        trial for trial in seated_trials(study) if trial.user_attrs.get("run") != run and not is_frozen(trial)
+    ]
+
+
+def frozen_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that were stopped early and may be taken up again."""
+    return [trial for trial in seated_trials(study) if is_frozen(trial)]
 
 
 def current_reports(
@@ -44,8 +52,15 @@ def current_reports(
         if report.number < len(trials)
         and report.number not in interrupted
         and trials[report.number].state == TrialState.RUNNING
+        and not is_frozen(trials[report.number])
         and trials[report.number].user_attrs.get("attempt") == report.attempt
     ]
+
+
+def frozen_before(study: optuna.Study, reports: Iterable[SeatReport]) -> list[int]:
+    """Trials that an earlier call with these reports froze, whose reply the worker did not get."""
+    frozen = {trial.number: trial.user_attrs["attempt"] for trial in frozen_trials(study)}
+    return [report.number for report in reports if frozen.get(report.number) == report.attempt]
 
 
 def assign_seat(
@@ -53,7 +68,8 @@ def assign_seat(
 ) -> Assignment:
     """Record the seat before the trial starts: reports of earlier attempts no longer count."""
     attempt = int(trial.user_attrs.get("attempt", 0)) + 1
-    set_user_attrs(study, trial, worker=worker, seat=seat, attempt=attempt, run=run)
+    thawed = {FROZEN: None, "outcome": None, "stop_reason": None} if is_frozen(trial) else {}
+    set_user_attrs(study, trial, worker=worker, seat=seat, attempt=attempt, run=run, **thawed)
     return Assignment(
         number=trial.number,
         config=TrialConfig.from_dict(trial.user_attrs["config"]),

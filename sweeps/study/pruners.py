@@ -12,6 +12,8 @@ from optuna import pruners
 from optuna.trial import FrozenTrial, TrialState
 
 from results.stored_trials import is_replicate
+from search_spaces import SearchSpace
+from sweeps.study.curve_gp.pruner import FreezeThaw
 from sweeps.study.pruning.rungs import default_rung
 
 
@@ -117,7 +119,9 @@ def _or_inf(value: float) -> float:
     return math.inf if math.isnan(value) else value
 
 
-def make_pruner(search: Mapping[str, Any], report_at: Sequence[int], earliest: int) -> pruners.BasePruner:
+def make_pruner(
+    search: Mapping[str, Any], report_at: Sequence[int], earliest: int, space: SearchSpace
+) -> pruners.BasePruner:
     """The pruner that the sweep file names; its resource is whole percents of a trial's budget.
 
     Its first rung is the first report from percent `earliest` on (`rungs.py`), unless the file sets another.
@@ -135,4 +139,6 @@ def make_pruner(search: Mapping[str, Any], report_at: Sequence[int], earliest: i
             return pruners.MedianPruner(**{"n_warmup_steps": first, **options})
         case "none":
             return pruners.NopPruner()
+        case "freeze_thaw":
+            return FreezeThaw(space, **{"min_resource": first, **options})
     raise ValueError(f"unknown pruner {search['pruner']!r}")

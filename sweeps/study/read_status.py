@@ -13,13 +13,20 @@ from optuna.trial import FrozenTrial, TrialState
 from files_and_text.plain_values import finite
 from results.devices import devices_of
 from results.parameter_order import in_order
-from results.stored_trials import by_percent, full_budget_loss, is_replicate, rank, search_trials
+from results.stored_trials import (
+    by_percent,
+    full_budget_loss,
+    is_frozen,
+    is_replicate,
+    rank,
+    search_trials,
+)
 from results.sweep_result import hyperparameters
 from search_spaces import DEFAULT_LABEL, MOVED_LABEL
 from search_spaces.dimension import Value
 from sweeps.study.compute_paths import COMPUTE_PATHS
 from sweeps.study.lease import Lease, lease_of
-from sweeps.study.status import PAUSED, ArmProgress, Leader, RunningTrial, Status
+from sweeps.study.status import FROZEN, PAUSED, ArmProgress, Leader, RunningTrial, Status
 from sweeps.study.study import COUNTED_STATES, is_prefetched
 
 RUN_SECONDS = "run_seconds"
@@ -104,11 +111,12 @@ def is_alive(lease: Lease) -> bool:
 
 
 def used_shares(study: optuna.Study) -> list[float]:
-    """The share (0..1) of its budget that each trial used that has ended and did not fail."""
+    """The share (0..1) of its budget that each trial used that has ended, or is frozen, and did not fail."""
     return [
         min(1.0, steps / budget)
-        for trial in search_trials(study, COUNTED_STATES)
-        if (steps := finite(trial.user_attrs.get("num_steps")))
+        for trial in search_trials(study)
+        if (trial.state in COUNTED_STATES or is_frozen(trial))
+        and (steps := finite(trial.user_attrs.get("num_steps")))
         and (budget := finite((trial.user_attrs.get("config") or {}).get("max_steps")))
     ]
 
@@ -134,6 +142,8 @@ def searched_values(trial: FrozenTrial, context: Mapping[str, Any]) -> dict[str,
 def _state(trial: FrozenTrial, *, is_live: bool) -> str:
     if is_prefetched(trial):
         return TrialState.WAITING.name
+    if is_frozen(trial):
+        return FROZEN
     return PAUSED if trial.state == TrialState.RUNNING and not is_live else trial.state.name
 
 

@@ -15,6 +15,8 @@ from files_and_text.shown import Shown
 from search_spaces.dimension import Value
 from sweeps.study.study import COUNTED_STATES
 
+FROZEN = "FROZEN"
+"""In `Status.states`: stopped early, and may be taken up again."""
 PAUSED = "PAUSED"
 """In `Status.states`: started, not ended, and nothing trains them now."""
 
@@ -172,6 +174,8 @@ class Status(Shown):
         facts = {"trials": f"{self.finished} of {self.target} finished{f' ({outcomes})' if outcomes else ''}"}
         if self.unfinished:
             facts["unfinished"] = str(self.unfinished)
+        if self.frozen:
+            facts["frozen"] = str(self.frozen)
         if self.next_command is not None:
             facts["to go on"] = self.next_command
         if self.best is not None:
@@ -197,9 +201,14 @@ class Status(Shown):
         return self.states.get(TrialState.RUNNING.name, 0) + self.states.get(PAUSED, 0)
 
     @property
+    def frozen(self) -> int:
+        """Trials that were stopped early and may be taken up again."""
+        return self.states.get(FROZEN, 0)
+
+    @property
     def has_work(self) -> bool:
         """Whether trials are missing or have not ended."""
-        return self.finished < self.target or self.unfinished > 0
+        return self.finished < self.target or self.unfinished > 0 or self.frozen > 0
 
 
 def as_plain(status: Status) -> dict[str, Any]:

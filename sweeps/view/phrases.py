@@ -60,7 +60,7 @@ def is_start(event: str) -> bool:
 
 
 def counts_text(status: Status) -> str:
-    """`6 of 16 trials (4 complete, 2 pruned)`; `6 of at most 16 runs`, as a confirmation may end early."""
+    """`6 of 16 trials (4 complete, 2 pruned), 3 frozen`; `6 of at most 16 runs` (it may end early)."""
     outcomes = ", ".join(
         f"{count} {name.replace('_', ' ')}" for name, count in sorted(status.outcomes.items()) if count
     )
@@ -68,7 +68,8 @@ def counts_text(status: Status) -> str:
     if status.task == "confirm":
         # Before its plan is made, nobody knows how many there will be.
         return f"{status.finished} of at most {of}" if status.target else plural(status.finished, "run")
-    return f"{status.finished} of {of}" + (f" ({outcomes})" if outcomes else "")
+    frozen = f", {status.frozen} frozen" if status.frozen else ""
+    return f"{status.finished} of {of}" + (f" ({outcomes})" if outcomes else "") + frozen
 
 
 def left_text(status: Status) -> str:

@@ -100,7 +100,7 @@ class SimulatedPack:
         return self.follow(self.keeper.ask(self.worker, self.free))
 
     def follow(self, reply: Reply) -> Reply:
-        for number in reply.leave:
+        for number in (*reply.leave, *reply.freeze):
             self.seats = {seat: a for seat, a in self.seats.items() if a.number != number}
         for placed in reply.start:
             assert placed.seat not in self.seats, f"seat {placed.seat} is taken"

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from files_and_text.numbers import plural
 from results.answer.answer import Answer
 from results.charts.builders.ranges import loss_ends
-from results.charts.builders.trial_marks import EARLY, LOSS_AXIS, searched, trial_text
+from results.charts.builders.trial_marks import BROKEN, EARLY, LOSS_AXIS, searched, trial_text
 from results.charts.chart import Axis, Chart, Guide, Line, Mark, Series, Tick, Weight
 from results.sweep_result import SweepResult, TrialResult
 from results.text.gaps import short_loss
 
-_ORDER = ("pruned", *EARLY[1:], "running", "complete")
+_ORDER = (*EARLY, "running", "complete")
 _MOST_RUNGS = 6
 _CROWD = 40
 """More lines than this are drawn thin."""
@@ -74,7 +74,7 @@ def _series(sweep: SweepResult, trials: Sequence[TrialResult], outcome: str) -> 
     if not trials:
         return None
     names = searched(sweep)
-    ends = [(trial, _points(sweep, trial)[-1]) for trial in trials if outcome in EARLY[1:]]
+    ends = [(trial, _points(sweep, trial)[-1]) for trial in trials if outcome in BROKEN]
     is_thin = outcome in EARLY or len(trials) > _CROWD
     weight: Weight = "light" if is_thin else "normal"
     return Series(

@@ -10,8 +10,9 @@ from results.parameter_order import in_order
 from results.sweep_result import SweepResult, TrialResult
 from results.text.gaps import short_loss
 
-EARLY = ("pruned", "diverged", "out_of_memory", "failed")
-"""Outcomes of trials that ended before their full budget."""
+BROKEN = ("diverged", "out_of_memory", "failed")
+EARLY = ("pruned", "frozen", *BROKEN)
+"""Outcomes of trials that ended before their full budget; a frozen one may go on."""
 SCHEDULER = "lr_scheduler_type"
 LOSS_AXIS = "evaluation loss (nats per token)"
 

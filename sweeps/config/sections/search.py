@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from search_spaces import DEFAULT_WIDEN, ON_REQUEST
 from sweeps.config.field_types import (
@@ -24,7 +24,7 @@ from sweeps.config.sections.base import Section
 from sweeps.config.validation import refusal
 
 SamplerName = Literal["tpe", "random", "gp", "cmaes", "grid", "curve_gp"]
-PrunerName = Literal["successive_halving", "hyperband", "median", "none"]
+PrunerName = Literal["successive_halving", "hyperband", "median", "none", "freeze_thaw"]
 
 SAMPLER_CLASSES = {
     "TPESampler": "tpe",
@@ -80,6 +80,7 @@ PRUNER_OPTIONS: dict[str, dict[str, Any]] = {
         "n_min_trials": PositiveInt,
     },
     "none": {},
+    "freeze_thaw": {"min_resource": Percent},
 }
 
 
@@ -122,7 +123,9 @@ class SearchSection(Section):
     sampler_options: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the sampler, by Optuna's names; `points_per_dimension` for the grid."""
     pruner: Annotated[PrunerName, one_of(get_args(PrunerName), PRUNER_CLASSES)] = "successive_halving"
-    """successive_halving, hyperband, median or none (or Optuna's class name)."""
+    """successive_halving, hyperband, median or none (or Optuna's class name); with curve_gp also freeze_thaw,
+    which is its default: trials that fall behind keep their checkpoint and are taken up again when they may
+    win."""
     pruner_options: dict[str, Any] = Field(default_factory=dict)
     """Arguments of the pruner, by Optuna's names; resources and steps are percents of a trial's budget."""
     seed: Seed = 0
@@ -142,6 +145,20 @@ class SearchSection(Section):
     no time."""
     timeout_seconds: PositiveFloat | None = None
     """After this time no new trial starts; null: no limit."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pruner_of_sampler(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("sampler") == "curve_gp" and "pruner" not in data:
+            return {**data, "pruner": "freeze_thaw"}
+        return data
+
+    @field_validator("pruner")
+    @classmethod
+    def _pruner_fits(cls, pruner: str, info: ValidationInfo) -> str:
+        if pruner == "freeze_thaw" and (sampler := info.data.get("sampler", "curve_gp")) != "curve_gp":
+            raise ValueError(f"freeze_thaw works only with the sampler curve_gp; got {sampler!r}")
+        return pruner
 
     @field_validator("sampler_options", "pruner_options", mode="before")
     @classmethod

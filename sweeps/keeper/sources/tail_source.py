@@ -20,7 +20,7 @@ from lora_runner.config import TrialConfig
 from lora_runner.protocol import FAILED
 from results.comparison.constants import MIN_PAIRS
 from results.devices import uses_gpus
-from results.stored_trials import REPLICATE, full_budget_loss, is_replicate, search_trials
+from results.stored_trials import REPLICATE, full_budget_loss, is_frozen, is_replicate, search_trials
 from search_spaces.dimension import Value
 from sweeps.plan.replicate_plan import new_seeds
 from sweeps.plan.specs import StudySpec
@@ -64,8 +64,9 @@ class TailReplicates:
         return self._record(trial, trial.params, replace(config, seed=seed))
 
     def has_running_search(self) -> bool:
-        """Whether trials of the search still run or wait for a seat."""
-        return bool(search_trials(self.study, (TrialState.RUNNING,)))
+        """Whether trials of the search still run or wait for a seat; frozen ones do neither."""
+        running = search_trials(self.study, (TrialState.RUNNING,))
+        return not all(map(is_frozen, running))
 
     def drop(self, worker: int | None = None) -> list[FrozenTrial]:
         """End the runs (of one worker) that are not worth waiting for now that the search has ended."""

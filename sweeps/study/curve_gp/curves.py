@@ -10,10 +10,9 @@ from typing import Literal
 import optuna
 from optuna.trial import TrialState
 
+from results.stored_trials import is_frozen, search_trials
 from search_spaces.dimension import Value
 
-FROZEN = "frozen"
-"""User attribute of a trial that was frozen: the percent of its budget; None once it was taken up again."""
 _BROKEN = ("diverged", "out_of_memory")
 
 
@@ -40,15 +39,15 @@ class Curve:
 
 
 def curves_of(study: optuna.Study) -> list[Curve]:
-    """The trials of a study that were drawn and did not fail, in their order."""
+    """The trials of the search that were drawn and did not fail, in their order."""
     curves = []
-    for trial in study.get_trials(deepcopy=False):
+    for trial in search_trials(study):
         if trial.state in (TrialState.WAITING, TrialState.FAIL) or not trial.params:
             continue
         reports = {p: v for p, v in sorted(trial.intermediate_values.items()) if math.isfinite(v)}
         state: Literal["running", "frozen", "ended", "broken"] = "ended"
         if trial.state == TrialState.RUNNING:
-            state = "running" if trial.user_attrs.get(FROZEN) is None else "frozen"
+            state = "frozen" if is_frozen(trial) else "running"
         elif trial.user_attrs.get("outcome") in _BROKEN or not reports:
             state = "broken"
         curves.append(Curve(number=trial.number, params=trial.params, reports=reports, state=state))

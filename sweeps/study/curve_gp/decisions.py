@@ -21,9 +21,9 @@ from sweeps.study.curve_gp.model import CurveModel
 
 STARTUP_TRIALS = 8
 """Trials that must have reported before the model proposes any; until then trials are quasi-random."""
-GO_ON_CHANCE = 0.1
+GO_ON_CHANCE = 0.03
 """A trial whose chance to end below all others is smaller is frozen."""
-THAW_CHANCE = 0.15
+THAW_CHANCE = 0.1
 """While new trials are still to be drawn, a frozen one is taken up before them from this chance on. Above
 `GO_ON_CHANCE`, so that no trial is frozen and taken up again at once."""
 LAST_CHANCE = 0.05

@@ -7,24 +7,25 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
 from search_spaces import SearchSpace
-from sweeps.study.curve_gp.curves import curves_of
-from sweeps.study.curve_gp.decisions import GO_ON_CHANCE, chances
 
 
 class FreezeThaw(BasePruner):
     """Stops a trial whose chance to end below all others is small."""
 
-    def __init__(self, space: SearchSpace, *, min_resource: int, go_on: float = GO_ON_CHANCE) -> None:
-        """`min_resource`: percent of the budget before which no trial is stopped; `go_on`: 0..1."""
-        self._space, self._min_resource, self._go_on = space, min_resource, go_on
+    def __init__(self, space: SearchSpace, *, min_resource: int) -> None:
+        """`min_resource`: percent of the budget before which no trial is stopped."""
+        self._space, self._min_resource = space, min_resource
         self.reason = ""
-        """Of the last decision, such as `wins with 3%`."""
+        """Of the last decision, such as `3% likely to win`."""
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         if trial.last_step is None or trial.last_step < self._min_resource:
             return False
+        from sweeps.study.curve_gp.curves import curves_of
+        from sweeps.study.curve_gp.decisions import GO_ON_CHANCE, chances  # only here: it imports scipy
+
         found = chances(self._space, curves_of(study)).get(trial.number)
         if found is None:
             return False
-        self.reason = f"wins with {100 * found.wins:.0f}%"
-        return found.wins < self._go_on
+        self.reason = f"{100 * found.wins:.0f}% likely to win"
+        return found.wins < GO_ON_CHANCE

@@ -39,7 +39,7 @@ def pruning_percents(search: Mapping[str, Any], report_at: Sequence[int], earlie
     first = first_rung(search, report_at, earliest)
     if search["pruner"] == "none":
         return ()
-    if search["pruner"] == "median":
+    if search["pruner"] in ("median", "freeze_thaw"):
         return tuple(percent for percent in report_at[:-1] if percent >= first)
     factor = int(search["pruner_options"].get("reduction_factor", 2))
     rungs = _powers(first, factor)

@@ -1,0 +1,96 @@
+"""Frozen trials: stopped early with their checkpoint, taken up again when the model says that they may win.
+
+A frozen trial stays RUNNING in Optuna and has no seat, like an interrupted trial that waits for one; its user
+attribute `frozen` (the percent of its budget) tells the two apart. So taking it up again is what resuming any
+trial is, and bit-equal to never having stopped. Its checkpoint is written by the worker that it leaves, once
+the study knows that it is frozen: a worker that dies in between costs steps, and no result. A frozen trial
+ends as PRUNED when more than `reliability.keep_frozen` are frozen and it is the least promising, or when the
+sweep has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from lora_runner.protocol import PRUNED, SeatReport
+from sweeps.artifacts.trial_folder import read_reports
+from sweeps.keeper.recorder import Recorder
+from sweeps.keeper.seats import frozen_trials
+from sweeps.plan.specs import StudySpec
+
+
+class Freezer:
+    """The frozen trials of one study."""
+
+    def __init__(
+        self, study_spec: StudySpec, study: optuna.Study, recorder: Recorder, note: Callable[[str], None]
+    ) -> None:
+        self.study_spec, self.study = study_spec, study
+        self._recorder, self._note = recorder, note
+        self.is_on = study_spec.replicates is None and study_spec.search["pruner"] == "freeze_thaw"
+        """Whether trials are frozen instead of pruned."""
+        self._leaving: dict[int, int] = {}
+        """Trial -> the worker that may still be writing its checkpoint."""
+        self._ended: list[tuple[FrozenTrial, SeatReport | None]] = []
+
+    def takes(self, last: SeatReport) -> bool:
+        """Whether a trial that is stopped by this report is frozen instead."""
+        return self.is_on and last.outcome == PRUNED
+
+    def freeze(self, trial: FrozenTrial, report: SeatReport, worker: int | None = None) -> None:
+        """Freeze a trial with this report, which says why; `worker`: the one that writes its checkpoint."""
+        self._recorder.record_frozen(trial, report)
+        if worker is not None:
+            self._leaving[trial.number] = worker
+
+    def has_left(self, worker: int) -> None:
+        """A worker has called again, or is lost: the checkpoints of what left it are written, or never."""
+        trials = self.study.get_trials(deepcopy=False)
+        for number in [number for number, at in self._leaving.items() if at == worker]:
+            del self._leaving[number]
+            if trials[number].state.is_finished():  # meanwhile, so its checkpoint came too late
+                self._ended.append((trials[number], None))
+
+    def give_up_surplus(self) -> None:
+        """End the least promising of more frozen trials than are kept."""
+        if (surplus := len(frozen_trials(self.study)) - self.study_spec.reliability.keep_frozen) <= 0:
+            return
+        from sweeps.study.curve_gp.curves import curves_of
+        from sweeps.study.curve_gp.decisions import least_promising
+
+        for number in least_promising(self.study_spec.space, curves_of(self.study))[:surplus]:
+            self._end(self.study.get_trials(deepcopy=False)[number])
+
+    def end_all(self) -> None:
+        """End every frozen trial: the sweep is over, or its file asks for another pruner now."""
+        for trial in frozen_trials(self.study):
+            self._end(trial)
+
+    def take_ended(self) -> list[tuple[FrozenTrial, SeatReport | None]]:
+        """Trials whose files are to go, each with its last report if it has ended since the last call."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def next(self, *, has_new: bool, busy: Container[int] = ()) -> FrozenTrial | None:
+        """The frozen trial to take up again; None where none may win.
+
+        `has_new`: whether new trials are still to be drawn; `busy`: workers that may still write checkpoints.
+        """
+        if not self.is_on or not frozen_trials(self.study):
+            return None
+        from sweeps.study.curve_gp.curves import curves_of
+        from sweeps.study.curve_gp.decisions import thaw
+
+        for number in thaw(self.study_spec.space, curves_of(self.study), has_new=has_new):
+            if self._leaving.get(number) not in busy:
+                return self.study.get_trials(deepcopy=False)[number]
+        return None
+
+    def _end(self, trial: FrozenTrial) -> None:
+        last = next(reversed(read_reports(self._recorder.folder, trial)), None)
+        self._recorder.record_given_up(trial)
+        reason = str(trial.user_attrs.get("stop_reason") or "")
+        self._ended.append((trial, None if last is None else last.ended(PRUNED, reason)))

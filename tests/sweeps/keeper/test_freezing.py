@@ -1,0 +1,293 @@
+"""Trials that are frozen and taken up again, also when keeper, driver and workers are killed around it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from lora_runner.config import TrialConfig
+from sweeps.config.sections.reliability import ReliabilitySection
+from sweeps.keeper.keeper import Keeper
+from sweeps.keeper.protocol import Reply
+from sweeps.study.lease import DriverProcess
+from tests.sweeps.conftest import SimulatedPack
+
+Make = Callable[..., Keeper]
+PERCENTS = (20, 40, 60, 80, 100)
+
+
+def late(config: TrialConfig, percent: int) -> float:
+    """Low rates lead early and high ones win, so that frozen trials have to be taken up again."""
+    rate = config.learning_rate / 2e-4
+    warmup = 0.01 * config.warmup_steps / config.max_steps
+    return 3.0 - 0.05 * rate * percent / 100 + 0.2 * rate * (1 - percent / 100) ** 2 + warmup
+
+
+class FreezingPack(SimulatedPack):
+    """Writes checkpoints as a worker does, and resumes from them."""
+
+    resumed: dict[int, int]
+    """Trial -> percent of the checkpoint that it last started from."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.resumed = {}
+
+    def follow(self, reply: Reply) -> Reply:
+        for assignment in self.seats.values():
+            if assignment.number in reply.freeze:
+                self.checkpoint(assignment)
+        super().follow(reply)
+        for placed in reply.start:
+            done = self.checkpointed(placed.assignment)
+            self.turns[placed.assignment.number] = done
+            self.resumed[placed.assignment.number] = self.report_at[done - 1] if done else 0
+        return reply
+
+    def checkpoint(self, assignment: Any) -> None:
+        folder = Path(assignment.folder) / "checkpoint"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "state.json").write_text(json.dumps({"step": self.turns[assignment.number]}))
+
+    def checkpointed(self, assignment: Any) -> int:
+        file = Path(assignment.folder) / "checkpoint" / "state.json"
+        return int(json.loads(file.read_text())["step"]) if file.exists() else 0
+
+
+@pytest.fixture
+def freezing(make_keeper: Make) -> Make:
+    """`make_keeper` with curve_gp."""
+
+    def make(**options: Any) -> Keeper:
+        return make_keeper(**{"sampler": "curve_gp", "startup_trials": 4, "trials": 16, **options})
+
+    return make
+
+
+def frozen_in(keeper: Keeper, stored: Any) -> list[int]:
+    return [t.number for t in stored(keeper) if t.user_attrs.get("frozen") is not None]
+
+
+def run_until(pack: SimulatedPack, holds: Callable[[], bool]) -> None:
+    pack.ask()
+    while not holds():
+        assert pack.seats, "the sweep ended before"
+        pack.turn()
+
+
+# --- freezing -------------------------------------------------------------------------------------
+
+
+def test_a_trial_that_falls_behind_is_frozen_and_frees_its_seat(freezing: Make, stored: Any) -> None:
+    keeper = freezing()
+    pack = FreezingPack(keeper, late, seats=4)
+    run_until(pack, lambda: bool(frozen_in(keeper, stored)))
+    [number, *_] = frozen_in(keeper, stored)
+    trial = stored(keeper)[number]
+    assert trial.state == TrialState.RUNNING
+    assert trial.user_attrs["outcome"] == "frozen"
+    assert trial.user_attrs["frozen"] == max(trial.intermediate_values) >= 40
+    assert trial.user_attrs["stop_reason"].endswith("likely to win")
+    assert number not in [a.number for a in pack.seats.values()]
+    assert len(pack.seats) == 4, "its seat is filled in the same reply"
+    assert (keeper.folder / f"trials/{number:04d}/checkpoint").exists()
+    status = keeper.status()
+    assert status.frozen == len(frozen_in(keeper, stored))
+    assert number not in [t.number for t in status.running]
+    assert f"trial {number}: frozen {trial.user_attrs['stop_reason']}" in status.events
+
+
+def test_a_sweep_ends_with_every_trial_counted_and_no_checkpoint_left(freezing: Make, stored: Any) -> None:
+    keeper = freezing()
+    pack = FreezingPack(keeper, late, seats=4)
+    pack.run()
+    trials = stored(keeper)
+    assert len(trials) == 16
+    assert {t.state for t in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert all(t.user_attrs["outcome"] in ("complete", "pruned") for t in trials)
+    assert all(t.user_attrs.get("frozen") is None for t in trials)
+    assert not list(keeper.folder.glob("trials/*/checkpoint"))
+    status = keeper.status()
+    assert (status.finished, status.frozen, status.unfinished, status.ending) == (16, 0, 0, True)
+    assert not status.has_work
+    told = {(r.trial, r.outcome) for r in keeper.report_log.since(0) if r.outcome is not None}
+    assert told == {(t.number, t.user_attrs["outcome"]) for t in trials}
+
+
+def test_frozen_trials_are_taken_up_from_their_checkpoints_and_complete(freezing: Make, stored: Any) -> None:
+    keeper = freezing()
+    pack = FreezingPack(keeper, late, seats=4)
+    pack.run()
+    thawed = [number for number, percent in pack.resumed.items() if percent]
+    assert thawed
+    complete = [t for t in stored(keeper) if t.state == TrialState.COMPLETE]
+    for number in thawed:
+        trial = stored(keeper)[number]
+        assert trial.user_attrs["attempt"] >= 2
+        expected = {p: late(TrialConfig.from_dict(trial.user_attrs["config"]), p) for p in PERCENTS}
+        assert trial.intermediate_values == {p: expected[p] for p in trial.intermediate_values}
+    assert {t.number for t in complete} & set(thawed)
+
+
+def test_the_guideline_default_is_never_frozen(freezing: Make, stored: Any) -> None:
+    keeper = freezing()
+    FreezingPack(keeper, lambda c, p: late(c, p) + (2.0 if c.learning_rate == 2e-4 else 0.0), seats=4).run()
+    assert stored(keeper)[0].state == TrialState.COMPLETE
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_no_more_checkpoints_are_kept_than_asked_for(freezing: Make, stored: Any, kept: int) -> None:
+    keeper = freezing(reliability=ReliabilitySection(keep_frozen=kept))
+    pack = FreezingPack(keeper, late, seats=8)
+    pack.ask()
+    most = 0
+    while pack.seats:
+        reply = pack.turn()
+        frozen = frozen_in(keeper, stored)
+        most = max(most, len(frozen))
+        assert set(reply.freeze) <= set(frozen)
+        running = {a.number for a in pack.seats.values()}
+        with_checkpoint = {int(p.parent.name) for p in keeper.folder.glob("trials/*/checkpoint")}
+        assert with_checkpoint <= {*frozen, *running}
+    assert most == kept
+    assert any(t.state == TrialState.PRUNED for t in stored(keeper))
+
+
+def test_another_pruner_in_the_sweep_file_ends_frozen_trials(freezing: Make, stored: Any) -> None:
+    keeper = freezing()
+    run_until(FreezingPack(keeper, late, seats=4), lambda: bool(frozen_in(keeper, stored)))
+    frozen = frozen_in(keeper, stored)
+    keeper.close()
+    again = freezing(pruner="none")
+    assert {stored(again)[n].state for n in frozen} == {TrialState.PRUNED}
+    assert not [n for n in frozen if (again.folder / f"trials/{n:04d}/checkpoint").exists()]
+
+
+def test_after_the_time_limit_frozen_trials_wait_for_the_next_run(freezing: Make, stored: Any) -> None:
+    keeper = freezing(timeout_seconds=3600.0)
+    pack = FreezingPack(keeper, late, seats=4)
+    run_until(pack, lambda: bool(frozen_in(keeper, stored)))
+    keeper._started -= 3601
+    pack.run()
+    left = frozen_in(keeper, stored)
+    assert left
+    assert keeper.status().has_work
+    keeper.close()
+    again = freezing(timeout_seconds=3600.0)
+    assert frozen_in(again, stored) == left
+    FreezingPack(again, late, seats=4).run()
+    assert all(t.state.is_finished() for t in stored(again))
+
+
+# --- replies that are lost, processes that are killed ---------------------------------------------
+
+
+def test_a_lost_reply_is_given_again(freezing: Make, stored: Any) -> None:
+    keeper = freezing()
+    pack = FreezingPack(keeper, late, seats=4)
+    pack.ask()
+    while True:
+        reports, free = pack.reports(), pack.free
+        first = keeper.report(0, reports, free, 1.0)
+        if first.freeze:
+            break
+        pack.follow(first)
+    again = keeper.report(0, reports, free, 1.0)
+    assert again.freeze == first.freeze
+    assert not set(again.freeze) & set(again.leave)
+    assert stored(keeper)[first.freeze[0]].user_attrs["attempt"] == 1
+
+
+def test_a_frozen_trial_is_no_interrupted_trial(freezing: Make, stored: Any) -> None:
+    keeper = freezing()
+    pack = FreezingPack(keeper, late, seats=4)
+    run_until(pack, lambda: bool(frozen_in(keeper, stored)))
+    frozen = frozen_in(keeper, stored)
+    for owner in (keeper.owner, DriverProcess.current("another run")):  # the keeper died; the driver died
+        keeper = freezing(owner=owner)
+        assert frozen_in(keeper, stored) == frozen
+        assert not set(frozen) & set(keeper._retry_queue.numbers)
+    given = [p.assignment.number for p in keeper.ask(0, [0, 1, 2, 3]).start]
+    assert not set(given) & set(frozen), "interrupted trials come first"
+
+
+def test_a_report_that_froze_a_trial_only_on_disk_freezes_it_after_a_restart(
+    freezing: Make, stored: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = freezing()
+    pack = FreezingPack(keeper, late, seats=4)
+    run_until(pack, lambda: bool(frozen_in(keeper, stored)))
+    known = frozen_in(keeper, stored)
+    while True:  # until a report would freeze another; its transaction fails
+        reports, free = pack.reports(), pack.free
+        with monkeypatch.context() as patch:
+            patch.setattr(keeper._held_lease, "committed", lambda _: None)
+            patch.setattr(keeper, "_fill", lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
+            with pytest.raises(RuntimeError, match="killed"):
+                keeper.report(0, reports, free, 1.0)
+        again = freezing(owner=DriverProcess.current("another run"))
+        if new := set(frozen_in(again, stored)) - set(known):
+            break
+        keeper, pack = again, FreezingPack(again, late, seats=4)
+        pack.ask()
+    assert not new & set(again._retry_queue.numbers)
+    FreezingPack(again, late, seats=4).run()
+    assert all(t.state.is_finished() for t in stored(again))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_killed_no_trial_is_lost_and_every_value_is_its_own(
+    freezing: Make, stored: Any, seed: int
+) -> None:
+    """Two workers, killed with and without their last reply, with and without the checkpoints it asks for."""
+    chance = random.Random(seed)
+    keeper = freezing(trials=14)
+    packs = [FreezingPack(keeper, late, seats=3, worker=w) for w in (0, 1)]
+    kills = 0
+    for _ in range(400):
+        if (status := keeper.status()).ending and not status.has_work:
+            break
+        what, pack = chance.random(), chance.choice(packs)
+        index = packs.index(pack)
+        if what < 0.08:  # the keeper dies, before or after a call whose reply is lost
+            if pack.seats and chance.random() < 0.5:
+                keeper.report(index, pack.reports(), pack.free, 1.0)
+                packs[index] = FreezingPack(keeper, late, seats=3, worker=index)
+                keeper.rejoin(index)
+            keeper = freezing(trials=14, owner=keeper.owner)
+            for one in packs:
+                one.keeper = keeper
+            kills += 1
+        elif what < 0.13:  # the driver dies, and with it everything
+            keeper = freezing(trials=14, owner=DriverProcess.current(f"run {kills}"))
+            packs = [FreezingPack(keeper, late, seats=3, worker=w) for w in (0, 1)]
+            kills += 1
+        elif what < 0.23:  # a worker dies, after the reply perhaps, and before it has written a checkpoint
+            if pack.seats and chance.random() < 0.7:
+                reply = keeper.report(index, pack.reports(), pack.free, 1.0)
+                if chance.random() < 0.5:
+                    pack.follow(reply)
+            packs[index] = FreezingPack(keeper, late, seats=3, worker=index)
+            keeper.rejoin(index)
+            kills += 1
+        elif pack.seats:
+            pack.turn()
+        else:
+            pack.ask()
+    trials = stored(keeper)
+    assert kills > 1
+    assert len([t for t in trials if t.state != TrialState.FAIL]) == 14
+    assert all(t.state.is_finished() for t in trials)
+    for trial in trials:
+        config = TrialConfig.from_dict(trial.user_attrs["config"])
+        assert trial.intermediate_values == {p: late(config, p) for p in trial.intermediate_values}
+        if trial.state == TrialState.COMPLETE:
+            assert list(trial.intermediate_values) == list(PERCENTS)
+    keeper.close()
+    assert not list(freezing(trials=14).folder.glob("trials/*/checkpoint"))
