@@ -63,7 +63,7 @@ BELOW_GOOD = [
     ("train_embeddings:\n  tokens: [a]\n  token: [b]", 7, ["Did you mean 'tokens'?"]),
     ("search: {sampler: tpa}", 5, ["search.sampler", "got 'tpa'", "Did you mean 'tpe'?"]),
     ("search: {sampler: GPSample}", 5, ["Did you mean 'GPSampler'?"]),
-    ("search: {pruner: asha}", 5, ["Known: successive_halving, hyperband, median, none."]),
+    ("search: {pruner: asha}", 5, ["Known: successive_halving, hyperband, median, none, freeze_thaw."]),
     ("search:\n  sampler: random\n  sampler_options:\n    multivariate: true", 8, ["unknown key; the random sampler takes none"]),
     ("search:\n  sampler_options:\n    multivariat: true", 7, ["Did you mean 'multivariate'?"]),
     ("search:\n  sampler_options: {group: true}", 6, ["multivariate: true"]),
