@@ -32,7 +32,6 @@ from files_and_text.atomic_files import atomic_write, atomic_write_json
 from search_spaces import SearchSpace
 from search_spaces.search_space import FirstTrial
 from sweeps.plan.trial_kinds import first_trials
-from sweeps.study.curve_gp.pruner import FreezeThaw
 from sweeps.study.pruners import make_pruner
 from sweeps.study.samplers import derived_seed, make_sampler
 
@@ -111,9 +110,7 @@ METHODS = (
 
 def pruner_for(method: Method, made: SearchSpace, seed: int) -> BasePruner:
     """As the keeper makes it."""
-    if method.pruner == "freeze_thaw":
-        return FreezeThaw(made, **method.pruner_options)
-    return make_pruner(method.search(seed), REPORT_AT, earliest=0)
+    return make_pruner(method.search(seed), REPORT_AT, earliest=0, space=made)
 
 
 def sampler_for(method: Method, made: SearchSpace, seed: int) -> Callable[[int], optuna.samplers.BaseSampler]:
