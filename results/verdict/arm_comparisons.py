@@ -12,7 +12,7 @@ from files_and_text.plain_values import finite
 from results.comparison.arms import Arm, Replicate, reference, runs_by_arm
 from results.comparison.constants import ALPHA, MARGIN, MOST_SEEDS
 from results.comparison.paired import Comparison, compare_all
-from results.comparison.stopping import undecided
+from results.comparison.relation import relation
 from results.sweep_result import TrialResult, hyperparameters
 from results.verdict.replicates import Replicates
 from results.verdict.row_values import is_close
@@ -93,6 +93,13 @@ def compare_arms(
         arm.name: {seed: x for seed, run in runs.get(arm.name, {}).items() if (x := run.loss) is not None}
         for arm in arms
     }
+    comparisons = compare_all(
+        replicates.arms,
+        replicates.runs,
+        most_seeds=replicates.most_seeds,
+        least_comparisons=replicates.least_comparisons,
+        alpha=alpha,
+    )
     return ArmComparisons(
         reference=best,
         arms=[
@@ -107,21 +114,12 @@ def compare_arms(
             for arm in arms
         ],
         values={arm.name: _values(arm, context) for arm in replicates.arms},
-        comparisons=compare_all(
-            replicates.arms, replicates.runs, most_seeds=replicates.most_seeds, alpha=alpha
-        ),
+        comparisons=comparisons,
         margin=margin,
         alpha=alpha,
         runs=replicates.runs,
         most_seeds=replicates.most_seeds,
-        clear=len(replicates.arms) > 1
-        and not undecided(
-            replicates.arms,
-            replicates.runs,
-            margin=margin,
-            most_seeds=replicates.most_seeds,
-            alpha=alpha,
-        ),
+        clear=bool(comparisons) and all(relation(c, margin) != "open" for c in comparisons.values()),
         run_noise=_run_noise(losses, best.name),
     )
 

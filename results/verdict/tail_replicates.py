@@ -1,11 +1,33 @@
-"""The runs on new seeds that a sweep made in seats idle at its end, as the arms of a small confirmation."""
+"""The runs on new seeds that a sweep made in seats idle at its end, alone or before those of a confirmation."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
 
 from results.comparison.arms import Arm, Replicate
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.replicates import Replicates
 from results.verdict.row_values import is_close
+from search_spaces.dimension import Value
+
+FAMILY = 8
+"""Arms of the confirmation that may follow: a word of the tail has to hold in it too."""
+
+
+def after_tail(sweep: SweepResult, replicates: Replicates | None) -> Replicates | None:
+    """The runs of the confirmation after those of the tail, which a confirmation would only repeat.
+
+    They are on the same seeds and were looked at first, so what they have shown stands.
+    """
+    tail = tail_replicates(sweep)
+    if tail is None or replicates is None or not replicates.runs:
+        return tail if tail is not None else replicates
+    theirs = {arm.name: arm.values for arm in tail.arms}
+    ours = {arm.name: arm.values for arm in replicates.arms}
+    if any(name not in ours or not _are_same(values, ours[name]) for name, values in theirs.items()):
+        return replicates
+    return replace(replicates, runs=(*tail.runs, *replicates.runs))
 
 
 def tail_replicates(sweep: SweepResult) -> Replicates | None:
@@ -36,9 +58,12 @@ def tail_replicates(sweep: SweepResult) -> Replicates | None:
         Arm(name="best", role="best", values=dict(best.params)),
         Arm(name="guideline default", role="guideline_default", values=dict(default.params)),
     )
-    return Replicates(arms=arms, runs=runs)
+    return Replicates(arms=arms, runs=runs, least_comparisons=FAMILY)
 
 
 def _is_of(run: TrialResult, trial: TrialResult) -> bool:
-    ours, theirs = run.params, trial.params
+    return _are_same(run.params, trial.params)
+
+
+def _are_same(ours: Mapping[str, Value], theirs: Mapping[str, Value]) -> bool:
     return ours.keys() == theirs.keys() and all(is_close(ours[name], theirs[name]) for name in ours)

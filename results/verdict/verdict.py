@@ -29,7 +29,7 @@ from results.verdict.measure import measure
 from results.verdict.metric_comparison import MetricComparison, compare_metric
 from results.verdict.replicates import Replicates, read_replicates
 from results.verdict.row_verdict import RowVerdict
-from results.verdict.tail_replicates import tail_replicates
+from results.verdict.tail_replicates import after_tail
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -81,7 +81,7 @@ def verdict(
     """Check every guideline row that the sweep names against its trials and, for words, against the confirm
     study's runs.
 
-    Without a confirm study, runs that the sweep itself made on new seeds take its place.
+    Runs that the sweep itself made on new seeds come before those of the confirm study, or take its place.
     `margin` is a share of the best's loss; None takes the confirmation's own, else MARGIN. `run_folder` holds
     the losses of single evaluation records; without it nothing is said about other records. Without a model
     (`has_model`) only trials that differ in nothing else say what a value costs: for many simulated sweeps.
@@ -92,8 +92,7 @@ def verdict(
         # A confirmation that was planned and has not started shows nothing yet.
         replicates = read_replicates(replicates) if replicates.get_trials(deepcopy=False) else None
     sweep = study if isinstance(study, SweepResult) else read_study(study)
-    if replicates is None or not replicates.runs:
-        replicates = tail_replicates(sweep)
+    replicates = after_tail(sweep, replicates)
     if margin is None:
         margin = MARGIN if replicates is None else replicates.margin
     if not sweep.started:
