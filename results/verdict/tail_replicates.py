@@ -1,4 +1,4 @@
-"""The runs on new seeds that a sweep made in seats idle at its end, alone or before those of a confirmation."""
+"""Runs on new seeds that a sweep made in seats idle at its end, alone or before those of a confirmation."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def relations(
     draws: Sequence[Draw] | None = None,
     above: Sequence[int] = (),
     best_noise: float | None = None,
-    margin: float = MARGIN,
+    best_draw: Draw = normal,
 ) -> list[Relation]:
     """What one confirmation shows of arms whose true loss is 2 * (1 + effect).
 
@@ -54,7 +54,7 @@ def relations(
         arms.append(Arm(name=f"a{index}", role="row", values={"learning_rate": rate}))
     shared = 0.01 * generator.standard_normal(seeds)
     best_noise = noises[0] if best_noise is None else best_noise
-    losses = [2 * (1 + shared + best_noise * normal(generator, seeds))]
+    losses = [2 * (1 + shared + best_noise * best_draw(generator, seeds))]
     losses += [
         2 * (1 + effect + shared + noise * draw(generator, seeds))
         for effect, noise, draw in zip(effects, noises, draws, strict=True)
@@ -65,7 +65,7 @@ def relations(
         for arm, found in zip(arms, losses, strict=True)
     ]
     found = compare_all(arms, runs, most_seeds=seeds)
-    return [relation(found[f"a{index}"], margin) for index in range(count)]
+    return [relation(found[f"a{index}"]) for index in range(count)]
 
 
 def is_wrong(shown: Relation, effect: float, margin: float = MARGIN) -> bool:
