@@ -120,6 +120,9 @@ class SweepResult:
     """For people: `2 x NVIDIA H200`, `2 CPU cores`."""
     run_seconds: float | None = None
     """Time in which the sweep ran, over all of its runs; None in studies that do not hold it."""
+    widened: Sequence[Mapping[str, Any]] = ()
+    """Ends of ranges that the sweep moved by itself, because its best lay there: dimension, side, before,
+    after, best (a trial), finished (trials then)."""
     is_exhausted: bool = False
     """Whether the search space was tried completely, with fewer trials than the sweep asks for."""
 
@@ -193,6 +196,7 @@ def read_study(study: optuna.Study) -> SweepResult:
         compute_paths=attrs.get("compute_paths") or (),
         devices=devices_of(attrs),
         run_seconds=finite(attrs.get("run_seconds")),
+        widened=attrs.get("widened") or (),
         is_exhausted=bool(attrs.get("exhausted")),
     )
 

@@ -22,6 +22,7 @@ _NOTED = (
     "no_better_than_base",
     "no_better_than_unquantized",
     "edge",
+    "widened",
     "default_moved",
     "without_loss",
     "data_warning",
@@ -86,6 +87,10 @@ TEXTS: Mapping[str, Callable[..., str]] = {
     "rate_untried": lambda side, mean_rate: (
         f"Nothing with a {side} mean learning rate over the run than the best's, {number(mean_rate)}, was "
         f"tried: a better rate may lie {'above' if side == 'higher' else 'below'}."
+    ),
+    "widened": lambda dimension, side, before, after, finished: (
+        f"After {plural(finished, 'trial')} the best {dimension} lay at the {side} end of its range, "
+        f"{number(before)}, so the sweep went on to {number(after)}."
     ),
     "no_default": lambda: (
         "No trial took all of the tables' own values: there is no guideline default to compare with."

@@ -38,6 +38,12 @@ def limitations_of(
     untried, mean = untried_side(sweep, sweep.best, run_again)
     if untried:
         found.append(Limitation("rate_untried", {"side": untried, "mean_rate": mean}))
+    found += [
+        Limitation(
+            "widened", {name: moved[name] for name in ("dimension", "side", "before", "after", "finished")}
+        )
+        for moved in sweep.widened
+    ]
     found += [*_of_default(sweep.guideline_default, compared), *_of_trials(sweep)]
     account = sweep.context.get("data_account")
     warnings = account.get("warnings", ()) if isinstance(account, Mapping) else ()

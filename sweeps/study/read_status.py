@@ -25,6 +25,7 @@ from results.sweep_result import hyperparameters
 from search_spaces import DEFAULT_LABEL, MOVED_LABEL
 from search_spaces.dimension import Value
 from sweeps.study.compute_paths import COMPUTE_PATHS
+from sweeps.study.edges.widening import widenings_of
 from sweeps.study.lease import Lease, lease_of
 from sweeps.study.status import FROZEN, PAUSED, ArmProgress, Leader, RunningTrial, Status
 from sweeps.study.study import COUNTED_STATES, is_prefetched
@@ -63,6 +64,7 @@ def read_status(study: optuna.Study, target: int) -> Status:
         ],
     )
     status.devices = list(devices_of(attributes))
+    status.widened = [str(widening) for widening in widenings_of(study)]
     metric = context.get("metric") or {}
     status.metric, status.is_objective = metric.get("name"), bool(metric.get("objective"))
     trials = study.get_trials(deepcopy=False)

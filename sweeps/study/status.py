@@ -124,6 +124,8 @@ class Status(Shown):
     """Loss of the base without quantization, where it was measured."""
     base_metric: float | None = None
     """Metric of the untouched base."""
+    widened: list[str] = field(default_factory=list)
+    """Sentences on the ends of ranges that the sweep moved by itself."""
     compute_paths: list[dict[str, Any]] = field(default_factory=list)
     """How its workers computed: device, path, details and notes; more than one where trials mix rounding."""
     devices: list[str] = field(default_factory=list)

@@ -106,6 +106,7 @@ def warning_texts(status: Status) -> Iterator[str]:
         yield f"{plural(status.num_put_back, noun(status))} tried again after running out of memory"
     if status.failed:
         yield f"{plural(status.failed, noun(status))} failed"
+    yield from status.widened
     for path in status.compute_paths:
         yield from path.get("notes") or ()
 

@@ -143,6 +143,9 @@ class SearchSection(Section):
     """Whether the guideline default and the leading trial run again on new seeds in seats that are idle while
     the last trials end: the sweep then ends with a first interval; null: on a GPU, where such a seat costs
     no time."""
+    widen_edges: Flag = True
+    """When the best rate lies at an end of its range, search beyond it, once for each end; when nothing was
+    tried on one side of it, try that. false: neither. Random search and a grid do neither."""
     timeout_seconds: PositiveFloat | None = None
     """After this time no new trial starts; null: no limit."""
 

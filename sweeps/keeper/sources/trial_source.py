@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from files_and_text.trial_paths import CONFIG_FILE, trial_folder
 from lora_runner.config import TrialConfig
 from lora_runner.errors import TrialConfigError
 from results.stored_trials import search_trials
+from search_spaces import SearchSpace
 from sweeps.artifacts.trial_folder import set_aside
+from sweeps.keeper.sources.look_beyond import look_beyond
 from sweeps.plan.specs import StudySpec
 from sweeps.plan.trial_kinds import first_trials
 from sweeps.storage.optuna_private import storage_of, trial_id_of
+from sweeps.study.edges.widening import widened_space, widenings_of
 from sweeps.study.read_status import is_default
 from sweeps.study.samplers import GridSampler, make_sampler
 from sweeps.study.study import prefetched_trials, set_user_attrs
@@ -44,6 +48,8 @@ class TrialSource:
 
     def __init__(self, study_spec: StudySpec, study: optuna.Study, note: Callable[[str], None]) -> None:
         self.study_spec = study_spec
+        """With the space as it is now; a sweep may widen it (`look_beyond`)."""
+        self._use_space(widened_space(study_spec.space, widenings_of(study)))
         self.study = study
         self._note = note
         # One sampler for the whole grid: the study records which points are taken.
@@ -84,6 +90,8 @@ class TrialSource:
     def draw(self) -> FrozenTrial | None:
         """A new trial, recorded in the study and on disk; None when there is none to draw."""
         while (number := self._next_number()) is not None:
+            if not self._has_waiting():
+                self._use_space(look_beyond(self.study_spec, self.study, self._note))
             if not self._is_grid:
                 self.study.sampler = make_sampler(self.study_spec.search, self.study_spec.space, number)
                 if not self._ensure_new_config(number):
@@ -100,6 +108,10 @@ class TrialSource:
                 continue
             return self.record(trial, params, config)
         return None
+
+    def _use_space(self, space: SearchSpace) -> None:
+        if space is not self.study_spec.space:
+            self.study_spec = replace(self.study_spec, space=space)
 
     def _attributes(self, trial: Trial) -> dict[str, Any]:
         origin = trial.user_attrs.get("origin", "sampler")

@@ -10,6 +10,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from results.stored_trials import is_replicate
 from search_spaces import SearchSpace
 from sweeps.storage.optuna_private import SeenStudy
 
@@ -71,6 +72,8 @@ class SeeingSampler(BaseSampler):
         if self._shown is None or self._shown[0] != trial.number:
 
             def seen(trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+                # Runs on new seeds repeat a configuration, which no model should count several times.
+                trials = [trial for trial in trials if not is_replicate(trial)]
                 for change in self._seen:
                     trials = change(trials, self._space)
                 return trials
