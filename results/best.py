@@ -218,7 +218,16 @@ def _data(sweep: SweepResult) -> dict[str, Any]:
         "train_digest": sweep.identity.get("train_data"),
         "eval_digest": context.get("eval_set_hash"),
         "num_eval_tokens": context.get("num_eval_tokens"),
+        **_num_eval_records(context.get("data_account")),
     }
+
+
+def _num_eval_records(account: Any) -> dict[str, int]:
+    """Evaluation records as read, and how many of them the trials were evaluated on, where that is known."""
+    counts = account.get("eval") if isinstance(account, Mapping) else None
+    if not isinstance(counts, Mapping) or "num_records" not in counts or "num_used" not in counts:
+        return {}
+    return {"num_eval_records": counts["num_records"], "num_eval_used": counts["num_used"]}
 
 
 def _result(sweep: SweepResult, best: TrialResult, answer: Answer | None) -> dict[str, Any]:

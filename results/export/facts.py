@@ -148,6 +148,7 @@ FACTS: tuple[Fact, ...] = (
         "held_out",
         "the evaluation records",
         *("data.eval", "data.eval_split", "data.eval_fraction", "data.max_eval_examples", "data.seed"),
+        *("data.num_eval_records", "data.num_eval_used"),
     ),
     _fact("data_format", "the format of the records", "data.format"),
     _fact("max_length", "tokens per example", "data.max_length"),

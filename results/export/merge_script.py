@@ -10,7 +10,6 @@ from results.export.config_values import (
     auto_class,
     base_kind,
     chat_template_text,
-    dtype_name,
     section,
 )
 from results.export.generated_text import bullet_list, provenance_lines, python_literal, wrap_text
@@ -29,14 +28,13 @@ def other_base_warning(config: Config) -> str:
 
 
 def merge_script(config: Config, lossy: Sequence[str], notes: Sequence[str]) -> str:
-    """Python source that writes the merged model: in bfloat16, or float32 if the sweep computed in it."""
+    """Python source that writes the merged model, in bfloat16 unless another dtype is asked for."""
     model = section(config, "model")
     return render_template(
         "merge.py.jinja",
         provenance="\n".join(wrap_text(line) for line in provenance_lines(config)),
         model=python_literal(model["name"]),
         revision=python_literal(model.get("revision")),
-        dtype="float32" if dtype_name(config) == "float32" else "bfloat16",
         trusted=model.get("trust_remote_code") is True,
         model_class=auto_class(config),
         template=TEMPLATE,

@@ -33,6 +33,30 @@ def facts_of_both(program: str, config: Config) -> dict[str, FactExport]:
     }
 
 
+def evaluation_lost(program: str, config: Config) -> str:
+    """That the program evaluates on other records of the evaluation data than the trials; "" if it does not.
+
+    Neither program draws evaluation records by their content as the sweep does.
+    """
+    data = section(config, "data")
+    used, records, most = (
+        data.get(name) for name in ("num_eval_used", "num_eval_records", "max_eval_examples")
+    )
+    if used is None or records is None:
+        if most is None:
+            return ""
+        return (
+            f"The sweep evaluated on at most {most} of the evaluation records, drawn by content hash; "
+            f"{program} evaluates on all, so compare its loss with the sweep's only where there are no more."
+        )
+    if used == records:
+        return ""
+    return (
+        f"The sweep evaluated on {used} of {records} evaluation records, drawn by content hash without "
+        f"copies; {program} evaluates on all, so its loss is not to be compared with the sweep's."
+    )
+
+
 def _whole_alpha(program: str, alpha: Any) -> FactExport:
     lost = f"Alpha is a whole number to {program}; the sweep found {alpha}."
     whole = float(alpha).is_integer()

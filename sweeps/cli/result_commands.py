@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,14 @@ from sweeps.cli.arguments import (
 from sweeps.console import say, shown_path, wrapped
 
 app = typer.Typer()
+
+
+class MergeDtype(StrEnum):
+    """Dtypes of merged weights."""
+
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    float32 = "float32"
 
 
 @app.command(epilog="sweeps verdict runs/mine")
@@ -151,13 +160,24 @@ def merge(
         Path | None,
         typer.Option(metavar="FOLDER", help="folder to write; default: best/merged in the run folder"),
     ] = None,
+    dtype: Annotated[
+        MergeDtype, typer.Option(help="dtype of the merged weights; float32 takes twice the space")
+    ] = MergeDtype.bfloat16,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure", help="evaluate the merged model on the sweep's evaluation records"
+        ),
+    ] = True,
 ) -> None:
     """Merge the best adapter into its base model, in 16 bits.
 
-    For programs that load no adapters.
+    For programs that load no adapters. The adapter was trained on the quantized base, so the merged model's
+    loss is another one: it is measured and shown beside the adapter's.
     """
     from sweeps.cli.merge_adapter import merge_best
 
     with file_errors():
-        folder = merge_best(load_to_read(path), output)
-    say(console, f"wrote {folder}")
+        merged = merge_best(load_to_read(path), output, dtype=dtype.value, measure=measure)
+    for line in merged.lines():
+        say(console, wrapped(line))

@@ -19,11 +19,12 @@ import ray
 import torch
 from optuna.trial import TrialState
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lora_runner.base.load_model import BaseSpec, load_tokenizer
 from lora_runner.config import TrialConfig
-from lora_runner.data import BatchPlan, load_data
+from lora_runner.data import BatchPlan, TokenizedSet, load_data
 from results.errors import ExportError, WouldOverwrite
 from sweeps.cli.merge_adapter import merge_best
 from sweeps.errors import ConfigError, RunFolderError, StartRefused, StudyMismatch
@@ -142,18 +143,22 @@ def test_the_best_adapter_gives_its_reported_loss_in_plain_transformers_and_peft
     tuned = PeftModel.from_pretrained(plain, str(sweep.run_folder / "best"))
     # Training mode keeps bitsandbytes off its approximate CPU kernels; nothing in this model drops out.
     tuned.train()
-    total, count = 0.0, 0
-    with torch.no_grad():
-        for example in data.eval.examples:
-            ids, labels = torch.tensor([list(example.input_ids)]), torch.tensor([list(example.labels)])
-            loss = tuned(input_ids=ids, labels=labels).loss
-            predicted = int((labels[:, 1:] != -100).sum())
-            total, count = total + float(loss) * predicted, count + predicted
-    assert total / count == pytest.approx(study.best_value, rel=1e-5)
+    assert mean_loss(tuned, data.eval) == pytest.approx(study.best_value, rel=1e-5)
     assert study.best_value < 0.97 * study.user_attrs["base_eval_loss"]
     unquantized = study.user_attrs["base_unquantized"]["eval_loss"]
     assert unquantized == pytest.approx(study.user_attrs["base_eval_loss"], rel=0.05)
     assert unquantized != study.user_attrs["base_eval_loss"]
+
+
+def mean_loss(model: Any, examples: TokenizedSet) -> float:
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for example in examples.examples:
+            ids, labels = torch.tensor([list(example.input_ids)]), torch.tensor([list(example.labels)])
+            loss = model(input_ids=ids, labels=labels).loss
+            predicted = int((labels[:, 1:] != -100).sum())
+            total, count = total + float(loss) * predicted, count + predicted
+    return total / count
 
 
 def mean_over_records(file: Path) -> float:
@@ -415,14 +420,30 @@ def test_the_best_adapter_is_merged_on_request_and_a_merge_that_fails_leaves_not
     finished: tuple[Sweep, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep, _ = finished
-    merged = merge_best(sweep)
-    assert merged == sweep.run_folder.absolute() / "best" / "merged"
-    model = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)
+    found = merge_best(sweep)
+    merged = sweep.run_folder.absolute() / "best" / "merged"
+    assert found.folder == merged
+    exact = merge_best(sweep, tmp_path / "float32", dtype="float32")
     plain = AutoModelForCausalLM.from_pretrained(sweep.config.model.name, dtype=torch.float32)
     adapted = PeftModel.from_pretrained(plain, str(sweep.run_folder / "best"))
     ids = torch.arange(2, 20)[None]
-    with torch.no_grad():
-        torch.testing.assert_close(model(ids).logits, adapted(ids).logits, atol=1e-4, rtol=1e-4)
+    for one, dtype, away in ((found, torch.bfloat16, 3e-2), (exact, torch.float32, 1e-4)):
+        stored = load_file(one.folder / "model.safetensors")
+        assert {tensor.dtype for tensor in stored.values()} == {dtype}
+        model = AutoModelForCausalLM.from_pretrained(one.folder, dtype=torch.float32)
+        with torch.no_grad():
+            torch.testing.assert_close(model(ids).logits, adapted(ids).logits, atol=away, rtol=away)
+    data = load_data(sweep.config.data, load_tokenizer(BaseSpec(model=sweep.config.model.name)))
+    assert exact.loss == pytest.approx(mean_loss(adapted, data.eval), rel=1e-5)
+    assert found.loss == pytest.approx(exact.loss, rel=1e-2)
+    assert found.loss != exact.loss
+    assert found.adapter_loss == sweep.study().best_value != exact.loss
+    said = found.lines()
+    assert said[0] == f"wrote {merged}, in bfloat16"
+    assert re.fullmatch(
+        r"loss \d\.\d{3} on the sweep's evaluation records; the adapter on the NF4 base has \d\.\d{3}",
+        said[1],
+    )
     sweep.write_results()
     assert merged.is_dir()
     with pytest.raises(WouldOverwrite):

@@ -14,7 +14,14 @@ from packaging.version import Version
 from results.export.config_values import Config, dtype_name, section
 from results.export.data_source import parse_data_source
 from results.export.generated_text import settings_file_text
-from results.export.settings_file import NO_FORMAT, NO_MASK, NO_QUANTIZATION, facts_of_both, notes_of_both
+from results.export.settings_file import (
+    NO_FORMAT,
+    NO_MASK,
+    NO_QUANTIZATION,
+    evaluation_lost,
+    facts_of_both,
+    notes_of_both,
+)
 from results.export.target import (
     ExportDraft,
     FactExport,
@@ -158,7 +165,7 @@ def _records(config: Config) -> dict[str, FactExport]:
         facts["chat_template"] = not_expressed(f"Axolotl applies no chat template to {format} records.")
     if held_out or data.get("eval_split"):
         entry = _dataset(held_out or source, data.get("eval_split"), shape, config)
-        facts["held_out"] = as_settings(test_datasets=[entry])
+        facts["held_out"] = as_settings(test_datasets=[entry], lost=evaluation_lost("Axolotl", config))
     return facts
 
 

@@ -15,7 +15,14 @@ from packaging.version import Version
 from results.export.config_values import Config, dtype_name, section
 from results.export.data_source import DataSource, parse_data_source
 from results.export.generated_text import settings_file_text
-from results.export.settings_file import NO_FORMAT, NO_MASK, NO_QUANTIZATION, facts_of_both, notes_of_both
+from results.export.settings_file import (
+    NO_FORMAT,
+    NO_MASK,
+    NO_QUANTIZATION,
+    evaluation_lost,
+    facts_of_both,
+    notes_of_both,
+)
 from results.export.target import (
     ExportDraft,
     FactExport,
@@ -140,7 +147,11 @@ def _records(config: Config) -> dict[str, FactExport]:
             else f"The sweep recorded no training records; name yours in {DATASETS}.",
         ),
         "data_format": as_settings(stage="pt" if text else "sft", template=template, lost=difference),
-        **({"held_out": as_settings(eval_dataset=HELD_OUT)} if held_out else {}),
+        **(
+            {"held_out": as_settings(eval_dataset=HELD_OUT, lost=evaluation_lost("LLaMA-Factory", config))}
+            if held_out
+            else {}
+        ),
         "max_length": as_settings(
             cutoff_len=data.get("max_length") or DEFAULT_MAX_LENGTH,
             lost=""

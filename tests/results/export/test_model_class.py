@@ -53,7 +53,8 @@ def test_peft_loads_and_merges_it_and_the_training_script_trains_it(config, tmp_
     names = {}
     exec(code, names)
     torch.testing.assert_close(names["model"].cpu()(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
-    monkeypatch.setattr(sys, "argv", ["merge.py", "--output", str(tmp_path / "merged")])
+    exact = ["merge.py", "--output", str(tmp_path / "merged"), "--dtype", "float32"]
+    monkeypatch.setattr(sys, "argv", exact)
     runpy.run_path("merge.py", run_name="__main__")
     merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged", dtype=torch.float32)
     torch.testing.assert_close(merged(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)

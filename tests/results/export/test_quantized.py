@@ -125,7 +125,7 @@ def test_peft_loads_the_adapter_on_that_base_and_the_script_merges_into_its_weig
         loaded = names["model"].cpu()(ids).logits
     # Its kernels on a CPU round more than plain ones; int8 also rounds activations.
     assert torch.allclose(loaded, expected, atol=5e-3 if kind == "fp4" else 2e-1)
-    monkeypatch.setattr(sys, "argv", ["merge.py", "--output", str(tmp_path / "merged")])
+    monkeypatch.setattr(sys, "argv", ["merge.py", "--output", str(tmp_path / "merged"), "--dtype", "float32"])
     runpy.run_path(str(out / "merge.py"), run_name="__main__")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
     with torch.no_grad():

@@ -49,6 +49,27 @@ def test_8_bit_moments_are_listed_as_lost(config, tmp_path, target):
 
 
 @pytest.mark.parametrize("target", WITH_KEYS)
+def test_what_evaluates_on_other_records_than_the_trials_says_so(config, tmp_path, target):
+    data, scripts = config["data"], ("transformers", "trl", "unsloth")
+    data |= {"max_eval_examples": 48, "num_eval_records": 500, "num_eval_used": 48}
+    fewer = export(target, config, None, tmp_path / "fewer")
+    said = [line for line in fewer.lossy if "evaluation records" in line]
+    if target in scripts:
+        assert said == []
+        assert '"max_eval_examples": 48' in (tmp_path / "fewer" / "train.py").read_text()
+        return
+    (line,) = said
+    assert "evaluated on 48 of 500 evaluation records, drawn by content hash" in line
+    data |= {"num_eval_used": 500}
+    assert not [line for line in export(target, config, None, tmp_path / "all").lossy if "evaluated" in line]
+    del data["num_eval_used"], data["num_eval_records"]
+    older = export(target, config, None, tmp_path / "older").lossy
+    assert any("at most 48 of the evaluation records" in line for line in older)
+    data["max_eval_examples"] = None
+    assert not [line for line in export(target, config, None, tmp_path / "any").lossy if "evaluated" in line]
+
+
+@pytest.mark.parametrize("target", WITH_KEYS)
 def test_the_product_of_the_batch_and_the_trial_stand_in_the_head(config, tmp_path, target):
     result = export(target, config, None, tmp_path)
     (settings,) = (file for file in result.files if file.suffix == ".yaml")
