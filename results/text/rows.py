@@ -23,6 +23,8 @@ def reason_not_tested(found: RowVerdict) -> str:
         case "no_value":
             is_boundary = row.topic == "boundary"
             return "the row names no value" + ("" if is_boundary else " that a trial could take")
+        case "longer_than_run":
+            return f"{number(row.low)} steps of warmup are more than half of so short a run"
         case "no_parameter":
             return "the row gives no parameter to compare"
         case "no_trial_with_parameter":

@@ -12,6 +12,7 @@ from results.comparison.constants import MARGIN
 from results.effects.value_effects import Reach, ValueEffects
 from results.sweep_result import SweepResult
 from search_spaces.dimension import Value
+from search_spaces.from_rows.schedule import MOST_WARMUP
 
 EDGE_SHARE = 0.05
 """A best value is at the edge when it is this close to an end, as a share of the searched range."""
@@ -131,7 +132,10 @@ def _with_model(ends: dict[str, float | None], reach: Reach | None) -> tuple[str
 
 
 def find_edges(sweep: SweepResult) -> list[Edge]:
-    """Searched ranges at whose end the best value lies; nothing lies beyond a low end of 0."""
+    """Searched ranges at whose end the best value lies.
+
+    Nothing lies beyond a low end of 0, and nothing is worth a try beyond a warmup of half the run.
+    """
     edges = []
     best = {} if sweep.best is None else sweep.best.values
     for name, dimension in sweep.dimensions.items():
@@ -141,7 +145,7 @@ def find_edges(sweep: SweepResult) -> list[Edge]:
         share = _share(value, low, high, dimension.log)
         if share <= EDGE_SHARE and low > 0:
             edges.append(Edge(dimension=name, side="low", value=value, end=low))
-        elif share >= 1 - EDGE_SHARE:
+        elif share >= 1 - EDGE_SHARE and not (name == "warmup_ratio" and high >= MOST_WARMUP):
             edges.append(Edge(dimension=name, side="high", value=value, end=high))
     return edges
 

@@ -24,6 +24,7 @@ from results.verdict.row_values import (
 )
 from search_spaces import Dimension, GuidelineRow
 from search_spaces.dimension import Value
+from search_spaces.from_rows.schedule import MOST_WARMUP
 
 SIGNS_OF_ROW: Mapping[str, tuple[str, ...]] = {
     "stability.nan": ("nan_or_inf",),
@@ -42,6 +43,7 @@ SIGNS_OF_ROW: Mapping[str, tuple[str, ...]] = {
 
 NotTested = Literal[
     "no_value",  # the row names none
+    "longer_than_run",  # a least number of warmup steps that no part of so short a run can hold
     "excluded",  # by one of the conditions
     "no_parameter",  # the row names none
     "no_trial_with_parameter",
@@ -177,6 +179,9 @@ def measure(row: GuidelineRow, sweep: SweepResult, effects: ValueEffects | None 
 def _value(row: GuidelineRow, sweep: SweepResult, effects: ValueEffects, found: Measurement) -> Measurement:
     if not row.choices and row.low is None and row.high is None:
         return replace(found, not_tested="no_value")
+    steps = finite(sweep.context.get("max_steps"))
+    if row.parameter == "warmup_steps" and steps and (row.low or 0.0) > MOST_WARMUP * steps:
+        return replace(found, not_tested="longer_than_run")
     if (searched := _searched(row, sweep, found)).not_tested:
         return searched
     name = row.parameter or ""

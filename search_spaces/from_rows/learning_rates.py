@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from files_and_text.numbers import value_text
 from search_spaces.dimension import Dimension
 from search_spaces.from_rows.sourced_dimension import (
     ONE_RATE_FOR_ALL,
@@ -94,6 +95,15 @@ def embedding_lr_ratio(
     embedding_rate = rates[0].low if rates else None
     default = high if embedding_rate is None else embedding_rate / main_rate
     rows = [*rates, *ratios]
+    note = ""
+    warned = [
+        row for row in boundary if row.direction == "too_high" and row.low is not None and row.low <= default
+    ]
+    if ratios and warned:
+        # Beside a low main rate the embeddings' usual rate is one that the same tables warn of.
+        usual = value_text(rates[0].low or 0.0) if rates else "the rows' own rate"
+        note = f"{usual} would be {value_text(default)} of the main rate: {warned[0].id}"
+        default, embedding_rate = span(ratios)[1], None
     row_values = row_ends(rows, main_rate)
     return SourcedDimension(
         from_rows=widened(
@@ -103,6 +113,7 @@ def embedding_lr_ratio(
             factor,
             default=default,
             include=ONE_RATE_FOR_ALL,
+            note=note,
         ),
         default_rows=tuple(row_id for each in row_values if each.value == default for row_id in each.rows),
         row_values=row_values,
