@@ -113,7 +113,7 @@ def compare_arms(
             )
             for arm in arms
         ],
-        values={arm.name: _values(arm, context) for arm in replicates.arms},
+        values={arm.name: values_of(arm, context) for arm in replicates.arms},
         comparisons=comparisons,
         margin=margin,
         alpha=alpha,
@@ -129,7 +129,8 @@ def _metric(runs: Iterable[Replicate]) -> float | None:
     return fmean(found) if found else None
 
 
-def _values(arm: Arm, context: Mapping[str, Any]) -> dict[str, Value]:
+def values_of(arm: Arm, context: Mapping[str, Any]) -> dict[str, Value]:
+    """The arm's hyperparameters, derived ones too."""
     values = hyperparameters(arm.values, {}, context)
     ratio, steps = finite(values.get("warmup_ratio")), finite(values.get("max_steps"))
     if "warmup_steps" not in values and ratio is not None and steps is not None:

@@ -85,9 +85,8 @@ def may_be_better(comparison: Comparison, margin: float = MARGIN) -> bool:
     found = relation(comparison, margin)
     if found != "open":
         return found in ("better", "no_worse")
-    if comparison.low is None or comparison.other_loss is None:
-        return True
-    return comparison.low <= -margin * abs(comparison.other_loss)
+    bound = _bound(comparison, margin)
+    return comparison.low is None or bound is None or comparison.low <= -bound
 
 
 def value_finding(
@@ -218,9 +217,14 @@ def separate_rate_finding(one_rate: Comparison, *, margin: float = MARGIN) -> Fi
 
 def _ends_worse(comparison: Comparison, margin: float) -> bool:
     """Whether the runs that finished are worse by more than the margin, however many did not."""
-    if comparison.low is None or comparison.other_loss is None:
-        return False
-    return comparison.low > margin * abs(comparison.other_loss)
+    bound = _bound(comparison, margin)
+    return comparison.low is not None and bound is not None and comparison.low > bound
+
+
+def _bound(comparison: Comparison, margin: float) -> float | None:
+    """The margin in nats per token, as `relation` takes it."""
+    loss = comparison.other_loss if comparison.margin_loss is None else comparison.margin_loss
+    return None if loss is None else margin * abs(loss)
 
 
 def _word_alone(arm: ComparedValue, margin: float) -> Word | None:

@@ -1,35 +1,43 @@
-"""The arms of a confirmation: the best trials, the guideline default, and each row's own value.
+"""The arms of a confirmation: the best trials, the guideline default, and what tests each guideline row.
 
-A row's arm takes the row's own value and everything else from the best trial. For a range, that value is the
-end nearest to the best, because only it can refute the row. A row whose range contains the best has no arm:
-its value is the best's, and the arms outside the range test it. When an arm changes the learning rate, the
-embedding learning rate keeps its value, not its ratio, as in the tables' first trials.
+A row in which the best does not lie is tested by its own value with everything else from the best trial, and
+by the sweep's best trial inside the row with all of its own values, where that may be as good: whoever takes
+the value retunes the rest. For a range, the value is the end nearest to the best, because only it can refute
+the row. A row that holds the best is tested from outside (`contrast.py`). When an arm changes the learning
+rate, the embedding learning rate keeps its value, not its ratio, as in the tables' first trials.
+
+The arms that test the most rows come first, so that a small budget leaves out the least telling ones.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 
 from files_and_text.choices import SCHEDULERS
-from files_and_text.numbers import number
 from files_and_text.plain_values import finite
 from lora_runner.errors import TrialConfigError
 from results.comparison.arms import Arm
+from results.comparison.constants import MARGIN
 from results.errors import NothingToSay
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.decide import SEPARATE_RATE_ROWS
 from results.verdict.measure import measure
-from results.verdict.row_values import dimension_name, holds_value
-from search_spaces import Dimension, GuidelineRow, SearchSpace
+from results.verdict.row_tests import retuned_trial
+from results.verdict.row_values import dimension_name, has_value_of
+from search_spaces import GuidelineRow, SearchSpace
 from search_spaces.dimension import Value
+from sweeps.confirm.arm_values import arm_with
+from sweeps.confirm.contrast import contrast_arms
 from sweeps.plan.specs import StudySpec
 
-NEEDS_MEMORY = frozenset({"per_device_train_batch_size", "lora_r"})
-"""The planned seats may have no memory for values of these beyond the searched range."""
-
-Params = Mapping[str, Value]
+ASSUMED_NOISE = 0.002
+"""Standard deviation of one run, its seed accounted for, as a share of the loss; before it is measured."""
+_FAR_BEHIND = 3.0
+"""Noise is taken so many times when a trial is left out as far behind the best."""
+_ORDER = ("row", "contrast", "one_rate", "retuned")
+_NEIGHBOUR_COUNTS_AS = 3
+"""Rows that a neighbour of the best rate counts as: it also tells whether the best lies at an edge."""
 
 
 def choose_arms(
@@ -42,9 +50,9 @@ def choose_arms(
 ) -> tuple[Arm, ...]:
     """The arms, the sweep's best first; of arms with the same configuration only the first.
 
-    They include the `best` best trials by loss, and the best by the metric where there is one; `one_rate` is
-    that of `pick_rate`. Raises NothingToSay when no trial finished, or when there is nothing to compare the
-    best with.
+    They include the `best` best trials by loss, and the best by the metric where there is one, before those
+    that test rows, the most telling of these first; `one_rate` is that of `pick_rate`. Raises NothingToSay
+    when no trial finished, or when there is nothing to compare the best with.
     """
     check_finished(sweep)
     finished = sweep.finished
@@ -58,10 +66,13 @@ def choose_arms(
     by_metric = sweep.best_by_metric
     named = None if by_metric is None else f"trial {by_metric.number}"
     arms = [arm for arm in arms if arm not in others[best - 1 :] or arm.name == named]
+    first = len(arms)
     if rows:
-        arms += _row_arms(sweep, study_spec)
+        arms += contrast_arms(tested_rows(sweep), _row_arms(sweep, study_spec), sweep, study_spec)
         arms += [one_rate] if one_rate is not None else []
+        arms += _retuned_arms(sweep)
     arms = _distinct(arms, study_spec)
+    arms = [*arms[:first], *sorted(arms[first:], key=_how_telling)]
     if len(arms) == 1:
         why = (
             "the sweep has not tried the guideline default"
@@ -105,38 +116,46 @@ def space_with(space: SearchSpace, arms: tuple[Arm, ...]) -> SearchSpace:
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def _row_arms(sweep: SweepResult, study_spec: StudySpec) -> list[Arm]:
-    best = sweep.best
-    assert best is not None
-    arms = []
-    for row in tested_rows(sweep):
-        dimension = dimension_name(row)
-        for value in _own_values(row, best.values.get(row.parameter or "")):
-            params = _with_value(best.params, row.parameter or "", value, study_spec)
-            if dimension in NEEDS_MEMORY and not study_spec.space[dimension].contains(params[dimension]):
-                continue
-            shown = number(float(value)) if isinstance(value, int | float) else value
-            arms.append(Arm(name=f"{row.parameter} {shown}", role="row", values=params, rows=(row.id,)))
-    return arms
-
-
 def tested_rows(sweep: SweepResult) -> list[GuidelineRow]:
     """Tested rows that can have an arm: of a parameter that the sweep searched and the best trial has."""
     best = sweep.best
     return [
         row
+        for row in _measured_rows(sweep)
+        if best is not None
+        and row.parameter in best.values
+        # With one rate for all as the best, no other rate for all tests these rows.
+        and (row.id not in SEPARATE_RATE_ROWS or has_value_of(row, best.values[row.parameter or ""]))
+    ]
+
+
+def _measured_rows(sweep: SweepResult) -> list[GuidelineRow]:
+    return [
+        row
         for row in sweep.guidelines
         if row.topic != "stability"
-        and row.id not in SEPARATE_RATE_ROWS
         and dimension_name(row) in sweep.dimensions
-        and best is not None
-        and row.parameter in best.values
         and measure(row, sweep).is_tested
     ]
 
 
+def _row_arms(sweep: SweepResult, study_spec: StudySpec) -> list[Arm]:
+    """The own values of rows in which the best does not lie, one arm for each value."""
+    best = sweep.best
+    assert best is not None
+    arms: dict[tuple[str, Value], Arm] = {}
+    for row in tested_rows(sweep):
+        parameter = row.parameter or ""
+        for value in _own_values(row, best.values.get(parameter)):
+            arm = arm_with(best.params, parameter, value, study_spec, role="row")
+            if arm is not None:
+                known = arms.setdefault((parameter, value), arm)
+                arms[parameter, value] = replace(known, rows=(*known.rows, row.id))
+    return list(arms.values())
+
+
 def _own_values(row: GuidelineRow, best: Value | None) -> list[Value]:
-    if best is None or holds_value(row, best):
+    if best is None or has_value_of(row, best):
         return []
     if row.choices:
         return [choice for choice in row.choices if choice in SCHEDULERS]
@@ -146,41 +165,38 @@ def _own_values(row: GuidelineRow, best: Value | None) -> list[Value]:
     return [row.low if found < row.low else row.high]
 
 
-def _with_value(best: Params, parameter: str, value: Value, study_spec: StudySpec) -> dict[str, Value]:
-    """The best's parameters with `parameter`, or the one it is derived from, set; every active one has a
-    value."""
-    params = dict(best)
-    rate = float(params["learning_rate"])
-    match parameter:
-        case "learning_rate":
-            params[parameter] = float(value)
-            if "embedding_lr_ratio" in params:
-                params["embedding_lr_ratio"] = rate * float(params["embedding_lr_ratio"]) / float(value)
-        case "embedding_learning_rate":
-            params["embedding_lr_ratio"] = float(value) / rate
-        case "warmup_steps":
-            params["warmup_ratio"] = _share(int(value), study_spec.trial_config(best).max_steps)
-        case _:
-            params[parameter] = _as_in(study_spec.space[parameter], value)
-    active = (dimension for dimension in study_spec.space.dimensions if dimension.is_active(params))
-    return {dimension.name: params.get(dimension.name, dimension.default) for dimension in active}
+def _retuned_arms(sweep: SweepResult) -> list[Arm]:
+    """The sweep's best trials inside rows in which the best does not lie, unless far behind it."""
+    best = sweep.best
+    assert best is not None
+    found: dict[int, Arm] = {}
+    for row in _measured_rows(sweep):
+        if row.id in SEPARATE_RATE_ROWS or has_value_of(row, best.values.get(row.parameter or "")):
+            continue
+        trial = retuned_trial(row, sweep)
+        if trial is None or _is_far_behind(trial, sweep):
+            continue
+        known = found.get(trial.number) or _arm_of(trial, f"trial {trial.number}", "retuned")
+        found[trial.number] = replace(known, rows=(*known.rows, row.id))
+    return list(found.values())
 
 
-def _as_in(dimension: Dimension, value: Value) -> Value:
-    if dimension.kind == "int":
-        return int(value)
-    if dimension.kind == "float":
-        return float(value)
-    return next((choice for choice in dimension.choices or () if choice == value), value)
+def _is_far_behind(trial: TrialResult, sweep: SweepResult) -> bool:
+    """Whether its one run costs so much more that the noise measured later will hardly explain it."""
+    best = sweep.best
+    if best is None or best.eval_loss is None or trial.eval_loss is None:
+        return True
+    # As `results.verdict.row_tests.costs_beyond_noise` does, with the noise that is to be expected.
+    luck = math.sqrt(2) + math.sqrt(math.log(len(sweep.finished)) / 2)
+    cost = trial.eval_loss - best.eval_loss
+    return cost > (MARGIN + _FAR_BEHIND * luck * ASSUMED_NOISE) * abs(best.eval_loss)
 
 
-def _share(steps: int, total: int) -> float:
-    """The share of `total` that rounds up to exactly `steps`: in floats, 3 / 49 * 49 is more than 3."""
-    steps = min(steps, total)
-    share = steps / total
-    while math.ceil(share * total) > steps:
-        share = math.nextafter(share, 0.0)
-    return share
+def _how_telling(arm: Arm) -> tuple[int, int]:
+    """Sorts the arms that test the most rows first; of equals a row's own value before its retuned one."""
+    is_neighbour = arm.role == "contrast" and arm.name.startswith("learning_rate ")
+    tested = max(len(arm.rows), _NEIGHBOUR_COUNTS_AS if is_neighbour else 0)
+    return -tested, _ORDER.index(arm.role)
 
 
 # --- the same configuration -----------------------------------------------------------------------

@@ -17,6 +17,7 @@ from results.comparison.arms import Arm
 from results.stored_trials import full_budget_loss
 from results.sweep_result import SweepResult
 from results.verdict.decide import SEPARATE_RATE_ROWS
+from results.verdict.row_values import is_close
 from sweeps.plan.replicate_plan import ReplicatePlan
 
 NUM_RATES = 4
@@ -25,13 +26,16 @@ MIN_SPAN = 4.0
 
 
 def rates_to_try(sweep: SweepResult) -> tuple[Arm, ...]:
-    """Candidates for one rate, everything else as in the best trial; empty when it has no two rates.
+    """Candidates for one rate, everything else as in the best trial; empty when it has no two rates, or one
+    for all itself.
 
     Evenly spaced (in log) from the lower of the best's two rates to the higher, because the best common rate
     lies between them when the loss is a bowl in each.
     """
     best = sweep.best
     if best is None or "embedding_lr_ratio" not in best.params:
+        return ()
+    if is_close(best.params["embedding_lr_ratio"], 1.0):
         return ()
     main = float(best.params["learning_rate"])
     low, high = sorted((main, main * float(best.params["embedding_lr_ratio"])))
