@@ -44,7 +44,7 @@ def _confirm(
         yield _timed(run, f"{start}{anew}{two} --no-rows --trials {runs}", runs, why=why)
     elif sure in ("too_few_seeds", "open") and compared is not None:
         arms = len(compared.arms)
-        has_rows = any(arm.arm.role in ("row", "one_rate") for arm in compared.arms)
+        has_rows = any(arm.arm.role not in ("best", "guideline_default") for arm in compared.arms)
         runs = arms * (max(arm.runs for arm in compared.arms) + _MORE_SEEDS)
         done = sum(arm.runs for arm in compared.arms)
         yield _timed(run, f"{start}{'' if has_rows else ' --no-rows'} --trials {runs}", runs - done)

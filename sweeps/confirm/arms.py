@@ -68,7 +68,7 @@ def choose_arms(
     arms = [arm for arm in arms if arm not in others[best - 1 :] or arm.name == named]
     first = len(arms)
     if rows:
-        arms += contrast_arms(tested_rows(sweep), _row_arms(sweep, study_spec), sweep, study_spec)
+        arms += contrast_arms(rows_with_arms(sweep), _row_arms(sweep, study_spec), sweep, study_spec)
         arms += [one_rate] if one_rate is not None else []
         arms += _retuned_arms(sweep)
     arms = _distinct(arms, study_spec)
@@ -116,7 +116,7 @@ def space_with(space: SearchSpace, arms: tuple[Arm, ...]) -> SearchSpace:
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def tested_rows(sweep: SweepResult) -> list[GuidelineRow]:
+def rows_with_arms(sweep: SweepResult) -> list[GuidelineRow]:
     """Tested rows that can have an arm: of a parameter that the sweep searched and the best trial has."""
     best = sweep.best
     return [
@@ -144,7 +144,7 @@ def _row_arms(sweep: SweepResult, study_spec: StudySpec) -> list[Arm]:
     best = sweep.best
     assert best is not None
     arms: dict[tuple[str, Value], Arm] = {}
-    for row in tested_rows(sweep):
+    for row in rows_with_arms(sweep):
         parameter = row.parameter or ""
         for value in _own_values(row, best.values.get(parameter)):
             arm = arm_with(best.params, parameter, value, study_spec, role="row")

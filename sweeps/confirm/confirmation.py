@@ -14,9 +14,10 @@ from files_and_text.numbers import plural
 from results.comparison.arms import Arm
 from results.comparison.constants import MARGIN
 from results.sweep_result import SweepResult, read_study
+from results.verdict.replicates import CONFIRM_SUFFIX
 from results.verdict.verdict import Verdict
 from sweeps.confirm.arms import check_finished
-from sweeps.confirm.one_rate import tuned_rate
+from sweeps.confirm.one_rate import as_arm, tuned_rate
 from sweeps.confirm.request import ConfirmRequest
 from sweeps.confirm.set_aside import refuse_if_running, set_aside
 from sweeps.confirm.study_specs import check_same_arms, confirm_study_spec, has_work, tuning_study_spec
@@ -61,7 +62,7 @@ class Progress:
             return TRY_AGAIN
         names = " and ".join(repr(arm.name) for arm in self.failed_arms)
         advice = f"Every run of {names} failed, so the verdict above says nothing about it."
-        if all(arm.role in ("row", "one_rate") for arm in self.failed_arms):
+        if all(arm.role not in ("best", "guideline_default") for arm in self.failed_arms):
             advice += " To leave out all rows' values: --no-rows --anew."
         return f"{advice}\n{TRY_AGAIN}"
 
@@ -109,10 +110,15 @@ class Confirmation:
     ) -> None:
         self._url, self._study_spec, self._sweep, self._request = url, study_spec, sweep, request
         self._run_study = run_study
-        self._tuning = tuning_study_spec(study_spec, sweep, request)
+        present = peek(url, f"{study_spec.name}{CONFIRM_SUFFIX}")
+        self._stored = None if present is None else present.user_attrs.get("arms")
+        self._tuning = tuning_study_spec(study_spec, sweep, request, self._stored)
 
     def prepare(self, *, anew: bool = False) -> Confirmation:
         """Raise, before anything is written, what makes it impossible; `anew` sets a present one aside."""
+        if anew:
+            self._stored = None
+            self._tuning = tuning_study_spec(self._study_spec, self._sweep, self._request)
         confirm = self._confirm_study_spec(self._one_rate()[0])
         name, run_folder = self._study_spec.name, Path(self._study_spec.run_folder)
         if anew:
@@ -171,12 +177,14 @@ class Confirmation:
         plan = self._tuning.replicates
         study = peek(self._url, self._tuning.name)
         if study is None or has_work(study, self._tuning):
-            return plan.arms[0], ""  # the checks before a run do not depend on which one it is
+            return as_arm(plan.arms[0]), ""  # the checks before a run do not depend on which one it is
         return tuned_rate(study, plan)
 
     def _confirm_study_spec(self, one_rate: Arm | None) -> StudySpec:
         num_tuned = 0 if self._tuning is None else self._tuning.trials
-        return confirm_study_spec(self._study_spec, self._sweep, self._request, one_rate, num_tuned)
+        return confirm_study_spec(
+            self._study_spec, self._sweep, self._request, one_rate, num_tuned, self._stored
+        )
 
 
 def failed_arms(study: optuna.Study, plan: ReplicatePlan) -> tuple[Arm, ...]:

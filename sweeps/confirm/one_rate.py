@@ -59,8 +59,12 @@ def pick_rate(candidates: tuple[Arm, ...], losses: Mapping[str, float]) -> Arm |
     finished = [arm for arm in candidates if arm.name in losses]
     if not finished:
         return None
-    chosen = min(finished, key=lambda arm: losses[arm.name])
-    return replace(chosen, rows=tuple(sorted(SEPARATE_RATE_ROWS)))
+    return as_arm(min(finished, key=lambda arm: losses[arm.name]))
+
+
+def as_arm(candidate: Arm) -> Arm:
+    """The candidate with the rows that it tests."""
+    return replace(candidate, rows=tuple(sorted(SEPARATE_RATE_ROWS)))
 
 
 def tuned_rate(study: optuna.Study, plan: ReplicatePlan) -> tuple[Arm | None, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from results.comparison.constants import MIN_PAIRS, MOST_SEEDS
 from results.sweep_result import SweepResult
 from results.verdict.replicates import CONFIRM_FOLDER, CONFIRM_SUFFIX
 from sweeps.confirm.arms import choose_arms, space_with
-from sweeps.confirm.one_rate import rates_to_try
+from sweeps.confirm.budget import fitting_arms, present_arms
+from sweeps.confirm.one_rate import as_arm, rates_to_try
 from sweeps.confirm.request import ConfirmRequest
 from sweeps.confirm.set_aside import ONE_RATE_SUFFIX
 from sweeps.errors import ConfigError, StudyMismatch
@@ -28,23 +29,39 @@ MAX_SEEDS_IN_TIME = 32
 """With a budget in hours, and the most that thresholds are designed for."""
 
 
-def tuning_study_spec(study_spec: StudySpec, sweep: SweepResult, request: ConfirmRequest) -> StudySpec | None:
-    """The runs that tune one rate for LoRA and embeddings; None when that is not asked for.
+Stored = Sequence[Mapping[str, Any]] | None
+"""The arms of a present confirm study."""
+
+
+def tuning_study_spec(
+    study_spec: StudySpec, sweep: SweepResult, request: ConfirmRequest, stored: Stored = None
+) -> StudySpec | None:
+    """The runs that tune one rate for LoRA and embeddings; None when that is not asked for, or when the
+    budget has no runs for that arm.
 
     On the sweep's own seed: runs on the new seeds are kept for the comparison.
     """
     candidates = rates_to_try(sweep) if request.rows else ()
     if not candidates:
         return None
+    arms = _arms(study_spec, sweep, request, as_arm(candidates[0]), len(candidates), stored)
+    if not any(arm.role == "one_rate" for arm in arms):
+        return None
     plan = ReplicatePlan(arms=candidates, seeds=(int(study_spec.constants["seed"]),), stops_early=False)
     return _study_spec(study_spec, plan, suffix=ONE_RATE_SUFFIX, folder=f"{CONFIRM_FOLDER}/one-rate")
 
 
 def confirm_study_spec(
-    study_spec: StudySpec, sweep: SweepResult, request: ConfirmRequest, one_rate: Arm | None, num_tuned: int
+    study_spec: StudySpec,
+    sweep: SweepResult,
+    request: ConfirmRequest,
+    one_rate: Arm | None,
+    num_tuned: int,
+    stored: Stored = None,
 ) -> StudySpec:
-    """The confirm study; `num_tuned` runs of the budget are spent already."""
-    arms = choose_arms(sweep, study_spec, best=request.best, rows=request.rows, one_rate=one_rate)
+    """The confirm study; `num_tuned` runs of the budget are spent already, `stored` are the arms of a present
+    one."""
+    arms = _arms(study_spec, sweep, request, one_rate, num_tuned, stored)
     if request.best > len(sweep.finished):
         raise ConfigError(
             [f"--best is at most {len(sweep.finished)}, the sweep's finished trials; got {request.best}"]
@@ -74,6 +91,19 @@ def confirm_study_spec(
         margin=request.margin,
     )
     return _study_spec(study_spec, plan, suffix=CONFIRM_SUFFIX, folder=CONFIRM_FOLDER)
+
+
+def _arms(
+    study_spec: StudySpec,
+    sweep: SweepResult,
+    request: ConfirmRequest,
+    one_rate: Arm | None,
+    num_tuned: int,
+    stored: Stored,
+) -> tuple[Arm, ...]:
+    arms = choose_arms(sweep, study_spec, best=request.best, rows=request.rows, one_rate=one_rate)
+    runs = None if request.trials is None else request.trials - num_tuned
+    return present_arms(arms, stored, rows=request.rows) or fitting_arms(arms, runs)
 
 
 def check_same_arms(study: optuna.Study | None, study_spec: StudySpec) -> None:

@@ -10,9 +10,11 @@ import pytest
 
 from results.comparison.arms import Arm
 from results.errors import NothingToSay
-from results.sweep_result import read_study
+from results.sweep_result import SweepResult, TrialResult, read_study
+from results.verdict.arm_comparisons import values_of
+from results.verdict.row_values import has_value_of
 from results.verdict.verdict import verdict
-from sweeps.confirm.arms import choose_arms, space_with
+from sweeps.confirm.arms import choose_arms, rows_with_arms, space_with
 from sweeps.confirm.one_rate import rates_to_try
 from sweeps.keeper.keeper import Keeper
 
@@ -104,3 +106,86 @@ def test_a_best_that_is_the_default_has_nothing_to_be_compared_with(make_keeper:
     pack(keeper).run()
     with pytest.raises(NothingToSay, match=r"trial 0 .* it is the guideline default itself"):
         choose_arms(read_study(keeper.study), keeper.study_spec, rows=False)
+
+
+# --- rows that hold the best, and retuned values --------------------------------------------------
+
+
+def swept_at(swept: Keeper, *, retuned: dict[str, Any] | None = None, **changed: Any) -> SweepResult:
+    """The sweep with its best trial moved, and a close one with other settings."""
+    sweep = read_study(swept.study)
+    assert sweep.best is not None
+
+    def moved(trial: TrialResult, changed: dict[str, Any]) -> TrialResult:
+        arm = Arm(name="moved", role="best", values={**trial.params, **changed})
+        return replace(trial, params=dict(arm.values), values=values_of(arm, sweep.context))
+
+    best = moved(sweep.best, changed)
+    assert best.eval_loss is not None
+    trials = [trial for trial in sweep.trials if trial.number != best.number]
+    if retuned is not None:
+        trials.append(replace(moved(best, retuned), number=999, eval_loss=best.eval_loss * 1.001))
+    return replace(sweep, trials=[*trials, best])
+
+
+def test_a_rate_below_and_one_above_the_best_are_always_tried(swept: Keeper) -> None:
+    for best in (1e-5, 2e-4, 1.05e-3, 2e-3):
+        sweep = swept_at(swept, learning_rate=best)
+        arms = [arm for arm in choose_arms(sweep, swept.study_spec) if arm.role in ("row", "contrast")]
+        rates = {float(arm.values["learning_rate"]) for arm in arms}
+        for low, high in ((best / 3, best / 1.5), (1.5 * best, 3 * best)):
+            assert any(low <= rate <= high for rate in rates), (best, rates)
+    space = space_with(swept.study_spec.space, tuple(arms))
+    assert all(space["learning_rate"].contains(rate) for rate in rates), "also beyond the range"
+
+
+def test_every_row_that_holds_the_best_has_an_arm_outside_it(swept: Keeper) -> None:
+    """Also a boundary at the best itself, and names; of equal use the rival that the sweep did best with."""
+    for changed in (
+        {"learning_rate": 1e-3},
+        {"learning_rate": 2e-4, "lr_scheduler_type": "cosine", "warmup_ratio": 0.05},
+        {"learning_rate": 1.5e-4, "embedding_lr_ratio": 0.25, "lr_scheduler_type": "linear"},
+        {"embedding_lr_ratio": 1.0},
+    ):
+        sweep = swept_at(swept, **changed)
+        best = sweep.best
+        assert best is not None
+        arms = choose_arms(sweep, swept.study_spec)
+        for row in rows_with_arms(sweep):
+            if not has_value_of(row, best.values.get(row.parameter or "")):
+                continue
+            testing = [arm for arm in arms if row.id in arm.rows and arm.role in ("row", "contrast")]
+            assert len(testing) == 1, row.id
+            value = values_of(testing[0], sweep.context)[row.parameter or ""]
+            assert not has_value_of(row, value), row.id
+
+
+def test_one_arm_outside_serves_several_rows(swept: Keeper) -> None:
+    sweep = swept_at(swept, lr_scheduler_type="linear", warmup_ratio=0.05)
+    arms = choose_arms(sweep, swept.study_spec)
+    warmup = [arm for arm in arms if arm.name.startswith("warmup") and arm.role == "contrast"]
+    assert [arm.values["warmup_ratio"] for arm in warmup] == [0.0]
+    assert {"warmup.ratio", "warmup.share_of_steps"} <= set(warmup[0].rows)
+
+
+def test_the_sweeps_best_trial_inside_a_row_is_run_again_unless_it_is_far_behind(swept: Keeper) -> None:
+    near = swept_at(swept, learning_rate=1e-3, retuned={"learning_rate": 2e-4, "embedding_lr_ratio": 0.3})
+    arms = {arm.name: arm for arm in choose_arms(near, swept.study_spec)}
+    assert arms["trial 999"].role == "retuned"
+    assert set(arms["trial 999"].rows) >= {"scenario.general", "method.qlora"}
+    assert near.best is not None
+    far = replace(
+        near,
+        trials=[
+            replace(trial, eval_loss=near.best.eval_loss * 1.2) if trial.number == 999 else trial
+            for trial in near.trials
+        ],
+    )
+    assert "trial 999" not in {arm.name for arm in choose_arms(far, swept.study_spec)}
+
+
+def test_the_arms_that_test_the_most_rows_come_first(swept: Keeper) -> None:
+    arms = choose_arms(read_study(swept.study), swept.study_spec)
+    tested = [len(arm.rows) for arm in arms[2:] if not arm.name.startswith("learning_rate ")]
+    assert tested == sorted(tested, reverse=True)
+    assert arms[2].rows

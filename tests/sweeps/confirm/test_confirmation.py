@@ -21,6 +21,8 @@ from results.errors import DamagedReplicates
 from results.sweep_result import SweepResult, read_study
 from results.verdict.replicates import margin_of, read_replicates
 from results.verdict.verdict import verdict
+from sweeps.confirm.arms import choose_arms
+from sweeps.confirm.budget import SEEDS_WITH_ROWS
 from sweeps.confirm.confirmation import Confirmation, sweep_to_confirm
 from sweeps.confirm.request import ConfirmRequest
 from sweeps.confirm.set_aside import set_aside
@@ -371,18 +373,38 @@ def test_an_interrupted_confirmation_goes_on_in_the_stage_it_was_in(confirmation
     assert runs.names == ["t.confirm.one-rate", "t.confirm"]
 
 
+@pytest.mark.parametrize("rows", [True, False])
 def test_a_budget_too_small_for_three_seeds_is_refused_with_the_least_one(
-    confirmation: Any, swept: Keeper
+    confirmation: Any, swept: Keeper, rows: bool
 ) -> None:
-    small, _ = confirmation(trials=10)
-    with pytest.raises(
-        ConfigError, match=r"--trials is at least (\d+): .* on 3 seeds after 4 runs that tune"
-    ):
-        small.prepare()
-    assert peek(str(swept._storage.url), "t.confirm.one-rate") is None
-    two, _ = confirmation(trials=5, rows=False)
+    two, _ = confirmation(trials=5, rows=rows)
     with pytest.raises(ConfigError, match="--trials is at least 6: 2 configurations on 3 seeds; got 5"):
         two.prepare()
+    assert peek(str(swept._storage.url), "t.confirm.one-rate") is None
+
+
+def test_a_budget_too_small_for_all_arms_leaves_out_the_least_telling_and_a_larger_one_keeps_those(
+    confirmation: Any, swept: Keeper
+) -> None:
+    """With the arm of one rate its tuning is left out too, then and later; --anew chooses among all again."""
+    every = choose_arms(read_study(swept.study), swept.study_spec)
+    small, runs = confirmation(trials=24)
+    runs.turns = 1
+    small.prepare().run()
+    assert runs.names == ["t.confirm"]
+    study = peek(str(swept._storage.url), "t.confirm")
+    assert study is not None
+    kept = [arm["name"] for arm in study.user_attrs["arms"]]
+    assert kept == [arm.name for arm in every[: 24 // SEEDS_WITH_ROWS]]
+    larger, runs = confirmation(trials=200)
+    runs.turns = 1
+    larger.prepare().run()
+    assert runs.names == ["t.confirm"]
+    study = peek(str(swept._storage.url), "t.confirm")
+    assert study is not None
+    assert [arm["name"] for arm in study.user_attrs["arms"]] == kept
+    with pytest.raises(StudyMismatch, match="it also has"):
+        confirmation(trials=24, rows=False)[0].prepare()
 
 
 @pytest.mark.parametrize(
