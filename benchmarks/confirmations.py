@@ -6,7 +6,7 @@ import argparse
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 
 from benchmarks.harness.report import FOLDER, machine
-from benchmarks.simulator.scores import Outcome, Rate, Scores, scores, simulate
+from benchmarks.simulator.scores import Outcome, Rate, Scores, error_of_share, scores, simulate
 from benchmarks.simulator.worlds import WORLDS
 from files_and_text.atomic_files import atomic_write, atomic_write_json
 
@@ -176,7 +176,20 @@ def page(kept: Mapping[str, Any]) -> str:
         lines += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
         for name, figures in content["cases"].items():
             lines.append(f"| {' | '.join([name, str(figures['sweeps']), *cells(name, figures)])} |")
+        lines.append(f"| {' | '.join(together(content['cases'].values()))} | | | | |")
     return "\n".join(lines) + "\n"
+
+
+def together(cases: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Name, sweeps and shares of all cases together."""
+    every = list(cases)
+    sweeps = sum(figures["sweeps"] for figures in every)
+    found = ["all", str(sweeps)]
+    for key, limit in GOALS:
+        value = sum(figures["sweeps"] * figures[key]["value"] for figures in every) / sweeps
+        text = str(Rate(value=value, error=error_of_share(value, sweeps)))
+        found.append(f"**{text}**" if value > limit else text)
+    return found
 
 
 def cells(name: str, figures: Mapping[str, Any]) -> list[str]:

@@ -150,11 +150,14 @@ class Rate:
 
 def share(outcomes: Sequence[Outcome], is_so: Callable[[Outcome], bool]) -> Rate:
     """Share of sweeps."""
-    count, total = sum(map(is_so, outcomes)), len(outcomes)
-    # Not 0 where none was seen: as if one of twice as many had been.
-    value = count / total
-    spread = max(value * (1 - value), 0.5 / total)
-    return Rate(value=value, error=math.sqrt(spread / total))
+    value = sum(map(is_so, outcomes)) / len(outcomes)
+    return Rate(value=value, error=error_of_share(value, len(outcomes)))
+
+
+def error_of_share(value: float, total: int) -> float:
+    """The standard error of a share of so many; not 0 where none was seen, but as if one of twice as many had
+    been."""
+    return math.sqrt(max(value * (1 - value), 0.5 / total) / total)
 
 
 def mean(values: Sequence[float]) -> Rate:

@@ -12,9 +12,10 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import Trial, TrialState
 
 from benchmarks.simulator.curves import Curve
+from results.stored_trials import FROZEN
 from search_spaces import SearchSpace
 from search_spaces.search_space import FirstTrial
-from sweeps.study.curve_gp.curves import FROZEN, curves_of
+from sweeps.study.curve_gp.curves import curves_of
 from sweeps.study.curve_gp.decisions import thaw
 from sweeps.study.curve_gp.pruner import FreezeThaw
 
@@ -135,7 +136,7 @@ def _tell(study: optuna.Study, seat: _Seat) -> None:
         return
     if seat.outcome == "diverged":
         seat.trial.set_user_attr("outcome", "diverged")
-        if isinstance(study.sampler, TPESampler):
+        if isinstance(getattr(study.sampler, "sampler", study.sampler), TPESampler):
             seat.trial.set_constraint("trainable", 1.0)
     study.tell(seat.trial, state=TrialState.PRUNED)
 
