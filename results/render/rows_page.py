@@ -42,7 +42,8 @@ def rows_page(verdict: Verdict) -> str:
     parts = [f"# Guideline rows of sweep {verdict.study}, one by one"]
     parts.append("## Limits\n\n" + bullets(map(limitation_text, verdict.limitations)))
     if verdict.replicates is not None:
-        parts.append(_replicates(verdict.replicates, verdict.over_records.arms))
+        is_of_best = verdict.replicates.is_of(verdict.best)
+        parts.append(_replicates(verdict.replicates, verdict.over_records.arms, is_of_best=is_of_best))
     if tested:
         cells = [row_cells(row) for row in tested]
         parts.append(
@@ -85,7 +86,9 @@ def _row_sentences(row: RowVerdict, verdict: Verdict) -> str:
     return f"`{row.row.id}`: " + " ".join(part for part in parts if part)
 
 
-def _replicates(found: ArmComparisons, over_records: Mapping[str, RecordComparison]) -> str:
+def _replicates(
+    found: ArmComparisons, over_records: Mapping[str, RecordComparison], *, is_of_best: bool
+) -> str:
     cells = []
     for summary in found.arms:
         comparison = found.comparisons.get(summary.arm.name)
@@ -103,6 +106,8 @@ def _replicates(found: ArmComparisons, over_records: Mapping[str, RecordComparis
     header = ["arm", "role", "finished", "mean loss", "spread of a run", f"against {found.reference.name}"]
     header += ["over other evaluation records"] if over_records else []
     state = "The stopping rule is met." if found.clear else "Not clear yet: more seeds can change a word."
+    if not is_of_best:
+        state = "The best here is an earlier one: trials were added since, and a better one is among them."
     return f"## Replicates on common seeds\n\n{state}\n\n{table(header, cells)}"
 
 

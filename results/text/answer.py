@@ -103,6 +103,8 @@ def headline(answer: Answer) -> str:
     if answer.is_by_metric and answer.metric and best.metric is not None:
         loss = f"{answer.metric} {number(best.metric)}, {loss}"
     rest = _default_clause(answer)
+    if answer.sure == "best_changed":
+        rest += " in one run of each, since what was run again is an earlier best"
     return f"Use {use_text(answer)}: {loss}{f'; {rest}' if rest else ''}."
 
 
@@ -134,7 +136,7 @@ def _sure(answer: Answer) -> str:
         case "one_run":
             return "Not yet: one run per configuration."
         case "best_changed":
-            return "Not yet: the best has changed since it was run again."
+            return "Not yet: one run per configuration. What was run again is an earlier best."
         case "not_by_metric":
             return f"Not by {answer.metric}: the guideline default was compared with the best by loss alone."
         case "default_is_best":

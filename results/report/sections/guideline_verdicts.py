@@ -32,9 +32,10 @@ def rows_fold(facts: ReportFacts) -> Fold | None:
 def arms_fold(facts: ReportFacts) -> Fold | None:
     """What was run again, arm by arm; None before a confirmation."""
     found = None if facts.verdict is None else facts.verdict.replicates
-    if found is None:
+    if found is None or facts.verdict is None:
         return None
-    return Fold(summary=f"Runs on new seeds ({len(found.arms)} configurations)", blocks=[_replicates(found)])
+    runs = _replicates(found, is_of_best=found.is_of(facts.verdict.best))
+    return Fold(summary=f"Runs on new seeds ({len(found.arms)} configurations)", blocks=[runs])
 
 
 def _conditions(rows: Sequence[RowVerdict], margin: float) -> Paragraph:
@@ -100,8 +101,10 @@ def _best(row: RowVerdict) -> str:
     return f"{value_text(found.best_value)}, {times_text(10**found.distance_log10)} {side}"
 
 
-def _replicates(found: ArmComparisons) -> Table:
+def _replicates(found: ArmComparisons, *, is_of_best: bool) -> Table:
     state = "no more seeds are needed" if found.clear else "more seeds can still change a verdict"
+    if not is_of_best:
+        state = "the best here is an earlier one, and trials were added since"
     return Table(
         caption=f"Loss in nats per token, over the same seeds; {state}",
         header=("configuration", "role", "finished", "mean loss", "spread of a run", "its cost", "interval"),

@@ -11,6 +11,7 @@ import pytest
 from results.answer.answer import Answer
 from results.answer.read_answer import read_answer
 from results.answer.run_facts import busy_seconds
+from results.render.rows_page import rows_page
 from results.sweep_result import read_study
 from results.text.answer import answer_lines, headline, next_text, sure_text, use_text
 from results.verdict.verdict import verdict
@@ -206,3 +207,15 @@ def test_time_without_a_trial_does_not_count() -> None:
     spans = [(at(0), at(2)), (at(1), at(3)), (at(60), at(61)), (at(70), None)]
     assert busy_seconds(spans) == 4 * 60
     assert busy_seconds([]) is None
+
+
+def test_a_headline_after_trials_were_added_says_whose_its_percentage_is() -> None:
+    found = answer(study_of(best=7e-4), confirm(*ARMS))
+    assert headline(found).endswith(
+        "costs 10.0% more in one run of each, since what was run again is an earlier best."
+    )
+    assert sure_text(found).startswith("Not yet: one run per configuration. What was run again is an earlier")
+    page = rows_page(verdict(study_of(best=7e-4), confirm(*ARMS)))
+    assert "The best here is an earlier one" in page
+    assert "The stopping rule is met" not in page
+    assert "The best here is an earlier one" not in rows_page(verdict(study_of(), confirm(*ARMS)))

@@ -241,7 +241,7 @@ def test_losses_and_gaps_have_one_form() -> None:
         ("open", "Not yet: on 3 seeds the guideline default costs 20.1 to 31.0%."),
         ("default_better", "No: on 3 seeds the guideline default is better"),
         ("not_by_metric", "Not by None: the guideline default was compared with the best by loss alone."),
-        ("best_changed", "Not yet: the best has changed since it was run again."),
+        ("best_changed", "Not yet: one run per configuration. What was run again is an earlier best."),
     ],
 )
 def test_how_sure_in_one_sentence(sure: Any, text: str) -> None:
