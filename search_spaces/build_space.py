@@ -1,8 +1,9 @@
 """Scenario, model size and number of steps -> a search space in which every range names its rows.
 
 A sweep that stays inside the rows' ranges can only agree with them, so every range is widened by a factor.
-- learning_rate x5 each side: with the usual 2e-4 the range ends at 1e-3, called too high by one document and
-  best by other published sweeps, so that either can be shown; never beyond 1e-6 (called too low) and 1e-2.
+- learning_rate x5 each side, and x10 above for models of up to 8B: with the usual 2e-4 the range passes 1e-3,
+  called too high by one document and best by published sweeps of such models, in which it was the last rate
+  tried; models of up to 3B reach 3e-3. Never beyond 1e-6 (called too low) and 1e-2.
 - embedding_lr_ratio x4 each side, and always up to 1.0: one rate for all, which the documents advise against.
 - warmup_ratio x2 above what the rows give as a share, to what they give as a number of steps, and down to no
   warmup at all; never above half the run. Trials are compared from twice the longest warmup on, so that a
@@ -83,7 +84,9 @@ def space_for(
         train_embeddings=train_embeddings,
         method=method,
     )
-    found = _dimensions(tables, run, factors, given, wanted, check, at)
+    found = _dimensions(
+        tables, run, factors, given, wanted, check, at, own_rate_factor="learning_rate" in (widen or {})
+    )
     check.raise_if_any()
     trials, dropped = first_trials(found)
     dimensions = tuple(each.final for each in found)
@@ -114,6 +117,8 @@ def _dimensions(
     wanted: Collection[str],
     check: ValueChecker,
     at: KeyPath,
+    *,
+    own_rate_factor: bool,
 ) -> list[SourcedDimension]:
     """The dimensions in the order in which a trial decides them, within the user's ranges."""
 
@@ -124,7 +129,7 @@ def _dimensions(
         here = (*at, found.from_rows.name)
         return replace(found, in_space=apply_override(found.from_rows, override, check, here))
 
-    rate = within(learning_rate(tables, run, factors["learning_rate"]))
+    rate = within(learning_rate(tables, run, factors["learning_rate"], is_own_factor=own_rate_factor))
     found = [rate]
     if run.train_embeddings:
         main_rate = rate.final.default

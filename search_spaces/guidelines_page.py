@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from files_and_text.numbers import number, number_range
 from search_spaces.disagreements import Disagreement, disagreements
-from search_spaces.from_rows.sourced_dimension import DEFAULT_WIDEN
+from search_spaces.from_rows.sourced_dimension import BEST_AT_THE_LAST, DEFAULT_WIDEN, UPWARDS_FOR_SMALL
 from search_spaces.guidelines import Guidelines
 from search_spaces.rows import GuidelineRow
 
@@ -50,6 +50,8 @@ def guidelines_page(guidelines: Guidelines) -> str:
         _disagreement_table(item for item in found if not item.between_documents),
         "## How far a search goes beyond the rows",
         "\n".join(f"- `{name}`: by a factor of {factor:g}" for name, factor in DEFAULT_WIDEN.items()),
+        f"Upwards `learning_rate` by a factor of {UPWARDS_FOR_SMALL:g} for models of up to 8B: "
+        f"{BEST_AT_THE_LAST}.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from files_and_text.numbers import value_text
 from search_spaces.dimension import Dimension
 from search_spaces.from_rows.sourced_dimension import (
+    BEST_AT_THE_LAST,
     ONE_RATE_FOR_ALL,
+    SMALL_MODEL,
+    UPWARDS_FOR_SMALL,
     Run,
     SourcedDimension,
     row_ends,
@@ -20,8 +23,13 @@ from search_spaces.rows import GuidelineRow
 LEARNING_RATE_LIMITS = (1e-6, 1e-2)
 
 
-def learning_rate(tables: Guidelines, run: Run, factor: float) -> SourcedDimension:
-    """The main learning rate, spanning the rows of the scenario, the model size and the run's length."""
+def learning_rate(
+    tables: Guidelines, run: Run, factor: float, *, is_own_factor: bool = False
+) -> SourcedDimension:
+    """The main learning rate, spanning the rows of the scenario, the model size and the run's length.
+
+    `is_own_factor`: the user's, which holds on both sides.
+    """
     rates = [row for row in tables.values() if row.parameter == "learning_rate" and row.low is not None]
     notes = []
     if run.method == "full":
@@ -49,6 +57,9 @@ def learning_rate(tables: Guidelines, run: Run, factor: float) -> SourcedDimensi
             for row in general
             if not row.when.includes_steps(run.max_steps)
         ]
+    is_small = run.method == "qlora" and run.model_size <= SMALL_MODEL and not is_own_factor
+    above = UPWARDS_FOR_SMALL if is_small else factor
+    wide = f"searched up to {above:g} times the rows' highest: {BEST_AT_THE_LAST}" if is_small else ""
     rows = [*general, *sized, *by_length]
     default = _common_rate(general, sized, anchor)
     return SourcedDimension(
@@ -58,8 +69,9 @@ def learning_rate(tables: Guidelines, run: Run, factor: float) -> SourcedDimensi
             span(rows),
             factor,
             default=default,
+            factor_above=above,
             limits=LEARNING_RATE_LIMITS,
-            note=note,
+            note="; ".join(part for part in (note, wide) if part),
         ),
         default_rows=rows_with(rows, default),
         row_values=row_ends(rows),

@@ -17,6 +17,11 @@ DEFAULT_WIDEN = {
     "warmup_ratio": 2.0,
     "per_device_train_batch_size": 2.0,
 }
+SMALL_MODEL = 8.8e9
+"""Up to so many parameters the main rate is widened farther upwards: 8B with the tables' tolerance."""
+UPWARDS_FOR_SMALL = 10.0
+BEST_AT_THE_LAST = "published sweeps of models up to 8B had their best at 1e-3, the last rate tried"
+"""Why: among them Llama 3.2 1B and Qwen3 4B (tulu3, 780 steps, ranks 64 and 128)."""
 ONE_RATE_FOR_ALL = 1.0
 """The embedding_lr_ratio at which embeddings take the main learning rate."""
 
@@ -119,13 +124,18 @@ def widened(
     factor: float,
     *,
     default: float,
+    factor_above: float | None = None,
     limits: tuple[float, float] = (0.0, float("inf")),
     include: float | None = None,
     note: str = "",
 ) -> Dimension:
-    """A log-scaled dimension from `factor` below the span to `factor` above it, within `limits`."""
+    """A log-scaled dimension from `factor` below the span to `factor` above it, within `limits`.
+
+    `factor_above`: instead of `factor` above it.
+    """
     low, high = span
-    wider = (max(six_digits(low / factor), limits[0]), min(six_digits(high * factor), limits[1]))
+    above = factor if factor_above is None else factor_above
+    wider = (max(six_digits(low / factor), limits[0]), min(six_digits(high * above), limits[1]))
     ends = [*wider, low, high, default, default if include is None else include]
     return Dimension(
         name=name,

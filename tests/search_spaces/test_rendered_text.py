@@ -47,7 +47,7 @@ def test_the_block_names_rows_conditions_and_what_else_can_be_asked_for() -> Non
     text = commented_space_yaml(space)
     assert text.startswith("space:\n")
     for line in (
-        "  learning_rate: {low: 1.0e-05, high: 0.0015, log: true}",
+        "  learning_rate: {low: 1.0e-05, high: 0.003, log: true}",
         "  #   scenario.general: 2e-4 (General Fine-tuning)",
         "  #   Note: nearest row 1-3B: 4.5e+09 parameters lie between rows.",
         "  #   embedding.times_lower: 0.05 to 0.1 (10-20x lower than LoRA LR)",

@@ -69,7 +69,7 @@ def test_the_default_sampler_searches_the_space() -> None:
 def test_a_grid_is_one_that_optuna_takes() -> None:
     space = build(overrides={"lora_r": {"value": 8}, "embedding_lr_ratio": {"value": 0.25}})
     grid = space.grid(2)
-    assert grid["learning_rate"] == [1e-5, 1e-3]
+    assert grid["learning_rate"] == [1e-5, 2e-3]
     assert grid["lora_r"] == [8]
     study = optuna.create_study(sampler=optuna.samplers.GridSampler(grid, seed=0))
     seen = set()
@@ -89,7 +89,7 @@ def test_a_grid_is_one_that_optuna_takes() -> None:
 
 def test_grid_points_are_even_in_log_and_inside() -> None:
     rate = build()["learning_rate"]
-    assert rate.grid(3) == pytest.approx([1e-5, 1e-4, 1e-3], rel=1e-5)
+    assert rate.grid(3) == pytest.approx([1e-5, 2e-8**0.5, 2e-3], rel=1e-5)
     assert all(rate.contains(value) for value in rate.grid(17))
     assert rate.grid(1) == [rate.default]
     rank = build(overrides={"lora_r": {"low": 4, "high": 6}})["lora_r"]
@@ -129,7 +129,7 @@ def test_the_fingerprint_is_the_same_in_another_process() -> None:
 def test_the_fingerprint_sees_what_a_sampler_sees() -> None:
     space = build()
     assert build(max_steps=30).fingerprint() != space.fingerprint()
-    assert build(overrides={"learning_rate": {"high": 2e-3}}).fingerprint() != space.fingerprint()
+    assert build(overrides={"learning_rate": {"high": 4e-3}}).fingerprint() != space.fingerprint()
     assert build(include=("lora_r",)).fingerprint() != space.fingerprint()
     unconditional = replace(space["warmup_ratio"], active_when=None)
     without = [unconditional if d.name == "warmup_ratio" else d for d in space.dimensions]

@@ -84,6 +84,7 @@ tables' own.
 - Dimensions: {listed}.
 - Searched only on request, here or in `search.include`: {asked}.
 - The tables' ranges are widened on both sides by these factors, which `search.widen` replaces: {factors}.
+  Models of up to 8B parameters are searched up to 10 times the tables' highest learning rate.
 """
 
 

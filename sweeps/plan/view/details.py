@@ -46,6 +46,6 @@ def _heading(text: str) -> Text:
 def notes(blueprint: Blueprint) -> list[RenderableType]:
     """Notes on the space as a whole, without those printed with a dimension."""
     space = blueprint.study_spec.space
-    told = {dimension.note for dimension in space.dimensions}
+    told = {part for dimension in space.dimensions for part in (dimension.note, *dimension.note.split("; "))}
     lines = [line for key in ("notes", "dropped") for line in space.context.get(key, ()) if line not in told]
     return [Text(), *(Text(f"- {line}", style="dim") for line in lines)] if lines else []

@@ -85,7 +85,7 @@ def test_an_end_is_moved_once_and_the_other_may_be_too() -> None:
     assert (high.side, high.before, high.after) == ("high", HIGH, 3 * HIGH)
     wider = widened_space(SPACE, [high])
     assert wider["learning_rate"].bounds() == (LOW, 3 * HIGH)
-    assert wider["learning_rate"].note == "widened by the sweep from 1e-3 to 3e-3"
+    assert wider["learning_rate"].note.endswith("; widened by the sweep from 2e-3 to 6e-3")
     assert widened_space(wider, [high]) == wider
     assert next_widening([trial(3 * HIGH, 2.0)], wider, [high], finished=9) is None
     low = next_widening([trial(LOW, 2.0)], wider, [high], finished=9)
@@ -132,7 +132,7 @@ def test_a_sweep_goes_on_beyond_an_end_that_wins_also_after_a_kill(
     found = read_study(keeper.study)
     assert found.dimensions["learning_rate"].high == 3 * HIGH
     said = (
-        f"After {widening.finished} trials the best learning_rate lay at the high end of its range, 1e-3, so "
+        f"After {widening.finished} trials the best learning_rate lay at the high end of its range, 2e-3, so "
     )
     assert any(note.startswith(said) for note in notes(verdict(found).limitations, most=9))
     status = keeper.status()
@@ -143,7 +143,7 @@ def test_it_is_told_while_it_happens(make_keeper: Make, pack: Any) -> None:
     keeper = make_keeper(trials=20)
     pack(keeper, falling, seats=2).run()
     events = [event for event in keeper.status().events if "learning_rate" in event]
-    assert sum("is searched up to 3e-3 from now on" in event for event in events) == 1
+    assert sum("is searched up to 6e-3 from now on" in event for event in events) == 1
 
 
 @pytest.mark.parametrize(
