@@ -7,11 +7,13 @@ the same answers in any process.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from scipy.special import ndtr
+from threadpoolctl import ThreadpoolController
 
 from search_spaces import SearchSpace
 from search_spaces.dimension import Value
@@ -30,6 +32,16 @@ LAST_CHANCE = 0.05
 """Once all have been drawn, frozen trials are taken up from this chance on."""
 _CANDIDATES, _LOCAL, _ROUNDS = 512, 64, 3
 
+_Parameters = ParamSpec("_Parameters")
+_Found = TypeVar("_Found")
+_BLAS = ThreadpoolController()
+
+
+def _one_thread(function: Callable[_Parameters, _Found]) -> Callable[_Parameters, _Found]:
+    """More threads gain nothing for small matrices, and would delay a pack on the same cores."""
+    limited: Callable[_Parameters, _Found] = _BLAS.wrap(limits=1, user_api="blas")(function)
+    return limited
+
 
 @dataclass(frozen=True)
 class Chance:
@@ -41,6 +53,7 @@ class Chance:
     """Probability (0..1) that it ends below the trial that is expected to end lowest of the others."""
 
 
+@_one_thread
 def propose(
     space: SearchSpace, curves: Sequence[Curve], *, number: int, seed: int, startup: int = STARTUP_TRIALS
 ) -> dict[str, Value]:
@@ -99,6 +112,7 @@ def _around(shares: Floats, width: float, rng: np.random.Generator) -> Floats:
     return np.asarray(np.where(moved_to > 1, 2 - moved_to, moved_to).clip(0, 1))
 
 
+@_one_thread
 def chances(space: SearchSpace, curves: Sequence[Curve]) -> dict[int, Chance]:
     """How each trial that has reported and may still win compares with the others, by number."""
     model = fitted(space, curves)

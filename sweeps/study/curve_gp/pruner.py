@@ -27,5 +27,6 @@ class FreezeThaw(BasePruner):
         found = chances(self._space, curves_of(study)).get(trial.number)
         if found is None:
             return False
-        self.reason = f"{100 * found.wins:.0f}% likely to win"
+        percent = f"{100 * found.wins:.0f}%" if found.wins >= 0.01 else "less than 1%"
+        self.reason = f"{percent} likely to win"
         return found.wins < GO_ON_CHANCE
