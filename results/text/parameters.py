@@ -102,7 +102,18 @@ def shared_cost(answer: Answer) -> str:
         said.append("Not measured alone: every trial with the value differs from the best in others too.")
     if any(cost.seeds and cost.differs_in and not _is_shared(cost) for cost in costs):
         said.append("(default): the cost of all the tables' own values together.")
+    if of_loss := _of_loss(answer):
+        said.append(of_loss)
     return " ".join(said)
+
+
+def _of_loss(answer: Answer) -> str:
+    """In a sweep that searched by its metric: what costs and words are about; "" elsewhere."""
+    if not answer.is_by_metric or not answer.parameters:
+        return ""
+    return (
+        f"Costs and verdicts are of the loss, against its lowest; the best here is that by {answer.metric}."
+    )
 
 
 def _is_shared(cost: Gap) -> bool:

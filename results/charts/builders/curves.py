@@ -17,6 +17,8 @@ _ORDER = (*EARLY, "running", "complete")
 _MOST_RUNGS = 6
 _CROWD = 40
 """More lines than this are drawn thin."""
+SINGLE_RUNS = "Lines are the sweep's single runs; losses over new seeds stand in the answer."
+"""After a confirmation: another loss than that of the answer is no contradiction."""
 _Curve = tuple[tuple[float, float], ...]
 
 
@@ -42,7 +44,7 @@ def curves_chart(sweep: SweepResult, answer: Answer) -> Chart | None:
         id="chart-curves",
         title="Learning curves",
         label="Evaluation loss of every trial over its training budget",
-        caption=_caption(trials, high, base),
+        caption=_caption(trials, high, base, answer),
         x=Axis(
             title="share of the training budget",
             low=0.0 if base is not None else min(trial.curve[0][0] for trial in trials) - 2.0,
@@ -112,8 +114,10 @@ def _rungs(trials: Sequence[TrialResult]) -> list[Guide]:
     ]
 
 
-def _caption(trials: Sequence[TrialResult], high: float, base: float | None) -> str:
+def _caption(trials: Sequence[TrialResult], high: float, base: float | None, answer: Answer) -> str:
     parts = ["One line per trial."]
+    if answer.seeds:
+        parts.append(SINGLE_RUNS)
     if base is not None:
         parts.append(f"All start at the untouched base, {short_loss(base)}.")
     beyond = sum(max(value for _, value in trial.curve) > high for trial in trials)

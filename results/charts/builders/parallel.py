@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from files_and_text.numbers import number, value_text
 from files_and_text.plain_values import finite
 from results.answer.answer import Answer
+from results.charts.builders.curves import SINGLE_RUNS
 from results.charts.builders.trial_marks import searched, trial_text
 from results.charts.chart import Axis, Chart, Guide, Line, Note, Series, Tick, Weight
 from results.sweep_result import SweepResult, TrialResult
@@ -55,7 +56,7 @@ def parallel_chart(sweep: SweepResult, answer: Answer) -> Chart | None:
         title="All hyperparameters at once",
         label="A line for each trial through its values and its loss",
         caption="Each line is a trial, from its values down to its loss, the lowest at the left. Lines "
-        "that do not reach it were stopped early.",
+        "that do not reach it were stopped early." + (f" {SINGLE_RUNS}" if answer.seeds else ""),
         x=Axis(title="", low=_NONE - 0.04 if gaps else -0.04, high=1.04, ticks=()),
         y=Axis(
             title="",

@@ -69,3 +69,20 @@ def test_without_replicates_every_word_is_undecided(sweep: optuna.Study, tmp_pat
 
 def test_too_few_pairs_make_no_interval(sweep: optuna.Study, tmp_path: Path) -> None:
     assert "How sure? Not yet: 2 seeds, and an interval needs 3." in report_text(sweep, tmp_path, seeds=2)
+
+
+def test_charts_of_single_runs_say_so_after_a_confirmation(sweep: optuna.Study, tmp_path: Path) -> None:
+    note = "Lines are the sweep's single runs"
+    assert note in report_text(sweep, tmp_path, seeds=3)
+    assert note not in report_text(sweep, tmp_path, seeds=0)
+
+
+def test_all_trials_show_the_warmup_of_a_default_beside_a_best_without(
+    make_trial: Make, make_study: Make, tmp_path: Path
+) -> None:
+    made = make_study(
+        make_trial(2.2, warmup=0.0625, label="guideline default"),
+        make_trial(2.0, lr=4e-4, scheduler="constant"),
+    )
+    table = report_text(made, tmp_path, seeds=0).partition("All trials (2)")[2]
+    assert "0.0625" in table

@@ -36,7 +36,7 @@ from results.text.answer import (
     table_lines,
     use_text,
 )
-from results.text.parameters import best_text
+from results.text.parameters import best_text, shared_cost
 
 RUN = RunFacts(
     run_folder="runs/mine",
@@ -433,3 +433,12 @@ def test_the_base_is_shown_with_and_without_quantization() -> None:
     skipped = Compared(values={}, outcome="not_measured", reason="it takes 300 GiB")
     assert base_text(replace(answer, unquantized_base=skipped)) == "3.824"
     assert base_text(made(base=Compared(values={}, outcome="not_measured"))) == ""
+
+
+def test_a_sweep_by_its_metric_says_that_costs_are_of_the_loss() -> None:
+    found = of(table())
+    assert shared_cost(made(parameters=[found])) == ""
+    by_metric = made(parameters=[found], metric="exact_match", is_by_metric=True)
+    assert shared_cost(by_metric) == (
+        "Costs and verdicts are of the loss, against its lowest; the best here is that by exact_match."
+    )
