@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lora_runner.data import RecordView
     from results.tables import Tables
     from sweeps.confirm.confirmation import ConfirmResult
+    from sweeps.confirm.power_plan import PowerPlan
     from sweeps.plan.blueprint import Blueprint
     from sweeps.plan.specs import StudySpec
     from sweeps.replay.comparison import Replay
@@ -260,6 +261,30 @@ class Sweep(SweepResults):
             failures = [ended.failures, ended.advice] if ended.failures else [CONTINUE]
             raise SweepFailed("\n".join([ended.counts, *ended.errors, *failures]))
         return ConfirmResult(answer, ended, self.run_folder)
+
+    def plan_confirm(
+        self,
+        *,
+        best: int = 1,
+        rows: bool = True,
+        trials: int | None = None,
+        hours: float | None = None,
+        margin: float | None = None,
+        anew: bool = False,
+    ) -> PowerPlan:
+        """What `confirm` would run with these arguments and what it could see. Writes nothing."""
+        from results.verdict.replicates import margin_of
+        from sweeps.confirm.confirmation import sweep_to_confirm
+        from sweeps.confirm.power_plan import power_plan
+        from sweeps.confirm.request import ConfirmRequest
+
+        present = None if anew else self.replicates()
+        margin = margin_of(present) if margin is None else margin
+        request = ConfirmRequest(best=best, rows=rows, trials=trials, hours=hours, margin=margin)
+        sweep = sweep_to_confirm(self.study(), lease_seconds=self.config.reliability.lease_seconds)
+        stored = None if present is None else present.user_attrs.get("arms")
+        known = self.verdict(write=False).replicates
+        return power_plan(self.plan().study_spec, sweep, request, stored=stored, known=known)
 
     def replay(
         self,

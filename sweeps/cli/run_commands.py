@@ -16,6 +16,7 @@ from rich.text import Text
 
 from sweeps.cli.arguments import (
     AddressOption,
+    JsonOption,
     MarginOption,
     RunArgument,
     SetOption,
@@ -25,6 +26,7 @@ from sweeps.cli.arguments import (
     load_to_run,
 )
 from sweeps.console import say, shown_path
+from sweeps.errors import ConfigError
 
 if TYPE_CHECKING:
     from sweeps.sweep import Sweep
@@ -107,7 +109,9 @@ def _report(run_folder: Path) -> str:
     return str(shown_path(path)) if path.is_file() else ""
 
 
-@app.command(epilog="sweeps confirm runs/mine --no-rows --trials 6")
+@app.command(
+    epilog="sweeps confirm runs/mine --no-rows --trials 6\nsweeps confirm runs/mine --trials 60 --plan"
+)
 def confirm(
     path: RunArgument,
     best: Annotated[int, typer.Option(metavar="N", help="number of best trials to run again")] = 1,
@@ -125,6 +129,10 @@ def confirm(
     anew: Annotated[
         bool, typer.Option("--anew", help="start over; earlier runs are kept under another name")
     ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="only show what would run and what it could see")
+    ] = False,
+    as_json: JsonOption = False,
     settings: SetOption = None,
     address: AddressOption = None,
 ) -> None:
@@ -141,6 +149,20 @@ def confirm(
 
     share = None if margin is None else margin / 100  # checked together with the others
     sweep = load_to_run(path, settings)
+    if as_json and not plan:
+        raise ConfigError(["--json is for what is only planned: add --plan"])
+    if plan:
+        from sweeps.confirm.power_plan import plan_lines
+
+        planned = sweep.plan_confirm(
+            best=best, rows=rows, trials=trials, hours=hours, margin=share, anew=anew
+        )
+        if as_json:
+            print(json.dumps(planned.to_dict(), indent=2))
+            return
+        for text in plan_lines(planned):
+            say(console, text)
+        return
     with _ending_at_once(sweep, "confirm"):
         result = sweep.confirm(
             best=best,

@@ -121,7 +121,7 @@ def rows_with_arms(sweep: SweepResult) -> list[GuidelineRow]:
     best = sweep.best
     return [
         row
-        for row in _measured_rows(sweep)
+        for row in measured_rows(sweep)
         if best is not None
         and row.parameter in best.values
         # With one rate for all as the best, no other rate for all tests these rows.
@@ -129,7 +129,7 @@ def rows_with_arms(sweep: SweepResult) -> list[GuidelineRow]:
     ]
 
 
-def _measured_rows(sweep: SweepResult) -> list[GuidelineRow]:
+def measured_rows(sweep: SweepResult) -> list[GuidelineRow]:
     return [
         row
         for row in sweep.guidelines
@@ -170,7 +170,7 @@ def _retuned_arms(sweep: SweepResult) -> list[Arm]:
     best = sweep.best
     assert best is not None
     found: dict[int, Arm] = {}
-    for row in _measured_rows(sweep):
+    for row in measured_rows(sweep):
         if row.id in SEPARATE_RATE_ROWS or has_value_of(row, best.values.get(row.parameter or "")):
             continue
         trial = retuned_trial(row, sweep)

@@ -1,0 +1,80 @@
+"""What `confirm --plan` says: arms, budget, the effect that is seen, and rows that nothing tests."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from results.comparison.arms import Arm, Replicate
+from results.comparison.power import POWER, power, smallest_effect
+from results.sweep_result import read_study
+from results.verdict.arm_comparisons import compare_arms
+from results.verdict.replicates import Replicates
+from sweeps.confirm.arms import ASSUMED_NOISE
+from sweeps.confirm.power_plan import PowerPlan, plan_lines, power_plan
+from sweeps.confirm.request import ConfirmRequest
+from sweeps.errors import ConfigError
+from sweeps.keeper.keeper import Keeper
+
+
+def planned(swept: Keeper, **options: object) -> PowerPlan:
+    request = ConfirmRequest(**{"margin": 0.005, **options})  # type: ignore[arg-type]
+    return power_plan(swept.study_spec, read_study(swept.study), request)
+
+
+def test_it_names_the_effect_that_the_budget_sees_and_the_runs_that_one_percent_needs(swept: Keeper) -> None:
+    plan = planned(swept)
+    others = len(plan.arms) - 1
+    assert plan.sees == smallest_effect(noise=ASSUMED_NOISE, comparisons=others, seeds=plan.seeds)
+    assert plan.seeds_for_one_percent is not None
+    assert power(0.01, noise=ASSUMED_NOISE, comparisons=others, seeds=plan.seeds_for_one_percent) >= POWER
+    assert plan.runs_for_one_percent == plan.seeds_for_one_percent * (others + 1) + plan.tuning_runs
+    assert not plan.left_out
+    assert all(row.arms and row.sees is not None for row in plan.rows), "every row has an arm"
+    assert all(row.sees >= plan.sees for row in plan.rows if row.sees is not None), "two arms see less"
+    assert any(row.says.startswith("embeddings") for row in plan.rows)
+
+
+def test_a_small_budget_says_what_it_leaves_out_and_which_rows_nothing_tests(swept: Keeper) -> None:
+    plan = planned(swept, trials=24)
+    assert plan.runs == 24
+    assert plan.left_out
+    untested = [row for row in plan.rows if not row.arms]
+    assert untested
+    lines = plan_lines(plan)
+    assert any(line.startswith("Left out, as --trials is too small: ") for line in lines)
+    assert sum(line.endswith("nothing") for line in lines) == len(untested)
+    assert max(map(len, lines)) <= 80
+    with pytest.raises(ConfigError, match="--trials is at least 6"):
+        planned(swept, trials=5)
+
+
+def test_the_noise_is_that_of_seeds_run_before_where_there_are_some(swept: Keeper) -> None:
+    sweep = read_study(swept.study)
+    arms = [Arm(name=name, role=role, values={}) for name, role in (("best", "best"), ("x", "row"))]  # type: ignore[arg-type]
+    runs = [
+        Replicate(arm=arm.name, seed=seed, eval_loss=2.0 + 0.02 * (seed % 2) * index)
+        for seed in range(4)
+        for index, arm in enumerate(arms)
+    ]
+    known = compare_arms(Replicates(arms=arms, runs=runs), sweep.context)
+    request = ConfirmRequest(margin=0.005)
+    plan = power_plan(swept.study_spec, sweep, request, known=known)
+    assert plan.noise == pytest.approx(known.run_noise / 2.0)
+    assert plan.noise_from == "seeds"
+    assert "measured on new seeds" in " ".join(plan_lines(plan))
+    assert plan.sees > planned(swept).sees
+    assert "assumed" in " ".join(plan_lines(replace(plan, noise_from="assumed")))
+
+
+def test_it_fits_a_terminal_and_is_json(swept: Keeper) -> None:
+    plan = planned(swept)
+    lines = plan_lines(plan)
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 24
+    read = json.loads(json.dumps(plan.to_dict()))
+    assert read["arms"][0] == "best"
+    assert (read["power"], read["noise_from"]) == (POWER, "assumed")
+    assert {row["says"] for row in read["rows"]} == {row.says for row in plan.rows}
