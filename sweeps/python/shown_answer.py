@@ -28,6 +28,7 @@ class ShownAnswer(Shown, Answer):
             "loss": loss_text(self.best.loss),
             "guideline default": _beside(self.default),
             "untouched base": _beside(self.base),
+            **({} if (other := self.unquantized_base) is None else {"not quantized": _beside(other)}),
             "how sure": sure_text(self),
         }
         return f"Answer of {self.sweep!r}: trial {self.best.trial}", facts

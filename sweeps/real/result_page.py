@@ -92,6 +92,8 @@ def _version(name: str) -> str:
 
 def _losses(answer: Answer) -> list[tuple[str, str, str]]:
     rows = [("untouched base", _loss(answer.base.loss), "")]
+    if answer.unquantized_base is not None and answer.unquantized_base.loss is not None:
+        rows.append(("untouched base, not quantized", _loss(answer.unquantized_base.loss), ""))
     for name, found in (("guideline default", answer.default), ("best", answer.best)):
         if found is not None and found.trial is not None:
             rate = value_text(found.values["learning_rate"])
