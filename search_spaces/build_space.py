@@ -55,8 +55,9 @@ def space_for(
 
     `model_size` in parameters (8.03e9), `max_steps` in optimizer steps. `include` adds dimensions of
     ON_REQUEST; an override of one adds it too. `overrides` are the user's own ranges by dimension:
-    {low, high, log, step}, {choices} or {value}. `widen` replaces factors of DEFAULT_WIDEN by dimension (1
-    keeps the rows' own ends). `path`, `lines` and `at` say where the overrides are in the user's file.
+    {low, high, log, step}, {choices} or {value}, and beside it {try, why}. `widen` replaces factors of
+    DEFAULT_WIDEN by dimension (1 keeps the rows' own ends). `path`, `lines` and `at` say where the overrides
+    are in the user's file.
     Raises InputError with every problem at once.
     """
     tables = load_guidelines() if guidelines is None else guidelines
@@ -127,7 +128,8 @@ def _dimensions(
         if override is None:
             return found
         here = (*at, found.from_rows.name)
-        return replace(found, in_space=apply_override(found.from_rows, override, check, here))
+        in_space = apply_override(found.from_rows, override, check, here)
+        return replace(found, in_space=in_space, tried_first=override.first)
 
     rate = within(learning_rate(tables, run, factors["learning_rate"], is_own_factor=own_rate_factor))
     found = [rate]

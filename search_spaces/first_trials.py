@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from files_and_text.numbers import value_text
 from search_spaces.dimension import Value
-from search_spaces.from_rows.sourced_dimension import SourcedDimension
+from search_spaces.from_rows.sourced_dimension import RowValue, SourcedDimension
 from search_spaces.search_space import FirstTrial
 from search_spaces.telling_order import most_telling_first
 
@@ -18,8 +18,9 @@ OUTSIDE = "lies outside the range given by the user"
 def first_trials(dimensions: Sequence[SourcedDimension]) -> tuple[list[FirstTrial], list[str]]:
     """First trials without duplicates, and a sentence for each row's value that the user's ranges exclude.
 
-    The default comes first. Then every other value that a row gives, the most telling first, each in a trial
-    of its own: only a difference in one dimension tells whether the row is right about it.
+    The default comes first, then the values that the user wants tried. Then every other value that a row
+    gives, the most telling first, each in a trial of its own: only a difference in one dimension tells
+    whether the row is right about it.
     """
     dropped: list[str] = []
     moved = False
@@ -39,7 +40,8 @@ def first_trials(dimensions: Sequence[SourcedDimension]) -> tuple[list[FirstTria
     }
     label = MOVED_LABEL if moved else DEFAULT_LABEL
     trials = [_trial(dimensions, base, base_rows, label)]
-    seen = [trials[0].params]
+    wanted = _wanted(dimensions, base, base_rows)
+    seen = [trials[0].params, *(trial.params for trial in wanted)]
     for each in dimensions:
         name = each.final.name
         for row_value in each.row_values:
@@ -50,16 +52,48 @@ def first_trials(dimensions: Sequence[SourcedDimension]) -> tuple[list[FirstTria
                 continue
             if row_value.value == base[name]:
                 continue
-            values, rows = base | {name: row_value.value}, base_rows | {name: row_value.rows}
-            if name == "learning_rate":
-                _keep_embedding_rate(dimensions, values, rows)
             difference = f"{name} {value_text(row_value.value)} of {', '.join(row_value.rows)}"
-            trial = _trial(dimensions, values, rows, difference)
+            trial = _differing(dimensions, base, base_rows, name, row_value, difference)
             # Equal also when the differing dimension does not exist under the default's scheduler.
             if trial.params not in seen:
                 seen.append(trial.params)
                 trials.append(trial)
-    return most_telling_first(trials, dimensions), dropped
+    default, *rows = most_telling_first(trials, dimensions)
+    return [default, *wanted, *rows], dropped
+
+
+def _wanted(
+    dimensions: Sequence[SourcedDimension],
+    base: Mapping[str, Value],
+    base_rows: Mapping[str, tuple[str, ...]],
+) -> list[FirstTrial]:
+    """The values that the user wants tried, everything else at the default."""
+    found = []
+    for each in dimensions:
+        name = each.final.name
+        rows = {row_value.value: row_value.rows for row_value in each.row_values}
+        for value in each.tried_first:
+            if value != base[name]:
+                wanted = RowValue(value=value, rows=rows.get(value, ()))
+                label = f"{name} {value_text(value)}, named in the sweep file"
+                found.append(_differing(dimensions, base, base_rows, name, wanted, label))
+    return found
+
+
+def _differing(
+    dimensions: Sequence[SourcedDimension],
+    base: Mapping[str, Value],
+    base_rows: Mapping[str, tuple[str, ...]],
+    name: str,
+    row_value: RowValue,
+    label: str,
+) -> FirstTrial:
+    """The default with another value in one dimension."""
+    values = {**base, name: row_value.value}
+    rows = {**base_rows, name: row_value.rows}
+    if name == "learning_rate":
+        _keep_embedding_rate(dimensions, values, rows)
+    return _trial(dimensions, values, rows, label)
 
 
 def _keep_embedding_rate(

@@ -13,7 +13,7 @@ from files_and_text.value_checker import Limits, ValueChecker
 from files_and_text.yaml_lines import KeyPath
 from search_spaces.dimension import Dimension, Value
 
-_KEYS = ("low", "high", "log", "step", "choices", "value")
+_KEYS = ("low", "high", "log", "step", "choices", "value", "try", "why")
 
 # What every value of a dimension must keep to; a scheduler is chosen by name.
 _LIMITS: dict[str, Limits | None] = {
@@ -40,6 +40,10 @@ class Override:
     step: float | None = None
     choices: tuple[Value, ...] | None = None
     value: Value | None = None
+    first: tuple[Value, ...] = ()
+    """Values of `try`: tried early, everything else as in the guideline default."""
+    why: str = ""
+    """Where the range comes from, in the user's words."""
 
 
 def read_overrides(overrides: object, check: ValueChecker, at: KeyPath) -> dict[str, Override]:
@@ -67,7 +71,7 @@ def _read_override(name: str, body: Mapping[str, Any], check: ValueChecker, at: 
     if len(other_keys) + bool(range_keys) > 1:
         given = ", ".join([*range_keys, *other_keys])
         check.add(f"{name} takes a range (low, high), or choices, or value, and only one; got {given}.", at)
-    elif not other_keys and not range_keys:
+    elif not other_keys and not range_keys and "try" not in body:
         check.add(f"{name} is empty: give low and high, or choices, or value.", at)
     limits = _LIMITS[name]
     if range_keys and limits is None:
@@ -90,14 +94,18 @@ def _read_override(name: str, body: Mapping[str, Any], check: ValueChecker, at: 
         check.add(f"{name} needs low < high; got low {low:g} and high {high:g}{hint}.", (*at, "low"))
     if log and low == 0:
         check.add(f"{name} on a log scale needs low > 0; got 0.", (*at, "low"))
-    return Override(low=low, high=high, log=log, step=step, choices=choices, value=value)
+    first = _read_choices(name, body["try"], check, (*at, "try")) if "try" in body else ()
+    why = check.text(body["why"], (*at, "why")) if "why" in body else ""
+    return Override(
+        low=low, high=high, log=log, step=step, choices=choices, value=value, first=first or (), why=why
+    )
 
 
 def _read_choices(name: str, value: object, check: ValueChecker, at: KeyPath) -> tuple[Value, ...] | None:
     before = len(check.problems)
     items = check.items(value, at)
     if not items and len(check.problems) == before:
-        check.add(f"the choices of {name} must not be empty.", at)
+        check.add(f"the {at[-1] if at[-1] == 'try' else 'choices'} of {name} must not be empty.", at)
     read: list[Value] = []
     for index, item in enumerate(items):
         choice = _read_value(name, item, check, (*at, index))
@@ -127,9 +135,13 @@ def apply_override(base: Dimension, override: Override, check: ValueChecker, at:
     and the dimension comes back unchanged, as it does when the user repeats the rows' own range.
     """
     result = _overridden(base, override, check, at)
+    for value in override.first:
+        if not result.contains(value):
+            check.add(f"{base.name} tries {value!r}, which its range does not hold.", (*at, "try"))
     if result == base:
         return base
-    return replace(result, note="; ".join(part for part in (base.note, "range given by the user") if part))
+    why = override.why or "range given by the user"
+    return replace(result, note="; ".join(part for part in (base.note, why) if part))
 
 
 def _overridden(base: Dimension, override: Override, check: ValueChecker, at: KeyPath) -> Dimension:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
 
 from files_and_text.numbers import number_range, value_text
 from files_and_text.yaml_lines import dump_yaml
@@ -14,17 +16,31 @@ from search_spaces.guidelines import Guidelines, load_guidelines
 from search_spaces.search_space import SearchSpace
 
 
-def commented_space_yaml(space: SearchSpace, guidelines: Guidelines | None = None) -> str:
+def commented_space_yaml(
+    space: SearchSpace,
+    guidelines: Guidelines | None = None,
+    *,
+    given: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
     """The `space:` block of a sweep file: every range below a comment with the rows it comes from.
 
-    Read as overrides, the block gives the same space. Dimensions of ON_REQUEST that the space lacks follow
+    Read as overrides, the block gives the same space. `given` are overrides that the space was built with,
+    which are written as they are. Dimensions of ON_REQUEST that the space lacks follow
     as comments.
     """
     tables = load_guidelines() if guidelines is None else guidelines
     lines = ["space:"]
     for dimension in space.dimensions:
-        lines += [f"  # {text}" for text in _explained(dimension, space, tables)]
-        lines.append(f"  {dimension.name}: {_range(dimension)}")
+        own = (given or {}).get(dimension.name)
+        if own is None:
+            lines += [f"  # {text}" for text in _explained(dimension, space, tables)]
+            lines.append(f"  {dimension.name}: {_range(dimension)}")
+            continue
+        # `why` says below what the note would say again.
+        plain = replace(dimension, note=dimension.note.removesuffix(str(own.get("why", ""))).rstrip("; "))
+        lines += [f"  # {text}" for text in _explained(plain, space, tables)]
+        lines.append(f"  {dimension.name}:")
+        lines += [f"    {line}" for line in dump_yaml(dict(own)).splitlines()]
     missing = [name for name in ON_REQUEST if name not in space]
     if missing:
         lines.append("  # On request (remove the # to search it):")
@@ -52,7 +68,8 @@ def _explained(dimension: Dimension, space: SearchSpace, tables: Guidelines) -> 
     if dimension.guideline_low is not None and dimension.guideline_high is not None:
         head += f", the tables span {number_range(dimension.guideline_low, dimension.guideline_high)}"
         factor = space.context.get("widen", {}).get(dimension.name)
-        head += f", widened by a factor of {factor:g}" if factor else ""
+        if factor and dimension.name not in space.context.get("overridden", ()):
+            head += f", widened by a factor of {factor:g}"
     lines = [head + "."]
     for row_id in dimension.rows:
         if row_id not in tables:

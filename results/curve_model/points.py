@@ -15,8 +15,8 @@ USUAL_RANK = 16.0
 """Rank of runs that do not say theirs: equal in all of them, it has no effect on a difference."""
 
 NEAR_DIVERGENCE = 0.2
-"""A run whose loss is above the lowest by more than this (natural log) is no point of the curve: near
-divergence it says that the rate is too high, and nothing about the rest of the curve."""
+"""A run at a higher rate than the best whose loss is above the lowest by more than this (natural log) is no
+point of the curve: near divergence it says that the rate is too high, and nothing about the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,8 @@ def points_of(runs: Iterable[tuple[Mapping[str, Any], float]]) -> CurvePoints:
     losses = np.array([loss for _, loss in found])
     if not len(losses) or losses.min() <= 0:
         raise ValueError(f"a curve needs losses above 0; got {sorted(losses)[:1]}")
-    near = np.log(losses / losses.min()) > NEAR_DIVERGENCE
+    rates = np.array([float(config["learning_rate"]) for config, _ in found])
+    near = (np.log(losses / losses.min()) > NEAR_DIVERGENCE) & (rates > rates[losses.argmin()])
     kept = [config for (config, _), out in zip(found, near, strict=True) if not out]
     rate, rank = places(kept)
     return CurvePoints(

@@ -82,7 +82,7 @@ def curve_costs(
     if min(losses) <= 0:
         return None
     highest = min(losses) * math.exp(NEAR_DIVERGENCE)
-    rates = sorted({c.rate for c in alike if min(c.losses) <= highest})
+    rates = sorted({c.rate for c in alike if c.rate <= best.rate or min(c.losses) <= highest})
     if len(rates) < LEAST_RATES:
         return None
     from results.curve_model.posterior import CurvePosterior  # here: imports scipy

@@ -63,6 +63,8 @@ class SourcedDimension:
     """The rows' own values, in the order worth trying; the default may be among them."""
     row_minimums: tuple[RowValue, ...] = ()
     """The least values that rows ask for, which are no values to try by themselves."""
+    tried_first: tuple[Value, ...] = ()
+    """The user's own, each tried with everything else at the default."""
     embedding_rate: float | None = None
     """For embedding_lr_ratio: the learning rate that its default divides by the main one."""
     notes: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ import typer
 from rich.text import Text
 
 from sweeps.cli.arguments import JsonOption, SetOption, SweepArgument, console, load_to_run
+from sweeps.cli.frame.default_run import complete_run_folder
 from sweeps.console import print_trimmed, say
 from sweeps.errors import ConfigError
 
@@ -46,6 +47,15 @@ def init(
     train_embeddings: Annotated[
         bool, typer.Option("--train-embeddings", help="also train the embeddings and lm_head")
     ] = False,
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="earlier run folder whose best learning rates the new range follows; may be repeated",
+            autocompletion=complete_run_folder,
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="replace the sweep file if it exists")
     ] = False,
@@ -53,9 +63,11 @@ def init(
     """Look at a model and data, and write a commented sweep file.
 
     Sets lengths, batch size, steps and, where the tokenizer has none, a chat template.
-    The search space comes from the guideline tables. The JSON schema is written beside
+    The search space comes from the guideline tables; with --from, the learning rate also
+    from what earlier runs found. The JSON schema is written beside
     the file, for editors.
     """
+    from sweeps.init.earlier_runs import read_earlier_runs
     from sweeps.init.wanted import Wanted, check_wanted
 
     wanted = Wanted(
@@ -69,8 +81,10 @@ def init(
         max_steps=max_steps,
         train_embeddings=train_embeddings,
         overwrite=overwrite,
+        earlier_runs=tuple(earlier or ()),
     )
     check_wanted(wanted)  # before torch is imported
+    read_earlier_runs(wanted.earlier_runs)
     from sweeps.init.new_sweep import new_sweep
 
     made = new_sweep(wanted, lambda line: say(console, line))

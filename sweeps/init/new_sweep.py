@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from files_and_text.atomic_files import atomic_write
-from files_and_text.numbers import parameters, plural
+from files_and_text.numbers import number_range, parameters, plural
 from files_and_text.problems import InputError, Problem
 from lora_runner.base.load_model import BaseSpec
 from search_spaces import Guidelines, commented_space_yaml, load_guidelines, space_for
@@ -17,11 +18,20 @@ from sweeps.config.reference.json_schema import is_own_schema, schema_text
 from sweeps.errors import ConfigError
 from sweeps.init.choices import batch, max_length, max_steps
 from sweeps.init.defaults import default_name
+from sweeps.init.earlier_runs import EarlierRun, read_earlier_runs
 from sweeps.init.facts import DataFacts, ModelFacts, data_facts, model_facts
 from sweeps.init.file_text import SCHEMA_FILE, SetKey, file_text
+from sweeps.init.rates_from_runs import OPEN, OTHER_MODEL, SAME_MODEL, rate_override
 from sweeps.init.wanted import Wanted, check_wanted, load_unwritten, sources_of
 from sweeps.plan.blueprint import Blueprint
 from sweeps.plan.build_blueprint import build_blueprint
+
+EARLIER = (
+    " The learning rate follows earlier runs, named at `why`: its range holds where their best rates lie, "
+    f"widened by a factor of {SAME_MODEL:g} on both sides (of another model's by {OTHER_MODEL:g}, and by "
+    f"{OPEN:g} where the best may lie beyond what was tried), and the tables' own values, so that both can "
+    "still be contradicted. What they found is tried right after the guideline default."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +42,7 @@ class NewSweep:
     data: DataFacts
     blueprint: Blueprint
     """The sweep as `sweeps plan` reads it."""
+    earlier: Sequence[EarlierRun] = ()
 
     def summary(self) -> list[str]:
         """What was found and set, in a few lines."""
@@ -42,6 +53,12 @@ class NewSweep:
             f"Length  {config.data.max_length:,} tokens; the longest example has {data.lengths[-1]:,}",
             f"Budget  {config.trials} trials of {plural(config.training.max_steps or 0, 'step')}",
         ]
+        lines += [f"From    {run.found}" for run in self.earlier]
+        if self.earlier:
+            given = config.space["learning_rate"]
+            lines.append(
+                f"Rates   {number_range(given['low'], given['high'])}, from earlier runs and the tables"
+            )
         if data.chat_template is not None:
             which = "chatml" if data.chat_template == "chatml" else "a plain one"
             lines.append(f"Chat    the tokenizer has no chat template: {which} is set")
@@ -55,34 +72,47 @@ def new_sweep(wanted: Wanted, tell: Callable[[str], None] = lambda _: None) -> N
     written.
     """
     draft = check_wanted(wanted)
+    earlier = read_earlier_runs(wanted.earlier_runs)
     tables = load_guidelines()
     base = BaseSpec(model=draft.model.name)
     tell("Reading the model's configuration and the data ...")
     model = model_facts(base)
     data = data_facts(draft.data, base)
-    text = new_sweep_text(wanted, model, data, tables)
+    text = new_sweep_text(wanted, model, data, tables, earlier)
     config = load_unwritten(text, wanted)
     tell("Checking the sweep as `sweeps plan` does ...")
     blueprint = build_blueprint(config)
     _write(wanted, text)
-    return NewSweep(config=config, data=data, blueprint=blueprint)
+    return NewSweep(config=config, data=data, blueprint=blueprint, earlier=earlier)
 
 
-def new_sweep_text(wanted: Wanted, model: ModelFacts, data: DataFacts, tables: Guidelines) -> str:
-    """The file's text."""
+def new_sweep_text(
+    wanted: Wanted,
+    model: ModelFacts,
+    data: DataFacts,
+    tables: Guidelines,
+    earlier: Sequence[EarlierRun] = (),
+) -> str:
+    """The file's text; `earlier` runs move the range of the learning rate."""
     length = max_length(data, model)
     size, accumulated = batch(data, int(length.value))
     examples = int(size.value * accumulated.value)
     steps = max_steps(data, examples, tables, wanted.scenario)
     num_steps = int(steps.value) if wanted.max_steps is None else wanted.max_steps
+    overrides: dict[str, dict[str, Any]] = {}
     try:
-        space = space_for(
+        build = partial(
+            space_for,
             scenario=wanted.scenario,
             model_size=model.size,
             max_steps=num_steps,
             train_embeddings=wanted.train_embeddings,
             guidelines=tables,
         )
+        space = build()
+        if earlier:
+            overrides["learning_rate"] = rate_override(earlier, space["learning_rate"], model.name)
+            space = build(overrides=overrides)
     except InputError as error:
         raise ConfigError(error.problems) from None
     sources = sources_of(wanted)
@@ -116,10 +146,11 @@ def new_sweep_text(wanted: Wanted, model: ModelFacts, data: DataFacts, tables: G
     return file_text(
         values,
         title=f"A sweep of {Path(wanted.model).name} on {Path(wanted.train).name}, made by `sweeps init`.",
-        space=commented_space_yaml(space, tables),
+        space=commented_space_yaml(space, tables, given=overrides),
         space_reason=(
             f"What is searched: the guideline tables' ranges for {made_for}, widened. They do not follow "
             "later changes of these; remove a dimension, or the block, and the tables decide again."
+            + (EARLIER if earlier else "")
         ),
         schema=_may_write_schema(wanted.path),
     )  # fmt: skip

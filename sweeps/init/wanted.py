@@ -29,6 +29,8 @@ class Wanted:
     max_steps: int | None = None
     train_embeddings: bool = False
     overwrite: bool = False
+    earlier_runs: tuple[Path, ...] = ()
+    """Run folders whose learning rates the new range follows."""
 
 
 def check_wanted(wanted: Wanted) -> SweepConfig:

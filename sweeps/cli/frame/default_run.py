@@ -73,6 +73,11 @@ def complete_run(incomplete: str) -> list[str]:
     return [path for path in _completions(incomplete) if path.startswith(incomplete)]
 
 
+def complete_run_folder(incomplete: str) -> list[str]:
+    """The folders of `complete_run` alone."""
+    return [path for path in complete_run(incomplete) if not path.endswith(".yaml")]
+
+
 def _completions(incomplete: str) -> Iterator[str]:
     folder = Path(os.path.dirname(incomplete) or ".")
     if folder == Path("."):

@@ -132,7 +132,8 @@ def _name_scenarios(schema: Schema) -> None:
 def _range(name: str) -> Schema:
     """One dimension's own range, choices or value."""
     value: Schema = {"enum": list(SCHEDULERS)} if name == "lr_scheduler_type" else {"type": "number"}
-    listed = {"choices": {"type": "array", "items": value, "minItems": 1}, "value": value}
+    several: Schema = {"type": "array", "items": value, "minItems": 1}
+    listed: Schema = {"choices": several, "value": value, "try": several, "why": {"type": "string"}}
     if "enum" in value:
         return {**_object(listed), "minProperties": 1}
     ends = {"low": value, "high": value, "log": {"type": "boolean"}, "step": value}

@@ -81,6 +81,9 @@ One mapping per dimension, which replaces the tables' range: `{{low: 1e-5, high:
 `step: N`), `{{choices: [...]}}`, or `{{value: ...}}` for a fixed one. An end that is left out stays the
 tables' own.
 
+Beside it, `try: [3e-4]` names values to try right after the guideline default, with everything else as there,
+and `why: text` says where the range comes from; `sweeps init --from RUN` writes both.
+
 - Dimensions: {listed}.
 - Searched only on request, here or in `search.include`: {asked}.
 - The tables' ranges are widened on both sides by these factors, which `search.widen` replaces: {factors}.

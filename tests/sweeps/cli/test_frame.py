@@ -242,3 +242,4 @@ def test_the_shell_completes_commands_options_and_run_folders(here: Path, monkey
     assert completed(here, "sweeps status ") == ["runs/new", "runs/old", "sweep.yaml"]
     assert completed(here, "sweeps status runs/o") == ["runs/old"]
     assert completed(here, "sweeps status nothing") == []
+    assert completed(here, "sweeps init --from ") == ["runs/new", "runs/old"]

@@ -1,0 +1,109 @@
+"""What earlier sweeps found about the learning rate: where their curves are lowest. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from files_and_text.nearest_name import nearest
+from files_and_text.numbers import number, number_range, plural
+from files_and_text.problems import Problem
+from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, storage_url
+from sweeps.errors import ConfigError, SweepError
+
+LEAST_RATES = 3
+"""With fewer learning rates the curve would be that of other models."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierRun:
+    """A run folder, and the learning rates that its trials leave as the best."""
+
+    folder: str
+    """As it was named."""
+    model: str
+    num_finished: int
+    rate: float
+    """The best by the curve; of fewer than LEAST_RATES rates the best trial's."""
+    low: float
+    high: float
+    """Where the best rate lies, with 5% beyond each end; equal to `rate` where there is no curve."""
+    open_below: bool = False
+    open_above: bool = False
+    """Whether the best may lie beyond what was tried."""
+
+    @property
+    def found(self) -> str:
+        """`runs/demo: best learning rate 3e-4 (2e-4 to 5e-4, 12 trials)`."""
+        interval = "" if self.low == self.high else f"{number_range(_short(self.low), _short(self.high))}, "
+        trials = plural(self.num_finished, "finished trial")
+        return f"{self.folder}: best learning rate {number(_short(self.rate))} ({interval}{trials})"
+
+
+def read_earlier_runs(folders: Sequence[Path]) -> list[EarlierRun]:
+    """Read run folders, also of sweeps that still run. Raises ConfigError with every problem."""
+    found, problems = [], []
+    for folder in folders:
+        try:
+            found.append(_read(folder))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _read(folder: Path) -> EarlierRun:
+    from results.sweep_result import read_study
+    from sweeps.study.study import started_study
+
+    config = _config(folder)
+    try:
+        sweep = read_study(started_study(storage_url(config.storage, config.run_folder), config.name))
+    except SweepError as error:
+        raise ConfigError([Problem(f"--from takes runs with trials: {error}", str(folder))]) from None
+    runs = [
+        (trial.values, trial.eval_loss)
+        for trial in sweep.finished
+        if trial.eval_loss is not None and "learning_rate" in trial.values
+    ]
+    if not runs:
+        rule = (
+            f"--from needs a finished trial; this run has {plural(len(sweep.trials), 'trial')}, none finished"
+        )
+        raise ConfigError([Problem(f"{rule} at its full budget.", str(folder))])
+    best = float(runs[0][0]["learning_rate"])
+    rates = sorted({float(values["learning_rate"]) for values, _ in runs})
+    shared = {"folder": str(folder), "model": config.model.name, "num_finished": len(runs)}
+    if len(rates) < LEAST_RATES or min(loss for _, loss in runs) <= 0:
+        return EarlierRun(**shared, rate=best, low=best, high=best)  # type: ignore[arg-type]
+    from results.curve_model.best_rate import best_rate
+    from results.curve_model.hyperparameters import fitted
+    from results.curve_model.points import USUAL_RANK, points_of
+    from results.curve_model.posterior import CurvePosterior
+
+    rank = float(runs[0][0].get("lora_r") or USUAL_RANK)
+    curve = best_rate(CurvePosterior(fitted(), points_of(runs)), rates[0], rates[-1], rank=rank)
+    return EarlierRun(
+        **shared,  # type: ignore[arg-type]
+        rate=curve.rate,
+        low=curve.low,
+        high=curve.high,
+        open_below=curve.open_below,
+        open_above=curve.open_above,
+    )
+
+
+def _config(folder: Path) -> SweepConfig:
+    if not (folder / RESOLVED_NAME).is_file():
+        siblings = folder.parent.iterdir() if folder.parent.is_dir() else ()
+        runs = [str(run) for run in siblings if (run / RESOLVED_NAME).is_file()]
+        rule = f"--from takes the folder of a run, such as runs/NAME.{nearest(str(folder), runs)}"
+        raise ConfigError([Problem(rule, str(folder))])
+    # Refuses another method than qlora, whose rates are of another size.
+    return load_sweep(folder, environ={}, check_files=False)
+
+
+def _short(rate: float) -> float:
+    return float(f"{rate:.2g}")
