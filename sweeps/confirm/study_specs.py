@@ -81,8 +81,8 @@ def confirm_study_spec(
                     "the best"
                 ]
             )
-        # Where all other arms are decided, the last one and the best share what is left.
-        most_seeds, seeds = min(each, MAX_SEEDS_IN_TIME), runs // 2
+        # Open arms get the runs of decided ones; the last one open shares what is left with the best.
+        most_seeds, seeds = min(each + each // 5, MAX_SEEDS_IN_TIME), runs // 2
     plan = ReplicatePlan(
         arms=arms,
         seeds=new_seeds(int(study_spec.constants["seed"]), seeds),
