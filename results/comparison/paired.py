@@ -88,17 +88,15 @@ def compare_all(
     replicates: Sequence[Replicate],
     *,
     most_seeds: int = MOST_SEEDS,
-    least_comparisons: int = 1,
     alpha: float = ALPHA,
 ) -> dict[str, Comparison]:
     """Every arm but the reference against it, as one family; keys are the arms' names.
 
-    `replicates` are in the order in which they ended: each of them is a look at what had ended by then. With
-    `least_comparisons` the family counts as having so many arms, for those that may follow.
+    `replicates` are in the order in which they ended: each of them is a look at what had ended by then.
     """
     best = reference(arms)
     others = {arm.name: may_be_near_cliff(arm, best) for arm in arms if arm.name != best.name}
-    design = Design(comparisons=max(least_comparisons, len(others)), most_seeds=most_seeds, alpha=alpha)
+    design = Design(comparisons=max(1, len(others)), most_seeds=most_seeds, alpha=alpha)
     found = all_evidence(others, best.name, replicates, design)
     return {name: _comparison(name, best.name, found, design) for name in others}
 

@@ -97,7 +97,6 @@ def compare_arms(
         replicates.arms,
         replicates.runs,
         most_seeds=replicates.most_seeds,
-        least_comparisons=replicates.least_comparisons,
         alpha=alpha,
     )
     return ArmComparisons(

@@ -32,8 +32,6 @@ class Replicates:
     """At which the confirmation stops: a share of the best's loss."""
     most_seeds: int = MOST_SEEDS
     """Seeds per arm for which the study was designed when it began."""
-    least_comparisons: int = 1
-    """Arms that the family counts as having at least, for those that may follow."""
 
 
 def read_replicates(study: optuna.Study) -> Replicates:

@@ -1,4 +1,4 @@
-"""Runs on new seeds that a sweep made in seats idle at its end, alone or before those of a confirmation."""
+"""The runs on new seeds that a sweep made in seats idle at its end, as the arms of a small confirmation."""
 
 from __future__ import annotations
 
@@ -6,28 +6,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from results.comparison.arms import Arm, Replicate
+from results.comparison.paired import compare_all
+from results.comparison.relation import Relation, relation
 from results.sweep_result import SweepResult, TrialResult
+from results.verdict.arm_comparisons import ArmComparisons
 from results.verdict.replicates import Replicates
 from results.verdict.row_values import is_close
 from search_spaces.dimension import Value
 
-FAMILY = 8
-"""Arms of the confirmation that may follow: a word of the tail has to hold in it too."""
-
-
-def after_tail(sweep: SweepResult, replicates: Replicates | None) -> Replicates | None:
-    """The runs of the confirmation after those of the tail, which a confirmation would only repeat.
-
-    They are on the same seeds and were looked at first, so what they have shown stands.
-    """
-    tail = tail_replicates(sweep)
-    if tail is None or replicates is None or not replicates.runs:
-        return tail if tail is not None else replicates
-    theirs = {arm.name: arm.values for arm in tail.arms}
-    ours = {arm.name: arm.values for arm in replicates.arms}
-    if any(name not in ours or not _are_same(values, ours[name]) for name, values in theirs.items()):
-        return replicates
-    return replace(replicates, runs=(*tail.runs, *replicates.runs))
+_STRONGER: Mapping[Relation, tuple[Relation, ...]] = {
+    "no_worse": ("within", "better"),
+    "loses_runs": ("worse",),
+}
+"""What a relation may become with more runs."""
 
 
 def tail_replicates(sweep: SweepResult) -> Replicates | None:
@@ -48,7 +39,7 @@ def tail_replicates(sweep: SweepResult) -> Replicates | None:
             outcome=run.outcome,
             folder=run.folder,
         )
-        for run in sweep.replicates
+        for run in sorted(sweep.replicates, key=lambda run: str(run.ended))
         for name, trial in named.items()
         if run.seed is not None and run.outcome not in ("running", "waiting") and _is_of(run, trial)
     ]
@@ -58,7 +49,25 @@ def tail_replicates(sweep: SweepResult) -> Replicates | None:
         Arm(name="best", role="best", values=dict(best.params)),
         Arm(name="guideline default", role="guideline_default", values=dict(default.params)),
     )
-    return Replicates(arms=arms, runs=runs, least_comparisons=FAMILY)
+    return Replicates(arms=arms, runs=runs)
+
+
+def with_tail(compared: ArmComparisons, sweep: SweepResult) -> ArmComparisons:
+    """The comparisons of a confirmation; what the sweep's own runs had shown of the default before it stands.
+
+    A confirmation has more arms and so wider intervals. Together the two err with at most its alpha and an
+    eighth of it: the share that is spent after MAX_SEEDS of 8 seeds.
+    """
+    tail = tail_replicates(sweep)
+    default = next((a.arm.name for a in compared.arms if a.arm.role == "guideline_default"), None)
+    if tail is None or default is None or not compared.is_of(sweep.best):
+        return compared
+    before = compare_all(tail.arms, tail.runs, alpha=compared.alpha)[tail.arms[1].name]
+    earned, now = (relation(c, compared.margin) for c in (before, compared.comparisons[default]))
+    if earned == "open" or now in (earned, *_STRONGER.get(earned, ())):
+        return compared
+    shown = replace(before, arm=default, other=compared.reference.name)
+    return replace(compared, comparisons={**compared.comparisons, default: shown})
 
 
 def _is_of(run: TrialResult, trial: TrialResult) -> bool:

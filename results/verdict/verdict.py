@@ -29,7 +29,7 @@ from results.verdict.measure import measure
 from results.verdict.metric_comparison import MetricComparison, compare_metric
 from results.verdict.replicates import Replicates, read_replicates
 from results.verdict.row_verdict import RowVerdict
-from results.verdict.tail_replicates import after_tail
+from results.verdict.tail_replicates import tail_replicates, with_tail
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -92,13 +92,17 @@ def verdict(
         # A confirmation that was planned and has not started shows nothing yet.
         replicates = read_replicates(replicates) if replicates.get_trials(deepcopy=False) else None
     sweep = study if isinstance(study, SweepResult) else read_study(study)
-    replicates = after_tail(sweep, replicates)
+    is_confirmed = replicates is not None and bool(replicates.runs)
+    if not is_confirmed:
+        replicates = tail_replicates(sweep)
     if margin is None:
         margin = MARGIN if replicates is None else replicates.margin
     if not sweep.started:
         raise NothingToSay(f"study {sweep.name!r} has no trial yet, so nothing can be said about it")
     runs = replicates if replicates is not None and replicates.runs else None
     compared = None if runs is None else compare_arms(runs, sweep.context, margin=margin)
+    if compared is not None and is_confirmed:
+        compared = with_tail(compared, sweep)
     edges = find_edges(sweep)
     # What replaced the best since has no runs on new seeds: words and costs are those of single runs again.
     current = compared if compared is not None and compared.is_of(sweep.best) else None

@@ -147,7 +147,8 @@ class Confirmation:
         plan = study_spec.replicates
         assert plan is not None
         study = peek(self._url, study_spec.name, study_spec.identity)
-        before = 0 if study is None else read_status(study, study_spec.trials).finished
+        taken_over = len(plan.known)
+        before = taken_over if study is None else read_status(study, study_spec.trials).finished
         interrupted, errors = False, list[str]()
         if has_work(study, study_spec):
             left = None if deadline is None else max(0.0, deadline - time.monotonic())

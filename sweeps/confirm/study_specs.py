@@ -21,7 +21,7 @@ from sweeps.confirm.request import ConfirmRequest
 from sweeps.confirm.set_aside import ONE_RATE_SUFFIX
 from sweeps.errors import ConfigError, StudyMismatch
 from sweeps.keeper.sources.replicate_source import has_next_run
-from sweeps.plan.replicate_plan import ReplicatePlan, new_seeds
+from sweeps.plan.replicate_plan import KnownRun, ReplicatePlan, new_seeds
 from sweeps.plan.specs import StudySpec
 from sweeps.study.read_status import read_status
 
@@ -88,6 +88,7 @@ def confirm_study_spec(
         seeds=new_seeds(int(study_spec.constants["seed"]), seeds),
         runs=runs,
         most_seeds=most_seeds,
+        known=_known_runs(sweep, arms),
         margin=request.margin,
     )
     return _study_spec(study_spec, plan, suffix=CONFIRM_SUFFIX, folder=CONFIRM_FOLDER)
@@ -104,6 +105,24 @@ def _arms(
     arms = choose_arms(sweep, study_spec, best=request.best, rows=request.rows, one_rate=one_rate)
     runs = None if request.trials is None else request.trials - num_tuned
     return present_arms(arms, stored, rows=request.rows) or fitting_arms(arms, runs)
+
+
+def _known_runs(sweep: SweepResult, arms: Sequence[Arm]) -> tuple[KnownRun, ...]:
+    """Runs on new seeds that the sweep itself made, of configurations that are arms now."""
+    ended = [run for run in sweep.replicates if run.eval_loss is not None and run.ended is not None]
+    return tuple(
+        KnownRun(
+            arm=arm.name,
+            seed=int(run.seed or 0),
+            eval_loss=float(run.eval_loss or 0.0),
+            metric=run.metric,
+            config=run.config,
+            folder=run.folder,
+        )
+        for run in sorted(ended, key=lambda run: str(run.ended))
+        for arm in arms
+        if dict(arm.values) == dict(run.params)
+    )
 
 
 def check_same_arms(study: optuna.Study | None, study_spec: StudySpec) -> None:

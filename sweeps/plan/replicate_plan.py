@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from results.comparison.arms import Arm, reference
 from results.comparison.constants import MARGIN, MOST_SEEDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownRun:
+    """A run that the sweep made in a seat idle at its end, and that the plan need not make again."""
+
+    arm: str
+    seed: int
+    eval_loss: float
+    """Nats per token at the full budget."""
+    metric: float | None
+    config: Mapping[str, Any]
+    folder: str
+    """In the sweep's run folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +42,8 @@ class ReplicatePlan:
     margin: float = MARGIN
     stops_early: bool = True
     """Whether an arm ends once it is decided."""
+    known: tuple[KnownRun, ...] = ()
+    """In the order in which they ended."""
 
     @property
     def size(self) -> int:

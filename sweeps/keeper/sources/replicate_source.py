@@ -9,13 +9,15 @@ import optuna
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from lora_runner.protocol import COMPLETE
 from results.comparison.arms import Arm, reference
 from results.comparison.stopping import undecided
+from results.stored_trials import ENDED
 from results.verdict.replicates import read_replicates
 from sweeps.keeper.sources.trial_source import TrialSource
-from sweeps.plan.replicate_plan import ReplicatePlan
+from sweeps.plan.replicate_plan import KnownRun, ReplicatePlan
 from sweeps.plan.specs import StudySpec
-from sweeps.study.study import ENDED_STATES
+from sweeps.study.study import ENDED_STATES, set_user_attrs
 
 
 class ReplicateSource(TrialSource):
@@ -42,8 +44,38 @@ class ReplicateSource(TrialSource):
         if "arms" not in self.study.user_attrs:
             self.study.set_user_attr("arms", self.plan.described())
             self.study.set_user_attr("most_seeds", self.plan.most_seeds)
+            for run in self.plan.known:
+                self._take_over(run)
         if self.study.user_attrs.get("margin") != self.plan.margin:
             self.study.set_user_attr("margin", self.plan.margin)
+
+    def _take_over(self, run: KnownRun) -> None:
+        """Add a run of the sweep itself as it ended, with its files where they are."""
+        values = next(arm.values for arm in self.plan.arms if arm.name == run.arm)
+        self.study.enqueue_trial(
+            dict(values), user_attrs={"origin": "confirm", "arm": run.arm, "seed": run.seed}
+        )
+        trial = self.study.ask()
+        params = self.study_spec.space.suggest(trial)
+        config = replace(self.study_spec.trial_config(params), seed=run.seed)
+        set_user_attrs(
+            self.study,
+            trial,
+            folder=f"../{run.folder}",
+            config=run.config,
+            config_hash=config.hash(),
+            attempt=0,
+            outcome=COMPLETE,
+            eval_loss=run.eval_loss,
+            num_steps=config.max_steps,
+            **{ENDED: trial.number, **({} if run.metric is None else {"metric": run.metric})},
+        )
+        metric = self.study_spec.metric
+        by_metric = metric is not None and metric.objective and run.metric is not None
+        value = (
+            metric.cost(run.metric) if metric is not None and run.metric is not None and by_metric else None
+        )
+        self.study.tell(trial.number, run.eval_loss if value is None else value)
 
     def prefetched(self) -> list[FrozenTrial]:
         """Runs that are drawn and have no seat yet; none once every arm is decided."""

@@ -28,8 +28,8 @@ from sweeps.study.edges.widening import widened_space, widenings_of
 from sweeps.study.read_status import is_default
 from sweeps.study.study import set_user_attrs
 
-MAX_SEEDS = 8
-"""More seats than two configurations on so many seeds stay idle."""
+MAX_SEEDS = 4
+"""One more than a first interval needs: each further look spends more of what the confirmation may err."""
 BEST, DEFAULT = "best", "guideline default"
 """Names of the two arms, as in a confirmation."""
 FAR = 40
