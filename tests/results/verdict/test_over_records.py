@@ -17,7 +17,8 @@ from results.record_losses import read_record_losses
 from results.render.json_data import verdict_data
 from results.render.rows_page import rows_page
 from results.sweep_result import read_study
-from results.text.answer import answer_lines, sure_text
+from results.text.answer import answer_lines, untried_text
+from results.text.answer import sure_text as whole_text
 from results.verdict.verdict import Verdict, verdict
 from search_spaces import DEFAULT_LABEL
 from tests.results.confirm_studies import ARMS, confirm
@@ -25,6 +26,13 @@ from tests.results.conftest import study, trial
 
 TOKENS = np.random.default_rng(1).integers(5, 60, 48)
 SPREAD = np.random.default_rng(2).normal(0, 0.05, 48)
+
+
+def sure_text(answer: Answer) -> str:
+    """Without the advice to try a higher rate: these sweeps have none above their best."""
+    advice = untried_text(answer)
+
+    return whole_text(answer).removesuffix(f" {advice}")
 
 
 def keep(folder: Path, loss: float, spread: np.ndarray) -> None:
