@@ -159,8 +159,11 @@ def _cost(group: Sequence[RowVerdict], position: str, default: _Default) -> Gap 
 
 
 def _compared(found: RowVerdict, default: _Default) -> Gap | None:
-    """Of the comparison on common seeds; that of the default has its other values in it."""
+    """Of the comparison on common seeds; that of the default or of another trial has its other values in
+    it."""
     gap = gap_of(found.comparison)
+    if gap is not None and found.by_trial is not None:
+        return replace(gap, trial=found.by_trial, differs_in=found.differs_in)
     if gap is None or not found.by_default:
         return gap
     own = (found.row.parameter, BASE_DIMENSION.get(found.row.parameter or ""))

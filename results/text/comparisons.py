@@ -7,7 +7,7 @@ from files_and_text.plain_values import finite
 from results.comparison.paired import Comparison
 from results.effects.value_effects import Effect
 from results.text.conditions import conditions_statement
-from results.text.values import sentence
+from results.text.values import conjunction, sentence
 from results.verdict.band import Band
 from results.verdict.row_verdict import RowVerdict
 
@@ -94,6 +94,8 @@ def verdict_sentence(row: RowVerdict, margin: float) -> str:
         parts.append(
             "That is the cost of all the tables' values together; what this one costs alone is open."
         )
+    if row.differs_in:
+        parts.append(f"That trial also has its own {conjunction(row.differs_in)}.")
     if row.band is not None and row.measurement.is_tested:
         parts.append(f"Within {100 * margin:g}% of the best: {row.row.parameter} {band_text(row.band)}.")
         if advice := band_advice(row.band):

@@ -100,8 +100,11 @@ def shared_cost(answer: Answer) -> str:
         )
     if any(_is_shared(cost) for cost in costs):
         said.append("Not measured alone: every trial with the value differs from the best in others too.")
-    if any(cost.seeds and cost.differs_in and not _is_shared(cost) for cost in costs):
+    shared = [cost for cost in costs if cost.seeds and cost.differs_in and not _is_shared(cost)]
+    if any(cost.trial is None for cost in shared):
         said.append("(default): the cost of all the tables' own values together.")
+    if any(cost.trial is not None for cost in shared):
+        said.append("(trial): of that trial again, with all of its own values.")
     if of_loss := _of_loss(answer):
         said.append(of_loss)
     return " ".join(said)
@@ -264,7 +267,9 @@ def _cost_cell(table: TableValue, answer: Answer) -> str:
 def _source(cost: Gap, answer: Answer) -> str:
     """What ran, in brackets behind a cost."""
     if cost.seeds:
-        return "default" if cost.differs_in else ""
+        if not cost.differs_in:
+            return ""
+        return "default" if cost.trial is None else f"trial {cost.trial}"
     if cost.in_model:
         return "model"
     if cost.trial is None:

@@ -16,7 +16,7 @@ from results.comparison.paired import Comparison
 from results.comparison.relation import relation
 from results.effects.value_effects import ValueEffects
 from results.sweep_result import SweepResult, TrialResult
-from results.verdict.arm_comparisons import ArmComparisons
+from results.verdict.arm_comparisons import ArmComparisons, has_values_of
 from results.verdict.band import Edge, band_of
 from results.verdict.measure import Measurement
 from results.verdict.row_tests import (
@@ -76,7 +76,16 @@ def decide(
         noise=0.0 if compared is None else compared.run_noise,
         effects=effects,
     )
-    return replace(decided, by_default=by_default)
+    trial = None if by_default or compared is None else _trial_of(found.comparison, sweep, compared)
+    if trial is None or sweep.best is None:
+        return replace(decided, by_default=by_default)
+    best = sweep.best.params
+    differs_in = tuple(
+        name
+        for name in {**best, **trial.params}
+        if name != dimension_name(row) and not is_close(trial.params.get(name), best.get(name))
+    )
+    return replace(decided, by_trial=trial.number, differs_in=differs_in)
 
 
 def row_verdict(
@@ -230,6 +239,18 @@ def _trial_beside_default(row: GuidelineRow, sweep: SweepResult) -> TrialResult 
         ),
         None,
     )
+
+
+def _trial_of(
+    comparison: Comparison | None, sweep: SweepResult, compared: ArmComparisons
+) -> TrialResult | None:
+    """The sweep's trial that was run again with all of its own values; None for other arms."""
+    if comparison is None:
+        return None
+    arm = next(summary.arm for summary in compared.arms if summary.arm.name == comparison.arm)
+    if arm.role not in ("retuned", "best"):
+        return None
+    return next((trial for trial in sweep.finished if has_values_of(trial, arm.values)), None)
 
 
 def _is_default(

@@ -23,6 +23,10 @@ class RowVerdict:
     """The arm that tests the row against the best, on common seeds; None without replicates."""
     by_default: bool = False
     """Whether that arm is the guideline default, which differs from the best in other hyperparameters too."""
+    by_trial: int | None = None
+    """The sweep's trial that the arm is, where it is one with settings of its own, not the default."""
+    differs_in: tuple[str, ...] = ()
+    """Other searched hyperparameters in which that trial is not the best."""
     band: Band | None = None
     """Values of the row's parameter within the margin of the best, by the sweep's own trials."""
     edge: str = ""

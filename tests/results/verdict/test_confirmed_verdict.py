@@ -12,6 +12,7 @@ from results.errors import DamagedReplicates
 from results.render.files import write_verdict
 from results.render.rows_page import rows_page
 from results.render.terminal import parameter_table, render, render_rows
+from results.text.comparisons import verdict_sentence
 from results.text.conditions import conditions_statement, shown_conditions
 from results.text.limitations import limitation_text
 from results.verdict.replicates import read_replicates
@@ -117,6 +118,15 @@ def test_a_row_is_refuted_only_when_its_best_trial_run_again_is_worse_too(sweep,
     assert row.comparison is not None
     assert row.comparison.arm == rests_on
     assert not row.by_default
+    is_trial = rests_on == "trial 0"
+    assert (row.by_trial, set(row.differs_in)) == (
+        (0, {"embedding_lr_ratio", "lr_scheduler_type"}) if is_trial else (None, set())
+    )
+    rate = next(p for p in answer_of(sweep, confirm(*arms)).parameters if p.parameter == "learning_rate")
+    cost = next(value.cost for value in rate.tables if value.text == "2e-4")
+    assert cost is not None
+    assert (cost.trial, bool(cost.differs_in)) == (row.by_trial, is_trial)
+    assert ("That trial also has its own" in verdict_sentence(row, 0.005)) == is_trial
 
 
 def test_a_trial_inside_the_row_that_was_not_run_again_leaves_it_open_unless_it_lies_far_behind(
