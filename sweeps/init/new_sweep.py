@@ -21,7 +21,7 @@ from sweeps.init.defaults import default_name
 from sweeps.init.earlier_runs import EarlierRun, read_earlier_runs
 from sweeps.init.facts import DataFacts, ModelFacts, data_facts, model_facts
 from sweeps.init.file_text import SCHEMA_FILE, SetKey, file_text
-from sweeps.init.rates_from_runs import OPEN, OTHER_MODEL, SAME_MODEL, rate_override
+from sweeps.init.rates_from_runs import OPEN, OTHER_MODEL, SAME_MODEL, TABLES, rate_override
 from sweeps.init.wanted import Wanted, check_wanted, load_unwritten, sources_of
 from sweeps.plan.blueprint import Blueprint
 from sweeps.plan.build_blueprint import build_blueprint
@@ -29,8 +29,8 @@ from sweeps.plan.build_blueprint import build_blueprint
 EARLIER = (
     " The learning rate follows earlier runs, named at `why`: its range holds where their best rates lie, "
     f"widened by a factor of {SAME_MODEL:g} on both sides (of another model's by {OTHER_MODEL:g}, and by "
-    f"{OPEN:g} where the best may lie beyond what was tried), and the tables' own values, so that both can "
-    "still be contradicted. What they found is tried right after the guideline default."
+    f"{OPEN:g} where the best may lie beyond what was tried), and the tables' own values by {TABLES:g}, so "
+    "that both can still be contradicted. What they found is tried right after the guideline default."
 )
 
 
