@@ -77,7 +77,7 @@ def is_wrong(word: Word, difference: float, bound: float) -> bool:
     """Whether a word claims what is not so; `difference` and `bound` are the noise-free ones, in nats."""
     if word in ("too_low", "too_high", "not_supported"):
         return difference <= bound
-    if word in ("supported", "no_difference"):
+    if word in ("supported", "no_worse", "no_difference"):
         return difference >= bound or (word == "no_difference" and difference <= -bound)
     return False
 

@@ -145,7 +145,7 @@ def claims_what_is_not_so(row: RowVerdict, truth: Truth, best: float) -> bool:
         apart = any(d > bound for d in differences.values()) or low < high
         same = any(abs(d) < bound for d in differences.values())
         better = any(d < -bound for d in differences.values())
-        return not {"supported": apart, "no_difference": same}.get(row.word, better)
+        return not {"supported": apart, "no_difference": same, "no_worse": not better}.get(row.word, better)
     if row.word in ("too_low", "too_high"):
         return cost <= bound or (row.word == "too_low") != (high < best)
     return cost >= bound

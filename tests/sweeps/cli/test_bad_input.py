@@ -165,6 +165,12 @@ def test_what_cannot_be_confirmed_is_one_line_and_exit_code_2(
     assert listing(folder) == before
 
 
+def test_only_a_plan_of_a_confirmation_is_printed_as_json(call: Call, folder: Path) -> None:
+    answer = call("confirm", folder / "s.yaml", "--json")
+    assert answer.code == 2
+    assert "add --plan" in answer.err
+
+
 def test_a_confirmation_that_cannot_be_asked_for_names_every_problem(call: Call, folder: Path) -> None:
     answer = call("confirm", folder / "s.yaml", "--margin", "0", "--best", "0", "--hours", "nan")
     assert answer.code == 2
