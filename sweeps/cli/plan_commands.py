@@ -143,20 +143,32 @@ def plan(
         else:
             print_record(record, console)
         return
-    from lora_runner.memory.planned_device import unused_gpu
-    from sweeps.plan.time_estimate import measure_matrix_flops
+    from lora_runner.memory.planned_device import num_cores, unused_gpu
+    from sweeps.plan.time_estimate import (
+        busy_warning,
+        load_average,
+        measure_matrix_flops,
+        measured_run,
+        time_summary,
+    )
     from sweeps.plan.view.details import details
     from sweeps.plan.view.overview import overview
 
     blueprint = sweep.plan(gpu=gpu, gpus=1 if gpus is None else gpus)
+    is_here = blueprint.device.is_here
+    busy = busy_warning(load_average(), num_cores()) if is_here else None
+    flops = measure_matrix_flops() if is_here else None
+    measured = None
+    if is_here and sweep.run_folder.is_dir():  # it has run here
+        measured = measured_run(lambda: sweep.storage_url, sweep.config.name)
     if as_json:
         for warning in blueprint.data.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        print(json.dumps(blueprint.summary(), indent=2, default=str))
+        summary = blueprint.summary() | {"time": time_summary(blueprint, flops, measured)}
+        print(json.dumps(summary, indent=2, default=str))
     else:
-        is_here = blueprint.device.is_here
-        flops = measure_matrix_flops() if is_here else None
-        print_trimmed(console, overview(blueprint, flops, unused_gpu() if is_here else None))
+        unused = unused_gpu() if is_here else None
+        print_trimmed(console, overview(blueprint, flops, unused, measured=measured, busy=busy))
         if with_details:
             print_trimmed(console, details(blueprint))
         else:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from files_and_text.numbers import value_text
 from files_and_text.shown import Shown
 from sweeps.config import SweepConfig
 from sweeps.plan.specs import StudySpec, WorkerSpec
-from sweeps.plan.trial_kinds import first_trials
+from sweeps.plan.trial_kinds import first_trials, trial_counts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -85,13 +85,17 @@ class Blueprint(Shown):
 
     def summary(self) -> dict[str, Any]:
         """Plain values, for `sweeps plan --json`."""
+        first = first_trials(self.study_spec)
         return {
             "name": self.study_spec.name,
             "context": self.study_spec.context,
             "data": self.study_spec.context["data_account"],
-            "space": self.study_spec.space.to_dict(),
-            "first_trials": [asdict(trial) for trial in first_trials(self.study_spec)],
+            # Those that run, not all candidates.
+            "space": replace(self.study_spec.space, first_trials=tuple(first)).to_dict(),
+            "first_trials": [asdict(trial) for trial in first],
             "trials": self.study_spec.trials,
+            "trial_kinds": trial_counts(self.study_spec),
+            "stopped_early_at": list(self.study_spec.pruning_percents),
             "metric": metric_summary(self.study_spec),
             "seats": self.worker_spec.seats,
             "workers": self.num_workers,

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from files_and_text.numbers import duration
+from files_and_text.numbers import duration, plural
 from sweeps.plan.blueprint import Blueprint
 
 FORWARD_BACKWARD_FLOPS = 4.0
 """Per parameter and token of a QLoRA step: forward 2, backward 2 (frozen weights need no gradient)."""
 FORWARD_FLOPS = 2.0
-ASSUMED_UTILISATION = 0.35
-"""Share of the device's matrix speed that a step is assumed to reach; `plan` states it."""
+ASSUMED_UTILISATION = {"cuda": 0.35, "cpu": 0.8}
+"""Share of the device's matrix speed that a step is assumed to reach; `plan` states it. On a CPU a sweep of
+SmolLM2-135M took 2.4 times less than at 0.35."""
+BUSY = 0.75
+"""Load average per core from which a machine counts as busy."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,11 @@ class TimeEstimate:
         return self.evaluation_seconds / self.seconds if self.seconds else 0.0
 
 
+def utilisation(blueprint: Blueprint) -> float:
+    """The share of the matrix speed that a step is assumed to reach on the planned device."""
+    return ASSUMED_UTILISATION[blueprint.device.kind]
+
+
 def time_estimate(blueprint: Blueprint, matrix_flops: float) -> TimeEstimate:
     """From the tokens of all trials, the parameters, and the device's operations per second."""
     study_spec = blueprint.study_spec
@@ -44,26 +55,96 @@ def time_estimate(blueprint: Blueprint, matrix_flops: float) -> TimeEstimate:
     train = study_spec.trials * examples * mean * FORWARD_BACKWARD_FLOPS * size
     # An evaluation runs whole examples, of which only some tokens are predicted.
     evaluated = study_spec.trials * len(study_spec.report_at) * blueprint.data.eval.num_tokens
-    speed = matrix_flops * ASSUMED_UTILISATION
+    speed = matrix_flops * utilisation(blueprint)
     return TimeEstimate(train / speed, evaluated * FORWARD_FLOPS * size / speed)
 
 
-def time_lines(blueprint: Blueprint, matrix_flops: float | None) -> list[str]:
+@dataclass(frozen=True)
+class MeasuredRun:
+    """How long the sweep's earlier runs took, over everything that they did."""
+
+    seconds: float
+    full_trials: float
+    """Shares of the budget that its trials have used, added up."""
+
+    @property
+    def trial_seconds(self) -> float:
+        """Seconds of the whole sweep for each full trial, with evaluations and several trials at a time."""
+        return self.seconds / self.full_trials
+
+
+def measured_run(url: Callable[[], str], name: str) -> MeasuredRun | None:
+    """What the study says of its earlier runs; None without one, or before a full trial's worth has run."""
+    from sweeps.errors import SweepError
+    from sweeps.study.read_status import RUN_SECONDS, used_shares
+    from sweeps.study.study import peek
+
+    try:
+        study = peek(url(), name)
+    except SweepError:
+        return None
+    if study is None:
+        return None
+    seconds, full = float(study.user_attrs.get(RUN_SECONDS) or 0.0), sum(used_shares(study))
+    return MeasuredRun(seconds, full) if seconds > 0 and full >= 1 else None
+
+
+def time_summary(
+    blueprint: Blueprint, matrix_flops: float | None, measured: MeasuredRun | None = None
+) -> dict[str, Any] | None:
+    """Plain values for `sweeps plan --json`; None where nothing is known of the device's speed."""
+    if matrix_flops is None:
+        return None
+    found = time_estimate(blueprint, matrix_flops)
+    trials = blueprint.study_spec.trials
+    return {
+        "seconds": found.seconds if measured is None else measured.trial_seconds * trials,
+        "basis": "estimate" if measured is None else "earlier runs of this sweep",
+        "evaluation_share": found.evaluation_share,
+        "load_average": load_average(),
+    }
+
+
+def time_lines(
+    blueprint: Blueprint, matrix_flops: float | None, measured: MeasuredRun | None = None
+) -> list[str]:
     """How long it takes, and what that rests on; `matrix_flops` is None for a GPU that is not here."""
     if matrix_flops is None:
         return [f"unknown until it runs on {blueprint.device.name}; this machine has none"]
     found = time_estimate(blueprint, matrix_flops)
-    extra = "starting up" + ("" if blueprint.study_spec.metric is None else " and measuring the metric")
-    lines = [
-        f"about {duration(found.seconds)} on one worker if nothing is pruned, plus {extra}",
-        f"(estimate: {matrix_flops / 1e12:.2g} TFLOP/s measured here, {ASSUMED_UTILISATION:.0%} of it used)",
-    ]
+    share = f"{found.evaluation_share:.0%} of it evaluation"
+    if measured is not None:
+        whole = duration(measured.trial_seconds * blueprint.study_spec.trials)
+        ran = f"{measured.full_trials:.1f} full trials in {duration(measured.seconds)}"
+        lines = [f"about {whole} if nothing is pruned, {share}", f"(measured: this sweep ran {ran})"]
+    else:
+        extra = "starting up" + ("" if blueprint.study_spec.metric is None else " and measuring the metric")
+        speed, used = f"{matrix_flops / 1e12:.2g} TFLOP/s", f"{utilisation(blueprint):.0%}"
+        lines = [
+            f"about {duration(found.seconds)} on one worker if nothing is pruned, plus {extra}",
+            f"(estimate: {speed} measured here, {used} of it used; {share})",
+        ]
     if found.evaluation_share >= 0.2:
-        lines.append(
-            f"{found.evaluation_share:.0%} of it is evaluation; fewer data.max_eval_examples or "
-            "training.evaluations shorten it"
-        )
+        lines.append("fewer data.max_eval_examples or training.evaluations shorten the evaluation")
     return lines
+
+
+def load_average() -> float | None:
+    """Of the last minute; None where the system does not say."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
+
+
+def busy_warning(load: float | None, cores: int) -> str | None:
+    """That other programs use this machine, so that what is measured now is too slow."""
+    if load is None or load < BUSY * cores:
+        return None
+    return (
+        f"the machine is busy (load average {load:.1f} on {plural(cores, 'core')}): speeds measured now are "
+        "too low"
+    )
 
 
 def measure_matrix_flops() -> float:

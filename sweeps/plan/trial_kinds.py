@@ -55,3 +55,14 @@ def trial_kinds(study_spec: StudySpec) -> str:
         return f"{tables}, then {rest} at random ({sampler} begins after {startup})"
     chance = f" (at random until {startup} have finished)" if startup > 1 else ""
     return f"{tables}, then {rest} by {sampler}{chance}"
+
+
+def trial_counts(study_spec: StudySpec) -> dict[str, int]:
+    """Trials with the tables' values, those drawn at random before the sampler models, and the sampler's."""
+    sampler, tables = study_spec.search["sampler"], len(first_trials(study_spec))
+    rest = max(0, study_spec.trials - tables)
+    startup = study_spec.search["startup_trials"]
+    startup = STARTUP_TRIALS.get(sampler, 0) if startup is None else startup
+    # Random search and a grid have no such phase.
+    at_random = min(rest, max(0, startup - tables)) if sampler in STARTUP_TRIALS else 0
+    return {"tables": tables, "startup": at_random, "sampler": rest - at_random}

@@ -11,7 +11,7 @@ from rich.text import Text
 from files_and_text.numbers import parameters, plural
 from sweeps.plan.blueprint import Blueprint, metric_summary
 from sweeps.plan.specs import StudySpec
-from sweeps.plan.time_estimate import time_lines
+from sweeps.plan.time_estimate import MeasuredRun, time_lines
 from sweeps.plan.trial_kinds import trial_kinds
 from sweeps.plan.view.tables import rows, space_table, two_columns
 from sweeps.study.pruning.rungs import nothing_pruned_reason
@@ -20,16 +20,29 @@ if TYPE_CHECKING:
     from lora_runner.data import DataNotice
 
 
-def overview(blueprint: Blueprint, matrix_flops: float | None, warning: str | None = None) -> RenderableType:
-    """For a terminal of 80 columns; `matrix_flops` as in `time_lines`. `warning` is about the device."""
+def overview(
+    blueprint: Blueprint,
+    matrix_flops: float | None,
+    warning: str | None = None,
+    *,
+    measured: MeasuredRun | None = None,
+    busy: str | None = None,
+) -> RenderableType:
+    """For a terminal of 80 columns; `matrix_flops` and `measured` as in `time_lines`.
+
+    `warning` is about the device, `busy` about other programs on it.
+    """
     study_spec = blueprint.study_spec
     device = [Text(blueprint.device.name + ("" if blueprint.device.is_here else " (not this machine)"))]
     if warning is not None:
         device.append(Text(f"warning: {warning}", style="yellow"))
+    times: list[str | Text] = [*time_lines(blueprint, matrix_flops, measured)]
+    if busy is not None:
+        times.append(Text(f"warning: {busy}", style="yellow"))
     facts = two_columns(
         ("Fits", fits_text(blueprint)),
         *rows("Device", device),
-        *rows("Time", time_lines(blueprint, matrix_flops)),
+        *rows("Time", times),
         *rows("Trials", trial_lines(blueprint)),
         *rows("Metric", metric_lines(blueprint)),
         ("Model", model_text(blueprint)),

@@ -55,6 +55,9 @@ def test_plan_as_json_holds_the_space_and_the_first_trials(call: Call, folder: P
     assert read["trials"] == 19
     assert len(read["first_trials"]) == 4  # as many as run
     assert read["first_trials"][0]["label"] == "guideline default"
+    assert len(read["space"]["first_trials"]) == 4
+    assert read["trial_kinds"] == {"tables": 4, "startup": 6, "sampler": 9}
+    assert read["time"]["seconds"] > 0
     assert read["space"]["dimensions"][0]["name"] == "learning_rate"
     (stop,) = read["data"]["rendering"]["train"]["stop_tokens"]
     assert stop["num_turns"] == read["data"]["train"]["num_used"] == 48

@@ -20,8 +20,14 @@ from lora_runner.metric.scores import MetricSpec
 from search_spaces import space_for
 from sweeps.plan.blueprint import Blueprint
 from sweeps.plan.specs import StudySpec
-from sweeps.plan.time_estimate import time_estimate, time_lines
-from sweeps.plan.trial_kinds import STARTUP_TRIALS, first_trials, trial_kinds
+from sweeps.plan.time_estimate import (
+    MeasuredRun,
+    busy_warning,
+    time_estimate,
+    time_lines,
+    time_summary,
+)
+from sweeps.plan.trial_kinds import STARTUP_TRIALS, first_trials, trial_counts, trial_kinds
 from sweeps.plan.view.details import details
 from sweeps.plan.view.overview import overview
 from sweeps.study.curve_gp.sampler import CurveGPSampler
@@ -268,14 +274,35 @@ def test_the_time_grows_with_trials_and_model_and_says_that_it_is_an_estimate(pl
     assert (found.training_seconds, found.evaluation_seconds) == pytest.approx((training, evaluation))
     first, basis = time_lines(plan, FLOPS)
     assert first.startswith(f"about {int((training + evaluation) // 3600)} h ")
-    assert basis == "(estimate: 1 TFLOP/s measured here, 35% of it used)"
+    assert basis == "(estimate: 1 TFLOP/s measured here, 35% of it used; 4% of it evaluation)"
     assert "about 4 h" in time_lines(plan, (training + evaluation) / 4.2 / 3600 * FLOPS)[0]
 
 
 def test_a_long_evaluation_is_told_with_what_shortens_it(plan: Any) -> None:
     plan.data.eval.num_tokens = 600_000
-    share = time_lines(plan, FLOPS)[-1]
-    assert share.startswith("79% of it is evaluation; fewer data.max_eval_examples")
+    *_, basis, hint = time_lines(plan, FLOPS)
+    assert basis.endswith("79% of it evaluation)")
+    assert hint.startswith("fewer data.max_eval_examples")
+    summary = time_summary(plan, FLOPS)
+    assert summary is not None
+    assert summary["evaluation_share"] == pytest.approx(0.79, abs=0.01)
+
+
+def test_what_an_earlier_run_took_replaces_the_estimate(plan: Any) -> None:
+    measured = MeasuredRun(seconds=600.0, full_trials=8.0)
+    first, basis = time_lines(plan, FLOPS, measured)
+    assert first.startswith("about 20 min 0 s if nothing is pruned")  # 16 trials of 75 s
+    assert basis == "(measured: this sweep ran 8.0 full trials in 10 min 0 s)"
+    summary = time_summary(plan, FLOPS, measured)
+    assert summary is not None
+    assert (summary["seconds"], summary["basis"]) == (1200.0, "earlier runs of this sweep")
+    assert time_summary(plan, None) is None
+
+
+def test_a_busy_machine_is_told() -> None:
+    assert busy_warning(1.0, 2) is None
+    assert busy_warning(None, 2) is None
+    assert "busy (load average 11.2 on 2 cores)" in str(busy_warning(11.2, 2))
 
 
 def test_the_time_on_a_gpu_that_is_not_here_is_unknown(plan: Any) -> None:
@@ -304,7 +331,16 @@ def test_the_time_on_a_gpu_that_is_not_here_is_unknown(plan: Any) -> None:
 def test_trials_are_counted_by_where_their_values_come_from(
     study_spec: Callable[..., StudySpec], tmp_path: Path, trials: int, search: dict[str, Any], words: str
 ) -> None:
-    assert trial_kinds(study_spec(tmp_path, trials=trials, **search)).endswith(words)
+    spec = study_spec(tmp_path, trials=trials, **search)
+    assert trial_kinds(spec).endswith(words)
+    assert sum(trial_counts(spec).values()) == trials
+
+
+def test_trials_at_random_before_the_model_are_counted_apart(
+    study_spec: Callable[..., StudySpec], tmp_path: Path
+) -> None:
+    assert trial_counts(study_spec(tmp_path, trials=16)) == {"tables": 4, "startup": 6, "sampler": 6}
+    assert trial_counts(study_spec(tmp_path, trials=16, sampler="random"))["startup"] == 0
 
 
 def test_as_many_first_trials_are_listed_as_the_keeper_enqueues(
