@@ -39,6 +39,8 @@ class ArmTruth:
     cost: float
     """Percent of the best's loss."""
     loses_runs: bool
+    is_above_best: bool = False
+    """Whether its value is higher than the best's."""
 
     def costs_more(self, margin: float) -> bool:
         return self.loses_runs or self.cost > margin
@@ -70,23 +72,26 @@ class Truth:
         roles = _roles(look)
         if row.id in SEPARATE_RATE_ROWS and "one_rate" in roles.values():
             one = next(name for name, role in roles.items() if role == "one_rate")
-            return self._is_separate_word_wrong(found.word, self._arm(one, ""))
+            return self._is_separate_word_wrong(found.word, self._arm(one))
         if found.by_default:
             return self._is_default_word_wrong(found, roles)
-        own, outside = self._arms_of(row, roles)
+        own, outside, retuned = self._arms_of(row, roles)
         best = self._value(self._best, row)
         if row.topic == "boundary":
-            return self._is_boundary_word_wrong(row, found.word, own, best)
+            return self._is_boundary_word_wrong(row, found.word, [*own, *retuned], outside, best)
         if _holds(row, best):
-            return self._is_word_of_best_wrong(found.word, own, outside, best)
+            return self._is_word_of_best_wrong(found.word, own, outside, is_name=bool(row.choices))
         end = [arm for arm in own if _is_nearest_end(row, arm.value, best)]
-        cheapest = min((arm.cost for arm in own if not arm.loses_runs), default=math.inf)
+        cheapest = min((arm.cost for arm in [*own, *retuned] if not arm.loses_runs), default=math.inf)
         match found.word:
             case "too_low" | "too_high" | "not_supported":
                 above = not row.choices and float(best) > arm_end(row, best)
                 fits = bool(row.choices) or (found.word == "too_low") == above
-                return not (fits and bool(end) and all(arm.costs_more(margin) for arm in end))
-            case "supported" | "no_worse":
+                refuting = [*end, *retuned]
+                return not (fits and bool(end) and all(arm.costs_more(margin) for arm in refuting))
+            case "supported":
+                return cheapest >= -margin
+            case "no_worse":
                 return cheapest > margin
             case "no_difference":
                 return abs(cheapest) > margin
@@ -123,7 +128,7 @@ class Truth:
             return None
         if row.topic == "boundary" or not _holds(row, self._value(self._best, row)):
             return 0.0
-        _, outside = self._arms_of(row, _roles(look))
+        _, outside, _ = self._arms_of(row, _roles(look))
         return min((arm.cost for arm in outside if not arm.loses_runs), default=0.0)
 
     def retuned_cost(self, row: GuidelineRow) -> float:
@@ -151,7 +156,7 @@ class Truth:
 
     def _is_default_word_wrong(self, found: RowVerdict, roles: Mapping[str, str]) -> bool:
         name = next(name for name, role in roles.items() if role == "guideline_default")
-        default = self._arm(name, "")
+        default = self._arm(name)
         if found.word not in REFUTED:
             return default.costs_more(self._margin)
         # Refuted: neither the default nor any trial of the sweep inside the row comes within the margin.
@@ -162,54 +167,68 @@ class Truth:
         ]
         return not default.costs_more(self._margin) or min(tried, default=math.inf) <= self._margin
 
-    def _is_boundary_word_wrong(self, row: GuidelineRow, word: str, own: list[ArmTruth], best: Any) -> bool:
-        """Supported: the value is worse than a best on the other side. Else the boundary is misplaced."""
+    def _is_boundary_word_wrong(
+        self, row: GuidelineRow, word: str, at_value: list[ArmTruth], outside: list[ArmTruth], best: Any
+    ) -> bool:
+        """Supported: the value costs more than a best on the good side of it, or the best more than a value
+        there. Else the boundary is misplaced."""
         too_high = row.direction != "too_low"
         low = float(row.low or 0)
-        beyond = float(best) >= low * (1 - CLOSE) if too_high else float(best) <= low * (1 + CLOSE)
-        costs = bool(own) and all(arm.costs_more(self._margin) for arm in own)
-        if word == "supported":
-            return beyond or not costs
-        return not beyond and costs
+
+        def is_beyond(value: Any) -> bool:
+            return float(value) >= low * (1 - CLOSE) if too_high else float(value) <= low * (1 + CLOSE)
+
+        beyond = [*at_value, *(arm for arm in outside if is_beyond(arm.value))]
+        costs = bool(beyond) and all(arm.costs_more(self._margin) for arm in beyond)
+        if is_beyond(best):
+            good_side = [arm for arm in outside if not is_beyond(arm.value)]
+            costs = any(arm.cost < -self._margin for arm in good_side)
+        return costs != (word == "supported")
 
     def _is_word_of_best_wrong(
-        self, word: str, own: list[ArmTruth], outside: list[ArmTruth], best: Any
+        self, word: str, own: list[ArmTruth], outside: list[ArmTruth], *, is_name: bool
     ) -> bool:
         """The row holds the best's value, so that arms outside of it test it."""
         margin = self._margin
-        as_good_inside = any(not arm.costs_more(margin) for arm in own)
+        better = [arm for arm in outside if not arm.loses_runs and arm.cost < -margin]
+        within = [arm for arm in outside if not arm.loses_runs and abs(arm.cost) <= margin]
+        worse = [arm for arm in outside if arm.costs_more(margin)]
         match word:
             case "too_low" | "too_high":
-                above = word == "too_low"
-                better = [arm for arm in outside if (float(arm.value) > float(best)) == above]
-                return not any(arm.cost < -margin for arm in better)
+                return not any(arm.is_above_best == (word == "too_low") for arm in better)
             case "not_supported":
-                return not any(arm.cost < -margin for arm in outside)
+                return not better
             case "supported":
-                if any(arm.cost < -margin for arm in outside):
-                    return True
-                return not (any(arm.costs_more(margin) for arm in outside) or as_good_inside)
+                return bool(better) or not worse or (is_name and bool(within))
             case "no_worse":
-                return any(arm.cost < -margin for arm in outside)
+                inside = [arm for arm in own if not arm.costs_more(margin)]
+                return bool(better) or not (outside or inside)
             case "no_difference":
-                near = [arm for arm in (*outside, *own) if not arm.loses_runs and abs(arm.cost) <= margin]
-                return not near
+                return bool(better) or not within or (not is_name and bool(worse))
         raise ValueError(f"no meaning is known of the word {word!r}")
 
-    def _arms_of(self, row: GuidelineRow, roles: Mapping[str, str]) -> tuple[list[ArmTruth], list[ArmTruth]]:
-        """Arms that differ from the best in the row's parameter alone: inside the row and outside."""
-        own, outside = [], []
+    def _arms_of(
+        self, row: GuidelineRow, roles: Mapping[str, str]
+    ) -> tuple[list[ArmTruth], list[ArmTruth], list[ArmTruth]]:
+        """Arms that differ from the best in the row's parameter alone, inside the row and outside; and those
+        inside that are the sweep's own trials, with settings of their own."""
+        own, outside, retuned = [], [], []
         for name, params in self._arms.items():
             value = self._value(params, row)
-            if roles.get(name) == "one_rate" or value is None or not self._differs_only_in(row, params):
+            if roles.get(name) == "one_rate" or value is None:
                 continue
-            (own if _holds(row, value) else outside).append(self._arm(name, value))
-        return own, outside
+            if self._differs_only_in(row, params):
+                (own if _holds(row, value) else outside).append(self._arm(name, value, row))
+            elif roles.get(name) == "retuned" and _holds(row, value):
+                retuned.append(self._arm(name, value, row))
+        return own, outside, retuned
 
-    def _arm(self, name: str, value: Any) -> ArmTruth:
+    def _arm(self, name: str, value: Any = None, row: GuidelineRow | None = None) -> ArmTruth:
         params, surface = self._arms[name], self._simulated.surface
         share = self._simulated.world.noise.share_diverging(surface.decades_above_cliff(params))
-        return ArmTruth(value, self.cost_of(params), share > TOLERATED_LOSS_RATE)
+        best = None if row is None else self._value(self._best, row)
+        is_above = isinstance(best, int | float) and isinstance(value, int | float) and value > best
+        return ArmTruth(value, self.cost_of(params), share > TOLERATED_LOSS_RATE, is_above)
 
     def _differs_only_in(self, row: GuidelineRow, params: Mapping[str, Any]) -> bool:
         base = {"embedding_learning_rate": "embedding_lr_ratio", "warmup_steps": "warmup_ratio"}

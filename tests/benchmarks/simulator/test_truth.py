@@ -35,7 +35,7 @@ def judged(
 ) -> tuple[bool, bool]:
     """Whether the word is wrong by the program's meaning, and for someone who retunes."""
     simulated = sweep_with(surface, BEST)
-    roles = {name: "row" for name in arms} | {"best": "best"}
+    roles = {name: "retuned" if name == "retuned" else "row" for name in arms} | {"best": "best"}
     summaries = [SimpleNamespace(arm=SimpleNamespace(name=name, role=role)) for name, role in roles.items()]
     look: Any = SimpleNamespace(verdict=SimpleNamespace(replicates=SimpleNamespace(arms=summaries)))
     found: Any = SimpleNamespace(row=row, word=word, by_default=False)
@@ -57,14 +57,31 @@ DECADES = math.log10(2.0) ** 2
 
 @pytest.mark.parametrize(
     ("cost", "right"),
-    [(0.6, "too_low"), (0.4, "supported"), (0.4, "no_difference"), (0.4, "no_worse")],
+    [
+        (0.6, {"too_low"}),
+        (0.4, {"no_worse", "no_difference"}),
+        (-0.4, {"no_worse", "no_difference"}),
+        (-0.6, {"no_worse", "supported"}),
+    ],
 )
-@pytest.mark.parametrize("word", ["too_low", "supported", "no_difference", "no_worse"])
-def test_a_word_of_a_value_is_wrong_on_the_other_side_of_the_margin(
-    cost: float, right: str, word: str
-) -> None:
-    wrong, _ = judged(surface_of(cost / DECADES), word, at(2e-4))
-    assert wrong == ((word == "too_low") != (right == "too_low"))
+def test_a_word_of_a_value_is_right_on_its_side_of_the_margin(cost: float, right: set[str]) -> None:
+    """The table's 2e-4 beside a best of 4e-4; where the cost is negative, 2e-4 is the lowest."""
+    surface = surface_of(abs(cost) / DECADES)
+    if cost < 0:
+        # The best then lies above the lowest: percent of its own loss.
+        surface = replace(surface, log_rate=math.log10(2e-4))
+    words = ("too_low", "too_high", "supported", "no_worse", "no_difference")
+    assert {word for word in words if not judged(surface, word, at(2e-4))[0]} == right
+
+
+def test_a_trial_of_the_sweep_inside_the_row_speaks_for_it() -> None:
+    """Alone the value costs 2%; beside `constant`, as a trial of the sweep had it, nothing."""
+    moved = surface_of(2 / DECADES, scheduler_shift=(0.0, -math.log10(2.0), 0.0))
+    trial = {"learning_rate": 2e-4, "lr_scheduler_type": "constant"}
+    arms = at(2e-4) | {"retuned": trial}
+    assert judged(moved, "too_low", arms)[0]
+    assert not judged(moved, "no_difference", arms)[0]
+    assert not judged(moved, "no_worse", arms)[0]
 
 
 def test_a_value_below_the_best_is_never_too_high() -> None:
