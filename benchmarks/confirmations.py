@@ -73,7 +73,7 @@ chooses the arms, their order, the end and the words; losses are drawn. ± is th
 
 The noise of a run is 0.2% of the loss and the budget is the program's own 8 seeds, unless the case says
 otherwise. **Bold** misses a goal: at most 5% wrong, none lost, power at least 0.8, at most 25% undecided
-after 42 runs."""
+after 42 runs. Words are judged by what they meant in the measured version. N: the column sweeps."""
 
 
 def main() -> None:
