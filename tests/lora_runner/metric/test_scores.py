@@ -159,7 +159,9 @@ def test_it_is_measured_at_every_nth_report_and_at_the_last(
         (75, True),
         (100, True),
     ]
-    assert SeatReport.from_dict(json.loads(json.dumps(reports[-1].to_dict()))) == reports[-1]
+    # The losses of single records are in a file of their own.
+    last = replace(reports[-1], record_losses=None)
+    assert SeatReport.from_dict(json.loads(json.dumps(reports[-1].to_dict()))) == last
 
 
 def test_the_untrained_base_is_measured_too(
