@@ -10,33 +10,23 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import optuna
 from optuna.trial import FrozenTrial
 
-from lora_runner.protocol import FAILED, PUT_BACK, BaseSamples, ComputeRecord, SeatReport, UnquantizedBase
+from lora_runner.protocol import BaseSamples, ComputeRecord, SeatReport, UnquantizedBase
 from sweeps.artifacts.checkpoint_store import CheckpointCleaner
-from sweeps.keeper.freezer import Freezer
-from sweeps.keeper.protocol import Reply, SeatAssignment, SeatTime
-from sweeps.keeper.pruning import final_report
-from sweeps.keeper.recorder import Recorder, RunStart
-from sweeps.keeper.recovery import recover_trials
-from sweeps.keeper.retry_queue import RetryQueue, is_suspect
-from sweeps.keeper.seats import (
-    assign_seat,
-    current_reports,
-    frozen_before,
-    frozen_trials,
-    trials_of_run,
-    trials_without_seat,
-)
-from sweeps.keeper.sources.replicate_source import trial_source_for
-from sweeps.keeper.sources.tail_source import TailReplicates
+from sweeps.keeper.begin_run import begin_run
+from sweeps.keeper.free_seats import FreeSeats
+from sweeps.keeper.pack_reports import decide_on_pack
+from sweeps.keeper.protocol import Reply, SeatTime
+from sweeps.keeper.trials.open_study import OpenStudy
+from sweeps.keeper.trials.recorder import RunStart
+from sweeps.keeper.trials.seats import current_reports
 from sweeps.keeper.unquantized_base import UnquantizedMeasurement
 from sweeps.keeper.worker_registry import MAX_FUTILE_STARTS, WorkerRegistry, restart_pause
 from sweeps.plan.specs import StudySpec
@@ -47,9 +37,7 @@ from sweeps.storage.open_storage import open_storage
 from sweeps.storage.optuna_private import study_id_of
 from sweeps.study.base_check import BASE_METRIC, base_difference, record_base
 from sweeps.study.compute_paths import record_compute_path
-from sweeps.study.home_folder import record_home
 from sweeps.study.lease import DriverProcess, HeldLease, wait_until_free
-from sweeps.study.pruners import make_pruner
 from sweeps.study.read_status import never_pruned, read_status, used_shares
 from sweeps.study.report import ReportLog
 from sweeps.study.status import Status
@@ -91,6 +79,15 @@ class Keeper:
         """Errors that may keep the sweep from finishing."""
         self.report_log = ReportLog()
         self._workers = WorkerRegistry()
+        self._seats = FreeSeats(
+            self.owner.run,
+            self.folder,
+            self._workers,
+            self.progress,
+            self._note,
+            is_ending=self._is_ending,
+            is_stopping=lambda: self._stopping,
+        )
         self._unquantized = UnquantizedMeasurement(study_spec.measure_unquantized, self._note)
         self._storage = open_storage(storage_url)
         self._cleaner: CheckpointCleaner | None = None
@@ -112,27 +109,13 @@ class Keeper:
             self._held_lease = HeldLease(study_id_of(study), name, self.owner, found)
             lease = self._held_lease.renew(self._storage)
             self._use_study(study)
-            if is_new:
-                self._recorder.describe_study()
-            self._source.enqueue_first_trials()
-            record_home(study, self.folder)
-            self._run_start = self._recorder.start_run(self.owner.run)
-            self._source.num_failed_before = self._run_start.num_failed
+            self._run_start = begin_run(self.opened, self.owner.run, self._note, is_new_study=is_new)
             self._started -= self._run_start.seconds_ago
             self._run_time.begin(self._run_start.seconds_ago, self._run_start.ran_before)
-            self._source.requeue_prefetched()
-            if self._run_start.is_new:
-                self._source.retry_failed()
-                if (warning := self.study_spec.pruning_warning) is not None:
-                    self._note(f"warning: {warning}")
-            # Trials of this run are on their seats: only the keeper was restarted.
-            self._recover(self._interrupted())
-            if not self._freezer.is_on:  # the sweep file asks for another pruner than before
-                self._freezer.end_all()
-            self._end_if_over()
-            self._workers.active = {trial.user_attrs["worker"] for trial in self._ours()}
+            self.opened.end_frozen_if_over(self._is_ending)
+            self._workers.active = {trial.user_attrs["worker"] for trial in self.opened.on_seats()}
         self._held_lease.committed(lease)
-        self._recorder.remove_leftovers(self.study.get_trials(deepcopy=False))
+        self.opened.recorder.remove_leftovers(self.study.get_trials(deepcopy=False))
 
     def close(self) -> None:
         """Release the lease, so that the next sweep need not wait for it to expire."""
@@ -140,9 +123,9 @@ class Keeper:
         with self._storage.transaction():
             if self._held_lease.release(self._storage):
                 self._run_time.write(self.study, is_end=True)
-                if not self._search_goes_on():
-                    dropped = self._tail.drop()
-        self._recorder.remove_leftovers(dropped)
+                if not self.opened.search_goes_on(self._is_ending):
+                    dropped = self.opened.tail.drop()
+        self.opened.recorder.remove_leftovers(dropped)
         if self._cleaner is not None:
             self._cleaner.finish()
 
@@ -153,17 +136,10 @@ class Keeper:
 
     def _use_study(self, study: optuna.Study) -> None:
         self.study = study
-        spec = self.study_spec
-        self.study.pruner = make_pruner(spec.search, spec.report_at, spec.first_pruning_percent, spec.space)
-        self._source = trial_source_for(self.study_spec, study, self._note)
-        self._source.num_failed_before = self._run_start.num_failed
-        self._tail = TailReplicates(self.study_spec, study, self._source.record, self._note)
         if self._cleaner is None and (store := self.study_spec.checkpoint_store()) is not None:
             self._cleaner = CheckpointCleaner(store.of_study(study_key_of(study)))
-        self._recorder = Recorder(self.study_spec, study, self._note, self._cleaner)
-        self._retry_queue = RetryQueue(study, (), self._note)
-        self._freezer = Freezer(self.study_spec, study, self._recorder, self._note)
-        self._final_report = partial(final_report, study, self.study_spec)
+        self.opened = OpenStudy(self.study_spec, study, self.owner.run, self._note, self._cleaner)
+        self.opened.source.num_failed_before = self._run_start.num_failed
         self._stale = False
 
     def _refresh(self) -> None:
@@ -171,8 +147,7 @@ class Keeper:
             storage = CachedStorage(self._storage)
             self._use_study(optuna.load_study(storage=storage, study_name=self.study_spec.name))
             # From the study, not from memory: a commit without an answer may have succeeded or not.
-            numbers = [trial.number for trial in self._interrupted()]
-            self._retry_queue = RetryQueue(self.study, numbers, self._note)
+            self.opened.queue_interrupted()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -190,8 +165,8 @@ class Keeper:
             self._stale = True  # the cache holds values that were rolled back
             raise
         self._held_lease.committed(lease)
-        if ended := self._freezer.take_ended():
-            self._recorder.remove_leftovers(trial for trial, _ in ended)
+        if ended := self.opened.freezer.take_ended():
+            self.opened.recorder.remove_leftovers(trial for trial, _ in ended)
             self.report_log.add(self.study, ((trial, last) for trial, last in ended if last is not None))
 
     # --- calls of workers -----------------------------------------------------------------------
@@ -209,11 +184,11 @@ class Keeper:
                 error = f"worker {worker}: given up, it died {starts} times in a row before any report"
                 self._note(f"{error} ({reason})")
                 self.errors.append(f"{error}; the last time: {reason}")
-                return self._no_work(worker, stop=True)
-        self._recorder.remove_leftovers(lost)
+                return self._no_work(worker)
+        self.opened.recorder.remove_leftovers(lost)
         pause = 0.0 if num_failed else restart_pause(starts)
-        if self._is_ending() or not self._has_more():
-            return self._no_work(worker, stop=True)
+        if self._is_ending() or not self.opened.has_more():
+            return self._no_work(worker)
         self._workers.active.add(worker)
         measure = False
         if self._unquantized.is_due(self.study):
@@ -231,17 +206,17 @@ class Keeper:
         """Queue the trials of a worker that is about to end; without a `reason` they are not to blame."""
         with self._transaction():
             lost, _ = self._take_trials(worker, reason)
-        self._recorder.remove_leftovers(lost)
-        return self._no_work(worker, stop=True)
+        self.opened.recorder.remove_leftovers(lost)
+        return self._no_work(worker)
 
     def _take_trials(self, worker: int, reason: str | None) -> tuple[list[FrozenTrial], int]:
         """The trials that a worker had, and how many of them have failed for losing too many workers."""
-        lost = self._on(worker)
-        self._freezer.has_left(worker)
+        lost = self.opened.on(worker)
+        self.opened.freezer.has_left(worker)
         self.progress.forget_worker(worker, f"worker {worker} was lost" if lost else None)
         for trial in lost:
             self._note(f"trial {trial.number}: lost its worker {worker} ({reason or 'not its fault'})")
-        return lost, self._recover(lost, lost_because=reason)
+        return lost, self.opened.recover(lost, lost_because=reason)
 
     def prefetch(self, worker: int, trials: int = 1) -> None:
         """Draw trials until `trials` are ready for this worker, so that its next report need not wait.
@@ -251,10 +226,11 @@ class Keeper:
         wanted = self._workers.request_prefetch(worker, trials)
         self._refresh()
         while (
-            not self._is_ending() and len(self._retry_queue.numbers) + len(self._source.prefetched()) < wanted
+            not self._is_ending()
+            and len(self.opened.retry_queue.numbers) + len(self.opened.source.prefetched()) < wanted
         ):
             with self._transaction():
-                if self._source.draw() is None:
+                if self.opened.source.draw() is None:
                     return
 
     def register(
@@ -281,7 +257,7 @@ class Keeper:
                 error = f"worker {worker} has a base with the same name but other weights: {other}"
                 self._note(error)
                 self.errors.append(error)
-                return self._no_work(worker, stop=True)
+                return self._no_work(worker)
             record_base(self.study, base_eval_loss, weights, samples)
             self._note(f"worker {worker}: ready, untouched base {base_eval_loss:.4f}")
             if compute is not None:
@@ -305,7 +281,7 @@ class Keeper:
     def ask(self, worker: int, seats: Sequence[int]) -> Reply:
         """Trials for free seats: interrupted ones first, then frozen ones that may win, then new ones."""
         with self._transaction():
-            self._freezer.has_left(worker)
+            self.opened.freezer.has_left(worker)
             return self._fill(worker, seats)
 
     def report(
@@ -325,142 +301,32 @@ class Keeper:
         """
         self._workers.set_speed(worker, speed)
         self._refresh()
-        before = current_reports(self.study, reports, self._retry_queue.numbers)
-        dropped = list[FrozenTrial]()
-        with self._recorder.keep_reports_in_outage(before), self._transaction():
+        opened = self.opened
+        before = current_reports(self.study, reports, opened.retry_queue.numbers)
+        with opened.recorder.keep_reports_in_outage(before), self._transaction():
             for trial, report in before:  # only now that the lease is known to be ours
-                self._recorder.write_report(trial, report)
+                opened.recorder.write_report(trial, report)
             for note in notes:
                 self._note(f"worker {worker}: {note}")
             self._count_seat_time(seat_time)
-            self._freezer.has_left(worker)
-            current = current_reports(self.study, reports, self._retry_queue.numbers)
-            known = {report.number for _, report in current}
-            freeze = frozen_before(self.study, reports)
-            leave = [r.number for r in reports if r.number not in {*known, *freeze} and r.outcome is None]
-            new = {r.number for t, r in current if r.percent not in t.intermediate_values or r.is_end}
-            self._recorder.record(current)
-            freed, any_ended = [], False
-            told: list[tuple[FrozenTrial, SeatReport]] = []
-            for trial, report in current:
-                if report.percent not in trial.intermediate_values or report.is_end:
-                    self._retry_queue.reset_losses(trial)
-                    self._workers.made_progress(worker)
-                if report.outcome == PUT_BACK and not trial.user_attrs.get("put_back"):
-                    self._retry_queue.put_back(trial, report.stop_reason)
-                    self.progress.worse(f"trial {trial.number} was put back")
-                    continue
-                last = self._final_report(trial, report)
-                freezes = last is not None and self._freezer.takes(last)
-                if last is not None or report.number in new:
-                    told.append((trial, report if freezes else last or report))
-                if last is None:
-                    continue
-                self._end(trial, last, worker)
-                any_ended = True
-                if last.outcome == FAILED:
-                    self.progress.worse(f"trial {trial.number} failed")
-                if report.outcome is None:
-                    (freeze if freezes else leave).append(report.number)
-                    freed.append(int(trial.user_attrs["seat"]))
-            self._freezer.give_up_surplus()
-            if not self._search_goes_on():
-                dropped = self._tail.drop(worker)
-                freed += [int(run.user_attrs["seat"]) for run in dropped]
-                leave += [run.number for run in dropped]
-            if any_ended and (share := self._workers.seat_busy_share) is not None:
+            opened.freezer.has_left(worker)
+            decision = decide_on_pack(
+                opened, self._workers, self.progress, worker, reports, is_ending=self._is_ending
+            )
+            if decision.any_ended and (share := self._workers.seat_busy_share) is not None:
                 self.study.set_user_attr("seat_busy_share", share)
-            reply = self._fill(worker, [*free, *freed])
-            still = {trial.number for trial in frozen_trials(self.study)}
-            leave += [number for number in freeze if number not in still]
-        self._recorder.remove_leftovers([*(trial for trial, _ in current), *dropped])
-        self.report_log.add(self.study, told)
-        return replace(reply, leave=tuple(leave), freeze=tuple(n for n in freeze if n in still))
-
-    # --- filling seats ----------------------------------------------------------------------------
-
-    def _recover(self, trials: Sequence[FrozenTrial], lost_because: str | None = None) -> int:
-        num_failed = recover_trials(
-            trials,
-            self._recorder,
-            self._retry_queue,
-            self._final_report,
-            self._end,
-            self._note,
-            lost_because=lost_because,
-        )
-        self._freezer.give_up_surplus()
-        return num_failed
-
-    def _end(self, trial: FrozenTrial, last: SeatReport, worker: int | None = None) -> None:
-        """Record the end of a trial, or freeze it; `worker` still has it on a seat."""
-        if self._freezer.takes(last):
-            self._freezer.freeze(trial, last, worker)
-        else:
-            self._recorder.record_end(trial, last)
-
-    def _has_more(self) -> bool:
-        """Whether there is a trial for a free seat: interrupted, frozen or new."""
-        return bool(self._retry_queue.numbers) or self._source.has_more() or self._thawed() is not None
-
-    def _thawed(self, busy: Container[int] = ()) -> FrozenTrial | None:
-        return self._freezer.next(has_new=self._source.has_more(), busy=busy)
-
-    def _end_if_over(self) -> None:
-        """Once nothing trains and nothing more is handed out, no frozen trial is taken up again."""
-        if not (self._is_ending() or self._ours() or self._has_more()):
-            self._freezer.end_all()
+            reply = self._fill(worker, [*free, *decision.freed])
+            leave, freeze = decision.seats_to_empty(self.study)
+        opened.recorder.remove_leftovers([*decision.reported, *decision.dropped])
+        self.report_log.add(self.study, decision.told)
+        return replace(reply, leave=leave, freeze=freeze)
 
     def _fill(self, worker: int, seats: Sequence[int]) -> Reply:
-        on_worker = self._on(worker)
-        hand_out = not self._is_ending()
-        if not hand_out:
-            self._source.requeue_prefetched()
-        if self._stopping:
-            return self._no_work(worker, stop=True)
-        start, assigned = [], {t.user_attrs["seat"]: t for t in on_worker}
-        for seat in dict.fromkeys(seats):
-            # Assigned to this seat before, in a reply that the worker did not get.
-            trial = assigned.get(seat)
-            if trial is None and hand_out:
-                trial = self._next_trial(worker, on_worker)
-                hand_out = trial is not None
-            if trial is None:
-                continue
-            if seat not in assigned:
-                on_worker.append(trial)
-            assignment = assign_seat(
-                self.study, trial, worker, seat, run=self.owner.run, run_folder=self.folder
-            )
-            start.append(SeatAssignment(seat, assignment))
-            self._note(f"trial {trial.number}: started on worker {worker} seat {seat}")
-        if not on_worker:
-            self._end_if_over()
-            return self._no_work(worker)
-        self._workers.active.add(worker)
-        return Reply(start=tuple(start))
+        return self._seats.fill(self.opened, worker, seats)
 
-    def _next_trial(self, worker: int, on_worker: Sequence[FrozenTrial]) -> FrozenTrial | None:
-        others = self._workers.active - {worker}
-        trial = self._retry_queue.next_for(worker, on_worker, has_others=bool(others))
-        if trial is None and not any(map(is_suspect, on_worker)):
-            if (trial := self._thawed(self._workers.active)) is not None:
-                self.progress.worse(f"trial {trial.number} was taken up again")
-            else:
-                trial = next(iter(self._source.prefetched()), None) or self._source.draw()
-                trial = trial or self._tail.draw()
-        return trial
-
-    def _search_goes_on(self) -> bool:
-        """Whether a trial of the search runs, waits for a seat, or is still to be drawn."""
-        return self._tail.has_running_search() or (not self._is_ending() and self._has_more())
-
-    def _no_work(self, worker: int, *, stop: bool = False) -> Reply:
-        """The reply to a worker that has nothing more to do."""
-        self._workers.active.discard(worker)
-        self.progress.forget_worker(worker)
-        is_idle = not self._workers.active and (self._stopping or not self._ours())
-        return Reply(stop=stop, fleet_done=is_idle)
+    def _no_work(self, worker: int) -> Reply:
+        """The reply to a worker that is to end."""
+        return self._seats.no_work(self.opened, worker, stop=True)
 
     def is_last_worker(self, worker: int) -> bool:
         """Whether no worker is active once this one has ended."""
@@ -471,22 +337,11 @@ class Keeper:
         """Whether no more trials are handed out."""
         timeout = self.study_spec.search["timeout_seconds"]
         is_late = timeout is not None and time.monotonic() - self._started > timeout
-        return self._stopping or is_late or self._source.has_failed_too_often()
-
-    # --- the study's trials -----------------------------------------------------------------------
-
-    def _ours(self) -> list[FrozenTrial]:
-        return trials_of_run(self.study, self.owner.run)
-
-    def _on(self, worker: int) -> list[FrozenTrial]:
-        return [trial for trial in self._ours() if trial.user_attrs.get("worker") == worker]
-
-    def _interrupted(self) -> list[FrozenTrial]:
-        return trials_without_seat(self.study, self.owner.run)
+        return self._stopping or is_late or self.opened.source.has_failed_too_often()
 
     def _count_seat_time(self, seat_time: SeatTime | None) -> None:
         """Only as long as there is a trial for every free seat."""
-        if seat_time and not self._is_ending() and self._has_more():
+        if seat_time and not self._is_ending() and self.opened.has_more():
             self._workers.count_seat_time(seat_time.busy_seat_seconds, seat_time.seat_seconds)
 
     # --- calls of the driver ----------------------------------------------------------------------
@@ -502,13 +357,13 @@ class Keeper:
             with self._transaction():  # renews the lease
                 pass
         status = read_status(self.study, self.study_spec.trials)
-        without_seat = self._retry_queue.numbers
+        without_seat = self.opened.retry_queue.numbers
         busy = {t.worker for t in status.running if t.number not in without_seat and t.worker is not None}
         status.tokens_per_second = self._workers.tokens_per_second(busy)
         status.elapsed_seconds = time.monotonic() - self._started
         status.run_seconds = self._run_time.seconds
         status.stopping = self._stopping
-        has_more = not self._is_ending() and (self._source.has_more() or self._thawed() is not None)
+        has_more = not self._is_ending() and self.opened.has_new_or_frozen()
         self.progress.fill(
             status,
             without_seat=without_seat,

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from files_and_text.atomic_files import atomic_write_json
 from sweeps.keeper.keeper import Keeper
-from sweeps.keeper.retry_queue import MAX_LOSSES_ALONE
+from sweeps.keeper.trials.retry_queue import MAX_LOSSES_ALONE
 from sweeps.storage.sql_storage import SqlStudyStorage
 
 Make = Callable[..., Keeper]

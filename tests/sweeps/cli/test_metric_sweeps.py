@@ -34,7 +34,7 @@ from sweeps.confirm.arms import choose_arms
 from sweeps.dashboard.study_view import _name_of_value
 from sweeps.errors import ConfigError, StudyMismatch
 from sweeps.keeper.keeper import Keeper
-from sweeps.keeper.recorder import adapters_to_keep
+from sweeps.keeper.trials.recorder import adapters_to_keep
 from sweeps.plan.metric_setup import metric_of
 from sweeps.plan.view.overview import metric_lines
 from sweeps.study.read_status import read_status

@@ -16,7 +16,7 @@ from sweeps.fleet.progress_reports import ProgressReports
 from sweeps.fleet.worker import Worker
 from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.protocol import Reply, SeatAssignment
-from sweeps.keeper.retry_queue import losses_of
+from sweeps.keeper.trials.retry_queue import losses_of
 from sweeps.keeper.worker_registry import MAX_FUTILE_STARTS
 
 

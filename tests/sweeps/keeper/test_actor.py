@@ -129,7 +129,7 @@ def test_a_report_that_was_never_heard_is_judged_by_the_next_keeper(
     for assignment, loss in zip(starts[1:], (9.0, 2.0), strict=True):
         for percent in (20, 40):
             trial = stored(keeper)[assignment.number]
-            keeper._recorder.write_report(trial, report(assignment, percent, loss))
+            keeper.opened.recorder.write_report(trial, report(assignment, percent, loss))
     with (Path(starts[2].folder) / "reports.jsonl").open("a") as file:
         file.write('{"half a li')
     trials = stored(make_keeper(trials=4, sampler="random"))
@@ -176,7 +176,7 @@ def test_a_disk_that_takes_no_reports_ends_the_sweep_although_the_storage_answer
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("sweeps.keeper.recorder.Recorder.write_report", full)
+    monkeypatch.setattr("sweeps.keeper.trials.recorder.Recorder.write_report", full)
     until = time.monotonic() + 20
     while not (reply := actor.report(0, [report(placed.assignment, 20, 2.5)], [], 1.0)).stop:
         assert time.monotonic() < until, "it goes on for ever"

@@ -212,7 +212,7 @@ def test_a_frozen_trial_is_no_interrupted_trial(freezing: Make, stored: Any) -> 
     for owner in (keeper.owner, DriverProcess.current("another run")):  # the keeper died; the driver died
         keeper = freezing(owner=owner)
         assert frozen_in(keeper, stored) == frozen
-        assert not set(frozen) & set(keeper._retry_queue.numbers)
+        assert not set(frozen) & set(keeper.opened.retry_queue.numbers)
     given = [p.assignment.number for p in keeper.ask(0, [0, 1, 2, 3]).start]
     assert not set(given) & set(frozen), "interrupted trials come first"
 
@@ -236,7 +236,7 @@ def test_a_report_that_froze_a_trial_only_on_disk_freezes_it_after_a_restart(
             break
         keeper, pack = again, FreezingPack(again, late, seats=4)
         pack.ask()
-    assert not new & set(again._retry_queue.numbers)
+    assert not new & set(again.opened.retry_queue.numbers)
     FreezingPack(again, late, seats=4).run()
     assert all(t.state.is_finished() for t in stored(again))
 

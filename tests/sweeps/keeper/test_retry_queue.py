@@ -9,7 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from sweeps.keeper.keeper import Keeper
-from sweeps.keeper.retry_queue import MAX_LOSSES_ALONE, SUSPECT_LOSSES
+from sweeps.keeper.trials.retry_queue import MAX_LOSSES_ALONE, SUSPECT_LOSSES
 from sweeps.keeper.worker_registry import MAX_FUTILE_STARTS
 
 Make = Callable[..., Keeper]

@@ -105,7 +105,7 @@ def test_a_freed_seat_finds_its_next_trial_drawn(
     keeper.prefetch(0)
     assert ahead(stored(keeper)) == [1]
 
-    monkeypatch.setattr(keeper._source, "draw", lambda: pytest.fail("drawn while a seat waits"))
+    monkeypatch.setattr(keeper.opened.source, "draw", lambda: pytest.fail("drawn while a seat waits"))
     reply = keeper.report(0, [report(placed.assignment, 100, 2.0, "complete")], [0], 1.0)
     assert [(p.assignment.number, p.assignment.attempt) for p in reply.start] == [(1, 1)]
     assert reply.start[0].assignment.config == TrialConfig.from_dict(spare.user_attrs["config"])

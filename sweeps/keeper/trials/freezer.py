@@ -17,8 +17,8 @@ from optuna.trial import FrozenTrial
 
 from lora_runner.protocol import PRUNED, SeatReport
 from sweeps.artifacts.trial_folder import read_reports
-from sweeps.keeper.recorder import Recorder
-from sweeps.keeper.seats import frozen_trials
+from sweeps.keeper.trials.recorder import Recorder
+from sweeps.keeper.trials.seats import frozen_trials
 from sweeps.plan.specs import StudySpec
 
 

@@ -8,8 +8,8 @@ from optuna.trial import FrozenTrial
 
 from lora_runner.protocol import SeatReport
 from sweeps.artifacts.trial_folder import read_reports, read_result
-from sweeps.keeper.recorder import Recorder
-from sweeps.keeper.retry_queue import RetryQueue
+from sweeps.keeper.trials.recorder import Recorder
+from sweeps.keeper.trials.retry_queue import RetryQueue
 
 
 def recover_trials(

@@ -25,7 +25,7 @@ from sweeps.artifacts.trial_folder import (
     remove_checkpoint,
     write_record_losses,
 )
-from sweeps.keeper.pruning import end_text
+from sweeps.keeper.trials.stop_decision import end_text
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.optuna_private import trial_id_of
 from sweeps.storage.outages import is_outage

@@ -1,0 +1,1 @@
+"""The trials of a study that is open: seats, reports, ends, interrupted and frozen trials."""
