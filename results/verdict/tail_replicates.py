@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from results.comparison.arms import Arm, Replicate
@@ -12,6 +12,8 @@ from results.sweep_result import SweepResult, TrialResult
 from results.verdict.arm_comparisons import ArmComparisons
 from results.verdict.replicates import Replicates
 from results.verdict.row_values import is_close
+from results.verdict.row_verdict import RowVerdict
+from results.words.words import STRONGER
 from search_spaces.dimension import Value
 
 _STRONGER: Mapping[Relation, tuple[Relation, ...]] = {
@@ -68,6 +70,14 @@ def with_tail(compared: ArmComparisons, sweep: SweepResult) -> ArmComparisons:
         return compared
     shown = replace(before, arm=default, other=compared.reference.name)
     return replace(compared, comparisons={**compared.comparisons, default: shown})
+
+
+def keep_earned(now: Sequence[RowVerdict], earned: Sequence[RowVerdict]) -> list[RowVerdict]:
+    """The verdicts of a confirmation; where it takes back a word of the tail, the tail's instead."""
+    return [
+        before if after.word != before.word and after.word not in STRONGER.get(before.word, ()) else after
+        for after, before in zip(now, earned, strict=True)
+    ]
 
 
 def _is_of(run: TrialResult, trial: TrialResult) -> bool:

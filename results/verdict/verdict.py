@@ -29,7 +29,7 @@ from results.verdict.measure import measure
 from results.verdict.metric_comparison import MetricComparison, compare_metric
 from results.verdict.replicates import Replicates, read_replicates
 from results.verdict.row_verdict import RowVerdict
-from results.verdict.tail_replicates import tail_replicates, with_tail
+from results.verdict.tail_replicates import keep_earned, tail_replicates, with_tail
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -107,18 +107,17 @@ def verdict(
     # What replaced the best since has no runs on new seeds: words and costs are those of single runs again.
     current = compared if compared is not None and compared.is_of(sweep.best) else None
     effects = ValueEffects(sweep, has_model=has_model)
-    rows = [
-        decide(
-            row,
-            measure(row, sweep, effects),
-            sweep,
-            current,
-            edges=edges,
-            margin=margin,
-            effects=effects,
-        )
-        for row in sweep.guidelines
-    ]
+    measured = [(row, measure(row, sweep, effects)) for row in sweep.guidelines]
+
+    def decided(evidence: ArmComparisons | None) -> list[RowVerdict]:
+        return [
+            decide(row, found, sweep, evidence, edges=edges, margin=margin, effects=effects)
+            for row, found in measured
+        ]
+
+    rows = decided(current)
+    if current is not None and is_confirmed and (tail := tail_replicates(sweep)) is not None:
+        rows = keep_earned(rows, decided(compare_arms(tail, sweep.context, margin=margin)))
     limitations = limitations_of(sweep, edges, compared)
     found = assemble(sweep, rows, edges, limitations, margin=margin, compared=compared, replicates=runs)
     if run_folder is None:
