@@ -57,6 +57,6 @@ def _attempt(
 
 def free_memory() -> None:
     """Release unused memory; the caller must have left the error's `except` block."""
+    gc.collect()  # modules of a model and frames of a traceback refer to each other
     if torch.cuda.is_available():
-        gc.collect()  # frames of the traceback may reference each other
         torch.cuda.empty_cache()

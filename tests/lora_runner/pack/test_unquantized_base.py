@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lora_runner.base.load_model import BaseSpec
+from lora_runner.base.load_model import BaseSpec, load_base
 from lora_runner.data import DataBundle
 from lora_runner.errors import ModelError
+from lora_runner.pack import unquantized_base
 from lora_runner.pack.pack import Pack
 from lora_runner.pack.unquantized_base import unquantized_loss
 from lora_runner.session import Session
@@ -46,3 +50,24 @@ def test_what_does_not_fit_or_cannot_be_loaded_says_why(
         (damaged / file.name).write_bytes(content[:-64] if file.suffix == ".safetensors" else content)
     with pytest.raises(ModelError, match="are damaged"):
         unquantized_loss(BaseSpec(model=str(damaged)), bundle.eval, 4)
+
+
+def test_its_weights_are_freed_before_the_base_in_4_bits_is_loaded(
+    tiny_model: Callable[..., Path], bundle: DataBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[weakref.ref[Any]] = []
+
+    def load(*arguments: Any) -> Any:
+        base = load_base(*arguments)
+        loaded.extend(map(weakref.ref, base.model.parameters()))
+        return base
+
+    monkeypatch.setattr(unquantized_base, "load_base", load)
+    gc.disable()  # it would hide by chance what is not freed
+    try:
+        unquantized_loss(BaseSpec(model=str(tiny_model("llama"))), bundle.eval, 4)
+        alive = [weight for weight in loaded if weight() is not None]
+    finally:
+        gc.enable()
+    assert len(loaded) > 10
+    assert alive == []
