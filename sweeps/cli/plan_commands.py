@@ -105,7 +105,8 @@ def schema() -> None:
 
 
 @app.command(
-    epilog="sweeps plan sweep.yaml\nsweeps plan --set training.max_steps=200\nsweeps plan --gpu 24GiB"
+    epilog="sweeps plan sweep.yaml\nsweeps plan --set training.max_steps=200\n"
+    "sweeps plan --measure\nsweeps plan --gpu 24GiB"
 )
 def plan(
     path: SweepArgument,
@@ -125,12 +126,20 @@ def plan(
     gpus: Annotated[
         int | None, typer.Option(metavar="N", help="number of such GPUs, with --gpu; default: 1")
     ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure", help="load the base and train for some seconds: the time and memory that it takes"
+        ),
+    ] = False,
 ) -> None:
     """Check a sweep file and show what would run.
 
     Shows whether it fits, how long it takes, the trials, the data and the search space.
     Writes nothing.
     """
+    if measure and gpu is not None:
+        raise ConfigError(["--measure takes steps on this machine, --gpu plans for another: leave one out"])
     if gpus is not None and gpu is None:
         raise ConfigError(["--gpus is for GPUs that are not here: name one with --gpu, such as --gpu 24GiB"])
     sweep = load_to_run(path, settings)
@@ -144,7 +153,8 @@ def plan(
             print_record(record, console)
         return
     from lora_runner.memory.planned_device import num_cores, unused_gpu
-    from sweeps.plan.time_estimate import (
+    from sweeps.plan.timing.measured_steps import TRAINING_SECONDS, measure_steps
+    from sweeps.plan.timing.time_estimate import (
         busy_warning,
         load_average,
         measure_matrix_flops,
@@ -152,7 +162,7 @@ def plan(
         time_summary,
     )
     from sweeps.plan.view.details import details
-    from sweeps.plan.view.overview import overview
+    from sweeps.plan.view.overview import fits_text, overview
 
     blueprint = sweep.plan(gpu=gpu, gpus=1 if gpus is None else gpus)
     is_here = blueprint.device.is_here
@@ -161,14 +171,22 @@ def plan(
     measured = None
     if is_here and sweep.run_folder.is_dir():  # it has run here
         measured = measured_run(lambda: sweep.storage_url, sweep.config.name)
+    steps = None
+    if measure:
+        if not blueprint.fits:
+            raise ConfigError([f"--measure trains, and this does not fit: {fits_text(blueprint).plain}"])
+        if not as_json:
+            say(console, f"Loading the base, then training for {TRAINING_SECONDS:g} s ...")
+        steps = measure_steps(blueprint)
     if as_json:
         for warning in blueprint.data.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        summary = blueprint.summary() | {"time": time_summary(blueprint, flops, measured)}
+        summary = blueprint.summary() | {"time": time_summary(blueprint, flops, measured, steps)}
+        summary["measured"] = None if steps is None else asdict(steps)
         print(json.dumps(summary, indent=2, default=str))
     else:
         unused = unused_gpu() if is_here else None
-        print_trimmed(console, overview(blueprint, flops, unused, measured=measured, busy=busy))
+        print_trimmed(console, overview(blueprint, flops, unused, measured=measured, steps=steps, busy=busy))
         if with_details:
             print_trimmed(console, details(blueprint))
         else:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lora_runner.certificate.model_sizes import ModelSizes
     from lora_runner.data import DataBundle
     from lora_runner.pack.options import PackOptions
+    from lora_runner.pack.pack import Pack
     from lora_runner.session import Session
 
 
@@ -131,17 +132,23 @@ class WorkerSpec:
         """
         # torch takes seconds to import; the driver and the keeper handle specs without it.
         with stages.stage("importing torch"):
+            from lora_runner.session import Session
+
+        pack = self.open_pack(num_threads, call, alive, stages)
+        with stages.stage("evaluating the base"):
+            return Session(pack, self.data, self.session, num_seats=self.seats)
+
+    def open_pack(self, num_threads: int, call: Call, alive: Callable[[], None], stages: Stages) -> Pack:
+        """Load the base in this process, without evaluating it; as `open_session`."""
+        with stages.stage("importing torch"):
             from lora_runner.base.load_model import load_base
             from lora_runner.fused.compute_path import Machine
             from lora_runner.pack.pack import Pack
-            from lora_runner.session import Session
 
         spec, decision = self._prepared(num_threads, call, alive, stages)
         with stages.stage("loading the base", unit="weights") as set_done:
             base = load_base(spec, set_done)
-        with stages.stage("evaluating the base"):
-            machine = Machine.of(base.device, base.compute_dtype, decision)
-            return Session(Pack(base, self.pack, machine), self.data, self.session, num_seats=self.seats)
+        return Pack(base, self.pack, Machine.of(base.device, base.compute_dtype, decision))
 
     def _prepared(
         self, num_threads: int, call: Call, alive: Callable[[], None], stages: Stages

@@ -11,7 +11,8 @@ from rich.text import Text
 from files_and_text.numbers import parameters, plural
 from sweeps.plan.blueprint import Blueprint, metric_summary
 from sweeps.plan.specs import StudySpec
-from sweeps.plan.time_estimate import MeasuredRun, time_lines
+from sweeps.plan.timing.measured_steps import MeasuredSteps
+from sweeps.plan.timing.time_estimate import MeasuredRun, time_lines
 from sweeps.plan.trial_kinds import trial_kinds
 from sweeps.plan.view.tables import rows, space_table, two_columns
 from sweeps.study.pruning.rungs import nothing_pruned_reason
@@ -26,9 +27,10 @@ def overview(
     warning: str | None = None,
     *,
     measured: MeasuredRun | None = None,
+    steps: MeasuredSteps | None = None,
     busy: str | None = None,
 ) -> RenderableType:
-    """For a terminal of 80 columns; `matrix_flops` and `measured` as in `time_lines`.
+    """For a terminal of 80 columns; `matrix_flops`, `measured` and `steps` as in `time_lines`.
 
     `warning` is about the device, `busy` about other programs on it.
     """
@@ -36,11 +38,11 @@ def overview(
     device = [Text(blueprint.device.name + ("" if blueprint.device.is_here else " (not this machine)"))]
     if warning is not None:
         device.append(Text(f"warning: {warning}", style="yellow"))
-    times: list[str | Text] = [*time_lines(blueprint, matrix_flops, measured)]
+    times: list[str | Text] = [*time_lines(blueprint, matrix_flops, measured, steps)]
     if busy is not None:
         times.append(Text(f"warning: {busy}", style="yellow"))
     facts = two_columns(
-        ("Fits", fits_text(blueprint)),
+        *rows("Fits", [fits_text(blueprint), *([] if steps is None else [peak_text(blueprint, steps)])]),
         *rows("Device", device),
         *rows("Time", times),
         *rows("Trials", trial_lines(blueprint)),
@@ -62,6 +64,12 @@ def fits_text(blueprint: Blueprint) -> Text:
     each = f" on each of {workers} GPUs" if workers > 1 else ""
     at_a_time = plural(seats, "trial")
     return Text(f"yes: {at_a_time} at a time{each}, {peak:.2f} of {available:.1f} GiB")
+
+
+def peak_text(blueprint: Blueprint, steps: MeasuredSteps) -> Text:
+    """The measured peak beside the estimated one, in red where it exceeds the memory that is there."""
+    text = f"(estimated; measured now on the longest records: {steps.peak_gib:.2f} GiB)"
+    return Text(text, style="bold red" if steps.peak_gib > blueprint.memory_available_gib else "")
 
 
 def _remedy(blueprint: Blueprint) -> str:

@@ -48,6 +48,13 @@ def test_plan_for_a_gpu_that_is_not_here(call: Call, folder: Path) -> None:
         assert "--gpu" in refused.err
 
 
+def test_plan_measures_on_this_machine_alone(call: Call, folder: Path) -> None:
+    refused = call("plan", folder / "s.yaml", "--measure", "--gpu", "24GiB")
+    assert (refused.code, refused.out) == (2, "")
+    assert "leave one out" in refused.err
+    assert json.loads(call("plan", folder / "s.yaml", "--json").out)["measured"] is None
+
+
 def test_plan_as_json_holds_the_space_and_the_first_trials(call: Call, folder: Path) -> None:
     answer = call("plan", folder / "s.yaml", "--json", "--set", "trials=19")
     assert answer.code == 0, answer.err

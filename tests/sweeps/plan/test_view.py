@@ -20,7 +20,8 @@ from lora_runner.metric.scores import MetricSpec
 from search_spaces import space_for
 from sweeps.plan.blueprint import Blueprint
 from sweeps.plan.specs import StudySpec
-from sweeps.plan.time_estimate import (
+from sweeps.plan.timing.measured_steps import MeasuredSteps
+from sweeps.plan.timing.time_estimate import (
     MeasuredRun,
     busy_warning,
     time_estimate,
@@ -29,7 +30,7 @@ from sweeps.plan.time_estimate import (
 )
 from sweeps.plan.trial_kinds import STARTUP_TRIALS, first_trials, trial_counts, trial_kinds
 from sweeps.plan.view.details import details
-from sweeps.plan.view.overview import overview
+from sweeps.plan.view.overview import overview, peak_text
 from sweeps.study.curve_gp.sampler import CurveGPSampler
 
 FLOPS = 1e12
@@ -297,6 +298,36 @@ def test_what_an_earlier_run_took_replaces_the_estimate(plan: Any) -> None:
     assert summary is not None
     assert (summary["seconds"], summary["basis"]) == (1200.0, "earlier runs of this sweep")
     assert time_summary(plan, None) is None
+
+
+def test_steps_measured_now_replace_both(plan: Any) -> None:
+    """16 trials of 100 steps of 16 examples of 250 tokens; 16 * 5 evaluations of 6000 tokens."""
+    steps = MeasuredSteps(
+        seats=12,
+        start_seconds=31.0,
+        batches=3,
+        train_tokens=200_000,
+        train_seconds=10.0,
+        eval_tokens=120_000,
+        eval_seconds=5.0,
+        peak_gib=55.5,
+    )
+    seconds = 16 * 100 * 16 * 250 / 20_000 + 16 * 5 * 6000 / 24_000  # 340
+    earlier = MeasuredRun(seconds=600.0, full_trials=8.0)
+    text = " ".join(" ".join(printed(overview(plan, FLOPS, measured=earlier, steps=steps), 80)).split())
+    for fact in (
+        "79.1 GiB (estimated; measured now on the longest records: 55.50 GiB)",
+        "about 5 min 40 s on one worker if nothing is pruned, plus 31 s to start",
+        "(measured now: 20,000 tokens/s in training, 24,000 in evaluation, with 12 trials at a time; 6%",
+    ):
+        assert fact in text, text
+    assert "earlier" not in text
+    summary = time_summary(plan, FLOPS, earlier, steps)
+    assert summary is not None
+    assert (summary["seconds"], summary["basis"]) == (pytest.approx(seconds), "steps measured now")
+    assert summary["evaluation_share"] == pytest.approx(20 / 340)
+    small = replace(steps, peak_gib=79.2)
+    assert [peak_text(plan, each).style for each in (steps, small)] == ["", "bold red"]
 
 
 def test_a_busy_machine_is_told() -> None:

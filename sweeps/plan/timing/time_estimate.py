@@ -1,4 +1,4 @@
-"""How long a sweep would take: its floating-point operations over the speed of this machine's device."""
+"""How long a sweep would take: from measured steps or runs, or its operations and the device's speed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from files_and_text.numbers import duration, plural
 from sweeps.plan.blueprint import Blueprint
+from sweeps.plan.timing.measured_steps import MeasuredSteps
 
 FORWARD_BACKWARD_FLOPS = 4.0
 """Per parameter and token of a QLoRA step: forward 2, backward 2 (frozen weights need no gradient)."""
@@ -43,20 +44,32 @@ def utilisation(blueprint: Blueprint) -> float:
 
 def time_estimate(blueprint: Blueprint, matrix_flops: float) -> TimeEstimate:
     """From the tokens of all trials, the parameters, and the device's operations per second."""
-    study_spec = blueprint.study_spec
+    trained, evaluated = num_tokens(blueprint)
+    per_second = matrix_flops * utilisation(blueprint) / float(blueprint.study_spec.context["model_size"])
+    return TimeEstimate(trained * FORWARD_BACKWARD_FLOPS / per_second, evaluated * FORWARD_FLOPS / per_second)
+
+
+def time_from_steps(blueprint: Blueprint, steps: MeasuredSteps) -> TimeEstimate:
+    """From the tokens of all trials, and the tokens per second of a full pack."""
+    trained, evaluated = num_tokens(blueprint)
+    return TimeEstimate(trained / steps.train_speed, evaluated / steps.eval_speed)
+
+
+def num_tokens(blueprint: Blueprint) -> tuple[float, float]:
+    """Tokens of all trials in training and in evaluation, if nothing is pruned.
+
+    An evaluation runs whole examples, of which only some tokens are predicted.
+    """
+    study_spec, data = blueprint.study_spec, blueprint.data
     constants = study_spec.constants
     examples = (
         constants["max_steps"]
         * constants["per_device_train_batch_size"]
         * constants["gradient_accumulation_steps"]
     )
-    mean = blueprint.data.train.num_tokens / len(blueprint.data.train)
-    size = float(study_spec.context["model_size"])
-    train = study_spec.trials * examples * mean * FORWARD_BACKWARD_FLOPS * size
-    # An evaluation runs whole examples, of which only some tokens are predicted.
-    evaluated = study_spec.trials * len(study_spec.report_at) * blueprint.data.eval.num_tokens
-    speed = matrix_flops * utilisation(blueprint)
-    return TimeEstimate(train / speed, evaluated * FORWARD_FLOPS * size / speed)
+    mean = data.train.num_tokens / len(data.train)
+    evaluations = len(study_spec.report_at)
+    return study_spec.trials * examples * mean, study_spec.trials * evaluations * data.eval.num_tokens
 
 
 @dataclass(frozen=True)
@@ -90,43 +103,73 @@ def measured_run(url: Callable[[], str], name: str) -> MeasuredRun | None:
 
 
 def time_summary(
-    blueprint: Blueprint, matrix_flops: float | None, measured: MeasuredRun | None = None
+    blueprint: Blueprint,
+    matrix_flops: float | None,
+    measured: MeasuredRun | None = None,
+    steps: MeasuredSteps | None = None,
 ) -> dict[str, Any] | None:
     """Plain values for `sweeps plan --json`; None where nothing is known of the device's speed."""
     if matrix_flops is None:
         return None
     found = time_estimate(blueprint, matrix_flops)
-    trials = blueprint.study_spec.trials
+    seconds, basis = found.seconds, "estimate"
+    if steps is not None:
+        found = time_from_steps(blueprint, steps)
+        seconds, basis = found.seconds, "steps measured now"
+    elif measured is not None:
+        seconds = measured.trial_seconds * blueprint.study_spec.trials
+        basis = "earlier runs of this sweep"
     return {
-        "seconds": found.seconds if measured is None else measured.trial_seconds * trials,
-        "basis": "estimate" if measured is None else "earlier runs of this sweep",
+        "seconds": seconds,
+        "basis": basis,
         "evaluation_share": found.evaluation_share,
         "load_average": load_average(),
     }
 
 
 def time_lines(
-    blueprint: Blueprint, matrix_flops: float | None, measured: MeasuredRun | None = None
+    blueprint: Blueprint,
+    matrix_flops: float | None,
+    measured: MeasuredRun | None = None,
+    steps: MeasuredSteps | None = None,
 ) -> list[str]:
-    """How long it takes, and what that rests on; `matrix_flops` is None for a GPU that is not here."""
+    """How long it takes, and what that rests on: `steps`, else `measured`, else `matrix_flops`.
+
+    None of them is known for a GPU that is not here.
+    """
     if matrix_flops is None:
         return [f"unknown until it runs on {blueprint.device.name}; this machine has none"]
-    found = time_estimate(blueprint, matrix_flops)
-    share = f"{found.evaluation_share:.0%} of it evaluation"
-    if measured is not None:
+    metric = "" if blueprint.study_spec.metric is None else " and measuring the metric"
+    if steps is not None:
+        found = time_from_steps(blueprint, steps)
+        whole, start = duration(found.seconds), duration(steps.start_seconds)
+        lines = [
+            f"about {whole} on one worker if nothing is pruned, plus {start} to start{metric}",
+            f"(measured now: {steps.train_speed:,.0f} tokens/s in training, {steps.eval_speed:,.0f} in "
+            f"evaluation, with {plural(steps.seats, 'trial')} at a time; {_share(found)})",
+        ]
+    elif measured is not None:
+        found = time_estimate(blueprint, matrix_flops)
         whole = duration(measured.trial_seconds * blueprint.study_spec.trials)
         ran = f"{measured.full_trials:.1f} full trials in {duration(measured.seconds)}"
-        lines = [f"about {whole} if nothing is pruned, {share}", f"(measured: this sweep ran {ran})"]
+        lines = [
+            f"about {whole} if nothing is pruned, {_share(found)}",
+            f"(measured: this sweep ran {ran})",
+        ]
     else:
-        extra = "starting up" + ("" if blueprint.study_spec.metric is None else " and measuring the metric")
+        found = time_estimate(blueprint, matrix_flops)
         speed, used = f"{matrix_flops / 1e12:.2g} TFLOP/s", f"{utilisation(blueprint):.0%}"
         lines = [
-            f"about {duration(found.seconds)} on one worker if nothing is pruned, plus {extra}",
-            f"(estimate: {speed} measured here, {used} of it used; {share})",
+            f"about {duration(found.seconds)} on one worker if nothing is pruned, plus starting up{metric}",
+            f"(estimate: {speed} measured here, {used} of it used; {_share(found)})",
         ]
     if found.evaluation_share >= 0.2:
         lines.append("fewer data.max_eval_examples or training.evaluations shorten the evaluation")
     return lines
+
+
+def _share(found: TimeEstimate) -> str:
+    return f"{found.evaluation_share:.0%} of it evaluation"
 
 
 def load_average() -> float | None:
