@@ -2,8 +2,8 @@
 
 A sweep that stays inside the rows' ranges can only agree with them, so every range is widened by a factor.
 - learning_rate x5 each side, and x10 above for models of up to 8B: with the usual 2e-4 the range passes 1e-3,
-  called too high by one document and best by published sweeps of such models, in which it was the last rate
-  tried; models of up to 3B reach 3e-3. Never beyond 1e-6 (called too low) and 1e-2.
+  called too high by one document and best in published sweeps of two such models of three, in which it was
+  the last rate tried; models of up to 3B reach 3e-3. Never beyond 1e-6 (called too low) and 1e-2.
 - embedding_lr_ratio x4 each side, and always up to 1.0: one rate for all, which the documents advise against.
 - warmup_ratio x2 above what the rows give as a share, to what they give as a number of steps, and down to no
   warmup at all; never above half the run. Trials are compared from twice the longest warmup on, so that a
