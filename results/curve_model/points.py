@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 USUAL_RANK = 16.0
 """Rank of runs that do not say theirs: equal in all of them, it has no effect on a difference."""
 
+LEAST_RATES = 3
+"""With fewer rates the curve would be that of other models."""
+
+SAME_RATE = 1.05
+"""Rates within this factor of each other count as one: they cannot show where the loss falls."""
+
 NEAR_DIVERGENCE = 0.2
 """A run at a higher rate than the best whose loss is above the lowest by more than this (natural log) is no
 point of the curve: near divergence it says that the rate is too high, and nothing about the rest."""
@@ -49,6 +55,15 @@ def places(configs: Iterable[Mapping[str, Any]]) -> tuple[Array, Array]:
     rate = np.log10([float(config["learning_rate"]) for config in values])
     rank = np.log2([float(config.get("lora_r") or USUAL_RANK) for config in values])
     return rate, rank
+
+
+def num_rates(rates: Iterable[float]) -> int:
+    """How many rates are SAME_RATE or farther apart."""
+    kept: list[float] = []
+    for rate in sorted(rates):
+        if not kept or rate >= kept[-1] * SAME_RATE:
+            kept.append(rate)
+    return len(kept)
 
 
 def points_of(runs: Iterable[tuple[Mapping[str, Any], float]]) -> CurvePoints:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from files_and_text.nearest_name import nearest
 from files_and_text.numbers import number, number_range, plural
@@ -12,8 +13,12 @@ from files_and_text.problems import Problem
 from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, storage_url
 from sweeps.errors import ConfigError, SweepError
 
-LEAST_RATES = 3
-"""With fewer learning rates the curve would be that of other models."""
+if TYPE_CHECKING:
+    from results.curve_model.best_rate import BestRate
+    from search_spaces.dimension import Value
+
+TOLERANCE = 1e-6
+"""Relative, between a rate and its logarithm's power."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +30,13 @@ class EarlierRun:
     model: str
     num_finished: int
     rate: float
-    """The best by the curve; of fewer than LEAST_RATES rates the best trial's."""
+    """The best by the curve; of too few rates the best trial's."""
     low: float
     high: float
     """Where the best rate lies, with 5% beyond each end; equal to `rate` where there is no curve."""
     open_below: bool = False
     open_above: bool = False
-    """Whether the best may lie beyond what was tried."""
+    """Whether the best may lie beyond what was tried. Not above where a higher rate diverged, or nearly."""
 
     @property
     def found(self) -> str:
@@ -73,26 +78,43 @@ def _read(folder: Path) -> EarlierRun:
             f"--from needs a finished trial; this run has {plural(len(sweep.trials), 'trial')}, none finished"
         )
         raise ConfigError([Problem(f"{rule} at its full budget.", str(folder))])
-    best = float(runs[0][0]["learning_rate"])
-    rates = sorted({float(values["learning_rate"]) for values, _ in runs})
+    diverged = [
+        float(trial.values["learning_rate"])
+        for trial in sweep.trials
+        if trial.outcome == "diverged" and "learning_rate" in trial.values
+    ]
     shared = {"folder": str(folder), "model": config.model.name, "num_finished": len(runs)}
-    if len(rates) < LEAST_RATES or min(loss for _, loss in runs) <= 0:
+    curve = best_of(runs, diverged)
+    if curve is None:
+        best = float(runs[0][0]["learning_rate"])
         return EarlierRun(**shared, rate=best, low=best, high=best)  # type: ignore[arg-type]
+    return EarlierRun(**shared, **asdict(curve))  # type: ignore[arg-type]
+
+
+def best_of(
+    runs: Sequence[tuple[Mapping[str, Value], float]], diverged: Sequence[float] = ()
+) -> BestRate | None:
+    """The best rate of finished (values, loss), the best first, up to the highest not near divergence.
+
+    A higher one that was, or one of `diverged`, is too high: then the best is not said to lie above. None
+    where no curve can be fitted: too few rates, or losses that are not above 0.
+    """
     from results.curve_model.best_rate import best_rate
     from results.curve_model.hyperparameters import fitted
-    from results.curve_model.points import USUAL_RANK, points_of
+    from results.curve_model.points import LEAST_RATES, USUAL_RANK, num_rates, points_of
     from results.curve_model.posterior import CurvePosterior
 
+    if min(loss for _, loss in runs) <= 0:
+        return None
+    points = points_of(runs)
+    kept = [float(rate) for rate in 10**points.rate]
+    if num_rates(kept) < LEAST_RATES:
+        return None
     rank = float(runs[0][0].get("lora_r") or USUAL_RANK)
-    curve = best_rate(CurvePosterior(fitted(), points_of(runs)), rates[0], rates[-1], rank=rank)
-    return EarlierRun(
-        **shared,  # type: ignore[arg-type]
-        rate=curve.rate,
-        low=curve.low,
-        high=curve.high,
-        open_below=curve.open_below,
-        open_above=curve.open_above,
-    )
+    found = best_rate(CurvePosterior(fitted(), points), min(kept), max(kept), rank=rank)
+    tried = [*diverged, *(float(values["learning_rate"]) for values, _ in runs)]
+    is_bounded = max(tried) > max(kept) * (1 + TOLERANCE)
+    return replace(found, open_above=found.open_above and not is_bounded)
 
 
 def _config(folder: Path) -> SweepConfig:

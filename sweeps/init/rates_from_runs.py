@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from files_and_text.numbers import number
 from search_spaces.dimension import Dimension
 from search_spaces.from_rows.learning_rates import LEARNING_RATE_LIMITS
 from sweeps.init.earlier_runs import EarlierRun
@@ -32,13 +33,24 @@ def rate_override(runs: Sequence[EarlierRun], tables: Dimension, model: str) -> 
         lows.append(run.low / (OPEN if run.open_below else factor))
         highs.append(run.high * (OPEN if run.open_above else factor))
     lowest, highest = LEARNING_RATE_LIMITS
-    return {
+    inside = [min(max(_two_digits(run.rate), lowest), highest) for run in runs]
+    given = {
         "low": max(_two_digits(min(lows)), lowest),
         "high": min(_two_digits(max(highs)), highest),
         "log": True,
-        "try": _distinct([_two_digits(run.rate) for run in runs], float(tables.default)),
-        "why": "earlier runs: " + "; ".join(run.found for run in runs),
+        "try": _distinct(inside, float(tables.default)),
+        "why": "earlier runs: " + "; ".join(map(found_text, runs)),
     }
+    return given if given["try"] else {key: value for key, value in given.items() if key != "try"}
+
+
+def found_text(run: EarlierRun) -> str:
+    """What a run found, and where a search ends before that."""
+    lowest, highest = LEARNING_RATE_LIMITS
+    if lowest <= run.rate <= highest:
+        return run.found
+    end = highest if run.rate > highest else lowest
+    return f"{run.found}, beyond {number(end)}, where a search ends"
 
 
 def _distinct(rates: Sequence[float], default: float) -> list[float]:

@@ -12,11 +12,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from files_and_text.numbers import number
 from files_and_text.yaml_lines import dump_yaml, load_yaml
 from search_spaces import Dimension, load_guidelines, space_for
 from sweeps.config import load_sweep, space_of
 from sweeps.errors import ConfigError
-from sweeps.init.earlier_runs import EarlierRun, read_earlier_runs
+from sweeps.init.earlier_runs import EarlierRun, best_of, read_earlier_runs
 from sweeps.init.facts import DataFacts, ModelFacts
 from sweeps.init.new_sweep import new_sweep, new_sweep_text
 from sweeps.init.rates_from_runs import MOST_TRIED, OPEN, OTHER_MODEL, SAME_MODEL, rate_override
@@ -119,6 +120,39 @@ def test_a_best_at_the_last_rate_is_open_above(folder: Path) -> None:
     assert not found.open_below
 
 
+def bowl(*more: tuple[float, float]) -> list[tuple[dict[str, Any], float]]:
+    """Runs at 12 rates around 2.5e-4, and `more`; the best first."""
+    rates = [float(f"{3e-5 * 1.375**step:.4g}") for step in range(12)]
+    runs = [(rate, 2 * (1 + 0.3 * math.log10(rate / 2.5e-4) ** 2)) for rate in rates]
+    return [
+        ({"learning_rate": r, "lora_r": 16}, loss) for r, loss in sorted([*runs, *more], key=lambda x: x[1])
+    ]
+
+
+def test_a_run_near_divergence_does_not_send_the_search_there() -> None:
+    without, beside = best_of(bowl()), best_of(bowl((3e-3, 3.5)))
+    assert without is not None
+    assert beside is not None
+    assert not beside.open_above
+    assert beside.high == pytest.approx(without.high, rel=0.1)
+    assert beside.high < 6e-4
+
+
+@pytest.mark.parametrize("diverged", [(), (4e-3,), (5e-4,)])
+def test_where_a_higher_rate_diverged_the_best_is_not_beyond(diverged: tuple[float, ...]) -> None:
+    falling = [(r, 2 - 0.1 * math.log10(r / 1e-4)) for r in (1e-3, 5e-4, 2e-4, 1e-4)]
+    found = best_of([({"learning_rate": rate}, loss) for rate, loss in falling], diverged)
+    assert found is not None
+    assert found.high == pytest.approx(1e-3)
+    assert found.open_above == (diverged != (4e-3,))
+
+
+def test_rates_that_hardly_differ_are_no_curve() -> None:
+    nearly_same = [({"learning_rate": 2e-4 * (1 + step / 10_000)}, 2 + step / 100) for step in range(4)]
+    assert best_of(nearly_same) is None
+    assert best_of([({"learning_rate": rate}, -1.0) for rate in (1e-4, 3e-4, 1e-3)]) is None
+
+
 def test_of_few_rates_the_best_trial_counts(folder: Path) -> None:
     (found,) = read_earlier_runs([earlier_sweep(folder, None)])
     assert found.low == found.rate == found.high
@@ -149,6 +183,27 @@ def test_an_open_end_widens_more() -> None:
     )
     assert opened["high"] == pytest.approx(OPEN / SAME_MODEL * closed["high"], rel=0.1)
     assert opened["low"] == closed["low"]
+
+
+@pytest.mark.parametrize(("rate", "tried"), [(0.03, 1e-2), (3e-7, 1e-6)])
+def test_a_rate_that_no_search_tries_is_named_and_its_end_tried(rate: float, tried: float) -> None:
+    given = rate_override([run_of(rate, rate / 1.5, rate * 1.5)], tables(), MODEL)
+    assert given["try"] == [tried]
+    assert given["low"] <= tried <= given["high"]
+    assert f"12 finished trials), beyond {number(tried)}, where a search ends" in given["why"]
+    space = space_for(
+        model_size=8e9, max_steps=200, train_embeddings=False, overrides={"learning_rate": given}
+    )
+    assert space.first_trials[1].params["learning_rate"] == tried
+
+
+def test_a_best_at_the_default_needs_no_trial_of_its_own() -> None:
+    given = rate_override([run_of(2.1e-4, 1e-4, 3e-4)], tables(), MODEL)
+    space = space_for(
+        model_size=8e9, max_steps=200, train_embeddings=False, overrides={"learning_rate": given}
+    )
+    assert "try" not in given
+    assert space["learning_rate"].high == given["high"]
 
 
 def test_several_runs_are_all_inside_and_few_are_tried() -> None:
