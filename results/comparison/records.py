@@ -4,7 +4,9 @@ Intervals over seeds hold the evaluation set fixed: every run is measured on the
 are held fixed and the records drawn again, each with the losses of both configurations (averaged over common
 seeds), so that a difference that rests on few records has a wide interval. The difference is the one of the
 losses themselves, weighted by tokens. The interval is the bootstrap-t (Efron, 1982), since records of very
-different lengths make simpler ones too narrow.
+different lengths make simpler ones too narrow. Where one or a few records make the difference, many draws
+lack them and have nearly no standard error to divide by, so no end lies further than MOST_ERRORS from the
+difference.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ MIN_RECORDS = 20
 MOST_DRAWS, LEAST_DRAWS = 2000, 500
 """Evaluation sets that are drawn, fewer where they are large."""
 LEVEL = 0.95
+MOST_ERRORS = 6.0
+"""Standard errors from the difference to an end of its interval at most: a record that is one of n may well
+be 5.6 of n (95%, Clopper-Pearson), which is 4.6 errors more; unequal ones need some more."""
 FEW_SHARE, FEW = 0.02, 10
 """A difference rests on few records if it does not matter without this share of them, and at most so many."""
 _DRAWN_RECORDS = 2_000_000
@@ -84,9 +89,10 @@ def _interval(above: NDArray[np.float64], below: NDArray[np.float64]) -> tuple[f
     drawn, errors = _ratios(_drawn_sums(columns))
     with np.errstate(divide="ignore", invalid="ignore"):
         away = (drawn - ratio[0]) / errors
-    away = np.where(np.isfinite(away), away, 0.0)  # every record drawn is the same: no spread to divide by
+    # 0 / 0: all records are the same, and so is every draw.
+    away = np.clip(np.where(np.isnan(away), 0.0, away), -MOST_ERRORS, MOST_ERRORS)
     high, low = ratio[0] - np.quantile(away, ((1 - LEVEL) / 2, (1 + LEVEL) / 2)) * error[0]
-    return float(low), float(high)
+    return max(float(low), -1.0), float(high)  # no loss is below 0
 
 
 def _ratios(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -69,6 +69,55 @@ def test_a_difference_that_few_records_carry_says_how_many(side: int) -> None:
     assert spread.rests_on is None
 
 
+@pytest.mark.parametrize("records", [20, 24, 64, 256])
+@pytest.mark.parametrize("rest", ["equal", "rounding", "by a share"])
+def test_one_record_that_makes_the_difference_gives_an_interval_of_its_own_size(
+    records: int, rest: str
+) -> None:
+    tokens, best = np.full(records, 50.0), np.full(records, 2.0)
+    difference = np.zeros(records)
+    if rest == "rounding":
+        difference += 1e-9 * np.random.default_rng(1).normal(size=records)
+    if rest == "by a share":
+        difference += 0.02
+    difference[3] += 0.04 * records  # 2% of the mean loss
+    found = compare_records([losses(best + difference, tokens)], [losses(best, tokens)])
+    assert found is not None
+    all_others = 1.0 if rest == "by a share" else 0.0
+    assert found.percent == pytest.approx(all_others + 2.0)
+    # Such a record may be several times as frequent, or much rarer.
+    assert all_others + 2 * 4.5 < found.high_percent < all_others + 2 * 7.1
+    assert all_others - 1 < found.low_percent < all_others + 1
+    better = compare_records([losses(best, tokens)], [losses(best + difference, tokens)])
+    assert better is not None
+    assert -100 <= better.low_percent < -7
+    assert -1.1 < better.high_percent < 1
+
+
+def test_an_interval_ends_where_no_loss_can_be_lower() -> None:
+    tokens, ours, theirs = np.full(24, 50.0), np.full(24, 2.0), np.full(24, 2.0)
+    theirs[5] = 90.0
+    found = compare_records([losses(ours, tokens)], [losses(theirs, tokens)])
+    assert found is not None
+    assert found.low_percent == -100.0
+    assert found.percent == pytest.approx(100 * (48 / 136 - 1))
+
+
+def test_a_rare_record_that_was_seen_is_in_the_interval_19_times_in_20() -> None:
+    generator = np.random.default_rng(11)
+    held = seen = 0
+    while seen < 100:
+        tokens = np.ceil(generator.lognormal(3.5, 0.7, 48))
+        best = generator.gamma(4, 0.35, 48)
+        odd = generator.random(48) < 1 / 48
+        if odd.any():
+            seen += 1
+            found = compare_records([losses(best + 0.014 + 0.8 * odd, tokens)], [losses(best, tokens)])
+            assert found is not None
+            held += found.low_percent <= 100 * (0.014 + 0.8 / 48) / 1.4 <= found.high_percent
+    assert held >= 91
+
+
 def test_too_few_records_and_other_records_give_no_interval() -> None:
     generator = np.random.default_rng(9)
     ours, theirs = drawn(generator, MIN_RECORDS - 1)
