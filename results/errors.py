@@ -59,11 +59,9 @@ class LossyExport(ExportError):
 
 
 class WouldOverwrite(ExportError):
-    """Files of the export exist already; `paths` names them."""
+    """Files that would be written exist already; `paths` names them."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], *, advice: str = "--overwrite replaces them") -> None:
         self.paths = list(paths)
         shown = ", ".join(str(path) for path in self.paths)
-        super().__init__(
-            f"an export never replaces a file unless overwrite is asked for; already there: {shown}"
-        )
+        super().__init__(f"files are not replaced unasked; already there: {shown}. {advice}")

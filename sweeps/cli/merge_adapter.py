@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -51,9 +52,9 @@ def merge_best(
     Needs memory for the whole base. Raises WouldOverwrite for a folder with files in it, ExportError when
     there is no best adapter or the merge fails.
     """
-    target = (output or sweep.run_folder / BEST_FOLDER / MERGED).absolute()
+    target = Path(os.path.abspath(output or sweep.run_folder / BEST_FOLDER / MERGED))
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise WouldOverwrite([target])
+        raise WouldOverwrite([target], advice="Name another folder with --output")
     with tempfile.TemporaryDirectory(prefix="sweeps-merge-") as scratch:
         sweep.export("peft", Path(scratch) / "peft")
         with whole_folder(target) as fresh:

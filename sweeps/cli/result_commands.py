@@ -74,7 +74,10 @@ def table_verdict(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUTPUT.json and OUTPUT.md")] = False,
 ) -> None:
-    """Check a published table of runs against the guideline tables."""
+    """Check a published table of runs against the guideline tables.
+
+    Prints a summary; the whole page needs --output.
+    """
     from rich.markdown import Markdown
 
     from sweeps.cli.table_verdict import judge_table_file
@@ -161,7 +164,8 @@ def merge(
         typer.Option(metavar="FOLDER", help="folder to write; default: best/merged in the run folder"),
     ] = None,
     dtype: Annotated[
-        MergeDtype, typer.Option(help="dtype of the merged weights; float32 takes twice the space")
+        MergeDtype,
+        typer.Option(metavar="DTYPE", help="bfloat16, float16 or float32, which takes twice the space"),
     ] = MergeDtype.bfloat16,
     measure: Annotated[
         bool,

@@ -12,6 +12,8 @@ from results.published.decide import judge_table
 from results.published.json_data import published_data
 from results.published.page import published_page, write_published
 from results.published.table import parse_columns, read_table
+from results.render.markdown import bullets
+from results.verdict.applicability import FOUR_BIT
 from search_spaces import METHODS, load_guidelines
 
 CONDITIONS: Mapping[str, type] = {
@@ -24,6 +26,9 @@ CONDITIONS: Mapping[str, type] = {
     "method": str,
     "scenario": str,
 }
+
+_ONLY_IN_THE_FILE = ("Models", "Every value on every model", "Limits")
+"""Sections of the page."""
 
 
 def parse_conditions(settings: Sequence[str]) -> dict[str, Any]:
@@ -42,9 +47,19 @@ def parse_conditions(settings: Sequence[str]) -> dict[str, Any]:
         if not isinstance(read, str) and not 0 < read < 1e15:
             raise TableError(f"{key} is a number above 0; got {value!r}")
         context[key] = read
-    if context["method"] not in METHODS:
-        raise TableError(f"there is no method {context['method']!r}.{nearest(context['method'], METHODS)}")
+    for key, known in _known_names().items():
+        if key in context and context[key] not in known:
+            raise TableError(f"there is no {key} {context[key]!r}.{nearest(context[key], known)}")
     return context
+
+
+def _known_names() -> dict[str, Sequence[str]]:
+    return {
+        "method": METHODS,
+        "scenario": load_guidelines().scenarios(),
+        "quantization": (*FOUR_BIT, "int8", "8-bit", "16-bit", "32-bit", "none"),
+        "alpha_convention": ("alpha/r", "alpha/sqrt(r)", "alpha"),
+    }
 
 
 def judge_table_file(
@@ -57,7 +72,8 @@ def judge_table_file(
     output: Path | None = None,
     overwrite: bool = False,
 ) -> tuple[str, list[Path]]:
-    """The page about the table, and the files written: OUTPUT.json and OUTPUT.md, none without `output`."""
+    """A summary of the page about the table, as Markdown, and the files written: OUTPUT.json and OUTPUT.md,
+    none without `output`."""
     context = parse_conditions(conditions)
     read = read_table(path, parse_columns(columns))
     files = [] if output is None else [output.with_name(f"{output.name}.{end}") for end in ("json", "md")]
@@ -68,4 +84,12 @@ def judge_table_file(
     page = published_page(read, verdicts, margin=margin, about=about)
     if output is not None:
         write_published(page, published_data(read, verdicts, margin=margin), output)
-    return page, files
+    whole = "" if files else "The whole page, with every value on every model: `--output NAME` writes it."
+    return summary(page, read.left_out, whole), files
+
+
+def summary(page: str, left_out: Sequence[str], whole: str = "") -> str:
+    """The page without its wide tables and the limits of single models, which no terminal has room for."""
+    first, *sections = page.rstrip().split("\n## ")
+    kept = [f"## {text}" for text in sections if text.partition("\n")[0] not in _ONLY_IN_THE_FILE]
+    return "\n\n".join(part.strip() for part in [first, *kept, bullets(left_out), whole] if part)

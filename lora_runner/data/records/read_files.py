@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from files_and_text.nearest_name import did_you_mean
+from files_and_text.nearest_name import did_you_mean, similar
 from lora_runner.data.records.hf_datasets import is_saved_dataset, read_hub, read_saved_dataset
 from lora_runner.data.records.record import Origin, Problem, Record, parse_json, problems_error
 from lora_runner.errors import DataError
@@ -69,7 +69,9 @@ def _looks_like_a_path(source: str) -> bool:
 def _missing(path: Path) -> str:
     if not path.parent.is_dir():
         return f"no such file; the folder {str(path.parent)!r} does not exist either"
-    hint = did_you_mean(path.name, (entry.name for entry in path.parent.iterdir()))
+    # Two names are not alike by their endings alone.
+    close = {entry.name for entry in path.parent.iterdir() if similar(path.stem, [entry.stem])}
+    hint = did_you_mean(path.name, sorted(close))
     return f"no such file or folder{'.' if hint else ''}{hint}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from files_and_text.nearest_name import did_you_mean
+from files_and_text.nearest_name import did_you_mean, similar
 from sweeps.cli.frame.command_help import shown_name
 
 _RULES = {
@@ -40,8 +40,19 @@ def _about_option(error: Any, option: str, command: str) -> str:
         return f"{command}: {option} needs a value; `{command} --help` shows which"
     known = [name for param in error.ctx.command.get_params(error.ctx) for name in param.opts]
     options = [name for name in known if name.startswith("-")]
-    found = did_you_mean(option, options) or f" `{command} --help` lists its options."
+    found = did_you_mean(option, options)
+    if not found and "--set" in options:
+        found = _key_of_sweep_file(option)
+    found = found or f" `{command} --help` lists its options."
     return f"{command} has no option {option!r}.{found}"
+
+
+def _key_of_sweep_file(option: str) -> str:
+    """` Did you mean '--set trials=...'?`, where the option is like a key of the sweep file; else ""."""
+    from sweeps.config import SweepConfig
+
+    key = similar(option.lstrip("-"), SweepConfig.model_fields)
+    return "" if key is None else f" Did you mean '--set {key}=...'?"
 
 
 def _about_value(error: Any, param: Any) -> str:

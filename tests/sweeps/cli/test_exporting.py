@@ -77,3 +77,11 @@ def test_an_unknown_export_target_names_the_nearest(call: Call, ran: Path) -> No
     assert answer.code == 2
     assert "Did you mean 'transformers'" in answer.err
     assert listing(ran) == before
+
+
+def test_merge_names_its_folder_without_detours(call: Call, ran: Path, tmp_path: Path) -> None:
+    (tmp_path / "merged").mkdir()
+    (tmp_path / "merged" / "mine").touch()
+    answer = call("merge", ran, "--output", tmp_path / "other" / ".." / "merged")
+    assert answer.code == 2
+    assert f"already there: {tmp_path / 'merged'}. Name another folder with --output" in answer.err

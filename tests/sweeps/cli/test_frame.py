@@ -110,6 +110,7 @@ def test_in_a_terminal_help_is_plain_text_with_bold_titles(here: Path) -> None:
         ("statu", "there is no command 'statu'. Did you mean 'status'?"),
         ("zzz", "there is no command 'zzz'. `sweeps --help` lists them."),
         ("status x --jsn", "sweeps status has no option '--jsn'. Did you mean '--json'?"),
+        ("run x --trails 3", "sweeps run has no option '--trails'. Did you mean '--set trials=...'?"),
         ("status x --zzz", "sweeps status has no option '--zzz'. `sweeps status --help` lists its options."),
         ("status x y", "sweeps status takes no further argument; got 'y'. `sweeps status --help` shows what"),
         ("export x", "sweeps export needs --to TARGET: peft, "),

@@ -28,7 +28,7 @@ def test_an_error_is_broken_between_words(folder: Path) -> None:
     seen = sweeps(folder, "plan", "s.yaml", "--set", "search.pruner=halving")
     assert seen.code == 2
     assert len(seen.lines) > 1
-    assert " ".join(seen.lines).endswith("Known: successive_halving, hyperband, median, none.")
+    assert " ".join(seen.lines).endswith("Known: successive_halving, hyperband, median, none, freeze_thaw.")
     assert all(line == line.strip() and len(line) <= 80 for line in seen.lines)
 
 

@@ -97,11 +97,14 @@ def test_replicates_in_the_same_storage_give_the_verdict_its_words(call: Call, r
             "rows": ["scenario.general"],
         },
     ]
+    # No word calls the rate wrong before the sweep's own trial with it, all else its own, ran again too.
+    tried = next(trial for trial in sweep.study().trials if trial.params["learning_rate"] == 2e-4)
+    arms.append({"name": "retuned", "role": "retuned", "values": tried.params, "rows": ["scenario.general"]})
     confirm = optuna.create_study(storage=sweep.storage_url, study_name="small.confirm")
     confirm.set_user_attr("arms", arms)
     confirm.set_user_attr("margin", 0.02)
     for seed in range(4):
-        for loss, entry in zip((2.0, 2.2), arms, strict=True):
+        for loss, entry in zip((2.0, 2.2, 2.3), arms, strict=True):
             confirm.add_trial(
                 optuna.trial.create_trial(
                     value=loss + 0.01 * seed, user_attrs={"arm": entry["name"], "seed": seed}

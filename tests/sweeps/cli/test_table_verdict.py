@@ -35,6 +35,9 @@ def test_a_table_is_judged_and_written_on_request_only(call: Call, table: Path, 
     assert "6 runs of 1 model" in answer.out
     assert "line 8: eval_loss is 'oops', no number" in answer.out
     assert sorted(tmp_path.iterdir()) == [table]
+    assert "base-8B: +5" in answer.out  # what 2e-4 costs, a line for each model
+    assert "every value on every model: --output NAME writes it" in " ".join(answer.out.split())
+    assert "…" not in answer.out
     stem = tmp_path / "out" / "page"
     answer = call("table-verdict", table, "--columns", COLUMNS, "--output", stem)
     assert answer.code == 0, answer.err
@@ -50,7 +53,8 @@ def test_files_that_are_there_are_replaced_on_request_only(call: Call, table: Pa
     arguments = ("table-verdict", table, "--columns", COLUMNS, "--output", tmp_path / "page")
     answer = call(*arguments)
     assert answer.code == 2
-    assert "page.md" in answer.err
+    assert "page.md. --overwrite replaces them" in answer.err
+    assert "export" not in answer.err
     assert kept.read_text() == "mine"
     assert not (tmp_path / "page.json").exists()
     assert call(*arguments, "--overwrite").code == 0
@@ -81,6 +85,9 @@ def test_the_margin_is_in_percent(call: Call, table: Path) -> None:
         (("--columns", COLUMNS, "--condition", "max_steps=0"), "a number above 0"),
         (("--columns", COLUMNS, "--condition", "max_steps"), "takes KEY=VALUE"),
         (("--columns", COLUMNS, "--condition", "method=lora"), "there is no method 'lora'"),
+        (("--columns", COLUMNS, "--condition", "scenario=instructon"), "Did you mean 'instruction'"),
+        (("--columns", COLUMNS, "--condition", "quantization=banana"), "there is no quantization 'banana'"),
+        (("--columns", COLUMNS, "--condition", "alpha_convention=alpha/sqr(r)"), "mean 'alpha/sqrt(r)'"),
         (("--columns", COLUMNS, "--margin", 0), "above 0 and at most 50 percent"),
         (("--columns", COLUMNS, "--margin", "nan"), "above 0 and at most 50 percent"),
     ],

@@ -152,6 +152,10 @@ def test_bad_files(tmp_path: Path, name: str, content: bytes, line: int | None, 
 
 def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
     write(tmp_path / "train.jsonl", jsonl("a"))
+    (tmp_path / "page.json").touch()
+    with pytest.raises(DataError) as caught:
+        read_records(str(tmp_path / "t.jsonl"))
+    assert "Did you mean" not in str(caught.value)  # alike by the ending alone
     with pytest.raises(DataError, match=r"no such file or folder. Did you mean 'train.jsonl'\?"):
         read_records(str(tmp_path / "trian.jsonl"))
     with pytest.raises(DataError, match=r"the folder .*gone' does not exist either"):
