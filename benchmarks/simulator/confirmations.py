@@ -24,7 +24,7 @@ from sweeps.confirm.study_specs import confirm_study_spec, tuning_study_spec
 from sweeps.keeper.sources.replicate_source import ReplicateSource
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.cached_storage import CachedStorage
-from sweeps.storage.optuna_private import trial_id_of
+from sweeps.storage.optuna_private import storage_of, trial_id_of
 
 MARGIN = 0.005
 
@@ -121,7 +121,7 @@ def _looks(
     num_ended = 0
     while True:
         while len(under_way) < (seats or len(arms)) and (trial := source.draw()) is not None:
-            study._storage.set_trial_user_attr(trial_id_of(trial), "attempt", 1)
+            storage_of(study).set_trial_user_attr(trial_id_of(trial), "attempt", 1)
             under_way.append(trial)
         if not under_way:
             break
@@ -140,7 +140,7 @@ def _looks(
 
 def _end(study: optuna.Study, trial: FrozenTrial, loss: float | None) -> None:
     outcome = "diverged" if loss is None else "complete"
-    study._storage.set_trial_user_attr(trial_id_of(trial), "outcome", outcome)
+    storage_of(study).set_trial_user_attr(trial_id_of(trial), "outcome", outcome)
     study.tell(trial.number, loss, state=TrialState.PRUNED if loss is None else None)
 
 

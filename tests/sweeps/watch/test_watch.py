@@ -85,8 +85,9 @@ def test_a_finished_sweep_shows_its_answer_and_what_to_do_next(watched: Make, se
     shown = text(ask)
     assert "Finished" in shown["state"]
     assert 'id="stop"' not in answer["html"]["state"]
-    assert re.search(r"Next sweeps export \S+ --to trl", shown["answer"])
-    assert "Sure? The guideline default is itself the best here." in shown["answer"]
+    assert "Sure? Not yet: one run per configuration." in shown["answer"]
+    assert re.search(r"Next sweeps confirm \S+ --no-rows --trials 6", shown["answer"])
+    assert re.search(r"sweeps export \S+ --to trl", shown["answer"])
 
 
 def test_an_interrupted_sweep_says_how_to_go_on(watched: Make, serve: Serve) -> None:
