@@ -21,6 +21,11 @@ FROZEN = "frozen"
 once it was. Also the `outcome` of the trial until then."""
 
 
+STAYS = "stays"
+"""User attribute of a trial that was frozen: its stays on seats, each as [worker, seat, began, left]. Times
+are as Optuna's, in ISO format; None for the first beginning, which is the trial's, and until it has left."""
+
+
 def is_frozen(trial: FrozenTrial) -> bool:
     """Whether a trial was stopped early, kept its checkpoint, and may be taken up again."""
     return trial.state == TrialState.RUNNING and trial.user_attrs.get(FROZEN) is not None

@@ -19,6 +19,7 @@ from files_and_text.choices import SCHEDULERS_WITHOUT_WARMUP
 from files_and_text.plain_values import finite, plain
 from results.devices import devices_of
 from results.stored_trials import (
+    STAYS,
     by_percent,
     full_budget_loss,
     full_budget_metric,
@@ -37,6 +38,18 @@ from search_spaces.dimension import Value
 from search_spaces.rows import PARAMETERS
 
 _HYPERPARAMETERS = (*PARAMETERS, "max_steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stay:
+    """A time on one seat."""
+
+    worker: int
+    seat: int
+    began: datetime | None = None
+    """None: when the trial did."""
+    left: datetime | None = None
+    """None: when the trial ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +85,8 @@ class TrialResult:
     worker: int | None = None
     seat: int | None = None
     """Where it ran last; None before it had a seat."""
+    stays: tuple[Stay, ...] = ()
+    """All its times on seats, if it was frozen."""
     wall_seconds: float | None = None
     """Time on its seats, without the time between two runs of the sweep."""
     num_tokens: int | None = None
@@ -279,8 +294,14 @@ def _trial(trial: FrozenTrial, context: Mapping[str, Any]) -> TrialResult:
         ended=trial.datetime_complete,
         worker=attrs.get("worker"),
         seat=attrs.get("seat"),
+        stays=tuple(_stay(*stay) for stay in attrs.get(STAYS) or ()),
         wall_seconds=finite(attrs.get("wall_seconds")),
         num_tokens=attrs.get("num_tokens"),
         seed=attrs.get("seed") if is_replicate(trial) else None,
         generations=tuple(attrs.get("generations") or ()),
     )
+
+
+def _stay(worker: int, seat: int, began: str | None, left: str | None) -> Stay:
+    times = [None if time is None else datetime.fromisoformat(time) for time in (began, left)]
+    return Stay(worker=worker, seat=seat, began=times[0], left=times[1])

@@ -58,6 +58,7 @@ def space_for(
     {low, high, log, step}, {choices} or {value}, and beside it {try, why}. `widen` replaces factors of
     DEFAULT_WIDEN by dimension (1 keeps the rows' own ends). `path`, `lines` and `at` say where the overrides
     are in the user's file.
+    The space's context says under `given_ends` which ends of ranges are the user's own.
     Raises InputError with every problem at once.
     """
     tables = load_guidelines() if guidelines is None else guidelines
@@ -98,6 +99,8 @@ def space_for(
         "notes": [note for each in found for note in each.notes],
         "dropped": dropped,
     }
+    if given_ends := {each.final.name: list(each.given_ends) for each in found if each.given_ends}:
+        context["given_ends"] = given_ends
     return SearchSpace(dimensions=dimensions, first_trials=tuple(trials), context=context)
 
 
@@ -128,7 +131,7 @@ def _dimensions(
         if override is None:
             return found
         here = (*at, found.from_rows.name)
-        in_space = apply_override(found.from_rows, override, check, here)
+        in_space = apply_override(found.from_rows, override, check, here, about_high=found.about_high)
         return replace(found, in_space=in_space, tried_first=override.first)
 
     rate = within(learning_rate(tables, run, factors["learning_rate"], is_own_factor=own_rate_factor))

@@ -128,11 +128,14 @@ def _read_value(name: str, value: object, check: ValueChecker, at: KeyPath) -> V
     return None
 
 
-def apply_override(base: Dimension, override: Override, check: ValueChecker, at: KeyPath) -> Dimension:
+def apply_override(
+    base: Dimension, override: Override, check: ValueChecker, at: KeyPath, *, about_high: str = ""
+) -> Dimension:
     """The dimension within the user's range; the default moves to the nearest value that the range allows.
 
     An end that the user leaves out stays the rows' own. Where that is a contradiction, `check` gets a problem
     and the dimension comes back unchanged, as it does when the user repeats the rows' own range.
+    `about_high`: the end of its note that holds only while the upper end is the rows' own.
     """
     result = _overridden(base, override, check, at)
     for value in override.first:
@@ -141,7 +144,10 @@ def apply_override(base: Dimension, override: Override, check: ValueChecker, at:
     if result == base:
         return base
     why = override.why or "range given by the user"
-    return replace(result, note="; ".join(part for part in (base.note, why) if part))
+    note = base.note
+    if result.high != base.high:
+        note = note.removesuffix(about_high).removesuffix("; ")
+    return replace(result, note="; ".join(part for part in (note, why) if part))
 
 
 def _overridden(base: Dimension, override: Override, check: ValueChecker, at: KeyPath) -> Dimension:

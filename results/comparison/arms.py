@@ -12,6 +12,7 @@ from search_spaces.dimension import Value
 
 Role = Literal["best", "guideline_default", "row", "one_rate", "contrast", "retuned"]
 ROLES: tuple[Role, ...] = get_args(Role)
+_RATES = ("learning_rate", "embedding_lr_ratio")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,19 +76,27 @@ def reference(arms: Sequence[Arm]) -> Arm:
 
 
 def may_be_near_cliff(arm: Arm, best: Arm) -> bool:
-    """Whether the arm's learning rate, or that of its embeddings, is above the best's.
+    """Whether the arm may lie nearer to the cliff than the best, where noise is skewed.
 
-    The loss is flat to the left of the best rate and a cliff to its right.
+    The loss is flat to the left of the best rate and a cliff to its right; scheduler, warmup, rank and so on
+    move the cliff. So only an arm that differs from the best by lower rates alone is away from it.
     """
     ours, theirs = _rates(arm), _rates(best)
-    return any(ours[name] > theirs[name] * (1 + 1e-9) for name in ours.keys() & theirs.keys())
+    if ours.keys() != theirs.keys() or _others(arm) != _others(best):
+        return True
+    is_above = any(ours[name] > theirs[name] * (1 + 1e-9) for name in ours)
+    return is_above or not any(ours[name] < theirs[name] * (1 - 1e-9) for name in ours)
 
 
 def _rates(arm: Arm) -> dict[str, float]:
-    rate, ratio = finite(arm.values.get("learning_rate")), finite(arm.values.get("embedding_lr_ratio"))
+    rate, ratio = (finite(arm.values.get(name)) for name in _RATES)
     if rate is None:
         return {}
     return {"main": rate} | ({} if ratio is None else {"embedding": rate * ratio})
+
+
+def _others(arm: Arm) -> dict[str, Value]:
+    return {name: value for name, value in arm.values.items() if name not in _RATES}
 
 
 def runs_by_arm(replicates: Sequence[Replicate]) -> dict[str, dict[int, Replicate]]:

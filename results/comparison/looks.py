@@ -21,11 +21,12 @@ from results.comparison.constants import (
 )
 from results.comparison.noise import (
     NOISY,
+    cautious_half,
     degrees_added,
     guarded_variance,
     half_width,
+    noisier_variance,
     typical_variance,
-    upper_end,
 )
 from results.comparison.quantiles import at_least, t_quantile
 from results.comparison.thresholds import look_level
@@ -49,7 +50,6 @@ class Evidence:
         self.pairs = 0
         self.mean = 0.0
         self.squares = 0.0
-        self.largest = -math.inf
         self.other_sum = 0.0
         self.margin_loss: float | None = None
         """The reference's mean loss over the first MIN_PAIRS pairs."""
@@ -73,7 +73,6 @@ class Evidence:
         step = difference - self.mean
         self.mean += step / self.pairs
         self.squares += step * (difference - self.mean)
-        self.largest = max(self.largest, difference)
         self.other_sum += theirs
         if self.pairs == MIN_PAIRS:
             self.margin_loss = self.other_sum / self.pairs
@@ -87,11 +86,12 @@ class Evidence:
         typical = typical_variance(variances)
         variance = guarded_variance(self.variance, degrees, typical, added)
         level = look_level(self.pairs, design.comparisons, design.most_seeds, design.alpha)
-        half = half_width(variance, self.pairs, t_quantile(2 * level, degrees + added))
-        high = self.mean + half
+        quantile = t_quantile(2 * level, degrees + added)
+        half = above = half_width(variance, self.pairs, quantile)
         if self.may_be_near_cliff or self.variance > NOISY * typical:
-            high = upper_end(self.mean, half, self.largest, self.pairs)
-        low, high = max(self.low, self.mean - half), min(self.high, high)
+            noisier = noisier_variance(variances)
+            above = cautious_half(variance, noisier, self.pairs, design.comparisons, quantile)
+        low, high = max(self.low, self.mean - half), min(self.high, self.mean + above)
         if not low <= high:
             self.contradicted = True
             return

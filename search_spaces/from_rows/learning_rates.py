@@ -76,6 +76,7 @@ def learning_rate(
         default_rows=rows_with(rows, default),
         row_values=row_ends(rows),
         notes=(*([note] if note else []), *notes),
+        about_high=wide,
     )
 
 

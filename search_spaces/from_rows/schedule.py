@@ -90,7 +90,7 @@ def _floor_note(steps: list[GuidelineRow], floors: dict[str, float], low: float,
     """What the least number of warmup steps is of this run, where that matters."""
     if not steps:
         return ""
-    least = f"{steps[0].low:g} steps of {max_steps}"
-    if steps[0].id not in floors:
-        return f"{least} are more than half, so {steps[0].id} says nothing of so short a run"
-    return f"{least} are {floors[steps[0].id]:.3g}" if floors[steps[0].id] >= low else ""
+    least, row_id = f"{steps[0].low:g} steps of warmup", steps[0].id
+    if row_id not in floors:
+        return f"{least} are more than half of {max_steps}, so {row_id} says nothing of so short a run"
+    return f"{least} are {floors[row_id]:.3g} of {max_steps}" if floors[row_id] >= low else ""

@@ -71,6 +71,8 @@ class SourcedDimension:
     embedding_rate: float | None = None
     """For embedding_lr_ratio: the learning rate that its default divides by the main one."""
     notes: tuple[str, ...] = ()
+    about_high: str = ""
+    """The end of `from_rows`' note that holds only while the upper end is the rows' own."""
 
     @property
     def final(self) -> Dimension:
@@ -81,6 +83,14 @@ class SourcedDimension:
     def is_overridden(self) -> bool:
         """Whether the user's range differs from the rows' own."""
         return replace(self.final, active_when=None) != self.from_rows
+
+    @property
+    def given_ends(self) -> tuple[str, ...]:
+        """Which of `low` and `high` of the range are the user's and not the rows' own."""
+        if self.final.kind == "categorical" or self.from_rows.kind == "categorical":
+            return ()
+        ends = ("low", "high")
+        return tuple(end for end in ends if getattr(self.final, end) != getattr(self.from_rows, end))
 
 
 def with_numbers(rows: Iterable[GuidelineRow]) -> list[GuidelineRow]:

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from results.stored_trials import is_replicate
 from search_spaces import SearchSpace
 from sweeps.study.curve_gp.pruner import FreezeThaw
+from sweeps.study.edges.widening import present_space
 from sweeps.study.pruning.rungs import default_rung
 
 
@@ -140,5 +141,5 @@ def make_pruner(
         case "none":
             return pruners.NopPruner()
         case "freeze_thaw":
-            return FreezeThaw(space, **{"min_resource": first, **options})
+            return FreezeThaw(lambda study: present_space(study, space), **{"min_resource": first, **options})
     raise ValueError(f"unknown pruner {search['pruner']!r}")

@@ -92,6 +92,22 @@ def test_the_tables_own_range_given_back_changes_nothing() -> None:
     assert build({"learning_rate": {"high": 1e-2}}).context["overridden"] == ["learning_rate"]
 
 
+@pytest.mark.parametrize("own", [{"high": 1e-3}, {"value": 2e-4}, {"choices": [1e-4, 2e-4]}])
+def test_how_far_the_tables_range_goes_is_not_said_of_the_users_own(own: dict[str, Any]) -> None:
+    small = {"model_size": 135e6}
+    assert "searched up to 10 times" in build({}, **small)["learning_rate"].note
+    assert "searched up to 10 times" in build({"learning_rate": {"low": 1e-5}}, **small)["learning_rate"].note
+    note = build({"learning_rate": own}, **small)["learning_rate"].note
+    assert "searched up to" not in note
+    assert note.endswith("range given by the user")
+
+
+def test_the_space_knows_which_ends_are_the_users() -> None:
+    assert "given_ends" not in build({}).context
+    space = build({"learning_rate": {"low": 1e-5}, "warmup_ratio": {"low": 0.01, "high": 0.3}})
+    assert space.context["given_ends"] == {"learning_rate": ["low"], "warmup_ratio": ["low", "high"]}
+
+
 def test_values_outside_are_dropped_and_reported() -> None:
     space = build(
         {

@@ -135,11 +135,11 @@ def test_schedulers_put_the_run_lengths_own_first(
 def test_a_least_number_of_steps_says_nothing_of_a_run_that_is_shorter_than_twice_that() -> None:
     short, long = (build(max_steps=steps)["warmup_ratio"] for steps in (8, 40))
     assert "warmup.min_steps" not in short.rows
-    assert (
-        short.note == "10 steps of 8 are more than half, so warmup.min_steps says nothing of so short a run"
+    assert short.note == (
+        "10 steps of warmup are more than half of 8, so warmup.min_steps says nothing of so short a run"
     )
     assert "warmup.min_steps" in long.rows
-    assert long.note == "10 steps of 40 are 0.25"
+    assert long.note == "10 steps of warmup are 0.25 of 40"
 
 
 @pytest.mark.parametrize(

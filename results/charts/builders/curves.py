@@ -10,6 +10,7 @@ from results.answer.answer import Answer
 from results.charts.builders.ranges import loss_ends
 from results.charts.builders.trial_marks import BROKEN, EARLY, LOSS_AXIS, searched, trial_text
 from results.charts.chart import Axis, Chart, Guide, Line, Mark, Series, Tick, Weight
+from results.stored_trials import FROZEN
 from results.sweep_result import SweepResult, TrialResult
 from results.text.gaps import short_loss
 
@@ -100,18 +101,17 @@ def _front(sweep: SweepResult, answer: Answer, trial: TrialResult, style: str) -
 
 
 def _rungs(trials: Sequence[TrialResult]) -> list[Guide]:
-    """Where trials were pruned, and how many; the rungs with the most where there are many."""
-    counts = Counter(trial.curve[-1][0] for trial in trials if trial.outcome == "pruned")
-    return [
-        Guide(
-            side="x",
-            at=float(percent),
-            style="rung",
-            label=f"{count} pruned",
-            text=f"{plural(count, 'trial')} pruned at {percent}% of the budget",
-        )
-        for percent, count in sorted(counts.most_common(_MOST_RUNGS))
-    ]
+    """Where trials were pruned or frozen, and how many; the rungs with the most where there are many."""
+    stopped = [trial for trial in trials if trial.outcome in ("pruned", FROZEN)]
+    rungs = []
+    for percent, _ in sorted(Counter(trial.curve[-1][0] for trial in stopped).most_common(_MOST_RUNGS)):
+        here = Counter(trial.outcome for trial in stopped if trial.curve[-1][0] == percent)
+        counts = [(outcome, here[outcome]) for outcome in ("pruned", FROZEN) if here[outcome]]
+        label = ", ".join(f"{count} {outcome}" for outcome, count in counts)
+        text = " and ".join(f"{plural(count, 'trial')} {outcome}" for outcome, count in counts)
+        text = f"{text} at {percent}% of the budget"
+        rungs.append(Guide(side="x", at=float(percent), style="rung", label=label, text=text))
+    return rungs
 
 
 def _caption(trials: Sequence[TrialResult], high: float, base: float | None, answer: Answer) -> str:

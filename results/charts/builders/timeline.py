@@ -10,7 +10,7 @@ from files_and_text.numbers import duration, plural
 from results.answer.answer import Answer
 from results.charts.builders.trial_marks import EARLY
 from results.charts.chart import Axis, Bar, Chart, Guide, Series, Tick
-from results.sweep_result import SweepResult, TrialResult
+from results.sweep_result import Stay, SweepResult, TrialResult
 
 _PAUSE_SHARE = 0.05
 """A time without any trial is cut out as a pause when it is longer than this share of the busy time."""
@@ -24,12 +24,10 @@ class SeatTime:
     """A trial on its seat, in seconds since the first trial began, without the pauses."""
 
     trial: TrialResult
+    lane: tuple[int, int]
+    """Worker and seat."""
     begin: float
     end: float
-
-    @property
-    def lane(self) -> tuple[int, int]:
-        return self.trial.worker or 0, self.trial.seat or 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +91,8 @@ def seat_times(trials: Sequence[TrialResult]) -> tuple[list[SeatTime], list[CutP
     """Times that do not overlap on their seat, and the pauses between them.
 
     A trial drawn ahead starts in Optuna while its seat is still taken, so it begins at the later of its start
-    and the time its seat became free. A running trial ends at the last time in the study.
+    and the time its seat became free. A running trial ends at the last time in the study. A trial that was
+    frozen has a time for each stay on a seat.
     """
     seated = [
         t
@@ -102,24 +101,42 @@ def seat_times(trials: Sequence[TrialResult]) -> tuple[list[SeatTime], list[CutP
     ]
     if not seated:
         return [], []
-    now = max(time for trial in seated for time in (trial.started, trial.ended) if time is not None)
-    free: dict[tuple[int | None, int | None], datetime] = {}
-    spans: list[tuple[TrialResult, datetime, datetime]] = []
-    for trial in sorted(seated, key=lambda t: (t.ended or now, t.started or now, t.number)):
-        start = trial.started or now
-        end = max(trial.ended or now, start)
-        begin = min(max(start, free.get((trial.worker, trial.seat), start)), end)
-        free[(trial.worker, trial.seat)] = end
-        spans.append((trial, begin, end))
-    pauses = _pauses([(begin, end) for _, begin, end in spans])
-    first = min(begin for _, begin, _ in spans)
+    stays = [(trial, stay) for trial in seated for stay in _stays(trial)]
+    now = max(
+        time
+        for trial, stay in stays
+        for time in (trial.started, trial.ended, stay.began, stay.left)
+        if time is not None
+    )
+    times = [
+        (stay.left or trial.ended or now, stay.began or trial.started or now, trial, (stay.worker, stay.seat))
+        for trial, stay in stays
+    ]
+    free: dict[tuple[int, int], datetime] = {}
+    spans: list[tuple[TrialResult, tuple[int, int], datetime, datetime]] = []
+    for left, start, trial, lane in sorted(times, key=lambda t: (*t[:2], t[2].number)):
+        end = max(left, start)
+        begin = min(max(start, free.get(lane, start)), end)
+        free[lane] = end
+        spans.append((trial, lane, begin, end))
+    pauses = _pauses([(begin, end) for *_, begin, end in spans])
+    first = min(begin for *_, begin, _ in spans)
 
     def seconds(time: datetime) -> float:
         lost = sum((end - start for start, end in pauses if end <= time), timedelta())
         return (time - first - lost).total_seconds()
 
-    times = [SeatTime(trial=trial, begin=seconds(begin), end=seconds(end)) for trial, begin, end in spans]
-    return times, [CutPause(at=seconds(end), seconds=(end - start).total_seconds()) for start, end in pauses]
+    placed = [
+        SeatTime(trial=trial, lane=lane, begin=seconds(begin), end=seconds(end))
+        for trial, lane, begin, end in spans
+    ]
+    return placed, [CutPause(at=seconds(end), seconds=(end - start).total_seconds()) for start, end in pauses]
+
+
+def _stays(trial: TrialResult) -> tuple[Stay, ...]:
+    assert trial.worker is not None
+    assert trial.seat is not None
+    return trial.stays or (Stay(worker=trial.worker, seat=trial.seat),)
 
 
 def _pauses(busy: Sequence[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:
@@ -149,7 +166,7 @@ def _bar(time: SeatTime, lane: int, size: float) -> Bar:
     trial = time.trial
     lines = (
         f"trial {trial.number}, {trial.outcome.replace('_', ' ')}",
-        f"worker {trial.worker}, seat {trial.seat}",
+        f"worker {time.lane[0]}, seat {time.lane[1]}",
         duration(time.end - time.begin, decimals=1),
     )
     return Bar(

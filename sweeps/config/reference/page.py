@@ -79,7 +79,8 @@ def _space() -> str:
     return f"""\
 One mapping per dimension, which replaces the tables' range: `{{low: 1e-5, high: 1e-3}}` (also `log: true` or
 `step: N`), `{{choices: [...]}}`, or `{{value: ...}}` for a fixed one. An end that is left out stays the
-tables' own.
+tables' own. An end that differs from the tables' is yours: no trial goes beyond it, not even when the best
+lies there (`search.widen_edges`).
 
 Beside it, `try: [3e-4]` names values to try right after the guideline default, with everything else as there,
 and `why: text` says where the range comes from; `sweeps init --from RUN` writes both.

@@ -144,8 +144,9 @@ class SearchSection(Section):
     the last trials end: the sweep then ends with a first interval; null: on a GPU, where such a seat costs
     no time."""
     widen_edges: Flag = True
-    """When the best rate lies at an end of its range, search beyond it, once for each end; when nothing was
-    tried on one side of it, try that. false: neither. Random search and a grid do neither."""
+    """When the best rate lies at an end of its range, search beyond it, once for each end, but never beyond
+    an end that `space` gives; when nothing was tried on one side of it, try that. false: neither. Random
+    search and a grid do neither."""
     timeout_seconds: PositiveFloat | None = None
     """After this time no new trial starts; null: no limit."""
 

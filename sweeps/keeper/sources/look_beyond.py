@@ -7,7 +7,7 @@ from collections.abc import Callable
 import optuna
 
 from files_and_text.numbers import number
-from results.stored_trials import search_trials
+from results.stored_trials import is_frozen, search_trials
 from search_spaces import SearchSpace
 from sweeps.plan.specs import StudySpec
 from sweeps.study.edges.open_side import OpenSide, open_side
@@ -19,7 +19,7 @@ BESIDE_BEST = "beside the best"
 SAMPLERS = ("tpe", "gp", "cmaes", "curve_gp")
 """Random search and a grid are asked for as what they are."""
 MIN_FINISHED, SHARE_FINISHED = 6, 1 / 3
-"""Trials that have to finish first, at least, and as a share of the sweep's: an earlier best is chance."""
+"""Trials that end or are frozen first, at least, and as a share of the sweep's: an earlier best is chance."""
 MAX_SHARE = 1 / 8
 """Of a sweep's trials that may go beside the best, and at least two."""
 
@@ -30,7 +30,8 @@ def look_beyond(study_spec: StudySpec, study: optuna.Study, note: Callable[[str]
     if not study_spec.search.get("widen_edges") or study_spec.search["sampler"] not in SAMPLERS:
         return space
     trials = search_trials(study)
-    finished = sum(trial.state in COUNTED_STATES for trial in trials)
+    # A frozen trial has told as much as a pruned one; it ends only with the sweep.
+    finished = sum(trial.state in COUNTED_STATES or is_frozen(trial) for trial in trials)
     if finished < max(MIN_FINISHED, SHARE_FINISHED * study_spec.trials):
         return space
     minimums = [float(kwargs.get("min_lr") or 0.0) for kwargs in study_spec.scheduler_kwargs.values()]

@@ -24,7 +24,7 @@ from results.stored_trials import REPLICATE, full_budget_loss, is_frozen, is_rep
 from search_spaces.dimension import Value
 from sweeps.plan.replicate_plan import new_seeds
 from sweeps.plan.specs import StudySpec
-from sweeps.study.edges.widening import widened_space, widenings_of
+from sweeps.study.edges.widening import present_space
 from sweeps.study.read_status import is_default
 from sweeps.study.study import set_user_attrs
 
@@ -61,7 +61,7 @@ class TailReplicates:
         arm, params, seed = wanted
         self.study.enqueue_trial(dict(params), user_attrs={"origin": REPLICATE, "arm": arm, "seed": seed})
         trial = self.study.ask()
-        space = widened_space(self.study_spec.space, widenings_of(self.study))
+        space = present_space(self.study, self.study_spec.space)
         config = self.study_spec.trial_config(space.suggest(trial))
         return self._record(trial, trial.params, replace(config, seed=seed))
 

@@ -21,7 +21,7 @@ from sweeps.keeper.sources.look_beyond import look_beyond
 from sweeps.plan.specs import StudySpec
 from sweeps.plan.trial_kinds import first_trials
 from sweeps.storage.optuna_private import storage_of, trial_id_of
-from sweeps.study.edges.widening import widened_space, widenings_of
+from sweeps.study.edges.widening import present_space
 from sweeps.study.read_status import is_default
 from sweeps.study.samplers import GridSampler, make_sampler
 from sweeps.study.study import prefetched_trials, set_user_attrs
@@ -49,7 +49,7 @@ class TrialSource:
     def __init__(self, study_spec: StudySpec, study: optuna.Study, note: Callable[[str], None]) -> None:
         self.study_spec = study_spec
         """With the space as it is now; a sweep may widen it (`look_beyond`)."""
-        self._use_space(widened_space(study_spec.space, widenings_of(study)))
+        self._use_space(present_space(study, study_spec.space))
         self.study = study
         self._note = note
         # One sampler for the whole grid: the study records which points are taken.

@@ -16,10 +16,12 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from lora_runner.protocol import PRUNED, SeatReport
+from search_spaces import SearchSpace
 from sweeps.artifacts.trial_folder import read_reports
 from sweeps.keeper.trials.recorder import Recorder
 from sweeps.keeper.trials.seats import frozen_trials
 from sweeps.plan.specs import StudySpec
+from sweeps.study.edges.widening import present_space
 
 
 class Freezer:
@@ -61,7 +63,7 @@ class Freezer:
         from sweeps.study.curve_gp.curves import curves_of
         from sweeps.study.curve_gp.decisions import least_promising
 
-        for number in least_promising(self.study_spec.space, curves_of(self.study))[:surplus]:
+        for number in least_promising(self._space(), curves_of(self.study))[:surplus]:
             self._end(self.study.get_trials(deepcopy=False)[number])
 
     def end_all(self) -> None:
@@ -84,10 +86,14 @@ class Freezer:
         from sweeps.study.curve_gp.curves import curves_of
         from sweeps.study.curve_gp.decisions import thaw
 
-        for number in thaw(self.study_spec.space, curves_of(self.study), has_new=has_new):
+        for number in thaw(self._space(), curves_of(self.study), has_new=has_new):
             if self._leaving.get(number) not in busy:
                 return self.study.get_trials(deepcopy=False)[number]
         return None
+
+    def _space(self) -> SearchSpace:
+        """With the ends that the sweep has moved."""
+        return present_space(self.study, self.study_spec.space)
 
     def _end(self, trial: FrozenTrial) -> None:
         last = next(reversed(read_reports(self._recorder.folder, trial)), None)

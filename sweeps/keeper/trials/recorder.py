@@ -17,7 +17,7 @@ from files_and_text.atomic_files import atomic_write, atomic_write_json
 from files_and_text.trial_paths import ERROR_FILE, REPORTS_FILE, RESULT_FILE, trial_folder
 from lora_runner.metric.scores import objective_of
 from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED, SeatReport
-from results.stored_trials import ENDED, FROZEN, MEASURED, is_replicate, rank, search_trials
+from results.stored_trials import ENDED, FROZEN, MEASURED, STAYS, is_replicate, rank, search_trials
 from sweeps.artifacts.checkpoint_store import CheckpointCleaner
 from sweeps.artifacts.trial_folder import (
     append_line,
@@ -25,6 +25,7 @@ from sweeps.artifacts.trial_folder import (
     remove_checkpoint,
     write_record_losses,
 )
+from sweeps.keeper.trials.seats import stays_until_now
 from sweeps.keeper.trials.stop_decision import end_text
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.optuna_private import trial_id_of
@@ -186,7 +187,7 @@ class Recorder:
     def record_frozen(self, trial: FrozenTrial, report: SeatReport) -> None:
         """Record that a trial was stopped with this report, without a seat and without an end."""
         attributes = self._attributes(report) | {"outcome": FROZEN, FROZEN: report.percent, "run": None}
-        set_user_attrs(self.study, trial, **attributes)
+        set_user_attrs(self.study, trial, **attributes, **{STAYS: stays_until_now(trial)})
         self._note(f"trial {trial.number}: frozen {report.stop_reason}")
 
     def record_given_up(self, trial: FrozenTrial) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -11,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from files_and_text.trial_paths import trial_folder
 from lora_runner.config import TrialConfig
 from lora_runner.protocol import Assignment, SeatReport
-from results.stored_trials import FROZEN, is_frozen
+from results.stored_trials import FROZEN, STAYS, is_frozen
 from sweeps.study.study import is_prefetched, set_user_attrs
 
 
@@ -63,13 +65,33 @@ def frozen_before(study: optuna.Study, reports: Iterable[SeatReport]) -> list[in
     return [report.number for report in reports if frozen.get(report.number) == report.attempt]
 
 
+def stays_until_now(trial: FrozenTrial) -> list[list[Any]]:
+    """The trial's stays on seats, of which the last ends now."""
+    *before, last = trial.user_attrs.get(STAYS) or [
+        [trial.user_attrs.get("worker"), trial.user_attrs.get("seat"), None, None]
+    ]
+    return [*before, [*last[:3], now_text()]]
+
+
+def now_text() -> str:
+    """The time as Optuna has it: local, without a zone."""
+    return datetime.now().isoformat()
+
+
 def assign_seat(
     study: optuna.Study, trial: FrozenTrial, worker: int, seat: int, *, run: str, run_folder: Path
 ) -> Assignment:
     """Record the seat before the trial starts: reports of earlier attempts no longer count."""
     attempt = int(trial.user_attrs.get("attempt", 0)) + 1
-    thawed = {FROZEN: None, "outcome": None, "stop_reason": None} if is_frozen(trial) else {}
-    set_user_attrs(study, trial, worker=worker, seat=seat, attempt=attempt, run=run, **thawed)
+    attributes: dict[str, Any] = {"worker": worker, "seat": seat, "attempt": attempt, "run": run}
+    if is_frozen(trial):
+        attributes |= {FROZEN: None, "outcome": None, "stop_reason": None}
+    if stays := list(trial.user_attrs.get(STAYS) or ()):
+        began = now_text()
+        if stays[-1][3] is None:  # interrupted since it was taken up again
+            began = stays.pop()[2]
+        attributes[STAYS] = [*stays, [worker, seat, began, None]]
+    set_user_attrs(study, trial, **attributes)
     return Assignment(
         number=trial.number,
         config=TrialConfig.from_dict(trial.user_attrs["config"]),

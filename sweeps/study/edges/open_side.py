@@ -61,7 +61,7 @@ def open_side(trials: Sequence[FrozenTrial], space: SearchSpace, name: str) -> O
     """The side of the best on which nothing has been tried of a dimension on a log scale; high before low.
 
     Trials of another scheduler say little, because the best rate moves with it. An end of the range has no
-    other side.
+    other side, and neither has a best so near to it that a trial at the end would repeat it.
     """
     best = best_trial(trials)
     if best is None or name not in best.params or name not in space:
@@ -87,5 +87,7 @@ def open_side(trials: Sequence[FrozenTrial], space: SearchSpace, name: str) -> O
         if is_tried[side] or at_end == side:
             continue
         beside = min(value * STEP, high) if side == "high" else max(value / STEP, low)
-        return OpenSide(dimension=name, side=side, best=best.number, params=best.params | {name: beside})
+        params = best.params | {name: beside}
+        if max(beside / value, value / beside) > BEYOND and all(trial.params != params for trial in trials):
+            return OpenSide(dimension=name, side=side, best=best.number, params=params)
     return None

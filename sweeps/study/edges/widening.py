@@ -13,6 +13,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from files_and_text.numbers import number, six_digits
+from results.stored_trials import is_replicate
 from search_spaces import Dimension, SearchSpace
 from sweeps.study.edges.open_side import best_trial, end_reached
 
@@ -53,8 +54,9 @@ def next_widening(
     finished: int,
     lowest_rate: float = 0.0,
 ) -> Widening | None:
-    """The end at which the best lies, if it has not been moved before; None where there is none.
+    """The end at which the best lies and towards which trials improve, if it has not been moved before.
 
+    None where there is none. An end that the user gave is never moved.
     `lowest_rate`: no learning rate may be as low, because a schedule's minimum lies there.
     """
     best = best_trial(trials)
@@ -68,23 +70,34 @@ def next_widening(
         if dimension.kind != "float" or dimension.step is not None or not dimension.contains(value):
             continue
         side = end_reached(dimension, float(value))
-        if side is None or (name, side) in moved:
+        if side is None or (name, side) in moved or side in space.context.get("given_ends", {}).get(name, ()):
             continue
         low, high = dimension.bounds()
         before = high if side == "high" else low
         after = min(six_digits(high * FACTOR), largest) if side == "high" else six_digits(low / FACTOR)
         is_farther = after > before if side == "high" else 0 < after < before
         is_forbidden = name == "learning_rate" and side == "low" and after <= lowest_rate
-        if is_farther and not is_forbidden:
+        if is_farther and not is_forbidden and _improves_towards(trials, space, name, side):
             return Widening(
                 dimension=name, side=side, before=before, after=after, best=best.number, finished=finished
             )
     return None
 
 
+def _improves_towards(trials: Sequence[FrozenTrial], space: SearchSpace, name: str, side: str) -> bool:
+    from sweeps.study.edges.edge_evidence import improves_towards  # numpy, which readers need not wait for
+
+    return improves_towards([trial for trial in trials if not is_replicate(trial)], space, name, side)
+
+
 def widenings_of(study: optuna.Study) -> list[Widening]:
     """What has been widened in this study, in its order."""
     return [Widening(**each) for each in study.user_attrs.get(WIDENED) or ()]
+
+
+def present_space(study: optuna.Study, space: SearchSpace) -> SearchSpace:
+    """The space of the sweep file as this study searches it now."""
+    return widened_space(space, widenings_of(study))
 
 
 def record_widening(study: optuna.Study, widening: Widening, space: SearchSpace) -> SearchSpace:

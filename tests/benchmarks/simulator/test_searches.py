@@ -188,8 +188,8 @@ def test_a_trial_that_is_frozen_goes_on_where_it_was(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(
         FreezeThaw, "prune", lambda self, study, trial: trial.number == 1 and trial.last_step == 40
     )
-    found = run(FreezeThaw(SPACE, min_resource=40), Numbered(), seats=1, compute=3)
+    found = run(FreezeThaw(lambda _: SPACE, min_resource=40), Numbered(), seats=1, compute=3)
     assert found == [(100, "complete", 0.0), (200, "complete", 1.0), (300, "complete", 2.0)]
     monkeypatch.setattr("benchmarks.simulator.searches.thaw", lambda space, curves, has_new: [])
-    left = run(FreezeThaw(SPACE, min_resource=40), Numbered(), seats=1, compute=3)
+    left = run(FreezeThaw(lambda _: SPACE, min_resource=40), Numbered(), seats=1, compute=3)
     assert left == [(100, "complete", 0.0), (240, "complete", 2.0), (300, "frozen", None)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -16,7 +17,7 @@ from results.charts.layout.scales import Scale, ticks_of
 from results.charts.layout.sizes import NARROW
 from results.charts.layout.spread import Point, spread
 from results.charts.layout.ticks import x_ticks
-from results.sweep_result import TrialResult
+from results.sweep_result import Stay, TrialResult
 from tests.results.report.conftest import START
 
 FRAME = Box(left=0, top=0, right=300, bottom=200)
@@ -125,6 +126,19 @@ def placed(*trials: TrialResult) -> dict[int, tuple[float, float]]:
 
 def test_a_trial_drawn_while_its_seat_was_taken_begins_when_the_seat_is_free() -> None:
     assert placed(seated(0, 0, 10), seated(1, 4, 25)) == {0: (0, 10), 1: (10, 25)}
+
+
+def test_a_trial_that_was_frozen_has_a_bar_for_each_stay_on_a_seat() -> None:
+    """One was frozen at 10 s and taken up at 20 s elsewhere; the other frozen at 20 s and pruned at 60 s."""
+
+    def stay(seat: int, began: float | None, left: float | None) -> Stay:
+        times = [None if time is None else START + timedelta(seconds=time) for time in (began, left)]
+        return Stay(worker=0, seat=seat, began=times[0], left=times[1])
+
+    thawed = replace(seated(0, 0, 40, seat=1), stays=(stay(0, None, 10), stay(1, 20, None)))
+    pruned = replace(seated(1, 10, 60, seat=0), stays=(stay(0, None, 20),))
+    bars = [(t.trial.number, t.lane[1], t.begin, t.end) for t in seat_times([thawed, pruned])[0]]
+    assert sorted(bars) == [(0, 0, 0, 10), (0, 1, 20, 40), (1, 0, 10, 20)]
 
 
 def test_a_running_trial_reaches_to_the_last_known_time() -> None:

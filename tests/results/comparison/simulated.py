@@ -30,6 +30,18 @@ def skewed(generator: np.random.Generator, size: int) -> NDArray[np.float64]:
     return generator.exponential(size=size) - 1
 
 
+def lognormal(generator: np.random.Generator, size: int) -> NDArray[np.float64]:
+    """The exponential of a normal value, more skewed still."""
+    values = np.exp(generator.standard_normal(size)) - np.exp(0.5)
+    return values / np.sqrt((np.e - 1) * np.e)
+
+
+def rare_jump(generator: np.random.Generator, size: int) -> NDArray[np.float64]:
+    """A loss far above the others that comes in one run of ten."""
+    values = (generator.random(size) < 0.1) - 0.1 + generator.standard_normal(size) / 15
+    return values / np.sqrt(0.09 + 1 / 225)
+
+
 def relations(
     generator: np.random.Generator,
     effects: Sequence[float],
@@ -44,7 +56,7 @@ def relations(
     """What one confirmation shows of arms whose true loss is 2 * (1 + effect).
 
     `noises` are standard deviations of a run as shares of the loss; the best's is the first unless given.
-    `above` are the arms whose learning rate is above the best's.
+    `above` are the arms that may lie near the cliff; the others differ by a lower learning rate alone.
     """
     count = len(effects)
     draws = draws or [normal] * count

@@ -59,6 +59,22 @@ def test_a_confirmation_does_not_run_them_again(swept_with_tail: Keeper, pack: A
     assert all(run.folder.startswith("confirm/../trials/") for run in found.runs[: len(ran)])
 
 
+def test_they_are_taken_over_in_the_order_in_which_they_ended(swept_with_tail: Keeper) -> None:
+    """Another order would be other looks, and could take back what the sweep has shown."""
+    sweep = read_study(swept_with_tail.study)
+    ended = sorted((run.ended for run in sweep.replicates if run.ended is not None), reverse=True)
+    by_seed = sorted(sweep.replicates, key=lambda run: run.seed or 0)
+    runs = [replace(run, ended=at) for run, at in zip(by_seed, ended, strict=False)]
+    request = ConfirmRequest(margin=0.005, rows=False)
+    plan = confirm_study_spec(
+        swept_with_tail.study_spec, replace(sweep, replicates=runs), request, None, 0
+    ).replicates
+    assert plan is not None
+    seeds = [run.seed for run in plan.known]
+    assert seeds == [run.seed or 0 for run in reversed(runs) if run.eval_loss is not None]
+    assert len(set(seeds)) > 2
+
+
 def test_what_they_had_shown_of_the_default_stands_in_a_confirmation_with_more_arms(
     swept_with_tail: Keeper,
 ) -> None:

@@ -2,84 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Callable
-from pathlib import Path
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 from optuna.trial import TrialState
 
 from lora_runner.config import TrialConfig
+from search_spaces import SearchSpace
 from sweeps.config.sections.reliability import ReliabilitySection
-from sweeps.keeper.keeper import Keeper
-from sweeps.keeper.protocol import Reply
+from sweeps.study.curve_gp import decisions
+from sweeps.study.curve_gp.curves import Curve
+from sweeps.study.curve_gp.decisions import Chance
+from sweeps.study.edges.widening import Widening, record_widening
 from sweeps.study.lease import DriverProcess
-from tests.sweeps.conftest import SimulatedPack
-
-Make = Callable[..., Keeper]
-PERCENTS = (20, 40, 60, 80, 100)
-
-
-def late(config: TrialConfig, percent: int) -> float:
-    """Low rates lead early and high ones win, so that frozen trials have to be taken up again."""
-    rate = config.learning_rate / 2e-4
-    warmup = 0.01 * config.warmup_steps / config.max_steps
-    return 3.0 - 0.05 * rate * percent / 100 + 0.2 * rate * (1 - percent / 100) ** 2 + warmup
-
-
-class FreezingPack(SimulatedPack):
-    """Writes checkpoints as a worker does, and resumes from them."""
-
-    resumed: dict[int, int]
-    """Trial -> percent of the checkpoint that it last started from."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.resumed = {}
-
-    def follow(self, reply: Reply) -> Reply:
-        for assignment in self.seats.values():
-            if assignment.number in reply.freeze:
-                self.checkpoint(assignment)
-        super().follow(reply)
-        for placed in reply.start:
-            done = self.checkpointed(placed.assignment)
-            self.turns[placed.assignment.number] = done
-            self.resumed[placed.assignment.number] = self.report_at[done - 1] if done else 0
-        return reply
-
-    def checkpoint(self, assignment: Any) -> None:
-        folder = Path(assignment.folder) / "checkpoint"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "state.json").write_text(json.dumps({"step": self.turns[assignment.number]}))
-
-    def checkpointed(self, assignment: Any) -> int:
-        file = Path(assignment.folder) / "checkpoint" / "state.json"
-        return int(json.loads(file.read_text())["step"]) if file.exists() else 0
-
-
-@pytest.fixture
-def freezing(make_keeper: Make) -> Make:
-    """`make_keeper` with curve_gp."""
-
-    def make(**options: Any) -> Keeper:
-        return make_keeper(**{"sampler": "curve_gp", "startup_trials": 4, "trials": 16, **options})
-
-    return make
-
-
-def frozen_in(keeper: Keeper, stored: Any) -> list[int]:
-    return [t.number for t in stored(keeper) if t.user_attrs.get("frozen") is not None]
-
-
-def run_until(pack: SimulatedPack, holds: Callable[[], bool]) -> None:
-    pack.ask()
-    while not holds():
-        assert pack.seats, "the sweep ended before"
-        pack.turn()
-
+from tests.sweeps.keeper.freezing import PERCENTS, FreezingPack, Make, frozen_in, late, run_until
 
 # --- freezing -------------------------------------------------------------------------------------
 
@@ -130,6 +71,12 @@ def test_frozen_trials_are_taken_up_from_their_checkpoints_and_complete(freezing
     for number in thawed:
         trial = stored(keeper)[number]
         assert trial.user_attrs["attempt"] >= 2
+        stays = trial.user_attrs["stays"]
+        assert len(stays) == trial.user_attrs["attempt"]
+        times = [time for stay in stays for time in stay[2:]][1:]
+        known = [time for time in times if time is not None]
+        assert known == sorted(known), "one after another, each with the seat that the trial then had"
+        assert times.count(None) == (trial.state == TrialState.COMPLETE)
         expected = {p: late(TrialConfig.from_dict(trial.user_attrs["config"]), p) for p in PERCENTS}
         assert trial.intermediate_values == {p: expected[p] for p in trial.intermediate_values}
     assert {t.number for t in complete} & set(thawed)
@@ -159,13 +106,17 @@ def test_no_more_checkpoints_are_kept_than_asked_for(freezing: Make, stored: Any
     assert any(t.state == TrialState.PRUNED for t in stored(keeper))
 
 
-def test_another_pruner_in_the_sweep_file_ends_frozen_trials(freezing: Make, stored: Any) -> None:
+@pytest.mark.parametrize("changed", [{"pruner": "none"}, {"sampler": "tpe"}])
+def test_another_sampler_or_pruner_in_the_sweep_file_ends_frozen_trials(
+    freezing: Make, stored: Any, changed: dict[str, str]
+) -> None:
     keeper = freezing()
     run_until(FreezingPack(keeper, late, seats=4), lambda: bool(frozen_in(keeper, stored)))
     frozen = frozen_in(keeper, stored)
     keeper.close()
-    again = freezing(pruner="none")
+    again = freezing(**changed)
     assert {stored(again)[n].state for n in frozen} == {TrialState.PRUNED}
+    assert again.status().frozen == 0
     assert not [n for n in frozen if (again.folder / f"trials/{n:04d}/checkpoint").exists()]
 
 
@@ -183,6 +134,52 @@ def test_after_the_time_limit_frozen_trials_wait_for_the_next_run(freezing: Make
     assert frozen_in(again, stored) == left
     FreezingPack(again, late, seats=4).run()
     assert all(t.state.is_finished() for t in stored(again))
+
+
+def test_no_trial_is_taken_up_before_its_worker_has_let_go(
+    freezing: Make, stored: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker may still be writing the checkpoint from which it would resume."""
+    keeper = freezing()
+    run_until(FreezingPack(keeper, late, seats=4), lambda: bool(frozen_in(keeper, stored)))
+    [number, *_] = frozen_in(keeper, stored)
+    monkeypatch.setattr(decisions, "thaw", lambda *_, **__: [number])
+    assert keeper.opened.freezer.next(has_new=False, busy={0}) is None
+    other = keeper.opened.freezer.next(has_new=False, busy={1})
+    assert other is not None
+    assert other.number == number
+    keeper.opened.freezer.has_left(0)
+    again = keeper.opened.freezer.next(has_new=False, busy={0})
+    assert again is not None
+    assert again.number == number
+
+
+def test_after_a_widening_every_decision_is_made_in_the_wider_space(
+    freezing: Make, stored: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = freezing()
+    run_until(FreezingPack(keeper, late, seats=4), lambda: bool(frozen_in(keeper, stored)))
+    [number, *_] = frozen_in(keeper, stored)
+    space = keeper.study_spec.space
+    low, high = space["learning_rate"].bounds()
+    moved = Widening(dimension="learning_rate", side="high", before=high, after=2 * high, best=1, finished=8)
+    record_widening(keeper.study, moved, space)
+    seen = dict[str, tuple[float, float]]()
+
+    def noting(name: str, answer: Any) -> Callable[..., Any]:
+        def asked(space: SearchSpace, *_: Any, **__: Any) -> Any:
+            seen[name] = space["learning_rate"].bounds()
+            return answer
+
+        return asked
+
+    for name, answer in {"thaw": [], "least_promising": [], "chances": {}}.items():
+        monkeypatch.setattr(decisions, name, noting(name, answer))
+    keeper.opened.freezer.next(has_new=True)
+    keeper.opened.freezer.study_spec = replace(keeper.study_spec, reliability=ReliabilitySection(keep_frozen=0))
+    keeper.opened.freezer.give_up_surplus()
+    assert not keeper.study.pruner.prune(keeper.study, stored(keeper)[number])
+    assert seen == dict.fromkeys(["thaw", "least_promising", "chances"], (low, 2 * high))
 
 
 # --- replies that are lost, processes that are killed ---------------------------------------------
@@ -241,12 +238,26 @@ def test_a_report_that_froze_a_trial_only_on_disk_freezes_it_after_a_restart(
     assert all(t.state.is_finished() for t in stored(again))
 
 
+def any_chances(_: SearchSpace, curves: Sequence[Curve]) -> dict[int, Chance]:
+    """In place of the model, whose fits take time: trials are frozen and taken up often, without sense."""
+    told = sum(len(curve.reports) for curve in curves)
+    return {
+        curve.number: Chance(
+            curve.number, curve.percent, 0.5 * (zlib.crc32(f"{curve.number} {told}".encode()) % 2)
+        )
+        for curve in curves
+        if curve.reports
+    }
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_is_killed_no_trial_is_lost_and_every_value_is_its_own(
-    freezing: Make, stored: Any, seed: int
+    freezing: Make, stored: Any, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two workers, killed with and without their last reply, with and without the checkpoints it asks for."""
+    monkeypatch.setattr("sweeps.study.curve_gp.decisions.chances", any_chances)
     chance = random.Random(seed)
+    freezing = partial(freezing, startup_trials=50)
     keeper = freezing(trials=14)
     packs = [FreezingPack(keeper, late, seats=3, worker=w) for w in (0, 1)]
     kills = 0
@@ -282,6 +293,7 @@ def test_whatever_is_killed_no_trial_is_lost_and_every_value_is_its_own(
             pack.ask()
     trials = stored(keeper)
     assert kills > 1
+    assert sum(len(t.user_attrs.get("stays", ())) > 1 for t in trials) > 1, "some were taken up again"
     assert len([t for t in trials if t.state != TrialState.FAIL]) == 14
     assert all(t.state.is_finished() for t in trials)
     for trial in trials:
