@@ -176,7 +176,9 @@ def test_after_a_widening_every_decision_is_made_in_the_wider_space(
     for name, answer in {"thaw": [], "least_promising": [], "chances": {}}.items():
         monkeypatch.setattr(decisions, name, noting(name, answer))
     keeper.opened.freezer.next(has_new=True)
-    keeper.opened.freezer.study_spec = replace(keeper.study_spec, reliability=ReliabilitySection(keep_frozen=0))
+    keeper.opened.freezer.study_spec = replace(
+        keeper.study_spec, reliability=ReliabilitySection(keep_frozen=0)
+    )
     keeper.opened.freezer.give_up_surplus()
     assert not keeper.study.pruner.prune(keeper.study, stored(keeper)[number])
     assert seen == dict.fromkeys(["thaw", "least_promising", "chances"], (low, 2 * high))
