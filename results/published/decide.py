@@ -11,8 +11,9 @@ from results.comparison.constants import MARGIN
 from results.comparison.paired import Comparison
 from results.comparison.relation import relation
 from results.curve_model.hyperparameters import Hyperparameters
+from results.curve_model.points import LEAST_RATES
 from results.published.configs import Config, configs_of, sweep_of
-from results.published.curve_costs import LEAST_RATES, CurveCosts, curve_costs
+from results.published.curve_costs import CurveCosts, curve_costs, reason_for_none
 from results.published.table import PublishedTable
 from results.sweep_result import SweepResult
 from results.verdict.band import find_edges
@@ -95,7 +96,9 @@ def _judge_model(
     default = guidelines[DEFAULT_ROW].low if DEFAULT_ROW in guidelines else None
     return ModelVerdict(
         model=sweep.name,
-        verdict=assemble(sweep, rows, edges, [_limitation(costs), *limitations], margin=margin),
+        verdict=assemble(
+            sweep, rows, edges, [_limitation(costs, configs, best), *limitations], margin=margin
+        ),
         configs=configs,
         best_rate=None if costs is None else costs.best_rate(),
         default_cost=None if costs is None or default is None else costs.at(default),
@@ -104,9 +107,10 @@ def _judge_model(
     )
 
 
-def _limitation(costs: CurveCosts | None) -> Limitation:
+def _limitation(costs: CurveCosts | None, configs: Sequence[Config], best: Config) -> Limitation:
     if costs is None:
-        return Limitation("few_rates", {"least": LEAST_RATES})
+        code = reason_for_none(configs, best)
+        return Limitation(code, {"least": LEAST_RATES} if code == "few_rates" else {})
     return Limitation(
         "curve",
         {
@@ -114,6 +118,7 @@ def _limitation(costs: CurveCosts | None) -> Limitation:
             "rates": len(costs.rates),
             "highest": costs.rates[-1],
             "near_divergence": costs.near_divergence,
+            "off": costs.rates_off,
         },
     )
 
@@ -141,7 +146,13 @@ def _decide(row: GuidelineRow, best_rate: float, costs: CurveCosts, margin: floa
         return [ComparedValue(r, "above" if r > best_rate else "below", costs.at(r)) for r in rates]
 
     if row.topic != "boundary" and holds_value(row, best_rate):
-        return region_finding(compared(_neighbours(row.low, row.high, costs.rates)), margin=margin)
+        found = region_finding(compared(_neighbours(row.low, row.high, costs.rates)), margin=margin)
+        if found.comparison is not None:
+            return found
+        # Nothing was tried outside: no word, but what the nearest of its ends costs.
+        ends = [e for e in (row.low, row.high) if not math.isclose(e, best_rate, rel_tol=TOLERANCE)]
+        end = min(ends, key=lambda e: abs(math.log(e / best_rate)), default=best_rate)
+        return Finding(found.word, costs.at(end))
     # Of a range the end towards the best is the cheapest, if the loss falls and then rises with the rate.
     rate = row.high if row.high < best_rate else row.low
     own = [] if math.isclose(rate, best_rate, rel_tol=TOLERANCE) else compared([rate])

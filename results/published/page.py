@@ -84,8 +84,8 @@ _MODELS = (
 _VALUES = (
     "Everything else as in the model's best config; costs in percent of the best's loss, with the interval "
     "that leaves 5% beyond each end. Of a range the end towards the best counts. Where the best itself lies "
-    "in the row, the cost is that of the nearest rate tried outside. Empty: the row is not about such a "
-    "model."
+    "in the row, the cost is that of the nearest rate tried outside, or of the row's nearest end where none "
+    "was. Without a cost there is no curve (Limits). Empty: the row is not about such a model."
 )
 
 
@@ -104,9 +104,14 @@ def _answers(
     rates = [float(m.verdict.best.values["learning_rate"]) for m in verdicts if m.verdict.best]
     best = [f"{number(rate)} on {plural(n, 'model')}" for rate, n in sorted(Counter(rates).items())]
     yield f"The best rate tried is {conjunction(best)}."
-    edges = [m.model for m in verdicts if any(e.dimension == "learning_rate" for e in m.verdict.edges)]
-    if edges:
-        yield f"It is the last one tried, so the real best may lie beyond, on {_names(edges)}."
+    for side, which, where in (("high", "highest", "above"), ("low", "lowest", "below")):
+        at = [
+            m.model
+            for m in verdicts
+            if any(e.dimension == "learning_rate" and e.side == side for e in m.verdict.edges)
+        ]
+        if at:
+            yield f"It is the {which} one tried, so the real best may lie {where}, on {_names(at)}."
     for advice in advices:
         yield _answer(advice)
 
@@ -149,8 +154,8 @@ def _default_section(found: Sequence[tuple[ModelVerdict, float]], margin: float)
         where = f"{rate} was tried on none of them: {by_curve}"
     intro = (
         "Against the model's best config, with everything else as there, in percent of its loss; in brackets "
-        f"the interval that leaves 5% beyond each end. {where} Where the curve is lowest at another rate "
-        "than the best tried (Models, below), the cost against that is higher still."
+        f"the interval that leaves 5% beyond each end. {where} Where the curve is lowest elsewhere than at "
+        "the best tried, the cost against that is higher still."
     )
     lines = [_default_cost(model, margin) for model, _ in found]
     return f"## What {rate} costs\n\n{intro}\n\n{bullets(lines)}"
@@ -159,10 +164,13 @@ def _default_section(found: Sequence[tuple[ModelVerdict, float]], margin: float)
 def _default_cost(model: ModelVerdict, margin: float) -> str:
     cost, best = model.default_cost, model.verdict.best
     if cost is None or best is None:
-        return f"{_short(model.model)}: not known, as too few rates were tried."
+        return f"{_short(model.model)}: not known. {limitation_text(model.verdict.limitations[0])}"
     rate = number(float(best.values["learning_rate"]))
+    by_curve = "" if model.best_rate is None else f", by the curve {_best_rate_text(model.best_rate)}"
+    if cost.arm == cost.other:
+        return f"{_short(model.model)}: it is the best tried{by_curve}."
     meaning = f"{_MEANS[relation(cost, margin)]} {100 * margin:g}%"
-    return f"{_short(model.model)}: {effect_text(cost)}, {meaning}. The best tried is {rate}."
+    return f"{_short(model.model)}: {effect_text(cost)}, {meaning}. The best tried is {rate}{by_curve}."
 
 
 _MEANS: Mapping[Relation, str] = {
@@ -189,7 +197,9 @@ def _pivot(verdicts: Sequence[ModelVerdict], advices: Sequence[Advice]) -> str:
 def _pivot_cell(model: ModelVerdict, row: RowVerdict) -> str:
     effect, where = effect_text(row.comparison), ""
     if row.comparison is not None and row.row.topic != "boundary" and row.measurement.position == "inside":
-        where = f"outside, {row.comparison.arm.partition(',')[0]}: "
+        rate = row.comparison.arm.partition(",")[0]
+        ends = [f"learning_rate {number(end)}" for end in (row.row.low, row.row.high) if end is not None]
+        where = f"{'at its end' if rate in ends else 'outside'}, {rate}: "
     size = " (row of the nearest size)" if row.row.id in model.nearest_size else ""
     return f"{word_text(row)}{f', {where}{effect}' if effect else ''}{size}"
 

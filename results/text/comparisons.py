@@ -28,8 +28,13 @@ def effect_text(comparison: Comparison | None) -> str:
     if effect is None:
         return f"{comparison.effect:+.4f}"
     low, high = comparison.percent(comparison.low), comparison.percent(comparison.high)
-    interval = "" if low is None or high is None else f" ({low:+.2f}% to {high:+.2f}%)"
-    return f"{effect:+.2f}%{interval}"
+    interval = "" if low is None or high is None else f" ({_signed(low)} to {_signed(high)})"
+    return f"{_signed(effect)}{interval}"
+
+
+def _signed(percent: float) -> str:
+    """`+0.61%`; never `-0.00%`."""
+    return f"{round(percent, 2) + 0.0:+.2f}%"
 
 
 def row_effect_text(row: RowVerdict) -> str:

@@ -111,12 +111,21 @@ TEXTS: Mapping[str, Callable[..., str]] = {
     "adapters": lambda adapters: f"Adapters were trained {'; '.join(adapters)}.",
     "no_rows": lambda: "The study names no guideline rows, so none is checked.",
     "few_rates": lambda least: (
-        f"Fewer than {least} learning rates of this model were tried with the best's other settings (or its "
-        "losses are not above 0), so no curve is fitted and every word is undecided."
+        f"Fewer than {least} learning rates of this model were tried with the best's other settings (rates "
+        "within 5% count as one), so no curve is fitted and every word is undecided."
     ),
-    "curve": lambda runs, rates, highest, near_divergence: (
+    "no_curve_of_losses": lambda: (
+        "Its losses are not above 0, so no curve is fitted and every word is undecided."
+    ),
+    "curve": lambda runs, rates, highest, near_divergence, off: (
         f"Costs are those of a curve through {plural(runs, 'run')} at {rates} learning rates, up to "
         f"{number(highest)}."
         + (f" Left out near divergence: {plural(near_divergence, 'run')}." if near_divergence else "")
+        + (
+            f" It passes by the runs at {conjunction([number(rate) for rate in off])}: the cost there is "
+            "theirs, and the interval holds both."
+            if off
+            else ""
+        )
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -248,6 +249,66 @@ def test_quiet_replicates_at_low_rates_do_not_narrow_high_ones(tmp_path):
         low, _, high = percents(row)
         widths.append(high - low)
     assert widths[1] > 0.9 * widths[0]
+
+
+V = {rate: 2 + 0.1 * abs(math.log10(rate / 2e-4)) for rate in (5e-5, 1e-4, 2e-4, 4e-4, 8e-4)}
+
+
+def losses_at(losses: dict[float, float], model: str = "org/a-7B") -> str:
+    return "model,lr,rank,test_nll\n" + "".join(f"{model},{r},16,{loss:.5f}\n" for r, loss in losses.items())
+
+
+def test_where_a_rate_was_tried_its_cost_agrees_with_its_runs(tmp_path):
+    model = judged(tmp_path, losses_at(V))["org/a-7B"]
+    costs = costs_of(model)
+    for rate, loss in V.items():
+        found, measured = costs.at(rate), loss - V[2e-4]
+        assert found.low - 1e-3 < measured < found.high + 1e-3
+    assert costs.at(4e-4).effect == pytest.approx(V[4e-4] - 2, abs=1e-3)
+    between = costs.at(3e-4)
+    assert between.low < 0.1 * math.log10(1.5) < between.high
+    assert 4e-4 in costs.rates_off
+    assert "passes by the runs at" in limitation_text(model.verdict.limitations[0])
+    smooth = {rate: 2 * (1 + 0.05 * math.log10(rate / 3e-4) ** 2) for rate in V}
+    assert costs_of(judged(tmp_path, losses_at(smooth))["org/a-7B"]).rates_off == []
+
+
+def test_a_range_outside_of_which_nothing_was_tried_has_a_cost(tmp_path):
+    text = losses_at({r: 2 * (1 + 0.05 * math.log10(r / 3e-4) ** 2) for r in V})
+    row = row_of(judged(tmp_path, text)["org/a-7B"], "method.common_range")  # 1e-5 to 1e-3
+    assert row.word == "undecided"
+    assert percents(row)[0] < 100 * 0.05 * math.log10(1e-3 / 3e-4) ** 2 < percents(row)[2]
+    table = read(tmp_path, text)
+    page = published_page(table, judge_table(table, load_guidelines(), CONTEXT))
+    assert "undecided, at its end, learning_rate 1e-3: +" in page
+
+
+@pytest.mark.parametrize(
+    ("losses", "reason"),
+    [
+        ({1e-4: 2.0, 2e-4: 1.9}, "Fewer than 3 learning rates"),
+        ({2e-4: 2.0, 2.0002e-4: 2.01, 2.0004e-4: 2.02}, "Fewer than 3 learning rates"),
+        ({1e-4: -1.0, 2e-4: -0.9, 4e-4: -0.8}, "Its losses are not above 0"),
+    ],
+)
+def test_the_page_says_why_there_is_no_cost(tmp_path, losses, reason):
+    table = read(tmp_path, losses_at(losses))
+    page = published_page(table, judge_table(table, load_guidelines(), CONTEXT))
+    assert f"- a-7B: not known. {reason}" in page
+
+
+@pytest.mark.parametrize(("best", "said"), [(1e-4, "lowest one tried"), (4e-4, "highest one tried")])
+def test_the_page_says_on_which_side_the_best_was_the_last(tmp_path, best, said):
+    table = read(tmp_path, losses_at({r: 2 + abs(math.log10(r / best)) for r in (1e-4, 2e-4, 4e-4)}))
+    page = published_page(table, judge_table(table, load_guidelines(), CONTEXT))
+    assert [word for word in ("lowest one tried", "highest one tried") if word in page] == [said]
+
+
+def test_the_default_as_the_best_has_no_cost_of_its_own(tmp_path):
+    table = read(tmp_path, losses_at(V))
+    page = published_page(table, judge_table(table, load_guidelines(), CONTEXT))
+    assert "- a-7B: it is the best tried, by the curve " in page
+    assert "-0.00%" not in page
 
 
 def test_with_two_rates_nothing_is_claimed(tmp_path):
