@@ -80,7 +80,9 @@ class Truth:
         if row.topic == "boundary":
             return self._is_boundary_word_wrong(row, found.word, [*own, *retuned], outside, best)
         if _holds(row, best):
-            return self._is_word_of_best_wrong(found.word, own, outside, is_name=bool(row.choices))
+            return self._is_word_of_best_wrong(
+                found.word, [*own, *retuned], outside, is_name=bool(row.choices)
+            )
         end = [arm for arm in own if _is_nearest_end(row, arm.value, best)]
         cheapest = min((arm.cost for arm in [*own, *retuned] if not arm.loses_runs), default=math.inf)
         match found.word:
@@ -201,6 +203,7 @@ class Truth:
             case "supported":
                 return bool(better) or not worse or (is_name and bool(within))
             case "no_worse":
+                # Also one of the sweep's own trials: it holds the row's value at no more than the margin.
                 inside = [arm for arm in own if not arm.costs_more(margin)]
                 return bool(better) or not (outside or inside)
             case "no_difference":

@@ -20,6 +20,9 @@ RESERVE = 0.1
 SPENDING_POWER = 3
 """Alpha is spent as (n / N) to this power: little while few seeds are in, most of it at the last ones."""
 
+ASSUMED_NOISE = 0.002
+"""Standard deviation of one run, its seed accounted for, as a share of the loss; before it is measured."""
+
 PRIOR_DEGREES = 2
 """Degrees of freedom that the other arms' variance may add to an arm's own. With more, noisy arms beside
 quiet ones are called wrongly too often."""

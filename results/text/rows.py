@@ -39,6 +39,8 @@ def reason_not_tested(found: RowVerdict) -> str:
             return "no trial finished its full budget with a finite loss"
         case "nothing_finished_with_parameter":
             return f"no finished trial has a value of {name}"
+        case "best_has_none":
+            return f"the best trial has no {name}, and what was run again with it costs more as a whole"
         case "no_such_sign":
             return "no stability sign that a trial reports stands for this row"
         case "no_trial_ran":

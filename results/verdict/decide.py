@@ -63,7 +63,10 @@ def decide(
     found = Finding("undecided" if measurement.is_tested else "not_tested")
     by_default = False
     if compared is not None and measurement.applies:
-        found = _by_arms(row, measurement, sweep, compared) or found
+        found = finding_of(row, measurement, sweep, compared) or found
+        if measurement.position == "unused" and _can_say_nothing(row, found, sweep, compared):
+            found = Finding("not_tested")
+            measurement = replace(measurement, position="not_tested", not_tested="best_has_none")
         by_default = found.comparison is not None and _is_default(row, found.comparison, sweep, compared)
     decided = row_verdict(
         row,
@@ -119,7 +122,7 @@ def row_verdict(
     )
 
 
-def _by_arms(
+def finding_of(
     row: GuidelineRow, measurement: Measurement, sweep: SweepResult, compared: ArmComparisons
 ) -> Finding | None:
     """The word and the comparison it rests on; None when no arm tests the row."""
@@ -143,6 +146,13 @@ def _by_arms(
     if not tests.own:
         return _by_settings_of_others(row, measurement, tests, best, sweep, compared)
     return value_finding(tests.own, tests.retuned, margin=margin, is_refutable=is_proved)
+
+
+def _can_say_nothing(row: GuidelineRow, found: Finding, sweep: SweepResult, compared: ArmComparisons) -> bool:
+    """Whether no arm can tell what the value costs of a row whose parameter the best does not use: all that
+    hold it cost more, beside a scheduler that has the parameter."""
+    holding = tests_of(row, sweep, compared).retuned
+    return found.word == "undecided" and all(relation(c, compared.margin) in COSTS for c in holding)
 
 
 def finding_on_sides(

@@ -56,6 +56,7 @@ NotTested = Literal[
     "no_trial_ran",
     "sign_not_shown",
     "sign_in_all_trials",
+    "best_has_none",  # and what was run again with one costs more beside its other settings
 ]
 """Why a sweep's own trials say nothing about a row."""
 

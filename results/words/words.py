@@ -27,7 +27,7 @@ REFUTES = frozenset({"too_low", "too_high", "not_supported"})
 
 STRONGER: Mapping[Word, frozenset[Word]] = {
     "not_tested": frozenset(WORDS),
-    "undecided": CLAIMS,
+    "undecided": CLAIMS | {"not_tested"},
     "no_worse": frozenset({"supported", "no_difference"}),
     "too_low": frozenset({"not_supported"}),
     "too_high": frozenset({"not_supported"}),

@@ -18,7 +18,7 @@ from files_and_text.choices import SCHEDULERS
 from files_and_text.plain_values import finite
 from lora_runner.errors import TrialConfigError
 from results.comparison.arms import Arm
-from results.comparison.constants import MARGIN
+from results.comparison.constants import ASSUMED_NOISE, MARGIN
 from results.errors import NothingToSay
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.decide import SEPARATE_RATE_ROWS
@@ -31,8 +31,6 @@ from sweeps.confirm.arm_values import arm_with
 from sweeps.confirm.contrast import contrast_arms
 from sweeps.plan.specs import StudySpec
 
-ASSUMED_NOISE = 0.002
-"""Standard deviation of one run, its seed accounted for, as a share of the loss; before it is measured."""
 _FAR_BEHIND = 3.0
 """Noise is taken so many times when a trial is left out as far behind the best."""
 _ORDER = ("row", "contrast", "one_rate", "retuned")

@@ -11,13 +11,14 @@ from typing import Any
 from files_and_text.numbers import plural
 from files_and_text.plain_values import plain
 from results.comparison.arms import Arm
+from results.comparison.constants import ASSUMED_NOISE
 from results.comparison.power import POWER, seeds_needed, smallest_effect
 from results.sweep_result import SweepResult
 from results.verdict.arm_comparisons import ArmComparisons
 from results.verdict.decide import SEPARATE_RATE_ROWS
 from results.verdict.measure import measure
 from search_spaces import GuidelineRow
-from sweeps.confirm.arms import ASSUMED_NOISE, choose_arms, measured_rows
+from sweeps.confirm.arms import choose_arms, measured_rows
 from sweeps.confirm.one_rate import as_arm, rates_to_try
 from sweeps.confirm.request import ConfirmRequest
 from sweeps.confirm.study_specs import Stored, confirm_study_spec, tuning_study_spec

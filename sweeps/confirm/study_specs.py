@@ -10,12 +10,14 @@ from typing import Any
 import optuna
 
 from files_and_text.numbers import plural, value_text
+from results.allocation.expected import expected_costs
+from results.allocation.row_needs import RowNeeds
 from results.comparison.arms import Arm
 from results.comparison.constants import MIN_PAIRS, MOST_SEEDS
 from results.sweep_result import SweepResult
 from results.verdict.replicates import CONFIRM_FOLDER, CONFIRM_SUFFIX
 from sweeps.confirm.arms import choose_arms, space_with
-from sweeps.confirm.budget import fitting_arms, present_arms
+from sweeps.confirm.budget import budget_for, fitting_arms, present_arms
 from sweeps.confirm.one_rate import as_arm, rates_to_try
 from sweeps.confirm.request import ConfirmRequest
 from sweeps.confirm.set_aside import ONE_RATE_SUFFIX
@@ -68,8 +70,12 @@ def confirm_study_spec(
         )
     runs, most_seeds = None, MOST_SEEDS
     seeds = MOST_SEEDS if request.hours is None else MAX_SEEDS_IN_TIME
-    if request.trials is not None:
-        runs = request.trials - num_tuned
+    if (budget := budget_for(arms, request.trials, hours=request.hours, rows=request.rows)) is not None:
+        runs = (
+            budget - num_tuned
+            if request.trials is not None
+            else max(budget - num_tuned, MIN_PAIRS * len(arms))
+        )
         each = runs // len(arms)
         if each < MIN_PAIRS:
             least = num_tuned + MIN_PAIRS * len(arms)
@@ -83,12 +89,15 @@ def confirm_study_spec(
             )
         # Open arms get the runs of decided ones; the last one open shares what is left with the best.
         most_seeds, seeds = min(each + each // 5, MAX_SEEDS_IN_TIME), runs // 2
+        if request.rows:  # a row's arms may get far more than their share
+            most_seeds = max(most_seeds, min(MOST_SEEDS, 2 * each))
     plan = ReplicatePlan(
         arms=arms,
         seeds=new_seeds(int(study_spec.constants["seed"]), seeds),
         runs=runs,
         most_seeds=most_seeds,
         known=_known_runs(sweep, arms),
+        needs=RowNeeds(sweep, expected_costs(sweep, arms), margin=request.margin) if request.rows else None,
         margin=request.margin,
     )
     return _study_spec(study_spec, plan, suffix=CONFIRM_SUFFIX, folder=CONFIRM_FOLDER)
@@ -103,8 +112,10 @@ def _arms(
     stored: Stored,
 ) -> tuple[Arm, ...]:
     arms = choose_arms(sweep, study_spec, best=request.best, rows=request.rows, one_rate=one_rate)
-    runs = None if request.trials is None else request.trials - num_tuned
-    return present_arms(arms, stored, rows=request.rows) or fitting_arms(arms, runs)
+    budget = budget_for(arms, request.trials, hours=request.hours, rows=request.rows)
+    return present_arms(arms, stored, rows=request.rows) or fitting_arms(
+        arms, None if budget is None else budget - num_tuned, sweep, margin=request.margin
+    )
 
 
 def _known_runs(sweep: SweepResult, arms: Sequence[Arm]) -> tuple[KnownRun, ...]:

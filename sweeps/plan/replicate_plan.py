@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from results.allocation.row_needs import RowNeeds
 from results.comparison.arms import Arm, reference
 from results.comparison.constants import MARGIN, MOST_SEEDS
 
@@ -44,6 +45,8 @@ class ReplicatePlan:
     """Whether an arm ends once it is decided."""
     known: tuple[KnownRun, ...] = ()
     """In the order in which they ended."""
+    needs: RowNeeds | None = None
+    """What the guideline rows wait for; None where all arms are to be decided alike."""
 
     @property
     def size(self) -> int:
@@ -52,10 +55,14 @@ class ReplicatePlan:
         return every if self.runs is None else min(self.runs, every)
 
     def next_run(
-        self, taken: Collection[tuple[str, int]], undecided: Collection[str]
+        self,
+        taken: Collection[tuple[str, int]],
+        undecided: Collection[str],
+        wanted: Sequence[Mapping[str, int]] = (),
     ) -> tuple[Arm, int] | None:
         """The next arm and its seed; None when there is none.
 
+        `wanted` are arms with the number of seeds that each should have, those to be served first in front.
         `taken` are arms' names with the seeds that they ran on or will. The reference runs on every seed
         that an undecided arm runs on; where every arm has ended, or for the last run of a budget, it would be
         alone on its seed and is left out.
@@ -70,11 +77,31 @@ class ReplicatePlan:
         arms = [arm for arm in self.arms if arm is best or arm.name in undecided]
         if len(arms) < 2:
             return None
+        for seeds in wanted:
+            if (run := self._towards(seeds, taken, left)) is not None:
+                return run
         for seed in self.seeds:
             missing = [arm for arm in arms if (arm.name, seed) not in taken]
             is_alone = left == 1 and best in missing and len(missing) == len(arms)
             if missing and not is_alone:
                 return missing[0], seed
+        return None
+
+    def _towards(
+        self, wanted: Mapping[str, int], taken: Collection[tuple[str, int]], left: int
+    ) -> tuple[Arm, int] | None:
+        """The next run of the arm that has the fewest, each taking the seeds in their order."""
+        best = reference(self.arms)
+        count = {name: sum(arm == name for arm, _ in taken) for name in wanted}
+        short = [arm for arm in self.arms if count.get(arm.name, 0) < wanted.get(arm.name, 0)]
+        for arm in sorted(short, key=lambda arm: count[arm.name]):
+            seed = next((seed for seed in self.seeds if (arm.name, seed) not in taken), None)
+            if seed is None:
+                continue
+            if (best.name, seed) in taken:
+                return arm, seed
+            if left > 1:
+                return best, seed
         return None
 
     def described(self) -> list[dict[str, Any]]:

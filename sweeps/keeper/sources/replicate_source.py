@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import optuna
@@ -35,6 +36,7 @@ class ReplicateSource(TrialSource):
         # All values are enqueued, but Optuna wants a sampler.
         study.sampler = RandomSampler(seed=0)
         self._num_ended, self._undecided = -1, frozenset[str]()
+        self._wanted: Sequence[Mapping[str, int]] = ()
 
     def enqueue_first_trials(self) -> None:
         """Record the plan's arms, its design and margin; it has no first trials.
@@ -109,7 +111,8 @@ class ReplicateSource(TrialSource):
 
     def _next_run(self) -> tuple[Arm, int] | None:
         taken = {_run_of(trial) for trial in self.study.get_trials(deepcopy=False)}
-        return self.plan.next_run(taken, self._undecided_arms())
+        undecided = self._undecided_arms()
+        return self.plan.next_run(taken, undecided, self._wanted)
 
     def _is_wanted(self, trial: FrozenTrial) -> bool:
         """Whether the trial's arm, or any that is compared with it, is undecided."""
@@ -124,11 +127,12 @@ class ReplicateSource(TrialSource):
         return self.plan.stops_early and not self._undecided_arms()
 
     def _undecided_arms(self) -> frozenset[str]:
-        """`undecided_arms`, computed again only after another run has ended."""
+        """Found again only after another run has ended, as are the seeds that rows wait for."""
         num_ended = len(self.study.get_trials(deepcopy=False, states=ENDED_STATES))
         if num_ended != self._num_ended:
             before, self._num_ended = self._undecided, num_ended
-            self._undecided = undecided_arms(self.study, self.plan)
+            taken = {_run_of(trial) for trial in self.study.get_trials(deepcopy=False)}
+            self._undecided, self._wanted = what_is_open(self.study, self.plan, taken)
             decided = sorted(before - self._undecided)
             if self.plan.stops_early and decided:
                 names = ", ".join(repr(name) for name in decided)
@@ -145,27 +149,44 @@ def trial_source_for(study_spec: StudySpec, study: optuna.Study, note: Callable[
     return ReplicateSource(study_spec, study, note, study_spec.replicates)
 
 
-def undecided_arms(study: optuna.Study, plan: ReplicatePlan) -> frozenset[str]:
-    """Names of the arms that the runs that have ended do not decide at the plan's margin."""
+def what_is_open(
+    study: optuna.Study, plan: ReplicatePlan, taken: Collection[tuple[str, int]]
+) -> tuple[frozenset[str], tuple[Mapping[str, int], ...]]:
+    """The arms that are to run on, and the seeds that some of them should have, the most urgent first.
+
+    Open are the arms without a relation to the best at the plan's margin, and those for which a row waits.
+    `taken` are the runs that were drawn.
+    """
     if not plan.stops_early:
-        return frozenset(arm.name for arm in plan.arms)
+        return frozenset(arm.name for arm in plan.arms), ()
     found = read_replicates(study)
-    return undecided(plan.arms, found.runs, margin=plan.margin, most_seeds=found.most_seeds)
+    open_arms = undecided(plan.arms, found.runs, margin=plan.margin, most_seeds=found.most_seeds)
+    if plan.needs is None:
+        return open_arms, ()
+    seeds = Counter(arm for arm, _ in taken)
+    wishes = plan.needs.wishes(plan.arms, found.runs, seeds, most_seeds=found.most_seeds)
+    left = plan.size - len(taken)
+    wishes.sort(key=lambda wish: wish.runs > left)  # what the budget has no runs for comes last
+    return open_arms.union(*(wish.seeds for wish in wishes)), tuple(wish.seeds for wish in wishes)
 
 
 def is_settled(study: optuna.Study, plan: ReplicatePlan) -> bool:
-    """Whether the runs that have ended decide every arm."""
-    return plan.stops_early and not undecided_arms(study, plan)
+    """Whether the runs that have ended decide every arm, and no row waits for more."""
+    return plan.stops_early and not what_is_open(study, plan, _ended(study))[0]
 
 
 def has_next_run(study: optuna.Study, plan: ReplicatePlan) -> bool:
     """Whether the plan has a run that has not ended, those that failed included."""
-    taken = {
+    taken = _ended(study)
+    return plan.next_run(taken, *what_is_open(study, plan, taken)) is not None
+
+
+def _ended(study: optuna.Study) -> set[tuple[str, int]]:
+    return {
         _run_of(trial)
         for trial in study.get_trials(deepcopy=False)
         if trial.state not in (TrialState.FAIL, TrialState.WAITING)
     }
-    return plan.next_run(taken, undecided_arms(study, plan)) is not None
 
 
 def _run_of(trial: FrozenTrial) -> tuple[str, int]:

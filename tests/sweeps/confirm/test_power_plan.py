@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from results.comparison.arms import Arm, Replicate
+from results.comparison.constants import ASSUMED_NOISE
 from results.comparison.power import POWER, power, smallest_effect
 from results.sweep_result import read_study
 from results.verdict.arm_comparisons import compare_arms
 from results.verdict.replicates import Replicates
-from sweeps.confirm.arms import ASSUMED_NOISE
 from sweeps.confirm.power_plan import PowerPlan, plan_lines, power_plan
 from sweeps.confirm.request import ConfirmRequest
 from sweeps.errors import ConfigError
@@ -25,7 +25,7 @@ def planned(swept: Keeper, **options: object) -> PowerPlan:
 
 
 def test_it_names_the_effect_that_the_budget_sees_and_the_runs_that_one_percent_needs(swept: Keeper) -> None:
-    plan = planned(swept)
+    plan = planned(swept, trials=400)
     others = len(plan.arms) - 1
     assert plan.sees == smallest_effect(noise=ASSUMED_NOISE, comparisons=others, seeds=plan.seeds)
     assert plan.seeds_for_one_percent is not None
