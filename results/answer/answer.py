@@ -59,6 +59,8 @@ class Gap:
     """Ends of the interval in nats, paired by seed; None for single runs and below 3 seeds."""
     low_percent: float | None = None
     high_percent: float | None = None
+    contradicted: bool = False
+    """Whether later seeds contradict the interval, which stands nevertheless."""
     seeds: int = 0
     """Common seeds; 0: one run of each."""
     trial: int | None = None

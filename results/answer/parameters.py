@@ -72,6 +72,7 @@ def gap_of(comparison: Comparison | None) -> Gap | None:
         high=comparison.high,
         low_percent=comparison.percent(comparison.low),
         high_percent=comparison.percent(comparison.high),
+        contradicted=comparison.contradicted,
         seeds=comparison.pairs if comparison.design == "paired" else 0,
     )
 

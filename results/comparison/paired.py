@@ -24,6 +24,10 @@ from results.comparison.looks import AllEvidence, Design, all_evidence
 from results.comparison.thresholds import end_share
 
 
+_ROUNDING = 1e-9
+"""Nats by which a mean may lie outside an interval without width."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """One arm against another over the seeds that both ran on."""
@@ -57,7 +61,8 @@ class Comparison:
     before_loss: tuple[float, float] | None = None
     """The ends at the last look before either lost a run; None without such a look."""
     contradicted: bool = False
-    """Whether a later look contradicts the interval, which stands nevertheless."""
+    """Whether later seeds contradict the interval, which stands nevertheless: a later look excludes all of it,
+    or the mean over all seeds lies outside it."""
 
     def percent(self, value: float | None) -> float | None:
         """A difference as percent of the other's loss."""
@@ -107,6 +112,7 @@ def _comparison(arm: str, other: str, found: AllEvidence, design: Design) -> Com
     mean = fmean(found.other_losses) if found.other_losses else None
     other_loss = evidence.other_sum / evidence.pairs if evidence.pairs else mean
     has_interval = math.isfinite(evidence.low) and math.isfinite(evidence.high)
+    outside = max(evidence.low - evidence.mean, evidence.mean - evidence.high)
     is_sound = math.isfinite(evidence.before_loss[0])
     return Comparison(
         arm=arm,
@@ -122,5 +128,5 @@ def _comparison(arm: str, other: str, found: AllEvidence, design: Design) -> Com
         other_lost=found.other_lost,
         loses_runs=evidence.loses_runs,
         before_loss=evidence.before_loss if is_sound else None,
-        contradicted=evidence.contradicted,
+        contradicted=evidence.contradicted or (has_interval and outside > _ROUNDING),
     )

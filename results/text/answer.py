@@ -111,7 +111,9 @@ def headline(answer: Answer) -> str:
 def sure_text(answer: Answer) -> str:
     """How sure it is that the best beats the guideline default, also over other evaluation records; and that
     a better rate may lie beyond it."""
-    return " ".join(filter(None, (_sure(answer), records_text(answer), untried_text(answer))))
+    return " ".join(
+        filter(None, (_sure(answer), _contradicted(answer), records_text(answer), untried_text(answer)))
+    )
 
 
 def untried_text(answer: Answer) -> str:
@@ -160,6 +162,15 @@ def _sure(answer: Answer) -> str:
         case "default_better":
             return f"No: on {_seeds(seeds)} the guideline default is better than the sweep's best."
     return f"Not yet: on {_seeds(seeds)} the guideline default costs {between or 'an unknown amount'}."
+
+
+def _contradicted(answer: Answer) -> str:
+    """That later seeds contradict the interval of the guideline default; "" where they do not."""
+    gap = answer.default.gap
+    if gap is None or not gap.contradicted:
+        return ""
+    mean = f"{gap.nats:.4f} nats" if gap.percent is None else percent_text(gap.percent, plus=False)
+    return f"Later seeds contradict that interval: the mean over {_seeds(gap.seeds)} is {mean}."
 
 
 def done_text(run: RunFacts) -> str:

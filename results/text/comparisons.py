@@ -7,6 +7,7 @@ from files_and_text.plain_values import finite
 from results.comparison.paired import Comparison
 from results.effects.value_effects import Effect
 from results.text.conditions import conditions_statement
+from results.text.gaps import CONTRADICTED
 from results.text.values import conjunction, sentence
 from results.verdict.band import Band
 from results.verdict.row_verdict import RowVerdict
@@ -28,7 +29,8 @@ def effect_text(comparison: Comparison | None) -> str:
     if effect is None:
         return f"{comparison.effect:+.4f}"
     low, high = comparison.percent(comparison.low), comparison.percent(comparison.high)
-    interval = "" if low is None or high is None else f" ({_signed(low)} to {_signed(high)})"
+    doubt = f"; {CONTRADICTED}" if comparison.contradicted else ""
+    interval = "" if low is None or high is None else f" ({_signed(low)} to {_signed(high)}{doubt})"
     return f"{_signed(effect)}{interval}"
 
 
@@ -128,7 +130,7 @@ def _because(comparison: Comparison | None, margin: float) -> str:
     if comparison.low is not None and comparison.high is not None:
         said.append(
             f"{100 * comparison.level:.4g}% interval {comparison.low:+.4f} to {comparison.high:+.4f}, "
-            f"margin {100 * margin:g}%"
+            f"margin {100 * margin:g}%" + (f"; {CONTRADICTED}" if comparison.contradicted else "")
         )
     elif comparison.effect is not None:
         said.append("too few for an interval")

@@ -8,6 +8,10 @@ from files_and_text.numbers import plural
 from results.answer.answer import Gap, Loss
 
 
+CONTRADICTED = "later seeds contradict it"
+"""Behind an interval that stands although a later look excludes it."""
+
+
 def short_loss(value: float | None) -> str:
     """`5.432`, `0.8431`: three decimals, four below 1."""
     if value is None or not math.isfinite(value):
@@ -40,6 +44,7 @@ def gap_text(gap: Gap, *, with_seeds: bool = True, source: str = "") -> str:
     Without `with_seeds` their number is left out beside an interval. `source` says what ran, last.
     """
     notes = [text] if (text := interval_text(gap)) else []
+    notes += [CONTRADICTED] if gap.contradicted else []
     notes += [plural(gap.seeds, "seed")] if gap.seeds and (with_seeds or not notes) else []
     notes += [source] if source else []
     shown = f"{gap.nats:+.4f} nats" if gap.percent is None else percent_text(gap.percent)
