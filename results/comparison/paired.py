@@ -23,7 +23,6 @@ from results.comparison.constants import ALPHA, MOST_SEEDS
 from results.comparison.looks import AllEvidence, Design, all_evidence
 from results.comparison.thresholds import end_share
 
-
 _ROUNDING = 1e-9
 """Nats by which a mean may lie outside an interval without width."""
 
@@ -61,7 +60,7 @@ class Comparison:
     before_loss: tuple[float, float] | None = None
     """The ends at the last look before either lost a run; None without such a look."""
     contradicted: bool = False
-    """Whether later seeds contradict the interval, which stands nevertheless: a later look excludes all of it,
+    """Whether later seeds contradict the interval, which stands nevertheless: a later look excludes it all,
     or the mean over all seeds lies outside it."""
 
     def percent(self, value: float | None) -> float | None:

@@ -7,7 +7,6 @@ import math
 from files_and_text.numbers import plural
 from results.answer.answer import Gap, Loss
 
-
 CONTRADICTED = "later seeds contradict it"
 """Behind an interval that stands although a later look excludes it."""
 
