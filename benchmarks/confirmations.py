@@ -71,9 +71,10 @@ chooses the arms, their order, the end and the words; losses are drawn. ± is th
 - undecided: share of a sweep's distinct statements that are tested
 - power: share of the arms that are 1% worse which are shown to be worse by more than the margin
 
-The noise of a run is 0.2% of the loss and the budget is the program's own (8 seeds of each arm before, at most
-60 runs after), unless the case says otherwise. **Bold** misses a goal: at most 5% wrong, none lost, power at least 0.8, at most 25% undecided
-after 42 runs. Words are judged by what they meant in the measured version. N: the column sweeps."""
+The noise of a run is 0.2% of the loss and the budget is the program's own (8 seeds of each arm before, at
+most 60 runs after), unless the case says otherwise. **Bold** misses a goal: at most 5% wrong, none lost,
+power at least 0.8, at most 25% undecided after 42 runs. Words are judged by what they meant in the measured
+version. N: the column sweeps."""
 
 
 def main() -> None:
