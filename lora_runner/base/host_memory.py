@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 
-LIBRARY_BYTES = int(0.6 * 2**30)
+LIBRARY_BYTES = int(0.65 * 2**30)
 """Bytes of a worker without a model: Python, torch, transformers, peft, bitsandbytes, Ray."""
 GAPS = 0.5
 """Bytes lost in gaps per byte of temporary tensors.

@@ -496,7 +496,7 @@ def test_a_process_takes_about_what_is_said(tiny_model: TINY) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROCESS, str(folder)], capture_output=True, text=True, timeout=300, check=True
     )
-    assert 0.85 < float(done.stdout) < 1.2
+    assert 0.95 < float(done.stdout) < 1.15  # 1.03 with glibc 2.36
 
 
 @pytest.mark.slow
