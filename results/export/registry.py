@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from results.export.targets import transformers as transformers_target
 from results.export.targets import trl as trl_target
 from results.export.targets import unsloth as unsloth_target
 from results.export.targets import yaml as yaml_target
+from results.export.written_records import SweepRecords, WrittenRecords, written_records
 
 TARGETS: dict[str, Target] = {
     module.TARGET.name: module.TARGET
@@ -48,10 +50,12 @@ def export(
     target_version: str | None = None,
     strict: bool = False,
     overwrite: bool = False,
+    records: SweepRecords | None = None,
 ) -> ExportResult:
     """Write the best config (`best_config()` or `read_best_config()`) for `target` into the folder
     `destination`, as its version `target_version` takes it (None: the version the target was written for).
 
+    `records` are written beside the settings for a target that reads records with its own code.
     All files are written to a temporary folder and checked there first, so a refused export leaves nothing
     behind. Raises UnknownTarget, LossyExport (only when `strict`), WouldOverwrite (unless `overwrite`), and
     ExportError or AdapterFilesError for a config or an adapter that the target cannot use.
@@ -60,7 +64,12 @@ def export(
         raise UnknownTarget(f"export target {target!r} does not exist.{nearest(target, TARGETS)}")
     version = TARGETS[target].version(target_version)
     config = plain(best_config)
+    written = WrittenRecords(config=config, files={}, notes=[])
+    if records is not None and TARGETS[target].reads_records:
+        written = written_records(config, records)
+        config = written.config
     draft = TARGETS[target].build(config, adapter_folder, version)
+    draft = replace(draft, files={**draft.files, **written.files}, notes=[*written.notes, *draft.notes])
     lossy = lossy_sentences(config, draft.facts)
     if strict and lossy:
         raise LossyExport(target, lossy)

@@ -36,9 +36,12 @@ def facts_of_both(program: str, config: Config) -> dict[str, FactExport]:
 def evaluation_lost(program: str, config: Config) -> str:
     """That the program evaluates on other records of the evaluation data than the trials; "" if it does not.
 
-    Neither program draws evaluation records by their content as the sweep does.
+    Neither program draws evaluation records by their content as the sweep does: they are written for them
+    (`written_records.py`), unless they cannot be read any more.
     """
     data = section(config, "data")
+    if data.get("eval_in_train"):
+        return f"The sweep held its evaluation records out of the training records; {program} trains on both."
     used, records, most = (
         data.get(name) for name in ("num_eval_used", "num_eval_records", "max_eval_examples")
     )
@@ -69,6 +72,8 @@ def notes_of_both(program: str, package: str, config: Config) -> list[str]:
         f"Written from the published keys of {package}; it needs a GPU and was not run by the sweep.",
         f"Data order, dropout masks and LoRA's first weights are {program}'s own, so a run ends near the "
         "sweep's loss, not at it.",
+        f"{program} averages the evaluation loss over batches, the sweep over tokens: on the same weights "
+        "the two differ a little.",
         *revision_notes(config),
         *unknown_forms_notes(config),
     ]

@@ -65,6 +65,8 @@ class Target:
 
     Raises ExportError when the config lacks what the target needs.
     """
+    reads_records: bool = False
+    """Whether it reads records with its own code, so that the sweep's are written for it."""
     package: str = ""
     """The package that `--target-version` refers to; empty when the files are the same for every version."""
     written_for: str = ""

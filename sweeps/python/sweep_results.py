@@ -138,9 +138,11 @@ class SweepResults(Shown):
         strict: bool = False,
         overwrite: bool = False,
     ) -> ExportResult:
-        """Write the best config for another program; the adapter goes along where the target takes one."""
+        """Write the best config for another program; the adapter goes along where the target takes one, the
+        sweep's records where it reads records with its own code."""
         from results.best import BEST_FOLDER, best_config, read_best_config
-        from results.export import export
+        from results.export import TARGETS, export
+        from sweeps.python.used_records import used_records
 
         best = self.run_folder / BEST_FOLDER
         if (best / "config.yaml").is_file():
@@ -152,9 +154,27 @@ class SweepResults(Shown):
         inside = {role: path for role, path in ours.items() if Path(path).is_relative_to(self.run_folder)}
         config = {**config, "data": {**(config.get("data") or {}), **inside}}
         folder = output or self.run_folder / "export" / target
+        records, reason = None, ""
+        if target in TARGETS and TARGETS[target].reads_records:
+            data = config["data"]
+            try:
+                records = used_records(
+                    self.config, train_digest=data.get("train_digest"), eval_digest=data.get("eval_digest")
+                )
+            except (ExpectedError, OSError) as error:
+                reason = str(error).rstrip(".")
         result = export(
-            target, config, adapter, folder, target_version=target_version, strict=strict, overwrite=overwrite
+            target,
+            config,
+            adapter,
+            folder,
+            target_version=target_version,
+            strict=strict,
+            overwrite=overwrite,
+            records=records,
         )
+        if reason:
+            result.notes.append(f"The sweep's records could not be written beside the settings: {reason}.")
         with suppress(StorageUnreachable, RunFolderError):  # best/ can be exported without its study
             if self.read_answer().uses_default:
                 result.notes.insert(0, "on the seeds of the confirmation the guideline default is better")

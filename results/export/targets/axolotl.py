@@ -165,7 +165,12 @@ def _records(config: Config) -> dict[str, FactExport]:
         facts["chat_template"] = not_expressed(f"Axolotl applies no chat template to {format} records.")
     if held_out or data.get("eval_split"):
         entry = _dataset(held_out or source, data.get("eval_split"), shape, config)
-        facts["held_out"] = as_settings(test_datasets=[entry], lost=evaluation_lost("Axolotl", config))
+        facts["held_out"] = as_settings(
+            test_datasets=[entry],
+            # Without it Axolotl reads the records and never evaluates.
+            eval_steps=section(config, "training")["max_steps"],
+            lost=evaluation_lost("Axolotl", config),
+        )
     return facts
 
 
@@ -227,9 +232,12 @@ def _build(config: Config, adapter_folder: Path | None, version: Version | None)
     facts = _facts(config)
     lossy = lossy_sentences(config, facts)
     product = f"Examples per step: {effective_batch_size(config)} = micro batch x accumulation x 1 GPU."
-    notes = notes_of_both("Axolotl", f"axolotl {version}", config)
+    notes = [
+        *notes_of_both("Axolotl", f"axolotl {version}", config),
+        "Run it in this folder: its paths begin here.",
+    ]
     keys = settings_of(config, facts) | _FIXED
-    title = f"For `axolotl train {FILE}` (axolotl {version})."
+    title = f"For `axolotl train {FILE}` in this folder (axolotl {version})."
     return ExportDraft(
         files={FILE: settings_file_text(title, config, keys, lossy, [product])}, facts=facts, notes=notes
     )
@@ -239,6 +247,7 @@ TARGET = Target(
     name="axolotl",
     summary="a config for axolotl train",
     build=_build,
+    reads_records=True,
     package="axolotl",
     written_for="0.21.0",
     oldest="0.18",

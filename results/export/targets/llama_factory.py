@@ -7,6 +7,7 @@ data/processor/supervised.py, model/adapter.py).
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,15 @@ def _records(config: Config) -> dict[str, FactExport]:
         ),
         "data_format": as_settings(stage="pt" if text else "sft", template=template, lost=difference),
         **(
-            {"held_out": as_settings(eval_dataset=HELD_OUT, lost=evaluation_lost("LLaMA-Factory", config))}
+            {
+                "held_out": as_settings(
+                    eval_dataset=HELD_OUT,
+                    # Without it LLaMA-Factory reads the records and never evaluates.
+                    do_eval=True,
+                    per_device_eval_batch_size=section(config, "training")["per_device_train_batch_size"],
+                    lost=evaluation_lost("LLaMA-Factory", config),
+                )
+            }
             if held_out
             else {}
         ),
@@ -175,8 +184,11 @@ def _records(config: Config) -> dict[str, FactExport]:
     }
 
 
-def _dataset(source: DataSource | None, split: Any, format: str) -> dict[str, Any]:
-    shape = _COLUMNS.get(format, _COLUMNS["prompt_completion"])
+def _dataset(source: DataSource | None, split: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+    shape = dict(_COLUMNS.get(str(data.get("format")), _COLUMNS["prompt_completion"]))
+    if data.get("columns") is not None:
+        # LLaMA-Factory fails on records that lack a column that is named here.
+        shape["columns"] = {key: name for key, name in shape["columns"].items() if name in data["columns"]}
     if source is None:
         return {"file_name": "train.jsonl", **shape}
     if source.is_hub_id:
@@ -190,11 +202,11 @@ def _build(config: Config, adapter_folder: Path | None, version: Version | None)
     facts = _facts(config)
     lossy = lossy_sentences(config, facts)
     data = section(config, "data")
-    format, train = str(data.get("format")), parse_data_source(data.get("train"))
-    datasets = {TRAIN: _dataset(train, data.get("train_split"), format)}
+    train = parse_data_source(data.get("train"))
+    datasets = {TRAIN: _dataset(train, data.get("train_split"), data)}
     if data.get("eval") is not None or data.get("eval_split") is not None:
         datasets[HELD_OUT] = _dataset(
-            parse_data_source(data.get("eval")) or train, data.get("eval_split"), format
+            parse_data_source(data.get("eval")) or train, data.get("eval_split"), data
         )
     product = f"Examples per step: {effective_batch_size(config)} = per device x accumulation x 1 device."
     notes = [
@@ -217,6 +229,7 @@ TARGET = Target(
     name="llama-factory",
     summary="a config for llamafactory-cli train, with dataset_info.json",
     build=_build,
+    reads_records=True,
     package="llamafactory",
     written_for="0.9.5",
     oldest="0.9.4",

@@ -26,6 +26,7 @@ from lora_runner.errors import DataError
 from results.export import TARGETS
 from results.export.bundled_data_code import PACKAGE
 from results.export.facts import FORMS, facts_of, form_fact_name
+from results.export.written_records import SweepRecords, written_records
 
 SCRIPTS = ("transformers", "trl", "unsloth")
 SETTINGS = ("axolotl", "llama-factory")
@@ -268,8 +269,10 @@ def by_script(target: str, spec: DataSpec, data: DataBundle, folder: Path) -> st
 
 
 def by_settings(target: str, spec: DataSpec, data: DataBundle) -> list[str]:
-    """What a target of settings files lists as lost of the data."""
-    config = best_config_of(spec, data)
+    """What a target of settings files lists as lost of the data, with the sweep's own records beside it."""
+    selected = [] if "copies_in_eval" in data.forms else None
+    own = SweepRecords(eval=[], train=selected, columns=[])
+    config = written_records(best_config_of(spec, data), own).config
     said = _build(target, config).facts
     found = [said[fact.name].lost for fact in facts_of(config) if fact.name in _OF_DATA]
     return list(dict.fromkeys(filter(None, found)))
@@ -304,6 +307,10 @@ computed.
 
 `equal`: the exported `train.py` trains on the tokens and labels of the trials, and evaluates on theirs.
 `yes`: the settings file says it. A number: what the export lists as lost, below; `--strict` refuses it.
+Axolotl and LLaMA-Factory read records with their own code. Beside their settings stand the sweep's own
+evaluation records (`eval.jsonl`, in its order) and, where it did not train on all of its source, those that
+it trained on (`train.jsonl`): the columns that it read, at most 256 MiB each, compared with the study's
+digests. Records that changed since are not written, and the export says so.
 `peft`, `llama.cpp` and `yaml` train nothing. How a conversation becomes tokens (second column) is in
 [data.md](data.md).
 
