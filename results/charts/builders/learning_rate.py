@@ -83,8 +83,10 @@ def _run_again(tables: Sequence[TableValue], answer: Answer) -> tuple[Mark, ...]
     found = []
     for value in tables:
         cost = value.cost
-        if answer.best is None or cost is None or not cost.seeds or cost == answer.default.gap:
-            continue  # single runs are marks already, and so is the default
+        if answer.best is None or cost is None or not cost.seeds:
+            continue  # single runs are marks already
+        if cost.differs_in or cost == answer.default.gap:
+            continue  # and so are the default and other trials with all of their own values
         if value.low is None or value.low != value.high:
             continue  # a range has no place on the axis
         best = answer.best.loss.value
@@ -222,6 +224,9 @@ def _caption(
     high: float,
 ) -> str:
     parts = ["Each mark is a trial at its full budget; lower is better."]
+    places = [(trial.values[RATE], trial.eval_loss) for trial in shown]
+    if len({rate for rate, _ in places}) < len(places):
+        parts.append("Marks that would hide each other, as at one rate, stand a little to the side.")
     early = sum(trial.outcome in EARLY for trial in trials)
     if early:
         parts.append(

@@ -21,7 +21,7 @@ from results.sweep_result import SweepResult, read_study
 from results.verdict.verdict import verdict
 from search_spaces import DEFAULT_LABEL
 from tests.results.charts.conftest import overlapping, text_boxes
-from tests.results.confirm_studies import ARMS, confirm
+from tests.results.confirm_studies import ARMS, arm, confirm
 from tests.results.report.conftest import XSS, many_trials
 
 Answered = Callable[..., tuple[SweepResult, Answer]]
@@ -67,7 +67,11 @@ def grown(box: Any, by: float) -> Any:
 def test_trials_with_the_same_values_are_all_seen(answered: Answered, make_trial: Any, size: Size) -> None:
     same = [make_trial(2.5, lr=2e-4, scheduler="linear") for _ in range(4)]
     pruned = [make_trial(outcome="pruned", lr=2e-4, reports={20: 2.9}) for _ in range(6)]
-    layout = place(chart_of(answered(*same, *pruned, make_trial(2.0, lr=1e-3))), size)
+    chart = chart_of(answered(*same, *pruned, make_trial(2.0, lr=1e-3)))
+    said = "Marks that would hide each other, as at one rate, stand a little to the side."
+    assert said in chart.caption
+    assert said not in chart_of(answered(same[0], make_trial(2.0, lr=1e-3))).caption
+    layout = place(chart, size)
     for marks in (layout.marks, layout.edge_marks):
         places = [(placed.point.x, placed.point.y) for placed in marks]
         assert all(
@@ -167,6 +171,20 @@ def test_after_a_confirmation_the_marks_are_means_of_the_seeds(make_trial: Any, 
     assert again.low is not None
     assert again.low < again.y < (again.high or 0)
     assert (4e-4, 2.0) in marks_of(chart, "scheduler-cosine")  # the single run stays a trial among others
+
+
+def test_the_cost_of_all_tables_values_is_no_mark_of_one_rate(make_trial: Any, make_study: Any) -> None:
+    of = make_study(
+        make_trial(2.2, lr=2e-4, ratio=0.25, label=DEFAULT_LABEL, rows=("scenario.general", "size.7-8b")),
+        make_trial(2.0, lr=4e-4, ratio=0.125, scheduler="cosine", warmup=0.05),
+        make_trial(2.3, lr=1e-3),
+    )
+    others = {"learning_rate": 2e-4, "embedding_lr_ratio": 0.25, "lr_scheduler_type": "linear"}
+    default = arm("default", "guideline_default", **others)
+    sweep = read_study(of)
+    answer = read_answer(sweep, verdict(sweep, confirm(ARMS[0], (default, 2.2))), run_folder="runs/mine")
+    assert any(value.cost and value.cost.differs_in for p in answer.parameters for value in p.tables)
+    assert "table" not in {series.style for series in chart_of((sweep, answer)).series}
 
 
 def test_a_default_that_is_best_is_one_mark_that_says_so(answered: Answered, make_trial: Any) -> None:
