@@ -83,7 +83,9 @@ class ValueEffects:
         return len(self._trials)
 
     def of(self, parameter: str, values: Sequence[Value]) -> Effect | None:
-        """The cheapest of the values; None where there are too few trials, or none near any of the values."""
+        """The cheapest of the values; None where there are too few trials, none near any of the values, or
+        where the model knows less of it than what training gains: the 95% interval is wider than the cost of
+        the untouched base."""
         key = (parameter, tuple(values))
         if key not in self._effects:
             self._effects[key] = self._cheapest(parameter, values)
@@ -98,7 +100,7 @@ class ValueEffects:
             ((value, difference) for (value, _), difference in zip(found, differences, strict=True)),
             key=lambda pair: pair[1].middle,
         )
-        return self._effect(value, cheapest)
+        return self._effect(value, cheapest) if cheapest.high - cheapest.low <= self._gain else None
 
     def reach(self, parameter: str, margin: float) -> Reach | None:
         """Of a number; None where there are too few trials. `margin` is a share of the best's loss."""
@@ -135,6 +137,12 @@ class ValueEffects:
         return (
             one.get(parameter) == other.get(parameter) if ours is None or theirs is None else ours == theirs
         )
+
+    @cached_property
+    def _gain(self) -> float:
+        """What the best gains over the untouched base, nats; infinite where that is not known or nothing."""
+        base, best = self._sweep.base_eval_loss, None if self.best is None else self.best.eval_loss
+        return base - best if base is not None and best is not None and base > best else math.inf
 
     @cached_property
     def _reference(self) -> NDArray[np.float64] | None:

@@ -61,7 +61,7 @@ def test_a_confirmed_yes_says_it_and_an_arm_above_the_best_ends_it() -> None:
     )
     confirmed = answer_of(made, confirm(*ARMS[:2]))
     assert confirmed.sure == "default_costs"
-    assert sure_text(confirmed).startswith("Yes: on 5 seeds")
+    assert sure_text(confirmed).startswith("Yes: better than the guideline default, which costs")
     assert "Try a higher learning_rate" in sure_text(confirmed)
     higher = (arm("higher", "row", learning_rate=1e-3), 2.4)
     assert answer_of(made, confirm(*ARMS[:2], higher)).untried == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,19 @@ def test_what_was_not_tried_has_no_effect() -> None:
     assert effects.of("learning_rate", [1e-6]) is None
     assert effects.of("lr_scheduler_type", ["inverse_sqrt"]) is None
     assert effects.of("lora_r", [16]) is None
+
+
+def test_a_cost_whose_interval_is_wider_than_what_training_gains_is_not_shown() -> None:
+    made = simulate(3, 16, follows_mean_rate=True)
+    best = made.sweep.best
+    assert best is not None
+    assert best.eval_loss is not None
+    found = ValueEffects(made.sweep).of("learning_rate", [2e-4])
+    assert found is not None
+    width = found.high - found.low
+    wide, narrow = (replace(made.sweep, base_eval_loss=best.eval_loss + by * width) for by in (1.1, 0.9))
+    assert ValueEffects(wide).of("learning_rate", [2e-4]) == found
+    assert ValueEffects(narrow).of("learning_rate", [2e-4]) is None
 
 
 def test_the_same_study_has_the_same_effects() -> None:
