@@ -282,9 +282,8 @@ class Sweep(SweepResults):
         margin = margin_of(present) if margin is None else margin
         request = ConfirmRequest(best=best, rows=rows, trials=trials, hours=hours, margin=margin)
         sweep = sweep_to_confirm(self.study(), lease_seconds=self.config.reliability.lease_seconds)
-        stored = None if present is None else present.user_attrs.get("arms")
         known = self.verdict(write=False).replicates
-        return power_plan(self.plan().study_spec, sweep, request, stored=stored, known=known)
+        return power_plan(self.plan().study_spec, sweep, request, present=present, known=known)
 
     def replay(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
@@ -33,6 +34,11 @@ def read_run_facts(sweep: SweepResult, *, run_folder: str, target: int | None = 
         trial_seconds=median(full) if full else None,
         seats=len({(t.worker, t.seat) for t in sweep.trials if t.worker is not None}) or 1,
     )
+
+
+def seconds_of(run: RunFacts, runs: int) -> float | None:
+    """About how long so many runs with the full budget take side by side; None where no trial told."""
+    return None if run.trial_seconds is None else run.trial_seconds * math.ceil(runs / run.seats)
 
 
 def busy_seconds(spans: Iterable[tuple[datetime | None, datetime | None]]) -> float | None:

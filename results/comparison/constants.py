@@ -17,6 +17,8 @@ INTERVAL_SHARE = 0.8
 """Share of alpha for the intervals. The rest is for lost runs: each further pair divides p by about ten."""
 RESERVE = 0.1
 """Share of the intervals' alpha that is kept for seeds beyond those of the design."""
+DEFAULT_RUNS = 60
+"""Runs of a confirmation that tests rows, where neither runs nor hours are given."""
 SPENDING_POWER = 3
 """Alpha is spent as (n / N) to this power: little while few seeds are in, most of it at the last ones."""
 

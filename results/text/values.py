@@ -32,3 +32,12 @@ def conjunction(names: Sequence[str]) -> str:
 def sentence(text: str) -> str:
     """The text with a capital letter and a full stop."""
     return f"{text[0].upper()}{text[1:]}."
+
+
+def about(seconds: float) -> str:
+    """`about 20 s`, `about 4 min`, `about 2.5 h`."""
+    if seconds < 55:
+        return f"about {max(10, 10 * round(seconds / 10))} s"
+    if seconds < 5400:
+        return f"about {max(1, round(seconds / 60))} min"
+    return f"about {f'{seconds / 3600:.1f}'.removesuffix('.0')} h"

@@ -183,8 +183,10 @@ def confirm(
         raise typer.Exit(INTERRUPTED)
     status = progress.status
     done = [f"{status.finished} of at most {status.target} runs on new seeds."]
-    if progress.added != status.finished:
-        done.append(f"{progress.added} of them in this call.")
+    if progress.added - progress.tuned != status.finished:
+        done.append(f"{progress.added - progress.tuned} of them in this call.")
+    if progress.tuned:
+        done.append(f"{progress.tuned} before them tuned one rate.")
     answer = sweep.read_answer(margin=share)
     if rows:
         for line in [*parameter_table(answer, width=console.width), Text()]:

@@ -9,11 +9,9 @@ from typing import Any
 from results.allocation.expected import expected_costs
 from results.allocation.row_needs import RowNeeds, Wish
 from results.comparison.arms import Arm, reference
-from results.comparison.constants import MIN_PAIRS, MOST_SEEDS
+from results.comparison.constants import DEFAULT_RUNS, MIN_PAIRS, MOST_SEEDS
 from results.sweep_result import SweepResult
 
-DEFAULT_RUNS = 60
-"""Runs of a confirmation that tests rows, where neither runs nor hours are given."""
 _BASE = ("best", "guideline_default")
 """Roles that every confirmation runs; the others test rows."""
 _USUAL_COMPARISONS = 6

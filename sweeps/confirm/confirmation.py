@@ -45,7 +45,9 @@ class Progress:
     """Whether every arm has its relation to the best."""
     interrupted: bool = False
     added: int = 0
-    """Runs finished in this call."""
+    """Runs finished in this call, those that tune one rate included."""
+    tuned: int = 0
+    """Of these, runs that tune one rate."""
     errors: tuple[str, ...] = ()
     unfinished: bool = False
     """Whether runs are missing for another reason than the budget or an interruption."""
@@ -141,7 +143,8 @@ class Confirmation:
             num_tuned = progress.added
         one_rate, note = self._one_rate()
         progress = self._run(self._confirm_study_spec(one_rate), deadline)
-        return replace(progress, added=progress.added + num_tuned, notes=(note,) if note else ())
+        added = progress.added + num_tuned
+        return replace(progress, added=added, tuned=num_tuned, notes=(note,) if note else ())
 
     def _run(self, study_spec: StudySpec, deadline: float | None) -> Progress:
         plan = study_spec.replicates

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
+import optuna
 import pytest
 
 from results.comparison.arms import Arm, Replicate
@@ -13,9 +13,11 @@ from results.comparison.power import POWER, power, smallest_effect
 from results.sweep_result import read_study
 from results.verdict.arm_comparisons import compare_arms
 from results.verdict.replicates import Replicates
+from sweeps.confirm.one_rate import NUM_RATES, as_arm, rates_to_try
 from sweeps.confirm.power_plan import PowerPlan, plan_lines, power_plan
 from sweeps.confirm.request import ConfirmRequest
-from sweeps.errors import ConfigError
+from sweeps.confirm.study_specs import confirm_study_spec
+from sweeps.errors import ConfigError, StudyMismatch
 from sweeps.keeper.keeper import Keeper
 
 
@@ -44,8 +46,9 @@ def test_a_small_budget_says_what_it_leaves_out_and_which_rows_nothing_tests(swe
     untested = [row for row in plan.rows if not row.arms]
     assert untested
     lines = plan_lines(plan)
-    assert any(line.startswith("Left out, as --trials is too small: ") for line in lines)
-    assert sum(line.endswith("nothing") for line in lines) == len(untested)
+    assert any(line.startswith("Left out by the budget: ") for line in lines)
+    said = " ".join(line.strip() for line in lines)
+    assert f"Nothing here tests {', '.join(row.says for row in untested)}." in said
     assert max(map(len, lines)) <= 80
     with pytest.raises(ConfigError, match="--trials is at least 6"):
         planned(swept, trials=5)
@@ -66,7 +69,48 @@ def test_the_noise_is_that_of_seeds_run_before_where_there_are_some(swept: Keepe
     assert plan.noise_from == "seeds"
     assert "measured on new seeds" in " ".join(plan_lines(plan))
     assert plan.sees > planned(swept).sees
-    assert "assumed" in " ".join(plan_lines(replace(plan, noise_from="assumed")))
+    said = " ".join(line.strip() for line in plan_lines(planned(swept)))
+    assert "0.20% of the loss a run: an assumption, until new seeds measure what is then used" in said
+
+
+def test_hours_say_how_many_runs_they_have_and_what_those_see(swept: Keeper) -> None:
+    ample = planned(swept, hours=1000)
+    assert ample.runs_in_hours == ample.runs
+    assert ample.seconds is not None
+    assert "about" in plan_lines(ample)[0]
+    few = planned(swept, hours=ample.seconds / 3600 / 6)
+    assert few.runs_in_hours is not None
+    assert few.runs_in_hours < few.runs / 5
+    assert few.seconds == pytest.approx(ample.seconds / 6)
+    assert f"about {few.runs_in_hours} in " in plan_lines(few)[0]
+    assert few.sees is None or few.sees > ample.sees
+    none = planned(swept, hours=1e-9)
+    assert (none.sees, {row.sees for row in none.rows}) == (None, {None})
+    said = " ".join(line.strip() for line in plan_lines(none))
+    assert "nothing: an interval needs 3 seeds of each" in said
+
+
+def test_a_present_confirmation_is_counted_and_one_of_others_is_refused(swept: Keeper) -> None:
+    sweep = read_study(swept.study)
+    new = planned(swept)
+    one_rate = as_arm(rates_to_try(sweep)[2])
+    spec = confirm_study_spec(swept.study_spec, sweep, ConfirmRequest(margin=0.005), one_rate, NUM_RATES)
+    assert spec.replicates is not None
+    assert any(arm.role == "one_rate" for arm in spec.replicates.arms)
+    present = optuna.create_study()
+    present.set_user_attr("arms", spec.replicates.described())
+    runs = [
+        Replicate(arm=arm.name, seed=seed, eval_loss=2.0 + 0.01 * seed)
+        for arm in spec.replicates.arms
+        for seed in range(2)
+    ]
+    known = compare_arms(Replicates(arms=spec.replicates.arms, runs=runs), sweep.context)
+    plan = power_plan(swept.study_spec, sweep, ConfirmRequest(margin=0.005), present=present, known=known)
+    assert (new.done, plan.done) == (0, len(runs) + NUM_RATES)
+    assert one_rate.name in plan.arms, "the rate that was tuned, and not just any of those to try"
+    assert f"{plan.done} of them made before" in " ".join(plan_lines(plan)[:2])
+    with pytest.raises(StudyMismatch, match="--anew"):
+        power_plan(swept.study_spec, sweep, ConfirmRequest(margin=0.005, rows=False), present=present)
 
 
 def test_it_fits_a_terminal_and_is_json(swept: Keeper) -> None:
