@@ -31,9 +31,17 @@ def value_text(value: object) -> str:
 
 
 def share_text(share: float) -> str:
-    """A share of the steps: `37%`, `4.3%`; two significant digits."""
+    """A share of the steps: `37%`, `4.3%`; two significant digits, `<0.1%` below that."""
     percent = 100 * share
+    if 0 < percent < 0.1:
+        return "<0.1%"
     return f"{percent:.0f}%" if percent >= 10 else f"{percent:.2g}%"
+
+
+def warmup_text(share: float | None, steps: float) -> str:
+    """`6 steps (15%)`; `1 step` alone, as a warmup of less than a step has that one too."""
+    shown = plural(round(steps), "step")
+    return shown if share is None or steps <= 1 else f"{shown} ({share_text(share)})"
 
 
 def six_digits(value: float) -> float:

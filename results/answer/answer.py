@@ -178,7 +178,7 @@ class NextCommand:
 
     command: str
     why: str
-    """confirm | confirm_two (without a guideline default) | continue | export | report."""
+    """confirm | confirm_two (without a guideline default) | confirm_rows | continue | export | report."""
     seconds: float | None = None
     """About how long it takes, from this sweep's own trials; None where it is not known or takes no time."""
 
@@ -241,6 +241,8 @@ class Answer:
     """Empty where the sweep samples no text, and in studies that do not hold the prompts."""
     next: Sequence[NextCommand]
     """The most useful first."""
+    rows_alone: NextCommand | None = None
+    """What runs the tables' values one by one on new seeds; None before the best was run again."""
 
     @property
     def uses_default(self) -> bool:

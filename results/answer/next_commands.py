@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Iterator
 
 from results.answer.answer import NextCommand, RunFacts, Sure
-from results.comparison.constants import MIN_PAIRS
+from results.answer.run_facts import seconds_of
+from results.comparison.constants import DEFAULT_RUNS, MIN_PAIRS
 from results.verdict.arm_comparisons import ArmComparisons
 
 _MORE_SEEDS = 3
@@ -28,6 +28,23 @@ def next_commands(
     return found
 
 
+def rows_command(run: RunFacts, compared: ArmComparisons, *, is_confirmed: bool) -> NextCommand:
+    """The command that runs the tables' values one by one on new seeds.
+
+    A present confirmation of the default alone has other configurations and cannot be continued to that
+    (`is_confirmed`: whether there is one).
+    """
+    done = sum(arm.runs for arm in compared.arms) if _has_rows(compared) else 0
+    runs = max(DEFAULT_RUNS, done + _MORE_SEEDS * len(compared.arms))
+    anew = " --anew" if is_confirmed and not _has_rows(compared) else ""
+    command = f"sweeps confirm {_path(run)}{anew} --trials {runs}"
+    return _timed(run, command, runs - done, why="confirm_rows")
+
+
+def _has_rows(compared: ArmComparisons) -> bool:
+    return any(arm.arm.role not in ("best", "guideline_default") for arm in compared.arms)
+
+
 def _confirm(
     run: RunFacts, sure: Sure, compared: ArmComparisons | None, *, finished: int, has_default: bool
 ) -> Iterator[NextCommand]:
@@ -44,16 +61,15 @@ def _confirm(
         yield _timed(run, f"{start}{anew}{two} --no-rows --trials {runs}", runs, why=why)
     elif sure in ("too_few_seeds", "open") and compared is not None:
         arms = len(compared.arms)
-        has_rows = any(arm.arm.role not in ("best", "guideline_default") for arm in compared.arms)
         runs = arms * (max(arm.runs for arm in compared.arms) + _MORE_SEEDS)
         done = sum(arm.runs for arm in compared.arms)
-        yield _timed(run, f"{start}{'' if has_rows else ' --no-rows'} --trials {runs}", runs - done)
+        yield _timed(
+            run, f"{start}{'' if _has_rows(compared) else ' --no-rows'} --trials {runs}", runs - done
+        )
 
 
 def _timed(run: RunFacts, command: str, runs: int, *, why: str = "confirm") -> NextCommand:
-    each = run.trial_seconds
-    seconds = None if each is None else each * math.ceil(runs / run.seats)
-    return NextCommand(command=command, why=why, seconds=seconds)
+    return NextCommand(command=command, why=why, seconds=seconds_of(run, runs))
 
 
 def _path(run: RunFacts) -> str:

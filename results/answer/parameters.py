@@ -175,7 +175,13 @@ def _by_itself(found: Sequence[Cost | Effect]) -> Gap:
     """Runs before the model, the cheapest first."""
     if runs := [cost for cost in found if isinstance(cost, Cost)]:
         return _of_run(min(runs, key=lambda cost: cost.difference))
-    effect = min((cost for cost in found if isinstance(cost, Effect)), key=lambda cost: cost.nats)
+    return gap_of_effect(
+        min((cost for cost in found if isinstance(cost, Effect)), key=lambda cost: cost.nats)
+    )
+
+
+def gap_of_effect(effect: Effect) -> Gap:
+    """What the model says as a gap."""
     return Gap(
         nats=effect.nats,
         percent=effect.percent,

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from files_and_text.choices import SCHEDULERS_WITHOUT_WARMUP
 from results.answer.answer import Answer, BestConfig, Compared, Loss, Sure, single_gap
-from results.answer.next_commands import next_commands
+from results.answer.next_commands import next_commands, rows_command
 from results.answer.parameters import gap_of, parameter_answers
 from results.answer.run_facts import read_run_facts
 from results.answer.samples import read_samples
@@ -75,6 +75,9 @@ def read_answer(
         parameters=[] if verdict is None else parameter_answers(verdict.rows, best, sweep.guideline_default),
         over_records=None if verdict is None else verdict.over_records.default,
         samples=read_samples(sweep, best),
+        rows_alone=None
+        if again is None or verdict is None
+        else rows_command(run, again, is_confirmed=verdict.is_confirmed),
         next=next_commands(
             run,
             sure=sure,

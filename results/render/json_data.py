@@ -13,6 +13,7 @@ from results.sweep_result import TrialResult
 from results.text.comparisons import band_advice
 from results.text.conditions import conditions_statement, shown_conditions
 from results.text.limitations import limitation_text
+from results.text.row_counts import row_counts
 from results.text.rows import description, early_ends, evidence, reason_not_tested
 from results.verdict.band import Band
 from results.verdict.measure import Measurement
@@ -45,6 +46,7 @@ def verdict_data(verdict: Verdict, answer: Answer) -> dict[str, Any]:
             "edges": [asdict(edge) for edge in verdict.edges],
             "caveats": [limitation_text(limitation) for limitation in verdict.limitations],
             "context": verdict.context,
+            "row_counts": asdict(row_counts(verdict.rows)),
             "rows": [row_data(row) for row in verdict.rows],
         }
     )

@@ -11,6 +11,7 @@ from results.text.gaps import gap_text
 from results.text.limitations import notes
 from results.text.metric import metric_sentences
 from results.text.parameters import best_text, parameter_title, shared_cost, together
+from results.text.row_counts import counts_text
 from results.verdict.verdict import Verdict
 
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
@@ -36,7 +37,7 @@ def to_markdown(verdict: Verdict, answer: Answer) -> str:
     if answer.next:
         steps = [f"`{step.command}`: {next_text(step)}" for step in answer.next]
         parts.append("## Next\n\n" + bullets(steps))
-    parts.append(f"Every row with its conditions: [{ROWS_FILE}]({ROWS_FILE}).")
+    parts.append(f"{counts_text(verdict.rows)}; each with its conditions: [{ROWS_FILE}]({ROWS_FILE}).")
     return "\n\n".join(parts) + "\n"
 
 
@@ -61,7 +62,7 @@ def _parameters(answer: Answer) -> str:
     header = ("", "best here", "tables say", "from", "the best is", "costs", "verdict")
     cells = []
     for found in answer.parameters:
-        names = [parameter_title(found.parameter), best_text(found)]
+        names = [parameter_title(found.parameter), best_text(found, answer)]
         for line in table_lines(found, answer):
             cells.append([*names, line.value, line.rows, line.position, line.cost, line.word])
             names = ["", ""]

@@ -10,6 +10,7 @@ from results.render.markdown import bullets, table
 from results.text.comparisons import cost_text, effect_text, row_effect_text, verdict_sentence, word_text
 from results.text.limitations import limitation_text
 from results.text.records import record_interval_text
+from results.text.row_counts import counts_text
 from results.text.rows import description, early_ends, evidence, reason_not_tested
 from results.text.values import shown_range
 from results.verdict.arm_comparisons import ArmComparisons
@@ -39,7 +40,10 @@ def rows_page(verdict: Verdict) -> str:
     """What the verdict rests on: limits, runs on new seeds, the tested rows, the rows not tested."""
     tested = [row for row in verdict.rows if row.is_tested]
     untested = [row for row in verdict.rows if not row.is_tested]
-    parts = [f"# Guideline rows of sweep {verdict.study}, one by one"]
+    parts = [
+        f"# Guideline rows of sweep {verdict.study}, one by one",
+        f"{counts_text(verdict.rows)}.",
+    ]
     parts.append("## Limits\n\n" + bullets(map(limitation_text, verdict.limitations)))
     if verdict.replicates is not None:
         is_of_best = verdict.replicates.is_of(verdict.best)

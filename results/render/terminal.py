@@ -9,16 +9,17 @@ from rich.text import Text
 
 from files_and_text.numbers import plural, value_text
 from results.answer.answer import Answer, ParameterAnswer
-from results.answer.parameters import gap_of
+from results.answer.parameters import gap_of, gap_of_effect
 from results.render.answer_block import answer_block
 from results.render.grouped_table import Group, grouped_table
 from results.render.markdown import ROWS_FILE
 from results.text.answer import default_sentence, table_lines
-from results.text.comparisons import word_text
+from results.text.comparisons import WITH_ALL, is_joint, word_text
 from results.text.conditions import shown_conditions
 from results.text.gaps import gap_text
 from results.text.limitations import notes
 from results.text.parameters import best_text, parameter_title, shared_cost, together
+from results.text.row_counts import counts_text
 from results.text.rows import description
 from results.text.values import shown_range
 from results.verdict.measure import Cost, Measurement
@@ -77,7 +78,7 @@ def parameter_table(answer: Answer, *, width: int = 80) -> list[Text]:
             ]
             for line in table_lines(found, answer)
         ]
-        groups.append(Group(title=parameter_title(found.parameter), note=_best(found), lines=cells))
+        groups.append(Group(title=parameter_title(found.parameter), note=_best(found, answer), lines=cells))
     return grouped_table(_VALUE_HEADER, groups, width=width)
 
 
@@ -91,7 +92,23 @@ def render_rows(verdict: Verdict, *, width: int = 80) -> list[Text]:
             said += _wrapped(f"{row.row.id}: {description(row)}", width, style="dim")
         else:
             groups.append(Group(title=row.row.id, note=_conditions(row), lines=[_cells(row)]))
-    return [*grouped_table(_ROW_HEADER, groups, width=width), *said]
+    legend = _wrapped(_row_legend(verdict), width, style="dim") if groups else []
+    return [*grouped_table(_ROW_HEADER, groups, width=width), *legend, *said]
+
+
+def _row_legend(verdict: Verdict) -> str:
+    """What the columns mean, as far as they are shown."""
+    tested = [row for row in verdict.rows if row.is_tested and row.row.topic != "stability"]
+    parts = []
+    if any(row.measurement.distance_log10 is not None for row in tested):
+        parts.append("log10: how far the best lies from the row's range, in powers of ten.")
+    parts.append("costs: of the row's value by itself, in one trial (#) or by a model")
+    if effect := next((row.measurement.effect for row in tested if row.measurement.effect), None):
+        parts[-1] += f" of {plural(effect.trials, 'finished trial')} with its 95% interval"
+    parts[-1] += "; ?: not known."
+    if any(_effect(row) for row in tested):
+        parts.append("run again: what the value costs on new seeds.")
+    return " ".join(parts)
 
 
 def print_verdict(
@@ -109,22 +126,21 @@ def _wrapped(text: str, width: int, *, style: str = "") -> list[Text]:
     return [Text(line, style=style) for line in lines]
 
 
-def _best(found: ParameterAnswer) -> str:
+def _best(found: ParameterAnswer, answer: Answer) -> str:
     if found.unused_beside:
         return f"not used: the best scheduler, {found.unused_beside}, has none"
     edge = f", the {found.edge} end of what was searched" if found.edge else ""
-    return f"best {best_text(found)}{edge}"
+    return f"best {best_text(found, answer)}{edge}"
 
 
 def _counted(verdict: Verdict, answer: Answer) -> list[Text]:
-    tested = sum(row.is_tested for row in verdict.rows)
-    untested = len(verdict.rows) - tested
-    if not tested:
-        return [Text(f"No guideline row was tested; {ROWS_FILE} says why.", style="dim")] if untested else []
-    rest = f", {untested} not tested" if untested else ""
-    counted = f"{plural(tested, 'guideline row')}{rest}; one by one:"
+    if not verdict.rows:
+        return []
+    counted = counts_text(verdict.rows)
+    if not any(row.is_tested for row in verdict.rows):
+        return [Text(f"{counted}; {ROWS_FILE} says why.", style="dim")]
     command = f"      sweeps verdict {answer.run.run_folder} --rows"
-    return [Text(counted, style="dim"), Text(command, style="dim")]
+    return [Text(f"{counted}. One by one:", style="dim"), Text(command, style="dim")]
 
 
 def _conditions(row: RowVerdict) -> str:
@@ -143,7 +159,7 @@ def _cells(row: RowVerdict) -> list[tuple[str, str]]:
     return [
         (shown_range(row.row), ""),
         ("" if measured.best_value is None else value_text(measured.best_value), ""),
-        (measured.position.replace("_", " "), _POSITION_STYLES.get(measured.position, "")),
+        (measured.position.replace("not_tested", ""), _POSITION_STYLES.get(measured.position, "")),
         ("" if measured.distance_log10 is None else f"{measured.distance_log10:.2f}", ""),
         (_share(measured), ""),
         (_source(measured), ""),
@@ -154,8 +170,9 @@ def _cells(row: RowVerdict) -> list[tuple[str, str]]:
 
 def _effect(row: RowVerdict) -> str:
     gap = gap_of(row.comparison)
-    shown = "" if gap is None else gap_text(gap, with_seeds=False)
-    return f"default {shown}" if shown and row.by_default else shown
+    if gap is None or is_joint(row):
+        return ""
+    return gap_text(gap, with_seeds=False, source=WITH_ALL if row.by_default else "")
 
 
 def _share(measured: Measurement) -> str:
@@ -163,8 +180,11 @@ def _share(measured: Measurement) -> str:
     cost = measured.cost if _holds_best(measured) else measured.by_itself
     if cost is None:
         return "?"
-    nats = cost.difference if isinstance(cost, Cost) else cost.nats
-    return f"{nats:+.4f}" if cost.percent is None else f"{cost.percent:+.2f}%"
+    if not isinstance(cost, Cost):
+        return gap_text(gap_of_effect(cost))
+    if _holds_best(measured):
+        return "nothing"
+    return f"{cost.difference:+.4f}" if cost.percent is None else f"{cost.percent:+.2f}%"
 
 
 def _source(measured: Measurement) -> str:

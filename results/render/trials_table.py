@@ -9,7 +9,7 @@ import pandas as pd
 from rich.cells import cell_len
 from rich.text import Text
 
-from files_and_text.numbers import plural, share_text, value_text
+from files_and_text.numbers import share_text, value_text, warmup_text
 from results.answer.answer import Answer
 from results.parameter_order import SHORT_NAMES
 from results.tables import parameters_of
@@ -145,12 +145,13 @@ def _short_scheduler(row: dict[Any, Any]) -> str:
 
 
 def _warmup(row: dict[Any, Any], *, is_short: bool) -> str:
-    """`37%`, or `15 steps (37%)`."""
+    """`37%`, or `15 steps (37%)`; `1 step` where the share is of less than one."""
     ratio, steps = row["warmup_ratio"], row.get("warmup_steps")
     if pd.isna(ratio):
         return ""
-    share = share_text(float(ratio))
-    return share if is_short or pd.isna(steps) else f"{plural(int(steps), 'step')} ({share})"
+    if pd.isna(steps) or (is_short and steps > 1):
+        return share_text(float(ratio))
+    return warmup_text(float(ratio), float(steps))
 
 
 def _width(columns: Sequence[_Column], gap: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-from files_and_text.numbers import duration, number, plural, share_text, value_text
+from files_and_text.numbers import duration, number, plural, share_text, value_text, warmup_text
 from results.answer.answer import Answer, BestConfig, Compared, Gap, NextCommand, RunFacts
 from results.parameter_order import in_order
 from results.text.gaps import gap_text, interval_text, loss_text, percent_text, short_loss
@@ -17,11 +17,11 @@ from results.text.parameters import (
     table_lines,
 )
 from results.text.records import records_text
+from results.text.values import about
 from search_spaces.dimension import Value
 
 __all__ = [
     "TableLine",
-    "about",
     "answer_lines",
     "base_text",
     "default_text",
@@ -129,6 +129,7 @@ def untried_text(answer: Answer) -> str:
 def _sure(answer: Answer) -> str:
     seeds, gap = answer.seeds, answer.default.gap
     between = "" if gap is None else interval_text(gap)
+    compared = _seeds(seeds if gap is None or not gap.seeds else gap.seeds)
     margin = percent_text(100 * answer.margin, plus=False).replace(".0%", "%").replace("0%", "%")
     match answer.sure:
         case "no_best":
@@ -155,13 +156,16 @@ def _sure(answer: Answer) -> str:
         case "too_few_seeds":
             return f"Not yet: {_seeds(seeds)}, and an interval needs 3."
         case "default_costs":
-            return f"Yes: on {_seeds(seeds)} the guideline default costs {between}."
+            return (
+                f"Yes: better than the guideline default, which costs {between} on {compared}. Other trials "
+                "may be as good."
+            )
         case "no_difference":
             cost = f"the guideline default costs {between}"
             return f"Yes: no difference: {cost}, and up to {margin} does not matter."
         case "default_better":
-            return f"No: on {_seeds(seeds)} the guideline default is better than the sweep's best."
-    return f"Not yet: on {_seeds(seeds)} the guideline default costs {between or 'an unknown amount'}."
+            return f"No: on {compared} the guideline default is better than the sweep's best."
+    return f"Not yet: on {compared} the guideline default costs {between or 'an unknown amount'}."
 
 
 def _contradicted(answer: Answer) -> str:
@@ -195,15 +199,6 @@ def next_text(command: NextCommand) -> str:
         "report": "everything on one page",
     }.get(command.why, command.why)
     return why if command.seconds is None else f"{why}, {about(command.seconds)}"
-
-
-def about(seconds: float) -> str:
-    """`about 20 s`, `about 4 min`, `about 2.5 h`."""
-    if seconds < 55:
-        return f"about {max(10, 10 * round(seconds / 10))} s"
-    if seconds < 5400:
-        return f"about {max(1, round(seconds / 60))} min"
-    return f"about {f'{seconds / 3600:.1f}'.removesuffix('.0')} h"
 
 
 def answer_lines(
@@ -333,7 +328,7 @@ def _default_clause(answer: Answer) -> str:
     if answer.is_by_metric and default.metric is not None:
         return f"the guideline default has {number(default.metric)}, loss {short_loss(default.loss.value)}"
     if answer.sure == "no_difference":
-        return f"the guideline default is as good on {_seeds(answer.seeds)}"
+        return f"the guideline default is as good on {_seeds(gap.seeds or answer.seeds)}"
     if gap.percent is None:
         return f"the guideline default costs {gap.nats:.4f} nats more"
     size = percent_text(abs(gap.percent), plus=False)
@@ -373,9 +368,7 @@ def _seeds(count: int) -> str:
 
 def _warmup(settings: Mapping[str, Value]) -> str:
     steps, ratio = settings.get("warmup_steps"), settings.get("warmup_ratio")
-    share = share_text(ratio) if isinstance(ratio, int | float) else ""
-    if steps is None:
-        return f"warmup {share}" if share else ""
-    if not steps:
-        return "no warmup"
-    return f"warmup {value_text(steps)} step{'' if steps == 1 else 's'}{f' ({share})' if share else ''}"
+    share = ratio if isinstance(ratio, int | float) else None
+    if not isinstance(steps, int | float):
+        return "" if share is None else f"warmup {share_text(share)}"
+    return f"warmup {warmup_text(share, steps)}" if steps else "no warmup"

@@ -12,6 +12,8 @@ from results.text.values import conjunction, sentence
 from results.verdict.band import Band
 from results.verdict.row_verdict import RowVerdict
 
+WITH_ALL = "with all table values"
+"""Behind the cost of the guideline default where that decided the word of one of its values."""
 RATES = ("learning_rate", "embedding_learning_rate", "embedding_lr_ratio")
 """Hyperparameters whose loss is flat on the low side and a cliff on the high side."""
 
@@ -39,10 +41,18 @@ def _signed(percent: float) -> str:
     return f"{round(percent, 2) + 0.0:+.2f}%"
 
 
+def is_joint(row: RowVerdict) -> bool:
+    """Whether all that was run again is the guideline default, whose cost is that of all the tables' values
+    and left the row undecided: it says nothing of the row alone."""
+    return row.by_default and row.word == "undecided"
+
+
 def row_effect_text(row: RowVerdict) -> str:
-    """The effect of the arm that tests the row; `default +4.8% ...` where that has all the tables' values."""
+    """The effect of the arm that tests the row; "" where that is of all the tables' values alone."""
+    if is_joint(row):
+        return ""
     effect = effect_text(row.comparison)
-    return f"default {effect}" if effect and row.by_default else effect
+    return f"{effect}, {WITH_ALL}" if effect and row.by_default else effect
 
 
 def cost_text(row: RowVerdict) -> str:
@@ -97,10 +107,8 @@ def band_advice(band: Band) -> str:
 def verdict_sentence(row: RowVerdict, margin: float) -> str:
     """The word, the effect in loss and percent, the interval, the band, and what to do at an edge."""
     parts = [f"Verdict: {word_text(row)}{_because(row.comparison, margin)}."]
-    if row.by_default and row.word == "undecided" and row.comparison is not None:
-        parts.append(
-            "That is the cost of all the tables' values together; what this one costs alone is open."
-        )
+    if is_joint(row):
+        parts = ["Verdict: undecided; what was run again differs from the best in other values too."]
     if row.differs_in:
         parts.append(f"That trial also has its own {conjunction(row.differs_in)}.")
     if row.band is not None and row.measurement.is_tested:

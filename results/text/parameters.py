@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 
-from files_and_text.numbers import number, number_range, plural, share_text, value_text
+from files_and_text.numbers import number, number_range, plural, share_text, value_text, warmup_text
+from files_and_text.plain_values import finite
 from results.answer.answer import Answer, Gap, ParameterAnswer, TableValue
+from results.text.comparisons import WITH_ALL
 from results.text.gaps import cost_words, gap_text, percent_text
-from results.text.values import conjunction
+from results.text.values import about, conjunction
 
 _TITLES = {
     "learning_rate": "Learning rate",
@@ -53,17 +54,19 @@ def parameter_title(name: str) -> str:
     return _TITLES.get(name) or name.replace("_", " ").capitalize()
 
 
-def best_text(parameter: ParameterAnswer) -> str:
-    """`4.24e-3`, or why the best does not use it: `none beside constant`."""
+def best_text(parameter: ParameterAnswer, answer: Answer) -> str:
+    """`4.24e-3`, `6 steps (15%)`, or why the best does not use it: `none beside constant`."""
     if parameter.unused_beside:
         return f"none beside {parameter.unused_beside}"
-    return "unknown" if parameter.best is None else _best_value(parameter)
+    return "unknown" if parameter.best is None else _best_value(parameter, answer)
 
 
-def _best_value(parameter: ParameterAnswer) -> str:
+def _best_value(parameter: ParameterAnswer, answer: Answer) -> str:
     value = parameter.best
-    is_share = parameter.parameter == "warmup_ratio" and isinstance(value, int | float)
-    return share_text(value) if is_share else value_text(value)  # type: ignore[arg-type]
+    if parameter.parameter != "warmup_ratio" or not isinstance(value, int | float):
+        return value_text(value)
+    steps = None if answer.best is None else finite(answer.best.values.get("warmup_steps"))
+    return share_text(value) if steps is None else warmup_text(value, steps)
 
 
 def _said(table: TableValue) -> str:
@@ -98,12 +101,14 @@ def shared_cost(answer: Answer) -> str:
             "(model): that value alone, all else as the best, with its 95% interval, from "
             f"{modelled} finished trials."
         )
-    if any(_is_shared(cost) for cost in costs):
-        said.append("Not measured alone: every trial with the value differs from the best in others too.")
-    shared = [cost for cost in costs if cost.seeds and cost.differs_in and not _is_shared(cost)]
-    if any(cost.trial is None for cost in shared):
-        said.append("(default): the cost of all the tables' own values together.")
-    if any(cost.trial is not None for cost in shared):
+    values = [value for found in answer.parameters for value in found.tables]
+    joint = [value.cost for value in values if _is_joint(value)]
+    if joint or any(_is_shared(cost) for cost in costs):
+        said.append(
+            "Not measured alone: every trial with the value differs from the best in others too, and the "
+            "trials cannot tell what each costs."
+        )
+    if any(cost.seeds and cost.differs_in and cost.trial is not None for cost in costs):
         said.append("(trial): of that trial again, with all of its own values.")
     if of_loss := _of_loss(answer):
         said.append(of_loss)
@@ -124,6 +129,13 @@ def _is_shared(cost: Gap) -> bool:
     return bool(cost.differs_in) and not cost.seeds
 
 
+def _is_joint(table: TableValue) -> bool:
+    """Whether the cost is that of all the tables' values together and decided nothing about this one."""
+    cost = table.cost
+    is_all = cost is not None and bool(cost.seeds and cost.differs_in) and cost.trial is None
+    return is_all and table.word in ("undecided", "not_tested")
+
+
 def together(answer: Answer) -> tuple[str, str] | None:
     """That a worse default leaves open which of its values costs how much, and the command that tells."""
     gap = answer.default.gap
@@ -133,17 +145,18 @@ def together(answer: Answer) -> tuple[str, str] | None:
     if answer.sure != "default_costs" or not is_open or ran_alone or gap is None or gap.percent is None:
         return None
     cost = percent_text(gap.percent, plus=False)
-    return (
-        f"The tables' values cost {cost} together. Each of them alone:",
-        f"sweeps confirm {shlex.quote(answer.run.run_folder)} --anew",
-    )
+    command = answer.rows_alone
+    if command is None:
+        return None
+    time = "" if command.seconds is None else f" ({about(command.seconds)})"
+    return f"The tables' values cost {cost} together. Each of them alone{time}:", command.command
 
 
 def parameter_sentence(parameter: ParameterAnswer, answer: Answer) -> str:
     """`Best here 4.24e-3, 21 times the tables' 2e-4 (6 rows). 2e-4 costs 8.8% in this sweep. Undecided.`"""
     advised = [value for value in parameter.tables if not value.is_warning]
     first = next(iter(advised or parameter.tables), None)
-    parts = [_best_sentence(parameter, first)]
+    parts = [_best_sentence(parameter, first, answer)]
     if first is not None and not first.is_warning:
         parts += _cost_sentences(first, answer)
     if first is not None:
@@ -174,12 +187,12 @@ def _is_near(ratio: float) -> bool:
     return 0.9 < ratio < 1.1
 
 
-def _best_sentence(parameter: ParameterAnswer, table: TableValue | None) -> str:
+def _best_sentence(parameter: ParameterAnswer, table: TableValue | None, answer: Answer) -> str:
     if parameter.unused_beside:
         return f"Not used here: the best scheduler, {parameter.unused_beside}, has no warmup."
     if parameter.best is None:
         return "No best value here."
-    best = f"Best here {_best_value(parameter)}"
+    best = f"Best here {_best_value(parameter, answer)}"
     if table is None:
         return f"{best}."
     rows = f"({plural(len(table.rows), 'row')})"
@@ -218,6 +231,8 @@ def _cost_sentences(table: TableValue, answer: Answer) -> list[str]:
         is_default = table.cost.trial == answer.default.trial
         who = "the guideline default" if is_default else f"trial {table.cost.trial}"
         return [f"What {_said(table)} costs alone is not known: {who} has another {others} too."]
+    if _is_joint(table):
+        return ["It was run again only with the tables' other values; what it costs alone is not known."]
     return [f"{capital(_said(table))} {cost_words(table.cost)}{_where(table.cost, answer)}."]
 
 
@@ -259,7 +274,7 @@ def _cost_cell(table: TableValue, answer: Answer) -> str:
         return "not measured"
     if table.cost.nats == 0 and table.position == "inside":
         return "nothing"
-    if _is_shared(table.cost):
+    if _is_shared(table.cost) or _is_joint(table):
         return "not measured alone"
     return gap_text(table.cost, with_seeds=False, source=_source(table.cost, answer))
 
@@ -269,7 +284,7 @@ def _source(cost: Gap, answer: Answer) -> str:
     if cost.seeds:
         if not cost.differs_in:
             return ""
-        return "default" if cost.trial is None else f"trial {cost.trial}"
+        return WITH_ALL if cost.trial is None else f"trial {cost.trial}"
     if cost.in_model:
         return "model"
     if cost.trial is None:

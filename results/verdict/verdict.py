@@ -53,6 +53,8 @@ class Verdict(Shown):
     """Share of the best's loss below which a difference does not matter."""
     replicates: ArmComparisons | None = None
     """Arms run again on common seeds; None when none were."""
+    is_confirmed: bool = False
+    """Whether a confirm study ran them, or part of them, and not the sweep alone."""
     over_records: RecordComparisons = field(default_factory=RecordComparisons)
     """The default and the arms over other evaluation records."""
     by_metric: MetricComparison | None = None
@@ -120,6 +122,7 @@ def verdict(
         rows = keep_earned(rows, decided(compare_arms(tail, sweep.context, margin=margin)))
     limitations = limitations_of(sweep, edges, compared)
     found = assemble(sweep, rows, edges, limitations, margin=margin, compared=compared, replicates=runs)
+    found = replace(found, is_confirmed=is_confirmed)
     if run_folder is None:
         return found
     over_records = OverRecords(run_folder, () if compared is None else compared.runs, margin=margin)

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from files_and_text.numbers import duration, number, plural, share_text, value_text
 from results.answer.answer import single_gap
 from results.parameter_order import SHORT_NAMES
-from results.text.answer import about
 from results.text.gaps import gap_text, short_loss
+from results.text.values import about
 from search_spaces.dimension import Value
 from sweeps.study.status import ArmProgress, Stage, Status
 

@@ -10,6 +10,7 @@ from results.report.facts import ReportFacts
 from results.report.sections import row_cells
 from results.text.conditions import ShownCondition, shown_conditions
 from results.text.parameters import times_text
+from results.text.row_counts import counts_text
 from results.text.rows import early_ends, evidence, reason_not_tested
 from results.text.values import shown_range
 from results.verdict.arm_comparisons import ArmComparisons
@@ -26,7 +27,7 @@ def rows_fold(facts: ReportFacts) -> Fold | None:
     blocks: list[Block] = [_conditions(tested, verdict.margin), _table(tested)] if tested else []
     if untested:
         blocks.append(_untested(untested))
-    return Fold(summary=f"Guideline rows, one by one ({len(tested) + len(untested)})", blocks=blocks)
+    return Fold(summary=f"{counts_text(verdict.rows)}; one by one", blocks=blocks)
 
 
 def arms_fold(facts: ReportFacts) -> Fold | None:

@@ -28,7 +28,7 @@ def parameters_section(facts: ReportFacts) -> Section | None:
         blocks.append(Paragraph(text=note))
     if open_cost := together(facts.answer):
         why, command = open_cost
-        blocks.append(Commands(commands=[Command(text=command, why=why)]))
+        blocks += [Paragraph(text=why), Commands(commands=[Command(text=command, why="")])]
     if others:
         folded = f"Other values in the tables ({len(others)})"
         blocks.append(Table(caption=folded, header=_HEADER, rows=others, folded=True, stacked=True))
@@ -40,7 +40,7 @@ def _rows(parameter: ParameterAnswer, answer: Answer) -> list[Sequence[Cell]]:
     return [
         (
             parameter_title(parameter.parameter),
-            best_text(parameter),
+            best_text(parameter, answer),
             f"{line.value} ({line.rows})",
             line.position,
             line.cost,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from files_and_text.numbers import loss, plural
 from results.comparison.paired import Comparison
 from results.report.blocks import Badge, Tone
-from results.text.comparisons import band_text, model_effect_text
+from results.text.comparisons import WITH_ALL, band_text, is_joint, model_effect_text
 from results.text.conditions import shown_conditions
 from results.text.gaps import percent_text
 from results.verdict.arm_comparisons import ArmComparisons
@@ -34,8 +34,9 @@ def badge(word: str) -> Badge:
 def effect(row: RowVerdict) -> str:
     """Loss and percent against the best on common seeds; without them, the cost of the row's best trial."""
     compared, ends = comparison_effect(row.comparison), interval(row.comparison)
-    if compared:
-        return f"{compared}; interval {ends}" if ends else f"{compared}; too few for an interval"
+    if compared and not is_joint(row):
+        together = f", {WITH_ALL}" if row.by_default else ""
+        return f"{compared}{together}; " + (f"interval {ends}" if ends else "too few for an interval")
     cost, model = row.measurement.alone or row.measurement.cost, row.measurement.effect
     if model is not None and (cost is None or cost.differs_in):
         return model_effect_text(model)

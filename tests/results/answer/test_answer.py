@@ -131,6 +131,23 @@ def test_a_default_that_never_finishes_on_new_seeds_has_no_loss_left() -> None:
     assert "%" not in headline(found).partition(": loss")[2]
 
 
+@pytest.mark.parametrize(
+    ("arms", "options"),
+    [
+        (ARMS[:2], "--anew --trials 60"),  # other configurations: nothing to continue
+        (ARMS, f"--trials {max(60, 5 * len(ARMS) + 3 * len(ARMS))}"),  # the same goes on
+    ],
+)
+def test_the_command_for_single_rows_starts_anew_only_beside_other_configurations(
+    arms: Any, options: str
+) -> None:
+    found = answer(study_of(), confirm(*arms)).rows_alone
+    assert found is not None
+    assert found.command == f"sweeps confirm runs/mine {options}"
+    assert found.seconds is not None
+    assert answer(study_of()).rows_alone is None
+
+
 def test_a_best_that_never_finishes_on_new_seeds_is_not_recommended() -> None:
     found = answer(study_of(), confirm((ARMS[0][0], None), ARMS[1]))
     assert found.sure == "best_loses_runs"

@@ -12,9 +12,10 @@ from rich.text import Text
 from results.render.files import write_verdict
 from results.render.grouped_table import Group, grouped_table
 from results.render.markdown import to_markdown
-from results.render.rows_page import rows_page
+from results.render.rows_page import row_cells, rows_page
 from results.render.terminal import render, render_rows
 from results.verdict.verdict import verdict
+from tests.results.confirm_studies import ARMS, arm, confirm
 from tests.results.conftest import answer_of, study, trial
 
 
@@ -58,6 +59,43 @@ def test_the_page_is_short_and_the_rows_stand_beside_it(example):
         assert f"{row.row.id}" in rows
     for text in (page, rows):
         assert all(line.endswith("|") for line in text.splitlines() if line.startswith("|"))
+
+
+def test_rows_are_counted_alike_everywhere(tmp_path):
+    made = study(
+        trial(2.10, lr=2e-4, rows=("scenario.general",), label="guideline default"),
+        trial(2.00, lr=8e-4),
+        trial(2.3, lr=1.9e-3, signs=("loss_spike",)),
+    )
+    found, answer = verdict(made), answer_of(made)
+    data, page, rows = write_verdict(found, answer, tmp_path)
+    read = json.loads(data.read_text())
+    counts = read["row_counts"]
+    assert counts["stability"] > 0
+    assert sum(counts.values()) == len(read["rows"])
+    text = f"{len(read['rows'])} guideline rows: {counts['tested']} tested, "
+    text += f"{counts['stability']} on stability, {counts['not_tested']} not tested"
+    for shown in (page.read_text(), rows.read_text(), plain(render(found, answer))):
+        assert text in shown
+    shown = sum(len(value.rows) for parameter in answer.parameters for value in parameter.tables)
+    assert shown == counts["tested"], "the table of values counts the same rows"
+
+
+def test_the_cost_of_all_tables_values_stands_in_no_undecided_row():
+    made = study(
+        trial(2.1, lr=2e-4, ratio=0.25, label="guideline default", rows=("embedding.ratio",)),
+        trial(2.0, lr=4e-4, ratio=0.125, scheduler="cosine"),
+    )
+    others = {"learning_rate": 2e-4, "embedding_lr_ratio": 0.25, "lr_scheduler_type": "linear"}
+    found = verdict(made, confirm(ARMS[0], (arm("default", "guideline_default", **others), 2.1)))
+    row = next(row for row in found.rows if row.row.id == "embedding.ratio")
+    assert (row.by_default, row.word) == (True, "undecided")
+    assert row_cells(row)["effect"] == ""
+    rows = plain(render_rows(found))
+    assert "run again" not in rows
+    assert "4.8%" not in rows
+    assert "4.76%" not in rows_page(found).partition("## Guideline rows this sweep tested")[2]
+    assert "costs: of the row's value by itself" in " ".join(rows.split())
 
 
 def test_a_bar_or_a_tag_in_a_reason_does_not_break_the_table():

@@ -97,7 +97,11 @@ def test_every_number_is_the_answers(rich: optuna.Study, rich_page: Path) -> Non
     ]
     for parameter in found.parameters:
         first = table_lines(parameter, found)[0]
-        cells = (parameter_title(parameter.parameter), best_text(parameter), f"{first.value} ({first.rows})")
+        cells = (
+            parameter_title(parameter.parameter),
+            best_text(parameter, found),
+            f"{first.value} ({first.rows})",
+        )
         wanted.append(" ".join((*cells, first.position, first.cost, first.word)))
     for text in wanted:
         assert " ".join(text.split()) in reader.text, text

@@ -147,8 +147,18 @@ def test_after_a_confirmation_the_seeds_mean_and_its_interval_are_shown() -> Non
     lines = answer_lines(confirmed())
     assert "5.432 (5.41 to 5.45, 3 seeds)" in lines[2]
     assert "guideline default 6.828, +25.7% (20.1 to 31.0%, 3 seeds)" in "\n".join(lines)
-    assert "Sure? Yes: on 3 seeds the guideline default costs 20.1 to 31.0%." in lines
+    said = "Yes: better than the guideline default, which costs 20.1 to 31.0% on 3 seeds. Other trials may be"
+    assert sure_text(confirmed()).startswith(said)
+    assert "as good." in "\n".join(lines)
     assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("sure", ["default_costs", "open", "default_better"])
+def test_the_seeds_are_those_of_the_comparison_and_not_of_the_best(sure: Any) -> None:
+    """The best goes on where the default is decided."""
+    text = sure_text(replace(confirmed(), sure=sure, seeds=8))
+    assert "on 3 seeds" in text
+    assert "8 seeds" not in text
 
 
 def test_many_settings_wrap_beside_their_label() -> None:
@@ -172,7 +182,7 @@ def test_many_settings_wrap_beside_their_label() -> None:
         ),
         ({"lora_dropout": 0.05}, "lora_dropout 0.05"),
         ({"warmup_steps": 0, "warmup_ratio": 0.0}, "no warmup"),
-        ({"warmup_steps": 1, "warmup_ratio": 0.004}, "warmup 1 step (0.4%)"),
+        ({"warmup_steps": 1, "warmup_ratio": 0.004}, "warmup 1 step"),
     ],
 )
 def test_settings_in_the_order_in_which_they_are_spoken_of(settings: Any, text: str) -> None:
@@ -377,8 +387,8 @@ def test_the_tables_values_are_short_cells() -> None:
                 seeds=3,
                 differs_in=("a",),
             ),
-            "+8.8% (8.0 to 9.6%, default)",
-            "costs 8.8% (8.0 to 9.6%, 3 seeds) together with the tables' other values.",
+            "not measured alone",
+            "It was run again only with the tables' other values; what it costs alone is not known.",
         ),
     ],
 )
@@ -388,10 +398,30 @@ def test_a_cost_says_what_ran(seeds: int, cost: Gap, cell: str, sentence: str) -
     assert sentence in parameter_sentence(found, answer)
 
 
+def test_the_cost_of_all_values_stands_beside_a_word_that_it_decided() -> None:
+    cost = Gap(nats=0.5, percent=8.8, low=0.4, high=0.6, low_percent=8.0, high_percent=9.6, seeds=3)
+    found = of(table(cost=replace(cost, differs_in=("a",)), word="too_low"))
+    assert table_lines(found, made(seeds=3))[0].cost == "+8.8% (8.0 to 9.6%, with all table values)"
+    said = "costs 8.8% (8.0 to 9.6%, 3 seeds) together with the tables' other values."
+    assert said in parameter_sentence(found, made(seeds=3))
+
+
+def test_a_warmup_of_less_than_a_step_is_in_steps() -> None:
+    assert settings_text({"warmup_steps": 1, "warmup_ratio": 0.00017}) == "warmup 1 step"
+    assert settings_text({"warmup_steps": 6, "warmup_ratio": 0.15}) == "warmup 6 steps (15%)"
+    assert settings_text({"warmup_ratio": 0.00017}) == "warmup <0.1%"
+    best = made().best
+    assert best is not None
+    share = of(best=0.00017, parameter="warmup_ratio")
+    answer = made(best=replace(best, values={"warmup_steps": 1, "warmup_ratio": 0.00017}))
+    assert best_text(share, answer) == "1 step"
+    assert parameter_sentence(share, answer) == "Best here 1 step."
+
+
 def test_a_share_of_the_steps_is_in_percent() -> None:
     share = {"parameter": "warmup_ratio", "low": 0.05, "high": 0.1, "text": "0.05 to 0.1", "ratio": 3.668}
     found = of(table(**share), best=0.3668, parameter="warmup_ratio")
-    assert best_text(found) == "37%"
+    assert best_text(found, made()) == "37%"
     assert table_lines(found, made())[0].value == "5 to 10%"
     assert parameter_sentence(found, made()).startswith(
         "Best here 37%, 3.7 times the top of the tables' 5 to"

@@ -29,7 +29,7 @@ def confirmed(differences: list[float]) -> tuple[Verdict, Answer]:
     arms = [
         arm("best", "best"),
         arm(
-            "default", "guideline_default", ("scenario.general",), learning_rate=2e-4, embedding_lr_ratio=1.0
+            "default", "guideline_default", ("scenario.general",), learning_rate=2e-4, embedding_lr_ratio=0.25
         ),
     ]
     replicates.set_user_attr("arms", arms)
@@ -38,7 +38,7 @@ def confirmed(differences: list[float]) -> tuple[Verdict, Answer]:
             attrs = {"arm": name, "seed": seed, "outcome": "complete"}
             replicates.add_trial(create_trial(state=TrialState.COMPLETE, value=loss, user_attrs=attrs))
     sweep = study(
-        trial(2.1, label=DEFAULT_LABEL, lr=2e-4, ratio=1.0),
+        trial(2.1, label=DEFAULT_LABEL, lr=2e-4, ratio=0.25),
         trial(2.0, lr=4e-4, ratio=0.125, scheduler="cosine"),
     )
     found = verdict(sweep, replicates)
