@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
-from scipy.linalg.lapack import dpotri
+from scipy.linalg.lapack import dpotrf, dpotri
 from scipy.optimize import minimize
 
 from search_spaces import SearchSpace
@@ -45,6 +45,46 @@ _PRIORS = {
     "noise": (math.log(0.001), 1.5),
     "gamma": (0.3, 0.3),
 }
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What a fit needs of pairs of reports: there are many pairs, but few times and few trials."""
+
+    log_times: Floats
+    """Of the distinct times."""
+    trials: tuple[Ints, ...]
+    """For each pair of reports, the index of its pair of trials."""
+    times: tuple[Ints, ...]
+    """The same of times."""
+    starts: Ints
+    """First report of each trial that has any; reports are in the order of trials."""
+    has_time: Floats
+    """(reports, distinct times), 0 or 1."""
+    same_trial: tuple[Ints, ...]
+    """Pairs of reports of one trial."""
+    same_times: tuple[Ints, ...]
+    """Their times."""
+    common: Floats
+    """The covariance of what all trials have in common."""
+
+    @classmethod
+    def of(cls, trial: Ints, time: Floats) -> Pairs:
+        """`trial`: rising, of each report; `time`: of each report."""
+        distinct, index = np.unique(time, return_inverse=True)
+        _, starts, counted = np.unique(trial, return_index=True, return_inverse=True)
+        same = np.nonzero(trial[:, None] == trial)
+        log_time = np.log(time)
+        return cls(
+            log_times=np.log(distinct),
+            trials=np.ix_(counted, counted),
+            times=np.ix_(index, index),
+            starts=starts,
+            has_time=np.eye(len(distinct))[index],
+            same_trial=same,
+            same_times=(index[same[0]], index[same[1]]),
+            common=_common(log_time, log_time),
+        )
 
 
 @dataclass(frozen=True)
@@ -83,6 +123,7 @@ def observe(features: Features, curves: Sequence[Curve]) -> Observations:
             entries.append((index, 1.0, worst))
     if len(entries) > MAX_REPORTS:
         entries = _thinned(entries)
+    entries.sort(key=lambda entry: entry[0])
     trial, time, value = (
         (np.array(column) for column in zip(*entries, strict=True)) if entries else ([], [], [])
     )
@@ -137,6 +178,7 @@ class CurveModel:
         self.curves = list(curves)
         self._data = observe(self.features, curves)
         self._groups = np.array(self.features.groups, int)
+        self._pairs = Pairs.of(self._data.trial, self._data.time)
         self._parameters = self._fit()
         self._condition()
 
@@ -158,10 +200,11 @@ class CurveModel:
         means, deviations = self._prior()
         if self.num_reports < 3:
             return means
+        points = self._data.points[np.unique(self._data.trial)]
         found = minimize(
             self._loss,
             means,
-            args=(self._squares(self._data.points, self._data.points), means, deviations),
+            args=(self._squares(points, points), means, deviations),
             jac=True,
             method="L-BFGS-B",
             bounds=list(zip(means - 3 * deviations, means + 3 * deviations, strict=True)),
@@ -173,56 +216,54 @@ class CurveModel:
         self, parameters: Floats, squares: Floats, means: Floats, deviations: Floats
     ) -> tuple[float, Floats]:
         """Minus the log posterior density of the hyperparameters, and its gradient."""
-        data, num_groups = self._data, self.features.num_groups
+        num_groups, pairs = self.features.num_groups, self._pairs
         scales, rest = parameters[:num_groups], dict(zip(_PRIORS, parameters[num_groups:], strict=True))
-        at = np.ix_(data.trial, data.trial)
         kx, slope = _matern((squares * np.exp(-2 * scales)[:, None, None]).sum(0))
-        log_time = np.log(data.time)
+        log_time = pairs.log_times
         lags = np.abs(log_time[:, None] - log_time) * math.exp(-rest["scale_time"])
         kt, kt_slope = _matern(lags**2)
-        same = data.trial[:, None] == data.trial
-        course = math.exp(rest["course"]) * same * _course(log_time, log_time)
         shrink = np.exp(-rest["gamma"] * log_time)
         amplitude = shrink[:, None] * shrink
-        shared = math.exp(rest["variance"]) * kx[at] * kt * amplitude
-        own = course * amplitude
+        by_time = math.exp(rest["variance"]) * kt * amplitude
+        own = math.exp(rest["course"]) * _course(log_time, log_time) * amplitude
         noise = math.exp(rest["noise"])
-        covariance = shared + own + _common(log_time, log_time)
+        kx_of_reports, by_time_of_reports = kx[pairs.trials], by_time[pairs.times]
+        covariance = kx_of_reports * by_time_of_reports + pairs.common
+        covariance[pairs.same_trial] += own[pairs.same_times]
         covariance[np.diag_indices_from(covariance)] += noise
-        try:
-            factor, _ = cho_factor(covariance, lower=True, check_finite=False)
-        except np.linalg.LinAlgError:
+        factor, failed = dpotrf(covariance, lower=1, clean=1, overwrite_a=1)
+        if failed:
             return math.inf, np.zeros_like(parameters)
-        weights = cho_solve((factor, True), data.value, check_finite=False)
-        inverse, _ = dpotri(factor, lower=1)
-        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        value = self._data.value
+        weights = cho_solve((factor, True), value, check_finite=False)
+        log_determinant = 2 * np.log(np.diag(factor)).sum()
+        inverse, _ = dpotri(factor, lower=1, overwrite_c=1)
+        inner = inverse + inverse.T
+        inner[np.diag_indices_from(inner)] *= 0.5
         # d loss / d theta = sum of `inner` * dK / d theta
-        inner = 0.5 * (inverse - np.outer(weights, weights))
+        inner -= np.outer(weights, weights)
+        inner *= 0.5
         deviation = (parameters - means) / deviations
-        loss = 0.5 * data.value @ weights + np.log(np.diag(factor)).sum() + 0.5 * deviation @ deviation
+        loss = 0.5 * (value @ weights + log_determinant + deviation @ deviation)
         gradient = np.empty_like(parameters)
-        by_trial = self._sum_by_trial(inner * math.exp(rest["variance"]) * kt * amplitude)
+        by_trial = np.add.reduceat(inner * by_time_of_reports, pairs.starts, axis=0)
+        by_trial = np.add.reduceat(by_trial, pairs.starts, axis=1) * slope
         for group in range(num_groups):
-            gradient[group] = (by_trial * slope * squares[group]).sum() * -2 * math.exp(-2 * scales[group])
+            gradient[group] = (by_trial * squares[group]).sum() * -2 * math.exp(-2 * scales[group])
+        shared_inner = pairs.has_time.T @ (inner * kx_of_reports) @ pairs.has_time
+        own_inner = np.zeros_like(own)
+        np.add.at(own_inner, pairs.same_times, inner[pairs.same_trial])
+        shared, own = shared_inner * by_time, own_inner * own
+        scale = math.exp(rest["variance"]) * amplitude * kt_slope * -2 * lags**2
         parts = {
-            "scale_time": (
-                inner * math.exp(rest["variance"]) * kx[at] * amplitude * kt_slope * -2 * lags**2
-            ).sum(),
-            "variance": (inner * shared).sum(),
-            "course": (inner * own).sum(),
+            "scale_time": (shared_inner * scale).sum(),
+            "variance": shared.sum(),
+            "course": own.sum(),
             "noise": noise * np.trace(inner),
-            "gamma": (inner * (shared + own) * -(log_time[:, None] + log_time)).sum(),
+            "gamma": ((shared + own) * -(log_time[:, None] + log_time)).sum(),
         }
         gradient[num_groups:] = [parts[name] for name in _PRIORS]
         return float(loss), gradient + deviation / deviations
-
-    def _sum_by_trial(self, matrix: Floats) -> Floats:
-        size = len(self._data.points)
-        rows = np.zeros((size, matrix.shape[1]))
-        np.add.at(rows, self._data.trial, matrix)
-        both = np.zeros((size, size))
-        np.add.at(both, self._data.trial, rows.T)
-        return both
 
     # --- predictions ------------------------------------------------------------------------------
 

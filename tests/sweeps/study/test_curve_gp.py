@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -232,7 +233,10 @@ def test_quasi_random_points_cover_the_space_evenly() -> None:
 
 
 def test_the_gradient_of_the_fit_is_that_of_its_loss() -> None:
-    model = CurveModel(SPACE, at_random(7, upto=60))
+    curves = at_random(7, upto=60)
+    # A trial that broke has a value at 100% too, and stands between the others.
+    curves[2] = replace(curves[2], state="broken")
+    model = CurveModel(SPACE, curves)
     means, deviations = model._prior()
     points = model._data.points
     arguments = (model._squares(points, points), means, deviations)
@@ -241,6 +245,22 @@ def test_the_gradient_of_the_fit_is_that_of_its_loss() -> None:
     for index, step in enumerate(1e-5 * np.eye(len(at))):
         slope = (model._loss(at + step, *arguments)[0] - model._loss(at - step, *arguments)[0]) / 2e-5
         assert gradient[index] == pytest.approx(slope, rel=1e-4, abs=1e-5)
+
+
+def test_the_loss_of_the_fit_is_the_density_of_its_covariance() -> None:
+    """Computed from distinct times and trials, and in full, they agree."""
+    model = CurveModel(SPACE, [*at_random(5, upto=60), *at_random(3, seed=1)])
+    means, deviations = model._prior()
+    points, data = model._data.points, model._data
+    loss, _ = model._loss(means, model._squares(points, points), means, deviations)
+    model._parameters = means
+    of_trial = points[data.trial]
+    covariance = model._covariance(of_trial, data.time, of_trial, data.time)
+    covariance += (data.trial[:, None] == data.trial) * model._own(data.time, data.time)
+    covariance += np.eye(len(data.value)) * math.exp(model._value("noise"))
+    _, log_determinant = np.linalg.slogdet(covariance)
+    full = 0.5 * (data.value @ np.linalg.solve(covariance, data.value) + log_determinant)
+    assert loss == pytest.approx(full, rel=1e-9)
 
 
 def test_finals_are_certain_where_trials_have_ended_and_uncertain_where_they_have_not() -> None:
