@@ -20,6 +20,8 @@ FROZEN = "frozen"
 """User attribute of a trial that was stopped early and may be taken up again: the percent of its budget; None
 once it was. Also the `outcome` of the trial until then."""
 
+AT_REST = "at_rest"
+"""User attribute of a frozen trial whose sweep has ended: it goes on only if `trials` is raised."""
 
 STAYS = "stays"
 """User attribute of a trial that was frozen: its stays on seats, each as [worker, seat, began, left]. Times
@@ -29,6 +31,11 @@ are as Optuna's, in ISO format; None for the first beginning, which is the trial
 def is_frozen(trial: FrozenTrial) -> bool:
     """Whether a trial was stopped early, kept its checkpoint, and may be taken up again."""
     return trial.state == TrialState.RUNNING and trial.user_attrs.get(FROZEN) is not None
+
+
+def is_at_rest(trial: FrozenTrial) -> bool:
+    """Whether a trial is frozen in a sweep that has ended: it goes on only if `trials` is raised."""
+    return is_frozen(trial) and bool(trial.user_attrs.get(AT_REST))
 
 
 def is_replicate(trial: FrozenTrial) -> bool:

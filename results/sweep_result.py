@@ -23,6 +23,7 @@ from results.stored_trials import (
     by_percent,
     full_budget_loss,
     full_budget_metric,
+    is_at_rest,
     is_replicate,
     sign_names,
 )
@@ -87,9 +88,13 @@ class TrialResult:
     """Where it ran last; None before it had a seat."""
     stays: tuple[Stay, ...] = ()
     """All its times on seats, if it was frozen."""
+    is_at_rest: bool = False
+    """Whether it is frozen in a sweep that has ended: it goes on only if `trials` is raised."""
     wall_seconds: float | None = None
     """Time on its seats, without the time between two runs of the sweep."""
     num_tokens: int | None = None
+    num_steps: int | None = None
+    """Optimizer steps when it ended or was frozen last."""
     seed: int | None = None
     """Of a run on a new seed; None for a trial of the search, whose seed is the sweep's."""
     generations: tuple[str, ...] = ()
@@ -295,8 +300,10 @@ def _trial(trial: FrozenTrial, context: Mapping[str, Any]) -> TrialResult:
         worker=attrs.get("worker"),
         seat=attrs.get("seat"),
         stays=tuple(_stay(*stay) for stay in attrs.get(STAYS) or ()),
+        is_at_rest=is_at_rest(trial),
         wall_seconds=finite(attrs.get("wall_seconds")),
         num_tokens=attrs.get("num_tokens"),
+        num_steps=attrs.get("num_steps"),
         seed=attrs.get("seed") if is_replicate(trial) else None,
         generations=tuple(attrs.get("generations") or ()),
     )

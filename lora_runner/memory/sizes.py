@@ -127,18 +127,32 @@ def base_bytes(model: PreTrainedModel, width: int, quantization: Quantization, *
 def seat_state(model: PreTrainedModel, workload: Workload) -> SeatState:
     """A seat's state on this model; ModelError when nothing matches `target_modules`."""
     rank = -(-workload.lora_r // RANK_MULTIPLE) * RANK_MULTIPLE
+    per_rank, embeddings = _trained_elements(model, workload)
+    lora, embeddings = (-(-size // BLOCK) * BLOCK for size in (rank * per_rank, embeddings))
+    return SeatState(lora, embeddings, workload.embedding_optimizer_bits)
+
+
+def checkpoint_bytes(model: PreTrainedModel, workload: Workload) -> tuple[int, int]:
+    """Bytes of a trial's checkpoint: for each unit of its LoRA rank, and of its trained embeddings."""
+    per_rank, embeddings = _trained_elements(model, workload)
+    is_8bit = workload.embedding_optimizer_bits == 8
+    each = TRAINED_8BIT_BYTES if is_8bit else TRAINED_BYTES
+    # Everything but the gradients.
+    return (TRAINED_BYTES - BUFFER_BYTES) * per_rank, round((each - BUFFER_BYTES) * embeddings)
+
+
+def _trained_elements(model: PreTrainedModel, workload: Workload) -> tuple[int, int]:
+    """Elements of the adapters for each unit of the rank, and of the trained embeddings."""
     targets, saved = find_trained_modules(
         model,
         target_modules=workload.target_modules,
         train_embeddings=workload.train_embeddings,
         trainable_token_indices=workload.trainable_token_indices,
     )
-    lora = rank * sum(sum(_weight(model.get_submodule(name)).shape) for name in targets)
+    per_rank = sum(sum(_weight(model.get_submodule(name)).shape) for name in targets)
     trained = [_weight(model.get_submodule(name)) for name in saved.names]
     once = {id(weight): weight for weight in trained}  # tied ones are one weight
-    embeddings = sum(len(saved.token_indices or w) * w.shape[1] for w in once.values())
-    lora, embeddings = (-(-size // BLOCK) * BLOCK for size in (lora, embeddings))
-    return SeatState(lora, embeddings, workload.embedding_optimizer_bits)
+    return per_rank, sum(len(saved.token_indices or w) * w.shape[1] for w in once.values())
 
 
 def _weight(module: nn.Module) -> Tensor:

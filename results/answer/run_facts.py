@@ -10,15 +10,15 @@ from statistics import median
 
 from results.answer.answer import RunFacts
 from results.stored_trials import FROZEN
-from results.sweep_result import SweepResult
+from results.sweep_result import SweepResult, TrialResult
 
-_NOT_ENDED = ("running", "waiting", FROZEN)
+_NOT_COUNTED = ("running", "waiting", "failed")
 
 
 def read_run_facts(sweep: SweepResult, *, run_folder: str, target: int | None = None) -> RunFacts:
     """The facts; `target` is the number of finished trials that the sweep asks for."""
     counts = Counter(trial.outcome for trial in sweep.trials)
-    ended = sum(count for outcome, count in counts.items() if outcome not in (*_NOT_ENDED, "failed"))
+    ended = sum(trial.outcome not in _NOT_COUNTED and not _may_go_on(trial) for trial in sweep.trials)
     seconds = sweep.run_seconds or busy_seconds((t.started, t.ended) for t in sweep.trials)
     tokens = sum(trial.num_tokens or 0 for trial in sweep.trials)
     full = [t.wall_seconds for t in sweep.trials if t.eval_loss is not None and t.wall_seconds is not None]
@@ -27,7 +27,8 @@ def read_run_facts(sweep: SweepResult, *, run_folder: str, target: int | None = 
         finished=ended,
         target=target,
         outcomes=dict(sorted(counts.items())),
-        is_unfinished=_is_unfinished(counts, ended, target, is_exhausted=sweep.is_exhausted),
+        is_unfinished=any(map(_may_go_on, sweep.trials))
+        or _is_unfinished(counts, ended, target, is_exhausted=sweep.is_exhausted),
         seconds=seconds,
         devices=tuple(sweep.devices),
         tokens_per_second=tokens / seconds if seconds and tokens else None,
@@ -53,8 +54,13 @@ def busy_seconds(spans: Iterable[tuple[datetime | None, datetime | None]]) -> fl
     return seconds
 
 
+def _may_go_on(trial: TrialResult) -> bool:
+    """Whether it is frozen in a sweep that has not ended."""
+    return trial.outcome == FROZEN and not trial.is_at_rest
+
+
 def _is_unfinished(counts: Counter[str], ended: int, target: int | None, *, is_exhausted: bool) -> bool:
-    if counts["running"] or counts[FROZEN]:
+    if counts["running"]:
         return True
     if target is None:
         return bool(counts["waiting"])

@@ -119,7 +119,8 @@ def _of_default(default: TrialResult | None, compared: ArmComparisons | None) ->
 
 def _of_trials(sweep: SweepResult) -> list[Limitation]:
     found = []
-    if unfinished := sum(trial.outcome in ("running", "frozen", "waiting") for trial in sweep.trials):
+    open_outcomes = ("running", "frozen", "waiting")
+    if unfinished := sum(t.outcome in open_outcomes and not t.is_at_rest for t in sweep.trials):
         found.append(Limitation("unfinished", {"trials": unfinished}))
     doubtful = [t.number for t in sweep.trials if t.outcome == "complete" and t.eval_loss is None]
     if doubtful:

@@ -61,7 +61,7 @@ class FreeSeats:
             start.append(SeatAssignment(seat, assignment))
             self._note(f"trial {trial.number}: started on worker {worker} seat {seat}{from_frozen}")
         if not on_worker:
-            opened.end_frozen_if_over(self._is_ending)
+            opened.let_frozen_rest_if_over(self._is_ending)
             return self.no_work(opened, worker)
         self._workers.active.add(worker)
         return Reply(start=tuple(start))

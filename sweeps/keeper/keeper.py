@@ -112,7 +112,7 @@ class Keeper:
             self._run_start = begin_run(self.opened, self.owner.run, self._note, is_new_study=is_new)
             self._started -= self._run_start.seconds_ago
             self._run_time.begin(self._run_start.seconds_ago, self._run_start.ran_before)
-            self.opened.end_frozen_if_over(self._is_ending)
+            self.opened.let_frozen_rest_if_over(self._is_ending)
             self._workers.active = {trial.user_attrs["worker"] for trial in self.opened.on_seats()}
         self._held_lease.committed(lease)
         self.opened.recorder.remove_leftovers(self.study.get_trials(deepcopy=False))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from files_and_text.numbers import value_text
 from files_and_text.shown import Shown
 from sweeps.config import SweepConfig
+from sweeps.plan.frozen_disk import frozen_disk
 from sweeps.plan.specs import StudySpec, WorkerSpec
 from sweeps.plan.trial_kinds import first_trials, trial_counts
 
@@ -85,7 +86,7 @@ class Blueprint(Shown):
 
     def summary(self) -> dict[str, Any]:
         """Plain values, for `sweeps plan --json`."""
-        first = first_trials(self.study_spec)
+        first, disk = first_trials(self.study_spec), frozen_disk(self.study_spec)
         return {
             "name": self.study_spec.name,
             "context": self.study_spec.context,
@@ -104,6 +105,7 @@ class Blueprint(Shown):
             "memory_gib": self.memory_gib,
             "memory_available_gib": self.memory_available_gib,
             "memory_reason": self.memory_reason,
+            "disk": None if disk is None else disk.summary(),
             "compute_path": self.compute_path,
         }
 

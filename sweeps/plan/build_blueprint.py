@@ -34,6 +34,7 @@ from sweeps.config import SweepConfig, space_of
 from sweeps.errors import ConfigError
 from sweeps.plan.blueprint import Blueprint
 from sweeps.plan.expected_path import expected_path
+from sweeps.plan.frozen_disk import CheckpointSize
 from sweeps.plan.metric_setup import check_prompts, metric_of
 from sweeps.plan.schedule_rules import schedule_findings
 from sweeps.plan.specs import StudySpec, WorkerSpec
@@ -136,6 +137,7 @@ def build_blueprint(
         versions=package_versions(),
         reliability=config.reliability,
         metric=metric,
+        checkpoint_size=CheckpointSize.of(meta, workload),
         # A folder of quantized weights has no others.
         measure_unquantized=bool(quantization)
         and not quantization.is_stored

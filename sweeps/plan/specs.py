@@ -14,6 +14,7 @@ from search_spaces import SearchSpace
 from sweeps.artifacts.checkpoint_store import CheckpointStore
 from sweeps.artifacts.worker_files import Call, model_folder
 from sweeps.config.sections.reliability import ReliabilitySection
+from sweeps.plan.frozen_disk import CheckpointSize
 from sweeps.plan.replicate_plan import ReplicatePlan
 from sweeps.plan.trial_config import trial_config
 from sweeps.study.pruning.rungs import early_rung_warning, first_pruning_percent, pruning_percents
@@ -54,6 +55,8 @@ class StudySpec:
     reliability: ReliabilitySection = field(default_factory=ReliabilitySection)
     metric: MetricSpec | None = None
     """What is measured besides the loss, or instead of it."""
+    checkpoint_size: CheckpointSize = field(default_factory=CheckpointSize)
+    """Of a trial, for the disk that frozen ones take."""
     measure_unquantized: bool = False
     """Whether the untouched base is also measured without quantization, once."""
     replicates: ReplicatePlan | None = None
@@ -78,6 +81,10 @@ class StudySpec:
     def pruning_warning(self) -> str | None:
         """Why the user's own first rung comes too early; None where it does not."""
         return early_rung_warning(self.search, self.report_at, self.first_pruning_percent)
+
+    def frozen_gib(self, lora_r: int) -> float:
+        """What a frozen trial keeps of this rank, in GiB: a store at a URL has two slots for each trial."""
+        return self.checkpoint_size.gib(lora_r) * (1 if self.reliability.checkpoints is None else 2)
 
     def trial_config(self, params: Mapping[str, Any]) -> TrialConfig:
         """A trial's full configuration from its parameters in the study. Raises TrialConfigError."""

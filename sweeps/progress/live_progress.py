@@ -100,7 +100,7 @@ class LiveProgress:
         if status.stopping:
             status.seconds_left = None
             return
-        new = max(0, status.target - status.finished - len(status.running)) if has_more else 0
+        new = max(0, status.target - status.finished - status.frozen - len(status.running)) if has_more else 0
         estimate = self._estimate(status, without_seat, ended, whole, new, now)
         status.seconds_left = self._countdown.show(estimate, now)
         status.left_note = self._countdown.note

@@ -16,6 +16,7 @@ from results.parameter_order import in_order
 from results.stored_trials import (
     by_percent,
     full_budget_loss,
+    is_at_rest,
     is_frozen,
     is_replicate,
     rank,
@@ -27,7 +28,7 @@ from search_spaces.dimension import Value
 from sweeps.study.compute_paths import COMPUTE_PATHS
 from sweeps.study.edges.widening import widenings_of
 from sweeps.study.lease import Lease, lease_of
-from sweeps.study.status import FROZEN, PAUSED, ArmProgress, Leader, RunningTrial, Status
+from sweeps.study.status import AT_REST, FROZEN, PAUSED, ArmProgress, Leader, RunningTrial, Status
 from sweeps.study.study import COUNTED_STATES, is_prefetched
 
 RUN_SECONDS = "run_seconds"
@@ -77,7 +78,8 @@ def read_status(study: optuna.Study, target: int) -> Status:
             continue
         status.states[state] = status.states.get(state, 0) + 1
         status.num_put_back += bool(trial.user_attrs.get("put_back"))
-        if trial.state.is_finished() and (outcome := trial.user_attrs.get("outcome")):
+        has_ended = trial.state.is_finished() or state == AT_REST
+        if has_ended and (outcome := trial.user_attrs.get("outcome")):
             status.outcomes[outcome] = status.outcomes.get(outcome, 0) + 1
         if state in (PAUSED, TrialState.RUNNING.name):
             status.running.append(_running_trial(trial, context, is_live=is_live))
@@ -145,7 +147,7 @@ def _state(trial: FrozenTrial, *, is_live: bool) -> str:
     if is_prefetched(trial):
         return TrialState.WAITING.name
     if is_frozen(trial):
-        return FROZEN
+        return AT_REST if is_at_rest(trial) else FROZEN
     return PAUSED if trial.state == TrialState.RUNNING and not is_live else trial.state.name
 
 

@@ -15,8 +15,9 @@ from files_and_text.shown import Shown
 from search_spaces.dimension import Value
 from sweeps.study.study import COUNTED_STATES
 
-FROZEN = "FROZEN"
-"""In `Status.states`: stopped early, and may be taken up again."""
+FROZEN, AT_REST = "FROZEN", "AT_REST"
+"""In `Status.states`: stopped early, and may be taken up again; once the sweep has ended, only if `trials` is
+raised."""
 PAUSED = "PAUSED"
 """In `Status.states`: started, not ended, and nothing trains them now."""
 
@@ -189,8 +190,9 @@ class Status(Shown):
 
     @property
     def finished(self) -> int:
-        """Trials that ended and did not fail."""
-        return sum(self.states.get(state.name, 0) for state in COUNTED_STATES)
+        """Trials that ended and did not fail, and those that were frozen when the sweep ended."""
+        ended = sum(self.states.get(state.name, 0) for state in COUNTED_STATES)
+        return ended + self.states.get(AT_REST, 0)
 
     @property
     def failed(self) -> int:
@@ -204,7 +206,7 @@ class Status(Shown):
 
     @property
     def frozen(self) -> int:
-        """Trials that were stopped early and may be taken up again."""
+        """Trials that were stopped early and may be taken up again before the sweep ends."""
         return self.states.get(FROZEN, 0)
 
     @property

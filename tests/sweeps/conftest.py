@@ -19,6 +19,7 @@ from sweeps.config.sections.reliability import ReliabilitySection
 from sweeps.config.sections.search import SearchSection
 from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.protocol import Reply
+from sweeps.plan.frozen_disk import CheckpointSize
 from sweeps.plan.specs import StudySpec
 from sweeps.storage.open_storage import open_storage
 from sweeps.study.lease import DriverProcess, Lease
@@ -44,6 +45,7 @@ def build_study_spec(
     report_at: tuple[int, ...] = (20, 40, 60, 80, 100),
     reliability: ReliabilitySection | None = None,
     measure_unquantized: bool = False,
+    checkpoint_size: CheckpointSize | None = None,
     **search: Any,
 ) -> StudySpec:
     """A study spec over the guideline space of an 8B model, with its conditional dimension."""
@@ -78,6 +80,7 @@ def build_study_spec(
         versions={"optuna": optuna.__version__},
         reliability=reliability or ReliabilitySection(),
         measure_unquantized=measure_unquantized,
+        checkpoint_size=checkpoint_size or CheckpointSize(),
     )
 
 

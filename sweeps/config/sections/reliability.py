@@ -9,7 +9,6 @@ from pydantic import AfterValidator, Field
 from sweeps.config.field_types import (
     NUMBER,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     Text,
@@ -48,8 +47,8 @@ class ReliabilitySection(Section):
     """A sweep on another machine that shows no sign of life for this long may be replaced by this one."""
     max_failures: PositiveInt = 10
     """After this many failed trials a run starts no new ones; failed trials never count among `trials`."""
-    keep_frozen: NonNegativeInt = 8
-    """The checkpoints of at most this many frozen trials are kept (pruner freeze_thaw); of more, the least
-    promising are pruned for good."""
+    frozen_gib: NonNegativeFloat = 20.0
+    """Disk that frozen trials' checkpoints may take together, in GiB (pruner freeze_thaw). Beyond it, those
+    least likely to win are pruned for good."""
     keep_adapters: PositiveInt = 8
     """The adapters of this many best trials are kept, and that of the guideline default."""

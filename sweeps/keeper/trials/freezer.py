@@ -4,8 +4,9 @@ A frozen trial stays RUNNING in Optuna and has no seat, like an interrupted tria
 attribute `frozen` (the percent of its budget) tells the two apart. So taking it up again is what resuming any
 trial is, and bit-equal to never having stopped. Its checkpoint is written by the worker that it leaves, once
 the study knows that it is frozen: a worker that dies in between costs steps, and no result. A frozen trial
-ends as PRUNED when more than `reliability.keep_frozen` are frozen and it is the least promising, or when the
-sweep has ended.
+ends as PRUNED when the checkpoints of all frozen ones exceed `reliability.frozen_gib` and it is the least
+likely to win. Those left when the sweep ends are at rest: they count as finished, keep their checkpoints, and
+may be taken up again once `trials` is raised.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from collections.abc import Callable, Container
 import optuna
 from optuna.trial import FrozenTrial
 
+from files_and_text.numbers import number as number_text
+from lora_runner.config import TrialConfig
 from lora_runner.protocol import PRUNED, SeatReport
+from results.stored_trials import is_at_rest
 from search_spaces import SearchSpace
 from sweeps.artifacts.trial_folder import read_reports
 from sweeps.keeper.trials.recorder import Recorder
@@ -57,19 +61,31 @@ class Freezer:
                 self._ended.append((trials[number], None))
 
     def give_up_surplus(self) -> None:
-        """End the least promising of more frozen trials than are kept."""
-        if (surplus := len(frozen_trials(self.study)) - self.study_spec.reliability.keep_frozen) <= 0:
+        """End those least likely to win until the checkpoints of the others may stay on disk."""
+        most = self.study_spec.reliability.frozen_gib
+        gib = {trial.number: self._gib(trial) for trial in frozen_trials(self.study)}
+        if not gib or sum(gib.values()) <= most:
             return
         from sweeps.study.curve_gp.curves import curves_of
         from sweeps.study.curve_gp.decisions import least_promising
 
-        for number in least_promising(self._space(), curves_of(self.study))[:surplus]:
-            self._end(self.study.get_trials(deepcopy=False)[number])
+        why = f"frozen trials may keep {number_text(most)} GiB of disk (reliability.frozen_gib)"
+        for number in least_promising(self._space(), curves_of(self.study)):
+            self._end(self.study.get_trials(deepcopy=False)[number], why)
+            del gib[number]
+            if sum(gib.values()) <= most:
+                return
 
     def end_all(self) -> None:
-        """End every frozen trial: the sweep is over, or its file asks for another pruner now."""
+        """End every frozen trial: the sweep file asks for another pruner now."""
         for trial in frozen_trials(self.study):
-            self._end(trial)
+            self._end(trial, f"the pruner is {self.study_spec.search['pruner']} now")
+
+    def set_rest(self, *, rests: bool) -> None:
+        """Record for every frozen trial whether the sweep has ended, so that it waits for more `trials`."""
+        for trial in frozen_trials(self.study):
+            if is_at_rest(trial) != rests:
+                self._recorder.record_rest(trial, rests=rests)
 
     def take_ended(self) -> list[tuple[FrozenTrial, SeatReport | None]]:
         """Trials whose files are to go, each with its last report if it has ended since the last call."""
@@ -95,8 +111,10 @@ class Freezer:
         """With the ends that the sweep has moved."""
         return present_space(self.study, self.study_spec.space)
 
-    def _end(self, trial: FrozenTrial) -> None:
+    def _gib(self, trial: FrozenTrial) -> float:
+        return self.study_spec.frozen_gib(TrialConfig.from_dict(trial.user_attrs["config"]).lora_r)
+
+    def _end(self, trial: FrozenTrial, why: str) -> None:
         last = next(reversed(read_reports(self._recorder.folder, trial)), None)
-        self._recorder.record_given_up(trial)
-        reason = str(trial.user_attrs.get("stop_reason") or "")
+        reason = self._recorder.record_given_up(trial, why)
         self._ended.append((trial, None if last is None else last.ended(PRUNED, reason)))

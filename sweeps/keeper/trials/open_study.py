@@ -112,10 +112,10 @@ class OpenStudy:
         """
         return self.tail.has_running_search() or (not is_ending() and self.has_more())
 
-    def end_frozen_if_over(self, is_ending: Callable[[], bool]) -> None:
-        """Once nothing trains and nothing more is handed out, no frozen trial is taken up again.
+    def let_frozen_rest_if_over(self, is_ending: Callable[[], bool]) -> None:
+        """Once nothing trains and nothing more is handed out, frozen trials wait for more `trials`.
 
         `is_ending`: whether the run hands out no more although there are some; they wait for the next run.
         """
-        if not (is_ending() or self.on_seats() or self.has_more()):
-            self.freezer.end_all()
+        if not is_ending():
+            self.freezer.set_rest(rests=not (self.on_seats() or self.has_more()))

@@ -17,7 +17,7 @@ from files_and_text.atomic_files import atomic_write, atomic_write_json
 from files_and_text.trial_paths import ERROR_FILE, REPORTS_FILE, RESULT_FILE, trial_folder
 from lora_runner.metric.scores import objective_of
 from lora_runner.protocol import COMPLETE, DIVERGED, FAILED, OUT_OF_MEMORY, PRUNED, SeatReport
-from results.stored_trials import ENDED, FROZEN, MEASURED, STAYS, is_replicate, rank, search_trials
+from results.stored_trials import AT_REST, ENDED, FROZEN, MEASURED, STAYS, is_replicate, rank, search_trials
 from sweeps.artifacts.checkpoint_store import CheckpointCleaner
 from sweeps.artifacts.trial_folder import (
     append_line,
@@ -190,11 +190,17 @@ class Recorder:
         set_user_attrs(self.study, trial, **attributes, **{STAYS: stays_until_now(trial)})
         self._note(f"trial {trial.number}: frozen {report.stop_reason}")
 
-    def record_given_up(self, trial: FrozenTrial) -> None:
-        """Record that a frozen trial has ended: it is pruned as of its last report."""
-        set_user_attrs(self.study, trial, outcome=PRUNED, **{FROZEN: None})
+    def record_given_up(self, trial: FrozenTrial, why: str) -> str:
+        """Record that a frozen trial is pruned for good, as of its last report; returns the whole reason."""
+        reason = f"{trial.user_attrs.get('stop_reason')}; was frozen, pruned for good: {why}"
+        set_user_attrs(self.study, trial, outcome=PRUNED, stop_reason=reason, **{FROZEN: None, AT_REST: None})
         self.study.tell(trial.number, state=TrialState.PRUNED)
-        self._note(f"trial {trial.number}: pruned {trial.user_attrs.get('stop_reason')}, was frozen")
+        self._note(f"trial {trial.number}: pruned {reason}")
+        return reason
+
+    def record_rest(self, trial: FrozenTrial, *, rests: bool) -> None:
+        """Record that the sweep has ended with this trial frozen, or that it goes on."""
+        set_user_attrs(self.study, trial, **{AT_REST: True if rests else None})
 
     def remove_leftovers(self, trials: Iterable[FrozenTrial]) -> None:
         """Remove the checkpoints of `trials` that have ended, and the adapters of all but the best trials.

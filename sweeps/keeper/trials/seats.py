@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from files_and_text.trial_paths import trial_folder
 from lora_runner.config import TrialConfig
 from lora_runner.protocol import Assignment, SeatReport
-from results.stored_trials import FROZEN, STAYS, is_frozen
+from results.stored_trials import AT_REST, FROZEN, STAYS, is_frozen
 from sweeps.study.study import is_prefetched, set_user_attrs
 
 
@@ -85,7 +85,7 @@ def assign_seat(
     attempt = int(trial.user_attrs.get("attempt", 0)) + 1
     attributes: dict[str, Any] = {"worker": worker, "seat": seat, "attempt": attempt, "run": run}
     if is_frozen(trial):
-        attributes |= {FROZEN: None, "outcome": None, "stop_reason": None}
+        attributes |= {FROZEN: None, AT_REST: None, "outcome": None, "stop_reason": None}
     if stays := list(trial.user_attrs.get(STAYS) or ()):
         began = now_text()
         if stays[-1][3] is None:  # interrupted since it was taken up again

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from files_and_text.numbers import parameters, plural
 from sweeps.plan.blueprint import Blueprint, metric_summary
+from sweeps.plan.frozen_disk import frozen_disk
 from sweeps.plan.specs import StudySpec
 from sweeps.plan.timing.measured_steps import MeasuredSteps
 from sweeps.plan.timing.time_estimate import MeasuredRun, time_lines
@@ -46,6 +47,7 @@ def overview(
         *rows("Device", device),
         *rows("Time", times),
         *rows("Trials", trial_lines(blueprint)),
+        *rows("Disk", disk_lines(study_spec)),
         *rows("Metric", metric_lines(blueprint)),
         ("Model", model_text(blueprint)),
         *rows("Data", data_lines(blueprint)),
@@ -104,6 +106,16 @@ def stopped_early(study_spec: StudySpec) -> str:
         return f"stopped early by {pruner} at {at}"
     reason = nothing_pruned_reason(study_spec.search, study_spec.report_at, earliest)
     return "none is stopped early" + (f": {reason}" if reason else "")
+
+
+def disk_lines(study_spec: StudySpec) -> list[str | Text]:
+    """What frozen trials may take; empty for a sweep that freezes none."""
+    if (disk := frozen_disk(study_spec)) is None:
+        return []
+    lines: list[str | Text] = [disk.text()]
+    if disk.warning is not None:
+        lines.append(Text(f"warning: {disk.warning}", style="yellow"))
+    return lines
 
 
 def model_text(blueprint: Blueprint) -> str:

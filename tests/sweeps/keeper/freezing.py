@@ -74,6 +74,17 @@ def frozen_in(keeper: Keeper, stored: Any) -> list[int]:
     return [t.number for t in stored(keeper) if t.user_attrs.get("frozen") is not None]
 
 
+def checkpointed(keeper: Keeper) -> list[int]:
+    """Trials that have a checkpoint on disk."""
+    return sorted(int(path.parent.name) for path in keeper.folder.glob("trials/*/checkpoint"))
+
+
+def all_ended(keeper: Keeper, stored: Any) -> bool:
+    """Whether every trial has ended, or is at rest."""
+    trials = stored(keeper)
+    return all(t.state.is_finished() or t.user_attrs.get("at_rest") for t in trials)
+
+
 def run_until(pack: SimulatedPack, holds: Callable[[], bool]) -> None:
     pack.ask()
     while not holds():

@@ -15,12 +15,22 @@ from optuna.trial import TrialState
 from lora_runner.config import TrialConfig
 from search_spaces import SearchSpace
 from sweeps.config.sections.reliability import ReliabilitySection
+from sweeps.plan.frozen_disk import CheckpointSize
 from sweeps.study.curve_gp import decisions
 from sweeps.study.curve_gp.curves import Curve
 from sweeps.study.curve_gp.decisions import Chance
 from sweeps.study.edges.widening import Widening, record_widening
 from sweeps.study.lease import DriverProcess
-from tests.sweeps.keeper.freezing import PERCENTS, FreezingPack, Make, frozen_in, late, run_until
+from tests.sweeps.keeper.freezing import (
+    PERCENTS,
+    FreezingPack,
+    Make,
+    all_ended,
+    checkpointed,
+    frozen_in,
+    late,
+    run_until,
+)
 
 # --- freezing -------------------------------------------------------------------------------------
 
@@ -44,21 +54,64 @@ def test_a_trial_that_falls_behind_is_frozen_and_frees_its_seat(freezing: Make, 
     assert f"trial {number}: frozen {trial.user_attrs['stop_reason']}" in status.events
 
 
-def test_a_sweep_ends_with_every_trial_counted_and_no_checkpoint_left(freezing: Make, stored: Any) -> None:
+def test_a_sweep_ends_with_every_trial_counted_and_frozen_ones_at_rest(freezing: Make, stored: Any) -> None:
     keeper = freezing()
     pack = FreezingPack(keeper, late, seats=4)
     pack.run()
     trials = stored(keeper)
     assert len(trials) == 16
-    assert {t.state for t in trials} == {TrialState.COMPLETE, TrialState.PRUNED}
-    assert all(t.user_attrs["outcome"] in ("complete", "pruned") for t in trials)
-    assert all(t.user_attrs.get("frozen") is None for t in trials)
-    assert not list(keeper.folder.glob("trials/*/checkpoint"))
+    left = frozen_in(keeper, stored)
+    assert left
+    assert all(trials[n].user_attrs["at_rest"] for n in left)
+    assert {t.user_attrs["outcome"] for t in trials if t.number not in left} == {"complete"}
+    assert {t.state for t in trials if t.number not in left} == {TrialState.COMPLETE}
+    assert checkpointed(keeper) == left
     status = keeper.status()
     assert (status.finished, status.frozen, status.unfinished, status.ending) == (16, 0, 0, True)
+    assert status.outcomes == {"complete": 16 - len(left), "frozen": len(left)}
     assert not status.has_work
     told = {(r.trial, r.outcome) for r in keeper.report_log.since(0) if r.outcome is not None}
-    assert told == {(t.number, t.user_attrs["outcome"]) for t in trials}
+    assert told == {(t.number, "complete") for t in trials if t.number not in left}
+
+
+def test_more_trials_take_up_what_was_frozen_at_the_end(
+    freezing: Make, stored: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed or not: the study alone says that they are frozen, and their checkpoints are there."""
+    keeper = freezing()
+    FreezingPack(keeper, late, seats=4).run()
+    left = frozen_in(keeper, stored)
+    again = freezing(trials=18, owner=DriverProcess.current("another run"))  # the first was not closed
+    assert again.status().frozen == len(left), "at rest no longer"
+    assert checkpointed(again) == left
+    chances = decisions.chances
+
+    def likely(space: SearchSpace, curves: Sequence[Curve]) -> dict[int, Chance]:
+        return chances(space, curves) | {left[0]: Chance(left[0], 0, 0.9)}
+
+    monkeypatch.setattr(decisions, "chances", likely)
+    pack = FreezingPack(again, late, seats=4)
+    pack.run()
+    trials = stored(again)
+    assert pack.resumed[left[0]] >= 40, "from its checkpoint"
+    assert trials[left[0]].state == TrialState.COMPLETE
+    assert trials[left[0]].user_attrs.get("at_rest") is None
+    status = again.status()
+    assert (len(trials), status.finished, status.has_work) == (18, 18, False)
+    assert checkpointed(again) == frozen_in(again, stored)
+
+
+def test_a_finished_sweep_that_is_opened_again_leaves_frozen_trials_at_rest(
+    freezing: Make, stored: Any
+) -> None:
+    keeper = freezing()
+    FreezingPack(keeper, late, seats=4).run()
+    left = frozen_in(keeper, stored)
+    keeper.close()
+    again = freezing()
+    assert again.ask(0, [0, 1]).fleet_done
+    assert frozen_in(again, stored) == left
+    assert not again.status().has_work
 
 
 def test_frozen_trials_are_taken_up_from_their_checkpoints_and_complete(freezing: Make, stored: Any) -> None:
@@ -89,8 +142,10 @@ def test_the_guideline_default_is_never_frozen(freezing: Make, stored: Any) -> N
 
 
 @pytest.mark.parametrize("kept", [0, 2])
-def test_no_more_checkpoints_are_kept_than_asked_for(freezing: Make, stored: Any, kept: int) -> None:
-    keeper = freezing(reliability=ReliabilitySection(keep_frozen=kept))
+def test_frozen_trials_keep_no_more_disk_than_asked_for(freezing: Make, stored: Any, kept: int) -> None:
+    """One of rank 8 takes 4 GiB."""
+    reliability = ReliabilitySection(frozen_gib=4 * kept + 3.9)
+    keeper = freezing(reliability=reliability, checkpoint_size=CheckpointSize(per_rank=2**29))
     pack = FreezingPack(keeper, late, seats=8)
     pack.ask()
     most = 0
@@ -103,7 +158,39 @@ def test_no_more_checkpoints_are_kept_than_asked_for(freezing: Make, stored: Any
         with_checkpoint = {int(p.parent.name) for p in keeper.folder.glob("trials/*/checkpoint")}
         assert with_checkpoint <= {*frozen, *running}
     assert most == kept
-    assert any(t.state == TrialState.PRUNED for t in stored(keeper))
+    pruned = [t for t in stored(keeper) if t.state == TrialState.PRUNED]
+    assert pruned
+    size = "3.9" if kept == 0 else "11.9"
+    why = f"was frozen, pruned for good: frozen trials may keep {size} GiB of disk (reliability.frozen_gib)"
+    assert all(t.user_attrs["stop_reason"].endswith(f"likely to win; {why}") for t in pruned)
+    assert all(t.user_attrs["outcome"] == "pruned" for t in pruned)
+    events = keeper.status().events
+    assert all(f"trial {t.number}: pruned {t.user_attrs['stop_reason']}" in events for t in pruned)
+
+
+def test_the_least_likely_to_win_goes_first_and_no_more_go_than_must(
+    freezing: Make, stored: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = freezing(checkpoint_size=CheckpointSize(per_rank=2**29))
+    run_until(FreezingPack(keeper, late, seats=8), lambda: len(frozen_in(keeper, stored)) >= 4)
+    frozen = frozen_in(keeper, stored)
+    order = [frozen[2], frozen[0], *frozen[3:], frozen[1]]
+    monkeypatch.setattr(decisions, "least_promising", lambda *_: order)
+    for count, gib in ((len(frozen), 4.0 * len(frozen)), (2, 8.0), (1, 4.0)):
+        reliability = ReliabilitySection(frozen_gib=gib)
+        keeper.opened.freezer.study_spec = replace(keeper.study_spec, reliability=reliability)
+        keeper.opened.freezer.give_up_surplus()
+        left = frozen_in(keeper, stored)
+        assert left == sorted(order[len(order) - count :])
+        order = [number for number in order if number in left]
+
+
+def test_a_store_at_a_url_has_two_slots_for_each_frozen_trial(freezing: Make) -> None:
+    size = CheckpointSize(per_rank=2**29, embeddings=2**30)
+    spec = freezing(checkpoint_size=size).study_spec
+    assert spec.frozen_gib(16) == 9
+    stored = replace(spec, reliability=ReliabilitySection(checkpoints="memory://there"))
+    assert stored.frozen_gib(16) == 18
 
 
 @pytest.mark.parametrize("changed", [{"pruner": "none"}, {"sampler": "tpe"}])
@@ -116,6 +203,7 @@ def test_another_sampler_or_pruner_in_the_sweep_file_ends_frozen_trials(
     keeper.close()
     again = freezing(**changed)
     assert {stored(again)[n].state for n in frozen} == {TrialState.PRUNED}
+    assert all("pruned for good: the pruner is" in stored(again)[n].user_attrs["stop_reason"] for n in frozen)
     assert again.status().frozen == 0
     assert not [n for n in frozen if (again.folder / f"trials/{n:04d}/checkpoint").exists()]
 
@@ -133,7 +221,7 @@ def test_after_the_time_limit_frozen_trials_wait_for_the_next_run(freezing: Make
     again = freezing(timeout_seconds=3600.0)
     assert frozen_in(again, stored) == left
     FreezingPack(again, late, seats=4).run()
-    assert all(t.state.is_finished() for t in stored(again))
+    assert all_ended(again, stored)
 
 
 def test_no_trial_is_taken_up_before_its_worker_has_let_go(
@@ -177,7 +265,9 @@ def test_after_a_widening_every_decision_is_made_in_the_wider_space(
         monkeypatch.setattr(decisions, name, noting(name, answer))
     keeper.opened.freezer.next(has_new=True)
     keeper.opened.freezer.study_spec = replace(
-        keeper.study_spec, reliability=ReliabilitySection(keep_frozen=0)
+        keeper.study_spec,
+        reliability=ReliabilitySection(frozen_gib=0),
+        checkpoint_size=CheckpointSize(per_rank=1),
     )
     keeper.opened.freezer.give_up_surplus()
     assert not keeper.study.pruner.prune(keeper.study, stored(keeper)[number])
@@ -237,7 +327,7 @@ def test_a_report_that_froze_a_trial_only_on_disk_freezes_it_after_a_restart(
         pack.ask()
     assert not new & set(again.opened.retry_queue.numbers)
     FreezingPack(again, late, seats=4).run()
-    assert all(t.state.is_finished() for t in stored(again))
+    assert all_ended(again, stored)
 
 
 def any_chances(_: SearchSpace, curves: Sequence[Curve]) -> dict[int, Chance]:
@@ -297,11 +387,12 @@ def test_whatever_is_killed_no_trial_is_lost_and_every_value_is_its_own(
     assert kills > 1
     assert sum(len(t.user_attrs.get("stays", ())) > 1 for t in trials) > 1, "some were taken up again"
     assert len([t for t in trials if t.state != TrialState.FAIL]) == 14
-    assert all(t.state.is_finished() for t in trials)
+    assert all_ended(keeper, stored)
     for trial in trials:
         config = TrialConfig.from_dict(trial.user_attrs["config"])
         assert trial.intermediate_values == {p: late(config, p) for p in trial.intermediate_values}
         if trial.state == TrialState.COMPLETE:
             assert list(trial.intermediate_values) == list(PERCENTS)
+    left = frozen_in(keeper, stored)
     keeper.close()
-    assert not list(freezing(trials=14).folder.glob("trials/*/checkpoint"))
+    assert set(checkpointed(freezing(trials=14))) <= set(left)
