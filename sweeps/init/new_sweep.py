@@ -21,7 +21,7 @@ from sweeps.init.defaults import default_name
 from sweeps.init.earlier_runs import EarlierRun, read_earlier_runs
 from sweeps.init.facts import DataFacts, ModelFacts, data_facts, model_facts
 from sweeps.init.file_text import SCHEMA_FILE, SetKey, file_text
-from sweeps.init.rates_from_runs import OPEN, OTHER_MODEL, SAME_MODEL, TABLES, found_text, rate_override
+from sweeps.init.rates_from_runs import OPEN, OTHER_MODEL, SAME_MODEL, TABLES, rate_override
 from sweeps.init.wanted import Wanted, check_wanted, load_unwritten, sources_of
 from sweeps.plan.blueprint import Blueprint
 from sweeps.plan.build_blueprint import build_blueprint
@@ -53,12 +53,14 @@ class NewSweep:
             f"Length  {config.data.max_length:,} tokens; the longest example has {data.lengths[-1]:,}",
             f"Budget  {config.trials} trials of {plural(config.training.max_steps or 0, 'step')}",
         ]
-        lines += [f"From    {found_text(run)}" for run in self.earlier]
+        lines += [f"From    {run.found}" for run in self.earlier]
         if self.earlier:
             given = config.space["learning_rate"]
             lines.append(
                 f"Rates   {number_range(given['low'], given['high'])}, from earlier runs and the tables"
             )
+            if cut := given["why"].partition(". Ends at ")[2]:
+                lines.append(f"        ends at {cut}")
         if data.chat_template is not None:
             which = "chatml" if data.chat_template == "chatml" else "a plain one"
             lines.append(f"Chat    the tokenizer has no chat template: {which} is set")

@@ -24,7 +24,8 @@ def rate_override(runs: Sequence[EarlierRun], tables: Dimension, model: str) -> 
     """What `space: {learning_rate: ...}` says; `tables` is the dimension as the tables give it.
 
     The range holds what every run found, widened by these factors, and the tables' own values: the guideline
-    default stays a trial, and each row can still be tested.
+    default stays a trial, and each row can still be tested. Beyond the limits of all ranges it goes only as
+    far as the runs' own intervals, and `why` names what was cut.
     """
     ends = [end for end in (tables.guideline_low, tables.guideline_high, tables.default) if end is not None]
     lows, highs = [end / TABLES for end in map(float, ends)], [end * TABLES for end in map(float, ends)]
@@ -33,24 +34,22 @@ def rate_override(runs: Sequence[EarlierRun], tables: Dimension, model: str) -> 
         lows.append(run.low / (OPEN if run.open_below else factor))
         highs.append(run.high * (OPEN if run.open_above else factor))
     lowest, highest = LEARNING_RATE_LIMITS
-    inside = [min(max(_two_digits(run.rate), lowest), highest) for run in runs]
-    given = {
-        "low": max(_two_digits(min(lows)), lowest),
-        "high": min(_two_digits(max(highs)), highest),
-        "log": True,
-        "try": _distinct(inside, float(tables.default)),
-        "why": "earlier runs: " + "; ".join(map(found_text, runs)),
-    }
-    return given if given["try"] else {key: value for key, value in given.items() if key != "try"}
-
-
-def found_text(run: EarlierRun) -> str:
-    """What a run found, and where a search ends before that."""
-    lowest, highest = LEARNING_RATE_LIMITS
-    if lowest <= run.rate <= highest:
-        return run.found
-    end = highest if run.rate > highest else lowest
-    return f"{run.found}, beyond {number(end)}, where a search ends"
+    wanted_low, wanted_high = _two_digits(min(lows)), _two_digits(max(highs))
+    low = max(wanted_low, min(lowest, *(_two_digits(run.low) for run in runs)))
+    high = min(wanted_high, max(highest, *(_two_digits(run.high) for run in runs)))
+    why = "earlier runs: " + "; ".join(run.found for run in runs)
+    for end, wanted, limit, way in (
+        (low, wanted_low, lowest, "below"),
+        (high, wanted_high, highest, "above"),
+    ):
+        if end != wanted:
+            why += (
+                f". Ends at {number(end)}, not {number(wanted)}: {way} {number(limit)} a range goes only as "
+                "far as earlier runs say"
+            )
+    inside = [min(max(_two_digits(run.rate), low), high) for run in runs]
+    tried = _distinct(inside, float(tables.default))
+    return {"low": low, "high": high, "log": True, **({"try": tried} if tried else {}), "why": why}
 
 
 def _distinct(rates: Sequence[float], default: float) -> list[float]:

@@ -12,7 +12,6 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from files_and_text.numbers import number
 from files_and_text.yaml_lines import dump_yaml, load_yaml
 from search_spaces import Dimension, load_guidelines, space_for
 from sweeps.config import load_sweep, space_of
@@ -185,16 +184,36 @@ def test_an_open_end_widens_more() -> None:
     assert opened["low"] == closed["low"]
 
 
-@pytest.mark.parametrize(("rate", "tried"), [(0.03, 1e-2), (3e-7, 1e-6)])
-def test_a_rate_that_no_search_tries_is_named_and_its_end_tried(rate: float, tried: float) -> None:
+@pytest.mark.parametrize(
+    ("rate", "low", "high", "end", "cut"),
+    [
+        (0.03, 1e-4, 0.045, "high", "Ends at 0.045, not 0.14: above 0.01"),
+        (3e-7, 2e-7, 4e-4, "low", "Ends at 2e-7, not 6.7e-8: below 1e-6"),
+    ],
+)
+def test_beyond_the_limits_a_range_goes_as_far_as_the_runs_and_says_so(
+    rate: float, low: float, high: float, end: str, cut: str
+) -> None:
     given = rate_override([run_of(rate, rate / 1.5, rate * 1.5)], tables(), MODEL)
-    assert given["try"] == [tried]
-    assert given["low"] <= tried <= given["high"]
-    assert f"12 finished trials), beyond {number(tried)}, where a search ends" in given["why"]
+    assert given["try"] == [rate]
+    assert (given["low"], given["high"]) == pytest.approx((low, high))
+    assert f"12 finished trials). {cut} a range goes only as far as earlier runs say" in given["why"]
     space = space_for(
         model_size=8e9, max_steps=200, train_embeddings=False, overrides={"learning_rate": given}
     )
-    assert space.first_trials[1].params["learning_rate"] == tried
+    assert space.first_trials[1].params["learning_rate"] == rate
+    assert space["learning_rate"].contains(given[end])
+
+
+def test_no_end_is_cut_silently() -> None:
+    """The interval reaches beyond the limit, the best does not: as the demo's."""
+    given = rate_override([run_of(6.9e-3, 2.4e-3, 0.02)], tables(), MODEL)
+    assert given["high"] == 0.02
+    assert "Ends at 0.02, not 0.06: above 0.01" in given["why"]
+    short = rate_override([run_of(3e-3, 2e-3, 6e-3)], tables(), MODEL)
+    assert short["high"] == 0.01
+    assert "Ends at 0.01, not 0.018: above 0.01" in short["why"]
+    assert "Ends at" not in rate_override([run_of(3e-4, 2e-4, 6e-4)], tables(), MODEL)["why"]
 
 
 def test_a_best_at_the_default_needs_no_trial_of_its_own() -> None:
