@@ -12,6 +12,7 @@ from rich.text import Text
 from files_and_text.numbers import share_text, value_text, warmup_text
 from results.answer.answer import Answer
 from results.parameter_order import SHORT_NAMES
+from results.stored_trials import FROZEN
 from results.tables import parameters_of
 from results.text.gaps import loss_text, short_loss
 
@@ -23,6 +24,7 @@ _SHORT_SCHEDULERS = {
 }
 _SHORT_OUTCOMES = {"complete": "done", "out_of_memory": "no memory"}
 _PARTIAL = "In brackets: the loss before the end of the training."
+_KEPT = "Frozen trials are kept on disk and may go on: `sweeps status` says when."
 _TOLD = ("failed", "out_of_memory", "diverged")
 """Outcomes whose reason is told beneath the table."""
 _MOST_TOLD = 5
@@ -178,6 +180,8 @@ def _notes(
     notes = []
     if any(pd.isna(row["eval_loss"]) and not pd.isna(row["last_eval_loss"]) for row in rows):
         notes.append(_cut(_PARTIAL, width))
+    if any(row["outcome"] == FROZEN for row in rows):
+        notes.append(_cut(_KEPT, width))
     if left_out:
         notes.append(_cut(f"No room for {', '.join(left_out)}: a wider terminal, or --csv.", width))
     told = [row for row in rows if row["outcome"] in _TOLD and _shown(row["stop_reason"])]

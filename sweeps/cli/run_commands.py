@@ -65,6 +65,7 @@ def run(path: SweepArgument, settings: SetOption = None, address: AddressOption 
 def _run(sweep: Sweep, address: str | None) -> None:
     from results.render.answer_block import print_answer
     from results.text.answer import done_text
+    from results.text.frozen import kept_text
 
     with _ending_at_once(sweep, "run"):
         result = sweep.run(address=address, console=console)
@@ -78,6 +79,8 @@ def _run(sweep: Sweep, address: str | None) -> None:
         done.append("No trial ended in this run." if result.interrupted else "Nothing was left to run.")
     elif result.added != answer.run.finished:
         done.append(f"{result.added} of them in this run.")
+    if kept := kept_text(0 if result.interrupted else len(result.status.frozen_trials)):
+        done.append(kept)
     print_answer(console, answer, done=done, report=_report(result.run_folder))
     if result.interrupted:
         raise typer.Exit(INTERRUPTED)

@@ -34,10 +34,9 @@ from sweeps.config import SweepConfig, space_of
 from sweeps.errors import ConfigError
 from sweeps.plan.blueprint import Blueprint
 from sweeps.plan.expected_path import expected_path
-from sweeps.plan.frozen_disk import CheckpointSize
 from sweeps.plan.metric_setup import check_prompts, metric_of
 from sweeps.plan.schedule_rules import schedule_findings
-from sweeps.plan.specs import StudySpec, WorkerSpec
+from sweeps.plan.specs import CheckpointSize, StudySpec, WorkerSpec
 from sweeps.plan.study_identity import package_versions, study_context, study_identity
 from sweeps.plan.trained_tokens import trained_tokens
 from sweeps.plan.workload import workload_of

@@ -1,4 +1,4 @@
-"""The disk that frozen trials take: how large a checkpoint is, and how many may be kept."""
+"""The disk that frozen trials take, and how many may be kept."""
 
 from __future__ import annotations
 
@@ -6,39 +6,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from files_and_text.numbers import number, plural
 from search_spaces import SearchSpace
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from lora_runner.memory.sizes import Workload
-    from sweeps.plan.specs import StudySpec
+from sweeps.plan.specs import StudySpec
 
 GIB = 2**30
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointSize:
-    """Bytes of one checkpoint: the trained parameters in fp32 and both moments."""
-
-    per_rank: int = 0
-    """For each unit of the LoRA rank."""
-    embeddings: int = 0
-
-    @classmethod
-    def of(cls, model: PreTrainedModel, workload: Workload) -> CheckpointSize:
-        """`model` may be on the meta device. ModelError when nothing matches `target_modules`."""
-        from lora_runner.memory.sizes import checkpoint_bytes  # imports torch
-
-        per_rank, embeddings = checkpoint_bytes(model, workload)
-        return cls(per_rank=per_rank, embeddings=embeddings)
-
-    def gib(self, lora_r: int) -> float:
-        """Of a trial of this rank, in GiB."""
-        return (self.per_rank * lora_r + self.embeddings) / GIB
 
 
 @dataclass(frozen=True, kw_only=True)

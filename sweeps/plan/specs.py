@@ -14,20 +14,43 @@ from search_spaces import SearchSpace
 from sweeps.artifacts.checkpoint_store import CheckpointStore
 from sweeps.artifacts.worker_files import Call, model_folder
 from sweeps.config.sections.reliability import ReliabilitySection
-from sweeps.plan.frozen_disk import CheckpointSize
 from sweeps.plan.replicate_plan import ReplicatePlan
 from sweeps.plan.trial_config import trial_config
 from sweeps.study.pruning.rungs import early_rung_warning, first_pruning_percent, pruning_percents
 from sweeps.study.stages import Stages
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from lora_runner.base.load_model import BaseSpec
     from lora_runner.certificate.decision import Decision
     from lora_runner.certificate.model_sizes import ModelSizes
     from lora_runner.data import DataBundle
+    from lora_runner.memory.sizes import Workload
     from lora_runner.pack.options import PackOptions
     from lora_runner.pack.pack import Pack
     from lora_runner.session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSize:
+    """Bytes of one checkpoint: the trained parameters in fp32 and both moments."""
+
+    per_rank: int = 0
+    """For each unit of the LoRA rank."""
+    embeddings: int = 0
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, workload: Workload) -> CheckpointSize:
+        """`model` may be on the meta device. ModelError when nothing matches `target_modules`."""
+        from lora_runner.memory.sizes import checkpoint_bytes  # imports torch
+
+        per_rank, embeddings = checkpoint_bytes(model, workload)
+        return cls(per_rank=per_rank, embeddings=embeddings)
+
+    def gib(self, lora_r: int) -> float:
+        """Of a trial of this rank, in GiB."""
+        return (self.per_rank * lora_r + self.embeddings) / 2**30
 
 
 @dataclass(frozen=True, kw_only=True)

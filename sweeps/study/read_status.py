@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -83,6 +84,8 @@ def read_status(study: optuna.Study, target: int) -> Status:
             status.outcomes[outcome] = status.outcomes.get(outcome, 0) + 1
         if state in (PAUSED, TrialState.RUNNING.name):
             status.running.append(_running_trial(trial, context, is_live=is_live))
+        if state in (FROZEN, AT_REST):
+            status.frozen_trials.append(_frozen_trial(trial, context))
         if (loss := full_budget_loss(trial)) is not None:
             complete.append(trial)
             if is_default(trial):
@@ -163,6 +166,16 @@ def _running_trial(trial: FrozenTrial, context: Mapping[str, Any], *, is_live: b
         max_steps=(trial.user_attrs.get("config") or {}).get("max_steps"),
         eval_loss=losses.get(percent),
         values=_values(trial, context),
+    )
+
+
+def _frozen_trial(trial: FrozenTrial, context: Mapping[str, Any]) -> RunningTrial:
+    return replace(
+        _running_trial(trial, context, is_live=True),
+        state="at_rest" if is_at_rest(trial) else "frozen",
+        worker=None,
+        seat=None,
+        step=trial.user_attrs.get("num_steps"),
     )
 
 

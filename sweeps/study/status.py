@@ -29,8 +29,9 @@ class RunningTrial:
     number: int
     worker: int | None = None
     seat: int | None = None
-    state: Literal["training", "paused", "unfinished"] = "training"
-    """paused: waits for a seat or for the next run; unfinished: nobody knows whether it trains."""
+    state: Literal["training", "paused", "unfinished", "frozen", "at_rest"] = "training"
+    """paused: waits for a seat or for the next run; unfinished: nobody knows whether it trains; frozen and
+    at_rest as in `Status.states`."""
     percent: int = 0
     """Of its budget, as far as it is known: by its last step, else by its last report."""
     step: int | None = None
@@ -102,7 +103,9 @@ class Status(Shown):
     started one as PAUSED when no process works on the study."""
     outcomes: dict[str, int] = field(default_factory=dict)
     running: list[RunningTrial] = field(default_factory=list)
-    """Every trial that has started and not ended."""
+    """Every trial that has started and not ended; none that is frozen."""
+    frozen_trials: list[RunningTrial] = field(default_factory=list)
+    """Trials that were stopped early and may be taken up again."""
     stages: list[Stage] = field(default_factory=list)
     """What the driver and the workers are doing that is not training; a worker that trains has none."""
     leader: Leader | None = None

@@ -10,6 +10,7 @@ from rich.text import Text
 from files_and_text.numbers import plural
 from results.answer.answer import Answer
 from results.text.answer import answer_lines, done_text
+from results.text.frozen import frozen_text
 from results.text.gaps import short_loss
 from sweeps.study.status import RunningTrial, Status
 from sweeps.view.phrases import packed, short_settings, shorten, step_text
@@ -35,6 +36,8 @@ def status_lines(
     trials failed, in words, `report` the path of the report.
     """
     found = list(_running(status, width) if answer is None else _stopped(status, width, now))
+    if answer is not None:
+        found += [Text(shorten(line, width)) for line in frozen_lines(status)]
     if failures is not None:
         found.append(Text(f"Failed: {failures}", style="yellow"))
     if answer is not None:
@@ -65,6 +68,16 @@ def _stopped(status: Status, width: int, now: datetime | None) -> Iterator[Text]
         yield Text(f"  {shorten(paused_text(trial), width - 2)}")
     if len(status.running) > MAX_PAUSED:
         yield Text(f"  and {len(status.running) - MAX_PAUSED} more")
+
+
+def frozen_lines(status: Status) -> Iterator[str]:
+    """`trial 7: frozen at step 24 of 40: kept on disk, may go on`, with its loss."""
+    for trial in status.frozen_trials[:MAX_PAUSED]:
+        text = frozen_text(trial.step, trial.max_steps, trial.percent, is_at_rest=trial.state == "at_rest")
+        loss = "" if trial.eval_loss is None else f"; loss {short_loss(trial.eval_loss)}"
+        yield f"trial {trial.number}: {text}{loss}"
+    if len(status.frozen_trials) > MAX_PAUSED:
+        yield f"and {len(status.frozen_trials) - MAX_PAUSED} more are frozen"
 
 
 def stopped_text(status: Status, now: datetime) -> str:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from files_and_text.numbers import duration, plural
 from results.sweep_result import TrialResult
 from results.text.answer import base_text, done_text, headline, next_text, settings_text, sure_text
+from results.text.frozen import outcome_text
 from results.text.gaps import gap_text, loss_text, short_loss
 from sweeps.study.status import RunningTrial, Status
 from sweeps.view.phrases import (
@@ -246,7 +247,7 @@ def _trial_row(trial: TrialResult, names: list[str]) -> TrialRow:
     return TrialRow(
         number=trial.number,
         loss=text if trial.eval_loss is not None or not text else f"({text})",
-        outcome=trial.outcome.replace("_", " "),
+        outcome=outcome_text(trial),
         settings=settings_text({name: trial.values[name] for name in names if name in trial.values}),
     )
 

@@ -19,8 +19,7 @@ from sweeps.config.sections.reliability import ReliabilitySection
 from sweeps.config.sections.search import SearchSection
 from sweeps.keeper.keeper import Keeper
 from sweeps.keeper.protocol import Reply
-from sweeps.plan.frozen_disk import CheckpointSize
-from sweeps.plan.specs import StudySpec
+from sweeps.plan.specs import CheckpointSize, StudySpec
 from sweeps.storage.open_storage import open_storage
 from sweeps.study.lease import DriverProcess, Lease
 

@@ -6,6 +6,7 @@ from files_and_text.numbers import loss, value_text
 from results.parameter_order import in_order
 from results.report.blocks import Fold, Table
 from results.report.facts import ReportFacts
+from results.text.frozen import outcome_text
 
 
 def trials_fold(facts: ReportFacts) -> Fold | None:
@@ -22,7 +23,7 @@ def trials_fold(facts: ReportFacts) -> Fold | None:
         rows=[
             (
                 str(trial.number),
-                trial.outcome.replace("_", " "),
+                outcome_text(trial),
                 "" if trial.last_eval_loss is None else loss(trial.eval_loss or trial.last_eval_loss),
                 "" if trial.percent is None else f"{trial.percent}%",
                 *(value_text(trial.values[name]) if name in trial.values else "" for name in names),

@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from lora_runner.config import TrialConfig
 from search_spaces import SearchSpace
 from sweeps.config.sections.reliability import ReliabilitySection
-from sweeps.plan.frozen_disk import CheckpointSize
+from sweeps.plan.specs import CheckpointSize
 from sweeps.study.curve_gp import decisions
 from sweeps.study.curve_gp.curves import Curve
 from sweeps.study.curve_gp.decisions import Chance

@@ -18,8 +18,8 @@ from lora_runner.pack.options import PackOptions
 from lora_runner.pack.pack import Pack
 from search_spaces import space_for
 from sweeps.config.sections.reliability import ReliabilitySection
-from sweeps.plan.frozen_disk import CheckpointSize, FrozenDisk, frozen_disk
-from sweeps.plan.specs import StudySpec
+from sweeps.plan.frozen_disk import FrozenDisk, frozen_disk
+from sweeps.plan.specs import CheckpointSize, StudySpec
 from sweeps.plan.view.overview import disk_lines
 from tests.sweeps.conftest import build_study_spec
 

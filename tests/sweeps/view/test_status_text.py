@@ -91,3 +91,17 @@ def test_a_sweep_that_stopped_on_another_day_says_which(watched: Callable[..., W
     first = status_lines(status, answer, width=80, run_folder="runs/t", now=NOW)[0].plain
     assert "interrupted on 25 Nov 2026 at" in first
     assert "3 days ago" in first
+
+
+def test_frozen_trials_of_a_sweep_that_is_not_running_are_named(watched: Callable[..., Watched]) -> None:
+    status, answer = running_status(0, is_live=False), watched().sweep.read_answer("runs/t")
+    states = ["frozen", "at_rest", *["frozen"] * 8]
+    status.frozen_trials = [
+        running_trial(n, state=state, step=24, percent=60) for n, state in enumerate(states)
+    ]
+    lines = [line.plain for line in status_lines(status, answer, width=110, run_folder="runs/t")]
+    assert "trial 0: frozen at step 24 of 40: kept on disk, may go on; loss 5.700" in lines
+    assert (
+        "trial 1: frozen at step 24 of 40: kept on disk, may go on if `trials` is raised; loss 5.701" in lines
+    )
+    assert "and 2 more are frozen" in lines
