@@ -40,6 +40,7 @@ from sweeps.plan.specs import CheckpointSize, StudySpec, WorkerSpec
 from sweeps.plan.study_identity import package_versions, study_context, study_identity
 from sweeps.plan.trained_tokens import trained_tokens
 from sweeps.plan.workload import workload_of
+from sweeps.study.edges.stored_space import space_of_study
 from sweeps.study.stages import Stages
 
 MAX_SEATS = {"cuda": 32, "cpu": 8}
@@ -93,7 +94,7 @@ def build_blueprint(
         training.gradient_accumulation_steps,
         training.num_train_epochs or 1,
     )
-    space = space_of(config, model_size=float(size), max_steps=max_steps)
+    space = space_of_study(config, space_of(config, model_size=float(size), max_steps=max_steps))
     constants = _constants(config, max_steps)
     if found := list(schedule_findings(space, constants, training.lr_scheduler_kwargs)):
         raise ConfigError(problem_at(key, message) for key, message in found)

@@ -23,6 +23,7 @@ from sweeps.run.run_on_ray import run_on_ray
 from sweeps.run.run_result import RunResult
 from sweeps.run.served_tokenizer import served_tokenizer
 from sweeps.storage.open_storage import check_reachable
+from sweeps.study.edges.stored_space import NEWER_RANGES
 from sweeps.study.read_status import read_status
 from sweeps.study.status import Status
 from sweeps.study.study import peek, started_study
@@ -55,6 +56,8 @@ def run_sweep(
 
     if (why := unused_gpu()) is not None:
         view.say(Text(f"warning: {why}", style="yellow"))
+    if (newer := study_spec.space.context.get(NEWER_RANGES)) is not None:
+        view.say(Text(newer))
     for notice in blueprint.data.notices:
         view.say(notice_text(notice))
 

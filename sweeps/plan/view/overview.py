@@ -16,6 +16,7 @@ from sweeps.plan.timing.measured_steps import MeasuredSteps
 from sweeps.plan.timing.time_estimate import MeasuredRun, time_lines
 from sweeps.plan.trial_kinds import trial_kinds
 from sweeps.plan.view.tables import rows, space_table, two_columns
+from sweeps.study.edges.stored_space import NEWER_RANGES
 from sweeps.study.pruning.rungs import nothing_pruned_reason
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ def trial_lines(blueprint: Blueprint) -> list[str | Text]:
         f"{study_spec.trials} of {plural(steps, 'step')}: {trial_kinds(study_spec)}",
         stopped_early(study_spec),
     ]
+    if (newer := study_spec.space.context.get(NEWER_RANGES)) is not None:
+        lines.append(newer)
     if (warning := study_spec.pruning_warning) is not None:
         lines.append(Text(f"warning: {warning}", style="yellow"))
     return lines
