@@ -44,7 +44,7 @@ def learning_rate_chart(sweep: SweepResult, answer: Answer) -> Chart | None:
         id="chart-learning-rate",
         title="Loss against learning rate",
         label="Evaluation loss of every trial against its learning rate, with the values of the tables",
-        caption=_caption(trials, finished, shown, base, high),
+        caption=_caption(trials, finished, shown, base, high, has_seeds=answer.seeds > 0),
         x=Axis(title="learning rate (log scale)", low=left, high=right, is_log=True),
         y=Axis(title=LOSS_AXIS, low=low, high=high),
         series=(
@@ -222,11 +222,15 @@ def _caption(
     shown: Sequence[TrialResult],
     base: float | None,
     high: float,
+    *,
+    has_seeds: bool,
 ) -> str:
     parts = ["Each mark is a trial at its full budget; lower is better."]
     places = [(trial.values[RATE], trial.eval_loss) for trial in shown]
     if len({rate for rate, _ in places}) < len(places):
         parts.append("Marks that would hide each other, as at one rate, stand a little to the side.")
+    if has_seeds:
+        parts.append("Marks with a bar are means over new seeds with an interval.")
     early = sum(trial.outcome in EARLY for trial in trials)
     if early:
         parts.append(

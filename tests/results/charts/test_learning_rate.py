@@ -166,6 +166,9 @@ def test_after_a_confirmation_the_marks_are_means_of_the_seeds(make_trial: Any, 
         answer.best.loss.high,
     )
     assert best.label == "best 2.100, cosine, 5 seeds"
+    assert "Marks with a bar are means over new seeds with an interval." in chart.caption
+    before = chart_of((sweep, read_answer(sweep, verdict(sweep), run_folder="runs/mine")))
+    assert "Marks with a bar" not in before.caption
     assert default.y == pytest.approx(2.2, abs=0.001)
     assert (again.x, again.y) == (2e-4, pytest.approx(2.15, abs=0.001))
     assert again.low is not None
