@@ -18,6 +18,7 @@ def limitation_text(limitation: Limitation) -> str:
 _NOTED = (
     "best_lost_runs",
     "better_arms",
+    "maybe_better",
     "older_best",
     "no_better_than_base",
     "no_better_than_unquantized",
@@ -65,6 +66,10 @@ TEXTS: Mapping[str, Callable[..., str]] = {
     ),
     "better_arms": lambda arms: (
         f"On the new seeds {conjunction(arms)} came out better than the sweep's best by more than the margin."
+    ),
+    "maybe_better": lambda arms: (
+        f"On the new seeds {conjunction(arms)} had a lower mean loss than the best, by more than the margin; "
+        "whether better is not known yet."
     ),
     "older_best": lambda: (
         "The confirmation is of an earlier best; trials were added since, so words and costs here rest on "

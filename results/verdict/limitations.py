@@ -65,13 +65,15 @@ def _of_best(sweep: SweepResult, compared: ArmComparisons | None) -> list[Limita
             found.append(Limitation("one_run"))
         elif compared.is_of(sweep.best):
             found.append(_replicated(compared))
-        found.append(Limitation("lowest_of_several", {"finished": len(sweep.finished)}))
+        if compared is None or not compared.is_of(sweep.best) or not compared.arms[0].finished:
+            found.append(Limitation("lowest_of_several", {"finished": len(sweep.finished)}))
     return found + ([] if compared is None else _of_replicates(compared, sweep.best))
 
 
 def _replicated(compared: ArmComparisons) -> Limitation:
     seeds = max(arm.runs for arm in compared.arms)
-    facts = {"arms": len(compared.arms), "seeds": seeds, "alpha": compared.alpha, "margin": compared.margin}
+    ran = sum(arm.runs > 0 for arm in compared.arms)
+    facts = {"arms": ran, "seeds": seeds, "alpha": compared.alpha, "margin": compared.margin}
     return Limitation("replicated", facts)
 
 
@@ -86,7 +88,23 @@ def _of_replicates(compared: ArmComparisons, best: TrialResult | None) -> list[L
     better = [name for name, c in compared.comparisons.items() if relation(c, compared.margin) == "better"]
     if better:
         found.append(Limitation("better_arms", {"arms": better}))
+    if lower := _lower_mean(compared, apart_from=better):
+        found.append(Limitation("maybe_better", {"arms": lower}))
     return found
+
+
+def _lower_mean(compared: ArmComparisons, *, apart_from: Sequence[str]) -> list[str]:
+    """Arms whose mean over at least MIN_PAIRS seeds is lower than the best's by more than the margin, without
+    proof that they are better."""
+    least = compared.margin * abs(compared.arms[0].mean or 0.0)
+    return [
+        name
+        for name, found in compared.comparisons.items()
+        if name not in apart_from
+        and found.effect is not None
+        and found.pairs >= MIN_PAIRS
+        and found.effect < -least
+    ]
 
 
 def _of_base(sweep: SweepResult) -> list[Limitation]:

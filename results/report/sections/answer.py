@@ -24,6 +24,7 @@ _SHOWN = (
     "no_better_than_base",
     "no_better_than_unquantized",
     "better_arms",
+    "maybe_better",
     "default_unfinished",
     "best_lost_runs",
 )

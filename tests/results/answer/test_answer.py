@@ -14,6 +14,7 @@ from results.answer.run_facts import busy_seconds
 from results.render.rows_page import rows_page
 from results.sweep_result import read_study
 from results.text.answer import answer_lines, headline, next_text, sure_text, use_text
+from results.text.limitations import notes
 from results.verdict.verdict import verdict
 from search_spaces import DEFAULT_LABEL
 from tests.results.confirm_studies import ARMS, arm, confirm
@@ -146,6 +147,23 @@ def test_the_command_for_single_rows_starts_anew_only_beside_other_configuration
     assert found.command == f"sweeps confirm runs/mine {options}"
     assert found.seconds is not None
     assert answer(study_of()).rows_alone is None
+
+
+@pytest.mark.parametrize(("loss", "code"), [(1.985, "maybe_better"), (1.998, ""), (1.9, "better_arms")])
+def test_an_arm_with_a_lower_mean_is_named_and_a_confirmed_best_has_no_luck_left(
+    loss: float, code: str
+) -> None:
+    rival = arm("rival", "row", learning_rate=5e-4)
+    seeds = 3 if code == "maybe_better" else 5  # too few to be sure
+    again = confirm(ARMS[0], ARMS[1], (rival, loss), seeds=seeds)
+    found = {limitation.code: limitation for limitation in verdict(study_of(), again).limitations}
+    assert "lowest_of_several" not in found
+    assert {"maybe_better", "better_arms"} & set(found) == ({code} if code else set())
+    assert "lowest_of_several" in [limitation.code for limitation in verdict(study_of()).limitations]
+    if code:
+        assert found[code].facts["arms"] == ["rival"]
+        assert "rival" in notes(list(found.values()))[0]
+        assert found["replicated"].facts["arms"] == 3
 
 
 def test_a_best_that_never_finishes_on_new_seeds_is_not_recommended() -> None:
