@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from files_and_text.numbers import duration, plural
 from results.sweep_result import TrialResult
 from results.text.answer import base_text, done_text, headline, next_text, settings_text, sure_text
-from results.text.frozen import outcome_text
+from results.text.frozen import kept_text, outcome_text
 from results.text.gaps import gap_text, loss_text, short_loss
 from sweeps.study.status import RunningTrial, Status
 from sweeps.view.phrases import (
@@ -102,7 +102,8 @@ def facts(snapshot: Snapshot) -> list[str]:
     if status is None:
         return []
     if snapshot.state == "finished" and answer is not None:
-        return [done_text(answer.run)]
+        kept = kept_text(len(status.frozen_trials)).removesuffix(".")
+        return [done_text(answer.run), *([kept] if kept else [])]
     found = [counts_text(status)]
     seconds = status.elapsed_seconds if snapshot.is_live else status.run_seconds or 0.0
     if seconds >= 1:

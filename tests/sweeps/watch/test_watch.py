@@ -21,8 +21,9 @@ from sweeps.study.lease import DriverProcess
 from sweeps.study.progress_file import PROGRESS_FILE, write_progress
 from sweeps.study.read_status import read_status
 from sweeps.study.status import RunningTrial, Stage, Status
+from sweeps.watch import words
 from sweeps.watch.app import TOKEN_HEADER
-from sweeps.watch.snapshot import LEAST_SECONDS, pause_after
+from sweeps.watch.snapshot import LEAST_SECONDS, SnapshotReader, pause_after
 from tests.sweeps.asking import Client
 from tests.sweeps.watched_sweep import Watched
 
@@ -275,3 +276,26 @@ def test_a_failure_shows_no_password(watched: Make, serve: Serve, monkeypatch: A
     assert err.count("\n") == 1
     assert "KeyError in gone" in err
     assert "hush" not in out + err
+
+
+def test_a_finished_sweep_with_frozen_trials_says_what_is_kept_and_where_each_stopped(watched: Make) -> None:
+    sweep = watched().sweep
+    ended = replace(SnapshotReader(sweep).snapshot(), state="finished", answer=sweep.answer)
+    assert ended.status is not None
+    assert ended.sweep is not None
+    last = max(ended.sweep.trials, key=lambda trial: trial.number)
+    frozen = replace(
+        last, outcome="frozen", is_at_rest=True, num_steps=24, config={"max_steps": 40}, eval_loss=None
+    )
+    others = [trial for trial in ended.sweep.trials if trial is not last]
+    snapshot = replace(
+        ended,
+        status=replace(ended.status, frozen_trials=[RunningTrial(number=last.number, state="at_rest")]),
+        sweep=replace(ended.sweep, trials=[*others, frozen]),
+    )
+    assert words.facts(snapshot)[1:] == [
+        "1 frozen trial keeps its checkpoint and may go on if `trials` is raised"
+    ]
+    assert words.facts(ended)[1:] == []
+    [row] = [row for row in words.trial_rows(snapshot) if row.number == last.number]
+    assert row.outcome == "frozen at step 24 of 40: kept on disk, may go on if `trials` is raised"
