@@ -19,6 +19,7 @@ from results.text.comparisons import band_text, effect_text, word_text
 from results.text.conditions import shown_conditions
 from results.text.limitations import limitation_text
 from results.text.values import conjunction, shown_range
+from results.verdict.row_values import TOLERANCE
 from results.verdict.row_verdict import RowVerdict
 from results.words.words import CLAIMS, WORDS
 
@@ -145,7 +146,8 @@ def _default_section(found: Sequence[tuple[ModelVerdict, float]], margin: float)
     rate = number(found[0][1])
     known = [model for model, _ in found if model.default_cost is not None]
     tried = [m.model for m in known if m.default_cost is not None and m.default_cost.arm in m.tried]
-    by_curve = "the cost is read off the curve between the rates tried."
+    inside = not any(_beyond(model, default) for model, default in found)
+    by_curve = f"the cost is read off the curve {'between' if inside else 'through'} the rates tried."
     if len(tried) == len(known):
         where = f"{rate} was tried on all of them."
     elif tried:
@@ -157,11 +159,11 @@ def _default_section(found: Sequence[tuple[ModelVerdict, float]], margin: float)
         f"the interval that leaves 5% beyond each end. {where} Where the curve is lowest elsewhere than at "
         "the best tried, the cost against that is higher still."
     )
-    lines = [_default_cost(model, margin) for model, _ in found]
+    lines = [_default_cost(model, default, margin) for model, default in found]
     return f"## What {rate} costs\n\n{intro}\n\n{bullets(lines)}"
 
 
-def _default_cost(model: ModelVerdict, margin: float) -> str:
+def _default_cost(model: ModelVerdict, default: float, margin: float) -> str:
     cost, best = model.default_cost, model.verdict.best
     if cost is None or best is None:
         return f"{_short(model.model)}: not known. {limitation_text(model.verdict.limitations[0])}"
@@ -169,8 +171,18 @@ def _default_cost(model: ModelVerdict, margin: float) -> str:
     by_curve = "" if model.best_rate is None else f", by the curve {_best_rate_text(model.best_rate)}"
     if cost.arm == cost.other:
         return f"{_short(model.model)}: it is the best tried{by_curve}."
-    meaning = f"{_MEANS[relation(cost, margin)]} {100 * margin:g}%"
+    meaning = f"{_MEANS[relation(cost, margin)]} {100 * margin:g}%{_beyond(model, default)}"
     return f"{_short(model.model)}: {effect_text(cost)}, {meaning}. The best tried is {rate}{by_curve}."
+
+
+def _beyond(model: ModelVerdict, rate: float) -> str:
+    """That a rate lies beyond all that were tried on this model, where the curve has no run to hold it."""
+    tried = [config.rate for config in model.configs]
+    if rate > max(tried) * (1 + TOLERANCE):
+        return f" (above the highest rate tried, {number(max(tried))})"
+    if rate < min(tried) * (1 - TOLERANCE):
+        return f" (below the lowest rate tried, {number(min(tried))})"
+    return ""
 
 
 _MEANS: Mapping[Relation, str] = {

@@ -332,6 +332,26 @@ def test_above_the_highest_rate_no_word_says_that_it_is_good_enough(tmp_path):
     assert comparison[1] is not None
 
 
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        (("1e-5", "3e-5", "1e-4"), "(above the highest rate tried, 1e-4)"),
+        (("4e-4", "8e-4", "2e-3"), "(below the lowest rate tried, 4e-4)"),
+        (("5e-5", "1e-4", "4e-4"), ""),
+    ],
+)
+def test_the_page_says_where_the_default_lies_beyond_the_rates_tried(tmp_path, rates, said):
+    lines = "".join(
+        f"org/a-8B,{rate},16,{loss}\n" for rate, loss in zip(rates, (1.02, 1.0, 1.01), strict=True)
+    )
+    table = read(tmp_path, "model,lr,rank,test_nll\n" + lines)
+    page = published_page(table, judge_table(table, load_guidelines(), CONTEXT))
+    section = page.split("## What 2e-4 costs")[1].split("## Models")[0]
+    assert said in section
+    assert ("between the rates tried" in section) == (not said)
+    assert ("rate tried, " in section) == bool(said)
+
+
 def test_a_warning_of_the_best_rate_itself_is_in_the_wrong_place(tmp_path):
     text = TABLE.replace("8e-4", "1e-3")
     row = row_of(judged(tmp_path, text)["org/tiny-8B"], "boundary.too_high")
