@@ -23,6 +23,7 @@ from results.verdict.row_tests import (
     RowTests,
     costs_beyond_noise,
     differs_only_in,
+    least_cost,
     retuned_trial,
     tests_of,
     was_run_again,
@@ -141,11 +142,12 @@ def finding_of(
         inside = [*(arm.comparison for arm in tests.own), *tests.retuned]
         return region_finding(tests.outside, inside, margin=margin)
     is_proved = _is_proved(row, tests, sweep, compared)
+    least = least_cost(row, tests, sweep, compared)
     if row.topic == "boundary":
-        return _boundary(row, tests, best, margin=margin, is_proved=is_proved)
+        return _boundary(row, tests, best, margin=margin, is_proved=is_proved, least=least)
     if not tests.own:
         return _by_settings_of_others(row, measurement, tests, best, sweep, compared)
-    return value_finding(tests.own, tests.retuned, margin=margin, is_refutable=is_proved)
+    return value_finding(tests.own, tests.retuned, margin=margin, is_refutable=is_proved, least_cost=least)
 
 
 def _can_say_nothing(row: GuidelineRow, found: Finding, sweep: SweepResult, compared: ArmComparisons) -> bool:
@@ -176,7 +178,7 @@ def finding_on_sides(
 
 
 def _boundary(
-    row: GuidelineRow, tests: RowTests, best: Value, *, margin: float, is_proved: bool
+    row: GuidelineRow, tests: RowTests, best: Value, *, margin: float, is_proved: bool, least: float
 ) -> Finding | None:
     good_side = [arm.comparison for arm in tests.outside if not is_beyond(row, arm.value)]
     best_is_beyond = is_beyond(row, best)
@@ -190,6 +192,7 @@ def _boundary(
         best_is_beyond=best_is_beyond,
         margin=margin,
         is_supportable=is_proved,
+        least_cost=least,
     )
 
 

@@ -2,7 +2,9 @@
 
 An arm that takes the best's other settings asks what a value costs there. Whoever takes the value may retune
 the rest, so a row is refuted only when the sweep's best trial inside it costs more than the margin too: run
-again as an arm, or, where it is far behind, by its one run and the noise that the confirmation measured.
+again as an arm, or, where it is far behind, by its one run and the noise that the confirmation measured. The
+more is searched beside it, the less a few trials find what retuning may save: then every arm has to cost more
+than the margin by that. So has a schedule, whose mean rate over the run retuning of the rate may restore.
 """
 
 from __future__ import annotations
@@ -28,6 +30,12 @@ from results.verdict.row_values import (
 from results.words.word_rules import ComparedValue
 from search_spaces import GuidelineRow
 from search_spaces.dimension import Value
+
+FEW_DIMENSIONS = 3
+"""Searched up to here, a sweep's own trials show well enough what retuning saves."""
+COSTS_RETUNED, COSTS_ALONE = 2.0, 2.5
+"""Where more is searched, and of a schedule, the margins that a refuted value has to cost more than: where an
+arm took it with the rest retuned, and where none did. Chosen by simulation (`benchmarks.confirmations`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +70,17 @@ def tests_of(row: GuidelineRow, sweep: SweepResult, compared: ArmComparisons) ->
         elif _speaks_beside_others(arm, value, best) and has_value_of(row, value):
             found.retuned.append(comparison)
     return found
+
+
+def least_cost(row: GuidelineRow, tests: RowTests, sweep: SweepResult, compared: ArmComparisons) -> float:
+    """The margins that every arm has to cost more than before the row is refuted."""
+    searched = [name for name, dimension in sweep.dimensions.items() if not dimension.fixed]
+    is_schedule = row.parameter == "lr_scheduler_type" and "learning_rate" in searched
+    if len(searched) <= FEW_DIMENSIONS and not is_schedule:
+        return 1.0
+    roles = {summary.arm.name: summary.arm.role for summary in compared.arms}
+    is_retuned = any(roles[comparison.arm] == "retuned" for comparison in tests.retuned)
+    return COSTS_RETUNED if is_retuned else COSTS_ALONE
 
 
 def differs_only_in(name: str, arm: Arm, sweep: SweepResult, compared: ArmComparisons) -> bool:

@@ -95,13 +95,15 @@ def value_finding(
     *,
     margin: float = MARGIN,
     is_refutable: bool = True,
+    least_cost: float = 1.0,
 ) -> Finding:
     """The word for a row in which the best does not lie.
 
     `alone` are arms of the row's own value with everything else as in the best, `retuned` arms that hold the
     value beside other settings. The cheapest of all counts: the row is refuted only when none of them may be
-    as good, and when `is_refutable`: no trial of the sweep that was not run again says otherwise. A value
-    above the best that loses runs makes the row too high, whatever its other values do.
+    as good, each costing more than `least_cost` margins, and when `is_refutable`: no trial of the sweep that
+    was not run again says otherwise. A value above the best that loses runs makes the row too high, whatever
+    its other values do.
     """
     words = [(arm, _word_alone(arm, margin)) for arm in alone]
     said = [word for _, word in words if word is not None]
@@ -114,7 +116,8 @@ def value_finding(
             return _cheap(good, [*(arm.comparison for arm in alone), *retuned], margin)
     refuting = too_high or [arm.comparison for arm, word in words if word in REFUTES]
     is_one_word = bool(too_high) or len(set(said)) == 1
-    if refuting and is_one_word and is_refutable and len(_of(COSTS, retuned, margin)) == len(retuned):
+    is_refuted = is_refutable and len(_of(COSTS, retuned, margin)) == len(retuned)
+    if refuting and is_one_word and is_refuted and _cost_more_than(least_cost, [*refuting, *retuned], margin):
         return Finding("too_high" if too_high else said[0], _cheapest(refuting))
     unclear = [arm.comparison for arm, word in words if word == "undecided"]
     unclear += [comparison for comparison in retuned if relation(comparison, margin) not in COSTS]
@@ -165,6 +168,7 @@ def boundary_finding(
     best_is_beyond: bool,
     margin: float = MARGIN,
     is_supportable: bool = True,
+    least_cost: float = 1.0,
 ) -> Finding:
     """The word for a row that calls a value too high or too low.
 
@@ -173,7 +177,7 @@ def boundary_finding(
     the margin, the boundary is in the wrong place: too_low when good values lie above it, too_high when they
     lie below. Where `best_is_beyond`, at the value or past it, arms on the good side tell: supported when one
     of them is better, misplaced once none can be. `is_supportable`: no trial that was not run again says
-    otherwise.
+    otherwise; `least_cost`: what all have to cost more than to support the row, in margins.
     """
     misplaced: Word = "too_low" if direction == "too_high" else "too_high"
     if best_is_beyond and good_side:
@@ -194,7 +198,7 @@ def boundary_finding(
         for comparison in [*own, *beyond]
         if not (_ends_worse(comparison, margin) or (explains and comparison.loses_runs))
     ]
-    if own and not unclear and is_supportable:
+    if own and not unclear and is_supportable and _cost_more_than(least_cost, [*own, *beyond], margin):
         return Finding("supported", _cheapest(own))
     return Finding("undecided", _cheapest(unclear or [*own, *beyond]))
 
@@ -250,6 +254,11 @@ def _of(
     relations: frozenset[Relation] | set[Relation], comparisons: Iterable[Comparison], margin: float
 ) -> list[Comparison]:
     return [comparison for comparison in comparisons if relation(comparison, margin) in relations]
+
+
+def _cost_more_than(margins: float, comparisons: Sequence[Comparison], margin: float) -> bool:
+    """Whether each is shown to cost more than so many margins, or loses its runs."""
+    return all(c.loses_runs or _ends_worse(c, margins * margin) for c in comparisons)
 
 
 def _cheapest(comparisons: Sequence[Comparison]) -> Comparison | None:

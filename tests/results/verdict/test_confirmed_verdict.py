@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -19,7 +20,7 @@ from results.verdict.replicates import read_replicates
 from results.verdict.row_verdict import RowVerdict
 from results.verdict.verdict import Verdict, verdict
 from tests.results.confirm_studies import ARMS, arm, confirm
-from tests.results.conftest import answer_of
+from tests.results.conftest import SPACE, answer_of
 
 
 @pytest.fixture
@@ -78,6 +79,33 @@ def test_a_scheduler_that_is_worse_is_not_supported(sweep):
     result = verdict(sweep, confirm(ARMS[0], (ARMS[4][0], 2.2), ARMS[5]))
     assert row_of(result, "scheduler.short").word == "not_supported"
     assert row_of(result, "scheduler.lora_start").word == "supported"  # cosine, as the best
+
+
+def test_a_scheduler_that_another_rate_may_save_is_not_refuted(sweep):
+    """Alone it has to cost more than 2.5 margins, and beside a retuned arm more than 2."""
+    own, other = ARMS[4][0], ARMS[5]
+    words = {
+        loss: row_of(verdict(sweep, confirm(ARMS[0], (own, loss), other)), "scheduler.short").word
+        for loss in (2.022, 2.03)
+    }
+    assert words == {2.022: "undecided", 2.03: "not_supported"}
+
+
+def test_the_more_is_searched_the_more_a_refuted_row_has_to_cost(make_trial, make_study):
+    """2e-4 costs 1.1%, above 2 margins of 0.5%: enough where three are searched, not beside a fourth."""
+    runs = (
+        make_trial(2.10, lr=2e-4, rows=("scenario.general",), label="guideline default"),
+        make_trial(2.00, lr=4e-4, ratio=0.125, scheduler="cosine"),
+    )
+    three = replace(SPACE, dimensions=tuple(d for d in SPACE.dimensions if d.name != "warmup_ratio"))
+    row = (ARMS[2][0], 2.022)
+    words = {
+        len(space.dimensions): row_of(
+            verdict(make_study(*runs, space=space), confirm(ARMS[0], row)), "scenario.general"
+        ).word
+        for space in (three, SPACE)
+    }
+    assert words == {3: "too_low", 4: "undecided"}
 
 
 def test_a_range_is_refuted_by_its_end_towards_the_best_alone(sweep):

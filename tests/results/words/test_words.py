@@ -85,6 +85,18 @@ def test_a_row_is_refuted_only_when_its_retuned_value_costs_more_too():
     assert value_finding([], [WORSE]).word == "undecided", "it does not say which of its values costs"
 
 
+def test_a_row_is_refuted_by_costs_beyond_what_retuning_may_save():
+    """The interval's near end has to lie beyond so many margins, of every arm in the row."""
+    clear, near = interval(0.021, 0.03), interval(0.012, 0.02)  # margin 0.01
+    assert value_finding([at("above", clear)], least_cost=2.0) == Finding("too_high", clear)
+    assert value_finding([at("above", near)], least_cost=2.0) == Finding("undecided", near)
+    assert value_finding([at("above", clear)], [near], least_cost=1.5).word == "undecided"
+    given = {"direction": "too_high", "best_is_beyond": False, "least_cost": 2.0}
+    assert boundary_finding([at("above", clear)], **given).word == "supported"
+    assert boundary_finding([at("above", near)], **given).word == "undecided"
+    assert value_finding([at("above", WITHIN)], least_cost=2.0).word == "no_difference"
+
+
 def test_the_cheapest_of_several_own_values_counts_but_a_cliff_counts_more():
     lossy = replace(OPEN, low=None, high=None, effect=None, lost=5, loses_runs=True)
     names = [at("other", WORSE), at("other", WITHIN)]
