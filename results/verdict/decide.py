@@ -157,26 +157,6 @@ def _can_say_nothing(row: GuidelineRow, found: Finding, sweep: SweepResult, comp
     return found.word == "undecided" and all(relation(c, compared.margin) in COSTS for c in holding)
 
 
-def finding_on_sides(
-    row: GuidelineRow,
-    best: Value,
-    own: Sequence[ComparedValue],
-    outside: Sequence[ComparedValue],
-    *,
-    margin: float,
-) -> Finding | None:
-    """The word of a boundary row, or of one in whose range the best lies, from arms alike in all else.
-
-    `own` are values in the row, `outside` others; None when there are none to go by.
-    """
-    if row.topic == "boundary":
-        tests = RowTests(own=list(own), outside=list(outside), retuned=[])
-        return _boundary(row, tests, best, margin=margin, is_proved=True)
-    if not own and not outside:
-        return None
-    return region_finding(outside, [arm.comparison for arm in own], margin=margin)
-
-
 def _boundary(
     row: GuidelineRow, tests: RowTests, best: Value, *, margin: float, is_proved: bool, least: float
 ) -> Finding | None:
