@@ -80,7 +80,7 @@ def replace_folder(folder: Path, contents: Mapping[str, Path | str], *, beside: 
 
     A folder that already holds these contents is left alone, with what is named in `beside`.
     """
-    if _holds(folder, contents, beside):
+    if folder_holds(folder, contents, beside=beside):
         return folder
     with whole_folder(folder) as fresh:
         for name, content in contents.items():
@@ -133,7 +133,8 @@ def remove_temporaries(path: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _holds(folder: Path, contents: Mapping[str, Path | str], beside: Collection[str]) -> bool:
+def folder_holds(folder: Path, contents: Mapping[str, Path | str], *, beside: Collection[str] = ()) -> bool:
+    """Whether `folder` holds exactly `contents`, as for `replace_folder`, apart from what `beside` names."""
     if not folder.is_dir():
         return False
     paths = (item.relative_to(folder) for item in folder.rglob("*") if not item.is_dir())

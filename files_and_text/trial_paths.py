@@ -20,6 +20,9 @@ CONFIG_FILE, REPORTS_FILE, RESULT_FILE, ERROR_FILE = (
 )
 """What the keeper writes: the configuration, a line for each report, the last report, and a failed trial's
 traceback."""
+BEST_FOLDER, MERGED, MERGED_FILE = "best", "merged", "merged.json"
+"""The folder of the best trial's adapter in the run folder. In it, written on request: the folder with base
+and adapter merged, and the file with the merged model's loss. A new best removes both."""
 RECORD_LOSSES_FILE = "record_losses.json"
 """What the keeper writes of a complete trial: its loss on each evaluation record."""
 

@@ -10,9 +10,16 @@ from typing import Any
 import optuna
 
 from files_and_text import trial_paths
-from files_and_text.atomic_files import replace_folder
+from files_and_text.atomic_files import atomic_write, folder_holds, replace_folder
 from files_and_text.plain_values import finite, plain
-from files_and_text.trial_paths import ADAPTER, ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from files_and_text.trial_paths import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    BEST_FOLDER,
+    MERGED,
+    MERGED_FILE,
+)
 from files_and_text.yaml_lines import dump_yaml, load_yaml
 from results.adapter_files import check_adapter_files
 from results.answer.answer import Answer, Loss
@@ -20,9 +27,6 @@ from results.errors import NothingToSay, ResultsError
 from results.sweep_result import SweepResult, TrialResult, read_study, study_hash
 from results.tokenizer_files import tokenizer_files
 
-BEST_FOLDER = "best"
-MERGED = "merged"
-"""Folder in it with the base and the adapter merged, written on request; a new best removes it."""
 CONFIG_FILE = "config.yaml"
 
 _HEAD = """\
@@ -75,10 +79,16 @@ def write_best(
     adapter = trial_folder(best, run_folder) / ADAPTER
     config = best_config(study, answer=answer, adapter_config=check_adapter_files(adapter))
     contents: dict[str, Path | str] = {name: adapter / name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)}
-    contents[CONFIG_FILE] = _HEAD + dump_yaml(config)
     folder = run_folder / BEST_FOLDER
     contents |= (tokenizer_files(tokenizer) if tokenizer is not None else {}) or tokenizer_files(folder)
-    return replace_folder(folder, contents, beside=(MERGED,))
+    text, of_merged = _HEAD + dump_yaml(config), (MERGED, MERGED_FILE)
+    if folder_holds(folder, contents, beside=(CONFIG_FILE, *of_merged)):
+        # The same adapter, of which more is known now: the model it was merged into stays.
+        file = folder / CONFIG_FILE
+        if not file.is_file() or file.read_bytes() != text.encode("utf-8"):
+            atomic_write(file, text)
+        return folder
+    return replace_folder(folder, contents | {CONFIG_FILE: text}, beside=of_merged)
 
 
 def read_best_config(path: Path) -> dict[str, Any]:
@@ -243,6 +253,7 @@ def _result(sweep: SweepResult, best: TrialResult, answer: Answer | None) -> dic
         **({} if best.metric is None else {"measured": sweep.context["metric"] | {"value": best.metric}}),
         "base_eval_loss": sweep.base_eval_loss,
         **_unquantized(sweep),
+        **_merged(answer),
         "guideline_default": None
         if default is None
         else {
@@ -260,6 +271,12 @@ def _unquantized(sweep: SweepResult) -> dict[str, Any]:
     if found is None or found.eval_loss is None:
         return {}
     return {"base_unquantized_eval_loss": found.eval_loss}
+
+
+def _merged(answer: Answer | None) -> dict[str, Any]:
+    """The best merged into its base, where that was measured."""
+    found = None if answer is None else answer.merged
+    return {} if found is None else {"merged_eval_loss": found.loss, "merged_dtype": found.dtype}
 
 
 def _of_seeds(loss: Loss | None) -> dict[str, Any]:

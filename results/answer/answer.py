@@ -101,6 +101,20 @@ class Compared:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MergedBest:
+    """The best adapter merged into its base by `sweeps merge`."""
+
+    dtype: str
+    loss: float
+    """Nats per token, of the sweep's own run merged."""
+    folder: str
+    """Where it was written; relative to the run folder where it lies in it."""
+    gap: Gap | None
+    """Against the adapter on the sweep's base; None once the best's loss is that of seeds, which were not
+    merged."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BestConfig:
     """The configuration to use."""
 
@@ -218,6 +232,8 @@ class Answer:
     base: Compared
     unquantized_base: Compared | None = None
     """The base without quantization; None where the sweep did not measure it, or has no quantization."""
+    merged: MergedBest | None = None
+    """None where the best was not merged, or not measured then."""
     sure: Sure
     untried: Side = ""
     """higher | lower: nothing with such a mean rate over the run was tried beyond the best's; "" where both

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from files_and_text.choices import SCHEDULERS_WITHOUT_WARMUP
-from results.answer.answer import Answer, BestConfig, Compared, Loss, Sure, single_gap
+from results.answer.answer import Answer, BestConfig, Compared, Loss, MergedBest, Sure, single_gap
 from results.answer.next_commands import next_commands, rows_command
 from results.answer.parameters import gap_of, parameter_answers
 from results.answer.run_facts import read_run_facts
@@ -17,6 +17,7 @@ from results.comparison.paired import Comparison, compare
 from results.comparison.quantiles import t_quantile
 from results.comparison.relation import relation
 from results.effects.untried_side import untried_side
+from results.merged_model import MergedModel
 from results.parameter_order import in_order
 from results.sweep_result import SweepResult, TrialResult
 from results.verdict.arm_comparisons import ArmComparisons, ArmSummary, has_values_of
@@ -65,6 +66,7 @@ def read_answer(
         default=default,
         base=_base(sweep, config),
         unquantized_base=_unquantized_base(sweep, config),
+        merged=_merged(sweep, config, None if verdict is None else verdict.merged),
         sure=sure,
         untried=untried,
         mean_rate=mean,
@@ -208,6 +210,16 @@ def _unquantized_base(sweep: SweepResult, best: BestConfig | None) -> Compared |
         return Compared(outcome="not_measured", reason=found.reason, values={})
     gap = single_gap(found.eval_loss, None if best is None else best.loss.value)
     return Compared(values={}, loss=Loss(value=found.eval_loss), gap=gap)
+
+
+def _merged(sweep: SweepResult, best: BestConfig | None, found: MergedModel | None) -> MergedBest | None:
+    """None for a model that holds another best, or was evaluated on other records."""
+    if best is None or found is None or found.trial != best.trial:
+        return None
+    if sweep.context.get("eval_set_hash") not in (None, found.eval_digest):
+        return None
+    gap = None if best.loss.seeds else single_gap(found.loss, best.loss.value)
+    return MergedBest(dtype=found.dtype, loss=found.loss, folder=found.folder, gap=gap)
 
 
 def _sure(

@@ -76,7 +76,7 @@ def provenance_lines(config: Config) -> list[str]:
         f"Best config of sweep {one_line(sweep.get('name'))}, trial {sweep.get('trial')}, study "
         f"{one_line(sweep.get('study_hash'))}.",
         f"Evaluation loss there: {best_loss_text(config)} nats per token; untouched base: "
-        f"{base_loss_text(config)}.",
+        f"{base_loss_text(config)}{merged_loss_text(config)}.",
         f"Measured with: {one_line(versions or 'versions not recorded')}.",
     ]
 
@@ -86,6 +86,14 @@ def base_loss_text(config: Config) -> str:
     result = section(config, "result")
     text, unquantized = short_loss(result.get("base_eval_loss")), result.get("base_unquantized_eval_loss")
     return text if unquantized is None else f"{text}, not quantized {short_loss(unquantized)}"
+
+
+def merged_loss_text(config: Config) -> str:
+    """`; merged in bfloat16 6.040`; "" where the best was not merged and measured."""
+    result = section(config, "result")
+    if (loss := result.get("merged_eval_loss")) is None:
+        return ""
+    return f"; merged in {one_line(result.get('merged_dtype'))} {short_loss(loss)}"
 
 
 def best_loss_text(config: Config) -> str:

@@ -34,6 +34,8 @@ def answer_data(answer: Answer) -> dict[str, Any]:
             "next": [asdict(command) | {"text": next_text(command)} for command in answer.next],
         }
     )
+    if answer.merged is None:
+        del data["merged"]  # most sweeps' best is never merged
     return data
 
 

@@ -39,6 +39,7 @@ def verdict_data(verdict: Verdict, answer: Answer) -> dict[str, Any]:
             "base_unquantized_eval_loss": None
             if answer.unquantized_base is None or answer.unquantized_base.loss is None
             else answer.unquantized_base.loss.value,
+            **({} if answer.merged is None else {"merged_eval_loss": answer.merged.loss}),
             "margin": verdict.margin,
             "replicates": None if verdict.replicates is None else _replicates(verdict),
             **({} if verdict.by_metric is None else {"measured": _metric(verdict.by_metric)}),

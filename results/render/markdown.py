@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from results.answer.answer import Answer
 from results.text.answer import default_sentence, headline, loss_text, next_text, sure_text, table_lines
-from results.text.gaps import gap_text
+from results.text.gaps import gap_text, short_loss
 from results.text.limitations import notes
 from results.text.metric import metric_sentences
 from results.text.parameters import best_text, parameter_title, shared_cost, together
@@ -56,6 +56,9 @@ def _losses(answer: Answer) -> Iterator[tuple[str, str, str]]:
             continue
         trial = "" if other.trial is None else f" (trial {other.trial})"
         yield f"{name}{trial}", loss_text(other.loss), "" if other.gap is None else gap_text(other.gap)
+    if (merged := answer.merged) is not None:
+        cost = "" if merged.gap is None else gap_text(merged.gap)
+        yield f"best merged in {merged.dtype}", short_loss(merged.loss), cost
 
 
 def _parameters(answer: Answer) -> str:

@@ -29,6 +29,7 @@ __all__ = [
     "gap_text",
     "headline",
     "loss_text",
+    "merged_text",
     "next_text",
     "parameter_sentence",
     "parameter_title",
@@ -267,6 +268,8 @@ def _losses(answer: Answer) -> Iterator[str]:
         yield f"sweep's best {own}"
         if text := base_text(answer):
             yield f"untouched base {text}"
+        if text := merged_text(answer):
+            yield f"sweep's best {text}"
         return
     yield own
     if default.trial == best.trial:
@@ -275,8 +278,15 @@ def _losses(answer: Answer) -> Iterator[str]:
         yield f"guideline default {_not_finished(default)}"
     else:
         yield f"guideline default {_default_loss(answer)}"
-    if text := base_text(answer):
-        yield f"untouched base {text}"
+    base = f"untouched base {text}" if (text := base_text(answer)) else ""
+    if beside := "   ".join(filter(None, (base, merged_text(answer)))):
+        yield beside
+
+
+def merged_text(answer: Answer) -> str:
+    """`merged in bfloat16 6.040`; "" where no merged model of the best was measured."""
+    found = answer.merged
+    return "" if found is None else f"merged in {found.dtype} {short_loss(found.loss)}"
 
 
 def base_text(answer: Answer) -> str:

@@ -26,6 +26,7 @@ _NOTED = (
     "widened",
     "default_moved",
     "without_loss",
+    "merged_not_read",
     "data_warning",
     "no_rows",
 )
@@ -111,6 +112,9 @@ TEXTS: Mapping[str, Callable[..., str]] = {
     "without_loss": lambda trials: (
         f"{plural(len(trials), 'trial')} left out, complete without a finite loss at the full budget: "
         f"{', '.join(map(str, trials))}."
+    ),
+    "merged_not_read": lambda reason: (
+        f"The loss of the merged model is left out. {reason.rstrip('.')}. `sweeps merge` measures it again."
     ),
     "data_warning": lambda warning: f"Data: {warning.rstrip('.')}.",
     "adapters": lambda adapters: f"Adapters were trained {'; '.join(adapters)}.",

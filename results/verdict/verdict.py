@@ -15,11 +15,13 @@ from typing import Any
 import optuna
 
 from files_and_text.numbers import plural
+from files_and_text.problems import InputError
 from files_and_text.shown import Shown
 from results.comparison.constants import MARGIN
 from results.comparison.over_records import OverRecords, RecordComparisons
 from results.effects.value_effects import ValueEffects
 from results.errors import NothingToSay
+from results.merged_model import MergedModel, read_merged_model
 from results.sweep_result import SweepResult, TrialResult, read_study
 from results.verdict.arm_comparisons import ArmComparisons, compare_arms
 from results.verdict.band import Edge, find_edges
@@ -60,6 +62,9 @@ class Verdict(Shown):
     by_metric: MetricComparison | None = None
     """The best by the sweep's metric beside the best by loss; None where the sweep has no metric."""
 
+    merged: MergedModel | None = None
+    """The merged model that was measured last, of whatever trial; None where there is none."""
+
     def _shown(self) -> tuple[str, Mapping[str, str]]:
         words = Counter(row.word for row in self.rows)
         best = self.best
@@ -85,8 +90,9 @@ def verdict(
 
     Runs that the sweep itself made on new seeds come before those of the confirm study, or take its place.
     `margin` is a share of the best's loss; None takes the confirmation's own, else MARGIN. `run_folder` holds
-    the losses of single evaluation records; without it nothing is said about other records. Without a model
-    (`has_model`) only trials that differ in nothing else say what a value costs: for many simulated sweeps.
+    the losses of single evaluation records and of a merged model; without it nothing is said of either.
+    Without a model (`has_model`) only trials that differ in nothing else say what a value costs: for many
+    simulated sweeps.
     Works on unfinished studies too. Raises NothingToSay for a study without a single trial, InputError for
     invalid guideline rows in the study, DamagedReplicates for an invalid confirm study.
     """
@@ -125,8 +131,17 @@ def verdict(
     found = replace(found, is_confirmed=is_confirmed)
     if run_folder is None:
         return found
+    found = _with_merged(found, run_folder)
     over_records = OverRecords(run_folder, () if compared is None else compared.runs, margin=margin)
     return replace(found, over_records=_compare_over_records(sweep, compared, over_records))
+
+
+def _with_merged(found: Verdict, run_folder: Path) -> Verdict:
+    try:
+        return replace(found, merged=read_merged_model(run_folder))
+    except InputError as error:
+        said = Limitation("merged_not_read", {"reason": str(error)})
+        return replace(found, limitations=[*found.limitations, said])
 
 
 def _compare_over_records(

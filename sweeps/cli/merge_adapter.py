@@ -11,10 +11,12 @@ from pathlib import Path
 
 from files_and_text.atomic_files import whole_folder
 from files_and_text.problems import ExpectedError
-from results.best import BEST_FOLDER, MERGED, best_config
+from files_and_text.trial_paths import BEST_FOLDER, MERGED
+from results.best import read_best_config
 from results.errors import ExportError, WouldOverwrite
 from results.export.config_values import base_kind
 from results.export.merge_script import MERGE_SCRIPT
+from results.merged_model import MergedModel, forget_merged_model, write_merged_model
 from results.text.gaps import short_loss
 from sweeps.sweep import Sweep
 
@@ -49,7 +51,8 @@ def merge_best(
 ) -> Merged:
     """Write the base with the best adapter merged into it, and evaluate it; by default to `best/merged`.
 
-    Needs memory for the whole base. Raises WouldOverwrite for a folder with files in it, ExportError when
+    Its loss is kept in `best/` in place of an earlier one, and the results are written again with it. Needs
+    memory for the whole base. Raises WouldOverwrite for a folder with files in it, ExportError when
     there is no best adapter or the merge fails.
     """
     target = Path(os.path.abspath(output or sweep.run_folder / BEST_FOLDER / MERGED))
@@ -64,9 +67,12 @@ def merge_best(
             if done.returncode:
                 reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
                 raise ExportError(f"the best adapter could not be merged into its base: {reason}")
-    config = best_config(sweep.study(), answer=sweep.read_answer())
-    result = config["result"]
-    loss, reason = _measured(sweep, target, config["data"]["eval_digest"]) if measure else (None, "as asked")
+    config = read_best_config(sweep.run_folder / BEST_FOLDER)  # of the adapter that was exported
+    result, trial = config["result"], config["sweep"]["trial"]
+    digest, loss, reason = "", None, "as asked"
+    if measure:
+        digest, loss, reason = _measured(sweep, target, config["data"]["eval_digest"])
+    _keep(sweep, trial, None if loss is None else _kept(sweep, target, trial, dtype, loss, digest))
     return Merged(
         folder=target,
         dtype=dtype,
@@ -77,8 +83,27 @@ def merge_best(
     )
 
 
-def _measured(sweep: Sweep, folder: Path, eval_digest: str | None) -> tuple[float | None, str]:
-    """The loss of the model in a folder on the sweep's evaluation records, or why there is none."""
+def _kept(sweep: Sweep, target: Path, trial: int, dtype: str, loss: float, digest: str) -> MergedModel:
+    run_folder = Path(os.path.abspath(sweep.run_folder))
+    inside = target.is_relative_to(run_folder)
+    folder = (target.relative_to(run_folder) if inside else target).as_posix()
+    return MergedModel(trial=trial, dtype=dtype, loss=loss, folder=folder, eval_digest=digest)
+
+
+def _keep(sweep: Sweep, trial: int, merged: MergedModel | None) -> None:
+    """Keep what is known of the last merged model, and write the results that show it."""
+    if merged is not None:
+        write_merged_model(merged, sweep.run_folder)
+    elif not forget_merged_model(sweep.run_folder):
+        return
+    best = sweep.read_answer().best
+    if best is not None and trial == best.trial:  # else best/ would be that of another trial
+        sweep.write_results()
+
+
+def _measured(sweep: Sweep, folder: Path, eval_digest: str | None) -> tuple[str, float | None, str]:
+    """The digest of the sweep's evaluation records, the loss on them of the model in a folder, and why there
+    is none."""
     from lora_runner.base.load_model import BaseSpec, load_tokenizer
     from lora_runner.data import load_data
     from lora_runner.pack.unquantized_base import unquantized_loss
@@ -91,8 +116,8 @@ def _measured(sweep: Sweep, folder: Path, eval_digest: str | None) -> tuple[floa
     try:
         data = load_data(sweep.config.data, load_tokenizer(base))
         if eval_digest is not None and data.eval.digest != eval_digest:
-            return None, "the evaluation records are not those of the sweep any more"
+            return "", None, "the evaluation records are not those of the sweep any more"
         batch_size = sweep.config.training.per_device_eval_batch_size
-        return unquantized_loss(spec, data.eval, batch_size), ""
+        return data.eval.digest, unquantized_loss(spec, data.eval, batch_size), ""
     except (ExpectedError, OSError) as error:
-        return None, str(error).rstrip(".")
+        return "", None, str(error).rstrip(".")

@@ -14,9 +14,9 @@ from files_and_text import trial_paths
 from files_and_text.numbers import value_text
 from files_and_text.problems import InputError
 from files_and_text.shown import Shown
-from files_and_text.trial_paths import ADAPTER, ADAPTER_WEIGHTS
+from files_and_text.trial_paths import ADAPTER, ADAPTER_WEIGHTS, BEST_FOLDER
 from results.answer.answer import Answer
-from results.best import BEST_FOLDER, best_config, read_best_config
+from results.best import best_config, read_best_config
 from results.errors import ResultsError
 from results.text.gaps import short_loss
 

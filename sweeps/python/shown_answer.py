@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from files_and_text.shown import Shown
-from results.answer.answer import Answer, Compared
+from results.answer.answer import Answer, Compared, MergedBest
 from results.text.answer import gap_text, loss_text, sure_text, use_text
 from results.text.gaps import short_loss
 
@@ -29,9 +29,15 @@ class ShownAnswer(Shown, Answer):
             "guideline default": _beside(self.default),
             "untouched base": _beside(self.base),
             **({} if (other := self.unquantized_base) is None else {"not quantized": _beside(other)}),
+            **({} if self.merged is None else {f"merged in {self.merged.dtype}": _merged(self.merged)}),
             "how sure": sure_text(self),
         }
         return f"Answer of {self.sweep!r}: trial {self.best.trial}", facts
+
+
+def _merged(merged: MergedBest) -> str:
+    cost = "" if merged.gap is None else f", {gap_text(merged.gap)}"
+    return f"{short_loss(merged.loss)}{cost}"
 
 
 def _beside(compared: Compared) -> str:

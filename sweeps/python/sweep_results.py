@@ -140,7 +140,8 @@ class SweepResults(Shown):
     ) -> ExportResult:
         """Write the best config for another program; the adapter goes along where the target takes one, the
         sweep's records where it reads records with its own code."""
-        from results.best import BEST_FOLDER, best_config, read_best_config
+        from files_and_text.trial_paths import BEST_FOLDER
+        from results.best import best_config, read_best_config
         from results.export import TARGETS, export
         from sweeps.python.used_records import used_records
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from files_and_text.trial_paths import BEST_FOLDER
 from lora_runner.base.load_model import BaseSpec
 from lora_runner.config import TrialConfig
 from lora_runner.data import DataBundle
-from results.best import BEST_FOLDER, read_best_config
+from results.best import read_best_config
 from results.verdict.verdict import Verdict
 from sweeps.config import SweepConfig, load_text
 from sweeps.demo.docstring_dataset import cached_dataset

@@ -207,6 +207,10 @@ def answer_tiles(snapshot: Snapshot) -> list[Tile]:
     if base.loss is not None and base.gap is not None:
         detail = f"loss {base_text(answer)}; without training"
         tiles.append(Tile(label="Untouched base costs", value=gap_text(base.gap), detail=detail))
+    if (merged := answer.merged) is not None:
+        cost = "" if merged.gap is None else f"{gap_text(merged.gap)} against the best; "
+        label, detail = f"Merged in {merged.dtype}", f"{cost}{merged.folder}"
+        tiles.append(Tile(label=label, value=short_loss(merged.loss), detail=detail))
     return tiles
 
 

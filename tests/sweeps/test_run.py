@@ -25,7 +25,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lora_runner.base.load_model import BaseSpec, load_tokenizer
 from lora_runner.config import TrialConfig
 from lora_runner.data import BatchPlan, TokenizedSet, load_data
+from results.best import read_best_config
 from results.errors import ExportError, WouldOverwrite
+from results.merged_model import read_merged_model
 from sweeps.cli.merge_adapter import merge_best
 from sweeps.errors import ConfigError, RunFolderError, StartRefused, StudyMismatch
 from sweeps.fleet.ray_start import start_ray
@@ -444,8 +446,18 @@ def test_the_best_adapter_is_merged_on_request_and_a_merge_that_fails_leaves_not
         r"loss \d\.\d{3} on the sweep's evaluation records; the adapter on the NF4 base has \d\.\d{3}",
         said[1],
     )
-    sweep.write_results()
-    assert merged.is_dir()
+    kept = read_merged_model(sweep.run_folder)
+    assert kept is not None
+    assert (kept.dtype, kept.loss, kept.folder) == ("float32", exact.loss, str(exact.folder))
+    assert kept.trial == sweep.study().best_trial.number
+    assert sweep.answer.merged is not None
+    assert read_best_config(sweep.run_folder / "best")["result"]["merged_eval_loss"] == exact.loss
+    for page in ("verdict.md", "report.html"):
+        assert "best merged in float32" in (sweep.run_folder / page).read_text()
+    assert merged.is_dir()  # the results that were written with a loss did not remove the model
+    assert merge_best(sweep, tmp_path / "unknown", measure=False).loss is None
+    assert read_merged_model(sweep.run_folder) is None
+    assert "best merged in" not in (sweep.run_folder / "report.html").read_text()
     with pytest.raises(WouldOverwrite):
         merge_best(sweep)
     shutil.rmtree(merged)

@@ -20,7 +20,13 @@ from results.export.config_values import (
     revision_notes,
     section,
 )
-from results.export.generated_text import base_loss_text, best_loss_text, one_line, python_literal
+from results.export.generated_text import (
+    base_loss_text,
+    best_loss_text,
+    merged_loss_text,
+    one_line,
+    python_literal,
+)
 from results.export.merge_script import MERGE_SCRIPT, merge_script, other_base_warning, tokenizer_and_template
 from results.export.target import ExportDraft, Target
 from results.export.targets.yaml import all_in_config_file
@@ -33,7 +39,7 @@ library_name: peft
 
 # Adapter of sweep {name}, trial {trial}
 
-Evaluation loss {eval_loss} nats per token; untouched base {base_loss}; measured on the base below.
+Evaluation loss {eval_loss} nats per token; untouched base {base_loss}; measured on the base below{merged}.
 Load it on the same base, from this folder:
 
 ```python
@@ -130,6 +136,7 @@ def _build(config: Config, adapter_folder: Path | None, version: Version | None)
         trial=sweep.get("trial"),
         eval_loss=best_loss_text(config),
         base_loss=base_loss_text(config),
+        merged=merged_loss_text(config),
         code=loading_code(config, served),
         notes="".join(f"\n{note}\n" for note in notes),
     )

@@ -8,6 +8,7 @@ from results.report.blocks import Block, Bullets, Fold, Headline, Paragraph, Rol
 from results.report.facts import ReportFacts
 from results.report.sections.charts import pictures
 from results.text.answer import default_sentence, gap_text, headline, loss_text, sure_text
+from results.text.gaps import short_loss
 from results.text.limitations import limitation_text
 from results.text.metric import metric_sentences
 
@@ -93,7 +94,17 @@ def _tiles(facts: ReportFacts) -> list[Tile]:
         if unquantized := _unquantized(answer):
             against = f"{against}; {unquantized}"
         tiles.append(Tile(mark="base", label="The untouched base", value=value, detail=against))
-    return tiles
+    return [*tiles, *_merged_tile(answer)]
+
+
+def _merged_tile(answer: Answer) -> list[Tile]:
+    found = answer.merged
+    if found is None:
+        return []
+    against = "nats per token" if found.gap is None else _against_best(found.gap)
+    label = f"The best merged in {found.dtype}"
+    detail = f"{against}; {found.folder}"
+    return [Tile(mark="best", label=label, value=short_loss(found.loss), detail=detail)]
 
 
 def _unquantized(answer: Answer) -> str:
@@ -114,11 +125,12 @@ def _metric_tiles(answer: Answer, name: str) -> list[Tile]:
     if best is None or default.trial != best.trial:
         shown.append(("default", "The guideline default", default.metric, default.loss))
     shown.append(("base", "The untouched base", base.metric, base.loss))
-    return [
+    tiles = [
         Tile(mark=mark, label=label, value=number(metric), detail=f"loss {loss_text(loss)}")
         for mark, label, metric, loss in shown
         if metric is not None and loss is not None
     ]
+    return [*tiles, *_merged_tile(answer)]
 
 
 def _default_tile(default: Compared, *, is_best: bool) -> Tile:
