@@ -53,7 +53,9 @@ def trial_kinds(study_spec: StudySpec) -> str:
     startup = STARTUP_TRIALS[sampler] if startup is None else startup
     if startup >= study_spec.trials:
         return f"{tables}, then {rest} at random ({sampler} begins after {startup})"
-    chance = f" (at random until {startup} have finished)" if startup > 1 else ""
+    # curve_gp spreads its first draws evenly, and learns from reports of trials that still run.
+    how, until = ("spread evenly", "reported") if sampler == "curve_gp" else ("at random", "finished")
+    chance = f" ({how} until {startup} have {until})" if startup > 1 else ""
     return f"{tables}, then {rest} by {sampler}{chance}"
 
 

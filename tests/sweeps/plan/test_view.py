@@ -355,7 +355,7 @@ def test_the_time_on_a_gpu_that_is_not_here_is_unknown(plan: Any) -> None:
         (40, {"startup_trials": 4}, "then 33 by tpe (at random until 4 have finished)"),
         (40, {"sampler": "random"}, "then 33 at random"),
         (40, {"sampler": "cmaes"}, "then 33 by cmaes"),
-        (40, {"sampler": "curve_gp"}, "then 33 by curve_gp (at random until 8 have finished)"),
+        (40, {"sampler": "curve_gp"}, "then 33 by curve_gp (spread evenly until 8 have reported)"),
         (40, {"sampler": "grid"}, "1 with the tables' values, then 39 points of the grid"),
     ],
 )
