@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from results.curve_model.best_rate import BestRate
     from search_spaces.dimension import Value
 
+Trials = frozenset[tuple[object, ...]]
+"""What tells a run's finished trials from those of any other run."""
 TOLERANCE = 1e-6
 """Relative, between a rate and its logarithm's power."""
 
@@ -37,17 +39,29 @@ class EarlierRun:
     open_below: bool = False
     open_above: bool = False
     """Whether the best may lie beyond what was tried. Not above where a higher rate diverged, or nearly."""
+    same: tuple[str, ...] = ()
+    """The other folders that were named and hold this run's trials, or some of them; this one may recur."""
 
     @property
     def found(self) -> str:
-        """`runs/demo: best learning rate 3e-4 (2e-4 to 5e-4, 12 trials)`."""
-        interval = "" if self.low == self.high else f"{number_range(_short(self.low), _short(self.high))}, "
-        trials = plural(self.num_finished, "finished trial")
-        return f"{self.folder}: best learning rate {number(_short(self.rate))} ({interval}{trials})"
+        """`runs/demo: best learning rate 3e-4 (2e-4 to 5e-4 or above, 12 finished trials)`."""
+        parts = [plural(self.num_finished, "finished trial")]
+        if self.low < self.high:
+            sides = " or below" * self.open_below + " or above" * self.open_above
+            parts.insert(0, number_range(_short(self.low), _short(self.high)) + sides)
+        best = f"{self.folder}: best learning rate {number(_short(self.rate))} ({', '.join(parts)})"
+        if not self.same:
+            return best
+        others = [folder for folder in dict.fromkeys(self.same) if folder != self.folder]
+        what = f"the same run as {' and '.join(others)}" if others else "named more than once"
+        return f"{best}, {what}, counted once"
 
 
 def read_earlier_runs(folders: Sequence[Path]) -> list[EarlierRun]:
-    """Read run folders, also of sweeps that still run. Raises ConfigError with every problem."""
+    """Read run folders, also of sweeps that still run; a run and its copies count once.
+
+    Raises ConfigError with every problem.
+    """
     found, problems = [], []
     for folder in folders:
         try:
@@ -56,10 +70,25 @@ def read_earlier_runs(folders: Sequence[Path]) -> list[EarlierRun]:
             problems += error.problems
     if problems:
         raise ConfigError(problems)
-    return found
+    return _counted_once(found)
 
 
-def _read(folder: Path) -> EarlierRun:
+def _counted_once(found: Sequence[tuple[EarlierRun, Trials]]) -> list[EarlierRun]:
+    """The runs whose trials no other holds as well, the first of equal ones."""
+    same: dict[int, list[str]] = {}
+    for run, trials in found:
+        holders = [place for place, (_, others) in enumerate(found) if trials <= others]
+        largest = max(holders, key=lambda place: len(found[place][1]))
+        same.setdefault(largest, []).append(run.folder)
+    kept = []
+    for place, (run, _) in enumerate(found):
+        if folders := same.get(place):
+            folders.remove(run.folder)
+            kept.append(replace(run, same=tuple(folders)))
+    return kept
+
+
+def _read(folder: Path) -> tuple[EarlierRun, Trials]:
     from results.sweep_result import read_study
     from sweeps.study.study import started_study
 
@@ -83,12 +112,13 @@ def _read(folder: Path) -> EarlierRun:
         for trial in sweep.trials
         if trial.outcome == "diverged" and "learning_rate" in trial.values
     ]
+    trials = frozenset((trial.number, trial.started, trial.eval_loss) for trial in sweep.finished)
     shared = {"folder": str(folder), "model": config.model.name, "num_finished": len(runs)}
     curve = best_of(runs, diverged)
     if curve is None:
         best = float(runs[0][0]["learning_rate"])
-        return EarlierRun(**shared, rate=best, low=best, high=best)  # type: ignore[arg-type]
-    return EarlierRun(**shared, **asdict(curve))  # type: ignore[arg-type]
+        return EarlierRun(**shared, rate=best, low=best, high=best), trials  # type: ignore[arg-type]
+    return EarlierRun(**shared, **asdict(curve)), trials  # type: ignore[arg-type]
 
 
 def best_of(

@@ -13,6 +13,7 @@ from files_and_text.numbers import number_range, parameters, plural
 from files_and_text.problems import InputError, Problem
 from lora_runner.base.load_model import BaseSpec
 from search_spaces import Guidelines, commented_space_yaml, load_guidelines, space_for
+from search_spaces.from_rows.learning_rates import LEARNING_RATE_LIMITS
 from sweeps.config import SweepConfig
 from sweeps.config.reference.json_schema import is_own_schema, schema_text
 from sweeps.errors import ConfigError
@@ -30,7 +31,9 @@ EARLIER = (
     " The learning rate follows earlier runs, named at `why`: its range holds where their best rates lie, "
     f"widened by a factor of {SAME_MODEL:g} on both sides (of another model's by {OTHER_MODEL:g}, and by "
     f"{OPEN:g} where the best may lie beyond what was tried), and the tables' own values by {TABLES:g}, so "
-    "that both can still be contradicted. What they found is tried right after the guideline default."
+    f"that both can still be contradicted; also outside {number_range(*LEARNING_RATE_LIMITS)}, where ranges "
+    "from the tables end. Like every range given here, it is not widened while the sweep runs. What they "
+    "found is tried right after the guideline default."
 )
 
 

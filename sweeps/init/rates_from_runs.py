@@ -7,7 +7,6 @@ from typing import Any
 
 from files_and_text.numbers import number
 from search_spaces.dimension import Dimension
-from search_spaces.from_rows.learning_rates import LEARNING_RATE_LIMITS
 from sweeps.init.earlier_runs import EarlierRun
 
 SAME_MODEL, OTHER_MODEL = 3.0, 5.0
@@ -16,6 +15,8 @@ OPEN = 10.0
 """The factor on a side where the run's best may lie beyond what it tried."""
 TABLES = 2.0
 """The factor beyond the tables' own values, so that they too can be shown to be too high or too low."""
+HIGHEST = 1.0
+"""The highest learning rate that a sweep accepts."""
 MOST_TRIED = 3
 """Values that are tried right after the guideline default."""
 
@@ -24,8 +25,8 @@ def rate_override(runs: Sequence[EarlierRun], tables: Dimension, model: str) -> 
     """What `space: {learning_rate: ...}` says; `tables` is the dimension as the tables give it.
 
     The range holds what every run found, widened by these factors, and the tables' own values: the guideline
-    default stays a trial, and each row can still be tested. Beyond the limits of all ranges it goes only as
-    far as the runs' own intervals, and `why` names what was cut.
+    default stays a trial, and each row can still be tested. It is not cut where ranges from the tables end:
+    a run's best may lie near those ends, and the range must hold what contradicts it.
     """
     ends = [end for end in (tables.guideline_low, tables.guideline_high, tables.default) if end is not None]
     lows, highs = [end / TABLES for end in map(float, ends)], [end * TABLES for end in map(float, ends)]
@@ -33,22 +34,11 @@ def rate_override(runs: Sequence[EarlierRun], tables: Dimension, model: str) -> 
         factor = SAME_MODEL if run.model == model else OTHER_MODEL
         lows.append(run.low / (OPEN if run.open_below else factor))
         highs.append(run.high * (OPEN if run.open_above else factor))
-    lowest, highest = LEARNING_RATE_LIMITS
-    wanted_low, wanted_high = _two_digits(min(lows)), _two_digits(max(highs))
-    low = max(wanted_low, min(lowest, *(_two_digits(run.low) for run in runs)))
-    high = min(wanted_high, max(highest, *(_two_digits(run.high) for run in runs)))
+    low, high, wanted = _two_digits(min(lows)), _two_digits(min(max(highs), HIGHEST)), _two_digits(max(highs))
     why = "earlier runs: " + "; ".join(run.found for run in runs)
-    for end, wanted, limit, way in (
-        (low, wanted_low, lowest, "below"),
-        (high, wanted_high, highest, "above"),
-    ):
-        if end != wanted:
-            why += (
-                f". Ends at {number(end)}, not {number(wanted)}: {way} {number(limit)} a range goes only as "
-                "far as earlier runs say"
-            )
-    inside = [min(max(_two_digits(run.rate), low), high) for run in runs]
-    tried = _distinct(inside, float(tables.default))
+    if high < wanted:
+        why += f". Ends at {number(high)}, not {number(wanted)}: a sweep accepts no higher learning rate"
+    tried = _distinct([_two_digits(run.rate) for run in runs], float(tables.default))
     return {"low": low, "high": high, "log": True, **({"try": tried} if tried else {}), "why": why}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -110,6 +111,37 @@ def test_the_best_rate_of_a_run_is_read_off_its_curve(folder: Path) -> None:
     assert found.num_finished == 9  # two that the sweep left
     assert "best learning rate" in found.found
     assert "9 finished trials" in found.found
+    assert not found.same
+
+
+def test_a_run_named_twice_or_with_its_copy_counts_once(folder: Path) -> None:
+    run = earlier_sweep(folder, valley(BEST))
+    copy = shutil.copytree(run, run.with_name("copy"))
+    once = read_earlier_runs([run])[0].found
+    (named_twice,) = read_earlier_runs([run, Path(f"{run}/")])
+    assert named_twice.found == f"{once}, named more than once, counted once"
+    (copied,) = read_earlier_runs([run, copy, run])
+    assert copied.found == f"{once}, the same run as {copy}, counted once"
+    why = rate_override([copied], tables(), MODEL)["why"]
+    assert why == f"earlier runs: {copied.found}"
+
+
+def test_of_a_run_and_its_copy_from_before_the_longer_counts(folder: Path) -> None:
+    run = earlier_sweep(folder, None)
+    before = shutil.copytree(run, run.with_name("before"))
+    shutil.rmtree(run)
+    earlier_sweep(folder, valley(BEST))
+    (found,) = read_earlier_runs([before, run])
+    assert found.folder == str(run)
+    assert found.num_finished == 9
+    assert found.same == (str(before),)
+
+
+def test_two_runs_of_one_name_with_other_trials_both_count(folder: Path) -> None:
+    run = earlier_sweep(folder, valley(BEST))
+    other = shutil.move(run, run.with_name("other"))
+    earlier_sweep(folder, valley(BEST))
+    assert [each.same for each in read_earlier_runs([other, run])] == [(), ()]
 
 
 def test_a_best_at_the_last_rate_is_open_above(folder: Path) -> None:
@@ -117,6 +149,7 @@ def test_a_best_at_the_last_rate_is_open_above(folder: Path) -> None:
     (found,) = read_earlier_runs([earlier_sweep(folder, losses)])
     assert found.open_above
     assert not found.open_below
+    assert " to 0.03 or above, " in found.found
 
 
 def bowl(*more: tuple[float, float]) -> list[tuple[dict[str, Any], float]]:
@@ -168,8 +201,8 @@ def test_the_range_can_contradict_both_the_runs_and_the_tables(
 ) -> None:
     run = run_of(rate, rate / 1.5, rate * 1.5, model)
     given = rate_override([run], tables(), MODEL)
-    assert given["low"] <= 1.06 * max(run.low / factor, 1e-6)
-    assert given["high"] >= 0.94 * min(run.high * factor, 1e-2)
+    assert given["low"] <= 1.06 * run.low / factor
+    assert given["high"] >= 0.94 * run.high * factor
     assert given["low"] <= 1e-4
     assert given["high"] >= 4e-4  # the tables' own 2e-4 has both sides too
     assert math.log10(given["high"] / given["low"]) < 3
@@ -185,35 +218,32 @@ def test_an_open_end_widens_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "low", "high", "end", "cut"),
+    ("run", "low", "high"),
     [
-        (0.03, 1e-4, 0.045, "high", "Ends at 0.045, not 0.14: above 0.01"),
-        (3e-7, 2e-7, 4e-4, "low", "Ends at 2e-7, not 6.7e-8: below 1e-6"),
+        (run_of(6.3e-3, 4e-3, 0.02, open_above=True), 1e-4, 0.2),  # the demo's
+        (run_of(0.03, 0.02, 0.045), 1e-4, 0.14),
+        (run_of(3e-3, 2e-3, 6e-3), 1e-4, 0.018),
+        (run_of(3e-7, 2e-7, 4.5e-7), 6.7e-8, 4e-4),
+        (run_of(2e-6, 1e-6, 4e-6, open_below=True), 1e-7, 4e-4),
     ],
 )
-def test_beyond_the_limits_a_range_goes_as_far_as_the_runs_and_says_so(
-    rate: float, low: float, high: float, end: str, cut: str
-) -> None:
-    given = rate_override([run_of(rate, rate / 1.5, rate * 1.5)], tables(), MODEL)
-    assert given["try"] == [rate]
+def test_a_range_is_not_cut_where_those_of_the_tables_end(run: EarlierRun, low: float, high: float) -> None:
+    given = rate_override([run], tables(), MODEL)
     assert (given["low"], given["high"]) == pytest.approx((low, high))
-    assert f"12 finished trials). {cut} a range goes only as far as earlier runs say" in given["why"]
+    assert given["try"] == [run.rate]
+    assert "Ends at" not in given["why"]
     space = space_for(
         model_size=8e9, max_steps=200, train_embeddings=False, overrides={"learning_rate": given}
     )
-    assert space.first_trials[1].params["learning_rate"] == rate
-    assert space["learning_rate"].contains(given[end])
+    assert space["learning_rate"].bounds() == (given["low"], given["high"])
+    assert space.first_trials[1].params["learning_rate"] == run.rate
 
 
-def test_no_end_is_cut_silently() -> None:
-    """The interval reaches beyond the limit, the best does not: as the demo's."""
-    given = rate_override([run_of(6.9e-3, 2.4e-3, 0.02)], tables(), MODEL)
-    assert given["high"] == 0.02
-    assert "Ends at 0.02, not 0.06: above 0.01" in given["why"]
-    short = rate_override([run_of(3e-3, 2e-3, 6e-3)], tables(), MODEL)
-    assert short["high"] == 0.01
-    assert "Ends at 0.01, not 0.018: above 0.01" in short["why"]
-    assert "Ends at" not in rate_override([run_of(3e-4, 2e-4, 6e-4)], tables(), MODEL)["why"]
+def test_no_rate_is_searched_that_a_sweep_refuses_and_the_file_says_so() -> None:
+    given = rate_override([run_of(0.3, 0.2, 0.5, open_above=True)], tables(), MODEL)
+    assert given["high"] == 1
+    assert given["why"].endswith(". Ends at 1, not 5: a sweep accepts no higher learning rate")
+    space_for(model_size=8e9, max_steps=200, train_embeddings=False, overrides={"learning_rate": given})
 
 
 def test_a_best_at_the_default_needs_no_trial_of_its_own() -> None:
@@ -243,6 +273,9 @@ def test_the_file_says_where_the_range_comes_from_and_keeps_the_rows(scenario: s
     run = run_of(1.5e-3, 1e-3, 2e-3)
     text = text_for([run], scenario=scenario)
     assert "The learning rate follows earlier runs" in " ".join(text.replace("#", "").split())
+    assert "also outside 1e-6 to 0.01, where ranges from the tables end" in " ".join(
+        text.replace("#", "").split()
+    )
     assert text.count(run.found) == 1
     assert max(len(line) for line in text.splitlines() if not line.startswith("  #   ")) <= 115
     Path("sweep.yaml").write_text(text)
