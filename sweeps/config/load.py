@@ -38,8 +38,9 @@ def load_sweep(
     take precedence over the file; relative paths in them start from the working directory, not from the
     file's folder. A file without `storage` means `env:SWEEPS_STORAGE` if that variable is set. A run folder
     is different: its own file says where its study is, whatever the environment says now, and the run folder
-    is where it is now, under whatever name. Without `check_files`, model and data need not exist any more:
-    enough to read results. Raises ConfigError with every problem, each as `FILE:LINE: rule and value`.
+    is where it is now, under whatever name; keys in it that only earlier versions had are left out. Without
+    `check_files`, model and data need not exist any more: enough to read results. Raises ConfigError with
+    every problem, each as `FILE:LINE: rule and value`.
     """
     file = _file_of(path)
     if not Path(path).exists():
@@ -49,6 +50,7 @@ def load_sweep(
     source = SweepSource(file, overrides or {})
     if not _is_in_run_folder(file, source.data):
         return load_source(source, os.environ if environ is None else environ, check_files)
+    source.leave_out_dropped_keys()
     return load_source(source, {}, check_files).in_folder(Path(os.path.abspath(file)).parent)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from files_and_text.problems import InputError, Problem
 from files_and_text.yaml_lines import KeyPath, line_of, load_yaml
+from sweeps.config.dropped_keys import DROPPED
 from sweeps.config.sections.data import DataSection
 from sweeps.config.sections.metric import MetricSection
 from sweeps.config.sections.model import ModelSection
@@ -60,6 +61,13 @@ class SweepSource:
     def folder_of(self, key: KeyPath) -> Path:
         """Where a relative path at this key starts: the file's folder, for overrides the current one."""
         return Path(os.path.abspath(self.file)).parent if self._override_of(key) is None else Path.cwd()
+
+    def leave_out_dropped_keys(self) -> None:
+        """Take out of the file's values, not of the overrides, what only earlier versions knew."""
+        for section, key in DROPPED:
+            values = self.data.get(section)
+            if isinstance(values, dict) and self._override_of((section, key)) is None:
+                values.pop(key, None)
 
     def _override(self, dotted_key: str, value: Any) -> None:
         *above, last = dotted_key.split(".")

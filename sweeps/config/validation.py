@@ -17,6 +17,7 @@ from files_and_text import yaml_lines
 from files_and_text.nearest_name import did_you_mean, nearest
 from files_and_text.yaml_lines import KeyPath
 from search_spaces.rows import PARAMETERS
+from sweeps.config.dropped_keys import DROPPED
 from sweeps.config.url_passwords import has_password, masked
 
 Finding = tuple[KeyPath, str]
@@ -159,6 +160,8 @@ def _rule(kind: Schema) -> str:
 def _unknown_key(root: Schema, owner: Schema, path: KeyPath, *, may_guess: bool) -> str:
     kind = next(kind for kind in _kinds(owner, root) if "properties" in kind)
     known, (*above, key) = kind["properties"], path
+    if path in DROPPED:
+        return f"is now {DROPPED[path]}"
     if not may_guess:
         return "is an unknown key"
     if not known:

@@ -14,7 +14,7 @@ import optuna
 
 from files_and_text.numbers import number_range
 from files_and_text.problems import InputError
-from search_spaces import Dimension, SearchSpace
+from search_spaces import Dimension, Guidelines, SearchSpace, load_guidelines
 from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, storage_url
 from sweeps.errors import ConfigError, StorageUnreachable
 from sweeps.study.edges.widening import WIDENED, widenings_of
@@ -47,12 +47,23 @@ def _stored(config: SweepConfig) -> SearchSpace | None:
         return None
     try:
         kept = load_sweep(folder, environ={}, check_files=False)
-        if _asked(kept) != _asked(config) or config.guidelines:  # whose files may have changed
+        if _asked(kept) != _asked(config):
             return None
         study = peek(storage_url(config.storage, folder), config.name)
     except (ConfigError, StorageUnreachable):  # said where the study is opened
         return None
-    return None if study is None else _before_widening(study)
+    if study is None or ((config.guidelines or kept.guidelines) and not _has_rows(study, config)):
+        return None
+    return _before_widening(study)
+
+
+def _has_rows(study: optuna.Study, config: SweepConfig) -> bool:
+    """Whether the study was started with the rows that the config's guideline files give now."""
+    try:
+        rows = Guidelines.from_list(study.user_attrs["guidelines"])
+    except (KeyError, InputError):
+        return False
+    return rows.to_list() == load_guidelines(*config.guidelines).to_list()
 
 
 def _asked(config: SweepConfig) -> dict[str, Any]:
@@ -67,7 +78,6 @@ def _asked(config: SweepConfig) -> dict[str, Any]:
         "include": sorted(config.search.include),
         "widen": dict(config.search.widen),
         "space": config.space,
-        "guidelines": config.guidelines,
     }
 
 

@@ -41,6 +41,7 @@ BELOW_GOOD = [
     ("reliability: {frozen_gib: -1}", 5, ["reliability.frozen_gib must be a number, at least 0; got -1"]),
     ("reliability: {frozen_gib: .inf}", 5, ["reliability.frozen_gib must be a number, at least 0; got inf"]),
     ("reliability: {frozen_gib: much}", 5, ["reliability.frozen_gib must be a number, at least 0; got 'much'"]),
+    ("reliability: {keep_frozen: 8}", 5, ["reliability.keep_frozen is now frozen_gib, in GiB of disk"]),
     ("trials: many", 5, ["trials must be a whole number, at least 1; got 'many'"]),
     ("trials: 0", 5, ["trials must be a whole number, at least 1; got 0"]),
     ("trials: true", 5, ["whole number", "got true"]),

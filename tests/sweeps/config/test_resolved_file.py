@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from search_spaces import ON_REQUEST
 from sweeps.config import SweepConfig, load_sweep, resolved
 from sweeps.config.sections.training import SCHEDULER_OPTIONS
+from sweeps.errors import ConfigError
 
 # Names that YAML readers take for something else than text.
 ODD_NAMES = ["1e-4", "no", "0x10", "2024-01-01", "1_000", "null", "12.5", "true", "007", "a"]
@@ -150,3 +151,23 @@ def test_every_key_of_a_full_config_is_written(folder: Path, field: str) -> None
         "storage: env:DB\nguidelines: [rows.yaml]\nmetric: exact_match\n"
     )
     assert f"\n{field}:" in "\n" + resolved(load_sweep(folder / "s.yaml", environ={}))
+
+
+def test_a_run_folder_of_a_version_with_other_keys_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "small.yaml"
+    values = {"model": "a/b", "data": "c/d", "training": {"max_steps": 9}, "output": str(tmp_path)}
+    file.write_text(json.dumps({"name": "small", **values}))
+    config = load_sweep(file, check_files=False)
+    config.run_folder.mkdir()
+    kept = config.run_folder / "sweep.yaml"
+    kept.write_text(resolved(config).replace("  frozen_gib: 20.0\n", "  keep_frozen: 8\n"))
+    assert "keep_frozen" in kept.read_text()
+    assert load_sweep(config.run_folder, check_files=False) == config
+    with pytest.raises(ConfigError) as error:  # asked for now
+        load_sweep(config.run_folder, overrides={"reliability.keep_frozen": 3}, check_files=False)
+    where = "override reliability.keep_frozen"
+    assert str(error.value).startswith(f"{where}: reliability.keep_frozen is now frozen_gib, in GiB")
+    copied = tmp_path / "copied.yaml"
+    copied.write_text(kept.read_text())
+    with pytest.raises(ConfigError, match=r"copied\.yaml:.* is now frozen_gib"):
+        load_sweep(copied, check_files=False)

@@ -10,9 +10,9 @@ from typing import Any
 import optuna
 import pytest
 
-from search_spaces import SearchSpace
-from sweeps.artifacts.run_folder import write_run_folder
-from sweeps.config import SweepConfig, load_sweep, space_of, storage_url
+from search_spaces import SearchSpace, load_guidelines
+from sweeps.artifacts.run_folder import check_run_folder, write_run_folder
+from sweeps.config import RESOLVED_NAME, SweepConfig, load_sweep, space_of, storage_url
 from sweeps.errors import StudyMismatch
 from sweeps.storage.cached_storage import CachedStorage
 from sweeps.storage.open_storage import open_storage
@@ -50,6 +50,7 @@ def started_with(config: SweepConfig, **rate: Any) -> SearchSpace:
     storage = CachedStorage(open_storage(storage_url(config.storage, config.run_folder)))
     study, _ = open_study(storage, config.name, {"space": former.fingerprint()})
     study.set_user_attr("space", former.to_dict())
+    study.set_user_attr("guidelines", load_guidelines(*config.guidelines).to_list())
     return former
 
 
@@ -105,6 +106,50 @@ def test_a_change_of_anything_else_goes_on_too(load: Load) -> None:
     former = started_with(load(), high=1e-3)
     edited = load("trials: 64\nsearch: {sampler: random}")
     assert space_of_study(edited, space_of(edited)).fingerprint() == former.fingerprint()
+
+
+def test_a_run_folder_of_a_version_with_other_keys_goes_on_too(load: Load) -> None:
+    config = load()
+    former = started_with(config, high=1e-3)
+    file = config.run_folder / RESOLVED_NAME
+    text = file.read_text()
+    file.write_text(text.replace("  frozen_gib: 20.0\n", "  keep_frozen: 8\n"))
+    assert file.read_text() != text
+    check_run_folder(config)
+    assert space_of_study(config, space_of(config)).fingerprint() == former.fingerprint()
+
+
+ROWS = "rows: {{own: {{topic: boundary, parameter: learning_rate, low: {low}, high: 3.0e-4}}}}\n"
+
+
+def with_rows(load: Load, name: str = "own.yaml", low: str = "1.0e-4") -> SweepConfig:
+    here = load().run_folder.parent.parent
+    (here / name).write_text(ROWS.format(low=low))
+    return load(f"guidelines: [{name}]")
+
+
+def test_rows_of_the_users_own_that_are_the_same_go_on_with_the_former_space(load: Load) -> None:
+    former = started_with(with_rows(load), high=1e-3)
+    again = with_rows(load)
+    assert space_of_study(again, space_of(again)).fingerprint() == former.fingerprint()
+
+
+@pytest.mark.parametrize("changed", ["low", "none", "first"])
+def test_rows_of_the_users_own_that_are_not_the_same_are_an_edit(load: Load, changed: str) -> None:
+    started_with(load() if changed == "first" else with_rows(load), high=1e-3)
+    edited = (
+        load() if changed == "none" else with_rows(load, low="1.0e-4" if changed == "first" else "9.0e-5")
+    )
+    now = space_of(edited)
+    assert space_of_study(edited, now) is now
+
+
+def test_a_study_that_does_not_say_with_which_rows_it_started_is_an_edit(load: Load) -> None:
+    config = with_rows(load)
+    started_with(config, high=1e-3)
+    study_of(config).set_user_attr("guidelines", [{"id": "own"}])
+    now = space_of(config)
+    assert space_of_study(config, now) is now
 
 
 def test_ends_that_the_sweep_moved_by_itself_are_put_back(load: Load) -> None:
