@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import optuna
@@ -14,8 +15,8 @@ from files_and_text.numbers import plural
 from files_and_text.plain_values import plain
 from results.answer.run_facts import read_run_facts, seconds_of
 from results.comparison.arms import Arm
-from results.comparison.constants import ASSUMED_NOISE, MIN_PAIRS
-from results.comparison.power import POWER, seeds_needed, smallest_effect
+from results.comparison.constants import ASSUMED_NOISE, MIN_PAIRS, MOST_SEEDS
+from results.comparison.power import MOST_SEEDS_NEEDED, POWER, seeds_needed, smallest_effect
 from results.sweep_result import SweepResult
 from results.text.values import about
 from results.verdict.arm_comparisons import ArmComparisons
@@ -25,7 +26,13 @@ from search_spaces import GuidelineRow
 from sweeps.confirm.arms import choose_arms, measured_rows
 from sweeps.confirm.one_rate import as_arm, rates_to_try
 from sweeps.confirm.request import ConfirmRequest
-from sweeps.confirm.study_specs import Stored, check_same_arms, confirm_study_spec, tuning_study_spec
+from sweeps.confirm.study_specs import (
+    Stored,
+    check_same_arms,
+    confirm_study_spec,
+    seeds_of_design,
+    tuning_study_spec,
+)
 from sweeps.plan.replicate_plan import ReplicatePlan
 from sweeps.plan.specs import StudySpec
 
@@ -45,8 +52,8 @@ class RowPlan:
     arms: tuple[str, ...]
     """Names of the arms that test them; none where nothing does."""
     sees: float | None
-    """The smallest effect, a share of the loss, that is seen with probability POWER; None without an arm, and
-    where the hours are over before an arm has the seeds that an interval needs."""
+    """The smallest effect, a share of the loss, that is seen with probability POWER at `seeds_each`; None
+    without an arm, and where the hours are over before an arm has the seeds that an interval needs."""
     sees_if_noisy: float | None
     """The same if the noise is NOISY; None where it was measured."""
 
@@ -61,7 +68,9 @@ class PowerPlan:
     left_out: tuple[str, ...]
     """Arms that the budget has no runs for."""
     seeds: int
-    """Of each arm, by which the thresholds are made."""
+    """Of an arm, for which the thresholds are made; those of the first plan where a confirmation goes on."""
+    seeds_each: int
+    """Of each arm, where all share the runs evenly: the figures below are for these."""
     runs: int
     """At most, those that tune one rate included; arms that are decided earlier need fewer."""
     done: int
@@ -79,11 +88,13 @@ class PowerPlan:
     noise_from: str
     """Where it was measured: `seeds` run again, or `assumed`."""
     sees: float | None
-    """The smallest effect that is seen with probability POWER at one arm; None as in the rows."""
+    """The smallest effect that is seen with probability POWER in any one arm; None as in the rows."""
     sees_if_noisy: float | None
     """The same if the noise is NOISY; None where it was measured."""
+    arms_for_one_percent: int
+    """Those of the plan, and those that are left out where a larger budget would run them."""
     seeds_for_one_percent: int | None
-    """None where even the largest design does not see it."""
+    """Of each of these; None where even the largest design does not see it."""
     runs_for_one_percent: int | None
     rows: tuple[RowPlan, ...]
 
@@ -123,29 +134,48 @@ def power_plan(
     measured = 0.0 if known is None else _share_of_noise(known)
     noise = measured or ASSUMED_NOISE
     comparisons = len(plan.arms) - 1
-    needed = seeds_needed(NEEDED_EFFECT, noise=noise, comparisons=comparisons, margin=request.margin)
+    # A study keeps the thresholds of its first plan.
+    most_seeds = plan.most_seeds
+    if present is not None and stored:
+        most_seeds = int(present.user_attrs.get("most_seeds", MOST_SEEDS))
+    many, needed, runs_needed = _for_effect(
+        NEEDED_EFFECT,
+        noise,
+        plan.arms if stored else every,
+        request,
+        num_rates=len(candidates),
+        most_seeds=most_seeds if stored or request.hours is not None else None,
+    )
     size = plan.size + num_tuned
     done = _done(plan, known, stored, num_tuned)
     facts = read_run_facts(sweep, run_folder="")
-    seconds, in_hours, seeds = seconds_of(facts, max(0, size - done)), None, plan.most_seeds
+    seconds, in_hours = seconds_of(facts, max(0, size - done)), None
+    seeds = plan.size // len(plan.arms)
     if request.hours is not None and seconds is not None and facts.trial_seconds:
         limit = 3600 * request.hours
         in_hours = min(size - done, math.ceil(limit / facts.trial_seconds) * facts.seats)
         seconds = min(seconds, limit)
         seeds = min(seeds, max(0, done + in_hours - num_tuned) // len(plan.arms))
 
+    @cache
     def sees(noise: float, wanted: float = POWER) -> float | None:
         if seeds < MIN_PAIRS:
             return None
         return smallest_effect(
-            noise=noise, comparisons=comparisons, seeds=seeds, margin=request.margin, wanted=wanted
+            noise=noise,
+            comparisons=comparisons,
+            seeds=seeds,
+            most_seeds=most_seeds,
+            margin=request.margin,
+            wanted=wanted,
         )
 
     return PowerPlan(
         best=sweep.best.number,
         arms=tuple(arm.name for arm in plan.arms),
         left_out=tuple(arm.name for arm in every if arm.name not in kept),
-        seeds=plan.most_seeds,
+        seeds=most_seeds,
+        seeds_each=seeds,
         runs=size,
         done=done,
         seconds=seconds,
@@ -157,8 +187,9 @@ def power_plan(
         noise_from="seeds" if measured else "assumed",
         sees=sees(noise),
         sees_if_noisy=None if measured else sees(NOISY),
+        arms_for_one_percent=many,
         seeds_for_one_percent=needed,
-        runs_for_one_percent=None if needed is None else needed * len(plan.arms) + num_tuned,
+        runs_for_one_percent=runs_needed,
         rows=_row_plans(sweep, plan.arms, sees, noise, is_measured=bool(measured)) if request.rows else (),
     )
 
@@ -185,7 +216,8 @@ def plan_lines(plan: PowerPlan) -> list[str]:
         if untested := [row.says for row in plan.rows if not row.arms]:
             lines += _wrapped(f"Nothing here tests {', '.join(untested)}.")
     if plan.left_out:
-        lines += [*_wrapped(f"Left out by the budget: {', '.join(plan.left_out)}.")]
+        left_out = ", ".join(plan.left_out)
+        lines += [*_wrapped(f"Left out by the budget: {left_out}; more runs may add these first.")]
     return lines
 
 
@@ -210,8 +242,9 @@ def _runs(plan: PowerPlan) -> str:
     if plan.hours is not None and plan.runs_in_hours is None:
         most += f", unless {plan.hours:g} h end it earlier"
     others = plural(len(plan.arms) - 1, "other")
+    then = "; others then get its runs" if len(plan.arms) > 2 else ""
     tuned = f"{plan.tuning_runs} to tune one rate, then " if plan.tuning_runs else ""
-    return f"{most}: {tuned}trial {plan.best} and {others} on new seeds, each until it is decided"
+    return f"{most}: {tuned}trial {plan.best} and {others} on new seeds, each until it is decided{then}"
 
 
 def _noise(plan: PowerPlan) -> str:
@@ -231,7 +264,10 @@ def _sees(plan: PowerPlan) -> str:
     noisy = (
         "" if plan.sees_if_noisy is None else f", {_percent(plan.sees_if_noisy)} at {100 * NOISY:g}% noise"
     )
-    return f"with {POWER:.0%} what costs {_percent(plan.sees)} or more{noisy}; margin {100 * plan.margin:g}%"
+    share = f"{plan.seeds_each} seeds each{', an even share' if len(plan.arms) > 2 else ''}"
+    return (
+        f"with {POWER:.0%} what costs {_percent(plan.sees)}{noisy} ({share}); margin {100 * plan.margin:g}%"
+    )
 
 
 def _percent(share: float) -> str:
@@ -253,8 +289,33 @@ def _short_name(arm: str, says: str) -> str:
 
 def _for_one_percent(plan: PowerPlan) -> str:
     if plan.seeds_for_one_percent is None:
-        return "1% is not seen by any number of seeds up to 32"
-    return f"1% needs {plan.seeds_for_one_percent} seeds, at most {plan.runs_for_one_percent} runs"
+        return f"1% is not seen by any number of seeds up to {MOST_SEEDS_NEEDED}"
+    of = "each"
+    if plan.arms_for_one_percent > len(plan.arms):
+        of = f"of all {plan.arms_for_one_percent}"
+    return f"1% needs {plan.seeds_for_one_percent} seeds {of}, at most {plan.runs_for_one_percent} runs"
+
+
+def _for_effect(
+    effect: float,
+    noise: float,
+    arms: Sequence[Arm],
+    request: ConfirmRequest,
+    *,
+    num_rates: int,
+    most_seeds: int | None,
+) -> tuple[int, int | None, int | None]:
+    """The number of arms, the seeds of each that see the effect, and the runs of all; thresholds for
+    `most_seeds`, or for what that budget would have them made."""
+    seeds = seeds_needed(
+        effect,
+        noise=noise,
+        comparisons=len(arms) - 1,
+        design=lambda each: most_seeds or seeds_of_design(each, rows=request.rows),
+        margin=request.margin,
+    )
+    tuned = num_rates if any(arm.role == "one_rate" for arm in arms) else 0
+    return len(arms), seeds, None if seeds is None else seeds * len(arms) + tuned
 
 
 def _row_line(says: str, rows: str, tested_by: str, sees: str) -> str:

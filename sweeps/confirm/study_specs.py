@@ -87,10 +87,8 @@ def confirm_study_spec(
                     "the best"
                 ]
             )
-        # Open arms get the runs of decided ones; the last one open shares what is left with the best.
-        most_seeds, seeds = min(each + each // 5, MAX_SEEDS_IN_TIME), runs // 2
-        if request.rows:  # a row's arms may get far more than their share
-            most_seeds = max(most_seeds, min(MOST_SEEDS, 2 * each))
+        # The last arm that is open shares what is left with the best.
+        most_seeds, seeds = seeds_of_design(each, rows=request.rows), runs // 2
     plan = ReplicatePlan(
         arms=arms,
         seeds=new_seeds(int(study_spec.constants["seed"]), seeds),
@@ -101,6 +99,15 @@ def confirm_study_spec(
         margin=request.margin,
     )
     return _study_spec(study_spec, plan, suffix=CONFIRM_SUFFIX, folder=CONFIRM_FOLDER)
+
+
+def seeds_of_design(each: int, *, rows: bool) -> int:
+    """The seeds for which the thresholds are made where a budget gives each arm so many.
+
+    More than these: open arms get the runs of decided ones, and a row's arms may get far more than a share.
+    """
+    most = min(each + each // 5, MAX_SEEDS_IN_TIME)
+    return max(most, min(MOST_SEEDS, 2 * each)) if rows else most
 
 
 def _arms(

@@ -111,12 +111,12 @@ class ReplicatePlan:
 
 def new_seeds(seed: int, count: int) -> tuple[int, ...]:
     """`count` distinct seeds other than the sweep's own, the same on every call."""
-    found: list[int] = []
+    found: dict[int, None] = {}  # in their order
     number = 0
     while len(found) < count:
         digest = hashlib.sha256(f"{seed}/confirm/{number}".encode()).digest()
         number += 1
         drawn = int.from_bytes(digest[:4], "little")
-        if drawn != seed and drawn not in found:
-            found.append(drawn)
+        if drawn != seed:
+            found[drawn] = None
     return tuple(found)

@@ -32,6 +32,20 @@ def test_the_fewest_seeds_are_the_fewest() -> None:
         assert seeds == 3 or power(effect, noise=0.002, comparisons=6, seeds=seeds - 1) < 0.8
 
 
+@pytest.mark.parametrize("arms", [1, 6, 13])
+def test_thresholds_for_more_seeds_see_less_at_first_and_further_seeds_never_see_less(arms: int) -> None:
+    def sees(seeds: int, most_seeds: int | None = None) -> float:
+        return smallest_effect(noise=0.002, comparisons=arms, seeds=seeds, most_seeds=most_seeds)
+
+    assert sees(4, 8) > sees(4)
+    assert sees(8, 8) == sees(8)
+    effects = [sees(seeds, 8) for seeds in range(3, 60)]
+    assert effects == sorted(effects, reverse=True)
+    for seeds in (4, 12, 32):
+        found = power(sees(seeds, 8), noise=0.002, comparisons=arms, seeds=seeds, most_seeds=8)
+        assert found == pytest.approx(0.8, abs=1e-6)
+
+
 def test_what_no_budget_sees_has_no_number() -> None:
     assert seeds_needed(0.005, noise=0.002, comparisons=6) is None  # the margin itself
     assert smallest_effect(noise=0.002, comparisons=6, seeds=2) == math.inf
