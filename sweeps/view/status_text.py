@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from textwrap import wrap
 
 from rich.text import Text
 
@@ -37,7 +38,9 @@ def status_lines(
     """
     found = list(_running(status, width) if answer is None else _stopped(status, width, now))
     if answer is not None:
-        found += [Text(shorten(line, width)) for line in frozen_lines(status)]
+        found += [
+            Text(line) for each in frozen_lines(status) for line in wrap(each, width, subsequent_indent="  ")
+        ]
     if failures is not None:
         found.append(Text(f"Failed: {failures}", style="yellow"))
     if answer is not None:

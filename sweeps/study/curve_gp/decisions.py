@@ -30,6 +30,8 @@ THAW_CHANCE = 0.1
 `GO_ON_CHANCE`, so that no trial is frozen and taken up again at once."""
 LAST_CHANCE = 0.05
 """Once all have been drawn, frozen trials are taken up from this chance on."""
+SOUND_CHANCE = 1e-3
+"""Smaller chances are tails, in which a wide prediction beats a good one: no order is read from them."""
 _CANDIDATES, _LOCAL, _ROUNDS = 512, 64, 3
 
 _Parameters = ParamSpec("_Parameters")
@@ -51,6 +53,8 @@ class Chance:
     percent: int
     wins: float
     """Probability (0..1) that it ends below the trial that is expected to end lowest of the others."""
+    final: float = math.inf
+    """Where it is expected to end, as the model has losses: lower is better."""
 
 
 @_one_thread
@@ -122,11 +126,11 @@ def chances(space: SearchSpace, curves: Sequence[Curve]) -> dict[int, Chance]:
     for i in alive:
         curve, others = model.curves[i], [j for j in alive if j != i]
         if not others:
-            return {curve.number: Chance(curve.number, curve.percent, 1.0)}
+            return {curve.number: Chance(curve.number, curve.percent, 1.0, float(means[i]))}
         best = min(others, key=lambda j: (means[j], j))
         spread = math.sqrt(max(covariance[i, i] + covariance[best, best] - 2 * covariance[i, best], 1e-12))
         wins = float(ndtr((means[best] - means[i]) / spread))
-        found[curve.number] = Chance(curve.number, curve.percent, wins)
+        found[curve.number] = Chance(curve.number, curve.percent, wins, float(means[i]))
     return found
 
 
@@ -155,10 +159,18 @@ def thaw(space: SearchSpace, curves: Sequence[Curve], *, has_new: bool) -> list[
 
 
 def least_promising(space: SearchSpace, curves: Sequence[Curve]) -> list[int]:
-    """Frozen trials, the least promising first."""
+    """Frozen trials, the least promising first: by their chance to win, or by where they are expected to end
+    among those whose chance is below `SOUND_CHANCE`.
+    """
     found = chances(space, curves)
-    frozen = [curve.number for curve in curves if curve.state == "frozen"]
-    return sorted(frozen, key=lambda n: (found[n].wins if n in found else 0.0, -n))
+
+    def promise(number: int) -> tuple[float, float, int]:
+        chance = found.get(number)
+        if chance is None:
+            return 0.0, -math.inf, -number
+        return chance.wins if chance.wins >= SOUND_CHANCE else 0.0, -chance.final, -number
+
+    return sorted((curve.number for curve in curves if curve.state == "frozen"), key=promise)
 
 
 def log_expected_improvement(lead: Floats, deviation: Floats) -> Floats:

@@ -194,6 +194,21 @@ def test_the_frozen_trial_that_may_win_is_taken_up_and_the_hopeless_one_is_not()
     assert least_promising(SPACE, [*curves, *frozen]) == [16, 17]
 
 
+def test_of_hopeless_frozen_trials_the_worst_go_first() -> None:
+    """Their chances are tails, where what is known less well would seem to be better."""
+    curves = at_random(16)
+    rates = {16: (4.5e-5, 80), 17: (6.5e-5, 80), 18: (4.7e-5, 20), 19: (5.5e-5, 60)}
+    fixed = {"lora_r": 100, "lr_scheduler_type": "cosine", "warmup_ratio": 0.2}
+    frozen = [curve(n, {"learning_rate": r, **fixed}, upto, "frozen") for n, (r, upto) in rates.items()]
+    found = chances(SPACE, [*curves, *frozen])
+    assert max(found[n].wins for n in rates) < 1e-3
+    by_chance = sorted(rates, key=lambda n: found[n].wins)
+    ends = {n: curve(n, {"learning_rate": r, **fixed}, 100).reports[100] for n, (r, _) in rates.items()}
+    by_end = sorted(rates, key=lambda n: -ends[n])
+    assert by_chance != by_end
+    assert least_promising(SPACE, [*curves, *frozen]) == by_end
+
+
 def test_a_trial_is_not_frozen_and_taken_up_by_the_same_reports() -> None:
     curves = at_random(16)
     for seed in range(8):

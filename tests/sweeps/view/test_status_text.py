@@ -105,3 +105,13 @@ def test_frozen_trials_of_a_sweep_that_is_not_running_are_named(watched: Callabl
         "trial 1: frozen at step 24 of 40: kept on disk, may go on if `trials` is raised; loss 5.701" in lines
     )
     assert "and 2 more are frozen" in lines
+
+
+def test_frozen_trials_are_shown_whole_in_80_columns(watched: Callable[..., Watched]) -> None:
+    status, answer = running_status(0, is_live=False), watched().sweep.read_answer("runs/t")
+    status.frozen_trials = [running_trial(12, state="at_rest", step=24, percent=60)]
+    lines = [line.plain for line in status_lines(status, answer, width=80, run_folder="runs/t")]
+    at = next(n for n, line in enumerate(lines) if line.startswith("trial 12: "))
+    whole = "trial 12: frozen at step 24 of 40: kept on disk, may go on if `trials` is raised; loss 5.712"
+    assert f"{lines[at]} {lines[at + 1].strip()}" == whole
+    assert max(map(len, lines)) <= 80
