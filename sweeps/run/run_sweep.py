@@ -14,6 +14,7 @@ from sweeps.artifacts.run_folder import check_run_folder, write_run_folder
 from sweeps.config import SweepConfig, storage_url
 from sweeps.errors import StartFailed, StorageUnreachable, SweepFailed
 from sweeps.keeper.failed_trials import failed_trials
+from sweeps.keeper.trials.freezer import surplus_text
 from sweeps.plan.blueprint import Blueprint
 from sweeps.plan.view.overview import notice_text
 from sweeps.run.callbacks import Callback
@@ -73,6 +74,8 @@ def run_sweep(
             raise
     else:
         write_run_folder(config)
+        if study is not None and (surplus := surplus_text(study_spec, study)) is not None:
+            view.say(Text(surplus))
 
     stage = view.stages.stage("writing the results")
     try:

@@ -49,6 +49,6 @@ class ReliabilitySection(Section):
     """After this many failed trials a run starts no new ones; failed trials never count among `trials`."""
     frozen_gib: NonNegativeFloat = 20.0
     """Disk that frozen trials' checkpoints may take together, in GiB (pruner freeze_thaw). Beyond it, those
-    least likely to win are pruned for good."""
+    least likely to win are pruned for good; lowered for a finished sweep, once it trains again."""
     keep_adapters: PositiveInt = 8
     """The adapters of this many best trials are kept, and that of the guideline default."""

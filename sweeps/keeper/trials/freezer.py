@@ -28,6 +28,25 @@ from sweeps.plan.specs import StudySpec
 from sweeps.study.edges.widening import present_space
 
 
+def frozen_gib(study_spec: StudySpec, study: optuna.Study) -> dict[int, float]:
+    """The disk that each frozen trial keeps, in GiB, by number."""
+    return {
+        trial.number: study_spec.frozen_gib(TrialConfig.from_dict(trial.user_attrs["config"]).lora_r)
+        for trial in frozen_trials(study)
+    }
+
+
+def surplus_text(study_spec: StudySpec, study: optuna.Study) -> str | None:
+    """That frozen trials of a finished sweep keep more disk than the sweep file now allows; None if not."""
+    kept, most = sum(frozen_gib(study_spec, study).values()), study_spec.reliability.frozen_gib
+    if kept <= most:
+        return None
+    return (
+        f"Frozen trials keep {number_text(kept)} GiB; reliability.frozen_gib ({number_text(most)}) takes "
+        "effect once `trials` is raised"
+    )
+
+
 class Freezer:
     """The frozen trials of one study."""
 
@@ -63,7 +82,7 @@ class Freezer:
     def give_up_surplus(self) -> None:
         """End those least likely to win until the checkpoints of the others may stay on disk."""
         most = self.study_spec.reliability.frozen_gib
-        gib = {trial.number: self._gib(trial) for trial in frozen_trials(self.study)}
+        gib = frozen_gib(self.study_spec, self.study)
         if not gib or sum(gib.values()) <= most:
             return
         from sweeps.study.curve_gp.curves import curves_of
@@ -110,9 +129,6 @@ class Freezer:
     def _space(self) -> SearchSpace:
         """With the ends that the sweep has moved."""
         return present_space(self.study, self.study_spec.space)
-
-    def _gib(self, trial: FrozenTrial) -> float:
-        return self.study_spec.frozen_gib(TrialConfig.from_dict(trial.user_attrs["config"]).lora_r)
 
     def _end(self, trial: FrozenTrial, why: str) -> None:
         last = next(reversed(read_reports(self._recorder.folder, trial)), None)

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 from lora_runner.config import TrialConfig
 from search_spaces import SearchSpace
 from sweeps.config.sections.reliability import ReliabilitySection
+from sweeps.keeper.trials.freezer import surplus_text
 from sweeps.plan.specs import CheckpointSize
 from sweeps.study.curve_gp import decisions
 from sweeps.study.curve_gp.curves import Curve
@@ -183,6 +184,25 @@ def test_the_least_likely_to_win_goes_first_and_no_more_go_than_must(
         left = frozen_in(keeper, stored)
         assert left == sorted(order[len(order) - count :])
         order = [number for number in order if number in left]
+
+
+def test_a_bound_lowered_for_a_finished_sweep_is_said_and_applied_when_it_trains_again(
+    freezing: Make, stored: Any
+) -> None:
+    size = CheckpointSize(per_rank=2**29)
+    keeper = freezing(checkpoint_size=size)
+    FreezingPack(keeper, late, seats=4).run()
+    left = frozen_in(keeper, stored)
+    assert surplus_text(keeper.study_spec, keeper.study) is None
+    low = replace(keeper.study_spec, reliability=ReliabilitySection(frozen_gib=0))
+    text = surplus_text(low, keeper.study)
+    effect = "reliability.frozen_gib (0) takes effect once `trials` is raised"
+    assert text == f"Frozen trials keep {4 * len(left)} GiB; {effect}"
+    keeper.close()
+    again = freezing(trials=18, reliability=ReliabilitySection(frozen_gib=0), checkpoint_size=size)
+    assert left
+    assert not frozen_in(again, stored)
+    assert not checkpointed(again)
 
 
 def test_a_store_at_a_url_has_two_slots_for_each_frozen_trial(freezing: Make) -> None:
