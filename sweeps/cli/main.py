@@ -7,6 +7,7 @@ interrupted.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import Annotated
@@ -66,6 +67,9 @@ def sweeps(
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of `sweeps` and of `python -m sweeps`."""
+    # As in the workers; torch reads it when it is loaded. On a busy machine `plan --measure` is several times
+    # too slow with threads that spin.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         # They are needed to end well, and Ctrl-C while they are imported is no error either.
         from files_and_text.problems import InputError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -102,3 +103,19 @@ def test_what_init_cannot_do_is_said_before_anything_large_is_imported(tmp_path:
         assert code == "2"
         assert not {"torch", "transformers", "ray", "optuna", "pandas", "scipy"} & set(packages)
     assert not (tmp_path / "new.yaml").exists()
+
+
+def test_commands_that_train_themselves_wait_for_threads_as_workers_do():
+    """`plan --measure` on a busy machine: spinning threads took several times as long."""
+    script = (
+        "import os\n"
+        "from sweeps.cli.main import main\n"
+        "try:\n    main(['--version'])\n"
+        "except SystemExit:\n    print(os.environ['OMP_WAIT_POLICY'])\n"
+    )
+    for given in ({}, {"OMP_WAIT_POLICY": "ACTIVE"}):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True
+        )
+        assert done.stdout.splitlines()[-1] == given.get("OMP_WAIT_POLICY", "PASSIVE")
