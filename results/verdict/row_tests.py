@@ -2,10 +2,10 @@
 
 An arm that takes the best's other settings asks what a value costs there. Whoever takes the value may retune
 the rest, so a row is refuted only when the sweep's best trial inside it costs more than the margin too: run
-again as an arm, or, where it is far behind, by its one run and the noise that the confirmation measured. Where
-many hyperparameters are searched, a few trials rarely find the best of the rest, so every arm in the row has to
-cost more than the margin alone. The same holds for rows of schedulers: another learning rate may restore the
-mean rate over the run.
+again as an arm, or, where it is far behind, by its one run and the noise that the confirmation measured.
+Where many hyperparameters are searched, a few trials rarely find the best of the rest, so every arm in the
+row has to cost more than the margin alone. The same holds for rows of schedulers: another learning rate may
+restore the mean rate over the run.
 """
 
 from __future__ import annotations
